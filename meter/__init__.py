@@ -1,0 +1,3 @@
+"""Meter: complete, exact and provable usage metering for libvirt hosts and OpenStack regions."""
+
+__version__ = "0.1.0"

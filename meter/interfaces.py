@@ -1,0 +1,281 @@
+"""The whole contract between Meter's rooms, and between Meter and its plugins.
+
+One sample's road: ``IPollster`` or ``IListener`` → ``IPublisher`` (the bus) → ``IStore`` → the API.
+Methods written ``async def`` return awaitables; every other method returns at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Hashable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.interfaces import IReactorTime
+from twisted.plugin import IPlugin
+from zope.interface import Attribute
+from zope.interface import Interface
+
+from meter.message import MeteringMessage
+from meter.notification import Notification
+from meter.query import SampleFilter
+from meter.query import Statistics
+from meter.query import StatisticsQuery
+from meter.query import StoredMeter
+from meter.query import StoredResource
+from meter.query import StoredSample
+from meter.query import WriteResult
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+
+
+class Unavailable(Exception):
+    """Something that Meter depends on cannot be used now; the same call may work later. The text names it and says why."""
+
+
+class RequestError(ValueError):
+    """A question that can never be answered as asked; the text is for whoever asked."""
+
+
+# --- plugins -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Enabled:
+    """A plugin's answer to "are you enabled here?": yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """A plugin's answer to "are you enabled here?": no, because of ``reason`` (a clause for people)."""
+
+    reason: str
+
+
+class ISurroundings(Interface):
+    """Where a plugin finds itself: what it may look at to decide, and collaborators to work with."""
+
+    daemon: str = Attribute(
+        "Name of the daemon: ``meter-compute``, ``meter-central``, ``meter-collector`` or ``meter``."
+    )
+    config: Any = Attribute("The whole configuration, a :class:`meter.config.Config`.")
+    clock: IReactorTime = Attribute("The daemon's ``IReactorTime``.")
+
+    def provider(interface: Any) -> Any:
+        """Return the daemon's provider of ``interface`` (``IHypervisor``…); ``LookupError`` when it has none."""
+
+
+class ICycle(ISurroundings):
+    """One polling cycle, shared by all pollsters that run in it."""
+
+    timestamp: datetime = Attribute(
+        "Start of the cycle, an aware ``datetime``: the time of samples that know no better."
+    )
+
+    async def shared(key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
+        """Return ``await make()``, called once per cycle for each ``key`` whoever asks first; its failure is shared too."""
+
+
+class IMeterPlugin(IPlugin):
+    """What pollsters and listeners have in common. A frozen dataclass makes a good provider."""
+
+    name: str = Attribute(
+        "Text that is unique among plugins of its kind: section of its options, and what ``disable`` matches."
+    )
+    meters: tuple[MeterDefinition, ...] = Attribute(
+        "Tuple of :class:`meter.sample.MeterDefinition`: all that this plugin may ever yield."
+    )
+    options: Any = Attribute(
+        "Default options: an instance of a ``pydantic.BaseModel`` of the plugin's own, or ``None``."
+    )
+
+    def configured(options: Any) -> Any:
+        """Return a provider that works with ``options``, an instance of the same class. Called before any work."""
+
+    async def enabled(here: ISurroundings) -> Enabled | Disabled:
+        """Return :class:`Enabled` or :class:`Disabled`, asked once at start; ``here`` is an :class:`ISurroundings`."""
+
+
+class IPollster(IMeterPlugin):
+    """Asks something for its usage when told to. Provide a subinterface, which says in which agent."""
+
+    async def poll(cycle: ICycle) -> Iterable[Sample]:
+        """Return the samples of now, an iterable of :class:`meter.sample.Sample`; ``cycle`` is an :class:`ICycle`.
+
+        Raise :class:`Unavailable` when what you ask is not there now. Never block: no waiting call outside ``await``.
+        """
+
+
+class IComputePollster(IPollster):
+    """A pollster of the compute agent: entry point group ``meter.poll.compute``."""
+
+
+class ICentralPollster(IPollster):
+    """A pollster of the central agent: entry point group ``meter.poll.central``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Where notifications are published: ``Topic("nova")`` is routing key ``notifications.info`` on exchange ``nova``."""
+
+    exchange: str
+    routing_key: str = "notifications.info"
+
+
+class IListener(IMeterPlugin):
+    """Makes samples from notifications: entry point group ``meter.collector``."""
+
+    topics: tuple[Topic, ...] = Attribute("Tuple of :class:`Topic` to hear.")
+    event_types: tuple[str, ...] = Attribute("Tuple of shell patterns of event types wanted: ``compute.instance.*``.")
+
+    def samples(notification: Notification) -> Iterable[Sample]:
+        """Return an iterable of samples made from a :class:`meter.notification.Notification`, possibly empty.
+
+        Their ids are replaced by ones derived from the notification's. Raise ``ValueError`` for a payload that cannot
+        be understood: the notification is put aside with that text.
+        """
+
+
+# --- the hypervisor ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A libvirt domain as polled: ``stats`` has libvirt's names (``cpu.time``, ``vcpu.0.time``, ``state.state``)."""
+
+    uuid: str
+    name: str
+    xml: str
+    stats: Mapping[str, int | float | str | bool]
+
+
+class IHypervisor(Interface):
+    """The libvirt of this host."""
+
+    uri: str = Attribute("libvirt's connection URI, text.")
+
+    async def domains() -> Sequence[Domain]:
+        """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
+
+
+# --- the bus -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One message for the bus. ``headers`` hold text, whole numbers and booleans only."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    headers: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+
+class IPublisher(Interface):
+    """Hands messages to the bus."""
+
+    async def publish(publication: Publication) -> None:
+        """Return once the bus has made the :class:`Publication` safe; :class:`Unavailable` when that is not certain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message from the bus."""
+
+    body: bytes
+    exchange: str
+    routing_key: str
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    redelivered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Messages of ``exchange`` whose routing key matches ``routing_key`` go to the queue.
+
+    ``ours``: the exchange is Meter's, declared durable. Others are taken as they are; where one does not exist yet it
+    is made the way OpenStack's services make theirs, and where that is not wanted it is looked for again.
+    """
+
+    exchange: str
+    routing_key: str
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A durable queue of ours and what flows into it; ``prefetch`` bounds the deliveries that are out unanswered."""
+
+    queue: str
+    bindings: tuple[Binding, ...] = ()
+    prefetch: int = 200
+
+
+Receiver = Callable[[Delivery], Awaitable[None]]
+"""Takes one delivery. Returning acknowledges it. Raising :class:`Unavailable` hands it back, to be delivered again
+after a pause. Anything else raised is a defect: the delivery is handed to ``metering.dead`` with the error's text."""
+
+
+class IBus(IPublisher):
+    """A message bus: RabbitMQ (:mod:`meter.amqp`) or, within one process, :mod:`meter.localbus`."""
+
+    def subscribe(subscription: Subscription, receive: Receiver) -> IService:
+        """Return a service: started, it delivers to ``receive``; stopping, it takes no more and waits for what is out."""
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+class IStore(Interface):
+    """Where samples are kept. Queries and answers are the records of :mod:`meter.query`.
+
+    Every method raises :class:`Unavailable` while the database cannot be reached, and :class:`RequestError` for a
+    question it cannot answer.
+    """
+
+    async def write(messages: Sequence[MeteringMessage]) -> WriteResult:
+        """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`."""
+
+    async def samples(filter: SampleFilter, limit: int) -> Sequence[StoredSample]:
+        """Return at most ``limit`` matching :class:`~meter.query.StoredSample`, newest first."""
+
+    async def sample(message_id: str, filter: SampleFilter) -> StoredSample | None:
+        """Return the :class:`~meter.query.StoredSample` with this id if ``filter`` lets it through, else ``None``."""
+
+    async def meters(filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
+        """Return at most ``limit`` :class:`~meter.query.StoredMeter`, by name and resource."""
+
+    async def resources(filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
+        """Return at most ``limit`` :class:`~meter.query.StoredResource`, by id."""
+
+    async def statistics(query: StatisticsQuery) -> Sequence[Statistics]:
+        """Return the :class:`~meter.query.Statistics` of a :class:`~meter.query.StatisticsQuery`, oldest first."""
+
+    async def message(message_id: str) -> Mapping[str, Any] | None:
+        """Return the metering message with this id exactly as it was signed, a mapping, or ``None``."""
+
+
+# --- health --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The state of one dependency. ``reason`` says why it is not ready, or what it is connected to."""
+
+    name: str
+    ready: bool
+    reason: str
+
+
+class IDependency(Interface):
+    """Something outside the process that a daemon needs, or that it offers to others, and its state."""
+
+    def readiness() -> Readiness:
+        """Return the present :class:`Readiness`."""

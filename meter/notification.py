@@ -1,0 +1,62 @@
+"""Notifications: what OpenStack services say on the bus, as frozen records for listeners."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from meter.message import BadMessage
+from meter.message import moment
+from meter.sample import Sample
+
+SAMPLE_IDS = uuid.UUID("6f0c7a52-5d0e-5c55-9a3b-2f8f0e7b1f66")
+"""The name space of ids of samples made from notifications. Never change it: ids would no longer repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One notification. ``timestamp`` is in UTC; ``payload`` is JSON as sent, usually a mapping."""
+
+    message_id: str
+    event_type: str
+    publisher_id: str
+    priority: str
+    timestamp: datetime
+    payload: Any
+
+
+def notification(content: Mapping[str, Any]) -> Notification:
+    """Return the opened envelope ``content`` as a notification; :class:`BadMessage` when it is none."""
+    for name in ("message_id", "event_type", "timestamp"):
+        if not isinstance(content.get(name), str) or not content[name]:
+            raise BadMessage(f"a notification must have {name} as a non-empty text")
+    if "payload" not in content:
+        raise BadMessage("a notification must have a payload")
+    return Notification(
+        message_id=content["message_id"],
+        event_type=content["event_type"],
+        publisher_id=str(content.get("publisher_id") or ""),
+        priority=str(content.get("priority") or ""),
+        timestamp=moment(content["timestamp"], "timestamp"),
+        payload=content["payload"],
+    )
+
+
+def with_stable_ids(origin: Notification, samples: list[Sample]) -> list[Sample]:
+    """Give the samples of a notification ids that a second delivery of it gives again.
+
+    The id is derived from the notification's own id, the meter and the resource (and a count, where a notification
+    yields one meter of one resource more than once).
+    """
+    seen: dict[tuple[str, str], int] = {}
+    stable = []
+    for sample in samples:
+        pair = (sample.name, sample.resource_id)
+        count = seen[pair] = seen.get(pair, 0) + 1
+        name = "\0".join((origin.message_id, sample.name, sample.resource_id, str(count)))
+        stable.append(replace(sample, message_id=str(uuid.uuid5(SAMPLE_IDS, name))))
+    return stable

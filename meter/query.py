@@ -1,0 +1,154 @@
+"""Questions to the store and its answers, as frozen records. Times are aware and in UTC throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from typing import Any
+from typing import Literal
+
+from meter.sample import SampleType
+
+IdField = Literal["meter", "resource_id", "user_id", "project_id", "source", "message_id"]
+Grouping = str
+"""``resource_id``, ``user_id``, ``project_id``, ``source``, or ``metadata.<dotted key>``."""
+
+AggregateFunction = Literal["max", "min", "sum", "avg", "count", "stddev", "cardinality"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataMatch:
+    """``metadata[key] == value``, compared with its type: ``0`` is neither ``"0"`` nor ``False``.
+
+    ``key`` is dotted (``flavor.name``); an element of a list is ``key[0]``.
+    """
+
+    key: str
+    value: str | int | float | bool | datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleFilter:
+    """Which samples a question is about.
+
+    ``equals`` maps a field to its value, ``None`` for samples that have none; a field that is absent may be anything.
+    The range is ``start <= timestamp < end`` unless ``after_start`` (``<``) or ``through_end`` (``<=``) say otherwise.
+    """
+
+    equals: Mapping[IdField, str | None] = field(default_factory=dict)
+    start: datetime | None = None
+    end: datetime | None = None
+    after_start: bool = False
+    through_end: bool = False
+    metadata: tuple[MetadataMatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A selectable aggregate; ``param`` is what ``cardinality`` counts: ``resource_id``, ``user_id``, ``project_id``."""
+
+    function: AggregateFunction
+    param: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name under which the answer lists it: ``max``, ``cardinality/resource_id``."""
+        return self.function if self.param is None else f"{self.function}/{self.param}"
+
+
+STANDARD_AGGREGATES = tuple(Aggregate(function) for function in ("max", "min", "avg", "sum", "count"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsQuery:
+    """Statistics of the samples of ``filter``: one row per unit, group and window that has samples.
+
+    ``period`` is the length of a window in seconds; windows start at ``filter.start``, or at the first matching
+    sample, and hold ``start <= timestamp < end``. Without a period there is one window from first to last sample.
+    """
+
+    filter: SampleFilter
+    period: int | None = None
+    groupby: tuple[Grouping, ...] = ()
+    aggregates: tuple[Aggregate, ...] = STANDARD_AGGREGATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSample:
+    """One row of the store. ``recorded_at`` is when it was committed; ``metadata`` is as sent, nested."""
+
+    message_id: str
+    name: str
+    type: SampleType
+    unit: str
+    volume: int | float
+    resource_id: str
+    user_id: str | None
+    project_id: str | None
+    source: str | None
+    timestamp: datetime
+    recorded_at: datetime
+    metadata: Mapping[str, Any]
+    signature: str
+    key_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMeter:
+    """A meter of one resource, by its newest sample; with ``unique`` asked, all but name, type and unit is ``None``."""
+
+    name: str
+    type: SampleType
+    unit: str
+    resource_id: str | None
+    user_id: str | None
+    project_id: str | None
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResource:
+    """A resource: owner, source and metadata of its newest matching sample, and its first and last in the range."""
+
+    resource_id: str
+    user_id: str | None
+    project_id: str | None
+    source: str | None
+    first_sample: datetime
+    last_sample: datetime
+    metadata: Mapping[str, Any]
+    meters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """One row of statistics. ``values`` has a number per asked aggregate, by label; ``first`` and ``last`` are the
+    timestamps of the oldest and newest sample in the row; ``group`` has a value per asked grouping."""
+
+    unit: str
+    group: Mapping[Grouping, str | None]
+    period: int
+    period_start: datetime
+    period_end: datetime
+    first: datetime
+    last: datetime
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One message of a batch that the store will never take, by its position in the batch."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of a batch, committed: ``stored`` new rows, ``duplicates`` known already, ``refused`` ones."""
+
+    stored: int
+    duplicates: int
+    refused: tuple[Refusal, ...] = ()

@@ -1,0 +1,91 @@
+"""The sample: one measurement of one meter on one resource, as a frozen, validated record.
+
+Pollsters and listeners make samples; everything else in Meter moves, signs, stores or answers them.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+from typing import Literal
+from typing import get_args
+
+SampleType = Literal["gauge", "delta", "cumulative"]
+"""How volumes of a meter relate: *gauge* is a reading, *delta* a change, *cumulative* a counter that only grows until reset."""
+
+SAMPLE_TYPES: tuple[SampleType, ...] = get_args(SampleType)
+
+
+class BadSample(ValueError):
+    """A sample that cannot be metered; the text says which field, what it holds and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeterDefinition:
+    """What a plugin promises about one of its meters: ``MeterDefinition("cpu", "cumulative", "ns")``.
+
+    ``name`` may end in ``*`` where the rest is only known when measuring (``instance:*``).
+    """
+
+    name: str
+    type: SampleType
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One measurement.
+
+    ``volume`` is an ``int`` or a finite ``float`` in ``unit``; it is kept and signed digit by digit, so ``1`` and
+    ``1.0`` are different samples. ``timestamp`` is when the volume was true, always with a time zone.
+    ``resource_metadata`` is JSON: mappings with text keys, lists, text, numbers, booleans and null.
+    ``source`` is left ``None`` by plugins: the daemon fills in its configured source. ``message_id`` is given once,
+    when the sample is made, and never again: it is what makes a repeated delivery harmless.
+    """
+
+    name: str
+    type: SampleType
+    unit: str
+    volume: int | float
+    resource_id: str
+    timestamp: datetime
+    user_id: str | None = None
+    project_id: str | None = None
+    resource_metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be signed, stored or asked for later."""
+        for label in ("name", "unit", "resource_id", "message_id"):
+            value = getattr(self, label)
+            if not isinstance(value, str) or not value:
+                raise BadSample(f"{label} must be a non-empty text, not {value!r}")
+        for label in ("user_id", "project_id", "source"):
+            value = getattr(self, label)
+            if value is not None and not isinstance(value, str):
+                raise BadSample(f"{label} of {self.name} must be text or None, not {value!r}")
+        if self.type not in SAMPLE_TYPES:
+            raise BadSample(f"type of {self.name} must be one of {', '.join(SAMPLE_TYPES)}, not {self.type!r}")
+        if isinstance(self.volume, bool) or not isinstance(self.volume, int | float):
+            raise BadSample(f"volume of {self.name} must be a number, not {self.volume!r}")
+        if isinstance(self.volume, float) and not math.isfinite(self.volume):
+            raise BadSample(f"volume of {self.name} must be finite, not {self.volume!r}")
+        if not isinstance(self.timestamp, datetime) or self.timestamp.tzinfo is None:
+            raise BadSample(f"timestamp of {self.name} must have a time zone, not {self.timestamp!r}")
+        if not isinstance(self.resource_metadata, Mapping):
+            raise BadSample(f"resource_metadata of {self.name} must be a mapping, not {self.resource_metadata!r}")
+
+
+def utc_text(moment: datetime) -> str:
+    """Return ``moment`` as Meter writes it on the wire and in answers: naive ISO 8601 in UTC, ``2026-11-22T17:00:59.701479``.
+
+    The fraction is left out when it is zero; there is neither ``Z`` nor an offset, as in Ceilometer.
+    """
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat()

@@ -1,0 +1,197 @@
+"""Services that start and stop in order, work that repeats for ever, and waiting with a clock that is given."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Coroutine
+from typing import Any
+from typing import TypeVar
+
+from twisted.application.service import IService
+from twisted.application.service import MultiService
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+T = TypeVar("T")
+
+
+def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
+    """Fire after ``seconds`` of ``clock``; cancelling it frees the delayed call."""
+    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = clock.callLater(seconds, waiting.callback, None)
+    return waiting
+
+
+def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | Deferred[T]) -> Deferred[T]:
+    """Return ``work`` with a time limit: cancelled and failed with :class:`DeferredTimeout` when it passes."""
+    deferred = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
+    return deferred.addTimeout(seconds, clock)
+
+
+class Backoff:
+    """Growing pauses between attempts: ``first`` doubling up to ``most`` seconds, each cut by a random part.
+
+    The jitter keeps a thousand agents from returning to a restarted broker in the same second.
+    """
+
+    def __init__(self, first: float = 0.5, most: float = 30.0, rng: Callable[[], float] = random.random) -> None:
+        self._first = first
+        self._most = most
+        self._rng = rng
+        self._attempt = 0
+
+    def reset(self) -> None:
+        """Start again from the first pause: the thing has worked."""
+        self._attempt = 0
+
+    def next(self) -> float:
+        """Return the next pause in seconds: between half and all of the present length."""
+        length = min(self._most, self._first * 2 ** min(self._attempt, 30))
+        self._attempt += 1
+        return length * (0.5 + self._rng() / 2)
+
+
+class InFlight:
+    """Counts work that is under way and tells when there is none, so that stopping can wait for it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._idle: list[Deferred[None]] = []
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if not self.count:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def idle(self) -> Deferred[None]:
+        """Fire when nothing is under way."""
+        waiting: Deferred[None] = Deferred(lambda d: self._idle.remove(d) if d in self._idle else None)
+        if self.count:
+            self._idle.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting
+
+
+class StagedService(MultiService):
+    """Starts its children in the order they were added and stops them one after another, the last added first.
+
+    Each has ``patience`` seconds to stop and is given up after that, with a log line and a count in ``given_up``.
+    (Twisted's own ``MultiService`` stops all children at once: a connection would close under its users.)
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, patience: float = 20.0) -> None:
+        super().__init__()
+        self._clock = clock
+        self._patience = patience
+        self.given_up = 0
+
+    def stopService(self) -> Deferred[None]:
+        """Fire when the last child has stopped or was given up."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop_children())
+
+    async def _stop_children(self) -> None:
+        for child in reversed(list(self)):
+            try:
+                await maybeDeferred(child.stopService).addTimeout(self._patience, self._clock)
+            except DeferredTimeout:
+                self.given_up += 1
+                self._log.warn(
+                    "{service} did not stop within {patience} s and is given up",
+                    service=_name(child),
+                    patience=self._patience,
+                )
+            except Exception:
+                self.given_up += 1
+                self._log.failure("{service} did not stop cleanly", service=_name(child))
+
+
+def _name(service: IService) -> str:
+    return service.name or type(service).__name__
+
+
+class Periodic(Service):
+    """Calls ``work`` every ``interval`` seconds of ``clock``, for ever: a failure is logged and counted, never the end.
+
+    Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped``. The first run starts
+    ``first_after`` seconds after the start. Stopping waits for the run that is under way.
+    (Twisted's ``TimerService`` ends for good at the first exception.)
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        work: Callable[[], Awaitable[object]],
+        interval: float,
+        clock: IReactorTime,
+        *,
+        name: str,
+        first_after: float = 0.0,
+    ) -> None:
+        self.setName(name)
+        self._work = work
+        self._interval = interval
+        self._clock = clock
+        self._first_after = first_after
+        self.failures = 0
+        self.skipped = 0
+        self._loop: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Begin; returns at once."""
+        super().startService()
+        self._loop = Deferred.fromCoroutine(self._run())
+
+    def stopService(self) -> Deferred[None] | None:
+        """Fire when no run is under way and none will come."""
+        super().stopService()
+        if self._pause is not None:
+            self._pause.cancel()
+        loop, self._loop = self._loop, None
+        return loop
+
+    async def _run(self) -> None:
+        due = self._clock.seconds() + self._first_after
+        while await self._wait_until(due):
+            try:
+                await self._work()
+            except Exception:
+                self.failures += 1
+                self._log.failure("{work} failed and will be tried again", work=self.name)
+            due += self._interval
+            late = self._clock.seconds() - due
+            if late > 0:
+                missed = int(late // self._interval) + 1
+                self.skipped += missed
+                due += missed * self._interval
+                self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)
+
+    async def _wait_until(self, due: float) -> bool:
+        """Wait for ``due`` and return whether there is still a reason to run."""
+        if not self.running:
+            return False
+        self._pause = sleep(self._clock, max(0.0, due - self._clock.seconds()))
+        try:
+            await self._pause
+        except CancelledError:
+            return False
+        finally:
+            self._pause = None
+        return bool(self.running)

@@ -1,0 +1,130 @@
+"""Signatures of metering messages: what is signed, with which key, and whether it verifies.
+
+The algorithm is Ceilometer's, so that its consumers can verify what Meter sends and Meter what its agents send:
+HMAC-SHA256 over the names and values of a message in sorted order, without separators, names of nested mappings
+joined with ``:``, everything written as Python writes it and encoded as UTF-8. ``message_signature`` is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from typing import Any
+
+SIGNATURE_FIELD = "message_signature"
+
+
+class BadSignature(ValueError):
+    """A message that no accepted key verifies; the text says why."""
+
+
+def signed_bytes(message: Mapping[str, Any]) -> bytes:
+    """Return the bytes that the signature of ``message`` covers.
+
+    Raises :class:`BadSignature` when the message has something that has no such bytes: a lone surrogate, an integer
+    or a nesting beyond what Python writes.
+    """
+    parts: list[str] = []
+    try:
+        _append_pairs(parts, "", message)
+        return "".join(parts).encode()
+    except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
+        raise BadSignature(f"the message cannot be signed: {error}") from error
+
+
+def _append_pairs(parts: list[str], prefix: str, mapping: Mapping[str, Any]) -> None:
+    for name in sorted(mapping):
+        value = mapping[name]
+        if isinstance(value, dict):
+            _append_pairs(parts, f"{prefix}{name}:", value)
+        elif prefix or name != SIGNATURE_FIELD:
+            parts.append(prefix)
+            parts.append(name)
+            parts.append(str(_in_list(value)) if isinstance(value, list | tuple) else str(value))
+
+
+def _in_list(value: Any) -> Any:
+    """Inside a list Ceilometer signs the ``repr`` of UTF-8 bytes, of mappings in key order, and of all else as it is."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, list | tuple):
+        return [_in_list(element) for element in value]
+    if isinstance(value, dict):
+        return {_in_list(key): _in_list(value[key]) for key in sorted(value)}
+    return value
+
+
+def signature(message: Mapping[str, Any], secret: bytes) -> str:
+    """Return the hexadecimal signature of ``message``: 64 lower-case digits."""
+    return hmac.new(secret, signed_bytes(message), hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One shared secret. ``not_before`` and ``not_after`` bound the timestamps of the samples it may have signed."""
+
+    id: str
+    secret: bytes = field(repr=False)
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    def covers(self, moment: datetime) -> bool:
+        """Say whether this key may sign a sample measured at ``moment``."""
+        return (self.not_before is None or self.not_before <= moment) and (
+            self.not_after is None or moment < self.not_after
+        )
+
+
+class Keyring:
+    """The accepted keys, in order of preference; the first that covers a moment signs."""
+
+    def __init__(self, keys: Sequence[SigningKey], *, accept_unsigned: bool = False) -> None:
+        self._keys = tuple(keys)
+        self._accept_unsigned = accept_unsigned
+
+    def key_for(self, moment: datetime) -> SigningKey:
+        """Return the key that signs samples measured at ``moment``; :class:`BadSignature` when none may."""
+        for key in self._keys:
+            if key.covers(moment):
+                return key
+        raise BadSignature(f"no signing key covers {moment.isoformat()}: check not_before and not_after of [signing]")
+
+    def verify(self, message: Mapping[str, Any], moment: datetime, key_id: str | None = None) -> str | None:
+        """Return the id of the key that signed ``message``, ``None`` for an unsigned one where those are accepted.
+
+        ``key_id`` is what the sender claims and is tried first; a wrong claim costs time, not the sample.
+        Raises :class:`BadSignature`.
+        """
+        claimed = message.get(SIGNATURE_FIELD)
+        if not claimed:
+            if self._accept_unsigned:
+                return None
+            raise BadSignature("the message is not signed")
+        if not isinstance(claimed, str) or not claimed.isascii():
+            raise BadSignature(f"{SIGNATURE_FIELD} must be 64 hexadecimal digits")
+        covered = signed_bytes(message)
+        outside: list[str] = []
+        for key in self._candidates(key_id):
+            if hmac.compare_digest(hmac.new(key.secret, covered, hashlib.sha256).hexdigest(), claimed):
+                if key.covers(moment):
+                    return key.id
+                outside.append(key.id)
+        if outside:
+            raise BadSignature(f"signed with key {outside[0]}, which does not cover {moment.isoformat()}")
+        raise BadSignature("the signature does not match: the message was changed, or signed with another key")
+
+    def _candidates(self, key_id: str | None) -> Iterator[SigningKey]:
+        yield from (key for key in self._keys if key.id == key_id)
+        yield from (key for key in self._keys if key.id != key_id)
+
+
+def keyring(secrets: Iterable[str]) -> Keyring:
+    """Return a keyring of plain secrets, named ``key-1``, ``key-2``…, without time limits."""
+    return Keyring([SigningKey(f"key-{n}", text.encode()) for n, text in enumerate(secrets, 1)])
