@@ -53,7 +53,7 @@ class Backoff:
 
     def next(self) -> float:
         """Return the next pause in seconds: between half and all of the present length."""
-        length = min(self._most, self._first * 2 ** min(self._attempt, 30))
+        length: float = min(self._most, self._first * 2 ** min(self._attempt, 30))
         self._attempt += 1
         return length * (0.5 + self._rng() / 2)
 

@@ -1,0 +1,274 @@
+"""Reading the configuration: one TOML file for every daemon, with every problem reported at once.
+
+The sections are in :mod:`meter.settings`. Every secret has a twin that names a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.parse import urlunsplit
+
+from pydantic import BaseModel
+from pydantic import ValidationError
+from twisted.internet.endpoints import serverFromString
+
+from meter.settings import Config
+from meter.settings import MeterSection
+from meter.signature import Keyring
+from meter.signature import SigningKey
+
+DEFAULT_FILE = "/etc/meter/meter.toml"
+SINGLE = "meter"
+"""The daemon that is all of them in one process."""
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used. ``problems`` has a line of text for each mistake."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load(path: str, daemon: str) -> Config:
+    """Return the configuration of ``daemon`` from the file at ``path``; :class:`ConfigError` with all that is wrong.
+
+    Secrets in files are read here. Nothing is written, connected to or listened on.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+    return parse(text, daemon, path)
+
+
+def parse(text: str, daemon: str, path: str = "configuration") -> Config:
+    """Like :func:`load`, from a text."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: not TOML: {error}"]) from error
+    problems = list(_read_secret_files(raw))
+    raw = _with_defaults_of(daemon, raw)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        problems += [_problem(detail) for detail in error.errors()]
+    else:
+        problems += list(_contradictions(config, daemon))
+        if not problems:
+            return config
+    raise ConfigError([f"{path}: {problem}" for problem in problems])
+
+
+def _with_defaults_of(daemon: str, raw: dict[str, Any]) -> dict[str, Any]:
+    """``twistd meter`` needs nothing beside itself unless it is told to."""
+    if daemon != SINGLE:
+        return raw
+    state_dir = _table(raw, "meter").get("state_dir", MeterSection().state_dir)
+    single = {"bus": {"url": "local:"}, "store": {"dsn": f"embedded:{state_dir}/postgresql"}}
+    merged = dict(raw)
+    for section, defaults in single.items():
+        if isinstance(raw.get(section, {}), dict):
+            merged[section] = defaults | raw.get(section, {})
+    return merged
+
+
+def _table(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = raw.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
+    """Put the contents of ``*_file`` secrets where the secrets belong; yield what is wrong with them."""
+    places = [("bus", _table(raw, "bus"), "url"), ("store", _table(raw, "store"), "dsn")]
+    places.append(("signing", _table(raw, "signing"), "key"))
+    several = _table(raw, "signing").get("keys")
+    if isinstance(several, list):
+        places += [("signing.keys", entry, "key") for entry in several if isinstance(entry, dict)]
+    for section, table, name in places:
+        path = table.get(f"{name}_file")
+        if not isinstance(path, str) or not path:
+            continue
+        if name in table:
+            yield f"[{section}] {name}: leave it out when {name}_file is set"
+            continue
+        try:
+            table[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            yield f"[{section}] {name}_file: cannot be read: {error}"
+        else:
+            if not table[name]:
+                yield f"[{section}] {name}_file: {path} is empty"
+
+
+def _problem(detail: Any) -> str:
+    """Say in one line what pydantic found: where, what it is, what would be right."""
+    *section, name = (str(part) for part in detail["loc"])
+    where = f"[{'.'.join(section)}] {name}" if section else f"[{name}]"
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: there is no such {'key' if section else 'section'}{_suggestion(section, name)}"
+    if detail["type"] == "missing":
+        return f"{where}: is missing"
+    given = "" if isinstance(detail["input"], dict | list) or _is_secret(name) else f", not {detail['input']!r}"
+    return f"{where}: {detail['msg'][0].lower()}{detail['msg'][1:]}{given}"
+
+
+def _is_secret(name: str) -> bool:
+    return name in {"key", "url", "dsn"}
+
+
+def _suggestion(section: list[str], name: str) -> str:
+    model: Any = Config
+    for part in section:
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        model = field.annotation if field else None
+    known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def _contradictions(config: Config, daemon: str) -> Iterator[str]:
+    """Yield what is wrong although each value is right by itself."""
+    url = config.bus.url.get_secret_value()
+    if url == "local:":
+        if daemon != SINGLE:
+            yield f'[bus] url: "local:" works inside twistd meter only; {daemon} needs amqp://user:password@host:5672/'
+    elif urlsplit(url).scheme not in ("amqp", "amqps") or not urlsplit(url).hostname:
+        yield '[bus] url: should be amqp://user:password@host:5672/vhost, amqps://… or "local:"'
+    dsn = config.store.dsn.get_secret_value()
+    if not re.match(r"postgres(ql)?://|embedded:.|\w+ *=", dsn):
+        yield '[store] dsn: should be postgresql://user@host/database or "embedded:/some/directory"'
+    signing = config.signing
+    if signing.key is not None and signing.keys:
+        yield "[signing] keys: leave key and key_file out when keys are listed"
+    if signing.key is not None and not signing.key.get_secret_value():
+        yield "[signing] key: must not be empty"
+    for number, entry in enumerate(signing.keys):
+        if entry.key is None or not entry.key.get_secret_value():
+            yield f"[signing.keys.{number}] key: is missing; set key or key_file"
+    if len({entry.id for entry in signing.keys}) < len(signing.keys):
+        yield "[signing] keys: two keys have the same id"
+    listens = [("api", "listen", config.api.listen), ("status", "listen", config.status.listen)]
+    listens += [("status.by_daemon", name, text) for name, text in config.status.by_daemon.items()]
+    for section, name, text in listens:
+        if text or section == "api":
+            yield from (f"[{section}] {name}: {wrong}" for wrong in _endpoint_problems(text))
+    if config.api.auth.mode == "none" and not is_local(config.api.listen):
+        yield '[api] listen: with [api.auth] mode = "none" only a loopback interface or a UNIX socket is allowed'
+
+
+def _endpoint_problems(text: str) -> Iterator[str]:
+    try:
+        serverFromString(object(), text)
+    except Exception as error:
+        # Endpoint parsers are plugins and raise whatever their parts raise.
+        yield f"{text!r} is not an endpoint like tcp:8777:interface=127.0.0.1 ({type(error).__name__}: {error})"
+
+
+def is_local(listen: str) -> bool:
+    """Say whether nothing but this host can connect to the endpoint description ``listen``."""
+    if listen.startswith("unix:"):
+        return True
+    interface = re.search(r":interface=((?:\\.|[^:])*)", listen)
+    try:
+        return interface is not None and ipaddress.ip_address(interface[1].replace("\\:", ":")).is_loopback
+    except ValueError:
+        return interface is not None and interface[1] == "localhost"
+
+
+def keyring(config: Config) -> Keyring:
+    """Return the signing keys; where none is configured, the one in ``state_dir``, made if it is not there yet."""
+    signing = config.signing
+    if signing.keys:
+        keys = [
+            SigningKey(entry.id, entry.key.get_secret_value().encode(), _utc(entry.not_before), _utc(entry.not_after))
+            for entry in signing.keys
+            if entry.key is not None
+        ]
+    elif signing.key is not None:
+        keys = [SigningKey("default", signing.key.get_secret_value().encode())]
+    else:
+        keys = [SigningKey("default", _generated_key(config.signing_key_file))]
+    return Keyring(keys, accept_unsigned=signing.accept_unsigned)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _generated_key(path: Path) -> bytes:
+    """Several daemons may start at once on a new host: the first to create the file decides."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(os.urandom(32).hex() + "\n", encoding="ascii")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    return path.read_bytes().strip()
+
+
+def effective(config: Config) -> str:
+    """Return the whole configuration as TOML with secrets masked: what ``--check`` and the manhole show."""
+    shown = config.model_dump(mode="json")
+    shown["bus"]["url"] = masked(config.bus.url.get_secret_value())
+    shown["store"]["dsn"] = masked(config.store.dsn.get_secret_value())
+    lines = []
+    for section, value in shown.items():
+        lines += _toml_table(section, value)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _toml_table(name: str, table: Mapping[str, Any]) -> list[str]:
+    lines = [f"[{name}]"]
+    tables = []
+    for key, value in table.items():
+        if isinstance(value, dict) and name != "manhole" and key != "by_daemon":
+            tables += _toml_table(f"{name}.{_toml_key(key)}", value)
+        elif value is not None:
+            lines.append(f"{_toml_key(key)} = {_toml_value(key, value)}")
+    return [*(lines if len(lines) > 1 or not tables else []), "", *tables]
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key) else _toml_value("", key)
+
+
+def _toml_value(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_toml_value(key, element) for element in value)}]"
+    if isinstance(value, dict):
+        return (
+            "{ " + ", ".join(f"{_toml_key(k)} = {_toml_value(k, v)}" for k, v in value.items() if v is not None) + " }"
+        )
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
+
+
+def masked(location: str) -> str:
+    """Return a bus URL or store DSN without its password."""
+    parts = urlsplit(location)
+    if parts.password is not None:
+        location = urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+    return re.sub(r"(password\s*=\s*)('(?:\\.|[^'])*'|[^\s&]+)", r"\1***", location)

