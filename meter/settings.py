@@ -33,7 +33,9 @@ class MeterSection(Section):
         default="/var/lib/meter",
         description="Where a daemon keeps what must survive it: spool, embedded database, generated key.",
     )
-    source: str = Field(default="openstack", min_length=1, description="The source named in samples that say nothing else.")
+    source: str = Field(
+        default="openstack", min_length=1, description="The source named in samples that say nothing else."
+    )
     log_level: Literal["debug", "info", "warn", "error"] = Field(
         default="info", description="The least important log lines to write."
     )
@@ -95,7 +97,7 @@ class SigningSection(Section):
     )
     key_file: str = Field(default="", description="A file that holds it.")
     keys: list[SigningKeySection] = Field(
-       default= default_factory=list,
+        default_factory=list,
         description="Several keys, for rotation: all are accepted, the first that covers a sample's time signs it.",
     )
     accept_unsigned: bool = Field(default=False, description="Store messages that carry no signature at all.")
@@ -104,12 +106,16 @@ class SigningSection(Section):
 class PollingSection(Section):
     """When the agents poll."""
 
-    interval_seconds: Seconds = Field(default=300.0, description="From the start of a polling cycle to the start of the next.")
+    interval_seconds: Seconds = Field(
+        default=300.0, description="From the start of a polling cycle to the start of the next."
+    )
     jitter_seconds: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
         description="The first cycle starts at a random moment of so many seconds, to spread the load of many agents.",
     )
-    timeout_seconds: Seconds = Field(default=60.0, description="A pollster that takes longer is given up for this cycle.")
+    timeout_seconds: Seconds = Field(
+        default=60.0, description="A pollster that takes longer is given up for this cycle."
+    )
     batch_samples: Count = Field(default=100, description="Samples in one message, at most.")
 
 
@@ -119,14 +125,16 @@ class SpoolSection(Section):
     largest_bytes: Count = Field(
         default=1024 * 1024 * 1024, description="When it is full the oldest samples go, counted and logged."
     )
-    longest_age_seconds: Seconds = Field(default=14 * 86400.0, description="Samples that waited longer go, counted and logged.")
+    longest_age_seconds: Seconds = Field(
+        default=14 * 86400.0, description="Samples that waited longer go, counted and logged."
+    )
 
 
 class PluginsSection(Section):
     """Which of the installed plugins work."""
 
     disable: list[str] = Field(
-       default= default_factory=list,
+        default_factory=list,
         description='Names of pollsters, listeners or meters to switch off, with * and ?: ["disk.*"].',
     )
 
@@ -160,7 +168,8 @@ class CollectorSection(Section):
         description="Make a service's exchange (topic, not durable, as the services do) where it does not exist yet.",
     )
     ceilometer_exchange: str = Field(
-        default="ceilometer", description='Also take samples that Ceilometer\'s agents publish on this exchange; "" for none.'
+        default="ceilometer",
+        description='Also take samples that Ceilometer\'s agents publish on this exchange; "" for none.',
     )
 
 
@@ -175,7 +184,9 @@ class ApiAuthSection(Section):
 class ApiSection(Section):
     """The HTTP API."""
 
-    listen: str = Field(default="tcp:8777:interface=127.0.0.1", description="Where it listens: a Twisted endpoint description.")
+    listen: str = Field(
+        default="tcp:8777:interface=127.0.0.1", description="Where it listens: a Twisted endpoint description."
+    )
     default_limit: Count = Field(default=100, description="Entries in an answer when the question names no limit.")
     largest_limit: Count = Field(default=10000, description="The largest limit a question may name.")
     largest_body_bytes: Count = Field(default=1024 * 1024, description="Larger requests are refused.")
@@ -190,7 +201,7 @@ class StatusSection(Section):
         description='Serves /healthz, /readyz and /metrics; "" for nowhere. Daemons that share a host share this file: see by_daemon.',
     )
     by_daemon: dict[str, str] = Field(
-       default= default_factory=dict, description='Where one daemon differs: { meter-api = "tcp:8780:interface=127.0.0.1" }.'
+        default_factory=dict, description='Where one daemon differs: { meter-api = "tcp:8780:interface=127.0.0.1" }.'
     )
 
 
@@ -227,10 +238,10 @@ class Config(Section):
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()
     pollsters: dict[str, dict[str, Any]] = Field(
-       default= default_factory=dict, description="[pollsters.NAME]: options of one pollster."
+        default_factory=dict, description="[pollsters.NAME]: options of one pollster."
     )
     listeners: dict[str, dict[str, Any]] = Field(
-       default= default_factory=dict, description="[listeners.NAME]: options of one listener."
+        default_factory=dict, description="[listeners.NAME]: options of one listener."
     )
 
     @property
