@@ -1,0 +1,303 @@
+"""The in-memory store is the readable meaning of every question: what it answers, the real one must answer."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from meter.interfaces import Domain
+from meter.interfaces import ICycle
+from meter.interfaces import IHypervisor
+from meter.interfaces import IStore
+from meter.interfaces import ISurroundings
+from meter.interfaces import RequestError
+from meter.interfaces import Unavailable
+from meter.message import MeteringMessage
+from meter.message import read
+from meter.message import sign
+from meter.query import Aggregate
+from meter.query import MetadataMatch
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.sample import Sample
+from meter.signature import keyring
+from meter.testing import FakeCycle
+from meter.testing import FakeHypervisor
+from meter.testing import FakeSurroundings
+from meter.testing import MemoryStore
+
+KEYS = keyring(["secret"])
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def message(minute: float = 0, **changes: Any) -> MeteringMessage:
+    fields: dict[str, Any] = {
+        "name": "cpu",
+        "type": "cumulative",
+        "unit": "ns",
+        "volume": 1,
+        "resource_id": "vm-1",
+        "project_id": "p-1",
+        "user_id": "u-1",
+        "timestamp": NOON + timedelta(minutes=minute),
+    }
+    sample = Sample(**{**fields, **changes})
+    return read(sign(sample, KEYS, "test"), KEYS)
+
+
+async def store_of(*messages: MeteringMessage) -> MemoryStore:
+    store = MemoryStore(Clock())
+    await store.write(messages)
+    return store
+
+
+def test_the_fakes_provide_what_they_stand_in_for() -> None:
+    verifyObject(IStore, MemoryStore())
+    verifyObject(ISurroundings, FakeSurroundings())
+    verifyObject(ICycle, FakeCycle())
+    verifyObject(IHypervisor, FakeHypervisor())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_written_twice_is_stored_once() -> None:
+    store = MemoryStore()
+    batch = [message(), message()]
+    assert (await store.write(batch)).stored == 2
+    again = await store.write(batch)
+    assert (again.stored, again.duplicates) == (0, 2)
+    assert len(await store.samples(SampleFilter(), 10)) == 2
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+@pytest_twisted.ensureDeferred
+async def test_what_postgresql_cannot_hold_is_refused_and_its_neighbours_are_kept(text: str) -> None:
+    bad = message()
+    object.__setattr__(bad, "fields", {**bad.fields, "resource_metadata": {"deep": [text]}})
+    result = await MemoryStore().write([message(), bad, message()])
+    assert result.stored == 2
+    assert [refusal.index for refusal in result.refused] == [1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_comes_back_exactly_as_it_was_signed() -> None:
+    written = message(volume=1.0, resource_metadata={"b": {"c": [1, 1.0]}, "a": None})
+    store = await store_of(written)
+    given = await store.message(written.message_id)
+    assert given is not None
+    assert list(given.items()) == list(written.fields.items())
+    assert read(dict(given), KEYS) == written
+    assert await store.message("unknown") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_come_newest_first_and_no_more_than_asked() -> None:
+    store = await store_of(message(1), message(3), message(2))
+    minutes = [row.timestamp.minute for row in await store.samples(SampleFilter(), 2)]
+    assert minutes == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "minutes"),
+    [
+        ({}, [1, 2]),
+        ({"after_start": True}, [2]),
+        ({"through_end": True}, [1, 2, 3]),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_range_has_its_start_and_not_its_end_unless_asked(bounds: dict[str, bool], minutes: list[int]) -> None:
+    store = await store_of(*map(message, range(5)))
+    asked = SampleFilter(start=NOON + timedelta(minutes=1), end=NOON + timedelta(minutes=3), **bounds)
+    assert sorted(row.timestamp.minute for row in await store.samples(asked, 10)) == minutes
+
+
+@pytest_twisted.ensureDeferred
+async def test_none_asks_for_samples_that_have_none() -> None:
+    store = await store_of(message(), message(project_id=None, message_id="orphan"))
+    rows = await store.samples(SampleFilter(equals={"project_id": None}), 10)
+    assert [row.message_id for row in rows] == ["orphan"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("size", 0, True),
+        ("size", "0", False),
+        ("size", False, False),
+        ("on", True, True),
+        ("on", 1, False),
+        ("flavor.name", "m1", True),
+        ("a.dotted.key", "x", True),
+        ("disks[1]", "vdb", True),
+        ("disks[2]", "vdb", False),
+        ("nics[0].mac", "aa", True),
+        ("launched", datetime(2026, 11, 22, 10, tzinfo=UTC), True),
+        ("absent", "x", False),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_metadata_is_matched_by_dotted_key_and_with_its_type(key: str, value: Any, found: bool) -> None:
+    metadata = {
+        "size": 0,
+        "on": True,
+        "flavor": {"name": "m1"},
+        "a.dotted": {"key": "x"},
+        "disks": ["vda", "vdb"],
+        "nics": [{"mac": "aa"}],
+        "launched": "2026-11-22T12:00:00+02:00",
+    }
+    store = await store_of(message(resource_metadata=metadata))
+    rows = await store.samples(SampleFilter(metadata=(MetadataMatch(key, value),)), 10)
+    assert bool(rows) is found
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sample_is_found_by_id_only_through_the_filter() -> None:
+    written = message()
+    store = await store_of(written)
+    assert await store.sample(written.message_id, SampleFilter(equals={"project_id": "p-1"})) is not None
+    assert await store.sample(written.message_id, SampleFilter(equals={"project_id": "p-2"})) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_meter_is_described_by_its_newest_sample() -> None:
+    store = await store_of(message(2, user_id="new"), message(1, user_id="old"), message(3, resource_id="vm-0"))
+    meters = await store.meters(SampleFilter(), 10, unique=False)
+    assert [(meter.resource_id, meter.user_id) for meter in meters] == [("vm-0", "u-1"), ("vm-1", "new")]
+    (only,) = await store.meters(SampleFilter(), 10, unique=True)
+    assert (only.name, only.resource_id) == ("cpu", None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_resource_has_the_ends_of_the_asked_range_and_the_newest_metadata() -> None:
+    store = await store_of(
+        message(1, resource_metadata={"n": 1}), message(2, resource_metadata={"n": 2}), message(3, name="disk")
+    )
+    (whole,) = await store.resources(SampleFilter(), 10)
+    assert whole.meters == ("cpu", "disk")
+    (part,) = await store.resources(SampleFilter(end=NOON + timedelta(minutes=3)), 10)
+    assert (part.first_sample.minute, part.last_sample.minute, part.metadata) == (1, 2, {"n": 2})
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_have_a_row_per_unit_group_and_window() -> None:
+    store = await store_of(
+        message(0, volume=1),
+        message(1, volume=3),
+        message(1, volume=5, resource_id="vm-2"),
+        message(1, volume=7, unit="s"),
+        message(2, volume=9),
+    )
+    rows = await store.statistics(StatisticsQuery(filter=SampleFilter(), period=120, groupby=("resource_id",)))
+    assert [(row.period_start.minute, row.unit, row.group["resource_id"], row.values["sum"]) for row in rows] == [
+        (0, "ns", "vm-1", 4),
+        (0, "ns", "vm-2", 5),
+        (0, "s", "vm-1", 7),
+        (2, "ns", "vm-1", 9),
+    ]
+    assert rows[0].period_end == NOON + timedelta(minutes=2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_without_a_period_run_from_first_to_last_sample() -> None:
+    store = await store_of(message(0, volume=1), message(4, volume=3))
+    (row,) = await store.statistics(StatisticsQuery(filter=SampleFilter()))
+    assert (row.period, row.period_start, row.period_end) == (0, NOON, NOON + timedelta(minutes=4))
+    assert row.values == {"max": 3, "min": 1, "avg": 2, "sum": 4, "count": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_know_the_deviation_of_the_population_and_how_many_owners_there_are() -> None:
+    store = await store_of(
+        message(0, volume=1), message(4, volume=3, user_id="u-2"), message(5, volume=2, user_id=None)
+    )
+    asked = StatisticsQuery(
+        filter=SampleFilter(),
+        aggregates=(Aggregate("stddev"), Aggregate("cardinality", "user_id")),
+    )
+    (row,) = await store.statistics(asked)
+    assert row.values == {"stddev": pytest.approx((2 / 3) ** 0.5), "cardinality/user_id": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_are_grouped_by_metadata_written_as_text() -> None:
+    store = await store_of(
+        message(0, resource_metadata={"flavor": {"name": "m1"}}),
+        message(1, resource_metadata={"flavor": {"name": 7}}),
+        message(2),
+    )
+    rows = await store.statistics(StatisticsQuery(filter=SampleFilter(), groupby=("metadata.flavor.name",)))
+    assert [row.group["metadata.flavor.name"] for row in rows] == ["m1", "7", None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_windows_start_at_the_start_of_the_question() -> None:
+    store = await store_of(message(1))
+    asked = SampleFilter(start=NOON - timedelta(minutes=2))
+    (row,) = await store.statistics(StatisticsQuery(filter=asked, period=120))
+    assert row.period_start == NOON
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_period_beyond_the_calendar_is_refused() -> None:
+    store = await store_of(message())
+    with pytest.raises(RequestError, match="beyond the year 9999"):
+        await store.statistics(StatisticsQuery(filter=SampleFilter(), period=10**12))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_told_to_be_unavailable_says_why() -> None:
+    store = MemoryStore()
+    store.unavailable = "no route to host"
+    with pytest.raises(Unavailable, match="no route"):
+        await store.samples(SampleFilter(), 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_cycle_shares_is_made_once_even_when_two_ask_before_it_is_there() -> None:
+    cycle = FakeCycle()
+    made: list[Deferred[str]] = []
+
+    async def make() -> str:
+        made.append(Deferred())
+        return await made[-1]
+
+    asking = [Deferred.fromCoroutine(cycle.shared("key", make)) for _ in range(2)]
+    made[0].callback("value")
+    assert [await one for one in asking] == ["value", "value"]
+    assert len(made) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_failure_that_a_cycle_shares_is_everyones() -> None:
+    cycle = FakeCycle()
+
+    async def fail() -> None:
+        raise Unavailable("down")
+
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await cycle.shared("key", fail)
+
+
+def test_a_missing_provider_is_named() -> None:
+    with pytest.raises(LookupError, match="IHypervisor"):
+        FakeSurroundings().provider(IHypervisor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hypervisor_runs_the_given_domains_until_told_to_fail() -> None:
+    domain = Domain("u", "n", "<domain/>", {})
+    hypervisor = FakeHypervisor([domain])
+    assert await hypervisor.domains() == [domain]
+    hypervisor.failure = Unavailable("libvirtd is gone")
+    with pytest.raises(Unavailable):
+        await hypervisor.domains()
