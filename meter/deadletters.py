@@ -1,0 +1,98 @@
+"""Dead letters: messages that can never be metered as they are, kept aside with the reason, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC
+from datetime import datetime
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from meter.interfaces import Delivery
+from meter.interfaces import IPublisher
+from meter.interfaces import Publication
+from meter.masking import masked_body
+from meter.masking import masked_text
+from meter.sample import utc_text
+
+DEAD_QUEUE = "metering.dead"
+"""The durable queue of dead letters, reached through the default exchange."""
+
+LONGEST_HEADER = 500
+"""Characters of a text in a header."""
+
+LARGEST_BODY_BYTES = 8 * 1024 * 1024
+"""What is longer is cut before it is masked, and its dead letter says so in ``meter-cut``."""
+
+
+def _uncounted(kind: str) -> None:
+    """Count nothing."""
+
+
+def header_text(text: str) -> str:
+    """Return ``text`` fit for a header: secrets masked, printable ASCII only, at most 500 characters."""
+    fit = masked_text(text[: 4 * LONGEST_HEADER]).encode("unicode_escape").decode("ascii")
+    return fit if len(fit) <= LONGEST_HEADER else fit[: LONGEST_HEADER - 3] + "..."
+
+
+class DeadLetters:
+    """Puts messages aside on the bus.
+
+    ``count`` is called with the ``kind`` of each, one word of a small vocabulary such as ``undecodable``. The first of
+    a kind is logged as a warning; after that the counter and the queue tell, so that a flood does not fill the log too.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        publisher: IPublisher,
+        clock: IReactorTime,
+        queue: str = DEAD_QUEUE,
+        *,
+        count: Callable[[str], object] = _uncounted,
+        largest_body_bytes: int = LARGEST_BODY_BYTES,
+    ) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._queue = queue
+        self._count = count
+        self._largest_body_bytes = largest_body_bytes
+        self._warned: set[str] = set()
+
+    async def put_aside(
+        self, *, body: bytes, reason: str, origin: Delivery, kind: str = "bad", **headers: str | int | bool | None
+    ) -> None:
+        """Return once ``body`` is safe among the dead letters; :class:`~meter.interfaces.Unavailable` when it may not be.
+
+        Secrets are masked in the body and in every header. ``reason`` says to people what is wrong; further
+        ``headers`` are named ``meter-<name>``, those that are ``None`` are left out.
+        """
+        named: dict[str, str | int | bool | None] = {
+            "reason": reason,
+            "kind": kind,
+            "at": utc_text(datetime.fromtimestamp(self._clock.seconds(), UTC)),
+            "exchange": origin.exchange,
+            "routing_key": origin.routing_key,
+            "cut": True if len(body) > self._largest_body_bytes else None,
+            **headers,
+        }
+        publication = Publication(
+            exchange="",
+            routing_key=self._queue,
+            body=masked_body(body[: self._largest_body_bytes]),
+            headers={
+                f"meter-{name.replace('_', '-')}": header_text(value) if isinstance(value, str) else value
+                for name, value in named.items()
+                if value is not None
+            },
+        )
+        await self._publisher.publish(publication)
+        self._count(kind)
+        tell = self._log.debug if kind in self._warned else self._log.warn
+        self._warned.add(kind)
+        tell(
+            "a message from {headers[meter-exchange]}/{headers[meter-routing-key]} is set aside: {headers[meter-reason]}",
+            headers=publication.headers,
+        )

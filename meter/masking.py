@@ -1,0 +1,147 @@
+"""Masking: what looks like a secret becomes ``***`` before a body is logged, kept or dead-lettered.
+
+OpenStack's services publish usable bearer tokens and passwords inside some notifications. A secret is told by the name
+it stands under (``_context_auth_token``, ``adminPass``, ``api_key``) or by its own looks (a Fernet or JWS token, a
+password in a URL). What only names or identifies a key stays readable: ``key_name``, ``public_key``,
+``encryption_key_id``, fingerprints.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+MASK = "***"
+
+DEEPEST = 64
+"""Levels that are looked into; whatever lies deeper is masked as a whole."""
+
+LARGEST_STRUCTURE_BYTES = 1024 * 1024
+"""A larger body is masked as text: walking millions of values would stop the daemon for seconds."""
+
+_SECRET_WORDS = "|".join(
+    (
+        "token",
+        "passw",  # password, passwd
+        "passphrase",
+        "secret",
+        "credential",
+        "cookie",
+        r"(?:\b|_|admin|root|user)pass(?:\b|_)",
+        r"(?:api|private|access|auth|master|session|shared|signing|ssh|storage|encryption)[_-]?keys?\b",
+        r"(?:\b|_)auth(?:orization)?\b",
+        r"(?:\b|_)user_?data\b",  # a guest's first-boot script, often with passwords
+    )
+)
+_SECRET_NAME = re.compile(_SECRET_WORDS)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+# Every pattern reads a text of n characters in a time proportional to n: nothing unbounded stands before what may fail.
+_TOKENS = re.compile(
+    r"""gAAAAA[\w-]{20,}=*                                  # Fernet
+      | (?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+     # JWS
+      | (?<=[Bb]earer[ ])[\w.~+/-]{8,}+=*
+      | (?<=://)[^\s/:@"'\\]{0,128}:[^\s/@"'\\]{1,256}(?=@) # user:password of a URL
+    """,
+    re.ASCII | re.VERBOSE,
+)
+_TOKEN_SIGNS = ("gAAAAA", "eyJ", "earer ", "://")
+_QUOTED_PAIR = re.compile(
+    # "name": "value" at any depth of quoting: inside a JSON text inside JSON, quotes stand behind 1, 3, 7… backslashes.
+    rf"""(?:{_SECRET_WORDS})[\w.-]{{0,64}}
+         (?P<quote>(?P<slashes>\\{{0,15}})["'])\s{{0,16}}[:=]\s{{0,16}}
+         (?:(?P=quote)(?P<text>(?:(?!(?<!\\)(?P=quote)).)*)|(?P<bare>[\w.+-]+))""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_PLAIN_PAIR = re.compile(
+    rf"""(?P<name>(?:{_SECRET_WORDS})[\w.-]{{0,64}}\s{{0,16}}[:=]\s{{0,16}})(?P<value>[^\s"'\\,;&<>{{}}\[\]()]+)""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
+_NOT_SECRET = frozenset({"none", "null", "true", "false"})
+
+
+def is_secret_name(name: str) -> bool:
+    """Say whether a value under ``name`` is to be masked, whatever its spelling: ``adminPass``, ``X-Auth-Token``."""
+    return _SECRET_NAME.search(_CAMEL.sub("_", name).lower().replace("-", "_")) is not None
+
+
+def masked(value: Any) -> Any:
+    """Return JSON ``value`` with its secrets masked; mappings and lists are copied, nothing is changed in place.
+
+    Null, booleans and what is empty under a secret name stay: they tell nothing. In pairs as in
+    ``{"key": "password", "value": "…"}`` the value is masked too. A text that is JSON itself is looked into.
+    """
+    return _masked(value, DEEPEST)
+
+
+def _masked(value: Any, levels: int) -> Any:
+    if isinstance(value, str):
+        return _masked_leaf(value, levels)
+    if not isinstance(value, dict | list):
+        return value
+    if not levels:
+        return MASK
+    if isinstance(value, list):
+        return [_masked(element, levels - 1) for element in value]
+    pair = value.get("key", value.get("name"))
+    secret_pair = isinstance(pair, str) and is_secret_name(pair)
+    return {
+        name: _hidden(element)
+        if is_secret_name(name) or (secret_pair and name == "value")
+        else _masked(element, levels - 1)
+        for name, element in value.items()
+    }
+
+
+def _hidden(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool) or value in ("", {}, []) else MASK
+
+
+def _masked_leaf(text: str, levels: int) -> str:
+    if text[:1] in ("{", "[") and levels:
+        try:
+            inner = msgspec.json.decode(text)
+        except (ValueError, RecursionError):
+            return masked_text(text)
+        hidden = _masked(inner, levels - 1)
+        return text if hidden == inner else msgspec.json.encode(hidden).decode()
+    return masked_text(text)
+
+
+def masked_text(text: str) -> str:
+    """Return ``text``, which need not be JSON, with everything that looks like a secret or its assignment masked."""
+    if any(sign in text for sign in _TOKEN_SIGNS):
+        text = _TOKENS.sub(MASK, text)
+    return _PLAIN_PAIR.sub(_plain_hidden, _QUOTED_PAIR.sub(_quoted_hidden, text))
+
+
+def _quoted_hidden(match: re.Match[str]) -> str:
+    group = "text" if match["text"] is not None else "bare"
+    if not match[group] or match[group].lower() in _NOT_SECRET:
+        return match[0]
+    first = match.start(group) - match.start()
+    last = match.end(group) - match.start()
+    hidden = MASK if group == "text" else f"{match['quote']}{MASK}{match['quote']}"
+    return match[0][:first] + hidden + match[0][last:]
+
+
+def _plain_hidden(match: re.Match[str]) -> str:
+    return match[0] if match["value"].lower() in _NOT_SECRET else match["name"] + MASK
+
+
+def masked_body(body: bytes) -> bytes:
+    """Return the body of a message with its secrets masked: byte for byte the same where it has none."""
+    if len(body) <= LARGEST_STRUCTURE_BYTES:
+        try:
+            content = msgspec.json.decode(body)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            hidden = masked(content)
+            if hidden != content:
+                return msgspec.json.encode(hidden)
+            # Of a name that comes twice decoding shows the last value alone: the text is looked at too.
+    # Latin-1 gives every byte a character and takes it back: what is not UTF-8 survives.
+    return masked_text(body.decode("latin-1")).encode("latin-1")
