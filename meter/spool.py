@@ -1,0 +1,399 @@
+"""The durable outbox of an agent: publications wait on disk until the bus has confirmed them.
+
+:class:`Spool` is the file, :class:`Outbox` the service that empties it onto the bus, oldest first.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from meter.casting import SAMPLES_HEADER
+from meter.interfaces import IDependency
+from meter.interfaces import IPublisher
+from meter.interfaces import Publication
+from meter.interfaces import Readiness
+from meter.interfaces import Unavailable
+from meter.services import Backoff
+from meter.services import sleep
+from meter.services import within
+
+Runner = Callable[..., Deferred[Any]]
+"""Calls a blocking function with its arguments off the reactor thread, one call at a time and in order."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,          -- when it was put here, seconds since 1970
+    samples INTEGER NOT NULL,  -- how many samples the body carries
+    exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    headers TEXT NOT NULL,     -- JSON
+    body BLOB NOT NULL
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Samples that went because the spool was full or they were too old; the times are when they were put there."""
+
+    samples: int
+    first: datetime
+    last: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A publication in the spool."""
+
+    id: int
+    publication: Publication
+
+
+class Spool:
+    """Publications on disk, in the order they came, bounded in bytes and age.
+
+    SQLite in WAL mode with full synchronisation: what :meth:`put` returned from survives power loss. All work is done
+    through ``run``, off the reactor thread. ``rows``, ``bytes`` and ``lost_samples`` are as of the last call.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, path: Path, *, largest_bytes: int, longest_age_seconds: float, clock: IReactorTime, run: Runner
+    ) -> None:
+        self._path = path
+        self._largest_bytes = largest_bytes
+        self._longest_age = longest_age_seconds
+        self._clock = clock
+        self._run = run
+        self._database: sqlite3.Connection | None = None
+        self.rows = 0
+        self.bytes = 0
+        self.lost_samples = 0
+
+    async def put(self, publications: Sequence[Publication]) -> None:
+        """Write publications to disk, all or none; returns when they are safe.
+
+        Raises :class:`Unavailable` when the disk does not take them.
+        """
+        losses = await self._call(self._put, self._clock.seconds(), publications)
+        self._report(losses)
+
+    async def oldest(self, limit: int) -> list[Waiting]:
+        """Return the publications that have waited longest, without removing them."""
+        self._report(await self._call(self._expire, self._clock.seconds()))
+        found: list[Waiting] = await self._call(self._oldest, limit)
+        return found
+
+    async def remove(self, ids: Iterable[int]) -> None:
+        """Remove publications that the bus has confirmed."""
+        await self._call(self._remove, list(ids))
+
+    async def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        await self._run(self._close)
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return await self._run(function, *arguments)
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"the spool {self._path} cannot be used: {error}") from error
+
+    def _report(self, losses: Sequence[Loss]) -> None:
+        for loss in losses:
+            self.lost_samples += loss.samples
+            self._log.error(
+                "LOST {samples} samples, spooled from {first} to {last}: {why}",
+                samples=loss.samples,
+                first=loss.first.isoformat(),
+                last=loss.last.isoformat(),
+                why=loss.why,
+            )
+
+    # What follows runs off the reactor thread.
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            try:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute(_SCHEMA)
+                self._recount(database)
+            except BaseException:
+                database.close()
+                raise
+            self._database = database
+        return self._database
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _put(self, now: float, publications: Sequence[Publication]) -> list[Loss]:
+        database = self._open()
+        with _transaction(database):
+            database.executemany(
+                "INSERT INTO outbox (at, samples, exchange, routing_key, headers, body) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        now,
+                        publication.headers.get(SAMPLES_HEADER, 1),
+                        publication.exchange,
+                        publication.routing_key,
+                        json.dumps(dict(publication.headers)),
+                        publication.body,
+                    )
+                    for publication in publications
+                ],
+            )
+            added = sum(len(publication.body) for publication in publications)
+            excess = self.bytes + added - self._largest_bytes
+            losses = []
+            if excess > 0:
+                losses = self._drop(database, "id <= ?", self._oldest_that_make(database, excess), "the spool is full")
+        if losses:
+            self._recount(database)
+        else:
+            self.rows += len(publications)
+            self.bytes += added
+        return losses
+
+    def _oldest_that_make(self, database: sqlite3.Connection, excess: int) -> int:
+        """Return the id up to which rows must go so that ``excess`` bytes are free."""
+        freed = 0
+        for row_id, size in database.execute("SELECT id, length(body) FROM outbox ORDER BY id"):
+            freed += size
+            if freed >= excess:
+                return int(row_id)
+        return 0
+
+    def _expire(self, now: float) -> list[Loss]:
+        database = self._open()
+        with _transaction(database):
+            losses = self._drop(database, "at < ?", now - self._longest_age, "they waited too long")
+        if losses:
+            self._recount(database)
+        return losses
+
+    def _drop(self, database: sqlite3.Connection, condition: str, bound: float, why: str) -> list[Loss]:
+        samples, first, last = database.execute(
+            f"SELECT sum(samples), min(at), max(at) FROM outbox WHERE {condition}", (bound,)
+        ).fetchone()
+        if samples is None:
+            return []
+        database.execute(f"DELETE FROM outbox WHERE {condition}", (bound,))
+        return [Loss(samples, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), why)]
+
+    def _oldest(self, limit: int) -> list[Waiting]:
+        rows = self._open().execute(
+            "SELECT id, exchange, routing_key, headers, body FROM outbox ORDER BY id LIMIT ?", (limit,)
+        )
+        return [
+            Waiting(row_id, Publication(exchange=exchange, routing_key=key, headers=json.loads(headers), body=body))
+            for row_id, exchange, key, headers, body in rows
+        ]
+
+    def _remove(self, ids: list[int]) -> None:
+        database = self._open()
+        with _transaction(database):
+            for row_id in ids:
+                for (size,) in database.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", (row_id,)):
+                    self.rows -= 1
+                    self.bytes -= size
+
+    def _recount(self, database: sqlite3.Connection) -> None:
+        row = database.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox").fetchone()
+        self.rows, self.bytes = row
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # SQLite ends some failed transactions itself, a full disk's among them
+            database.execute("ROLLBACK")
+        raise
+
+
+@implementer(IDependency)
+class Outbox(Service):
+    """Empties the spool onto the bus, oldest first; removes what the bus has confirmed and nothing else.
+
+    While the bus is away it tries again with growing pauses. Stopping sends what can be sent within ``patience``
+    seconds and leaves the rest on disk for the next start.
+    """
+
+    name = "outbox"
+    _log = Logger()
+
+    def __init__(
+        self,
+        spool: Spool,
+        publisher: IPublisher,
+        clock: IReactorTime,
+        *,
+        batch: int = 100,
+        patience: float = 5.0,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._spool = spool
+        self._publisher = publisher
+        self._clock = clock
+        self._batch = batch
+        self._patience = patience
+        self._backoff = backoff or Backoff()
+        self._loop: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+        self._empty: list[Deferred[None]] = []
+        self._kicked = False
+        self._reason = "nothing was sent yet"
+        self._sending = True
+        self.confirmed_samples = 0
+
+    async def put(self, publications: Sequence[Publication]) -> None:
+        """Write publications to disk and see that they are sent; returns when they are on disk."""
+        await self._spool.put(publications)
+        self.kick()
+
+    def kick(self) -> None:
+        """Look into the spool now."""
+        self._kicked = True
+        if self._sending and self._pause is not None:
+            self._pause.cancel()
+
+    def when_empty(self) -> Deferred[None]:
+        """Fire when the spool is found empty: all that was put has been confirmed."""
+        waiting: Deferred[None] = Deferred(lambda d: self._empty.remove(d) if d in self._empty else None)
+        self._empty.append(waiting)
+        self.kick()
+        return waiting
+
+    def readiness(self) -> Readiness:
+        """Ready while what is put goes out."""
+        return Readiness("outbox", self._sending, f"{self._spool.rows} messages wait; {self._reason}")
+
+    def startService(self) -> None:
+        """Begin to send; returns at once."""
+        super().startService()
+        self._loop = Deferred.fromCoroutine(self._run())
+
+    def stopService(self) -> Deferred[None]:
+        """Fire when sending has ended and the file is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            try:
+                await within(self._clock, self._patience, loop)
+            except Exception as error:
+                self._log.info(
+                    "stopped sending with {rows} messages left in the spool: {error}",
+                    rows=self._spool.rows,
+                    error=error,
+                )
+        await self._spool.close()
+
+    async def _run(self) -> None:
+        """Send until stopped; when stopped, until the spool is empty or the bus does not take more."""
+        while True:
+            self._kicked = False
+            try:
+                sent = await self._send_some()
+            except Unavailable as error:
+                self._note_trouble(str(error))
+                if not self.running:
+                    return
+                await self._wait(self._backoff.next())
+                continue
+            self._note_success()
+            if not sent:
+                if not self.running:
+                    return
+                empty, self._empty = self._empty, []
+                for waiting in empty:
+                    waiting.callback(None)
+                if not self._kicked:
+                    await self._wait(60.0)
+
+    async def _wait(self, seconds: float) -> None:
+        if not self.running:
+            return
+        self._pause = sleep(self._clock, seconds)
+        try:
+            await self._pause
+        except CancelledError:
+            pass  # kicked, or stopping
+        finally:
+            self._pause = None
+
+    async def _send_some(self) -> int:
+        waiting = await self._spool.oldest(self._batch)
+        done: list[int] = []
+        troubles: list[Unavailable] = []
+
+        async def send(one: Waiting) -> None:
+            try:
+                await self._publisher.publish(one.publication)
+            except Unavailable as error:
+                troubles.append(error)
+            except ValueError as error:
+                done.append(one.id)  # the bus will never take it: it must not block what waits behind it
+                self._log.error("LOST a message for {key}: {error}", key=one.publication.routing_key, error=error)
+            else:
+                done.append(one.id)
+                self.confirmed_samples += int(one.publication.headers.get(SAMPLES_HEADER, 1))
+
+        try:
+            await gatherResults([Deferred.fromCoroutine(send(one)) for one in waiting] or [succeed(None)])
+        finally:
+            # Also when stopping cut the sending short: what was confirmed need not be sent again.
+            if done:
+                await self._spool.remove(done)
+        if troubles:
+            raise troubles[0]
+        return len(done)
+
+    def _note_trouble(self, reason: str) -> None:
+        if self._sending:
+            self._log.warn("samples stay in the spool: {reason}", reason=reason)
+        self._sending = False
+        self._reason = reason
+
+    def _note_success(self) -> None:
+        if not self._sending:
+            self._log.info("the bus takes samples again; {rows} messages wait", rows=self._spool.rows)
+        self._sending = True
+        self._reason = "the last ones were confirmed"
+        self._backoff.reset()
