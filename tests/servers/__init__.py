@@ -1,0 +1,1 @@
+"""Private servers for tests, each a plugin of pytest with one fixture."""

@@ -1,0 +1,225 @@
+"""A private RabbitMQ for tests: Debian's package on free ports in a temporary directory, never a server that happens to run.
+
+``rabbitmq`` is one server for the whole run; each test takes a virtual host of its own from it. Tests that stop or
+kill the server start it again. Its methods block; in a test that must go on meanwhile: ``deferToThread(rabbitmq.restart)``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import glob
+import ipaddress
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+# The scripts in /usr/sbin insist on the system's own server and user; those of the release do not.
+RELEASES = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
+INSTALL = "RabbitMQ is not installed: apt-get install --no-install-recommends rabbitmq-server"
+START_SECONDS = 90.0
+STOP_SECONDS = 30.0
+
+
+class RabbitMQ:
+    """One private server. ``url`` is its ``/`` virtual host, ``ca_file`` what its certificate is signed with."""
+
+    def __init__(self, sbin: Path, directory: Path) -> None:
+        self._sbin = sbin
+        self._directory = directory
+        self.port, self.tls_port, self._distribution_port, self._epmd_port = _free_ports(4)
+        self._node = f"meter-{os.getpid()}-{self.port}@localhost"
+        self._cookie = secrets.token_hex(16)
+        self._vhosts = 0
+        self._server: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self.url = self._url("%2F")
+        self.ca_file = directory / "certificate.pem"
+        cookie_file = directory / ".erlang.cookie"
+        cookie_file.write_text(self._cookie)
+        cookie_file.chmod(0o400)
+        _write_certificate(self.ca_file, directory / "key.pem")
+        (directory / "enabled_plugins").write_text("[].")
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.certfile = {self.ca_file}\n"
+            f"ssl_options.keyfile = {directory / 'key.pem'}\n"
+            "disk_free_limit.absolute = 1MB\n"
+            "vm_memory_high_watermark.absolute = 1GB\n"
+        )
+        self._environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(directory),
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),
+            "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+            # One scheduler that does not spin: the tests need the processors themselves.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def vhost(self, *, tls: bool = False) -> str:
+        """Make an empty virtual host and return its URL."""
+        self._vhosts += 1
+        name = f"test-{self._vhosts}"
+        self._call(
+            f'rabbit_vhost:add(<<"{name}">>, <<"test">>), '
+            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).'
+        )
+        return self._url(name, tls=tls)
+
+    def ctl(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` (it takes two seconds) and return what it printed."""
+        command = [str(self._sbin / "rabbitmqctl"), "-q", "-n", self._node, *arguments]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start(self) -> None:
+        """Start the server and return once it accepts connections; its durable queues are as they were."""
+        if self._epmd is None:
+            self._epmd = subprocess.Popen(
+                ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+                env=self._environment,
+                start_new_session=True,
+            )
+        with (self._directory / "output.log").open("ab") as output:
+            self._server = subprocess.Popen(
+                [str(self._sbin / "rabbitmq-server")],
+                env=self._environment,
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not _accepts(self.tls_port):
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"RabbitMQ did not start:\n{(self._directory / 'output.log').read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop the server as its administrator would."""
+        if self._server is not None:
+            self._server.terminate()
+            try:
+                self._server.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._server = None
+
+    def kill(self) -> None:
+        """End the server as a power cut would."""
+        if self._server is not None:
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
+            self._server = None
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Kill the server and the name server that it needed."""
+        self.kill()
+        if self._epmd is not None:
+            self._epmd.terminate()
+            self._epmd.wait()
+            self._epmd = None
+
+    def _call(self, expressions: str) -> None:
+        """Evaluate Erlang inside the server: milliseconds, where ``rabbitmqctl`` takes seconds."""
+        done = subprocess.run(
+            ["erl_call", "-n", self._node, "-c", self._cookie, "-e"],
+            input=expressions + "\n",
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, f"{expressions} {done.stdout}{done.stderr}"
+        assert done.stdout.startswith("{ok, ok}"), f"{expressions} {done.stdout}{done.stderr}"
+
+    def _url(self, vhost: str, *, tls: bool = False) -> str:
+        if tls:
+            return f"amqps://guest:guest@localhost:{self.tls_port}/{vhost}?cacertfile={self.ca_file}"
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost}"
+
+
+def _free_ports(count: int) -> list[int]:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _write_certificate(certificate_file: Path, key_file: Path) -> None:
+    """Write a self-signed certificate of ``localhost`` and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A running private RabbitMQ; skips where none is installed, fails there with ``METER_REQUIRE_SERVERS=1``."""
+    releases = sorted(glob.glob(RELEASES))
+    if not releases or not shutil.which("erl_call") or not shutil.which("epmd"):
+        if os.environ.get("METER_REQUIRE_SERVERS") == "1":
+            pytest.fail(INSTALL)
+        pytest.skip(INSTALL)
+    server = RabbitMQ(Path(releases[-1]), tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
