@@ -30,9 +30,28 @@ def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
 
 
 def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | Deferred[T]) -> Deferred[T]:
-    """Return ``work`` with a time limit: cancelled and failed with :class:`DeferredTimeout` when it passes."""
+    """Return the outcome of ``work``, or fail with :class:`DeferredTimeout` after ``seconds``, whatever ``work`` does.
+
+    When the time has passed the work is cancelled and what becomes of it is ignored. (``Deferred.addTimeout`` only
+    cancels: it waits for ever for a coroutine that takes no notice.)
+    """
     deferred = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
-    return deferred.addTimeout(seconds, clock)
+    answer: Deferred[T] = Deferred(lambda _: deferred.cancel())
+
+    def expire() -> None:
+        answer.errback(DeferredTimeout(f"no answer within {seconds} s"))
+        deferred.cancel()
+
+    expiry = clock.callLater(seconds, expire)
+
+    def pass_on(outcome: Any) -> None:
+        if expiry.active():
+            expiry.cancel()
+        if not answer.called:
+            answer.callback(outcome)  # a Failure makes it fail
+
+    deferred.addBoth(pass_on)
+    return answer
 
 
 class Backoff:
@@ -108,7 +127,7 @@ class StagedService(MultiService):
     async def _stop_children(self) -> None:
         for child in reversed(list(self)):
             try:
-                await maybeDeferred(child.stopService).addTimeout(self._patience, self._clock)
+                await within(self._clock, self._patience, maybeDeferred(child.stopService))
             except DeferredTimeout:
                 self.given_up += 1
                 self._log.warn(
