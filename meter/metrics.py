@@ -1,0 +1,243 @@
+"""The daemons' own metrics for Prometheus: one typed object per concern, in one registry per daemon.
+
+Names are ``meter_<noun>_<unit>[_total]``. Labels hold names of plugins and dependencies and words from short lists,
+never a resource, a project or anything else that a message could make up: the number of series is bounded.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client import Counter
+from prometheus_client import Gauge
+from prometheus_client import Histogram
+from prometheus_client import Info
+from prometheus_client import disable_created_metrics
+from prometheus_client import generate_latest
+from twisted.application.service import Service
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IReactorTime
+
+import meter
+from meter.interfaces import IDependency
+from meter.status import readiness_of
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of what :func:`exposition` returns."""
+
+OTHER = "other"
+"""The label of whatever comes after the most names a label may have."""
+
+SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+
+
+def metrics_registry(daemon: str) -> CollectorRegistry:
+    """Return a new registry that says which daemon this is and of which version: ``meter_build_info``."""
+    # A second series per counter with its time of birth is of no use here; the library only knows it as a global switch.
+    disable_created_metrics()
+    registry = CollectorRegistry()
+    build = Info("meter_build", "The daemon and the versions it runs on.", registry=registry)
+    build.info({"daemon": daemon, "version": meter.__version__, "python": platform.python_version()})
+    return registry
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """Return all metrics in Prometheus' text format, of type :data:`CONTENT_TYPE`."""
+    return generate_latest(registry)
+
+
+class Names:
+    """Keeps a label to its first ``most`` distinct names; the rest are :data:`OTHER`."""
+
+    def __init__(self, most: int = 100) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def bounded(self, name: str) -> str:
+        """Return ``name`` if it is among the first, else :data:`OTHER`."""
+        if name not in self._known:
+            if len(self._known) >= self._most:
+                return OTHER
+            self._known.add(name)
+        return name
+
+
+class PollingMetrics:
+    """What an agent's pollsters do."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._polls = Counter(
+            "meter_polls", "Polls by pollster and outcome.", ["pollster", "outcome"], registry=registry
+        )
+        self._seconds = Histogram(
+            "meter_poll_seconds", "Length of a poll.", ["pollster"], registry=registry, buckets=SECONDS_BUCKETS
+        )
+        self._samples = Counter("meter_polled_samples", "Samples made by polling.", ["pollster"], registry=registry)
+        self._cycles = Counter("meter_polling_cycles", "Polling cycles that have ended.", registry=registry)
+        self._skipped = Counter(
+            "meter_polling_cycles_skipped", "Polling cycles left out because one took too long.", registry=registry
+        )
+
+    def polled(self, pollster: str, outcome: str, seconds: float, samples: int = 0) -> None:
+        """Count a poll; ``outcome`` is one of a few words: ``ok``, ``unavailable``, ``timeout``, ``failed``…"""
+        self._polls.labels(pollster, outcome).inc()
+        self._seconds.labels(pollster).observe(seconds)
+        self._samples.labels(pollster).inc(samples)
+
+    def cycle_ended(self, skipped: int = 0) -> None:
+        """Count a cycle, and those left out since the one before."""
+        self._cycles.inc()
+        self._skipped.inc(skipped)
+
+
+class PublishingMetrics:
+    """What goes to the bus, and what waits in the spool."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._samples = Counter("meter_published_samples", "Samples that the bus has confirmed.", registry=registry)
+        self._messages = Counter("meter_publications", "Messages by outcome.", ["outcome"], registry=registry)
+        self._rows = Gauge("meter_spool_messages", "Messages waiting in the spool.", registry=registry)
+        self._bytes = Gauge("meter_spool_bytes", "Size of the messages in the spool.", registry=registry)
+        self._age = Gauge("meter_spool_oldest_seconds", "Age of the oldest message in the spool.", registry=registry)
+        self._dropped = Counter(
+            "meter_spool_dropped_samples", "Samples given up because the spool was full.", registry=registry
+        )
+
+    def published(self, outcome: str, samples: int = 0) -> None:
+        """Count a publication: ``confirmed`` with its samples, or ``unavailable``."""
+        self._messages.labels(outcome).inc()
+        if outcome == "confirmed":
+            self._samples.inc(samples)
+
+    def spool_is(self, messages: int, size_bytes: int, oldest_seconds: float) -> None:
+        """Take the present state of the spool."""
+        self._rows.set(messages)
+        self._bytes.set(size_bytes)
+        self._age.set(oldest_seconds)
+
+    def dropped(self, samples: int) -> None:
+        """Count samples that the spool had no room for."""
+        self._dropped.inc(samples)
+
+
+class CollectingMetrics:
+    """What the collector takes in, stores and sets aside."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._deliveries = Counter("meter_deliveries", "Deliveries by queue.", ["queue"], registry=registry)
+        self._notifications = Counter(
+            "meter_notifications",
+            "Notifications by event type and outcome.",
+            ["event_type", "outcome"],
+            registry=registry,
+        )
+        self._event_types = Names()
+        self._samples = Counter(
+            "meter_collected_samples", "Samples by outcome: stored, duplicate, refused.", ["outcome"], registry=registry
+        )
+        self._dead = Counter(
+            "meter_dead_letters", "Messages set aside, by class of reason.", ["reason"], registry=registry
+        )
+        self._reasons = Names(50)
+        self._write_seconds = Histogram(
+            "meter_store_write_seconds", "Length of writing a batch.", registry=registry, buckets=SECONDS_BUCKETS
+        )
+        self._write_samples = Histogram(
+            "meter_store_write_samples",
+            "Samples in a batch.",
+            registry=registry,
+            buckets=(1, 10, 50, 100, 200, 500, 1000, 2000, 5000),
+        )
+
+    def delivered(self, queue: str) -> None:
+        """Count a delivery from the bus."""
+        self._deliveries.labels(queue).inc()
+
+    def notified(self, event_type: str, outcome: str) -> None:
+        """Count a notification: ``sampled``, ``unwanted`` or ``dead``; any number of event types may come."""
+        self._notifications.labels(self._event_types.bounded(event_type), outcome).inc()
+
+    def written(self, stored: int, duplicates: int, refused: int, seconds: float) -> None:
+        """Count a committed batch."""
+        self._samples.labels("stored").inc(stored)
+        self._samples.labels("duplicate").inc(duplicates)
+        self._samples.labels("refused").inc(refused)
+        self._write_seconds.observe(seconds)
+        self._write_samples.observe(stored + duplicates + refused)
+
+    def dead(self, reason: str) -> None:
+        """Count a message set aside; ``reason`` is a class of reasons (``undecodable``, ``bad signature``), not a text."""
+        self._dead.labels(self._reasons.bounded(reason)).inc()
+
+
+class HealthMetrics:
+    """The state of the process and of what it depends on."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._ready = Gauge(
+            "meter_dependency_ready", "1 while the dependency can be used, else 0.", ["dependency"], registry=registry
+        )
+        self._lag = Histogram(
+            "meter_reactor_lag_seconds",
+            "How late the reactor calls what is due.",
+            registry=registry,
+            buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
+        )
+        self._abandoned = Gauge(
+            "meter_abandoned_threads", "Threads that hang in a call that was given up.", registry=registry
+        )
+
+    def watch(self, dependencies: Iterable[IDependency]) -> None:
+        """Show the readiness of each dependency, asked whenever the metrics are read."""
+        for dependency in dependencies:
+            gauge = self._ready.labels(readiness_of(dependency).name)
+            gauge.set_function(functools.partial(_is_ready, dependency))
+
+    def count_abandoned_threads(self, count: Callable[[], int]) -> None:
+        """Show ``count()`` hanging threads, asked whenever the metrics are read."""
+        self._abandoned.set_function(count)
+
+    def lagged(self, seconds: float) -> None:
+        """Take one measurement of the reactor's lag."""
+        self._lag.observe(seconds)
+
+
+def _is_ready(dependency: IDependency) -> float:
+    return float(readiness_of(dependency).ready)
+
+
+class ReactorLag(Service):
+    """Measures every ``interval`` seconds how late ``clock`` calls, and tells ``observe`` in seconds.
+
+    A reactor that is late is busy: with code that blocks, or with more work than the processor can do.
+    """
+
+    def __init__(self, clock: IReactorTime, observe: Callable[[float], None], interval: float = 1.0) -> None:
+        self.setName("reactor lag")
+        self._clock = clock
+        self._observe = observe
+        self._interval = interval
+        self._call: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        """Begin measuring."""
+        super().startService()
+        self._expect()
+
+    def stopService(self) -> None:
+        """End measuring."""
+        super().stopService()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _expect(self) -> None:
+        self._call = self._clock.callLater(self._interval, self._measure, self._clock.seconds() + self._interval)
+
+    def _measure(self, due: float) -> None:
+        self._observe(max(0.0, self._clock.seconds() - due))
+        self._expect()
