@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -26,6 +25,7 @@ from meter.message import cast
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
+from meter.metrics import CollectingMetrics
 from meter.query import WriteResult
 from meter.services import sleep
 from meter.signature import BadSignature
@@ -33,13 +33,6 @@ from meter.signature import Keyring
 
 TURN = 200
 """Samples read before other work gets its turn: about 5 ms."""
-
-
-class IntakeAccount(Protocol):
-    """Where the intake counts; :mod:`meter.metrics` has the real one."""
-
-    def written(self, stored: int, duplicates: int, refused: int, seconds: float) -> None:
-        """Count one committed batch."""
 
 
 @dataclass(slots=True)
@@ -67,7 +60,7 @@ class Intake:
         *,
         batch_samples: int,
         batch_seconds: float,
-        account: IntakeAccount,
+        metrics: CollectingMetrics,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -75,7 +68,7 @@ class Intake:
         self._clock = clock
         self._batch_samples = batch_samples
         self._batch_seconds = batch_seconds
-        self._account = account
+        self._metrics = metrics
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
 
@@ -153,12 +146,12 @@ class Intake:
             for _, _, waiting in batch.parts:
                 waiting.errback(error)
             return
-        self._account.written(result.stored, result.duplicates, len(result.refused), self._clock.seconds() - began)
+        self._metrics.written(result.stored, result.duplicates, len(result.refused), self._clock.seconds() - began)
         for first, end, waiting in batch.parts:
             refused = tuple(
                 type(refusal)(refusal.index - first, refusal.reason)
                 for refusal in result.refused
                 if first <= refusal.index < end
             )
-            # Of a shared batch only the refusals are known per delivery; the counts stand in the account.
+            # Of a shared batch only the refusals are known per delivery; the counts stand in the metrics.
             waiting.callback(WriteResult(end - first - len(refused), 0, refused))

@@ -5,128 +5,36 @@ A cycle counts as done when its samples are on disk. A pollster that raises, han
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable
 from collections.abc import Callable
-from collections.abc import Hashable
 from collections.abc import Iterable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
-from datetime import UTC
-from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Any
-from typing import Protocol
 
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from meter.casting import casts
-from meter.interfaces import ICycle
-from meter.interfaces import IPollster
-from meter.interfaces import ISurroundings
+from meter.cycle import Cycle
+from meter.cycle import Surroundings
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import sign
+from meter.metrics import PollingMetrics
+from meter.registry import Decision
+from meter.registry import decide
+from meter.registry import report
 from meter.sample import Sample
+from meter.services import Periodic
 from meter.services import within
 from meter.signature import BadSignature
 from meter.signature import Keyring
-
-
-@implementer(ISurroundings)
-@dataclass(frozen=True)
-class Surroundings:
-    """What plugins may look at and work with; ``providers`` maps an interface to its one provider here."""
-
-    daemon: str
-    config: Any
-    clock: IReactorTime
-    providers: Mapping[Any, Any] = field(default_factory=dict)
-
-    def provider(self, interface: Any) -> Any:
-        """Return the provider of ``interface``; ``LookupError`` when this daemon has none."""
-        try:
-            return self.providers[interface]
-        except KeyError:
-            raise LookupError(f"{self.daemon} has no {interface.__name__}") from None
-
-
-@implementer(ICycle)
-class Cycle:
-    """One polling cycle; what its pollsters share lives as long as it."""
-
-    def __init__(self, here: Surroundings) -> None:
-        self._here = here
-        self._shared: dict[Hashable, _SharedWork] = {}
-        self.daemon = here.daemon
-        self.config = here.config
-        self.clock = here.clock
-        self.timestamp = datetime.fromtimestamp(here.clock.seconds(), UTC)
-
-    def provider(self, interface: Any) -> Any:
-        """Return the daemon's provider of ``interface``; ``LookupError`` when it has none."""
-        return self._here.provider(interface)
-
-    async def shared(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what ``make`` gave to the first that asked with ``key`` in this cycle, or raise what it raised."""
-        if key not in self._shared:
-            self._shared[key] = _SharedWork(make())
-        return await self._shared[key].outcome()
-
-
-class _SharedWork:
-    """Work that several wait for. Whoever is given up while waiting takes nothing from the others."""
-
-    def __init__(self, work: Awaitable[Any]) -> None:
-        self._finished: tuple[Any] | None = None
-        self._waiting: list[Deferred[Any]] = []
-
-        async def run() -> Any:
-            return await work
-
-        Deferred.fromCoroutine(run()).addBoth(self._finish)
-
-    def _finish(self, outcome: Any) -> None:
-        self._finished = (outcome,)
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(outcome)  # a Failure makes it fail
-
-    def outcome(self) -> Deferred[Any]:
-        each: Deferred[Any] = Deferred(lambda d: self._waiting.remove(d))
-        if self._finished is None:
-            self._waiting.append(each)
-        else:
-            each.callback(self._finished[0])
-        return each
-
-
-class PollingAccount(Protocol):
-    """Where polling counts; :mod:`meter.metrics` has the real one."""
-
-    def polled(self, pollster: str, outcome: str, seconds: float) -> None:
-        """Count one poll: ``outcome`` is ``ok``, ``unavailable``, ``timeout`` or ``error``."""
-
-    def sampled(self, count: int) -> None:
-        """Count samples that are safe in the outbox."""
-
-
-@dataclass(frozen=True, slots=True)
-class Polled:
-    """A pollster that works here, and the patterns of its meters that are switched off."""
-
-    pollster: IPollster
-    meters_off: tuple[str, ...] = ()
-
-    def wants(self, sample: Sample) -> bool:
-        """Say whether the sample's meter is not switched off."""
-        return not any(fnmatchcase(sample.name, pattern) for pattern in self.meters_off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,33 +48,33 @@ class CycleReport:
 
 
 class Polling:
-    """Runs the cycles; :class:`meter.services.Periodic` says when.
+    """Runs one cycle when told to; :class:`PollingService` says when.
 
-    ``outbox_put`` takes publications and returns when they are on disk.
+    ``pollsters`` are decisions of :mod:`meter.registry` that are active; ``put`` takes publications and returns when
+    they are on disk.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        pollsters: Sequence[Polled],
         here: Surroundings,
-        outbox_put: Callable[[Sequence[Publication]], Awaitable[None]],
+        put: Callable[[Sequence[Publication]], Awaitable[None]],
         keys: Keyring,
         *,
         source: str,
         timeout_seconds: float,
         batch_samples: int,
-        account: PollingAccount,
+        metrics: PollingMetrics,
     ) -> None:
-        self.pollsters = tuple(pollsters)
+        self.pollsters: tuple[Decision, ...] = ()
         self._here = here
-        self._put = outbox_put
+        self._put = put
         self._keys = keys
         self._source = source
         self._timeout = timeout_seconds
         self._batch = batch_samples
-        self._account = account
+        self._metrics = metrics
         self._troubles: dict[str, str] = {}
         self._under_way: dict[str, Deferred[Any]] = {}
 
@@ -175,12 +83,10 @@ class Polling:
         cycle = Cycle(self._here)
         began = self._here.clock.seconds()
         results = await gatherResults(
-            [Deferred.fromCoroutine(self._poll(polled, cycle)) for polled in self.pollsters], consumeErrors=True
+            [Deferred.fromCoroutine(self._poll(each, cycle)) for each in self.pollsters], consumeErrors=True
         )
         samples = [sample for result in results if result is not None for sample in result]
-        failed = tuple(
-            polled.pollster.name for polled, result in zip(self.pollsters, results, strict=True) if result is None
-        )
+        failed = tuple(each.name for each, result in zip(self.pollsters, results, strict=True) if result is None)
         await self._keep(samples)
         report = CycleReport(
             len(samples), len({sample.name for sample in samples}), failed, self._here.clock.seconds() - began
@@ -196,36 +102,36 @@ class Polling:
 
     async def poll_now(self, name: str) -> list[Sample]:
         """Poll the pollster called ``name`` out of turn and return its samples without keeping them."""
-        for polled in self.pollsters:
-            if polled.pollster.name == name:
-                return await self._samples(polled, Cycle(self._here))
-        known = ", ".join(sorted(polled.pollster.name for polled in self.pollsters)) or "none"
+        for each in self.pollsters:
+            if each.name == name:
+                return await self._samples(each, Cycle(self._here))
+        known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
         raise LookupError(f"no pollster {name!r} is active here; active are: {known}")
 
-    async def _poll(self, polled: Polled, cycle: Cycle) -> list[Sample] | None:
+    async def _poll(self, pollster: Decision, cycle: Cycle) -> list[Sample] | None:
         """Return a pollster's samples, or ``None`` with the reason logged once and the poll counted."""
-        name = polled.pollster.name
+        name = pollster.name
         began = self._here.clock.seconds()
         outcome, trouble = "ok", ""
         samples = None
         try:
             if name in self._under_way:
                 raise DeferredTimeout(f"still busy with an earlier cycle after {self._timeout} s")
-            samples = await within(self._here.clock, self._timeout, self._tracked(polled, cycle))
+            samples = await within(self._here.clock, self._timeout, self._tracked(pollster, cycle))
         except Unavailable as error:
             outcome, trouble = "unavailable", str(error)
         except DeferredTimeout:
             outcome, trouble = "timeout", f"gave no answer within {self._timeout} s"
         except Exception as error:
             outcome, trouble = "error", f"{type(error).__name__}: {error}"
-        self._account.polled(name, outcome, self._here.clock.seconds() - began)
+        self._metrics.polled(name, outcome, self._here.clock.seconds() - began, len(samples or ()))
         self._tell_change(name, trouble)
         return samples
 
-    def _tracked(self, polled: Polled, cycle: Cycle) -> Deferred[list[Sample]]:
+    def _tracked(self, pollster: Decision, cycle: Cycle) -> Deferred[list[Sample]]:
         """A pollster that ignores being given up is not asked again until it has come back."""
-        name = polled.pollster.name
-        work = Deferred.fromCoroutine(self._samples(polled, cycle))
+        name = pollster.name
+        work = Deferred.fromCoroutine(self._samples(pollster, cycle))
         if work.called:
             return work
         self._under_way[name] = work
@@ -236,15 +142,15 @@ class Polling:
 
         return work.addBoth(gone)
 
-    async def _samples(self, polled: Polled, cycle: Cycle) -> list[Sample]:
-        found = await polled.pollster.poll(cycle)
+    async def _samples(self, pollster: Decision, cycle: Cycle) -> list[Sample]:
+        found = await pollster.plugin.poll(cycle)
         if not isinstance(found, Iterable):
             raise TypeError(f"poll() must return an iterable of Sample, not {found!r:.80}")
         samples = list(found)
         for sample in samples:
             if not isinstance(sample, Sample):
                 raise TypeError(f"poll() must return Samples only, not {sample!r:.80}")
-        return [sample for sample in samples if polled.wants(sample)]
+        return [sample for sample in samples if pollster.takes(sample.name)]
 
     def _tell_change(self, name: str, trouble: str) -> None:
         """One line when a pollster begins to fail, or fails otherwise, and one when it works again."""
@@ -265,7 +171,6 @@ class Polling:
                 message = sign(sample, self._keys, self._source)
                 by_key.setdefault(self._keys.key_for(sample.timestamp).id, []).append(message)
             except BadSignature as error:
-                self._account.polled("signing", "error", 0.0)
                 self._log.error("LOST a sample of {meter}: {error}", meter=sample.name, error=error)
         publications = [
             publication
@@ -274,4 +179,67 @@ class Polling:
         ]
         if publications:
             await self._put(publications)
-        self._account.sampled(sum(map(len, by_key.values())))
+
+
+class PollingService(Service):
+    """Asks the installed pollsters once whether they are enabled here, then polls those that are, for ever.
+
+    ``after_cycle`` is called with the report of each cycle.
+    """
+
+    name = "polling"
+    _log = Logger()
+
+    def __init__(
+        self,
+        polling: Polling,
+        candidates: Sequence[Decision],
+        here: Surroundings,
+        *,
+        interval_seconds: float,
+        first_after_seconds: float,
+        metrics: PollingMetrics,
+        after_cycle: Callable[[CycleReport], object] = lambda _: None,
+    ) -> None:
+        self._polling = polling
+        self._here = here
+        self._metrics = metrics
+        self._after_cycle = after_cycle
+        self._skipped = 0
+        self._periodic = Periodic(
+            self._cycle, interval_seconds, here.clock, name="polling cycle", first_after=first_after_seconds
+        )
+        self._deciding: Deferred[None] | None = None
+        self.decisions = tuple(candidates)
+
+    def startService(self) -> None:
+        """Ask and begin; returns at once."""
+        super().startService()
+        self._deciding = Deferred.fromCoroutine(self._begin())
+
+    async def _begin(self) -> None:
+        self.decisions = tuple(await decide(self.decisions, self._here, self._here.clock))
+        self._log.info("pollsters of {daemon}:\n{report}", daemon=self._here.daemon, report=report(self.decisions))
+        self._polling.pollsters = tuple(each for each in self.decisions if each.state == "active")
+        if self.running:
+            self._periodic.startService()
+
+    async def _cycle(self) -> None:
+        cycle_report = await self._polling.cycle()
+        self._metrics.cycle_ended(self._periodic.skipped - self._skipped)
+        self._skipped = self._periodic.skipped
+        self._after_cycle(cycle_report)
+
+    def stopService(self) -> Deferred[None]:
+        """Fire when no cycle is under way and none will come."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._deciding is not None:
+            self._deciding.cancel()
+            with contextlib.suppress(CancelledError):
+                await self._deciding
+        stopped = self._periodic.stopService()
+        if stopped is not None:
+            await stopped
