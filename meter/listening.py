@@ -1,0 +1,203 @@
+"""The collector's ear: notifications from the bus → listeners → signed samples on the bus → acknowledgement.
+
+A notification is let go when every sample made from it is confirmed by the bus, or when it is safe among the dead
+letters with the reason. One that no listener wants is counted by event type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from itertools import islice
+from typing import Protocol
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredList
+from twisted.python.reflect import safe_str
+
+from meter.casting import BATCH_SAMPLES
+from meter.casting import casts
+from meter.deadletters import DeadLetters
+from meter.interfaces import Binding
+from meter.interfaces import Delivery
+from meter.interfaces import IPublisher
+from meter.interfaces import Publication
+from meter.interfaces import Subscription
+from meter.interfaces import Unavailable
+from meter.message import BadMessage
+from meter.message import open_envelope
+from meter.message import sign
+from meter.notification import Notification
+from meter.notification import notification
+from meter.notification import with_stable_ids
+from meter.registry import Decision
+from meter.sample import Sample
+from meter.signature import BadSignature
+from meter.signature import Keyring
+
+NOTIFICATIONS_QUEUE = "meter.notifications"
+"""Our own durable queue, so that nobody else's consumers miss anything."""
+
+LONGEST_EVENT_TYPE = 255
+"""Characters; what services send has at most 60."""
+
+KNOWN_EVENT_TYPES = 1024
+"""Event types whose listeners are remembered; others are matched again."""
+
+MOST_SAMPLES = 10_000
+"""Samples that one listener may make of one notification."""
+
+
+class ListeningAccount(Protocol):
+    """Where notifications are counted; :mod:`meter.metrics` has the real one."""
+
+    def notified(self, event_type: str, outcome: str) -> None:
+        """Count a notification: ``sampled``, ``empty`` (wanted, but it gave no sample), ``unwanted`` or ``dead``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a notification is set aside, and on whose word."""
+
+    kind: str
+    reason: str
+    listener: str | None = None
+
+
+class Listening:
+    """Takes notifications: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
+
+    ``listeners`` are decisions of :mod:`meter.registry` that are active. A listener that raises or returns rubbish has
+    the notification set aside; the samples of the others are published all the same.
+    """
+
+    def __init__(
+        self,
+        listeners: Iterable[Decision],
+        publisher: IPublisher,
+        keys: Keyring,
+        dead_letters: DeadLetters,
+        *,
+        source: str,
+        account: ListeningAccount,
+        batch_samples: int = BATCH_SAMPLES,
+        most_samples: int = MOST_SAMPLES,
+    ) -> None:
+        self._listeners = [(listener, _matcher(listener.plugin.event_types)) for listener in listeners]
+        self._publisher = publisher
+        self._keys = keys
+        self._dead_letters = dead_letters
+        self._source = source
+        self._account = account
+        self._batch_samples = batch_samples
+        self._most_samples = most_samples
+        self._wanting = lru_cache(KNOWN_EVENT_TYPES)(self._match)
+
+    def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
+        """Return what to subscribe to: every topic of the listeners, once."""
+        topics = dict.fromkeys(topic for listener, _ in self._listeners for topic in listener.plugin.topics)
+        return Subscription(
+            queue=queue,
+            bindings=tuple(Binding(topic.exchange, topic.routing_key) for topic in topics),
+            prefetch=prefetch,
+        )
+
+    async def receive(self, delivery: Delivery) -> None:
+        """Make and publish the samples of one notification; returns when nothing of it can be lost any more.
+
+        Raises :class:`~meter.interfaces.Unavailable` when the bus did not confirm: the notification comes again, and
+        gives the same samples with the same ids.
+        """
+        try:
+            heard = _heard(delivery)
+        except (ValueError, RecursionError) as error:
+            await self._put_aside(delivery, _Fault("undecodable", str(error)))
+            self._account.notified("unknown", "dead")
+            return
+        publications: list[Publication] = []
+        faults: list[_Fault] = []
+        wanting = self._wanting(heard.event_type)
+        for listener in wanting:
+            try:
+                publications += self._casts(listener, heard)
+            except BadSignature as error:
+                faults.append(_Fault("unsignable", str(error), listener.name))
+            except ValueError as error:
+                faults.append(_Fault("misunderstood", safe_str(error), listener.name))
+            except Exception as error:
+                faults.append(_Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener.name))
+        faults += await self._publish(publications)
+        for fault in faults:
+            await self._put_aside(delivery, fault, heard.event_type)
+        outcome = "dead" if faults else "sampled" if publications else "empty" if wanting else "unwanted"
+        self._account.notified(heard.event_type, outcome)
+
+    def _match(self, event_type: str) -> tuple[Decision, ...]:
+        return tuple(listener for listener, wants in self._listeners if wants.match(event_type))
+
+    def _casts(self, listener: Decision, heard: Notification) -> list[Publication]:
+        """Return what one listener makes of a notification, ready for the bus; raises whatever is wrong with it.
+
+        Ids are given listener by listener: that one fails changes nothing about the samples of the others.
+        """
+        samples = list(islice(listener.plugin.samples(heard), self._most_samples + 1))
+        if len(samples) > self._most_samples:
+            raise ValueError(f"more than {self._most_samples} samples of one notification")
+        for sample in samples:
+            if not isinstance(sample, Sample):
+                raise TypeError(f"samples() must give Samples, not {type(sample).__name__}")
+        kept = [sample for sample in with_stable_ids(heard, samples) if listener.takes(sample.name)]
+        if not kept:
+            return []
+        key_id = self._keys.key_for(kept[0].timestamp).id
+        messages = [sign(sample, self._keys, self._source) for sample in kept]
+        return casts(messages, key_id, batch_samples=self._batch_samples)
+
+    async def _publish(self, publications: Sequence[Publication]) -> list[_Fault]:
+        """Wait for all confirms, whatever becomes of single ones; return what the bus can never take."""
+        sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in publications])
+        faults: list[_Fault] = []
+        for _, outcome in sent:
+            if isinstance(outcome, Unavailable):
+                raise outcome
+            if outcome is not None:
+                faults.append(outcome)
+        return faults
+
+    async def _confirmed(self, publication: Publication) -> _Fault | Unavailable | None:
+        try:
+            await self._publisher.publish(publication)
+        except Unavailable as error:
+            return error
+        except CancelledError:
+            return Unavailable("the bus: publishing was cancelled")
+        except Exception as error:
+            return _Fault("unpublishable", f"samples for {publication.routing_key}: {safe_str(error)}")
+        return None
+
+    async def _put_aside(self, delivery: Delivery, fault: _Fault, event_type: str | None = None) -> None:
+        await self._dead_letters.put_aside(
+            body=delivery.body,
+            reason=fault.reason,
+            origin=delivery,
+            kind=fault.kind,
+            listener=fault.listener,
+            event_type=event_type,
+        )
+
+
+def _heard(delivery: Delivery) -> Notification:
+    heard = notification(open_envelope(delivery.body))
+    if len(heard.event_type) > LONGEST_EVENT_TYPE:
+        raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(heard.event_type)}")
+    return heard
+
+
+def _matcher(patterns: Iterable[str]) -> re.Pattern[str]:
+    """Return one expression for several shell patterns, whose stars do not backtrack."""
+    return re.compile("|".join(translate(pattern) for pattern in patterns) or r"(?!)")
