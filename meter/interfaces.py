@@ -279,3 +279,10 @@ class IDependency(Interface):
 
     def readiness() -> Readiness:
         """Return the present :class:`Readiness`."""
+
+
+class IHealth(Interface):
+    """The states of all that a daemon depends on."""
+
+    def readinesses() -> Sequence[Readiness]:
+        """Return the present state of each dependency."""
