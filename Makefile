@@ -1,0 +1,47 @@
+# Two commands are enough: `make run` and `make test`. Everything they make is in .venv, .tox and var.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help run test dev setup-run setup-test clean
+
+help: ## say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+run: setup-run ## run Meter on this host: libvirt, store and API in one process; Ctrl-C stops it
+	@etc/dev/foreground $(VENV)/bin/twistd -n --pidfile= meter --config etc/run.toml
+
+test: setup-test ## check everything: style, types, tests, package, documentation
+	@$(VENV)/bin/tox
+
+dev: $(VENV)/.dev ## prepare .venv to run single tests and tools by hand
+
+setup-run: $(VENV)/.run ## only prepare `make run`
+
+setup-test: $(VENV)/.test ## only prepare `make test`
+	@etc/dev/system-packages $(PYTHON) test
+
+clean: ## remove what was built; the data in var stay
+	rm -rf $(VENV) .tox build dist docs/_build *.egg-info .hypothesis .*_cache twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Meter needs Python 3.11 or later; say which one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@etc/dev/system-packages $(PYTHON) run
+	$(PYTHON) -m venv $(VENV)
+	@# Groups of dependencies are read by pip 25.1 and later.
+	$(PIP) install --upgrade 'pip>=25.1'
+
+$(VENV)/.run: setup.py | $(VENV)/bin/python
+	$(PIP) install --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: setup.py pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[all]' --group dev
+	@touch $@ $(VENV)/.run $(VENV)/.test
+
+$(VENV)/.test: | $(VENV)/bin/python
+	$(PIP) install 'tox>=4.30'
+	@touch $@
