@@ -1,0 +1,50 @@
+"""The sample and its validation."""
+
+from dataclasses import FrozenInstanceError
+from datetime import UTC
+from datetime import datetime
+
+import pytest
+
+from meter.sample import BadSample
+from meter.sample import Sample
+from meter.sample import utc_text
+
+NOW = datetime(2026, 11, 22, 17, tzinfo=UTC)
+GOOD = {"name": "cpu", "type": "cumulative", "unit": "ns", "volume": 5, "resource_id": "r", "timestamp": NOW}
+
+
+def test_a_sample_gets_an_id_of_its_own():
+    assert Sample(**GOOD).message_id != Sample(**GOOD).message_id
+
+
+def test_a_sample_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        Sample(**GOOD).volume = 6
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"name": ""}, "name must be a non-empty text"),
+        ({"unit": None}, "unit must be"),
+        ({"resource_id": 5}, "resource_id must be"),
+        ({"type": "counter"}, "type of cpu must be one of gauge, delta, cumulative"),
+        ({"volume": "5"}, "volume of cpu must be a number"),
+        ({"volume": True}, "volume of cpu must be a number"),
+        ({"volume": float("nan")}, "volume of cpu must be finite"),
+        ({"volume": float("inf")}, "volume of cpu must be finite"),
+        ({"timestamp": datetime(2026, 1, 1)}, "must have a time zone"),  # noqa: DTZ001
+        ({"timestamp": "2026"}, "must have a time zone"),
+        ({"user_id": 5}, "user_id of cpu must be text or None"),
+        ({"resource_metadata": []}, "must be a mapping"),
+    ],
+)
+def test_what_cannot_be_metered_is_refused_with_the_reason(change, reason):
+    with pytest.raises(BadSample, match=reason):
+        Sample(**GOOD | change)
+
+
+def test_times_are_written_naive_in_utc():
+    assert utc_text(NOW) == "2026-11-22T17:00:00"
+    assert utc_text(NOW.replace(microsecond=5)) == "2026-11-22T17:00:00.000005"
