@@ -83,7 +83,7 @@ class PollingMetrics:
         )
 
     def polled(self, pollster: str, outcome: str, seconds: float, samples: int = 0) -> None:
-        """Count a poll; ``outcome`` is one of a few words: ``ok``, ``unavailable``, ``timeout``, ``failed``…"""
+        """Count a poll; ``outcome`` is one of a few words: ``ok``, ``unavailable``, ``timeout``, ``error``"""
         self._polls.labels(pollster, outcome).inc()
         self._seconds.labels(pollster).observe(seconds)
         self._samples.labels(pollster).inc(samples)
@@ -108,7 +108,7 @@ class PublishingMetrics:
         )
 
     def published(self, outcome: str, samples: int = 0) -> None:
-        """Count a publication: ``confirmed`` with its samples, or ``unavailable``."""
+        """Count a publication: ``confirmed`` with its samples, ``unavailable`` or ``refused``."""
         self._messages.labels(outcome).inc()
         if outcome == "confirmed":
             self._samples.inc(samples)

@@ -34,6 +34,7 @@ from pydantic import BaseModel
 from pydantic import ValidationError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.modules import getModule
 from zope.interface.exceptions import BrokenImplementation
@@ -340,7 +341,7 @@ async def decide(
 ) -> list[Decision]:
     """Ask every plugin that is to be asked whether it is enabled ``here``, all at once, with ``seconds`` to answer."""
     asked = [Deferred.fromCoroutine(_answer(decision, here, clock, seconds)) for decision in decisions]
-    return [await answer for answer in asked]
+    return await gatherResults(asked, consumeErrors=True)
 
 
 def decide_now(decisions: Iterable[Decision], here: ISurroundings) -> list[Decision]:
@@ -358,8 +359,9 @@ async def _answer(decision: Decision, here: ISurroundings, clock: IReactorTime, 
     try:
         return await answer.addTimeout(seconds, clock)
     except DeferredTimeout:
-        work.cancel()
         return replace(decision, state="broken", reason=f"enabled() did not answer within {seconds:g} s")
+    finally:
+        work.cancel()
 
 
 def _asked_now(decision: Decision, here: ISurroundings) -> Decision:
