@@ -167,7 +167,7 @@ class Outbox(Service):
                 self._metrics.published("confirmed", samples)
 
         try:
-            await gatherResults([Deferred.fromCoroutine(send(one)) for one in waiting])
+            await gatherResults([Deferred.fromCoroutine(send(one)) for one in waiting], consumeErrors=True)
         finally:
             # Also when stopping cut the sending short: what was confirmed need not be sent again.
             if done:

@@ -1,0 +1,227 @@
+"""The spool on disk and the outbox that empties it."""
+
+import sqlite3
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
+from twisted.logger import eventAsText
+from zope.interface import implementer
+
+from meter.interfaces import IPublisher
+from meter.interfaces import Publication
+from meter.interfaces import Unavailable
+from meter.metrics import PublishingMetrics
+from meter.metrics import metrics_registry
+from meter.outbox import Outbox
+from meter.services import Backoff
+from meter.spool import Spool
+
+
+def publication(number, samples=1, size=10):
+    body = f"{number:06}".encode().ljust(size, b".")
+    return Publication(exchange="metering", routing_key="metering.cpu", body=body, headers={"meter-samples": samples})
+
+
+@implementer(IPublisher)
+class Bus:
+    """Confirms at once, or not at all while ``away``; holds confirms back while ``slow``."""
+
+    def __init__(self):
+        self.bodies = []
+        self.away = False
+        self.slow = None
+        self.hates = None
+
+    async def publish(self, publication):
+        if publication.body == self.hates:
+            raise ValueError("too large")
+        if self.slow is not None:
+            await self.slow
+        if self.away:
+            raise Unavailable("the broker is away")
+        self.bodies.append(int(publication.body.rstrip(b".")))
+
+
+@pytest.fixture
+def clock():
+    clock = Clock()
+    clock.advance(1_000_000)
+    return clock
+
+
+@pytest.fixture
+def open_spool(tmp_path, clock):
+    def opened(**limits):
+        limits = {"largest_bytes": 10_000, "longest_age_seconds": 3600.0} | limits
+        return Spool(tmp_path / "deep/spool.sqlite", clock=clock, run=maybeDeferred, **limits)
+
+    return opened
+
+
+def outbox(spool, bus, clock, **more):
+    metrics = PublishingMetrics(metrics_registry("test"))
+    return Outbox(spool, bus, clock, metrics=metrics, backoff=Backoff(1, 8, rng=lambda: 1.0), **more)
+
+
+async def bodies(spool):
+    return [int(one.publication.body.rstrip(b".")) for one in await spool.oldest(1000)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_put_survives_a_new_start(open_spool):
+    await open_spool().put([publication(1, samples=7), publication(2)])
+
+    again = open_spool()
+
+    first, second = await again.oldest(10)
+    assert first.publication == publication(1, samples=7)
+    assert second.publication == publication(2)
+    assert (again.rows, again.bytes) == (2, 20)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_file_is_synchronised_with_the_disk_at_every_commit(open_spool, tmp_path):
+    spool = open_spool()
+    await spool.put([publication(1)])
+
+    assert spool._database.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert spool._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_full_the_oldest_go_and_the_loss_is_told(open_spool, clock, logged_errors):
+    spool = open_spool(largest_bytes=30)
+    for number in range(1, 4):
+        await spool.put([publication(number, samples=5)])
+        clock.advance(60)
+
+    await spool.put([publication(4), publication(5)])
+
+    assert await bodies(spool) == [3, 4, 5]
+    assert spool.lost_samples == 10
+    assert "LOST 10 samples, spooled from 1970-01-12T13:46:40" in eventAsText(logged_errors.flush()[0])
+    assert (spool.rows, spool.bytes) == (3, 30)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_waited_too_long_goes_and_the_loss_is_told(open_spool, clock, logged_errors):
+    spool = open_spool()
+    await spool.put([publication(1, samples=3)])
+    clock.advance(3000)
+    await spool.put([publication(2)])
+    clock.advance(1000)
+
+    assert await bodies(spool) == [2]
+    assert spool.lost_samples == 3
+    assert "they waited too long" in eventAsText(logged_errors.flush()[0])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_disk_that_does_not_take_it_is_unavailable(open_spool, tmp_path):
+    (tmp_path / "deep").write_text("a file where the directory should be")
+
+    with pytest.raises(Unavailable, match=r"spool\.sqlite cannot be used"):
+        await open_spool().put([publication(1)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_put_that_fails_half_way_leaves_nothing(open_spool):
+    spool = open_spool()
+    await spool.put([publication(1)])
+    spool._database.execute(
+        "CREATE TRIGGER full AFTER INSERT ON outbox WHEN instr(NEW.body, X'39') BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+    )
+
+    with pytest.raises(Unavailable, match="disk full"):
+        await spool.put([publication(2), publication(9)])
+
+    assert await bodies(spool) == [1]
+    assert (spool.rows, spool.bytes) == (1, 10)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_outbox_sends_oldest_first_and_forgets_what_is_confirmed(open_spool, clock):
+    spool, bus = open_spool(), Bus()
+    await spool.put([publication(1), publication(2)])  # left by an earlier start
+    box = outbox(spool, bus, clock, batch=2)
+    box.startService()
+
+    await box.put([publication(3)])
+
+    assert bus.bodies == [1, 2, 3]
+    assert spool.rows == 0
+    assert box.readiness().ready
+    await box.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_the_bus_is_away_everything_waits_and_then_goes_in_order(open_spool, clock):
+    spool, bus = open_spool(), Bus()
+    bus.away = True
+    box = outbox(spool, bus, clock)
+    box.startService()
+    for number in range(1, 6):
+        await box.put([publication(number)])
+        clock.advance(3)
+    assert not box.readiness().ready
+    assert spool.rows == 5
+
+    bus.away = False
+    clock.advance(8)
+
+    assert bus.bodies == [1, 2, 3, 4, 5]
+    assert (spool.rows, box.readiness().ready) == (0, True)
+    await box.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_leaves_the_disk_before_its_confirm(open_spool, clock):
+    spool, bus = open_spool(), Bus()
+    bus.slow = Deferred()
+    box = outbox(spool, bus, clock, patience=2)
+    box.startService()
+    await box.put([publication(1)])
+    stopping = box.stopService()
+
+    clock.advance(2)
+    await stopping
+
+    assert await bodies(open_spool()) == [1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_the_bus_never_takes_does_not_block_the_next(open_spool, clock, logged_errors):
+    spool, bus = open_spool(), Bus()
+    bus.hates = publication(1).body
+    box = outbox(spool, bus, clock)
+    box.startService()
+
+    await box.put([publication(1), publication(2)])
+
+    assert bus.bodies == [2]
+    assert spool.rows == 0
+    assert len(logged_errors.flush()) == 1
+    await box.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_tells_when_everything_has_been_confirmed(open_spool, clock):
+    spool, bus = open_spool(), Bus()
+    bus.slow = Deferred()
+    box = outbox(spool, bus, clock)
+    box.startService()
+    await box.put([publication(1)])
+
+    empty = box.when_empty()
+
+    assert not empty.called
+    bus.slow.callback(None)
+    assert empty.called
+    await box.stopService()
+
+
+def test_sqlite_is_new_enough_for_returning():
+    assert sqlite3.sqlite_version_info >= (3, 35)
