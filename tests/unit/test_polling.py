@@ -1,0 +1,287 @@
+"""Polling cycles: what they share, and what a bad pollster can not do to the others."""
+
+from dataclasses import dataclass
+from dataclasses import field
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from meter.cycle import Surroundings
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import IComputePollster
+from meter.interfaces import Unavailable
+from meter.message import metering_messages
+from meter.message import open_envelope
+from meter.message import read
+from meter.metrics import PollingMetrics
+from meter.metrics import exposition
+from meter.metrics import metrics_registry
+from meter.polling import Polling
+from meter.polling import PollingService
+from meter.registry import COMPUTE
+from meter.registry import Decision
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+from meter.services import sleep
+from meter.signature import keyring
+
+KEYS = keyring(["secret"])
+NOON = 1_700_000_000
+
+
+@implementer(IComputePollster)
+@dataclass(frozen=True)
+class Pollster:
+    """Does in ``poll`` what the test says."""
+
+    name: str
+    work: object
+    verdict: object = field(default_factory=Enabled)
+    meters: tuple = (MeterDefinition("lamp.*", "gauge", "W"),)
+    options: None = None
+
+    def configured(self, options):
+        return self
+
+    async def enabled(self, here):
+        return self.verdict
+
+    async def poll(self, cycle):
+        return await self.work(cycle)
+
+
+def sample(cycle, name="lamp.power", volume=1):
+    return Sample(name=name, type="gauge", unit="W", volume=volume, resource_id="lamp", timestamp=cycle.timestamp)
+
+
+async def one_sample(cycle):
+    return [sample(cycle)]
+
+
+class Agent:
+    """A polling agent on a clock of its own that keeps what it would spool."""
+
+    def __init__(self, *pollsters, meters_off=(), providers=None):
+        self.clock = Clock()
+        self.clock.advance(NOON)
+        self.spooled = []
+        self.registry = metrics_registry("test")
+        self.metrics = PollingMetrics(self.registry)
+        self.here = Surroundings("meter-compute", None, self.clock, providers or {})
+        self.polling = Polling(
+            self.here, self.put, KEYS, source="here", timeout_seconds=10, batch_samples=2, metrics=self.metrics
+        )
+        self.decisions = [
+            Decision(
+                kind=COMPUTE, name=each.name, origin="test", state="asked at start", plugin=each, meters_off=meters_off
+            )
+            for each in pollsters
+        ]
+        self.polling.pollsters = tuple(self.decisions)
+
+    async def put(self, publications):
+        self.spooled += publications
+
+    def cycle(self):
+        return Deferred.fromCoroutine(self.polling.cycle())
+
+    def messages(self):
+        found = []
+        for publication in self.spooled:
+            entries, key_id = metering_messages(open_envelope(publication.body))
+            found += [read(entry, KEYS, key_id) for entry in entries]
+        return found
+
+    def count(self, line):
+        return line in exposition(self.registry).decode()
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_are_signed_and_spooled_in_batches_of_one_meter():
+    async def work(cycle):
+        return [sample(cycle, volume=n) for n in range(3)] + [sample(cycle, "lamp.heat")]
+
+    agent = Agent(Pollster("lamp", work))
+    report = await agent.cycle()
+
+    assert (report.samples, report.meters, report.failed) == (4, 2, ())
+    assert [(p.routing_key, p.headers["meter-samples"]) for p in agent.spooled] == [
+        ("metering.lamp.power", 2),
+        ("metering.lamp.power", 1),
+        ("metering.lamp.heat", 1),
+    ]
+    assert [message.volume for message in agent.messages()] == [0, 1, 2, 1]
+    assert {message.source for message in agent.messages()} == {"here"}
+    assert {message.timestamp.timestamp() for message in agent.messages()} == {NOON}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_generator_of_samples_is_as_good_as_a_list():
+    async def work(cycle):
+        return (sample(cycle) for _ in range(2))
+
+    assert (await Agent(Pollster("lamp", work)).cycle()).samples == 2
+
+
+async def raises(cycle):
+    raise RuntimeError("broken lamp")
+
+
+async def is_away(cycle):
+    raise Unavailable("the lamp does not answer")
+
+
+async def returns_nothing(cycle):
+    return None
+
+
+async def returns_rubbish(cycle):
+    return [sample(cycle), "rubbish"]
+
+
+async def hangs(cycle):
+    await Deferred()
+
+
+async def hangs_stubbornly(cycle):
+    for _ in range(100):
+        try:
+            await sleep(cycle.clock, 1000)
+        except CancelledError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("work", "outcome"),
+    [(raises, "error"), (is_away, "unavailable"), (returns_nothing, "error"), (returns_rubbish, "error"), (hangs, "timeout"), (hangs_stubbornly, "timeout")],
+)  # fmt: skip
+def test_a_bad_pollster_hurts_only_itself(work, outcome):
+    agent = Agent(Pollster("bad", work), Pollster("lamp", one_sample))
+
+    cycle = agent.cycle()
+    agent.clock.advance(10)
+
+    assert cycle.result.failed == ("bad",)
+    assert len(agent.messages()) == 1
+    assert agent.count(f'meter_polls_total{{outcome="{outcome}",pollster="bad"}} 1.0')
+    assert agent.count('meter_polls_total{outcome="ok",pollster="lamp"} 1.0')
+
+
+def test_a_pollster_that_never_came_back_is_not_asked_again_meanwhile():
+    asked = []
+
+    async def work(cycle):
+        asked.append(1)
+        await hangs_stubbornly(cycle)
+
+    agent = Agent(Pollster("bad", work))
+    for _ in range(3):
+        agent.cycle()
+        agent.clock.advance(10)
+
+    assert len(asked) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_pollsters_share_what_one_of_them_asked_for():
+    calls = []
+
+    async def work(cycle):
+        async def listing():
+            calls.append(1)
+            return [sample(cycle)]
+
+        return await cycle.shared("listing", listing)
+
+    agent = Agent(Pollster("a", work), Pollster("b", work))
+    assert (await agent.cycle()).samples == 2
+    assert (await agent.cycle()).samples == 2
+    assert len(calls) == 2  # one a cycle
+
+
+def test_a_failure_is_shared_too_and_giving_up_takes_nothing_from_others():
+    listing = Deferred()
+
+    async def patient(cycle):
+        return await cycle.shared("listing", lambda: listing)
+
+    async def impatient(cycle):
+        waiting = Deferred.fromCoroutine(cycle.shared("listing", lambda: listing))
+        waiting.addErrback(lambda _: None)
+        waiting.cancel()
+        return []
+
+    agent = Agent(Pollster("patient", patient), Pollster("impatient", impatient), Pollster("other", patient))
+    cycle = agent.cycle()
+    listing.errback(Unavailable("away"))
+
+    assert cycle.result.failed == ("patient", "other")
+
+
+@pytest_twisted.ensureDeferred
+async def test_meters_that_are_switched_off_are_left_out():
+    async def work(cycle):
+        return [sample(cycle), sample(cycle, "lamp.heat")]
+
+    agent = Agent(Pollster("lamp", work), meters_off=("*.heat",))
+    await agent.cycle()
+
+    assert [message.name for message in agent.messages()] == ["lamp.power"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_poll_now_shows_samples_without_keeping_them():
+    agent = Agent(Pollster("lamp", one_sample))
+
+    assert [each.name for each in await agent.polling.poll_now("lamp")] == ["lamp.power"]
+    assert agent.spooled == []
+    with pytest.raises(LookupError, match="active are: lamp"):
+        await agent.polling.poll_now("lampe")
+
+
+def service(agent, **more):
+    return PollingService(
+        agent.polling,
+        agent.decisions,
+        agent.here,
+        interval_seconds=300,
+        first_after_seconds=0,
+        metrics=agent.metrics,
+        **more,
+    )
+
+
+def test_the_service_polls_those_that_are_enabled_here():
+    reports = []
+    agent = Agent(Pollster("lamp", one_sample), Pollster("torch", one_sample, Disabled("there is no torch")))
+    polling = service(agent, after_cycle=reports.append)
+    polling.startService()
+    agent.clock.advance(0)
+    agent.clock.pump([100] * 3)
+
+    assert [(each.name, each.state, each.reason) for each in polling.decisions] == [
+        ("lamp", "active", ""),
+        ("torch", "off here", "there is no torch"),
+    ]
+    assert [report.samples for report in reports] == [1, 1]
+    polling.stopService()
+    assert agent.clock.getDelayedCalls() == []
+
+
+def test_a_cycle_counts_as_done_only_when_its_samples_are_on_disk():
+    agent, disk = Agent(Pollster("lamp", one_sample)), Deferred()
+    agent.polling._put = lambda publications: disk
+    polling = service(agent)
+    polling.startService()
+    agent.clock.advance(0)
+
+    stopped = polling.stopService()
+
+    assert not stopped.called
+    disk.callback(None)
+    assert stopped.called
