@@ -1,0 +1,186 @@
+"""No secret survives masking, and what only looks like one to a careless eye stays readable."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meter.masking import LARGEST_STRUCTURE_BYTES
+from meter.masking import MASK
+from meter.masking import is_secret_name
+from meter.masking import masked
+from meter.masking import masked_body
+from meter.masking import masked_text
+
+NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
+FERNET = "gAAAAABo" + "aB3_-" * 30 + "=="
+JWS = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhYmMifQ.c2lnbmF0dXJlLW9mLWl0"
+
+
+def wrapped(content: Any) -> bytes:
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(content)}).encode()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "auth_token", "_context_auth_token", "X-Auth-Token", "x_subject_token", "service_token", "token", "tokenId",
+        "password", "admin_pass", "adminPass", "adminpass", "ADMIN_PASSWORD", "rootpass", "passwd", "pass", "passphrase",
+        "secret", "client_secret", "secretKey", "api_key", "apiKey", "api-key", "private_key", "access_key",
+        "signing_keys", "encryption_key", "auth", "provider_auth", "Authorization", "credentials", "Set-Cookie", "user_data",
+    ],
+)  # fmt: skip
+def test_a_name_of_secrets_is_told_in_every_spelling(name: str) -> None:
+    assert is_secret_name(name)
+    assert masked({"a": [{name: "hunter2"}]}) == {"a": [{name: MASK}]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "key_name", "keypair", "keypairs", "public_key", "fingerprint", "encryption_key_id", "access_key_id", "key",
+        "_meter_key_id", "message_signature", "routing_key", "auth_url", "user_auth_plugin", "pci_passthrough",
+        "compass", "author", "monkey", "tenant_id", "user_id", "metadata", "keystone",
+    ],
+)  # fmt: skip
+def test_a_name_that_only_names_or_identifies_stays(name: str) -> None:
+    assert not is_secret_name(name)
+    assert masked({name: "hunter2"}) == {name: "hunter2"}
+
+
+@pytest.mark.parametrize("value", [None, True, False, "", [], {}])
+def test_what_tells_nothing_stays(value: Any) -> None:
+    assert masked({"password": value}) == {"password": value}
+
+
+@pytest.mark.parametrize("value", ["a", 12345, 0, 1.5, ["a"], {"a": "b"}])
+def test_everything_else_under_a_secret_name_goes_whole(value: Any) -> None:
+    assert masked({"password": value}) == {"password": MASK}
+
+
+@pytest.mark.parametrize("pair", [{"key": "adminPass", "value": "x"}, {"name": "api_key", "value": "x"}])
+def test_the_value_of_a_pair_is_masked_by_the_name_in_the_pair(pair: dict[str, str]) -> None:
+    assert masked([pair])[0]["value"] == MASK
+
+
+def test_a_pair_of_another_name_stays() -> None:
+    assert masked({"key": "purpose", "value": "exercise"}) == {"key": "purpose", "value": "exercise"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (FERNET, MASK),
+        (f"got {FERNET}, sorry", f"got {MASK}, sorry"),
+        (JWS, MASK),
+        ("Authorization: Bearer abcdefgh12345", f"Authorization: {MASK} {MASK}"),
+        ("amqp://nova:hunter2@10.0.0.1:5672/v", f"amqp://{MASK}@10.0.0.1:5672/v"),
+        ("X-Auth-Token: abc def", f"X-Auth-Token: {MASK} def"),
+        ("http://a/?token=abc&x=1", f"http://a/?token={MASK}&x=1"),
+        ('{"adminPass": "a\\"b", "x": 1', f'{{"adminPass": "{MASK}", "x": 1'),
+        ("{'password': 'a b', 'x': 1}", f"{{'password': '{MASK}', 'x': 1}}"),
+        ('{"password": 1234}', f'{{"password": "{MASK}"}}'),
+        (r'{"m": "{\"auth_token\": \"a\\\"b\", \"x\": 1}"', rf'{{"m": "{{\"auth_token\": \"{MASK}\", \"x\": 1}}"'),
+        ('{"password": "cut off in the mid', f'{{"password": "{MASK}'),
+        ('{"password": null, "token": ""}', '{"password": null, "token": ""}'),
+        ("Zoë 日本 🚀 eyJ http://host/path", "Zoë 日本 🚀 eyJ http://host/path"),
+        ("", ""),
+    ],
+)
+def test_text_that_is_not_json_is_masked_by_its_looks(text: str, expected: str) -> None:
+    assert masked_text(text) == expected
+
+
+def test_json_inside_a_text_is_looked_into() -> None:
+    inner = json.dumps({"a": json.dumps({"password": "hunter2", "b": 1})})
+    assert json.loads(json.loads(masked({"x": inner})["x"])["a"]) == {"password": MASK, "b": 1}
+
+
+@pytest.mark.parametrize("enveloped", [True, False])
+def test_the_token_that_nova_publishes_is_masked_and_nothing_else(enveloped: bool) -> None:
+    content = json.loads((NOTIFICATIONS / "nova.scheduler.select_destinations.start.json").read_text())["message"]
+    body = masked_body(wrapped(content) if enveloped else json.dumps(content).encode())
+    assert b"gAAAA" not in body
+    kept = json.loads(body)
+    kept = json.loads(kept["oslo.message"]) if enveloped else kept
+    content["payload"]["request_spec"]["instance_properties"]["pci_requests"]["_context"]["auth_token"] = MASK
+    assert kept == content
+
+
+def test_a_body_without_secrets_stays_byte_for_byte() -> None:
+    body = b' { "a" : 1e2, "b": "\\u00eb", "n": 123456789012345678901234567890, "a": 2 } '
+    assert masked_body(body) == body
+
+
+def test_a_secret_under_a_name_that_comes_twice_does_not_hide_behind_the_last() -> None:
+    assert b"hunter2" not in masked_body(b'{"password": "hunter2", "password": null}')
+
+
+def test_bytes_that_are_no_text_survive_next_to_a_masked_secret() -> None:
+    assert masked_body(b"\xff\x00 password=hunter2 \xfe") == b"\xff\x00 password=*** \xfe"
+
+
+def test_what_lies_too_deep_is_masked_as_a_whole() -> None:
+    assert b"hunter2" not in masked_body(b'{"a":' * 500 + b'"hunter2"' + b"}" * 500)
+    assert b"hunter2" not in masked_body(b'{"a":' * 5000 + b'{"token":"hunter2"}' + b"}" * 5000)
+
+
+def test_a_large_body_is_masked_too() -> None:
+    filling = "x" * LARGEST_STRUCTURE_BYTES
+    assert b"hunter2" not in masked_body(wrapped({"filling": filling, "adminPass": "hunter2"}))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "token",
+        'token"',
+        '"token":"',
+        "token ",
+        "pass_",
+        "eyJ",
+        "eyJaaaaaaaa.",
+        "gAAAAA ",
+        "://a:",
+        "Bearer ",
+        "\\",
+        "[",
+    ],
+)
+def test_no_text_makes_masking_slow(hostile: str) -> None:
+    before = time.process_time()
+    masked_body((hostile * 200_000)[:200_000].encode())
+    masked_body(("password" + hostile * 200_000)[:200_000].encode())
+    assert time.process_time() - before < 2
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["auth_token", "key", "value"]), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_masking_twice_is_masking_once(value: Any) -> None:
+    once = masked(value)
+    assert masked(once) == once
+
+
+@given(JSON, st.sampled_from(["auth_token", "adminPass", "password"]))
+def test_no_secret_survives_wherever_it_stands(value: Any, name: str) -> None:
+    body = wrapped({"payload": [value, {"deep": {name: "hunter2hunter2"}, "text": f"x {FERNET} y"}]})
+    hidden = masked_body(body)
+    assert b"hunter2" not in hidden
+    assert b"gAAAA" not in hidden
+
+
+@given(st.binary())
+def test_any_bytes_can_be_masked(body: bytes) -> None:
+    assert isinstance(masked_body(body), bytes)
