@@ -1,0 +1,18 @@
+"""The HTTP API: what Ceilometer's v2 API served, answered from Meter's store.
+
+A request's road: :mod:`.application` routes it by :mod:`.declarations`, :mod:`.arguments` and :mod:`.simple_query`
+read it, :mod:`.visibility` decides what the requester may see, :mod:`.answers` asks the store, :mod:`.rendering` shapes
+the answer, :mod:`.faults` what went wrong. :mod:`.serving` puts it on the network.
+
+Importing this package imports klein 24.8, which installs the global reactor: choose the reactor first.
+"""
+
+from meter.api.application import Api
+from meter.api.serving import site
+from meter.api.tokens import StaticToken
+from meter.api.tokens import StaticTokens
+from meter.api.visibility import Everyone
+from meter.api.visibility import IAuth
+from meter.api.visibility import Requester
+
+__all__ = ["Api", "Everyone", "IAuth", "Requester", "StaticToken", "StaticTokens", "site"]

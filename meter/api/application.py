@@ -1,0 +1,217 @@
+"""The application: from a request to one operation, and from its answer or its failure to a response in JSON."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.http import parse_accept_header
+from werkzeug.routing import BaseConverter
+
+import meter
+from meter.api.answers import Limits
+from meter.api.answers import Question
+from meter.api.arguments import read_arguments
+from meter.api.declarations import GONE
+from meter.api.declarations import OPERATIONS
+from meter.api.declarations import Operation
+from meter.api.faults import Abort
+from meter.api.faults import Fault
+from meter.api.visibility import Everyone
+from meter.api.visibility import IAuth
+from meter.api.visibility import VisibleStore
+from meter.interfaces import IStore
+from meter.interfaces import RequestError
+from meter.interfaces import Unavailable
+
+JSON_TYPES = ("application/json", "application/javascript", "text/javascript")
+"""What Ceilometer called JSON, in requests and in ``Accept``; answers are always of the first."""
+
+BODY_TYPES = (*JSON_TYPES, "application/x-www-form-urlencoded")
+REQUEST_ID_HEADER = "x-openstack-request-id"
+RETRY_AFTER_SECONDS = 5
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+
+class _AnyText(BaseConverter):
+    """Matches a name with anything in it; werkzeug's own converters end at a slash or refuse to begin with one."""
+
+    regex = ".+?"
+    part_isolating = False
+
+
+class Api:
+    """The API over one store.
+
+    ``base_url`` is what links in answers begin with; without it they begin with the host that the client asked.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: IStore,
+        clock: IReactorTime,
+        *,
+        auth: IAuth | None = None,
+        limits: Limits | None = None,
+        base_url: str | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._auth = auth or Everyone()
+        self._limits = limits or Limits()
+        self._base_url = base_url.rstrip("/") if base_url else None
+        self._klein = self._routed()
+
+    def resource(self) -> IResource:
+        """Return the root resource of a site that is this API."""
+        return _Entrance(self._klein.resource(), self._failed)
+
+    def _routed(self) -> Klein:
+        app = Klein()
+        app.url_map.merge_slashes = False  # two slashes in a row may be part of an id
+        app.url_map.converters["any_text"] = _AnyText
+        for operation in OPERATIONS:
+            path = re.sub(r"{(\w+)}", r"<any_text:\1>", operation.path)
+            app.route(path, methods=[operation.method], endpoint=operation.name)(self._route(operation))
+        for path, text in GONE.items():
+            app.route(path, endpoint=path)(_gone(text))
+            app.route(f"{path}/<path:_rest>", endpoint=f"{path}/")(_gone(text))
+        app.handle_errors(Exception)(self._failed)  # type: ignore[arg-type] # klein promises less than it passes
+        return app
+
+    def _route(self, operation: Operation) -> Callable[..., Awaitable[bytes]]:
+        async def respond(request: Request, **path: str) -> bytes:
+            _check_types(request)
+            requester = await self._auth.requester(request)
+            question = Question(
+                path=path,
+                arguments=read_arguments(operation.parameters, request.uri.partition(b"?")[2]),
+                store=VisibleStore(self._store, requester),
+                base_url=self._base_url or _asked_url(request),
+                limits=self._limits,
+                now=self._clock.seconds(),
+            )
+            return _ready(request, 200, msgspec.json.encode(await operation.answer(question)))
+
+        return respond
+
+    def _failed(self, request: Request, failure: Failure) -> bytes:
+        """Turn any failure into a response that says what its cause may know."""
+        fault = _fault(failure.value)
+        if fault is None:
+            self._log.failure(
+                "{method} {uri} failed, request {request_id}",
+                failure,
+                method=request.method,
+                uri=request.uri,
+                request_id=request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER),
+            )
+            fault = Fault(500, "Internal Server Error: the log of the server says more under this request's id.")
+        for name, value in fault.headers.items():
+            request.setHeader(name, value)
+        return _ready(request, fault.status, fault.body(request.getHeader("accept") or ""))
+
+
+def _fault(error: BaseException | None) -> Fault | None:
+    """Return what to tell the client of ``error``, ``None`` when it is a defect of ours."""
+    match error:
+        case Fault():
+            return error
+        case RequestError():
+            return Fault(400, str(error))
+        case Unavailable():
+            return Fault(503, f"The store is unavailable: {error}", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+        case MethodNotAllowed():
+            return Abort(405, headers={"Allow": ", ".join(sorted(error.valid_methods or ()))})
+        case HTTPException():
+            return Abort(error.code or 400)
+    return None
+
+
+def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
+    async def respond(request: Request, _rest: str = "") -> bytes:
+        raise Abort(410, text)
+
+    return respond
+
+
+def _check_types(request: Request) -> None:
+    """Raise :class:`Abort` 406 for who takes no JSON, :class:`Fault` 415 for who sends anything else."""
+    accept = request.getHeader("accept")
+    if accept and parse_accept_header(accept, MIMEAccept).best_match(JSON_TYPES) is None:
+        raise Abort(406)
+    if request.content is not None and request.content.read(1):
+        request.content.seek(0)
+        mimetype = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
+        if mimetype not in BODY_TYPES:
+            raise Fault(415, f"Unknown mimetype: {mimetype}")
+
+
+def _asked_url(request: Request) -> str:
+    """Return the URL of the root as the client wrote it, unless it is none."""
+    host = request.getHeader("host") or ""
+    if not _HOST.fullmatch(host):
+        address = request.getHost()
+        host = f"{address.host}:{address.port}" if hasattr(address, "port") else "localhost"
+    return f"{'https' if request.isSecure() else 'http'}://{host}"
+
+
+def _ready(request: Request, status: int, body: bytes) -> bytes:
+    """Set what goes before ``body`` and return it; klein sends it."""
+    request.setResponseCode(status)
+    request.setHeader("content-type", JSON_TYPES[0])
+    request.setHeader("content-length", str(len(body)))
+    return body
+
+
+class _Entrance(Resource):
+    """Names each request and keeps from klein what it would answer in HTML or plain text."""
+
+    isLeaf = True  # noqa: N815 - Twisted's name
+
+    def __init__(self, inner: IResource, failed: Callable[[Request, Failure], bytes]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._failed = failed
+
+    def render(self, request: Request) -> Any:
+        """Render with klein; a failure before it has found a route is rendered here."""
+        request.setHeader(REQUEST_ID_HEADER, f"req-{uuid.uuid4()}")
+        request.setHeader("server", f"Meter/{meter.__version__}")
+        segments = request.postpath or []
+        if len(segments) > 1 and not segments[-1]:
+            segments.pop()  # one slash at the end is tolerated
+        try:
+            _check_text(request.method, b"/".join(segments))
+            return self._inner.render(request)
+        except Exception:
+            return self._failed(request, Failure())
+
+
+def _check_text(method: bytes, path: bytes) -> None:
+    """Raise :class:`Fault` 400 unless ``method`` and ``path`` are text that can be looked up."""
+    if not method.isalpha():
+        raise Fault(400, "The method must be a word of ASCII letters.")
+    try:
+        path.decode()
+    except UnicodeDecodeError as error:
+        raise Fault(400, "The path must be UTF-8, percent-encoded.") from error
+    if b"\0" in path:
+        raise Fault(400, "The path must not hold NUL characters.")

@@ -1,0 +1,114 @@
+"""Who is asking, and what they may see: the one place that decides.
+
+A route is given a :class:`VisibleStore` and never the store itself, so that none can forget to ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import IRequest
+from zope.interface import Interface
+from zope.interface import implementer
+
+from meter.api.faults import Abort
+from meter.api.faults import Fault
+from meter.interfaces import IStore
+from meter.query import SampleFilter
+from meter.query import Statistics
+from meter.query import StatisticsQuery
+from meter.query import StoredMeter
+from meter.query import StoredResource
+from meter.query import StoredSample
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks: an administrator sees everything, anyone else what belongs to their project."""
+
+    is_admin: bool
+    project_id: str | None = None
+    user_id: str | None = None
+
+
+class IAuth(Interface):
+    """Finds out who is asking."""
+
+    async def requester(request: IRequest) -> Requester:  # noqa: N805 - methods of an Interface have no self
+        """Return the :class:`Requester`; raises :class:`~meter.api.faults.Unauthenticated`, or ``Unavailable``."""
+
+
+@implementer(IAuth)
+class Everyone:
+    """Auth mode ``none``: whoever reaches the port sees everything."""
+
+    async def requester(self, request: IRequest) -> Requester:
+        """Return an administrator, whoever it is."""
+        return Requester(is_admin=True)
+
+
+def visible(filter: SampleFilter, requester: Requester) -> SampleFilter:
+    """Return ``filter`` narrowed to what ``requester`` may see; :class:`Fault` when it asks for what they may not."""
+    if requester.is_admin:
+        return filter
+    if not requester.project_id:
+        raise Abort(403, "RBAC Authorization Failed: the token belongs to no project.")
+    asked = filter.equals.get("project_id", requester.project_id)
+    if asked != requester.project_id:
+        raise Fault(401, f"Not Authorized to access project {asked}")
+    return replace(filter, equals={**filter.equals, "project_id": requester.project_id})
+
+
+class VisibleStore:
+    """The part of a store that one requester may see.
+
+    A client that hangs up cancels whoever waits for an answer here, never the store's own work.
+    """
+
+    def __init__(self, store: IStore, requester: Requester) -> None:
+        self._store = store
+        self._requester = requester
+
+    async def samples(self, filter: SampleFilter, limit: int) -> Sequence[StoredSample]:
+        """Return at most ``limit`` matching samples, newest first."""
+        return await shielded(self._store.samples(visible(filter, self._requester), limit))
+
+    async def sample(self, message_id: str) -> StoredSample | None:
+        """Return the sample with this id, ``None`` when there is none to be seen."""
+        return await shielded(self._store.sample(message_id, visible(SampleFilter(), self._requester)))
+
+    async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
+        """Return at most ``limit`` meters, by name and resource."""
+        return await shielded(self._store.meters(visible(filter, self._requester), limit, unique))
+
+    async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
+        """Return at most ``limit`` resources, by id."""
+        return await shielded(self._store.resources(visible(filter, self._requester), limit))
+
+    async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
+        """Return the rows of statistics, oldest first."""
+        seen = replace(query, filter=visible(query.filter, self._requester))
+        return await shielded(self._store.statistics(seen))
+
+    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+        """Return the metering message with this id as it was signed, ``None`` when there is none to be seen."""
+        if await self.sample(message_id) is None:
+            return None
+        return await shielded(self._store.message(message_id))
+
+
+def shielded(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Return the outcome of ``work``; cancelling it leaves ``work`` alone to end by itself, unheard."""
+    # A Deferred without a canceller that was cancelled ignores the one result that comes later.
+    outcome: Deferred[T] = Deferred()
+    Deferred.fromCoroutine(work).addCallbacks(outcome.callback, outcome.errback)
+    return outcome
