@@ -88,10 +88,13 @@ class PollingMetrics:
         self._seconds.labels(pollster).observe(seconds)
         self._samples.labels(pollster).inc(samples)
 
-    def cycle_ended(self, skipped: int = 0) -> None:
-        """Count a cycle, and those left out since the one before."""
+    def cycle_ended(self) -> None:
+        """Count a cycle."""
         self._cycles.inc()
-        self._skipped.inc(skipped)
+
+    def cycles_skipped(self, count: int) -> None:
+        """Count cycles that were left out."""
+        self._skipped.inc(count)
 
 
 class PublishingMetrics:

@@ -5,7 +5,6 @@ A cycle counts as done when its samples are on disk. A pollster that raises, han
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -13,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
@@ -28,10 +25,7 @@ from meter.interfaces import Unavailable
 from meter.message import sign
 from meter.metrics import PollingMetrics
 from meter.registry import Decision
-from meter.registry import decide
-from meter.registry import report
 from meter.sample import Sample
-from meter.services import Periodic
 from meter.services import within
 from meter.signature import BadSignature
 from meter.signature import Keyring
@@ -48,10 +42,10 @@ class CycleReport:
 
 
 class Polling:
-    """Runs one cycle when told to; :class:`PollingService` says when.
+    """Runs one cycle when told to; :class:`meter.services.Periodic` says when.
 
-    ``pollsters`` are decisions of :mod:`meter.registry` that are active; ``put`` takes publications and returns when
-    they are on disk.
+    ``pollsters`` are active decisions of :mod:`meter.registry`. ``put`` takes publications and returns when they are
+    on disk. ``after_cycle`` is called with the report of each cycle.
     """
 
     _log = Logger()
@@ -66,9 +60,11 @@ class Polling:
         timeout_seconds: float,
         batch_samples: int,
         metrics: PollingMetrics,
+        after_cycle: Callable[[CycleReport], object] = lambda _: None,
     ) -> None:
         self.pollsters: tuple[Decision, ...] = ()
         self._here = here
+        self._after_cycle = after_cycle
         self._put = put
         self._keys = keys
         self._source = source
@@ -98,6 +94,8 @@ class Polling:
             seconds=report.seconds,
             failed=f"; without {', '.join(failed)}" if failed else "",
         )
+        self._metrics.cycle_ended()
+        self._after_cycle(report)
         return report
 
     async def poll_now(self, name: str) -> list[Sample]:
@@ -179,67 +177,3 @@ class Polling:
         ]
         if publications:
             await self._put(publications)
-
-
-class PollingService(Service):
-    """Asks the installed pollsters once whether they are enabled here, then polls those that are, for ever.
-
-    ``after_cycle`` is called with the report of each cycle.
-    """
-
-    name = "polling"
-    _log = Logger()
-
-    def __init__(
-        self,
-        polling: Polling,
-        candidates: Sequence[Decision],
-        here: Surroundings,
-        *,
-        interval_seconds: float,
-        first_after_seconds: float,
-        metrics: PollingMetrics,
-        after_cycle: Callable[[CycleReport], object] = lambda _: None,
-    ) -> None:
-        self._polling = polling
-        self._here = here
-        self._metrics = metrics
-        self._after_cycle = after_cycle
-        self._skipped = 0
-        self._periodic = Periodic(
-            self._cycle, interval_seconds, here.clock, name="polling cycle", first_after=first_after_seconds
-        )
-        self._deciding: Deferred[None] | None = None
-        self.decisions = tuple(candidates)
-
-    def startService(self) -> None:
-        """Ask and begin; returns at once."""
-        super().startService()
-        self._deciding = Deferred.fromCoroutine(self._begin())
-
-    async def _begin(self) -> None:
-        self.decisions = tuple(await decide(self.decisions, self._here, self._here.clock))
-        self._log.info("pollsters of {daemon}:\n{report}", daemon=self._here.daemon, report=report(self.decisions))
-        self._polling.pollsters = tuple(each for each in self.decisions if each.state == "active")
-        if self.running:
-            self._periodic.startService()
-
-    async def _cycle(self) -> None:
-        cycle_report = await self._polling.cycle()
-        self._metrics.cycle_ended(self._periodic.skipped - self._skipped)
-        self._skipped = self._periodic.skipped
-        self._after_cycle(cycle_report)
-
-    def stopService(self) -> Deferred[None]:
-        """Fire when no cycle is under way and none will come."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        if self._deciding is not None:
-            self._deciding.cancel()
-            with contextlib.suppress(CancelledError):
-                await self._deciding
-        stopped = self._periodic.stopService()
-        if stopped is not None:
-            await stopped

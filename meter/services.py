@@ -147,7 +147,7 @@ def _name(service: IService) -> str:
 class Periodic(Service):
     """Calls ``work`` every ``interval`` seconds of ``clock``, for ever: a failure is logged and counted, never the end.
 
-    Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped``. The first run starts
+    Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped`` (and told). The first run starts
     ``first_after`` seconds after the start. Stopping waits for the run that is under way.
     (Twisted's ``TimerService`` ends for good at the first exception.)
     """
@@ -162,12 +162,14 @@ class Periodic(Service):
         *,
         name: str,
         first_after: float = 0.0,
+        tell_skipped: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.setName(name)
         self._work = work
         self._interval = interval
         self._clock = clock
         self._first_after = first_after
+        self._tell_skipped = tell_skipped
         self.failures = 0
         self.skipped = 0
         self._loop: Deferred[None] | None = None
@@ -199,6 +201,7 @@ class Periodic(Service):
             if late > 0:
                 missed = int(late // self._interval) + 1
                 self.skipped += missed
+                self._tell_skipped(missed)
                 due += missed * self._interval
                 self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)
 

@@ -11,7 +11,6 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from meter.cycle import Surroundings
-from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
 from meter.interfaces import Unavailable
@@ -22,7 +21,6 @@ from meter.metrics import PollingMetrics
 from meter.metrics import exposition
 from meter.metrics import metrics_registry
 from meter.polling import Polling
-from meter.polling import PollingService
 from meter.registry import COMPUTE
 from meter.registry import Decision
 from meter.sample import MeterDefinition
@@ -244,44 +242,14 @@ async def test_poll_now_shows_samples_without_keeping_them():
         await agent.polling.poll_now("lampe")
 
 
-def service(agent, **more):
-    return PollingService(
-        agent.polling,
-        agent.decisions,
-        agent.here,
-        interval_seconds=300,
-        first_after_seconds=0,
-        metrics=agent.metrics,
-        **more,
-    )
-
-
-def test_the_service_polls_those_that_are_enabled_here():
-    reports = []
-    agent = Agent(Pollster("lamp", one_sample), Pollster("torch", one_sample, Disabled("there is no torch")))
-    polling = service(agent, after_cycle=reports.append)
-    polling.startService()
-    agent.clock.advance(0)
-    agent.clock.pump([100] * 3)
-
-    assert [(each.name, each.state, each.reason) for each in polling.decisions] == [
-        ("lamp", "active", ""),
-        ("torch", "off here", "there is no torch"),
-    ]
-    assert [report.samples for report in reports] == [1, 1]
-    polling.stopService()
-    assert agent.clock.getDelayedCalls() == []
-
-
 def test_a_cycle_counts_as_done_only_when_its_samples_are_on_disk():
-    agent, disk = Agent(Pollster("lamp", one_sample)), Deferred()
+    agent, disk, reports = Agent(Pollster("lamp", one_sample)), Deferred(), []
     agent.polling._put = lambda publications: disk
-    polling = service(agent)
-    polling.startService()
-    agent.clock.advance(0)
+    agent.polling._after_cycle = reports.append
+    cycle = agent.cycle()
 
-    stopped = polling.stopService()
-
-    assert not stopped.called
+    assert not cycle.called
+    assert reports == []
     disk.callback(None)
-    assert stopped.called
+    assert cycle.called
+    assert len(reports) == 1
