@@ -391,7 +391,7 @@ def raising_after_one() -> Iterable[Sample]:
     raise ValueError("second thoughts")
 
 
-class Unspeakable(Exception):
+class Unspeakable(ValueError):
     def __str__(self) -> str:
         raise RuntimeError
 
@@ -401,7 +401,7 @@ class Unspeakable(Exception):
     [
         (raising(ValueError("payload.x must be a number, not 'y'")), "misunderstood", "payload.x must be a number"),
         (raising(KeyError("x")), "listener", "KeyError: 'x'"),
-        (raising(Unspeakable()), "listener", "Unspeakable: "),
+        (raising(Unspeakable()), "misunderstood", "Unspeakable"),
         (raising_after_one, "misunderstood", "second thoughts"),
         (lambda: gauge(volume=float("nan")), "misunderstood", "volume of m must be finite"),
         (None, "listener", "TypeError: 'NoneType' object is not iterable"),

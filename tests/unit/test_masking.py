@@ -33,7 +33,7 @@ def wrapped(content: Any) -> bytes:
         "auth_token", "_context_auth_token", "X-Auth-Token", "x_subject_token", "service_token", "token", "tokenId",
         "password", "admin_pass", "adminPass", "adminpass", "ADMIN_PASSWORD", "rootpass", "passwd", "pass", "passphrase",
         "secret", "client_secret", "secretKey", "api_key", "apiKey", "api-key", "private_key", "access_key",
-        "signing_keys", "encryption_key", "auth", "provider_auth", "Authorization", "credentials", "Set-Cookie", "user_data",
+        "signing_keys", "encryption_key", "auth", "provider_auth", "providerAuth", "guestPass", "Authorization", "credentials", "Set-Cookie", "user_data",
     ],
 )  # fmt: skip
 def test_a_name_of_secrets_is_told_in_every_spelling(name: str) -> None:
@@ -45,7 +45,7 @@ def test_a_name_of_secrets_is_told_in_every_spelling(name: str) -> None:
     "name",
     [
         "key_name", "keypair", "keypairs", "public_key", "fingerprint", "encryption_key_id", "access_key_id", "key",
-        "_meter_key_id", "message_signature", "routing_key", "auth_url", "user_auth_plugin", "pci_passthrough",
+        "_meter_key_id", "message_signature", "routing_key", "auth_url", "auth-url", "user_auth_plugin", "pci_passthrough",
         "compass", "author", "monkey", "tenant_id", "user_id", "metadata", "keystone",
     ],
 )  # fmt: skip

@@ -72,7 +72,7 @@ UNSETTLED = frozenset({"compute.instance.create.start", "compute.instance.update
 
 USER_METADATA_PREFIX = "metering."
 LONGEST_USER_METADATA = 256
-_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 _TOO_LARGE = 2**63
 
 
