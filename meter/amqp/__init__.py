@@ -1,0 +1,11 @@
+"""The bus on RabbitMQ: the only package that knows txAMQP.
+
+From the outside in: :mod:`~meter.amqp.bus` puts the parts together; :mod:`~meter.amqp.publisher` and
+:mod:`~meter.amqp.consumer` each work on a channel that :mod:`~meter.amqp.connection` keeps open;
+:mod:`~meter.amqp.topology` makes exchanges and queues; :mod:`~meter.amqp.client` is txAMQP's client,
+:mod:`~meter.amqp.repairs` and :mod:`~meter.amqp.tables` are what had to be repaired in it.
+"""
+
+from meter.amqp.bus import AmqpBus
+
+__all__ = ["AmqpBus"]

@@ -1,0 +1,94 @@
+"""Exchanges, queues and bindings: made where they are ours, taken as they are where somebody else made them."""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import Literal
+
+from twisted.logger import Logger
+
+from meter.amqp.client import ACCESS_REFUSED
+from meter.amqp.client import NOT_FOUND
+from meter.amqp.client import PRECONDITION_FAILED
+from meter.amqp.client import ChannelLost
+from meter.amqp.client import Client
+from meter.interfaces import Binding
+from meter.interfaces import Subscription
+
+EXCHANGE = "metering"
+
+QueueType = Literal["classic", "quorum"]
+
+LEAVE_SECONDS = 2.0
+
+
+class Topology:
+    """What the bus needs to exist on the broker.
+
+    Questions that the broker may refuse are asked on scratch channels, because a refusal closes the channel.
+    """
+
+    _log = Logger()
+
+    def __init__(self, *, queue_type: QueueType, create_foreign_exchanges: bool) -> None:
+        self._queue_arguments: dict[str, Any] = {} if queue_type == "classic" else {"x-queue-type": queue_type}
+        self._create_foreign_exchanges = create_foreign_exchanges
+        self._told: set[str] = set()
+
+    async def exchange(self, client: Client, name: str) -> None:
+        """Declare an exchange of ours: topic, durable."""
+        try:
+            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                await channel.exchange_declare(exchange=name, type="topic", durable=True)
+        except ChannelLost as lost:
+            self._accept(f"exchange {name}", lost)
+            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                await channel.exchange_declare(exchange=name, passive=True)
+
+    async def queue(self, client: Client, name: str) -> None:
+        """Declare a queue of ours: durable."""
+        try:
+            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                await channel.queue_declare(queue=name, durable=True, arguments=self._queue_arguments)
+        except ChannelLost as lost:
+            self._accept(f"queue {name}", lost)
+            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                await channel.queue_declare(queue=name, passive=True)
+
+    async def bind(self, client: Client, subscription: Subscription) -> None:
+        """Make every binding of ``subscription`` that can be made now; its queue exists."""
+        for binding in subscription.bindings:
+            if await self._exists(client, binding):
+                async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                    await channel.queue_bind(
+                        queue=subscription.queue, exchange=binding.exchange, routing_key=binding.routing_key
+                    )
+
+    async def _exists(self, client: Client, binding: Binding) -> bool:
+        if binding.ours:
+            await self.exchange(client, binding.exchange)
+            return True
+        try:
+            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                await channel.exchange_declare(exchange=binding.exchange, passive=True)
+        except ChannelLost as lost:
+            if lost.code != NOT_FOUND:
+                raise
+            if not self._create_foreign_exchanges:
+                self._tell_once(f"exchange {binding.exchange} does not exist yet and is looked for again")
+                return False
+            # As oslo.messaging declares its exchanges by default, so that the service finds what it expects.
+            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                await channel.exchange_declare(exchange=binding.exchange, type="topic")
+        return True
+
+    def _accept(self, what: str, lost: ChannelLost) -> None:
+        """Go on with something that is not as we would make it; raise what is no answer to that."""
+        if lost.code not in (PRECONDITION_FAILED, ACCESS_REFUSED):
+            raise lost
+        self._tell_once(f"{what} is taken as it is: {lost}")
+
+    def _tell_once(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._log.warn("{what}", what=what)

@@ -1,0 +1,100 @@
+"""Where the broker is and who we are there, read from a URL: ``amqp://user:password@host:5672/vhost``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+from urllib.parse import unquote
+from urllib.parse import urlsplit
+
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import Certificate
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.ssl import trustRootFromCertificates
+
+DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+
+CONNECT_SECONDS = 30.0
+
+_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """A broker's address and our account there. ``str()`` of it is fit for logs: it has no password."""
+
+    host: str
+    port: int
+    vhost: str = "/"
+    user: str = "guest"
+    password: str = field(default="guest", repr=False)
+    tls: bool = False
+    ca_file: str | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}, virtual host {self.vhost}"
+
+    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+        """Return the endpoint that connects there.
+
+        With TLS the broker's certificate must name the host and be signed by an authority of ``ca_file``, or of the
+        system where there is none. Raises ``ValueError`` for a ``ca_file`` that cannot be used.
+        """
+        endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, CONNECT_SECONDS)
+        if not self.tls:
+            return endpoint
+        trusted = None if self.ca_file is None else trustRootFromCertificates(_certificates(Path(self.ca_file)))
+        return wrapClientTLS(optionsForClientTLS(self.host, trustRoot=trusted), endpoint)
+
+
+def broker_address(url: str) -> BrokerAddress:
+    """Return the address that ``url`` names; ``ValueError`` says what is wrong with it, without the password.
+
+    User, password and virtual host may be percent-escaped; without a path the virtual host is ``/``, as is ``%2F``.
+    ``amqps://`` is TLS and takes ``?cacertfile=FILE``, RabbitMQ's own name for the authorities to trust.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError(f"the URL of a broker must begin with amqp:// or amqps://, not with {parts.scheme!r}")
+    tls = parts.scheme == "amqps"
+    if not parts.hostname:
+        raise ValueError("the URL of a broker must name a host: amqp://user:password@host:5672/vhost")
+    try:
+        port = parts.port or DEFAULT_PORTS[parts.scheme]
+    except ValueError as error:
+        # The error of urllib may quote the password, where an unescaped / or # in it ended the host too early.
+        raise ValueError("the port of a broker must be a number; / # ? and @ in a password must be escaped") from error
+    query = parse_qs(parts.query, keep_blank_values=True)
+    unknown = sorted(query.keys() - ({"cacertfile"} if tls else set()))
+    if unknown:
+        known = "only cacertfile" if tls else "nothing"
+        raise ValueError(f"the URL of a broker has {', '.join(unknown)} after its ?, where {known} is understood")
+    path = parts.path.removeprefix("/")
+    if "/" in path:
+        raise ValueError(f"a / in the name of a virtual host must be written %2F: {path!r}")
+    return BrokerAddress(
+        host=parts.hostname,
+        port=port,
+        vhost=unquote(path) or "/",
+        user=unquote(parts.username) if parts.username else "guest",
+        password=unquote(parts.password) if parts.password is not None else "guest",
+        tls=tls,
+        ca_file=query["cacertfile"][-1] if "cacertfile" in query else None,
+    )
+
+
+def _certificates(file: Path) -> list[Certificate]:
+    try:
+        found = _PEM_CERTIFICATE.findall(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cacertfile of the broker's URL cannot be read: {error}") from error
+    if not found:
+        raise ValueError(f"cacertfile of the broker's URL, {file}, holds no PEM certificate")
+    return [Certificate.loadPEM(each) for each in found]
