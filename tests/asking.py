@@ -1,0 +1,103 @@
+"""An API over an in-memory store that holds a few known samples, and asking it without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from meter.api import Api
+from meter.message import MeteringMessage
+from meter.message import read
+from meter.message import sign
+from meter.sample import Sample
+from meter.signature import keyring
+from meter.testing import MemoryStore
+
+KEYS = keyring(["secret"])
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RECORDED = NOON + timedelta(minutes=10)
+
+
+def message(minute: float = 0, **changes: Any) -> MeteringMessage:
+    """Return a signed message of the meter ``cpu``, measured ``minute`` minutes after noon."""
+    fields: dict[str, Any] = {
+        "name": "cpu",
+        "type": "cumulative",
+        "unit": "ns",
+        "volume": 1,
+        "resource_id": "vm-1",
+        "project_id": "blue",
+        "user_id": "ann",
+        "timestamp": NOON + timedelta(minutes=minute),
+    }
+    return read(sign(Sample(**{**fields, **changes}), KEYS, "test"), KEYS)
+
+
+SAMPLES = (
+    message(0, message_id="s0", volume=10, resource_metadata={"size": 0, "flavor": {"name": "m1"}}),
+    message(1, message_id="s1", volume=20, resource_metadata={"size": "0", "on": True}),
+    message(2, message_id="s2", volume=60, resource_id="a/b c", project_id="red", user_id="bob"),
+    message(3, message_id="s3", name="disk.size", type="gauge", unit="GB", volume=2.5, project_id=None, user_id=None),
+)
+"""Three samples of ``cpu`` on two resources of two projects, and one of ``disk.size`` that nobody owns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response: status, headers with lower-case names, body as bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def fault(self) -> str:
+        """The text of a fault."""
+        text = self.json["error_message"]["faultstring"]
+        assert isinstance(text, str)
+        return text
+
+
+class Asking:
+    """Asks an API; its store holds :data:`SAMPLES`, its clock stands at ten past noon."""
+
+    def __init__(self, **collaborators: Any) -> None:
+        self.clock = Clock()
+        self.clock.advance(RECORDED.timestamp())
+        self.store = MemoryStore(self.clock)
+        Deferred.fromCoroutine(self.store.write(SAMPLES))
+        self._treq = StubTreq(Api(collaborators.pop("store", self.store), self.clock, **collaborators).resource())
+
+    def pending(
+        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Deferred[Answer]:
+        """Send a request; ``path`` is sent as it is."""
+        return Deferred.fromCoroutine(self._answer(path, method, {"Host": "cloud:8777", **(headers or {})}, body))
+
+    async def _answer(self, path: str, method: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        response = await self._treq.request(method, f"http://cloud:8777{path}", headers=dict(headers), data=body)
+        names = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
+        return Answer(response.code, names, await response.content())
+
+    def __call__(self, path: str, **request: Any) -> Answer:
+        """Return the answer to a request, which has to be there at once."""
+        answers: list[Any] = []
+        self.pending(path, **request).addBoth(answers.append)
+        self._treq.flush()
+        (answer,) = answers
+        assert isinstance(answer, Answer), answer
+        return answer

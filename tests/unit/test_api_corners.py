@@ -1,0 +1,420 @@
+"""The corners of the v2 API, as a table of request and answer."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from meter.api.answers import Limits
+from tests.asking import Asking
+
+ALL = {"s0", "s1", "s2", "s3"}
+
+
+@pytest.fixture(scope="module")
+def ask() -> Asking:
+    return Asking()
+
+
+def q(field: str, value: str, op: str | None = None, kind: str | None = None, n: int | None = None) -> str:
+    """Return one term, in the parallel form, or in the indexed form where ``n`` is given."""
+    prefix = "q" if n is None else f"q[{n}]"
+    members = {"field": field, "op": op, "value": value, "type": kind}
+    return "&".join(f"{prefix}.{name}={quote(text)}" for name, text in members.items() if text is not None)
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ALL),
+        (q("resource_id", "vm-1"), {"s0", "s1", "s3"}),
+        (q("resource", "vm-1"), {"s0", "s1", "s3"}),
+        (q("resource", "vm-1", op="eq", kind=""), {"s0", "s1", "s3"}),
+        (q("user", "ann"), {"s0", "s1"}),
+        (q("user_id", "None"), {"s3"}),
+        (q("project", "None"), {"s3"}),
+        (q("project_id", "red"), {"s2"}),
+        (q("resource_id", "None"), set()),
+        (q("source", "test"), ALL),
+        (q("meter", "disk.size"), {"s3"}),
+        (q("message_id", "s1"), {"s1"}),
+        (q("resource_id", ""), set()),
+        (q("user", "ann") + "&" + q("user", "bob"), {"s2"}),
+        (q("user", "ann", n=0) + "&" + q("project", "blue", n=7), {"s0", "s1"}),
+        # times: start inclusive, end exclusive where ge and lt are meant; any ISO 8601; offsets are converted
+        (q("timestamp", "2026-11-22T12:01:00", op="ge"), {"s1", "s2", "s3"}),
+        (q("timestamp", "2026-11-22T12:01:00", op="gt"), {"s2", "s3"}),
+        (q("timestamp", "2026-11-22T12:01:00", op="le"), {"s0", "s1"}),
+        (q("timestamp", "2026-11-22 12:01:00.0", op="lt"), {"s0"}),
+        (q("timestamp", "2026-11-22T13:01:00+01:00", op="lt"), {"s0"}),
+        (q("timestamp", "2026-11-22T12:01:00Z", op="lt"), {"s0"}),
+        (q("timestamp", "2026-11-22", op="ge"), ALL),
+        (q("timestamp", "2026-11-22", op="lt"), set()),
+        (q("timestamp", "2026-11-22T12:03", op="ge") + "&" + q("timestamp", "2026-11-22T12:02", op="ge"), {"s2", "s3"}),
+        (q("timestamp", "2026-11-22T12:02", op="ge") + "&" + q("search_offset", "1", op="eq"), {"s1", "s2", "s3"}),
+        # metadata is compared with its type
+        (q("metadata.size", "0"), {"s0"}),
+        (q("metadata.size", "0", kind="integer"), {"s0"}),
+        (q("metadata.size", "0", kind="string"), {"s1"}),
+        (q("metadata.size", "'0'"), {"s1"}),
+        (q("metadata.size", "0.0", kind="float"), {"s0"}),
+        (q("metadata.on", "True"), {"s1"}),
+        (q("metadata.on", "yes", kind="boolean"), {"s1"}),
+        (q("metadata.on", "true"), set()),
+        (q("resource_metadata.flavor.name", "m1"), {"s0"}),
+        # one operator belongs to the first field, though it may be meant for the second
+        ("q.field=timestamp&q.field=user&q.op=ge&q.value=2026-11-22&q.value=ann", {"s0", "s1"}),
+    ],
+)
+def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
+    answer = ask(f"/v2/samples?{query}")
+    assert answer.status == 200, answer.body
+    assert {sample["id"] for sample in answer.json} == ids
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("samples?name2=a&name1=b", 'Unknown argument: "name1, name2"'),
+        ("samples/s0?limit=1", 'Unknown argument: "limit"'),
+        ("resources/vm-1?q.field=a&q.value=b", 'Unknown argument: "q.field, q.value"'),
+        ("capabilities?x", 'Unknown argument: "x"'),
+        ("samples?limit=1&limit=1", "Invalid input for field/attribute limit. Value: '1, 1'. it may be given once."),
+        ("samples?limit=NaN", "Invalid input for field/attribute limit. Value: 'NaN'. unable to convert to int"),
+        ("samples?limit=0", "Limit must be positive"),
+        ("meters?limit=-1", "Limit must be positive"),
+        ("resources?limit=1000000000000", "Value: '1000000000000'. it may be at most 10000"),
+        ("meters?unique=perhaps", "Value: 'perhaps'. unable to convert to bool"),
+        ("samples?q=a", "Invalid input for field/attribute q. Value: 'a'."),
+        ("samples?q.field=user", "Invalid input for field/attribute value. Value: 'None'. Mandatory field missing"),
+        ("samples?q.value=x", "there are 1 of them and 0 q.field"),
+        ("samples?q.field=user&q.value=a&q.op=eq&q.op=eq", "q.op. Value: 'eq, eq'. there are 2 of them and 1 q.field"),
+        ("samples?q[0].value=a", "q[0].field. Value: 'None'. Mandatory field missing"),
+        ("samples?q[0].field=a&q[00].field=b", "it may be given once"),
+        ("samples?q[0].field=a&q.field=b", "cannot be used together"),
+        ("samples?q[0].colour=a", 'Unknown argument: "q[0].colour"'),
+        ("samples?" + q("user", "a", op="like"), "Value should be one of: lt, le, eq, ne, ge, gt"),
+        ("samples?" + q("project_id", "a", op="lt"), "Value: 'lt'. unimplemented operator for project_id"),
+        ("samples?" + q("metadata.a", "a", op="ne"), "Value: 'ne'. unimplemented operator for metadata.a"),
+        ("samples?" + q("timestamp", "2026-01-01", op="eq"), "Value: 'eq'. unimplemented operator for timestamp"),
+        ("samples?" + q("timestamp", "2026-01-01"), "Value: 'eq'. unimplemented operator for timestamp"),
+        ("samples?" + q("timestamp", "Remember Remember", op="gt"), "'Remember Remember'. invalid timestamp format"),
+        ("samples?" + q("timestamp", "", op="gt"), "invalid timestamp format"),
+        ("samples?" + q("timestamp", "0001-01-01T00:00+14:00", op="gt"), "invalid timestamp format"),
+        ("samples?" + q("search_offset", "5"), "search_offset cannot be used without timestamp"),
+        (
+            "samples?" + q("timestamp", "2026-01-01", op="gt") + "&" + q("search_offset", "x", op="eq"),
+            "field/attribute search_offset. Value: 'x'. unable to convert to int",
+        ),
+        (
+            "samples?" + q("timestamp", "2026-01-01", op="gt") + "&" + q("search_offset", "9" * 12, op="eq"),
+            "leads out of the calendar",
+        ),
+        (
+            "samples?" + q("wings", "3"),
+            "unrecognized field in query: [<Query 'wings' eq '3'>], valid keys: ['message_id'",
+        ),
+        ("samples?" + q("metadata.", "3"), "unrecognized field in query"),
+        (
+            "meters?" + q("timestamp", "2026-01-01", op="gt"),
+            'Unknown argument: "timestamp": not valid for this resource',
+        ),
+        ("meters?" + q("search_offset", "1"), 'Unknown argument: "search_offset": not valid for this resource'),
+        ("meters?" + q("meter", "cpu"), 'Unknown argument: "meter": unrecognized field'),
+        ("resources?" + q("message_id", "s0"), 'Unknown argument: "message_id": unrecognized field'),
+        (
+            "samples?" + q("metadata.a", "5", kind="blob"),
+            "The data type blob is not supported. The supported data type",
+        ),
+        (
+            "samples?" + q("metadata.a", "five", kind="integer"),
+            "Unable to convert the value five to the expected data type integer.",
+        ),
+        ("samples?" + q("metadata.a", "nan", kind="float"), "Unable to convert the value nan"),
+        ("samples?" + q("metadata.a", "maybe", kind="boolean"), "Unable to convert the value maybe"),
+        ("samples?" + q("metadata.a", "soon", kind="datetime"), "Unable to convert the value soon"),
+        ("samples?" + "&".join(["q.field=user&q.value=a"] * 101), "at most 100 terms"),
+        ("samples?" + "&".join(["q.op="] * 2001), "at most 2000 values"),
+        ("samples?q.field=%ff", "must be UTF-8"),
+        ("samples?q.field=user&q.value=a%00b", "must not hold NUL"),
+        ("samples/a%00b", "must not hold NUL"),
+        ("samples/%ff", "The path must be UTF-8"),
+        ("meters/cpu/statistics?groupby=wings", 'Unknown argument: "wings": Invalid groupby fields'),
+        ("meters/cpu/statistics?groupby=metadata.", "Invalid groupby fields"),
+        ("meters/cpu/statistics?aggregate.func=mmm", "Invalid aggregation function: mmm"),
+        (
+            "meters/cpu/statistics?aggregate.func=cardinality&aggregate.param=injection_attack",
+            "Bad aggregate: cardinality.injection_attack",
+        ),
+        ("meters/cpu/statistics?aggregate.func=cardinality", "Bad aggregate: cardinality.None"),
+        ("meters/cpu/statistics?aggregate.func=max&aggregate.param=user_id", "Bad aggregate: max.user_id"),
+        ("meters/cpu/statistics?aggregate=max", "it is given as aggregate.func and aggregate.param"),
+        ("meters/cpu/statistics?period=-1", "Period must be positive."),
+        ("meters/cpu/statistics?period=" + "9" * 40, "Invalid period 9999"),
+        (
+            "meters/cpu/statistics?period=1&" + q("timestamp", "2016-11-22", op="ge"),
+            "Invalid period 1: it would make 315576600 windows",
+        ),
+        ("meters/cpu/statistics?limit=1", 'Unknown argument: "limit"'),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_400_and_says_why(ask: Asking, path: str, fault: str) -> None:
+    answer = ask(f"/v2/{path}")
+    assert answer.status == 400
+    assert fault in answer.fault
+    assert answer.json["error_message"].keys() == {"debuginfo", "faultcode", "faultstring"}
+    assert answer.json["error_message"]["faultcode"] == "Client"
+
+
+CPU_OF_VM_1 = {
+    "counter_name": "cpu",
+    "counter_type": "cumulative",
+    "counter_unit": "ns",
+    "counter_volume": 10.0,
+    "resource_id": "vm-1",
+    "project_id": "blue",
+    "user_id": "ann",
+    "source": "test",
+    "timestamp": "2026-11-22T12:00:00",
+    "recorded_at": "2026-11-22T12:10:00",
+    "resource_metadata": {"size": "0", "flavor.name": "m1"},
+    "message_id": "s0",
+}
+DISK_OF_VM_1 = {
+    "id": "s3",
+    "meter": "disk.size",
+    "type": "gauge",
+    "unit": "GB",
+    "volume": 2.5,
+    "resource_id": "vm-1",
+    "project_id": None,
+    "user_id": None,
+    "source": "test",
+    "timestamp": "2026-11-22T12:03:00",
+    "recorded_at": "2026-11-22T12:10:00",
+    "metadata": {},
+}
+A_B_C = {
+    "resource_id": "a/b c",
+    "project_id": "red",
+    "user_id": "bob",
+    "source": "test",
+    "first_sample_timestamp": "2026-11-22T12:02:00",
+    "last_sample_timestamp": "2026-11-22T12:02:00",
+    "metadata": {},
+    "links": [
+        {"href": "http://cloud:8777/v2/resources/a/b c", "rel": "self"},
+        {"href": "http://cloud:8777/v2/meters/cpu?q.field=resource_id&q.value=a/b c", "rel": "cpu"},
+    ],
+}
+WHOLE_CPU = {
+    "unit": "ns",
+    "groupby": None,
+    "period": 0,
+    "period_start": "2026-11-22T12:00:00",
+    "period_end": "2026-11-22T12:02:00",
+    "duration": 120.0,
+    "duration_start": "2026-11-22T12:00:00",
+    "duration_end": "2026-11-22T12:02:00",
+    "max": 60.0,
+    "min": 10.0,
+    "avg": 30.0,
+    "sum": 90.0,
+    "count": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/meters/cpu?" + q("message_id", "s0"), [CPU_OF_VM_1]),
+        ("/v2/meters/unknown", []),
+        ("/v2/samples/s3", DISK_OF_VM_1),
+        ("/v2/samples/s3/", DISK_OF_VM_1),
+        ("/v2/samples?limit=1", [DISK_OF_VM_1]),
+        ("/v2/samples?limit=&" + q("meter", "disk.size"), [DISK_OF_VM_1]),
+        ("/v2/resources/a/b%20c", A_B_C),
+        ("/v2/resources/a%2Fb%20c", A_B_C),
+        ("/v2/resources/a%252Fb%2520c", A_B_C),
+        ("/v2/resources?meter_links=0&" + q("project", "red"), [{**A_B_C, "links": A_B_C["links"][:1]}]),
+        ("/v2/resources?meter_links=1&" + q("project", "red"), [A_B_C]),
+        ("/v2/meters/cpu/statistics", [WHOLE_CPU]),
+        ("/v2/meters/cpu/statistics/?period=0", [WHOLE_CPU]),
+        ("/v2/meters/unknown/statistics", []),
+    ],
+)
+def test_a_question_is_answered(ask: Asking, path: str, body: Any) -> None:
+    answer = ask(path)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json == body
+
+
+def test_the_root_names_the_version_and_where_it_is(ask: Asking) -> None:
+    (version,) = ask("/").json["versions"]["values"]
+    assert (version["id"], version["status"]) == ("v2", "stable")
+    assert version["links"][0] == {"rel": "self", "href": "http://cloud:8777/v2"}
+    assert version["media-types"][0]["base"] == "application/json"
+
+
+def test_links_begin_with_the_base_url_where_one_is_given() -> None:
+    ask = Asking(base_url="https://metering.example.org/")
+    assert ask("/v2/resources/vm-1").json["links"][0]["href"] == "https://metering.example.org/v2/resources/vm-1"
+
+
+@pytest.mark.parametrize("host", ["<script>", "a" * 80, "a..b"])
+def test_a_strange_host_is_never_repeated(ask: Asking, host: str) -> None:
+    answer = ask("/", headers={"Host": host})
+    assert answer.headers["content-type"] == "application/json"
+    assert b"<" not in answer.body
+    assert answer.status in (200, 400)
+
+
+def test_meters_are_listed_by_resource_or_once(ask: Asking) -> None:
+    by_resource = ask("/v2/meters").json
+    assert [(meter["name"], meter["resource_id"], meter["meter_id"]) for meter in by_resource] == [
+        ("cpu", "a/b c", "YS9iIGMrY3B1"),
+        ("cpu", "vm-1", "dm0tMStjcHU="),
+        ("disk.size", "vm-1", "dm0tMStkaXNrLnNpemU="),
+    ]
+    unique = ask("/v2/meters?unique=True").json
+    assert [(meter["name"], meter["resource_id"], meter["meter_id"]) for meter in unique] == [
+        ("cpu", None, "Tm9uZStjcHU="),
+        ("disk.size", None, "Tm9uZStkaXNrLnNpemU="),
+    ]
+
+
+def test_the_meter_in_the_path_wins_over_one_in_the_query(ask: Asking) -> None:
+    assert {sample["counter_name"] for sample in ask("/v2/meters/cpu?" + q("meter", "disk.size")).json} == {"cpu"}
+
+
+def test_an_answer_without_a_limit_is_cut_at_the_default() -> None:
+    ask = Asking(limits=Limits(default=2))
+    assert len(ask("/v2/samples").json) == 2
+    assert len(ask("/v2/samples?limit=3").json) == 3
+
+
+def test_statistics_have_a_row_per_group_under_the_name_that_was_asked(ask: Asking) -> None:
+    rows = ask(
+        "/v2/meters/cpu/statistics?groupby=project_id&groupby=resource_metadata.flavor.name&groupby=project_id"
+    ).json
+    assert [row["groupby"] for row in rows] == [
+        {"project_id": "blue", "resource_metadata.flavor.name": "m1"},
+        {"project_id": "blue", "resource_metadata.flavor.name": None},
+        {"project_id": "red", "resource_metadata.flavor.name": None},
+    ]
+
+
+def test_statistics_have_a_row_per_window_that_has_samples(ask: Asking) -> None:
+    rows = ask("/v2/meters/cpu/statistics?period=60&" + q("timestamp", "2026-11-22T11:59:30", op="ge")).json
+    assert [(row["period"], row["period_start"], row["period_end"], row["count"]) for row in rows] == [
+        (60, "2026-11-22T11:59:30", "2026-11-22T12:00:30", 1),
+        (60, "2026-11-22T12:00:30", "2026-11-22T12:01:30", 1),
+        (60, "2026-11-22T12:01:30", "2026-11-22T12:02:30", 1),
+    ]
+
+
+def test_chosen_aggregates_take_the_place_of_the_standard_ones(ask: Asking) -> None:
+    aggregates = "aggregate.func=cardinality&aggregate.param=resource_id&aggregate.func=max&aggregate.func=max"
+    (row,) = ask(f"/v2/meters/cpu/statistics?{aggregates}").json
+    assert row["aggregate"] == {"cardinality/resource_id": 2.0, "max": 60.0}
+    assert not {"max", "min", "avg", "sum", "count"} & row.keys()
+
+
+def test_the_standard_aggregates_stand_apart_when_they_are_chosen(ask: Asking) -> None:
+    chosen = "&".join(f"aggregate.func={function}" for function in ("max", "min", "avg", "sum", "count"))
+    (row,) = ask(f"/v2/meters/cpu/statistics?{chosen}").json
+    assert row["aggregate"] == {"max": 60.0, "min": 10.0, "avg": 30.0, "sum": 90.0, "count": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("start", "offset", "duration"),
+    [
+        ("2026-11-22T12:01:00", "1", (60.0, "2026-11-22T12:01:00", "2026-11-22T12:02:00")),
+        ("2026-11-22T12:05:00", "5", (None, None, None)),
+    ],
+)
+def test_an_offset_widens_the_search_and_not_the_duration(
+    ask: Asking, start: str, offset: str, duration: tuple[Any, ...]
+) -> None:
+    query = q("timestamp", start, op="ge") + "&" + q("search_offset", offset, op="eq")
+    (row,) = ask(f"/v2/meters/cpu/statistics?{query}").json
+    assert row["count"] == 3
+    assert (row["duration"], row["duration_start"], row["duration_end"]) == duration
+
+
+def test_capabilities_are_those_that_are_there(ask: Asking) -> None:
+    able = ask("/v2/capabilities").json
+    assert able["storage"] == {"storage:production_ready": True}
+    assert able["api"]["statistics:aggregation:selectable:stddev"] is True
+    assert able["api"]["samples:query:complex"] is False
+
+
+# --- how it was asked ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2", 404),
+        ("GET", "/v2/", 404),
+        ("GET", "/v1/meters", 404),
+        ("GET", "/v2/events", 404),
+        ("GET", "/v2/event_types/x/traits", 404),
+        ("POST", "/v2/samples", 405),
+        ("DELETE", "/v2/meters", 405),
+        ("PUT", "/v2/resources/x", 405),
+        ("GET", "/v2/alarms", 410),
+        ("GET", "/v2/alarms/id/history", 410),
+        ("POST", "/v2/query/alarms", 410),
+        ("POST", "/v2/query/alarms/history", 410),
+    ],
+)
+def test_an_abort_is_an_object_for_those_who_name_json_and_a_text_for_others(
+    ask: Asking, method: str, path: str, status: int
+) -> None:
+    plain = ask(path, method=method, headers={"Accept": "*/*"})
+    assert plain.status == status
+    assert plain.headers["content-type"] == "application/json"
+    assert plain.json["error_message"].startswith(f"{status} ")
+    by_name = ask(path, method=method, headers={"Accept": "application/json"})
+    assert by_name.status == status
+    assert by_name.json["error_message"].keys() == {"code", "title", "description"}
+    assert by_name.json["error_message"]["code"] == status
+
+
+def test_a_wrong_method_is_told_the_right_ones(ask: Asking) -> None:
+    assert ask("/v2/samples", method="POST").headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(("path", "what"), [("samples/nope", "Sample nope"), ("resources/no/pe", "Resource no/pe")])
+def test_what_is_not_there_is_404_by_name(ask: Asking, path: str, what: str) -> None:
+    answer = ask(f"/v2/{path}")
+    assert (answer.status, answer.fault) == (404, f"{what} Not Found")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("application/json", 200),
+        ("*/*", 200),
+        ("application/*", 200),
+        ("text/javascript", 200),
+        ("text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", 200),
+        ("application/xml, application/json;q=0.1", 200),
+        ("application/xml", 406),
+        ("text/xml", 406),
+        ("application/json;q=0, text/csv", 406),
+    ],
+)
+def test_answers_are_json_or_none(ask: Asking, accept: str, status: int) -> None:
+    answer = ask("/v2/samples", headers={"Accept": accept})
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_a_body_that_is_no_json_is_415(ask: Asking) -> None:
+    answer = ask("/v2/samples", body=b"x", headers={"Content-Type": "text/plain; charset=utf-8"})
+    assert (answer.status, answer.fault) == (415, "Unknown mimetype: text/plain")
