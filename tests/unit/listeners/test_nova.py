@@ -19,6 +19,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import IListener
 from meter.interfaces import Topic
 from meter.listeners.nova import instance_listener
+from meter.listeners.nova.instances import VOLUMES
 from meter.notification import Notification
 from meter.notification import notification
 from meter.sample import Sample
@@ -250,8 +251,6 @@ def readme() -> Callable[[], list[tuple[str, ...]]]:
 
 
 def test_the_readme_has_the_meters_as_they_are(readme: Callable[[], list[tuple[str, ...]]]) -> None:
-    from meter.listeners.nova.instances import VOLUMES
-
     assert readme() == [
         (meter.name, meter.type, meter.unit, f"``{source}``" if source else "1", "``instance_id``")
         for meter, source in VOLUMES.items()

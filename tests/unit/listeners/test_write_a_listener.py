@@ -1,0 +1,38 @@
+"""The page that says how to write a listener says so in code that works."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from meter.interfaces import IListener
+
+PAGE = Path(__file__).parents[3] / "docs" / "write-a-listener.rst"
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The page's code, run from top to bottom as one module."""
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", PAGE.read_text(), flags=re.MULTILINE)
+    assert len(blocks) == 2
+    module = ModuleType("booking_metering")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile("".join(textwrap.dedent(block) for block in blocks), str(PAGE), "exec"), vars(module))
+    return module
+
+
+def test_the_example_is_a_listener_that_makes_its_sample(page: ModuleType) -> None:
+    assert verifyObject(IListener, page.booking_listener)
+    assert page.sample.resource_metadata == {"lease_name": "night"}
+
+
+def test_the_example_says_what_would_be_right(page: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"payload\.hours must be a whole number, not 'many'"):
+        list(page.booking_listener.samples(replace(page.heard, payload={"id": "x", "hours": "many"})))
