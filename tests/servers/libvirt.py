@@ -86,6 +86,11 @@ class Libvirtd:
 
     # --- the daemon
 
+    @property
+    def running(self) -> bool:
+        """Whether the daemon has been started and not stopped."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start the daemon and return once it accepts connections."""
         with (self._directory / "output.log").open("ab") as output:

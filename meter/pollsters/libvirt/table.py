@@ -110,7 +110,7 @@ class Row:
             value = source.value(stats)
             if value is not None:
                 return value if self.divisor == 1 else value / self.divisor
-        raise BadStat(f"libvirt does not give {self.origin()}")
+        raise BadStat(f"libvirt does not give {' nor '.join(map(str, self.sources))}")
 
     def origin(self) -> str:
         """Say which statistics make the volume, for people."""

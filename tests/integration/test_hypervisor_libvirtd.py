@@ -1,0 +1,186 @@
+"""The hypervisor on a real libvirtd with QEMU guests under emulation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from meter.hypervisor import LibvirtHypervisor
+from meter.hypervisor import open_read_only
+from meter.interfaces import Domain
+from meter.interfaces import IHypervisor
+from meter.interfaces import Unavailable
+from meter.pollsters.libvirt import cpu
+from meter.pollsters.libvirt import instance
+from meter.pollsters.libvirt import memory
+from meter.pollsters.libvirt import vcpus
+from meter.services import Backoff
+from meter.testing import FakeCycle
+from tests.servers.libvirt import Libvirtd
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@asynccontextmanager
+async def hypervisor_at(uri: str, **settings: Any) -> AsyncIterator[LibvirtHypervisor]:
+    """A hypervisor that is impatient, as a service that runs."""
+    hypervisor = LibvirtHypervisor(
+        uri,
+        clock=IReactorTime(reactor),
+        reactor_threads=IReactorFromThreads(reactor),
+        timeout_seconds=settings.pop("timeout_seconds", 5.0),
+        check_seconds=0.1,
+        backoff=Backoff(first=0.05, most=0.1),
+        **settings,
+    )
+    hypervisor.startService()
+    try:
+        yield hypervisor
+    finally:
+        await hypervisor.stopService()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await deferLater(reactor, 0.02)
+
+
+async def domain_named(hypervisor: LibvirtHypervisor, name: str) -> Domain:
+    [domain] = [domain for domain in await hypervisor.domains() if domain.name == name]
+    return domain
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_statistics_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("alpha") as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            before = libvirtd.stats("alpha")
+            alpha = await domain_named(hypervisor, "alpha")
+            after = libvirtd.stats("alpha")
+    assert alpha.uuid == uuid
+    assert set(alpha.stats) == set(before)
+    for name, value in alpha.stats.items():
+        shown = str(value).lower() if not isinstance(value, bool) else value
+        assert shown == before[name] or int(before[name]) <= int(value) <= int(after[name]), name
+    assert "nova/1.1" in alpha.xml
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_meters_of_a_guest_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("alpha") as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor})
+            before = libvirtd.stats("alpha")
+            taken = {
+                pollster.name: [one for one in await pollster.poll(cycle) if one.resource_id == uuid]
+                for pollster in (instance, cpu, vcpus, memory)
+            }
+            after = libvirtd.stats("alpha")
+    [[existence], [time], [processors], [mebibytes]] = taken.values()
+    assert (existence.volume, processors.volume, mebibytes.volume) == (1, 1, 64.0)
+    assert (
+        int(before["vcpu.0.time"]) + int(before["vcpu.0.wait"])
+        <= time.volume
+        <= int(after["vcpu.0.time"]) + int(after["vcpu.0.wait"])
+    )
+    assert (time.project_id, time.user_id) == ("project-1", "user-1")
+    assert time.resource_metadata["state"] == "running"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("alpha") as uuid:
+        libvirtd.virsh("destroy", "alpha")
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor})
+            taken = [one for pollster in (instance, cpu, vcpus, memory) for one in await pollster.poll(cycle)]
+    assert [(one.name, one.resource_id, one.resource_metadata["status"]) for one in taken] == [
+        ("instance", uuid, "stopped")
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_guest_whose_emulator_hangs_costs_the_others_one_time_limit(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("healthy"), libvirtd.guest("sick"):
+        async with hypervisor_at(libvirtd.uri, timeout_seconds=0.5) as hypervisor:
+            whole = await domain_named(hypervisor, "healthy")
+            with libvirtd.hanging("sick"):
+                started = reactor.seconds()
+                domains = {domain.name: domain for domain in await hypervisor.domains()}
+                assert 0.5 <= reactor.seconds() - started < 1.0
+                assert set(domains["healthy"].stats) == set(whole.stats)
+                assert set(domains["sick"].stats) < set(whole.stats)
+                assert (hypervisor.abandoned_threads, hypervisor.stuck_threads) == (1, 1)
+
+                started = reactor.seconds()
+                await hypervisor.domains()
+                assert reactor.seconds() - started < 0.25, "libvirt knows by now who is busy"
+                assert hypervisor.abandoned_threads == 1
+            await until(lambda: hypervisor.stuck_threads == 0)
+            assert set((await domain_named(hypervisor, "sick")).stats) == set(whole.stats)
+
+
+@pytest_twisted.ensureDeferred
+async def test_libvirtd_may_come_after_the_service_has_started(libvirtd: Libvirtd) -> None:
+    await deferToThread(libvirtd.stop)
+    try:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            with pytest.raises(Unavailable, match="Failed to connect socket"):
+                await hypervisor.domains()
+            assert not hypervisor.readiness().ready
+            await deferToThread(libvirtd.start)
+            await until(lambda: hypervisor.readiness().ready)
+            assert await hypervisor.domains() == []
+    finally:
+        if not libvirtd.running:
+            libvirtd.start()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restart_of_libvirtd_between_two_polls_goes_unnoticed(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("alpha") as uuid:
+        hypervisor = LibvirtHypervisor(
+            libvirtd.uri, clock=IReactorTime(reactor), reactor_threads=IReactorFromThreads(reactor)
+        )
+        try:
+            assert [domain.uuid for domain in await hypervisor.domains()] == [uuid]
+            await deferToThread(libvirtd.stop)
+            await deferToThread(libvirtd.start)
+            assert [domain.uuid for domain in await hypervisor.domains()] == [uuid]
+        finally:
+            await hypervisor.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_libvirtd_is_away_the_service_is_not_ready_and_says_why(libvirtd: Libvirtd) -> None:
+    async with hypervisor_at(libvirtd.uri) as hypervisor:
+        await until(lambda: hypervisor.readiness().ready)
+        await deferToThread(libvirtd.stop)
+        try:
+            await until(lambda: not hypervisor.readiness().ready)
+            assert libvirtd.uri in hypervisor.readiness().reason
+        finally:
+            await deferToThread(libvirtd.start)
+        await until(lambda: hypervisor.readiness().ready)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_built_in_host_of_libvirt_gives_the_basic_statistics() -> None:
+    async with hypervisor_at("test:///default") as hypervisor:
+        [domain] = await hypervisor.domains()
+    info = open_read_only("test:///default").lookupByName("test").info()
+    assert domain.name == "test"
+    assert domain.stats["state.state"] == info[0]
+    assert domain.stats["balloon.current"] == info[2]
+    assert domain.stats["vcpu.current"] == info[3]
+    assert isinstance(domain.stats["cpu.time"], int)
