@@ -10,6 +10,7 @@ from twisted.application.service import IService
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import FirstError
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
@@ -22,7 +23,8 @@ from meter.registry import report
 class Activation(Service):
     """Starts ``make(active decisions)``, a service, once every candidate has answered; stops it when stopped.
 
-    ``decisions`` is what is known of each plugin so far: for the manhole, and for whoever wonders why one is silent.
+    ``decisions`` is what is known of each plugin so far: for the manhole, and for whoever wonders why one is silent;
+    ``here`` is what they are asked about.
     """
 
     _log = Logger()
@@ -36,7 +38,7 @@ class Activation(Service):
         name: str,
     ) -> None:
         self.setName(name)
-        self._here = here
+        self.here = here
         self._make = make
         self._asking: Deferred[None] | None = None
         self._made: IService | None = None
@@ -48,7 +50,7 @@ class Activation(Service):
         self._asking = Deferred.fromCoroutine(self._activate())
 
     async def _activate(self) -> None:
-        self.decisions = tuple(await decide(self.decisions, self._here, self._here.clock))
+        self.decisions = tuple(await decide(self.decisions, self.here, self.here.clock))
         self._log.info(
             "{name}: what is installed, and what works here\n{report}", name=self.name, report=report(self.decisions)
         )
@@ -64,7 +66,7 @@ class Activation(Service):
     async def _stop(self) -> None:
         if self._asking is not None:
             self._asking.cancel()
-            with contextlib.suppress(CancelledError):
+            with contextlib.suppress(CancelledError, FirstError):
                 await self._asking
         made, self._made = self._made, None
         if made is not None:

@@ -190,8 +190,11 @@ def is_local(listen: str) -> bool:
         return interface is not None and interface[1] == "localhost"
 
 
-def keyring(config: Config) -> Keyring:
-    """Return the signing keys; where none is configured, the one in ``state_dir``, made if it is not there yet."""
+def keyring(config: Config, *, make: bool = True) -> Keyring:
+    """Return the signing keys; where none is configured, the one in ``state_dir``, made if it is not there yet.
+
+    Without ``make`` a key that is not there yet is made up and not kept.
+    """
     signing = config.signing
     if signing.keys:
         keys = [
@@ -202,7 +205,7 @@ def keyring(config: Config) -> Keyring:
     elif signing.key is not None:
         keys = [SigningKey("default", signing.key.get_secret_value().encode())]
     else:
-        keys = [SigningKey("default", _generated_key(config.signing_key_file))]
+        keys = [SigningKey("default", _generated_key(config.signing_key_file) if make else os.urandom(32))]
     return Keyring(keys, accept_unsigned=signing.accept_unsigned)
 
 

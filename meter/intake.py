@@ -6,6 +6,7 @@ with the reason; its neighbours are stored. Nothing is acknowledged before it is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -46,7 +47,8 @@ class _Batch:
 class Intake:
     """Takes metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
-    ``batch_samples`` ends a batch at once, ``batch_seconds`` ends it in any case.
+    ``batch_samples`` ends a batch at once, ``batch_seconds`` ends it in any case. ``after_commit`` is called with each
+    batch that was committed and what became of it.
     """
 
     _log = Logger()
@@ -61,6 +63,7 @@ class Intake:
         batch_samples: int,
         batch_seconds: float,
         metrics: CollectingMetrics,
+        after_commit: Callable[[Sequence[MeteringMessage], WriteResult], object] = lambda _messages, _result: None,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -69,6 +72,7 @@ class Intake:
         self._batch_samples = batch_samples
         self._batch_seconds = batch_seconds
         self._metrics = metrics
+        self._after_commit = after_commit
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
 
@@ -147,6 +151,7 @@ class Intake:
                 waiting.errback(error)
             return
         self._metrics.written(result.stored, result.duplicates, len(result.refused), self._clock.seconds() - began)
+        self._after_commit(batch.messages, result)
         for first, end, waiting in batch.parts:
             refused = tuple(
                 type(refusal)(refusal.index - first, refusal.reason)

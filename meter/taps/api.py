@@ -1,0 +1,26 @@
+"""``twistd meter-api``: answers Ceilometer's v2 API from the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import IService
+
+from meter.taps.daemon import Daemon
+from meter.taps.daemon import Options
+from meter.taps.daemon import make
+from meter.taps.parts import add_api
+from meter.taps.parts import add_store
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Any) -> IService:
+    """Return the daemon."""
+    return make("meter-api", [], options, compose)
+
+
+def compose(daemon: Daemon) -> None:
+    """Store → API."""
+    store = add_store(daemon, migrate=False)
+    add_api(daemon, store)

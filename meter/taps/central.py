@@ -1,0 +1,26 @@
+"""``twistd meter-central``: polls what belongs to no single compute node and sends what it measures over the bus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import IService
+
+from meter.registry import CENTRAL
+from meter.taps.daemon import Daemon
+from meter.taps.daemon import Options
+from meter.taps.daemon import make
+from meter.taps.parts import add_bus
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Any) -> IService:
+    """Return the daemon."""
+    return make("meter-central", [CENTRAL], options, compose)
+
+
+def compose(daemon: Daemon) -> None:
+    """Services → pollsters → outbox → bus."""
+    bus = add_bus(daemon)
+    daemon.poll(bus, [CENTRAL])

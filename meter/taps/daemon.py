@@ -1,0 +1,289 @@
+"""What every daemon has: options, configuration, plugins, metrics, status pages and a manhole."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from typing import NoReturn
+
+from twisted.application.service import IService
+from twisted.python import usage
+from zope.interface import implementer
+
+from meter.activation import Activation
+from meter.config import DEFAULT_FILE
+from meter.config import ConfigError
+from meter.config import effective
+from meter.config import keyring
+from meter.config import load
+from meter.config import parse
+from meter.cycle import Surroundings
+from meter.interfaces import IBus
+from meter.interfaces import IDependency
+from meter.interfaces import IHealth
+from meter.interfaces import Readiness
+from meter.manhole import manhole
+from meter.manhole import namespace
+from meter.manhole import problems as manhole_problems
+from meter.metrics import CONTENT_TYPE
+from meter.metrics import HealthMetrics
+from meter.metrics import PollingMetrics
+from meter.metrics import PublishingMetrics
+from meter.metrics import ReactorLag
+from meter.metrics import exposition
+from meter.metrics import metrics_registry
+from meter.outbox import Outbox
+from meter.polling import CycleReport
+from meter.polling import Polling
+from meter.ports import Port
+from meter.registry import CENTRAL
+from meter.registry import COMPUTE
+from meter.registry import LISTENER
+from meter.registry import Decision
+from meter.registry import Kind
+from meter.registry import configure
+from meter.registry import decide_now
+from meter.registry import find
+from meter.registry import report
+from meter.services import Periodic
+from meter.services import StagedService
+from meter.settings import Config
+from meter.signature import Keyring
+from meter.spool import Spool
+from meter.status import readiness_of
+from meter.status import readiness_text
+from meter.status import readiness_watch
+from meter.status import status_site
+from meter.threads import CallThread
+
+
+class Options(usage.Options):
+    """Where the configuration is, and whether only to look at it."""
+
+    optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
+        ["config", "c", None, f"The configuration, a TOML file. [default: {DEFAULT_FILE}, where it exists]"]
+    ]
+    optFlags = [  # noqa: N815, RUF012
+        ["check", None, "Say all that is wrong with the configuration, show what is in effect, and leave."]
+    ]
+
+
+@implementer(IHealth)
+class Daemon:
+    """A daemon while it is put together: its parts, in the order in which they start."""
+
+    def __init__(self, name: str, config: Config, kinds: Sequence[Kind], *, only_checking: bool) -> None:
+        from twisted.internet import reactor
+
+        self.name = name
+        self.config = config
+        self.reactor: Any = reactor
+        self.root = StagedService(self.reactor)
+        self.registry = metrics_registry(name)
+        self.dependencies: list[IDependency] = []
+        self.activations: list[Activation] = []
+        self.polling: Polling | None = None
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self._only_checking = only_checking
+        self._keys: Keyring | None = None
+        self._plugins = self._configured_plugins(kinds)
+        self.health_metrics = HealthMetrics(self.registry)
+
+    def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:
+        sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
+        configured = configure(find(), sections, self.config.plugins.disable)
+        self.problems += configured.problems
+        self.warnings += configured.warnings
+        return [decision for decision in configured.decisions if decision.kind in kinds]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where this daemon keeps what must survive it."""
+        return Path(self.config.meter.state_dir)
+
+    @property
+    def keys(self) -> Keyring:
+        """The signing keys; a check does not make the file that a first start makes."""
+        if self._keys is None:
+            self._keys = keyring(self.config, make=not self._only_checking)
+        return self._keys
+
+    def add(self, service: IService) -> None:
+        """Add a part that starts after those added before, and stops before them."""
+        service.setServiceParent(self.root)
+        if IDependency.providedBy(service):
+            self.dependencies.append(service)
+
+    def plugins(self, *kinds: Kind) -> list[Decision]:
+        """Return what is installed of ``kinds``, configured and not yet asked."""
+        return [decision for decision in self._plugins if decision.kind in kinds]
+
+    def decisions(self, *kinds: Kind) -> Iterable[Decision]:
+        """Return what is decided of ``kinds`` by now."""
+        return [each for activation in self.activations for each in activation.decisions if each.kind in kinds]
+
+    def readinesses(self) -> Sequence[Readiness]:
+        """Return the present state of each dependency."""
+        return [readiness_of(dependency) for dependency in self.dependencies]
+
+    def surroundings(self, providers: Mapping[Any, Any] | None = None) -> Surroundings:
+        """Return what this daemon's plugins may look at, with collaborators by interface."""
+        return Surroundings(self.name, self.config, self.reactor, {IHealth: self, **(providers or {})})
+
+    def poll(
+        self,
+        bus: IBus,
+        kinds: Sequence[Kind],
+        providers: Mapping[Any, Any] | None = None,
+        after_cycle: Callable[[CycleReport], object] = lambda _: None,
+    ) -> Outbox:
+        """Add the outbox and the polling of the pollsters of ``kinds``; return the outbox."""
+        settings = self.config.polling
+        thread = CallThread(self.reactor, "spool")
+        spool = Spool(
+            self.state_dir / f"{self.name}.spool",
+            largest_bytes=self.config.spool.largest_bytes,
+            longest_age_seconds=self.config.spool.longest_age_seconds,
+            clock=self.reactor,
+            run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
+        )
+        outbox = Outbox(
+            spool,
+            bus,
+            self.reactor,
+            metrics=PublishingMetrics(self.registry),
+            batch=self.config.bus.window,
+        )
+        self.add(outbox)
+        metrics = PollingMetrics(self.registry)
+        here = self.surroundings(providers)
+        polling = Polling(
+            here,
+            outbox.put,
+            self.keys,
+            source=self.config.meter.source,
+            timeout_seconds=settings.timeout_seconds,
+            batch_samples=settings.batch_samples,
+            metrics=metrics,
+            after_cycle=after_cycle,
+        )
+
+        def begin(active: Sequence[Decision]) -> IService:
+            polling.pollsters = tuple(active)
+            return Periodic(
+                polling.cycle,
+                settings.interval_seconds,
+                self.reactor,
+                name="polling cycle",
+                first_after=random.random() * settings.jitter_seconds,
+                tell_skipped=metrics.cycles_skipped,
+            )
+
+        self.activate(Activation(self.plugins(*kinds), here, begin, name="pollsters"))
+        self.polling = polling
+        return outbox
+
+    def activate(self, activation: Activation) -> None:
+        """Add plugins that are asked at start."""
+        self.activations.append(activation)
+        self.add(activation)
+
+    def see_inside(self) -> None:
+        """Add status pages, metrics and manhole. They come first, so that they also see the others start and stop."""
+        status = self._own("status")
+        if status:
+            site = status_site(self.dependencies, lambda: exposition(self.registry), CONTENT_TYPE, self.reactor)
+            advice = "; give this daemon a place of its own in [status.by_daemon]"
+            Port(status, site, name="status", reactor=self.reactor, clock=self.reactor, advice=advice).setServiceParent(
+                self.root
+            )
+        settings = self.config.manhole
+        listen = self._own("manhole")
+        if listen:
+            wrong = manhole_problems(listen, settings.host_key_file, settings.authorized_keys_file)
+            self.problems += wrong
+            if not wrong:
+                self.add(self._manhole(listen))
+        self.add(ReactorLag(self.reactor, self.health_metrics.lagged))
+        self.add(readiness_watch(self.dependencies, self.reactor))
+
+    def _own(self, section: str) -> str:
+        """Where this daemon listens, by ``[status]`` or ``[manhole]``."""
+        settings = getattr(self.config, section)
+        listen: str = settings.by_daemon.get(self.name, settings.listen)
+        return listen
+
+    def _manhole(self, listen: str) -> IService:
+        async def poll_now(name: str) -> object:
+            if self.polling is None:
+                raise LookupError(f"{self.name} does not poll")
+            return await self.polling.poll_now(name)
+
+        return manhole(
+            self.reactor,
+            listen,
+            self.config.manhole.host_key_file,
+            self.config.manhole.authorized_keys_file,
+            namespace(
+                status=lambda: readiness_text(self.dependencies),
+                config=effective(self.config),
+                pollsters=lambda: self.decisions(COMPUTE, CENTRAL),
+                listeners=lambda: self.decisions(LISTENER),
+                poll_now=poll_now,
+            ),
+        )
+
+
+Compose = Callable[[Daemon], None]
+"""Adds the parts that make a daemon what it is."""
+
+
+def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: Compose) -> IService:
+    """Return the service of the daemon ``name``, or leave with everything that is wrong, or after ``--check``."""
+    checking = bool(options["check"])
+    path = options["config"] or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None)
+    try:
+        config = load(path, name) if path else parse("", name, "built-in defaults")
+        daemon = Daemon(name, config, kinds, only_checking=checking)
+        daemon.see_inside()
+        if not daemon.problems:
+            compose(daemon)
+    except ConfigError as error:
+        _leave(error.problems)
+    except OSError as error:
+        _leave([f"[meter] state_dir: {error}"])
+    daemon.health_metrics.watch(daemon.dependencies)
+    if checking:
+        _show(daemon)
+    if daemon.problems:
+        _leave([f"{path or 'built-in defaults'}: {problem}" for problem in daemon.problems])
+    for warning in daemon.warnings:
+        sys.stderr.write(f"{path or 'built-in defaults'}: {warning}\n")
+    return daemon.root
+
+
+def _show(daemon: Daemon) -> NoReturn:
+    """Print what is in effect, then leave: with 0, or with 1 and what is wrong."""
+    decisions = [
+        each for activation in daemon.activations for each in decide_now(activation.decisions, activation.here)
+    ]
+    sys.stdout.write(effective(daemon.config))
+    sys.stdout.write(f"\n{report(decisions)}\n" if decisions else "\n")
+    sys.stdout.flush()
+    for warning in daemon.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    _leave(daemon.problems)
+
+
+def _leave(problems: Sequence[str]) -> NoReturn:
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    sys.exit(1 if problems else 0)

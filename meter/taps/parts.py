@@ -1,0 +1,173 @@
+"""Parts that more than one daemon is made of: configuration in, a part added to the daemon out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Sequence
+
+from twisted.application.service import IService
+
+from meter.activation import Activation
+from meter.amqp import AmqpBus
+from meter.deadletters import DeadLetters
+from meter.hypervisor import LibvirtHypervisor
+from meter.hypervisor import resolve_uri
+from meter.intake import Intake
+from meter.interfaces import Binding
+from meter.interfaces import IBus
+from meter.interfaces import IStore
+from meter.interfaces import Publication
+from meter.interfaces import Subscription
+from meter.listening import Listening
+from meter.localbus import LocalBus
+from meter.message import MeteringMessage
+from meter.metrics import CollectingMetrics
+from meter.ports import Port
+from meter.query import WriteResult
+from meter.registry import LISTENER
+from meter.registry import Decision
+from meter.services import StagedService
+from meter.spool import Spool
+from meter.store import PostgresStore
+from meter.taps.daemon import Daemon
+from meter.threads import CallThread
+
+METERING_QUEUE = "meter.metering"
+
+
+def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None) -> IBus:
+    """Add the message bus that ``[bus]`` names."""
+    settings = daemon.config.bus
+    url = settings.url.get_secret_value()
+    count_dead = metrics.dead if metrics else lambda _: None
+    bus: AmqpBus | LocalBus
+    if url == "local:":
+        bus = LocalBus(
+            daemon.reactor,
+            keep_dead=_dead_letters_on_disk(daemon),
+            count_dead=count_dead,
+            largest_body_bytes=settings.largest_body_bytes,
+        )
+    else:
+        bus = AmqpBus(
+            daemon.reactor,
+            url,
+            clock=daemon.reactor,
+            name=daemon.name,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            queue_type=settings.queue_type,
+            window=settings.window,
+            confirm_timeout_seconds=settings.confirm_timeout_seconds,
+            largest_body_bytes=settings.largest_body_bytes,
+            create_foreign_exchanges=daemon.config.collector.create_exchanges,
+            rebind_seconds=daemon.config.collector.exchange_retry_seconds,
+            count_dead=count_dead,
+        )
+    daemon.add(bus)
+    return bus
+
+
+def _dead_letters_on_disk(daemon: Daemon) -> Callable[[Publication], Awaitable[None]]:
+    """Where there is no broker to keep dead letters, a spool that nobody empties does."""
+    thread = CallThread(daemon.reactor, "dead letters")
+    spool = Spool(
+        daemon.state_dir / "dead-letters.spool",
+        largest_bytes=daemon.config.spool.largest_bytes,
+        longest_age_seconds=daemon.config.spool.longest_age_seconds,
+        clock=daemon.reactor,
+        run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
+    )
+    return lambda publication: spool.put([publication])
+
+
+def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHypervisor:
+    """Add the libvirt that ``[compute]`` names."""
+    settings = daemon.config.compute
+    uri, why = resolve_uri(settings.libvirt_uri, installed_is_enough=installed_is_enough)
+    if settings.libvirt_uri == "auto":
+        daemon.warnings.append(f"[compute] libvirt_uri: {uri} is used, because {why}")
+    hypervisor = LibvirtHypervisor(
+        uri, clock=daemon.reactor, reactor_threads=daemon.reactor, timeout_seconds=settings.timeout_seconds
+    )
+    daemon.health_metrics.count_abandoned_threads(lambda: hypervisor.abandoned_threads)
+    daemon.add(hypervisor)
+    return hypervisor
+
+
+def add_store(daemon: Daemon, *, migrate: bool) -> PostgresStore:
+    """Add the data store that ``[store]`` names. Only the collector brings its schema up to date."""
+    settings = daemon.config.store
+    store = PostgresStore(
+        daemon.reactor,
+        settings.dsn.get_secret_value(),
+        clock=daemon.reactor,
+        migrate=migrate,
+        name=daemon.name,
+        readers=settings.readers,
+        writers=settings.writers,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+    )
+    daemon.add(store)
+    return store
+
+
+AfterCommit = Callable[[Sequence[MeteringMessage], WriteResult], object]
+
+
+def add_collecting(
+    daemon: Daemon,
+    bus: IBus,
+    store: IStore,
+    metrics: CollectingMetrics,
+    after_commit: AfterCommit = lambda _messages, _result: None,
+) -> None:
+    """Add both pipelines of the collector: metering messages into the store, notifications onto the bus."""
+    settings = daemon.config.collector
+    dead_letters = DeadLetters(bus, daemon.reactor, count=metrics.dead)
+    intake = Intake(
+        store,
+        daemon.keys,
+        dead_letters,
+        daemon.reactor,
+        batch_samples=settings.batch_samples,
+        batch_seconds=settings.batch_seconds,
+        metrics=metrics,
+        after_commit=after_commit,
+    )
+    bindings = [Binding("metering", "metering.#", ours=True)]
+    if settings.ceilometer_exchange and not isinstance(bus, LocalBus):
+        bindings += [
+            Binding(settings.ceilometer_exchange, "notifications.sample"),
+            Binding(settings.ceilometer_exchange, "metering"),
+            Binding(settings.ceilometer_exchange, "metering.sample"),
+        ]
+    daemon.add(
+        bus.subscribe(
+            Subscription(queue=METERING_QUEUE, bindings=tuple(bindings), prefetch=daemon.config.bus.prefetch),
+            intake.receive,
+        )
+    )
+
+    def hear(active: Sequence[Decision]) -> IService:
+        listening = Listening(
+            active, bus, daemon.keys, dead_letters, source=daemon.config.meter.source, account=metrics
+        )
+        if not active:
+            return StagedService(daemon.reactor)  # nobody wants to hear anything
+        return bus.subscribe(listening.subscription(prefetch=daemon.config.bus.prefetch), listening.receive)
+
+    daemon.activate(Activation(daemon.plugins(LISTENER), daemon.surroundings(), hear, name="listeners"))
+
+
+def add_api(daemon: Daemon, store: IStore) -> None:
+    """Add the HTTP API and the port it is served on."""
+    # Importing klein installs the global reactor; by now it has been chosen.
+    from meter.api import Api
+    from meter.api import Limits
+    from meter.api import site
+
+    settings = daemon.config.api
+    api = Api(store, daemon.reactor, limits=Limits(default=settings.default_limit, largest=settings.largest_limit))
+    served = site(api, daemon.reactor, largest_body_bytes=settings.largest_body_bytes)
+    daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))

@@ -1,0 +1,73 @@
+"""``twistd meter``: every daemon in one process, with a database and a bus of its own. For one host, and a first run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.logger import Logger
+
+from meter.config import SINGLE
+from meter.interfaces import IHypervisor
+from meter.message import MeteringMessage
+from meter.metrics import CollectingMetrics
+from meter.outbox import Outbox
+from meter.polling import CycleReport
+from meter.query import WriteResult
+from meter.registry import CENTRAL
+from meter.registry import COMPUTE
+from meter.registry import LISTENER
+from meter.taps.daemon import Daemon
+from meter.taps.daemon import Options
+from meter.taps.daemon import make
+from meter.taps.parts import add_api
+from meter.taps.parts import add_bus
+from meter.taps.parts import add_collecting
+from meter.taps.parts import add_hypervisor
+from meter.taps.parts import add_store
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Any) -> IService:
+    """Return the daemon."""
+    return make(SINGLE, [COMPUTE, CENTRAL, LISTENER], options, compose)
+
+
+def compose(daemon: Daemon) -> None:
+    """Hypervisor → pollsters → outbox → bus → intake → store → API."""
+    metrics = CollectingMetrics(daemon.registry)
+    tally = Tally()
+    store = add_store(daemon, migrate=True)
+    bus = add_bus(daemon, metrics)
+    add_collecting(daemon, bus, store, metrics, after_commit=tally.committed)
+    hypervisor = add_hypervisor(daemon, installed_is_enough=False)
+    outbox = daemon.poll(
+        bus, [COMPUTE, CENTRAL], {IHypervisor: hypervisor}, after_cycle=lambda _: tally.tell(outbox, _)
+    )
+    add_api(daemon, store)
+
+
+class Tally:
+    """Says after each polling cycle what reached the store: the line that a first run waits for."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._stored = 0
+        self._meters: set[str] = set()
+
+    def committed(self, messages: Sequence[MeteringMessage], result: WriteResult) -> None:
+        """Count a committed batch."""
+        self._stored += result.stored
+        self._meters.update(message.name for message in messages)
+
+    def tell(self, outbox: Outbox, _: CycleReport) -> None:
+        """Log what was stored since the last time, once all that was polled is committed."""
+        outbox.when_empty().addCallback(lambda _: self._tell())
+
+    def _tell(self) -> None:
+        stored, self._stored = self._stored, 0
+        meters, self._meters = self._meters, set()
+        self._log.info("stored {samples} samples of {meters} meters", samples=stored, meters=len(meters))
