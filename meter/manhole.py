@@ -293,7 +293,7 @@ class _Session(TerminalSession):
 
     def openShell(self, proto: Any) -> None:
         """Connect a shell to the client."""
-        self._terminal = self.chainedProtocolFactory()
+        self._terminal: Any = self.chainedProtocolFactory()
         self.transportFactory(proto, self._terminal, IConchUser(self.original), self.width, self.height)
         # Without an exit status the client reports an error.
         send_request = functools.partial(proto.session.conn.sendRequest, proto.session, b"exit-status")
