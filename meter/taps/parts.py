@@ -103,7 +103,6 @@ def add_store(daemon: Daemon, *, migrate: bool) -> PostgresStore:
         settings.dsn.get_secret_value(),
         clock=daemon.reactor,
         migrate=migrate,
-        name=daemon.name,
         readers=settings.readers,
         writers=settings.writers,
         statement_timeout_seconds=settings.statement_timeout_seconds,
@@ -164,8 +163,8 @@ def add_api(daemon: Daemon, store: IStore) -> None:
     """Add the HTTP API and the port it is served on."""
     # Importing klein installs the global reactor; by now it has been chosen.
     from meter.api import Api
-    from meter.api import Limits
     from meter.api import site
+    from meter.api.answers import Limits
 
     settings = daemon.config.api
     api = Api(store, daemon.reactor, limits=Limits(default=settings.default_limit, largest=settings.largest_limit))
