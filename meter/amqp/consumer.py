@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meter.amqp.client import HEADERS
-from meter.amqp.client import Channel
-from meter.amqp.client import ChannelLost
+from meter.amqp.channel import HEADERS
+from meter.amqp.channel import Channel
+from meter.amqp.channel import ChannelLost
 from meter.amqp.connection import Connection
 from meter.amqp.connection import KeptChannel
 from meter.amqp.topology import Topology

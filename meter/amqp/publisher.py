@@ -14,12 +14,12 @@ from twisted.internet.interfaces import IReactorTime
 from txamqp.content import Content
 from zope.interface import implementer
 
-from meter.amqp.client import CONTENT_ENCODING
-from meter.amqp.client import CONTENT_TYPE
-from meter.amqp.client import DELIVERY_MODE
-from meter.amqp.client import HEADERS
-from meter.amqp.client import MESSAGE_ID
-from meter.amqp.client import PERSISTENT
+from meter.amqp.channel import CONTENT_ENCODING
+from meter.amqp.channel import CONTENT_TYPE
+from meter.amqp.channel import DELIVERY_MODE
+from meter.amqp.channel import HEADERS
+from meter.amqp.channel import MESSAGE_ID
+from meter.amqp.channel import PERSISTENT
 from meter.amqp.connection import Connection
 from meter.amqp.connection import KeptChannel
 from meter.amqp.topology import EXCHANGE

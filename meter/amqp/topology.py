@@ -7,10 +7,10 @@ from typing import Literal
 
 from twisted.logger import Logger
 
-from meter.amqp.client import ACCESS_REFUSED
-from meter.amqp.client import NOT_FOUND
-from meter.amqp.client import PRECONDITION_FAILED
-from meter.amqp.client import ChannelLost
+from meter.amqp.channel import ACCESS_REFUSED
+from meter.amqp.channel import NOT_FOUND
+from meter.amqp.channel import PRECONDITION_FAILED
+from meter.amqp.channel import ChannelLost
 from meter.amqp.client import Client
 from meter.interfaces import Binding
 from meter.interfaces import Subscription

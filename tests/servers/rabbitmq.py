@@ -16,15 +16,27 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Awaitable
+from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_twisted
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import maybeDeferred
+
+from meter.amqp import AmqpBus
+from meter.amqp.client import Client
+from meter.amqp.client import ClientFactory
+from meter.amqp.url import broker_address
+from meter.services import sleep
 
 # The scripts in /usr/sbin insist on the system's own server and user; those of the release do not.
 RELEASES = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
@@ -223,3 +235,67 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def amqp_bus(rabbitmq: RabbitMQ) -> Iterator[Callable[..., AmqpBus]]:
+    """Makes buses, each started and stopped after the test: ``amqp_bus(url, window=10)``; without URL on one new virtual host."""
+    from twisted.internet import reactor
+
+    buses: list[AmqpBus] = []
+    own_url: list[str] = []
+
+    def make(url: str | None = None, **arguments: Any) -> AmqpBus:
+        if url is None:
+            if not own_url:
+                own_url.append(rabbitmq.vhost())
+            [url] = own_url
+        bus = AmqpBus(reactor, url, clock=reactor, **arguments)
+        bus.startService()
+        buses.append(bus)
+        return bus
+
+    yield make
+    for bus in reversed(buses):
+        pytest_twisted.blockon(maybeDeferred(bus.stopService))
+
+
+@pytest.fixture
+def amqp_client(rabbitmq: RabbitMQ) -> Iterator[Callable[[str], Awaitable[Client]]]:
+    """Makes bare connections, closed after the test: ``client = await amqp_client(url)``."""
+    from twisted.internet import reactor
+
+    clients: list[Client] = []
+
+    async def make(url: str) -> Client:
+        address = broker_address(url)
+
+        def client() -> Client:
+            return Client(
+                address,
+                clock=reactor,
+                connection_name="test",
+                heartbeat_seconds=10,
+                largest_body_bytes=1 << 24,
+                kept_bytes=1 << 16,
+            )
+
+        connected: Client = await address.endpoint(reactor).connect(ClientFactory(client))
+        clients.append(connected)
+        await connected.enter()
+        return connected
+
+    yield make
+    for each in clients:
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.leave(2)))
+
+
+async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Return once ``condition()`` is true; fail after ``seconds``."""
+    from twisted.internet import reactor
+
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"still not true after {seconds:g} s")
+        await sleep(reactor, 0.01)
