@@ -1,0 +1,139 @@
+"""python-ceilometerclient 2.9.0, which old billing scripts are written on, asks the API over a loopback port."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutputAndValue
+
+from meter.api import Api
+from meter.api import site
+from tests.asking import Asking
+
+pytestmark = pytest.mark.timeout(120)
+
+CEILOMETER = Path(sys.executable).with_name("ceilometer")
+
+
+class Shell:
+    """Runs the client's command against one URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def __call__(self, *arguments: str) -> list[dict[str, str]]:
+        """Return the rows of the table that the command prints, by heading."""
+        output, errors, code = await self.run(*arguments)
+        assert (code, errors) == (0, "")
+        lines = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("|")]
+        cells = [[cell.strip() for cell in line] for line in lines]
+        return [dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
+
+    async def run(self, *arguments: str) -> tuple[str, str, int]:
+        """Return what the command prints, what it complains about, and its exit status."""
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OS_TOKEN": "any", "CEILOMETER_URL": self.url}
+        output, errors, code = await getProcessOutputAndValue(str(CEILOMETER), arguments, environment)
+        return output.decode(), errors.decode(), code
+
+
+@pytest_twisted.async_yield_fixture
+async def shell() -> AsyncIterator[Shell]:
+    asking = Asking()
+    served: Any = site(Api(asking.store, asking.clock), reactor)
+    port = reactor.listenTCP(0, served, interface="127.0.0.1")
+    yield Shell(f"http://127.0.0.1:{port.getHost().port}")
+    await port.stopListening()
+
+
+def one_by_one(rows: list[dict[str, str]]) -> dict[str, str]:
+    """Return the table of one thing, which has a row per property."""
+    return {row["Property"]: row["Value"] for row in rows}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_shell_lists_meters_and_samples(shell: Shell) -> None:
+    meters = await shell("meter-list")
+    assert [(row["Name"], row["Type"], row["Resource ID"]) for row in meters] == [
+        ("cpu", "cumulative", "a/b c"),
+        ("cpu", "cumulative", "vm-1"),
+        ("disk.size", "gauge", "vm-1"),
+    ]
+    assert len(await shell("meter-list", "-q", "resource=vm-1", "-l", "5", "--unique", "True")) == 2
+    assert [row["ID"] for row in await shell("sample-list", "-l", "2")] == ["s3", "s2"]
+    query = "timestamp>2026-11-22T12:00:30;resource_id=vm-1"
+    (old,) = await shell("sample-list", "-m", "cpu", "-q", query, "-l", "3")
+    assert (old["Name"], old["Volume"], old["Timestamp"]) == ("cpu", "20.0", "2026-11-22T12:01:00")
+    (typed,) = await shell("sample-list", "-m", "cpu", "-q", "metadata.size=integer::0")
+    assert typed["Volume"] == "10.0"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_shell_shows_one_sample_and_one_resource(shell: Shell) -> None:
+    sample = one_by_one(await shell("sample-show", "s0"))
+    assert (sample["id"], sample["volume"], sample["recorded_at"]) == ("s0", "10.0", "2026-11-22T12:10:00")
+    resource = one_by_one(await shell("resource-show", "a/b c"))
+    assert (resource["resource_id"], resource["project_id"]) == ("a/b c", "red")
+    resources = await shell("resource-list", "-q", "project_id=red")
+    assert [row["Resource ID"] for row in resources] == ["a/b c"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_shell_computes_statistics(shell: Shell) -> None:
+    (whole,) = await shell("statistics", "-m", "cpu")
+    assert (whole["Max"], whole["Sum"], whole["Count"], whole["Duration"]) == ("60.0", "90.0", "3", "120.0")
+    rows = await shell(
+        *("statistics", "-m", "cpu", "-p", "60", "-g", "resource_id", "-q", "timestamp>=2026-11-22T12:00:00"),
+        *("-a", "max", "-a", "cardinality<-resource_id"),
+    )
+    assert [row["Max"] for row in rows] == ["10.0", "20.0", "60.0"]
+    assert [row["cardinality/resource_id"] for row in rows] == ["1.0", "1.0", "1.0"]
+    assert rows[2]["Group By"] == "{'resource_id': 'a/b c'}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_shell_shows_capabilities_and_what_went_wrong(shell: Shell) -> None:
+    output, _, code = await shell.run("capabilities")
+    assert code == 0
+    assert '"statistics:groupby": true' in output
+    _, errors, code = await shell.run("sample-list", "-q", "wings=3")
+    assert code == 1
+    assert "unrecognized field in query" in errors
+    _, errors, code = await shell.run("sample-show", "nope")
+    assert code == 1
+    assert "nope" in errors
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_python_client_reads_everything(shell: Shell) -> None:
+    def read() -> dict[str, Any]:
+        from ceilometerclient.client import get_client
+
+        client = get_client("2", os_token="any", os_endpoint=shell.url)
+        query = [{"field": "resource_id", "op": "eq", "value": "vm-1"}]
+        return {
+            "meters": [meter.name for meter in client.meters.list(q=query)],
+            "samples": [sample.counter_volume for sample in client.samples.list("cpu", q=query)],
+            "new_samples": [sample.id for sample in client.new_samples.list(limit=1)],
+            "sample": client.new_samples.get("s0").metadata,
+            "resource": client.resources.get("a/b c").links[0]["rel"],
+            "sum": client.statistics.list("cpu", q=query)[0].sum,
+            "able": client.capabilities.get().api["statistics:groupby"],
+        }
+
+    assert await deferToThread(read) == {
+        "meters": ["cpu", "disk.size"],
+        "samples": [20.0, 10.0],
+        "new_samples": ["s3"],
+        "sample": {"flavor.name": "m1", "size": "0"},
+        "resource": "self",
+        "sum": 30.0,
+        "able": True,
+    }
