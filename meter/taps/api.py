@@ -22,5 +22,5 @@ def makeService(options: Any) -> IService:
 
 def compose(daemon: Daemon) -> None:
     """Store → API."""
-    store = add_store(daemon, migrate=False)
+    store = add_store(daemon, reads=True)
     add_api(daemon, store)

@@ -26,6 +26,6 @@ def makeService(options: Any) -> IService:
 def compose(daemon: Daemon) -> None:
     """Bus → intake → store, and bus → listeners → bus."""
     metrics = CollectingMetrics(daemon.registry)
-    store = add_store(daemon, migrate=True)
+    store = add_store(daemon, writes=True)
     bus = add_bus(daemon, metrics)
     add_collecting(daemon, bus, store, metrics)

@@ -260,6 +260,8 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         _leave(error.problems)
     except OSError as error:
         _leave([f"[meter] state_dir: {error}"])
+    except ValueError as error:
+        _leave([str(error)])  # what only the library behind a setting can judge
     daemon.health_metrics.watch(daemon.dependencies)
     if checking:
         _show(daemon)

@@ -95,16 +95,17 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
     return hypervisor
 
 
-def add_store(daemon: Daemon, *, migrate: bool) -> PostgresStore:
-    """Add the data store that ``[store]`` names. Only the collector brings its schema up to date."""
+def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> PostgresStore:
+    """Add the data store that ``[store]`` names. Who writes also brings its schema up to date."""
     settings = daemon.config.store
     store = PostgresStore(
         daemon.reactor,
         settings.dsn.get_secret_value(),
         clock=daemon.reactor,
-        migrate=migrate,
-        readers=settings.readers,
-        writers=settings.writers,
+        migrate=writes,
+        readers=settings.readers if reads else 0,
+        writers=settings.writers if writes else 0,
+        application_name=daemon.name,
         statement_timeout_seconds=settings.statement_timeout_seconds,
     )
     daemon.add(store)

@@ -39,7 +39,7 @@ def compose(daemon: Daemon) -> None:
     """Hypervisor → pollsters → outbox → bus → intake → store → API."""
     metrics = CollectingMetrics(daemon.registry)
     tally = Tally()
-    store = add_store(daemon, migrate=True)
+    store = add_store(daemon, reads=True, writes=True)
     bus = add_bus(daemon, metrics)
     add_collecting(daemon, bus, store, metrics, after_commit=tally.committed)
     hypervisor = add_hypervisor(daemon, installed_is_enough=False)
