@@ -7,6 +7,7 @@ the answer, :mod:`.faults` what went wrong. :mod:`.serving` puts it on the netwo
 Importing this package imports klein 24.8, which installs the global reactor: choose the reactor first.
 """
 
+from meter.api.answers import Limits
 from meter.api.application import Api
 from meter.api.serving import site
 from meter.api.tokens import StaticToken
@@ -15,4 +16,4 @@ from meter.api.visibility import Everyone
 from meter.api.visibility import IAuth
 from meter.api.visibility import Requester
 
-__all__ = ["Api", "Everyone", "IAuth", "Requester", "StaticToken", "StaticTokens", "site"]
+__all__ = ["Api", "Everyone", "IAuth", "Limits", "Requester", "StaticToken", "StaticTokens", "site"]

@@ -119,9 +119,9 @@ class Api:
             self._log.failure(
                 "{method} {uri} failed, request {request_id}",
                 failure,
-                method=request.method,
-                uri=request.uri,
-                request_id=request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER),
+                method=request.method.decode("ascii", "replace"),
+                uri=request.uri.decode("ascii", "replace"),
+                request_id="".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),
             )
             fault = Fault(500, "Internal Server Error: the log of the server says more under this request's id.")
         for name, value in fault.headers.items():

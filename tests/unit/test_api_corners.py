@@ -6,9 +6,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from meter.api.answers import Limits
 from tests.asking import Asking
+from tests.asking import message
 
 ALL = {"s0", "s1", "s2", "s3"}
 
@@ -54,6 +56,7 @@ def q(field: str, value: str, op: str | None = None, kind: str | None = None, n:
         (q("timestamp", "2026-11-22", op="lt"), set()),
         (q("timestamp", "2026-11-22T12:03", op="ge") + "&" + q("timestamp", "2026-11-22T12:02", op="ge"), {"s2", "s3"}),
         (q("timestamp", "2026-11-22T12:02", op="ge") + "&" + q("search_offset", "1", op="eq"), {"s1", "s2", "s3"}),
+        (q("timestamp", "2026-11-22T12:00", op="le") + "&" + q("search_offset", "1", op="eq"), {"s0", "s1"}),
         # metadata is compared with its type
         (q("metadata.size", "0"), {"s0"}),
         (q("metadata.size", "0", kind="integer"), {"s0"}),
@@ -250,6 +253,13 @@ def test_a_question_is_answered(ask: Asking, path: str, body: Any) -> None:
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.json == body
+
+
+@pytest.mark.parametrize("path", ["/dev//x", "%2Fdev%2F%2Fx", "%252Fdev%252F/x", "/dev//x/"])
+def test_an_id_may_hold_slashes_anywhere(path: str) -> None:
+    ask = Asking()
+    Deferred.fromCoroutine(ask.store.write([message(resource_id="/dev//x")]))
+    assert ask(f"/v2/resources/{path}").json["resource_id"] == "/dev//x"
 
 
 def test_the_root_names_the_version_and_where_it_is(ask: Asking) -> None:
