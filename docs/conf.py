@@ -4,7 +4,7 @@ import meter
 
 project = "Meter"
 author = "the Meter authors"
-copyright = author  # noqa: A001
+copyright = author
 release = version = meter.__version__
 
 html_theme = "furo"
