@@ -1,0 +1,96 @@
+"""Where a PostgreSQL is: a libpq DSN or URL, completed with what every connection of Meter asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorPluggableNameResolver
+from twisted.internet.interfaces import IResolutionReceiver
+from zope.interface import implementer
+
+KEEPALIVES = {"keepalives_idle": "60", "keepalives_interval": "10", "keepalives_count": "3"}
+
+
+def connection_parameters(
+    dsn: str, *, statement_timeout_seconds: float, application_name: str, read_only: bool = False
+) -> dict[str, str]:
+    """Return ``dsn`` as libpq's parameters, with time zone, time-outs and name filled in; what ``dsn`` says stays.
+
+    ``ValueError`` for what libpq cannot parse.
+    """
+    try:
+        given = parse_dsn(dsn)
+    except psycopg2.Error as error:
+        raise ValueError(
+            f"dsn of [store] must be like postgresql://user@host/database: {str(error).strip()}"
+        ) from error
+    settings = {
+        "timezone": "UTC",
+        "statement_timeout": str(round(statement_timeout_seconds * 1000)),
+        "default_transaction_read_only": "on" if read_only else "off",
+        "jit": "off",  # compiling takes longer than Meter's questions
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    return {
+        **KEEPALIVES,
+        "application_name": application_name,
+        **given,
+        "options": f"{options} {given.get('options', '')}".strip(),
+    }
+
+
+def described(parameters: Mapping[str, str]) -> str:
+    """Return ``parameters`` for people: where, never the password."""
+    host = parameters.get("host") or parameters.get("hostaddr") or "the local socket"
+    port = f":{parameters['port']}" if "port" in parameters else ""
+    return f"PostgreSQL at {host}{port}/{parameters.get('dbname', '')}"
+
+
+async def with_addresses(reactor: IReactorPluggableNameResolver, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return ``parameters`` with the host's addresses, looked up without blocking; libpq would block to look them up.
+
+    The host name stays: libpq verifies certificates with it. Sockets, addresses and lists of hosts are left to libpq.
+    """
+    host = parameters.get("host", "")
+    if not host or "hostaddr" in parameters or host[0] in "/@" or "," in host or _is_address(host):
+        return dict(parameters)
+    addresses = await _lookup(reactor, host)
+    if not addresses:
+        return dict(parameters)  # libpq will say what is wrong with the name
+    return {**parameters, "host": ",".join([host] * len(addresses)), "hostaddr": ",".join(addresses)}
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _lookup(reactor: IReactorPluggableNameResolver, host: str) -> Deferred[list[str]]:
+    receiver = _Addresses()
+    reactor.nameResolver.resolveHostName(receiver, host)
+    return receiver.complete
+
+
+@implementer(IResolutionReceiver)
+class _Addresses:
+    def __init__(self) -> None:
+        self._found: list[str] = []
+        self.complete: Deferred[list[str]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: Any) -> None:  # noqa: N803 (Twisted's name)
+        pass
+
+    def addressResolved(self, address: Any) -> None:
+        if address.host not in self._found:
+            self._found.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        self.complete.callback(self._found)

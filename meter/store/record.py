@@ -1,0 +1,265 @@
+"""A metering message as the store keeps it: little by little, and yet to the letter.
+
+What a message says is spread over narrow columns; how it was written (the order of its fields, ``1`` or ``1.0``,
+``T`` or blank, null or missing) is its *form*, one of few. A message that cannot be put together again exactly from
+these is kept whole as well.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from typing import NamedTuple
+
+import msgspec
+
+from meter.message import MeteringMessage
+from meter.signature import SIGNATURE_FIELD
+
+NAMESPACE = uuid.UUID("b5a4b1a8-8a3c-5d5c-9f0e-6c1d5f0f5d11")
+"""Where ids of messages that are no UUID get one: ``uuid5(NAMESPACE, id)``."""
+
+CONSTANT_FIELDS = frozenset(
+    {"user_name", "project_name", "publisher_id", "monotonic_time", "resource_metadata", SIGNATURE_FIELD}
+)
+"""Fields whose value may be part of the form: texts that say the same in message after message, and nulls."""
+
+LONGEST_CONSTANT = 255
+
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_SIGNATURE = re.compile(r"[0-9a-f]{64}")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d|)")
+
+
+class Unstorable(ValueError):
+    """A message that no column can take; the text says which field and why."""
+
+
+class Series(NamedTuple):
+    """A meter of a resource with its owners: what a sample refers to by one number."""
+
+    name: str
+    type: str
+    unit: str
+    resource_id: str
+    user_id: str | None
+    project_id: str | None
+    source: str | None
+
+
+class Form(NamedTuple):
+    """How a message is written. ``timestamp`` is separator, digits of the fraction and zone, ``T6Z``; '' if unknown."""
+
+    fields: tuple[str, ...]
+    timestamp: str
+    volume: str
+    constants: tuple[tuple[str, str | None], ...]
+    key_id: str | None
+
+
+class Record(NamedTuple):
+    """A message, taken apart.
+
+    ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
+    ``rest`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (a mapping).
+    """
+
+    series: Series
+    metadata: str
+    form: Form
+    message_id: str
+    timestamp: datetime
+    volume: float
+    signature: str
+    rest: str
+
+
+def record_of(message: MeteringMessage) -> Record:
+    """Take ``message`` apart; :class:`Unstorable` when PostgreSQL cannot hold it or JSON cannot tell it."""
+    fields = message.fields
+    series = Series(
+        message.name,
+        message.type,
+        message.unit,
+        message.resource_id,
+        message.user_id,
+        message.project_id,
+        message.source,
+    )
+    _refuse_unstorable_text(series)
+    metadata = _json(message.metadata, "resource_metadata")
+    if "\\u0000" in metadata:
+        _refuse_nul(message.metadata, "resource_metadata")
+    signed = fields.get(SIGNATURE_FIELD)
+    signature = signed if isinstance(signed, str) and _SIGNATURE.fullmatch(signed) else ""
+    constants, rest = _constants(fields, signature)
+    record = Record(
+        series,
+        metadata,
+        Form(
+            tuple(fields),
+            _timestamp_form(fields["timestamp"]),
+            type(message.volume).__name__,
+            constants,
+            message.key_id,
+        ),
+        str(uuid_of(message.message_id)),
+        message.timestamp,
+        float(message.volume),
+        signature,
+        rest,
+    )
+    if _tells(record, fields):
+        return record
+    whole = _json(fields, "the message")
+    if msgspec.json.decode(whole) != fields:
+        raise Unstorable("the message is not JSON: it has a number that is not finite, or what only Python knows")
+    return record._replace(form=Form((), "", record.form.volume, (), message.key_id), rest=whole)
+
+
+def _constants(fields: Mapping[str, Any], signature: str) -> tuple[tuple[tuple[str, str | None], ...], str]:
+    """Return what of ``fields`` belongs to the form, and the JSON of ``monotonic_time`` where that is a number."""
+    constants: list[tuple[str, str | None]] = []
+    rest = ""
+    for name in CONSTANT_FIELDS.intersection(fields):
+        value = fields[name]
+        if value is None or (
+            name != "resource_metadata"
+            and not (name == SIGNATURE_FIELD and signature)
+            and type(value) is str
+            and len(value) <= LONGEST_CONSTANT
+        ):
+            constants.append((name, value))
+        elif name == "monotonic_time" and type(value) in (int, float):
+            rest = _json(value, name)
+    return tuple(sorted(constants)), rest
+
+
+def _tells(record: Record, fields: Mapping[str, Any]) -> bool:
+    """Say whether ``record`` tells ``fields`` exactly. Their order is in the form, and JSON keeps the types of metadata."""
+    try:
+        again = fields_of(record)
+    except KeyError:
+        return False
+    return again == fields and type(again["counter_volume"]) is type(fields["counter_volume"])
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """Put a message together again: the same fields in the same order, with the same types."""
+    if record.rest.startswith("{"):
+        whole: dict[str, Any] = msgspec.json.decode(record.rest)
+        return whole
+    series, form = record.series, record.form
+    values: dict[str, Any] = {
+        "source": series.source,
+        "counter_name": series.name,
+        "counter_type": series.type,
+        "counter_unit": series.unit,
+        "counter_volume": volume_of(record),
+        "user_id": series.user_id,
+        "project_id": series.project_id,
+        "resource_id": series.resource_id,
+        "timestamp": _written(record.timestamp, form.timestamp),
+        "resource_metadata": msgspec.json.decode(record.metadata),
+        "message_id": record.message_id,
+        SIGNATURE_FIELD: record.signature,
+    }
+    if record.rest:
+        values["monotonic_time"] = msgspec.json.decode(record.rest)
+    values.update(form.constants)
+    return {name: values[name] for name in form.fields}
+
+
+def volume_of(record: Record) -> int | float:
+    """Return the volume as it was sent: every digit, and ``int`` or ``float``."""
+    if record.rest.startswith("{"):
+        volume: int | float = msgspec.json.decode(record.rest)["counter_volume"]
+        return volume
+    return int(record.volume) if record.form.volume == "int" else record.volume
+
+
+def message_id_of(record: Record) -> str:
+    """Return the id as it was sent, be it a UUID or not."""
+    if record.rest.startswith("{"):
+        message_id: str = msgspec.json.decode(record.rest)["message_id"]
+        return message_id
+    return record.message_id
+
+
+def uuid_of(message_id: str) -> str:
+    """Return the canonical UUID that stands for ``message_id`` in the store: itself if it is one."""
+    if _CANONICAL_UUID.fullmatch(message_id):
+        return message_id
+    return str(uuid.uuid5(NAMESPACE, message_id))
+
+
+def text_of(form: Form) -> str:
+    """Return ``form`` as it is stored: JSON."""
+    return msgspec.json.encode(form).decode()
+
+
+@lru_cache(maxsize=1024)
+def form_of(text: str) -> Form:
+    """Return the form that is stored as ``text``."""
+    return msgspec.json.decode(text, type=Form)
+
+
+@lru_cache(maxsize=1024)
+def _timestamp_form(text: str) -> str:
+    match = _TIMESTAMP.fullmatch(text)
+    return f"{match[1]}{len(match[2] or '')}{match[3]}" if match else ""
+
+
+def _written(moment: datetime, form: str) -> str:
+    """Return ``moment`` written in ``form``; a text that equals no other when the form is unknown."""
+    if not form:
+        return ""
+    separator, digits, zone = form[0], int(form[1]), form[2:]
+    if zone not in ("", "Z"):
+        try:
+            moment = moment.astimezone(datetime.strptime(zone, "%z").tzinfo)
+        except OverflowError:
+            return ""  # the first or last day of all: 0001-01-01T00:00+02:00 is in no year
+    text = moment.replace(tzinfo=None).isoformat(separator, "microseconds")
+    return (text[: 20 + digits] if digits else text[:19]) + zone
+
+
+def _json(value: Any, label: str) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise Unstorable(f"{label} is not JSON: {error}") from error
+
+
+def _refuse_unstorable_text(series: Series) -> None:
+    for label, text in zip(series._fields, series, strict=True):
+        if text is not None:
+            if "\0" in text:
+                raise Unstorable(f"{label} has a NUL character, which PostgreSQL cannot store")
+            if not text.isascii():
+                _refuse_surrogates(text, label)
+
+
+def _refuse_surrogates(text: str, label: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unstorable(f"{label} has half a surrogate pair, which no encoding can tell") from error
+
+
+def _refuse_nul(value: Any, path: str) -> None:
+    """Raise if a text in ``value`` has a NUL; the six characters ``\\u0000`` are no harm."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise Unstorable(f"{path} has a NUL character, which PostgreSQL cannot store")
+    elif isinstance(value, Mapping):
+        for name, element in value.items():
+            _refuse_nul(name, f"a name in {path}")
+            _refuse_nul(element, f"{path}.{name}")
+    elif isinstance(value, list):
+        for index, element in enumerate(value):
+            _refuse_nul(element, f"{path}[{index}]")

@@ -1,0 +1,152 @@
+"""The store: samples in PostgreSQL, reached through two pools, one for writing and one for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from meter.interfaces import IDependency
+from meter.interfaces import IStore
+from meter.interfaces import Readiness
+from meter.message import MeteringMessage
+from meter.query import SampleFilter
+from meter.query import Statistics
+from meter.query import StatisticsQuery
+from meter.query import StoredMeter
+from meter.query import StoredResource
+from meter.query import StoredSample
+from meter.query import WriteResult
+from meter.store.connection import Connection
+from meter.store.dsn import connection_parameters
+from meter.store.dsn import described
+from meter.store.migrations import Schema
+from meter.store.migrations import migrations
+from meter.store.pool import Pool
+from meter.store.reading import Reading
+from meter.store.writing import Writing
+
+
+@implementer(IStore, IDependency)
+class PostgresStore(Service):
+    """Samples in the PostgreSQL at ``dsn``, anything that libpq understands; ``ValueError`` if it does not.
+
+    Starting returns at once; until the database can be reached and has the schema every method raises ``Unavailable``.
+    With ``migrate`` the schema is made or upgraded, without it is waited for. ``readers`` and ``writers`` are numbers of
+    connections; none means that the store is only written, or only read. ``remembered`` bounds what is kept of the
+    dictionaries in memory. A question that takes longer than ``statement_timeout_seconds`` is stopped; a server that
+    says nothing for ``silence_seconds`` more is held for dead.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        dsn: str,
+        *,
+        clock: IReactorTime,
+        migrate: bool,
+        readers: int = 4,
+        writers: int = 2,
+        statement_timeout_seconds: float = 30.0,
+        silence_seconds: float = 10.0,
+        remembered: int = 50_000,
+        application_name: str = "meter",
+    ) -> None:
+        self.setName("store")
+        schema = Schema(migrations())
+        self._where = described(
+            connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
+        )
+
+        def pool(purpose: str, size: int, *, read_only: bool) -> Pool:
+            parameters = connection_parameters(
+                dsn,
+                statement_timeout_seconds=statement_timeout_seconds,
+                application_name=f"{application_name} {purpose}",
+                read_only=read_only,
+            )
+
+            def connect() -> Connection:
+                return Connection(
+                    reactor, clock, parameters, answer_seconds=statement_timeout_seconds + silence_seconds
+                )
+
+            return Pool(
+                connect,
+                clock,
+                name=f"store {purpose}",
+                size=size,
+                prepare=schema.upgrade if migrate and not read_only else schema.check,
+            )
+
+        self._writers = pool("writers", writers, read_only=False)
+        self._readers = pool("readers", readers, read_only=True)
+        self._pools = [each for each, size in ((self._writers, writers), (self._readers, readers)) if size]
+        self._writing = Writing(self._writers, clock, remembered=remembered)
+        self._reading = Reading(self._readers, statement_timeout_seconds)
+
+    def startService(self) -> None:
+        """Begin to connect."""
+        super().startService()
+        for pool in self._pools:
+            pool.startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Fire when what is under way is done and all connections are closed."""
+        super().stopService()
+        return gatherResults([pool.stopService() for pool in self._pools], consumeErrors=True)
+
+    def readiness(self) -> Readiness:
+        """Say whether the store can be used, or why not."""
+        for pool in self._pools:
+            if not pool.ready:
+                return Readiness("store", False, pool.reason)
+        return Readiness("store", True, self._where)
+
+    async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
+        """Commit a batch; see ``IStore.write``."""
+        return await self._writing.write(messages)
+
+    async def samples(self, filter: SampleFilter, limit: int) -> Sequence[StoredSample]:
+        """Return the newest matching samples; see ``IStore.samples``."""
+        return await self._reading.samples(filter, limit)
+
+    async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
+        """Return one sample; see ``IStore.sample``."""
+        asked = filter.equals.get("message_id", message_id)
+        if asked != message_id:
+            return None
+        found = await self._reading.samples(
+            SampleFilter(
+                equals={**filter.equals, "message_id": message_id},
+                start=filter.start,
+                end=filter.end,
+                after_start=filter.after_start,
+                through_end=filter.through_end,
+                metadata=filter.metadata,
+            ),
+            1,
+        )
+        return found[0] if found else None
+
+    async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
+        """Return meters; see ``IStore.meters``."""
+        return await self._reading.meters(filter, limit, unique)
+
+    async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
+        """Return resources; see ``IStore.resources``."""
+        return await self._reading.resources(filter, limit)
+
+    async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
+        """Return statistics; see ``IStore.statistics``."""
+        return await self._reading.statistics(query)
+
+    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+        """Return a message as it was signed; see ``IStore.message``."""
+        return await self._reading.message(message_id)

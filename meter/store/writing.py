@@ -1,0 +1,137 @@
+"""Writing: a batch of messages in one transaction, each once, the bad apart from the good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from twisted.internet.interfaces import IReactorTime
+
+from meter.interfaces import Unavailable
+from meter.message import MeteringMessage
+from meter.query import Refusal
+from meter.query import WriteResult
+from meter.store.connection import Rejected
+from meter.store.connection import TimedOut
+from meter.store.dictionaries import Memory
+from meter.store.dictionaries import Numbers
+from meter.store.dictionaries import digest
+from meter.store.dictionaries import resolve_forms
+from meter.store.dictionaries import resolve_metadata
+from meter.store.dictionaries import resolve_series
+from meter.store.partitions import Partitions
+from meter.store.pool import Pool
+from meter.store.pool import Session
+from meter.store.record import Form
+from meter.store.record import Record
+from meter.store.record import Series
+from meter.store.record import Unstorable
+from meter.store.record import record_of
+
+# Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, for ten times the time.
+INSERT_SAMPLES = """
+INSERT INTO sample
+    (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+SELECT timestamp, statement_timestamp(), message_id, volume, metadata_id, series_id, form_id, decode(signature, 'hex'), rest
+FROM unnest(%s::timestamptz[], %s::uuid[], %s::float8[], %s::bigint[], %s::integer[], %s::integer[], %s::text[], %s::text[])
+    AS given (timestamp, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+ON CONFLICT DO NOTHING
+"""
+
+
+class Writing:
+    """Writes batches over ``pool``. ``remembered`` bounds how many series, metadata and forms are known by heart."""
+
+    def __init__(self, pool: Pool, clock: IReactorTime, *, remembered: int = 50_000) -> None:
+        self._pool = pool
+        self._partitions = Partitions(pool, clock)
+        self._series: Memory[Series] = Memory(remembered)
+        self._metadata: Memory[bytes] = Memory(remembered)
+        self._forms: Memory[Form] = Memory(remembered)
+        self._generation = 0
+
+    async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
+        """Commit ``messages``, in one transaction unless the database refuses something in it; see ``IStore.write``."""
+        records: list[tuple[int, Record]] = []
+        refused: list[Refusal] = []
+        for index, message in enumerate(messages):
+            try:
+                records.append((index, record_of(message)))
+            except Unstorable as error:
+                refused.append(Refusal(index, str(error)))
+        await self._partitions.cover(record.timestamp for _, record in records)
+        # One order for all collectors: two that write the same samples at once wait for each other, never in a circle.
+        records.sort(key=lambda numbered: numbered[1].message_id)
+        stored = await self._write(records, refused)
+        refused.sort(key=lambda refusal: refusal.index)
+        return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
+
+    async def _write(self, records: Sequence[tuple[int, Record]], refused: list[Refusal]) -> int:
+        """Store ``records`` and return how many were new; of a batch that is refused, find the ones it is refused for."""
+        if not records:
+            return 0
+        try:
+            return await self._commit([record for _, record in records])
+        except Rejected as error:
+            if len(records) == 1:
+                refused.append(Refusal(records[0][0], f"PostgreSQL refuses it: {error}"))
+                return 0
+        except TimedOut as error:
+            raise Unavailable(f"writing {len(records)} samples took longer than statements may") from error
+        half = len(records) // 2
+        return await self._write(records[:half], refused) + await self._write(records[half:], refused)
+
+    async def _commit(self, records: Sequence[Record]) -> int:
+        stored, found, generation = await self._pool.run(self._store, records)
+        if generation == self._pool.generation:
+            self._series.update(found.series)
+            self._metadata.update(found.metadata)
+            self._forms.update(found.forms)
+        return stored
+
+    async def _store(self, session: Session, records: Sequence[Record]) -> tuple[int, Numbers, int]:
+        """Store ``records``; return how many were new, what was found out, and when (the pool's generation)."""
+        self._forget_if_reconnected()
+        generation, found = self._generation, Numbers()
+        digests = [digest(record.metadata) for record in records]
+        series = self._series.known(record.series for record in records)
+        metadata = self._metadata.known(digests)
+        forms = self._forms.known(record.form for record in records)
+        if unknown := [key for key, number in series.items() if number is None]:
+            found.series = await resolve_series(session, unknown)
+            series.update(found.series)
+        if any(number is None for number in metadata.values()):
+            texts = {hash_: record.metadata for hash_, record in zip(digests, records, strict=True)}
+            found.metadata = await resolve_metadata(
+                session, {hash_: texts[hash_] for hash_, number in metadata.items() if number is None}
+            )
+            metadata.update(found.metadata)
+        if unknown_forms := [key for key, number in forms.items() if number is None]:
+            found.forms = await resolve_forms(session, unknown_forms)
+            forms.update(found.forms)
+        stored = await session.count(
+            INSERT_SAMPLES,
+            [
+                _array(record.timestamp.isoformat() for record in records),
+                _array(record.message_id for record in records),
+                _array(repr(record.volume) for record in records),
+                _array(str(metadata[hash_]) for hash_ in digests),
+                _array(str(series[record.series]) for record in records),
+                _array(str(forms[record.form]) for record in records),
+                _array(f'"{record.signature}"' for record in records),
+                [record.rest for record in records],
+            ],
+        )
+        return stored, found, generation
+
+    def _forget_if_reconnected(self) -> None:
+        """Forget all numbers after a failover: they may mean something else in the database that took over."""
+        if self._generation != self._pool.generation:
+            self._generation = self._pool.generation
+            for memory in (self._series, self._metadata, self._forms):
+                memory.clear()
+
+
+def _array(literals: Iterable[str]) -> str:
+    """Return an array for PostgreSQL to parse. ``literals`` have no blanks, commas, braces or backslashes of their own."""
+    return "{" + ",".join(literals) + "}"

@@ -1,0 +1,515 @@
+"""What every store does: the same tests on the one in memory and on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from meter.interfaces import IStore
+from meter.interfaces import RequestError
+from meter.message import MeteringMessage
+from meter.message import moment
+from meter.query import Aggregate
+from meter.query import MetadataMatch
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.query import WriteResult
+from meter.signature import Keyring
+from meter.signature import SigningKey
+from meter.store import PostgresStore
+from meter.testing import MemoryStore
+from tests.servers.rabbitmq import until
+from tests.store_messages import KEYS
+from tests.store_messages import NOON
+from tests.store_messages import after
+from tests.store_messages import message
+
+pytestmark = pytest.mark.timeout(60)
+
+ALL = SampleFilter()
+DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "series", "metadata", "form")
+VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def database(request):
+    """One database for all tests here: making one takes longer than emptying one."""
+    return request.getfixturevalue("postgresql").dsn()
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def store(request):
+    if request.param == "memory":
+        yield MemoryStore(reactor)
+        return
+    store = PostgresStore(
+        reactor, request.getfixturevalue("database"), clock=reactor, migrate=True, readers=1, writers=1
+    )
+    store.startService()
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+    yield store
+    pytest_twisted.blockon(store.stopService())
+    request.getfixturevalue("postgresql").execute(
+        f"TRUNCATE sample, {', '.join(DICTIONARIES)}", request.getfixturevalue("database")
+    )
+
+
+def equals(**fields):
+    return SampleFilter(equals=fields)
+
+
+def test_it_is_a_store(store):
+    verifyObject(IStore, store)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_written_is_answered_as_sent(store):
+    sent = message(
+        "disk.read.bytes",
+        12.5,
+        type="cumulative",
+        unit="B",
+        metadata={"flavor": {"name": "m1", "vcpus": 2}, "tags": ["a", None]},
+    )
+
+    assert await store.write([sent]) == WriteResult(stored=1, duplicates=0)
+
+    [sample] = await store.samples(ALL, 10)
+    assert (sample.message_id, sample.name, sample.type, sample.unit) == (
+        sent.message_id,
+        "disk.read.bytes",
+        "cumulative",
+        "B",
+    )
+    assert (sample.volume, sample.timestamp) == (12.5, NOON)
+    assert (sample.resource_id, sample.user_id, sample.project_id, sample.source) == ("r1", "u1", "p1", "test")
+    assert sample.metadata == {"flavor": {"name": "m1", "vcpus": 2}, "tags": ["a", None]}
+    assert sample.signature == sent.fields["message_signature"]
+    assert sample.key_id == "key-1"
+    assert abs(sample.recorded_at.timestamp() - reactor.seconds()) < 60
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_is_stored_once_however_often_it_is_written(store):
+    first, second = message(), message()
+
+    assert await store.write([first, second, first]) == WriteResult(stored=2, duplicates=1)
+    assert await store.write([second, first]) == WriteResult(stored=0, duplicates=2)
+
+    assert len(await store.samples(ALL, 10)) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_written_is_nothing_stored(store):
+    assert await store.write([]) == WriteResult(stored=0, duplicates=0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_owns_a_sample_without_owners(store):
+    await store.write([message(user_id=None, project_id=None), message(user_id="")])
+
+    [sample] = await store.samples(equals(user_id=None), 10)
+    assert (sample.user_id, sample.project_id) == (None, None)
+    assert [sample.user_id for sample in await store.samples(equals(user_id=""), 10)] == [""]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (message(resource_id="r\0"), "NUL"),
+        (message(metadata={"note": "a\0b"}), "NUL"),
+        (message(metadata={"deep": [{"a\0b": 1}]}), "NUL"),
+        (
+            replace(
+                message(), metadata={"x": "\ud800"}, fields={**message().fields, "resource_metadata": {"x": "\ud800"}}
+            ),
+            "surrogate",
+        ),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_message_that_cannot_be_kept_is_refused_and_its_neighbours_are_stored(store, bad, reason):
+    result = await store.write([message(), bad, message()])
+
+    assert (result.stored, result.duplicates) == (2, 0)
+    [refusal] = result.refused
+    assert refusal.index == 1
+    assert reason in refusal.reason
+
+
+# --- exactness -----------------------------------------------------------------------------------------------------
+
+
+def shape(value):
+    """What is compared: order, nesting and types, where ``==`` takes 1 for 1.0."""
+    return repr(value)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector["case"] for vector in VECTORS])
+@pytest_twisted.ensureDeferred
+async def test_a_message_is_answered_exactly_as_it_was_signed_and_verifies(store, vector):
+    fields = vector["message"]
+    keys = Keyring([SigningKey("theirs", vector["secret"].encode())])
+    sent = received(fields, keys)
+
+    result = await store.write([sent])
+
+    assert result == WriteResult(1, 0)
+    answer = await store.message(fields["message_id"])
+    assert shape(answer) == shape(fields)
+    assert keys.verify(answer, sent.timestamp) == "theirs"
+
+
+def received(fields, keys=KEYS) -> MeteringMessage:
+    from meter.message import read
+
+    return read(fields, keys)
+
+
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999", "1969-12-31 23:59:59Z"])
+@pytest_twisted.ensureDeferred
+async def test_the_ends_of_time_are_stored(store, timestamp):
+    at = moment(timestamp, "timestamp")
+    sent = replace(message(at=at), fields={**message(at=at).fields, "timestamp": timestamp})
+
+    await store.write([sent])
+
+    [sample] = await store.samples(SampleFilter(start=at, end=at, through_end=True), 10)
+    assert sample.timestamp == at
+    assert (await store.message(sent.message_id))["timestamp"] == timestamp
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_unknown_message_is_none(store):
+    assert await store.message("cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11") is None
+    assert await store.message("no uuid at all") is None
+    assert await store.sample("no uuid at all", ALL) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_id_may_be_any_text(store):
+    for message_id in ("snowflake ❄ 7", "CB2E9B5A-9F0A-4A0E-8F5A-9C5D5C5F0D11", "x" * 512):
+        await store.write([message(message_id=message_id, volume=3)])
+
+        found = await store.sample(message_id, ALL)
+        assert (found.message_id, found.volume) == (message_id, 3)
+        assert (await store.message(message_id))["message_id"] == message_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_sample_is_found_through_a_filter_that_lets_it_through(store):
+    sent = message(project_id="p1")
+    await store.write([sent, message()])
+
+    assert (await store.sample(sent.message_id, ALL)).message_id == sent.message_id
+    assert (await store.sample(sent.message_id, equals(project_id="p1"))).message_id == sent.message_id
+    assert await store.sample(sent.message_id, equals(project_id="p2")) is None
+
+
+# --- samples -------------------------------------------------------------------------------------------------------
+
+
+async def volumes(store, filter, limit=10):
+    return [sample.volume for sample in await store.samples(filter, limit)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_come_newest_first_and_no_more_than_asked(store):
+    await store.write([message(volume=n, at=n * 3600 * 24) for n in (3, 1, 4, 2, 0)])
+
+    assert await volumes(store, ALL) == [4, 3, 2, 1, 0]
+    assert await volumes(store, ALL, 2) == [4, 3]
+    assert await volumes(store, equals(resource_id="r1"), 2) == [4, 3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_are_asked_for_by_what_they_are_about(store):
+    await store.write(
+        [
+            message("cpu", 1, resource_id="a", project_id="p", user_id="u", source="s"),
+            message("cpu", 2, resource_id="b", project_id="q", user_id="v", source="t"),
+            message("ram", 3, resource_id="b", project_id="q", user_id="v", source="t"),
+        ]
+    )
+
+    for asked, expected in (
+        (equals(meter="ram"), {3}),
+        (equals(meter="cpu"), {1, 2}),
+        (equals(resource_id="b"), {2, 3}),
+        (equals(resource_id="b", meter="cpu"), {2}),
+        (equals(project_id="p"), {1}),
+        (equals(user_id="v"), {2, 3}),
+        (equals(source="s"), {1}),
+        (equals(source=None), set()),
+        (equals(resource_id=None), set()),
+        (equals(meter="disk"), set()),
+    ):
+        assert set(await volumes(store, asked)) == expected
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"start": after(1)}, [3, 2, 1]),
+        ({"start": after(1), "after_start": True}, [3, 2]),
+        ({"end": after(2)}, [1, 0]),
+        ({"end": after(2), "through_end": True}, [2, 1, 0]),
+        ({"start": after(1), "end": after(3)}, [2, 1]),
+        ({"start": after(3), "end": after(1)}, []),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_samples_are_asked_for_by_time(store, bounds, expected):
+    await store.write([message(volume=n, at=n) for n in range(4)])
+
+    assert await volumes(store, SampleFilter(**bounds)) == expected
+
+
+METADATA = {
+    "size": 0,
+    "text": "0",
+    "off": False,
+    "half": 0.5,
+    "none": None,
+    "flavor": {"name": "m1.tiny", "extra": {"a.b": "dotted"}},
+    "tags": ["x", {"k": "y"}],
+    "os.type": "linux",
+    "when": "2026-11-18T12:00:00",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("size", 0, True),
+        ("size", "0", False),
+        ("size", False, False),
+        ("text", "0", True),
+        ("text", 0, False),
+        ("off", False, True),
+        ("off", 0, False),
+        ("off", True, False),
+        ("half", 0.5, True),
+        ("none", "None", False),
+        ("flavor.name", "m1.tiny", True),
+        ("flavor.name", "m1.huge", False),
+        ("flavor.extra.a.b", "dotted", True),
+        ("tags[0]", "x", True),
+        ("tags[1]", "x", False),
+        ("tags[1].k", "y", True),
+        ("tags", "x", False),
+        ("os.type", "linux", True),
+        ("missing.altogether", 1, False),
+        ("when", NOON, True),
+        ("when", after(1), False),
+        ("text", "'; DROP TABLE sample; --%s", False),
+        ("'; DROP TABLE sample; --%s", "0", False),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_metadata_is_compared_with_its_type(store, key, value, found):
+    await store.write([message(metadata=METADATA), message(metadata={})])
+
+    assert len(await store.samples(SampleFilter(metadata=(MetadataMatch(key, value),)), 10)) == found
+
+
+# --- meters and resources ------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_meters_come_by_name_and_resource_as_their_newest_sample_says(store):
+    await store.write(
+        [
+            message("ram", unit="MiB", resource_id="b"),
+            message("cpu", resource_id="b", project_id="old", at=0),
+            message("cpu", resource_id="b", project_id="new", at=2),
+            message("cpu", resource_id="b", project_id="old", at=1),
+            message("cpu", resource_id="a", user_id=None),
+        ]
+    )
+
+    meters = await store.meters(ALL, 10, False)
+
+    assert [(meter.name, meter.resource_id, meter.project_id, meter.user_id) for meter in meters] == [
+        ("cpu", "a", "p1", None),
+        ("cpu", "b", "new", "u1"),
+        ("ram", "b", "p1", "u1"),
+    ]
+    assert [meter.unit for meter in meters] == ["ns", "ns", "MiB"]
+    assert len(await store.meters(ALL, 2, False)) == 2
+    assert [meter.resource_id for meter in await store.meters(equals(project_id="old"), 10, False)] == ["b"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_unique_meters_belong_to_nobody(store):
+    await store.write([message("cpu", resource_id="a"), message("cpu", resource_id="b"), message("ram", unit="MiB")])
+
+    meters = await store.meters(ALL, 10, True)
+
+    assert [(meter.name, meter.unit) for meter in meters] == [("cpu", "ns"), ("ram", "MiB")]
+    assert {(meter.resource_id, meter.user_id, meter.project_id, meter.source) for meter in meters} == {(None,) * 4}
+
+
+@pytest_twisted.ensureDeferred
+async def test_resources_come_by_id_as_their_newest_sample_says(store):
+    await store.write(
+        [
+            message("ram", resource_id="b", at=7, project_id="new", metadata={"n": 7}),
+            message("cpu", resource_id="b", at=1, project_id="old", metadata={"n": 1}),
+            message("cpu", resource_id="b", at=5, project_id="old", metadata={"n": 5}),
+            message("cpu", resource_id="a", project_id=None),
+        ]
+    )
+
+    a, b = await store.resources(ALL, 10)
+
+    assert (a.resource_id, a.project_id, a.meters) == ("a", None, ("cpu",))
+    assert (b.resource_id, b.project_id, b.meters) == ("b", "new", ("cpu", "ram"))
+    assert (b.first_sample, b.last_sample, b.metadata) == (after(1), after(7), {"n": 7})
+    assert len(await store.resources(ALL, 1)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_resource_is_told_from_the_samples_in_the_range_alone(store):
+    await store.write([message(resource_id="r", at=n, metadata={"n": n}) for n in range(5)])
+    await store.write([message(resource_id="elsewhen", at=9)])
+
+    [resource] = await store.resources(SampleFilter(start=after(1), end=after(4)), 10)
+
+    assert (resource.first_sample, resource.last_sample, resource.metadata) == (after(1), after(3), {"n": 3})
+
+
+# --- statistics ----------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_of_nothing_are_none(store):
+    assert list(await store.statistics(StatisticsQuery(filter=ALL))) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_of_all_are_one_row_per_unit(store):
+    await store.write([message(volume=n, at=n) for n in (1, 2, 6)])
+    await store.write([message(volume=5, unit="s", at=9)])
+
+    nanoseconds, seconds = await store.statistics(StatisticsQuery(filter=equals(meter="cpu")))
+
+    assert (nanoseconds.unit, nanoseconds.values) == ("ns", {"max": 6, "min": 1, "avg": 3, "sum": 9, "count": 3})
+    assert (nanoseconds.period, nanoseconds.group) == (0, {})
+    assert (nanoseconds.period_start, nanoseconds.period_end) == (after(1), after(6))
+    assert (nanoseconds.first, nanoseconds.last) == (after(1), after(6))
+    assert (seconds.unit, seconds.values["sum"]) == ("s", 5)
+
+
+@pytest_twisted.ensureDeferred
+async def test_windows_start_where_the_range_does_and_empty_ones_are_left_out(store):
+    await store.write([message(volume=n, at=n) for n in (5, 14, 15, 40)])
+
+    rows = await store.statistics(StatisticsQuery(filter=SampleFilter(start=after(-5), end=after(100)), period=10))
+
+    assert [(row.period_start, row.period_end, row.values["sum"]) for row in rows] == [
+        (after(5), after(15), 19),
+        (after(15), after(25), 15),
+        (after(35), after(45), 40),
+    ]
+    assert [(row.first, row.last) for row in rows] == [(after(5), after(14)), (after(15),) * 2, (after(40),) * 2]
+    assert {row.period for row in rows} == {10}
+
+
+@pytest_twisted.ensureDeferred
+async def test_windows_of_a_range_without_start_begin_at_the_first_sample(store):
+    await store.write([message(volume=n, at=n) for n in (3.5, 13.4, 13.5)])
+
+    rows = await store.statistics(StatisticsQuery(filter=ALL, period=10))
+
+    assert [(row.period_start, row.values["count"]) for row in rows] == [(after(3.5), 2), (after(13.5), 1)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_are_grouped_by_owner_and_by_metadata(store):
+    await store.write(
+        [
+            message(volume=1, resource_id="b", project_id="q", metadata={"flavor": {"name": "small"}}),
+            message(volume=2, resource_id="a", project_id="p", metadata={"flavor": {"name": "large"}}),
+            message(volume=4, resource_id="a", project_id=None, metadata={"flavor": {"name": "large"}}),
+            message(volume=8, resource_id="a", project_id="p", metadata={}),
+        ]
+    )
+
+    async def sums(*groupby):
+        query = StatisticsQuery(filter=ALL, groupby=groupby, aggregates=(Aggregate("sum"),))
+        return {tuple(row.group[name] for name in groupby): row.values["sum"] for row in await store.statistics(query)}
+
+    assert await sums("resource_id") == {("a",): 14, ("b",): 1}
+    assert await sums("project_id") == {("p",): 10, ("q",): 1, (None,): 4}
+    assert await sums("metadata.flavor.name") == {("small",): 1, ("large",): 6, (None,): 8}
+    assert await sums("resource_id", "metadata.flavor.name") == {("b", "small"): 1, ("a", "large"): 6, ("a", None): 8}
+    assert await sums("source") == {("test",): 15}
+
+
+@pytest_twisted.ensureDeferred
+async def test_groups_of_a_window_come_in_order(store):
+    await store.write([message(at=at, resource_id=resource_id) for at in (0, 60) for resource_id in ("ä", "b", "a")])
+
+    rows = await store.statistics(StatisticsQuery(filter=ALL, period=60, groupby=("resource_id",)))
+
+    assert [(row.period_start, row.group["resource_id"]) for row in rows] == [
+        (start, resource_id) for start in (after(0), after(60)) for resource_id in ("a", "b", "ä")
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_aggregates_are_those_asked_for(store):
+    await store.write([message(volume=n, resource_id=f"r{n}", user_id=None, at=n) for n in (2, 4, 4, 4, 5, 5, 7, 9)])
+    asked = (
+        Aggregate("stddev"),
+        Aggregate("cardinality", "resource_id"),
+        Aggregate("cardinality", "user_id"),
+        Aggregate("max"),
+    )
+
+    [row] = await store.statistics(StatisticsQuery(filter=ALL, aggregates=asked))
+
+    assert row.values == {
+        "stddev": pytest.approx(2.0),
+        "cardinality/resource_id": 5,
+        "cardinality/user_id": 0,
+        "max": 9,
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_are_of_the_samples_that_match(store):
+    await store.write([message(volume=n, at=n, metadata={"n": n}) for n in range(3)])
+
+    [row] = await store.statistics(
+        StatisticsQuery(filter=SampleFilter(metadata=(MetadataMatch("n", 2),), end=after(60)))
+    )
+
+    assert row.values["sum"] == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_statistics_reach_over_years(store):
+    await store.write([message(volume=1, at=datetime(year, 6, 1, tzinfo=UTC)) for year in (1999, 2026, 2199)])
+
+    [row] = await store.statistics(StatisticsQuery(filter=ALL))
+
+    assert row.values["count"] == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_period_without_end_is_refused(store):
+    await store.write([message()])
+
+    with pytest.raises(RequestError):
+        await store.statistics(StatisticsQuery(filter=ALL, period=10**15))

@@ -1,0 +1,189 @@
+"""A private PostgreSQL for tests: Debian's package on a free port in a temporary directory, never a server that happens to run.
+
+``postgresql`` is one server for the whole run; each test takes databases of its own from it. Tests that stop, kill or
+freeze the server start or thaw it again. Its methods block; in a test that must go on meanwhile:
+``deferToThread(postgresql.restart)``.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+BINARIES = "/usr/lib/postgresql/*/bin"
+INSTALL = "PostgreSQL 14 or newer is not installed: apt-get install --no-install-recommends postgresql"
+OLDEST_MAJOR = 14
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "60",
+    "autovacuum_naptime": "5s",
+    "log_min_messages": "fatal",
+}
+
+
+class PostgreSQL:
+    """One private server, superuser ``meter``, without passwords. ``port`` is on 127.0.0.1."""
+
+    def __init__(self, binaries: Path, directory: Path) -> None:
+        self._binaries = binaries
+        self._directory = directory
+        self._data = directory / "data"
+        self._output = directory / "output.log"
+        self._databases = 0
+        self._server: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        # PostgreSQL refuses to run as root; Debian's package has made a user for it.
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            self._identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            shutil.chown(directory, "postgres", "postgres")
+        initdb = [binaries / "initdb", "--pgdata", self._data, "--username=meter", "--auth=trust", "--no-sync"]
+        subprocess.run(
+            [*initdb, "--encoding=UTF8", "--locale=C.UTF-8"],
+            check=True,
+            capture_output=True,
+            cwd=directory,
+            **self._identity,
+        )
+
+    @property
+    def url(self) -> str:
+        """The DSN of the server's own database, for administration."""
+        return f"postgresql://meter@127.0.0.1:{self.port}/postgres"
+
+    def dsn(self) -> str:
+        """Make an empty database and return its DSN."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        self.execute(f"CREATE DATABASE {name}")
+        return f"postgresql://meter@127.0.0.1:{self.port}/{name}"
+
+    def execute(self, statement: str, dsn: str = "") -> list[tuple[Any, ...]]:
+        """Execute ``statement`` as it is, waiting for it, and return its rows."""
+        connection = psycopg2.connect(dsn or self.url)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def start(self) -> None:
+        """Start the server and return once it answers."""
+        settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        with self._output.open("ab") as output:
+            self._server = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self._data, "-p", str(self.port), *settings],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._directory,
+                start_new_session=True,
+                **self._identity,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.execute("SELECT 1")
+                return
+            except psycopg2.OperationalError:
+                if self._server.poll() is not None or time.monotonic() > deadline:
+                    self.kill()
+                    raise RuntimeError(f"PostgreSQL did not start:\n{self._output.read_text()[-4000:]}") from None
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop the server as an administrator would; its clients are told."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill the server and all its processes."""
+        if self._server is not None and self._server.poll() is None:
+            for process in self._processes():
+                os.kill(process, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """Stop the server's processes where they are: connections stay open and nothing answers."""
+        for process in self._processes():
+            os.kill(process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the server go on after :meth:`freeze`."""
+        for process in self._processes():
+            os.kill(process, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        assert self._server is not None
+        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children")
+        return [self._server.pid, *map(int, children.read_text().split())]
+
+    def _end(self, how: signal.Signals) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        if server.poll() is None:
+            server.send_signal(how)
+        try:
+            server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def installed() -> Path | None:
+    """Return where the newest PostgreSQL of the system has its programs, if one is new enough."""
+    majors = {Path(path).parent.name: Path(path) for path in glob.glob(BINARIES) if (Path(path) / "initdb").exists()}
+    usable = sorted((int(major), path) for major, path in majors.items() if major.isdigit())
+    return usable[-1][1] if usable and usable[-1][0] >= OLDEST_MAJOR else None
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A private PostgreSQL for the whole run."""
+    binaries = installed()
+    if binaries is None:
+        if os.environ.get("METER_REQUIRE_SERVERS") == "1":
+            pytest.fail(INSTALL)
+        pytest.skip(INSTALL)
+    # Not pytest's own directory: that is closed to the user that PostgreSQL runs as.
+    with tempfile.TemporaryDirectory(prefix="meter-postgresql-") as directory:
+        server = PostgreSQL(binaries, Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
