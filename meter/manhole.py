@@ -293,16 +293,18 @@ class _Session(TerminalSession):
 
     def openShell(self, proto: Any) -> None:
         """Connect a shell to the client."""
-        self._terminal: Any = self.chainedProtocolFactory()
+        self._terminal = self.chainedProtocolFactory()
         self.transportFactory(proto, self._terminal, IConchUser(self.original), self.width, self.height)
         # Without an exit status the client reports an error.
         send_request = functools.partial(proto.session.conn.sendRequest, proto.session, b"exit-status")
-        self._terminal.terminalProtocol.ended = functools.partial(send_request, struct.pack(">L", 0))
+        shell: Any = self._terminal.terminalProtocol
+        shell.ended = functools.partial(send_request, struct.pack(">L", 0))
 
     def eofReceived(self) -> None:
         """Twisted's own raises ``NotImplementedError``; a client whose input comes from a pipe sends this."""
-        if self._terminal.terminalProtocol is not None:
-            self._terminal.terminalProtocol.input_ended()
+        shell: Any = self._terminal.terminalProtocol
+        if shell is not None:
+            shell.input_ended()
 
     def windowChanged(self, size: object) -> None:
         """Do nothing: lines are not broken to the width of the terminal. (Twisted's own raises.)"""
