@@ -93,11 +93,15 @@ class Asking:
         names = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
         return Answer(response.code, names, await response.content())
 
+    def flush(self) -> None:
+        """Carry what has been sent so far to the other side."""
+        self._treq.flush()
+
     def __call__(self, path: str, **request: Any) -> Answer:
         """Return the answer to a request, which has to be there at once."""
         answers: list[Any] = []
         self.pending(path, **request).addBoth(answers.append)
-        self._treq.flush()
+        self.flush()
         (answer,) = answers
         assert isinstance(answer, Answer), answer
         return answer
