@@ -35,6 +35,9 @@ KEY_ID_FIELD = "_meter_key_id"
 LONGEST_IDENTIFIER = 512
 """Characters in a name, unit or id. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
 
+LONGEST_TIME = 64
+"""Characters of a time: what is read is remembered, and may not be of any size."""
+
 SAMPLE_EVENT_TYPES = frozenset({"telemetry.polling", "telemetry.api", "metering"})
 """Notifications that carry metering messages: Ceilometer's polling agent, its API, its ``notifier://`` publisher."""
 
@@ -146,9 +149,16 @@ def _shown(value: Any) -> str:
     return text[:80] or f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
 
 
-@functools.lru_cache(maxsize=1024)
 def moment(text: str, label: str) -> datetime:
     """Return ISO 8601 ``text`` in UTC: ``T`` or blank, with or without fraction and zone; without one it is UTC."""
+    if len(text) > LONGEST_TIME:
+        raise BadMessage(f"{label} must be a time like 2026-11-22T17:00:59.5, not {len(text)} characters")
+    return _moment(text, label)
+
+
+@functools.lru_cache(maxsize=1024)
+def _moment(text: str, label: str) -> datetime:
+    """The samples of a polling cycle share their time, so most times have just been read."""
     try:
         parsed = datetime.fromisoformat(text)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -47,7 +48,15 @@ def _append_pairs(parts: list[str], prefix: str, mapping: Mapping[str, Any]) -> 
         elif prefix or name != SIGNATURE_FIELD:
             parts.append(prefix)
             parts.append(name)
-            parts.append(str(_in_list(value)) if isinstance(value, list | tuple) else str(value))
+            parts.append(str(_in_list(value)) if isinstance(value, list | tuple) else str(_scalar(value)))
+
+
+def _scalar(value: Any) -> Any:
+    """Return ``value`` if JSON carries it unchanged: anything else would arrive as something that was not signed."""
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None or (kind is float and math.isfinite(value)):
+        return value
+    raise TypeError(f"{value!r:.60} is of a type that JSON does not carry")
 
 
 def _in_list(value: Any) -> Any:
@@ -58,7 +67,7 @@ def _in_list(value: Any) -> Any:
         return [_in_list(element) for element in value]
     if isinstance(value, dict):
         return {_in_list(key): _in_list(value[key]) for key in sorted(value)}
-    return value
+    return _scalar(value)
 
 
 def signature(message: Mapping[str, Any], secret: bytes) -> str:

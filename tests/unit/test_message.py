@@ -154,6 +154,7 @@ def test_a_message_without_samples_says_so(content):
         ({"timestamp": "yesterday"}, "timestamp must be a time like"),
         ({"timestamp": "10000-01-01T00:00:00"}, "timestamp"),
         ({"timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp"),
+        ({"timestamp": "2026-11-22T17:00:59." + "1" * 100_000}, "not 100020 characters"),
         ({"resource_metadata": [1]}, "resource_metadata must be a mapping"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,13 @@ def test_accepts_unsigned_messages_only_where_told_to():
     assert Keyring([], accept_unsigned=True).verify(unsigned, NOW) is None
     with pytest.raises(BadSignature):
         Keyring([SigningKey("k", b"s")]).verify(unsigned, NOW)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), NOW, {1, 2}, b"bytes", Decimal(1)])
+@pytest.mark.parametrize("place", [lambda v: v, lambda v: {"deep": v}, lambda v: [v], lambda v: [{"deep": v}]])
+def test_signs_nothing_that_json_would_change_on_the_way(value, place):
+    with pytest.raises(BadSignature, match="JSON does not carry"):
+        signature({"resource_metadata": place(value)}, b"k")
 
 
 def test_a_key_signs_and_verifies_only_within_its_time():
