@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import eventAsText
 from twisted.logger import globalLogPublisher
 
-from meter.manhole import manhole
-from meter.manhole import namespace
 from meter.services import sleep
+
+with warnings.catch_warnings():
+    # Twisted 26.10's twisted.conch.checkers imports spwd, which Python 3.11 and 3.12 deprecate.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from meter.manhole import manhole
+    from meter.manhole import namespace
 
 pytestmark = [
     pytest.mark.timeout(60),
