@@ -95,25 +95,13 @@ class MemoryStore:
         """Return one meter per name and resource; per name, type and unit where ``unique``."""
         rows = self._matching(filter)
         if unique:
+            nobody = dict.fromkeys(("resource_id", "user_id", "project_id", "source"))
             kinds = sorted({(row.name, row.type, row.unit) for row in rows})
-            return [
-                StoredMeter(
-                    name=name, type=type_, unit=unit, resource_id=None, user_id=None, project_id=None, source=None
-                )
-                for name, type_, unit in kinds[:limit]
-            ]
+            return [StoredMeter(name=name, type=kind, unit=unit, **nobody) for name, kind, unit in kinds[:limit]]
         newest = {(row.name, row.resource_id): row for row in rows}
+        fields = tuple(StoredMeter.__dataclass_fields__)
         return [
-            StoredMeter(
-                name=row.name,
-                type=row.type,
-                unit=row.unit,
-                resource_id=row.resource_id,
-                user_id=row.user_id,
-                project_id=row.project_id,
-                source=row.source,
-            )
-            for _, row in sorted(newest.items())[:limit]
+            StoredMeter(**{field: getattr(row, field) for field in fields}) for _, row in sorted(newest.items())[:limit]
         ]
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
@@ -369,11 +357,9 @@ class FakeCycle(FakeSurroundings):
         providers: Mapping[Any, Any] | None = None,
         *,
         timestamp: datetime | None = None,
-        clock: Clock | None = None,
-        config: Any = None,
-        daemon: str = "meter-compute",
+        **surroundings: Any,
     ) -> None:
-        super().__init__(providers, clock=clock, config=config, daemon=daemon)
+        super().__init__(providers, **surroundings)
         self.timestamp = timestamp or datetime.fromtimestamp(self.clock.seconds(), UTC)
         self._locks: defaultdict[Hashable, DeferredLock] = defaultdict(DeferredLock)
         self._outcomes: dict[Hashable, tuple[Any, Exception | None]] = {}
