@@ -152,8 +152,11 @@ class KeptChannel(Service):
     @property
     def reason(self) -> str:
         """Why there is no channel: the connection's reason, if there is no connection."""
-        if self._connection.client is None:
+        client = self._connection.client
+        if client is None:
             return self._connection.reason
+        if client.closed:
+            return str(client.why)
         return self._reason or f"a channel for {self._purpose} is being opened"
 
     def startService(self) -> None:

@@ -193,9 +193,9 @@ class Consumer(Service):
                 if content.whole:
                     await self._received(delivery)
                 else:
-                    await self._put_aside(
-                        delivery, kind="too-large", reason=f"the body has {content.size} bytes", size=content.size
-                    )
+                    kept = len(content.body)
+                    reason = f"the body has {content.size} bytes, of which the first {kept} are kept"
+                    await self._put_aside(delivery, kind="too-large", reason=reason, size=content.size)
             except Unavailable as error:
                 self._log.debug("{service}: handed back: {error}", service=self.name, error=error)
                 try:

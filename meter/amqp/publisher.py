@@ -118,7 +118,8 @@ class Publisher(Service):
 
     At most ``window`` publications are unconfirmed; others wait for their turn, as all do while the broker blocks
     publishing, but none longer than ``confirm_timeout_seconds``. A confirmation that takes longer than that ends the
-    connection: a txAMQP writer or a broker that is stuck looks alive in every other way. Stopping waits for what is out.
+    connection, unless publishing is blocked: a broker that is stuck looks alive in every other way. Stopping waits for
+    what is out.
     """
 
     def __init__(
@@ -184,8 +185,12 @@ class Publisher(Service):
             try:
                 await within(self._clock, self._confirm_timeout_seconds, confirming.publish(publication))
             except DeferredTimeout:
+                why = f"not confirmed within {self._confirm_timeout_seconds:g} s"
+                if client.blocked is not None:
+                    # Nothing is stuck: the broker does not read what it gets, and says so.
+                    raise Unavailable(f"{why}: {self.reason}") from None
                 client.abort(f"the broker confirmed nothing for {self._confirm_timeout_seconds:g} s")
-                raise Unavailable(f"not confirmed within {self._confirm_timeout_seconds:g} s") from None
+                raise Unavailable(why) from None
             except _Returned:
                 if publication.exchange == "" and publication.routing_key == DEAD_QUEUE:
                     # Somebody deleted it, which must not keep bad messages in the way of good ones.

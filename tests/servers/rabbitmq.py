@@ -148,6 +148,16 @@ class RabbitMQ:
             self._server.wait()
             self._server = None
 
+    def freeze(self) -> None:
+        """Let it hang: connections stay open and nothing is answered."""
+        assert self._server is not None
+        os.killpg(self._server.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after :meth:`freeze`."""
+        assert self._server is not None
+        os.killpg(self._server.pid, signal.SIGCONT)
+
     def restart(self) -> None:
         """Stop and start."""
         self.stop()

@@ -1,0 +1,250 @@
+"""A broker that is not there, not willing, stuck or restarted: a state of the bus, and never a lost message."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.threads import deferToThread
+
+from meter.amqp import AmqpBus
+from meter.interfaces import Binding
+from meter.interfaces import Publication
+from meter.interfaces import Subscription
+from meter.interfaces import Unavailable
+from meter.services import sleep
+from tests.servers.rabbitmq import until
+
+pytestmark = pytest.mark.timeout(120)
+
+SAMPLES = Subscription(queue="meter.samples", bindings=(Binding("metering", "metering.#", ours=True),))
+
+
+def cpu(body):
+    return Publication(exchange="metering", routing_key="metering.cpu", body=body)
+
+
+@pytest.fixture
+def thawed(rabbitmq):
+    """The server, which goes on after the test however that ends."""
+    yield rabbitmq
+    rabbitmq.thaw()
+
+
+async def consuming(bus, subscription, receive):
+    service = bus.subscribe(subscription, receive)
+    service.startService()
+    await until(lambda: bus.readiness().ready)
+    return service
+
+
+async def ignore(delivery):
+    pass
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bus_without_broker_starts_says_why_and_connects_when_there_is_one(amqp_bus, rabbitmq):
+    url = rabbitmq.vhost()
+    await deferToThread(rabbitmq.stop)
+    bus = amqp_bus(url)
+    try:
+        await until(lambda: "Connection refused" in bus.readiness().reason)
+        assert not bus.readiness().ready
+        with pytest.raises(Unavailable, match="Connection refused"):
+            await bus.publish(cpu(b""))
+    finally:
+        await deferToThread(rabbitmq.start)
+    await until(lambda: bus.readiness().ready, 40)
+    assert "RabbitMQ 3" in bus.readiness().reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_five_hundred_messages_survive_a_restart_of_the_broker(amqp_bus, rabbitmq):
+    bus, received, confirmed, refused = amqp_bus(window=20), set(), [], []
+
+    async def receive(delivery):
+        received.add(delivery.body)
+
+    service = await consuming(bus, SAMPLES, receive)
+    outage = None
+    for start in range(0, 500, 50):
+        if start == 200:
+            outage = deferToThread(rabbitmq.restart)
+
+        async def publish(number):
+            while True:
+                try:
+                    await bus.publish(cpu(b"%d" % number))
+                    confirmed.append(number)
+                    return
+                except Unavailable as error:
+                    refused.append(str(error))
+                    await sleep(reactor, 0.2)
+
+        await gatherResults([Deferred.fromCoroutine(publish(number)) for number in range(start, start + 50)])
+        await sleep(reactor, 0.01)
+    await outage
+    assert sorted(confirmed) == list(range(500))
+    assert refused
+    assert "guest:guest" not in "".join(refused)
+    await until(lambda: received == {b"%d" % number for number in range(500)}, 40)
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_power_cut_loses_nothing_that_was_confirmed(amqp_bus, rabbitmq):
+    bus, received = amqp_bus(), set()
+    service = await consuming(bus, SAMPLES, ignore)
+    await service.stopService()
+    for number in range(20):
+        await bus.publish(cpu(b"%d" % number))
+    rabbitmq.kill()
+    await deferToThread(rabbitmq.start)
+
+    async def receive(delivery):
+        received.add(delivery.body)
+
+    await until(lambda: bus.readiness().ready, 40)
+    service = await consuming(bus, SAMPLES, receive)
+    await until(lambda: len(received) == 20)
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_password_is_told_at_once_and_never_shown(amqp_bus, rabbitmq):
+    bus = amqp_bus(rabbitmq.url.replace("guest:guest", "guest:s3cret%2F"))
+    await until(lambda: "403 ACCESS_REFUSED" in bus.readiness().reason, 2)
+    assert "user guest" in bus.readiness().reason
+    assert "s3cret" not in bus.readiness().reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_virtual_host_that_is_missing_is_told(amqp_bus, rabbitmq):
+    bus = amqp_bus(f"{rabbitmq.url[:-3]}no%2Fwhere")
+    await until(lambda: "vhost no/where not found" in bus.readiness().reason, 3)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_broker_that_confirms_nothing_is_left(amqp_bus, thawed):
+    bus = amqp_bus(confirm_timeout_seconds=0.5)
+    service = await consuming(bus, SAMPLES, ignore)
+    thawed.freeze()
+    with pytest.raises(Unavailable, match=r"not confirmed within 0\.5 s"):
+        await bus.publish(cpu(b"stuck"))
+    with pytest.raises(Unavailable, match=r"confirmed nothing for 0\.5 s"):
+        await bus.publish(cpu(b"next"))
+    thawed.thaw()
+    await until(lambda: bus.readiness().ready)
+    await bus.publish(cpu(b"after"))
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_silent_broker_is_noticed_by_its_missing_heartbeats(amqp_bus, thawed):
+    bus = amqp_bus(heartbeat_seconds=1)
+    await until(lambda: bus.readiness().ready)
+    await sleep(reactor, 3.5)
+    assert bus.readiness().ready
+    thawed.freeze()
+    await until(lambda: "the broker was silent for" in bus.readiness().reason, 8)
+    thawed.thaw()
+    await until(lambda: bus.readiness().ready)
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_does_not_wait_for_a_stuck_broker(thawed):
+    bus = AmqpBus(reactor, thawed.vhost(), clock=reactor, stop_seconds=1.0)
+    bus.startService()
+    service = await consuming(bus, SAMPLES, ignore)
+    thawed.freeze()
+    publishing = Deferred.fromCoroutine(bus.publish(cpu(b"stuck")))
+    began = time.monotonic()
+    await service.stopService()
+    await bus.stopService()
+    assert time.monotonic() - began < 12
+    with pytest.raises(Unavailable):
+        await publishing
+    with pytest.raises(Unavailable, match="stopped"):
+        await bus.publish(cpu(b"late"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_broker_that_blocks_publishing_is_waited_for_and_consuming_goes_on(amqp_bus, rabbitmq):
+    bus, received = amqp_bus(confirm_timeout_seconds=3.0), []
+
+    async def receive(delivery):
+        received.append(delivery.body)
+
+    service = await consuming(bus, SAMPLES, ignore)
+    await service.stopService()
+    for number in range(20):
+        await bus.publish(cpu(b"%d" % number))
+    await deferToThread(rabbitmq.ctl, "set_vm_memory_high_watermark", "0")
+    try:
+        first = Deferred.fromCoroutine(bus.publish(cpu(b"first")))
+        await until(lambda: bus.readiness().reason == "the broker blocks publishing: low on memory")
+        second = Deferred.fromCoroutine(bus.publish(cpu(b"second")))
+        service = bus.subscribe(Subscription(queue=SAMPLES.queue, prefetch=1), receive)
+        service.startService()
+        await until(lambda: len(received) >= 20)
+        with pytest.raises(Unavailable, match="not confirmed within 3 s: the broker blocks publishing: low on memory"):
+            await first
+        with pytest.raises(Unavailable, match="not sent within 3 s: the broker blocks publishing: low on memory"):
+            await second
+        third = Deferred.fromCoroutine(bus.publish(cpu(b"third")))
+    finally:
+        await deferToThread(rabbitmq.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
+    await third
+    await until(lambda: b"third" in received)
+    assert b"second" not in received
+    assert bus.readiness().ready
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_works_with_the_authority_it_is_told_to_trust(amqp_bus, rabbitmq):
+    bus = amqp_bus(rabbitmq.vhost(tls=True))
+    received = []
+
+    async def receive(delivery):
+        received.append(delivery.body)
+
+    service = await consuming(bus, SAMPLES, receive)
+    await bus.publish(cpu(b"x" * 300_000))
+    await until(lambda: received == [b"x" * 300_000])
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_refuses_a_broker_that_nobody_vouches_for(amqp_bus, rabbitmq):
+    bus = amqp_bus(rabbitmq.vhost(tls=True).partition("?")[0])
+    await until(lambda: "certificate verify failed" in bus.readiness().reason)
+    assert not bus.readiness().ready
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_administrator_sees_who_is_connected(amqp_bus, rabbitmq):
+    bus = amqp_bus(name="meter-collector")
+    service = await consuming(bus, SAMPLES, ignore)
+    listed = await deferToThread(rabbitmq.ctl, "list_connections", "client_properties", "timeout")
+    assert '"connection_name","meter-collector publishing"' in listed
+    assert '"connection_name","meter-collector consuming"' in listed
+    assert '"product","Meter"' in listed
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_connection_is_left_behind_by_refusals_and_stops(rabbitmq):
+    url = rabbitmq.vhost()
+    for address in (url, url.replace("guest:guest", "guest:wrong")) * 3:
+        bus = AmqpBus(reactor, address, clock=reactor)
+        bus.startService()
+        await until(lambda bus=bus: bus.readiness().ready or "403" in bus.readiness().reason)
+        await maybeDeferred(bus.stopService)
+    listed = await deferToThread(rabbitmq.ctl, "list_connections", "vhost")
+    assert url.rpartition("/")[2] not in listed.split()
