@@ -154,7 +154,6 @@ def test_a_message_without_samples_says_so(content):
         ({"timestamp": "yesterday"}, "timestamp must be a time like"),
         ({"timestamp": "10000-01-01T00:00:00"}, "timestamp"),
         ({"timestamp": "0001-01-01T00:00:00+14:00"}, "timestamp"),
-        ({"timestamp": "2026-11-22T17:00:59." + "1" * 100_000}, "not 100020 characters"),
         ({"resource_metadata": [1]}, "resource_metadata must be a mapping"),
     ],
 )
@@ -181,6 +180,11 @@ def test_a_message_changed_after_signing_is_refused():
 )
 def test_times_are_read_in_every_form_the_field_uses(text, expected):
     assert moment(text, "timestamp") == expected
+
+
+def test_a_time_of_any_length_is_not_remembered():
+    with pytest.raises(BadMessage, match="not 100020 characters"):
+        moment("2026-11-22T17:00:59." + "1" * 100_000, "timestamp")
 
 
 JSON = st.recursive(
