@@ -13,7 +13,6 @@ Nothing a plugin does makes any of them raise: what is wrong with it becomes the
 
 from __future__ import annotations
 
-import inspect
 import reprlib
 from collections.abc import Awaitable
 from collections.abc import Callable
@@ -37,11 +36,9 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.modules import getModule
-from zope.interface.exceptions import BrokenImplementation
-from zope.interface.exceptions import BrokenMethodImplementation
-from zope.interface.exceptions import Invalid
-from zope.interface.verify import verifyObject
 
+from meter.defects import defects
+from meter.defects import one_line
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -49,8 +46,6 @@ from meter.interfaces import IComputePollster
 from meter.interfaces import IListener
 from meter.interfaces import IMeterPlugin
 from meter.interfaces import ISurroundings
-from meter.interfaces import Topic
-from meter.sample import MeterDefinition
 
 State = Literal["asked at start", "active", "disabled", "off here", "broken"]
 """*disabled* is the configuration's word, *off here* the plugin's own; *asked at start* is not decided yet."""
@@ -123,7 +118,7 @@ def _dropped_in(kind: Kind) -> Iterator[Decision]:
             variables = list(vars(module.load()).items())
         except (Exception, SystemExit) as error:
             name = module.name.rpartition(".")[2]
-            yield _broken(kind, name, module.name, f"cannot be imported: {_told(error)}")
+            yield _broken(kind, name, module.name, f"cannot be imported: {one_line(error)}")
             continue
         for variable, value in variables:
             if kind.interface.providedBy(value) or _is_homeless(value):
@@ -141,7 +136,7 @@ def _entered(kind: Kind) -> Iterator[Decision]:
             loaded = entry.load()
             plugin = loaded() if callable(loaded) and not kind.interface.providedBy(loaded) else loaded
         except (Exception, SystemExit) as error:
-            yield _broken(kind, entry.name, _origin(entry), f"cannot be loaded: {_told(error)}")
+            yield _broken(kind, entry.name, _origin(entry), f"cannot be loaded: {one_line(error)}")
         else:
             yield _examined(kind, entry.name, _origin(entry), plugin)
 
@@ -177,59 +172,6 @@ def _each_once(decisions: Iterable[Decision]) -> Iterator[Decision]:
 
 def _broken(kind: Kind, name: str, origin: str, reason: str) -> Decision:
     return Decision(kind=kind, name=name, origin=origin, state="broken", reason=reason)
-
-
-def _told(error: BaseException) -> str:
-    """Write an error as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-
-
-# --- examining -----------------------------------------------------------------------------------------------------
-
-_ELEMENTS = {"meters": MeterDefinition, "topics": Topic, "event_types": str}
-_ASYNC = ("enabled", "poll")
-
-
-def defects(interface: Any, plugin: Any) -> list[str]:
-    """Return all that keeps ``plugin`` from being a provider of ``interface``, a plugin interface: one clause each."""
-    if not interface.providedBy(plugin):
-        name = interface.__name__
-        return [f"{reprlib.repr(plugin)} does not provide {name}: decorate its class with @implementer({name})"]
-    try:
-        verifyObject(interface, plugin)
-        return list(_wrong_values(interface, plugin))
-    except Invalid as error:
-        # Several at once come as one MultipleInvalid.
-        return [_clause(each) for each in getattr(error, "exceptions", [error])]
-    except Exception as error:
-        # An attribute may be a property, and raise what it likes.
-        return [f"cannot be examined: {_told(error)}"]
-
-
-def _clause(error: Exception) -> str:
-    if isinstance(error, BrokenMethodImplementation):
-        method = error.method
-        return f"{method.getName()}() should be {method.getName()}{method.getSignatureString()}: {error.mess}"
-    if isinstance(error, BrokenImplementation):
-        signature = getattr(error.name, "getSignatureString", str)
-        return f"{error.name.getName()}{signature()} is missing"
-    return _told(error)
-
-
-def _wrong_values(interface: Any, plugin: Any) -> Iterator[str]:
-    if not isinstance(plugin.name, str) or not plugin.name:
-        yield f"name should be a text, not {plugin.name!r}"
-    for name, expected in _ELEMENTS.items():
-        value = getattr(plugin, name) if name in interface else (expected,)
-        if name in interface and not (
-            isinstance(value, tuple) and value and all(isinstance(each, expected) for each in value)
-        ):
-            yield f"{name} should be a tuple of {expected.__name__}, not {reprlib.repr(value)}"
-    if plugin.options is not None and not isinstance(plugin.options, BaseModel):
-        yield f"options should be None or an instance of a pydantic model, not {reprlib.repr(plugin.options)}"
-    for name in _ASYNC:
-        if name in interface and not inspect.iscoroutinefunction(inspect.unwrap(getattr(plugin, name))):
-            yield f"{name}() should be async def"
 
 
 # --- configuring ---------------------------------------------------------------------------------------------------
@@ -310,7 +252,7 @@ def _configured(decision: Decision, section: Any) -> tuple[Decision, list[str]]:
     try:
         plugin = decision.plugin.configured(options)
     except Exception as error:
-        return _broken(decision.kind, decision.name, decision.origin, f"configured() failed: {_told(error)}"), []
+        return _broken(decision.kind, decision.name, decision.origin, f"configured() failed: {one_line(error)}"), []
     wrong = defects(decision.kind.interface, plugin)
     if wrong:
         reason = f"configured() returned what is no plugin: {'; '.join(wrong)}"
@@ -380,7 +322,7 @@ async def _ask(decision: Decision, here: ISurroundings) -> Decision:
     try:
         answer = await enabled(here)
     except (Exception, SystemExit) as error:
-        return replace(decision, state="broken", reason=f"enabled() failed: {_told(error)}")
+        return replace(decision, state="broken", reason=f"enabled() failed: {one_line(error)}")
     if isinstance(answer, Enabled):
         return replace(decision, state="active")
     if isinstance(answer, Disabled):

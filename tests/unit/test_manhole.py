@@ -17,10 +17,10 @@ from meter.registry import Decision
 with warnings.catch_warnings():
     # Twisted 26.10's twisted.conch.checkers imports spwd, which Python 3.11 and 3.12 deprecate.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from meter.manhole import Plugins
     from meter.manhole import manhole
     from meter.manhole import namespace
     from meter.manhole import problems
+    from meter.manhole_shell import Plugins
 
 HERE = "tcp:8778:interface=127.0.0.1"
 

@@ -23,6 +23,7 @@ from twisted.internet.task import Clock
 from twisted.plugin import getPlugins
 from zope.interface import implementer
 
+from meter.defects import defects
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
@@ -37,7 +38,6 @@ from meter.registry import Kind
 from meter.registry import configure
 from meter.registry import decide
 from meter.registry import decide_now
-from meter.registry import defects
 from meter.registry import find
 from meter.registry import report
 from meter.sample import MeterDefinition
