@@ -132,6 +132,16 @@ class Libvirtd:
                 process.wait()
         self._socket.unlink(missing_ok=True)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the daemon in its tracks for as long as the context lasts: it accepts connections and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End everything that was started."""
         self.stop()
