@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.application.strports import service as listening
+from twisted.application.service import MultiService
 from twisted.conch.checkers import InMemorySSHKeyDB
 from twisted.conch.checkers import SSHPublicKeyChecker
 from twisted.conch.error import ValidPublicKey
@@ -45,9 +45,9 @@ from zope.interface import implementer
 from meter.manhole_shell import Session
 from meter.manhole_shell import Shell
 from meter.manhole_shell import namespace
+from meter.ports import Port
 
 __all__ = ["manhole", "namespace", "problems"]
-
 
 USER = b"meter"
 """The only name to log in with; the key tells people apart."""
@@ -241,14 +241,17 @@ def manhole(
 ) -> IService:
     """Return the service that listens on the endpoint ``listen`` and shows ``names``, see :func:`namespace`.
 
-    Raises ``ValueError`` with a line for each of :func:`problems`.
+    Where the place is taken it waits for it. Raises ``ValueError`` with a line for each of :func:`problems`.
     """
     wrong = problems(listen, host_key_file, authorized_keys_file)
     if wrong:
         raise ValueError("\n".join(wrong))
     host_key, _ = _host_key(host_key_file)
     keys, _ = _authorized_keys(authorized_keys_file)
-    portal = Portal(_Realm(names), [_Doorkeeper(keys)])
-    service: IService = listening(listen, _Factory(portal, host_key, reactor), reactor)
+    factory = _Factory(Portal(_Realm(names), [_Doorkeeper(keys)]), host_key, reactor)
+    advice = "; give this daemon a place of its own in [manhole.by_daemon]"
+    # Within a service that is no IDependency: a daemon whose manhole is shut is as ready as any other.
+    service = MultiService()
     service.setName("manhole")
+    Port(listen, factory, name="manhole", reactor=reactor, clock=reactor, advice=advice).setServiceParent(service)
     return service

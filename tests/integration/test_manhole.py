@@ -47,7 +47,7 @@ class Running:
 
     @property
     def port(self) -> int:
-        return getattr(self.service._waitingForPort.result.getHost(), "port", 22)
+        return getattr(self.service.getServiceNamed("manhole").port.getHost(), "port", 22)
 
     async def ssh(self, typed: str, *options: str, user: str = "meter", key: str = "alice") -> tuple[str, str, int]:
         """Type into a session of its own; return what was shown, ssh's own words and its exit status."""
@@ -231,3 +231,12 @@ async def test_stopping_puts_out_whoever_is_inside(make):
     await running.service.stopService()
     _, _, code = await session
     assert code == 255
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_place_that_is_taken_does_not_keep_the_daemon_from_starting(make, logged_errors):
+    first = make()
+    second = make(f"tcp:{first.port}:interface=127.0.0.1")
+    assert second.service.running
+    [event] = logged_errors.flush()
+    assert event["advice"] == "; give this daemon a place of its own in [manhole.by_daemon]"

@@ -154,8 +154,9 @@ def test_all_problems_are_told_at_once(tmp_path):
 
 
 def test_the_keys_of_one_manhole_are_not_those_of_all(files):
-    service = manhole(MemoryReactorClock(), HERE, *files, {})
-    assert service.factory.publicKeys
+    reactor = MemoryReactorClock()
+    manhole(reactor, HERE, *files, {}).startService()
+    assert reactor.tcpServers[0][1].publicKeys
     assert ConchFactory.publicKeys == ConchFactory.privateKeys == {}
 
 
