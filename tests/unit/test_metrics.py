@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
@@ -156,3 +158,17 @@ def test_all_names_say_whose_and_what_unit():
     assert all(family.documentation.endswith(".") for family in families)
     assert not [family.name for family in families if family.name.endswith("_created")]
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
+
+
+def test_every_metric_is_in_the_documentation():
+    registry = metrics_registry("x")
+    for concern in (PollingMetrics, PublishingMetrics, CollectingMetrics, HealthMetrics):
+        concern(registry)
+    page = (Path(__file__).parents[2] / "docs" / "operating.rst").read_text()
+    page += page.replace("``meter_spool_messages``, ``…_bytes``", "meter_spool_bytes").replace(
+        "``meter_store_write_seconds``, ``…_samples``", "meter_store_write_samples"
+    )
+    names = [name.split("[")[0] for name in series(registry)] + [family.name for family in registry.collect()]
+    assert [
+        name for name in names if name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") not in page
+    ] == []
