@@ -66,6 +66,7 @@ class Daemon:
         self.config_file = directory / f"{name}.toml"
         self.log_file = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.extra_environment: dict[str, str] = {}
         self.config_file.write_text(
             config.format(status_port=self.status_port, api_port=self.api_port, directory=directory)
         )
@@ -76,13 +77,18 @@ class Daemon:
     def start(self) -> Daemon:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=self.directory, stdout=log, stderr=subprocess.STDOUT, env=_environment()
+                self.command(), cwd=self.directory, stdout=log, stderr=subprocess.STDOUT, env=self._environment()
             )
         return self
 
     def check(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command("--check"), cwd=self.directory, capture_output=True, text=True, timeout=60, env=_environment()
+            self.command("--check"),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self._environment(),
         )
 
     def send(self, number: int) -> None:
@@ -105,6 +111,9 @@ class Daemon:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **self.extra_environment}
 
     @property
     def log(self) -> str:
@@ -151,10 +160,6 @@ class Daemon:
         status, body = fetch(self.api + path)
         assert status == 200, (status, body)
         return json.loads(body)
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 BASE = f"""
