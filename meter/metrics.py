@@ -103,9 +103,7 @@ class PublishingMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._samples = Counter("meter_published_samples", "Samples that the bus has confirmed.", registry=registry)
         self._messages = Counter("meter_publications", "Messages by outcome.", ["outcome"], registry=registry)
-        self._rows = Gauge("meter_spool_messages", "Messages waiting in the spool.", registry=registry)
-        self._bytes = Gauge("meter_spool_bytes", "Size of the messages in the spool.", registry=registry)
-        self._age = Gauge("meter_spool_oldest_seconds", "Age of the oldest message in the spool.", registry=registry)
+        self._registry = registry
         self._dropped = Counter(
             "meter_spool_dropped_samples", "Samples given up because the spool was full.", registry=registry
         )
@@ -116,11 +114,19 @@ class PublishingMetrics:
         if outcome == "confirmed":
             self._samples.inc(samples)
 
-    def spool_is(self, messages: int, size_bytes: int, oldest_seconds: float) -> None:
-        """Take the present state of the spool."""
-        self._rows.set(messages)
-        self._bytes.set(size_bytes)
-        self._age.set(oldest_seconds)
+    def watch_spool(
+        self,
+        messages: Callable[[], int],
+        size_bytes: Callable[[], int],
+        oldest_seconds: Callable[[], float] | None = None,
+    ) -> None:
+        """Show the state of the spool, asked whenever the metrics are read."""
+        shown: list[tuple[str, str, Callable[[], float]]] = [("messages", "Messages waiting in the spool.", messages)]
+        shown += [("bytes", "Size of the messages in the spool.", size_bytes)]
+        if oldest_seconds is not None:
+            shown += [("oldest_seconds", "Age of the oldest message in the spool.", oldest_seconds)]
+        for unit, meaning, now in shown:
+            Gauge(f"meter_spool_{unit}", meaning, registry=self._registry).set_function(now)
 
     def dropped(self, samples: int) -> None:
         """Count samples that the spool had no room for."""

@@ -76,12 +76,14 @@ def test_only_confirmed_samples_are_published_ones():
     metrics = PublishingMetrics(registry)
     metrics.published("confirmed", 100)
     metrics.published("unavailable", 50)
-    metrics.spool_is(messages=7, size_bytes=700, oldest_seconds=70.5)
+    waiting = [1, 2, 3]
+    metrics.watch_spool(lambda: len(waiting), lambda: 100 * len(waiting), lambda: 70.5)
+    waiting.pop()
     metrics.dropped(4)
     now = series(registry)
     assert now["meter_published_samples_total"] == 100
     assert now["meter_publications_total[outcome=unavailable]"] == 1
-    assert (now["meter_spool_messages"], now["meter_spool_bytes"], now["meter_spool_oldest_seconds"]) == (7, 700, 70.5)
+    assert (now["meter_spool_messages"], now["meter_spool_bytes"], now["meter_spool_oldest_seconds"]) == (2, 200, 70.5)
     assert now["meter_spool_dropped_samples_total"] == 4
 
 
@@ -162,8 +164,9 @@ def test_all_names_say_whose_and_what_unit():
 
 def test_every_metric_is_in_the_documentation():
     registry = metrics_registry("x")
-    for concern in (PollingMetrics, PublishingMetrics, CollectingMetrics, HealthMetrics):
+    for concern in (PollingMetrics, CollectingMetrics, HealthMetrics):
         concern(registry)
+    PublishingMetrics(registry).watch_spool(int, int, float)
     page = (Path(__file__).parents[2] / "docs" / "operating.rst").read_text()
     page += page.replace("``meter_spool_messages``, ``…_bytes``", "meter_spool_bytes").replace(
         "``meter_store_write_seconds``, ``…_samples``", "meter_store_write_samples"
