@@ -179,6 +179,9 @@ class LocalBus(Service):
                 raise
             except Exception as error:
                 self._log.failure("{service}: a defect, the message is set aside", service=receiver.name)
+                if receiver.queue == DEAD_QUEUE:
+                    # Its dead letter would come here again, and so on without end.
+                    raise Unavailable(f"{receiver.name}: {type(error).__name__}: {error}") from error
                 await self._dead_letters.put_aside(
                     body=delivery.body,
                     reason=f"{type(error).__name__}: {error}",

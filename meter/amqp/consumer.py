@@ -19,6 +19,7 @@ from meter.amqp.channel import ChannelLost
 from meter.amqp.connection import Connection
 from meter.amqp.connection import KeptChannel
 from meter.amqp.topology import Topology
+from meter.deadletters import DEAD_QUEUE
 from meter.deadletters import DeadLetters
 from meter.interfaces import Delivery
 from meter.interfaces import Receiver
@@ -213,6 +214,9 @@ class Consumer(Service):
             raise
         except Exception as error:
             self._log.failure("{service}: a defect, the message is set aside", service=self.name)
+            if self._subscription.queue == DEAD_QUEUE:
+                # Its dead letter would come here again, and so on without end.
+                raise Unavailable(f"{type(error).__name__}: {error}") from error
             await self._put_aside(delivery, kind="defect", reason=f"{type(error).__name__}: {error}")
 
     async def _put_aside(self, delivery: Delivery, *, kind: str, reason: str, size: int | None = None) -> None:

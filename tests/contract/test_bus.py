@@ -179,6 +179,23 @@ async def test_a_defect_makes_a_dead_letter_and_the_next_message_arrives(bus, su
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_defect_with_a_dead_letter_makes_no_second_one(bus, subscribed, logged_errors):
+    attempts = []
+
+    async def receive(delivery):
+        attempts.append(delivery.body)
+        if len(attempts) == 1:
+            raise LookupError("once")
+
+    await subscribed(Subscription(queue=DEAD_QUEUE), receive)
+    await published(bus, Publication(exchange="", routing_key=DEAD_QUEUE, body=b"letter"))
+    await until(lambda: len(attempts) >= 2)
+    await sleep(reactor, 0.1)
+    assert attempts == [b"letter", b"letter"]
+    logged_errors.flush(LookupError)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_receiver_has_at_most_prefetch_deliveries_in_hand(bus, subscribed):
     in_hand, most, done = [], [], []
 
