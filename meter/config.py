@@ -167,7 +167,15 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
     for section, name, text in listens:
         if text or section == "api":
             yield from (f"[{section}] {name}: {wrong}" for wrong in _endpoint_problems(text))
-    if config.api.auth.mode == "none" and not is_local(config.api.listen):
+    auth = config.api.auth
+    if auth.mode == "keystone":
+        yield '[api.auth] mode: this version knows "none" and "tokens" only'
+    if auth.mode == "tokens" and not auth.tokens:
+        yield "[api.auth] tokens: list at least one token, or nobody may ask"
+    for number, token in enumerate(auth.tokens):
+        if token.admin == (token.project_id is not None):
+            yield f"[api.auth.tokens.{number}]: give it either admin = true or a project_id"
+    if auth.mode == "none" and not is_local(config.api.listen):
         yield '[api] listen: with [api.auth] mode = "none" only a loopback interface or a UNIX socket is allowed'
 
 

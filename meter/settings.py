@@ -36,9 +36,6 @@ class MeterSection(Section):
     source: str = Field(
         default="openstack", min_length=1, description="The source named in samples that say nothing else."
     )
-    log_level: Literal["debug", "info", "warn", "error"] = Field(
-        default="info", description="The least important log lines to write."
-    )
 
 
 class BusSection(Section):
@@ -173,11 +170,26 @@ class CollectorSection(Section):
     )
 
 
+class ApiTokenSection(Section):
+    """One static token of the API."""
+
+    sha256: str = Field(
+        pattern="^[0-9a-f]{64}$", description="The token's SHA-256 in hexadecimal: printf %s TOKEN | sha256sum"
+    )
+    admin: bool = Field(default=False, description="Sees the samples of all projects.")
+    project_id: str | None = Field(default=None, description="Whose samples it sees, unless it is an admin's.")
+    user_id: str | None = Field(default=None, description="Who asks, for the log.")
+
+
 class ApiAuthSection(Section):
     """Who may ask the API."""
 
     mode: Literal["none", "tokens", "keystone"] = Field(
-        default="none", description="none: whoever reaches it sees all, so it listens on loopback only."
+        default="none",
+        description="none: whoever reaches it sees all, so it listens on loopback only. tokens: those listed in tokens, sent as X-Auth-Token.",
+    )
+    tokens: list[ApiTokenSection] = Field(
+        default_factory=list, description="[[api.auth.tokens]]: sha256, and admin or project_id."
     )
 
 
@@ -186,6 +198,10 @@ class ApiSection(Section):
 
     listen: str = Field(
         default="tcp:8777:interface=127.0.0.1", description="Where it listens: a Twisted endpoint description."
+    )
+    base_url: str = Field(
+        default="",
+        description="How clients reach it, for the links in answers: https://metering.example.org; by default as the request says.",
     )
     default_limit: Count = Field(default=100, description="Entries in an answer when the question names no limit.")
     largest_limit: Count = Field(default=10000, description="The largest limit a question may name.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.application.service import IService
 
@@ -29,7 +30,9 @@ from meter.registry import LISTENER
 from meter.registry import Decision
 from meter.services import StagedService
 from meter.spool import Spool
+from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
+from meter.store import embedded_directory
 from meter.taps.daemon import Daemon
 from meter.threads import CallThread
 
@@ -98,9 +101,15 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
 def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> PostgresStore:
     """Add the data store that ``[store]`` names. Who writes also brings its schema up to date."""
     settings = daemon.config.store
+    dsn = settings.dsn.get_secret_value()
+    directory = embedded_directory(dsn)
+    if directory is not None:
+        server = EmbeddedPostgres(daemon.reactor, directory, clock=daemon.reactor)
+        daemon.add(server)
+        dsn = server.dsn
     store = PostgresStore(
         daemon.reactor,
-        settings.dsn.get_secret_value(),
+        dsn,
         clock=daemon.reactor,
         migrate=writes,
         readers=settings.readers if reads else 0,
@@ -164,10 +173,26 @@ def add_api(daemon: Daemon, store: IStore) -> None:
     """Add the HTTP API and the port it is served on."""
     # Importing klein installs the global reactor; by now it has been chosen.
     from meter.api import Api
+    from meter.api import Everyone
+    from meter.api import Limits
+    from meter.api import Requester
+    from meter.api import StaticToken
+    from meter.api import StaticTokens
     from meter.api import site
-    from meter.api.answers import Limits
 
     settings = daemon.config.api
-    api = Api(store, daemon.reactor, limits=Limits(default=settings.default_limit, largest=settings.largest_limit))
+    auth: Any = Everyone()
+    if settings.auth.mode == "tokens":
+        auth = StaticTokens(
+            StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id))
+            for each in settings.auth.tokens
+        )
+    api = Api(
+        store,
+        daemon.reactor,
+        auth=auth,
+        limits=Limits(default=settings.default_limit, largest=settings.largest_limit),
+        base_url=settings.base_url or None,
+    )
     served = site(api, daemon.reactor, largest_body_bytes=settings.largest_body_bytes)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))

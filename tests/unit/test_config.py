@@ -65,6 +65,18 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ("[api]\nlisten = 'tcp:8777'", "meter", "only a loopback interface or a UNIX socket"),
         ("[status]\nlisten = 'tcp:x'", "meter", "is not an endpoint like tcp:8777"),
         ("[status.by_daemon]\nmeter-api = 'tpc:80'", "meter", "is not an endpoint like tcp:8777"),
+        ("[api.auth]\nmode = 'keystone'", "meter", 'knows "none" and "tokens" only'),
+        ("[api.auth]\nmode = 'tokens'", "meter", "list at least one token"),
+        (
+            f"[api.auth]\nmode = 'tokens'\ntokens = [{{sha256 = '{'0' * 64}'}}]",
+            "meter",
+            "either admin = true or a project_id",
+        ),
+        (
+            "[api.auth]\nmode = 'tokens'\ntokens = [{sha256 = 'abc', admin = true}]",
+            "meter",
+            "sha256: string should match pattern",
+        ),
         ("[bus]\nurl_file = '/nowhere'", "meter", "[bus] url_file: cannot be read"),
         ("not toml", "meter", "not TOML"),
     ],
