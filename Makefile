@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
+.DELETE_ON_ERROR:
 .PHONY: help run test dev setup-run setup-test clean
 
 help: ## say what can be made
