@@ -29,7 +29,7 @@ setup(
         "msgspec>=0.20",
         "prometheus-client>=0.21",
         "psycopg2-binary>=2.9.10",  # txpostgres does not declare it
-        "pydantic>=2.10",
+        "pydantic>=2.12",
         "treq>=25.5",
         "twisted[conch,tls]>=25.5",
         "txAMQP==0.8.2",  # meter/amqp repairs exactly this version

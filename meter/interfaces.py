@@ -25,6 +25,8 @@ from zope.interface import Interface
 
 from meter.message import MeteringMessage
 from meter.notification import Notification
+from meter.query import Marker
+from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import Statistics
 from meter.query import StatisticsQuery
@@ -243,8 +245,14 @@ class IStore(Interface):
     async def write(messages: Sequence[MeteringMessage]) -> WriteResult:
         """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`."""
 
-    async def samples(filter: SampleFilter, limit: int) -> Sequence[StoredSample]:
-        """Return at most ``limit`` matching :class:`~meter.query.StoredSample`, newest first."""
+    async def samples(
+        filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> Sequence[StoredSample]:
+        """Return at most ``limit`` matching :class:`~meter.query.StoredSample`.
+
+        Newest first, and of one moment by descending id, unless ``order`` says otherwise. ``after`` continues a page
+        in the former order, and excludes ``order``.
+        """
 
     async def sample(message_id: str, filter: SampleFilter) -> StoredSample | None:
         """Return the :class:`~meter.query.StoredSample` with this id if ``filter`` lets it through, else ``None``."""

@@ -15,7 +15,88 @@ IdField = Literal["meter", "resource_id", "user_id", "project_id", "source", "me
 Grouping = str
 """``resource_id``, ``user_id``, ``project_id``, ``source``, or ``metadata.<dotted key>``."""
 
-AggregateFunction = Literal["max", "min", "sum", "avg", "count", "stddev", "cardinality"]
+AggregateFunction = Literal[
+    "max",
+    "min",
+    "sum",
+    "avg",
+    "count",
+    "stddev",
+    "cardinality",
+    "rate",
+    "increase",
+    "integral",
+    "percentile",
+]
+"""``stddev`` is the population's. ``increase`` is how much a cumulative meter grew, per resource and summed: a volume
+lower than the one before is a reset and counts from zero; nothing is extrapolated beyond the first and last sample.
+``rate`` is the increase divided by the seconds it was seen in, per resource and summed. ``integral`` is for gauges: each
+volume holds until the resource's next sample, times hours (``GB`` gives GB-hours), summed. ``percentile`` takes its
+parameter between 0 and 100, and interpolates between neighbours."""
+
+Field = str
+"""Of a sample: an :data:`IdField`, ``type``, ``unit``, ``volume``, ``timestamp``, ``recorded_at``, ``signature``, or
+``metadata.<dotted key>``."""
+
+Scalar = str | int | float | bool | datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``field operator value``. A field that is absent or null matches no comparison but ``!=``; ``~`` is a regular
+    expression of PostgreSQL's, found anywhere in a text."""
+
+    field: Field
+    operator: Literal["=", "!=", "<", "<=", ">", ">=", "~"]
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """``field`` is one of ``values``."""
+
+    field: Field
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All ``parts`` hold."""
+
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """At least one of ``parts`` holds."""
+
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """``part`` does not hold."""
+
+    part: Expression
+
+
+Expression = Comparison | Among | Every | Either | Never
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One criterion of order."""
+
+    field: Field
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The last sample of a page: the next page begins after it. Stable while samples arrive."""
+
+    timestamp: datetime
+    message_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +116,8 @@ class SampleFilter:
 
     ``equals`` maps a field to its value, ``None`` for samples that have none; a field that is absent may be anything.
     The range is ``start <= timestamp < end`` unless ``after_start`` (``<``) or ``through_end`` (``<=``) say otherwise.
+    ``expression`` is a condition more. ``as_of`` leaves out what was recorded later: the same question has the same
+    answer next year.
     """
 
     equals: Mapping[IdField, str | None] = field(default_factory=dict)
@@ -43,11 +126,16 @@ class SampleFilter:
     after_start: bool = False
     through_end: bool = False
     metadata: tuple[MetadataMatch, ...] = ()
+    expression: Expression | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A selectable aggregate; ``param`` is what ``cardinality`` counts: ``resource_id``, ``user_id``, ``project_id``."""
+    """A selectable aggregate.
+
+    ``param`` is what ``cardinality`` counts (``resource_id``, ``user_id``, ``project_id``) and which ``percentile``.
+    """
 
     function: AggregateFunction
     param: str | None = None

@@ -155,11 +155,13 @@ class Daemon:
             clock=self.reactor,
             run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
         )
+        publishing = PublishingMetrics(self.registry)
+        publishing.watch_spool(lambda: spool.rows, lambda: spool.bytes)
         outbox = Outbox(
             spool,
             bus,
             self.reactor,
-            metrics=PublishingMetrics(self.registry),
+            metrics=publishing,
             batch=self.config.bus.window,
         )
         self.add(outbox)
