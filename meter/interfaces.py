@@ -269,6 +269,12 @@ class IStore(Interface):
     async def message(message_id: str) -> Mapping[str, Any] | None:
         """Return the metering message with this id exactly as it was signed, a mapping, or ``None``."""
 
+    def follow(heard: Callable[[], object]) -> Callable[[], None]:
+        """Call ``heard`` soon after samples were committed, by whichever process; return what ends that.
+
+        It says that there is something new, not what: ask for samples recorded since.
+        """
+
 
 # --- health --------------------------------------------------------------------------------------------------------
 
