@@ -57,6 +57,7 @@ class HandingBack:
             self._ends_at = now + self._backoff.next()
         pause = sleep(self._clock, self._ends_at - now)
         self._pauses.add(pause)
+        # With the same result whether it ends by itself or is hurried.
         pause.addBoth(lambda _: self._pauses.discard(pause))
         await pause
 

@@ -27,7 +27,7 @@ _NUMBERS = {
     "I": struct.Struct("!i"),
     "i": struct.Struct("!I"),
     "l": struct.Struct("!q"),
-    "L": struct.Struct("!Q"),
+    "L": struct.Struct("!q"),
     "f": struct.Struct("!f"),
     "d": struct.Struct("!d"),
 }
