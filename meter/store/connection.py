@@ -189,7 +189,7 @@ class _Link(txpostgres.Connection):
     def doRead(self) -> None:
         try:
             super().doRead()
-        except psycopg2.Error:
+        except (psycopg2.Error, ValueError):  # the latter when the socket is gone already and has no descriptor
             self.close()
 
     def connectionLost(self, reason: Failure) -> None:

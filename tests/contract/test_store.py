@@ -51,16 +51,13 @@ def store(request):
     if request.param == "memory":
         yield MemoryStore(reactor)
         return
-    store = PostgresStore(
-        reactor, request.getfixturevalue("database"), clock=reactor, migrate=True, readers=1, writers=1
-    )
+    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     yield store
     pytest_twisted.blockon(store.stopService())
-    request.getfixturevalue("postgresql").execute(
-        f"TRUNCATE sample, {', '.join(DICTIONARIES)}", request.getfixturevalue("database")
-    )
+    server.execute(f"TRUNCATE sample, {', '.join(DICTIONARIES)}", dsn)
 
 
 def equals(**fields):

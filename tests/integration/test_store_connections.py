@@ -1,0 +1,263 @@
+"""The store while its PostgreSQL comes, goes, hangs and quarrels."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
+
+from meter.interfaces import RequestError
+from meter.interfaces import Unavailable
+from meter.query import SampleFilter
+from meter.store import PostgresStore
+from meter.store.connection import Connection
+from meter.store.connection import Rejected
+from meter.store.connection import TimedOut
+from meter.store.dsn import connection_parameters
+from meter.store.pool import Pool
+from tests.servers.rabbitmq import until
+from tests.store_messages import message
+
+pytestmark = pytest.mark.timeout(60)
+
+ALL = SampleFilter()
+
+
+@asynccontextmanager
+async def running(dsn, *, wait=True, **options):
+    store = PostgresStore(reactor, dsn, clock=reactor, **{"migrate": True, "readers": 1, "writers": 1, **options})
+    store.startService()
+    try:
+        if wait:
+            await until(lambda: store.readiness().ready)
+        yield store
+    finally:
+        await store.stopService()
+
+
+@asynccontextmanager
+async def pooled(dsn, *, size=2, seconds=30.0):
+    parameters = connection_parameters(dsn, statement_timeout_seconds=seconds, application_name="test")
+    pool = Pool(lambda: Connection(reactor, reactor, parameters), reactor, name="pool", size=size)
+    pool.startService()
+    try:
+        await until(lambda: len(pool._idle) == size)
+        yield pool
+    finally:
+        await pool.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restarted_server_is_used_again_and_logs_no_errors(postgresql):
+    async with running(postgresql.dsn(), readers=3, writers=2) as store:
+        await store.write([message()])
+
+        await deferToThread(postgresql.stop)
+        await until(lambda: not store.readiness().ready)
+        with pytest.raises(Unavailable):
+            await store.samples(ALL, 1)
+        with pytest.raises(Unavailable):
+            await store.write([message()])
+
+        await deferToThread(postgresql.start)
+        await until(lambda: store.readiness().ready)
+        assert (await store.write([message()])).stored == 1
+        assert len(await store.samples(ALL, 10)) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_work_that_a_killed_server_takes_along_is_unavailable(postgresql):
+    async with pooled(postgresql.dsn()) as pool:
+        asked = Deferred.fromCoroutine(pool.rows("SELECT pg_sleep(30)"))
+        try:
+            await deferToThread(postgresql.kill)
+            with pytest.raises(Unavailable):
+                await asked
+        finally:
+            await deferToThread(postgresql.start)
+        await until(lambda: pool.ready)
+        assert await pool.rows("SELECT 1") == [(1,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_the_server_ends_is_replaced(postgresql):
+    async with pooled(postgresql.dsn(), size=1) as pool:
+        [[before]] = await pool.rows("SELECT pg_backend_pid()")
+        generation = pool.generation
+        await deferToThread(postgresql.execute, f"SELECT pg_terminate_backend({before})")
+        await until(lambda: pool.generation > generation)
+
+        [[after]] = await pool.rows("SELECT pg_backend_pid()")
+        assert after != before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_frozen_server_is_unavailable_after_the_limit(postgresql):
+    async with running(postgresql.dsn(), statement_timeout_seconds=0.3, silence_seconds=0.3) as store:
+        postgresql.freeze()
+        try:
+            with pytest.raises(Unavailable, match="no answer in time"):
+                await store.samples(ALL, 1)
+        finally:
+            postgresql.thaw()
+        await until(lambda: store.readiness().ready)
+        assert list(await store.samples(ALL, 1)) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_daemon_starts_before_its_database(postgresql):
+    dsn = postgresql.dsn()
+    postgresql.stop()
+    async with running(dsn, wait=False) as store:
+        await until(lambda: "Connection refused" in store.readiness().reason)
+        assert not store.readiness().ready
+        await deferToThread(postgresql.start)
+        await until(lambda: store.readiness().ready)
+        assert (await store.write([message()])).stored == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_host_name_is_looked_up_and_kept(postgresql):
+    async with running(postgresql.dsn().replace("127.0.0.1", "localhost")) as store:
+        assert (await store.write([message()])).stored == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_has_no_address_is_unavailable(postgresql):
+    async with running("postgresql://meter@db.invalid/meter", wait=False) as store:
+        await until(lambda: "db.invalid" in store.readiness().reason)
+        with pytest.raises(Unavailable):
+            await store.samples(ALL, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_question_that_takes_too_long_is_the_questions_fault(postgresql):
+    async with running(postgresql.dsn(), statement_timeout_seconds=0.2) as store:
+        locks = Connection(
+            reactor,
+            reactor,
+            connection_parameters(postgresql.url, statement_timeout_seconds=9, application_name="lock")
+            | {"dbname": store._where.rpartition("/")[2]},
+        )
+        await locks.open()
+        await locks.count("BEGIN")
+        await locks.count("LOCK TABLE sample IN ACCESS EXCLUSIVE MODE")
+
+        with pytest.raises(RequestError, match=r"longer than 0\.2 s: narrow"):
+            await store.samples(ALL, 1)
+        with pytest.raises(Unavailable):
+            await store.write([message()])
+
+        await locks.count("ROLLBACK")
+        locks.close()
+        assert store.readiness().ready
+        assert (await store.write([message()])).stored == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_statement_time_out_leaves_its_connection_in_use(postgresql):
+    async with pooled(postgresql.dsn(), size=1, seconds=0.1) as pool:
+        with pytest.raises(TimedOut):
+            await pool.rows("SELECT pg_sleep(5)")
+
+        assert pool.generation == 1
+        assert await pool.rows("SELECT 1") == [(1,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_deadlock_is_tried_again_and_costs_no_connection(postgresql):
+    dsn = postgresql.dsn()
+    postgresql.execute(
+        "CREATE TABLE quarrel (id int PRIMARY KEY, n int); INSERT INTO quarrel VALUES (1, 0), (2, 0)", dsn
+    )
+    tries = []
+
+    async def quarrel(session, first, second):
+        tries.append(first)
+        await session.count("SET LOCAL deadlock_timeout = '20ms'")
+        await session.count("UPDATE quarrel SET n = n + 1 WHERE id = %s", [first])
+        await session.rows("SELECT pg_sleep(0.1)")
+        await session.count("UPDATE quarrel SET n = n + 1 WHERE id = %s", [second])
+
+    async with pooled(dsn) as pool:
+        both = [Deferred.fromCoroutine(pool.run(quarrel, *order)) for order in ((1, 2), (2, 1))]
+        await gatherResults(both, consumeErrors=True)
+
+        assert len(tries) > 2
+        assert await pool.rows("SELECT n FROM quarrel") == [(2,), (2,)]
+        assert pool.generation == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_gives_up_harms_neither_connection_nor_transaction(postgresql):
+    dsn = postgresql.dsn()
+    postgresql.execute("CREATE TABLE done (id int)", dsn)
+
+    async def slow(session):
+        await session.rows("SELECT pg_sleep(0.2)")
+        await session.count("INSERT INTO done VALUES (1)")
+
+    async with pooled(dsn, size=1) as pool:
+        asked = Deferred.fromCoroutine(pool.run(slow))
+        begin = time.monotonic()
+        asked.cancel()
+        with pytest.raises(CancelledError):
+            await asked
+        assert time.monotonic() - begin < 0.1
+
+        assert await pool.rows("SELECT id FROM done") == [(1,)]
+        assert pool.generation == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_raises_is_rolled_back(postgresql):
+    dsn = postgresql.dsn()
+    postgresql.execute("CREATE TABLE done (id int)", dsn)
+
+    async def wrong(session):
+        await session.count("INSERT INTO done VALUES (1)")
+        raise ZeroDivisionError
+
+    async def refused(session):
+        await session.count("INSERT INTO done VALUES (1)")
+        await session.count("SELECT 'no number'::int")
+
+    async with pooled(dsn) as pool:
+        with pytest.raises(ZeroDivisionError):
+            await pool.run(wrong)
+        with pytest.raises(Rejected):
+            await pool.run(refused)
+
+        assert await pool.rows("SELECT id FROM done") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_waits_for_what_is_under_way(postgresql):
+    dsn = postgresql.dsn()
+    postgresql.execute("CREATE TABLE done (id int)", dsn)
+
+    async def slow(session):
+        await session.rows("SELECT pg_sleep(0.2)")
+        await session.count("INSERT INTO done VALUES (1)")
+
+    async with pooled(dsn) as pool:
+        asked = Deferred.fromCoroutine(pool.run(slow))
+        await pool.stopService()
+        await asked
+        with pytest.raises(Unavailable):
+            await pool.rows("SELECT 1")
+    assert postgresql.execute("SELECT id FROM done", dsn) == [(1,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_readers_can_only_read(postgresql):
+    async with running(postgresql.dsn()) as store:
+        with pytest.raises(Unavailable, match="read-only"):
+            await store._readers.rows("CREATE TABLE t (id int)")

