@@ -9,12 +9,15 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
+from hypothesis import strategies as st
+
 from meter.message import MeteringMessage
 from meter.message import read
 from meter.message import sign
 from meter.sample import Sample
 from meter.sample import SampleType
 from meter.signature import keyring
+from meter.signature import signature
 
 KEYS = keyring(["a secret of the tests"])
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -54,3 +57,67 @@ def message(
         message_id=message_id or str(uuid.uuid4()),
     )
     return read(sign(sample, KEYS, "test"), KEYS)
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.integers(-5, 5),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, -0.0, 1.0, 1e22, 5e-324, 1.7976931348623157e308, 2**53 + 1, 10**300]),
+)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=8,
+)
+TIMESTAMPS = st.datetimes(timezones=st.just(UTC)).flatmap(
+    lambda at: st.sampled_from(
+        [
+            at.replace(tzinfo=None).isoformat(),
+            at.replace(tzinfo=None).isoformat(" ", "seconds"),
+            at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z",
+            at.isoformat(),
+            at.strftime("%Y%m%dT%H%M%S").zfill(15),
+        ]
+    )
+)
+OFFSETS = st.datetimes(timezones=st.just(UTC)).flatmap(
+    lambda at: st.sampled_from(["+02:00", "-09:30", "-00:00"]).map(
+        lambda zone: f"{min(max(at, FIRST), LAST).replace(tzinfo=None).isoformat()}{zone}"
+    )
+)
+FIRST, LAST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 28, tzinfo=UTC)
+"""Days whose times are in years 1 to 9999 in every zone."""
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> MeteringMessage:
+    """Draw a message as others may send it: fields in any order, some missing, others added."""
+    name = TEXT.filter(bool)
+    fields: dict[str, Any] = {
+        "counter_name": draw(name),
+        "counter_type": draw(st.sampled_from(["gauge", "delta", "cumulative"])),
+        "counter_unit": draw(TEXT),
+        "counter_volume": draw(NUMBERS),
+        "resource_id": draw(name),
+        "timestamp": draw(st.one_of(TIMESTAMPS, OFFSETS)),
+        "message_id": draw(st.one_of(st.uuids().map(str), name.map(lambda text: f"{text}{uuid.uuid4()}"))),
+    }
+    optional = {
+        "source": st.one_of(st.none(), TEXT),
+        "user_id": st.one_of(st.none(), TEXT),
+        "project_id": st.one_of(st.none(), TEXT),
+        "resource_metadata": st.one_of(st.none(), st.dictionaries(TEXT, JSON, max_size=4)),
+        "user_name": st.one_of(st.none(), TEXT),
+        "project_name": JSON,
+        "publisher_id": TEXT,
+        "monotonic_time": st.one_of(st.none(), NUMBERS, TEXT),
+        draw(TEXT.map(lambda text: f"x{text}")): JSON,
+    }
+    for label, values in optional.items():
+        if draw(st.booleans()):
+            fields[label] = draw(values)
+    order = draw(st.permutations([*fields, "message_signature"]))
+    signed = signature(fields, b"a secret of the tests")
+    return read({label: fields.get(label, signed) for label in order}, KEYS)

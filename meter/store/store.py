@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import Service
@@ -15,7 +17,10 @@ from zope.interface import implementer
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
+from meter.interfaces import RequestError
 from meter.message import MeteringMessage
+from meter.query import Marker
+from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import Statistics
 from meter.query import StatisticsQuery
@@ -113,8 +118,12 @@ class PostgresStore(Service):
         """Commit a batch; see ``IStore.write``."""
         return await self._writing.write(messages)
 
-    async def samples(self, filter: SampleFilter, limit: int) -> Sequence[StoredSample]:
+    async def samples(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> Sequence[StoredSample]:
         """Return the newest matching samples; see ``IStore.samples``."""
+        if order or after:
+            raise RequestError("orders and pages are not answered yet")
         return await self._reading.samples(filter, limit)
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
@@ -122,17 +131,8 @@ class PostgresStore(Service):
         asked = filter.equals.get("message_id", message_id)
         if asked != message_id:
             return None
-        found = await self._reading.samples(
-            SampleFilter(
-                equals={**filter.equals, "message_id": message_id},
-                start=filter.start,
-                end=filter.end,
-                after_start=filter.after_start,
-                through_end=filter.through_end,
-                metadata=filter.metadata,
-            ),
-            1,
-        )
+        one = replace(filter, equals={**filter.equals, "message_id": message_id})
+        found = await self._reading.samples(one, 1)
         return found[0] if found else None
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
@@ -150,3 +150,7 @@ class PostgresStore(Service):
     async def message(self, message_id: str) -> Mapping[str, Any] | None:
         """Return a message as it was signed; see ``IStore.message``."""
         return await self._reading.message(message_id)
+
+    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Tell of commits; see ``IStore.follow``."""
+        raise RequestError("commits cannot be followed yet")

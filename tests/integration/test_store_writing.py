@@ -1,0 +1,213 @@
+"""Writing to PostgreSQL: exactness, partitions, concurrent collectors, and what a database refuses."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+import pytest
+import pytest_twisted
+from hypothesis import HealthCheck
+from hypothesis import given
+from hypothesis import settings
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+
+from meter.query import MetadataMatch
+from meter.query import SampleFilter
+from meter.query import WriteResult
+from meter.store import PostgresStore
+from meter.store.partitions import WEEK
+from meter.store.partitions import partition_name
+from meter.store.partitions import week_of
+from tests.servers.rabbitmq import until
+from tests.store_messages import KEYS
+from tests.store_messages import message
+from tests.store_messages import messages
+
+pytestmark = pytest.mark.timeout(60)
+
+ALL = SampleFilter()
+
+
+@asynccontextmanager
+async def running(dsn, **options):
+    store = PostgresStore(reactor, dsn, clock=reactor, **{"migrate": True, "readers": 1, "writers": 1, **options})
+    store.startService()
+    try:
+        await until(lambda: store.readiness().ready)
+        yield store
+    finally:
+        await store.stopService()
+
+
+def drawn(count):
+    """Return many random messages. Tests run inside the reactor, where a property cannot wait for an answer itself."""
+    found = []
+
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(sent=messages())
+    def draw(sent):
+        found.append(sent)
+
+    draw()
+    return found
+
+
+@pytest_twisted.ensureDeferred
+async def test_any_message_is_answered_as_it_was_signed(postgresql):
+    batch = list({sent.message_id: sent for sent in drawn(200)}.values())
+    async with running(postgresql.dsn()) as store:
+        assert await store.write(batch) == WriteResult(stored=len(batch), duplicates=0)
+
+        for sent in batch:
+            answer = await store.message(sent.message_id)
+            assert repr(answer) == repr(sent.fields)  # order, nesting and types, where == takes 1 for 1.0
+            assert KEYS.verify(answer, sent.timestamp) == "key-1"
+            sample = await store.sample(sent.message_id, ALL)
+            assert repr((sample.volume, sample.metadata)) == repr((sent.volume, sent.metadata))
+            assert (sample.message_id, sample.timestamp) == (sent.message_id, sent.timestamp)
+            assert (sample.name, sample.unit, sample.resource_id) == (sent.name, sent.unit, sent.resource_id)
+            assert (sample.user_id, sample.project_id, sample.source) == (sent.user_id, sent.project_id, sent.source)
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_collectors_that_write_the_same_at_once_store_each_sample_once(postgresql):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC)
+    batch = [
+        message(volume=n, at=now, resource_id=f"r{n % 50}", metadata={"n": n % 7}, user_id=f"u{n % 3}")
+        for n in range(300)
+    ]
+    async with running(dsn, writers=2) as one, running(dsn, writers=2) as other:
+        writes = [one.write(batch), other.write(batch[::-1]), one.write(batch[100:]), other.write(batch[:200])]
+        results = await gatherResults([Deferred.fromCoroutine(write) for write in writes], consumeErrors=True)
+
+        assert sum(result.stored for result in results) == 300
+        assert sum(result.duplicates for result in results) == 700
+        assert not any(result.refused for result in results)
+    assert postgresql.execute("SELECT count(*), count(DISTINCT message_id) FROM sample", dsn) == [(300, 300)]
+    assert postgresql.execute("SELECT count(*) FROM resource", dsn) == [(50,)]
+    assert postgresql.execute("SELECT count(*) FROM metadata", dsn) == [(7,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_usual_messages_are_kept_without_a_second_copy(postgresql):
+    dsn = postgresql.dsn()
+    ours = [message(volume=volume, metadata={"a": [1, {"b": None}]}) for volume in (1, 1.5, 10**15)]
+    theirs = {**message().fields, "user_name": "ann", "project_name": None, "monotonic_time": 12.25}
+    theirs = replace(message(), fields=theirs, message_id=theirs["message_id"])
+    async with running(dsn) as store:
+        await store.write([*ours, theirs])
+        assert await store.message(theirs.message_id) == theirs.fields
+
+    assert postgresql.execute("SELECT count(*) FROM sample WHERE rest LIKE '{%'", dsn) == [(0,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sample_that_the_database_refuses_is_found_among_its_neighbours(postgresql):
+    # Two texts of 512 characters that PostgreSQL cannot squeeze into one row of an index.
+    long_name, long_unit = ("".join(chr(0x10000 + (n * 7919 + k) % 0xFFFF) for n in range(512)) for k in (1, 2))
+    batch = [message(volume=n) for n in range(20)]
+    batch[13] = message(long_name, unit=long_unit)
+    async with running(postgresql.dsn()) as store:
+        result = await store.write(batch)
+
+        assert result.stored == 19
+        [refusal] = result.refused
+        assert refusal.index == 13
+        assert "index row size" in refusal.reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_large_metadata_is_stored(postgresql):
+    big = message(metadata={"text": "x" * 2**20})
+    many = message(metadata={f"name {n}": n for n in range(10_000)})
+    async with running(postgresql.dsn()) as store:
+        assert (await store.write([big, many])).stored == 2
+
+        assert (await store.message(big.message_id)) == big.fields
+        found = await store.samples(SampleFilter(metadata=(MetadataMatch("name 9999", 9999),)), 10)
+        assert [sample.message_id for sample in found] == [many.message_id]
+
+
+def weeks_with_partitions(postgresql, dsn):
+    rows = postgresql.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'sample'::regclass", dsn
+    )
+    return {name for [name] in rows} - {"sample_default"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_weeks_get_partitions_when_they_are_needed_and_one_ahead(postgresql):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC)
+    last_month = week_of(now - timedelta(days=30))
+    async with running(dsn) as store:
+        await store.write([message(at=now), message(at=now - timedelta(days=30))])
+
+    expected = {week_of(now), week_of(now) + WEEK, last_month, last_month + WEEK}
+    assert weeks_with_partitions(postgresql, dsn) == {partition_name(week) for week in expected}
+    assert postgresql.execute("SELECT count(*) FROM sample_default", dsn) == [(0,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_clock_gone_mad_makes_no_partitions(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        times = [datetime(year, 1, 1, tzinfo=UTC) for year in range(1, 9999, 99)]
+        assert (await store.write([message(at=at) for at in times])).stored == len(times)
+
+    assert weeks_with_partitions(postgresql, dsn) == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_partition_takes_over_what_waited_in_the_default_one(postgresql):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC)
+    early, later = message(at=now), message(at=now)
+    async with running(dsn) as store:
+        store._writing._partitions._left[week_of(now)] = reactor.seconds() + 60
+        await store.write([early])
+        assert postgresql.execute("SELECT count(*) FROM sample_default", dsn) == [(1,)]
+
+        store._writing._partitions._left.clear()
+        assert (await store.write([later, early])).duplicates == 1
+
+        assert await store.message(early.message_id) == early.fields
+    assert postgresql.execute("SELECT count(*) FROM sample_default", dsn) == [(0,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_numbers_are_forgotten_when_another_database_may_have_taken_over(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        await store.write([message(resource_id="a"), message(resource_id="b")])
+        # A standby that missed the last transactions gives the same numbers to other names.
+        postgresql.execute("UPDATE resource SET name = 'c' WHERE name = 'a'", dsn)
+        generation = store._writers.generation
+        postgresql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'meter writers'",
+            dsn,
+        )
+        await until(lambda: store._writers.generation > generation)
+
+        sent = message(resource_id="a")
+        await store.write([sent])
+        assert (await store.sample(sent.message_id, ALL)).resource_id == "a"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_remembered_is_bounded(postgresql):
+    async with running(postgresql.dsn(), remembered=10) as store:
+        for start in range(0, 100, 20):
+            await store.write([message(resource_id=f"r{n}", metadata={"n": n}) for n in range(start, start + 20)])
+        assert len(store._writing._series._young) + len(store._writing._series._old) <= 40
+        assert (await store.write([message(resource_id="r3", message_id=str(uuid.uuid4()))])).stored == 1
+        assert len(await store.resources(ALL, 1000)) == 100
