@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from meter.interfaces import ICycle
 from meter.interfaces import ISurroundings
+from meter.services import wall_seconds
 
 
 @implementer(ISurroundings)
@@ -48,7 +49,7 @@ class Cycle:
         self.daemon = here.daemon
         self.config = here.config
         self.clock = here.clock
-        self.timestamp = datetime.fromtimestamp(here.clock.seconds(), UTC)
+        self.timestamp = datetime.fromtimestamp(wall_seconds(here.clock), UTC)
 
     def provider(self, interface: Any) -> Any:
         """Return the daemon's provider of ``interface``; ``LookupError`` when it has none."""

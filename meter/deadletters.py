@@ -15,6 +15,7 @@ from meter.interfaces import Publication
 from meter.masking import masked_body
 from meter.masking import masked_text
 from meter.sample import utc_text
+from meter.services import wall_seconds
 
 DEAD_QUEUE = "metering.dead"
 """The durable queue of dead letters, reached through the default exchange."""
@@ -72,7 +73,7 @@ class DeadLetters:
         named: dict[str, str | int | bool | None] = {
             "reason": reason,
             "kind": kind,
-            "at": utc_text(datetime.fromtimestamp(self._clock.seconds(), UTC)),
+            "at": utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC)),
             "exchange": origin.exchange,
             "routing_key": origin.routing_key,
             "cut": True if len(body) > self._largest_body_bytes else None,

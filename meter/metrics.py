@@ -105,7 +105,9 @@ class PublishingMetrics:
         self._messages = Counter("meter_publications", "Messages by outcome.", ["outcome"], registry=registry)
         self._registry = registry
         self._dropped = Counter(
-            "meter_spool_dropped_samples", "Samples given up because the spool was full.", registry=registry
+            "meter_spool_dropped_samples",
+            "Samples lost because the spool was full, they waited too long, or the disk did not take them.",
+            registry=registry,
         )
 
     def published(self, outcome: str, samples: int = 0) -> None:
@@ -199,6 +201,11 @@ class HealthMetrics:
         self._abandoned = Gauge(
             "meter_abandoned_threads", "Threads that hang in a call that was given up.", registry=registry
         )
+        self._given_up = Gauge(
+            "meter_given_up_services",
+            "Parts of the daemon that did not stop in time, or not cleanly.",
+            registry=registry,
+        )
 
     def watch(self, dependencies: Iterable[IDependency]) -> None:
         """Show the readiness of each dependency, asked whenever the metrics are read."""
@@ -209,6 +216,10 @@ class HealthMetrics:
     def count_abandoned_threads(self, count: Callable[[], int]) -> None:
         """Show ``count()`` hanging threads, asked whenever the metrics are read."""
         self._abandoned.set_function(count)
+
+    def count_given_up(self, count: Callable[[], int]) -> None:
+        """Show ``count()`` parts that were given up while stopping, asked whenever the metrics are read."""
+        self._given_up.set_function(count)
 
     def lagged(self, seconds: float) -> None:
         """Take one measurement of the reactor's lag."""

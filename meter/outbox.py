@@ -62,13 +62,20 @@ class Outbox(Service):
         self._kicked = False
         self._reason = "nothing was sent yet"
         self._sending = True
+        self._counted_losses = 0
         self.confirmed_samples = 0
 
     async def put(self, publications: Sequence[Publication]) -> None:
-        """Write publications to disk and see that they are sent; returns when they are on disk."""
-        lost = self._spool.lost_samples
-        await self._spool.put(publications)
-        self._metrics.dropped(self._spool.lost_samples - lost)
+        """Write publications to disk and see that they are sent; returns when they are on disk.
+
+        Raises :class:`Unavailable`, having counted the samples, when the disk does not take them.
+        """
+        try:
+            await self._spool.put(publications)
+        except Unavailable:
+            self._metrics.dropped(sum(map(_samples, publications)))
+            raise
+        self._count_losses()
         self.kick()
 
     def kick(self) -> None:
@@ -147,6 +154,7 @@ class Outbox(Service):
 
     async def _send_some(self) -> int:
         waiting = await self._spool.oldest(self._batch)
+        self._count_losses()
         done: list[int] = []
         troubles: list[Unavailable] = []
 
@@ -162,7 +170,7 @@ class Outbox(Service):
                 self._log.error("LOST a message for {key}: {error}", key=one.publication.routing_key, error=error)
             else:
                 done.append(one.id)
-                samples = int(one.publication.headers.get(SAMPLES_HEADER, 1))
+                samples = _samples(one.publication)
                 self.confirmed_samples += samples
                 self._metrics.published("confirmed", samples)
 
@@ -176,6 +184,10 @@ class Outbox(Service):
             raise troubles[0]
         return len(done)
 
+    def _count_losses(self) -> None:
+        lost, self._counted_losses = self._spool.lost_samples - self._counted_losses, self._spool.lost_samples
+        self._metrics.dropped(lost)
+
     def _note_trouble(self, reason: str) -> None:
         if self._sending:
             self._log.warn("samples stay in the spool: {reason}", reason=reason)
@@ -188,3 +200,8 @@ class Outbox(Service):
         self._sending = True
         self._reason = "the last ones were confirmed"
         self._backoff.reset()
+
+
+def _samples(publication: Publication) -> int:
+    """How many samples a publication carries."""
+    return int(publication.headers.get(SAMPLES_HEADER, 1))

@@ -83,9 +83,9 @@ class Polling:
         )
         samples = [sample for result in results if result is not None for sample in result]
         failed = tuple(each.name for each, result in zip(self.pollsters, results, strict=True) if result is None)
-        await self._keep(samples)
+        kept = samples if await self._keep(samples) else []
         report = CycleReport(
-            len(samples), len({sample.name for sample in samples}), failed, self._here.clock.seconds() - began
+            len(kept), len({sample.name for sample in kept}), failed, self._here.clock.seconds() - began
         )
         self._log.info(
             "polled {samples} samples of {meters} meters in {seconds:.3f} s{failed}",
@@ -161,8 +161,11 @@ class Polling:
             del self._troubles[name]
             self._log.info("pollster {name} works again", name=name)
 
-    async def _keep(self, samples: Sequence[Sample]) -> None:
-        """Sign and spool; a sample that cannot be signed is left out with a log line, its neighbours are kept."""
+    async def _keep(self, samples: Sequence[Sample]) -> bool:
+        """Sign and spool; return whether the samples are safe. What is lost is logged with its range of time.
+
+        A sample that cannot be signed is left out, and its neighbours are kept.
+        """
         by_key: dict[str, list[dict[str, Any]]] = {}
         for sample in samples:
             try:
@@ -175,5 +178,18 @@ class Polling:
             for key_id, messages in by_key.items()
             for publication in casts(messages, key_id, batch_samples=self._batch)
         ]
-        if publications:
+        if not publications:
+            return True
+        try:
             await self._put(publications)
+        except Unavailable as error:
+            times = [sample.timestamp for sample in samples]
+            self._log.error(
+                "LOST {samples} samples, measured from {first} to {last}: {error}",
+                samples=len(samples),
+                first=min(times).isoformat(),
+                last=max(times).isoformat(),
+                error=error,
+            )
+            return False
+        return True

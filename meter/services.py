@@ -22,6 +22,16 @@ from twisted.logger import Logger
 T = TypeVar("T")
 
 
+def wall_seconds(clock: IReactorTime) -> float:
+    """Return the time of day in seconds since 1970, which administrators and NTP may set back.
+
+    Timers must not notice that: a daemon's ``seconds`` is steady, and its time of day is ``wall_seconds``
+    (:mod:`meter.taps.steady`). Any other clock, such as ``task.Clock`` in tests, has one time for both.
+    """
+    now: float = getattr(clock, "wall_seconds", clock.seconds)()
+    return now
+
+
 def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
     """Fire after ``seconds`` of ``clock``; cancelling it frees the delayed call."""
     waiting: Deferred[None] = Deferred(lambda _: call.cancel())
@@ -107,17 +117,24 @@ class InFlight:
 class StagedService(MultiService):
     """Starts its children in the order they were added and stops them one after another, the last added first.
 
-    Each has ``patience`` seconds to stop and is given up after that, with a log line and a count in ``given_up``.
+    Each has ``patience`` seconds to stop, all together have ``most_seconds``; after that it is given up, with a log line
+    and a count in ``given_up``.
     (Twisted's own ``MultiService`` stops all children at once: a connection would close under its users.)
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, patience: float = 20.0) -> None:
+    def __init__(self, clock: IReactorTime, patience: float = 20.0, most_seconds: float = float("inf")) -> None:
         super().__init__()
         self._clock = clock
         self._patience = patience
-        self.given_up = 0
+        self._most_seconds = most_seconds
+        self._given_up = 0
+
+    @property
+    def given_up(self) -> int:
+        """How many did not stop, or not cleanly; theirs included, where they are of this class too."""
+        return self._given_up + sum(child.given_up for child in self if isinstance(child, StagedService))
 
     def stopService(self) -> Deferred[None]:
         """Fire when the last child has stopped or was given up."""
@@ -125,18 +142,20 @@ class StagedService(MultiService):
         return Deferred.fromCoroutine(self._stop_children())
 
     async def _stop_children(self) -> None:
+        deadline = self._clock.seconds() + self._most_seconds
         for child in reversed(list(self)):
+            patience = max(0.0, min(self._patience, deadline - self._clock.seconds()))
             try:
-                await within(self._clock, self._patience, maybeDeferred(child.stopService))
+                await within(self._clock, patience, maybeDeferred(child.stopService))
             except DeferredTimeout:
-                self.given_up += 1
+                self._given_up += 1
                 self._log.warn(
                     "{service} did not stop within {patience} s and is given up",
                     service=_name(child),
-                    patience=self._patience,
+                    patience=patience,
                 )
             except Exception:
-                self.given_up += 1
+                self._given_up += 1
                 self._log.failure("{service} did not stop cleanly", service=_name(child))
 
 

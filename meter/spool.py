@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from meter.casting import SAMPLES_HEADER
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
+from meter.services import wall_seconds
 
 Runner = Callable[..., Deferred[Any]]
 """Calls a blocking function with its arguments off the reactor thread, one call at a time and in order."""
@@ -87,12 +88,12 @@ class Spool:
 
         Raises :class:`Unavailable` when the disk does not take them.
         """
-        losses = await self._call(self._put, self._clock.seconds(), publications)
+        losses = await self._call(self._put, wall_seconds(self._clock), publications)
         self._report(losses)
 
     async def oldest(self, limit: int) -> list[Waiting]:
         """Return the publications that have waited longest, without removing them."""
-        self._report(await self._call(self._expire, self._clock.seconds()))
+        self._report(await self._call(self._expire, wall_seconds(self._clock)))
         found: list[Waiting] = await self._call(self._oldest, limit)
         return found
 

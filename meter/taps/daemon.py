@@ -61,7 +61,12 @@ from meter.status import readiness_of
 from meter.status import readiness_text
 from meter.status import readiness_watch
 from meter.status import status_site
+from meter.taps.signals import heed_a_second_signal
+from meter.taps.steady import keep_steady
 from meter.threads import CallThread
+
+STOP_SECONDS = 75.0
+"""How long all parts of a daemon together may take to stop; less than ``TimeoutStopSec`` in ``etc/systemd``."""
 
 
 class Options(usage.Options):
@@ -85,7 +90,8 @@ class Daemon:
         self.name = name
         self.config = config
         self.reactor: Any = reactor
-        self.root = StagedService(self.reactor)
+        keep_steady(self.reactor)
+        self.root = StagedService(self.reactor, most_seconds=STOP_SECONDS)
         self.registry = metrics_registry(name)
         self.dependencies: list[IDependency] = []
         self.activations: list[Activation] = []
@@ -96,6 +102,7 @@ class Daemon:
         self._keys: Keyring | None = None
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
+        self.health_metrics.count_given_up(lambda: self.root.given_up)
 
     def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:
         sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
@@ -271,6 +278,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         _leave([f"{path or 'built-in defaults'}: {problem}" for problem in daemon.problems])
     for warning in daemon.warnings:
         sys.stderr.write(f"{path or 'built-in defaults'}: {warning}\n")
+    heed_a_second_signal(daemon.reactor)
     return daemon.root
 
 

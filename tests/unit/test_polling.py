@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from dataclasses import field
+from datetime import UTC
+from datetime import datetime
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import eventAsText
 from zope.interface import implementer
 
 from meter.cycle import Surroundings
@@ -253,3 +256,19 @@ def test_a_cycle_counts_as_done_only_when_its_samples_are_on_disk():
     disk.callback(None)
     assert cycle.called
     assert len(reports) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_that_the_disk_does_not_take_are_told_with_their_time_range(logged_errors):
+    class FullDisk(Agent):
+        async def put(self, publications):
+            raise Unavailable("the disk is full")
+
+    report = await FullDisk(Pollster("lamp", one_sample)).cycle()
+
+    assert (report.samples, report.meters) == (0, 0)
+    [event] = logged_errors.flush()
+    noon = datetime.fromtimestamp(NOON, UTC).isoformat()
+    assert eventAsText(event, includeTimestamp=False, includeSystem=False) == (
+        f"LOST 1 samples, measured from {noon} to {noon}: the disk is full"
+    )

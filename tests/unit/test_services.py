@@ -64,6 +64,36 @@ def test_a_part_that_never_stops_is_given_up_and_counted():
     assert whole.given_up == 1
 
 
+def test_all_parts_together_have_a_limit_too():
+    clock, diary = Clock(), []
+    whole = StagedService(clock, patience=5, most_seconds=8)
+    for name in ("a", "b", "c", "d"):
+        Part(name, diary, Deferred(lambda _: None)).setServiceParent(whole)
+    whole.startService()
+
+    stopped = whole.stopService()
+    clock.pump([5, 3, 0, 0])
+
+    assert stopped.called
+    assert diary[-4:] == ["stop d", "stop c", "stop b", "stop a"]
+    assert whole.given_up == 4
+
+
+def test_what_a_part_gives_up_counts_for_the_whole():
+    clock = Clock()
+    whole = StagedService(clock, patience=5)
+    bus = StagedService(clock, patience=2)
+    bus.setServiceParent(whole)
+    Part("stuck", [], Deferred(lambda _: None)).setServiceParent(bus)
+    whole.startService()
+
+    stopped = whole.stopService()
+    clock.advance(2)
+
+    assert stopped.called
+    assert whole.given_up == 1
+
+
 def periodic(clock, work, **more):
     service = Periodic(work, 10.0, clock, name="work", **more)
     service.startService()

@@ -1,6 +1,7 @@
 """The spool on disk and the outbox that empties it."""
 
 import sqlite3
+import tracemalloc
 
 import pytest
 import pytest_twisted
@@ -61,8 +62,8 @@ def open_spool(tmp_path, clock):
     return opened
 
 
-def outbox(spool, bus, clock, **more):
-    metrics = PublishingMetrics(metrics_registry("test"))
+def outbox(spool, bus, clock, registry=None, **more):
+    metrics = PublishingMetrics(registry or metrics_registry("test"))
     return Outbox(spool, bus, clock, metrics=metrics, backoff=Backoff(1, 8, rng=lambda: 1.0), **more)
 
 
@@ -220,6 +221,64 @@ async def test_tells_when_everything_has_been_confirmed(open_spool, clock):
     assert not empty.called
     bus.slow.callback(None)
     assert empty.called
+    await box.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_that_a_full_disk_does_not_take_are_counted(open_spool, clock):
+    registry, spool, bus = metrics_registry("test"), open_spool(), Bus()
+    bus.away = True
+    box = outbox(spool, bus, clock, registry)
+    await box.put([publication(1)])
+    spool._database.execute("PRAGMA max_page_count = 4")
+
+    with pytest.raises(Unavailable, match="disk is full"):
+        await box.put([publication(2, samples=3, size=20_000), publication(3, samples=4)])
+
+    assert registry.get_sample_value("meter_spool_dropped_samples_total") == 7
+    assert await bodies(spool) == [1]
+    spool._database.execute("PRAGMA max_page_count = 1000")
+    await box.put([publication(4)])
+    assert await bodies(spool) == [1, 4]
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_loss_of_the_spool_is_counted_once(open_spool, clock, logged_errors):
+    registry, spool, bus = metrics_registry("test"), open_spool(largest_bytes=30), Bus()
+    bus.away = True
+    box = outbox(spool, bus, clock, registry)
+    box.startService()
+    for number in range(1, 5):
+        await box.put([publication(number, samples=5)])  # the fourth drives the first out
+    assert registry.get_sample_value("meter_spool_dropped_samples_total") == 5
+
+    clock.advance(4000)  # and the others wait too long
+
+    assert registry.get_sample_value("meter_spool_dropped_samples_total") == 20
+    assert len(logged_errors.flush()) == 2
+    await box.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_memory_stays_flat_while_a_day_of_samples_waits_on_disk_and_when_it_goes(open_spool, clock):
+    """32 MB on disk, of which one window of 1 MB is in memory at a time."""
+    spool, bus = open_spool(largest_bytes=1 << 30), Bus()
+    bus.away = True
+    box = outbox(spool, bus, clock, batch=100)
+    box.startService()
+    tracemalloc.start()
+    try:
+        for first in range(0, 3200, 100):
+            await box.put([publication(number, size=10_000) for number in range(first, first + 100)])
+        assert spool.rows == 3200
+        bus.away = False
+        clock.advance(8)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (len(bus.bodies), spool.rows) == (3200, 0)
+    assert most < 8_000_000
     await box.stopService()
 
 

@@ -29,6 +29,7 @@ from meter.pollsters.libvirt.table import BadStat
 from meter.pollsters.libvirt.table import Row
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.services import wall_seconds
 
 
 class LibvirtOptions(BaseModel):
@@ -72,7 +73,7 @@ class Reading:
 async def read(cycle: ICycle, options: LibvirtOptions) -> Reading:
     """Ask the hypervisor of this daemon for its domains; raise :class:`~meter.interfaces.Unavailable`."""
     domains = await cycle.provider(IHypervisor).domains()
-    timestamp = datetime.fromtimestamp(cycle.clock.seconds(), UTC)
+    timestamp = datetime.fromtimestamp(wall_seconds(cycle.clock), UTC)
     host = options.host or socket.gethostname()
     guests = []
     unreadable = {}

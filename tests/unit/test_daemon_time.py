@@ -1,0 +1,73 @@
+"""What a daemon makes of its clock, its signals, and the patience of whoever stops it."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from twisted.internet.base import ReactorBase
+from twisted.internet.task import Clock
+
+from meter.services import wall_seconds
+from meter.taps.daemon import STOP_SECONDS
+from meter.taps.signals import heed_a_second_signal
+from meter.taps.steady import keep_steady
+
+UNITS = sorted(Path(__file__).parents[2].glob("etc/systemd/*.service"))
+
+
+class Reactor(ReactorBase):
+    """A reactor without sockets."""
+
+    def installWaker(self):
+        pass
+
+    def removeAll(self):
+        return []
+
+
+def test_what_is_due_comes_in_time_though_the_clock_is_set_back(monkeypatch):
+    reactor, came = Reactor(), []
+    now = {"clock": 1_700_000_000.0, "since start": 5.0}
+    monkeypatch.setattr(time, "time", lambda: now["clock"])
+    monkeypatch.setattr(time, "monotonic", lambda: now["since start"])
+    keep_steady(reactor)
+    reactor.callLater(10, came.append, "due")
+
+    now["clock"] -= 3600
+    now["since start"] += 10
+    reactor.runUntilCurrent()
+
+    assert came == ["due"]
+    assert reactor.seconds() == 1_700_000_010
+    assert wall_seconds(reactor) == 1_700_000_000 - 3600
+
+
+def test_a_clock_of_a_test_has_one_time_for_both():
+    clock = Clock()
+    clock.advance(7)
+
+    assert wall_seconds(clock) == 7
+
+
+def test_a_second_signal_ends_the_process(monkeypatch):
+    reactor, set_to = Reactor(), {}
+    monkeypatch.setattr(signal, "signal", lambda number, action: set_to.setdefault(number, action))
+    heed_a_second_signal(reactor)
+    assert set_to == {}
+
+    reactor.fireSystemEvent("shutdown")
+
+    assert set_to == {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.SIG_DFL}
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_is_more_patient_than_a_daemon(unit):
+    [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", unit.read_text(), re.M)
+
+    assert int(seconds) > STOP_SECONDS
+
+
+def test_there_are_units():
+    assert len(UNITS) == 5
