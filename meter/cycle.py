@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,7 @@ class Surroundings:
     config: Any
     clock: IReactorTime
     providers: Mapping[Any, Any] = field(default_factory=dict)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def provider(self, interface: Any) -> Any:
         """Return the provider of ``interface``; ``LookupError`` when this daemon has none."""
@@ -38,13 +40,24 @@ class Surroundings:
         except KeyError:
             raise LookupError(f"{self.daemon} has no {interface.__name__}") from None
 
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what ``make()`` returned when ``key`` was first asked for."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def with_providers(self, providers: Mapping[Any, Any]) -> Surroundings:
+        """Return the same surroundings, what is kept included, with other ``providers`` in place of some."""
+        return replace(self, providers={**self.providers, **providers})
+
 
 @implementer(ICycle)
 class Cycle:
     """One polling cycle; what its pollsters share lives as long as it."""
 
-    def __init__(self, here: Surroundings) -> None:
+    def __init__(self, here: Surroundings, *, trial: bool = False) -> None:
         self._here = here
+        self.trial = trial
         self._shared: dict[Hashable, _SharedWork] = {}
         self.daemon = here.daemon
         self.config = here.config
@@ -54,6 +67,10 @@ class Cycle:
     def provider(self, interface: Any) -> Any:
         """Return the daemon's provider of ``interface``; ``LookupError`` when it has none."""
         return self._here.provider(interface)
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what ``make()`` returned when ``key`` was first asked for in this daemon."""
+        return self._here.kept(key, make)
 
     async def shared(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
         """Return what ``make`` gave to the first that asked with ``key`` in this cycle, or raise what it raised."""

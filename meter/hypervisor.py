@@ -246,6 +246,7 @@ class LibvirtHypervisor(Service):
         self._readiness = Readiness("libvirt", False, f"{uri} has not been asked yet")
         self._told: bool | None = None
         self._checking: Deferred[None] | None = None
+        self._observers: list[Callable[[Domain], object]] = []
 
     # --- IHypervisor and IDependency
 
@@ -257,6 +258,10 @@ class LibvirtHypervisor(Service):
                 self._log.warn("domain {domain} cannot be read and is left out: {reason}", domain=name, reason=reason)
         self._failed = reading.failed
         return reading.domains
+
+    def observe(self, receive: Callable[[Domain], object]) -> None:
+        """Let ``receive`` know of changes."""
+        self._observers.append(receive)
 
     def readiness(self) -> Readiness:
         """Say whether libvirt answered the last question."""

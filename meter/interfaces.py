@@ -73,6 +73,12 @@ class ISurroundings(Interface):
     def provider(interface: Any) -> Any:
         """Return the daemon's provider of ``interface`` (``IHypervisor``…); ``LookupError`` when it has none."""
 
+    def kept(key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what ``make()`` returned when ``key`` was first asked for in this daemon: what plugins remember.
+
+        It lives as long as the daemon, so it must not grow with what comes and goes.
+        """
+
 
 class ICycle(ISurroundings):
     """One polling cycle, shared by all pollsters that run in it."""
@@ -80,6 +86,7 @@ class ICycle(ISurroundings):
     timestamp: datetime = Attribute(
         "Start of the cycle, an aware ``datetime``: the time of samples that know no better."
     )
+    trial: bool = Attribute("Whether the samples are only shown, not kept: a trial may leave no trace.")
 
     async def shared(key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
         """Return ``await make()``, called once per cycle for each ``key`` whoever asks first; its failure is shared too."""
@@ -119,6 +126,14 @@ class IComputePollster(IPollster):
     """A pollster of the compute agent: entry point group ``meter.poll.compute``."""
 
 
+class IDomainPollster(IComputePollster):
+    """A compute pollster that takes all it says from ``cycle.provider(IHypervisor).domains()``.
+
+    Between the cycles it is also polled with one domain alone, whenever libvirt tells that one started, stopped,
+    paused….
+    """
+
+
 class ICentralPollster(IPollster):
     """A pollster of the central agent: entry point group ``meter.poll.central``."""
 
@@ -150,12 +165,20 @@ class IListener(IMeterPlugin):
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A libvirt domain as polled: ``stats`` has libvirt's names (``cpu.time``, ``vcpu.0.time``, ``state.state``)."""
+    """A libvirt domain as polled: ``stats`` has libvirt's names (``cpu.time``, ``vcpu.0.time``, ``state.state``).
+
+    ``run`` tells its runs apart, ``None`` while it is off: counters start again with each. ``read_at`` is when libvirt
+    told its statistics, ``None`` for just now. ``event`` is what has just happened to it, where that is why it is
+    polled: ``started (booted)``.
+    """
 
     uuid: str
     name: str
     xml: str
     stats: Mapping[str, int | float | str | bool]
+    run: int | None = None
+    read_at: datetime | None = None
+    event: str | None = None
 
 
 class IHypervisor(Interface):
@@ -165,6 +188,16 @@ class IHypervisor(Interface):
 
     async def domains() -> Sequence[Domain]:
         """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
+
+    def observe(receive: Callable[[Domain], object]) -> None:
+        """Call ``receive`` with each :class:`Domain` whose state has changed, as it was then; ``event`` says how."""
+
+
+class IOmissions(Interface):
+    """Counts what plugins could not measure. A daemon that polls provides one."""
+
+    def omitted(plugin: str, reason: str, count: int = 1) -> None:
+        """Count ``count`` samples that ``plugin`` left out; ``reason`` is a word from a short list of the plugin's."""
 
 
 # --- the bus -------------------------------------------------------------------------------------------------------

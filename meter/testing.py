@@ -49,6 +49,13 @@ class FakeSurroundings:
         self.config = config
         self.clock: Any = clock or Clock()
         self._providers = dict(providers or {})
+        self._kept: dict[Hashable, Any] = {}
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what ``make()`` returned when ``key`` was first asked for, here or in a cycle that follows this one."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def provider(self, interface: Any) -> Any:
         """Return the provider of ``interface``; ``LookupError`` names the interface when there is none."""
@@ -67,12 +74,20 @@ class FakeCycle(FakeSurroundings):
         providers: Mapping[Any, Any] | None = None,
         *,
         timestamp: datetime | None = None,
+        trial: bool = False,
         **surroundings: Any,
     ) -> None:
         super().__init__(providers, **surroundings)
+        self.trial = trial
         self.timestamp = timestamp or datetime.fromtimestamp(self.clock.seconds(), UTC)
         self._locks: defaultdict[Hashable, DeferredLock] = defaultdict(DeferredLock)
         self._outcomes: dict[Hashable, tuple[Any, Exception | None]] = {}
+
+    def following(self) -> FakeCycle:
+        """Return the next cycle of the same daemon, at the clock's present moment: what is kept is there."""
+        following = FakeCycle(self._providers, clock=self.clock, config=self.config, daemon=self.daemon)
+        following._kept = self._kept
+        return following
 
     async def shared(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
         """Return ``await make()`` of whoever asked first for ``key``; its failure is shared too."""
@@ -101,6 +116,16 @@ class FakeHypervisor:
         self.running = list(domains)
         self.failure: Exception | None = None
         self.calls = 0
+        self._observers: list[Callable[[Domain], object]] = []
+
+    def observe(self, receive: Callable[[Domain], object]) -> None:
+        """Let ``receive`` know of changes."""
+        self._observers.append(receive)
+
+    def change(self, domain: Domain) -> None:
+        """Tell all observers of ``domain``, whose ``event`` says what has happened to it."""
+        for receive in self._observers:
+            receive(domain)
 
     async def domains(self) -> Sequence[Domain]:
         """Return the domains that run now."""
