@@ -75,6 +75,10 @@ def of_sample(filter: SampleFilter) -> Sql:
         conditions.append(Sql(f"s.timestamp {'>' if filter.after_start else '>='} %s", (filter.start,)))
     if filter.end is not None:
         conditions.append(Sql(f"s.timestamp {'<=' if filter.through_end else '<'} %s", (filter.end,)))
+    if filter.as_of is not None:
+        conditions.append(Sql("s.recorded_at <= %s", (filter.as_of,)))
+    if filter.expression is not None:
+        raise RequestError("expressions are not answered yet")
     if "message_id" in filter.equals:
         message_id = filter.equals["message_id"]
         if message_id is None:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from meter.interfaces import Unavailable
 from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
+from meter.store.migrations import has_table
 from meter.store.pool import Pool
 from meter.store.pool import Session
 
@@ -85,8 +86,7 @@ async def _cover(session: Session, week: date) -> bool:
     if not oldest <= week <= newest:
         return False
     for each in sorted({week, min(week + WEEK, newest)}):
-        [[table]] = await session.rows("SELECT to_regclass(%s)", [partition_name(each)])
-        if table is None:
+        if not await has_table(session, partition_name(each)):
             await _make(session, each)
     return True
 

@@ -157,6 +157,18 @@ async def test_weeks_get_partitions_when_they_are_needed_and_one_ahead(postgresq
 
 
 @pytest_twisted.ensureDeferred
+async def test_two_collectors_that_need_a_partition_at_once_make_it_once(postgresql):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC)
+    async with running(dsn) as one, running(dsn) as other:
+        both = [Deferred.fromCoroutine(store.write([message(at=now)])) for store in (one, other)]
+        await gatherResults(both, consumeErrors=True)
+
+        for store in (one, other):
+            assert store._writing._partitions._covered == {week_of(now)}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_clock_gone_mad_makes_no_partitions(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:

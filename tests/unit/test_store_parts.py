@@ -75,6 +75,7 @@ def test_values_are_always_parameters():
     filter = SampleFilter(
         equals={"meter": "'; --", "project_id": None, "message_id": "x"},
         start=datetime(2026, 1, 1, tzinfo=UTC),
+        as_of=datetime(2026, 2, 1, tzinfo=UTC),
         metadata=(MetadataMatch("'; --", "'; --"),),
     )
     for condition in (of_series(filter), of_sample(filter)):

@@ -44,6 +44,18 @@ def migrations() -> Sequence[Migration]:
     return found
 
 
+async def has_table(session: Session, name: str) -> bool:
+    """Return whether there is a table ``name`` by now.
+
+    PostgreSQL's own ``to_regclass`` may answer from a cache that is as old as the transaction: whoever waited for
+    another to make a table would not see it (test_two_processes_upgrade_at_once_and_each_step_is_taken_once).
+    """
+    rows = await session.rows(
+        "SELECT FROM pg_class WHERE relname = %s AND relnamespace = current_schema()::regnamespace", [name]
+    )
+    return bool(rows)
+
+
 class Schema:
     """The schema as ``steps`` make it; both methods are for :class:`meter.store.pool.Pool` to prepare sessions with."""
 
@@ -81,8 +93,7 @@ class Schema:
             )
 
     async def _found(self, session: Session) -> int:
-        [[table]] = await session.rows("SELECT to_regclass('schema_version')")
-        if table is None:
+        if not await has_table(session, "schema_version"):
             return 0
         [[version]] = await session.rows("SELECT coalesce(max(version), 0) FROM schema_version")
         return int(version)
