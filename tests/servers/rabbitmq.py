@@ -231,15 +231,23 @@ def _write_certificate(certificate_file: Path, key_file: Path) -> None:
     )
 
 
+def installed() -> Path | None:
+    """Return where the newest installed RabbitMQ has its programs."""
+    releases = sorted(glob.glob(RELEASES))
+    if not releases or not shutil.which("erl_call") or not shutil.which("epmd"):
+        return None
+    return Path(releases[-1])
+
+
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     """A running private RabbitMQ; skips where none is installed, fails there with ``METER_REQUIRE_SERVERS=1``."""
-    releases = sorted(glob.glob(RELEASES))
-    if not releases or not shutil.which("erl_call") or not shutil.which("epmd"):
+    sbin = installed()
+    if sbin is None:
         if os.environ.get("METER_REQUIRE_SERVERS") == "1":
             pytest.fail(INSTALL)
         pytest.skip(INSTALL)
-    server = RabbitMQ(Path(releases[-1]), tmp_path_factory.mktemp("rabbitmq"))
+    server = RabbitMQ(sbin, tmp_path_factory.mktemp("rabbitmq"))
     try:
         server.start()
         yield server
