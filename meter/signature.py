@@ -7,7 +7,7 @@ joined with ``:``, everything written as Python writes it and encoded as UTF-8. 
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import hmac
 import math
 from collections.abc import Iterable
@@ -19,7 +19,16 @@ from dataclasses import field
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 SIGNATURE_FIELD = "message_signature"
+METADATA_FIELD = "resource_metadata"
+
+REMEMBERED = 4096
+"""Metadata whose covered text is remembered: as many resources as one collector sees again and again."""
+
+LARGEST_REMEMBERED = 4096
+"""Bytes of metadata that may be remembered, which bounds the memory to some tens of megabytes."""
 
 
 class BadSignature(ValueError):
@@ -29,26 +38,47 @@ class BadSignature(ValueError):
 def signed_bytes(message: Mapping[str, Any]) -> bytes:
     """Return the bytes that the signature of ``message`` covers.
 
-    Raises :class:`BadSignature` when the message has something that has no such bytes: a lone surrogate, an integer
-    or a nesting beyond what Python writes.
+    The metadata of the resource is covered as JSON carries it, for that is how it arrives; the other fields must be
+    what JSON knows. Raises :class:`BadSignature` when the message has something that has no such bytes: a lone
+    surrogate, an integer or a nesting beyond what Python writes.
     """
     parts: list[str] = []
     try:
-        _append_pairs(parts, "", message)
+        for name in sorted(message):
+            value = message[name]
+            if name == METADATA_FIELD and isinstance(value, Mapping):
+                parts.append(_metadata_text(msgspec.json.encode(value)))
+            elif name != SIGNATURE_FIELD:
+                _append_pair(parts, name, value)
         return "".join(parts).encode()
     except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error
 
 
-def _append_pairs(parts: list[str], prefix: str, mapping: Mapping[str, Any]) -> None:
-    for name in sorted(mapping):
-        value = mapping[name]
-        if isinstance(value, dict):
-            _append_pairs(parts, f"{prefix}{name}:", value)
-        elif prefix or name != SIGNATURE_FIELD:
-            parts.append(prefix)
-            parts.append(name)
-            parts.append(str(_in_list(value)) if isinstance(value, list | tuple) else str(_scalar(value)))
+def _metadata_text(encoded: bytes) -> str:
+    """Return what is covered of metadata. It repeats from sample to sample, and is most of one: a short memory pays."""
+    return _remembered_text(encoded) if len(encoded) <= LARGEST_REMEMBERED else _text_of_metadata(encoded)
+
+
+def _text_of_metadata(encoded: bytes) -> str:
+    parts: list[str] = []
+    _append_pair(parts, METADATA_FIELD, msgspec.json.decode(encoded))
+    return "".join(parts)
+
+
+_remembered_text = functools.lru_cache(maxsize=REMEMBERED)(_text_of_metadata)
+
+
+def _append_pair(parts: list[str], name: str, value: Any) -> None:
+    if type(value) is str:
+        parts.append(name)
+        parts.append(value)
+    elif isinstance(value, dict):
+        for inner in sorted(value):
+            _append_pair(parts, f"{name}:{inner}", value[inner])
+    else:
+        parts.append(name)
+        parts.append(str(_in_list(value)) if isinstance(value, list | tuple) else str(_scalar(value)))
 
 
 def _scalar(value: Any) -> Any:
@@ -72,7 +102,7 @@ def _in_list(value: Any) -> Any:
 
 def signature(message: Mapping[str, Any], secret: bytes) -> str:
     """Return the hexadecimal signature of ``message``: 64 lower-case digits."""
-    return hmac.new(secret, signed_bytes(message), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, signed_bytes(message), "sha256").hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +151,7 @@ class Keyring:
         covered = signed_bytes(message)
         outside: list[str] = []
         for key in self._candidates(key_id):
-            if hmac.compare_digest(hmac.new(key.secret, covered, hashlib.sha256).hexdigest(), claimed):
+            if hmac.compare_digest(hmac.digest(key.secret, covered, "sha256").hex(), claimed):
                 if key.covers(moment):
                     return key.id
                 outside.append(key.id)
