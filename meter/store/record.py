@@ -140,9 +140,12 @@ def _constants(fields: Mapping[str, Any], signature: str) -> tuple[tuple[tuple[s
 
 
 def _tells(record: Record, fields: Mapping[str, Any]) -> bool:
-    """Say whether ``record`` tells ``fields`` exactly. Their order is in the form, and JSON keeps the types of metadata."""
+    """Say whether ``record`` tells ``fields`` exactly. Their order is in the form, and JSON keeps the types of metadata.
+
+    The metadata themselves are not read back: what came as JSON and is written as JSON comes back as it was.
+    """
     try:
-        again = fields_of(record)
+        again = _fields_with(record, fields.get("resource_metadata") or {})
     except KeyError:
         return False
     return again == fields and type(again["counter_volume"]) is type(fields["counter_volume"])
@@ -153,6 +156,10 @@ def fields_of(record: Record) -> dict[str, Any]:
     if record.rest.startswith("{"):
         whole: dict[str, Any] = msgspec.json.decode(record.rest)
         return whole
+    return _fields_with(record, msgspec.json.decode(record.metadata))
+
+
+def _fields_with(record: Record, metadata: Mapping[str, Any]) -> dict[str, Any]:
     series, form = record.series, record.form
     values: dict[str, Any] = {
         "source": series.source,
@@ -164,7 +171,7 @@ def fields_of(record: Record) -> dict[str, Any]:
         "project_id": series.project_id,
         "resource_id": series.resource_id,
         "timestamp": _written(record.timestamp, form.timestamp),
-        "resource_metadata": msgspec.json.decode(record.metadata),
+        "resource_metadata": metadata,
         "message_id": record.message_id,
         SIGNATURE_FIELD: record.signature,
     }
