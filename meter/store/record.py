@@ -28,7 +28,24 @@ CONSTANT_FIELDS = frozenset(
 )
 """Fields whose value may be part of the form: texts that say the same in message after message, and nulls."""
 
+PLAIN_FIELDS = CONSTANT_FIELDS | {
+    "source",
+    "counter_name",
+    "counter_type",
+    "counter_unit",
+    "counter_volume",
+    "user_id",
+    "project_id",
+    "resource_id",
+    "timestamp",
+    "message_id",
+}
+"""All fields that columns and form have a place for."""
+
 LONGEST_CONSTANT = 255
+
+LARGEST_PLAIN_INTEGER = 2**53
+"""Beyond it a double precision number does not tell an integer to the last digit."""
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
@@ -96,24 +113,26 @@ def record_of(message: MeteringMessage) -> Record:
         _refuse_nul(message.metadata, "resource_metadata")
     signed = fields.get(SIGNATURE_FIELD)
     signature = signed if isinstance(signed, str) and _SIGNATURE.fullmatch(signed) else ""
-    constants, rest = _constants(fields, signature)
+    constants, rest, told = _constants(fields, signature)
+    message_id = uuid_of(message.message_id)
+    timestamp_form = _timestamp_form(fields["timestamp"], message.timestamp)
     record = Record(
         series,
         metadata,
-        Form(
-            tuple(fields),
-            _timestamp_form(fields["timestamp"]),
-            type(message.volume).__name__,
-            constants,
-            message.key_id,
-        ),
-        str(uuid_of(message.message_id)),
+        Form(tuple(fields), timestamp_form, type(message.volume).__name__, constants, message.key_id),
+        message_id,
         message.timestamp,
         float(message.volume),
         signature,
         rest,
     )
-    if _tells(record, fields):
+    if (
+        told
+        and timestamp_form
+        and message_id is message.message_id
+        and (type(message.volume) is float or abs(message.volume) <= LARGEST_PLAIN_INTEGER)
+        and fields.keys() <= PLAIN_FIELDS
+    ):
         return record
     whole = _json(fields, "the message")
     if msgspec.json.decode(whole) != fields:
@@ -121,34 +140,24 @@ def record_of(message: MeteringMessage) -> Record:
     return record._replace(form=Form((), "", record.form.volume, (), message.key_id), rest=whole)
 
 
-def _constants(fields: Mapping[str, Any], signature: str) -> tuple[tuple[tuple[str, str | None], ...], str]:
-    """Return what of ``fields`` belongs to the form, and the JSON of ``monotonic_time`` where that is a number."""
+def _constants(fields: Mapping[str, Any], signature: str) -> tuple[tuple[tuple[str, str | None], ...], str, bool]:
+    """Return what of ``fields`` belongs to the form, the JSON of ``monotonic_time``, and whether that tells them all."""
     constants: list[tuple[str, str | None]] = []
     rest = ""
+    told = True
     for name in CONSTANT_FIELDS.intersection(fields):
         value = fields[name]
-        if value is None or (
-            name != "resource_metadata"
-            and not (name == SIGNATURE_FIELD and signature)
-            and type(value) is str
-            and len(value) <= LONGEST_CONSTANT
-        ):
+        if name == SIGNATURE_FIELD and signature:
+            continue
+        if name == "resource_metadata" and value is not None:
+            continue
+        if value is None or (type(value) is str and len(value) <= LONGEST_CONSTANT):
             constants.append((name, value))
         elif name == "monotonic_time" and type(value) in (int, float):
             rest = _json(value, name)
-    return tuple(sorted(constants)), rest
-
-
-def _tells(record: Record, fields: Mapping[str, Any]) -> bool:
-    """Say whether ``record`` tells ``fields`` exactly. Their order is in the form, and JSON keeps the types of metadata.
-
-    The metadata themselves are not read back: what came as JSON and is written as JSON comes back as it was.
-    """
-    try:
-        again = _fields_with(record, fields.get("resource_metadata") or {})
-    except KeyError:
-        return False
-    return again == fields and type(again["counter_volume"]) is type(fields["counter_volume"])
+        else:
+            told = False
+    return tuple(sorted(constants)), rest, told
 
 
 def fields_of(record: Record) -> dict[str, Any]:
@@ -156,10 +165,6 @@ def fields_of(record: Record) -> dict[str, Any]:
     if record.rest.startswith("{"):
         whole: dict[str, Any] = msgspec.json.decode(record.rest)
         return whole
-    return _fields_with(record, msgspec.json.decode(record.metadata))
-
-
-def _fields_with(record: Record, metadata: Mapping[str, Any]) -> dict[str, Any]:
     series, form = record.series, record.form
     values: dict[str, Any] = {
         "source": series.source,
@@ -171,7 +176,7 @@ def _fields_with(record: Record, metadata: Mapping[str, Any]) -> dict[str, Any]:
         "project_id": series.project_id,
         "resource_id": series.resource_id,
         "timestamp": _written(record.timestamp, form.timestamp),
-        "resource_metadata": metadata,
+        "resource_metadata": msgspec.json.decode(record.metadata),
         "message_id": record.message_id,
         SIGNATURE_FIELD: record.signature,
     }
@@ -216,9 +221,11 @@ def form_of(text: str) -> Form:
 
 
 @lru_cache(maxsize=1024)
-def _timestamp_form(text: str) -> str:
+def _timestamp_form(text: str, moment: datetime) -> str:
+    """Return how ``moment`` was written as ``text``; '' when that cannot be told. One polling cycle shares its time."""
     match = _TIMESTAMP.fullmatch(text)
-    return f"{match[1]}{len(match[2] or '')}{match[3]}" if match else ""
+    form = f"{match[1]}{len(match[2] or '')}{match[3]}" if match else ""
+    return form if _written(moment, form) == text else ""
 
 
 def _written(moment: datetime, form: str) -> str:
