@@ -30,6 +30,7 @@ setup(
         "prometheus-client>=0.21",
         "psycopg2-binary>=2.9.10",  # txpostgres does not declare it
         "pydantic>=2.12",
+        "PyYAML>=6.0",  # clouds.yaml, and definitions made for Ceilometer
         "treq>=25.5",
         "twisted[conch,tls]>=25.5",
         "txAMQP==0.8.2",  # meter/amqp repairs exactly this version
@@ -41,6 +42,11 @@ setup(
         "compute": COMPUTE,
         "embedded": EMBEDDED,
         "all": COMPUTE + EMBEDDED,
+    },
+    entry_points={
+        "console_scripts": [
+            "meter-dead = meter.commands.dead:main",
+        ],
     },
     zip_safe=False,
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import datetime
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -37,11 +40,24 @@ def header_text(text: str) -> str:
     return fit if len(fit) <= LONGEST_HEADER else fit[: LONGEST_HEADER - 3] + "..."
 
 
+def _origin_headers(origin: Delivery) -> dict[str, str | int]:
+    """Return where ``origin`` came from at first, and how often it was replayed since: what ``meter-dead`` told it."""
+    replayed: Mapping[str, Any] = origin.headers if "meter-replayed" in origin.headers else {}
+    found: dict[str, str | int] = {
+        "exchange": replayed.get("meter-exchange", origin.exchange),
+        "routing_key": replayed.get("meter-routing-key", origin.routing_key),
+    }
+    if replayed:
+        found["replayed"] = replayed["meter-replayed"]
+    return {name: value if isinstance(value, str | int) else repr(value) for name, value in found.items()}
+
+
 class DeadLetters:
     """Puts messages aside on the bus.
 
-    ``count`` is called with the ``kind`` of each, one word of a small vocabulary such as ``undecodable``. The first of
-    a kind is logged as a warning; after that the counter and the queue tell, so that a flood does not fill the log too.
+    ``of_queue`` names the queue that they were delivered from, so that one can be replayed to it alone. ``count`` is
+    called with the ``kind`` of each, one word of a small vocabulary such as ``undecodable``. The first of a kind is
+    logged as a warning; after that the counter and the queue tell, so that a flood does not fill the log too.
     """
 
     _log = Logger()
@@ -52,12 +68,14 @@ class DeadLetters:
         clock: IReactorTime,
         queue: str = DEAD_QUEUE,
         *,
+        of_queue: str | None = None,
         count: Callable[[str], object] = _uncounted,
         largest_body_bytes: int = LARGEST_BODY_BYTES,
     ) -> None:
         self._publisher = publisher
         self._clock = clock
         self._queue = queue
+        self._of_queue = of_queue
         self._count = count
         self._largest_body_bytes = largest_body_bytes
         self._warned: set[str] = set()
@@ -68,21 +86,26 @@ class DeadLetters:
         """Return once ``body`` is safe among the dead letters; :class:`~meter.interfaces.Unavailable` when it may not be.
 
         Secrets are masked in the body and in every header. ``reason`` says to people what is wrong; further
-        ``headers`` are named ``meter-<name>``, those that are ``None`` are left out.
+        ``headers`` are named ``meter-<name>``, those that are ``None`` are left out. Each letter has an id of its own;
+        :mod:`meter.letters` reads what is written here.
         """
+        whole = body[: self._largest_body_bytes]
+        kept = masked_body(whole)
         named: dict[str, str | int | bool | None] = {
+            "id": str(uuid.uuid4()),
             "reason": reason,
             "kind": kind,
             "at": utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC)),
-            "exchange": origin.exchange,
-            "routing_key": origin.routing_key,
+            "queue": self._of_queue,
             "cut": True if len(body) > self._largest_body_bytes else None,
+            "masked": True if kept != whole else None,
+            **_origin_headers(origin),
             **headers,
         }
         publication = Publication(
             exchange="",
             routing_key=self._queue,
-            body=masked_body(body[: self._largest_body_bytes]),
+            body=kept,
             headers={
                 f"meter-{name.replace('_', '-')}": header_text(value) if isinstance(value, str) else value
                 for name, value in named.items()

@@ -65,7 +65,8 @@ class Spool:
     """Publications on disk, in the order they came, bounded in bytes and age.
 
     SQLite in WAL mode with full synchronisation: what :meth:`put` returned from survives power loss. All work is done
-    through ``run``, off the reactor thread. ``rows``, ``bytes`` and ``lost_samples`` are as of the last call.
+    through ``run``, off the reactor thread. ``rows``, ``bytes`` and ``lost_samples`` are as of the last call. Another
+    process may put and remove too, as ``meter-dead`` does.
     """
 
     _log = Logger()
@@ -79,6 +80,7 @@ class Spool:
         self._clock = clock
         self._run = run
         self._database: sqlite3.Connection | None = None
+        self._counted_version = 0
         self.rows = 0
         self.bytes = 0
         self.lost_samples = 0
@@ -91,10 +93,10 @@ class Spool:
         losses = await self._call(self._put, wall_seconds(self._clock), publications)
         self._report(losses)
 
-    async def oldest(self, limit: int) -> list[Waiting]:
-        """Return the publications that have waited longest, without removing them."""
+    async def oldest(self, limit: int, after: int = 0) -> list[Waiting]:
+        """Return the publications that have waited longest, of those after the id ``after``, without removing them."""
         self._report(await self._call(self._expire, wall_seconds(self._clock)))
-        found: list[Waiting] = await self._call(self._oldest, limit)
+        found: list[Waiting] = await self._call(self._oldest, limit, after)
         return found
 
     async def remove(self, ids: Iterable[int]) -> None:
@@ -132,11 +134,15 @@ class Spool:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute(_SCHEMA)
-                self._recount(database)
             except BaseException:
                 database.close()
                 raise
             self._database = database
+            self._counted_version = 0
+        [version] = self._database.execute("PRAGMA data_version").fetchone()
+        if version != self._counted_version:  # new here, or changed by another process
+            self._recount(self._database)
+            self._counted_version = version
         return self._database
 
     def _close(self) -> None:
@@ -199,9 +205,10 @@ class Spool:
         database.execute(f"DELETE FROM outbox WHERE {condition}", (bound,))
         return [Loss(samples, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), why)]
 
-    def _oldest(self, limit: int) -> list[Waiting]:
+    def _oldest(self, limit: int, after: int) -> list[Waiting]:
         rows = self._open().execute(
-            "SELECT id, exchange, routing_key, headers, body FROM outbox ORDER BY id LIMIT ?", (limit,)
+            "SELECT id, exchange, routing_key, headers, body FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+            (after, limit),
         )
         return [
             Waiting(row_id, Publication(exchange=exchange, routing_key=key, headers=json.loads(headers), body=body))

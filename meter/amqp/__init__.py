@@ -2,10 +2,13 @@
 
 From the outside in: :mod:`~meter.amqp.bus` puts the parts together; :mod:`~meter.amqp.publisher` and
 :mod:`~meter.amqp.consumer` each work on a channel that :mod:`~meter.amqp.connection` keeps open;
-:mod:`~meter.amqp.topology` makes exchanges and queues; :mod:`~meter.amqp.client` is txAMQP's client,
+:mod:`~meter.amqp.topology` makes exchanges and queues; :mod:`~meter.amqp.browser` looks through a queue for
+``meter-dead``; :mod:`~meter.amqp.client` is txAMQP's client,
 :mod:`~meter.amqp.repairs` and :mod:`~meter.amqp.tables` are what had to be repaired in it.
 """
 
+from meter.amqp.browser import Browser
+from meter.amqp.browser import Held
 from meter.amqp.bus import AmqpBus
 
-__all__ = ["AmqpBus"]
+__all__ = ["AmqpBus", "Browser", "Held"]

@@ -20,6 +20,7 @@ from meter.interfaces import IBus
 from meter.interfaces import IStore
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
+from meter.listening import NOTIFICATIONS_QUEUE
 from meter.listening import Listening
 from meter.localbus import LocalBus
 from meter.message import MeteringMessage
@@ -133,11 +134,10 @@ def add_collecting(
 ) -> None:
     """Add both pipelines of the collector: metering messages into the store, notifications onto the bus."""
     settings = daemon.config.collector
-    dead_letters = DeadLetters(bus, daemon.reactor, count=metrics.dead)
     intake = Intake(
         store,
         daemon.keys,
-        dead_letters,
+        DeadLetters(bus, daemon.reactor, of_queue=METERING_QUEUE, count=metrics.dead),
         daemon.reactor,
         batch_samples=settings.batch_samples,
         batch_seconds=settings.batch_seconds,
@@ -158,9 +158,11 @@ def add_collecting(
         )
     )
 
+    dead_notifications = DeadLetters(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
+
     def hear(active: Sequence[Decision]) -> IService:
         listening = Listening(
-            active, bus, daemon.keys, dead_letters, source=daemon.config.meter.source, account=metrics
+            active, bus, daemon.keys, dead_notifications, source=daemon.config.meter.source, account=metrics
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -18,6 +20,7 @@ from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
+from meter.letters import letter
 
 AT = datetime(2026, 11, 22, 17, 0, 59, tzinfo=UTC)
 ORIGIN = Delivery(body=b"ignored", exchange="nova", routing_key="notifications.info")
@@ -61,12 +64,15 @@ async def test_a_dead_letter_says_why_when_and_where_from(bus: Bus, clock: Clock
         flag=True,
         listener=None,
     )
+    id = bus.published[0].headers["meter-id"]
+    assert uuid.UUID(str(id)).version == 4
     assert bus.published == [
         Publication(
             exchange="",
             routing_key="metering.dead",
             body=b"{}",
             headers={
+                "meter-id": id,
                 "meter-reason": "no method",
                 "meter-kind": "undecodable",
                 "meter-at": "2026-11-22T17:00:59",
@@ -110,6 +116,39 @@ async def test_a_header_is_short_printable_ascii_without_secrets(
 async def test_secrets_in_the_body_are_masked(bus: Bus, clock: Clock) -> None:
     await DeadLetters(bus, clock).put_aside(body=b'{"auth_token":"hunter2"}', reason="x", origin=ORIGIN)
     assert bus.published[0].body == b'{"auth_token":"***"}'
+    assert bus.published[0].headers["meter-masked"] is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_letter_names_the_queue_it_came_from(bus: Bus, clock: Clock) -> None:
+    await DeadLetters(bus, clock, of_queue="meter.metering").put_aside(body=b"", reason="x", origin=ORIGIN)
+    assert bus.published[0].headers["meter-queue"] == "meter.metering"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_replayed_and_failed_again_says_so_and_where_it_came_from_at_first(
+    bus: Bus, clock: Clock
+) -> None:
+    letters = DeadLetters(bus, clock, of_queue="meter.notifications")
+    await letters.put_aside(body=b"", reason="x", origin=ORIGIN)
+    first = bus.published[0]
+    again = letter(first.headers, first.body).publication()
+    assert (again.exchange, again.routing_key) == ("", "meter.notifications")
+    await letters.put_aside(
+        body=again.body, reason="x", origin=replace(ORIGIN, exchange="", routing_key="q", headers=again.headers)
+    )
+    second = letter(bus.published[1].headers, bus.published[1].body)
+    assert (second.exchange, second.routing_key, second.replayed) == ("nova", "notifications.info", 1)
+    assert second.publication().headers["meter-replayed"] == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_headers_of_any_type_on_a_replayed_message_do_no_harm(bus: Bus, clock: Clock) -> None:
+    odd = {"meter-replayed": [1], "meter-exchange": b"\xff", "meter-routing-key": {"a": None}}
+    await DeadLetters(bus, clock).put_aside(body=b"", reason="x", origin=replace(ORIGIN, headers=odd))
+    headers = bus.published[0].headers
+    assert headers["meter-replayed"] == "[1]"
+    assert letter(headers, b"").replayed == 0
 
 
 @pytest_twisted.ensureDeferred

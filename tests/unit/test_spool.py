@@ -284,3 +284,24 @@ async def test_memory_stays_flat_while_a_day_of_samples_waits_on_disk_and_when_i
 
 def test_sqlite_is_new_enough_for_returning():
     assert sqlite3.sqlite_version_info >= (3, 35)
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_process_may_put_and_remove_too(open_spool):
+    mine, other = open_spool(), open_spool()
+    await mine.put([publication(1)])
+    await other.put([publication(2)])
+    assert [each.id for each in await mine.oldest(10)] == [1, 2]
+    assert (mine.rows, mine.bytes) == (2, 20)
+
+    await other.remove([1])
+    await mine.remove([2])
+    assert (mine.rows, mine.bytes) == (0, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_waits_can_be_read_in_pages(open_spool):
+    spool = open_spool()
+    await spool.put([publication(number) for number in range(5)])
+    assert [each.id for each in await spool.oldest(2)] == [1, 2]
+    assert [each.id for each in await spool.oldest(2, after=2)] == [3, 4]

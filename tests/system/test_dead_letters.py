@@ -1,0 +1,155 @@
+"""Dead letters on a real broker and on disk: listed, shown, replayed after a fix, and never lost on the way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from meter.casting import casts
+from meter.message import seal
+from meter.message import sign
+from meter.signature import keyring
+from tests.system.daemons import SECRET
+from tests.system.daemons import until
+from tests.system.test_spine import PUBLISHER
+from tests.system.test_spine import publish
+from tests.system.test_spine import sample
+
+pytestmark = pytest.mark.timeout(180)
+
+METER_DEAD = str(Path(sys.executable).with_name("meter-dead"))
+DEAD = "meter_dead_letters_total"
+
+
+def meter_dead(daemon, *arguments, status=0):
+    """Run the command with a daemon's configuration; return what it printed."""
+    ran = subprocess.run(
+        [METER_DEAD, "--config", str(daemon.config_file), *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == status, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def listed(daemon, *arguments):
+    return [json.loads(line) for line in meter_dead(daemon, "list", "--json", *arguments).splitlines()]
+
+
+def signed_with(secret, volume):
+    return {
+        "exchange": "metering",
+        "routing_key": "metering.lamp.power",
+        "body": casts([sign(sample(volume), keyring([secret]), "test")])[0].body.decode(),
+    }
+
+
+@pytest.fixture
+def volumes(furnished, postgresql):
+    """What is stored."""
+    return lambda: [volume for (volume,) in postgresql.execute("SELECT volume FROM sample ORDER BY 1", furnished.store)]
+
+
+def test_what_was_signed_with_a_key_that_nobody_knew_is_stored_after_the_fix(furnished, volumes):
+    new = "a secret that the collector does not know yet"
+    collector = furnished.daemon("meter-collector").start().until_ready()
+    notification = {"event_type": "compute.instance.create.end", "_context_auth_token": "hunter2", "payload": {}}
+    publish(
+        furnished.bus,
+        [
+            signed_with(new, 1),
+            {"exchange": "metering", "routing_key": "metering.x", "body": "not JSON \u001b[2J"},
+            signed_with(new, 2),
+            {"exchange": "nova", "routing_key": "notifications.info", "body": seal(notification).decode()},
+            signed_with("another", 3),
+        ],
+    )
+    until(lambda: len(listed(collector)) == 5, "five dead letters")
+
+    text = meter_dead(collector, "list")
+    assert "the signature does not match" in text
+    assert "lamp.power" in text
+    assert "5 of 5 letters" in text
+    letters = listed(collector)
+    assert [each["n"] for each in letters] == [1, 2, 3, 4, 5]
+    assert sorted(each["kind"] for each in letters) == ["undecodable", "undecodable", *["unverified"] * 3]
+    assert len({each["id"] for each in letters}) == 5
+    unverified = listed(collector, "--kind", "unverified")
+    assert [each["id"] for each in listed(collector, "--limit", "2", "--kind", "unverified")] == [
+        each["id"] for each in unverified[:2]
+    ]
+
+    shown = meter_dead(collector, "show", unverified[0]["id"][:8])
+    assert "meter-reason: the signature does not match" in shown
+    assert '"counter_volume": ' in shown
+    [garbage] = [each for each in letters if each["kind"] == "undecodable" and not each["masked"]]
+    assert r"not JSON \x1b[2J" in meter_dead(collector, "show", str(garbage["n"]))
+    assert "there are fewer letters" in meter_dead(collector, "show", "6", status=3)
+    assert "there is no such letter" in meter_dead(collector, "replay", "00000000", status=3)
+
+    # Without the fix they come back, and say that they were replayed.
+    first = unverified[0]["id"]
+    assert "is on its way to meter.metering" in meter_dead(collector, "replay", first)
+    [back] = until(lambda: [each for each in listed(collector) if each["replayed"]], "the letter to come back")
+    assert back["replayed"] == 1
+    assert back["id"] != first
+    assert (back["exchange"], back["routing_key"]) == ("metering", "metering.lamp.power")
+    assert len(listed(collector)) == 5
+
+    collector.stop()
+    fixed = furnished.daemon(
+        "meter-collector",
+        f'[signing]\n[[signing.keys]]\nid = "old"\nkey = "{SECRET}"\n[[signing.keys]]\nid = "new"\nkey = "{new}"\n',
+        base=WITHOUT_KEY,
+    )
+    fixed.start().until_ready()
+    replayed = meter_dead(fixed, "replay", "--all", status=1)
+    assert "4 replayed, 1 stay" in replayed
+    assert "secrets in its body were masked" in replayed
+    assert "hunter2" not in meter_dead(fixed, "show", "1")
+    until(lambda: volumes() == [1, 2], "the two samples")
+    until(lambda: len(listed(fixed)) == 3, "the hopeless letters")
+
+    masked = [each["id"] for each in listed(fixed) if each["masked"]]
+    assert "1 replayed, 0 stay" in meter_dead(fixed, "replay", "--force", *masked)
+    until(lambda: len(listed(fixed)) == 3 and not set(masked) & {each["id"] for each in listed(fixed)}, "its return")
+    meter_dead(fixed, "drop", *(each["id"] for each in listed(fixed)))
+    assert "no dead letters" in meter_dead(fixed, "list")
+    assert volumes() == [1, 2]
+
+
+WITHOUT_KEY = """
+[meter]
+state_dir = "{directory}/state"
+[status]
+listen = "tcp:{status_port}:interface=127.0.0.1"
+"""
+
+
+def test_looking_changes_nothing_even_when_it_is_killed(furnished):
+    collector = furnished.daemon("meter-collector").start().until_ready()
+    bodies = [f"{number:04} {'x' * 20_000}" for number in range(300)]
+    publish(furnished.bus, [{"exchange": "metering", "routing_key": "metering.x", "body": body} for body in bodies])
+    until(lambda: collector.metric(DEAD) == 300, "the letters")
+    collector.stop()
+    before = listed(collector, "--limit", "1000")
+    assert len(before) == 300
+
+    killed = subprocess.Popen(
+        [METER_DEAD, "--config", str(collector.config_file), "list", "--limit", "1000"], stdout=subprocess.PIPE
+    )
+    assert b"REASON" in killed.stdout.readline()
+    time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+
+    assert listed(collector, "--limit", "1000") == before
+    taken = subprocess.run(
+        [sys.executable, PUBLISHER, furnished.bus, "get", "metering.dead"], capture_output=True, text=True, timeout=60
+    )
+    assert [each["headers"]["meter-id"] for each in json.loads(taken.stdout)] == [each["id"] for each in before]
+    assert sorted(each["body"] for each in json.loads(taken.stdout)) == bodies
