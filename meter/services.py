@@ -64,6 +64,25 @@ def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | D
     return answer
 
 
+class Slices:
+    """Cuts long work into slices of ``seconds``, so that the reactor turns in between: ``if s.over: await s.pause()``."""
+
+    def __init__(self, clock: IReactorTime, seconds: float = 0.01) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._end = clock.seconds() + seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether this slice has lasted long enough (or the clock was set back)."""
+        return not self._end - self._seconds <= self._clock.seconds() <= self._end
+
+    async def pause(self) -> None:
+        """Let the reactor turn once, and begin the next slice."""
+        await sleep(self._clock, 0)
+        self._end = self._clock.seconds() + self._seconds
+
+
 class Backoff:
     """Growing pauses between attempts: ``first`` doubling up to ``most`` seconds, each cut by a random part.
 

@@ -5,6 +5,7 @@ A field's default and description are what ``etc/meter.toml`` shows; a test keep
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import SecretStr
+from pydantic import model_validator
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -136,6 +138,45 @@ class PluginsSection(Section):
     )
 
 
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+"""What a rule of owners fills in: ``{team}``."""
+ELEMENT_PATH = re.compile(r"(\{[^{}]+\})?[\w.-]+(/(\{[^{}]+\})?[\w.-]+)*")
+
+
+class OwnerSection(Section):
+    """A rule that says whose domains are that Nova does not know."""
+
+    name: str = Field(
+        default="",
+        description="Matches domains by name: a regular expression for all of it, whose groups have names: (?P<team>[a-z]+)-.*",
+    )
+    element: str = Field(
+        default="",
+        description="Or by an element of your own in the domain's metadata: {http://example.org/billing}owner. Its attributes, its children's texts and its own {text} can be filled in.",
+    )
+    project_id: str = Field(default="", description='Whose they are: "lab", or with what was found: "{team}".')
+    user_id: str = Field(default="", description="Likewise.")
+
+    @model_validator(mode="after")
+    def _can_match(self) -> OwnerSection:
+        if self.name and self.element:
+            raise ValueError("a rule has a name or an element, not both")
+        if not self.project_id and not self.user_id:
+            raise ValueError("a rule needs a project_id or a user_id")
+        if self.element and not ELEMENT_PATH.fullmatch(self.element):
+            raise ValueError(f"element should be like {{http://example.org/billing}}owner/project, not {self.element}")
+        known: set[str] | None = None if self.element else set()
+        if self.name:
+            try:
+                known = set(re.compile(self.name).groupindex)
+            except re.error as error:
+                raise ValueError(f"name is no regular expression: {error}") from error
+        for placeholder in PLACEHOLDER.findall(self.project_id + self.user_id):
+            if known is not None and placeholder not in known:
+                raise ValueError(f"{{{placeholder}}} is no group of name: write (?P<{placeholder}>...)")
+        return self
+
+
 class ComputeSection(Section):
     """The compute agent."""
 
@@ -147,6 +188,17 @@ class ComputeSection(Section):
     timeout_seconds: Seconds = Field(
         default=10.0,
         description="A call of libvirt that takes longer is abandoned, and asked again past the domain that hangs.",
+    )
+    host: str = Field(
+        default="", description="What this host is called in the metadata of samples; its own name by default."
+    )
+    default_project_id: str = Field(
+        default="", description="Whose the domains are that neither Nova nor a rule knows; nobody's by default."
+    )
+    default_user_id: str = Field(default="", description="Likewise.")
+    owners: list[OwnerSection] = Field(
+        default_factory=list,
+        description="[[compute.owners]]: rules for domains that Nova does not know, the first that matches counts. name or element, project_id, user_id; see docs/compute.rst.",
     )
 
 

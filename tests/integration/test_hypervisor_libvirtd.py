@@ -82,11 +82,13 @@ async def test_the_meters_of_a_guest_are_those_that_virsh_shows(libvirtd: Libvir
             cycle = FakeCycle({IHypervisor: hypervisor})
             before = libvirtd.stats("alpha")
             taken = {
-                pollster.name: [one for one in await pollster.poll(cycle) if one.resource_id == uuid]
+                one.name: one
                 for pollster in (instance, cpu, vcpus, memory)
+                for one in await pollster.poll(cycle)
+                if one.resource_id == uuid
             }
             after = libvirtd.stats("alpha")
-    [[existence], [time], [processors], [mebibytes]] = taken.values()
+    existence, time, processors, mebibytes = (taken[name] for name in ("instance", "cpu", "vcpus", "memory"))
     assert (existence.volume, processors.volume, mebibytes.volume) == (1, 1, 64.0)
     assert (
         int(before["vcpu.0.time"]) + int(before["vcpu.0.wait"])
@@ -104,9 +106,13 @@ async def test_a_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvir
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             cycle = FakeCycle({IHypervisor: hypervisor})
             taken = [one for pollster in (instance, cpu, vcpus, memory) for one in await pollster.poll(cycle)]
-    assert [(one.name, one.resource_id, one.resource_metadata["status"]) for one in taken] == [
-        ("instance", uuid, "stopped")
-    ]
+    assert {(one.name, one.volume, one.resource_metadata["status"]) for one in taken} == {
+        ("instance", 1, "stopped"),
+        ("instance:m1.tiny", 1, "stopped"),
+        ("power.state", 5, "stopped"),
+        ("disk.root.size", 1, "stopped"),
+        ("disk.ephemeral.size", 0, "stopped"),
+    }
 
 
 @pytest_twisted.ensureDeferred

@@ -1,153 +1,184 @@
-"""The pollster of one row of the table. All of them share one reading of libvirt in each cycle."""
+"""The pollster of one family of rows. All of them share one reading of libvirt in each cycle."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from datetime import UTC
-from datetime import datetime
+from typing import Literal
 
-from pydantic import BaseModel
-from pydantic import ConfigDict
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
-from meter.interfaces import IComputePollster
 from meter.interfaces import ICycle
+from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
+from meter.interfaces import IOmissions
 from meter.interfaces import ISurroundings
-from meter.pollsters.libvirt.guests import BadDomain
+from meter.pollsters.libvirt.changes import Memory
 from meter.pollsters.libvirt.guests import Guest
-from meter.pollsters.libvirt.guests import guest_of
-from meter.pollsters.libvirt.table import BadStat
+from meter.pollsters.libvirt.guests import Reading
+from meter.pollsters.libvirt.guests import read
+from meter.pollsters.libvirt.sources import BadStat
+from meter.pollsters.libvirt.sources import Subject
+from meter.pollsters.libvirt.table import FAMILIES
 from meter.pollsters.libvirt.table import Row
+from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.services import wall_seconds
+from meter.services import Slices
+
+MOST_LINES = 20
+"""Omissions told in the log per pollster and cycle."""
+
+ONLY_BASICS = ("test",)
+"""Drivers of libvirt that tell the state, the processors and the memory of a domain, and nothing else."""
 
 
-class LibvirtOptions(BaseModel):
-    """Options of every libvirt pollster: whose are the domains that Nova does not know, and what this host is called."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    default_project_id: str | None = None
-    default_user_id: str | None = None
-    host: str | None = None
-    """``None`` is the host's own name."""
-
-
-class Skipped:
-    """What could not be metered: ``count`` of all there was, and one log line each time it changes for a domain."""
+class Omissions:
+    """What one pollster left out in one cycle: counted all, told in the log when it is new."""
 
     _log = Logger()
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._told: Mapping[str, str] = {}
+    def __init__(self, pollster: str, told: Mapping[str, str]) -> None:
+        self.now: dict[str, str] = {}
+        self._pollster = pollster
+        self._told = told
+        self._counts: dict[str, int] = {}
+        self._lines = 0
 
-    def tell(self, what: str, reasons: Mapping[str, str]) -> None:
-        """Take the ``reasons`` of one cycle by the domain's UUID; ``what`` was to be had of the domains."""
-        for uuid, reason in reasons.items():
-            if self._told.get(uuid) != reason:
-                self._log.warn("{what} of domain {uuid} is skipped: {reason}", what=what, uuid=uuid, reason=reason)
-        self.count += len(reasons)
-        self._told = reasons
+    def add(self, what: str, why: str, reason: str, *, tell: bool) -> None:
+        """Note that ``what`` was left out; ``reason`` is the word that ``why`` is counted under."""
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        if tell:
+            self.now[what] = why
+            if self._told.get(what) != why:
+                self._lines += 1
+                if self._lines <= MOST_LINES:
+                    self._log.warn("{what} is not metered: {why}", what=what, why=why)
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The guests of this host when libvirt answered, and why the ``unreadable`` domains are not among them, by UUID."""
-
-    timestamp: datetime
-    guests: tuple[Guest, ...]
-    unreadable: Mapping[str, str]
-
-
-async def read(cycle: ICycle, options: LibvirtOptions) -> Reading:
-    """Ask the hypervisor of this daemon for its domains; raise :class:`~meter.interfaces.Unavailable`."""
-    domains = await cycle.provider(IHypervisor).domains()
-    timestamp = datetime.fromtimestamp(wall_seconds(cycle.clock), UTC)
-    host = options.host or socket.gethostname()
-    guests = []
-    unreadable = {}
-    for domain in domains:
+    def report(self, cycle: ICycle) -> None:
+        """Pass the counts on to whoever counts in this daemon."""
+        if self._lines > MOST_LINES:
+            self._log.warn("{more} more are not metered", more=self._lines - MOST_LINES)
         try:
-            guest = guest_of(
-                domain,
-                host=host,
-                default_project_id=options.default_project_id,
-                default_user_id=options.default_user_id,
-            )
-        except BadDomain as error:
-            unreadable[domain.uuid] = str(error)
-        else:
-            guests.append(guest)
-    return Reading(timestamp, tuple(guests), unreadable)
+            count = cycle.provider(IOmissions).omitted
+        except LookupError:
+            return
+        for reason, times in self._counts.items():
+            count(self._pollster, reason, times)
 
 
-@implementer(IComputePollster)
+class Remembered:
+    """What one pollster remembers from cycle to cycle: volumes by meter, and what was told."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.memories = {row.meter.name: Memory(row.change) for row in rows if row.change is not None}
+        self.told: Mapping[str, str] = {}
+
+
+@implementer(IDomainPollster)
 @dataclass(frozen=True, slots=True)
 class GuestPollster:
-    """Meters ``row`` on every guest. A domain that cannot be read, or lacks the statistics, costs itself only."""
+    """Meters a family of rows on every guest. What cannot be read, or lacks the statistics, costs itself only."""
 
-    row: Row
-    options: LibvirtOptions = field(default_factory=LibvirtOptions)
-    skipped: Skipped = field(default_factory=Skipped, compare=False, repr=False)
+    name: Literal["instance", "cpu", "vcpus", "memory", "perf", "disk", "disk.device", "network"]
+    options: None = None
 
     @property
-    def name(self) -> str:
-        """The meter's name."""
-        return self.row.meter.name
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of the table that it meters."""
+        return FAMILIES[self.name]
 
     @property
     def meters(self) -> tuple[MeterDefinition, ...]:
-        """The one meter of the row."""
-        return (self.row.meter,)
+        """The meters of its rows."""
+        return tuple(row.meter for row in self.rows)
 
-    def configured(self, options: LibvirtOptions) -> GuestPollster:
-        """Return the pollster with ``options``."""
-        return replace(self, options=options, skipped=Skipped())
+    def configured(self, options: None) -> GuestPollster:
+        """There is nothing to configure: ``[compute]`` has what concerns all of them."""
+        return self
 
     async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
-        """Work wherever the daemon has a hypervisor, be it reachable now or not."""
+        """Work wherever the daemon has a hypervisor that may tell these statistics, be it reachable now or not."""
         try:
-            here.provider(IHypervisor)
+            uri = here.provider(IHypervisor).uri
         except LookupError:
             return Disabled("no hypervisor is configured")
+        driver = uri.partition(":")[0].partition("+")[0]
+        if driver in ONLY_BASICS and self.name in ("perf", "disk", "disk.device", "network"):
+            return Disabled(f"libvirt's {driver} driver tells nothing of this")
+        if driver != "qemu" and self.name == "perf":
+            return Disabled(f"only libvirt's qemu driver counts events of the processor, not {driver}")
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return a sample of each guest that has the volume."""
-        reading: Reading = await cycle.shared(("libvirt", self.options), lambda: read(cycle, self.options))
-        skipped = dict(reading.unreadable)
-        samples = []
-        for guest in reading.guests:
-            if guest.shut_off and not self.row.when_off:
-                continue
-            try:
-                samples.append(self._sample(guest, reading.timestamp))
-            except BadStat as error:
-                skipped[guest.uuid] = str(error)
-        self.skipped.tell(self.name, skipped)
+        """Return a sample of each guest, and each device of one, that has the volume."""
+        reading: Reading = await cycle.shared("libvirt reading", lambda: read(cycle))
+        remembered: Remembered = cycle.kept(("libvirt pollster", self.name), lambda: Remembered(self.rows))
+        omissions = Omissions(self.name, remembered.told)
+        for uuid, why in reading.unreadable.items():
+            omissions.add(f"domain {uuid}", why, "xml", tell=self.name == "instance")
+        slices = Slices(cycle.clock)
+        samples: list[Sample] = []
+        for row in self.rows:
+            memory = remembered.memories.get(row.meter.name)
+            seen = set()
+            for guest in reading.guests:
+                if slices.over:
+                    await slices.pause()
+                if guest.shut_off and not row.when_off:
+                    continue
+                try:
+                    subjects = guest.subjects(row.scope)
+                except BadStat as error:
+                    omissions.add(f"{row.meter.name} of {guest.uuid}", str(error), error.reason, tell=True)
+                    continue
+                for subject in subjects:
+                    seen.add(subject.resource_id)
+                    try:
+                        sample = _sample(row, guest, subject, memory, trial=cycle.trial)
+                    except BadStat as error:
+                        tell = row.told_everywhere or error.reason != "missing"
+                        omissions.add(f"{row.meter.name} of {subject.resource_id}", str(error), error.reason, tell=tell)
+                    except BadSample as error:
+                        omissions.add(f"{row.meter.name} of {subject.resource_id}", str(error), "invalid", tell=True)
+                    else:
+                        if sample is not None:
+                            samples.append(sample)
+            if memory is not None and reading.whole and not cycle.trial:
+                memory.forget_all_but(seen)
+        if reading.whole:
+            remembered.told = omissions.now
+        omissions.report(cycle)
         return samples
 
-    def _sample(self, guest: Guest, timestamp: datetime) -> Sample:
-        more = {key: source.value(guest.stats) for key, source in self.row.metadata}
-        return Sample(
-            name=self.row.meter.name,
-            type=self.row.meter.type,
-            unit=self.row.meter.unit,
-            volume=self.row.volume(guest.stats),
-            resource_id=guest.uuid,
-            timestamp=timestamp,
-            user_id=guest.user_id,
-            project_id=guest.project_id,
-            resource_metadata={**guest.metadata, **more} if more else guest.metadata,
-        )
+
+def _sample(row: Row, guest: Guest, subject: Subject, memory: Memory | None, *, trial: bool) -> Sample | None:
+    """Return the sample of ``row``; ``None`` where there is nothing to compare with; raise :class:`BadStat`."""
+    name = row.meter.name
+    if name.endswith("*"):
+        if not guest.description.flavor:
+            return None
+        name = name[:-1] + guest.description.flavor
+    value, source = row.reading(subject)
+    volume: int | float | None = value
+    if memory is not None:
+        volume = memory.volume(subject, guest.read_at, value, source, trial=trial)
+        if volume is None:
+            return None
+    elif row.divisor != 1:
+        volume = value / row.divisor
+    return Sample(
+        name=name,
+        type=row.meter.type,
+        unit=row.meter.unit,
+        volume=volume,  # type: ignore[arg-type]
+        resource_id=subject.resource_id,
+        timestamp=guest.read_at,
+        user_id=guest.description.user_id,
+        project_id=guest.description.project_id,
+        resource_metadata=subject.metadata,
+    )

@@ -1,130 +1,202 @@
 """What is metered of a libvirt domain, as data: each meter and the statistics of libvirt that make its volume.
 
-A new meter is a new row here, its provider in ``__init__.py`` and its line in ``README.rst``.
+A new meter is a new row here and its line in ``README.rst``. Each tuple of rows is one pollster's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import replace
+from typing import Literal
 
+from meter.pollsters.libvirt.changes import Change
+from meter.pollsters.libvirt.sources import BadStat
+from meter.pollsters.libvirt.sources import Described
+from meter.pollsters.libvirt.sources import Difference
+from meter.pollsters.libvirt.sources import DiskSum
+from meter.pollsters.libvirt.sources import Existence
+from meter.pollsters.libvirt.sources import Largest
+from meter.pollsters.libvirt.sources import Source
+from meter.pollsters.libvirt.sources import Stat
+from meter.pollsters.libvirt.sources import Subject
+from meter.pollsters.libvirt.sources import VcpuSum
 from meter.sample import MeterDefinition
+from meter.sample import SampleType
 
-Stats = Mapping[str, int | float | str | bool]
-"""Statistics of one domain by libvirt's names, as in ``virsh domstats``."""
-
-LARGEST = 2**63 - 1
-"""libvirt says 2**64 - 1 where it means -1: unknown."""
-MOST_VCPUS = 4096
+Scope = Literal["domain", "state", "processors", "vcpu", "disk", "interface"]
+"""What a row measures. *state* and *processors* are domains, with more metadata; see ``guests.py``."""
 
 
-class BadStat(ValueError):
-    """A statistic that cannot be a volume; the text says which, and what it holds."""
-
-
-def number(stats: Stats, name: str) -> int | None:
-    """Return the statistic ``name``, a whole number, or ``None`` where libvirt gives none; raise :class:`BadStat`."""
-    value = stats.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
-        raise BadStat(f"{name} should be a whole number from 0 to 2**63 - 1, not {value!r}")
-    return value
-
-
-class Source(Protocol):
-    """Where a volume comes from; as text it names the statistics."""
-
-    def value(self, stats: Stats) -> int | None:
-        """Return the value, or ``None`` where libvirt does not give what it takes; raise :class:`BadStat`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Existence:
-    """1 for every domain there is."""
-
-    def value(self, stats: Stats) -> int:
-        """Return 1."""
-        return 1
-
-    def __str__(self) -> str:
-        return "the domain exists"
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """One statistic as it is."""
-
-    name: str
-
-    def value(self, stats: Stats) -> int | None:
-        """Return the statistic."""
-        return number(stats, self.name)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True, slots=True)
-class VcpuSum:
-    """Statistics of virtual processors, summed over all that are plugged in.
-
-    Their numbers may have gaps. Where a plugged processor lacks one of the statistics there is no sum: part of it
-    would look like a counter that was reset.
-    """
-
-    names: tuple[str, ...]
-
-    def value(self, stats: Stats) -> int | None:
-        """Return the sum, or ``None``."""
-        plugged = number(stats, "vcpu.current")
-        numbers = range(min(number(stats, "vcpu.maximum") or 0, MOST_VCPUS))
-        values = [[number(stats, f"vcpu.{vcpu}.{name}") for name in self.names] for vcpu in numbers]
-        complete = [[part for part in parts if part is not None] for parts in values if None not in parts]
-        return sum(map(sum, complete)) if complete and len(complete) == plugged else None
-
-    def __str__(self) -> str:
-        return "Σ " + " + ".join(f"vcpu.N.{name}" for name in self.names)
+_PREFIXES: Mapping[Scope, str] = {"vcpu": "vcpu.N.", "disk": "block.N.", "interface": "net.N."}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A meter of a domain. ``resource`` is the domain's UUID.
+    """A meter of a domain or of its devices.
 
-    ``sources`` are tried in order, and what the first gives is divided by ``divisor``. ``metadata`` maps keys to
-    sources, for what this meter's samples say beyond :func:`~meter.pollsters.libvirt.guests.guest_of`. Domains that are
-    shut off are left out unless ``when_off``: what libvirt tells of them then is old, or not theirs (libvirt 9.0 gave a
-    shut-off QEMU domain of a user's session its own daemon's ``cpu.time``).
+    ``sources`` are tried in order, and what the first gives is divided by ``divisor``; with a ``change``, it is
+    compared with what the poll before gave. Domains that are shut off are left out unless ``when_off``: what libvirt
+    tells of them then is old, or not theirs (libvirt 9.0 gave a shut-off QEMU domain of a user's session its own
+    daemon's ``cpu.time``). ``told_everywhere`` says that a domain without the statistics is worth a line in the log.
     """
 
     meter: MeterDefinition
     sources: tuple[Source, ...]
+    scope: Scope = "domain"
     divisor: int = 1
+    change: Change | None = None
     when_off: bool = False
-    metadata: tuple[tuple[str, Source], ...] = ()
+    told_everywhere: bool = False
 
-    def volume(self, stats: Stats) -> int | float:
-        """Return the volume; raise :class:`BadStat` where the statistics do not give it."""
-        for source in self.sources:
-            value = source.value(stats)
+    def reading(self, subject: Subject) -> tuple[int, int]:
+        """Return what the first source gives that gives anything, and its index; raise :class:`BadStat`."""
+        for index, source in enumerate(self.sources):
+            value = source.value(subject)
             if value is not None:
-                return value if self.divisor == 1 else value / self.divisor
-        raise BadStat(f"libvirt does not give {' nor '.join(map(str, self.sources))}")
+                return value, index
+        wanted = " nor ".join(source.text(subject.prefix) for source in self.sources)
+        raise BadStat(f"libvirt does not give {wanted}", "missing")
 
     def origin(self) -> str:
-        """Say which statistics make the volume, for people."""
-        text = ", else ".join(map(str, self.sources))
-        return text if self.divisor == 1 else f"{text} / {self.divisor}"
+        """Say what makes the volume, for people."""
+        text = ", else ".join(source.text(_PREFIXES.get(self.scope, "")) for source in self.sources)
+        if self.divisor != 1:
+            text = f"({text}) / {self.divisor}" if " " in text else f"{text} / {self.divisor}"
+        return text if self.change is None else f"{self.change}: {text}"
 
 
-INSTANCE = Row(MeterDefinition("instance", "gauge", "instance"), (Existence(),), when_off=True)
-CPU = Row(
-    MeterDefinition("cpu", "cumulative", "ns"),
-    (VcpuSum(("time", "wait")), Stat("cpu.time")),
-    metadata=(("cpu_number", Stat("vcpu.current")),),
+def _row(name: str, kind: SampleType, unit: str, *sources: Source | str, **more: object) -> Row:
+    told = tuple(Stat(each) if isinstance(each, str) else each for each in sources)
+    return Row(MeterDefinition(name, kind, unit), told, **more)  # type: ignore[arg-type]
+
+
+def _rate(row: Row) -> Row:
+    """The rate of a cumulative row, in its unit per second."""
+    meter = MeterDefinition(f"{row.meter.name}.rate", "gauge", f"{row.meter.unit}/s")
+    return replace(row, meter=meter, change="rate")
+
+
+def _sum(row: Row) -> Row:
+    """The sum of a row of disks over all disks of the domain: ``disk.device.x`` becomes ``disk.x``."""
+    meter = replace(row.meter, name=row.meter.name.replace("disk.device.", "disk."))
+    return replace(row, meter=meter, scope="domain", sources=tuple(DiskSum(source) for source in row.sources))
+
+
+KIB_IN_MIB = 1024
+
+INSTANCE = (
+    _row("instance", "gauge", "instance", Existence(), when_off=True),
+    _row("instance:*", "gauge", "instance", Existence(), when_off=True),
+    _row("power.state", "gauge", "state", "state.state", scope="state", when_off=True, told_everywhere=True),
+    _row("disk.root.size", "gauge", "GB", Described("root_gb"), when_off=True),
+    _row("disk.ephemeral.size", "gauge", "GB", Described("ephemeral_gb"), when_off=True),
 )
-VCPUS = Row(MeterDefinition("vcpus", "gauge", "vcpu"), (Stat("vcpu.current"),))
-MEMORY = Row(MeterDefinition("memory", "gauge", "MB"), (Stat("balloon.current"),), divisor=1024)
 
-ROWS = (INSTANCE, CPU, VCPUS, MEMORY)
+_CPU = _row(
+    "cpu",
+    "cumulative",
+    "ns",
+    VcpuSum(("time", "wait")),
+    "cpu.time",
+    scope="processors",
+    told_everywhere=True,
+)
+CPU = (
+    _CPU,
+    replace(_CPU, meter=MeterDefinition("cpu_util", "gauge", "%"), change="use of processors"),
+    replace(_CPU, meter=MeterDefinition("cpu.delta", "delta", "ns"), change="delta"),
+)
+
+VCPUS = (
+    _row("vcpus", "gauge", "vcpu", "vcpu.current", told_everywhere=True),
+    _row("vcpu.time", "cumulative", "ns", "time", scope="vcpu"),
+    _row("vcpu.wait", "cumulative", "ns", "wait", scope="vcpu"),
+    _row("vcpu.delay", "cumulative", "ns", "delay", scope="vcpu"),
+)
+
+MEMORY = (
+    _row("memory", "gauge", "MB", "balloon.current", divisor=KIB_IN_MIB, told_everywhere=True),
+    _row("memory.maximum", "gauge", "MiB", "balloon.maximum", divisor=KIB_IN_MIB),
+    _row("memory.available", "gauge", "MiB", "balloon.available", divisor=KIB_IN_MIB),
+    _row(
+        "memory.usage",
+        "gauge",
+        "MiB",
+        Difference("balloon.available", "balloon.usable"),
+        Difference("balloon.available", "balloon.unused"),
+        divisor=KIB_IN_MIB,
+    ),
+    _row("memory.resident", "gauge", "MiB", "balloon.rss", divisor=KIB_IN_MIB),
+    _row("memory.caches", "gauge", "MiB", "balloon.disk_caches", divisor=KIB_IN_MIB),
+    _row("memory.swap.in", "cumulative", "MiB", "balloon.swap_in", divisor=KIB_IN_MIB),
+    _row("memory.swap.out", "cumulative", "MiB", "balloon.swap_out", divisor=KIB_IN_MIB),
+    _row("memory.faults.major", "cumulative", "fault", "balloon.major_fault"),
+    _row("memory.faults.minor", "cumulative", "fault", "balloon.minor_fault"),
+    _row("memory.hugepages.allocated", "cumulative", "page", "balloon.hugetlb_pgalloc"),
+    _row("memory.hugepages.failed", "cumulative", "page", "balloon.hugetlb_pgfail"),
+)
+
+PERF = (
+    _row("memory.bandwidth.total", "gauge", "B/s", "perf.mbmt"),
+    _row("memory.bandwidth.local", "gauge", "B/s", "perf.mbml"),
+    _row("cpu_l3_cache", "gauge", "B", "perf.cmt"),
+    _row("perf.cpu.cycles", "gauge", "cycle", "perf.cpu_cycles"),
+    _row("perf.instructions", "gauge", "instruction", "perf.instructions"),
+    _row("perf.cache.references", "gauge", "cache_ref", "perf.cache_references"),
+    _row("perf.cache.misses", "gauge", "cache_miss", "perf.cache_misses"),
+)
+
+_TRANSFERS = (
+    _row("disk.device.read.requests", "cumulative", "request", "rd.reqs", scope="disk"),
+    _row("disk.device.read.bytes", "cumulative", "B", "rd.bytes", scope="disk"),
+    _row("disk.device.write.requests", "cumulative", "request", "wr.reqs", scope="disk"),
+    _row("disk.device.write.bytes", "cumulative", "B", "wr.bytes", scope="disk"),
+)
+_FLUSHES = _row("disk.device.flush.requests", "cumulative", "request", "fl.reqs", scope="disk")
+_SPACE = (
+    _row("disk.device.capacity", "gauge", "B", Largest(("capacity", "physical")), scope="disk", when_off=True),
+    _row("disk.device.allocation", "gauge", "B", "allocation", scope="disk"),
+    _row("disk.device.usage", "gauge", "B", "physical", scope="disk", when_off=True),
+)
+DISK_DEVICE = (
+    *_TRANSFERS,
+    *map(_rate, _TRANSFERS),
+    _row("disk.device.read.latency", "cumulative", "ns", "rd.times", scope="disk"),
+    _row("disk.device.write.latency", "cumulative", "ns", "wr.times", scope="disk"),
+    _FLUSHES,
+    _row("disk.device.flush.latency", "cumulative", "ns", "fl.times", scope="disk"),
+    *_SPACE,
+)
+DISK = (*map(_sum, _TRANSFERS), *(_rate(_sum(row)) for row in _TRANSFERS), _sum(_FLUSHES), *map(_sum, _SPACE))
+
+_BYTES = (
+    _row("network.incoming.bytes", "cumulative", "B", "rx.bytes", scope="interface"),
+    _row("network.outgoing.bytes", "cumulative", "B", "tx.bytes", scope="interface"),
+)
+_PACKETS = (
+    _row("network.incoming.packets", "cumulative", "packet", "rx.pkts", scope="interface"),
+    _row("network.outgoing.packets", "cumulative", "packet", "tx.pkts", scope="interface"),
+)
+NETWORK = (
+    *_BYTES,
+    *_PACKETS,
+    *map(_rate, (*_BYTES, *_PACKETS)),
+    *(replace(row, meter=MeterDefinition(f"{row.meter.name}.delta", "delta", "B"), change="delta") for row in _BYTES),
+    _row("network.incoming.packets.drop", "cumulative", "packet", "rx.drop", scope="interface"),
+    _row("network.outgoing.packets.drop", "cumulative", "packet", "tx.drop", scope="interface"),
+    _row("network.incoming.packets.error", "cumulative", "packet", "rx.errs", scope="interface"),
+    _row("network.outgoing.packets.error", "cumulative", "packet", "tx.errs", scope="interface"),
+)
+
+FAMILIES = {
+    "instance": INSTANCE,
+    "cpu": CPU,
+    "vcpus": VCPUS,
+    "memory": MEMORY,
+    "perf": PERF,
+    "disk": DISK,
+    "disk.device": DISK_DEVICE,
+    "network": NETWORK,
+}
+"""The rows of each pollster."""

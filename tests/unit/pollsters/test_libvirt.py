@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -21,17 +22,26 @@ from meter.interfaces import Disabled
 from meter.interfaces import Domain
 from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
+from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
+from meter.interfaces import IOmissions
 from meter.interfaces import Unavailable
 from meter.pollsters.libvirt import cpu
+from meter.pollsters.libvirt import disk
+from meter.pollsters.libvirt import disk_device
 from meter.pollsters.libvirt import instance
 from meter.pollsters.libvirt import memory
+from meter.pollsters.libvirt import network
+from meter.pollsters.libvirt import perf
 from meter.pollsters.libvirt import vcpus
 from meter.pollsters.libvirt.pollster import GuestPollster
-from meter.pollsters.libvirt.pollster import LibvirtOptions
-from meter.pollsters.libvirt.table import ROWS
-from meter.pollsters.libvirt.table import BadStat
+from meter.pollsters.libvirt.sources import BadStat
+from meter.pollsters.libvirt.sources import Subject
+from meter.pollsters.libvirt.table import CPU
+from meter.pollsters.libvirt.table import FAMILIES
+from meter.pollsters.libvirt.table import Row
 from meter.sample import Sample
+from meter.settings import ComputeSection
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakeSurroundings
@@ -46,7 +56,14 @@ NOVA_STATS: dict[str, Any] = {
 PLAIN_XML = "<domain><name>plain</name><os><type arch='aarch64'>hvm</type></os></domain>"
 PLAIN_STATS = {"state.state": 1, "cpu.time": 7, "vcpu.current": 2, "balloon.current": 1536, "balloon.maximum": 2048}
 
-POLLSTERS = (instance, cpu, vcpus, memory)
+POLLSTERS = (instance, cpu, vcpus, memory, perf, disk, disk_device, network)
+
+
+class Lab:
+    """What ``[compute]`` says in these tests."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.compute = ComputeSection(**settings)
 
 
 def nova_domain(**changes: Any) -> Domain:
@@ -57,22 +74,18 @@ def plain_domain(xml: str = PLAIN_XML, uuid: str = "plain-uuid", **changes: Any)
     return Domain(uuid, "plain", xml, {**PLAIN_STATS, **changes})
 
 
-def cycle_of(*domains: Domain) -> FakeCycle:
-    return FakeCycle({IHypervisor: FakeHypervisor(domains)})
+def cycle_of(*domains: Domain, **settings: Any) -> FakeCycle:
+    return FakeCycle({IHypervisor: FakeHypervisor(domains)}, config=Lab(**settings))
 
 
-async def polled(*domains: Domain, options: LibvirtOptions | None = None) -> list[Sample]:
+async def polled(*domains: Domain, **settings: Any) -> list[Sample]:
     """Samples of one cycle of all pollsters."""
-    cycle = cycle_of(*domains)
-    return [
-        sample
-        for pollster in POLLSTERS
-        for sample in await pollster.configured(options or LibvirtOptions()).poll(cycle)
-    ]
+    cycle = cycle_of(*domains, **settings)
+    return [sample for pollster in POLLSTERS for sample in await pollster.poll(cycle)]
 
 
-async def only(pollster: GuestPollster, domain: Domain) -> Sample:
-    [sample] = await pollster.poll(cycle_of(domain))
+async def only(meter: str, domain: Domain, **settings: Any) -> Sample:
+    [sample] = [sample for sample in await polled(domain, **settings) if sample.name == meter]
     return sample
 
 
@@ -84,21 +97,36 @@ def without(stats: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def test_twisted_finds_them() -> None:
-    assert {pollster.name for pollster in getPlugins(IComputePollster, meter.pollsters)} >= {
-        row.meter.name for row in ROWS
-    }
+    assert {pollster.name for pollster in getPlugins(IComputePollster, meter.pollsters)} >= set(FAMILIES)
 
 
 @pytest.mark.parametrize("pollster", POLLSTERS, ids=lambda pollster: pollster.name)
 def test_each_provides_its_interface(pollster: GuestPollster) -> None:
-    assert verifyObject(IComputePollster, pollster)
-    assert [definition.name for definition in pollster.meters] == [pollster.name]
+    assert verifyObject(IDomainPollster, pollster)
+    assert pollster.meters == tuple(row.meter for row in FAMILIES[pollster.name])
+
+
+def test_no_meter_is_made_twice() -> None:
+    names = [row.meter.name for rows in FAMILIES.values() for row in rows]
+    assert len(set(names)) == len(names)
 
 
 @pytest_twisted.ensureDeferred
 async def test_they_work_where_there_is_a_hypervisor() -> None:
-    assert await cpu.enabled(FakeSurroundings({IHypervisor: FakeHypervisor()})) == Enabled()
+    qemu = FakeSurroundings({IHypervisor: FakeHypervisor(uri="qemu+unix:///system?socket=/run/x")})
+    assert {await pollster.enabled(qemu) for pollster in POLLSTERS} == {Enabled()}
     assert await cpu.enabled(FakeSurroundings()) == Disabled("no hypervisor is configured")
+
+
+@pytest.mark.parametrize(
+    ("uri", "off"), [("test:///default", {"perf", "disk", "disk.device", "network"}), ("lxc:///system", {"perf"})]
+)
+@pytest_twisted.ensureDeferred
+async def test_each_says_why_it_has_nothing_to_do_with_a_driver(uri: str, off: set[str]) -> None:
+    here = FakeSurroundings({IHypervisor: FakeHypervisor(uri=uri)})
+    answers = {pollster.name: await pollster.enabled(here) for pollster in POLLSTERS}
+    assert {name for name, answer in answers.items() if isinstance(answer, Disabled)} == off
+    assert all(uri.partition(":")[0] in answers[name].reason for name in off)  # type: ignore[union-attr]
 
 
 @pytest_twisted.ensureDeferred
@@ -127,21 +155,35 @@ async def test_the_timestamp_is_when_libvirt_answered() -> None:
             clock.advance(3)
             return await super().domains()
 
-    cycle = FakeCycle({IHypervisor: SlowHypervisor([nova_domain()])}, clock=clock)
-    [early] = await cpu.poll(cycle)
+    read_at = datetime.fromtimestamp(1002, UTC)
+    told = replace(nova_domain(), uuid="told", read_at=read_at)
+    cycle = FakeCycle({IHypervisor: SlowHypervisor([nova_domain(), told])}, clock=clock)
+    early = await instance.poll(cycle)
     clock.advance(60)
-    [late] = await vcpus.poll(cycle)
-    assert early.timestamp == late.timestamp == datetime.fromtimestamp(1003, UTC)
+    late = await vcpus.poll(cycle)
+    times = {(sample.resource_id.partition("-vcpu")[0], sample.timestamp) for sample in [*early, *late]}
+    assert times == {(UUID, datetime.fromtimestamp(1003, UTC)), ("told", read_at)}
 
 
-def test_the_readme_lists_every_meter_as_the_table_has_it() -> None:
-    readme = Path(meter.pollsters.libvirt.__file__).with_name("README.rst").read_text()
-    rule = re.search(r"^=+(  =+){4}$", readme, re.MULTILINE)
-    assert rule
-    lines = readme[rule.end() :].split(rule[0])[1].strip().splitlines()
-    assert [tuple(re.split(r"\s{2,}", line)) for line in lines] == [
-        (row.meter.name, row.meter.type, row.meter.unit, row.origin(), "yes" if row.when_off else "no") for row in ROWS
+def simple_table(rows: tuple[Row, ...]) -> str:
+    """The rows as the README writes them."""
+    cells = [("Meter", "Type", "Unit", "Volume", "Off")]
+    cells += [
+        (row.meter.name, row.meter.type, row.meter.unit, row.origin(), "yes" if row.when_off else "no") for row in rows
     ]
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    rule = "  ".join("=" * width for width in widths)
+    header, *lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
+    return "\n".join([rule, header, rule, *lines, rule])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_readme_has_the_table(family: str) -> None:
+    readme = Path(meter.pollsters.libvirt.__file__).with_name("README.rst").read_text()
+    title = f"\n{family}\n{'~' * len(family)}\n"
+    assert simple_table(FAMILIES[family]) in readme.partition(title)[2].partition("~~~")[0]
 
 
 # --- volumes
@@ -150,7 +192,7 @@ def test_the_readme_lists_every_meter_as_the_table_has_it() -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_guest_of_nova_is_metered_as_ceilometer_does() -> None:
     theirs = json.loads((DATA / "ceilometer-cpu-sample.json").read_text())
-    ours = await only(cpu.configured(LibvirtOptions(host="compute-07")), nova_domain())
+    ours = await only("cpu", nova_domain(), host="compute-07")
     assert (ours.name, ours.type, ours.unit) == (
         theirs["counter_name"],
         theirs["counter_type"],
@@ -165,13 +207,82 @@ async def test_a_guest_of_nova_is_metered_as_ceilometer_does() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_volumes_are_those_of_the_statistics() -> None:
-    assert [(sample.name, sample.volume, sample.unit) for sample in await polled(nova_domain())] == [
-        ("instance", 1, "instance"),
-        ("cpu", 9_570_000_000, "ns"),
-        ("vcpus", 1, "vcpu"),
-        ("memory", 64.0, "MB"),
-    ]
+async def test_a_guest_of_nova_gives_what_its_statistics_tell() -> None:
+    assert {(sample.name, sample.resource_id.removeprefix(UUID)): sample.volume for sample in await polled(nova_domain())} == {
+        ("instance", ""): 1,
+        ("instance:m1.tiny", ""): 1,
+        ("power.state", ""): 1,
+        ("disk.root.size", ""): 1,
+        ("disk.ephemeral.size", ""): 0,
+        ("cpu", ""): 9_570_000_000,
+        ("vcpus", ""): 1,
+        ("vcpu.time", "-vcpu0"): 9_570_000_000,
+        ("vcpu.wait", "-vcpu0"): 0,
+        ("vcpu.delay", "-vcpu0"): 5_909_648_841,
+        ("memory", ""): 64.0,
+        ("memory.maximum", ""): 64.0,
+        ("memory.resident", ""): 45484 / 1024,
+        ("disk.read.requests", ""): 1,
+        ("disk.read.bytes", ""): 512,
+        ("disk.write.requests", ""): 0,
+        ("disk.write.bytes", ""): 0,
+        ("disk.flush.requests", ""): 0,
+        ("disk.capacity", ""): 1_073_741_824,
+        ("disk.allocation", ""): 0,
+        ("disk.usage", ""): 1_052_672,
+        ("disk.device.read.requests", "-vda"): 1,
+        ("disk.device.read.bytes", "-vda"): 512,
+        ("disk.device.write.requests", "-vda"): 0,
+        ("disk.device.write.bytes", "-vda"): 0,
+        ("disk.device.read.latency", "-vda"): 1_974_303,
+        ("disk.device.write.latency", "-vda"): 0,
+        ("disk.device.flush.requests", "-vda"): 0,
+        ("disk.device.flush.latency", "-vda"): 0,
+        ("disk.device.capacity", "-vda"): 1_073_741_824,
+        ("disk.device.allocation", "-vda"): 0,
+        ("disk.device.usage", "-vda"): 1_052_672,
+    }  # fmt: skip
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_balloon_driver_of_a_guest_tells_is_metered_in_mebibytes() -> None:
+    told = {"available": 4096, "usable": 1024, "unused": 512, "swap_in": 2048, "swap_out": 0, "disk_caches": 3072}
+    counted = {"major_fault": 3, "minor_fault": 5, "hugetlb_pgalloc": 2, "hugetlb_pgfail": 1}
+    domain = plain_domain(**{f"balloon.{name}": value for name, value in {**told, **counted}.items()})
+    volumes = {sample.name: sample.volume for sample in await polled(domain)}
+    assert {name: volume for name, volume in volumes.items() if name.startswith("memory.")} == {
+        "memory.maximum": 2.0,
+        "memory.available": 4.0,
+        "memory.usage": 3.0,
+        "memory.caches": 3.0,
+        "memory.swap.in": 2.0,
+        "memory.swap.out": 0.0,
+        "memory.faults.major": 3,
+        "memory.faults.minor": 5,
+        "memory.hugepages.allocated": 2,
+        "memory.hugepages.failed": 1,
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_usage_of_memory_is_what_is_not_unused_where_usable_is_not_told() -> None:
+    domain = plain_domain(**{"balloon.available": 4096, "balloon.unused": 1024})
+    assert (await only("memory.usage", domain)).volume == 3.0
+
+
+@pytest_twisted.ensureDeferred
+async def test_events_of_the_processor_are_metered_where_they_are_counted() -> None:
+    names = ("cmt", "mbmt", "mbml", "cpu_cycles", "instructions", "cache_references", "cache_misses")
+    domain = plain_domain(**{f"perf.{name}": number for number, name in enumerate(names)})
+    assert {sample.name: sample.volume for sample in await perf.poll(cycle_of(domain))} == {
+        "cpu_l3_cache": 0,
+        "memory.bandwidth.total": 1,
+        "memory.bandwidth.local": 2,
+        "perf.cpu.cycles": 3,
+        "perf.instructions": 4,
+        "perf.cache.references": 5,
+        "perf.cache.misses": 6,
+    }
 
 
 @pytest_twisted.ensureDeferred
@@ -182,7 +293,7 @@ async def test_cpu_is_the_time_of_all_plugged_processors_running_and_waiting() -
         **{f"vcpu.{number}.time": 100 * number for number in (0, 1, 3)},
         **{f"vcpu.{number}.wait": number for number in (0, 1, 3)},
     }
-    assert (await only(cpu, plain_domain(**three_of_four))).volume == 404
+    assert (await only("cpu", plain_domain(**three_of_four))).volume == 404
 
 
 @pytest.mark.parametrize(
@@ -195,45 +306,161 @@ async def test_cpu_is_the_time_of_all_plugged_processors_running_and_waiting() -
 )
 @pytest_twisted.ensureDeferred
 async def test_cpu_is_libvirts_sum_where_a_processor_is_unknown(incomplete: dict[str, int]) -> None:
-    sample = await only(cpu, plain_domain(**incomplete))
+    sample = await only("cpu", plain_domain(**incomplete))
     assert sample.volume == 7
     assert sample.resource_metadata["cpu_number"] == incomplete["vcpu.current"]
 
 
 def test_a_pretended_million_of_processors_takes_no_time() -> None:
+    pretended = Subject({"vcpu.current": 1, "vcpu.maximum": 2**60}, "", "r", {}, 1)
     with pytest.raises(BadStat, match="does not give"):
-        cpu.row.volume({"vcpu.current": 1, "vcpu.maximum": 2**60})
+        CPU[0].reading(pretended)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_is_shut_off_exists_and_nothing_more() -> None:
-    assert [(sample.name, sample.resource_metadata["state"]) for sample in await polled(plain_domain(**OFF))] == [
-        ("instance", "shutdown")
-    ]
-
-
-OFF = {"state.state": 5}
+async def test_a_domain_that_is_shut_off_exists_and_occupies_its_disks() -> None:
+    off = {"state.state": 5, "block.count": 1, "block.0.name": "vda", "block.0.physical": 7, "block.0.capacity": 9}
+    assert {sample.name: sample.volume for sample in await polled(plain_domain(**off))} == {
+        "instance": 1,
+        "power.state": 5,
+        "disk.capacity": 9,
+        "disk.usage": 7,
+        "disk.device.capacity": 9,
+        "disk.device.usage": 7,
+    }
 
 
 @pytest.mark.parametrize("state", [0, 2, 3, 4, 6, 7])
 @pytest_twisted.ensureDeferred
 async def test_in_every_other_state_all_is_metered(state: int) -> None:
-    assert len(await polled(plain_domain(**{"state.state": state}))) == len(POLLSTERS)
+    running = {sample.name for sample in await polled(nova_domain())}
+    assert {sample.name for sample in await polled(nova_domain(**{"state.state": state}))} == running
 
 
-# --- owner and metadata
+# --- disks and interfaces
+
+TWO_DISKS = {
+    "block.count": 3,
+    **{
+        f"block.{index}.{name}": value
+        for index, disk_name in enumerate(("vda", "vdb"))
+        for name, value in {
+            "name": disk_name,
+            "path": f"/disks/{disk_name}",
+            "rd.bytes": 100 * (index + 1),
+            "capacity": 5,
+            "physical": 10,
+            "allocation": 3,
+        }.items()
+    },
+    "block.2.name": "hdc",
+    "block.2.rd.bytes": 0,
+}
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_disk_is_a_resource_and_their_sum_is_the_domains() -> None:
+    samples = await polled(plain_domain(**TWO_DISKS))
+    read = {sample.resource_id: sample for sample in samples if sample.name == "disk.device.read.bytes"}
+    assert {resource: sample.volume for resource, sample in read.items()} == {
+        "plain-uuid-vda": 100,
+        "plain-uuid-vdb": 200,
+        "plain-uuid-hdc": 0,
+    }
+    assert read["plain-uuid-vdb"].resource_metadata["disk_name"] == "vdb"
+    sums = {
+        sample.name: sample.volume
+        for sample in samples
+        if sample.name.startswith("disk.") and "device" not in sample.name
+    }
+    assert sums == {"disk.read.bytes": 300, "disk.capacity": 20, "disk.usage": 20, "disk.allocation": 6}  # fmt: skip
+
+
+@pytest_twisted.ensureDeferred
+async def test_there_is_no_sum_while_a_disk_tells_nothing() -> None:
+    stats = without({**PLAIN_STATS, **TWO_DISKS}, "block.1.rd.bytes", "block.1.allocation")
+    names = {sample.name for sample in await polled(Domain("u", "n", PLAIN_XML, stats))}
+    assert {"disk.device.read.bytes", "disk.device.allocation", "disk.capacity"} <= names
+    assert not {"disk.read.bytes", "disk.allocation"} & names
+
+
+TWO_INTERFACES = {
+    "net.count": 2,
+    **{
+        f"net.{index}.{way}.{name}": 10 * index + number
+        for index in (0, 1)
+        for number, (way, name) in enumerate(
+            (way, name) for way in ("rx", "tx") for name in ("bytes", "pkts", "errs", "drop")
+        )
+    },
+    "net.0.name": "tap0",
+    "net.1.name": "tap1",
+}
+INTERFACES_XML = """<domain><name>plain</name><devices>
+  <interface type='bridge'>
+    <mac address='52:54:00:00:00:01'/><source bridge='br0'/><target dev='tap0'/>
+    <virtualport type='openvswitch'><parameters interfaceid='port-1'/></virtualport>
+    <filterref filter='clean-traffic'><parameter name='IP' value='10.0.0.7'/></filterref>
+  </interface>
+  <interface type='user'><mac address='52:54:00:00:00:02'/></interface>
+</devices></domain>"""
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_interface_is_a_resource_described_as_ceilometer_does() -> None:
+    samples = list(await network.poll(cycle_of(plain_domain(INTERFACES_XML, **TWO_INTERFACES))))
+    first = {sample.name: sample for sample in samples if sample.resource_id == "plain-plain-uuid-tap0"}
+    second = {sample.name: sample for sample in samples if sample.resource_id == "plain-plain-uuid-tap1"}
+    volumes = {
+        f"network.{way}.{name}": 4 * (way == "outgoing") + number
+        for way in ("incoming", "outgoing")
+        for number, name in enumerate(("bytes", "packets", "packets.error", "packets.drop"))
+    }
+    assert {name: sample.volume for name, sample in first.items()} == volumes
+    assert {name: sample.volume for name, sample in second.items()} == {n: 10 + v for n, v in volumes.items()}
+    told = first["network.incoming.bytes"].resource_metadata
+    assert {key: told[key] for key in ("name", "vnic_name", "mac", "fref", "parameters", "instance_id")} == {
+        "name": "tap0",
+        "vnic_name": "tap0",
+        "mac": "52:54:00:00:00:01",
+        "fref": "clean-traffic",
+        "parameters": {"ip": "10.0.0.7", "interfaceid": "port-1", "bridge": "br0"},
+        "instance_id": "plain-uuid",
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interface_with_a_filter_of_novas_has_its_name() -> None:
+    xml = NOVA_XML.replace(
+        "<devices>",
+        "<devices><interface type='bridge'><target dev='tap0'/><filterref filter='nova-instance-1'/></interface>",
+    )
+    domain = Domain(UUID, "n", xml, {**NOVA_STATS, "net.count": 1, "net.0.name": "tap0", "net.0.rx.bytes": 1})
+    assert (await only("network.incoming.bytes", domain)).resource_id == "nova-instance-1"
+
+
+@pytest.mark.parametrize("count", [-1, "3", 2**64 - 1])
+@pytest_twisted.ensureDeferred
+async def test_a_number_of_devices_that_is_none_costs_the_devices_only(count: object) -> None:
+    with capturedLogs():
+        samples = await polled(plain_domain(**{**TWO_DISKS, "block.count": count}))
+    names = {sample.name for sample in samples}
+    assert "cpu" in names
+    assert not any(name.startswith("disk.") for name in names)
+
+
+# --- metadata
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_older_namespace_of_nova_is_read_as_well() -> None:
     older = Domain(UUID, "old", NOVA_XML.replace("nova/1.1", "nova/1.0"), NOVA_STATS)
-    assert (await only(instance, older)).project_id == "b6e8cc20ee9c457e83f13218eca89c43"
+    assert (await only("instance", older)).project_id == "b6e8cc20ee9c457e83f13218eca89c43"
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_domain_without_nova_has_the_configured_owner_and_the_same_keys() -> None:
-    options = LibvirtOptions(default_project_id="lab", default_user_id="operator", host="tower")
-    plain = await only(instance.configured(options), plain_domain())
+    plain = await only("instance", plain_domain(), default_project_id="lab", default_user_id="operator", host="tower")
     assert (plain.project_id, plain.user_id) == ("lab", "operator")
     told = {key: value for key, value in plain.resource_metadata.items() if value is not None}
     assert told.pop("host") != "tower"
@@ -250,28 +477,27 @@ async def test_a_domain_without_nova_has_the_configured_owner_and_the_same_keys(
         "vcpus": 2,
         "memory_mb": 2,
     }
-    novas = await only(instance, nova_domain())
+    novas = await only("instance", nova_domain())
     assert set(novas.resource_metadata) - set(plain.resource_metadata) == {"image_meta"}
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_owner_that_nova_names_is_not_replaced_by_the_configured_one() -> None:
-    options = LibvirtOptions(default_project_id="lab", default_user_id="operator")
-    sample = await only(instance.configured(options), nova_domain())
+    sample = await only("instance", nova_domain(), default_project_id="lab", default_user_id="operator")
     assert sample.project_id == "b6e8cc20ee9c457e83f13218eca89c43"
     assert sample.user_id == "4cc236f0eb364412abb1024bc6ffbdf3"
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_options_a_plain_domain_belongs_to_nobody() -> None:
-    sample = await only(instance, plain_domain())
+async def test_without_settings_a_plain_domain_belongs_to_nobody() -> None:
+    sample = await only("instance", plain_domain())
     assert (sample.project_id, sample.user_id) == (None, None)
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_ephemeral_disk_counts_as_in_novas_notifications() -> None:
     xml = NOVA_XML.replace("<nova:disk>1<", "<nova:disk>20<").replace("<nova:ephemeral>0<", "<nova:ephemeral>5<")
-    metadata = (await only(instance, Domain(UUID, "big", xml, NOVA_STATS))).resource_metadata
+    metadata = (await only("instance", Domain(UUID, "big", xml, NOVA_STATS))).resource_metadata
     assert {key: metadata[key] for key in ("root_gb", "ephemeral_gb", "disk_gb")} == {
         "root_gb": 20,
         "ephemeral_gb": 5,
@@ -282,7 +508,7 @@ async def test_the_ephemeral_disk_counts_as_in_novas_notifications() -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_size_that_is_no_number_is_unknown() -> None:
     xml = NOVA_XML.replace("<nova:vcpus>1<", f"<nova:vcpus>{'9' * 5000}<")
-    assert (await only(instance, Domain(UUID, "odd", xml, NOVA_STATS))).resource_metadata["vcpus"] is None
+    assert (await only("instance", Domain(UUID, "odd", xml, NOVA_STATS))).resource_metadata["vcpus"] is None
 
 
 @pytest_twisted.ensureDeferred
@@ -294,9 +520,30 @@ async def test_properties_of_the_image_and_extra_specs_are_told() -> None:
         "<nova:extraSpecs/>",
         '<nova:extraSpecs><nova:extraSpec name="hw:cpu_policy">shared</nova:extraSpec></nova:extraSpecs>',
     )
-    metadata = (await only(instance, Domain(UUID, "rich", xml, NOVA_STATS))).resource_metadata
+    metadata = (await only("instance", Domain(UUID, "rich", xml, NOVA_STATS))).resource_metadata
     assert metadata["image_meta"]["hw_rng_model"] == "virtio"
     assert metadata["flavor"]["extra_specs"] == {"hw:cpu_policy": "shared"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_changed_description_counts_from_the_next_cycle_on_and_a_gone_one_is_forgotten() -> None:
+    cycle = cycle_of(nova_domain())
+    await instance.poll(cycle)
+    hypervisor = cycle.provider(IHypervisor)
+    hypervisor.running = [Domain(UUID, "renamed", NOVA_XML.replace("qemu-kept-6b031417", "renamed"), NOVA_STATS)]
+    second = cycle.following()
+    [sample] = [one for one in await instance.poll(second) if one.name == "instance"]
+    assert sample.resource_metadata["display_name"] == "renamed"
+    hypervisor.running = []
+    await instance.poll(second.following())
+    assert len(cycle.kept("libvirt descriptions", list)) == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_has_happened_to_a_domain_is_told_with_its_state() -> None:
+    stopped = replace(nova_domain(**{"state.state": 5}), event="stopped (destroyed)")
+    sample = await only("power.state", stopped)
+    assert (sample.volume, sample.resource_metadata["event"]) == (5, "stopped (destroyed)")
 
 
 # --- bad input
@@ -305,6 +552,16 @@ TWO_NOVAS = NOVA_XML.replace(
     "</metadata>", '<n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/1.0"/></metadata>'
 )
 BOMB = '<!DOCTYPE domain [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><domain><name>&b;</name></domain>'
+
+
+class Counted:
+    """Counts omissions as a daemon does."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str], int] = {}
+
+    def omitted(self, plugin: str, reason: str, count: int = 1) -> None:
+        self.counts[plugin, reason] = self.counts.get((plugin, reason), 0) + count
 
 
 @pytest.mark.parametrize(
@@ -318,46 +575,62 @@ BOMB = '<!DOCTYPE domain [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><doma
         (BOMB, "its XML declares a document type"),
         ("<a>" * 65 + "</a>" * 65, "its XML is nested more than 64 deep"),
         (TWO_NOVAS, "its XML has 2 elements of Nova, of which none can be believed"),
+        (NOVA_XML.replace("b6e8cc20ee9c457e83f13218eca89c43", "p" * 513), "the id of its owner has more than 512"),
     ],
-    ids=["empty", "cut off", "nul", "surrogate", "huge", "entities", "deep", "two owners"],
+    ids=["empty", "cut off", "nul", "surrogate", "huge", "entities", "deep", "two owners", "long owner"],
 )
 @pytest_twisted.ensureDeferred
 async def test_a_domain_whose_xml_cannot_be_used_costs_itself_only(xml: str, reason: str) -> None:
-    pollster = instance.configured(LibvirtOptions())
+    counted = Counted()
+    domains = FakeHypervisor([plain_domain(xml, uuid="bad"), plain_domain(uuid="good")])
+    cycle = FakeCycle({IHypervisor: domains, IOmissions: counted})
     with capturedLogs() as events:
-        samples = await pollster.poll(cycle_of(plain_domain(xml, uuid="bad"), plain_domain(uuid="good")))
-    assert [sample.resource_id for sample in samples] == ["good"]
-    assert pollster.skipped.count == 1
+        samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(cycle)]
+    assert {sample.resource_id for sample in samples} == {"good"}
+    assert counted.counts["instance", "xml"] == counted.counts["cpu", "xml"] == 1
     [event] = events
-    assert event["uuid"] == "bad"
-    assert event["reason"].startswith(reason)
+    assert event["what"] == "domain bad"
+    assert event["why"].startswith(reason)
 
 
-@pytest.mark.parametrize("value", [-1, 2**64 - 1, "1", 1.5, True])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(-1, "invalid"), (2**64 - 1, "unknown"), ("1", "invalid"), (1.5, "invalid"), (True, "invalid")],
+)
 @pytest_twisted.ensureDeferred
-async def test_a_statistic_that_is_no_count_costs_its_meter_only(value: object) -> None:
-    domains = plain_domain(uuid="bad", **{"balloon.current": value}), plain_domain(uuid="good")
-    taken = [(sample.name, sample.resource_id) for sample in await polled(*domains)]
-    assert [name for name, uuid in taken if uuid == "good"] == ["instance", "cpu", "vcpus", "memory"]
-    assert [name for name, uuid in taken if uuid == "bad"] == ["instance", "cpu", "vcpus"]
+async def test_a_statistic_that_is_no_count_costs_its_meter_only(value: object, reason: str) -> None:
+    counted = Counted()
+    domains = FakeHypervisor([plain_domain(uuid="bad", **{"balloon.current": value}), plain_domain(uuid="good")])
+    with capturedLogs():
+        samples = await memory.poll(FakeCycle({IHypervisor: domains, IOmissions: counted}))
+    taken = [(sample.name, sample.resource_id) for sample in samples]
+    assert taken == [("memory", "good"), ("memory.maximum", "bad"), ("memory.maximum", "good")]
+    assert counted.counts["memory", reason] == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_skipped_is_told_once_until_the_reason_changes_and_counted_always() -> None:
-    pollster = memory.configured(LibvirtOptions())
+async def test_what_is_left_out_is_told_once_until_the_reason_changes_and_counted_always() -> None:
     missing = Domain("bad", "bad", PLAIN_XML, without(PLAIN_STATS, "balloon.current"))
     negative = plain_domain(uuid="bad", **{"balloon.current": -1})
     well = plain_domain(uuid="bad")
+    counted = Counted()
+    cycle = FakeCycle({IHypervisor: FakeHypervisor(), IOmissions: counted})
     with capturedLogs() as events:
         for domain in (missing, missing, negative, well, missing):
-            await pollster.poll(cycle_of(domain))
-    assert [event["reason"] for event in events] == [
+            cycle.provider(IHypervisor).running = [domain]
+            await memory.poll(cycle)
+            cycle = cycle.following()
+    assert [event["why"] for event in events] == [
         "libvirt does not give balloon.current",
         "balloon.current should be a whole number from 0 to 2**63 - 1, not -1",
         "libvirt does not give balloon.current",
     ]
-    assert pollster.skipped.count == 4
+    assert counted.counts["memory", "invalid"] == 1
 
 
-def test_pollsters_that_are_configured_count_for_themselves() -> None:
-    assert cpu.configured(LibvirtOptions()).skipped is not cpu.skipped
+@pytest_twisted.ensureDeferred
+async def test_a_host_full_of_trouble_takes_few_lines() -> None:
+    with capturedLogs() as events:
+        await cpu.poll(cycle_of(*(Domain(str(n), "n", PLAIN_XML, {}) for n in range(200))))
+    assert len(events) == 21
+    assert events[-1]["more"] == 580

@@ -1,0 +1,62 @@
+"""What is reckoned from two polls: rates, deltas, the use of processors. No value rather than a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from meter.pollsters.libvirt.sources import Subject
+from meter.pollsters.libvirt.sources import number
+
+Change = Literal["rate", "delta", "use of processors"]
+"""*rate*: growth per second. *delta*: growth. *use of processors*: growth, in ns, in percent of the time of all vcpus."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    at: datetime
+    volume: int | float
+    basis: Hashable
+
+
+class Memory:
+    """The last volume of each resource of one meter, and what has become of it since."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+        self._last: dict[str, _Last] = {}
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def volume(
+        self, subject: Subject, at: datetime, volume: int, basis: Hashable, *, trial: bool = False
+    ) -> int | float | None:
+        """Return the change since the last time, or ``None`` where none can be told; remember ``volume`` instead.
+
+        Two volumes are compared that have the same ``basis`` and run, the second later and not smaller. A *trial*
+        remembers nothing.
+        """
+        vcpus = number(subject.stats, "vcpu.current") if self._change == "use of processors" else None
+        last = self._last.get(subject.resource_id)
+        new = _Last(at, volume, (subject.run, basis, vcpus))
+        if last is not None and at <= last.at:
+            return None
+        if not trial:
+            self._last[subject.resource_id] = new
+        if last is None or last.basis != new.basis or volume < last.volume:
+            return None
+        growth, seconds = volume - last.volume, (at - last.at).total_seconds()
+        if self._change == "delta":
+            return growth
+        if self._change == "rate":
+            return growth / seconds
+        return 100 * growth / (1e9 * vcpus * seconds) if vcpus else None
+
+    def forget_all_but(self, resources: Collection[str]) -> None:
+        """Let go of resources that are gone."""
+        for resource_id in [each for each in self._last if each not in resources]:
+            del self._last[resource_id]
