@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,9 @@ class PostgreSQL:
     def thaw(self) -> None:
         """Let the server go on after :meth:`freeze`."""
         for process in self._processes():
-            os.kill(process, signal.SIGCONT)
+            # One that ended while its parent could not take note of it goes now.
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
 
     def _processes(self) -> list[int]:
         assert self._server is not None

@@ -1,0 +1,7 @@
+"""``python -m tests.chaos [WORD ...]``: runs the faults whose name contains one of the words, or all of them."""
+
+import sys
+
+from tests.chaos.campaign import main
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+"""What the campaign asks of the broker besides starting and ending it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import unquote
+from urllib.parse import urlsplit
+
+import amqp
+
+from tests.servers.rabbitmq import RabbitMQ
+
+
+@contextmanager
+def channel(url: str, *, confirms: bool = False) -> Iterator[amqp.Channel]:
+    """Provide a channel of a connection of its own."""
+    parts = urlsplit(url)
+    connection = amqp.Connection(
+        f"{parts.hostname}:{parts.port}",
+        parts.username,
+        parts.password,
+        virtual_host=unquote(parts.path[1:]),
+        confirm_publish=confirms,
+        connect_timeout=5,
+        read_timeout=5,
+        write_timeout=5,
+    )
+    connection.connect()
+    try:
+        yield connection.channel()
+    finally:
+        # Not close(), which waits for an answer that a broker in trouble does not give.
+        connection.collect()
+
+
+def waiting_messages(url: str, queue: str) -> int:
+    """Return how many messages wait in ``queue``."""
+    with channel(url) as asking:
+        return int(asking.queue_declare(queue, passive=True).message_count)
+
+
+def delete_if_empty(url: str, queue: str) -> bool:
+    """Delete ``queue`` unless messages wait in it; return whether it was deleted."""
+    try:
+        with channel(url) as asking:
+            asking.queue_delete(queue, if_empty=True)
+    except (amqp.PreconditionFailed, amqp.NotFound):
+        return False
+    return True
+
+
+def limit_free_disk(rabbitmq: RabbitMQ, least_bytes: int) -> None:
+    """Have the broker raise its disk alarm while the disk has less than ``least_bytes``."""
+    rabbitmq._call(f"rabbit_disk_monitor:set_disk_free_limit({least_bytes}).")

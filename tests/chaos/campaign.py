@@ -1,0 +1,160 @@
+"""Runs faults one after another, each on a site of its own, and prints a line for each."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.faults import Fault
+from tests.chaos.site import KINDS
+from tests.chaos.site import NeverCame
+from tests.chaos.site import Site
+from tests.chaos.site import meters
+from tests.chaos.site import until
+from tests.servers import postgresql as postgresql_server
+from tests.servers import rabbitmq as rabbitmq_server
+
+RECOVERY_SECONDS = 120.0
+LOGS = Path(__file__).parents[2] / "var/chaos"
+HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'aside':>6} {'recovered':>10}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the samples of a site. ``reported``: what the agent said it lost; ``seconds`` to recover."""
+
+    fault: Fault
+    sent: int
+    stored: int
+    lost: tuple[str, ...]
+    doubled: int
+    set_aside: int
+    reported: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is lost but what may be, which is told, and nothing is doubled or set aside."""
+        told = len(self.lost) == self.reported if self.fault.may_lose else not self.lost and not self.reported
+        return told and not self.doubled and not self.set_aside
+
+    def __str__(self) -> str:
+        line = f"{self.fault.name:52} {self.sent:7} {self.stored:7} {len(self.lost):5} {self.doubled:7} {self.set_aside:6} {self.seconds:8.1f} s"
+        if self.fault.may_lose:
+            line += f"  (the agent reported {self.reported} lost)"
+        if self.lost and not self.passed:
+            line += f"\n    lost: {', '.join(self.lost[:5])}{' ...' if len(self.lost) > 5 else ''}"
+        return line
+
+
+def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcome:
+    """Do ``fault`` to a new site and return what became of its samples."""
+    site = Site(rabbitmq, postgresql, directory, **fault.site)
+    try:
+        fault.prepare(site)
+        site.start()
+        fault.do(site)
+        over = time.monotonic()
+        before = site.sent()
+        tolerated = site.dropped() if fault.may_lose else 0
+        _wait(lambda: len(before - (stored := set(site.stored()))) <= tolerated and KINDS <= meters(stored - before))
+        seconds = time.monotonic() - over
+        time.sleep(1)
+        site.quiesce()
+        reported = site.dropped()
+        _wait(lambda: len(site.sent() - set(site.stored())) <= (reported if fault.may_lose else 0))
+        stored = site.stored()
+        sent = site.sent(stored)
+        return Outcome(
+            fault=fault,
+            sent=len(sent),
+            stored=len(stored),
+            lost=tuple("/".join(each) for each in sorted(sent - set(stored))),
+            doubled=sum(stored.values()) - len(stored) + len(set(stored) - sent),
+            set_aside=site.dead_letters(),
+            reported=reported,
+            seconds=seconds,
+        )
+    finally:
+        site.close()
+
+
+def _wait(arrived: Any) -> None:
+    """Wait for samples; what does not come is lost, and will be counted as such."""
+    try:
+        until(arrived, "samples", RECOVERY_SECONDS)
+    except NeverCame:
+        return
+
+
+@contextmanager
+def servers(directory: Path) -> Iterator[tuple[Any, Any]]:
+    """Provide a private RabbitMQ and a private PostgreSQL."""
+    binaries = postgresql_server.installed()
+    releases = sorted(glob.glob(rabbitmq_server.RELEASES))
+    if binaries is None or not releases:
+        sys.exit(f"{postgresql_server.INSTALL}\n{rabbitmq_server.INSTALL}")
+    (directory / "rabbitmq").mkdir()
+    (directory / "postgresql").mkdir()
+    # PostgreSQL runs as a user of its own, who must find the way.
+    directory.chmod(0o755)
+    rabbitmq = rabbitmq_server.RabbitMQ(Path(releases[-1]), directory / "rabbitmq")
+    postgresql = postgresql_server.PostgreSQL(binaries, directory / "postgresql")
+    try:
+        rabbitmq.start()
+        postgresql.start()
+        yield rabbitmq, postgresql
+    finally:
+        rabbitmq.close()
+        postgresql.kill()
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the faults that ``words`` name; return the exit status."""
+    faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="meter-chaos-") as top, servers(Path(top)) as (rabbitmq, postgresql):
+        _say(HEADING)
+        for number, fault in enumerate(faults):
+            if missing := fault.missing():
+                _say(f"{fault.name:52} not done: {missing}")
+                continue
+            site = Path(top) / f"site-{number}"
+            passed = False
+            try:
+                outcome = run(fault, rabbitmq, postgresql, site)
+                _say(str(outcome))
+                passed = outcome.passed
+            except (NeverCame, pytest.fail.Exception) as error:
+                _say(f"{fault.name:52} FAILED: {error}")
+            if not passed:
+                bad += 1
+                _say(f"    logs: {_keep(site)}")
+    _say(f"{len(faults) - bad} of {len(faults)} faults as promised")
+    return 1 if bad else 0
+
+
+def _keep(site: Path) -> Path:
+    """Keep journals and logs of a fault that went wrong; return where they are."""
+    kept = LOGS / site.name
+    for file in [*site.glob("*/*.log"), *site.glob("*/journal"), *site.glob("published")]:
+        (kept / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, kept / file.parent.name)
+    return kept
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,228 @@
+"""The faults. Each is done to a site at work and returns when it is over and whatever it killed has been started again."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from tests.chaos.broker import delete_if_empty
+from tests.chaos.broker import limit_free_disk
+from tests.chaos.site import Site
+from tests.chaos.site import until
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``name`` says what happens. ``site``: further arguments of the :class:`~tests.chaos.site.Site`.
+
+    ``may_lose``: the agent may lose samples, as many as it reports. ``missing`` says why it cannot be done here, or "".
+    """
+
+    name: str
+    do: Callable[[Site], None]
+    site: dict[str, Any] = field(default_factory=dict)
+    may_lose: bool = False
+    missing: Callable[[], str] = lambda: ""
+    prepare: Callable[[Site], None] = lambda site: None
+
+
+def next_poll(site: Site) -> None:
+    """Return when the agent has just begun another poll."""
+    before = site.journal.stat().st_size
+    while site.journal.stat().st_size == before:
+        time.sleep(0.005)
+
+
+def agent_ends_while_polling(number: int) -> Callable[[Site], None]:
+    """Four times, from the middle of a poll on to when its samples are on disk and on their way."""
+
+    def do(site: Site) -> None:
+        for delay in (0.05, 0.2, 0.25, 0.3):
+            next_poll(site)
+            time.sleep(delay)
+            site.end_agent(number)
+            site.agent.start()
+            site.agent.until_ready()
+
+    return do
+
+
+def agent_ends_while_draining(number: int) -> Callable[[Site], None]:
+    """With a spool that has filled, when a window of messages is published and none of them is confirmed to the agent."""
+
+    def do(site: Site) -> None:
+        site.agent_line.refuse()
+        until(lambda: site.agent.metric("meter_spool_messages") >= 8, "a spool that fills")
+        site.agent_line.hold_confirms()
+        site.agent_line.accept()
+        until(lambda: site.agent_line.held, "a window of messages")
+        time.sleep(0.5)
+        site.end_agent(number)
+        site.agent_line.release()
+        site.agent.start()
+        site.agent.until_ready()
+
+    return do
+
+
+def collector_dies_between_commit_and_ack(site: Site) -> None:
+    """The acknowledgements are held on their way while the database commits."""
+    for _ in range(2):
+        site.collector_line.hold("up")
+        before = sum(site.stored().values())
+        until(lambda before=before: sum(site.stored().values()) > before + 100, "commits without acknowledgements")
+        site.collector.stop(signal.SIGKILL)
+        site.collector_line.release()
+        site.collector.start().until_ready()
+        until(lambda: site.collector.metric(DUPLICATES), "what comes a second time")
+
+
+WRITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO sample%'"
+
+
+def collector_dies_in_a_batch(site: Site) -> None:
+    """A lock keeps the transaction open with its rows not yet written."""
+    for _ in range(2):
+        connection = psycopg2.connect(site.dsn)
+        connection.cursor().execute("LOCK TABLE sample IN SHARE MODE")
+        until(lambda: site.postgresql.execute(WRITING)[0][0], "a batch that is being written")
+        site.collector.stop(signal.SIGKILL)
+        connection.close()
+        site.collector.start().until_ready()
+
+
+def broker_restarts(site: Site) -> None:
+    site.rabbitmq.restart()
+
+
+def broker_dies(site: Site) -> None:
+    site.rabbitmq.kill()
+    site.rabbitmq.start()
+
+
+def broker_disk_is_full(site: Site) -> None:
+    """The alarm, for five seconds: ``connection.blocked`` to whoever publishes."""
+    limit_free_disk(site.rabbitmq, 1 << 50)
+    until(lambda: "block" in (site.agent.reason("bus") or ""), "the agent to be blocked")
+    time.sleep(5)
+    limit_free_disk(site.rabbitmq, 1_000_000)
+
+
+def database_restarts(site: Site) -> None:
+    site.postgresql.restart()
+
+
+def database_dies(site: Site) -> None:
+    site.postgresql.kill()
+    site.postgresql.start()
+
+
+def database_hangs(seconds: float) -> Callable[[Site], None]:
+    """Connections stay open and nothing is answered."""
+
+    def do(site: Site) -> None:
+        site.postgresql.freeze()
+        time.sleep(seconds)
+        site.postgresql.thaw()
+
+    return do
+
+
+def network_is_cut_in_frames(site: Site) -> None:
+    """Within a frame of the agent's, of the collector's deliveries, and of what the collector publishes."""
+    for line, direction in ((site.agent_line, "up"), (site.collector_line, "down"), (site.collector_line, "up")):
+        for _ in range(2):
+            cuts = line.cuts
+            line.cut_in_a_frame(direction)
+            until(lambda line=line, cuts=cuts: line.cuts > cuts, "a large frame to be cut")
+
+
+def queues_are_deleted(site: Site) -> None:
+    """While they are empty, with deliveries in hand: what an administrator deletes with a queue is gone by his will."""
+    for queue in ("meter.metering", "meter.notifications"):
+        for _ in range(3):
+            until(lambda queue=queue: delete_if_empty(site.url, queue), f"{queue} to be empty")
+            time.sleep(0.5)
+
+
+def one_of_two_collectors_dies(site: Site) -> None:
+    other = site.another_collector()
+    for delay in (0.5, 1.0, 1.5):
+        other.start().until_ready()
+        time.sleep(delay)
+        other.stop(signal.SIGKILL)
+    other.start().until_ready()
+
+
+def spool_disk_is_full(site: Site) -> None:
+    """No file of the agent may grow any more, and the broker is away."""
+    site.agent_line.refuse()
+    process = site.agent.process
+    assert process is not None
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (400_000, hard))
+    until(lambda: site.dropped() >= 300, "a spool that takes no more")
+    site.agent_line.accept()
+    time.sleep(3)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def clock_goes_back(site: Site) -> None:
+    """By an hour, under the agent and the collector; both must send and store more within seconds."""
+    _set_clocks(site, "-3600")
+    before = len(site.polled()[0])
+    until(lambda: len(site.polled()[0]) >= before + 500, "the agent to go on polling", 20)
+    _set_clocks(site, "+0")
+
+
+def _set_clocks(site: Site, offset: str) -> None:
+    (site.directory / "clock").write_text(offset)
+
+
+def with_a_clock_to_set(site: Site) -> None:
+    _set_clocks(site, "+0")
+    for daemon in (site.agent, site.collector):
+        daemon.extra_environment |= {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(site.directory / "clock"),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+
+def faketime_missing() -> str:
+    return "" if FAKETIME.exists() else "needs libfaketime: apt-get install faketime"
+
+
+SLOW_POLLS = {"poll_seconds": 0.2}
+
+FAULTS = [
+    Fault("SIGKILL of the agent while polling", agent_ends_while_polling(signal.SIGKILL), SLOW_POLLS),
+    Fault("SIGTERM of the agent while polling", agent_ends_while_polling(signal.SIGTERM), SLOW_POLLS),
+    Fault("SIGKILL of the agent while draining", agent_ends_while_draining(signal.SIGKILL)),
+    Fault("SIGTERM of the agent while draining", agent_ends_while_draining(signal.SIGTERM)),
+    Fault("SIGKILL of the collector between commit and ack", collector_dies_between_commit_and_ack),
+    Fault("SIGKILL of the collector in the middle of a batch", collector_dies_in_a_batch),
+    Fault("restart of RabbitMQ", broker_restarts),
+    Fault("SIGKILL of RabbitMQ", broker_dies),
+    Fault("disk alarm of RabbitMQ", broker_disk_is_full),
+    Fault("restart of PostgreSQL", database_restarts),
+    Fault("SIGKILL of PostgreSQL", database_dies),
+    Fault("PostgreSQL answers nothing for 30 s", database_hangs(30)),
+    Fault("network cut in the middle of frames", network_is_cut_in_frames),
+    Fault("queues deleted", queues_are_deleted),
+    Fault("one of two collectors dies every few seconds", one_of_two_collectors_dies),
+    Fault("disk of the spool full", spool_disk_is_full, may_lose=True),
+    Fault("clock set back by an hour", clock_goes_back, missing=faketime_missing, prepare=with_a_clock_to_set),
+]

@@ -1,0 +1,77 @@
+"""A pollster that writes into a journal what it is about to return, number by number.
+
+A line is ``PID FIRST LAST``: the samples of resources ``polled-FIRST`` to ``polled-LAST``; none while ``JOURNAL.pause``
+exists, and then LAST is less than FIRST. A line of the same process after it says that those samples were kept, since
+no cycle begins before the last one is on disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel
+from zope.interface import implementer
+
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import ICentralPollster
+from meter.interfaces import ICycle
+from meter.interfaces import ISurroundings
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+from meter.services import sleep
+
+
+class Options(BaseModel, frozen=True):
+    journal: str = ""
+    samples: int = 100
+    seconds: float = 0.0
+    """How long a poll takes after it has written into the journal."""
+
+
+@implementer(ICentralPollster)
+@dataclass(frozen=True)
+class Ledger:
+    name: ClassVar[str] = "ledger"
+    meters: ClassVar[tuple[MeterDefinition, ...]] = (MeterDefinition("chaos.polled", "gauge", "1"),)
+    options: Options = Options()  # noqa: RUF009  # frozen
+
+    def configured(self, options: Options) -> Ledger:
+        return replace(self, options=options)
+
+    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+        return Enabled() if self.options.journal else Disabled("no journal is configured")
+
+    async def poll(self, cycle: ICycle) -> Iterable[Sample]:
+        first, last = next_numbers(Path(self.options.journal), self.options.samples)
+        await sleep(cycle.clock, self.options.seconds)
+        return [
+            Sample(
+                name="chaos.polled",
+                type="gauge",
+                unit="1",
+                volume=number,
+                resource_id=f"polled-{number}",
+                timestamp=cycle.timestamp,
+                resource_metadata={"display_name": "a sample of the campaign", "host": "chaos", "flavor": {"vcpus": 2}},
+            )
+            for number in range(first, last + 1)
+        ]
+
+
+def next_numbers(journal: Path, count: int) -> tuple[int, int]:
+    """Write into ``journal`` which samples are next, and return the first and the last of them."""
+    lines = journal.read_text(encoding="ascii").splitlines() if journal.exists() else []
+    first = int(lines[-1].split()[2]) + 1 if lines else 1
+    last = first - 1 if Path(f"{journal}.pause").exists() else first + count - 1
+    with journal.open("a", encoding="ascii") as file:
+        file.write(f"{os.getpid()} {first} {last}\n")
+    return first, last
+
+
+ledger = Ledger()

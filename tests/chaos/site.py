@@ -1,0 +1,212 @@
+"""One site of the campaign: an agent, a collector and a publisher at work, and the account of what they sent.
+
+A sample is known by its resource and meter, which no two samples of a site share.
+
+**Sent** is, by definition,
+
+- of the agent: what a polling cycle has put on disk, which is known of every cycle but a process's last (the next one
+  begins when the last one is on disk); a process that was killed may or may not have kept its last cycle: that counts
+  as sent if any of it was stored, for it is kept as a whole or not at all;
+- of the publisher: what the broker confirmed and did not return: casts, and the five samples that each notification makes.
+
+**Lost** is what was sent and is not stored, **doubled** every row beyond the first of a sample.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+
+from meter.deadletters import DEAD_QUEUE
+from tests.chaos.broker import waiting_messages
+from tests.chaos.proxy import Proxy
+from tests.chaos.publisher import SAMPLES
+from tests.system.daemons import SECRET
+from tests.system.daemons import Daemon
+from tests.system.daemons import House
+
+LEDGER = Path(__file__).with_name("ledger")
+PUBLISHER = Path(__file__).with_name("publisher.py")
+TOP = Path(__file__).parents[2]
+OF_A_NOTIFICATION = ("instance", "memory", "vcpus", "disk.root.size", "disk.ephemeral.size")
+
+AGENT = """
+[polling]
+interval_seconds = 0.5
+[pollsters.ledger]
+journal = "{{directory}}/journal"
+samples = 100
+seconds = {poll_seconds}
+[plugins]
+disable = ["system", "example"]
+{more}
+"""
+
+STORED = """
+SELECT resource.name, meter.name, count(*)
+FROM sample JOIN series ON series.id = series_id JOIN resource ON resource.id = resource_id JOIN meter ON meter.id = meter_id
+GROUP BY 1, 2
+"""
+
+Known = tuple[str, str]
+"""A sample: resource and meter."""
+
+KINDS = {"chaos.polled", "chaos.cast", "instance"}
+"""One meter of each kind of traffic: polled, published by another program, made from a notification."""
+
+WARM_SAMPLES = 1000
+
+
+class NeverCame(Exception):
+    """Something that the campaign waited for."""
+
+
+def until(condition: Any, what: str, seconds: float = 60.0) -> Any:
+    """Return the first true result of ``condition``; :class:`NeverCame` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise NeverCame(f"waited {seconds:g} s for {what}")
+        time.sleep(0.1)
+    return result
+
+
+def meters(samples: Iterable[Known]) -> set[str]:
+    """Return the meters of ``samples``."""
+    return {meter for _, meter in samples}
+
+
+class Site:
+    """Servers are shared by all sites; virtual host, database, daemons and proxies are this one's own."""
+
+    def __init__(
+        self, rabbitmq: Any, postgresql: Any, directory: Path, *, poll_seconds: float = 0.0, more: str = ""
+    ) -> None:
+        directory.mkdir(parents=True)
+        self.rabbitmq = rabbitmq
+        self.postgresql = postgresql
+        self.directory = directory
+        self.url = rabbitmq.vhost()
+        self.dsn = postgresql.dsn()
+        # The tests' server forgives itself the last commits when it is killed; a real one is not set up like that.
+        database = self.dsn.rpartition("/")[2]
+        postgresql.execute(f"ALTER DATABASE {database} SET synchronous_commit = on")
+        self.house = House(directory, store=self.dsn)
+        self.agent_line = Proxy(rabbitmq.port)
+        self.collector_line = Proxy(rabbitmq.port)
+        self.agent = self._daemon("meter-central", self.agent_line, AGENT.format(poll_seconds=poll_seconds, more=more))
+        self.agent.extra_environment = {"PYTHONPATH": str(LEDGER)}
+        self.journal = self.agent.directory / "journal"
+        self.collector = self.another_collector(self.collector_line)
+        self._published = directory / "published"
+        self._publisher: subprocess.Popen[bytes] | None = None
+        self._ended_in_order: set[int] = set()
+
+    def _daemon(self, name: str, line: Proxy, config: str = "") -> Daemon:
+        self.house.bus = self.url.replace(f":{self.rabbitmq.port}/", f":{line.port}/")
+        return self.house.daemon(name, config)
+
+    def another_collector(self, line: Proxy | None = None) -> Daemon:
+        """Return a collector that is not started."""
+        return self._daemon("meter-collector", line or self.collector_line)
+
+    # --- work ---
+
+    def start(self) -> None:
+        """Start everything and return when samples of each kind are stored."""
+        self.collector.start()
+        self.agent.start()
+        environment = {**os.environ, "PYTHONPATH": str(TOP)}
+        self._publisher = subprocess.Popen(
+            [sys.executable, PUBLISHER, self.url, self._published, SECRET], env=environment, cwd=TOP
+        )
+        until(lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= KINDS, "the first samples")
+
+    def end_agent(self, number: int) -> None:
+        """Stop the agent by a signal; what it polled last counts as sent when it could end in order."""
+        process = self.agent.process
+        assert process is not None
+        self.agent.stop(number)
+        if number == signal.SIGTERM:
+            self._ended_in_order.add(process.pid)
+
+    def quiesce(self) -> None:
+        """Let nothing new be sent; return when all that was sent is known."""
+        pause = Path(f"{self.journal}.pause")
+        pause.touch()
+        until(lambda: len(set(self._last_lines(2))) == 1, "the agent to pause", 90)
+        assert self._publisher is not None
+        self._publisher.terminate()
+        try:
+            self._publisher.wait(60)
+        except subprocess.TimeoutExpired:
+            raise NeverCame("waited 60 s for the publisher to end") from None
+
+    def _last_lines(self, count: int) -> list[str]:
+        lines = self.journal.read_text().splitlines()[-count:]
+        return lines if len(lines) == count else ["", "none yet"]
+
+    def close(self) -> None:
+        """End everything that belongs to this site."""
+        if self._publisher is not None:
+            self._publisher.kill()
+            self._publisher.wait()
+        self.house.close()
+        self.agent_line.close()
+        self.collector_line.close()
+
+    # --- account ---
+
+    def polled(self) -> tuple[set[Known], list[set[Known]]]:
+        """Return what the agent has certainly kept, and the cycles of which that is not known."""
+        sure: set[Known] = set()
+        unsure: list[set[Known]] = []
+        lines = [
+            tuple(map(int, line.split())) for line in self.journal.read_text().splitlines() if line.count(" ") == 2
+        ]
+        for (pid, first, last), following in zip(lines, [*lines[1:], (0, 0, 0)], strict=True):
+            samples = {(f"polled-{number}", "chaos.polled") for number in range(first, last + 1)}
+            if following[0] == pid or pid in self._ended_in_order:
+                sure |= samples
+            else:
+                unsure.append(samples)
+        return sure, unsure
+
+    def published(self) -> set[Known]:
+        """Return what the publisher's journal says that the broker confirmed."""
+        numbers = [int(line) for line in self._published.read_text().splitlines()] if self._published.exists() else []
+        casts = {(f"cast-{number}-{each}", "chaos.cast") for number in numbers for each in range(1, SAMPLES + 1)}
+        return casts | {(str(uuid.UUID(int=number)), meter) for number in numbers for meter in OF_A_NOTIFICATION}
+
+    def sent(self, stored: Counter[Known] | None = None) -> set[Known]:
+        """Return what was sent; with ``stored``, also cycles of which a part is stored."""
+        sure, unsure = self.polled()
+        kept = [cycle for cycle in unsure if stored and any(each in stored for each in cycle)]
+        return sure.union(self.published(), *kept)
+
+    def stored(self) -> Counter[Known]:
+        """Return how many rows each sample has; none while the database has no tables or does not answer."""
+        try:
+            return Counter(
+                {(resource, meter): count for resource, meter, count in self.postgresql.execute(STORED, self.dsn)}
+            )
+        except psycopg2.Error:
+            return Counter()
+
+    def dead_letters(self) -> int:
+        """Return how many messages were set aside."""
+        return waiting_messages(self.url, DEAD_QUEUE)
+
+    def dropped(self) -> int:
+        """Return how many samples the agent reported as lost."""
+        return int(self.agent.metric("meter_spool_dropped_samples_total"))
