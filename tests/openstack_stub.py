@@ -1,0 +1,122 @@
+"""A cloud made of captured answers, to be asked through treq's stub: no sockets, no time that passes by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+from urllib.parse import urlsplit
+
+from treq.testing import StubTreq
+from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from meter.openstack.http import Answer
+from meter.openstack.http import Http
+from meter.openstack.http import Request
+
+DATA = Path(__file__).parent / "data/api"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the cloud got it."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        values = self.headers.getRawHeaders(name)
+        return values[-1] if values else None
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Reply:
+    """What the cloud answers; ``silent`` for never."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    silent: bool = False
+
+
+def reply(document: Any, status: int = 200, **headers: str) -> Reply:
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, json.dumps(document).encode(), {"Content-Type": "application/json", **more})
+
+
+def captured(name: str) -> Reply:
+    """The answer in the file ``name``.json, byte by byte but for the length."""
+    exchange = json.loads((DATA / f"{name}.json").read_text())
+    body = exchange["body"]
+    headers = {key: value for key, value in exchange["response_headers"] if key not in ("Content-Length", "Connection")}
+    raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    return Reply(exchange["status"], raw, headers)
+
+
+def document(name: str) -> Any:
+    return json.loads((DATA / f"{name}.json").read_text())["body"]
+
+
+Answering = Callable[[Asked], Reply]
+
+
+class StubCloud(Resource):
+    """Answers by method and path: ``cloud.on("GET", "/v3/projects", reply(...))``; all that was asked is in ``asked``."""
+
+    isLeaf = True  # noqa: N815  # Twisted reads it so
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Asked] = []
+        self.waiting: list[Any] = []
+        self._answers: dict[tuple[str, str], Answering] = {}
+
+    def on(self, method: str, path: str, *replies: Reply | Answering) -> None:
+        """Answer with each of ``replies`` in turn, and with the last from then on."""
+        left = list(replies)
+
+        def answer(asked: Asked) -> Reply:
+            chosen = left.pop(0) if len(left) > 1 else left[0]
+            return chosen if isinstance(chosen, Reply) else chosen(asked)
+
+        self._answers[method, path] = answer
+
+    def times(self, method: str, path: str) -> int:
+        return sum((each.method, each.path) == (method, path) for each in self.asked)
+
+    def render(self, request: Any) -> Any:
+        parts = urlsplit(request.uri.decode())
+        asked = Asked(
+            request.method.decode(), parts.path, parse_qs(parts.query), request.requestHeaders, request.content.read()
+        )
+        self.asked.append(asked)
+        answer = self._answers.get((asked.method, asked.path))
+        found = answer(asked) if answer else Reply(404, b"<html>no such page</html>", {"Content-Type": "text/html"})
+        if found.silent:
+            self.waiting.append(request)
+            return NOT_DONE_YET
+        request.setResponseCode(found.status)
+        for name, value in found.headers.items():
+            request.setHeader(name, value)
+        return b"" if asked.method == "HEAD" else found.body
+
+
+def http(cloud: StubCloud, clock: Clock, **limits: Any) -> Http:
+    return Http(StubTreq(cloud), clock, **limits)
+
+
+async def ask(http: Http, url: str, method: str = "GET") -> Answer:
+    return await http.exchange(Request(method=method, url=url))
