@@ -1,0 +1,87 @@
+"""A port of a daemon's, against real addresses of this host."""
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.task import deferLater
+
+from meter.ports import Port
+from meter.ports import address
+
+pytestmark = pytest.mark.timeout(30)
+
+FACTORY = Factory.forProtocol(Protocol)
+
+
+def port(description, clock=reactor):
+    return Port(description, FACTORY, name="api", reactor=reactor, clock=clock, advice="; choose another")
+
+
+async def settled():
+    for _ in range(5):
+        await deferLater(reactor, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_says_where_it_listens():
+    service = port("tcp:0:interface=127.0.0.1")
+    assert not service.readiness().ready
+    service.startService()
+    await settled()
+
+    assert service.readiness().reason == f"listens on 127.0.0.1:{service.port.getHost().port}"
+    assert service.readiness().ready
+    await service.stopService()
+    assert not service.readiness().ready
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_that_is_taken_is_tried_again_until_it_is_free(logged_errors):
+    first, clock = port("tcp:0:interface=127.0.0.1"), Clock()
+    first.startService()
+    await settled()
+    number = first.port.getHost().port
+    second = port(f"tcp:{number}:interface=127.0.0.1", clock)
+    second.startService()
+    await settled()
+    assert "cannot listen on" in second.readiness().reason
+    assert len(logged_errors.flush()) == 1
+    clock.advance(1)
+    await settled()
+    assert logged_errors.flush() == []  # told once
+
+    await first.stopService()
+    clock.advance(2)
+    await settled()
+
+    assert second.readiness().ready
+    await second.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_while_it_waits_ends_the_waiting(logged_errors):
+    first, clock = port("tcp:0:interface=127.0.0.1"), Clock()
+    first.startService()
+    await settled()
+    second = port(f"tcp:{first.port.getHost().port}:interface=127.0.0.1", clock)
+    second.startService()
+    await settled()
+
+    await second.stopService()
+
+    assert clock.getDelayedCalls() == []
+    logged_errors.flush()
+    await first.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_is_named_by_its_path(tmp_path):
+    service = port(f"unix:{tmp_path}/api.sock:mode=600")
+    service.startService()
+    await settled()
+
+    assert address(service.port.getHost()) == f"{tmp_path}/api.sock"
+    await service.stopService()
