@@ -82,6 +82,11 @@ class Asking:
         Deferred.fromCoroutine(self.store.write(SAMPLES))
         self._treq = StubTreq(Api(collaborators.pop("store", self.store), self.clock, **collaborators).resource())
 
+    def post(self, path: str, content: Any, **headers: str) -> Answer:
+        """Return the answer to a POST of ``content`` as JSON, which has to be there at once."""
+        body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        return self(path, method="POST", body=body, headers={"Content-Type": "application/json", **headers})
+
     def pending(
         self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Deferred[Answer]:

@@ -1,14 +1,17 @@
 """The HTTP API: what Ceilometer's v2 API served, answered from Meter's store.
 
-A request's road: :mod:`.application` routes it by :mod:`.declarations`, :mod:`.arguments` and :mod:`.simple_query`
-read it, :mod:`.visibility` decides what the requester may see, :mod:`.answers` asks the store, :mod:`.rendering` shapes
-the answer, :mod:`.faults` what went wrong. :mod:`.serving` puts it on the network.
+A request's road: :mod:`.application` routes it by :mod:`.declarations`; :mod:`.arguments`, :mod:`.simple_query` and
+:mod:`.complex_query` read it; :mod:`.visibility` decides what the requester may see; :mod:`.answers` and
+:mod:`.statistics` ask the store, :mod:`.posting` takes what is sent; :mod:`.rendering` shapes the answer, :mod:`.faults`
+what went wrong. :mod:`.exporting` and :mod:`.live` answer with streams, :mod:`.openapi` describes it all.
+:mod:`.serving` puts it on the network.
 
 Importing this package imports klein 24.8, which installs the global reactor: choose the reactor first.
 """
 
-from meter.api.answers import Limits
 from meter.api.application import Api
+from meter.api.posting import Acceptance
+from meter.api.question import Limits
 from meter.api.serving import site
 from meter.api.tokens import StaticToken
 from meter.api.tokens import StaticTokens
@@ -16,4 +19,4 @@ from meter.api.visibility import Everyone
 from meter.api.visibility import IAuth
 from meter.api.visibility import Requester
 
-__all__ = ["Api", "Everyone", "IAuth", "Limits", "Requester", "StaticToken", "StaticTokens", "site"]
+__all__ = ["Acceptance", "Api", "Everyone", "IAuth", "Limits", "Requester", "StaticToken", "StaticTokens", "site"]

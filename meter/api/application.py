@@ -6,6 +6,8 @@ import re
 import uuid
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -23,16 +25,22 @@ from werkzeug.http import parse_accept_header
 from werkzeug.routing import BaseConverter
 
 import meter
-from meter.api.answers import Limits
-from meter.api.answers import Question
 from meter.api.arguments import read_arguments
 from meter.api.declarations import GONE
 from meter.api.declarations import OPERATIONS
 from meter.api.declarations import Operation
 from meter.api.faults import Abort
 from meter.api.faults import Fault
+from meter.api.posting import Acceptance
+from meter.api.question import Limits
+from meter.api.question import Question
+from meter.api.replies import Document
+from meter.api.replies import Flow
+from meter.api.replies import Reply
+from meter.api.streaming import stream
 from meter.api.visibility import Everyone
 from meter.api.visibility import IAuth
+from meter.api.visibility import Requester
 from meter.api.visibility import VisibleStore
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
@@ -44,6 +52,9 @@ JSON_TYPES = ("application/json", "application/javascript", "text/javascript")
 BODY_TYPES = (*JSON_TYPES, "application/x-www-form-urlencoded")
 REQUEST_ID_HEADER = "x-openstack-request-id"
 RETRY_AFTER_SECONDS = 5
+
+_NOBODY = Requester(is_admin=False)
+"""Who asks where it does not matter; such a one sees nothing in the store."""
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
@@ -58,7 +69,8 @@ class _AnyText(BaseConverter):
 class Api:
     """The API over one store.
 
-    ``base_url`` is what links in answers begin with; without it they begin with the host that the client asked.
+    ``acceptance`` is what becomes of samples that clients send; without one they are refused. ``base_url`` is what links
+    in answers begin with; without it they begin with the host that the client asked.
     """
 
     _log = Logger()
@@ -69,13 +81,16 @@ class Api:
         clock: IReactorTime,
         *,
         auth: IAuth | None = None,
+        acceptance: Acceptance | None = None,
         limits: Limits | None = None,
         base_url: str | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._auth = auth or Everyone()
+        self._acceptance = acceptance
         self._limits = limits or Limits()
+        self._answering = {False: 0, True: 0}
         self._base_url = base_url.rstrip("/") if base_url else None
         self._klein = self._routed()
 
@@ -98,19 +113,59 @@ class Api:
 
     def _route(self, operation: Operation) -> Callable[..., Awaitable[bytes]]:
         async def respond(request: Request, **path: str) -> bytes:
-            _check_types(request)
-            requester = await self._auth.requester(request)
-            question = Question(
-                path=path,
-                arguments=read_arguments(operation.parameters, request.uri.partition(b"?")[2]),
-                store=VisibleStore(self._store, requester),
-                base_url=self._base_url or _asked_url(request),
-                limits=self._limits,
-                now=self._clock.seconds(),
-            )
-            return _ready(request, 200, msgspec.json.encode(await operation.answer(question)))
+            media_type = _media_type(request, operation)
+            with self._admitted(operation):
+                requester = _NOBODY if operation.open else await self._auth.requester(request)
+                base_url = self._base_url or _asked_url(request)
+                question = Question(
+                    path=path,
+                    arguments=read_arguments(operation.parameters, request.uri.partition(b"?")[2]),
+                    body=None if operation.body is None else _body(request),
+                    media_type=media_type,
+                    requester=requester,
+                    store=VisibleStore(self._store, requester),
+                    acceptance=self._acceptance,
+                    clock=self._clock,
+                    base_url=base_url,
+                    url=base_url + request.uri.decode("ascii", "replace"),
+                    limits=self._limits,
+                    operations=lambda: OPERATIONS,
+                )
+                return await self._sent(request, operation.status, await operation.answer(question))
 
         return respond
+
+    async def _sent(self, request: Request, status: int, answer: Any) -> bytes:
+        """Send a flow to its end, or return the body that klein sends."""
+        match answer:
+            case Flow(media_type, chunks):
+                request.setResponseCode(status)
+                request.setHeader("content-type", media_type)
+                request.setHeader("cache-control", "no-store")
+                if request.method != b"HEAD":
+                    await stream(request, chunks, self._clock)
+                return b""
+            case Document(media_type, body):
+                return _ready(request, status, body, f"{media_type}; charset=utf-8")
+            case Reply(content, headers):
+                for name, value in headers.items():
+                    request.setHeader(name, value)
+                return _ready(request, status, msgspec.json.encode(content))
+        return _ready(request, status, msgspec.json.encode(answer))
+
+    @contextmanager
+    def _admitted(self, operation: Operation) -> Iterator[None]:
+        """Count who is being answered; :class:`Fault` 503 when they are as many as may be."""
+        most = self._limits.live if operation.lasting else self._limits.requests
+        if self._answering[operation.lasting] >= most:
+            raise Fault(
+                503, f"{most} clients are being answered: try again.", {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            )
+        self._answering[operation.lasting] += 1
+        try:
+            yield
+        finally:
+            self._answering[operation.lasting] -= 1
 
     def _failed(self, request: Request, failure: Failure) -> bytes:
         """Turn any failure into a response that says what its cause may know."""
@@ -137,7 +192,7 @@ def _fault(error: BaseException | None) -> Fault | None:
         case RequestError():
             return Fault(400, str(error))
         case Unavailable():
-            return Fault(503, f"The store is unavailable: {error}", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+            return Fault(503, f"Try again later: {error}", {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case MethodNotAllowed():
             return Abort(405, headers={"Allow": ", ".join(sorted(error.valid_methods or ()))})
         case HTTPException():
@@ -152,16 +207,31 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
     return respond
 
 
-def _check_types(request: Request) -> None:
-    """Raise :class:`Abort` 406 for who takes no JSON, :class:`Fault` 415 for who sends anything else."""
-    accept = request.getHeader("accept")
-    if accept and parse_accept_header(accept, MIMEAccept).best_match(JSON_TYPES) is None:
-        raise Abort(406)
+def _media_type(request: Request, operation: Operation) -> str:
+    """Return what to answer in; :class:`Abort` 406 for who takes none of it, :class:`Fault` 415 for who sends no JSON."""
+    body_types = JSON_TYPES if operation.body is not None else BODY_TYPES
     if request.content is not None and request.content.read(1):
         request.content.seek(0)
         mimetype = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
-        if mimetype not in BODY_TYPES:
+        if mimetype not in body_types:
             raise Fault(415, f"Unknown mimetype: {mimetype}")
+    accept = request.getHeader("accept")
+    if not accept:
+        return operation.media_types[0]
+    aliases = JSON_TYPES if operation.media_types[0] == JSON_TYPES[0] else ()
+    best = parse_accept_header(accept, MIMEAccept).best_match(dict.fromkeys((*operation.media_types, *aliases)))
+    if best is None:
+        raise Abort(406)
+    return JSON_TYPES[0] if best in JSON_TYPES else best
+
+
+def _body(request: Request) -> Any:
+    """Return the decoded body, ``None`` for an empty one; :class:`Fault` 400 where it is not JSON."""
+    content = b"" if request.content is None else request.content.read()
+    try:
+        return msgspec.json.decode(content) if content.strip() else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Fault(400, f"The body is not JSON: {error}") from error
 
 
 def _asked_url(request: Request) -> str:
@@ -173,10 +243,10 @@ def _asked_url(request: Request) -> str:
     return f"{'https' if request.isSecure() else 'http'}://{host}"
 
 
-def _ready(request: Request, status: int, body: bytes) -> bytes:
+def _ready(request: Request, status: int, body: bytes, content_type: str = JSON_TYPES[0]) -> bytes:
     """Set what goes before ``body`` and return it; klein sends it."""
     request.setResponseCode(status)
-    request.setHeader("content-type", JSON_TYPES[0])
+    request.setHeader("content-type", content_type)
     request.setHeader("content-length", str(len(body)))
     return body
 

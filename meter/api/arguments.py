@@ -32,7 +32,7 @@ class Parameter:
     """One parameter of an operation.
 
     ``many``: it may be repeated, and is read as a tuple. ``members``: it is a list of objects of text with these
-    members, the first of which every object has.
+    members, the first of which every object has. ``prefix``: it is every name that begins so, read as a mapping.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Parameter:
     description: str
     many: bool = False
     members: tuple[str, ...] = ()
+    prefix: bool = False
 
 
 def read_arguments(parameters: Iterable[Parameter], query: bytes) -> dict[str, Any]:
@@ -69,20 +70,28 @@ def _read(parameter: Parameter, given: dict[str, list[str]]) -> Any:
     """Take the values of ``parameter`` out of ``given`` and return what they mean."""
     if parameter.members:
         return _objects(parameter, given)
+    if parameter.prefix:
+        names = [name for name in given if name.startswith(parameter.name)]
+        return {name.removeprefix(parameter.name): _once(name, given.pop(name)) for name in names}
     texts = given.pop(parameter.name, [])
     if parameter.many:
         return tuple(texts)
-    if len(texts) > 1:
-        raise invalid_input(parameter.name, ", ".join(texts), "it may be given once.")
-    if not texts or not texts[0]:
+    text = _once(parameter.name, texts)
+    if not text:
         return None
     match parameter.type:
         case "integer":
-            return integer(parameter.name, texts[0])
+            return integer(parameter.name, text)
         case "boolean":
-            return boolean(parameter.name, texts[0])
+            return boolean(parameter.name, text)
         case "text":
-            return texts[0]
+            return text
+
+
+def _once(name: str, texts: Sequence[str]) -> str:
+    if len(texts) > 1:
+        raise invalid_input(name, ", ".join(texts), "it may be given once.")
+    return texts[0] if texts else ""
 
 
 def integer(name: str, text: str) -> int:

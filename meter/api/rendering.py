@@ -6,8 +6,10 @@ Names, order and types of members are Ceilometer's. Times are naive ISO 8601 in 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,12 +18,14 @@ from msgspec import UNSET
 from msgspec import UnsetType
 
 from meter.api.simple_query import SimpleQuery
+from meter.message import MeteringMessage
 from meter.query import Grouping
 from meter.query import Statistics
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.sample import utc_text
+from meter.signature import SIGNATURE_FIELD
 
 
 class OldSample(msgspec.Struct, kw_only=True):
@@ -36,9 +40,10 @@ class OldSample(msgspec.Struct, kw_only=True):
     user_id: str | None
     source: str | None
     timestamp: str
-    recorded_at: str
+    recorded_at: str | UnsetType
     resource_metadata: dict[str, str]
     message_id: str
+    message_signature: str | None
 
 
 class Sample(msgspec.Struct, kw_only=True):
@@ -56,6 +61,14 @@ class Sample(msgspec.Struct, kw_only=True):
     timestamp: str
     recorded_at: str
     metadata: dict[str, str]
+    message_signature: str | None
+
+
+class Proof(msgspec.Struct, kw_only=True):
+    """A metering message exactly as it was signed, and the name of the key that signed it, ``None`` if none did."""
+
+    message: dict[str, Any]
+    key_id: str | None
 
 
 class Meter(msgspec.Struct, kw_only=True):
@@ -125,6 +138,26 @@ def old_sample(row: StoredSample) -> OldSample:
         recorded_at=utc_text(row.recorded_at),
         resource_metadata=flattened(row.metadata),
         message_id=row.message_id,
+        message_signature=row.signature or None,
+    )
+
+
+def posted_sample(message: MeteringMessage) -> OldSample:
+    """Return ``message``, which a client has just sent, as it is shown to that client."""
+    return OldSample(
+        counter_name=message.name,
+        counter_type=message.type,
+        counter_unit=message.unit,
+        counter_volume=float(message.volume),
+        resource_id=message.resource_id,
+        project_id=message.project_id,
+        user_id=message.user_id,
+        source=message.source,
+        timestamp=utc_text(message.timestamp),
+        recorded_at=UNSET,
+        resource_metadata=flattened(message.metadata),
+        message_id=message.message_id,
+        message_signature=message.fields[SIGNATURE_FIELD],
     )
 
 
@@ -143,7 +176,20 @@ def sample(row: StoredSample) -> Sample:
         timestamp=utc_text(row.timestamp),
         recorded_at=utc_text(row.recorded_at),
         metadata=flattened(row.metadata),
+        message_signature=row.signature or None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SampleShape:
+    """A way to show samples: the record that shows one, and what makes it."""
+
+    record: type[msgspec.Struct]
+    render: Callable[[StoredSample], msgspec.Struct]
+
+
+OLD_SAMPLE = SampleShape(OldSample, old_sample)
+SAMPLE = SampleShape(Sample, sample)
 
 
 def meter(row: StoredMeter) -> Meter:

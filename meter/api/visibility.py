@@ -5,7 +5,9 @@ A route is given a :class:`VisibleStore` and never the store itself, so that non
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Coroutine
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +23,14 @@ from zope.interface import implementer
 from meter.api.faults import Abort
 from meter.api.faults import Fault
 from meter.interfaces import IStore
+from meter.query import Among
+from meter.query import Comparison
+from meter.query import Either
+from meter.query import Every
+from meter.query import Expression
+from meter.query import Marker
+from meter.query import Never
+from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import Statistics
 from meter.query import StatisticsQuery
@@ -63,9 +73,24 @@ def visible(filter: SampleFilter, requester: Requester) -> SampleFilter:
     if not requester.project_id:
         raise Abort(403, "RBAC Authorization Failed: the token belongs to no project.")
     asked = filter.equals.get("project_id", requester.project_id)
-    if asked != requester.project_id:
-        raise Fault(401, f"Not Authorized to access project {asked}")
+    for project_id in (asked, *(_projects(filter.expression) if filter.expression else ())):
+        if project_id != requester.project_id:
+            raise Fault(401, f"Not Authorized to access project {project_id}")
     return replace(filter, equals={**filter.equals, "project_id": requester.project_id})
+
+
+def _projects(expression: Expression) -> Iterator[object]:
+    """Yield every project that ``expression`` names, however it is compared."""
+    match expression:
+        case Comparison("project_id", _, value):
+            yield value
+        case Among("project_id", values):
+            yield from values
+        case Every(parts) | Either(parts):
+            for part in parts:
+                yield from _projects(part)
+        case Never(part):
+            yield from _projects(part)
 
 
 class VisibleStore:
@@ -78,9 +103,11 @@ class VisibleStore:
         self._store = store
         self._requester = requester
 
-    async def samples(self, filter: SampleFilter, limit: int) -> Sequence[StoredSample]:
-        """Return at most ``limit`` matching samples, newest first."""
-        return await shielded(self._store.samples(visible(filter, self._requester), limit))
+    async def samples(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> Sequence[StoredSample]:
+        """Return at most ``limit`` matching samples, newest first unless ``order`` says otherwise."""
+        return await shielded(self._store.samples(visible(filter, self._requester), limit, order, after))
 
     async def sample(self, message_id: str) -> StoredSample | None:
         """Return the sample with this id, ``None`` when there is none to be seen."""
@@ -104,6 +131,14 @@ class VisibleStore:
         if await self.sample(message_id) is None:
             return None
         return await shielded(self._store.message(message_id))
+
+    def check(self, filter: SampleFilter) -> None:
+        """Raise the :class:`Fault` that asking for ``filter`` would raise."""
+        visible(filter, self._requester)
+
+    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Call ``heard`` after commits, of whomever: it tells nothing but that there may be something to ask for."""
+        return self._store.follow(heard)
 
 
 def shielded(work: Coroutine[Any, Any, T]) -> Deferred[T]:

@@ -8,7 +8,9 @@ from urllib.parse import quote
 import pytest
 from twisted.internet.defer import Deferred
 
-from meter.api.answers import Limits
+from meter.api import Limits
+from tests.asking import KEYS
+from tests.asking import SAMPLES
 from tests.asking import Asking
 from tests.asking import message
 
@@ -153,6 +155,25 @@ def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
         ),
         ("meters/cpu/statistics?aggregate.func=cardinality", "Bad aggregate: cardinality.None"),
         ("meters/cpu/statistics?aggregate.func=max&aggregate.param=user_id", "Bad aggregate: max.user_id"),
+        ("meters/cpu/statistics?aggregate.func=percentile", "Bad aggregate: percentile.None: aggregate.param must be"),
+        ("meters/cpu/statistics?aggregate.func=percentile&aggregate.param=101", "must be a number from 0 to 100"),
+        ("meters/cpu/statistics?aggregate.func=percentile&aggregate.param=nan", "must be a number from 0 to 100"),
+        (
+            "meters/cpu/statistics?aggregate.func=integral",
+            "integral is for gauge meters, and cpu is cumulative: use increase.",
+        ),
+        (
+            "meters/disk.size/statistics?aggregate.func=rate",
+            "rate is for cumulative meters, and disk.size is gauge: use avg.",
+        ),
+        (
+            "meters/disk.size/statistics?aggregate.func=max&aggregate.func=increase",
+            "increase is for cumulative meters, and disk.size is gauge: use max and min, or integral.",
+        ),
+        ("samples?as_of=yesterday", "Invalid input for field/attribute as_of. Value: 'yesterday'. invalid timestamp"),
+        ("samples?marker=x", "Invalid input for field/attribute marker. Value: 'x'. it must come from the Link header"),
+        ("samples?marker=MjAyNi0xMS0yMg", "it must come from the Link header"),
+        ("live?limit=1", 'Unknown argument: "limit"'),
         ("meters/cpu/statistics?aggregate=max", "it is given as aggregate.func and aggregate.param"),
         ("meters/cpu/statistics?period=-1", "Period must be positive."),
         ("meters/cpu/statistics?period=" + "9" * 40, "Invalid period 9999"),
@@ -184,6 +205,7 @@ CPU_OF_VM_1 = {
     "recorded_at": "2026-11-22T12:10:00",
     "resource_metadata": {"size": "0", "flavor.name": "m1"},
     "message_id": "s0",
+    "message_signature": SAMPLES[0].fields["message_signature"],
 }
 DISK_OF_VM_1 = {
     "id": "s3",
@@ -198,6 +220,7 @@ DISK_OF_VM_1 = {
     "timestamp": "2026-11-22T12:03:00",
     "recorded_at": "2026-11-22T12:10:00",
     "metadata": {},
+    "message_signature": SAMPLES[3].fields["message_signature"],
 }
 A_B_C = {
     "resource_id": "a/b c",
@@ -359,7 +382,7 @@ def test_capabilities_are_those_that_are_there(ask: Asking) -> None:
     able = ask("/v2/capabilities").json
     assert able["storage"] == {"storage:production_ready": True}
     assert able["api"]["statistics:aggregation:selectable:stddev"] is True
-    assert able["api"]["samples:query:complex"] is False
+    assert able["api"]["samples:query:complex"] is True
 
 
 # --- how it was asked ----------------------------------------------------------------------------------------------
@@ -370,7 +393,7 @@ def test_capabilities_are_those_that_are_there(ask: Asking) -> None:
     [
         ("GET", "/v2", 404),
         ("GET", "/v2/", 404),
-        ("GET", "/v1/meters", 404),
+        ("GET", "/v1", 404),
         ("GET", "/v2/events", 404),
         ("GET", "/v2/event_types/x/traits", 404),
         ("POST", "/v2/samples", 405),
@@ -416,7 +439,7 @@ def test_what_is_not_there_is_404_by_name(ask: Asking, path: str, what: str) -> 
         ("application/xml, application/json;q=0.1", 200),
         ("application/xml", 406),
         ("text/xml", 406),
-        ("application/json;q=0, text/csv", 406),
+        ("application/json;q=0, text/plain", 406),
     ],
 )
 def test_answers_are_json_or_none(ask: Asking, accept: str, status: int) -> None:
@@ -428,3 +451,54 @@ def test_answers_are_json_or_none(ask: Asking, accept: str, status: int) -> None
 def test_a_body_that_is_no_json_is_415(ask: Asking) -> None:
     answer = ask("/v2/samples", body=b"x", headers={"Content-Type": "text/plain; charset=utf-8"})
     assert (answer.status, answer.fault) == (415, "Unknown mimetype: text/plain")
+
+
+# --- aggregates, pages, times of recording -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("meter", "asked", "value"),
+    [
+        ("cpu", "aggregate.func=increase", {"increase": 10.0}),
+        ("cpu", "aggregate.func=rate", {"rate": 10 / 60}),
+        ("disk.size", "aggregate.func=integral", {"integral": 0.0}),
+        ("cpu", "aggregate.func=percentile&aggregate.param=50", {"percentile/50": 20.0}),
+        ("unknown", "aggregate.func=rate", None),
+    ],
+)
+def test_aggregates_understand_meters(ask: Asking, meter: str, asked: str, value: Any) -> None:
+    answer = ask(f"/v2/meters/{meter}/statistics?{asked}")
+    assert answer.status == 200
+    assert [row["aggregate"] for row in answer.json] == ([] if value is None else [value])
+
+
+def test_pages_lead_from_one_to_the_next_and_end() -> None:
+    ask = Asking()
+    path, seen = "/v2/samples?limit=3&" + q("source", "test"), []
+    while path:
+        answer = ask(path)
+        seen.append([sample["id"] for sample in answer.json])
+        Deferred.fromCoroutine(ask.store.write([message(9)]))
+        link = answer.headers.get("link", "")
+        assert not link or link.endswith('>; rel="next"')
+        path = link.partition(">")[0].removeprefix("<http://cloud:8777")
+    assert seen == [["s3", "s2", "s1"], ["s0"]]
+
+
+def test_a_whole_page_that_is_the_last_leads_nowhere(ask: Asking) -> None:
+    assert "link" not in ask("/v2/samples?limit=4").headers
+    assert "link" not in ask("/v2/meters/cpu").headers
+    assert "limit=2&marker=" in ask("/v2/meters/cpu?limit=2").headers["link"]
+
+
+@pytest.mark.parametrize("path", ["samples", "meters", "meters/cpu", "meters/cpu/statistics", "resources"])
+def test_what_was_recorded_later_than_asked_is_left_out(ask: Asking, path: str) -> None:
+    assert ask(f"/v2/{path}?as_of=2026-11-22T12:09:59").json == []
+    assert ask(f"/v2/{path}?as_of=2026-11-22T12:10:00").json == ask(f"/v2/{path}").json != []
+
+
+def test_a_proof_is_the_message_as_it_was_signed_and_the_key(ask: Asking) -> None:
+    proof = ask("/v2/samples/s0/proof").json
+    assert proof == {"message": SAMPLES[0].fields, "key_id": "key-1"}
+    assert KEYS.verify(proof["message"], SAMPLES[0].timestamp) == "key-1"
+    assert ask("/v2/samples/nope/proof").fault == "Sample nope Not Found"
