@@ -69,7 +69,7 @@ def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcom
         over = time.monotonic()
         before = site.sent()
         tolerated = site.dropped() if fault.may_lose else 0
-        _wait(lambda: len(before - (stored := set(site.stored()))) <= tolerated and KINDS <= meters(stored - before))
+        _wait(lambda: len(before - (stored := set(site.stored()))) <= tolerated and meters(stored - before) >= KINDS)
         seconds = time.monotonic() - over
         time.sleep(1)
         site.quiesce()

@@ -39,6 +39,7 @@ LEDGER = Path(__file__).with_name("ledger")
 PUBLISHER = Path(__file__).with_name("publisher.py")
 TOP = Path(__file__).parents[2]
 OF_A_NOTIFICATION = ("instance", "memory", "vcpus", "disk.root.size", "disk.ephemeral.size")
+"""Meters of the samples that the listener for instances makes of a notification; others may make more of it."""
 
 AGENT = """
 [polling]
@@ -55,6 +56,7 @@ disable = ["system", "example"]
 STORED = """
 SELECT resource.name, meter.name, count(*)
 FROM sample JOIN series ON series.id = series_id JOIN resource ON resource.id = resource_id JOIN meter ON meter.id = meter_id
+WHERE meter.name IN ('chaos.polled', 'chaos.cast', 'instance', 'memory', 'vcpus', 'disk.root.size', 'disk.ephemeral.size')
 GROUP BY 1, 2
 """
 
