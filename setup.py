@@ -25,6 +25,8 @@ setup(
     packages=[*find_packages(include=["meter", "meter.*"]), "twisted.plugins"],
     package_data={"": ["*.rst", "*.xml", "*.sql", "*.toml", "py.typed"]},
     install_requires=[
+        "google-re2>=1.1",
+        "jsonpath-ng>=1.7,<2",  # 2 will refuse what Ceilometer's definitions leave unquoted
         "klein>=24.8",
         "msgspec>=0.20",
         "prometheus-client>=0.21",
@@ -46,6 +48,8 @@ setup(
     entry_points={
         "console_scripts": [
             "meter-dead = meter.commands.dead:main",
+            "meter-notify = meter.commands.notify:main",
+            "meter-verify = meter.commands.verify:main",
         ],
     },
     zip_safe=False,

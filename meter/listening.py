@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache
-from itertools import islice
+from typing import Any
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError
@@ -28,7 +31,9 @@ from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
+from meter.interfaces import Topic
 from meter.interfaces import Unavailable
+from meter.masking import masked
 from meter.message import BadMessage
 from meter.message import open_envelope
 from meter.message import sign
@@ -39,6 +44,7 @@ from meter.registry import Decision
 from meter.sample import Sample
 from meter.signature import BadSignature
 from meter.signature import Keyring
+from meter.versioned import one_form
 
 NOTIFICATIONS_QUEUE = "meter.notifications"
 """Our own durable queue, so that nobody else's consumers miss anything."""
@@ -72,8 +78,9 @@ class _Fault:
 class Listening:
     """Takes notifications: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
-    ``listeners`` are decisions of :mod:`meter.registry` that are active. A listener that raises or returns rubbish has
-    the notification set aside; the samples of the others are published all the same.
+    ``listeners`` are decisions of :mod:`meter.registry` that are active; ``topics`` are heard whoever wants them. A
+    listener that raises or returns rubbish has the notification set aside; the samples of the others, and those that it
+    yielded before a ``ValueError``, are published all the same.
     """
 
     def __init__(
@@ -85,10 +92,12 @@ class Listening:
         *,
         source: str,
         account: ListeningAccount,
+        topics: Iterable[Topic] = (),
         batch_samples: int = BATCH_SAMPLES,
         most_samples: int = MOST_SAMPLES,
     ) -> None:
         self._listeners = [(listener, _matcher(listener.plugin.event_types)) for listener in listeners]
+        self._topics = tuple(topics)
         self._publisher = publisher
         self._keys = keys
         self._dead_letters = dead_letters
@@ -99,8 +108,9 @@ class Listening:
         self._wanting = lru_cache(KNOWN_EVENT_TYPES)(self._match)
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
-        """Return what to subscribe to: every topic of the listeners, once."""
-        topics = dict.fromkeys(topic for listener, _ in self._listeners for topic in listener.plugin.topics)
+        """Return what to subscribe to: every topic, ours and the listeners', once."""
+        wanted = (topic for listener, _ in self._listeners for topic in listener.plugin.topics)
+        topics = dict.fromkeys((*self._topics, *wanted))
         return Subscription(
             queue=queue,
             bindings=tuple(Binding(topic.exchange, topic.routing_key) for topic in topics),
@@ -123,14 +133,10 @@ class Listening:
         faults: list[_Fault] = []
         wanting = self._wanting(heard.event_type)
         for listener in wanting:
-            try:
-                publications += self._casts(listener, heard)
-            except BadSignature as error:
-                faults.append(_Fault("unsignable", str(error), listener.name))
-            except ValueError as error:
-                faults.append(_Fault("misunderstood", safe_str(error), listener.name))
-            except Exception as error:
-                faults.append(_Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener.name))
+            made, fault = self._casts(listener, heard)
+            publications += made
+            if fault is not None:
+                faults.append(fault)
         faults += await self._publish(publications)
         for fault in faults:
             await self._put_aside(delivery, fault, heard.event_type)
@@ -140,23 +146,42 @@ class Listening:
     def _match(self, event_type: str) -> tuple[Decision, ...]:
         return tuple(listener for listener, wants in self._listeners if wants.match(event_type))
 
-    def _casts(self, listener: Decision, heard: Notification) -> list[Publication]:
-        """Return what one listener makes of a notification, ready for the bus; raises whatever is wrong with it.
+    def _casts(self, listener: Decision, heard: Notification) -> tuple[list[Publication], _Fault | None]:
+        """Return what one listener makes of a notification, ready for the bus, and what is wrong with it.
 
         Ids are given listener by listener: that one fails changes nothing about the samples of the others.
         """
-        samples = list(islice(listener.plugin.samples(heard), self._most_samples + 1))
-        if len(samples) > self._most_samples:
-            raise ValueError(f"more than {self._most_samples} samples of one notification")
-        for sample in samples:
-            if not isinstance(sample, Sample):
-                raise TypeError(f"samples() must give Samples, not {type(sample).__name__}")
-        kept = [sample for sample in with_stable_ids(heard, samples) if listener.takes(sample.name)]
-        if not kept:
-            return []
-        key_id = self._keys.key_for(kept[0].timestamp).id
-        messages = [sign(sample, self._keys, self._source) for sample in kept]
-        return casts(messages, key_id, batch_samples=self._batch_samples)
+        samples, fault = self._made(listener, heard)
+        try:
+            kept = [sample for sample in with_stable_ids(heard, samples) if listener.takes(sample.name)]
+            if not kept:
+                return [], fault
+            key_id = self._keys.key_for(kept[0].timestamp).id
+            messages = [sign(sample, self._keys, self._source) for sample in _without_secrets(kept)]
+            return casts(messages, key_id, batch_samples=self._batch_samples), fault
+        except BadSignature as error:
+            return [], _Fault("unsignable", str(error), listener.name)
+        except ValueError as error:
+            return [], _Fault("misunderstood", safe_str(error), listener.name)
+        except Exception as error:
+            return [], _Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener.name)
+
+    def _made(self, listener: Decision, heard: Notification) -> tuple[list[Sample], _Fault | None]:
+        """Return the samples that a listener yields, until it raises what is wrong with the notification."""
+        samples: list[Sample] = []
+        try:
+            for sample in listener.plugin.samples(heard):
+                if not isinstance(sample, Sample):
+                    raise TypeError(f"samples() must give Samples, not {type(sample).__name__}")
+                if len(samples) == self._most_samples:
+                    reason = f"more than {self._most_samples} samples of one notification"
+                    return [], _Fault("misunderstood", reason, listener.name)
+                samples.append(sample)
+        except ValueError as error:
+            return samples, _Fault("misunderstood", safe_str(error), listener.name)
+        except Exception as error:
+            return [], _Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener.name)
+        return samples, None
 
     async def _publish(self, publications: Sequence[Publication]) -> list[_Fault]:
         """Wait for all confirms, whatever becomes of single ones; return what the bus can never take."""
@@ -192,10 +217,22 @@ class Listening:
 
 
 def _heard(delivery: Delivery) -> Notification:
-    heard = notification(open_envelope(delivery.body))
+    heard = one_form(notification(open_envelope(delivery.body)))
     if len(heard.event_type) > LONGEST_EVENT_TYPE:
         raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(heard.event_type)}")
     return heard
+
+
+def _without_secrets(samples: Sequence[Sample]) -> Iterator[Sample]:
+    """Mask what looks like a secret in metadata; samples that share theirs, as those of a listener do, share the work."""
+    looked_at: dict[int, Mapping[str, Any]] = {}
+    for sample in samples:
+        metadata = sample.resource_metadata
+        hidden = looked_at.get(id(metadata))
+        if hidden is None:
+            hidden = masked(metadata)
+            hidden = looked_at[id(metadata)] = metadata if hidden == metadata else hidden
+        yield sample if hidden is metadata else replace(sample, resource_metadata=hidden)
 
 
 def _matcher(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -9,6 +9,7 @@ password in a URL). What only names or identifies a key stays readable: ``key_na
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,9 @@ DEEPEST = 64
 
 LARGEST_STRUCTURE_BYTES = 1024 * 1024
 """A larger body is masked as text: walking millions of values would stop the daemon for seconds."""
+
+LONGEST_KNOWN_NAME = 100
+"""Characters of a name that is remembered."""
 
 _SECRET_WORDS = "|".join(
     (
@@ -64,6 +68,12 @@ _NOT_SECRET = frozenset({"none", "null", "true", "false"})
 
 def is_secret_name(name: str) -> bool:
     """Say whether a value under ``name`` is to be masked, whatever its spelling: ``adminPass``, ``X-Auth-Token``."""
+    return _is_secret_name(name) if len(name) <= LONGEST_KNOWN_NAME else _is_secret_name.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)
+def _is_secret_name(name: str) -> bool:
+    """Names come again and again, so most have been looked at; only short ones are remembered."""
     return _SECRET_NAME.search(_CAMEL.sub("_", name).lower().replace("-", "_")) is not None
 
 
@@ -89,7 +99,7 @@ def _masked(value: Any, levels: int) -> Any:
     secret_pair = isinstance(pair, str) and is_secret_name(pair)
     return {
         name: _hidden(element)
-        if is_secret_name(name) or (secret_pair and name == "value")
+        if (isinstance(name, str) and is_secret_name(name)) or (secret_pair and name == "value")
         else _masked(element, levels - 1)
         for name, element in value.items()
     }
@@ -114,6 +124,8 @@ def masked_text(text: str) -> str:
     """Return ``text``, which need not be JSON, with everything that looks like a secret or its assignment masked."""
     if any(sign in text for sign in _TOKEN_SIGNS):
         text = _TOKENS.sub(MASK, text)
+    if ":" not in text and "=" not in text:
+        return text  # no pair of any kind
     return _PLAIN_PAIR.sub(_plain_hidden, _QUOTED_PAIR.sub(_quoted_hidden, text))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -16,10 +17,16 @@ from meter.sample import Sample
 SAMPLE_IDS = uuid.UUID("6f0c7a52-5d0e-5c55-9a3b-2f8f0e7b1f66")
 """The name space of ids of samples made from notifications. Never change it: ids would no longer repeat."""
 
+CONTEXT_PREFIX = "_context_"
+"""How the context of the request is spread over a notification."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One notification. ``timestamp`` is in UTC; ``payload`` is JSON as sent, usually a mapping."""
+    """One notification. ``timestamp`` is in UTC; ``payload`` is JSON as sent, usually a mapping.
+
+    ``context`` is that of the request behind it: ``user_id``, ``project_id``, ``request_id`` and, sometimes, a token.
+    """
 
     message_id: str
     event_type: str
@@ -27,6 +34,7 @@ class Notification:
     priority: str
     timestamp: datetime
     payload: Any
+    context: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def notification(content: Mapping[str, Any]) -> Notification:
@@ -43,6 +51,11 @@ def notification(content: Mapping[str, Any]) -> Notification:
         priority=str(content.get("priority") or ""),
         timestamp=moment(content["timestamp"], "timestamp"),
         payload=content["payload"],
+        context={
+            name.removeprefix(CONTEXT_PREFIX): value
+            for name, value in content.items()
+            if name.startswith(CONTEXT_PREFIX)
+        },
     )
 
 

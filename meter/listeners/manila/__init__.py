@@ -1,0 +1,7 @@
+"""Listeners to Manila, the file share service."""
+
+from meter.definitions import built_in
+
+__all__ = ["share_listener"]
+
+share_listener = built_in(__file__, "share")

@@ -1,0 +1,7 @@
+"""Listeners to the notifier in the pipelines of the services."""
+
+from meter.definitions import built_in
+
+__all__ = ["http_listener"]
+
+http_listener = built_in(__file__, "http")

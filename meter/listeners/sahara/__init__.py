@@ -1,0 +1,7 @@
+"""Listeners to Sahara, the data processing service."""
+
+from meter.definitions import built_in
+
+__all__ = ["cluster_listener"]
+
+cluster_listener = built_in(__file__, "cluster")

@@ -1,0 +1,7 @@
+"""Listeners to Swift, the object store."""
+
+from meter.definitions import built_in
+
+__all__ = ["objectstore_listener"]
+
+objectstore_listener = built_in(__file__, "objectstore")

@@ -1,0 +1,7 @@
+"""Listeners to Trove, the database service."""
+
+from meter.definitions import built_in
+
+__all__ = ["instance_listener"]
+
+instance_listener = built_in(__file__, "instance")
