@@ -17,6 +17,7 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -26,6 +27,8 @@ from meter.casting import SAMPLES_HEADER
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.services import wall_seconds
+
+T = TypeVar("T")
 
 Runner = Callable[..., Deferred[Any]]
 """Calls a blocking function with its arguments off the reactor thread, one call at a time and in order."""
@@ -150,9 +153,25 @@ class Spool:
         if database is not None:
             database.close()
 
-    def _put(self, now: float, publications: Sequence[Publication]) -> list[Loss]:
+    def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``work`` returns once its changes are on disk.
+
+        Where the disk takes no more, the write-ahead log is folded into the file and written from its beginning again:
+        on a full disk the room that the spool has is enough for what comes and goes.
+        """
         database = self._open()
-        with _transaction(database):
+        try:
+            with _transaction(database):
+                return work(database)
+        except sqlite3.OperationalError:
+            database.execute("PRAGMA wal_checkpoint(RESTART)")
+            with _transaction(database):
+                return work(database)
+
+    def _put(self, now: float, publications: Sequence[Publication]) -> list[Loss]:
+        added = sum(len(publication.body) for publication in publications)
+
+        def insert(database: sqlite3.Connection) -> list[Loss]:
             database.executemany(
                 "INSERT INTO outbox (at, samples, exchange, routing_key, headers, body) VALUES (?, ?, ?, ?, ?, ?)",
                 [
@@ -167,13 +186,14 @@ class Spool:
                     for publication in publications
                 ],
             )
-            added = sum(len(publication.body) for publication in publications)
             excess = self.bytes + added - self._largest_bytes
-            losses = []
-            if excess > 0:
-                losses = self._drop(database, "id <= ?", self._oldest_that_make(database, excess), "the spool is full")
+            if excess <= 0:
+                return []
+            return self._drop(database, "id <= ?", self._oldest_that_make(database, excess), "the spool is full")
+
+        losses = self._committed(insert)
         if losses:
-            self._recount(database)
+            self._recount(self._open())
         else:
             self.rows += len(publications)
             self.bytes += added
@@ -189,11 +209,11 @@ class Spool:
         return 0
 
     def _expire(self, now: float) -> list[Loss]:
-        database = self._open()
-        with _transaction(database):
-            losses = self._drop(database, "at < ?", now - self._longest_age, "they waited too long")
+        losses = self._committed(
+            lambda database: self._drop(database, "at < ?", now - self._longest_age, "they waited too long")
+        )
         if losses:
-            self._recount(database)
+            self._recount(self._open())
         return losses
 
     def _drop(self, database: sqlite3.Connection, condition: str, bound: float, why: str) -> list[Loss]:
@@ -216,12 +236,16 @@ class Spool:
         ]
 
     def _remove(self, ids: list[int]) -> None:
-        database = self._open()
-        with _transaction(database):
-            for row_id in ids:
-                for (size,) in database.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", (row_id,)):
-                    self.rows -= 1
-                    self.bytes -= size
+        def delete(database: sqlite3.Connection) -> list[int]:
+            return [
+                size
+                for row_id in ids
+                for (size,) in database.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", (row_id,))
+            ]
+
+        sizes = self._committed(delete)
+        self.rows -= len(sizes)
+        self.bytes -= sum(sizes)
 
     def _recount(self, database: sqlite3.Connection) -> None:
         row = database.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox").fetchone()

@@ -171,7 +171,8 @@ def spool_disk_is_full(site: Site) -> None:
     process = site.agent.process
     assert process is not None
     _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (400_000, hard))
+    log = next((site.agent.directory / "state").glob("*.spool-wal"))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size + 300_000, hard))
     until(lambda: site.dropped() >= 300, "a spool that takes no more")
     site.agent_line.accept()
     time.sleep(3)

@@ -107,7 +107,9 @@ class Site:
         self.agent_line = Proxy(rabbitmq.port)
         self.collector_line = Proxy(rabbitmq.port)
         self.agent = self._daemon("meter-central", self.agent_line, AGENT.format(poll_seconds=poll_seconds, more=more))
-        self.agent.extra_environment = {"PYTHONPATH": str(LEDGER)}
+        self.agent.extra_environment = {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(LEDGER), os.environ.get("PYTHONPATH")]))
+        }
         self.journal = self.agent.directory / "journal"
         self.collector = self.another_collector(self.collector_line)
         self._published = directory / "published"

@@ -1,5 +1,6 @@
 """The spool on disk and the outbox that empties it."""
 
+import resource
 import sqlite3
 import tracemalloc
 
@@ -240,6 +241,35 @@ async def test_samples_that_a_full_disk_does_not_take_are_counted(open_spool, cl
     spool._database.execute("PRAGMA max_page_count = 1000")
     await box.put([publication(4)])
     assert await bodies(spool) == [1, 4]
+
+
+@pytest.fixture
+def short_files():
+    """No file of this process grows beyond 200 kB: a disk that is full, as far as writing is concerned."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_a_full_disk_what_comes_and_goes_still_has_room(open_spool, short_files):
+    spool = open_spool(largest_bytes=1_000_000)
+    for number in range(40):
+        await spool.put([publication(number, size=20_000)])
+        [waiting] = await spool.oldest(10)
+        await spool.remove([waiting.id])
+
+    async def fill():
+        while True:
+            await spool.put([publication(0, size=20_000)])
+
+    with pytest.raises(Unavailable, match="I/O error"):
+        await fill()
+
+    waiting = await spool.oldest(40)
+    assert len(waiting) == spool.rows
+    assert spool.bytes == 20_000 * spool.rows > 0
 
 
 @pytest_twisted.ensureDeferred
