@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
-
-import msgspec
-
 from meter.interfaces import RequestError
-from meter.query import MetadataMatch
+from meter.query import Comparison
+from meter.query import Marker
 from meter.query import SampleFilter
-from meter.sample import utc_text
+from meter.store.expressions import METADATA
+from meter.store.expressions import about_series
+from meter.store.expressions import condition
+from meter.store.expressions import conjuncts
 from meter.store.record import uuid_of
+from meter.store.sql import Sql
+from meter.store.sql import both
 
 SERIES_FIELDS = {"resource_id": "resource", "user_id": '"user"', "project_id": "project", "source": "source"}
 """Fields of a series and the tables of their names; the column of ``series`` is ``<name>_id``."""
 
-MOST_PARTS = 5
-"""Up to so many parts a dotted metadata key is read in every way: 16 of them."""
-
 NULLABLE = frozenset({"user_id", "project_id", "source"})
-
-
-@dataclass(frozen=True, slots=True)
-class Sql:
-    """A piece of SQL and its parameters, in order."""
-
-    text: str
-    parameters: tuple[Any, ...] = ()
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def both(conditions: Iterable[Sql]) -> Sql:
-    """Return the conjunction of ``conditions``."""
-    listed = list(conditions)
-    text = " AND ".join(condition.text for condition in listed) or "true"
-    return Sql(text, tuple(value for condition in listed for value in condition.parameters))
 
 
 def column_of(field: str) -> str:
@@ -65,11 +41,12 @@ def of_series(filter: SampleFilter) -> Sql:
             raise RequestError(
                 f"samples cannot be asked for by {field!r}: use meter, message_id or {', '.join(SERIES_FIELDS)}"
             )
+    conditions.extend(_expressions(filter, series=True))
     return both(conditions)
 
 
 def of_sample(filter: SampleFilter) -> Sql:
-    """Return what ``filter`` asks of a row ``s`` of ``sample``."""
+    """Return what ``filter`` asks of a row ``s`` of ``sample`` beyond what it asks of its series, the row ``x``."""
     conditions = []
     if filter.start is not None:
         conditions.append(Sql(f"s.timestamp {'>' if filter.after_start else '>='} %s", (filter.start,)))
@@ -77,60 +54,32 @@ def of_sample(filter: SampleFilter) -> Sql:
         conditions.append(Sql(f"s.timestamp {'<=' if filter.through_end else '<'} %s", (filter.end,)))
     if filter.as_of is not None:
         conditions.append(Sql("s.recorded_at <= %s", (filter.as_of,)))
-    if filter.expression is not None:
-        raise RequestError("expressions are not answered yet")
     if "message_id" in filter.equals:
         message_id = filter.equals["message_id"]
         if message_id is None:
             conditions.append(Sql("false"))
         else:
             conditions.append(Sql("s.message_id = %s::uuid", (uuid_of(message_id),)))
-    if filter.metadata:
-        matches = both(_matches(match) for match in filter.metadata)
-        conditions.append(Sql(f"s.metadata_id IN (SELECT d.id FROM metadata d WHERE {matches})", matches.parameters))
+    conditions.extend(_expressions(filter, series=False))
     return both(conditions)
 
 
-def _matches(match: MetadataMatch) -> Sql:
-    wanted: list[Any] = [match.value]
-    if isinstance(match.value, datetime):
-        text = utc_text(match.value)
-        wanted = [written + zone for written in (text, text.replace("T", " ")) for zone in ("", "Z", "+00:00")]
-    values = metadata_values(match.key)
-    return Sql(f"ARRAY[{values}] && %s::jsonb[]", (*values.parameters, [_json(value) for value in wanted]))
-
-
-def _json(value: Any) -> str:
+def _expressions(filter: SampleFilter, *, series: bool) -> list[Sql]:
+    """Return what ``filter`` says in expressions: about series alone, or all the rest."""
+    matches = [Comparison(METADATA + match.key, "=", match.value) for match in filter.metadata]
     try:
-        text = msgspec.json.encode(value).decode()
-    except UnicodeEncodeError as error:
-        raise RequestError(f"metadata cannot hold half a surrogate pair: {value!r}") from error
-    if "\\u0000" in text or value != value:
-        raise RequestError(f"metadata cannot hold {value!r}")
-    return text
+        parts = [*conjuncts(filter.expression), *matches]
+        return [condition(part) for part in parts if about_series(part) is series]
+    except RecursionError as error:
+        raise RequestError("the expression is nested too deeply") from error
 
 
-def metadata_values(key: str) -> Sql:
-    """Return, separated by commas, the elements of ``d.document`` (``jsonb``) that a dotted key may mean.
-
-    ``a.b`` is ``{"a": {"b": …}}`` and also ``{"a.b": …}``; ``tags[0]`` is the first of a list. A key of more than
-    :data:`MOST_PARTS` parts means the nested element, or the one named by the key as a whole.
-    """
-    parts = key.split(".")
-    paths = list(_cuts(parts)) if len(parts) <= MOST_PARTS else [parts, [key]]
-    return Sql(", ".join(["d.document #> %s::text[]"] * len(paths)), tuple(_with_indexes(path) for path in paths))
-
-
-def _cuts(parts: list[str]) -> Iterator[list[str]]:
-    """Yield every way to read ``parts`` as names that may hold dots, the most nested first."""
-    if len(parts) == 1:
-        yield parts
-        return
-    for path in _cuts(parts[1:]):
-        yield [parts[0], *path]
-    for path in _cuts(parts[1:]):
-        yield [f"{parts[0]}.{path[0]}", *path[1:]]
-
-
-def _with_indexes(path: list[str]) -> list[str]:
-    return [step for name in path for step in re.sub(r"\[(\d+)\]", r"\0\1", name).split("\0")]
+def beyond(marker: Marker | None) -> Sql:
+    """Return what holds of the samples ``s`` that come after ``marker`` in the order newest first."""
+    if marker is None:
+        return Sql("true")
+    at = marker.timestamp
+    # The first condition follows from the second, but only it tells PostgreSQL which partitions to leave alone.
+    return Sql(
+        "s.timestamp <= %s AND (s.timestamp, s.message_id) < (%s, %s::uuid)", (at, at, uuid_of(marker.message_id))
+    )

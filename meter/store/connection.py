@@ -60,7 +60,8 @@ class Connection:
     """A connection that is closed for good once it failed. One statement at a time.
 
     ``answer_seconds`` is how long the server may take over a statement before the connection is held for dead: longer
-    than its own statement time-out, which comes first from a server that is alive. ``lost`` fires when it is gone.
+    than its own statement time-out, which comes first from a server that is alive. ``notified`` is called whenever
+    ``NOTIFY`` tells this connection something. ``lost`` fires when it is gone.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Connection:
         *,
         open_seconds: float = 10.0,
         answer_seconds: float = 40.0,
+        notified: Callable[[], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._clock = clock
@@ -78,6 +80,8 @@ class Connection:
         self._open_seconds = open_seconds
         self._answer_seconds: float | None = answer_seconds
         self._link = _Link(reactor, self._gone)
+        if notified is not None:
+            self._link.addNotifyObserver(lambda _: notified())
         self._silent = False
         self.closed = False
         self.lost: Deferred[None] = Deferred()

@@ -8,8 +8,11 @@ from typing import Any
 from typing import cast
 
 import msgspec
+from twisted.internet.interfaces import IReactorTime
 
 from meter.interfaces import RequestError
+from meter.query import Marker
+from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import Statistics
 from meter.query import StatisticsQuery
@@ -17,11 +20,15 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.sample import SampleType
-from meter.store.conditions import Sql
+from meter.store.conditions import beyond
 from meter.store.conditions import of_sample
 from meter.store.conditions import of_series
 from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
+from meter.store.expressions import COLUMNS
+from meter.store.expressions import METADATA
+from meter.store.expressions import Column
+from meter.store.expressions import column_of
 from meter.store.pool import Pool
 from meter.store.record import Record
 from meter.store.record import Series
@@ -29,6 +36,9 @@ from meter.store.record import fields_of
 from meter.store.record import form_of
 from meter.store.record import message_id_of
 from meter.store.record import volume_of
+from meter.store.recording import all_recorded
+from meter.store.sql import Sql
+from meter.store.sql import both
 from meter.store.statistics import statistics_rows
 from meter.store.statistics import statistics_statement
 
@@ -43,14 +53,14 @@ LEFT JOIN project p ON p.id = s.project_id
 LEFT JOIN source o ON o.id = s.source_id
 JOIN metadata d ON d.id = s.metadata_id
 JOIN form f ON f.id = s.form_id
-ORDER BY s.timestamp DESC, s.message_id DESC
+ORDER BY {order} s.timestamp DESC, s.message_id DESC
 """
 
 NEWEST = """
-SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id
+SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id {keys}
 FROM sample s JOIN series x ON x.id = s.series_id
 WHERE {of_series} AND {of_sample}
-ORDER BY s.timestamp DESC, s.message_id DESC LIMIT %s
+ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT %s
 """
 
 # A resource has few series: the newest of each, read from the end of the index, and then the newest of these.
@@ -140,13 +150,18 @@ def statement(template: str, *parts: Sql | int, **named: Sql) -> tuple[str, list
 class Reading:
     """Answers questions over ``pool``, whose statements may take ``seconds``."""
 
-    def __init__(self, pool: Pool, seconds: float) -> None:
+    def __init__(self, pool: Pool, clock: IReactorTime, seconds: float) -> None:
         self._pool = pool
+        self._clock = clock
         self._seconds = seconds
 
-    async def samples(self, filter: SampleFilter, limit: int) -> Sequence[StoredSample]:
+    async def samples(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> Sequence[StoredSample]:
         """See ``IStore.samples``."""
-        return [_stored_sample(row) for row in await self._records(filter, limit)]
+        if order and after:
+            raise RequestError("a page can be continued in the order newest first only")
+        return [_stored_sample(row) for row in await self._records(filter, limit, order, after)]
 
     async def message(self, message_id: str) -> Mapping[str, Any] | None:
         """See ``IStore.message``."""
@@ -158,7 +173,7 @@ class Reading:
         series, sample = of_series(filter), of_sample(filter)
         parts = (series, sample, limit) if unique else (series, sample, series, limit)
         template = UNIQUE_METERS if unique else METERS
-        rows = await self._rows(*statement(template, *parts, of_series=series, of_sample=sample))
+        rows = await self._rows(*statement(template, *parts, of_series=series, of_sample=sample), filter)
         nobody = (None,) * 4
         return [
             StoredMeter(
@@ -174,7 +189,7 @@ class Reading:
         """See ``IStore.resources``."""
         series, sample = of_series(filter), of_sample(filter)
         parts = (sample, sample, series, series, limit)
-        rows = await self._rows(*statement(RESOURCES, *parts, of_series=series, of_sample=sample))
+        rows = await self._rows(*statement(RESOURCES, *parts, of_series=series, of_sample=sample), filter)
         return [
             StoredResource(
                 resource_id=name,
@@ -192,20 +207,31 @@ class Reading:
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """See ``IStore.statistics``."""
         asked = statistics_statement(query)
-        return statistics_rows(query, await self._rows(asked.text, asked.parameters))
+        return statistics_rows(query, await self._rows(asked.text, asked.parameters, query.filter))
 
-    async def _records(self, filter: SampleFilter, limit: int) -> list[tuple[Any, ...]]:
-        series, sample = of_series(filter), of_sample(filter)
-        if "resource_id" in filter.equals and "message_id" not in filter.equals:
+    async def _records(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> list[tuple[Any, ...]]:
+        series, sample = of_series(filter), both([of_sample(filter), beyond(after)])
+        outer = ""
+        if "resource_id" in filter.equals and "message_id" not in filter.equals and not order:
             text, parameters = statement(
                 NEWEST_OF_RESOURCE, sample, limit, series, limit, of_series=series, of_sample=sample
             )
         else:
-            text, parameters = statement(NEWEST, series, sample, limit, of_series=series, of_sample=sample)
-        return await self._rows(RECORD.format(picked=text), parameters)
+            keys = "".join(f", {_order_column(each).value} AS key_{n}" for n, each in enumerate(order))
+            directions = ["DESC" if each.descending else "ASC" for each in order]
+            inner = "".join(f"key_{n} {direction}, " for n, direction in enumerate(directions))
+            outer = "".join(f"s.key_{n} {direction}, " for n, direction in enumerate(directions))
+            text, parameters = statement(
+                NEWEST, series, sample, limit, of_series=series, of_sample=sample, keys=Sql(keys), order=Sql(inner)
+            )
+        return await self._rows(RECORD.format(picked=text, order=outer), parameters, filter)
 
-    async def _rows(self, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def _rows(self, text: str, parameters: Sequence[Any], filter: SampleFilter) -> list[tuple[Any, ...]]:
         try:
+            if filter.as_of is not None:
+                await all_recorded(self._pool, self._clock, filter.as_of)
             return await self._pool.rows(text, parameters)
         except TimedOut as error:
             raise RequestError(
@@ -213,6 +239,12 @@ class Reading:
             ) from error
         except Rejected as error:
             raise RequestError(f"the question cannot be answered: {error}") from error
+
+
+def _order_column(order: Order) -> Column:
+    if order.field.startswith(METADATA):
+        raise RequestError(f"samples cannot be ordered by {order.field!r}: use {', '.join(COLUMNS)}")
+    return column_of(order.field)
 
 
 def _record(row: Sequence[Any]) -> Record:

@@ -17,7 +17,6 @@ from zope.interface import implementer
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
-from meter.interfaces import RequestError
 from meter.message import MeteringMessage
 from meter.query import Marker
 from meter.query import Order
@@ -31,6 +30,7 @@ from meter.query import WriteResult
 from meter.store.connection import Connection
 from meter.store.dsn import connection_parameters
 from meter.store.dsn import described
+from meter.store.following import Following
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from meter.store.pool import Pool
@@ -69,21 +69,24 @@ class PostgresStore(Service):
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
         )
 
-        def pool(purpose: str, size: int, *, read_only: bool) -> Pool:
+        def connect(purpose: str, *, read_only: bool, notified: Callable[[], object] | None = None) -> Connection:
             parameters = connection_parameters(
                 dsn,
                 statement_timeout_seconds=statement_timeout_seconds,
                 application_name=f"{application_name} {purpose}",
                 read_only=read_only,
             )
+            return Connection(
+                reactor,
+                clock,
+                parameters,
+                answer_seconds=statement_timeout_seconds + silence_seconds,
+                notified=notified,
+            )
 
-            def connect() -> Connection:
-                return Connection(
-                    reactor, clock, parameters, answer_seconds=statement_timeout_seconds + silence_seconds
-                )
-
+        def pool(purpose: str, size: int, *, read_only: bool) -> Pool:
             return Pool(
-                connect,
+                lambda: connect(purpose, read_only=read_only),
                 clock,
                 name=f"store {purpose}",
                 size=size,
@@ -93,19 +96,22 @@ class PostgresStore(Service):
         self._writers = pool("writers", writers, read_only=False)
         self._readers = pool("readers", readers, read_only=True)
         self._pools = [each for each, size in ((self._writers, writers), (self._readers, readers)) if size]
+        self._following = Following(
+            lambda notified: connect("follower", read_only=True, notified=notified), clock, size=min(readers, 1)
+        )
         self._writing = Writing(self._writers, clock, remembered=remembered)
-        self._reading = Reading(self._readers, statement_timeout_seconds)
+        self._reading = Reading(self._readers, clock, statement_timeout_seconds)
 
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()
-        for pool in self._pools:
-            pool.startService()
+        for service in (self._following, *self._pools):
+            service.startService()
 
     def stopService(self) -> Deferred[Any]:
         """Fire when what is under way is done and all connections are closed."""
         super().stopService()
-        return gatherResults([pool.stopService() for pool in self._pools], consumeErrors=True)
+        return gatherResults([service.stopService() for service in (self._following, *self._pools)], consumeErrors=True)
 
     def readiness(self) -> Readiness:
         """Say whether the store can be used, or why not."""
@@ -122,9 +128,7 @@ class PostgresStore(Service):
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
         """Return the newest matching samples; see ``IStore.samples``."""
-        if order or after:
-            raise RequestError("orders and pages are not answered yet")
-        return await self._reading.samples(filter, limit)
+        return await self._reading.samples(filter, limit, order, after)
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
         """Return one sample; see ``IStore.sample``."""
@@ -153,4 +157,4 @@ class PostgresStore(Service):
 
     def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
         """Tell of commits; see ``IStore.follow``."""
-        raise RequestError("commits cannot be followed yet")
+        return self._following.follow(heard)

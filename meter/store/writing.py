@@ -19,6 +19,7 @@ from meter.store.dictionaries import digest
 from meter.store.dictionaries import resolve_forms
 from meter.store.dictionaries import resolve_metadata
 from meter.store.dictionaries import resolve_series
+from meter.store.following import TELL
 from meter.store.partitions import Partitions
 from meter.store.pool import Pool
 from meter.store.pool import Session
@@ -27,13 +28,14 @@ from meter.store.record import Record
 from meter.store.record import Series
 from meter.store.record import Unstorable
 from meter.store.record import record_of
+from meter.store.recording import RECORDING
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, for ten times the time.
 INSERT_SAMPLES = """
 INSERT INTO sample
     (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
-SELECT timestamp, statement_timestamp(), message_id, volume, metadata_id, series_id, form_id, decode(signature, 'hex'), rest
-FROM unnest(%s::timestamptz[], %s::uuid[], %s::float8[], %s::bigint[], %s::integer[], %s::integer[], %s::text[], %s::text[])
+SELECT timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, decode(signature, 'hex'), rest
+FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::timestamptz[], %s::uuid[], %s::float8[], %s::bigint[], %s::integer[], %s::integer[], %s::text[], %s::text[])
     AS given (timestamp, message_id, volume, metadata_id, series_id, form_id, signature, rest)
 ON CONFLICT DO NOTHING
 """
@@ -109,6 +111,7 @@ class Writing:
         if unknown_forms := [key for key, number in forms.items() if number is None]:
             found.forms = await resolve_forms(session, unknown_forms)
             forms.update(found.forms)
+        await session.rows(RECORDING)
         stored = await session.count(
             INSERT_SAMPLES,
             [
@@ -122,6 +125,8 @@ class Writing:
                 [record.rest for record in records],
             ],
         )
+        if stored:
+            await session.rows(TELL)
         return stored, found, generation
 
     def _forget_if_reconnected(self) -> None:

@@ -15,12 +15,12 @@ from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
-from meter.store.conditions import metadata_values
 from meter.store.conditions import of_sample
 from meter.store.conditions import of_series
 from meter.store.dictionaries import Memory
 from meter.store.dsn import connection_parameters
 from meter.store.dsn import described
+from meter.store.metadata import metadata_values
 from meter.store.migrations import migrations
 from meter.store.partitions import partition_name
 from meter.store.partitions import week_of

@@ -1,0 +1,39 @@
+"""Pieces of SQL with their parameters: what a question consists of until it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """A piece of SQL and its parameters, in order."""
+
+    text: str
+    parameters: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def both(conditions: Iterable[Sql]) -> Sql:
+    """Return the conjunction of ``conditions``: true where there are none."""
+    return _joined(" AND ", conditions, "true")
+
+
+def either(conditions: Iterable[Sql]) -> Sql:
+    """Return the disjunction of ``conditions``: false where there are none."""
+    return _joined(" OR ", conditions, "false")
+
+
+def negated(condition: Sql) -> Sql:
+    """Return what holds where ``condition``, which is never unknown, does not."""
+    return Sql(f"NOT ({condition})", condition.parameters)
+
+
+def _joined(word: str, conditions: Iterable[Sql], of_none: str) -> Sql:
+    listed = list(conditions)
+    text = word.join(f"({condition})" for condition in listed) or of_none
+    return Sql(text, tuple(value for condition in listed for value in condition.parameters))
