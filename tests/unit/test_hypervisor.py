@@ -21,10 +21,12 @@ from zope.interface.verify import verifyObject
 
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
+from meter.interfaces import Domain
 from meter.interfaces import IDependency
 from meter.interfaces import IHypervisor
 from meter.interfaces import Unavailable
 from meter.services import Backoff
+from tests.hygiene import LoggedErrors
 
 libvirt = pytest.importorskip("libvirt")
 
@@ -42,7 +44,12 @@ class PretendedDomain:
     def __init__(self, name: str, stats: dict[str, int]) -> None:
         self._name = name
         self.stats = stats
+        self.number = 1
+        self.described = 0
         self.failures: list[Exception] = []
+
+    def ID(self) -> int:
+        return self.number
 
     def name(self) -> str:
         return self._name
@@ -51,6 +58,7 @@ class PretendedDomain:
         return f"uuid of {self._name}"
 
     def XMLDesc(self) -> str:
+        self.described += 1
         if self.failures:
             raise self.failures.pop(0)
         return f"<domain name='{self._name}'/>"
@@ -72,6 +80,21 @@ class PretendedHost:
         self.go_on = threading.Event()
         self.refusal: Exception | None = None
         self.failures: list[Exception] = []
+        self.listening: list[PretendedConnection] = []
+        self.tells = True
+
+    def happens(self, domain: PretendedDomain, event: int, detail: int = 0) -> None:
+        """Tell of a lifecycle event, as libvirt does: in a thread of its own."""
+        for connection in list(self.listening):
+            for kind, callback in connection.callbacks.values():
+                if kind == libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE:
+                    callback(connection, domain, event, detail, None)
+
+    def is_described_anew(self, domain: PretendedDomain) -> None:
+        for connection in list(self.listening):
+            for kind, callback in connection.callbacks.values():
+                if kind == libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE:
+                    callback(connection, domain, 0, None, None)
 
     def open(self, uri: str) -> PretendedConnection:
         assert uri == URI
@@ -84,6 +107,36 @@ class PretendedHost:
 class PretendedConnection:
     def __init__(self, host: PretendedHost) -> None:
         self._host = host
+        self.callbacks: dict[int, tuple[int, Any]] = {}
+        self.on_close: Any = None
+
+    def setKeepAlive(self, _seconds: int, _count: int) -> int:
+        raise failure(libvirt.VIR_ERR_NO_SUPPORT)
+
+    def registerCloseCallback(self, callback: Any, _: Any) -> None:
+        self.on_close = callback
+
+    def unregisterCloseCallback(self) -> None:
+        self.on_close = None
+
+    def domainEventRegisterAny(self, _domain: None, kind: int, callback: Any, _: Any) -> int:
+        if not self._host.tells:
+            raise failure(libvirt.VIR_ERR_NO_SUPPORT)
+        self._host.listening = [*{*self._host.listening, self}]
+        self.callbacks[kind] = kind, callback
+        return kind
+
+    def domainEventDeregisterAny(self, number: int) -> None:
+        del self.callbacks[number]
+
+    def lookupByUUIDString(self, uuid: str) -> PretendedDomain:
+        for domain in self._host.domains:
+            if domain.UUIDString() == uuid:
+                return domain
+        raise failure(libvirt.VIR_ERR_NO_DOMAIN)
+
+    def domainListGetStats(self, domains: list[PretendedDomain], _stats: int, _flags: int) -> Any:
+        return [(domain, domain.stats) for domain in domains]
 
     def getAllDomainStats(self, stats: int, flags: int) -> list[tuple[PretendedDomain, dict[str, int]]]:
         assert stats == 0
@@ -141,6 +194,12 @@ def hypervisor(host: PretendedHost, clock: Clock) -> Iterator[LibvirtHypervisor]
 
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():
+        await deferLater(reactor, 0)
+
+
+async def two_turns() -> None:
+    """Let the reactor do what threads have asked of it."""
+    for _ in range(2):
         await deferLater(reactor, 0)
 
 
@@ -210,6 +269,187 @@ async def test_a_domain_that_cannot_be_read_is_left_out_and_told_of_once(
     assert [(event["domain"], event["reason"]) for event in events if "domain" in event] == [("one", "no such luck")]
 
 
+# --- the XML
+
+
+def times_described(host: PretendedHost) -> list[int]:
+    return [domain.described for domain in host.domains]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_xml_of_a_domain_is_read_once(hypervisor: LibvirtHypervisor, host: PretendedHost) -> None:
+    first, second = await hypervisor.domains(), await hypervisor.domains()
+    assert [domain.xml for domain in first] == [domain.xml for domain in second]
+    assert times_described(host) == [1, 1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_xml_is_read_again_when_libvirt_tells_of_a_change(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    await hypervisor.domains()
+    host.is_described_anew(host.domains[1])
+    await two_turns()
+    await hypervisor.domains()
+    await hypervisor.domains()
+    assert times_described(host) == [1, 2]
+
+
+@pytest.mark.parametrize("sign", ["another run", "another device"])
+@pytest_twisted.ensureDeferred
+async def test_a_change_that_libvirt_did_not_tell_of_shows(
+    hypervisor: LibvirtHypervisor, host: PretendedHost, sign: str
+) -> None:
+    await hypervisor.domains()
+    if sign == "another run":
+        host.domains[0].number = 2
+    else:
+        host.domains[0].stats = {**RUNNING, "net.0.name": "tap1"}
+    await hypervisor.domains()
+    assert times_described(host) == [2, 1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_any_case_the_xml_is_read_again_some_time(
+    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
+) -> None:
+    await hypervisor.domains()
+    clock.advance(1799)
+    await hypervisor.domains()
+    assert times_described(host) == [1, 1]
+    clock.advance(1801)
+    await hypervisor.domains()
+    assert times_described(host) == [2, 2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_a_new_connection_and_from_a_driver_that_tells_nothing_the_xml_is_always_read(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    await hypervisor.domains()
+    host.tells = False
+    host.failures = [failure(libvirt.VIR_ERR_RPC)]
+    await hypervisor.domains()
+    await hypervisor.domains()
+    assert times_described(host) == [3, 3]
+
+
+# --- changes of domains
+
+STARTED, SUSPENDED, STOPPED, SHUTTING_DOWN = 2, 3, 5, 6
+OFF = {"state.state": 5, "cpu.time": 999}
+
+
+async def told(hypervisor: LibvirtHypervisor, happenings: Callable[[], object]) -> list[Domain]:
+    """What an observer hears of ``happenings``."""
+    heard: list[Domain] = []
+    hypervisor.observe(heard.append)
+    await hypervisor.domains()
+    happenings()
+    await two_turns()
+    await until(lambda: hypervisor._telling is None)
+    return heard
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_started_is_told_of_with_its_statistics(
+    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
+) -> None:
+    clock.advance(1000)
+    [one] = await told(hypervisor, lambda: host.happens(host.domains[0], STARTED))
+    assert (one.name, one.event, one.stats, one.run) == ("one", "started (booted)", RUNNING, 1)
+    assert one.read_at is not None
+    assert one.read_at.timestamp() == 1000
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_come_in_order_and_each_with_the_state_it_led_to(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    domain = host.domains[0]
+
+    def happenings() -> None:
+        for event in (STARTED, SUSPENDED, SHUTTING_DOWN, STOPPED):
+            host.happens(domain, event)
+        domain.stats, domain.number = OFF, -1
+
+    heard = await told(hypervisor, happenings)
+    assert [(one.event, one.stats["state.state"]) for one in heard] == [
+        ("started (booted)", 1),
+        ("suspended (paused)", 3),
+        ("shutting down (finished)", 4),
+        ("stopped (shut down)", 5),
+    ]
+    assert all("cpu.time" not in one.stats for one in heard), (
+        "what libvirt tells of a domain that is off is not its own"
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_is_gone_for_good_is_told_of_with_the_xml_it_had(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    def happening() -> None:
+        host.happens(host.domains.pop(), STOPPED, 1)
+
+    [two] = await told(hypervisor, happening)
+    assert (two.xml, two.stats, two.event) == ("<domain name='two'/>", {"state.state": 5}, "stopped (destroyed)")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_came_and_went_unread_is_told_in_the_log_only(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    with capturedLogs() as events:
+        heard = await told(hypervisor, lambda: host.happens(PretendedDomain("brief", RUNNING), STARTED))
+    assert heard == []
+    assert [event["domain"] for event in events if "domain" in event] == ["brief"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_moved_to_another_host_is_not_off(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    assert await told(hypervisor, lambda: host.happens(host.domains[0], STOPPED, 3)) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_event_of_a_newer_libvirt_says_no_state(hypervisor: LibvirtHypervisor, host: PretendedHost) -> None:
+    assert await told(hypervisor, lambda: host.happens(host.domains[0], 99, 99)) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_change_that_cannot_be_read_is_told_with_its_state(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    def happening() -> None:
+        host.happens(host.domains[0], SUSPENDED)
+        host.domains = []
+        host.alive = False
+        host.refusal = failure(libvirt.VIR_ERR_SYSTEM_ERROR, "nobody there")
+
+    [one] = await told(hypervisor, happening)
+    assert (one.xml, one.stats) == ("<domain name='one'/>", {"state.state": 3})
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_observer_that_fails_keeps_nothing_from_the_others(
+    hypervisor: LibvirtHypervisor, host: PretendedHost, logged_errors: LoggedErrors
+) -> None:
+    hypervisor.observe(lambda domain: 1 / 0)
+    assert len(await told(hypervisor, lambda: host.happens(host.domains[0], STARTED))) == 1
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_that_nobody_keeps_up_with_are_dropped_and_counted(
+    hypervisor: LibvirtHypervisor, host: PretendedHost, logged_errors: LoggedErrors
+) -> None:
+    heard = await told(hypervisor, lambda: [host.happens(host.domains[0], STARTED) for _ in range(1005)])
+    assert hypervisor.dropped_changes == 1005 - len(heard) > 0
+    assert len(logged_errors.flush()) == 1
+
+
 # --- failing
 
 
@@ -238,6 +478,7 @@ async def test_a_connection_that_dies_between_two_domains_loses_none(
     hypervisor: LibvirtHypervisor, host: PretendedHost
 ) -> None:
     await hypervisor.domains()
+    host.domains[1].number = 2  # another run: its XML is read again
     host.domains[1].failures = [failure(libvirt.VIR_ERR_RPC, "cut off")]
     host.alive = False
     assert len(await hypervisor.domains()) == 2
@@ -339,7 +580,9 @@ async def test_the_service_looks_for_libvirt_after_growing_pauses_and_tells_twic
         clock.advance(4.0)
         await until(lambda: hypervisor.readiness().ready)
     told = [
-        event["log_format"] for event in events if event.get("log_namespace") == "meter.hypervisor.LibvirtHypervisor"
+        event["log_format"]
+        for event in events
+        if event.get("log_namespace") == "meter.hypervisor.service.LibvirtHypervisor"
     ]
     assert told == ["libvirt does not answer: {reason}", "libvirt at {uri} answers"]
 
@@ -385,6 +628,22 @@ async def test_stopping_does_not_wait_for_a_call_that_hangs(
     assert stopped.called
     host.go_on.set()
     await poll
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_lost_connection_is_noticed_at_once_and_opened_again(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    hypervisor.startService()
+    await until(lambda: hypervisor._pause is not None)
+    [connection] = host.listening
+    host.failures = [failure(libvirt.VIR_ERR_RPC)]
+    reasons = []
+    found = hypervisor._found
+    hypervisor._found = lambda readiness: (reasons.append(readiness.reason), found(readiness))  # type: ignore[method-assign,func-returns-value]
+    connection.on_close(connection, 1, None)
+    await until(lambda: len(reasons) == 2)
+    assert reasons == [f"the connection to {URI} is lost: end of file", f"connected to {URI}"]
 
 
 # --- the setting

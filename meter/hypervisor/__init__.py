@@ -1,0 +1,7 @@
+"""The libvirt of this host: all domains with their statistics, whatever hangs. The only code that knows libvirt."""
+
+from meter.hypervisor.library import open_read_only
+from meter.hypervisor.service import LibvirtHypervisor
+from meter.hypervisor.uri import resolve_uri
+
+__all__ = ["LibvirtHypervisor", "open_read_only", "resolve_uri"]
