@@ -1,10 +1,13 @@
 """The store: samples in PostgreSQL. The only code that knows SQL, txpostgres and psycopg2.
 
 :class:`PostgresStore` is what daemons use. :mod:`meter.store.embedded` runs a PostgreSQL of one's own for it.
+:mod:`meter.store.verification` reads what is stored for ``meter-verify``.
 """
 
 from meter.store.embedded import EmbeddedPostgres
 from meter.store.embedded import embedded_directory
 from meter.store.store import PostgresStore
+from meter.store.verification import StoredRow
+from meter.store.verification import Verification
 
-__all__ = ["EmbeddedPostgres", "PostgresStore", "embedded_directory"]
+__all__ = ["EmbeddedPostgres", "PostgresStore", "StoredRow", "Verification", "embedded_directory"]
