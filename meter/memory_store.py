@@ -127,6 +127,11 @@ class MemoryStore:
         self._check()
         return copy.deepcopy(self._messages.get(message_id))
 
+    @property
+    def followers(self) -> int:
+        """How many follow what is written."""
+        return len(self._followers)
+
     def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
         """Call ``heard`` after each write that stored something."""
         key = object()

@@ -10,6 +10,7 @@ Importing this package imports klein 24.8, which installs the global reactor: ch
 """
 
 from meter.api.application import Api
+from meter.api.keystone import KeystoneTokens
 from meter.api.posting import Acceptance
 from meter.api.question import Limits
 from meter.api.serving import site
@@ -19,4 +20,15 @@ from meter.api.visibility import Everyone
 from meter.api.visibility import IAuth
 from meter.api.visibility import Requester
 
-__all__ = ["Acceptance", "Api", "Everyone", "IAuth", "Limits", "Requester", "StaticToken", "StaticTokens", "site"]
+__all__ = [
+    "Acceptance",
+    "Api",
+    "Everyone",
+    "IAuth",
+    "KeystoneTokens",
+    "Limits",
+    "Requester",
+    "StaticToken",
+    "StaticTokens",
+    "site",
+]

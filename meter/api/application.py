@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,7 @@ from meter.api.replies import Document
 from meter.api.replies import Flow
 from meter.api.replies import Reply
 from meter.api.streaming import stream
+from meter.api.tokens import TOKEN_HEADER
 from meter.api.visibility import Everyone
 from meter.api.visibility import IAuth
 from meter.api.visibility import Requester
@@ -70,7 +72,8 @@ class Api:
     """The API over one store.
 
     ``acceptance`` is what becomes of samples that clients send; without one they are refused. ``base_url`` is what links
-    in answers begin with; without it they begin with the host that the client asked.
+    in answers begin with; without it they begin with the host that the client asked. Pages from ``cors_origins`` may ask
+    from within a browser, from any where ``*`` is one of them.
     """
 
     _log = Logger()
@@ -84,6 +87,7 @@ class Api:
         acceptance: Acceptance | None = None,
         limits: Limits | None = None,
         base_url: str | None = None,
+        cors_origins: Collection[str] = (),
     ) -> None:
         self._store = store
         self._clock = clock
@@ -92,11 +96,12 @@ class Api:
         self._limits = limits or Limits()
         self._answering = {False: 0, True: 0}
         self._base_url = base_url.rstrip("/") if base_url else None
+        self._cors_origins = frozenset(cors_origins)
         self._klein = self._routed()
 
     def resource(self) -> IResource:
         """Return the root resource of a site that is this API."""
-        return _Entrance(self._klein.resource(), self._failed)
+        return _Entrance(self._klein.resource(), self._failed, self._cors_origins)
 
     def _routed(self) -> Klein:
         app = Klein()
@@ -256,15 +261,20 @@ class _Entrance(Resource):
 
     isLeaf = True  # noqa: N815 - Twisted's name
 
-    def __init__(self, inner: IResource, failed: Callable[[Request, Failure], bytes]) -> None:
+    def __init__(
+        self, inner: IResource, failed: Callable[[Request, Failure], bytes], cors_origins: frozenset[str]
+    ) -> None:
         super().__init__()
         self._inner = inner
         self._failed = failed
+        self._cors_origins = cors_origins
 
     def render(self, request: Request) -> Any:
         """Render with klein; a failure before it has found a route is rendered here."""
         request.setHeader(REQUEST_ID_HEADER, f"req-{uuid.uuid4()}")
         request.setHeader("server", f"Meter/{meter.__version__}")
+        if self._preflight(request):
+            return b""
         segments = request.postpath or []
         if len(segments) > 1 and not segments[-1]:
             segments.pop()  # one slash at the end is tolerated
@@ -273,6 +283,22 @@ class _Entrance(Resource):
             return self._inner.render(request)
         except Exception:
             return self._failed(request, Failure())
+
+    def _preflight(self, request: Request) -> bool:
+        """Tell a browser what the page it shows may ask; return whether that was all it wanted to know."""
+        origin = request.getHeader("origin") or ""
+        if not origin or self._cors_origins.isdisjoint((origin, "*")):
+            return False
+        request.setHeader("access-control-allow-origin", origin)
+        request.setHeader("access-control-expose-headers", f"link, {REQUEST_ID_HEADER}")
+        request.setHeader("vary", "origin")
+        if request.method != b"OPTIONS" or not request.getHeader("access-control-request-method"):
+            return False
+        request.setResponseCode(204)
+        request.setHeader("access-control-allow-methods", "GET, HEAD, POST")
+        request.setHeader("access-control-allow-headers", f"{TOKEN_HEADER}, content-type, accept")
+        request.setHeader("access-control-max-age", "600")
+        return True
 
 
 def _check_text(method: bytes, path: bytes) -> None:

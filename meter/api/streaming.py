@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IPushProducer
@@ -65,6 +66,8 @@ async def stream(
             async for piece in pieces:
                 request.write(piece)
                 await tap.open(clock, patience)
+    except CancelledError:
+        raise  # the client is gone
     except DeferredTimeout:
         _log.info("{client} takes nothing and is given up", client=request.getClientAddress())
     except Unavailable as error:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.web.http import _GenericHTTPChannelProtocol
+from twisted.web.http import HTTPChannel
 
 from meter.api import Api
 from meter.api import site
 from meter.testing import MemoryStore
 
-Channel = _GenericHTTPChannelProtocol
+Channel = HTTPChannel
 
 
 @pytest.fixture
@@ -89,3 +93,50 @@ def test_a_client_that_says_nothing_is_hung_up_on(channel: Channel, transport: S
 
 def test_a_site_writes_no_log_file(clock: Clock) -> None:
     assert site(Api(MemoryStore(), clock), clock).logPath is None
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        (b"GET /v2/samples?" + b"q.field=user&q.value=x&" * 10_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\n" + b"X-Y: z\r\n" * 600 + b"\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + (b"X-Y: " + b"z" * 990 + b"\r\n") * 80 + b"\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", 400),
+    ],
+    ids=range(7),
+)
+def test_what_is_hardly_a_request_is_told_so_in_json(
+    channel: Channel, transport: StringTransport, request_text: bytes, status: int
+) -> None:
+    for start in range(0, len(request_text), 16384):
+        if not transport.disconnecting:
+            channel.dataReceived(request_text[start : start + 16384])
+    head, _, body = transport.value().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert msgspec.json.decode(body)["error_message"]["faultcode"] == "Client"
+    assert transport.disconnecting
+
+
+def test_a_long_query_is_read_as_far_as_terms_may_be_many(channel: Channel, transport: StringTransport) -> None:
+    channel.dataReceived(b"GET /v2/samples?" + b"q.field=user&q.value=x&" * 900 + b" HTTP/1.1\r\nHost: c\r\n\r\n")
+    assert transport.value().startswith(b"HTTP/1.1 400 ")
+    assert b"at most 100 terms" in transport.value()
+
+
+@pytest.mark.parametrize(("wanted", "level"), [(True, LogLevel.info), (False, LogLevel.debug)])
+def test_requests_are_logged_where_that_is_wanted(clock: Clock, wanted: bool, level: LogLevel) -> None:
+    events: list[Any] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        channel: Any = site(Api(MemoryStore(), clock), clock, access_log=wanted).buildProtocol(None)
+        channel.makeConnection(StringTransport())
+        channel.dataReceived(b"GET /v2/samples?limit=1 HTTP/1.1\r\nHost: cloud\r\n\r\n")
+        channel.connectionLost(Failure(ConnectionDone()))
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    (event,) = [event for event in events if event.get("uri") == "/v2/samples?limit=1"]
+    assert (event["log_level"], event["status"], event["bytes"]) == (level, 200, 2)
+    assert event["request_id"].startswith("req-")
