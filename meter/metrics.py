@@ -261,3 +261,58 @@ class ReactorLag(Service):
     def _measure(self, due: float) -> None:
         self._observe(max(0.0, self._clock.seconds() - due))
         self._expect()
+
+
+class RequestMetrics:
+    """What is asked of other services over HTTP; a service is one of the catalogue, or a pollster's own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._services = Names()
+        self._requests = Counter(
+            "meter_requests",
+            "Requests by service and outcome: ok, refused, failed, timeout, held.",
+            ["service", "outcome"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "meter_request_seconds",
+            "From sending a request to its whole answer.",
+            ["service"],
+            registry=registry,
+            buckets=SECONDS_BUCKETS,
+        )
+        self._waited = Counter(
+            "meter_request_waited_seconds",
+            "Time that requests waited for their budget.",
+            ["service"],
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "meter_requests_in_flight", "Requests without an answer.", ["service"], registry=registry
+        )
+        self._open = Gauge(
+            "meter_request_circuit_open", "1 while the service is left alone, else 0.", ["service"], registry=registry
+        )
+
+    def waited(self, service: str, seconds: float) -> None:
+        """Add the time that one request waited."""
+        self._waited.labels(self._services.bounded(service)).inc(seconds)
+
+    def sent(self, service: str) -> None:
+        """Count a request that is on its way."""
+        self._in_flight.labels(self._services.bounded(service)).inc()
+
+    def ended(self, service: str, outcome: str, seconds: float) -> None:
+        """Count the end of a request that was sent."""
+        name = self._services.bounded(service)
+        self._in_flight.labels(name).dec()
+        self._requests.labels(name, outcome).inc()
+        self._seconds.labels(name).observe(seconds)
+
+    def held(self, service: str) -> None:
+        """Count a request that was not even sent."""
+        self._requests.labels(self._services.bounded(service), "held").inc()
+
+    def opened(self, service: str, open_: bool) -> None:
+        """Show whether the service is left alone."""
+        self._open.labels(self._services.bounded(service)).set(open_)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,7 +18,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from meter.openstack.http import Answer
+from meter.openstack import Answer
+from meter.openstack import Cloud
+from meter.openstack import Credentials
+from meter.openstack import Keystone
+from meter.openstack import Limits
+from meter.openstack import Web
 from meter.openstack.http import Http
 from meter.openstack.http import Request
 
@@ -120,3 +126,44 @@ def http(cloud: StubCloud, clock: Clock, **limits: Any) -> Http:
 
 async def ask(http: Http, url: str, method: str = "GET") -> Answer:
     return await http.exchange(Request(method=method, url=url))
+
+
+KEYSTONE = "http://127.0.0.1:15000"
+
+
+def captured_cloud() -> StubCloud:
+    """A cloud whose Keystone gives a token and whose services answer as they did when captured."""
+    cloud = StubCloud()
+    cloud.on("POST", "/v3/auth/tokens", captured("keystone-01-auth-tokens-scoped"))
+    project = "/v3/28d7e332c3534141a51842ce497e19ac"
+    cloud.on("GET", "/v3/projects", captured("keystone-21-projects"))
+    cloud.on(
+        "GET",
+        "/v2/images",
+        lambda asked: captured("glance-02-images-page2" if "marker" in asked.query else "glance-01-images-page1"),
+    )
+    cloud.on("GET", f"{project}/volumes/detail", captured("cinder-01-volumes-detail-all-tenants"))
+    cloud.on("GET", f"{project}/snapshots/detail", captured("cinder-02-snapshots-detail-all-tenants"))
+    cloud.on("GET", f"{project}/scheduler-stats/get_pools", captured("cinder-05-scheduler-stats-get-pools-detail-true"))
+    cloud.on("GET", f"{project}/os-services", captured("cinder-06-os-services"))
+    for part in ("volumes/detail", "snapshots/detail", "scheduler-stats/get_pools", "os-services"):
+        cloud._answers["GET", f"/v3/{part}"] = cloud._answers["GET", f"{project}/{part}"]
+    cloud.on("GET", "/v2.0/floatingips", captured("neutron-01-floatingips"))
+    cloud.on("GET", "/v2.0/networks", captured("neutron-02-networks"))
+    cloud.on("GET", "/v2.0/routers", captured("neutron-03-routers"))
+    cloud.on("GET", "/v2.1/servers/detail", captured("nova-01-servers-detail-all-2.1"))
+    cloud.on("GET", "/v2.1/os-simple-tenant-usage", captured("nova-04-simple-tenant-usage"))
+    cloud.on("GET", "/v2.1/os-hypervisors/detail", captured("nova-06-hypervisors-detail-2.88"))
+    return cloud
+
+
+def openstack(stub: StubCloud, clock: Clock | None = None, *, limits: Limits | None = None, **arguments: Any) -> Cloud:
+    """The cloud asked through ``stub``, as fast as it answers unless ``limits`` says otherwise."""
+    clock = clock or Clock()
+    web = Web(http(stub, clock), clock, limits=limits or Limits(requests_per_second=inf, attempts=1))
+    credentials = Credentials(auth_url=KEYSTONE, username="meter", password="secret", project_name="service")
+
+    async def send(request: Request) -> Answer:
+        return await web.exchange("identity", request)
+
+    return Cloud(web, Keystone(send, credentials, clock), **arguments)

@@ -5,9 +5,36 @@ token, got with :mod:`~meter.openstack.credentials`; :mod:`~meter.openstack.cata
 :mod:`~meter.openstack.budget` decides when a request may go out; :mod:`~meter.openstack.http` is one exchange.
 """
 
+from meter.openstack.budget import Limits
+from meter.openstack.budget import Web
+from meter.openstack.catalogue import NoService
+from meter.openstack.cloud import Cloud
+from meter.openstack.cloud import Listing
+from meter.openstack.cloud import Page
 from meter.openstack.credentials import Credentials
+from meter.openstack.http import Answer
+from meter.openstack.http import BadAnswer
 from meter.openstack.http import Http
+from meter.openstack.http import Request
+from meter.openstack.interfaces import IOpenStack
+from meter.openstack.interfaces import IWeb
 from meter.openstack.keystone import Keystone
 from meter.openstack.keystone import Token
 
-__all__ = ["Credentials", "Http", "Keystone", "Token"]
+__all__ = [
+    "Answer",
+    "BadAnswer",
+    "Cloud",
+    "Credentials",
+    "Http",
+    "IOpenStack",
+    "IWeb",
+    "Keystone",
+    "Limits",
+    "Listing",
+    "NoService",
+    "Page",
+    "Request",
+    "Token",
+    "Web",
+]

@@ -39,6 +39,10 @@ class BadAnswer(Unavailable):
     """A service answered, but not with what it should; the text says what was asked and what came."""
 
 
+class NoAnswerInTime(Unavailable):
+    """An exchange took too long."""
+
+
 class Refused(BadAnswer):
     """A service answered with an error; ``status`` is HTTP's, ``retry_after_seconds`` its wish, where it has one."""
 
@@ -96,10 +100,12 @@ class Answer:
                 " the endpoint should be what it leads to"
             )
         shown = self.body[:SHOWN_CHARACTERS].decode(errors="replace")
-        raise Refused(f"{self.request}: {self.status} {' '.join(shown.split())}".rstrip(), self.status, self._pause())
+        raise Refused(
+            f"{self.request}: {self.status} {' '.join(shown.split())}".rstrip(), self.status, self.retry_after_seconds()
+        )
 
-    def _pause(self) -> float | None:
-        """Return what Retry-After says, in seconds; it may be a number or a date."""
+    def retry_after_seconds(self) -> float | None:
+        """Return what Retry-After says, a number or a date, in seconds from now; ``None`` where it says nothing."""
         value = self.header("retry-after")
         if value is None:
             return None
@@ -133,7 +139,7 @@ class Http:
         try:
             return await within(self._clock, seconds, self._exchange(request))
         except DeferredTimeout:
-            raise Unavailable(f"{request}: no whole answer within {seconds:g} s") from None
+            raise NoAnswerInTime(f"{request}: no whole answer within {seconds:g} s") from None
 
     async def _exchange(self, request: Request) -> Answer:
         try:

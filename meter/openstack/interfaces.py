@@ -1,0 +1,46 @@
+"""What pollsters ask: OpenStack, or any HTTP service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from zope.interface import Interface
+
+if TYPE_CHECKING:
+    from meter.openstack.cloud import Listing
+    from meter.openstack.cloud import Page
+    from meter.openstack.http import Answer
+    from meter.openstack.http import Request
+
+
+class IWeb(Interface):
+    """HTTP within budgets."""
+
+    async def exchange(service: str, request: Request) -> Answer:
+        """Return the :class:`~meter.openstack.http.Answer`; ``service`` names the budget. Raises ``Unavailable``."""
+
+
+class IOpenStack(Interface):
+    """The cloud that ``[openstack]`` names, asked with one token. Every method raises ``Unavailable``."""
+
+    async def url(service: str) -> str:
+        """Return where ``service`` is; :class:`~meter.openstack.catalogue.NoService` where the catalogue has none."""
+
+    async def ask(
+        service: str,
+        path: str,
+        *,
+        query: Mapping[str, str] = {},
+        headers: Mapping[str, str] = {},
+        method: str = "GET",
+        base: str = "",
+    ) -> Answer:
+        """Return the service's :class:`~meter.openstack.http.Answer` of success.
+
+        ``path`` follows the service's URL in the catalogue, or ``base``.
+        """
+
+    def pages(listing: Listing) -> AsyncIterator[Page]:
+        """Iterate over the :class:`~meter.openstack.cloud.Page` of a :class:`~meter.openstack.cloud.Listing`."""

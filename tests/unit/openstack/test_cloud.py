@@ -1,0 +1,185 @@
+"""The cloud as pollsters ask it: endpoints, the token, and listings page by page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from meter.interfaces import IDependency
+from meter.openstack import BadAnswer
+from meter.openstack import IOpenStack
+from meter.openstack import Listing
+from meter.openstack import NoService
+from meter.openstack.catalogue import Catalogue
+from meter.openstack.catalogue import versioned
+from meter.openstack.cloud import Cloud
+from tests.openstack_stub import Reply
+from tests.openstack_stub import StubCloud
+from tests.openstack_stub import captured
+from tests.openstack_stub import captured_cloud
+from tests.openstack_stub import openstack
+from tests.openstack_stub import reply
+
+IMAGES = Listing(service="image", version="v2", path="images", key="images")
+TOKENS = "/v3/auth/tokens"
+
+
+async def listed(cloud: Cloud, listing: Listing = IMAGES) -> list[Any]:
+    return [item async for page in cloud.pages(listing) for item in page.items]
+
+
+def test_it_is_what_it_says() -> None:
+    cloud = openstack(captured_cloud())
+    assert verifyObject(IOpenStack, cloud)
+    assert verifyObject(IDependency, cloud)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listing_is_all_its_pages() -> None:
+    stub = captured_cloud()
+    images = await listed(openstack(stub, page_size=25))
+    assert len(images) == 34
+    assert stub.times("GET", "/v2/images") == 2
+    assert stub.asked[-1].query["marker"] == ["62ecf767-7e72-4af5-be9a-f42f4a7edef7"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_time_of_a_page_is_when_it_came() -> None:
+    stub, clock = captured_cloud(), Clock()
+    clock.advance(1000)
+    times = []
+    async for page in openstack(stub, clock).pages(IMAGES):
+        times.append(page.received_at.timestamp())
+        clock.advance(5)
+    assert times == [1000, 1005]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_that_is_not_accepted_is_renewed_once() -> None:
+    stub = captured_cloud()
+    stub.on("GET", "/v2/images", reply({}, 401), captured("glance-02-images-page2"))
+    assert len(await listed(openstack(stub))) == 9
+    assert stub.times("POST", TOKENS) == 2
+    stub.on("GET", "/v2/images", reply({}, 401))
+    with pytest.raises(BadAnswer, match="401"):
+        await listed(openstack(stub))
+    assert stub.times("POST", TOKENS) == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listing_that_goes_in_circles_ends() -> None:
+    stub = captured_cloud()
+    pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "abcdbcdbcdbcdbcd"]
+    stub.on("GET", "/v2/images", *pages)
+    with pytest.raises(BadAnswer, match="in circles"):
+        await listed(openstack(stub))
+    assert len(stub.asked) < 12
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listing_that_goes_on_for_ever_ends() -> None:
+    stub = captured_cloud()
+    count = iter(range(10**9))
+    stub.on("GET", "/v2/images", lambda _: reply({"images": [], "next": f"/v2/images?marker={next(count)}"}))
+    with pytest.raises(BadAnswer, match="more than 50 pages"):
+        await listed(openstack(stub, most_pages=50))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_leads_to_the_same_service_whatever_it_says() -> None:
+    stub = captured_cloud()
+    away = {"images": [], "next": "http://evil.example/v2/images?marker=m"}
+    stub.on("GET", "/v2/images", reply(away), captured("glance-02-images-page2"))
+    assert len(await listed(openstack(stub))) == 9
+    assert {each.header("Host") for each in stub.asked} == {"127.0.0.1:15000", "127.0.0.1:19292"}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"ports": [], "ports_links": [{"rel": "previous", "href": "x"}, {"rel": "next", "href": "http://n/?marker=m"}]},
+        {"ports": [], "links": {"next": "http://k/?marker=m", "previous": None}},
+        {"ports": [], "next": "?marker=m"},
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_the_next_page_is_found_where_services_put_it(first: Any) -> None:
+    stub = captured_cloud()
+    stub.on("GET", "/v2.0/ports", reply(first), reply({"ports": [{"id": 1}], "ports_links": 3, "links": {}}))
+    ports = Listing(service="network", version="v2.0", path="ports", key="ports")
+    assert await listed(openstack(stub), ports) == [{"id": 1}]
+    assert stub.asked[-1].query["marker"] == ["m"]
+
+
+@pytest.mark.parametrize("wrong", [{}, [], {"images": None}, {"images": {}}, {"images": [1]}, None, "text"])
+@pytest_twisted.ensureDeferred
+async def test_a_page_without_its_list_is_a_bad_answer(wrong: Any) -> None:
+    stub = captured_cloud()
+    stub.on("GET", "/v2/images", reply(wrong))
+    with pytest.raises(BadAnswer, match="a list of objects under 'images'"):
+        await listed(openstack(stub))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redirect_to_elsewhere_is_not_followed() -> None:
+    stub = captured_cloud()
+    stub.on("GET", "/v2/images", Reply(302, b"", {"Location": "http://evil.example/v2/images"}))
+    with pytest.raises(BadAnswer, match=r"redirects \(302\) to http://evil.example/v2/images"):
+        await listed(openstack(stub))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_the_catalogue_lacks_is_named_with_what_it_has() -> None:
+    cloud = openstack(captured_cloud())
+    with pytest.raises(
+        NoService, match="no public endpoint of 'load-balancer'; it has block-storage, compute, identity"
+    ):
+        await cloud.url("load-balancer")
+    elsewhere = openstack(captured_cloud(), region="Mars")
+    with pytest.raises(NoService, match="in region 'Mars'"):
+        await elsewhere.url("image")
+
+
+@pytest.mark.parametrize("catalog", [None, 3, [None], [{"type": 1}], [{"type": "image", "endpoints": [{"url": 2}]}]])
+def test_a_catalogue_of_nonsense_is_empty(catalog: Any) -> None:
+    assert Catalogue.read(catalog) == Catalogue()
+
+
+@pytest.mark.parametrize(
+    ("url", "version", "whole"),
+    [
+        ("http://h:9292", "v2", "http://h:9292/v2"),
+        ("http://h/image/", "v2", "http://h/image/v2"),
+        ("http://h/v2.1", "v2.1", "http://h/v2.1"),
+        ("http://h/v3/28d7", "v3", "http://h/v3/28d7"),
+        ("http://v3.example", "v3", "http://v3.example/v3"),
+    ],
+)
+def test_a_version_is_added_where_there_is_none(url: str, version: str, whole: str) -> None:
+    assert versioned(url, version) == whole
+
+
+def test_readiness_follows_keystone() -> None:
+    stub = captured_cloud()
+    good = stub._answers["POST", TOKENS]
+    stub.on("POST", TOKENS, captured("keystone-06-auth-tokens-401"))
+    cloud = openstack(stub)
+    cloud.startService()
+    assert cloud.readiness().ready is False
+    assert "does not accept our credentials" in cloud.readiness().reason
+    stub._answers["POST", TOKENS] = good
+    cloud.startService()
+    assert cloud.readiness().ready
+
+
+def test_it_starts_without_keystone() -> None:
+    stub: StubCloud = StubCloud()
+    stub.on("POST", TOKENS, Reply(silent=True))
+    cloud = openstack(stub)
+    cloud.startService()
+    assert cloud.readiness().ready is False
+    cloud.stopService()
