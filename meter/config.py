@@ -94,6 +94,8 @@ def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
     """Put the contents of ``*_file`` secrets where the secrets belong; yield what is wrong with them."""
     places = [("bus", _table(raw, "bus"), "url"), ("store", _table(raw, "store"), "dsn")]
     places.append(("signing", _table(raw, "signing"), "key"))
+    keystone = _table(_table(_table(raw, "api"), "auth"), "keystone")
+    places.append(("api.auth.keystone", keystone, "password"))
     several = _table(raw, "signing").get("keys")
     if isinstance(several, list):
         places += [("signing.keys", entry, "key") for entry in several if isinstance(entry, dict)]
@@ -169,7 +171,10 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
             yield from (f"[{section}] {name}: {wrong}" for wrong in _endpoint_problems(text))
     auth = config.api.auth
     if auth.mode == "keystone":
-        yield '[api.auth] mode: this version knows "none" and "tokens" only'
+        if not auth.keystone.auth_url.startswith(("http://", "https://")):
+            yield "[api.auth.keystone] auth_url: should be an http:// or https:// URL of Keystone"
+        if auth.keystone.password is None or not auth.keystone.password.get_secret_value():
+            yield "[api.auth.keystone] password: is missing; set password or password_file"
     if auth.mode == "tokens" and not auth.tokens:
         yield "[api.auth] tokens: list at least one token, or nobody may ask"
     for number, token in enumerate(auth.tokens):

@@ -10,6 +10,7 @@ from meter.taps.daemon import Daemon
 from meter.taps.daemon import Options
 from meter.taps.daemon import make
 from meter.taps.parts import add_api
+from meter.taps.parts import add_bus
 from meter.taps.parts import add_store
 
 __all__ = ["Options", "makeService"]
@@ -21,6 +22,7 @@ def makeService(options: Any) -> IService:
 
 
 def compose(daemon: Daemon) -> None:
-    """Store → API."""
-    store = add_store(daemon, reads=True)
-    add_api(daemon, store)
+    """Store → API, and what clients send → bus."""
+    accepts = daemon.config.api.accept_samples
+    store = add_store(daemon, reads=True, writes=accepts)
+    add_api(daemon, store, add_bus(daemon) if accepts else None)

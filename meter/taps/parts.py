@@ -185,30 +185,65 @@ def add_collecting(
     daemon.activate(Activation(daemon.plugins(LISTENER), daemon.surroundings(), hear, name="listeners"))
 
 
-def add_api(daemon: Daemon, store: IStore) -> None:
-    """Add the HTTP API and the port it is served on."""
+def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
+    """Add the HTTP API and the port it is served on. Samples that clients send go onto ``bus``, where they are to be taken."""
     # Importing klein installs the global reactor; by now it has been chosen.
+    from meter.api import Acceptance
     from meter.api import Api
-    from meter.api import Everyone
     from meter.api import Limits
-    from meter.api import Requester
-    from meter.api import StaticToken
-    from meter.api import StaticTokens
     from meter.api import site
 
     settings = daemon.config.api
-    auth: Any = Everyone()
-    if settings.auth.mode == "tokens":
-        auth = StaticTokens(
-            StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id))
-            for each in settings.auth.tokens
-        )
     api = Api(
         store,
         daemon.reactor,
-        auth=auth,
-        limits=Limits(default=settings.default_limit, largest=settings.largest_limit),
+        auth=_api_auth(daemon),
+        acceptance=Acceptance(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
+        limits=Limits(
+            default=settings.default_limit,
+            largest=settings.largest_limit,
+            requests=settings.most_requests,
+            live=settings.most_live,
+        ),
         base_url=settings.base_url or None,
+        cors_origins=settings.cors_origins,
     )
-    served = site(api, daemon.reactor, largest_body_bytes=settings.largest_body_bytes)
+    served = site(api, daemon.reactor, largest_body_bytes=settings.largest_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
+
+
+def _api_auth(daemon: Daemon) -> Any:
+    """Return what finds out who is asking, by ``[api.auth]``."""
+    from meter.api import Everyone
+    from meter.api import KeystoneTokens
+    from meter.api import Requester
+    from meter.api import StaticToken
+    from meter.api import StaticTokens
+
+    auth = daemon.config.api.auth
+    if auth.mode == "tokens":
+        return StaticTokens(
+            StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
+        )
+    if auth.mode == "keystone":
+        from meter.openstack.validation import token_validation
+
+        keystone = auth.keystone
+        validate = token_validation(
+            daemon.reactor,
+            auth_url=keystone.auth_url,
+            username=keystone.username,
+            password=keystone.password.get_secret_value() if keystone.password else "",
+            user_domain_name=keystone.user_domain_name,
+            project_name=keystone.project_name,
+            project_domain_name=keystone.project_domain_name,
+        )
+        return KeystoneTokens(
+            validate,
+            daemon.reactor,
+            uri=keystone.auth_url,
+            admin_roles=keystone.admin_roles,
+            revalidate_seconds=keystone.revalidate_seconds,
+            most=keystone.cached_tokens,
+        )
+    return Everyone()

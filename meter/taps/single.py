@@ -46,7 +46,7 @@ def compose(daemon: Daemon) -> None:
     outbox = daemon.poll(
         bus, [COMPUTE, CENTRAL], {IHypervisor: hypervisor}, after_cycle=lambda _: tally.tell(outbox, _)
     )
-    add_api(daemon, store)
+    add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
 
 
 class Tally:

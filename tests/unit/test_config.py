@@ -65,7 +65,8 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ("[api]\nlisten = 'tcp:8777'", "meter", "only a loopback interface or a UNIX socket"),
         ("[status]\nlisten = 'tcp:x'", "meter", "is not an endpoint like tcp:8777"),
         ("[status.by_daemon]\nmeter-api = 'tpc:80'", "meter", "is not an endpoint like tcp:8777"),
-        ("[api.auth]\nmode = 'keystone'", "meter", 'knows "none" and "tokens" only'),
+        ("[api.auth]\nmode = 'keystone'\nkeystone.password = 'p'", "meter", "should be an http:// or https:// URL"),
+        ("[api.auth]\nmode = 'keystone'\nkeystone.auth_url = 'http://k'", "meter", "set password or password_file"),
         ("[api.auth]\nmode = 'tokens'", "meter", "list at least one token"),
         (
             f"[api.auth]\nmode = 'tokens'\ntokens = [{{sha256 = '{'0' * 64}'}}]",
@@ -220,6 +221,7 @@ def test_the_reference_shows_every_setting_with_its_default_and_its_sentence():
     text = REFERENCE.read_text()
     shown = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
     shown["signing"]["key"] = None  # there it is only hinted at
+    shown["api"]["auth"]["keystone"]["password"] = None
     prose = re.sub(r"\n## ", " ", text)
 
     for place, model in sections(Config):
