@@ -104,6 +104,8 @@ def unversioned_event_type(event_type: str) -> str:
 def _unversioned(heard: Notification) -> Notification:
     payload = _flat(heard.payload)
     event_type = unversioned_event_type(heard.event_type)
+    if not isinstance(payload, dict):
+        return replace(heard, event_type=event_type, payload=payload)
     if event_type.startswith("compute.instance."):
         payload |= _instance(payload)
     elif event_type == "compute.metrics.update":

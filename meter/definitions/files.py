@@ -19,6 +19,7 @@ import yaml
 from meter.definitions.definition import Definition
 from meter.definitions.definition import Metadata
 from meter.definitions.tables import BadDefinition
+from meter.definitions.tables import Reading
 from meter.definitions.tables import definition
 from meter.definitions.tables import described
 from meter.definitions.tables import from_ceilometer
@@ -62,9 +63,9 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
     ]
     shared: dict[str, Metadata] = {}
     for group, table in _table(content, "metadata").items():
-        wrong: list[str] = []
-        shared[group] = described(table if isinstance(table, dict) else {}, wrong)
-        problems += [f"{name}:{_line_of(text, rf'metadata.{re.escape(group)}')}: {each}" for each in wrong]
+        reading = Reading()
+        shared[group] = described(table if isinstance(table, dict) else {}, reading)
+        problems += [f"{name}:{_line_of(text, rf'metadata.{re.escape(group)}')}: {each}" for each in reading.problems]
     entries = content.get("meter", [])
     lines = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*meter\s*\]\]", line)]
     if not isinstance(entries, list) or len(lines) != len(entries):

@@ -77,9 +77,20 @@ def _walked(node: Any, steps: tuple[str | int, ...]) -> Any:
     return node
 
 
+class _Elements(jsonpath_ng.JSONPath):
+    """``[*]`` as it was before RFC 9535: what is no list counts as a list of itself. Ceilometer's own file relies on it."""
+
+    def find(self, datum: Any) -> Any:
+        datum = jsonpath_ng.DatumInContext.wrap(datum)
+        return jsonpath_ng.Wildcard().find(datum) if isinstance(datum.value, list) else [datum]
+
+
 @lru_cache(maxsize=4096)
-def path(text: str) -> Path:
-    """Return the path written as ``text``; :class:`BadPath` when there is no such path."""
+def path(text: str, ceilometer: bool = False) -> Path:
+    """Return the path written as ``text``; :class:`BadPath` when there is no such path.
+
+    With ``ceilometer`` it means what it means there.
+    """
     if len(text) > LONGEST_PATH:
         raise BadPath(f"should have at most {LONGEST_PATH} characters, not {len(text)}")
     try:
@@ -90,6 +101,10 @@ def path(text: str) -> Path:
     except Exception as error:
         raise BadPath(f"{text!r:.80} is no JSONPath ({' '.join(str(error).split())[:200]})") from error
     _tame(text, expression)
+    if ceilometer:
+        for part in _parts(expression):
+            if isinstance(getattr(part, "right", None), jsonpath_ng.Wildcard):
+                part.right = _Elements()
     return Path(text, _steps(expression), expression)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
 from typing import Annotated
 from typing import Any
 from typing import Literal
@@ -36,6 +38,19 @@ Place = Text | Annotated[list[Text], Field(min_length=1)]
 """A path, which begins with ``$``; a literal text; or several, of which the first that is there counts."""
 
 
+_PLACES = dict.fromkeys(
+    ("resource", "project", "user", "timestamp", "requires", "each", "user_metadata"),
+    "a path that begins with $, or several in a list",
+)
+WANTED = _PLACES | {
+    "event_types": "an event type with * and ?, or several in a list",
+    "except": "an event type with * and ?, or several in a list",
+    "volume": "a number, a path that begins with $, several, or { from = …, to = … }",
+    "metadata": "a table, or the name of one under [metadata]",
+}
+"""What would be right where more than one kind of value is."""
+
+
 class BadDefinition(ValueError):
     """A definition that cannot work; ``problems`` has a clause for each thing that is wrong, and what would be right."""
 
@@ -58,7 +73,7 @@ class SpanTable(Model):
 
 
 class DefinitionTable(Model):
-    """One ``[[meter]]`` of a file."""
+    """One ``[[meter]]`` of a file, or one of ``meters.yaml`` told as such."""
 
     name: Text
     names: list[Text] = []
@@ -77,7 +92,15 @@ class DefinitionTable(Model):
     lookup: list[str] = []
     metadata: str | dict[str, Any] = {}
     user_metadata: Place | None = None
-    regular: bool = Field(default=False, description="event types are regular expressions, as in meters.yaml")
+    ceilometer: bool = False
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is found wrong while a definition is read; ``ceilometer``: its paths and patterns are those of ``meters.yaml``."""
+
+    ceilometer: bool = False
+    problems: list[str] = field(default_factory=list)
 
 
 def definition(table: Mapping[str, Any], shared: Mapping[str, Metadata], origin: str) -> Definition:
@@ -86,25 +109,25 @@ def definition(table: Mapping[str, Any], shared: Mapping[str, Metadata], origin:
         model = DefinitionTable.model_validate(table)
     except ValidationError as error:
         raise BadDefinition(list(_problems(error))) from error
-    problems: list[str] = []
-    patterns = tuple(_patterns(model, problems))
+    reading = Reading(model.ceilometer)
+    patterns = tuple(_patterns(model, reading))
     fields: dict[str, Source | Span] = {}
     for name in FIELDS:
         written = getattr(model, name)
         if isinstance(written, SpanTable):
-            span = {end: _source(getattr(written, end), name, problems) for end in ("start", "end")}
+            span = {end: _source(getattr(written, end), name, reading) for end in ("start", "end")}
             fields[name] = Span(span["start"], span["end"])
         elif written is not None:
-            fields[name] = _source(written, name, problems)
-    requires = [_source(text, "requires", problems) for text in _listed(model.requires)]
+            fields[name] = _source(written, name, reading)
+    requires = [_source(text, "requires", reading) for text in _listed(model.requires)]
     if model.type not in SAMPLE_TYPES and "type" not in model.lookup and not model.type.startswith("$"):
-        problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")
+        reading.problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")
     if unknown := [name for name in model.lookup if name not in FIELDS]:
-        problems.append(f"lookup: {', '.join(unknown)}: should be of {', '.join(FIELDS)}")
-    each = None if model.each is None else _source(model.each, "each", problems)
-    metadata = _described(model, shared, problems)
-    if problems:
-        raise BadDefinition(problems)
+        reading.problems.append(f"lookup: {', '.join(unknown)}: should be of {', '.join(FIELDS)}")
+    each = None if model.each is None else _source(model.each, "each", reading)
+    metadata = _described(model, shared, reading)
+    if reading.problems:
+        raise BadDefinition(reading.problems)
     return Definition(
         meters=_promised(model),
         patterns=patterns,
@@ -128,30 +151,30 @@ def _promised(model: DefinitionTable) -> tuple[MeterDefinition, ...]:
     return tuple(MeterDefinition(each, kind, unit) for each in names)
 
 
-def _patterns(model: DefinitionTable, problems: list[str]) -> Iterator[Pattern]:
-    without = "|".join(_expression(text, problems) for text in _listed(model.without))
+def _patterns(model: DefinitionTable, reading: Reading) -> Iterator[Pattern]:
+    without = "|".join(_expression(text, reading) for text in _listed(model.without))
     for text in _listed(model.event_types):
         try:
-            pattern = regular_expression(text) if model.regular else shell_pattern(text)
+            pattern = regular_expression(text) if model.ceilometer else shell_pattern(text)
         except BadPattern as error:
-            problems.append(f"event_types: {error}")
+            reading.problems.append(f"event_types: {error}")
         else:
             yield Pattern(pattern.wanted, without, pattern.shell) if without else pattern
 
 
-def _expression(text: str, problems: list[str]) -> str:
+def _expression(text: str, reading: Reading) -> str:
     try:
         return shell_pattern(text).wanted
     except BadPattern as error:
-        problems.append(f"except: {error}")
+        reading.problems.append(f"except: {error}")
         return ""
 
 
-def _source(written: Any, name: str, problems: list[str]) -> Source:
+def _source(written: Any, name: str, reading: Reading) -> Source:
     texts = _listed(written)
     if not any(isinstance(text, str) and "$." in text for text in texts):
         if len(texts) > 1:
-            problems.append(f"{name}: should be one text or paths that begin with $, not {texts!r:.80}")
+            reading.problems.append(f"{name}: should be one text or paths that begin with $, not {texts!r:.80}")
         return Source(literal=texts[0])
     paths = []
     prefix = ""
@@ -160,47 +183,49 @@ def _source(written: Any, name: str, problems: list[str]) -> Source:
             prefix, _, rest = text.partition("$.")
             text = f"$.{rest}"
         try:
-            paths.append(path(text))
+            paths.append(path(text, reading.ceilometer))
         except BadPath as error:
-            problems.append(f"{name}: {error}")
+            reading.problems.append(f"{name}: {error}")
     return Source(tuple(paths), prefix=prefix)
 
 
-def _described(model: DefinitionTable, shared: Mapping[str, Metadata], problems: list[str]) -> Metadata:
+def _described(model: DefinitionTable, shared: Mapping[str, Metadata], reading: Reading) -> Metadata:
     if isinstance(model.metadata, str):
         if model.metadata not in shared:
             known = ", ".join(shared) or "none"
-            problems.append(f"metadata: there is no [metadata.{model.metadata}] in this file; there are: {known}")
+            reading.problems.append(
+                f"metadata: there is no [metadata.{model.metadata}] in this file; there are: {known}"
+            )
             return Metadata({})
         if model.user_metadata is None:
             return shared[model.metadata]
-        problems.append(f"user_metadata: should stand in [metadata.{model.metadata}]")
+        reading.problems.append(f"user_metadata: should stand in [metadata.{model.metadata}]")
     table = dict(model.metadata) if isinstance(model.metadata, dict) else {}
     if model.user_metadata is not None:
         table["user_metadata"] = model.user_metadata
-    return described(table, problems)
+    return described(table, reading)
 
 
-def described(table: Mapping[str, Any], problems: list[str]) -> Metadata:
-    """Return the metadata that ``table`` describes, with where a notification is from; adds to ``problems``."""
+def described(table: Mapping[str, Any], reading: Reading) -> Metadata:
+    """Return the metadata that ``table`` describes, with where a notification is from."""
     sources = {
         "event_type": Source((path("$.event_type"),)),
         "host": Source((path("$.host"),)),
-        **_sources({name: place for name, place in table.items() if name != "user_metadata"}, "metadata", problems),
+        **_sources({name: place for name, place in table.items() if name != "user_metadata"}, "metadata", reading),
     }
     user = table.get("user_metadata")
-    return Metadata(sources, None if user is None else _source(user, "user_metadata", problems))
+    return Metadata(sources, None if user is None else _source(user, "user_metadata", reading))
 
 
-def _sources(table: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Source | Metadata]:
+def _sources(table: Mapping[str, Any], where: str, reading: Reading) -> dict[str, Source | Metadata]:
     sources: dict[str, Source | Metadata] = {}
     for name, place in table.items():
         if isinstance(place, dict):
-            sources[name] = Metadata(_sources(place, f"{where}.{name}", problems))
+            sources[name] = Metadata(_sources(place, f"{where}.{name}", reading))
         elif isinstance(place, str | int | float) or (isinstance(place, list) and place):
-            sources[name] = _source(place, f"{where}.{name}", problems)
+            sources[name] = _source(place, f"{where}.{name}", reading)
         else:
-            problems.append(f"{where}.{name}: should be a path, a text, a number or a table, not {place!r:.60}")
+            reading.problems.append(f"{where}.{name}: should be a path, a text, a number or a table, not {place!r:.60}")
     return sources
 
 
@@ -217,10 +242,14 @@ def _problems(error: ValidationError) -> Iterable[str]:
             continue
         seen.add(name)
         if detail["type"] == "extra_forbidden":
-            known = ", ".join(each.alias or key for key, each in DefinitionTable.model_fields.items())
+            known = ", ".join(
+                each.alias or key for key, each in DefinitionTable.model_fields.items() if key != "ceilometer"
+            )
             yield f"{name}: there is no such key; known are {known}"
-        elif detail["type"] == "missing":
+        elif detail["type"] == "missing" and len(detail["loc"]) == 1:
             yield f"{name}: is missing"
+        elif name in WANTED:
+            yield f"{name}: should be {WANTED[name]}, not {detail['input']!r:.60}"
         else:
             yield f"{name}: {detail['msg'][:1].lower()}{detail['msg'][1:]}, not {detail['input']!r:.60}"
 
@@ -256,4 +285,4 @@ def from_ceilometer(entry: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(table.get("lookup"), str):
         table["lookup"] = [table["lookup"]]
     table["lookup"] = [_RENAMED.get(name, name) for name in table.get("lookup", [])]
-    return table | {"regular": True}
+    return table | {"ceilometer": True}

@@ -1,0 +1,145 @@
+"""Nova's two forms of one fact are told alike and counted once; two facts are never taken for one."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meter.listeners.nova import instance_listener
+from meter.listeners.nova import node_listener
+from meter.notification import Notification
+from meter.notification import notification
+from meter.notification import with_stable_ids
+from meter.versioned import one_form
+from meter.versioned import unversioned_event_type
+
+NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
+
+
+def content(name: str) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads((NOTIFICATIONS / f"{name}.json").read_text())["message"]
+    return message
+
+
+def captured(name: str) -> Notification:
+    return one_form(notification(content(name)))
+
+
+PAIRS = [
+    ("nova.compute.instance.create.end", "nova-versioned.instance.create.end"),
+    ("nova.compute.instance.delete.end", "nova-versioned.instance.delete.end"),
+    ("nova.compute.instance.exists.1", "nova-versioned.instance.exists"),
+    ("nova.compute.instance.update.1", "nova-versioned.instance.update"),
+    ("nova.compute.metrics.update", "nova-versioned.metrics.update"),
+]
+
+
+@pytest.mark.parametrize(("unversioned", "versioned"), PAIRS)
+def test_both_forms_of_a_fact_are_one_event_with_one_id(unversioned: str, versioned: str) -> None:
+    one, other = captured(unversioned), captured(versioned)
+    assert content(unversioned)["message_id"] != content(versioned)["message_id"]
+    assert (one.event_type, one.publisher_id, one.message_id) == (
+        other.event_type,
+        other.publisher_id,
+        other.message_id,
+    )
+
+
+@pytest.mark.parametrize(("unversioned", "versioned"), PAIRS)
+def test_both_forms_give_the_same_samples_with_the_same_ids(unversioned: str, versioned: str) -> None:
+    told = []
+    for name in (unversioned, versioned):
+        heard = captured(name)
+        listener = node_listener if "metrics" in name else instance_listener
+        samples = with_stable_ids(heard, list(listener.samples(heard)))
+        told.append(
+            [
+                (each.message_id, each.name, each.volume, each.unit, each.user_id, each.project_id, each.resource_id)
+                for each in samples
+            ]
+        )
+    assert told[0] == told[1]
+
+
+def test_what_both_forms_know_of_an_instance_is_the_same_metadata() -> None:
+    one, other = (
+        next(iter(instance_listener.samples(captured(name)))).resource_metadata
+        for name in ("nova.compute.instance.exists.1", "nova-versioned.instance.exists")
+    )
+    ways_of_writing = {"created_at", "launched_at", "image_ref_url", "image_meta"}
+    assert {key: one[key] for key in one.keys() - ways_of_writing} == {
+        key: other[key] for key in other.keys() - ways_of_writing
+    }
+    assert other["image_ref"] == one["image_ref"] == "6de405a4-cdeb-438c-92cb-3bb028091897"
+
+
+def test_two_audits_of_one_instance_are_two_facts() -> None:
+    assert (
+        captured("nova.compute.instance.exists.1").message_id != captured("nova.compute.instance.exists.2").message_id
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("nova.compute.instance.exists.1", {"audit_period_ending": "2026-11-22 16:16:40.781671"}),
+        ("nova.compute.instance.exists.1", {"instance_id": "another"}),
+        ("nova.compute.instance.update.1", {"new_task_state": "deleting"}),
+        ("nova.compute.instance.volume.attach", {"volume_id": "another"}),
+        ("nova.compute.metrics.update", {"nodename": "another"}),
+    ],
+)
+def test_facts_of_one_request_that_differ_have_ids_that_differ(name: str, change: dict[str, Any]) -> None:
+    other = copy.deepcopy(content(name))
+    other["payload"] |= change
+    assert one_form(notification(other)).message_id != captured(name).message_id
+
+
+def test_a_fact_without_a_request_keeps_its_own_id() -> None:
+    lonely = content("nova.compute.instance.exists.1")
+    del lonely["_context_request_id"]
+    assert one_form(notification(lonely)).message_id == lonely["message_id"]
+
+
+@pytest.mark.parametrize(
+    ("versioned", "unversioned"),
+    [
+        ("instance.create.end", "compute.instance.create.end"),
+        ("instance.power_off.end", "compute.instance.power_off.end"),
+        ("instance.resize_finish.end", "compute.instance.finish_resize.end"),
+        ("instance.resize_revert.start", "compute.instance.resize.revert.start"),
+        ("instance.volume_attach.end", "compute.instance.volume.attach"),
+        ("instance.live_migration_post_dest.end", "compute.instance.live_migration.post.dest.end"),
+        ("instance.exists", "compute.instance.exists"),
+        # Only this form has these: they stay what they are, and nobody's.
+        ("instance.volume_attach.start", "instance.volume_attach.start"),
+        ("instance.lock", "instance.lock"),
+        ("flavor.create", "flavor.create"),
+    ],
+)
+def test_events_have_the_names_of_the_unversioned_form(versioned: str, unversioned: str) -> None:
+    assert unversioned_event_type(versioned) == unversioned
+
+
+def test_what_is_not_novas_is_left_as_it_is() -> None:
+    volume = notification(content("openstack.volume.exists"))
+    assert one_form(volume) is volume
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"nova_object.name": "X"},
+        {"nova_object.name": "X", "nova_object.data": None},
+        {"nova_object.name": "X", "nova_object.data": []},
+        {"nova_object.name": "X", "nova_object.data": {"flavor": 7, "audit_period": [], "metrics": {}}},
+    ],
+)
+@pytest.mark.parametrize("event_type", ["instance.create.end", "metrics.update"])
+def test_an_object_that_holds_nothing_of_use_is_survived(event_type: str, payload: Any) -> None:
+    odd = content("nova-versioned.instance.create.end") | {"event_type": event_type, "payload": payload}
+    assert one_form(notification(odd)).event_type.startswith("compute.")
