@@ -209,6 +209,11 @@ def _decoded(text: bytes | str, label: str) -> dict[str, Any]:
     return content
 
 
+def _carries_samples(event_type: Any) -> bool:
+    """``notifier://…?per_meter_topic=1`` also sends what it sends as ``metering`` as ``metering.<meter>``."""
+    return isinstance(event_type, str) and (event_type in SAMPLE_EVENT_TYPES or event_type.startswith("metering."))
+
+
 def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None]:
     """Return the unread metering messages in ``content`` and the key id its sender claims.
 
@@ -217,7 +222,7 @@ def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None
     if content.get("method") == CAST_METHOD:
         arguments = content.get("args")
         data = arguments.get("data") if isinstance(arguments, dict) else None
-    elif content.get("event_type") in SAMPLE_EVENT_TYPES:
+    elif _carries_samples(content.get("event_type")):
         data = content.get("payload")
         data = data.get("samples") if isinstance(data, dict) else data
     else:

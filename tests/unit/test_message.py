@@ -101,6 +101,7 @@ def test_a_bare_message_of_version_1_is_read_too():
         ("telemetry.polling", {"samples": [{"a": 1}]}),
         ("telemetry.api", {"samples": [{"a": 1}]}),
         ("metering", [{"a": 1}]),
+        ("metering.cpu", [{"a": 1}]),
     ],
 )
 def test_what_ceilometers_agents_publish_is_read_too(event_type, payload):
