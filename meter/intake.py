@@ -22,7 +22,7 @@ from meter.interfaces import Delivery
 from meter.interfaces import IStore
 from meter.message import BadMessage
 from meter.message import MeteringMessage
-from meter.message import cast
+from meter.message import cast_as_it_came
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
@@ -47,7 +47,8 @@ class _Batch:
 class Intake:
     """Takes metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
-    ``batch_samples`` ends a batch at once, ``batch_seconds`` ends it in any case. ``after_commit`` is called with each
+    A batch has at most ``batch_samples``, and a large delivery is several; it waits ``batch_seconds`` for more, unless it
+    is full. ``after_commit`` is called with each
     batch that was committed and what became of it.
     """
 
@@ -90,12 +91,13 @@ class Intake:
             )
             return
         good, bad = await self._read(entries, key_id)
-        if good:
-            result = await self._written(good)
+        for first in range(0, len(good), self._batch_samples):
+            part = good[first : first + self._batch_samples]
+            result = await self._written(part)
             for refusal in result.refused:
-                bad.append((good[refusal.index].fields, f"the store refuses it: {refusal.reason}", "unstorable"))
+                bad.append((part[refusal.index].fields, f"the store refuses it: {refusal.reason}", "unstorable"))
         for entry, reason, kind in bad:
-            body = delivery.body if len(entries) == 1 else cast([entry], key_id)
+            body = delivery.body if len(entries) == 1 else cast_as_it_came(entry, key_id)
             meter = entry.get("counter_name") if isinstance(entry, dict) else None
             await self._dead_letters.put_aside(
                 body=body,
@@ -124,6 +126,8 @@ class Intake:
 
     def _written(self, messages: list[MeteringMessage]) -> Deferred[WriteResult]:
         """Write ``messages`` together with what else arrives now; fire with what became of them."""
+        if self._batch.messages and len(self._batch.messages) + len(messages) > self._batch_samples:
+            self._flush()
         waiting: Deferred[WriteResult] = Deferred()
         first = len(self._batch.messages)
         self._batch.messages += messages

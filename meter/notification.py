@@ -42,6 +42,8 @@ def notification(content: Mapping[str, Any]) -> Notification:
     for name in ("message_id", "event_type", "timestamp"):
         if not isinstance(content.get(name), str) or not content[name]:
             raise BadMessage(f"a notification must have {name} as a non-empty text")
+        if not content[name].isascii():
+            _refuse_half_characters(content[name], name)
     if "payload" not in content:
         raise BadMessage("a notification must have a payload")
     return Notification(
@@ -57,6 +59,14 @@ def notification(content: Mapping[str, Any]) -> Notification:
             if name.startswith(CONTEXT_PREFIX)
         },
     )
+
+
+def _refuse_half_characters(text: str, name: str) -> None:
+    """What names a notification is shown, counted and made into ids: it must be text that can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadMessage(f"{name} of a notification has half a surrogate pair: {text[:60]!r}") from error
 
 
 def with_stable_ids(origin: Notification, samples: list[Sample]) -> list[Sample]:

@@ -144,6 +144,7 @@ class Keyring:
         claimed = message.get(SIGNATURE_FIELD)
         if not claimed:
             if self._accept_unsigned:
+                signed_bytes(message)  # what nobody could sign is not JSON, and cannot be stored either
                 return None
             raise BadSignature("the message is not signed")
         if not isinstance(claimed, str) or not claimed.isascii():

@@ -251,3 +251,65 @@ def test_whatever_arrives_is_stored_or_dead_with_a_reason(entries):
     outcomes = exposition(collector.registry).decode()
     assert all(letter.headers["meter-reason"] for letter in collector.dead.letters)
     assert collector.dead.letters or not entries or "meter_collected_samples_total" in outcomes
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_number_that_is_not_finite_is_one_bad_sample_and_its_letter_still_has_it():
+    body = cast([message(1), message(2), message(3)]).replace(b'\\"counter_volume\\":2', b'\\"counter_volume\\":NaN')
+    collector = Collector()
+
+    await collector.take(body)
+
+    assert await collector.volumes() == [1, 3]
+    [letter] = collector.dead.letters
+    assert "counter_volume must be a finite number, not nan" in letter.headers["meter-reason"]
+    assert b'"counter_volume": NaN' in letter.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_a_character_is_one_bad_sample_too():
+    body = json.dumps({"method": "record_metering_data", "args": {"data": [message(1), message(2)]}})
+    collector = Collector()
+
+    await collector.take(body.replace('"p"', '"\\ud800"', 1).encode())
+
+    assert await collector.volumes() == [2]
+    [letter] = collector.dead.letters
+    assert b'"\\ud800"' in letter.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_transaction_has_more_samples_than_it_may():
+    collector, sizes = Collector(batch_samples=100), []
+    write = collector.store.write
+
+    async def counted(messages):
+        sizes.append(len(messages))
+        return await write(messages)
+
+    collector.store.write = counted
+    small = Deferred.fromCoroutine(
+        collector.intake.receive(
+            Delivery(body=cast([message(n) for n in range(900, 950)]), exchange="", routing_key="")
+        )
+    )
+    assert await collector.take(cast([message(n) for n in range(1, 260)])) is None
+
+    assert small.called
+    assert sum(sizes) == 50 + 259
+    assert max(sizes) <= 100
+    assert len(await collector.volumes()) == 309
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_a_large_delivery_the_refused_are_told_in_whichever_transaction_they_were():
+    batch = [message(n, resource_metadata={"a": "\0"} if n in (5, 150) else {}) for n in range(1, 201)]
+    collector = Collector(batch_samples=100)
+
+    await collector.take(cast(batch))
+
+    assert len(await collector.volumes()) == 198
+    assert [b"000000000005" in letter.body or b"000000000150" in letter.body for letter in collector.dead.letters] == [
+        True,
+        True,
+    ]

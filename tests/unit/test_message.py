@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meter.message import LARGEST_LENIENT_BYTES
 from meter.message import BadMessage
+from meter.message import NotFinite
 from meter.message import cast
+from meter.message import cast_as_it_came
 from meter.message import metering_messages
 from meter.message import moment
 from meter.message import open_envelope
@@ -21,6 +24,7 @@ from meter.message import seal
 from meter.message import sign
 from meter.sample import Sample
 from meter.signature import BadSignature
+from meter.signature import Keyring
 from meter.signature import keyring
 from meter.signature import signature
 
@@ -116,9 +120,12 @@ def test_what_ceilometers_agents_publish_is_read_too(event_type, payload):
         b"\xff\xfe",
         b"[]",
         b"17",
-        b'{"a": NaN}',
-        b'{"a": 1e400}',
+        b"NaN",
+        b'{"a": nan}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'{"a": ' + b"1" * 5000 + b', "b": NaN}',
         b"[" * 100_000,
+        b'{"a": NaN, "b": "' + b"x" * LARGEST_LENIENT_BYTES + b'"}',
         b'{"oslo.version": "3.0", "oslo.message": "{}"}',
         b'{"oslo.version": "2.0", "oslo.message": {}}',
         b'{"oslo.version": "2.0", "oslo.message": "no"}',
@@ -127,6 +134,49 @@ def test_what_ceilometers_agents_publish_is_read_too(event_type, payload):
 def test_a_body_that_cannot_be_opened_says_why(body):
     with pytest.raises(BadMessage, match=r"JSON|version|object"):
         open_envelope(body)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
+def test_a_number_that_json_does_not_have_spoils_what_has_it_and_nothing_else(number):
+    good = resigned()
+    body = json.dumps({"method": "record_metering_data", "args": {"data": [good, good | {"counter_volume": 0.25}]}})
+
+    found, _ = metering_messages(open_envelope(body.replace("0.25", number).encode()))
+
+    assert read(found[0], KEYS).fields == good
+    with pytest.raises(BadMessage, match="counter_volume must be a finite number"):
+        read(found[1], KEYS)
+    with pytest.raises(BadSignature):
+        read(good | {"resource_metadata": {"a": found[1]["counter_volume"]}}, KEYS)
+
+
+@pytest.mark.parametrize("odd", [NotFinite("nan"), "half \ud800", {"\udfff": 1}])
+def test_nothing_that_is_not_json_passes_for_want_of_a_signature(odd):
+    lenient = Keyring([], accept_unsigned=True)
+    unsigned = resigned() | {"message_signature": ""}
+    assert read(unsigned, lenient).key_id is None
+    with pytest.raises(BadSignature, match="cannot be signed"):
+        read(unsigned | {"resource_metadata": {"a": odd}}, lenient)
+    with pytest.raises(BadSignature, match="cannot be signed"):
+        read(unsigned | {"extra": odd}, lenient)
+
+
+@pytest.mark.parametrize("odd", [NotFinite("inf"), "half \ud800", 10**400, "ü", [None]])
+def test_what_is_not_quite_json_is_carried_on_as_it_came(odd):
+    found, key_id = metering_messages(open_envelope(cast_as_it_came({"counter_volume": odd}, "k")))
+    assert (found, key_id) == ([{"counter_volume": odd}], "k")
+
+
+def test_of_a_name_that_comes_twice_the_last_value_counts_for_the_signature_too():
+    good = json.dumps(resigned())
+    twice = good.replace('"counter_volume"', '"counter_volume": 1, "counter_volume"', 1)
+    assert read(metering_messages(open_envelope(_cast_of(twice)))[0][0], KEYS).volume == SAMPLE.volume
+    with pytest.raises(BadSignature):
+        read(metering_messages(open_envelope(_cast_of(good[:-1] + ', "counter_volume": 1}')))[0][0], KEYS)
+
+
+def _cast_of(message):
+    return f'{{"method": "record_metering_data", "args": {{"data": [{message}]}}}}'.encode()
 
 
 @pytest.mark.parametrize(
