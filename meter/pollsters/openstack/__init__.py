@@ -1,0 +1,37 @@
+"""Meters of what OpenStack's services list; ``README.rst`` has them all, ``services.py`` says how they are made.
+
+Each pollster has a variable of its own: ``twisted.plugin`` notes the names it finds here, and notes them anew only when
+this file changes.
+"""
+
+from meter.pollsters.openstack import services
+from meter.pollsters.openstack.instances import USAGE
+from meter.pollsters.openstack.instances import InstancesPollster
+from meter.pollsters.openstack.instances import UsagePollster
+from meter.pollsters.openstack.objects import StoragePollster
+from meter.pollsters.openstack.pollster import ListingPollster
+
+image = ListingPollster(services.IMAGE)
+volume = ListingPollster(services.VOLUME)
+snapshot = ListingPollster(services.SNAPSHOT)
+backup = ListingPollster(services.BACKUP)
+pool = ListingPollster(services.POOL)
+volume_service = ListingPollster(services.VOLUME_SERVICE)
+floating_ip = ListingPollster(services.FLOATING_IP)
+network = ListingPollster(services.NETWORK)
+subnet = ListingPollster(services.SUBNET)
+port = ListingPollster(services.PORT)
+router = ListingPollster(services.ROUTER)
+vpn = ListingPollster(services.VPN)
+vpn_connection = ListingPollster(services.VPN_CONNECTION)
+firewall = ListingPollster(services.FIREWALL)
+firewall_policy = ListingPollster(services.FIREWALL_POLICY)
+hypervisor = ListingPollster(services.HYPERVISOR)
+project = ListingPollster(services.PROJECT)
+user = ListingPollster(services.USER)
+loadbalancer = ListingPollster(services.LOADBALANCER)
+zone = ListingPollster(services.ZONE)
+share = ListingPollster(services.SHARE)
+storage = StoragePollster()
+instances = InstancesPollster()
+usage = UsagePollster(USAGE)

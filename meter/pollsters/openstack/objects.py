@@ -1,0 +1,197 @@
+"""Swift: what each project's account holds, and each of its containers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from typing import Any
+
+from pydantic import Field
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+from zope.interface import implementer
+
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import ICentralPollster
+from meter.interfaces import ICycle
+from meter.interfaces import ISurroundings
+from meter.interfaces import Unavailable
+from meter.openstack import Answer
+from meter.openstack import BadAnswer
+from meter.openstack import IOpenStack
+from meter.openstack.http import Refused
+from meter.openstack.keystone import NOT_FOUND
+from meter.pollsters.openstack.pollster import Diary
+from meter.pollsters.openstack.pollster import Omitted
+from meter.pollsters.openstack.pollster import OpenStackOptions
+from meter.pollsters.openstack.pollster import enabled_with
+from meter.pollsters.openstack.services import PROJECT
+from meter.pollsters.openstack.table import BadItem
+from meter.pollsters.openstack.table import gauge
+from meter.pollsters.openstack.table import number
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+
+OBJECTS = gauge("storage.objects", "object")
+SIZE = gauge("storage.objects.size", "B")
+CONTAINERS = gauge("storage.objects.containers", "container")
+CONTAINER_OBJECTS = gauge("storage.containers.objects", "object")
+CONTAINER_SIZE = gauge("storage.containers.objects.size", "B")
+
+ACCOUNT = (
+    (OBJECTS, "x-account-object-count"),
+    (SIZE, "x-account-bytes-used"),
+    (CONTAINERS, "x-account-container-count"),
+)
+CONTAINER = ((CONTAINER_OBJECTS, "count"), (CONTAINER_SIZE, "bytes"))
+
+MOST_PAGES = 1000
+
+
+class StorageOptions(OpenStackOptions):
+    """Options of the Swift pollster."""
+
+    reseller_prefix: str = "AUTH_"
+    """What stands before the project's id in the name of its account."""
+    at_once: int = Field(default=8, gt=0)
+    """Accounts asked for at the same time; ``[openstack]`` has the budget that they share."""
+
+
+@implementer(ICentralPollster)
+@dataclass(frozen=True, slots=True)
+class StoragePollster:
+    """Meters the account of every project, and its containers, which one question answers together."""
+
+    options: StorageOptions = field(default_factory=StorageOptions)
+    name: str = "storage"
+    meters: tuple[MeterDefinition, ...] = (OBJECTS, SIZE, CONTAINERS, CONTAINER_OBJECTS, CONTAINER_SIZE)
+
+    def configured(self, options: StorageOptions) -> StoragePollster:
+        """Return the pollster with ``options``."""
+        return replace(self, options=options)
+
+    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+        """Work where the catalogue has Swift."""
+        return await enabled_with(here, "object-store")
+
+    async def poll(self, cycle: ICycle) -> Iterable[Sample]:
+        """Return the samples of all accounts; of one that cannot be read there are none."""
+        diary: Diary = cycle.kept(("openstack", self.name), Diary)
+        now = cycle.clock.seconds()
+        if not cycle.trial and not diary.due(now, self.options.interval_seconds):
+            return []
+        openstack = cycle.provider(IOpenStack)
+        omitted = Omitted(cycle, self.name, diary)
+        projects = await cycle.shared(("openstack", "projects"), lambda: project_ids(openstack))
+        root = await self._root(openstack)
+        samples: list[Sample] = []
+        failures: list[Unavailable] = []
+
+        async def read(project_id: str) -> None:
+            try:
+                async for answer in self._listing(openstack, root, project_id):
+                    samples.extend(_samples(project_id, answer, omitted))
+            except Refused as error:
+                if error.status != NOT_FOUND:  # nobody has made that account
+                    omitted.add(project_id, BadItem("refused", str(error)))
+            except Unavailable as error:
+                failures.append(error)
+                omitted.add(project_id, BadItem("unavailable", str(error)))
+
+        await each(projects, read, at_once=self.options.at_once)
+        if failures and not samples:
+            raise failures[0]
+        if not cycle.trial:
+            diary.polled(now)
+            omitted.tell()
+        return samples
+
+    async def _root(self, openstack: Any) -> str:
+        """Return the URL that accounts follow: endpoints of the catalogue may name the account of our own project."""
+        url: str = await openstack.url("object-store")
+        head, _, last = url.rpartition("/")
+        return head if last.startswith(self.options.reseller_prefix) else url
+
+    async def _listing(self, openstack: Any, root: str, project_id: str) -> AsyncIterator[Answer]:
+        marker = ""
+        for _ in range(MOST_PAGES):
+            query = {"format": "json", **({"marker": marker} if marker else {})}
+            account = f"{self.options.reseller_prefix}{project_id}"
+            answer = await openstack.ask("object-store", account, base=root, query=query)
+            yield answer
+            names = [name for each in _containers(answer) if isinstance(name := each.get("name"), str)]
+            if not names or names[-1] <= marker or len(names) < _page_size(answer, len(names)):
+                return
+            marker = names[-1]
+
+
+def _page_size(answer: Answer, got: int) -> int:
+    """Containers of the account: while fewer came, there may be more to ask for."""
+    total = answer.header("x-account-container-count") or "0"
+    return got if total.isdecimal() and int(total) > got else got + 1
+
+
+def _containers(answer: Answer) -> Sequence[Mapping[str, Any]]:
+    if not answer.body:
+        return []
+    found = answer.json()
+    if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+        raise BadAnswer(f"{answer.request}: the answer should be a list of containers")
+    return found
+
+
+def _samples(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Sample]:
+    def sample(meter: MeterDefinition, resource: str, value: Any, name: str, metadata: Mapping[str, Any]) -> Sample:
+        return Sample(
+            name=meter.name,
+            type=meter.type,
+            unit=meter.unit,
+            volume=number(value, name),
+            resource_id=resource,
+            timestamp=answer.received_at,
+            project_id=project_id,
+            resource_metadata=metadata,
+        )
+
+    if "marker=" not in answer.request.url:
+        for meter, header in ACCOUNT:
+            try:
+                yield sample(meter, project_id, answer.header(header), header, {})
+            except BadItem as error:
+                omitted.add(project_id, error)
+    for container in _containers(answer):
+        resource = f"{project_id}/{container.get('name')}"
+        metadata = {key: container[key] for key in ("storage_policy", "last_modified") if key in container}
+        for meter, key in CONTAINER:
+            try:
+                yield sample(meter, resource, container.get(key), key, metadata)
+            except BadItem as error:
+                omitted.add(resource, error)
+
+
+async def project_ids(openstack: Any) -> list[str]:
+    """Return the ids of all projects."""
+    found = []
+    async for page in openstack.pages(PROJECT.listing):
+        found += [item["id"] for item in page.items if isinstance(item.get("id"), str) and item["id"]]
+    return found
+
+
+async def each(things: Iterable[str], work: Callable[[str], Awaitable[None]], *, at_once: int) -> None:
+    """Do ``work`` for each of ``things``, ``at_once`` of them at a time."""
+    left = iter(things)
+
+    async def worker() -> None:
+        for thing in left:
+            await work(thing)
+
+    await gatherResults([Deferred.fromCoroutine(worker()) for _ in range(at_once)], consumeErrors=True)

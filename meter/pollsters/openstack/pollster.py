@@ -1,0 +1,213 @@
+"""The pollster of one listing, and what all pollsters of OpenStack have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import ICentralPollster
+from meter.interfaces import ICycle
+from meter.interfaces import IOmissions
+from meter.interfaces import ISurroundings
+from meter.interfaces import Unavailable
+from meter.openstack import IOpenStack
+from meter.openstack import Listing
+from meter.openstack import NoService
+from meter.openstack import Page
+from meter.openstack.http import Refused
+from meter.openstack.keystone import NOT_FOUND
+from meter.pollsters.openstack.table import BadItem
+from meter.pollsters.openstack.table import Row
+from meter.sample import BadSample
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+from meter.services import within
+
+ASKING_SECONDS = 8.0
+"""A plugin has ten seconds to say whether it is enabled."""
+
+
+class OpenStackOptions(BaseModel):
+    """Options of every OpenStack pollster."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    interval_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """At most one poll in so many seconds, for listings that are long or change seldom; 0 is every cycle."""
+
+
+class Diary:
+    """What a pollster remembers from cycle to cycle: when it was polled, and what it has told."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._polled_at: float | None = None
+        self._told: Mapping[str, str] = {}
+
+    def due(self, now: float, interval_seconds: float) -> bool:
+        """Say whether it is time to poll; a cycle that comes a little early counts."""
+        early = interval_seconds * 0.05
+        return self._polled_at is None or now - self._polled_at >= interval_seconds - early
+
+    def polled(self, now: float) -> None:
+        """Note that a poll has brought what there was."""
+        self._polled_at = now
+
+    def tell(self, name: str, reasons: Mapping[str, tuple[str, str]]) -> None:
+        """Log, by kind, an example of what could not be metered; once as long as the kinds stay the same."""
+        kinds = {kind: f"{resource}: {text}" for resource, (kind, text) in reversed(list(reasons.items()))}
+        for kind, example in kinds.items():
+            if kind not in self._told:
+                self._log.warn(
+                    "{name}: {count} entries are left out ({kind}), as {example}",
+                    name=name,
+                    count=sum(each == kind for each, _ in reasons.values()),
+                    kind=kind,
+                    example=example,
+                )
+        self._told = kinds
+
+
+class Omitted:
+    """Gathers what one poll could not meter; for at most ``most`` resources it knows why."""
+
+    def __init__(self, cycle: ICycle, name: str, diary: Diary, most: int = 1000) -> None:
+        self._name = name
+        self._diary = diary
+        self._most = most
+        self._reasons: dict[str, tuple[str, str]] = {}
+        try:
+            self._count = cycle.provider(IOmissions).omitted
+        except LookupError:
+            self._count = None
+
+    def add(self, resource: str, error: BadItem | BadSample) -> None:
+        """Take one entry that is left out."""
+        kind = getattr(error, "kind", "bad-sample")
+        if self._count is not None:
+            self._count(self._name, kind)
+        if len(self._reasons) < self._most:
+            self._reasons.setdefault(resource, (kind, str(error)))
+
+    def tell(self) -> None:
+        """Log what is new among them."""
+        self._diary.tell(self._name, self._reasons)
+
+
+async def enabled_with(here: ISurroundings, service: str, extension: Listing | None = None) -> Enabled | Disabled:
+    """Answer for a pollster that works where the catalogue has ``service``, and the service has ``extension``.
+
+    While Keystone cannot be asked the answer is yes: the pollster is unavailable until it can.
+    """
+    try:
+        openstack = here.provider(IOpenStack)
+    except LookupError:
+        return Disabled("no OpenStack is configured: [openstack] says how")
+
+    async def look() -> Enabled | Disabled:
+        try:
+            await openstack.url(service)
+            if extension is not None:
+                async for _ in openstack.pages(extension):
+                    break
+        except NoService as error:
+            return Disabled(str(error))
+        except Refused as error:
+            if error.status == NOT_FOUND:
+                return Disabled(f"the {service} service has no such extension: {error}")
+        except Unavailable:
+            pass
+        return Enabled()
+
+    try:
+        return await within(here.clock, ASKING_SECONDS, look())
+    except DeferredTimeout:
+        return Enabled()
+
+
+@implementer(ICentralPollster)
+@dataclass(frozen=True, slots=True)
+class ListingPollster:
+    """Meters all entries of the listing of ``row``. An entry that cannot be metered costs itself only."""
+
+    row: Row
+    options: OpenStackOptions = field(default_factory=OpenStackOptions)
+
+    @property
+    def name(self) -> str:
+        """The name of the row."""
+        return self.row.name
+
+    @property
+    def meters(self) -> tuple[MeterDefinition, ...]:
+        """The meters of the row."""
+        return tuple(measure.meter for measure in self.row.measures)
+
+    def configured(self, options: OpenStackOptions) -> ListingPollster:
+        """Return the pollster with ``options``."""
+        return replace(self, options=options)
+
+    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+        """Work where the catalogue has the service."""
+        listing = self.row.listing
+        return await enabled_with(here, listing.service, listing if self.row.extension else None)
+
+    async def poll(self, cycle: ICycle) -> Iterable[Sample]:
+        """Return the samples of all entries, one page after the other."""
+        diary: Diary = cycle.kept(("openstack", self.name), Diary)
+        now = cycle.clock.seconds()
+        if not cycle.trial and not diary.due(now, self.options.interval_seconds):
+            return []
+        omitted = Omitted(cycle, self.name, diary)
+        samples: dict[tuple[str, str], Sample] = {}
+        async for page in cycle.provider(IOpenStack).pages(self.listing(cycle)):
+            for sample in self._of_page(page, omitted):
+                # A listing that changes between its pages may show an entry twice.
+                samples[sample.resource_id, sample.name] = sample
+        if not cycle.trial:
+            diary.polled(now)
+            omitted.tell()
+        return samples.values()
+
+    def listing(self, cycle: ICycle) -> Listing:
+        """Return what is asked for in ``cycle``."""
+        return self.row.listing
+
+    def _of_page(self, page: Page, omitted: Omitted) -> Iterable[Sample]:
+        for item in page.items:
+            resource = "?"
+            try:
+                resource = self.row.resource_of(item)
+                metadata = self.row.metadata_of(item)
+            except BadItem as error:
+                omitted.add(resource, error)
+                continue
+            for measure in self.row.measures:
+                try:
+                    yield Sample(
+                        name=measure.meter.name,
+                        type=measure.meter.type,
+                        unit=measure.meter.unit,
+                        volume=measure.volume(item),
+                        resource_id=resource,
+                        timestamp=page.received_at,
+                        user_id=self.row.user_of(item),
+                        project_id=self.row.project_of(item),
+                        resource_metadata=metadata,
+                    )
+                except (BadItem, BadSample) as error:
+                    if not (measure.optional and getattr(error, "kind", "") == "no-volume"):
+                        omitted.add(resource, error)

@@ -1,0 +1,268 @@
+"""The listings of OpenStack's services, and what is metered of their entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meter.openstack import Listing
+from meter.pollsters.openstack.table import BadItem
+from meter.pollsters.openstack.table import Item
+from meter.pollsters.openstack.table import Measure
+from meter.pollsters.openstack.table import Row
+from meter.pollsters.openstack.table import all_of
+from meter.pollsters.openstack.table import amount
+from meter.pollsters.openstack.table import field_of
+from meter.pollsters.openstack.table import gauge
+from meter.pollsters.openstack.table import number
+from meter.pollsters.openstack.table import one
+from meter.pollsters.openstack.table import word
+
+# --- Glance
+
+IMAGE = Row(
+    name="image",
+    listing=Listing(service="image", version="v2", path="images", key="images"),
+    measures=(Measure(gauge("image", "image"), one), Measure(gauge("image.size", "B"), amount("size"))),
+    project=("owner",),
+    metadata=all_of(
+        *("name", "status", "visibility", "container_format", "disk_format", "min_disk", "min_ram", "checksum"),
+        *("protected", "tags", "created_at", "updated_at", "virtual_size", "image_type", "base_image_ref"),
+    ),
+)
+
+# --- Cinder
+
+ALL_PROJECTS = {"all_tenants": "1"}
+
+VOLUME = Row(
+    name="volume",
+    listing=Listing(service="block-storage", version="v3", path="volumes/detail", key="volumes", query=ALL_PROJECTS),
+    measures=(Measure(gauge("volume", "volume"), one), Measure(gauge("volume.size", "GiB"), amount("size"))),
+    project=("os-vol-tenant-attr:tenant_id", "project_id"),
+    metadata={
+        **all_of("name", "status", "volume_type", "availability_zone", "attachments", "snapshot_id", "source_volid"),
+        **all_of("bootable", "encrypted", "multiattach", "created_at", "updated_at", "metadata"),
+        "host": "os-vol-host-attr:host",
+    },
+)
+SNAPSHOT = Row(
+    name="volume.snapshot",
+    listing=Listing(
+        service="block-storage", version="v3", path="snapshots/detail", key="snapshots", query=ALL_PROJECTS
+    ),
+    measures=(Measure(gauge("volume.snapshot.size", "GiB"), amount("size")),),
+    project=("os-extended-snapshot-attributes:project_id", "project_id"),
+    metadata={
+        **all_of("name", "status", "volume_id", "created_at", "updated_at", "metadata"),
+        "progress": "os-extended-snapshot-attributes:progress",
+    },
+)
+BACKUP = Row(
+    name="volume.backup",
+    listing=Listing(service="block-storage", version="v3", path="backups/detail", key="backups", query=ALL_PROJECTS),
+    measures=(Measure(gauge("volume.backup.size", "GiB"), amount("size")),),
+    project=("os-backup-project-attr:project_id", "project_id"),
+    metadata=all_of(
+        *("name", "status", "volume_id", "snapshot_id", "is_incremental", "object_count", "container"),
+        *("availability_zone", "created_at", "updated_at"),
+    ),
+)
+
+
+def _capacity(name: str) -> Callable[[Item], int | float]:
+    """Drivers may say ``infinite`` or ``unknown`` where a number should be."""
+    return amount(f"capabilities.{name}")
+
+
+def _virtual_free(item: Item) -> int | float:
+    """What may still be promised: free, or total times over-subscription less what is provisioned, less the reserve.
+
+    As Cinder's own scheduler reckons it; never less than nothing.
+    """
+    total = number(field_of(item, "capabilities.total_capacity_gb"), "total_capacity_gb")
+    reserved = total * number(field_of(item, "capabilities.reserved_percentage") or 0, "reserved_percentage") / 100
+    if field_of(item, "capabilities.thin_provisioning_support") is True:
+        ratio = number(field_of(item, "capabilities.max_over_subscription_ratio") or 1, "max_over_subscription_ratio")
+        provisioned = number(field_of(item, "capabilities.provisioned_capacity_gb"), "provisioned_capacity_gb")
+        return max(0, (total - reserved) * ratio - provisioned)
+    return max(0, number(field_of(item, "capabilities.free_capacity_gb"), "free_capacity_gb") - reserved)
+
+
+POOL = Row(
+    name="volume.pool",
+    listing=Listing(
+        service="block-storage",
+        version="v3",
+        path="scheduler-stats/get_pools",
+        key="pools",
+        query={"detail": "True"},
+        sized=False,
+    ),
+    measures=(
+        Measure(gauge("volume.provider.pool.capacity.total", "GiB"), _capacity("total_capacity_gb")),
+        Measure(gauge("volume.provider.pool.capacity.free", "GiB"), _capacity("free_capacity_gb")),
+        Measure(gauge("volume.provider.pool.capacity.provisioned", "GiB"), _capacity("provisioned_capacity_gb"), True),
+        Measure(gauge("volume.provider.pool.capacity.allocated", "GiB"), _capacity("allocated_capacity_gb"), True),
+        Measure(gauge("volume.provider.pool.capacity.virtual_free", "GiB"), _virtual_free),
+    ),
+    resource=("name",),
+    metadata=all_of("capabilities"),
+)
+
+
+def _up(item: Item) -> int:
+    if not isinstance(item.get("state"), str):
+        raise BadItem("no-volume", "state is not known")
+    return int(item["state"] == "up" and item.get("status", "enabled") == "enabled")
+
+
+class _ServiceRow(Row):
+    """A service has no id in Cinder: it is its program on its host."""
+
+    def resource_of(self, item: Item) -> str:
+        """Return ``cinder-volume@host``."""
+        binary, host = item.get("binary"), item.get("host")
+        if not isinstance(binary, str) or not isinstance(host, str):
+            raise BadItem("no-id", "it has no binary or no host")
+        return f"{binary}@{host}"
+
+
+VOLUME_SERVICE = _ServiceRow(
+    name="volume.service",
+    listing=Listing(service="block-storage", version="v3", path="os-services", key="services", sized=False),
+    measures=(Measure(gauge("volume.service.health", "service"), _up),),
+    metadata=all_of("binary", "host", "zone", "status", "state", "disabled_reason", "updated_at"),
+)
+
+# --- Neutron
+
+COMMON = ("name", "status", "description", "tags", "created_at", "updated_at", "admin_state_up")
+
+
+def _network(path: str, meter: str, unit: str, *metadata: str) -> Row:
+    key = path.rpartition("/")[2].replace("-", "_")
+    return Row(
+        name=meter,
+        listing=Listing(service="network", version="v2.0", path=path, key=key),
+        measures=(Measure(gauge(meter, unit), one),),
+        metadata=all_of(*COMMON, *metadata),
+        extension=path.startswith(("vpn/", "fwaas/")),
+    )
+
+
+FLOATING_IP = _network(
+    "floatingips",
+    "ip.floating",
+    "ip",
+    *("floating_ip_address", "fixed_ip_address", "floating_network_id", "router_id", "port_id", "port_details"),
+)
+NETWORK = _network(
+    "networks", "network", "network", "shared", "subnets", "router:external", "mtu", "provider:network_type"
+)
+SUBNET = _network(
+    "subnets", "subnet", "subnet", "network_id", "cidr", "ip_version", "gateway_ip", "enable_dhcp", "allocation_pools"
+)
+PORT = _network(
+    "ports", "port", "port", "network_id", "mac_address", "fixed_ips", "device_id", "device_owner", "binding:host_id"
+)
+ROUTER = _network("routers", "router", "router", "external_gateway_info", "distributed", "ha")
+VPN = _network("vpn/vpnservices", "network.services.vpn", "vpnservice", "router_id", "subnet_id")
+VPN_CONNECTION = _network(
+    "vpn/ipsec-site-connections",
+    "network.services.vpn.connections",
+    "ipsec_site_connection",
+    *("peer_address", "vpnservice_id"),
+)
+FIREWALL = _network("fwaas/firewall_groups", "network.services.firewall", "firewall", "ports", "shared")
+FIREWALL_POLICY = _network(
+    "fwaas/firewall_policies", "network.services.firewall.policy", "firewall_policy", "audited", "shared"
+)
+
+# --- Nova
+
+HYPERVISOR = Row(
+    name="hypervisor",
+    listing=Listing(service="compute", version="v2.1", path="os-hypervisors/detail", key="hypervisors", sized=False),
+    measures=(
+        Measure(gauge("hypervisor.up", "hypervisor"), _up),
+        Measure(gauge("hypervisor.vcpus", "vcpu"), amount("vcpus"), True),
+        Measure(gauge("hypervisor.vcpus.used", "vcpu"), amount("vcpus_used"), True),
+        Measure(gauge("hypervisor.memory", "MB"), amount("memory_mb"), True),
+        Measure(gauge("hypervisor.memory.used", "MB"), amount("memory_mb_used"), True),
+        Measure(gauge("hypervisor.disk", "GB"), amount("local_gb"), True),
+        Measure(gauge("hypervisor.disk.used", "GB"), amount("local_gb_used"), True),
+        Measure(gauge("hypervisor.instances", "instance"), amount("running_vms"), True),
+    ),
+    resource=("hypervisor_hostname",),
+    metadata=all_of("id", "hypervisor_type", "hypervisor_version", "host_ip", "state", "status"),
+)
+
+# --- Keystone
+
+PROJECT = Row(
+    name="identity.project",
+    listing=Listing(service="identity", version="v3", path="projects", key="projects", sized=False),
+    measures=(Measure(gauge("identity.project", "project"), one),),
+    project=("id",),
+    metadata=all_of("name", "domain_id", "parent_id", "enabled", "tags"),
+)
+USER = Row(
+    name="identity.user",
+    listing=Listing(service="identity", version="v3", path="users", key="users", sized=False),
+    measures=(Measure(gauge("identity.user", "user"), one),),
+    project=("default_project_id",),
+    user=("id",),
+    metadata=all_of("name", "domain_id", "enabled", "password_expires_at"),
+)
+
+# --- Octavia
+
+OPERATING = {"ONLINE": 1, "DRAINING": 2, "OFFLINE": 3, "DEGRADED": 4, "ERROR": 5, "NO_MONITOR": 6}
+PROVISIONING = {"ACTIVE": 1, "DELETED": 2, "ERROR": 3, "PENDING_CREATE": 4, "PENDING_UPDATE": 5, "PENDING_DELETE": 6}
+LOADBALANCER = Row(
+    name="loadbalancer",
+    listing=Listing(service="load-balancer", version="v2", path="lbaas/loadbalancers", key="loadbalancers"),
+    measures=(
+        Measure(gauge("loadbalancer.operating", "status"), word("operating_status", OPERATING)),
+        Measure(gauge("loadbalancer.provisioning", "status"), word("provisioning_status", PROVISIONING)),
+    ),
+    metadata=all_of(
+        *("name", "description", "vip_address", "vip_network_id", "provider", "flavor_id", "availability_zone"),
+        *("operating_status", "provisioning_status", "created_at", "updated_at"),
+    ),
+)
+
+# --- Designate
+
+ZONE_STATUS = {"ACTIVE": 1, "PENDING": 2, "ERROR": 3, "DELETED": 4}
+ZONE = Row(
+    name="dns.zone",
+    listing=Listing(service="dns", version="v2", path="zones", key="zones", headers={"X-Auth-All-Projects": "true"}),
+    measures=(
+        Measure(gauge("dns.zone.status", "status"), word("status", ZONE_STATUS)),
+        Measure(gauge("dns.zone.ttl", "s"), amount("ttl")),
+        Measure(gauge("dns.zone.serial", "serial"), amount("serial")),
+    ),
+    metadata=all_of("name", "email", "type", "status", "pool_id", "action", "created_at", "updated_at"),
+)
+
+# --- Manila
+
+SHARE_STATUS = {"AVAILABLE": 1, "CREATING": 2, "DELETING": 3, "ERROR": 4, "ERROR_DELETING": 5, "EXTENDING": 6}
+SHARE = Row(
+    name="manila.share",
+    listing=Listing(service="shared-file-system", version="v2", path="shares/detail", key="shares", query=ALL_PROJECTS),
+    measures=(
+        Measure(gauge("manila.share.size", "GiB"), amount("size")),
+        Measure(gauge("manila.share.status", "status"), word("status", SHARE_STATUS)),
+    ),
+    metadata=all_of(
+        *("name", "status", "share_proto", "share_type", "share_network_id", "availability_zone", "host"),
+        *("is_public", "created_at", "metadata"),
+    ),
+)
+
+ROWS = (
+    *(IMAGE, VOLUME, SNAPSHOT, BACKUP, POOL, VOLUME_SERVICE, FLOATING_IP, NETWORK, SUBNET, PORT, ROUTER),
+    *(VPN, VPN_CONNECTION, FIREWALL, FIREWALL_POLICY, HYPERVISOR, PROJECT, USER, LOADBALANCER, ZONE, SHARE),
+)

@@ -1,0 +1,340 @@
+"""The pollsters of OpenStack on answers captured from real services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from zope.interface.verify import verifyObject
+
+import meter.pollsters.openstack as family
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import ICentralPollster
+from meter.interfaces import IOmissions
+from meter.interfaces import Unavailable
+from meter.openstack import IOpenStack
+from meter.sample import Sample
+from meter.testing import FakeCycle
+from meter.testing import FakeSurroundings
+from tests.openstack_stub import Reply
+from tests.openstack_stub import StubCloud
+from tests.openstack_stub import captured
+from tests.openstack_stub import captured_cloud
+from tests.openstack_stub import document
+from tests.openstack_stub import openstack
+from tests.openstack_stub import reply
+
+POLLSTERS = [value for value in vars(family).values() if ICentralPollster.providedBy(value)]
+DEMO_A = "b6e8cc20ee9c457e83f13218eca89c43"
+
+
+class Omissions:
+    def __init__(self) -> None:
+        self.counted: dict[tuple[str, str], int] = {}
+
+    def omitted(self, plugin: str, reason: str, count: int = 1) -> None:
+        self.counted[plugin, reason] = self.counted.get((plugin, reason), 0) + count
+
+
+def cycle_of(stub: StubCloud, clock: Clock | None = None, **arguments: Any) -> FakeCycle:
+    clock = clock or Clock()
+    providers = {IOpenStack: openstack(stub, clock, **arguments), IOmissions: Omissions()}
+    return FakeCycle(providers, clock=clock, daemon="meter-central")
+
+
+async def polled(pollster: Any, stub: StubCloud) -> dict[tuple[str, str], Sample]:
+    """Samples by meter and resource."""
+    return {(each.name, each.resource_id): each for each in await pollster.poll(cycle_of(stub))}
+
+
+@pytest.mark.parametrize("pollster", POLLSTERS, ids=lambda each: each.name)
+def test_each_provides_its_interface(pollster: Any) -> None:
+    assert verifyObject(ICentralPollster, pollster)
+
+
+@pytest_twisted.ensureDeferred
+async def test_images_of_all_pages_and_their_sizes() -> None:
+    samples = await polled(family.image, captured_cloud())
+    page_1, page_2 = document("glance-01-images-page1"), document("glance-02-images-page2")
+    listed = {each["id"]: each for each in [*page_1["images"], *page_2["images"]]}
+    assert {resource for name, resource in samples if name == "image"} == set(listed)
+    sizes = {resource: each.volume for (name, resource), each in samples.items() if name == "image.size"}
+    assert sizes == {id_: each["size"] for id_, each in listed.items() if each["size"] is not None}
+    sample = samples["image.size", "5703406c-c3bc-4dc9-a4f7-bab61b4c0c22"]
+    assert (sample.type, sample.unit, sample.volume) == ("gauge", "B", 104)
+    assert sample.project_id == DEMO_A
+    assert sample.resource_metadata["name"] == "page-004"
+
+
+@pytest_twisted.ensureDeferred
+async def test_volumes_tell_size_owner_and_what_they_are_attached_to() -> None:
+    sample = (await polled(family.volume, captured_cloud()))["volume.size", "e9af964e-0c71-4827-81ff-ee0b137a2013"]
+    assert (sample.volume, sample.unit) == (3, "GiB")
+    assert sample.project_id == "d222ebc061f2407690de641c61f649d5"
+    assert sample.user_id == "9fecdd6ceafe4078b51ed3cabc6ec96a"
+    assert sample.resource_metadata["attachments"][0]["server_id"] == "c555d02d-fa0a-482d-b773-75cbf8097ad3"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_volumes_of_all_projects_are_asked_for() -> None:
+    stub = captured_cloud()
+    await polled(family.volume, stub)
+    assert stub.asked[-1].query["all_tenants"] == ["1"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_snapshots() -> None:
+    samples = await polled(family.snapshot, captured_cloud())
+    sample = samples["volume.snapshot.size", "bd62f94f-9f5d-478d-a421-a733a41e6e34"]
+    assert (sample.volume, sample.project_id) == (2, "d222ebc061f2407690de641c61f649d5")
+    assert len(samples) == 6
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pool_without_end_has_the_capacities_that_are_numbers() -> None:
+    samples = await polled(family.pool, captured_cloud())
+    volumes = {name.rpartition(".")[2]: each.volume for (name, _), each in samples.items()}
+    assert volumes == {"provisioned": 0, "allocated": 916}
+    assert {resource for _, resource in samples} == {"block1@fake#fake"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_may_still_be_promised_of_a_thin_pool() -> None:
+    stub = captured_cloud()
+    capabilities = {
+        "total_capacity_gb": 100.0,
+        "free_capacity_gb": 60.0,
+        "reserved_percentage": 10,
+        "provisioned_capacity_gb": 50.0,
+        "max_over_subscription_ratio": "2.0",
+        "thin_provisioning_support": True,
+    }
+    pools = {"pools": [{"name": "h@b#thin", "capabilities": capabilities}]}
+    stub.on("GET", "/v3/scheduler-stats/get_pools", reply(pools))
+    samples = await polled(family.pool, stub)
+    assert samples["volume.provider.pool.capacity.virtual_free", "h@b#thin"].volume == 130.0  # (100 - 10) * 2 - 50
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_health_of_volume_services() -> None:
+    samples = await polled(family.volume_service, captured_cloud())
+    assert {resource: each.volume for (_, resource), each in samples.items()} == {
+        f"{each['binary']}@{each['host']}": int(each["state"] == "up")
+        for each in document("cinder-06-os-services")["services"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("pollster", "meter", "name", "key"),
+    [
+        (family.floating_ip, "ip.floating", "neutron-01-floatingips", "floatingips"),
+        (family.network, "network", "neutron-02-networks", "networks"),
+        (family.router, "router", "neutron-03-routers", "routers"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_neutron_lists_is_one_each(pollster: Any, meter: str, name: str, key: str) -> None:
+    samples = await polled(pollster, captured_cloud())
+    listed = document(name)[key]
+    assert {(each.resource_id, each.project_id, each.volume) for each in samples.values()} == {
+        (each["id"], each["project_id"], 1) for each in listed
+    }
+    assert {name for name, _ in samples} == {meter}
+
+
+@pytest_twisted.ensureDeferred
+async def test_instances_are_counted_by_project_and_then_only_changes_are_asked_for() -> None:
+    stub, clock = captured_cloud(), Clock()
+    clock.advance(1_795_000_000)
+    cycle = cycle_of(stub, clock)
+    first = {each.project_id: each.volume for each in await family.instances.poll(cycle)}
+    listed = document("nova-01-servers-detail-all-2.1")["servers"]
+    assert sum(first.values()) == len(listed)
+    gone, grown = listed[0], {**listed[1], "id": "new"}
+    changes = {"servers": [{**gone, "status": "DELETED"}, grown]}
+    stub.on("GET", "/v2.1/servers/detail", reply(changes))
+    clock.advance(300)
+    second = {each.project_id: each.volume for each in await family.instances.poll(cycle.following())}
+    assert stub.asked[-1].query["changes-since"] == ["2026-11-18T11:04:40Z"]
+    expected = dict(first)
+    expected[gone["tenant_id"]] -= 1
+    expected[grown["tenant_id"]] += 1
+    assert second == {project: count for project, count in expected.items() if count}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_usage_of_today_by_project() -> None:
+    stub = captured_cloud()
+    samples = await polled(family.usage, stub)
+    assert samples["nova.usage.hours", DEMO_A].volume == pytest.approx(1.3314943655555553)
+    assert stub.asked[-1].query["start"] == ["1970-01-01T00:00:00"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hypervisor_that_does_not_tell_its_size_is_still_up() -> None:
+    stub = captured_cloud()
+    cycle = cycle_of(stub)
+    samples = list(await family.hypervisor.poll(cycle))
+    assert {(each.name, each.volume) for each in samples} == {("hypervisor.up", 1)}
+    assert cycle.provider(IOmissions).counted == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_projects_of_keystone() -> None:
+    samples = await polled(family.project, captured_cloud())
+    assert len(samples) == len(document("keystone-21-projects")["projects"])
+
+
+# --- Swift
+
+
+def swift(stub: StubCloud) -> None:
+    for project in document("keystone-21-projects")["projects"]:
+        stub.on("GET", f"/v1/AUTH_{project['id']}", captured("swift-93-head-account-unknown"))
+    stub.on("GET", f"/v1/AUTH_{DEMO_A}", captured("swift-12-get-account-demo-a"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_and_its_containers_are_one_question() -> None:
+    stub = captured_cloud()
+    swift(stub)
+    samples = await polled(family.storage, stub)
+    account = {name: each.volume for (name, resource), each in samples.items() if resource == DEMO_A}
+    assert account == {
+        "storage.objects": 20,
+        "storage.objects.size": 1208124,
+        "storage.objects.containers": 4,
+    }
+    container = samples["storage.containers.objects.size", f"{DEMO_A}/c-6b0310a8"]
+    assert (container.volume, container.resource_metadata["storage_policy"]) == (302062, "gold")
+    assert stub.times("GET", f"/v1/AUTH_{DEMO_A}") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_that_cannot_be_read_costs_itself_only() -> None:
+    stub = captured_cloud()
+    swift(stub)
+    other = next(each["id"] for each in document("keystone-21-projects")["projects"] if each["id"] != DEMO_A)
+    stub.on("GET", f"/v1/AUTH_{other}", Reply(403, b"<html>"))
+    cycle = cycle_of(stub)
+    samples = list(await family.storage.poll(cycle))
+    assert DEMO_A in {each.resource_id for each in samples}
+    assert cycle.provider(IOmissions).counted == {("storage", "refused"): 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_of_many_containers_is_read_to_its_end() -> None:
+    stub = captured_cloud()
+    swift(stub)
+    names = [f"c-{number}-漢字/ü" for number in range(5)]
+    headers = {"X-Account-Container-Count": "5", "X-Account-Object-Count": "0", "X-Account-Bytes-Used": "0"}
+
+    def page(asked: Any) -> Reply:
+        marker = asked.query.get("marker", [""])[0]
+        found = [{"name": name, "count": 1, "bytes": 2} for name in names if name > marker][:2]
+        return Reply(200, reply(found).body, headers)
+
+    stub.on("GET", f"/v1/AUTH_{DEMO_A}", page)
+    samples = await polled(family.storage, stub)
+    found = {resource for name, resource in samples if name == "storage.containers.objects"}
+    assert found == {f"{DEMO_A}/{name}" for name in names}
+
+
+@pytest_twisted.ensureDeferred
+async def test_swift_that_is_down_is_unavailable() -> None:
+    stub = captured_cloud()
+    for project in document("keystone-21-projects")["projects"]:
+        stub.on("GET", f"/v1/AUTH_{project['id']}", Reply(503, b""))
+    cycle = cycle_of(stub)
+    assert list(await family.storage.poll(cycle)) == []
+    assert cycle.provider(IOmissions).counted == {("storage", "refused"): 4}
+
+
+# --- enabled, intervals, and what is wrong
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_is_not_in_the_catalogue_is_a_reason_to_be_off() -> None:
+    here = FakeSurroundings({IOpenStack: openstack(captured_cloud())})
+    assert await family.image.enabled(here) == Enabled()
+    assert await family.storage.enabled(here) == Enabled()
+    answer = await family.loadbalancer.enabled(here)
+    assert isinstance(answer, Disabled)
+    assert "no public endpoint of 'load-balancer'" in answer.reason
+    assert await family.image.enabled(FakeSurroundings()) == Disabled(
+        "no OpenStack is configured: [openstack] says how"
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_extension_that_neutron_does_not_have_is_a_reason_to_be_off() -> None:
+    stub = captured_cloud()
+    stub.on("GET", "/v2.0/vpn/vpnservices", captured("neutron-24-loadbalancers-404"))
+    answer = await family.vpn.enabled(FakeSurroundings({IOpenStack: openstack(stub)}))
+    assert isinstance(answer, Disabled)
+    assert "no such extension" in answer.reason
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_without_keystone_a_pollster_is_on_and_unavailable(silent: bool) -> None:
+    stub, clock = StubCloud(), Clock()
+    stub.on("POST", "/v3/auth/tokens", Reply(503, silent=silent))
+    here = FakeSurroundings({IOpenStack: openstack(stub, clock)}, clock=clock)
+    answer = Deferred.fromCoroutine(family.image.enabled(here))
+    clock.advance(9)
+    assert answer.result == Enabled()
+    poll = Deferred.fromCoroutine(family.image.poll(cycle_of(stub, clock)))
+    clock.advance(60)
+    poll.addErrback(lambda failure: failure.trap(Unavailable))
+    assert issubclass(poll.result, Unavailable)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interval_of_its_own_leaves_cycles_out() -> None:
+    stub, clock = captured_cloud(), Clock()
+    hourly = family.router.configured(family.router.options.model_copy(update={"interval_seconds": 3600.0}))
+    cycle = cycle_of(stub, clock)
+    polls = []
+    for _ in range(13):
+        polls.append(bool(list(await hourly.poll(cycle))))
+        clock.advance(300)
+        cycle = cycle.following()
+    assert polls == [True, *[False] * 11, True]
+
+
+@pytest_twisted.ensureDeferred
+async def test_entries_that_cannot_be_metered_are_counted_told_once_and_cost_themselves_only() -> None:
+    stub = captured_cloud()
+    sizes: list[Any] = [None, -1, "many", True, "NaN", [], "7", 5]
+    images: list[Any] = [{"id": str(number), "size": size} for number, size in enumerate(sizes)]
+    page = {"images": [*images, {"size": 3}, {"id": None, "size": 3}, {"id": "名前 😀", "owner": 5, "size": 9}]}
+    stub.on("GET", "/v2/images", reply(page))
+    cycle = cycle_of(stub)
+    with capturedLogs() as logs:
+        samples = list(await family.image.poll(cycle))
+        await family.image.poll(cycle.following())
+    assert {each.resource_id: each.volume for each in samples if each.name == "image.size"} == {
+        "6": 7,
+        "7": 5,
+        "名前 😀": 9,
+    }
+    assert cycle.provider(IOmissions).counted == {
+        ("image", "no-volume"): 2,
+        ("image", "bad-volume"): 10,
+        ("image", "no-id"): 4,
+    }
+    assert len([each for each in logs if "are left out" in each["log_format"]]) == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_entry_that_two_pages_show_is_one_sample() -> None:
+    stub = captured_cloud()
+    page = document("glance-02-images-page2")
+    stub.on("GET", "/v2/images", reply({**page, "next": "/v2/images?marker=x"}), reply(page))
+    samples = list(await family.image.poll(cycle_of(stub)))
+    assert len(samples) == len({(each.name, each.resource_id) for each in samples})
