@@ -38,7 +38,7 @@ from meter.message import BadMessage
 from meter.message import open_envelope
 from meter.message import sign
 from meter.notification import Notification
-from meter.notification import notification
+from meter.notification import notification as notification_of
 from meter.notification import with_stable_ids
 from meter.registry import Decision
 from meter.sample import Sample
@@ -124,36 +124,36 @@ class Listening:
         gives the same samples with the same ids.
         """
         try:
-            heard = _heard(delivery)
+            notification = heard(delivery.body)
         except (ValueError, RecursionError) as error:
             await self._put_aside(delivery, _Fault("undecodable", str(error)))
             self._account.notified("unknown", "dead")
             return
         publications: list[Publication] = []
         faults: list[_Fault] = []
-        wanting = self._wanting(heard.event_type)
+        wanting = self._wanting(notification.event_type)
         for listener in wanting:
-            made, fault = self._casts(listener, heard)
+            made, fault = self._casts(listener, notification)
             publications += made
             if fault is not None:
                 faults.append(fault)
         faults += await self._publish(publications)
         for fault in faults:
-            await self._put_aside(delivery, fault, heard.event_type)
+            await self._put_aside(delivery, fault, notification.event_type)
         outcome = "dead" if faults else "sampled" if publications else "empty" if wanting else "unwanted"
-        self._account.notified(heard.event_type, outcome)
+        self._account.notified(notification.event_type, outcome)
 
     def _match(self, event_type: str) -> tuple[Decision, ...]:
         return tuple(listener for listener, wants in self._listeners if wants.match(event_type))
 
-    def _casts(self, listener: Decision, heard: Notification) -> tuple[list[Publication], _Fault | None]:
+    def _casts(self, listener: Decision, notification: Notification) -> tuple[list[Publication], _Fault | None]:
         """Return what one listener makes of a notification, ready for the bus, and what is wrong with it.
 
         Ids are given listener by listener: that one fails changes nothing about the samples of the others.
         """
-        samples, fault = self._made(listener, heard)
+        samples, fault = self._made(listener, notification)
         try:
-            kept = [sample for sample in with_stable_ids(heard, samples) if listener.takes(sample.name)]
+            kept = [sample for sample in with_stable_ids(notification, samples) if listener.takes(sample.name)]
             if not kept:
                 return [], fault
             key_id = self._keys.key_for(kept[0].timestamp).id
@@ -166,11 +166,11 @@ class Listening:
         except Exception as error:
             return [], _Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener.name)
 
-    def _made(self, listener: Decision, heard: Notification) -> tuple[list[Sample], _Fault | None]:
+    def _made(self, listener: Decision, notification: Notification) -> tuple[list[Sample], _Fault | None]:
         """Return the samples that a listener yields, until it raises what is wrong with the notification."""
         samples: list[Sample] = []
         try:
-            for sample in listener.plugin.samples(heard):
+            for sample in listener.plugin.samples(notification):
                 if not isinstance(sample, Sample):
                     raise TypeError(f"samples() must give Samples, not {type(sample).__name__}")
                 if len(samples) == self._most_samples:
@@ -216,11 +216,15 @@ class Listening:
         )
 
 
-def _heard(delivery: Delivery) -> Notification:
-    heard = one_form(notification(open_envelope(delivery.body)))
-    if len(heard.event_type) > LONGEST_EVENT_TYPE:
-        raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(heard.event_type)}")
-    return heard
+def heard(body: bytes) -> Notification:
+    """Return the notification in the body of a message as listeners hear it; :class:`~meter.message.BadMessage` if none.
+
+    ``RecursionError`` for one that is nested too deeply.
+    """
+    content = notification_of(open_envelope(body))
+    if len(content.event_type) > LONGEST_EVENT_TYPE:
+        raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(content.event_type)}")
+    return one_form(content)
 
 
 def _without_secrets(samples: Sequence[Sample]) -> Iterator[Sample]:

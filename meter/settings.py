@@ -18,6 +18,8 @@ from pydantic import Field
 from pydantic import SecretStr
 from pydantic import model_validator
 
+from meter.interfaces import Topic
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -128,11 +130,16 @@ class PollingSection(Section):
     """When the agents poll."""
 
     interval_seconds: Seconds = Field(
-        default=300.0, description="From the start of a polling cycle to the start of the next."
+        default=300.0,
+        description="From one polling cycle to the next. The first is at the start, the others at its multiples by the clock.",
+    )
+    intervals: dict[str, Seconds] = Field(
+        default_factory=dict,
+        description='Pollsters that have another one, by name, with * and ?; the first that matches counts: { cpu = 60.0, "disk*" = 3600.0 }.',
     )
     jitter_seconds: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
-        description="The first cycle starts at a random moment of so many seconds, to spread the load of many agents.",
+        description="All cycles are late by a random part of so many seconds, chosen at the start, to spread the load of many agents.",
     )
     timeout_seconds: Seconds = Field(
         default=60.0, description="A pollster that takes longer is given up for this cycle."
@@ -263,6 +270,16 @@ class NotificationsSection(Section):
         default="/etc/meter/meters.d",
         description='Your own meters: a directory of *.toml, or of Ceilometer\'s meters.yaml; "" for none.',
     )
+
+    @property
+    def heard(self) -> tuple[Topic, ...]:
+        """What the collector subscribes to, whatever its listeners want."""
+        return tuple(
+            Topic(exchange, f"{topic}.{priority}")
+            for exchange in self.exchanges
+            for topic in self.topics
+            for priority in self.priorities
+        )
 
 
 class ApiTokenSection(Section):

@@ -12,6 +12,7 @@ from twisted.application.service import IService
 from meter.activation import Activation
 from meter.amqp import AmqpBus
 from meter.deadletters import DeadLetters
+from meter.domain_changes import DomainChanges
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
 from meter.intake import Intake
@@ -20,7 +21,6 @@ from meter.interfaces import IBus
 from meter.interfaces import IStore
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
-from meter.interfaces import Topic
 from meter.listening import NOTIFICATIONS_QUEUE
 from meter.listening import Listening
 from meter.localbus import LocalBus
@@ -100,6 +100,12 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
     return hypervisor
 
 
+def poll_changes(daemon: Daemon, hypervisor: LibvirtHypervisor) -> None:
+    """Have domains polled when they start, stop or change their state in another way, besides when their turn comes."""
+    if daemon.polling is not None:
+        daemon.add(DomainChanges(hypervisor, daemon.polling))
+
+
 def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> PostgresStore:
     """Add the data store that ``[store]`` names. Who writes also brings its schema up to date."""
     settings = daemon.config.store
@@ -160,13 +166,6 @@ def add_collecting(
     )
 
     dead_notifications = DeadLetters(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
-    heard = daemon.config.notifications
-    topics = [
-        Topic(exchange, f"{topic}.{priority}")
-        for exchange in heard.exchanges
-        for topic in heard.topics
-        for priority in heard.priorities
-    ]
 
     def hear(active: Sequence[Decision]) -> IService:
         listening = Listening(
@@ -176,7 +175,7 @@ def add_collecting(
             dead_notifications,
             source=daemon.config.meter.source,
             account=metrics,
-            topics=topics,
+            topics=daemon.config.notifications.heard,
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything
