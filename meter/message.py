@@ -25,8 +25,10 @@ from meter.sample import SAMPLE_TYPES
 from meter.sample import Sample
 from meter.sample import SampleType
 from meter.sample import utc_text
+from meter.signature import METADATA_FIELD
 from meter.signature import SIGNATURE_FIELD
 from meter.signature import Keyring
+from meter.signature import encoded_metadata
 from meter.signature import signature
 
 ENVELOPE_VERSION = "2.0"
@@ -77,7 +79,13 @@ class MeteringMessage:
 
 def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
     """Return ``sample`` as a signed metering message; ``source`` is used where the sample has none."""
-    message: dict[str, Any] = {
+    message = _unsigned(sample, source)
+    message[SIGNATURE_FIELD] = signature(message, keys.key_for(sample.timestamp).secret)
+    return message
+
+
+def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
+    return {
         "source": sample.source or source,
         "counter_name": sample.name,
         "counter_type": sample.type,
@@ -90,8 +98,30 @@ def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
         "resource_metadata": sample.resource_metadata,
         "message_id": sample.message_id,
     }
-    message[SIGNATURE_FIELD] = signature(message, keys.key_for(sample.timestamp).secret)
-    return message
+
+
+class Signer:
+    """Signs many samples at once. Metadata that several of them share, as one object, are encoded once.
+
+    It keeps all metadata that it has seen: use it for one batch, while which nobody changes them.
+    """
+
+    def __init__(self, keys: Keyring, source: str) -> None:
+        self._keys = keys
+        self._source = source
+        self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
+
+    def message(self, sample: Sample) -> dict[str, Any]:
+        """Return ``sample`` as a signed metering message for :func:`cast`: its metadata are encoded already."""
+        metadata = sample.resource_metadata
+        found = self._encoded.get(id(metadata))
+        if found is None:
+            found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(metadata))
+        message = _unsigned(sample, self._source)
+        secret = self._keys.key_for(sample.timestamp).secret
+        message[SIGNATURE_FIELD] = signature(message, secret, metadata_text=found[2])
+        message[METADATA_FIELD] = found[1]
+        return message
 
 
 def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessage:

@@ -21,9 +21,11 @@ from prometheus_client import generate_latest
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 import meter
 from meter.interfaces import IDependency
+from meter.interfaces import IOmissions
 from meter.status import readiness_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,6 +68,7 @@ class Names:
         return name
 
 
+@implementer(IOmissions)
 class PollingMetrics:
     """What an agent's pollsters do."""
 
@@ -81,6 +84,18 @@ class PollingMetrics:
         self._skipped = Counter(
             "meter_polling_cycles_skipped", "Polling cycles left out because one took too long.", registry=registry
         )
+
+        self._omitted = Counter(
+            "meter_omitted_samples",
+            "Samples that a pollster left out, by its reason.",
+            ["pollster", "reason"],
+            registry=registry,
+        )
+        self._reasons = Names(50)
+
+    def omitted(self, plugin: str, reason: str, count: int = 1) -> None:
+        """Count samples that a pollster left out, for a ``reason`` from a short list."""
+        self._omitted.labels(plugin, self._reasons.bounded(reason)).inc(count)
 
     def polled(self, pollster: str, outcome: str, seconds: float, samples: int = 0) -> None:
         """Count a poll; ``outcome`` is one of a few words: ``ok``, ``unavailable``, ``timeout``, ``error``"""

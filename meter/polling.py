@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
 from twisted.logger import Logger
@@ -22,13 +24,17 @@ from meter.cycle import Cycle
 from meter.cycle import Surroundings
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-from meter.message import sign
+from meter.message import Signer
 from meter.metrics import PollingMetrics
 from meter.registry import Decision
 from meter.sample import Sample
+from meter.services import Slices
 from meter.services import within
 from meter.signature import BadSignature
 from meter.signature import Keyring
+
+MOST_AT_ONCE = 2000
+"""Samples that are signed, encoded and written to disk in one go: some 4 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,36 +79,53 @@ class Polling:
         self._metrics = metrics
         self._troubles: dict[str, str] = {}
         self._under_way: dict[str, Deferred[Any]] = {}
+        self._turn = DeferredLock()
 
-    async def cycle(self) -> CycleReport:
-        """Poll everyone once, at the same time; returns when the samples are on disk."""
-        cycle = Cycle(self._here)
-        began = self._here.clock.seconds()
-        results = await gatherResults(
-            [Deferred.fromCoroutine(self._poll(each, cycle)) for each in self.pollsters], consumeErrors=True
-        )
-        samples = [sample for result in results if result is not None for sample in result]
-        failed = tuple(each.name for each, result in zip(self.pollsters, results, strict=True) if result is None)
-        kept = samples if await self._keep(samples) else []
-        report = CycleReport(
-            len(kept), len({sample.name for sample in kept}), failed, self._here.clock.seconds() - began
-        )
+    async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleReport:
+        """Poll everyone once, or those given, at the same time; returns when the samples are on disk."""
+        async with self._turn:
+            report = await self._cycle(self.pollsters if pollsters is None else pollsters, self._here)
         self._log.info(
             "polled {samples} samples of {meters} meters in {seconds:.3f} s{failed}",
             samples=report.samples,
             meters=report.meters,
             seconds=report.seconds,
-            failed=f"; without {', '.join(failed)}" if failed else "",
+            failed=f"; without {', '.join(report.failed)}" if report.failed else "",
         )
         self._metrics.cycle_ended()
         self._after_cycle(report)
         return report
 
+    async def out_of_turn(self, interface: Any, providers: Mapping[Any, Any]) -> CycleReport:
+        """Poll those that provide ``interface``, with other ``providers`` in place of some; what they give is kept."""
+        async with self._turn:
+            pollsters = [each for each in self.pollsters if interface.providedBy(each.plugin)]
+            return await self._cycle(pollsters, self._here.with_providers(providers))
+
+    async def _cycle(self, pollsters: Sequence[Decision], here: Surroundings) -> CycleReport:
+        cycle = Cycle(here)
+        began = here.clock.seconds()
+        results = await gatherResults(
+            [Deferred.fromCoroutine(self._poll(each, cycle)) for each in pollsters], consumeErrors=True
+        )
+        failed = tuple(each.name for each, result in zip(pollsters, results, strict=True) if result is None)
+        samples = 0
+        meters: set[str] = set()
+        for result in results:
+            # A pollster after another, and in parts: what waits for the disk is bounded.
+            found = result or []
+            for first in range(0, len(found), MOST_AT_ONCE):
+                part = found[first : first + MOST_AT_ONCE]
+                if await self._keep(part):
+                    samples += len(part)
+                    meters.update(sample.name for sample in part)
+        return CycleReport(samples, len(meters), failed, here.clock.seconds() - began)
+
     async def poll_now(self, name: str) -> list[Sample]:
         """Poll the pollster called ``name`` out of turn and return its samples without keeping them."""
         for each in self.pollsters:
             if each.name == name:
-                return await self._samples(each, Cycle(self._here))
+                return await self._samples(each, Cycle(self._here, trial=True))
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
         raise LookupError(f"no pollster {name!r} is active here; active are: {known}")
 
@@ -167,17 +190,21 @@ class Polling:
         A sample that cannot be signed is left out, and its neighbours are kept.
         """
         by_key: dict[str, list[dict[str, Any]]] = {}
+        signer = Signer(self._keys, self._source)
+        slices = Slices(self._here.clock)
         for sample in samples:
+            if slices.over:
+                await slices.pause()
             try:
-                message = sign(sample, self._keys, self._source)
+                message = signer.message(sample)
                 by_key.setdefault(self._keys.key_for(sample.timestamp).id, []).append(message)
             except BadSignature as error:
                 self._log.error("LOST a sample of {meter}: {error}", meter=sample.name, error=error)
-        publications = [
-            publication
-            for key_id, messages in by_key.items()
-            for publication in casts(messages, key_id, batch_samples=self._batch)
-        ]
+        publications = []
+        for key_id, messages in by_key.items():
+            if slices.over:
+                await slices.pause()
+            publications += casts(messages, key_id, batch_samples=self._batch)
         if not publications:
             return True
         try:

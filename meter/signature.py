@@ -35,8 +35,8 @@ class BadSignature(ValueError):
     """A message that no accepted key verifies; the text says why."""
 
 
-def signed_bytes(message: Mapping[str, Any]) -> bytes:
-    """Return the bytes that the signature of ``message`` covers.
+def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -> bytes:
+    """Return the bytes that the signature of ``message`` covers; ``metadata_text`` is what it covers of the metadata, if known.
 
     The metadata of the resource is covered as JSON carries it, for that is how it arrives; the other fields must be
     what JSON knows. Raises :class:`BadSignature` when the message has something that has no such bytes: a lone
@@ -46,7 +46,9 @@ def signed_bytes(message: Mapping[str, Any]) -> bytes:
     try:
         for name in sorted(message):
             value = message[name]
-            if name == METADATA_FIELD and isinstance(value, Mapping):
+            if name == METADATA_FIELD and metadata_text is not None:
+                parts.append(metadata_text)
+            elif name == METADATA_FIELD and isinstance(value, Mapping):
                 parts.append(_metadata_text(msgspec.json.encode(value)))
             elif name != SIGNATURE_FIELD:
                 _append_pair(parts, name, value)
@@ -100,9 +102,18 @@ def _in_list(value: Any) -> Any:
     return _scalar(value)
 
 
-def signature(message: Mapping[str, Any], secret: bytes) -> str:
+def signature(message: Mapping[str, Any], secret: bytes, metadata_text: str | None = None) -> str:
     """Return the hexadecimal signature of ``message``: 64 lower-case digits."""
-    return hmac.digest(secret, signed_bytes(message), "sha256").hex()
+    return hmac.digest(secret, signed_bytes(message, metadata_text), "sha256").hex()
+
+
+def encoded_metadata(metadata: Mapping[str, Any]) -> tuple[msgspec.Raw, str]:
+    """Return metadata as JSON, and what a signature covers of them; :class:`BadSignature` where there is no such thing."""
+    try:
+        encoded = msgspec.json.encode(metadata)
+        return msgspec.Raw(encoded), _text_of_metadata(encoded)
+    except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
+        raise BadSignature(f"the message cannot be signed: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

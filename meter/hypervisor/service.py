@@ -35,6 +35,7 @@ from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 from meter.services import Backoff
 from meter.services import sleep
+from meter.services import wall_seconds
 from meter.services import within
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ class LibvirtHypervisor(Service):
         """Return every defined domain; :class:`Unavailable` when libvirt does not answer."""
         self._descriptions = known = self._descriptions.without(self._outdated)
         self._outdated = set()
-        reading = await self._ask(lambda connection: read_domains(connection, known, self._clock.seconds))
+        reading = await self._ask(lambda connection: read_domains(connection, known, self._now))
         if self._line is not None and self._line.told_of_changes:
             self._descriptions = reading.descriptions
         else:
@@ -175,6 +176,9 @@ class LibvirtHypervisor(Service):
                         raise
                 self._pause = None
 
+    def _now(self) -> float:
+        return wall_seconds(self._clock)
+
     # --- asking
 
     async def _ask(self, question: Question[T]) -> T:
@@ -198,7 +202,7 @@ class LibvirtHypervisor(Service):
                     self.uri,
                     self._open_connection,
                     self._reactor_threads,
-                    now=self._clock.seconds,
+                    now=self._now,
                     tell=self._changed,
                     lose=self._lost,
                 )

@@ -13,6 +13,7 @@ from meter.taps.daemon import Options
 from meter.taps.daemon import make
 from meter.taps.parts import add_bus
 from meter.taps.parts import add_hypervisor
+from meter.taps.parts import poll_changes
 
 __all__ = ["Options", "makeService"]
 
@@ -27,3 +28,4 @@ def compose(daemon: Daemon) -> None:
     bus = add_bus(daemon)
     hypervisor = add_hypervisor(daemon, installed_is_enough=True)
     daemon.poll(bus, [COMPUTE], {IHypervisor: hypervisor})
+    poll_changes(daemon, hypervisor)

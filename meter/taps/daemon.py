@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from typing import NoReturn
@@ -30,6 +31,7 @@ from meter.definitions import own_definitions
 from meter.interfaces import IBus
 from meter.interfaces import IDependency
 from meter.interfaces import IHealth
+from meter.interfaces import IOmissions
 from meter.interfaces import Readiness
 from meter.manhole import manhole
 from meter.manhole import namespace
@@ -54,9 +56,9 @@ from meter.registry import configure
 from meter.registry import decide_now
 from meter.registry import find
 from meter.registry import report
-from meter.services import Periodic
 from meter.services import StagedService
 from meter.settings import Config
+from meter.settings import PollingSection
 from meter.signature import Keyring
 from meter.spool import Spool
 from meter.status import readiness_of
@@ -66,6 +68,7 @@ from meter.status import status_site
 from meter.taps.signals import heed_a_second_signal
 from meter.taps.steady import keep_steady
 from meter.threads import CallThread
+from meter.timetable import Timetable
 
 STOP_SECONDS = 75.0
 """How long all parts of a daemon together may take to stop; less than ``TimeoutStopSec`` in ``etc/systemd``."""
@@ -176,7 +179,7 @@ class Daemon:
         )
         self.add(outbox)
         metrics = PollingMetrics(self.registry)
-        here = self.surroundings(providers)
+        here = self.surroundings({IOmissions: metrics, **(providers or {})})
         polling = Polling(
             here,
             outbox.put,
@@ -190,16 +193,21 @@ class Daemon:
 
         def begin(active: Sequence[Decision]) -> IService:
             polling.pollsters = tuple(active)
-            return Periodic(
-                polling.cycle,
-                settings.interval_seconds,
+            intervals = {each.name: interval_of(each.name, settings) for each in active}
+            return Timetable(
+                lambda due: polling.cycle([each for each in active if intervals[each.name] in due]),
+                set(intervals.values()),
                 self.reactor,
                 name="polling cycle",
-                first_after=random.random() * settings.jitter_seconds,
+                offset_seconds=random.random() * settings.jitter_seconds,
                 tell_skipped=metrics.cycles_skipped,
             )
 
-        self.activate(Activation(self.plugins(*kinds), here, begin, name="pollsters"))
+        candidates = self.plugins(*kinds)
+        for pattern in settings.intervals:
+            if not any(fnmatchcase(each.name, pattern) for each in candidates):
+                self.warnings.append(f"[polling] intervals: {pattern!r} is the name of no pollster")
+        self.activate(Activation(candidates, here, begin, name="pollsters"))
         self.polling = polling
         return outbox
 
@@ -252,6 +260,12 @@ class Daemon:
                 poll_now=poll_now,
             ),
         )
+
+
+def interval_of(pollster: str, settings: PollingSection) -> float:
+    """Return the interval of a pollster in seconds: the first whose pattern matches, else the one of all."""
+    matching = (seconds for pattern, seconds in settings.intervals.items() if fnmatchcase(pollster, pattern))
+    return next(matching, settings.interval_seconds)
 
 
 Compose = Callable[[Daemon], None]

@@ -26,6 +26,7 @@ from meter.taps.parts import add_bus
 from meter.taps.parts import add_collecting
 from meter.taps.parts import add_hypervisor
 from meter.taps.parts import add_store
+from meter.taps.parts import poll_changes
 
 __all__ = ["Options", "makeService"]
 
@@ -46,6 +47,7 @@ def compose(daemon: Daemon) -> None:
     outbox = daemon.poll(
         bus, [COMPUTE, CENTRAL], {IHypervisor: hypervisor}, after_cycle=lambda _: tally.tell(outbox, _)
     )
+    poll_changes(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
 
 

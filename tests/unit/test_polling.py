@@ -16,6 +16,7 @@ from zope.interface import implementer
 from meter.cycle import Surroundings
 from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
+from meter.interfaces import IDomainPollster
 from meter.interfaces import Unavailable
 from meter.message import metering_messages
 from meter.message import open_envelope
@@ -23,6 +24,7 @@ from meter.message import read
 from meter.metrics import PollingMetrics
 from meter.metrics import exposition
 from meter.metrics import metrics_registry
+from meter.polling import MOST_AT_ONCE
 from meter.polling import Polling
 from meter.registry import COMPUTE
 from meter.registry import Decision
@@ -272,3 +274,69 @@ async def test_samples_that_the_disk_does_not_take_are_told_with_their_time_rang
     assert eventAsText(event, includeTimestamp=False, includeSystem=False) == (
         f"LOST 1 samples, measured from {noon} to {noon}: the disk is full"
     )
+
+
+@implementer(IDomainPollster)
+class DomainPollster(Pollster):
+    pass
+
+
+@pytest_twisted.ensureDeferred
+async def test_out_of_turn_only_those_are_polled_that_provide_an_interface_and_with_other_providers():
+    async def work(cycle):
+        return [sample(cycle, volume=cycle.provider("thing"))]
+
+    agent = Agent(DomainPollster("domains", work), Pollster("lamp", work), providers={"thing": 1})
+    report = await agent.polling.out_of_turn(IDomainPollster, {"thing": 2})
+
+    assert report.samples == 1
+    assert [message.volume for message in agent.messages()] == [2]
+
+
+def test_cycles_and_what_comes_in_between_wait_for_each_other():
+    waiting, seen = Deferred(), []
+
+    async def work(cycle):
+        seen.append("begins")
+        await waiting
+        seen.append("ends")
+        return [sample(cycle)]
+
+    agent = Agent(DomainPollster("domains", work))
+    agent.cycle()
+    between = Deferred.fromCoroutine(agent.polling.out_of_turn(IDomainPollster, {}))
+
+    assert seen == ["begins"]
+    waiting.callback(None)
+    assert seen == ["begins", "ends", "begins", "ends"]
+    assert between.called
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_trial_says_that_it_is_one():
+    async def work(cycle):
+        return [sample(cycle, volume=int(cycle.trial))]
+
+    agent = Agent(Pollster("lamp", work))
+    [shown] = await agent.polling.poll_now("lamp")
+    await agent.cycle()
+
+    assert shown.volume == 1
+    assert [message.volume for message in agent.messages()] == [0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_great_many_samples_reach_the_disk_in_parts():
+    async def work(cycle):
+        return [sample(cycle, volume=n) for n in range(MOST_AT_ONCE + 1)]
+
+    agent = Agent(Pollster("lamp", work))
+    parts = []
+
+    async def put(publications):
+        parts.append(sum(publication.headers["meter-samples"] for publication in publications))
+
+    agent.polling._put = put
+
+    assert (await agent.cycle()).samples == MOST_AT_ONCE + 1
+    assert parts == [MOST_AT_ONCE, 1]

@@ -15,9 +15,17 @@ Change = Literal["rate", "delta", "use of processors"]
 """*rate*: growth per second. *delta*: growth. *use of processors*: growth, in ns, in percent of the time of all vcpus."""
 
 
+SHORTEST_SECONDS = 1.0
+"""Less is no time to tell a rate in: libvirt counts processor time in steps of the kernel's clock, 10 ms."""
+
+CLOCKS_APART = 1.0
+"""Seconds by which the time of day and the steady clock may differ, which includes how long libvirt took."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Last:
     at: datetime
+    steady_seconds: float
     volume: int | float
     basis: Hashable
 
@@ -33,17 +41,24 @@ class Memory:
         return len(self._last)
 
     def volume(
-        self, subject: Subject, at: datetime, volume: int, basis: Hashable, *, trial: bool = False
+        self,
+        subject: Subject,
+        at: datetime,
+        steady_seconds: float,
+        volume: int,
+        basis: Hashable,
+        *,
+        trial: bool = False,
     ) -> int | float | None:
         """Return the change since the last time, or ``None`` where none can be told; remember ``volume`` instead.
 
-        Two volumes are compared that have the same ``basis`` and run, the second later and not smaller. A *trial*
-        remembers nothing.
+        Two volumes are compared that have the same ``basis`` and run, the second later and not smaller, between which
+        nobody set the clock. ``steady_seconds`` is the time by a clock that nobody can set. A *trial* remembers nothing.
         """
         vcpus = number(subject.stats, "vcpu.current") if self._change == "use of processors" else None
         last = self._last.get(subject.resource_id)
-        new = _Last(at, volume, (subject.run, basis, vcpus))
-        if last is not None and at <= last.at:
+        new = _Last(at, steady_seconds, volume, (subject.run, basis, vcpus))
+        if last is not None and last.basis == new.basis and steady_seconds - last.steady_seconds < SHORTEST_SECONDS:
             return None
         if not trial:
             self._last[subject.resource_id] = new
@@ -52,6 +67,8 @@ class Memory:
         growth, seconds = volume - last.volume, (at - last.at).total_seconds()
         if self._change == "delta":
             return growth
+        if seconds <= 0 or abs(steady_seconds - last.steady_seconds - seconds) > CLOCKS_APART:
+            return None
         if self._change == "rate":
             return growth / seconds
         return 100 * growth / (1e9 * vcpus * seconds) if vcpus else None

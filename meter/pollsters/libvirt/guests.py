@@ -23,6 +23,7 @@ from meter.pollsters.libvirt.sources import devices
 from meter.pollsters.libvirt.sources import number
 from meter.pollsters.libvirt.table import Scope
 from meter.services import Slices
+from meter.services import wall_seconds
 from meter.settings import ComputeSection
 
 SHUT_OFF = 5
@@ -42,12 +43,13 @@ UNKNOWN_STATE = ("unknown", "unknown")
 
 
 class Guest:
-    """A domain as it is metered at ``read_at``."""
+    """A domain as it is metered at ``read_at``; ``steady_seconds`` is then by a clock that nobody sets."""
 
-    def __init__(self, domain: Domain, description: Description, read_at: datetime) -> None:
+    def __init__(self, domain: Domain, description: Description, read_at: datetime, steady_seconds: float) -> None:
         self.uuid = domain.uuid
         self.description = description
         self.read_at = read_at
+        self.steady_seconds = steady_seconds
         self._domain = domain
         self._stats = domain.stats
         state = domain.stats.get("state.state")
@@ -178,7 +180,8 @@ class Descriptions:
 async def read(cycle: ICycle) -> Reading:
     """Ask the hypervisor of this daemon for its domains; raise :class:`~meter.interfaces.Unavailable`."""
     domains = await cycle.provider(IHypervisor).domains()
-    now = datetime.fromtimestamp(cycle.clock.seconds(), UTC)
+    now = datetime.fromtimestamp(wall_seconds(cycle.clock), UTC)
+    steady_seconds = cycle.clock.seconds()
     descriptions: Descriptions = cycle.kept("libvirt descriptions", lambda: Descriptions(local_to(cycle)))
     slices = Slices(cycle.clock)
     guests = []
@@ -187,7 +190,7 @@ async def read(cycle: ICycle) -> Reading:
         if slices.over:
             await slices.pause()
         try:
-            guests.append(Guest(domain, descriptions.of(domain), domain.read_at or now))
+            guests.append(Guest(domain, descriptions.of(domain), domain.read_at or now, steady_seconds))
         except BadDomain as error:
             unreadable[domain.uuid] = str(error)
     whole = all(domain.event is None for domain in domains)

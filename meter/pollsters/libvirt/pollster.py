@@ -166,7 +166,7 @@ def _sample(row: Row, guest: Guest, subject: Subject, memory: Memory | None, *, 
     value, source = row.reading(subject)
     volume: int | float | None = value
     if memory is not None:
-        volume = memory.volume(subject, guest.read_at, value, source, trial=trial)
+        volume = memory.volume(subject, guest.read_at, guest.steady_seconds, value, source, trial=trial)
         if volume is None:
             return None
     elif row.divisor != 1:

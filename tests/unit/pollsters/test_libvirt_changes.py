@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -144,11 +147,23 @@ async def test_a_poll_that_missed_a_value_is_bridged() -> None:
     assert (await host.poll(GROWN))["disk.read.bytes.rate"] == 100.0
 
 
+@pytest.mark.parametrize("seconds", [-3600, 3600])
 @pytest_twisted.ensureDeferred
-async def test_a_clock_that_was_set_back_tells_nothing_wrong() -> None:
+async def test_over_a_clock_that_was_set_there_is_growth_but_no_rate(seconds: int) -> None:
     host = Host()
-    await host.poll(FIRST, seconds=100)
-    assert await host.poll(GROWN, seconds=-50) == {}
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
+    await host.poll_all(Domain("u", "n", XML, FIRST, run=1, read_at=midnight))
+    later = midnight + timedelta(seconds=10 + seconds)
+    changes = await host.poll_all(Domain("u", "n", XML, GROWN, run=1, read_at=later))
+    assert set(changes) == {"cpu.delta", "network.incoming.bytes.delta"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_within_a_second_nothing_can_be_told_and_nothing_is_lost() -> None:
+    host = Host()
+    await host.poll(FIRST)
+    assert await host.poll(GROWN, seconds=0.5) == {}
+    assert (await host.poll(GROWN, seconds=9.5)) == CHANGES
 
 
 @pytest_twisted.ensureDeferred
