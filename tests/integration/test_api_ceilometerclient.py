@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -14,9 +15,12 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
+from meter.api import Acceptance
 from meter.api import Api
 from meter.api import site
+from tests.asking import KEYS
 from tests.asking import Asking
+from tests.unit.test_api_posting import Bus
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,10 +28,11 @@ CEILOMETER = Path(sys.executable).with_name("ceilometer")
 
 
 class Shell:
-    """Runs the client's command against one URL."""
+    """Runs the client's command against the API at one URL, which publishes on ``bus``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, bus: Bus) -> None:
         self.url = url
+        self.bus = bus
 
     async def __call__(self, *arguments: str) -> list[dict[str, str]]:
         """Return the rows of the table that the command prints, by heading."""
@@ -47,9 +52,11 @@ class Shell:
 @pytest_twisted.async_yield_fixture
 async def shell() -> AsyncIterator[Shell]:
     asking = Asking()
-    served: Any = site(Api(asking.store, asking.clock), reactor)
+    bus = Bus()
+    acceptance = Acceptance(KEYS, "openstack", bus, asking.store)  # type: ignore[arg-type]
+    served: Any = site(Api(asking.store, asking.clock, acceptance=acceptance), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")
-    yield Shell(f"http://127.0.0.1:{port.getHost().port}")
+    yield Shell(f"http://127.0.0.1:{port.getHost().port}", bus)
     await port.stopListening()
 
 
@@ -111,6 +118,56 @@ async def test_the_shell_shows_capabilities_and_what_went_wrong(shell: Shell) ->
     assert "nope" in errors
 
 
+CREATE = ("-r", "r", "-m", "apples", "--meter-type", "gauge", "--meter-unit", "x", "--sample-volume", "3")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_shell_sends_samples(shell: Shell) -> None:
+    await shell("sample-create", *CREATE, "--resource-metadata", '{"a":"b"}')
+    (message,) = shell.bus.messages()
+    assert (message["counter_name"], message["counter_volume"], message["resource_metadata"]) == (
+        "apples",
+        3,
+        {"a": "b"},
+    )
+    await shell("sample-create", *CREATE, "--direct", "True")
+    (stored,) = await shell("sample-list", "-m", "apples")
+    assert (stored["Resource ID"], stored["Volume"]) == ("r", "3.0")
+    fields = {"counter_type": "gauge", "counter_unit": "x", "counter_volume": 1, "resource_id": "r"}
+    pair = [{**fields, "counter_name": "apples"}, {**fields, "counter_name": "pears"}]
+    await shell("sample-create-list", json.dumps(pair))
+    assert [message["counter_name"] for message in shell.bus.messages()] == ["apples", "apples", "pears"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_shell_asks_complex_queries(shell: Shell) -> None:
+    rows = await shell("query-samples", "-f", '{"=": {"meter": "cpu"}}', "-o", '[{"timestamp": "asc"}]', "-l", "2")
+    assert [row["Timestamp"] for row in rows] == ["2026-11-22T12:00:00", "2026-11-22T12:01:00"]
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (("alarm-list",), "HTTP 410"),
+        (("alarm-show", "x"), "HTTP 410"),
+        (("alarm-history", "x"), "HTTP 410"),
+        (("query-alarms", "-f", '{"=": {"name": "x"}}'), "HTTP 410"),
+        (("query-alarm-history", "-f", '{"=": {"type": "x"}}'), "HTTP 410"),
+        (("event-list",), "HTTP 404"),
+        (("event-type-list",), "HTTP 404"),
+        (("trait-description-list", "-e", "x"), "HTTP 404"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+@pytest_twisted.ensureDeferred
+async def test_the_shell_is_told_what_is_gone(shell: Shell, command: tuple[str, ...], text: str) -> None:
+    _, errors, code = await shell.run(*command)
+    assert code == 1
+    assert errors
+    assert "Traceback" not in errors
+    assert text in errors
+
+
 @pytest_twisted.ensureDeferred
 async def test_the_python_client_reads_everything(shell: Shell) -> None:
     def read() -> dict[str, Any]:
@@ -124,6 +181,15 @@ async def test_the_python_client_reads_everything(shell: Shell) -> None:
             "new_samples": [sample.id for sample in client.new_samples.list(limit=1)],
             "sample": client.new_samples.get("s0").metadata,
             "resource": client.resources.get("a/b c").links[0]["rel"],
+            "complex": [one.id for one in client.query_samples.query(filter='{"=": {"user": "bob"}}', limit=3)],
+            "created": client.samples.create(
+                counter_name="apples",
+                counter_type="gauge",
+                counter_unit="x",
+                counter_volume=3,
+                resource_id="r",
+                direct=True,
+            )[0].counter_volume,
             "sum": client.statistics.list("cpu", q=query)[0].sum,
             "able": client.capabilities.get().api["statistics:groupby"],
         }
@@ -134,6 +200,8 @@ async def test_the_python_client_reads_everything(shell: Shell) -> None:
         "new_samples": ["s3"],
         "sample": {"flavor.name": "m1", "size": "0"},
         "resource": "self",
+        "complex": ["s2"],
+        "created": 3.0,
         "sum": 30.0,
         "able": True,
     }
