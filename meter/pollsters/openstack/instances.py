@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
@@ -21,7 +20,6 @@ from meter.interfaces import ISurroundings
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
 from meter.pollsters.openstack.pollster import ListingPollster
-from meter.pollsters.openstack.pollster import OpenStackOptions
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.table import Item
 from meter.pollsters.openstack.table import Measure
@@ -105,13 +103,13 @@ async def servers(cycle: ICycle) -> Servers:
 class InstancesPollster:
     """Meters how many instances each project has, in whatever state."""
 
-    options: OpenStackOptions = field(default_factory=OpenStackOptions)
+    options: None = None
     name: str = "nova.instances"
     meters: tuple[MeterDefinition, ...] = (INSTANCES,)
 
-    def configured(self, options: OpenStackOptions) -> InstancesPollster:
-        """Return the pollster with ``options``."""
-        return replace(self, options=options)
+    def configured(self, options: None) -> InstancesPollster:
+        """Return the pollster: it has no options."""
+        return self
 
     async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
         """Work where the catalogue has Nova."""

@@ -14,6 +14,8 @@ from dataclasses import field
 from dataclasses import replace
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic import ConfigDict
 from pydantic import Field
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
@@ -30,9 +32,7 @@ from meter.openstack import BadAnswer
 from meter.openstack import IOpenStack
 from meter.openstack.http import Refused
 from meter.openstack.keystone import NOT_FOUND
-from meter.pollsters.openstack.pollster import Diary
 from meter.pollsters.openstack.pollster import Omitted
-from meter.pollsters.openstack.pollster import OpenStackOptions
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.services import PROJECT
 from meter.pollsters.openstack.table import BadItem
@@ -57,8 +57,10 @@ CONTAINER = ((CONTAINER_OBJECTS, "count"), (CONTAINER_SIZE, "bytes"))
 MOST_PAGES = 1000
 
 
-class StorageOptions(OpenStackOptions):
+class StorageOptions(BaseModel):
     """Options of the Swift pollster."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
 
     reseller_prefix: str = "AUTH_"
     """What stands before the project's id in the name of its account."""
@@ -85,12 +87,8 @@ class StoragePollster:
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all accounts; of one that cannot be read there are none."""
-        diary: Diary = cycle.kept(("openstack", self.name), Diary)
-        now = cycle.clock.seconds()
-        if not cycle.trial and not diary.due(now, self.options.interval_seconds):
-            return []
         openstack = cycle.provider(IOpenStack)
-        omitted = Omitted(cycle, self.name, diary)
+        omitted = Omitted(cycle, self.name)
         projects = await cycle.shared(("openstack", "projects"), lambda: project_ids(openstack))
         root = await self._root(openstack)
         samples: list[Sample] = []
@@ -110,9 +108,7 @@ class StoragePollster:
         await each(projects, read, at_once=self.options.at_once)
         if failures and not samples:
             raise failures[0]
-        if not cycle.trial:
-            diary.polled(now)
-            omitted.tell()
+        omitted.tell()
         return samples
 
     async def _root(self, openstack: Any) -> str:

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
 
-from pydantic import BaseModel
-from pydantic import ConfigDict
-from pydantic import Field
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -39,32 +34,13 @@ ASKING_SECONDS = 8.0
 """A plugin has ten seconds to say whether it is enabled."""
 
 
-class OpenStackOptions(BaseModel):
-    """Options of every OpenStack pollster."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    interval_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """At most one poll in so many seconds, for listings that are long or change seldom; 0 is every cycle."""
-
-
 class Diary:
-    """What a pollster remembers from cycle to cycle: when it was polled, and what it has told."""
+    """What a pollster has told about entries that it left out, from cycle to cycle."""
 
     _log = Logger()
 
     def __init__(self) -> None:
-        self._polled_at: float | None = None
         self._told: Mapping[str, str] = {}
-
-    def due(self, now: float, interval_seconds: float) -> bool:
-        """Say whether it is time to poll; a cycle that comes a little early counts."""
-        early = interval_seconds * 0.05
-        return self._polled_at is None or now - self._polled_at >= interval_seconds - early
-
-    def polled(self, now: float) -> None:
-        """Note that a poll has brought what there was."""
-        self._polled_at = now
 
     def tell(self, name: str, reasons: Mapping[str, tuple[str, str]]) -> None:
         """Log, by kind, an example of what could not be metered; once as long as the kinds stay the same."""
@@ -84,9 +60,9 @@ class Diary:
 class Omitted:
     """Gathers what one poll could not meter; for at most ``most`` resources it knows why."""
 
-    def __init__(self, cycle: ICycle, name: str, diary: Diary, most: int = 1000) -> None:
+    def __init__(self, cycle: ICycle, name: str, most: int = 1000) -> None:
         self._name = name
-        self._diary = diary
+        self._diary: Diary = Diary() if cycle.trial else cycle.kept(("openstack", name), Diary)
         self._most = most
         self._reasons: dict[str, tuple[str, str]] = {}
         try:
@@ -144,7 +120,7 @@ class ListingPollster:
     """Meters all entries of the listing of ``row``. An entry that cannot be metered costs itself only."""
 
     row: Row
-    options: OpenStackOptions = field(default_factory=OpenStackOptions)
+    options: None = None
 
     @property
     def name(self) -> str:
@@ -156,9 +132,9 @@ class ListingPollster:
         """The meters of the row."""
         return tuple(measure.meter for measure in self.row.measures)
 
-    def configured(self, options: OpenStackOptions) -> ListingPollster:
-        """Return the pollster with ``options``."""
-        return replace(self, options=options)
+    def configured(self, options: None) -> ListingPollster:
+        """Return the pollster: it has no options."""
+        return self
 
     async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
         """Work where the catalogue has the service."""
@@ -167,19 +143,13 @@ class ListingPollster:
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all entries, one page after the other."""
-        diary: Diary = cycle.kept(("openstack", self.name), Diary)
-        now = cycle.clock.seconds()
-        if not cycle.trial and not diary.due(now, self.options.interval_seconds):
-            return []
-        omitted = Omitted(cycle, self.name, diary)
+        omitted = Omitted(cycle, self.name)
         samples: dict[tuple[str, str], Sample] = {}
         async for page in cycle.provider(IOpenStack).pages(self.listing(cycle)):
             for sample in self._of_page(page, omitted):
                 # A listing that changes between its pages may show an entry twice.
                 samples[sample.resource_id, sample.name] = sample
-        if not cycle.trial:
-            diary.polled(now)
-            omitted.tell()
+        omitted.tell()
         return samples.values()
 
     def listing(self, cycle: ICycle) -> Listing:

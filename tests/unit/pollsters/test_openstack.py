@@ -295,19 +295,6 @@ def test_without_keystone_a_pollster_is_on_and_unavailable(silent: bool) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_interval_of_its_own_leaves_cycles_out() -> None:
-    stub, clock = captured_cloud(), Clock()
-    hourly = family.router.configured(family.router.options.model_copy(update={"interval_seconds": 3600.0}))
-    cycle = cycle_of(stub, clock)
-    polls = []
-    for _ in range(13):
-        polls.append(bool(list(await hourly.poll(cycle))))
-        clock.advance(300)
-        cycle = cycle.following()
-    assert polls == [True, *[False] * 11, True]
-
-
-@pytest_twisted.ensureDeferred
 async def test_entries_that_cannot_be_metered_are_counted_told_once_and_cost_themselves_only() -> None:
     stub = captured_cloud()
     sizes: list[Any] = [None, -1, "many", True, "NaN", [], "7", 5]
