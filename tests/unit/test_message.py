@@ -9,6 +9,7 @@ from datetime import timezone
 
 import pytest
 from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from meter.message import LARGEST_LENIENT_BYTES
@@ -246,6 +247,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from([*sign(SAMPLE, KEYS, "openstack"), "extra"])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_open_or_say_why_not(body):
     try:
@@ -254,6 +256,7 @@ def test_any_bytes_open_or_say_why_not(body):
         assert len(str(error)) < 500
 
 
+@settings(deadline=None)
 @given(st.dictionaries(FIELDS, JSON))
 def test_any_fields_read_or_say_why_not(changes):
     message = sign(SAMPLE, KEYS, "openstack") | changes
@@ -263,6 +266,7 @@ def test_any_fields_read_or_say_why_not(changes):
         assert len(str(error)) < 500
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"])),
