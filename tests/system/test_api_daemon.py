@@ -1,0 +1,126 @@
+"""The API as a daemon: what clients send goes round by the bus, and what is stored is seen as it is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.daemons import STOPPED
+from tests.system.daemons import Daemon
+from tests.system.daemons import House
+from tests.system.daemons import fetch
+from tests.system.daemons import until
+
+pytestmark = pytest.mark.timeout(120)
+
+CEILOMETER = Path(sys.executable).with_name("ceilometer")
+APPLE = {
+    "counter_name": "apples",
+    "counter_type": "gauge",
+    "counter_unit": "apple",
+    "counter_volume": 3,
+    "resource_id": "tree",
+}
+
+
+@pytest.fixture
+def api(furnished: House) -> Iterator[Daemon]:
+    collector = furnished.daemon("meter-collector").start()
+    api = furnished.daemon("meter-api").start()
+    for daemon in (collector, api):
+        daemon.until_ready()
+    yield api
+    for daemon in (collector, api):
+        assert daemon.stop() in STOPPED, daemon.log
+        assert "Traceback" not in daemon.log
+
+
+def post(api: Daemon, path: str, content: Any) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        api.api + path, json.dumps(content).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.status, json.load(answer)
+
+
+def ceilometer(api: Daemon, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OS_TOKEN": "any", "CEILOMETER_URL": api.api}
+    ran = subprocess.run([CEILOMETER, *arguments], capture_output=True, text=True, timeout=60, env=environment)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+class Follower:
+    """A client that reads ``/v2/live``."""
+
+    def __init__(self, api: Daemon, query: str = "") -> None:
+        self.connection = socket.create_connection(("127.0.0.1", api.api_port), timeout=20)
+        self.connection.sendall(f"GET /v2/live?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        self.received = b""
+        self.until(b": following")
+
+    def until(self, text: bytes) -> None:
+        while text not in self.received:
+            more = self.connection.recv(65536)
+            assert more, self.received
+            self.received += more
+
+
+def test_what_a_client_sends_is_stored_seen_live_proved_and_exported(api: Daemon) -> None:
+    follower = Follower(api, "q.field=meter&q.value=apples")
+    ceilometer(
+        api,
+        *("sample-create", "-r", "tree", "-m", "apples", "--meter-type", "gauge", "--meter-unit", "apple"),
+        *("--sample-volume", "3", "--resource-metadata", '{"kind.of": "elstar"}'),
+    )
+    until(lambda: api.get("/v2/meters/apples"), "the sample to come back")
+    follower.until(b'"volume":3.0')
+    follower.connection.close()
+
+    status, (direct,) = post(api, "/v2/meters/apples?direct=True", [{**APPLE, "counter_volume": 4}])
+    assert status == 201
+    newest, first = api.get("/v2/samples?limit=2")
+    assert (newest["id"], newest["volume"]) == (direct["message_id"], 4.0)
+    assert first["metadata"] == {"kind.of": "elstar"}
+
+    proof = api.get(f"/v2/samples/{first['id']}/proof")
+    assert proof["key_id"] == "default"
+    assert proof["message"]["resource_metadata"] == {"kind": {"of": "elstar"}}
+
+    found = ceilometer(api, "query-samples", "-f", '{"and": [{"=": {"meter": "apples"}}, {">": {"volume": 3}}]}')
+    assert (found.count("apples"), "4.0" in found) == (1, True)
+
+    status, body = fetch(f"{api.api}/v2/samples", Accept="text/csv")
+    assert (status, len(body.splitlines())) == (200, 3)
+    assert api.get("/openapi.json")["openapi"] == "3.1.0"
+
+
+def test_clients_that_hang_up_or_are_slow_cost_others_nothing(api: Daemon) -> None:
+    batch = [{**APPLE, "resource_metadata": {"note": "x" * 200}} for _ in range(2000)]
+    for _ in range(5):
+        post(api, "/v2/meters/apples?direct=1", batch)
+    slow = []
+    for _ in range(8):  # twice as many as there are connections to the database
+        connection = socket.create_connection(("127.0.0.1", api.api_port))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET /v2/samples HTTP/1.1\r\nHost: x\r\nAccept: text/csv\r\n\r\n")
+        slow.append(connection)
+    half = socket.create_connection(("127.0.0.1", api.api_port))
+    half.sendall(b"POST /v2/query/samples HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    time.sleep(0.5)
+    began = time.monotonic()
+    assert len(api.get("/v2/samples?limit=5")) == 5
+    assert time.monotonic() - began < 5
+    for connection in (*slow, half):
+        connection.close()
+    assert len(api.get("/v2/samples?limit=5")) == 5
