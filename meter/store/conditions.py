@@ -64,6 +64,16 @@ def of_sample(filter: SampleFilter) -> Sql:
     return both(conditions)
 
 
+def only_series_and_range(filter: SampleFilter) -> bool:
+    """Say whether of the samples of a series ``filter`` lets through all in a range of time, or none."""
+    return (
+        filter.as_of is None
+        and "message_id" not in filter.equals
+        and not filter.metadata
+        and all(about_series(part) for part in conjuncts(filter.expression))
+    )
+
+
 def _expressions(filter: SampleFilter, *, series: bool) -> list[Sql]:
     """Return what ``filter`` says in expressions: about series alone, or all the rest."""
     matches = [Comparison(METADATA + match.key, "=", match.value) for match in filter.metadata]

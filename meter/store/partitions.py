@@ -105,3 +105,20 @@ async def _make(session: Session, week: date) -> None:
         f"ALTER TABLE sample ATTACH PARTITION {name} FOR VALUES FROM (%(first)s) TO (%(end)s)",
         bounds,
     )
+
+
+async def weeks_with_partitions(session: Session) -> list[date]:
+    """Return the weeks that have a partition, oldest first."""
+    rows = await session.rows(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
+        " WHERE inhparent = 'sample'::regclass AND relname ~ '^sample_[0-9_]+$' ORDER BY relname"
+    )
+    return [date.fromisoformat(name.removeprefix("sample_").replace("_", "-")) for [name] in rows]
+
+
+async def drop_before(session: Session, monday: datetime) -> None:
+    """Drop the partitions of the weeks before ``monday``, and what the default partition has of that time."""
+    for week in await weeks_with_partitions(session):
+        if week < monday.date():
+            await session.count(f"DROP TABLE {partition_name(week)}")
+    await session.count("DELETE FROM sample_default WHERE timestamp < %s", [monday])

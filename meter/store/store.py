@@ -31,6 +31,8 @@ from meter.store.connection import Connection
 from meter.store.dsn import connection_parameters
 from meter.store.dsn import described
 from meter.store.following import Following
+from meter.store.keeping import Keeping
+from meter.store.keeping import Retention
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from meter.store.pool import Pool
@@ -46,7 +48,8 @@ class PostgresStore(Service):
     With ``migrate`` the schema is made or upgraded, without it is waited for. ``readers`` and ``writers`` are numbers of
     connections; none means that the store is only written, or only read. ``remembered`` bounds what is kept of the
     dictionaries in memory. A question that takes longer than ``statement_timeout_seconds`` is stopped; a server that
-    says nothing for ``silence_seconds`` more is held for dead.
+    says nothing for ``silence_seconds`` more is held for dead. Questions go to ``replica_dsn`` where there is one.
+    With ``keep`` it settles hours and lets go of what is older than ``retention``, see :mod:`meter.store.keeping`.
     """
 
     def __init__(
@@ -62,6 +65,10 @@ class PostgresStore(Service):
         silence_seconds: float = 10.0,
         remembered: int = 50_000,
         application_name: str = "meter",
+        keep: bool = False,
+        retention: Retention = Retention(),  # noqa: B008 (frozen)
+        settle_after_seconds: float = 900.0,
+        replica_dsn: str = "",
     ) -> None:
         self.setName("store")
         schema = Schema(migrations())
@@ -69,9 +76,11 @@ class PostgresStore(Service):
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
         )
 
-        def connect(purpose: str, *, read_only: bool, notified: Callable[[], object] | None = None) -> Connection:
+        def connect(
+            purpose: str, *, read_only: bool, where: str = dsn, notified: Callable[[], object] | None = None
+        ) -> Connection:
             parameters = connection_parameters(
-                dsn,
+                where,
                 statement_timeout_seconds=statement_timeout_seconds,
                 application_name=f"{application_name} {purpose}",
                 read_only=read_only,
@@ -84,9 +93,9 @@ class PostgresStore(Service):
                 notified=notified,
             )
 
-        def pool(purpose: str, size: int, *, read_only: bool) -> Pool:
+        def pool(purpose: str, size: int, *, read_only: bool, where: str = dsn) -> Pool:
             return Pool(
-                lambda: connect(purpose, read_only=read_only),
+                lambda: connect(purpose, read_only=read_only, where=where),
                 clock,
                 name=f"store {purpose}",
                 size=size,
@@ -94,24 +103,28 @@ class PostgresStore(Service):
             )
 
         self._writers = pool("writers", writers, read_only=False)
-        self._readers = pool("readers", readers, read_only=True)
+        self._readers = pool("readers", readers, read_only=True, where=replica_dsn or dsn)
         self._pools = [each for each, size in ((self._writers, writers), (self._readers, readers)) if size]
         self._following = Following(
             lambda notified: connect("follower", read_only=True, notified=notified), clock, size=min(readers, 1)
         )
+        self.keeping = Keeping(
+            pool("keeper", 1, read_only=False), clock, retention=retention, settle_after_seconds=settle_after_seconds
+        )
+        self._services = [self._following, *self._pools, *([self.keeping] if keep else [])]
         self._writing = Writing(self._writers, clock, remembered=remembered)
         self._reading = Reading(self._readers, clock, statement_timeout_seconds)
 
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()
-        for service in (self._following, *self._pools):
+        for service in self._services:
             service.startService()
 
     def stopService(self) -> Deferred[Any]:
         """Fire when what is under way is done and all connections are closed."""
         super().stopService()
-        return gatherResults([service.stopService() for service in (self._following, *self._pools)], consumeErrors=True)
+        return gatherResults([service.stopService() for service in self._services], consumeErrors=True)
 
     def readiness(self) -> Readiness:
         """Say whether the store can be used, or why not."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -29,16 +32,47 @@ from meter.store.record import Series
 from meter.store.record import Unstorable
 from meter.store.record import record_of
 from meter.store.recording import RECORDING
+from meter.store.rollups import DAY
+from meter.store.rollups import HOLD
+from meter.store.rollups import HOUR
+from meter.store.rollups import buckets
+from meter.store.rollups import start_of
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, for ten times the time.
+# What is late for an hour that was settled takes the mark away: from then on the samples themselves tell that hour.
 INSERT_SAMPLES = """
-INSERT INTO sample
-    (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
-SELECT timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, decode(signature, 'hex'), rest
-FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::timestamptz[], %s::uuid[], %s::float8[], %s::bigint[], %s::integer[], %s::integer[], %s::text[], %s::text[])
-    AS given (timestamp, message_id, volume, metadata_id, series_id, form_id, signature, rest)
-ON CONFLICT DO NOTHING
+WITH stored AS (
+    INSERT INTO sample
+        (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+    SELECT timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, decode(signature, 'hex'), rest
+    FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::timestamptz[], %s::uuid[], %s::float8[],
+        %s::bigint[], %s::integer[], %s::integer[], %s::text[], %s::text[])
+        AS given (timestamp, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+    ON CONFLICT DO NOTHING
+    RETURNING timestamp
+), unsettled AS (
+    DELETE FROM settled USING unnest(%s::smallint[], %s::timestamptz[]) AS late (hours, start)
+    WHERE settled.hours = late.hours AND settled.start = late.start AND EXISTS (
+        SELECT FROM stored
+        WHERE timestamp >= late.start AND timestamp < late.start + make_interval(hours => late.hours)
+    )
+)
+SELECT count(*) FROM stored
 """
+
+BEGIN_TO_RECORD = f"{HOLD}; {RECORDING}; SELECT meter, before FROM horizon"
+"""Takes part in what others wait for, and then tells how old samples may be; each statement sees what is so by then."""
+
+
+BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+class _TooOld(Exception):
+    """Some records lie before their horizon; ``reasons`` has a text for each of their positions."""
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__(f"{len(reasons)} samples are too old")
+        self.reasons = reasons
 
 
 class Writing:
@@ -78,6 +112,10 @@ class Writing:
             if len(records) == 1:
                 refused.append(Refusal(records[0][0], f"PostgreSQL refuses it: {error}"))
                 return 0
+        except _TooOld as error:
+            refused.extend(Refusal(records[position][0], reason) for position, reason in error.reasons.items())
+            recent = [record for position, record in enumerate(records) if position not in error.reasons]
+            return await self._write(recent, refused)
         except TimedOut as error:
             raise Unavailable(f"writing {len(records)} samples took longer than statements may") from error
         half = len(records) // 2
@@ -111,8 +149,11 @@ class Writing:
         if unknown_forms := [key for key, number in forms.items() if number is None]:
             found.forms = await resolve_forms(session, unknown_forms)
             forms.update(found.forms)
-        await session.rows(RECORDING)
-        stored = await session.count(
+        moments = {record.timestamp for record in records}
+        if horizons := dict(await session.rows(BEGIN_TO_RECORD, [buckets(moments)])):
+            _refuse_too_old(records, horizons)
+        spans = sorted({(hours, start_of(moment, hours)) for moment in moments for hours in (HOUR, DAY)})
+        [[stored]] = await session.rows(
             INSERT_SAMPLES,
             [
                 _array(record.timestamp.isoformat() for record in records),
@@ -123,6 +164,8 @@ class Writing:
                 _array(str(forms[record.form]) for record in records),
                 _array(f'"{record.signature}"' for record in records),
                 [record.rest for record in records],
+                [hours for hours, _ in spans],
+                [start for _, start in spans],
             ],
         )
         if stored:
@@ -140,3 +183,15 @@ class Writing:
 def _array(literals: Iterable[str]) -> str:
     """Return an array for PostgreSQL to parse. ``literals`` have no blanks, commas, braces or backslashes of their own."""
     return "{" + ",".join(literals) + "}"
+
+
+def _refuse_too_old(records: Sequence[Record], horizons: Mapping[str, datetime]) -> None:
+    """Raise if a record is older than what is kept of its meter: its neighbours in time were let go already."""
+    of_all = horizons.get("", BEGINNING)
+    reasons = {}
+    for position, record in enumerate(records):
+        horizon = max(of_all, horizons.get(record.series.name, BEGINNING))
+        if record.timestamp < horizon:
+            reasons[position] = f"it is older than the retention: samples before {horizon.isoformat()} were let go"
+    if reasons:
+        raise _TooOld(reasons)

@@ -1,0 +1,177 @@
+"""Keeping house: hours and days are settled, partitions made ahead, and what is too old is let go.
+
+Any number of collectors may do it: each step is a transaction that finds nothing to do where another was faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from meter.interfaces import Unavailable
+from meter.services import Periodic
+from meter.store.connection import Rejected
+from meter.store.connection import TimedOut
+from meter.store.partitions import Partitions
+from meter.store.partitions import drop_before
+from meter.store.partitions import week_of
+from meter.store.pool import Pool
+from meter.store.pool import Session
+from meter.store.rollups import DAY
+from meter.store.rollups import HOUR
+from meter.store.rollups import hold_all_hours
+from meter.store.rollups import settle
+from meter.store.rollups import unsettled_days
+from meter.store.rollups import unsettled_hour
+
+BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+LET_GO = """
+INSERT INTO horizon (meter, before) VALUES (%s, %s)
+ON CONFLICT (meter) DO UPDATE SET before = greatest(horizon.before, excluded.before)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How many days samples are kept, and rollups; 0 is for ever.
+
+    ``meter_days`` is for meters whose names match a shell pattern, the first that does; for them it counts if it is
+    less than ``days``.
+    """
+
+    days: float = 0
+    meter_days: Mapping[str, float] = field(default_factory=dict)
+    rollup_days: float = 0
+
+
+class Keeping(Service):
+    """Keeps the house over ``pool``, which it starts and stops, every ``interval_seconds``.
+
+    An hour is settled ``settle_after_seconds`` after its end, when few samples of it are still to come.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        pool: Pool,
+        clock: IReactorTime,
+        *,
+        retention: Retention = Retention(),
+        settle_after_seconds: float = 900.0,
+        interval_seconds: float = 60.0,
+    ) -> None:
+        self._pool = pool
+        self._partitions = Partitions(pool, clock)
+        self._retention = retention
+        self._settle_after = timedelta(seconds=settle_after_seconds)
+        self._periodic = Periodic(
+            self._keep, interval_seconds, clock, name="keeping the store", first_after=min(interval_seconds, 5.0)
+        )
+
+    def startService(self) -> None:
+        """Begin to connect, and to keep house."""
+        super().startService()
+        self._pool.startService()
+        self._periodic.startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """Fire when the step that is under way is done."""
+        super().stopService()
+        stopped = [self._pool.stopService(), self._periodic.stopService()]
+        return gatherResults([each for each in stopped if each is not None], consumeErrors=True)
+
+    async def _keep(self) -> None:
+        try:
+            await self.keep()
+        except Unavailable as error:
+            self._log.debug("the store is not kept now: {reason}", reason=str(error))
+
+    async def keep(self) -> None:
+        """Do all there is to do now; :class:`Unavailable` while the database cannot be reached."""
+        [[now]] = await self._pool.rows("SELECT now()")
+        await self._partitions.cover([now])
+        await self.settle(now - self._settle_after)
+        await self.let_go(now)
+
+    async def settle(self, until: datetime) -> int:
+        """Settle the hours and the days that ended before ``until``; return how many were settled."""
+        until = until.replace(minute=0, second=0, microsecond=0)
+        settled, since = 0, BEGINNING
+        while (hour := await self._pool.run(unsettled_hour, since, until)) is not None:
+            settled += await self._settle(hour, HOUR)
+            since = hour + timedelta(hours=HOUR)
+        for day in await self._pool.run(unsettled_days, until.replace(hour=0)):
+            settled += await self._settle(day, DAY)
+        return settled
+
+    async def _settle(self, start: datetime, hours: int) -> bool:
+        try:
+            return await self._pool.run(settle, start, hours)
+        except (Rejected, TimedOut) as error:
+            # Volumes beyond 10**154 have no deviation that a double can tell: samples themselves answer such hours.
+            self._log.debug(
+                "{hours} h from {start} cannot be settled: {reason}", hours=hours, start=str(start), reason=str(error)
+            )
+            return False
+
+    async def let_go(self, now: datetime) -> None:
+        """Let go of what is too old. What is not settled yet stays until it is."""
+        keep = self._retention
+        if keep.days:
+            await self._pool.run(
+                _let_weeks_go, datetime.combine(week_of(now - timedelta(days=keep.days)), datetime.min.time(), UTC)
+            )
+        if keep.meter_days:
+            for [name] in await self._pool.rows("SELECT DISTINCT name FROM meter ORDER BY name"):
+                days = next((days for pattern, days in keep.meter_days.items() if fnmatchcase(name, pattern)), 0)
+                if days:
+                    before = (now - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+                    if await self._pool.run(_set_horizon, name, before):
+                        await self._pool.run(_delete_samples, name, before)
+        if keep.rollup_days:
+            await self._pool.run(
+                _delete_rollups,
+                (now - timedelta(days=keep.rollup_days)).replace(hour=0, minute=0, second=0, microsecond=0),
+            )
+
+
+async def _set_horizon(session: Session, meter: str, before: datetime) -> bool:
+    """Have nobody write samples before ``before`` any more, unless some are not settled yet; say whether that is so."""
+    await hold_all_hours(session)
+    if await unsettled_hour(session, BEGINNING, before) is not None:
+        return False
+    await session.count(LET_GO, [meter, before])
+    return True
+
+
+async def _let_weeks_go(session: Session, monday: datetime) -> None:
+    await session.count("SET LOCAL lock_timeout = '2s'")
+    if await _set_horizon(session, "", monday):
+        await drop_before(session, monday)
+
+
+async def _delete_samples(session: Session, meter: str, before: datetime) -> None:
+    await session.count(
+        "DELETE FROM sample s USING series x, meter m"
+        " WHERE x.id = s.series_id AND m.id = x.meter_id AND m.name = %s AND s.timestamp < %s",
+        [meter, before],
+    )
+
+
+async def _delete_rollups(session: Session, before: datetime) -> None:
+    for table in ("rollup", "settled"):
+        await session.count(f"DELETE FROM {table} WHERE start < %s", [before])

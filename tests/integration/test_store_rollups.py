@@ -1,0 +1,248 @@
+"""Rollups: whatever was settled, unsettled or let go, an answer is the one that the samples themselves give."""
+
+from __future__ import annotations
+
+import random
+from contextlib import asynccontextmanager
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+
+from meter.interfaces import Unavailable
+from meter.query import Aggregate
+from meter.query import Comparison
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.store import PostgresStore
+from meter.store.record import record_of
+from meter.store.rollups import settle
+from meter.testing import MemoryStore
+from tests.servers.rabbitmq import until
+from tests.store_messages import message
+
+pytestmark = pytest.mark.timeout(120)
+
+START = datetime(2026, 11, 16, tzinfo=UTC)
+"""A Monday."""
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+EVERYTHING = tuple(
+    Aggregate(*each)
+    for each in (
+        *((name,) for name in ("max", "min", "avg", "sum", "count", "stddev", "rate", "increase", "integral")),
+        *(("cardinality", name) for name in ("resource_id", "project_id")),
+    )
+)
+
+
+@asynccontextmanager
+async def running(dsn, **options):
+    store = PostgresStore(
+        reactor, dsn, clock=reactor, **{"migrate": True, "readers": 1, "writers": 2, "keep": True, **options}
+    )
+    store.keeping._periodic.startService = lambda: None  # tests keep house themselves
+    store.startService()
+    try:
+        await until(lambda: store.readiness().ready and store.keeping._pool.ready)
+        yield store
+    finally:
+        await store.stopService()
+
+
+class Usage:
+    """Draws messages and questions. Volumes are such that sums of them are exact in any order."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+
+    def moment(self):
+        edge = START + self.random.randrange(60) * HOUR
+        return edge + timedelta(
+            microseconds=self.random.choice([0, 0, -1, 1, 3_599_999_999, self.random.randrange(3_600_000_000)])
+        )
+
+    def message(self):
+        pick = self.random.choice
+        name, type, unit = pick(
+            [("cpu", "cumulative", "ns"), ("ram", "gauge", "MB"), ("ram", "delta", "MB"), ("ram", "gauge", "B")]
+        )
+        resource = pick("abc")
+        return message(
+            name,
+            self.random.randrange(1000) / 4,
+            at=self.moment(),
+            type=type,
+            unit=unit,
+            resource_id=resource,
+            project_id=pick([f"p{resource}"] * 9 + ["moved", None]),
+            source=pick(["one"] * 9 + ["two"]),
+        )
+
+    def query(self):
+        pick = self.random.choice
+        bounds = {
+            name: pick(
+                [None, self.moment(), START + self.random.randrange(4) * DAY, START + self.random.randrange(60) * HOUR]
+            )
+            for name in ("start", "end")
+        }
+        equals = {
+            **pick([{}, {"meter": "cpu"}, {"meter": "ram"}]),
+            **pick([{}, {}, {"resource_id": "a"}, {"project_id": "moved"}, {"source": "one"}]),
+        }
+        return StatisticsQuery(
+            filter=SampleFilter(
+                equals=equals,
+                **bounds,
+                after_start=pick([False, True]),
+                through_end=pick([False, True]),
+                expression=pick(
+                    [None, None, None, Comparison("project_id", "!=", "pb"), Comparison("volume", "<", 200)]
+                ),
+            ),
+            period=pick([None, None, 3600, 7200, 86400, 1000]),
+            groupby=pick([(), (), ("resource_id",), ("project_id",), ("source", "resource_id")]),
+            aggregates=pick(
+                [EVERYTHING, EVERYTHING[:6], (Aggregate("count"),), (*EVERYTHING[:2], Aggregate("percentile", "50"))]
+            ),
+        )
+
+
+async def settled(store):
+    await store.keeping.settle(START + 90 * HOUR)
+
+
+async def same_answers(one, other, usage, count):
+    for _ in range(count):
+        query = usage.query()
+        assert comparable(await one.statistics(query)) == comparable(await other.statistics(query)), query
+
+
+def comparable(rows):
+    return [
+        (
+            *(row.unit, dict(row.group), row.period_start, row.period_end, row.first, row.last),
+            {label: pytest.approx(value, rel=1e-9, abs=1e-6) for label, value in row.values.items()},
+        )
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest_twisted.ensureDeferred
+async def test_an_answer_is_the_same_whatever_is_settled(postgresql, seed):
+    usage, memory = Usage(seed), MemoryStore(reactor)
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        for size in (300, 1, 30, 300):
+            batch = [usage.message() for _ in range(size)]
+            for each in (store, memory):
+                await each.write(batch + batch[:3])
+            await same_answers(store, memory, usage, 5)  # some hours are late now
+            await settled(store)
+            await same_answers(store, memory, usage, 15)
+        [[hours, days]] = postgresql.execute(
+            "SELECT count(*) FILTER (WHERE hours = 1), count(*) FILTER (WHERE hours = 24) FROM settled", dsn
+        )
+        assert hours > 40
+        assert days >= 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_late_sample_unsettles_its_hour_and_day_and_a_known_one_does_not(postgresql):
+    dsn = postgresql.dsn()
+    batch = [message(volume=n, at=START + n * HOUR) for n in range(24)]
+    marks = "SELECT count(*) FROM settled"
+    async with running(dsn) as store:
+        await store.write(batch)
+        await settled(store)
+        assert postgresql.execute(marks, dsn) == [(25,)]
+
+        await store.write(batch)
+        assert postgresql.execute(marks, dsn) == [(25,)]
+
+        await store.write([message(at=START + 2 * HOUR)])
+        assert postgresql.execute(marks, dsn) == [(23,)]
+
+        await settled(store)
+        assert postgresql.execute(marks, dsn) == [(25,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgresql):
+    dsn = postgresql.dsn()
+    gate = Deferred()
+
+    async with running(dsn) as store:
+        await store.write([message(at=START)])
+
+        async def slowly(session):
+            await store._writing._store(session, [record_of(message(at=START))])
+            await gate
+
+        writing = Deferred.fromCoroutine(store._writers.run(slowly))
+        settling = Deferred.fromCoroutine(settled(store))
+        await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
+        assert postgresql.execute("SELECT count(*) FROM settled", dsn) == [(0,)]
+
+        gate.callback(None)
+        await writing
+        await settling
+        assert postgresql.execute("SELECT hours, count FROM rollup ORDER BY hours", dsn) == [(1, 2), (24, 2)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_settling_among_writers_and_no_sample_is_overlooked(postgresql):
+    usage, memory = Usage(77), MemoryStore(reactor)
+    dsn = postgresql.dsn()
+    async with running(dsn) as store, running(dsn) as other:
+        batches = [[usage.message() for _ in range(40)] for _ in range(30)]
+        for batch in batches:
+            await memory.write(batch)
+        work = [Deferred.fromCoroutine((store, other)[n % 2].write(batch)) for n, batch in enumerate(batches)]
+        work += [Deferred.fromCoroutine(settled(each)) for each in (store, other, store, other)]
+        await gatherResults(work, consumeErrors=True)
+
+        await same_answers(store, memory, usage, 20)
+        await settled(store)
+        await same_answers(other, memory, usage, 20)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_crash_in_the_middle_of_settling_settles_nothing(postgresql):
+    dsn = postgresql.dsn()
+
+    async def crash(session):
+        await settle(session, START, 1)
+        session.close()
+        await session.rows("SELECT 1")
+
+    async with running(dsn) as store:
+        await store.write([message(volume=3, at=START)])
+        with pytest.raises(Unavailable):
+            await store.keeping._pool.run(crash)
+
+        assert (
+            postgresql.execute("SELECT count(*) FROM settled UNION ALL SELECT count(*) FROM rollup", dsn) == [(0,)] * 2
+        )
+        [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))
+        assert row.values["sum"] == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_hour_that_cannot_be_added_up_is_left_to_its_samples(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        await store.write([message(volume=volume, at=START) for volume in (1e200, -1e200)])
+        await store.write([message(volume=1, at=START + n * HOUR, resource_id="b") for n in (1, 2)])
+        await settled(store)
+
+        assert postgresql.execute("SELECT count(*) FROM settled", dsn) == [(2,)]
+        [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))
+        assert (row.values["max"], row.values["count"]) == (1e200, 4)
