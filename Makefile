@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help run test dev setup-run setup-test clean
+.PHONY: help run test chaos dev setup-run setup-test clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -15,6 +15,9 @@ run: setup-run ## run Meter on this host: libvirt, store and API in one process;
 
 test: setup-test ## check everything: style, types, tests, package, documentation
 	@$(VENV)/bin/tox
+
+chaos: setup-test $(VENV)/.dev ## inject every fault into real servers and daemons, count what is lost (ten minutes)
+	@$(VENV)/bin/python -m tests.chaos
 
 dev: $(VENV)/.dev ## prepare .venv to run single tests and tools by hand
 

@@ -18,6 +18,10 @@ import pytest
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.faults import Fault
+from tests.chaos.memory import CYCLES
+from tests.chaos.memory import MESSAGES
+from tests.chaos.memory import MOST_MEGABYTES
+from tests.chaos.memory import measure
 from tests.chaos.site import KINDS
 from tests.chaos.site import NeverCame
 from tests.chaos.site import Site
@@ -26,7 +30,7 @@ from tests.chaos.site import until
 from tests.servers import postgresql as postgresql_server
 from tests.servers import rabbitmq as rabbitmq_server
 
-RECOVERY_SECONDS = 120.0
+RECOVERY_SECONDS = 60.0
 LOGS = Path(__file__).parents[2] / "var/chaos"
 HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'aside':>6} {'recovered':>10}"
 
@@ -124,13 +128,14 @@ def servers(directory: Path) -> Iterator[tuple[Any, Any]]:
 def main(words: Sequence[str]) -> int:
     """Run the faults that ``words`` name; return the exit status."""
     faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
-    bad = 0
+    done = bad = 0
     with tempfile.TemporaryDirectory(prefix="meter-chaos-") as top, servers(Path(top)) as (rabbitmq, postgresql):
         _say(HEADING)
         for number, fault in enumerate(faults):
             if missing := fault.missing():
                 _say(f"{fault.name:52} not done: {missing}")
                 continue
+            done += 1
             site = Path(top) / f"site-{number}"
             passed = False
             try:
@@ -142,7 +147,16 @@ def main(words: Sequence[str]) -> int:
             if not passed:
                 bad += 1
                 _say(f"    logs: {_keep(site)}")
-    _say(f"{len(faults) - bad} of {len(faults)} faults as promised")
+        if not words or "memory" in words:
+            empty, waiting, most = measure(rabbitmq, Path(top) / "memory")
+            flat = most - empty < MOST_MEGABYTES
+            done += 1
+            bad += not flat
+            _say(
+                f"memory of an agent: {empty:.0f} MB with an empty spool, {waiting:.0f} MB while {CYCLES * MESSAGES * 100} "
+                f"samples wait, {most:.0f} MB at most while they go out"
+            )
+    _say(f"{done - bad} of {done} as promised")
     return 1 if bad else 0
 
 

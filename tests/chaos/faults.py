@@ -58,22 +58,42 @@ def agent_ends_while_polling(number: int) -> Callable[[Site], None]:
     return do
 
 
+def agent_begins_to_drain(site: Site) -> None:
+    """Return when a spool that had filled is going out, a window of it is published, and no confirm has come back."""
+    site.agent_line.refuse()
+    until(lambda: site.agent.metric("meter_spool_messages") >= 8, "a spool that fills")
+    site.agent_line.hold_confirms()
+    site.agent_line.accept()
+    until(lambda: site.agent_line.held, "a window of messages")
+    time.sleep(0.5)
+
+
 def agent_ends_while_draining(number: int) -> Callable[[Site], None]:
-    """With a spool that has filled, when a window of messages is published and none of them is confirmed to the agent."""
+    """When a window of messages is published and none of them is confirmed to the agent."""
 
     def do(site: Site) -> None:
-        site.agent_line.refuse()
-        until(lambda: site.agent.metric("meter_spool_messages") >= 8, "a spool that fills")
-        site.agent_line.hold_confirms()
-        site.agent_line.accept()
-        until(lambda: site.agent_line.held, "a window of messages")
-        time.sleep(0.5)
+        agent_begins_to_drain(site)
         site.end_agent(number)
         site.agent_line.release()
         site.agent.start()
         site.agent.until_ready()
 
     return do
+
+
+def agent_is_told_twice(site: Site) -> None:
+    """It waits for confirms that do not come; the second SIGTERM ends that at once."""
+    agent_begins_to_drain(site)
+    process = site.agent.process
+    assert process is not None
+    site.agent.send(signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None, "the agent did not wait for confirms"
+    site.agent.send(signal.SIGTERM)
+    process.wait(2)
+    site.agent_line.release()
+    site.agent.start()
+    site.agent.until_ready()
 
 
 def collector_dies_between_commit_and_ack(site: Site) -> None:
@@ -213,6 +233,7 @@ FAULTS = [
     Fault("SIGTERM of the agent while polling", agent_ends_while_polling(signal.SIGTERM), SLOW_POLLS),
     Fault("SIGKILL of the agent while draining", agent_ends_while_draining(signal.SIGKILL)),
     Fault("SIGTERM of the agent while draining", agent_ends_while_draining(signal.SIGTERM)),
+    Fault("second SIGTERM of an agent that drains", agent_is_told_twice),
     Fault("SIGKILL of the collector between commit and ack", collector_dies_between_commit_and_ack),
     Fault("SIGKILL of the collector in the middle of a batch", collector_dies_in_a_batch),
     Fault("restart of RabbitMQ", broker_restarts),
