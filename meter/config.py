@@ -96,6 +96,8 @@ def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
     places.append(("signing", _table(raw, "signing"), "key"))
     keystone = _table(_table(_table(raw, "api"), "auth"), "keystone")
     places.append(("api.auth.keystone", keystone, "password"))
+    account = _table(_table(raw, "openstack"), "auth")
+    places += [("openstack.auth", account, secret) for secret in ("password", "application_credential_secret", "token")]
     several = _table(raw, "signing").get("keys")
     if isinstance(several, list):
         places += [("signing.keys", entry, "key") for entry in several if isinstance(entry, dict)]
@@ -128,7 +130,7 @@ def _problem(detail: Any) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    return name in {"key", "url", "dsn"}
+    return name in {"key", "url", "dsn", "password", "application_credential_secret", "token"}
 
 
 def _suggestion(section: list[str], name: str) -> str:

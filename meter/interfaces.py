@@ -246,11 +246,15 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A durable queue of ours and what flows into it; ``prefetch`` bounds the deliveries that are out unanswered."""
+    """A durable queue of ours and what flows into it; ``prefetch`` bounds the deliveries that are out unanswered.
+
+    ``single_active``: of all that subscribe to the queue one alone is delivered to, and another as soon as it is gone.
+    """
 
     queue: str
     bindings: tuple[Binding, ...] = ()
     prefetch: int = 200
+    single_active: bool = False
 
 
 Receiver = Callable[[Delivery], Awaitable[None]]

@@ -12,17 +12,16 @@ from typing import Annotated
 from typing import Any
 from typing import Literal
 
-from pydantic import BaseModel
-from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import SecretStr
 from pydantic import model_validator
 
 from meter.interfaces import Topic
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
-
+from meter.section import Count
+from meter.section import Seconds
+from meter.section import Section
+from meter.settings_central import CentralSection
+from meter.settings_central import OpenStackSection
 
 Priority = Literal["audit", "debug", "info", "warn", "error", "critical", "sample"]
 PRIORITIES: tuple[Priority, ...] = ("info", "audit", "sample", "error")
@@ -44,12 +43,6 @@ SERVICE_EXCHANGES = (
     "sahara",
 )
 """Where services publish today. Cinder and others that name no exchange use ``openstack``, Designate also ``central``."""
-
-
-class Section(BaseModel):
-    """A section: unknown keys are mistakes, and ``"300"`` is not ``300``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class MeterSection(Section):
@@ -395,6 +388,8 @@ class Config(Section):
     spool: SpoolSection = SpoolSection()
     plugins: PluginsSection = PluginsSection()
     compute: ComputeSection = ComputeSection()
+    central: CentralSection = CentralSection()
+    openstack: OpenStackSection = OpenStackSection()
     collector: CollectorSection = CollectorSection()
     notifications: NotificationsSection = NotificationsSection()
     api: ApiSection = ApiSection()

@@ -142,7 +142,9 @@ class Consumer(Service):
             await maybeDeferred(self._kept.stopService)
 
     async def _prepare(self, channel: Any) -> None:
-        await self._topology.queue(channel.client, self._subscription.queue)
+        await self._topology.queue(
+            channel.client, self._subscription.queue, single_active=self._subscription.single_active
+        )
         await self._topology.bind(channel.client, self._subscription)
         channel.on_delivery = lambda message: self._take(channel, message)
         channel.on_cancel = lambda message: self._cancelled(channel)

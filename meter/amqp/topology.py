@@ -45,11 +45,12 @@ class Topology:
             async with client.scratch_channel(LEAVE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=name, passive=True)
 
-    async def queue(self, client: Client, name: str) -> None:
+    async def queue(self, client: Client, name: str, *, single_active: bool = False) -> None:
         """Declare a queue of ours: durable."""
+        arguments = {**self._queue_arguments, **({"x-single-active-consumer": True} if single_active else {})}
         try:
             async with client.scratch_channel(LEAVE_SECONDS) as channel:
-                await channel.queue_declare(queue=name, durable=True, arguments=self._queue_arguments)
+                await channel.queue_declare(queue=name, durable=True, arguments=arguments)
         except ChannelLost as lost:
             self._accept(f"queue {name}", lost)
             async with client.scratch_channel(LEAVE_SECONDS) as channel:

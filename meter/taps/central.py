@@ -7,6 +7,7 @@ from typing import Any
 from twisted.application.service import IService
 
 from meter.registry import CENTRAL
+from meter.taps.cloud import add_cloud
 from meter.taps.daemon import Daemon
 from meter.taps.daemon import Options
 from meter.taps.daemon import make
@@ -21,6 +22,8 @@ def makeService(options: Any) -> IService:
 
 
 def compose(daemon: Daemon) -> None:
-    """Services → pollsters → outbox → bus."""
+    """OpenStack → pollsters → outbox → bus."""
+    settings = daemon.config.central
     bus = add_bus(daemon)
-    daemon.poll(bus, [CENTRAL])
+    cloud = add_cloud(daemon)
+    daemon.poll(bus, [CENTRAL], cloud, turn=settings.turn, timeout_seconds=settings.timeout_seconds)

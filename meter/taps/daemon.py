@@ -69,6 +69,7 @@ from meter.taps.signals import heed_a_second_signal
 from meter.taps.steady import keep_steady
 from meter.threads import CallThread
 from meter.timetable import Timetable
+from meter.turns import Turns
 
 STOP_SECONDS = 75.0
 """How long all parts of a daemon together may take to stop; less than ``TimeoutStopSec`` in ``etc/systemd``."""
@@ -157,8 +158,14 @@ class Daemon:
         kinds: Sequence[Kind],
         providers: Mapping[Any, Any] | None = None,
         after_cycle: Callable[[CycleReport], object] = lambda _: None,
+        *,
+        turn: str = "",
+        timeout_seconds: float | None = None,
     ) -> Outbox:
-        """Add the outbox and the polling of the pollsters of ``kinds``; return the outbox."""
+        """Add the outbox and the polling of the pollsters of ``kinds``; return the outbox.
+
+        Agents that share ``turn`` on the bus poll in turns; ``timeout_seconds`` is a pollster's, where it is its own.
+        """
         settings = self.config.polling
         thread = CallThread(self.reactor, "spool")
         spool = Spool(
@@ -185,7 +192,7 @@ class Daemon:
             outbox.put,
             self.keys,
             source=self.config.meter.source,
-            timeout_seconds=settings.timeout_seconds,
+            timeout_seconds=timeout_seconds or settings.timeout_seconds,
             batch_samples=settings.batch_samples,
             metrics=metrics,
             after_cycle=after_cycle,
@@ -194,14 +201,23 @@ class Daemon:
         def begin(active: Sequence[Decision]) -> IService:
             polling.pollsters = tuple(active)
             intervals = {each.name: interval_of(each.name, settings) for each in active}
-            return Timetable(
-                lambda due: polling.cycle([each for each in active if intervals[each.name] in due]),
+
+            async def cycle(due: frozenset[float]) -> None:
+                await polling.cycle([each for each in active if intervals[each.name] in due])
+
+            agent = StagedService(self.reactor)
+            turns = Turns(bus, turn, cycle, self.reactor) if turn else None
+            if turns:
+                turns.setServiceParent(agent)
+            Timetable(
+                turns.take if turns else cycle,
                 set(intervals.values()),
                 self.reactor,
                 name="polling cycle",
                 offset_seconds=random.random() * settings.jitter_seconds,
                 tell_skipped=metrics.cycles_skipped,
-            )
+            ).setServiceParent(agent)
+            return agent
 
         candidates = self.plugins(*kinds)
         for pattern in settings.intervals:

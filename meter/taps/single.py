@@ -18,6 +18,7 @@ from meter.query import WriteResult
 from meter.registry import CENTRAL
 from meter.registry import COMPUTE
 from meter.registry import LISTENER
+from meter.taps.cloud import add_cloud
 from meter.taps.daemon import Daemon
 from meter.taps.daemon import Options
 from meter.taps.daemon import make
@@ -44,9 +45,8 @@ def compose(daemon: Daemon) -> None:
     bus = add_bus(daemon, metrics)
     add_collecting(daemon, bus, store, metrics, after_commit=tally.committed)
     hypervisor = add_hypervisor(daemon, installed_is_enough=False)
-    outbox = daemon.poll(
-        bus, [COMPUTE, CENTRAL], {IHypervisor: hypervisor}, after_cycle=lambda _: tally.tell(outbox, _)
-    )
+    providers = {IHypervisor: hypervisor, **add_cloud(daemon)}
+    outbox = daemon.poll(bus, [COMPUTE, CENTRAL], providers, after_cycle=lambda _: tally.tell(outbox, _))
     poll_changes(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
 

@@ -1,0 +1,18 @@
+"""What every section of the configuration is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A section: unknown keys are mistakes, and ``"300"`` is not ``300``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

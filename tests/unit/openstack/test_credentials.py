@@ -1,0 +1,175 @@
+"""Where credentials come from: settings, clouds.yaml, variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meter.openstack.credentials import Account
+from meter.openstack.credentials import BadCredentials
+from meter.openstack.credentials import Credentials
+from meter.openstack.credentials import Tls
+from meter.openstack.credentials import clouds_files
+from meter.openstack.credentials import from_clouds
+from meter.openstack.credentials import from_variables
+from meter.openstack.tls import Policy
+from meter.settings_central import OpenStackSection
+from meter.taps.cloud import account_of
+
+CLOUDS = """
+clouds:
+  region-one:
+    region_name: RegionOne
+    interface: internal
+    cacert: /etc/ssl/cloud.pem
+    verify: false
+    auth:
+      auth_url: https://keystone:5000/v3
+      username: meter
+      project_name: service
+      user_domain_name: Default
+      project_domain_id: default
+  credential:
+    auth_type: v3applicationcredential
+    auth:
+      auth_url: https://keystone:5000
+      application_credential_id: abc
+      application_credential_secret: s3cret
+      password: left from another day
+  odd: [1, 2]
+  saml:
+    auth_type: v3samlpassword
+    auth: {auth_url: https://k, username: u, password: p}
+"""
+SECURE = "clouds: {region-one: {auth: {password: s3cret}}}"
+
+
+@pytest.fixture
+def clouds(tmp_path: Path) -> Path:
+    (tmp_path / "secure.yaml").write_text(SECURE)
+    file = tmp_path / "clouds.yaml"
+    file.write_text(CLOUDS)
+    return file
+
+
+def test_a_cloud_of_clouds_yaml_with_the_secrets_beside_it(clouds: Path) -> None:
+    assert from_clouds("region-one", [clouds]) == Account(
+        credentials=Credentials(
+            auth_url="https://keystone:5000/v3",
+            username="meter",
+            project_name="service",
+            user_domain_name="Default",
+            project_domain_id="default",
+            password="s3cret",
+        ),
+        region="RegionOne",
+        interface="internal",
+        tls=Tls(ca_file="/etc/ssl/cloud.pem", insecure=True),
+    )
+
+
+def test_the_kind_of_authentication_chooses_among_secrets(clouds: Path) -> None:
+    credentials = from_clouds("credential", [clouds]).credentials
+    assert credentials.application_credential_secret == "s3cret"
+    assert credentials.password == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere", "has no cloud 'nowhere'"),
+        ("odd", "should hold mappings"),
+        ("saml", "auth_type should be password, v3applicationcredential or v3token, not 'samlpassword'"),
+    ],
+)
+def test_a_cloud_that_cannot_be_used_is_named(clouds: Path, name: str, said: str) -> None:
+    with pytest.raises(BadCredentials, match=said):
+        from_clouds(name, [clouds])
+
+
+def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "clouds.yaml"
+    with pytest.raises(BadCredentials, match="there is no"):
+        from_clouds("x", [file])
+    file.write_text("clouds: {a: !!python/object/apply:os.system ['true']}")
+    with pytest.raises(BadCredentials, match="cannot be read"):
+        from_clouds("a", [file])
+
+
+def test_clouds_yaml_is_where_the_clients_look() -> None:
+    assert clouds_files({"OS_CLIENT_CONFIG_FILE": "/x/c.yaml"}) == [Path("/x/c.yaml")]
+    assert clouds_files({"HOME": "/h"}) == [
+        Path("clouds.yaml"),
+        Path("/h/.config/openstack/clouds.yaml"),
+        Path("/etc/openstack/clouds.yaml"),
+    ]
+
+
+def test_variables_are_understood() -> None:
+    account = from_variables(
+        {
+            "OS_AUTH_URL": "http://keystone:5000",
+            "OS_USERNAME": "meter",
+            "OS_PASSWORD": "p",
+            "OS_TENANT_NAME": "service",
+            "OS_USER_DOMAIN_NAME": "Default",
+            "OS_REGION_NAME": "RegionOne",
+            "OS_ENDPOINT_TYPE": "internalURL",
+            "OS_INSECURE": "true",
+            "OS_IDENTITY_API_VERSION": "3",
+        }
+    )
+    assert account is not None
+    assert account.credentials.project_name == "service"
+    assert (account.region, account.interface, account.tls.insecure) == ("RegionOne", "internal", True)
+    assert from_variables({}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"auth_url": "keystone:5000"}, "auth_url should be an http"),
+        ({}, "no password, application_credential_secret or token"),
+        ({"password": "p"}, "a password needs username or user_id"),
+        ({"application_credential_secret": "s"}, "application_credential_id or _name"),
+        ({"application_credential_secret": "s", "application_credential_name": "n"}, "names are a user's own"),
+        ({"token": "t", "system_scope": "some"}, "system_scope should be 'all'"),
+    ],
+)
+def test_credentials_that_cannot_work_say_what_is_missing(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadCredentials, match=said):
+        Credentials(**{"auth_url": "http://keystone", **given})
+
+
+def test_no_secret_is_shown() -> None:
+    shown = repr(Credentials(auth_url="http://k", username="u", password="s3cret"))
+    assert "s3cret" not in shown
+
+
+def test_settings_come_first_then_the_named_cloud_then_variables(clouds: Path) -> None:
+    variables = {"OS_AUTH_URL": "http://variables", "OS_TOKEN": "t"}
+    section = OpenStackSection.model_validate(
+        {"auth": {"auth_url": "http://settings", "username": "u", "password": "p"}, "region": "Mars"}
+    )
+    account = account_of(section, variables)
+    assert account is not None
+    assert (account.credentials.auth_url, account.region, account.interface) == ("http://settings", "Mars", "public")
+    named = OpenStackSection(cloud="region-one", clouds_file=str(clouds), interface="admin")
+    account = account_of(named, variables)
+    assert account is not None
+    assert (account.credentials.auth_url, account.interface) == ("https://keystone:5000/v3", "admin")
+    account = account_of(OpenStackSection(), variables)
+    assert account is not None
+    assert account.credentials.auth_url == "http://variables"
+    assert account_of(OpenStackSection(), {}) is None
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    with pytest.raises(BadCredentials, match="holds no certificate"):
+        Policy(Tls(ca_file=str(empty)))
+    with pytest.raises(BadCredentials, match="No such file"):
+        Policy(Tls(cert_file=str(tmp_path / "none.pem")))
