@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from contextlib import suppress
 from pathlib import Path
@@ -56,14 +57,20 @@ GUEST = """<domain type='qemu'>
   <memory unit='MiB'>64</memory>
   <vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <features><acpi/></features>
   <devices>
-    <emulator>{emulator}</emulator>
-    <disk type='file' device='disk'>
-      <driver name='qemu' type='raw'/><source file='{disk}'/><target dev='vda' bus='virtio'/>
-    </disk>
+    <emulator>{emulator}</emulator>{devices}
     <memballoon model='virtio'/>
   </devices>
 </domain>"""
+
+DISK = """
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='{path}'/><target dev='{name}' bus='virtio'/>
+    </disk>"""
+
+INTERFACE = """
+    <interface type='ethernet'><target dev='{name}' managed='no'/><model type='virtio'/></interface>"""
 
 
 class Libvirtd:
@@ -159,14 +166,16 @@ class Libvirtd:
     # --- its guests
 
     @contextmanager
-    def guest(self, name: str, *, metadata: str = NOVA) -> Iterator[str]:
-        """Define and start a guest for as long as the context lasts; give its UUID."""
-        disk = self._directory / f"{name}.disk"
-        disk.touch()
-        disk.chmod(0o666)
-        os.truncate(disk, 2**20)
+    def guest(
+        self, name: str, *, metadata: str = NOVA, disks: Sequence[str] = ("vda",), taps: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """Define and start a guest for as long as the context lasts; give its UUID. ``taps`` exist already."""
+        devices = [DISK.format(path=self.empty_disk(f"{name}.{disk}"), name=disk) for disk in disks]
+        devices += [INTERFACE.format(name=tap) for tap in taps]
         description = self._directory / f"{name}.xml"
-        xml = GUEST.format(name=name, metadata=metadata, emulator=_program("qemu-system-x86_64"), disk=disk)
+        xml = GUEST.format(
+            name=name, metadata=metadata, emulator=_program("qemu-system-x86_64"), devices="".join(devices)
+        )
         description.write_text(xml)
         self.virsh("define", str(description))
         try:
@@ -177,6 +186,35 @@ class Libvirtd:
                 self._signal(name, signal.SIGKILL)
             self._wait_for_end(name)
             self.virsh("undefine", name)
+
+    def empty_disk(self, name: str) -> Path:
+        """Make the file of an empty disk of one MiB."""
+        disk = self._directory / f"{name}.disk"
+        disk.touch()
+        disk.chmod(0o666)
+        os.truncate(disk, 2**20)
+        return disk
+
+    @contextmanager
+    def taps(self, *names: str) -> Iterator[None]:
+        """Have network devices for guests, for as long as the context lasts; skips where that is not allowed."""
+        made = []
+        try:
+            for name in names:
+                adding = ["ip", "tuntap", "add", "dev", name, "mode", "tap", "user", self._user or str(os.geteuid())]
+                if subprocess.run(adding, capture_output=True, check=False).returncode:
+                    pytest.skip("network devices can only be made by root, with /dev/net/tun")
+                made.append(name)
+                subprocess.run(["ip", "link", "set", name, "up"], check=True)
+            yield
+        finally:
+            for name in made:
+                subprocess.run(["ip", "link", "del", name], check=True)
+
+    @property
+    def socket(self) -> Path:
+        """Where the daemon listens."""
+        return self._socket
 
     @contextmanager
     def hanging(self, name: str) -> Iterator[None]:

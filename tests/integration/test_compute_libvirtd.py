@@ -1,0 +1,319 @@
+"""The compute agent's pollsters on a real libvirtd: what becomes of domains, and what it costs to ask."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from meter.hypervisor import LibvirtHypervisor
+from meter.hypervisor import open_read_only
+from meter.interfaces import Domain
+from meter.interfaces import IHypervisor
+from meter.pollsters.libvirt import GuestPollster
+from meter.pollsters.libvirt.table import FAMILIES
+from meter.services import Backoff
+from meter.testing import FakeCycle
+from meter.testing import FakeHypervisor
+from tests.servers.libvirt import Libvirtd
+
+pytestmark = pytest.mark.timeout(60)
+
+POLLSTERS = [GuestPollster(name) for name in FAMILIES]  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def hypervisor_at(uri: str, **settings: Any) -> AsyncIterator[LibvirtHypervisor]:
+    hypervisor = LibvirtHypervisor(
+        uri, clock=IReactorTime(reactor), reactor_threads=IReactorFromThreads(reactor), **settings
+    )
+    try:
+        yield hypervisor
+    finally:
+        await hypervisor.stopService()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await deferLater(reactor, 0.02)
+
+
+async def volumes(cycle: FakeCycle) -> dict[tuple[str, str], Any]:
+    """What one cycle gives, by meter and resource."""
+    samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(cycle)]
+    return {(sample.name, sample.resource_id): sample.volume for sample in samples}
+
+
+# --- values
+
+ORIGIN = {
+    "disk.device.read.requests": "block.{n}.rd.reqs",
+    "disk.device.read.bytes": "block.{n}.rd.bytes",
+    "disk.device.read.latency": "block.{n}.rd.times",
+    "disk.device.write.requests": "block.{n}.wr.reqs",
+    "disk.device.write.bytes": "block.{n}.wr.bytes",
+    "disk.device.write.latency": "block.{n}.wr.times",
+    "disk.device.flush.requests": "block.{n}.fl.reqs",
+    "disk.device.flush.latency": "block.{n}.fl.times",
+    "disk.device.capacity": "block.{n}.capacity",
+    "disk.device.allocation": "block.{n}.allocation",
+    "disk.device.usage": "block.{n}.physical",
+    "network.incoming.bytes": "net.{n}.rx.bytes",
+    "network.incoming.packets": "net.{n}.rx.pkts",
+    "network.incoming.packets.drop": "net.{n}.rx.drop",
+    "network.incoming.packets.error": "net.{n}.rx.errs",
+    "network.outgoing.bytes": "net.{n}.tx.bytes",
+    "network.outgoing.packets": "net.{n}.tx.pkts",
+    "network.outgoing.packets.drop": "net.{n}.tx.drop",
+    "network.outgoing.packets.error": "net.{n}.tx.errs",
+}
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_disks_and_two_interfaces_are_what_virsh_shows(libvirtd: Libvirtd) -> None:
+    taps = (f"mt{os.getpid() % 100000}a", f"mt{os.getpid() % 100000}b")
+    with libvirtd.taps(*taps), libvirtd.guest("wide", disks=("vda", "vdb"), taps=taps) as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            before = libvirtd.stats("wide")
+            found = await volumes(FakeCycle({IHypervisor: hypervisor}))
+            after = libvirtd.stats("wide")
+    for meter, origin in ORIGIN.items():
+        kind = origin.partition(".")[0]
+        for number, name in enumerate(taps if kind == "net" else ("vda", "vdb")):
+            resource = f"wide-{uuid}-{name}" if kind == "net" else f"{uuid}-{name}"
+            stat = origin.format(n=number)
+            assert int(before[stat]) <= found[meter, resource] <= int(after[stat]), (meter, name)
+    assert found["disk.capacity", uuid] == 2 * 2**20
+    assert int(before["vcpu.0.delay"]) <= found["vcpu.delay", f"{uuid}-vcpu0"] <= int(after["vcpu.0.delay"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_use_of_a_processor_is_told_by_the_second_poll(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("busy") as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
+            first = await volumes(cycle)
+            await deferLater(reactor, 1.2)
+            second = await volumes(cycle.following())
+            libvirtd.virsh("destroy", "busy")
+            libvirtd.virsh("start", "busy")
+            await deferLater(reactor, 1.2)
+            third = await volumes(cycle.following())
+    assert second["cpu.delta", uuid] == second["cpu", uuid] - first["cpu", uuid]
+    assert 0 <= second["cpu_util", uuid] <= 110
+    assert not {meter for meter, _ in third if meter == "cpu_util" or meter.endswith((".rate", ".delta"))}
+
+
+# --- what becomes of domains
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_happens_to_a_domain_is_told_when_it_happens(libvirtd: Libvirtd) -> None:
+    told: list[Domain] = []
+
+    def states() -> list[tuple[str, Any]]:
+        return [(str(domain.event).partition(" (")[0], domain.stats["state.state"]) for domain in told]
+
+    async with hypervisor_at(libvirtd.uri) as hypervisor:
+        hypervisor.observe(told.append)
+        await hypervisor.domains()
+        with libvirtd.guest("brief") as uuid:
+            for command in ("suspend", "resume", "reset", "destroy"):
+                await deferToThread(libvirtd.virsh, command, "brief")
+            await until(lambda: ("stopped", 5) in states())
+        samples = []
+        cycle = FakeCycle({IHypervisor: FakeHypervisor()})
+        for domain in told:
+            cycle.provider(IHypervisor).running = [domain]
+            cycle = cycle.following()
+            samples += await GuestPollster("instance").poll(cycle)
+    assert [each for each in states() if each[0] != "resumed"] == [
+        ("started", 1),
+        ("suspended", 3),
+        ("shutting down", 4),
+        ("stopped", 5),
+    ]
+    assert ("resumed", 1) in states()
+    started = next(domain for domain in told if domain.stats["state.state"] == 1)
+    assert "cpu.time" in started.stats, "it was read while it ran"
+    power = [sample for sample in samples if sample.name == "power.state"]
+    assert {sample.resource_id for sample in power} == {uuid}
+    assert {sample.project_id for sample in power} == {"project-1"}
+    assert [sample.timestamp for sample in power] == sorted(sample.timestamp for sample in power)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_disk_that_is_plugged_in_is_metered_from_the_next_poll_on(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("growing") as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor})
+            assert ("disk.device.capacity", f"{uuid}-vdb") not in await volumes(cycle)
+            libvirtd.virsh("attach-disk", "growing", str(libvirtd.empty_disk("growing.vdb")), "vdb", "--live")
+            assert ("disk.device.capacity", f"{uuid}-vdb") in await volumes(cycle.following())
+
+
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_change_while_a_domain_runs_are_seen(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("renamed", metadata=""):
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            [domain] = await hypervisor.domains()
+            owner = "<owner project='p7'/>"
+            await deferToThread(
+                libvirtd.virsh, "metadata", "renamed", "http://example.org/billing", "--key", "b", "--set", owner
+            )
+            await until(lambda: hypervisor._outdated)
+            [domain] = await hypervisor.domains()
+            assert "p7" in domain.xml
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_destroyed_in_the_middle_of_a_poll_hurts_nobody(libvirtd: Libvirtd) -> None:
+    class Treacherous:
+        """A connection on which a domain ends right after its statistics were read."""
+
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def getAllDomainStats(self, *arguments: int) -> Any:
+            records = self._connection.getAllDomainStats(*arguments)
+            libvirtd.virsh("destroy", "doomed")
+            return records
+
+    with libvirtd.guest("doomed"), libvirtd.guest("healthy") as uuid:
+        async with hypervisor_at(
+            libvirtd.uri, open_connection=lambda uri: Treacherous(open_read_only(uri))
+        ) as hypervisor:
+            found = await volumes(FakeCycle({IHypervisor: hypervisor}))
+    assert found["instance", uuid] == 1
+    assert found["cpu", uuid] > 0
+
+
+# --- what it costs
+
+CALL_HEADER = struct.Struct(">6I")
+REMOTE_PROGRAM = 0x20008086
+
+
+class CountingProxy:
+    """Stands between a client and libvirtd and counts the calls of libvirt's protocol, keep-alive apart."""
+
+    def __init__(self, path: Path, server: Path) -> None:
+        self.calls = 0
+        self._server = str(server)
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._server)
+            for source, target, counted in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self._carry, args=(source, target, counted), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        with source.makefile("rb") as stream:
+            while length := stream.read(4):
+                message = stream.read(int.from_bytes(length, "big") - 4)
+                program, _, _, kind, _, _ = CALL_HEADER.unpack_from(message)
+                self.calls += counted and program == REMOTE_PROGRAM and kind == 0
+                target.sendall(length + message)
+        target.close()
+
+
+@contextmanager
+def counting(libvirtd: Libvirtd, tmp_path: Path) -> Iterator[tuple[CountingProxy, str]]:
+    path = tmp_path / "counted"
+    proxy = CountingProxy(path, libvirtd.socket)
+    try:
+        yield proxy, f"qemu+unix:///session?socket={path}"
+    finally:
+        proxy.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cycle_is_one_round_trip_whatever_the_number_of_domains(libvirtd: Libvirtd, tmp_path: Path) -> None:
+    with (
+        counting(libvirtd, tmp_path) as (proxy, uri),
+        libvirtd.guest("one"),
+        libvirtd.guest("two"),
+        libvirtd.guest("three"),
+    ):
+        async with hypervisor_at(uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor})
+            await volumes(cycle)
+            costs = []
+            for _ in range(3):
+                before = proxy.calls
+                cycle = cycle.following()
+                assert len({resource for meter, resource in await volumes(cycle) if meter == "cpu"}) == 3
+                costs.append(proxy.calls - before)
+    assert costs == [1, 1, 1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_that_are_closed_are_gone(libvirtd: Libvirtd) -> None:
+    async with hypervisor_at(libvirtd.uri, backoff=Backoff(first=0.01, most=0.02)) as hypervisor:
+        await hypervisor.domains()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            assert hypervisor._line is not None
+            await hypervisor._line.finish()
+            hypervisor._line = None
+            await hypervisor.domains()
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thousand_domains_of_the_built_in_host(tmp_path: Path) -> None:
+    domain = re.sub(r"\s+", " ", """<domain type='test'><name>d{n}</name><memory>8192</memory><vcpu>2</vcpu>
+        <os><type>hvm</type></os></domain>""")  # fmt: skip
+    host = tmp_path / "host.xml"
+    host.write_text("<node>" + "".join(domain.format(n=number) for number in range(1000)) + "</node>")
+    async with hypervisor_at(f"test://{host}", timeout_seconds=30) as hypervisor:
+        lag = []
+
+        async def watch() -> None:
+            while True:
+                due = reactor.seconds() + 0.002  # type: ignore[attr-defined]
+                await deferLater(reactor, 0.002)
+                lag.append(reactor.seconds() - due)  # type: ignore[attr-defined]
+
+        from twisted.internet.defer import Deferred
+
+        watching = Deferred.fromCoroutine(watch()).addErrback(lambda _: None)
+        cycle = FakeCycle({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
+        found = await volumes(cycle)
+        watching.cancel()
+    assert len({resource for meter, resource in found if meter == "cpu"}) == 1000
+    assert len({resource for meter, resource in found if meter == "power.state"}) == 1000
+    assert sorted(lag)[int(len(lag) * 0.9)] < 0.05
