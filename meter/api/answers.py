@@ -89,7 +89,7 @@ async def _listed(
     rows = await question.store.samples(filter, size + 1, order, after)
     more = len(rows) > size and not order
     link = {"Link": next_link(question.url, marker_after(rows[size - 1]))} if more else {}
-    return Reply([shape.render(row) for row in rows[:size]], link)
+    return Reply(shape.rendered(rows[:size]), link)
 
 
 async def post_samples(question: Question) -> Sequence[rendering.OldSample]:

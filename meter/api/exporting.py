@@ -40,7 +40,7 @@ async def export(
         yield _csv_line(shape.record.__struct_fields__)
     sent = 0
     while rows:
-        yield write([shape.render(row) for row in rows])
+        yield write(shape.rendered(rows))
         sent += len(rows)
         wanted = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
         if len(rows) < PAGE_SAMPLES or wanted <= 0:
