@@ -47,6 +47,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "meter-db = meter.commands.db:main",
             "meter-dead = meter.commands.dead:main",
             "meter-notify = meter.commands.notify:main",
             "meter-verify = meter.commands.verify:main",

@@ -23,6 +23,8 @@ from meter.section import Section
 from meter.settings_central import CentralSection
 from meter.settings_central import OpenStackSection
 
+Days = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 Priority = Literal["audit", "debug", "info", "warn", "error", "critical", "sample"]
 PRIORITIES: tuple[Priority, ...] = ("info", "audit", "sample", "error")
 SERVICE_EXCHANGES = (
@@ -91,6 +93,22 @@ class StoreSection(Section):
     writers: Count = Field(default=2, description="Connections that write samples.")
     statement_timeout_seconds: Seconds = Field(
         default=30.0, description="A question that takes longer is given up and answered with an error."
+    )
+    replica_dsn: SecretStr = Field(
+        default=SecretStr(""), description="A read replica that answers the questions of the API, instead of dsn."
+    )
+    retention_days: Days = Field(
+        default=0.0, description="Samples are kept so long, in whole weeks; 0 is for ever. Rollups stay."
+    )
+    retention_days_by_meter: dict[str, Days] = Field(
+        default_factory=dict,
+        description='Meters that are kept less long, by shell pattern, the first that fits: { "disk.*" = 30.0 }.',
+    )
+    rollup_retention_days: Days = Field(
+        default=0.0, description="What hours and days amounted to is kept so long; 0 is for ever."
+    )
+    settle_after_seconds: Seconds = Field(
+        default=900.0, description="An hour is added up so long after its end, and again whenever a sample comes late."
     )
 
 

@@ -34,6 +34,7 @@ from meter.services import StagedService
 from meter.spool import Spool
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
+from meter.store import Retention
 from meter.store import embedded_directory
 from meter.taps.daemon import Daemon
 from meter.threads import CallThread
@@ -124,6 +125,14 @@ def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> P
         writers=settings.writers if writes else 0,
         application_name=daemon.name,
         statement_timeout_seconds=settings.statement_timeout_seconds,
+        keep=writes,
+        retention=Retention(
+            days=settings.retention_days,
+            meter_days=settings.retention_days_by_meter,
+            rollup_days=settings.rollup_retention_days,
+        ),
+        settle_after_seconds=settings.settle_after_seconds,
+        replica_dsn=settings.replica_dsn.get_secret_value(),
     )
     daemon.add(store)
     return store

@@ -65,12 +65,12 @@ class Schema:
 
     async def upgrade(self, session: Session) -> None:
         """Apply the steps that are missing; :class:`Unavailable` for a database that is ahead of this Meter."""
-        found = await self._found(session)
+        found = await self.found(session)
         if found < self.version:
             session.patient()
             await session.count("SET LOCAL statement_timeout = 0")
             await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-            found = await self._found(session)
+            found = await self.found(session)
             for step in self._steps[found:]:
                 _log.info("applying migration {number} ({name})", number=step.number, name=step.name)
                 await session.count(step.statements)
@@ -79,7 +79,7 @@ class Schema:
 
     async def check(self, session: Session) -> None:
         """Raise :class:`Unavailable` until the database has the version that this Meter needs."""
-        found = await self._found(session)
+        found = await self.found(session)
         if found < self.version:
             raise Unavailable(
                 f"the database has schema version {found} and needs {self.version}: start a meter-collector, which upgrades it"
@@ -92,7 +92,8 @@ class Schema:
                 f"the database has schema version {found}, this Meter knows {self.version}: install the newer Meter here too"
             )
 
-    async def _found(self, session: Session) -> int:
+    async def found(self, session: Session) -> int:
+        """Return the version that the database has, 0 for none."""
         if not await has_table(session, "schema_version"):
             return 0
         [[version]] = await session.rows("SELECT coalesce(max(version), 0) FROM schema_version")

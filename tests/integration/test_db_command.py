@@ -1,0 +1,90 @@
+"""``meter-db`` on a real database."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.utils import getProcessOutputAndValue
+
+from tests.integration.test_store_rollups import START
+from tests.integration.test_store_rollups import running
+from tests.integration.test_store_rollups import settled
+from tests.store_messages import message
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def meter_db(postgresql, tmp_path):
+    """Runs the command on a database of its own; returns its exit status, output and errors."""
+    dsn = postgresql.dsn()
+    file = tmp_path / "meter.toml"
+    file.write_text(f'[store]\ndsn = "{dsn}"\nretention_days = 30.0\n[signing]\nkey = "k"\n')
+
+    async def meter_db(*arguments):
+        out, errors, status = await getProcessOutputAndValue(
+            sys.executable,
+            ["-c", "from meter.commands.db import main; main()", "--config", str(file), *arguments],
+            env=os.environ,
+            reactor=reactor,
+        )
+        return status, out.decode(), errors.decode()
+
+    meter_db.dsn = dsn
+    return meter_db
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_database_is_upgraded_once(meter_db):
+    status, out, _ = await meter_db("status", "--json")
+    assert (status, json.loads(out)["schema"]) == (1, 0)
+    status, _, errors = await meter_db("size")
+    assert (status, "schema version 0" in errors) == (2, True)
+
+    status, out, errors = await meter_db("upgrade", "--json")
+    upgraded = json.loads(out)
+    assert (status, upgraded["before"], errors) == (0, 0, "")
+    status, out, _ = await meter_db("upgrade", "--json")
+    assert json.loads(out) == {"before": upgraded["version"], "version": upgraded["version"]}
+
+    status, out, _ = await meter_db("status", "--json")
+    told = json.loads(out)
+    assert (status, told["schema"], told["needed"]) == (0, upgraded["version"], upgraded["version"])
+    assert told["extensions"] == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_inside_is_told(meter_db):
+    async with running(meter_db.dsn) as store:
+        await store.write([message(at=START), message(at=START.replace(year=1999))])
+        await settled(store)
+
+    status, out, _ = await meter_db("partitions", "--json")
+    partitions = json.loads(out)["partitions"]
+    assert status == 0
+    assert {"sample_default", "sample_2026_11_16"} <= {each["partition"] for each in partitions}
+
+    told = json.loads((await meter_db("retention", "--json"))[1])
+    assert (told["retention_days"], told["settled_hours"], told["settled_days"]) == (30.0, 2, 2)
+    assert told["newest_settled_hour"] == "2026-11-16T00:00:00+00:00"
+    assert told["oldest_unsettled_hour"] is None
+
+    told = json.loads((await meter_db("size", "--json"))[1])
+    assert {each["table"] for each in told["tables"]} >= {"sample", "rollup", "metadata"}
+    assert told["total_bytes"] == sum(each["total_bytes"] for each in told["tables"])
+
+    for command in ("status", "partitions", "retention", "size"):
+        status, out, _ = await meter_db(command)
+        assert status == 0
+        assert out.count("\n") > 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_done_is_said(meter_db):
+    status, _, errors = await meter_db()
+    assert (status, "say what to do" in errors) == (3, True)

@@ -1,0 +1,96 @@
+"""What is too old is let go, and what it amounted to stays."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+import pytest
+import pytest_twisted
+
+from meter.query import Aggregate
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.store.keeping import Retention
+from meter.store.partitions import partition_name
+from meter.store.partitions import week_of
+from tests.integration.test_store_rollups import comparable
+from tests.integration.test_store_rollups import running
+from tests.store_messages import message
+
+pytestmark = pytest.mark.timeout(60)
+
+ALL = SampleFilter()
+EVERYTHING = StatisticsQuery(
+    filter=ALL, aggregates=tuple(Aggregate(name) for name in ("sum", "count", "increase", "integral", "stddev"))
+)
+NOW = datetime.now(UTC)
+DAYS_AGO = [NOW - timedelta(days=n) for n in range(0, 40, 5)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_weeks_that_are_too_old_are_dropped_and_their_rollups_answer(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=Retention(days=14)) as store:
+        await store.write([message(volume=n, at=at) for n, at in enumerate(DAYS_AGO)])
+        await store.write([message(volume=9, at=datetime(1999, 1, 1, tzinfo=UTC))])
+        before = await store.statistics(EVERYTHING)
+        await store.keeping.keep()
+
+        assert comparable(await store.statistics(EVERYTHING)) == comparable(before)
+        kept_since = week_of(NOW - timedelta(days=14))
+        kept = {sample.timestamp for sample in await store.samples(ALL, 100)}
+        assert kept == {at for at in DAYS_AGO if at.date() >= kept_since}
+        tables = {
+            name for [name] in postgresql.execute("SELECT relname FROM pg_class WHERE relname ~ '^sample_2'", dsn)
+        }
+        assert partition_name(week_of(NOW)) in tables
+        assert partition_name(week_of(DAYS_AGO[-1])) not in tables
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sample_older_than_the_retention_is_refused_and_its_neighbours_are_stored(postgresql):
+    async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
+        await store.write([message(at=DAYS_AGO[-1])])
+        await store.keeping.keep()
+
+        result = await store.write([message(at=NOW), message(at=DAYS_AGO[-1]), message(at=NOW)])
+
+        assert result.stored == 2
+        [refusal] = result.refused
+        assert refusal.index == 1
+        assert "older than the retention" in refusal.reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_meter_may_be_kept_less_long_and_answers_the_same_when_others_are_late(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=Retention(meter_days={"disk.*": 7, "*": 0})) as store:
+        await store.write(
+            [message(name, volume=n, at=at) for n, at in enumerate(DAYS_AGO) for name in ("disk.read", "cpu")]
+        )
+        disk = StatisticsQuery(filter=SampleFilter(equals={"meter": "disk.read"}), aggregates=EVERYTHING.aggregates)
+        before = await store.statistics(disk)
+        await store.keeping.keep()
+        assert len(await store.samples(disk.filter, 100)) == 2
+        assert len(await store.samples(ALL, 100)) == 2 + len(DAYS_AGO)
+        assert comparable(await store.statistics(disk)) == comparable(before)
+
+        late = await store.write([message("cpu", at=DAYS_AGO[3]), message("disk.read", at=DAYS_AGO[3])])
+        assert (late.stored, len(late.refused)) == (1, 1)
+        assert comparable(await store.statistics(disk)) == comparable(before)
+
+        await store.keeping.keep()
+        assert comparable(await store.statistics(disk)) == comparable(before)
+
+
+@pytest_twisted.ensureDeferred
+async def test_rollups_may_be_let_go_too(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=Retention(days=14, rollup_days=21)) as store:
+        await store.write([message(at=at) for at in DAYS_AGO])
+        await store.keeping.keep()
+
+        [row] = await store.statistics(EVERYTHING)
+        assert row.first > NOW - timedelta(days=22)
