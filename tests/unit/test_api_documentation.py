@@ -62,3 +62,28 @@ def test_the_ten_lines_of_python_verify_a_proof(monkeypatch: pytest.MonkeyPatch,
     proof["message"]["counter_volume"] += 1
     with pytest.raises(AssertionError):
         verify(proof)
+
+
+CORNERS = re.findall(
+    r"^``(\w+) (.*)``\n(?:   sent: ``(.*)``\n\n)?(?:   (?!→).*\n\n)?   → \*\*(\d+)\*\* (.*)$",
+    (Path(__file__).parents[2] / "docs" / "api-corners.rst").read_text(),
+    re.MULTILINE,
+)
+
+
+def test_all_corners_are_read() -> None:
+    assert len(CORNERS) == 40
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "status", "said"), CORNERS, ids=[f"{one[0]} {one[1]}" for one in CORNERS]
+)
+def test_a_corner_is_as_shown(ask: Asking, method: str, path: str, sent: str, status: str, said: str) -> None:
+    headers = {"Accept": "application/json", "Host": "localhost:8777", "Content-Type": "application/json"}
+    answer = ask(path, method=method, headers=headers, body=sent.encode() or None)
+    assert answer.status == int(status)
+    if answer.status == 200:
+        assert said == f"{len(answer.json)} of them"
+    else:
+        error = answer.json["error_message"]
+        assert said == error.get("faultstring", error.get("description"))
