@@ -84,7 +84,7 @@ class Remembered:
 class GuestPollster:
     """Meters a family of rows on every guest. What cannot be read, or lacks the statistics, costs itself only."""
 
-    name: Literal["instance", "cpu", "vcpus", "memory", "perf", "disk", "disk.device", "network"]
+    name: Literal["instance", "cpu", "vcpus", "memory", "perf", "disk", "disk.device", "network.interface"]
     options: None = None
 
     @property
@@ -108,7 +108,7 @@ class GuestPollster:
         except LookupError:
             return Disabled("no hypervisor is configured")
         driver = uri.partition(":")[0].partition("+")[0]
-        if driver in ONLY_BASICS and self.name in ("perf", "disk", "disk.device", "network"):
+        if driver in ONLY_BASICS and self.name in ("perf", "disk", "disk.device", "network.interface"):
             return Disabled(f"libvirt's {driver} driver tells nothing of this")
         if driver != "qemu" and self.name == "perf":
             return Disabled(f"only libvirt's qemu driver counts events of the processor, not {driver}")

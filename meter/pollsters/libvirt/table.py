@@ -197,6 +197,6 @@ FAMILIES = {
     "perf": PERF,
     "disk": DISK,
     "disk.device": DISK_DEVICE,
-    "network": NETWORK,
+    "network.interface": NETWORK,
 }
 """The rows of each pollster."""

@@ -119,7 +119,8 @@ async def test_they_work_where_there_is_a_hypervisor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "off"), [("test:///default", {"perf", "disk", "disk.device", "network"}), ("lxc:///system", {"perf"})]
+    ("uri", "off"),
+    [("test:///default", {"perf", "disk", "disk.device", "network.interface"}), ("lxc:///system", {"perf"})],
 )
 @pytest_twisted.ensureDeferred
 async def test_each_says_why_it_has_nothing_to_do_with_a_driver(uri: str, off: set[str]) -> None:
