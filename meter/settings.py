@@ -5,7 +5,6 @@ A field's default and description are what ``etc/meter.toml`` shows; a test keep
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,6 @@ from typing import Literal
 
 from pydantic import Field
 from pydantic import SecretStr
-from pydantic import model_validator
 
 from meter.interfaces import Topic
 from meter.section import Count
@@ -22,6 +20,7 @@ from meter.section import Seconds
 from meter.section import Section
 from meter.settings_central import CentralSection
 from meter.settings_central import OpenStackSection
+from meter.settings_owners import OwnerSection
 
 Days = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -176,45 +175,6 @@ class PluginsSection(Section):
         default_factory=list,
         description='Names of pollsters, listeners or meters to switch off, with * and ?: ["disk.*"].',
     )
-
-
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
-"""What a rule of owners fills in: ``{team}``."""
-ELEMENT_PATH = re.compile(r"(\{[^{}]+\})?[\w.-]+(/(\{[^{}]+\})?[\w.-]+)*")
-
-
-class OwnerSection(Section):
-    """A rule that says whose domains are that Nova does not know."""
-
-    name: str = Field(
-        default="",
-        description="Matches domains by name: a regular expression for all of it, whose groups have names: (?P<team>[a-z]+)-.*",
-    )
-    element: str = Field(
-        default="",
-        description="Or by an element of your own in the domain's metadata: {http://example.org/billing}owner. Its attributes, its children's texts and its own {text} can be filled in.",
-    )
-    project_id: str = Field(default="", description='Whose they are: "lab", or with what was found: "{team}".')
-    user_id: str = Field(default="", description="Likewise.")
-
-    @model_validator(mode="after")
-    def _can_match(self) -> OwnerSection:
-        if self.name and self.element:
-            raise ValueError("a rule has a name or an element, not both")
-        if not self.project_id and not self.user_id:
-            raise ValueError("a rule needs a project_id or a user_id")
-        if self.element and not ELEMENT_PATH.fullmatch(self.element):
-            raise ValueError(f"element should be like {{http://example.org/billing}}owner/project, not {self.element}")
-        known: set[str] | None = None if self.element else set()
-        if self.name:
-            try:
-                known = set(re.compile(self.name).groupindex)
-            except re.error as error:
-                raise ValueError(f"name is no regular expression: {error}") from error
-        for placeholder in PLACEHOLDER.findall(self.project_id + self.user_id):
-            if known is not None and placeholder not in known:
-                raise ValueError(f"{{{placeholder}}} is no group of name: write (?P<{placeholder}>...)")
-        return self
 
 
 class ComputeSection(Section):
