@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.hygiene",
     "tests.time_limit",
     "tests.servers.libvirt",
+    "tests.servers.openstack",
     "tests.servers.postgresql",
     "tests.servers.rabbitmq",
 ]

@@ -1,0 +1,94 @@
+"""The central agent as a process: against a real cloud, and several of them against a real broker."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.servers.openstack import PASSWORD
+from tests.system.daemons import House
+from tests.system.daemons import until
+
+pytestmark = pytest.mark.timeout(170)
+
+INTERVAL_SECONDS = 2.0
+HEARTBEAT = "meter.dependency.ready"
+
+
+def slots(samples: list[dict[str, Any]]) -> Counter[int]:
+    """How many polls there were in each slot of time."""
+    times = {datetime.fromisoformat(each["timestamp"]).replace(tzinfo=UTC).timestamp() for each in samples}
+    return Counter(int(each // INTERVAL_SECONDS) for each in times)
+
+
+def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: House) -> None:
+    furnished.daemon("meter-collector").start().until_ready()
+    api = furnished.daemon("meter-api").start().until_ready()
+    agents = [furnished.daemon("meter-central", f"[polling]\ninterval_seconds = {INTERVAL_SECONDS}\n") for _ in "ab"]
+    for agent in agents:
+        agent.start()
+
+    def active() -> Any:
+        return [each for each in agents if each.log.rpartition("turn of central: ")[2].startswith("it is ours")]
+
+    [first] = until(active, "one of them to have the turn")
+    [second] = [each for each in agents if each is not first]
+    until(lambda: "this one stands by" in second.log, "the other to stand by", seconds=30)
+
+    def seen() -> list[dict[str, Any]]:
+        return list(api.get(f"/v2/meters/{HEARTBEAT}?limit=1000"))
+
+    until(lambda: len(slots(seen())) >= 4, "some cycles")
+    killed_at = time.time()
+    first.stop(signal.SIGKILL)
+    until(lambda: max(slots(seen()), default=0) > killed_at // INTERVAL_SECONDS + 3, "cycles of the other")
+
+    found = slots(seen())
+    assert set(found.values()) == {1}, found
+    assert sorted(found) == list(range(min(found), max(found) + 1)), found
+
+
+def test_images_of_a_real_cloud_are_what_glance_says(furnished: House, openstack: Any) -> None:
+    images = {
+        openstack.image(f"image {number} 名前", b"x" * size): size for number, size in enumerate((1, 1000, 70_000))
+    }
+    collector = furnished.daemon("meter-collector").start()
+    api = furnished.daemon("meter-api").start().until_ready()
+    central = furnished.daemon(
+        "meter-central",
+        f"""
+        [polling]
+        interval_seconds = {INTERVAL_SECONDS}
+        [openstack]
+        page_size = 2
+        [openstack.auth]
+        auth_url = "{openstack.auth_url}"
+        username = "admin"
+        password = "{PASSWORD}"
+        project_name = "admin"
+        """,
+    ).start()
+    central.until_ready()
+    collector.until_ready()
+
+    def sizes() -> dict[str, float]:
+        return {each["resource_id"]: each["counter_volume"] for each in api.get("/v2/meters/image.size?limit=1000")}
+
+    until(lambda: sizes() == images, "the sizes of all images")
+    assert "no public endpoint of 'load-balancer'" in central.log
+
+    # The token lives 20 s: it is renewed, and a new image is seen with the new one.
+    renewed = 'meter_requests_total{outcome="ok",service="identity"}'
+    before = central.metric(renewed)
+    began = time.monotonic()
+    until(lambda: time.monotonic() - began > 21, "the first token to have ended", seconds=30)
+    images[openstack.image("late", b"x" * 5)] = 5
+    until(lambda: sizes() == images, "the size of the new image")
+    assert central.metric(renewed) > before
+    assert "works again" not in central.log  # no poll has failed meanwhile
