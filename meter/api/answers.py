@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
 from urllib.parse import unquote
+
+import msgspec
 
 from meter.api import rendering
 from meter.api.arguments import integer
@@ -17,8 +22,10 @@ from meter.api.faults import Fault
 from meter.api.faults import invalid_input
 from meter.api.live import EVENT_STREAM
 from meter.api.live import live as live_events
+from meter.api.paging import beyond
 from meter.api.paging import marker_after
 from meter.api.paging import next_link
+from meter.api.paging import place_after
 from meter.api.paging import read_marker
 from meter.api.question import Question
 from meter.api.replies import Flow
@@ -27,9 +34,13 @@ from meter.api.simple_query import METER_FIELDS
 from meter.api.simple_query import RESOURCE_FIELDS
 from meter.api.simple_query import SAMPLE_FIELDS
 from meter.api.statistics import FUNCTIONS
+from meter.query import Field
 from meter.query import Order
 from meter.query import SampleFilter
+from meter.query import StoredMeter
 from meter.query import StoredResource
+
+Row = TypeVar("Row")
 
 
 async def versions(question: Question) -> rendering.Versions:
@@ -37,11 +48,32 @@ async def versions(question: Question) -> rendering.Versions:
     return rendering.versions(question.base_url)
 
 
-async def meters(question: Question) -> Sequence[rendering.Meter]:
+async def meters(question: Question) -> Reply:
     """Answer ``/v2/meters``."""
-    asked = question.simple_query(METER_FIELDS)
-    rows = await question.store.meters(asked.filter, question.limit, bool(question.arguments["unique"]))
-    return [rendering.meter(row) for row in rows]
+    unique = bool(question.arguments["unique"])
+    order = ("meter", "type", "unit") if unique else ("meter", "resource_id")
+    filter = _beyond(question, question.simple_query(METER_FIELDS).filter, order)
+    rows = await question.store.meters(filter, question.limit + 1, unique)
+
+    def place(row: StoredMeter) -> str:
+        return place_after(row.name, row.type, row.unit) if unique else place_after(row.name, row.resource_id or "")
+
+    return _page(question, rows, rendering.meter, place)
+
+
+def _beyond(question: Question, filter: SampleFilter, order: Sequence[Field]) -> SampleFilter:
+    """Return ``filter`` for what comes after the marker that was given, if one was."""
+    marker = question.arguments["marker"]
+    return filter if marker is None else replace(filter, expression=beyond(marker, order))
+
+
+def _page(
+    question: Question, rows: Sequence[Row], render: Callable[[Row], msgspec.Struct], place: Callable[[Row], str]
+) -> Reply:
+    """Answer with as many of ``rows``, one more than may be, as may be, and with the way to the others."""
+    size = question.limit
+    link = {"Link": next_link(question.url, place(rows[size - 1]))} if len(rows) > size else {}
+    return Reply([render(row) for row in rows[:size]], link)
 
 
 # --- samples -------------------------------------------------------------------------------------------------------
@@ -131,12 +163,17 @@ async def one_sample(question: Question) -> rendering.Sample:
 # --- resources, and what there is ----------------------------------------------------------------------------------
 
 
-async def resources(question: Question) -> Sequence[rendering.Resource]:
+async def resources(question: Question) -> Reply:
     """Answer ``/v2/resources``."""
-    asked = question.simple_query(RESOURCE_FIELDS)
-    rows = await question.store.resources(asked.filter, question.limit)
+    filter = _beyond(question, question.simple_query(RESOURCE_FIELDS).filter, ("resource_id",))
+    rows = await question.store.resources(filter, question.limit + 1)
     meter_links = question.arguments["meter_links"] != 0
-    return [rendering.resource(row, question.base_url, meter_links) for row in rows]
+    return _page(
+        question,
+        rows,
+        lambda row: rendering.resource(row, question.base_url, meter_links),
+        lambda row: place_after(row.resource_id),
+    )
 
 
 async def one_resource(question: Question) -> rendering.Resource:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.system.daemons import BASE
 from tests.system.daemons import STOPPED
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
@@ -103,6 +105,15 @@ def test_what_a_client_sends_is_stored_seen_live_proved_and_exported(api: Daemon
     status, body = fetch(f"{api.api}/v2/samples", Accept="text/csv")
     assert (status, len(body.splitlines())) == (200, 3)
     assert api.get("/openapi.json")["openapi"] == "3.1.0"
+
+
+def test_an_api_that_takes_no_samples_needs_no_bus(api: Daemon, furnished: House) -> None:
+    furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
+    reading = furnished.daemon("meter-api", base=BASE.replace("[api]\n", "[api]\naccept_samples = false\n")).start()
+    reading.until_ready()
+    assert reading.get("/v2/samples") == []
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        post(reading, "/v2/meters/apples", [APPLE])
 
 
 def test_clients_that_hang_up_or_are_slow_cost_others_nothing(api: Daemon) -> None:

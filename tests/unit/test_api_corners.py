@@ -485,6 +485,28 @@ def test_pages_lead_from_one_to_the_next_and_end() -> None:
     assert seen == [["s3", "s2", "s1"], ["s0"]]
 
 
+@pytest.mark.parametrize(
+    ("path", "key", "found"),
+    [
+        ("/v2/meters?limit=1", "meter_id", ["YS9iIGMrY3B1", "dm0tMStjcHU=", "dm0tMStkaXNrLnNpemU="]),
+        ("/v2/meters?limit=1&unique=1", "name", ["cpu", "disk.size"]),
+        ("/v2/resources?limit=1", "resource_id", ["a/b c", "vm-1"]),
+    ],
+)
+def test_pages_of_meters_and_resources_do_too(ask: Asking, path: str, key: str, found: list[str]) -> None:
+    seen = []
+    while path:
+        answer = ask(path)
+        seen += [one[key] for one in answer.json]
+        path = answer.headers.get("link", "").partition(">")[0].removeprefix("<http://cloud:8777")
+    assert seen == found
+
+
+@pytest.mark.parametrize("marker", ["x", "WyJhIiwiYiJd", "W10", "eA", "WyJcdTAwMDAiXQ"])
+def test_a_marker_of_something_else_is_400(ask: Asking, marker: str) -> None:
+    assert "it must come from the Link header" in ask(f"/v2/resources?marker={marker}").fault
+
+
 def test_a_whole_page_that_is_the_last_leads_nowhere(ask: Asking) -> None:
     assert "link" not in ask("/v2/samples?limit=4").headers
     assert "link" not in ask("/v2/meters/cpu").headers

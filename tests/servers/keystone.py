@@ -1,0 +1,139 @@
+"""A private Keystone on SQLite, from PyPI.
+
+It is looked for in the directory that ``METER_KEYSTONE`` names, the ``bin`` of an environment of its own
+(``pip install keystone``): what it depends on is not what Meter depends on. Tests are skipped where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SERVE = """
+import sys
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+port = int(sys.argv.pop())  # before Keystone reads the arguments as its own
+from keystone.wsgi.api import application
+WSGIRequestHandler.log_message = lambda *_: None
+make_server("127.0.0.1", port, application).serve_forever()
+"""
+
+PASSWORD = "the administrator's"
+
+
+class Keystone:
+    """A Keystone with an administrator; ``url`` is its v3."""
+
+    def __init__(self, binaries: Path, directory: Path, token_seconds: int) -> None:
+        self._binaries = binaries
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}/v3"
+        (directory / "keystone.conf").write_text(
+            f"""
+[database]
+connection = sqlite:///{directory}/keystone.db
+[token]
+expiration = {token_seconds}
+[fernet_tokens]
+key_repository = {directory}/tokens
+[fernet_receipts]
+key_repository = {directory}/receipts
+[credential]
+key_repository = {directory}/credentials
+"""
+        )
+
+    def start(self) -> None:
+        me = ("--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid()))
+        self._manage("db_sync")
+        self._manage("fernet_setup", *me)
+        self._manage("credential_setup", *me)
+        self._manage("bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-public-url", self.url)
+        environment = {**os.environ, "OS_KEYSTONE_CONFIG_FILES": str(self._directory / "keystone.conf")}
+        with (self._directory / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "python", "-c", SERVE, str(self._port)], env=environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(self.url, timeout=5).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    pytest.fail((self._directory / "log").read_text()[-3000:])
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _manage(self, *arguments: str) -> None:
+        command = [self._binaries / "keystone-manage", "--config-file", self._directory / "keystone.conf", *arguments]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[dict[str, str], Any]:
+        """Return headers and body of an answer of success."""
+        request = urllib.request.Request(
+            self.url + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json", **headers},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            text = answer.read()
+            return dict(answer.headers), json.loads(text) if text else None
+
+    def token(self, user: str, password: str, project: str | None) -> str:
+        """Return a token of ``user`` for ``project``, or for none."""
+        domain = {"id": "default"}
+        auth: dict[str, Any] = {
+            "identity": {
+                "methods": ["password"],
+                "password": {"user": {"name": user, "domain": domain, "password": password}},
+            }
+        }
+        auth["scope"] = "unscoped" if project is None else {"project": {"name": project, "domain": domain}}
+        headers, _ = self.ask("POST", "/auth/tokens", {"auth": auth})
+        return headers["X-Subject-Token"]
+
+    def add(self, project: str, user: str, password: str) -> str:
+        """Make a project and a user who is a member of it; return the id of the project."""
+        admin = {"X-Auth-Token": self.token("admin", PASSWORD, "admin")}
+        _, made = self.ask("POST", "/projects", {"project": {"name": project}}, **admin)
+        _, someone = self.ask("POST", "/users", {"user": {"name": user, "password": password}}, **admin)
+        _, roles = self.ask("GET", "/roles?name=member", **admin)
+        place = f"/projects/{made['project']['id']}/users/{someone['user']['id']}/roles/{roles['roles'][0]['id']}"
+        self.ask("PUT", place, **admin)
+        return str(made["project"]["id"])
+
+    def revoke(self, token: str) -> None:
+        """Make ``token`` worthless."""
+        self.ask("DELETE", "/auth/tokens", **{"X-Auth-Token": token, "X-Subject-Token": token})
+
+
+@pytest.fixture(scope="session")
+def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
+    """A Keystone whose tokens last an hour."""
+    binaries = Path(os.environ.get("METER_KEYSTONE", "/nowhere"))
+    if not (binaries / "keystone-manage").exists():
+        pytest.skip("METER_KEYSTONE names no directory that has keystone-manage")
+    server = Keystone(binaries, tmp_path_factory.mktemp("keystone"), 3600)
+    server.start()
+    yield server
+    server.stop()
