@@ -11,6 +11,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from meter.interfaces import Unavailable
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.migrations import migrations
 from tests.servers.rabbitmq import until
@@ -22,6 +24,8 @@ PROCESS = """
 import sys
 from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
 store = PostgresStore(reactor, sys.argv[1], clock=reactor, migrate=True, readers=0, writers=4)
@@ -89,3 +93,60 @@ async def test_a_schema_from_the_future_is_left_alone(postgresql):
 
     assert postgresql.execute("SELECT to_regclass('sample')", dsn) == [(None,)]
     await store.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_older_version_stored_is_answered_after_the_upgrade(postgresql):
+    for version in range(1, len(migrations())):
+        dsn = postgresql.dsn()
+        older = [step for step in migrations() if step.number <= version]
+        for step in older:
+            postgresql.execute(step.statements, dsn)
+        postgresql.execute(
+            "CREATE TABLE schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
+            f"INSERT INTO schema_version (version, name) SELECT n, 'step' FROM generate_series(1, {version}) AS n;"
+            + STORED_BY_VERSION_1,
+            dsn,
+        )
+        store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
+        store.startService()
+        await until(lambda store=store: store.readiness().ready)
+
+        assert await store.message(SENT["message_id"]) == SENT
+        [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))
+        assert (row.values["count"], row.values["sum"]) == (1, 2.5)
+        later = message("cpu", 1, resource_id="r1")
+        assert (await store.write([later])).stored == 1
+        await store.stopService()
+
+
+SENT = {
+    "source": "test",
+    "counter_name": "cpu",
+    "counter_type": "gauge",
+    "counter_unit": "ns",
+    "counter_volume": 2.5,
+    "user_id": None,
+    "project_id": "p1",
+    "resource_id": "r1",
+    "timestamp": "2026-11-18T12:00:00",
+    "resource_metadata": {"flavor": {"vcpus": 1}},
+    "message_id": "cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11",
+    "message_signature": "ab" * 32,
+}
+
+STORED_BY_VERSION_1 = """
+INSERT INTO meter (name, type, unit) VALUES ('cpu', 'gauge', 'ns');
+INSERT INTO resource (name) VALUES ('r1');
+INSERT INTO project (name) VALUES ('p1');
+INSERT INTO source (name) VALUES ('test');
+INSERT INTO series (meter_id, resource_id, project_id, source_id) VALUES (1, 1, 1, 1);
+INSERT INTO metadata (hash, text, document)
+    VALUES (sha256('{"flavor":{"vcpus":1}}'), '{"flavor":{"vcpus":1}}', '{"flavor":{"vcpus":1}}');
+INSERT INTO form (hash, text) SELECT sha256(convert_to(text, 'UTF8')), text FROM (VALUES (
+    '[["source","counter_name","counter_type","counter_unit","counter_volume","user_id","project_id","resource_id",'
+    '"timestamp","resource_metadata","message_id","message_signature"],"T0","float",[],"key-1"]')) AS _ (text);
+INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+    VALUES ('2026-11-18 12:00+00', '2026-11-18 12:01+00', 'cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11', 2.5, 1, 1, 1,
+    decode(repeat('ab', 32), 'hex'), '');
+"""
