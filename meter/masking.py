@@ -63,6 +63,9 @@ _PLAIN_PAIR = re.compile(
     rf"""(?P<name>(?:{_SECRET_WORDS})[\w.-]{{0,64}}\s{{0,16}}[:=]\s{{0,16}})(?P<value>[^\s"'\\,;&<>{{}}\[\]()]+)""",
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
+_STEMS = ("token", "pass", "secret", "credential", "cookie", "key", "auth", "userdata", "user_data")
+"""One of them is in every secret word. Looking for them takes a thousandth of the time that the patterns take."""
+
 _NOT_SECRET = frozenset({"none", "null", "true", "false"})
 
 
@@ -126,6 +129,9 @@ def masked_text(text: str) -> str:
         text = _TOKENS.sub(MASK, text)
     if ":" not in text and "=" not in text:
         return text  # no pair of any kind
+    lowered = text.lower()
+    if not any(stem in lowered for stem in _STEMS):
+        return text
     return _PLAIN_PAIR.sub(_plain_hidden, _QUOTED_PAIR.sub(_quoted_hidden, text))
 
 

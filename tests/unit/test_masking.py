@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meter.masking import _SECRET_WORDS
+from meter.masking import _STEMS
 from meter.masking import LARGEST_STRUCTURE_BYTES
 from meter.masking import MASK
 from meter.masking import is_secret_name
@@ -184,3 +187,8 @@ def test_no_secret_survives_wherever_it_stands(value: Any, name: str) -> None:
 @given(st.binary())
 def test_any_bytes_can_be_masked(body: bytes) -> None:
     assert isinstance(masked_body(body), bytes)
+
+
+@given(st.from_regex(re.compile(_SECRET_WORDS, re.ASCII | re.IGNORECASE), fullmatch=True))
+def test_every_secret_word_has_one_of_the_stems_that_are_looked_for_first(word: str) -> None:
+    assert any(stem in word.lower() for stem in _STEMS)
