@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import re
 import signal
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -36,17 +36,18 @@ from meter.interfaces import Readiness
 from meter.services import Backoff
 from meter.services import sleep
 from meter.services import within
+from meter.store.account import Account
+from meter.store.account import Unusable
+from meter.store.account import account
+from meter.store.account import own_session
 
 NAME = "embedded PostgreSQL"
 SCHEME = "embedded:"
 PROGRAMS = {18: "pginstall18/bin", 16: "pginstall/bin"}
 """Where the wheel has which major version, the preferred one first."""
 
-USERS = ("meter", "postgres", "nobody")
-"""Who runs the server when the daemon is root, which PostgreSQL refuses to be: the first that the system knows."""
-
 LONGEST_DIRECTORY = 90
-"""Bytes in the path of a directory: the path of a socket in it must fit into 107."""
+"""Bytes in the path of a directory that can have a socket in it, whose path must fit into 107; others have it in /tmp."""
 
 STOP_SECONDS = 20.0
 STEADY_SECONDS = 60.0
@@ -55,37 +56,16 @@ STEADY_SECONDS = 60.0
 SETTINGS = {"listen_addresses": "", "shared_buffers": "64MB", "max_connections": "40", "log_min_messages": "warning"}
 
 
-class Unusable(Exception):
-    """A directory, or a system, where no PostgreSQL can be run as asked; the text says what would be right."""
-
-
 def embedded_directory(dsn: str) -> Path | None:
     """Return the directory that a DSN ``embedded:DIR`` names, ``None`` for any other DSN."""
     return Path(dsn.removeprefix(SCHEME)).absolute() if dsn.startswith(SCHEME) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Who the server runs as; ids of ``None`` mean the daemon's own."""
-
-    uid: int | None
-    gid: int | None
-
-    def own(self, path: Path) -> None:
-        """Make ``path`` this account's."""
-        if self.uid is not None and self.gid is not None:
-            os.chown(path, self.uid, self.gid)
-
-
-def account() -> Account:
-    """Return who may run PostgreSQL here."""
-    if os.geteuid() != 0:
-        return Account(None, None)
-    for name in USERS:
-        with suppress(KeyError):
-            user = pwd.getpwnam(name)
-            return Account(user.pw_uid, user.pw_gid)
-    raise Unusable(f"PostgreSQL does not run as root and there is no user {' or '.join(USERS)}: run Meter as a user")
+def socket_directory(directory: Path) -> Path:
+    """Return where the server in ``directory`` has its socket: there, unless that makes too long a path."""
+    if len(os.fsencode(directory)) <= LONGEST_DIRECTORY:
+        return directory
+    return Path("/tmp") / f"meter-{sha256(os.fsencode(directory)).hexdigest()[:16]}"
 
 
 def programs(data: Path) -> Path:
@@ -125,12 +105,13 @@ class EmbeddedPostgres(Service):
         self._clock = clock
         self._directory = directory
         self._data = directory / "data"
+        self._sockets = socket_directory(directory)
         self._readiness = Readiness(NAME, False, "not started")
         self._lock: IO[bytes] | None = None
         self._server: _Process | None = None
         self._loop: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
-        self.dsn = f"postgresql://meter@/postgres?host={quote(str(directory), safe='')}"
+        self.dsn = f"postgresql://meter@/postgres?host={quote(str(self._sockets), safe='')}"
 
     def readiness(self) -> Readiness:
         """Say whether the server runs, or why not."""
@@ -184,12 +165,7 @@ class EmbeddedPostgres(Service):
     def _locked(self) -> bool:
         """Return whether this process is the one that runs the server; the kernel lets go of the lock when it dies."""
         if self._lock is None:
-            if len(os.fsencode(self._directory)) > LONGEST_DIRECTORY:
-                raise Unusable(
-                    f"{self._directory} must be at most {LONGEST_DIRECTORY} bytes: a socket in it could have no name"
-                )
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            account().own(self._directory)
             lock = (self._directory / "lock").open("ab")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,12 +177,14 @@ class EmbeddedPostgres(Service):
 
     async def _run(self) -> None:
         """Run the server until it ends."""
-        who = account()
         folder = programs(self._data)
+        who = account(folder / "postgres", self._data)
+        who.own(self._directory)
+        self._make_place_for_socket(who)
         await self._stop_left_behind()
         if not self._data.exists():
             await self._initialise(folder, who)
-        settings = {**SETTINGS, "unix_socket_directories": str(self._directory)}
+        settings = {**SETTINGS, "unix_socket_directories": str(self._sockets)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         if not self.running:
             return
@@ -219,6 +197,14 @@ class EmbeddedPostgres(Service):
             self._server = None
         if self.running:
             self._say(False, f"PostgreSQL ended by itself and is started again; it said: {server.said}")
+
+    def _make_place_for_socket(self, who: Account) -> None:
+        """Nobody else may own the place: a stranger's server in it would be taken for this one."""
+        self._sockets.mkdir(mode=0o700, exist_ok=True)
+        status = self._sockets.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (os.geteuid(), who.uid):
+            raise Unusable(f"{self._sockets} belongs to somebody else; remove it, or choose a shorter directory")
+        who.own(self._sockets)
 
     async def _initialise(self, folder: Path, who: Account) -> None:
         """Make the data directory, complete or not at all: a daemon may be killed in the middle of this."""
@@ -261,10 +247,11 @@ class EmbeddedPostgres(Service):
 
     def _spawn(self, program: Path, arguments: Sequence[str], who: Account) -> _Process:
         process = _Process(self._log)
+        command = [*own_session(), *who.wrapper, str(program), *arguments]
         self._reactor.spawnProcess(
             process,
-            str(program),
-            [str(program), *arguments],  # the server finds its libraries beside the path it was called by
+            command[0],
+            command,  # the server finds its libraries beside the path it was called by
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
             path=str(self._directory),
             uid=who.uid,

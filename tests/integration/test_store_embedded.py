@@ -58,6 +58,17 @@ async def running(directory):
         await server.stopService()
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_place_that_only_its_owner_can_reach_and_with_a_long_name_will_do(directory):
+    private = directory.parent / "private"
+    private.mkdir(mode=0o700)
+    sent = message()
+    for _ in range(2):
+        async with running(private / ("deep" * 40) / "postgresql") as (_, store):
+            await store.write([sent])
+            assert await store.message(sent.message_id) == sent.fields
+
+
 def test_the_dsn_names_the_directory():
     assert embedded_directory("embedded:/var/lib/meter/postgresql") == Path("/var/lib/meter/postgresql")
     assert embedded_directory("postgresql://db/meter") is None
