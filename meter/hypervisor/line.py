@@ -48,6 +48,7 @@ class Line:
         self._lose = lose
         self._connection: Any = None
         self._watch: Watch | None = None
+        self._finished = False
 
     @property
     def alive(self) -> bool:
@@ -65,6 +66,7 @@ class Line:
 
     def finish(self) -> Deferred[None]:
         """Fire when the connection is closed, which comes after all that was asked."""
+        self._finished = True
         closed = self._thread.call(self._close)
         self._thread.finish()
         return closed
@@ -77,8 +79,8 @@ class Line:
                 return question(self._opened())
             except libvirt.libvirtError:
                 self._close()
-                if not had_connection:
-                    raise
+                if not had_connection or self._finished:
+                    raise  # nobody waits for the answer of a line that was left behind: it must not hang once more
             # The daemon may have been restarted since the last question.
             return question(self._opened())
         except libvirt.libvirtError as error:

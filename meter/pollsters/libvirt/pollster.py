@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +33,10 @@ from meter.services import Slices
 
 MOST_LINES = 20
 """Omissions told in the log per pollster and cycle."""
+
+GUESTS_AT_ONCE = 100
+"""All rows of so many guests follow each other: enough of one meter to fill a message, and of one guest to be signed
+together, for which metadata that repeat are encoded once."""
 
 ONLY_BASICS = ("test",)
 """Drivers of libvirt that tell the state, the processors and the memory of a domain, and nothing else."""
@@ -123,37 +128,47 @@ class GuestPollster:
             omissions.add(f"domain {uuid}", why, "xml", tell=self.name == "instance")
         slices = Slices(cycle.clock)
         samples: list[Sample] = []
-        for row in self.rows:
-            memory = remembered.memories.get(row.meter.name)
-            seen = set()
-            for guest in reading.guests:
-                if slices.over:
-                    await slices.pause()
-                if guest.shut_off and not row.when_off:
-                    continue
-                try:
-                    subjects = guest.subjects(row.scope)
-                except BadStat as error:
-                    omissions.add(f"{row.meter.name} of {guest.uuid}", str(error), error.reason, tell=True)
-                    continue
-                for subject in subjects:
-                    seen.add(subject.resource_id)
-                    try:
-                        sample = _sample(row, guest, subject, memory, trial=cycle.trial)
-                    except BadStat as error:
-                        tell = row.told_everywhere or error.reason != "missing"
-                        omissions.add(f"{row.meter.name} of {subject.resource_id}", str(error), error.reason, tell=tell)
-                    except BadSample as error:
-                        omissions.add(f"{row.meter.name} of {subject.resource_id}", str(error), "invalid", tell=True)
-                    else:
-                        if sample is not None:
-                            samples.append(sample)
-            if memory is not None and reading.whole and not cycle.trial:
-                memory.forget_all_but(seen)
+        seen: dict[str, set[str]] = {meter: set() for meter in remembered.memories}
+        for first in range(0, len(reading.guests), GUESTS_AT_ONCE):
+            for row in self.rows:
+                for guest in reading.guests[first : first + GUESTS_AT_ONCE]:
+                    if slices.over:
+                        await slices.pause()
+                    if not guest.shut_off or row.when_off:
+                        memory = remembered.memories.get(row.meter.name)
+                        samples += _samples(row, guest, memory, seen, omissions, trial=cycle.trial)
         if reading.whole:
             remembered.told = omissions.now
+            if not cycle.trial:
+                for meter, memory in remembered.memories.items():
+                    memory.forget_all_but(seen[meter])
         omissions.report(cycle)
         return samples
+
+
+def _samples(
+    row: Row, guest: Guest, memory: Memory | None, seen: dict[str, set[str]], omissions: Omissions, *, trial: bool
+) -> Iterator[Sample]:
+    """Yield a sample of each subject of ``row`` that has the volume, and note what is left out."""
+    meter = row.meter.name
+    try:
+        subjects = guest.subjects(row.scope)
+    except BadStat as error:
+        omissions.add(f"{meter} of {guest.uuid}", str(error), error.reason, tell=True)
+        return
+    for subject in subjects:
+        if memory is not None:
+            seen[meter].add(subject.resource_id)
+        try:
+            sample = _sample(row, guest, subject, memory, trial=trial)
+        except BadStat as error:
+            tell = row.told_everywhere or error.reason != "missing"
+            omissions.add(f"{meter} of {subject.resource_id}", str(error), error.reason, tell=tell)
+        except BadSample as error:
+            omissions.add(f"{meter} of {subject.resource_id}", str(error), "invalid", tell=True)
+        else:
+            if sample is not None:
+                yield sample
 
 
 def _sample(row: Row, guest: Guest, subject: Subject, memory: Memory | None, *, trial: bool) -> Sample | None:
