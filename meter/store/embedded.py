@@ -135,6 +135,9 @@ class EmbeddedPostgres(Service):
             await self._server.end(self._clock, signal.SIGINT, signal.SIGQUIT)
         if self._loop is not None:
             await self._loop
+        if self._sockets != self._directory:
+            with suppress(OSError):
+                self._sockets.rmdir()
         self._say(False, "stopped")
         if self._lock is not None:
             self._lock.close()

@@ -150,11 +150,3 @@ async def test_data_of_another_major_version_is_refused_with_the_way_out(directo
     assert not server.readiness().ready
     assert "pg_dump" in server.readiness().reason
     await server.stopService()
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_directory_too_deep_for_a_socket_is_refused(directory):
-    server = EmbeddedPostgres(reactor, directory / ("deep" * 30), clock=reactor)
-    server.startService()
-    await until(lambda: "at most" in server.readiness().reason)
-    await server.stopService()
