@@ -101,7 +101,7 @@ async def test_the_meters_of_a_guest_are_those_that_virsh_shows(libvirtd: Libvir
 
 @pytest_twisted.ensureDeferred
 async def test_a_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvirtd) -> None:
-    with libvirtd.guest("alpha") as uuid:
+    with libvirtd.guest("alpha"):
         libvirtd.virsh("destroy", "alpha")
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             cycle = FakeCycle({IHypervisor: hypervisor})
@@ -144,6 +144,29 @@ async def test_a_libvirtd_that_hangs_is_unavailable_until_it_goes_on(libvirtd: L
             with pytest.raises(Unavailable, match="3 calls hang, no more are made"):
                 await hypervisor.domains()
         await until(lambda: hypervisor.readiness().ready and hypervisor.stuck_threads == 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_keep_alive_frees_a_call_that_hangs_in_a_dead_connection(
+    libvirtd: Libvirtd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meter.hypervisor.events.KEEP_ALIVE_SECONDS", 1)
+    monkeypatch.setattr("meter.hypervisor.events.KEEP_ALIVE_MISSED", 1)
+    hypervisor = LibvirtHypervisor(
+        libvirtd.uri,
+        clock=IReactorTime(reactor),
+        reactor_threads=IReactorFromThreads(reactor),
+        timeout_seconds=0.5,
+    )
+    await hypervisor.domains()
+    with libvirtd.frozen():
+        with pytest.raises(Unavailable):
+            await hypervisor.domains()
+        assert hypervisor.stuck_threads == 2
+        await until(lambda: hypervisor.stuck_threads == 1)  # the other hangs in opening its connection
+    await until(lambda: hypervisor.stuck_threads == 0)
+    assert await hypervisor.domains() == []
+    await hypervisor.stopService()
 
 
 @pytest_twisted.ensureDeferred
