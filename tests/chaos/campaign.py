@@ -91,6 +91,8 @@ def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcom
             reported=reported,
             seconds=seconds,
         )
+    except NeverCame as error:
+        raise NeverCame(f"{error}\n{site.last_words()}") from None
     finally:
         site.close()
 

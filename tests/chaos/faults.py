@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import resource
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
-from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -18,7 +18,7 @@ from tests.chaos.broker import limit_free_disk
 from tests.chaos.site import Site
 from tests.chaos.site import until
 
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+FAKETIME = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
 DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 
 
@@ -215,7 +215,7 @@ def with_a_clock_to_set(site: Site) -> None:
     _set_clocks(site, "+0")
     for daemon in (site.agent, site.collector):
         daemon.extra_environment |= {
-            "LD_PRELOAD": str(FAKETIME),
+            "LD_PRELOAD": FAKETIME[0],
             "FAKETIME_TIMESTAMP_FILE": str(site.directory / "clock"),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -223,7 +223,7 @@ def with_a_clock_to_set(site: Site) -> None:
 
 
 def faketime_missing() -> str:
-    return "" if FAKETIME.exists() else "needs libfaketime: apt-get install faketime"
+    return "" if FAKETIME else "needs libfaketime: apt-get install faketime"
 
 
 SLOW_POLLS = {"poll_seconds": 0.2}

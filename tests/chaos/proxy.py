@@ -174,5 +174,8 @@ class Proxy:
             server.settimeout(None)
             with self._lock:
                 self._ends += [client, server]
+            if not self._accepting:
+                self.cut()
+                continue
             Line(self, client, server, "up")
             Line(self, server, client, "down")

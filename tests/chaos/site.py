@@ -50,6 +50,8 @@ samples = 100
 seconds = {poll_seconds}
 [plugins]
 disable = ["system", "example"]
+[central]
+turn = ""
 {more}
 """
 
@@ -210,6 +212,13 @@ class Site:
     def dead_letters(self) -> int:
         """Return how many messages were set aside."""
         return waiting_messages(self.url, DEAD_QUEUE)
+
+    def last_words(self) -> str:
+        """Return the ends of the daemons' logs, for people."""
+        return "\n".join(
+            f"--- {daemon.name}, spool: {daemon.metric('meter_spool_messages'):g}\n{daemon.log[-2500:]}"
+            for daemon in (self.agent, self.collector)
+        )
 
     def dropped(self) -> int:
         """Return how many samples the agent reported as lost."""
