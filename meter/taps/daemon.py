@@ -56,6 +56,7 @@ from meter.registry import configure
 from meter.registry import decide_now
 from meter.registry import find
 from meter.registry import report
+from meter.rest import own_pollsters
 from meter.services import StagedService
 from meter.settings import Config
 from meter.settings import PollingSection
@@ -113,9 +114,11 @@ class Daemon:
     def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:
         sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
         own, wrong = own_definitions(self.config.notifications.definitions)
-        configured = configure([*find(), *own], sections, self.config.plugins.disable)
+        rest, wrong_rest = own_pollsters(self.config.central.pollsters_dir)
+        configured = configure([*find(), *own, *rest], sections, self.config.plugins.disable)
         self.problems += configured.problems
         self.warnings += [*configured.warnings, *(wrong if LISTENER in kinds else ())]
+        self.warnings += wrong_rest if CENTRAL in kinds else ()
         return [decision for decision in overridden(configured.decisions, own) if decision.kind in kinds]
 
     @property

@@ -1,0 +1,190 @@
+"""Where a value is in an answer: dots into mappings and lists, then operations, as ``size | value / 1024``.
+
+Ceilometer runs such operations as Python, whatever they are. Here they are reckoned from their syntax, and there is
+only what reckoning needs: no names but ``value``, no loops, no attributes but a few methods of text and mappings.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+    ast.Not: operator.not_,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda left, right: left in right,
+    ast.NotIn: lambda left, right: left not in right,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+}
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "abs": abs,
+    "float": float,
+    "int": int,
+    "len": len,
+    "max": max,
+    "min": min,
+    "round": round,
+    "str": str,
+    "sum": sum,
+}
+METHODS = ("endswith", "get", "lower", "replace", "split", "startswith", "strip", "upper")
+LONGEST = 1000
+
+
+class BadExpression(ValueError):
+    """A text that is no expression; it says what is wrong."""
+
+
+class NoValue(Exception):
+    """An expression that has no value here; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A place and what is done with what is there; ``text`` is how it was written."""
+
+    text: str
+    place: tuple[str, ...]
+    operations: tuple[ast.expr, ...] = ()
+
+    def value(self, entry: Any) -> Any:
+        """Return the value in ``entry``, ``None`` where the place leads nowhere; :class:`NoValue` where reckoning fails."""
+        found = at(entry, self.place)
+        for operation in self.operations:
+            if found is None:
+                return None
+            try:
+                found = _reckoned(operation, found)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise NoValue(f"{self.text}: {type(error).__name__}: {error}") from None
+        return found
+
+
+def at(value: Any, place: tuple[str, ...]) -> Any:
+    """Return what is at ``place``, ``None`` where it leads nowhere."""
+    for part in place:
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def expression(text: str) -> Expression:
+    """Return the expression that is written in ``text``; :class:`BadExpression`."""
+    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
+        raise BadExpression(f"should be a place as a.b.0.c, at most {LONGEST} characters long, not {text!r:.80}")
+    place, *operations = (part.strip() for part in text.split(" | "))
+    return Expression(text, _place(place), tuple(_operation(each) for each in operations))
+
+
+def _place(text: str) -> tuple[str, ...]:
+    if text == ".":
+        return ()
+    parts = tuple(text.split("."))
+    if not all(parts):
+        raise BadExpression(f"{text!r} should be names with dots between them, or '.' for the whole")
+    return parts
+
+
+def _operation(text: str) -> ast.expr:
+    try:
+        parsed = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BadExpression(f"{text!r} is no operation: {error}") from None
+    for node in ast.walk(parsed):
+        if not _allowed(node):
+            raise BadExpression(f"{text!r}: {type(node).__name__} is not understood here; {ALLOWED}")
+    return parsed
+
+
+ALLOWED = f"there are value, numbers, texts, + - * / // %, comparisons, a if b else c, {', '.join(FUNCTIONS)}"
+
+
+def _allowed(node: ast.AST) -> bool:
+    match node:
+        case ast.Name():
+            return node.id == "value" or node.id in FUNCTIONS
+        case ast.Attribute():
+            return node.attr in METHODS
+        case ast.Call():
+            named = isinstance(node.func, ast.Attribute) or (
+                isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS
+            )
+            return named and not node.keywords
+        case ast.Constant():
+            return isinstance(node.value, int | float | str | None)
+        case ast.Subscript() | ast.Slice() | ast.IfExp() | ast.BoolOp() | ast.And() | ast.Or() | ast.Load():
+            return True
+        case ast.BinOp() | ast.UnaryOp() | ast.Compare() | ast.List():
+            return True
+    return type(node) in OPERATORS
+
+
+def _reckoned(node: Any, value: Any) -> Any:
+    def of(part: Any) -> Any:
+        return _reckoned(part, value)
+
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.List():
+            return [of(each) for each in node.elts]
+        case ast.Name():
+            return value if node.id == "value" else FUNCTIONS[node.id]
+        case ast.BinOp():
+            left, right = of(node.left), of(node.right)
+            if not isinstance(node.op, ast.Add) and (isinstance(left, str | list) or isinstance(right, str | list)):
+                raise TypeError("only numbers can be reckoned with")  # 'a' * 10**12, or '%s' % x
+            return OPERATORS[type(node.op)](left, right)
+        case ast.UnaryOp():
+            return OPERATORS[type(node.op)](of(node.operand))
+        case ast.Compare():
+            left = of(node.left)
+            for sign, right_node in zip(node.ops, node.comparators, strict=True):
+                right = of(right_node)
+                if not OPERATORS[type(sign)](left, right):
+                    return False
+                left = right
+            return True
+        case ast.BoolOp():
+            found = None
+            for each in node.values:
+                found = of(each)
+                if bool(found) is isinstance(node.op, ast.Or):
+                    break
+            return found
+        case ast.IfExp():
+            return of(node.body) if of(node.test) else of(node.orelse)
+        case ast.Subscript():
+            key = node.slice
+            if isinstance(key, ast.Slice):
+                bounds = [of(bound) if bound else None for bound in (key.lower, key.upper, key.step)]
+                return of(node.value)[slice(*bounds)]
+            return of(node.value)[of(key)]
+        case ast.Attribute():
+            owner = of(node.value)
+            if not isinstance(owner, str | dict):
+                raise TypeError(f"{type(owner).__name__} has no {node.attr} here")
+            return getattr(owner, node.attr)
+        case _:  # ast.Call, which is all that is left of what is allowed
+            return of(node.func)(*(of(each) for each in node.args))
