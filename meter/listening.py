@@ -18,18 +18,18 @@ from functools import lru_cache
 from typing import Any
 from typing import Protocol
 
-from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.reflect import safe_str
 
 from meter.casting import BATCH_SAMPLES
-from meter.casting import casts
 from meter.deadletters import DeadLetters
+from meter.gathering import Gathering
+from meter.gathering import Unpublishable
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
-from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Topic
 from meter.interfaces import Unavailable
@@ -75,12 +75,32 @@ class _Fault:
     listener: str | None = None
 
 
+def _fault(error: Exception, listener: str) -> _Fault:
+    if isinstance(error, Unpublishable):
+        return _Fault("unpublishable", str(error))
+    if isinstance(error, BadSignature):
+        return _Fault("unsignable", str(error), listener)
+    if isinstance(error, ValueError):
+        return _Fault("misunderstood", safe_str(error), listener)
+    return _Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one listener made of a notification, signed with one key."""
+
+    listener: str
+    messages: Sequence[Mapping[str, Any]]
+    key_id: str
+
+
 class Listening:
     """Takes notifications: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
     ``listeners`` are decisions of :mod:`meter.registry` that are active; ``topics`` are heard whoever wants them. A
     listener that raises or returns rubbish has the notification set aside; the samples of the others, and those that it
-    yielded before a ``ValueError``, are published all the same.
+    yielded before a ``ValueError``, are published all the same. Samples of several notifications are gathered for
+    ``batch_seconds`` by ``clock`` and share casts; without either each is cast at once.
     """
 
     def __init__(
@@ -93,17 +113,18 @@ class Listening:
         source: str,
         account: ListeningAccount,
         topics: Iterable[Topic] = (),
+        clock: IReactorTime | None = None,
         batch_samples: int = BATCH_SAMPLES,
+        batch_seconds: float = 0.0,
         most_samples: int = MOST_SAMPLES,
     ) -> None:
         self._listeners = [(listener, _matcher(listener.plugin.event_types)) for listener in listeners]
         self._topics = tuple(topics)
-        self._publisher = publisher
+        self._gathering = Gathering(publisher, clock, batch_samples=batch_samples, batch_seconds=batch_seconds)
         self._keys = keys
         self._dead_letters = dead_letters
         self._source = source
         self._account = account
-        self._batch_samples = batch_samples
         self._most_samples = most_samples
         self._wanting = lru_cache(KNOWN_EVENT_TYPES)(self._match)
 
@@ -129,25 +150,26 @@ class Listening:
             await self._put_aside(delivery, _Fault("undecodable", str(error)))
             self._account.notified("unknown", "dead")
             return
-        publications: list[Publication] = []
+        parts: list[_Part] = []
         faults: list[_Fault] = []
         wanting = self._wanting(notification.event_type)
         for listener in wanting:
-            made, fault = self._casts(listener, notification)
-            publications += made
+            part, fault = self._signed(listener, notification)
+            if part is not None:
+                parts.append(part)
             if fault is not None:
                 faults.append(fault)
-        faults += await self._publish(publications)
+        faults += await self._publish(parts)
         for fault in faults:
             await self._put_aside(delivery, fault, notification.event_type)
-        outcome = "dead" if faults else "sampled" if publications else "empty" if wanting else "unwanted"
+        outcome = "dead" if faults else "sampled" if parts else "empty" if wanting else "unwanted"
         self._account.notified(notification.event_type, outcome)
 
     def _match(self, event_type: str) -> tuple[Decision, ...]:
         return tuple(listener for listener, wants in self._listeners if wants.match(event_type))
 
-    def _casts(self, listener: Decision, notification: Notification) -> tuple[list[Publication], _Fault | None]:
-        """Return what one listener makes of a notification, ready for the bus, and what is wrong with it.
+    def _signed(self, listener: Decision, notification: Notification) -> tuple[_Part | None, _Fault | None]:
+        """Return what one listener makes of a notification, signed, and what is wrong with it.
 
         Ids are given listener by listener: that one fails changes nothing about the samples of the others.
         """
@@ -155,16 +177,12 @@ class Listening:
         try:
             kept = [sample for sample in with_stable_ids(notification, samples) if listener.takes(sample.name)]
             if not kept:
-                return [], fault
+                return None, fault
             key_id = self._keys.key_for(kept[0].timestamp).id
             messages = [sign(sample, self._keys, self._source) for sample in _without_secrets(kept)]
-            return casts(messages, key_id, batch_samples=self._batch_samples), fault
-        except BadSignature as error:
-            return [], _Fault("unsignable", str(error), listener.name)
-        except ValueError as error:
-            return [], _Fault("misunderstood", safe_str(error), listener.name)
+            return _Part(listener.name, messages, key_id), fault
         except Exception as error:
-            return [], _Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener.name)
+            return None, _fault(error, listener.name)
 
     def _made(self, listener: Decision, notification: Notification) -> tuple[list[Sample], _Fault | None]:
         """Return the samples that a listener yields, until it raises what is wrong with the notification."""
@@ -178,14 +196,14 @@ class Listening:
                     return [], _Fault("misunderstood", reason, listener.name)
                 samples.append(sample)
         except ValueError as error:
-            return samples, _Fault("misunderstood", safe_str(error), listener.name)
+            return samples, _fault(error, listener.name)
         except Exception as error:
-            return [], _Fault("listener", f"{type(error).__name__}: {safe_str(error)}", listener.name)
+            return [], _fault(error, listener.name)
         return samples, None
 
-    async def _publish(self, publications: Sequence[Publication]) -> list[_Fault]:
+    async def _publish(self, parts: Sequence[_Part]) -> list[_Fault]:
         """Wait for all confirms, whatever becomes of single ones; return what the bus can never take."""
-        sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in publications])
+        sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in parts])
         faults: list[_Fault] = []
         for _, outcome in sent:
             if isinstance(outcome, Unavailable):
@@ -194,15 +212,13 @@ class Listening:
                 faults.append(outcome)
         return faults
 
-    async def _confirmed(self, publication: Publication) -> _Fault | Unavailable | None:
+    async def _confirmed(self, part: _Part) -> _Fault | Unavailable | None:
         try:
-            await self._publisher.publish(publication)
+            await self._gathering.publish(part.messages, part.key_id)
         except Unavailable as error:
             return error
-        except CancelledError:
-            return Unavailable("the bus: publishing was cancelled")
         except Exception as error:
-            return _Fault("unpublishable", f"samples for {publication.routing_key}: {safe_str(error)}")
+            return _fault(error, part.listener)
         return None
 
     async def _put_aside(self, delivery: Delivery, fault: _Fault, event_type: str | None = None) -> None:

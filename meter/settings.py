@@ -20,8 +20,8 @@ from meter.section import Seconds
 from meter.section import Section
 from meter.settings_central import CentralSection
 from meter.settings_central import OpenStackSection
-from meter.settings_store import StoreSection
 from meter.settings_owners import OwnerSection
+from meter.settings_store import StoreSection
 
 Priority = Literal["audit", "debug", "info", "warn", "error", "critical", "sample"]
 PRIORITIES: tuple[Priority, ...] = ("info", "audit", "sample", "error")
@@ -204,6 +204,13 @@ class NotificationsSection(Section):
     priorities: list[Priority] = Field(
         default_factory=lambda: list(PRIORITIES),
         description="Priorities that are heard of each topic.",
+    )
+    prefetch: Count = Field(
+        default=1000,
+        description="Notifications delivered and not yet acknowledged, at most; this queue's own prefetch.",
+    )
+    batch_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=0.01, description="How long samples wait for those of other notifications to be published with."
     )
     definitions: str = Field(
         default="/etc/meter/meters.d",

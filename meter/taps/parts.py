@@ -185,10 +185,12 @@ def add_collecting(
             source=daemon.config.meter.source,
             account=metrics,
             topics=daemon.config.notifications.heard,
+            clock=daemon.reactor,
+            batch_seconds=daemon.config.notifications.batch_seconds,
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything
-        return bus.subscribe(listening.subscription(prefetch=daemon.config.bus.prefetch), listening.receive)
+        return bus.subscribe(listening.subscription(prefetch=daemon.config.notifications.prefetch), listening.receive)
 
     daemon.activate(Activation(daemon.plugins(LISTENER), daemon.surroundings(), hear, name="listeners"))
 
