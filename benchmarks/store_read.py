@@ -38,7 +38,7 @@ from meter.store.partitions import WEEK
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
 
-INSTANCES, PROJECTS, POLLS_A_DAY, TIMES = 230, 20, 288, 5
+INSTANCES, PROJECTS, TIMES = 230, 20, 9
 METERS = (
     ("cpu", "cumulative", "ns"),
     ("disk.read.bytes", "cumulative", "B"),

@@ -246,3 +246,31 @@ async def test_an_hour_that_cannot_be_added_up_is_left_to_its_samples(postgresql
         assert postgresql.execute("SELECT count(*) FROM settled", dsn) == [(2,)]
         [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))
         assert (row.values["max"], row.values["count"]) == (1e200, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "told_by_rollups"),
+    [
+        ({}, {1, 24}),
+        ({"groupby": ("project_id",)}, {1, 24}),
+        ({"period": 3600}, {1}),
+        ({"period": 86400}, {1, 24}),
+        ({"period": 1800}, set()),
+        ({"groupby": ("metadata.size",)}, set()),
+        ({"aggregates": (Aggregate("max"), Aggregate("percentile", "50"))}, set()),
+    ],
+    ids=str,
+)
+@pytest_twisted.ensureDeferred
+async def test_rollups_are_used_where_they_can_tell(postgresql, options, told_by_rollups):
+    dsn = postgresql.dsn()
+    query = StatisticsQuery(filter=SampleFilter(start=START), **options)
+    async with running(dsn) as store:
+        await store.write([message(volume=1, at=START + n * HOUR) for n in (1, 25)])
+        await store.keeping.settle(START + 30 * HOUR)  # a day, and an hour of the next one
+        postgresql.execute("UPDATE rollup SET largest = 1000 + hours", dsn)
+
+        rows = await store.statistics(query)
+
+        assert {row.values["max"] - 1000 for row in rows if row.values["max"] > 1} <= told_by_rollups
+        assert any(row.values["max"] > 1 for row in rows) is bool(told_by_rollups)
