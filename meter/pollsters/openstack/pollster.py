@@ -162,6 +162,7 @@ class ListingPollster:
             try:
                 resource = self.row.resource_of(item)
                 metadata = self.row.metadata_of(item)
+                user_id, project_id = self.row.user_of(item), self.row.project_of(item)
             except BadItem as error:
                 omitted.add(resource, error)
                 continue
@@ -174,8 +175,8 @@ class ListingPollster:
                         volume=measure.volume(item),
                         resource_id=resource,
                         timestamp=page.received_at,
-                        user_id=self.row.user_of(item),
-                        project_id=self.row.project_of(item),
+                        user_id=user_id,
+                        project_id=project_id,
                         resource_metadata=metadata,
                     )
                 except (BadItem, BadSample) as error:

@@ -51,11 +51,14 @@ async def test_a_listing_is_all_its_pages() -> None:
 async def test_the_time_of_a_page_is_when_it_came() -> None:
     stub, clock = captured_cloud(), Clock()
     clock.advance(1000)
-    times = []
-    async for page in openstack(stub, clock).pages(IMAGES):
-        times.append(page.received_at.timestamp())
+
+    def late(_: object) -> Reply:
         clock.advance(5)
-    assert times == [1000, 1005]
+        return captured("glance-02-images-page2")
+
+    stub.on("GET", "/v2/images", captured("glance-01-images-page1"), late)
+    cloud = openstack(stub, clock)
+    assert [page.received_at.timestamp() async for page in cloud.pages(IMAGES)] == [1000, 1005]
 
 
 @pytest_twisted.ensureDeferred
