@@ -221,16 +221,25 @@ class Libvirtd:
         """Stop a guest's emulator for as long as the context lasts: libvirt waits for its answers."""
         self._signal(name, signal.SIGSTOP)
         try:
+            while not self._is_stopped(name):
+                time.sleep(0.005)
             yield
         finally:
             self._signal(name, signal.SIGCONT)
+
+    def _is_stopped(self, name: str) -> bool:
+        tasks = Path(f"/proc/{self._number(name)}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def stats(self, name: str) -> dict[str, str]:
         """Return what ``virsh domstats`` prints of a guest."""
         return dict(re.findall(r"^\s*(\S+?)=(.*)$", self.virsh("domstats", name), re.MULTILINE))
 
     def _signal(self, name: str, number: int) -> None:
-        os.kill(int((self._guests_directory / f"{name}.pid").read_text()), number)
+        os.kill(self._number(name), number)
+
+    def _number(self, name: str) -> int:
+        return int((self._guests_directory / f"{name}.pid").read_text())
 
     def _wait_for_end(self, name: str) -> None:
         deadline = time.monotonic() + STOP_SECONDS
