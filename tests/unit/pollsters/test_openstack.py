@@ -18,6 +18,7 @@ from meter.interfaces import ICentralPollster
 from meter.interfaces import IOmissions
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
+from meter.openstack import Limits
 from meter.sample import Sample
 from meter.testing import FakeCycle
 from meter.testing import FakeSurroundings
@@ -253,6 +254,28 @@ async def test_swift_that_is_down_is_unavailable() -> None:
     cycle = cycle_of(stub)
     assert list(await family.storage.poll(cycle)) == []
     assert cycle.provider(IOmissions).counted == {("storage", "refused"): 4}
+
+
+def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None:
+    stub, clock = StubCloud(), Clock()
+    stub.on("POST", "/v3/auth/tokens", captured("keystone-01-auth-tokens-scoped"))
+    ids = [f"{number:032x}" for number in range(300)]
+    stub.on("GET", "/v3/projects", reply({"projects": [{"id": each} for each in ids]}))
+    times: list[float] = []
+
+    def account(_: Any) -> Reply:
+        times.append(clock.seconds())
+        return captured("swift-93-head-account-unknown")
+
+    for each in ids:
+        stub.on("GET", f"/v1/AUTH_{each}", account)
+    cycle = cycle_of(stub, clock, limits=Limits(requests_per_second=50, in_flight=4))
+    poll = Deferred.fromCoroutine(family.storage.poll(cycle))
+    while not poll.called and clock.seconds() < 60:
+        clock.advance(0.01)
+    assert len(list(poll.result)) == 900
+    assert max(times) - min(times) < 6.6  # 300 at 50 a second, and a tenth for the jitter
+    assert max(sum(begin <= each < begin + 1 for each in times) for begin in times) <= 56
 
 
 # --- enabled, intervals, and what is wrong
