@@ -161,7 +161,7 @@ class CollectingMetrics:
             ["event_type", "outcome"],
             registry=registry,
         )
-        self._event_types = Names()
+        self._event_types = Names(500)  # the services know some 310
         self._samples = Counter(
             "meter_collected_samples", "Samples by outcome: stored, duplicate, refused.", ["outcome"], registry=registry
         )

@@ -161,3 +161,9 @@ def test_who_defines_a_built_in_meter_anew_has_it_once(tmp_path: Path) -> None:
 def test_the_built_in_definitions_are_without_a_problem() -> None:
     assert [each.reason for each in find([LISTENER]) if each.state == "broken"] == []
     assert sum(isinstance(each.plugin, DefinedListener) for each in find([LISTENER])) > 25
+
+
+def test_the_example_for_operators_is_right() -> None:
+    decisions, problems = own_definitions(str(Path(__file__).parents[3] / "etc" / "meters.d"))
+    assert problems == []
+    assert [each.name for each in decisions] == ["definitions.example"]
