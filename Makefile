@@ -17,6 +17,7 @@ test: setup-test ## check everything: style, types, tests, package, documentatio
 	@$(VENV)/bin/tox
 
 chaos: setup-test $(VENV)/.dev ## inject every fault into real servers and daemons, count what is lost (ten minutes)
+	@etc/dev/system-packages $(PYTHON) chaos
 	@$(VENV)/bin/python -m tests.chaos
 
 dev: $(VENV)/.dev ## prepare .venv to run single tests and tools by hand

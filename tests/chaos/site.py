@@ -22,6 +22,8 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,21 @@ class Site:
         self.agent.stop(number)
         if number == signal.SIGTERM:
             self._ended_in_order.add(process.pid)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Keep everything from being published, once what was published has been dealt with."""
+        assert self._publisher is not None
+        self.agent_line.hold("up")
+        self._publisher.send_signal(signal.SIGSTOP)
+        sent = self.published()
+        until(lambda: sent <= set(self.stored()), "all that was published")
+        time.sleep(1)  # and acknowledged
+        try:
+            yield
+        finally:
+            self.agent_line.release()
+            self._publisher.send_signal(signal.SIGCONT)
 
     def quiesce(self) -> None:
         """Let nothing new be sent; return when all that was sent is known."""
