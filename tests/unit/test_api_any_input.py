@@ -47,14 +47,14 @@ def is_well_answered(answer: Answer) -> bool:
     return 400 <= answer.status < 500 and answer.json.keys() == {"error_message"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["q.field", "q.op", "q.value", "q.type", "limit", "as_of"]) | TEXTS, TEXTS)))
 def test_any_query_string_is_answered(pairs: list[tuple[str, str]]) -> None:
     query = "&".join(f"{quote(name)}={quote(value)}" for name, value in pairs)
     assert is_well_answered(ASK(f"/v2/samples?{query}"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(TEXTS, TEXTS, st.sampled_from(["", "integer", "float", "string", "boolean", "datetime"]))
 def test_any_key_and_value_of_metadata_may_be_asked_for(key: str, value: str, kind: str) -> None:
     query = f"q.field=metadata.{quote(key)}&q.value={quote(value)}&q.type={kind}"
@@ -62,28 +62,28 @@ def test_any_key_and_value_of_metadata_may_be_asked_for(key: str, value: str, ki
     assert is_well_answered(ASK(f"/v2/meters/cpu/statistics?groupby=metadata.{quote(key)}"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(EXPRESSIONS | SCALARS)
 def test_any_expression_is_answered(expression: Any) -> None:
     answer = ASK.post("/v2/query/samples", {"filter": msgspec.json.encode(expression).decode()})
     assert is_well_answered(answer)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_body_is_answered(body: bytes) -> None:
     assert is_well_answered(ASK.post("/v2/query/samples", body))
     assert is_well_answered(ORCHARD.post(body))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(ATTRIBUTES)), SCALARS | st.dictionaries(TEXTS, SCALARS, max_size=3)))
 def test_any_sample_is_taken_or_refused(fields: dict[str, Any]) -> None:
     answer = ORCHARD.post([{**APPLE, **fields}])
     assert answer.status == 201 or is_well_answered(answer)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(TEXTS)
 def test_any_path_is_answered(text: str) -> None:
     for path in ("/v2/samples/", "/v2/meters/", "/v2/resources/", "/v1/projects/", "/"):
