@@ -6,6 +6,7 @@ Any number of collectors may do it: each step is a transaction that finds nothin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -35,6 +36,9 @@ from meter.store.rollups import hold_all_hours
 from meter.store.rollups import settle
 from meter.store.rollups import unsettled_days
 from meter.store.rollups import unsettled_hour
+
+RETRY_SECONDS = 3600.0
+"""How long a span that could not be settled is left alone: it may take as long as a statement may."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -75,6 +79,9 @@ class Keeping(Service):
         interval_seconds: float = 60.0,
     ) -> None:
         self._pool = pool
+        self._clock = clock
+        self._left: dict[tuple[datetime, int], float] = {}
+        self._hopeless: set[datetime] = set()
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._settle_after = timedelta(seconds=settle_after_seconds)
@@ -109,6 +116,9 @@ class Keeping(Service):
 
     async def settle(self, until: datetime) -> int:
         """Settle the hours and the days that ended before ``until``; return how many were settled."""
+        now = self._clock.seconds()
+        self._left = {span: again for span, again in self._left.items() if again > now}
+        self._hopeless &= {start for start, _ in self._left}
         until = until.replace(minute=0, second=0, microsecond=0)
         settled, since = 0, BEGINNING
         while (hour := await self._pool.run(unsettled_hour, since, until)) is not None:
@@ -119,9 +129,14 @@ class Keeping(Service):
         return settled
 
     async def _settle(self, start: datetime, hours: int) -> bool:
+        if (start, hours) in self._left:
+            return False
         try:
             return await self._pool.run(settle, start, hours)
         except (Rejected, TimedOut) as error:
+            self._left[start, hours] = self._clock.seconds() + RETRY_SECONDS
+            if isinstance(error, Rejected):
+                self._hopeless.add(start)
             # Volumes beyond 10**154 have no deviation that a double can tell: samples themselves answer such hours.
             self._log.debug(
                 "{hours} h from {start} cannot be settled: {reason}", hours=hours, start=str(start), reason=str(error)
@@ -133,14 +148,16 @@ class Keeping(Service):
         keep = self._retention
         if keep.days:
             await self._pool.run(
-                _let_weeks_go, datetime.combine(week_of(now - timedelta(days=keep.days)), datetime.min.time(), UTC)
+                _let_weeks_go,
+                datetime.combine(week_of(now - timedelta(days=keep.days)), datetime.min.time(), UTC),
+                self._hopeless,
             )
         if keep.meter_days:
             for [name] in await self._pool.rows("SELECT DISTINCT name FROM meter ORDER BY name"):
                 days = next((days for pattern, days in keep.meter_days.items() if fnmatchcase(name, pattern)), 0)
                 if days:
                     before = (now - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
-                    if await self._pool.run(_set_horizon, name, before):
+                    if await self._pool.run(_set_horizon, name, before, self._hopeless):
                         await self._pool.run(_delete_samples, name, before)
         if keep.rollup_days:
             await self._pool.run(
@@ -149,18 +166,21 @@ class Keeping(Service):
             )
 
 
-async def _set_horizon(session: Session, meter: str, before: datetime) -> bool:
-    """Have nobody write samples before ``before`` any more, unless some are not settled yet; say whether that is so."""
+async def _set_horizon(session: Session, meter: str, before: datetime, hopeless: Set[datetime]) -> bool:
+    """Have nobody write samples before ``before`` any more, and say so, unless some are not settled but may be."""
     await hold_all_hours(session)
-    if await unsettled_hour(session, BEGINNING, before) is not None:
-        return False
+    since = BEGINNING
+    while (hour := await unsettled_hour(session, since, before)) is not None:
+        if hour not in hopeless:
+            return False
+        since = hour + timedelta(hours=HOUR)
     await session.count(LET_GO, [meter, before])
     return True
 
 
-async def _let_weeks_go(session: Session, monday: datetime) -> None:
+async def _let_weeks_go(session: Session, monday: datetime, hopeless: Set[datetime]) -> None:
     await session.count("SET LOCAL lock_timeout = '2s'")
-    if await _set_horizon(session, "", monday):
+    if await _set_horizon(session, "", monday, hopeless):
         await drop_before(session, monday)
 
 

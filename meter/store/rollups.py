@@ -89,11 +89,13 @@ SELECT coalesce(bool_or(mixed), false) FROM (
 """
 
 GAPS = """
-SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
-FROM (
-    SELECT start, start + make_interval(hours => hours) AS finish FROM {spans} AS span
-    UNION ALL SELECT '-infinity', '-infinity'
-) AS _
+SELECT start, finish FROM (
+    SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+    FROM (
+        SELECT start, start + make_interval(hours => hours) AS finish FROM {spans} AS span
+        UNION ALL SELECT '-infinity', '-infinity'
+    ) AS _
+) AS gap WHERE start < finish
 """
 """The ranges of time before, between and after the hours and days in ``spans``, which do not overlap."""
 

@@ -94,3 +94,15 @@ async def test_rollups_may_be_let_go_too(postgresql):
 
         [row] = await store.statistics(EVERYTHING)
         assert row.first > NOW - timedelta(days=22)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_hour_that_can_never_be_added_up_keeps_nothing_from_being_let_go(postgresql):
+    async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
+        await store.write([message(volume=volume, at=DAYS_AGO[-1]) for volume in (1e200, -1e200)])
+        await store.write([message(volume=1, at=DAYS_AGO[-2])])
+        await store.keeping.keep()
+
+        assert list(await store.samples(ALL, 10)) == []
+        [row] = await store.statistics(EVERYTHING)
+        assert row.values["count"] == 1
