@@ -139,7 +139,7 @@ transport.cleanup()
 
 
 @pytest.mark.parametrize("driver", ["messagingv2", "messaging"])
-def test_a_notification_of_nova_becomes_five_samples(furnished, driver):
+def test_a_notification_of_nova_becomes_a_sample_of_each_meter(furnished, driver):
     collector = furnished.daemon("meter-collector").start().until_ready()
     api = furnished.daemon("meter-api").start().until_ready()
     captured = Path(__file__).parents[1] / "data/notifications/nova.compute.instance.create.end.json"
@@ -147,7 +147,7 @@ def test_a_notification_of_nova_becomes_five_samples(furnished, driver):
     payload |= {"display_name": "Zoë 日本 🚀", "memory_mb": 512, "vcpus": 2, "root_gb": 10, "ephemeral_gb": 3}
 
     notify(furnished.bus, driver, payload)
-    samples = until(lambda: len(found := api.get("/v2/samples")) == 5 and found, "five samples")
+    samples = until(lambda: len(found := api.get("/v2/samples")) == 7 and found, "seven samples")
 
     assert {(each["meter"], each["volume"], each["unit"]) for each in samples} == {
         ("instance", 1.0, "instance"),
@@ -155,6 +155,8 @@ def test_a_notification_of_nova_becomes_five_samples(furnished, driver):
         ("vcpus", 2.0, "vcpu"),
         ("disk.root.size", 10.0, "GB"),
         ("disk.ephemeral.size", 3.0, "GB"),
+        ("instance:m1.tiny", 1.0, "instance"),
+        ("compute.instance.booting.time", 13.273236, "sec"),
     }
     for each in samples:
         assert each["user_id"] == payload["user_id"]
