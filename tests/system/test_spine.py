@@ -147,17 +147,22 @@ def test_a_notification_of_nova_becomes_a_sample_of_each_meter(furnished, driver
     payload |= {"display_name": "Zoë 日本 🚀", "memory_mb": 512, "vcpus": 2, "root_gb": 10, "ephemeral_gb": 3}
 
     notify(furnished.bus, driver, payload)
-    samples = until(lambda: len(found := api.get("/v2/samples")) == 7 and found, "seven samples")
-
-    assert {(each["meter"], each["volume"], each["unit"]) for each in samples} == {
+    expected = {
         ("instance", 1.0, "instance"),
         ("memory", 512.0, "MB"),
         ("vcpus", 2.0, "vcpu"),
         ("disk.root.size", 10.0, "GB"),
         ("disk.ephemeral.size", 3.0, "GB"),
-        ("instance:m1.tiny", 1.0, "instance"),
-        ("compute.instance.booting.time", 13.273236, "sec"),
     }
+
+    def found():
+        samples = [each for each in api.get("/v2/samples") if each["meter"] in {name for name, _, _ in expected}]
+        return len(samples) >= len(expected) and samples
+
+    samples = until(found, "five samples")
+
+    assert {(each["meter"], each["volume"], each["unit"]) for each in samples} == expected
+    assert len(samples) == 5
     for each in samples:
         assert each["user_id"] == payload["user_id"]
         assert each["project_id"] == payload["tenant_id"]
