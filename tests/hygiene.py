@@ -118,6 +118,8 @@ def logged_errors() -> Iterator[LoggedErrors]:
         ]
     finally:
         globalLogPublisher.removeObserver(errors)
+        # What outlives a test is out of the collector's sight from now on: the next test only pays for its own.
+        gc.freeze()
     if lines:
         pytest.fail("The test " + "\nThe test ".join(lines), pytrace=False)
 
