@@ -22,6 +22,7 @@ from meter.query import Expression
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StoredSample
+from meter.services import wall_seconds
 from meter.services import within
 
 EVENT_STREAM = "text/event-stream"
@@ -82,7 +83,7 @@ async def live(
     bell = Bell(clock)
     leave = store.follow(bell.ring)
     known: dict[str, None] = {}
-    since = datetime.fromtimestamp(clock.seconds(), UTC) - OVERLAP
+    since = datetime.fromtimestamp(wall_seconds(clock), UTC) - OVERLAP
     try:
         yield b": following\n\n"
         while True:
