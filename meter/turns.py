@@ -6,7 +6,8 @@ the one whose turn it is, now and beyond doubt. It writes down what it begins an
 the newest note unacknowledged. When it dies the broker delivers that note to the next, which thereby knows what was
 done, and finishes what was only begun.
 
-While the broker cannot be reached nothing can be decided: whoever had the turn keeps it, so that nothing is lost.
+While the broker cannot be reached nothing can be decided: whoever had the turn keeps it, so that nothing is lost. It
+waits once for the broker to come back, and for no longer than half an interval, so that no slot passes meanwhile.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from twisted.logger import Logger
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import IBus
+from meter.interfaces import IDependency
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
@@ -58,7 +60,7 @@ class Turns(Service):
     """Lets ``work`` be done by one of all agents that share ``name`` on ``bus``.
 
     Time is cut into slots, the multiples of each interval since 1970; the work of an interval is done once in each.
-    ``patience_seconds`` is how long an agent waits for its probe before it stands by.
+    ``patience_seconds`` is how long an agent waits for its probe before it stands by, and at its start for the bus.
     """
 
     _log = Logger()
@@ -76,6 +78,7 @@ class Turns(Service):
         self._probes: dict[str, Deferred[None]] = {}
         self._held: Deferred[None] | None = None
         self._done: dict[str, int] = {}
+        self._away = False
         self._one_at_a_time = DeferredLock()
         self.ours: bool | None = None
         self._subscription = bus.subscribe(
@@ -104,7 +107,10 @@ class Turns(Service):
         await self._one_at_a_time.run(lambda: Deferred.fromCoroutine(self._take(due)))
 
     async def _take(self, due: frozenset[float]) -> None:
-        self._tell(await self._is_ours())
+        patience = self._patience_seconds
+        if self.ours is not None:
+            patience = min(patience, min(due, default=patience) / 2)
+        self._tell(await self._is_ours(patience))
         if not self.ours:
             return
         slots = self._slots(due)
@@ -112,53 +118,74 @@ class Turns(Service):
         if not fresh:
             return
         begun = self._slots(fresh)
-        await self._write_down(Note(self._agent, begun=begun, done=self._done))
+        await self._write_down(Note(self._agent, begun=begun, done=self._done), patience)
         await self._work(fresh)
         self._done |= begun
-        await self._write_down(Note(self._agent, done=self._done))
+        await self._write_down(Note(self._agent, done=self._done), patience)
 
     def _slots(self, intervals: frozenset[float]) -> dict[str, int]:
         # A tick that comes a hair too early belongs to the slot it is meant for.
         now = wall_seconds(self._clock) + 0.01
         return {repr(each): math.floor(now / each) for each in intervals}
 
-    async def _is_ours(self) -> bool:
-        """Send a probe and see who gets it. Where the bus cannot be reached, all stays as it was."""
-        until = self._clock.seconds() + self._patience_seconds
-        while True:
-            left = until - self._clock.seconds()
-            try:
-                return await self._probe(max(left, RETRY_SECONDS))
-            except Unavailable:
-                if left <= RETRY_SECONDS:
-                    return self.ours is not False
-                await sleep(self._clock, RETRY_SECONDS)
+    async def _is_ours(self, patience: float) -> bool:
+        """Send a probe and see who gets it. Where the bus cannot be reached, all stays as it was.
 
-    async def _probe(self, seconds: float) -> bool:
+        ``patience`` is for a bus that has just gone: one that was away at the last try is tried once.
+        """
+        until = self._clock.seconds() + (0.0 if self._away else patience)
+        while True:
+            try:
+                ours = await self._probe(patience)
+            except Unavailable as error:
+                left = until - self._clock.seconds()
+                if left <= 0:
+                    self._bus_is_away(str(error))
+                    return self.ours is not False
+                await sleep(self._clock, min(RETRY_SECONDS, left))
+            else:
+                self._away = False
+                return ours
+
+    def _bus_is_away(self, reason: str) -> None:
+        if not self._away:
+            self._log.warn(
+                "{turn}: nothing can be decided, all stays as it was: {reason}", turn=self.name, reason=reason
+            )
+        self._away = True
+
+    async def _probe(self, patience: float) -> bool:
+        """Return whether our probe comes back; :class:`Unavailable` where the bus does not take it in ``patience``."""
         probe = uuid.uuid4().hex
         came: Deferred[None] = Deferred()
         self._probes[probe] = came
         try:
+            await self._publish(Note(self._agent, probe), patience)
             try:
-                await within(self._clock, seconds, self._publish(Note(self._agent, probe)))
-            except DeferredTimeout:
-                raise Unavailable("the bus takes no probe") from None
-            try:
-                await within(self._clock, seconds, came)
+                await within(self._clock, self._patience_seconds, came)
             except DeferredTimeout:
                 return False
             return True
         finally:
             del self._probes[probe]
 
-    async def _write_down(self, note: Note) -> None:
+    async def _write_down(self, note: Note, patience: float) -> None:
+        if self._away:
+            return  # nobody could read it; the next note has all that this one has
         try:
-            await within(self._clock, self._patience_seconds, self._publish(note))
-        except (Unavailable, DeferredTimeout) as error:
+            await self._publish(note, patience)
+        except Unavailable as error:
             self._log.warn("{turn}: cannot be written down: {error}", turn=self.name, error=error)
 
-    async def _publish(self, note: Note) -> None:
-        await self._bus.publish(Publication(exchange=EXCHANGE, routing_key=self._key, body=msgspec.json.encode(note)))
+    async def _publish(self, note: Note, patience: float) -> None:
+        readiness = self._bus.readiness() if IDependency.providedBy(self._bus) else None
+        if readiness is not None and not readiness.ready:
+            raise Unavailable(readiness.reason)
+        publication = Publication(exchange=EXCHANGE, routing_key=self._key, body=msgspec.json.encode(note))
+        try:
+            await within(self._clock, patience, self._bus.publish(publication))
+        except DeferredTimeout:
+            raise Unavailable(f"the bus takes nothing within {patience:g} s") from None
 
     async def _receive(self, delivery: Delivery) -> None:
         try:

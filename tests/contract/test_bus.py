@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -166,9 +168,10 @@ async def test_a_defect_makes_a_dead_letter_and_the_next_message_arrives(bus, su
     assert received == [CPU.body]
     [letter] = dead
     assert letter.body == b"bad"
-    at = letter.headers.pop("meter-at")
-    assert at.startswith("20")
-    assert dict(letter.headers) == {
+    headers = dict(letter.headers)
+    assert headers.pop("meter-at").startswith("20")
+    assert uuid.UUID(headers.pop("meter-id")).version == 4
+    assert headers == {
         "meter-reason": "ZeroDivisionError: cannot be done: \\xfc",
         "meter-kind": "defect",
         "meter-exchange": "metering",

@@ -8,12 +8,16 @@ import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from zope.interface import directlyProvides
 
 from meter.interfaces import Delivery
+from meter.interfaces import IDependency
 from meter.interfaces import Publication
+from meter.interfaces import Readiness
 from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
+from meter.timetable import Timetable
 from meter.turns import Turns
 
 MINUTE = frozenset([60.0])
@@ -26,6 +30,7 @@ class QueueOfOne:
         self.subscribers: list[Subscriber] = []
         self.waiting: list[bytes] = []
         self.down = False
+        self.silent = False
 
     def deliver(self) -> None:
         while self.waiting and self.subscribers:
@@ -70,10 +75,16 @@ class Subscriber(Service):
 class Bus:
     def __init__(self, queue: QueueOfOne) -> None:
         self.queue = queue
+        self.ready = True
+
+    def readiness(self) -> Readiness:
+        return Readiness("bus", self.ready, "as the test says")
 
     async def publish(self, publication: Publication) -> None:
         if self.queue.down:
             raise Unavailable("the broker is away")
+        if self.queue.silent:
+            await Deferred()
         self.queue.waiting.append(publication.body)
         self.queue.deliver()
 
@@ -88,7 +99,8 @@ class Agent:
     def __init__(self, queue: QueueOfOne, clock: Clock, *, slow: bool = False) -> None:
         self.worked: list[tuple[float, frozenset[float]]] = []
         self.clock, self.slow = clock, slow
-        self.turns = Turns(Bus(queue), "central", self.work, clock, patience_seconds=5)  # type: ignore[arg-type]
+        self.bus = Bus(queue)
+        self.turns = Turns(self.bus, "central", self.work, clock, patience_seconds=5)  # type: ignore[arg-type]
         self.turns.startService()
 
     async def work(self, due: frozenset[float]) -> None:
@@ -205,6 +217,36 @@ def test_an_agent_that_never_reached_the_broker_works(queue: QueueOfOne, clock: 
     tick(clock, alone)
     clock.pump([1] * 20)
     assert len(alone.times) == 1
+
+
+@pytest.mark.parametrize("how", ["down", "silent"])
+def test_without_the_broker_no_slot_of_a_short_interval_passes(queue: QueueOfOne, clock: Clock, how: str) -> None:
+    agent = Agent(queue, clock)
+    timetable = Timetable(agent.turns.take, {1.0}, clock, name="cycles")
+    timetable.startService()
+    clock.pump([0.1] * 30)
+    setattr(queue, how, True)
+    before = len(agent.times)
+    clock.pump([0.1] * 200)
+    assert len(agent.times) - before == (20 if how == "down" else pytest.approx(20, abs=11))
+    setattr(queue, how, False)
+    clock.pump([0.1] * 20)
+    assert queue.subscribers[0].unanswered != []  # it is written down again
+
+
+def test_a_bus_that_says_that_it_is_not_ready_is_not_waited_for(queue: QueueOfOne, clock: Clock) -> None:
+    agent = Agent(queue, clock)
+    tick(clock, agent)
+    directlyProvides(agent.bus, IDependency)
+    agent.bus.ready, queue.silent = False, True
+    clock.advance(60)
+    agent.tick()
+    clock.pump([0.5] * 12)
+    agent.tick()
+    assert len(agent.times) == 2
+    clock.advance(60)
+    agent.tick()
+    assert agent.times[-1] == clock.seconds()
 
 
 def test_only_the_newest_note_stays_in_the_queue(queue: QueueOfOne, clock: Clock) -> None:
