@@ -1,0 +1,125 @@
+"""The collector's ear on a broker that others use: services that come late are heard, and nobody else misses anything."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from meter.amqp.channel import NOT_FOUND
+from meter.amqp.channel import ChannelLost
+from meter.deadletters import DeadLetters
+from meter.interfaces import Binding
+from meter.interfaces import Publication
+from meter.interfaces import Subscription
+from meter.interfaces import Topic
+from meter.listening import Listening
+from meter.message import seal
+from meter.registry import LISTENER
+from meter.registry import decide_now
+from meter.registry import find
+from meter.services import sleep
+from meter.signature import keyring
+from meter.testing import FakeSurroundings
+from tests.servers.rabbitmq import until
+
+pytestmark = pytest.mark.timeout(60)
+
+CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack.volume.resize.end.json").read_text())[
+    "message"
+]
+REBIND_SECONDS = 0.2
+
+
+class Account:
+    def __init__(self):
+        self.heard = Counter()
+
+    def notified(self, event_type, outcome):
+        self.heard[outcome] += 1
+
+
+@pytest.fixture
+def ear(amqp_bus):
+    """Starts the collector's ear on a broker; returns its account."""
+
+    async def ear(url, exchange, *, create_foreign_exchanges):
+        bus = amqp_bus(url, create_foreign_exchanges=create_foreign_exchanges, rebind_seconds=REBIND_SECONDS)
+        account = Account()
+        volumes = [each for each in decide_now(find([LISTENER]), FakeSurroundings()) if each.name == "cinder.volume"]
+        listening = Listening(
+            volumes,
+            bus,
+            keyring(["secret"]),
+            DeadLetters(bus, reactor),
+            source="openstack",
+            account=account,
+            topics=[Topic(exchange)],
+        )
+        samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
+        bus.subscribe(samples, _drop).startService()
+        bus.subscribe(listening.subscription(), listening.receive).startService()
+        await until(lambda: bus.readiness().ready)
+        return account
+
+    return ear
+
+
+async def _drop(delivery):
+    """Take it and do nothing."""
+
+
+def said(number, exchange="", routing_key="notifications.info"):
+    return Publication(exchange=exchange, routing_key=routing_key, body=seal(CAPTURED | {"message_id": f"{number}"}))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_whose_exchange_appears_later_is_heard_from_then_on(rabbitmq, ear, amqp_bus, amqp_client):
+    url = rabbitmq.vhost()
+    account = await ear(url, "late", create_foreign_exchanges=False)
+    client = await amqp_client(url)
+    await sleep(reactor, 2 * REBIND_SECONDS)
+    # The collector has looked for it, and has not made it.
+    with pytest.raises(ChannelLost) as refused:
+        async with client.scratch_channel(2) as channel:
+            await channel.exchange_declare(exchange="late", passive=True)
+    assert refused.value.code == NOT_FOUND
+
+    # The service starts, in its own way: an exchange that is not durable.
+    async with client.scratch_channel(2) as channel:
+        await channel.exchange_declare(exchange="late", type="topic")
+    service = amqp_bus(url)
+    await until(lambda: service.readiness().ready)
+    await sleep(reactor, 3 * REBIND_SECONDS)
+    await service.publish(said(1, "late"))
+
+    await until(lambda: account.heard["sampled"] == 1)
+
+
+@pytest.mark.parametrize("create_foreign_exchanges", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_who_consumed_before_still_gets_every_notification(
+    rabbitmq, ear, amqp_bus, amqp_client, create_foreign_exchanges
+):
+    url = rabbitmq.vhost()
+    client = await amqp_client(url)
+    # As a service and another consumer of its notifications have them: oslo.messaging's queue is named as its topic.
+    async with client.scratch_channel(2) as channel:
+        await channel.exchange_declare(exchange="openstack", type="topic")
+        await channel.queue_declare(queue="notifications.info")
+        await channel.queue_bind(queue="notifications.info", exchange="openstack", routing_key="notifications.info")
+    account = await ear(url, "openstack", create_foreign_exchanges=create_foreign_exchanges)
+    service = amqp_bus(url)
+    await until(lambda: service.readiness().ready)
+
+    for number in range(50):
+        await service.publish(said(number, "openstack"))
+
+    await until(lambda: account.heard["sampled"] == 50)
+    async with client.scratch_channel(2) as channel:
+        declared = await channel.queue_declare(queue="notifications.info", passive=True)
+    assert (declared.message_count, declared.consumer_count) == (50, 0)

@@ -1,0 +1,122 @@
+"""``meter-notify publish`` on a real RabbitMQ: what was captured is published as the service did, or it is said why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.utils import getProcessOutputAndValue
+
+from meter.commands import notify
+from meter.commands.command import DONE
+from meter.commands.command import UNAVAILABLE
+from meter.interfaces import Binding
+from meter.interfaces import Subscription
+from meter.interfaces import Unavailable
+from meter.listening import NOTIFICATIONS_QUEUE
+from meter.message import open_envelope
+from tests.servers.rabbitmq import until
+
+pytestmark = pytest.mark.timeout(60)
+
+NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
+RESIZED = NOTIFICATIONS / "openstack.volume.resize.end.json"
+UPLOADED = NOTIFICATIONS / "glance.image.upload.json"
+
+
+async def meter_notify(*arguments):
+    """Run the command; return its exit status, output and errors."""
+    out, errors, status = await getProcessOutputAndValue(
+        sys.executable,
+        ["-c", "from meter.commands.notify import main; main()", "publish", *map(str, arguments)],
+        env=os.environ,
+        reactor=reactor,
+    )
+    return status, out.decode(), errors.decode()
+
+
+@pytest.fixture
+def collecting(amqp_bus):
+    """Binds the collector's queue to exchanges; returns what comes."""
+
+    async def collecting(url, *exchanges):
+        bus, came = amqp_bus(url), []
+
+        async def take(delivery):
+            came.append(delivery)
+
+        bindings = tuple(Binding(exchange, "notifications.info") for exchange in exchanges)
+        bus.subscribe(Subscription(queue=NOTIFICATIONS_QUEUE, bindings=bindings), take).startService()
+        await until(lambda: bus.readiness().ready)
+        return came
+
+    return collecting
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_captured_file_reaches_the_collector_as_the_service_sent_it(rabbitmq, collecting):
+    url = rabbitmq.vhost()
+    came = await collecting(url, "openstack", "glance")
+
+    status, out, errors = await meter_notify("--url", url, RESIZED, UPLOADED)
+
+    assert (status, errors) == (DONE, "")
+    assert out.splitlines() == [
+        f"{RESIZED}: published on openstack, notifications.info",
+        f"{UPLOADED}: published on glance, notifications.info",
+    ]
+    await until(lambda: len(came) == 2)
+    for path, delivery in zip((RESIZED, UPLOADED), came, strict=True):
+        captured = json.loads(path.read_text())
+        assert (delivery.exchange, delivery.routing_key) == (captured["exchange"], captured["routing_key"])
+        assert open_envelope(delivery.body) == captured["message"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_exchange_and_routing_key_of_the_command_line_come_first(rabbitmq, collecting):
+    url = rabbitmq.vhost()
+    came = await collecting(url, "elsewhere")
+
+    status, out, errors = await meter_notify("--url", url, "--exchange", "elsewhere", RESIZED)
+
+    assert (status, errors) == (DONE, "")
+    assert out == f"{RESIZED}: published on elsewhere, notifications.info\n"
+    await until(lambda: len(came) == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_that_no_queue_wants_it_is_said(rabbitmq, collecting):
+    url = rabbitmq.vhost()
+    came = await collecting(url, "openstack")
+
+    status, out, errors = await meter_notify("--url", url, "--routing-key", "notifications.critical", RESIZED)
+
+    assert (status, out) == (UNAVAILABLE, "")
+    assert errors == (
+        f"{RESIZED}: NO_ROUTE: no queue is bound to exchange 'openstack' for routing key 'notifications.critical'\n"
+    )
+    assert came == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_that_there_is_no_such_exchange_is_said(rabbitmq):
+    status, out, errors = await meter_notify("--url", rabbitmq.vhost(), "--exchange", "nonesuch", RESIZED)
+
+    assert (status, out) == (UNAVAILABLE, "")
+    assert f"{RESIZED}: " in errors
+    assert "no exchange 'nonesuch'" in errors
+    assert "Traceback" not in errors
+
+
+@pytest_twisted.ensureDeferred
+async def test_why_the_broker_cannot_be_used_is_said(rabbitmq, monkeypatch):
+    monkeypatch.setattr(notify, "READY_SECONDS", 1.0)
+    captured = [(str(path), each) for path in (RESIZED,) for each in notify.captures(str(path))]
+
+    with pytest.raises(Unavailable, match=r"the broker: .*nonesuch"):
+        await notify.publish(captured, reactor, f"{rabbitmq.vhost()}-nonesuch", exchange=None, routing_key=None)
