@@ -105,7 +105,9 @@ def path(text: str, ceilometer: bool = False) -> Path:
             warnings.simplefilter("ignore", DeprecationWarning)
             expression = jsonpath_ng.ext.parser.parse(text)
     except Exception as error:
-        raise BadPath(f"{text!r:.80} is no JSONPath ({' '.join(str(error).split())[:200]})") from error
+        raise BadPath(
+            f"{text!r:.80} is no JSONPath such as $.payload.size ({' '.join(str(error).split())[:200]})"
+        ) from error
     _tame(text, expression)
     if ceilometer:
         for part in _parts(expression):
