@@ -88,4 +88,6 @@ def utc_text(moment: datetime) -> str:
 
     The fraction is left out when it is zero; there is neither ``Z`` nor an offset, as in Ceilometer.
     """
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat()
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.replace(tzinfo=None).isoformat()

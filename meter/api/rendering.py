@@ -275,14 +275,15 @@ def flattened(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def flattening() -> Flatten:
-    """Return :func:`flattened` for one answer, in which many samples have the same metadata."""
-    known: dict[bytes, dict[str, str]] = {}
+    """Return :func:`flattened` for one answer, in which many samples have the same metadata: one and the same object."""
+    known: dict[int, tuple[Mapping[str, Any], dict[str, str]]] = {}
 
     def flat(metadata: Mapping[str, Any]) -> dict[str, str]:
-        key = msgspec.json.encode(metadata)
-        if key not in known:
-            known[key] = flattened(metadata)
-        return known[key]
+        found = known.get(id(metadata))
+        if found is None:
+            # Kept beside its answer: as long as it is there, nothing else has its id.
+            found = known[id(metadata)] = (metadata, flattened(metadata))
+        return found[1]
 
     return flat
 

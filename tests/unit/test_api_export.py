@@ -169,19 +169,31 @@ def thousand() -> list[Any]:
     return found
 
 
-def test_the_next_page_is_asked_for_when_the_client_has_taken_the_last(thousand: list[Any]) -> None:
+def test_the_database_is_at_most_one_page_ahead_of_the_client(thousand: list[Any]) -> None:
     store = Pages([thousand])
     wire = Wire(store)
     assert len(store.questions) == 1
     wire.transport.producer.pauseProducing()
     store.questions[0].callback(thousand)
-    taken = len(wire.received)
-    assert len(store.questions) == 1
-    wire.transport.producer.resumeProducing()
     assert len(store.questions) == 2
-    store.questions[1].callback([])
+    store.questions[1].callback(thousand)
+    taken = len(wire.received)
+    assert len(store.questions) == 2
+    wire.transport.producer.resumeProducing()
+    assert len(store.questions) == 3
+    assert len(wire.received) > taken > 200_000
+    store.questions[2].callback([])
     assert wire.received.endswith(b"0\r\n\r\n")
-    assert taken > 100_000
+
+
+@pytest.mark.parametrize("outcome", [[], Failure(Unavailable("no connection")), Failure(ZeroDivisionError("defect"))])
+def test_what_becomes_of_a_page_that_was_asked_for_in_vain_is_nothing_to_log(thousand: list[Any], outcome: Any) -> None:
+    wire = Wire(store := Pages([thousand]))
+    wire.transport.producer.pauseProducing()
+    store.questions[0].callback(thousand)
+    wire.channel.connectionLost(Failure(ConnectionError()))
+    store.questions[1].callback(outcome)
+    assert len(store.questions) == 2
 
 
 def test_a_client_that_takes_nothing_is_given_up(thousand: list[Any]) -> None:

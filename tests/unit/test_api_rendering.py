@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from meter.api.rendering import flattened
+from meter.api.rendering import flattening
 from meter.api.simple_query import typed
 
 JSON = st.recursive(
@@ -40,6 +41,13 @@ def test_any_metadata_is_flattened_to_texts_of_one_level(metadata: dict[str, Any
     flat = flattened(metadata)
     assert all(isinstance(name, str) and isinstance(value, str) for name, value in flat.items())
     assert all(name.count(".") <= 1 for name in flat)
+
+
+def test_metadata_that_come_and_go_are_never_taken_for_others() -> None:
+    flat = flattening()
+    assert [flat({"n": n}) for n in range(100)] == [{"n": str(n)} for n in range(100)]
+    shared = {"n": 1}
+    assert flat(shared) is flat(shared)
 
 
 def test_metadata_nested_deeper_than_python_recurses_is_flattened() -> None:
