@@ -10,6 +10,7 @@ from meter.pollsters.openstack.instances import InstancesPollster
 from meter.pollsters.openstack.instances import UsagePollster
 from meter.pollsters.openstack.objects import StoragePollster
 from meter.pollsters.openstack.pollster import ListingPollster
+from meter.pollsters.openstack.recordsets import RecordsetsPollster
 
 image = ListingPollster(services.IMAGE)
 volume = ListingPollster(services.VOLUME)
@@ -31,6 +32,7 @@ project = ListingPollster(services.PROJECT)
 user = ListingPollster(services.USER)
 loadbalancer = ListingPollster(services.LOADBALANCER)
 zone = ListingPollster(services.ZONE)
+recordsets = RecordsetsPollster()
 share = ListingPollster(services.SHARE)
 storage = StoragePollster()
 instances = InstancesPollster()

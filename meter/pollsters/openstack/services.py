@@ -182,7 +182,15 @@ FIREWALL_POLICY = _network(
 
 HYPERVISOR = Row(
     name="hypervisor",
-    listing=Listing(service="compute", version="v2.1", path="os-hypervisors/detail", key="hypervisors", sized=False),
+    listing=Listing(
+        service="compute",
+        version="v2.1",
+        path="os-hypervisors/detail",
+        key="hypervisors",
+        # Every Nova knows 2.1, which tells all sizes, on one page; from 2.88 on they are not told.
+        headers={"OpenStack-API-Version": "compute 2.1"},
+        sized=False,
+    ),
     measures=(
         Measure(gauge("hypervisor.up", "hypervisor"), _up),
         Measure(gauge("hypervisor.vcpus", "vcpu"), amount("vcpus"), True),
@@ -234,10 +242,11 @@ LOADBALANCER = Row(
 
 # --- Designate
 
+ALL_ZONES = {"X-Auth-All-Projects": "true"}
 ZONE_STATUS = {"ACTIVE": 1, "PENDING": 2, "ERROR": 3, "DELETED": 4}
 ZONE = Row(
     name="dns.zone",
-    listing=Listing(service="dns", version="v2", path="zones", key="zones", headers={"X-Auth-All-Projects": "true"}),
+    listing=Listing(service="dns", version="v2", path="zones", key="zones", headers=ALL_ZONES),
     measures=(
         Measure(gauge("dns.zone.status", "status"), word("status", ZONE_STATUS)),
         Measure(gauge("dns.zone.ttl", "s"), amount("ttl")),

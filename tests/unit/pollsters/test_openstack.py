@@ -278,6 +278,136 @@ def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None
     assert max(sum(begin <= each < begin + 1 for each in times) for begin in times) <= 56
 
 
+# --- services that no answers were captured of: made by hand, in the shapes that their references document
+
+
+def elsewhere(service: str, path: str, *replies: Reply) -> StubCloud:
+    """A cloud that also has ``service``, which answers at ``path``."""
+    token = document("keystone-01-auth-tokens-scoped")
+    endpoint = {"interface": "public", "region": "R", "region_id": "R", "url": "http://127.0.0.1:1"}
+    token["token"]["catalog"].append({"type": service, "endpoints": [endpoint]})
+    stub = captured_cloud()
+    stub.on("POST", "/v3/auth/tokens", reply(token, 201, X_Subject_Token="t"))
+    stub.on("GET", path, *replies)
+    return stub
+
+
+def listing(key: str, **entry: Any) -> Reply:
+    return reply({key: [entry]})
+
+
+BY_HAND: list[tuple[Any, str, str, Reply, dict[str, float], str | None]] = [
+    (
+        family.backup,
+        "block-storage",
+        "/v3/backups/detail",
+        listing("backups", id="b", size=10, status="available", **{"os-backup-project-attr:project_id": "p"}),
+        {"volume.backup.size": 10},
+        "p",
+    ),
+    (
+        family.subnet,
+        "network",
+        "/v2.0/subnets",
+        listing("subnets", id="b", network_id="n", cidr="10.1.0.0/24", ip_version=4, project_id="p", tenant_id="p"),
+        {"subnet": 1},
+        "p",
+    ),
+    (
+        family.user,
+        "identity",
+        "/v3/users",
+        listing("users", id="b", name="名前", domain_id="default", enabled=True, default_project_id="p"),
+        {"identity.user": 1},
+        "p",
+    ),
+    (
+        family.loadbalancer,
+        "load-balancer",
+        "/v2/lbaas/loadbalancers",
+        listing(
+            "loadbalancers", id="b", project_id="p", operating_status="ONLINE", provisioning_status="PENDING_UPDATE"
+        ),
+        {"loadbalancer.operating": 1, "loadbalancer.provisioning": 5},
+        "p",
+    ),
+    (
+        family.zone,
+        "dns",
+        "/v2/zones",
+        listing("zones", id="b", project_id="p", name="example.org.", status="SHRUGGING", ttl=3600, serial=1404757531),
+        {"dns.zone.status": -1, "dns.zone.ttl": 3600, "dns.zone.serial": 1404757531},
+        "p",
+    ),
+    (
+        family.share,
+        "sharev2",
+        "/v2/shares/detail",
+        listing("shares", id="b", project_id="p", size=5, status="error_deleting", share_proto="NFS"),
+        {"manila.share.size": 5, "manila.share.status": 5},
+        "p",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("pollster", "service", "path", "answer", "volumes", "project_id"),
+    BY_HAND,
+    ids=lambda each: getattr(each, "name", ""),
+)
+@pytest_twisted.ensureDeferred
+async def test_what_other_services_list(
+    pollster: Any, service: str, path: str, answer: Reply, volumes: dict[str, float], project_id: str
+) -> None:
+    samples = await polled(pollster, elsewhere(service, path, answer))
+    assert {name: each.volume for (name, _), each in samples.items()} == volumes
+    assert {(each.resource_id, each.project_id) for each in samples.values()} == {("b", project_id)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_ports_of_all_pages_also_those_of_nobody() -> None:
+    last = {"ports": [{**document("neutron-20-ports-limit2")["ports"][0], "id": "last"}]}
+    stub = captured_cloud()
+    stub.on("GET", "/v2.0/ports", captured("neutron-20-ports-limit2"), reply(last))
+    samples = await polled(family.port, stub)
+    assert [(each.resource_id[:8], each.project_id and each.project_id[:8]) for each in samples.values()] == [
+        ("05aaba07", None),
+        ("070f91c8", DEMO_A[:8]),
+        ("last", None),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_sets_of_records_are_counted_by_zone_over_all_pages() -> None:
+    def sets(*zones: object) -> list[dict[str, object]]:
+        return [
+            {"id": f"r{number}", "zone_id": zone, "zone_name": "example.org.", "project_id": "p", "type": "A"}
+            for number, zone in enumerate(zones)
+        ]
+
+    first = {"recordsets": sets("z1", "z1", "z2"), "links": {"next": "https://dns/v2/recordsets?marker=r2"}}
+    stub = elsewhere("dns", "/v2/recordsets", reply(first), reply({"recordsets": sets("z1", None), "links": {}}))
+    cycle = cycle_of(stub)
+    samples = {each.resource_id: each for each in await family.recordsets.poll(cycle)}
+    assert {zone: each.volume for zone, each in samples.items()} == {"z1": 3, "z2": 1}
+    assert samples["z1"].project_id == "p"
+    assert stub.asked[-1].header("X-Auth-All-Projects") == "true"
+    assert cycle.provider(IOmissions).counted == {("dns.zone.recordsets", "no-id"): 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_hypervisors_are_asked_in_a_way_that_makes_them_tell_their_sizes() -> None:
+    stub = captured_cloud()
+    sizes = {"vcpus": 8, "vcpus_used": 2, "memory_mb": 16000, "memory_mb_used": 512, "local_gb": 100}
+    entry = {**document("nova-06-hypervisors-detail-2.88")["hypervisors"][0], **sizes, "id": 1}
+    more = {"local_gb_used": 3, "running_vms": 1}
+    stub.on("GET", "/v2.1/os-hypervisors/detail", reply({"hypervisors": [{**entry, **more}]}))
+    samples = await polled(family.hypervisor, stub)
+    assert stub.asked[-1].header("OpenStack-API-Version") == "compute 2.1"
+    assert samples["hypervisor.memory", "fake1"].volume == 16000
+    assert len(samples) == 8
+
+
 # --- enabled, intervals, and what is wrong
 
 

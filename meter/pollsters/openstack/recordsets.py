@@ -1,0 +1,89 @@
+"""Designate: how many sets of records each zone has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from zope.interface import implementer
+
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import ICentralPollster
+from meter.interfaces import ICycle
+from meter.interfaces import ISurroundings
+from meter.openstack import IOpenStack
+from meter.openstack import Listing
+from meter.pollsters.openstack.pollster import Omitted
+from meter.pollsters.openstack.pollster import enabled_with
+from meter.pollsters.openstack.services import ALL_ZONES
+from meter.pollsters.openstack.table import BadItem
+from meter.pollsters.openstack.table import gauge
+from meter.sample import BadSample
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+
+RECORDSETS = gauge("dns.zone.recordsets", "recordset")
+LISTING = Listing(service="dns", version="v2", path="recordsets", key="recordsets", headers=ALL_ZONES)
+
+
+@dataclass(slots=True)
+class _Zone:
+    """What was counted of a zone until now."""
+
+    name: object
+    project_id: str | None
+    read_at: datetime
+    recordsets: int = 0
+
+
+@implementer(ICentralPollster)
+@dataclass(frozen=True, slots=True)
+class RecordsetsPollster:
+    """Meters how many sets of records each zone has: one listing of those of all zones, not one for each zone."""
+
+    options: None = None
+    name: str = "dns.zone.recordsets"
+    meters: tuple[MeterDefinition, ...] = (RECORDSETS,)
+
+    def configured(self, options: None) -> RecordsetsPollster:
+        """Return the pollster: it has no options."""
+        return self
+
+    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+        """Work where the catalogue has Designate."""
+        return await enabled_with(here, "dns")
+
+    async def poll(self, cycle: ICycle) -> Iterable[Sample]:
+        """Return a sample for each zone; none has nothing in it, its SOA and NS are sets too."""
+        omitted = Omitted(cycle, self.name)
+        zones: dict[str, _Zone] = {}
+        async for page in cycle.provider(IOpenStack).pages(LISTING):
+            for item in page.items:
+                zone_id, project_id = item.get("zone_id"), item.get("project_id")
+                if not isinstance(zone_id, str) or not zone_id:
+                    omitted.add(str(item.get("id", "?")), BadItem("no-id", "it has no zone_id"))
+                    continue
+                owner = project_id if isinstance(project_id, str) else None
+                zone = zones.setdefault(zone_id, _Zone(item.get("zone_name"), owner, page.received_at))
+                zone.recordsets += 1
+        samples = []
+        for zone_id, zone in zones.items():
+            try:
+                samples.append(
+                    Sample(
+                        name=RECORDSETS.name,
+                        type=RECORDSETS.type,
+                        unit=RECORDSETS.unit,
+                        volume=zone.recordsets,
+                        resource_id=zone_id,
+                        project_id=zone.project_id,
+                        timestamp=zone.read_at,
+                        resource_metadata={"name": zone.name},
+                    )
+                )
+            except BadSample as error:
+                omitted.add(zone_id, error)
+        omitted.tell()
+        return samples
