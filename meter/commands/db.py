@@ -1,4 +1,4 @@
-"""``meter-db``: upgrades the database, and tells what it is like inside."""
+"""``meter-db``: upgrades the database, tells what it is like inside, and how an instance spent its time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC
+from datetime import datetime
 from typing import Any
 
 from twisted.python import usage
@@ -15,18 +17,26 @@ from twisted.python import usage
 from meter.commands.command import DONE
 from meter.commands.command import FOUND_WRONG
 from meter.commands.command import CommandOptions
+from meter.commands.command import Mistake
 from meter.commands.command import configuration
 from meter.commands.command import printable
 from meter.commands.command import run
 from meter.interfaces import Unavailable
+from meter.message import BadMessage
+from meter.message import moment
+from meter.segments import told_segments
 from meter.services import sleep
 from meter.settings import Config
 from meter.store import Administration
 from meter.store import EmbeddedPostgres
+from meter.store import PostgresStore
 from meter.store import embedded_directory
 
 CONNECT_SECONDS = 60.0
 """How long an embedded database, which may have to be started first, may take to answer."""
+
+ANSWER_SECONDS = 5.0
+"""How long any other may take until it can be asked about samples."""
 
 
 class JsonOptions(usage.Options):
@@ -35,10 +45,28 @@ class JsonOptions(usage.Options):
     optFlags = [["json", None, "One JSON object."]]  # noqa: N815, RUF012  # Twisted reads it so
 
 
+class SegmentsOptions(JsonOptions):
+    """Which instance, and when."""
+
+    synopsis = "INSTANCE"
+    optParameters = [  # noqa: N815, RUF012
+        ["start", None, None, "Count seconds from then, as 2026-11-01. [default: the first segment's beginning]"],
+        ["end", None, None, "Count seconds until then. [default: now]"],
+    ]
+
+    def parseArgs(self, *instances: str) -> None:
+        """Take the id."""
+        if len(instances) != 1:
+            raise usage.UsageError("segments: name one instance, after all options")
+        [self["instance"]] = instances
+
+
 class Options(CommandOptions):
     """What to do."""
 
-    synopsis = "Usage: meter-db [--config FILE] upgrade | status | partitions | retention | size [--json]"
+    synopsis = (
+        "Usage: meter-db [--config FILE] upgrade | status | partitions | retention | size | segments INSTANCE [--json]"
+    )
     subCommands = [  # noqa: N815, RUF012
         ["upgrade", None, JsonOptions, "Bring the schema up to date, as a collector does when it starts."],
         [
@@ -50,12 +78,18 @@ class Options(CommandOptions):
         ["partitions", None, JsonOptions, "List the weeks that have a partition, with their size."],
         ["retention", None, JsonOptions, "Tell what is kept, what was let go, and how far hours are settled."],
         ["size", None, JsonOptions, "Tell how many bytes the tables take, and one sample."],
+        [
+            "segments",
+            None,
+            SegmentsOptions,
+            "Tell how long an instance was in which state under which flavor; status 1 if nothing was heard of it.",
+        ],
     ]
 
     def postOptions(self) -> None:
         """Ask for a command."""
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: upgrade, status, partitions, retention or size")
+            raise usage.UsageError("say what to do: upgrade, status, partitions, retention, size or segments")
 
 
 def main() -> None:
@@ -66,8 +100,14 @@ def main() -> None:
 async def work(reactor: Any, options: Any) -> int:
     """Do what is asked with the configured database."""
     config = configuration(options["config"])
+    status = DONE
+    if options.subCommand == "segments":
+        asked = options.subOptions
+        start, end = (_moment(asked, name) for name in ("start", "end"))
+        async with store(reactor, config) as opened_store:
+            facts = await told_segments(opened_store, asked["instance"], start, end or datetime.now(UTC))
+        return _told(facts, asked, DONE if facts["segments"] else FOUND_WRONG)
     async with database(reactor, config) as opened:
-        status = DONE
         match options.subCommand:
             case "upgrade":
                 facts = await opened.upgrade()
@@ -86,9 +126,20 @@ async def work(reactor: Any, options: Any) -> int:
                 }
             case _:
                 facts = await opened.size()
-    sys.stdout.write(f"{json.dumps(facts)}\n" if options.subOptions["json"] else printable(written(facts)))
+    return _told(facts, options.subOptions, status)
+
+
+def _told(facts: Mapping[str, Any], asked: Mapping[str, Any], status: int) -> int:
+    sys.stdout.write(f"{json.dumps(facts)}\n" if asked["json"] else printable(written(facts)))
     sys.stdout.flush()
     return status
+
+
+def _moment(asked: Mapping[str, Any], name: str) -> datetime | None:
+    try:
+        return moment(asked[name], f"--{name}") if asked[name] else None
+    except BadMessage as error:
+        raise Mistake(str(error)) from error
 
 
 def written(facts: Mapping[str, Any]) -> str:
@@ -115,24 +166,51 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 @asynccontextmanager
-async def database(reactor: Any, config: Config) -> AsyncIterator[Administration]:
-    """Provide the configured database, connected; an embedded one is started if no daemon runs it."""
+async def server(reactor: Any, config: Config) -> AsyncIterator[tuple[str, bool]]:
+    """Provide the configured database's DSN, and whether it was started only now: an embedded one that no daemon runs."""
     dsn = config.store.dsn.get_secret_value()
     directory = embedded_directory(dsn)
-    if directory is not None and not (directory / "data").exists():
+    if directory is None:
+        yield dsn, False
+        return
+    if not (directory / "data").exists():
         raise Unavailable(f"there is no database in {directory}")
-    server = None if directory is None else EmbeddedPostgres(reactor, directory, clock=reactor)
-    if server is not None:
-        server.startService()
+    embedded = EmbeddedPostgres(reactor, directory, clock=reactor)
+    embedded.startService()
     try:
-        opened = await _connected(reactor, server.dsn if server else dsn, patient=server is not None)
+        yield embedded.dsn, True
+    finally:
+        await embedded.stopService()
+
+
+@asynccontextmanager
+async def database(reactor: Any, config: Config) -> AsyncIterator[Administration]:
+    """Provide the configured database, connected."""
+    async with server(reactor, config) as (dsn, patient):
+        opened = await _connected(reactor, dsn, patient=patient)
         try:
             yield opened
         finally:
             opened.close()
-    finally:
-        if server is not None:
-            await server.stopService()
+
+
+@asynccontextmanager
+async def store(reactor: Any, config: Config) -> AsyncIterator[PostgresStore]:
+    """Provide the configured database as the store that it is, for questions only."""
+    async with server(reactor, config) as (dsn, patient):
+        opened = PostgresStore(
+            reactor, dsn, clock=reactor, migrate=False, readers=1, writers=0, application_name="meter-db"
+        )
+        opened.startService()
+        try:
+            deadline = reactor.seconds() + (CONNECT_SECONDS if patient else ANSWER_SECONDS)
+            while not opened.readiness().ready:
+                if reactor.seconds() >= deadline:
+                    raise Unavailable(opened.readiness().reason)
+                await sleep(reactor, 0.05)
+            yield opened
+        finally:
+            await opened.stopService()
 
 
 async def _connected(reactor: Any, dsn: str, *, patient: bool) -> Administration:

@@ -128,7 +128,14 @@ def test_nothing_heard_is_no_segment() -> None:
 
 @pytest.mark.parametrize("metadata", [{}, {"state": 7, "flavor": "small", "launched_at": "soon", "deleted_at": []}])
 def test_metadata_that_makes_no_sense_is_survived(metadata: dict[str, Any]) -> None:
-    assert segments([Said(NOON, metadata)]) == [Segment("unknown", "unknown", NOON)]
+    named = metadata | {"event_type": "compute.instance.update"}
+    assert segments([Said(NOON, named)]) == [Segment("unknown", "unknown", NOON)]
+
+
+def test_what_a_hypervisor_says_of_an_instance_changes_nothing() -> None:
+    polled = [Said(at(minutes), {"status": "running", "state": "running"}) for minutes in range(-5, 70, 5)]
+    assert segments(LIFE + polled) == SEGMENTS
+    assert segments(polled) == []
 
 
 def test_segments_follow_each_other_without_gaps_whatever_is_missed() -> None:
