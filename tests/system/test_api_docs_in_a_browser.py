@@ -1,0 +1,56 @@
+"""The page for people is opened in Chromium, which can reach nothing but the daemon."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meter.api.declarations import OPERATIONS
+from tests.system.daemons import BASE
+from tests.system.daemons import STOPPED
+from tests.system.daemons import Daemon
+from tests.system.daemons import House
+from tests.system.daemons import fetch
+from tests.system.daemons import until
+
+pytestmark = pytest.mark.timeout(120)
+
+CHROMIUM = shutil.which("chromium")
+INSTALL = "Chromium is not installed: apt-get install --no-install-recommends chromium"
+READING_ONLY = BASE.replace("[api]\n", "[api]\naccept_samples = false\n")
+
+
+@pytest.fixture
+def api(house: House) -> Iterator[Daemon]:
+    """A daemon whose store cannot be reached: what it says of itself it says all the same."""
+    if CHROMIUM is None:
+        pytest.skip(INSTALL)
+    house.store = "postgresql://127.0.0.1:1/none"
+    api = house.daemon("meter-api", base=READING_ONLY).start()
+    until(lambda: fetch(f"{api.api}/docs")[0] == 200, "the page")
+    yield api
+    assert api.stop() in STOPPED, api.log
+
+
+def opened(url: str, profile: Path) -> str:
+    """Return the document that Chromium makes of ``url``, as HTML, without a network."""
+    assert CHROMIUM is not None
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
+    elsewhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    ran = subprocess.run(
+        [CHROMIUM, *options, elsewhere, "--dump-dom", url], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_a_browser_without_internet_shows_every_operation(api: Daemon, tmp_path: Path) -> None:
+    document = opened(f"{api.api}/docs", tmp_path / "profile")
+    # Chromium wrote this: what its parser made of the page has closed what the page leaves open.
+    assert document.count("</td></tr>") > 20
+    for operation in OPERATIONS:
+        assert f'<h2 id="{operation.name}"><b>{operation.method}</b> <code>{operation.path}</code></h2>' in document
