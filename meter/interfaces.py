@@ -249,12 +249,15 @@ class Subscription:
     """A durable queue of ours and what flows into it; ``prefetch`` bounds the deliveries that are out unanswered.
 
     ``single_active``: of all that subscribe to the queue one alone is delivered to, and another as soon as it is gone.
+    ``beside`` names a queue and makes this one listen in: it is the subscriber's alone, is gone with it, and may lose
+    what is too much. It begins where the other queue exists, and is nobody a publication could be meant for alone.
     """
 
     queue: str
     bindings: tuple[Binding, ...] = ()
     prefetch: int = 200
     single_active: bool = False
+    beside: str = ""
 
 
 Receiver = Callable[[Delivery], Awaitable[None]]

@@ -55,6 +55,7 @@ class LocalSubscription(Service):
         self.setName(f"subscription to {subscription.queue}")
         self.queue = subscription.queue
         self._bus = bus
+        self.passing = bool(subscription.beside)
         self._bindings = subscription.bindings
         self._receive = receive
         self._turns = DeferredSemaphore(subscription.prefetch)
@@ -140,7 +141,7 @@ class LocalBus(Service):
         """
         self._check(publication)
         receivers = self._receivers(publication)
-        if receivers:
+        if not all(each.passing for each in receivers):
             delivery = Delivery(
                 body=publication.body,
                 exchange=publication.exchange,

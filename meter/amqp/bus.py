@@ -132,6 +132,6 @@ class AmqpBus(StagedService):
         if not self._publisher.ready:
             return Readiness("bus", False, self._publisher.reason)
         for consumer in self._consumers:
-            if consumer.running and not consumer.ready:
+            if consumer.running and not consumer.ready and not consumer.passing:
                 return Readiness("bus", False, consumer.reason)
         return Readiness("bus", True, self._publishing.reason)

@@ -109,6 +109,11 @@ class Consumer(Service):
         return self._kept.channel is not None
 
     @property
+    def passing(self) -> bool:
+        """Whether it only listens in, so that nothing depends on it."""
+        return bool(self._subscription.beside)
+
+    @property
     def reason(self) -> str:
         """Why they are not."""
         return self._kept.reason
@@ -142,9 +147,11 @@ class Consumer(Service):
             await maybeDeferred(self._kept.stopService)
 
     async def _prepare(self, channel: Any) -> None:
-        await self._topology.queue(
-            channel.client, self._subscription.queue, single_active=self._subscription.single_active
-        )
+        wanted = self._subscription
+        if wanted.beside:
+            await self._topology.passing_queue(channel.client, wanted.queue, beside=wanted.beside)
+        else:
+            await self._topology.queue(channel.client, wanted.queue, single_active=wanted.single_active)
         await self._topology.bind(channel.client, self._subscription)
         channel.on_delivery = lambda message: self._take(channel, message)
         channel.on_cancel = lambda message: self._cancelled(channel)

@@ -25,6 +25,9 @@ DELIVERY_LIMIT = 10**9
 """How often a quorum queue delivers a message. RabbitMQ 4 drops one after 20 times, unless told: a message that is
 handed back while the database is away must outlast that."""
 
+MOST_PASSING = 10_000
+"""Messages that wait for one who only listens in; the oldest go first."""
+
 
 class Topology:
     """What the bus needs to exist on the broker.
@@ -61,6 +64,17 @@ class Topology:
             self._accept(f"queue {name}", lost)
             async with client.scratch_channel(LEAVE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, passive=True)
+
+    async def passing_queue(self, client: Client, name: str, *, beside: str) -> None:
+        """Declare a queue that is gone with the connection, if the queue ``beside`` exists; else :class:`ChannelLost`.
+
+        Otherwise the broker would take for safe what nobody but this queue gets.
+        """
+        async with client.scratch_channel(LEAVE_SECONDS) as channel:
+            await channel.queue_declare(queue=beside, passive=True)
+            await channel.queue_declare(
+                queue=name, exclusive=True, auto_delete=True, arguments={"x-max-length": MOST_PASSING}
+            )
 
     async def bind(self, client: Client, subscription: Subscription) -> None:
         """Make every binding of ``subscription`` that can be made now; its queue exists."""

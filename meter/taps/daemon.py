@@ -189,7 +189,7 @@ class Daemon:
         )
         self.add(outbox)
         metrics = PollingMetrics(self.registry)
-        here = self.surroundings({IOmissions: metrics, **(providers or {})})
+        here = self.surroundings({IOmissions: metrics, IBus: bus, **(providers or {})})
         polling = Polling(
             here,
             outbox.put,

@@ -301,3 +301,42 @@ async def test_what_no_bus_could_take_is_refused_and_harms_nobody(bus, subscribe
     await bus.publish(CPU)
     await until(lambda: got)
     assert [each.body for each in got] == [CPU.body]
+
+
+BESIDE = Subscription(
+    queue="listening-in", bindings=(Binding("metering", "metering.cpu", ours=True),), beside=SAMPLES.queue
+)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_listens_in_hears_what_others_get_and_may_begin_again(bus, subscribed):
+    got, heard = [], []
+
+    async def receive(delivery):
+        got.append(delivery.body)
+
+    async def hear(delivery):
+        heard.append(delivery.body)
+
+    await subscribed(SAMPLES, receive)
+    listening = bus.subscribe(BESIDE, hear)
+    for _ in range(2):
+        listening.startService()
+        await until(lambda: getattr(listening, "ready", True))
+        await bus.publish(CPU)
+        await until(lambda: heard and len(heard) == len(got))
+        await listening.stopService()
+    await bus.publish(CPU)
+    await until(lambda: len(got) == 3)
+    assert len(heard) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_only_a_listener_would_get_is_not_safe(bus, subscribed):
+    async def hear(delivery):
+        pass
+
+    await subscribed(BESIDE, hear)  # ready though there is nothing to listen to
+    await until(lambda: bus.readiness().ready)
+    with pytest.raises(Unavailable):
+        await bus.publish(CPU)

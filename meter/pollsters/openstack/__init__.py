@@ -10,6 +10,7 @@ from meter.pollsters.openstack.instances import InstancesPollster
 from meter.pollsters.openstack.instances import UsagePollster
 from meter.pollsters.openstack.objects import StoragePollster
 from meter.pollsters.openstack.pollster import ListingPollster
+from meter.pollsters.openstack.reconciliation import ReconciliationPollster
 from meter.pollsters.openstack.recordsets import RecordsetsPollster
 
 image = ListingPollster(services.IMAGE)
@@ -36,4 +37,5 @@ recordsets = RecordsetsPollster()
 share = ListingPollster(services.SHARE)
 storage = StoragePollster()
 instances = InstancesPollster()
+reconciliation = ReconciliationPollster()
 usage = UsagePollster(USAGE)
