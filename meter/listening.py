@@ -35,8 +35,8 @@ from meter.interfaces import Topic
 from meter.interfaces import Unavailable
 from meter.masking import masked
 from meter.message import BadMessage
+from meter.message import Signer
 from meter.message import open_envelope
-from meter.message import sign
 from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import with_stable_ids
@@ -179,7 +179,8 @@ class Listening:
             if not kept:
                 return None, fault
             key_id = self._keys.key_for(kept[0].timestamp).id
-            messages = [sign(sample, self._keys, self._source) for sample in _without_secrets(kept)]
+            signer = Signer(self._keys, self._source)
+            messages = [signer.message(sample) for sample in _without_secrets(kept)]
             return _Part(listener.name, messages, key_id), fault
         except Exception as error:
             return None, _fault(error, listener.name)
@@ -203,9 +204,13 @@ class Listening:
 
     async def _publish(self, parts: Sequence[_Part]) -> list[_Fault]:
         """Wait for all confirms, whatever becomes of single ones; return what the bus can never take."""
-        sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in parts])
+        if len(parts) == 1:
+            outcomes = [await self._confirmed(parts[0])]  # the most frequent case by far, without a Deferred more
+        else:
+            sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in parts])
+            outcomes = [outcome for _, outcome in sent]
         faults: list[_Fault] = []
-        for _, outcome in sent:
+        for outcome in outcomes:
             if isinstance(outcome, Unavailable):
                 raise outcome
             if outcome is not None:

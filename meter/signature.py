@@ -11,7 +11,6 @@ import functools
 import hmac
 import math
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ def encoded_metadata(metadata: Mapping[str, Any]) -> tuple[msgspec.Raw, str]:
     """Return metadata as JSON, and what a signature covers of them; :class:`BadSignature` where there is no such thing."""
     try:
         encoded = msgspec.json.encode(metadata)
-        return msgspec.Raw(encoded), _text_of_metadata(encoded)
+        return msgspec.Raw(encoded), _metadata_text(encoded)
     except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error
 
@@ -137,6 +136,9 @@ class Keyring:
 
     def __init__(self, keys: Sequence[SigningKey], *, accept_unsigned: bool = False) -> None:
         self._keys = tuple(keys)
+        self._by_claim: dict[str | None, tuple[SigningKey, ...]] = {
+            claimed.id: (claimed, *(key for key in keys if key is not claimed)) for claimed in keys
+        }
         self._accept_unsigned = accept_unsigned
 
     def key_for(self, moment: datetime) -> SigningKey:
@@ -162,7 +164,7 @@ class Keyring:
             raise BadSignature(f"{SIGNATURE_FIELD} must be 64 hexadecimal digits")
         covered = signed_bytes(message)
         outside: list[str] = []
-        for key in self._candidates(key_id):
+        for key in self._by_claim.get(key_id) or self._keys:
             if hmac.compare_digest(hmac.digest(key.secret, covered, "sha256").hex(), claimed):
                 if key.covers(moment):
                     return key.id
@@ -170,10 +172,6 @@ class Keyring:
         if outside:
             raise BadSignature(f"signed with key {outside[0]}, which does not cover {moment.isoformat()}")
         raise BadSignature("the signature does not match: the message was changed, or signed with another key")
-
-    def _candidates(self, key_id: str | None) -> Iterator[SigningKey]:
-        yield from (key for key in self._keys if key.id == key_id)
-        yield from (key for key in self._keys if key.id != key_id)
 
 
 def keyring(secrets: Iterable[str]) -> Keyring:

@@ -250,6 +250,9 @@ def _json(value: Any, label: str) -> str:
 
 
 def _refuse_unstorable_text(series: Series) -> None:
+    whole = "".join([text for text in series if text is not None])
+    if whole.isascii() and "\0" not in whole:
+        return
     for label, text in zip(series._fields, series, strict=True):
         if text is not None:
             if "\0" in text:
