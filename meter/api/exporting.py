@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -22,6 +24,8 @@ MEDIA_TYPES = (CSV, JSON_LINES)
 
 PAGE_SAMPLES = 1000
 """Samples asked for at a time. While a client takes its page, the export holds no connection to the database."""
+
+_QUOTED = re.compile(r'["\r\n]')
 
 
 async def export(
@@ -62,20 +66,31 @@ def _json_lines(records: Sequence[msgspec.Struct]) -> bytes:
 
 def _csv(records: Sequence[msgspec.Struct]) -> bytes:
     told: dict[int, str] = {}
+    lines = []
+    for record in records:
+        before, metadata, after = _split(msgspec.structs.astuple(record))
+        # Records share their metadata, and all are kept meanwhile: no two have the same id.
+        cell = told.get(id(metadata))
+        if cell is None:
+            cell = told[id(metadata)] = _csv_cells([msgspec.json.encode(metadata).decode()])
+        lines.append(f"{_csv_cells(before)},{cell},{_csv_cells(after)}\r\n")
+    return "".join(lines).encode()
 
-    def text_of(metadata: dict[str, str]) -> str:
-        """Return the JSON of ``metadata``, which is shared by many records, all of which are kept meanwhile."""
-        text = told.get(id(metadata))
-        if text is None:
-            text = told[id(metadata)] = msgspec.json.encode(metadata).decode()
-        return text
 
+def _split(values: Sequence[Any]) -> tuple[Sequence[Any], dict[str, str], Sequence[Any]]:
+    """Return what comes before the metadata, these, and what comes after them."""
+    index = next(index for index, value in enumerate(values) if type(value) is dict)
+    return values[:index], values[index], values[index + 1 :]
+
+
+def _csv_cells(values: Sequence[Any]) -> str:
+    """Return ``values`` as the ``csv`` module writes them, which is asked only where something is to be quoted."""
+    line = ",".join(["" if value is None else value if type(value) is str else repr(value) for value in values])
+    if line.count(",") < len(values) and not _QUOTED.search(line):
+        return line
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(
-        [text_of(value) if type(value) is dict else value for value in msgspec.structs.astuple(record)]
-        for record in records
-    )
-    return text.getvalue().encode()
+    csv.writer(text).writerow(values)
+    return text.getvalue().removesuffix("\r\n")
 
 
 def _csv_line(names: Sequence[str]) -> bytes:

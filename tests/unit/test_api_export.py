@@ -62,6 +62,24 @@ def test_csv_has_a_head_and_metadata_as_json(ask: Asking) -> None:
     assert msgspec.json.decode(last["resource_metadata"]) == {"flavor.name": "m1", "size": "0"}
 
 
+def test_csv_is_quoted_as_the_csv_module_does(ask: Asking) -> None:
+    nasty = ["a,b", 'a"b', "a\nb", "a\rb", "a\r\nb", " a ", ",", '"', '"a"', "ä;\t'", "\n"]
+    sent = [
+        message(n, message_id=f"q{n}", name="odd", resource_id=text, user_id=text, resource_metadata={"k": text})
+        for n, text in enumerate(nasty)
+    ]
+    Deferred.fromCoroutine(ask.store.write([*sent, message(60, message_id="q", name="odd", user_id=None)]))
+    body = exported(ask, "/v2/samples?q.field=meter&q.value=odd", CSV).body.decode()
+    rows = list(csv.reader(io.StringIO(body, newline=""), strict=True))
+    assert [(row[5], row[7], msgspec.json.decode(row[11] or "null")) for row in rows[:0:-1]] == [
+        *((text, text, {"k": text}) for text in nasty),
+        ("vm-1", "", {}),
+    ]
+    again = io.StringIO(newline="")
+    csv.writer(again).writerows(rows)
+    assert again.getvalue() == body
+
+
 def test_an_export_of_nothing_has_a_head_only(ask: Asking) -> None:
     assert exported(ask, "/v2/meters/none", CSV).body.startswith(b"counter_name,counter_type")
     assert len(exported(ask, "/v2/meters/none", CSV).body.splitlines()) == 1
