@@ -126,7 +126,7 @@ async def on_a_broker(reactor, count):
 async def _on(reactor, url, count):
     bus = AmqpBus(reactor, url, clock=reactor)
     account = Account()
-    ear = listening(bus, account, reactor, batch_seconds=0.01)
+    ear = listening(bus, account, reactor, batch_seconds=0.05)
     bus.startService()
     samples = bus.subscribe(
         Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),)), _keep

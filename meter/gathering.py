@@ -24,6 +24,9 @@ from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 
+GATHERED_BATCHES = 10
+"""Samples that are gathered, in full casts: with one, the meters of a busy cloud share it, and casts hold four samples."""
+
 
 class Unpublishable(ValueError):
     """What the bus can never take; the text says what and why."""
@@ -41,7 +44,8 @@ class _Part:
 class Gathering:
     """Publishes signed messages in common casts of at most ``batch_samples``, gathered for ``batch_seconds``.
 
-    With 0 seconds every origin is cast by itself and at once.
+    A cast holds one meter, and what is gathered is of many: it is sent before the time when it is
+    ``GATHERED_BATCHES * batch_samples``. With 0 seconds every origin is cast by itself and at once.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Gathering:
         self._batch_samples = batch_samples
         self._batch_seconds = batch_seconds
         self._parts: list[_Part] = []
+        self._gathered = 0
         self._timer: IDelayedCall | None = None
 
     async def publish(self, messages: Sequence[Mapping[str, Any]], key_id: str) -> None:
@@ -65,21 +70,22 @@ class Gathering:
             return
         part = _Part(messages, key_id)
         self._parts.append(part)
-        if sum(len(each.messages) for each in self._parts) >= self._batch_samples:
+        self._gathered += len(messages)
+        if self._gathered >= GATHERED_BATCHES * self._batch_samples:
             self._flush()
         elif self._timer is None:
             self._timer = self._clock.callLater(self._batch_seconds, self._flush)
         await part.published
 
     def _flush(self) -> None:
-        parts, self._parts = self._parts, []
+        parts, self._parts, self._gathered = self._parts, [], 0
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
         Deferred.fromCoroutine(self._send(parts))
 
     async def _send(self, parts: Sequence[_Part]) -> None:
-        """Cast ``parts`` together; where something is wrong with one, each by itself."""
+        """Cast ``parts`` together; where something is wrong with one, by halves until it is alone."""
         try:
             await self._cast(parts)
         except Unavailable as error:
@@ -89,8 +95,9 @@ class Gathering:
             if len(parts) == 1:
                 parts[0].published.errback(error)
                 return
-            for part in parts:
-                await self._send([part])
+            half = len(parts) // 2
+            await self._send(parts[:half])
+            await self._send(parts[half:])
         else:
             for part in parts:
                 part.published.callback(None)

@@ -51,7 +51,6 @@ _TOKENS = re.compile(
     """,
     re.ASCII | re.VERBOSE,
 )
-_TOKEN_SIGNS = ("gAAAAA", "eyJ", "earer ", "://")
 _QUOTED_PAIR = re.compile(
     # "name": "value" at any depth of quoting: inside a JSON text inside JSON, quotes stand behind 1, 3, 7… backslashes.
     rf"""(?:{_SECRET_WORDS})[\w.-]{{0,64}}
@@ -125,7 +124,7 @@ def _masked_leaf(text: str, levels: int) -> str:
 
 def masked_text(text: str) -> str:
     """Return ``text``, which need not be JSON, with everything that looks like a secret or its assignment masked."""
-    if any(sign in text for sign in _TOKEN_SIGNS):
+    if "gAAAAA" in text or "eyJ" in text or "earer " in text or "://" in text:  # said one by one: every text comes here
         text = _TOKENS.sub(MASK, text)
     if ":" not in text and "=" not in text:
         return text  # no pair of any kind

@@ -210,7 +210,7 @@ class NotificationsSection(Section):
         description="Notifications delivered and not yet acknowledged, at most; this queue's own prefetch.",
     )
     batch_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=0.01, description="How long samples wait for those of other notifications to be published with."
+        default=0.05, description="How long samples wait for those of other notifications to be published with."
     )
     definitions: str = Field(
         default="/etc/meter/meters.d",

@@ -62,12 +62,16 @@ def test_what_comes_within_the_time_shares_a_cast_of_each_meter() -> None:
     assert gathered.ends == {"a1": "published", "b1": "published", "a2": "published"}
 
 
-def test_enough_messages_do_not_wait() -> None:
+def test_enough_messages_for_ten_full_casts_do_not_wait() -> None:
     gathered = Gathered()
-    gathered.send("a1", "a2")
-    gathered.send("a3", "a4", "a5")
-    assert gathered.bus.published == [("metering.m", ["a1", "a2", "a3", "a4"]), ("metering.m", ["a5"])]
+    names = [f"a{number}" for number in range(41)]
+    gathered.send(*names[:39])
+    assert gathered.bus.published == []
+    gathered.send(*names[39:])
+    assert [ids for _, ids in gathered.bus.published] == [names[first : first + 4] for first in range(0, 41, 4)]
     assert gathered.clock.getDelayedCalls() == []
+    gathered.send("next")
+    assert len(gathered.bus.published) == 11
 
 
 def test_what_is_signed_with_different_keys_is_cast_apart() -> None:
@@ -105,6 +109,18 @@ def test_what_the_bus_can_never_take_does_not_take_its_neighbours_along() -> Non
     assert (gathered.ends["good"], gathered.ends["better"]) == ("published", "published")
     assert isinstance(gathered.ends["bad"], Unpublishable)
     assert str(gathered.ends["bad"]) == "samples for metering.m: too large"
+
+
+def test_one_bad_among_many_does_not_have_each_cast_by_itself() -> None:
+    gathered = Gathered(batch_samples=100)
+    gathered.bus.refuses = b"x" * 100
+    for number in range(64):
+        gathered.send(f"good{number}")
+    gathered.send("bad", resource_metadata={"name": "x" * 100})
+    gathered.clock.advance(0.01)
+    assert isinstance(gathered.ends.pop("bad"), Unpublishable)
+    assert set(gathered.ends.values()) == {"published"}
+    assert len(gathered.bus.published) <= 7  # halves of halves
 
 
 @pytest.mark.parametrize("value", ["\ud800", object()])
