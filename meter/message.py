@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -54,9 +53,8 @@ class BadMessage(ValueError):
     """A message that can never be stored, whoever asks again: the text is the reason put on its dead letter."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeteringMessage:
-    """One metering message whose fields are valid.
+class MeteringMessage(msgspec.Struct, frozen=True):
+    """One metering message whose fields are valid; a struct, because a frozen dataclass takes ten times as long to make.
 
     ``fields`` is the message exactly as signed, signature included; the other attributes are its parsed view.
     ``timestamp`` is in UTC. ``key_id`` names the key that verified it, ``None`` while unverified or unsigned.

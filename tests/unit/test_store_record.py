@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import settings
+from msgspec.structs import replace
 
 from meter.message import read
 from meter.signature import Keyring
