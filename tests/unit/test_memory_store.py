@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
@@ -80,7 +81,7 @@ async def test_a_batch_written_twice_is_stored_once() -> None:
 @pytest_twisted.ensureDeferred
 async def test_what_postgresql_cannot_hold_is_refused_and_its_neighbours_are_kept(text: str) -> None:
     bad = message()
-    object.__setattr__(bad, "fields", {**bad.fields, "resource_metadata": {"deep": [text]}})
+    bad = replace(bad, fields={**bad.fields, "resource_metadata": {"deep": [text]}})
     result = await MemoryStore().write([message(), bad, message()])
     assert result.stored == 2
     assert [refusal.index for refusal in result.refused] == [1]
