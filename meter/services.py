@@ -182,34 +182,14 @@ def _name(service: IService) -> str:
     return service.name or type(service).__name__
 
 
-class Periodic(Service):
-    """Calls ``work`` every ``interval`` seconds of ``clock``, for ever: a failure is logged and counted, never the end.
+class Repeating(Service):
+    """Runs ``_run`` from start to stop: a loop that goes on while :meth:`_wait_until` says so.
 
-    Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped`` (and told). The first run starts
-    ``first_after`` seconds after the start. Stopping waits for the run that is under way.
-    (Twisted's ``TimerService`` ends for good at the first exception.)
+    Stopping ends a wait at once, and waits for the work that is under way.
     """
 
-    _log = Logger()
-
-    def __init__(
-        self,
-        work: Callable[[], Awaitable[object]],
-        interval: float,
-        clock: IReactorTime,
-        *,
-        name: str,
-        first_after: float = 0.0,
-        tell_skipped: Callable[[int], object] = lambda _: None,
-    ) -> None:
-        self.setName(name)
-        self._work = work
-        self._interval = interval
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._first_after = first_after
-        self._tell_skipped = tell_skipped
-        self.failures = 0
-        self.skipped = 0
         self._loop: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
 
@@ -227,21 +207,7 @@ class Periodic(Service):
         return loop
 
     async def _run(self) -> None:
-        due = self._clock.seconds() + self._first_after
-        while await self._wait_until(due):
-            try:
-                await self._work()
-            except Exception:
-                self.failures += 1
-                self._log.failure("{work} failed and will be tried again", work=self.name)
-            due += self._interval
-            late = self._clock.seconds() - due
-            if late > 0:
-                missed = int(late // self._interval) + 1
-                self.skipped += missed
-                self._tell_skipped(missed)
-                due += missed * self._interval
-                self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)
+        raise NotImplementedError
 
     async def _wait_until(self, due: float) -> bool:
         """Wait for ``due`` and return whether there is still a reason to run."""
@@ -255,3 +221,47 @@ class Periodic(Service):
         finally:
             self._pause = None
         return bool(self.running)
+
+
+class Periodic(Repeating):
+    """Calls ``work`` every ``interval`` seconds of ``clock``, for ever: a failure is logged and counted, never the end.
+
+    Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped``. The first run starts
+    ``first_after`` seconds after the start. Stopping waits for the run that is under way.
+    (Twisted's ``TimerService`` ends for good at the first exception.)
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        work: Callable[[], Awaitable[object]],
+        interval: float,
+        clock: IReactorTime,
+        *,
+        name: str,
+        first_after: float = 0.0,
+    ) -> None:
+        super().__init__(clock)
+        self.setName(name)
+        self._work = work
+        self._interval = interval
+        self._first_after = first_after
+        self.failures = 0
+        self.skipped = 0
+
+    async def _run(self) -> None:
+        due = self._clock.seconds() + self._first_after
+        while await self._wait_until(due):
+            try:
+                await self._work()
+            except Exception:
+                self.failures += 1
+                self._log.failure("{work} failed and will be tried again", work=self.name)
+            due += self._interval
+            late = self._clock.seconds() - due
+            if late > 0:
+                missed = int(late // self._interval) + 1
+                self.skipped += missed
+                due += missed * self._interval
+                self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)

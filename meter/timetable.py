@@ -7,18 +7,15 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from meter.services import sleep
+from meter.services import Repeating
 
 SAME_MOMENT_SECONDS = 0.001
 
 
-class Timetable(Service):
+class Timetable(Repeating):
     """Calls ``work`` with the intervals that are due, for ever: a failure is logged, never the end.
 
     The first run, of all intervals, is ``offset_seconds`` after the start; later ones are at the multiples of each
@@ -39,29 +36,18 @@ class Timetable(Service):
         offset_seconds: float = 0.0,
         tell_skipped: Callable[[int], object] = lambda _: None,
     ) -> None:
+        super().__init__(clock)
         self.setName(name)
         self._work = work
         self._intervals = tuple(intervals_seconds)
-        self._clock = clock
         self._offset = offset_seconds
         self._tell_skipped = tell_skipped
         self._due: dict[float, float] = {}
-        self._loop: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
 
     def startService(self) -> None:
         """Begin; returns at once."""
-        super().startService()
         self._due = dict.fromkeys(self._intervals, self._clock.seconds() + self._offset)
-        self._loop = Deferred.fromCoroutine(self._run())
-
-    def stopService(self) -> Deferred[None] | None:
-        """Fire when no run is under way and none will come."""
-        super().stopService()
-        if self._pause is not None:
-            self._pause.cancel()
-        loop, self._loop = self._loop, None
-        return loop
+        super().startService()
 
     async def _run(self) -> None:
         while self._due and await self._wait_until(min(self._due.values())):
@@ -87,16 +73,3 @@ class Timetable(Service):
     def _after(self, moment: float, interval: float) -> float:
         past = math.floor((moment + SAME_MOMENT_SECONDS - self._offset) / interval)
         return (past + 1) * interval + self._offset
-
-    async def _wait_until(self, due: float) -> bool:
-        """Wait for ``due`` and return whether there is still a reason to run."""
-        if not self.running:
-            return False
-        self._pause = sleep(self._clock, max(0.0, due - self._clock.seconds()))
-        try:
-            await self._pause
-        except CancelledError:
-            return False
-        finally:
-            self._pause = None
-        return bool(self.running)
