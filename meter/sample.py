@@ -6,7 +6,8 @@ Pollsters and listeners make samples; everything else in Meter moves, signs, sto
 from __future__ import annotations
 
 import math
-import uuid
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -38,6 +39,16 @@ class MeterDefinition:
     unit: str
 
 
+def new_message_id() -> str:
+    """Return an id that no other sample has: a UUID of version 7 (RFC 9562), milliseconds since 1970 and 74 random bits.
+
+    Ids made about the same time stand together in the index of the store, which is smaller for it and written in one
+    place. Nothing else depends on the time in it, so the system's clock will do. Python has ``uuid.uuid7`` from 3.14 on.
+    """
+    made, drawn = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    return f"{made[:8]}-{made[8:]}-7{drawn[:3]}-{'89ab'[int(drawn[3], 16) % 4]}{drawn[4:7]}-{drawn[7:19]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One measurement.
@@ -59,7 +70,7 @@ class Sample:
     project_id: str | None = None
     resource_metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
-    message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    message_id: str = field(default_factory=new_message_id)
 
     def __post_init__(self) -> None:
         """Refuse what could not be signed, stored or asked for later."""

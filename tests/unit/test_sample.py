@@ -1,5 +1,8 @@
 """The sample and its validation."""
 
+import os
+import time
+import uuid
 from dataclasses import FrozenInstanceError
 from datetime import UTC
 from datetime import datetime
@@ -8,6 +11,7 @@ import pytest
 
 from meter.sample import BadSample
 from meter.sample import Sample
+from meter.sample import new_message_id
 from meter.sample import utc_text
 
 NOW = datetime(2026, 11, 22, 17, tzinfo=UTC)
@@ -16,6 +20,26 @@ GOOD = {"name": "cpu", "type": "cumulative", "unit": "ns", "volume": 5, "resourc
 
 def test_a_sample_gets_an_id_of_its_own():
     assert Sample(**GOOD).message_id != Sample(**GOOD).message_id
+
+
+def test_ids_are_uuids_that_tell_when_they_were_made_and_are_unique_across_processes():
+    began = time.time_ns() // 1_000_000
+    ids = [new_message_id() for _ in range(1000)]
+    ended = time.time_ns() // 1_000_000
+    child, parent = os.pipe()
+    if (process := os.fork()) == 0:
+        os.write(parent, new_message_id().encode())
+        os._exit(0)
+    os.waitpid(process, 0)
+    ids += [os.read(child, 36).decode(), new_message_id()]
+    for each in (child, parent):
+        os.close(each)
+
+    assert len(set(ids)) == 1002
+    for each in map(uuid.UUID, ids[:1000]):
+        assert (each.version, each.variant) == (7, uuid.RFC_4122)
+        assert began <= each.int >> 80 <= ended
+    assert [each[:13] for each in ids] == sorted(each[:13] for each in ids)
 
 
 def test_a_sample_cannot_be_changed():
