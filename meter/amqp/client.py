@@ -27,6 +27,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txamqp.client import TwistedDelegate
+from txamqp.connection import Body
 from txamqp.connection import Frame
 from txamqp.connection import Header
 from txamqp.connection import Method
@@ -36,8 +37,9 @@ import meter
 from meter.amqp.channel import Channel
 from meter.amqp.channel import ChannelLost
 from meter.amqp.channel import channel_lost
-from meter.amqp.repairs import PROTOCOL
-from meter.amqp.repairs import Body
+from meter.amqp.frames import PROTOCOL
+from meter.amqp.frames import packed
+from meter.amqp.frames import unpacked
 from meter.amqp.url import BrokerAddress
 from meter.interfaces import Unavailable
 from meter.services import within
@@ -241,19 +243,20 @@ class Client(AMQClient):
 
     def frames(self, channel: int, method: Any, arguments: tuple[Any, ...], content: Any = None) -> bytes:
         """Return ``method``, and the ``content`` that belongs to it, as bytes for the broker."""
-        pieces = [self._pack_frame(Frame(channel, Method(method, *arguments)))]
+        pieces = [packed(Frame(channel, Method(method, *arguments)))]
         if method.content:
             body = content.body
-            header = self._pack_frame(Frame(channel, Header(method.klass, 0, len(body), **content.properties)))
+            header = packed(Frame(channel, Header(method.klass, 0, len(body), **content.properties)))
             if len(header) > self.MAX_LENGTH:
                 raise ValueError(f"the headers of a message take {len(header)} bytes of at most {self.MAX_LENGTH}")
             pieces.append(header)
             step = self.MAX_LENGTH - FRAME_OVERHEAD_BYTES
-            pieces += [
-                self._pack_frame(Frame(channel, Body(body[start : start + step])))
-                for start in range(0, len(body), step)
-            ]
+            pieces += [packed(Frame(channel, Body(body[start : start + step]))) for start in range(0, len(body), step)]
         return b"".join(pieces)
+
+    def send_frame(self, frame: Frame) -> None:
+        """Send ``frame``; the library does so with heartbeats."""
+        self.transport.write(packed(frame))
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the broker sent; what cannot be understood ends the connection with a line in the log."""
@@ -274,7 +277,7 @@ class Client(AMQClient):
                 raise ValueError(f"a frame of {end - start} bytes, where {LARGEST_FRAME_BYTES} were agreed")
             if len(received) < end:
                 break
-            frame = self._unpack_frame(bytes(received[start:end]))
+            frame = unpacked(bytes(received[start:end]))
             start = end
             # A channel that this side has closed may still be spoken to.
             channel = self.channels.get(frame.channel)

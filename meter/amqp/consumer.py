@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
@@ -13,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from meter.amqp.answers import Answers
 from meter.amqp.channel import HEADERS
 from meter.amqp.channel import Channel
 from meter.amqp.channel import ChannelLost
@@ -102,6 +102,7 @@ class Consumer(Service):
         self._kept = KeptChannel(connection, self._prepare, clock=clock, purpose=f"queue {subscription.queue}")
         self._handing_back = HandingBack(clock, backoff or Backoff())
         self._in_hand = InFlight()
+        self._answers: Answers | None = None
 
     @property
     def ready(self) -> bool:
@@ -144,6 +145,8 @@ class Consumer(Service):
                 count=self._in_hand.count,
             )
         finally:
+            if self._answers is not None:
+                self._answers.tell()
             await maybeDeferred(self._kept.stopService)
 
     async def _prepare(self, channel: Any) -> None:
@@ -153,7 +156,8 @@ class Consumer(Service):
         else:
             await self._topology.queue(channel.client, wanted.queue, single_active=wanted.single_active)
         await self._topology.bind(channel.client, self._subscription)
-        channel.on_delivery = lambda message: self._take(channel, message)
+        answers = self._answers = Answers(channel, self._clock)
+        channel.on_delivery = lambda message: self._take(answers, message)
         channel.on_cancel = lambda message: self._cancelled(channel)
         # Before consuming, or the whole queue would come at once.
         await channel.basic_qos(prefetch_count=self._subscription.prefetch)
@@ -178,19 +182,20 @@ class Consumer(Service):
             if not channel.closed:
                 raise
 
-    def _take(self, channel: Channel, message: Any) -> None:
+    def _take(self, answers: Answers, message: Any) -> None:
+        answers.came(message.delivery_tag)
         if not self.running:
             # It was on its way when the broker heard that no more are wanted.
-            _answer(channel.basic_nack, message.delivery_tag, requeue=True)
+            answers.handed_back(message.delivery_tag)
             return
-        work = Deferred.fromCoroutine(self._deal_with(channel, message))
+        work = Deferred.fromCoroutine(self._deal_with(answers, message))
         work.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         """Log a defect of this module; what it was about is delivered again when the channel is lost."""
         self._log.failure("{service} failed", failure, service=self.name)
 
-    async def _deal_with(self, channel: Channel, message: Any) -> None:
+    async def _deal_with(self, answers: Answers, message: Any) -> None:
         content = message.content
         delivery = Delivery(
             body=content.body,
@@ -212,10 +217,10 @@ class Consumer(Service):
                 try:
                     await self._handing_back.pause()
                 finally:
-                    _answer(channel.basic_nack, message.delivery_tag, requeue=True)
+                    answers.handed_back(message.delivery_tag)
             else:
                 self._handing_back.succeeded()
-                _answer(channel.basic_ack, message.delivery_tag)
+                answers.done(message.delivery_tag)
 
     async def _received(self, delivery: Delivery) -> None:
         try:
@@ -233,9 +238,3 @@ class Consumer(Service):
         await self._dead_letters.put_aside(
             body=delivery.body, reason=reason, origin=delivery, kind=kind, queue=self._subscription.queue, size=size
         )
-
-
-def _answer(method: Any, delivery_tag: int, **arguments: bool) -> None:
-    """Answer a delivery, unless its channel is gone: then the broker has taken it back already."""
-    with suppress(ChannelLost):
-        method(delivery_tag=delivery_tag, **arguments)

@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from txamqp.connection import Body
 from txamqp.connection import Frame
 from txamqp.connection import Header
 from txamqp.connection import Heartbeat
@@ -17,8 +18,9 @@ from txamqp.content import Content
 
 from meter.amqp.channel import ChannelLost
 from meter.amqp.client import Client
-from meter.amqp.repairs import PROTOCOL
-from meter.amqp.repairs import Body
+from meter.amqp.frames import PROTOCOL
+from meter.amqp.frames import packed
+from meter.amqp.frames import unpacked
 from meter.amqp.url import BrokerAddress
 
 BASIC = PROTOCOL.classes.byname["basic"]
@@ -55,7 +57,7 @@ class Broker:
         self._client.dataReceived(self.frame(channel, Method(method, *arguments)))
 
     def frame(self, channel, payload):
-        return self._client._pack_frame(Frame(channel, payload))
+        return packed(Frame(channel, payload))
 
     def deliver(self, channel, body, pieces=1):
         """Return the frames of a delivery."""
@@ -76,7 +78,7 @@ class Broker:
         names = []
         while data:
             end = 8 + int.from_bytes(data[3:7])
-            frame = self._client._unpack_frame(data[:end])
+            frame = unpacked(data[:end])
             payload = frame.payload
             names.append(
                 f"{payload.method.klass.name}.{payload.method.name}"

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from meter.amqp.client import LARGEST_FRAME_BYTES
 from meter.amqp.client import Client
-from meter.amqp.repairs import PROTOCOL
+from meter.amqp.frames import PROTOCOL
 from meter.amqp.tables import table_bytes
 from meter.amqp.tables import table_from
 from meter.amqp.url import BrokerAddress
