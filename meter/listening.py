@@ -39,7 +39,7 @@ from meter.message import Signer
 from meter.message import open_envelope
 from meter.notification import Notification
 from meter.notification import notification as notification_of
-from meter.notification import with_stable_ids
+from meter.notification import stable_ids
 from meter.registry import Decision
 from meter.sample import Sample
 from meter.signature import BadSignature
@@ -175,12 +175,14 @@ class Listening:
         """
         samples, fault = self._made(listener, notification)
         try:
-            kept = [sample for sample in with_stable_ids(notification, samples) if listener.takes(sample.name)]
+            made = zip(stable_ids(notification, samples), samples, strict=True)
+            kept = {id_: sample for id_, sample in made if listener.takes(sample.name)}
             if not kept:
                 return None, fault
-            key_id = self._keys.key_for(kept[0].timestamp).id
+            key_id = self._keys.key_for(next(iter(kept.values())).timestamp).id
             signer = Signer(self._keys, self._source)
-            messages = [signer.message(sample) for sample in _without_secrets(kept)]
+            hidden = zip(kept, _without_secrets(kept.values()), strict=True)
+            messages = [signer.message(sample, id_) for id_, sample in hidden]
             return _Part(listener.name, messages, key_id), fault
         except Exception as error:
             return None, _fault(error, listener.name)
@@ -204,8 +206,8 @@ class Listening:
 
     async def _publish(self, parts: Sequence[_Part]) -> list[_Fault]:
         """Wait for all confirms, whatever becomes of single ones; return what the bus can never take."""
-        if len(parts) == 1:
-            outcomes = [await self._confirmed(parts[0])]  # the most frequent case by far, without a Deferred more
+        if len(parts) <= 1:
+            outcomes = [await self._confirmed(part) for part in parts]  # most often, without a Deferred more
         else:
             sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in parts])
             outcomes = [outcome for _, outcome in sent]
@@ -248,15 +250,14 @@ def heard(body: bytes) -> Notification:
     return one_form(content)
 
 
-def _without_secrets(samples: Sequence[Sample]) -> Iterator[Sample]:
+def _without_secrets(samples: Iterable[Sample]) -> Iterator[Sample]:
     """Mask what looks like a secret in metadata; samples that share theirs, as those of a listener do, share the work."""
     looked_at: dict[int, Mapping[str, Any]] = {}
     for sample in samples:
         metadata = sample.resource_metadata
         hidden = looked_at.get(id(metadata))
         if hidden is None:
-            hidden = masked(metadata)
-            hidden = looked_at[id(metadata)] = metadata if hidden == metadata else hidden
+            hidden = looked_at[id(metadata)] = masked(metadata)
         yield sample if hidden is metadata else replace(sample, resource_metadata=hidden)
 
 

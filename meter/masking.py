@@ -8,6 +8,7 @@ password in a URL). What only names or identifies a key stays readable: ``key_na
 
 from __future__ import annotations
 
+import operator
 import re
 from functools import lru_cache
 from typing import Any
@@ -80,7 +81,7 @@ def _is_secret_name(name: str) -> bool:
 
 
 def masked(value: Any) -> Any:
-    """Return JSON ``value`` with its secrets masked; mappings and lists are copied, nothing is changed in place.
+    """Return JSON ``value`` with its secrets masked: nothing is changed in place, and what has none is returned as it is.
 
     Null, booleans and what is empty under a secret name stay: they tell nothing. In pairs as in
     ``{"key": "password", "value": "…"}`` the value is masked too. A text that is JSON itself is looked into.
@@ -95,16 +96,26 @@ def _masked(value: Any, levels: int) -> Any:
         return value
     if not levels:
         return MASK
-    if isinstance(value, list):
-        return [_masked(element, levels - 1) for element in value]
+    return _masked_mapping(value, levels - 1) if isinstance(value, dict) else _masked_list(value, levels - 1)
+
+
+def _masked_list(value: list[Any], levels: int) -> list[Any]:
+    elements = [_masked(element, levels) for element in value]
+    return elements if any(map(operator.is_not, elements, value)) else value
+
+
+def _masked_mapping(value: dict[Any, Any], levels: int) -> dict[Any, Any]:
     pair = value.get("key", value.get("name"))
     secret_pair = isinstance(pair, str) and is_secret_name(pair)
-    return {
-        name: _hidden(element)
-        if (isinstance(name, str) and is_secret_name(name)) or (secret_pair and name == "value")
-        else _masked(element, levels - 1)
-        for name, element in value.items()
-    }
+    changed = {}
+    for name, element in value.items():
+        if (isinstance(name, str) and is_secret_name(name)) or (secret_pair and name == "value"):
+            hidden = _hidden(element)
+        else:
+            hidden = _masked(element, levels)
+        if hidden is not element:
+            changed[name] = hidden
+    return {**value, **changed} if changed else value
 
 
 def _hidden(value: Any) -> Any:

@@ -109,13 +109,18 @@ class Signer:
         self._source = source
         self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
 
-    def message(self, sample: Sample) -> dict[str, Any]:
-        """Return ``sample`` as a signed metering message for :func:`cast`: its metadata are encoded already."""
+    def message(self, sample: Sample, message_id: str | None = None) -> dict[str, Any]:
+        """Return ``sample`` as a signed metering message for :func:`cast`: its metadata are encoded already.
+
+        It bears ``message_id`` in place of the sample's own, where there is one.
+        """
         metadata = sample.resource_metadata
         found = self._encoded.get(id(metadata))
         if found is None:
             found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(metadata))
         message = _unsigned(sample, self._source)
+        if message_id is not None:
+            message["message_id"] = message_id
         secret = self._keys.key_for(sample.timestamp).secret
         message[SIGNATURE_FIELD] = signature(message, secret, metadata_text=found[2])
         message[METADATA_FIELD] = found[1]

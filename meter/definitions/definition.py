@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,12 +37,21 @@ class Metadata:
 
     sources: Mapping[str, Source | Metadata]
     user: Source | None = None
+    _readers: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Look up once what is called for each notification."""
+        readers = (
+            (name, source.taken if isinstance(source, Metadata) else source.first)
+            for name, source in self.sources.items()
+        )
+        object.__setattr__(self, "_readers", tuple(readers))
 
     def taken(self, scope: dict[str, Any]) -> dict[str, Any]:
         """Return the metadata of a notification; what it does not have is left out, null stays null."""
         metadata: dict[str, Any] = {}
-        for name, source in self.sources.items():
-            value = source.taken(scope) if isinstance(source, Metadata) else source.first(scope)
+        for name, read in self._readers:
+            value = read(scope)
             if name == "*":
                 metadata |= value if isinstance(value, dict) else {}
             elif value is not MISSING:
@@ -97,6 +107,13 @@ class Definition:
     each: Source | None = None
     lookup: frozenset[str] = field(default_factory=frozenset)
     names: frozenset[str] = field(default_factory=frozenset)
+    _labels: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    """How errors name each field."""
+
+    def __post_init__(self) -> None:
+        """Name the fields once: every sample is asked for all of them."""
+        labels = {name: self.fields[name].shown if name in self.fields else name for name in FIELDS}
+        object.__setattr__(self, "_labels", labels)
 
     def samples(self, scope: Scope) -> Iterator[Sample]:
         """Yield the samples of a notification; ``ValueError`` names what is missing or wrong in it."""
@@ -138,16 +155,16 @@ class Definition:
         return scope.metadata(self.metadata, root)
 
     def _made(self, found: dict[str, Any], scope: Scope, metadata: dict[str, Any]) -> Sample:
-        label = self._label
-        name = values.text(found["name"], label("name"))
+        labels = self._labels
+        name = values.text(found["name"], labels["name"])
         if self.names and name not in self.names:
-            raise ValueError(f"{label('name')} makes {name!r:.80}, which is none of {', '.join(sorted(self.names))}")
+            raise ValueError(f"{labels['name']} makes {name!r:.80}, which is none of {', '.join(sorted(self.names))}")
         return Sample(
             name=name,
             type=found["type"],
-            unit=values.text(found["unit"], label("unit")),
-            volume=values.number(found["volume"], label("volume")),
-            resource_id=values.text(found["resource"], label("resource")),
+            unit=values.text(found["unit"], labels["unit"]),
+            volume=values.number(found["volume"], labels["volume"]),
+            resource_id=values.text(found["resource"], labels["resource"]),
             user_id=self._owner("user", found),
             project_id=self._owner("project", found),
             timestamp=self._time(found, scope),
@@ -158,8 +175,8 @@ class Definition:
         if name not in self.fields:
             return None
         if name in self.optional:
-            return values.optional_text(found[name], self._label(name))
-        return values.text(found[name], self._label(name))
+            return values.optional_text(found[name], self._labels[name])
+        return values.text(found[name], self._labels[name])
 
     def _time(self, found: dict[str, Any], scope: Scope) -> datetime:
         """Return the time the definition names, else that of the notification."""
@@ -168,10 +185,7 @@ class Definition:
         written = found["timestamp"]
         if "timestamp" in self.optional and (written is MISSING or written is None or written == ""):
             return scope.notification.timestamp
-        return values.time(written, self._label("timestamp"))
-
-    def _label(self, name: str) -> str:
-        return self.fields[name].shown if name in self.fields else name
+        return values.time(written, self._labels["timestamp"])
 
 
 @dataclass(frozen=True, slots=True)

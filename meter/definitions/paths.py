@@ -38,31 +38,15 @@ Follow = Callable[[list[Any]], list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Leads from a mapping, the scope, to values in it. ``text`` is how it was written."""
+    """Leads from a mapping, the scope, to values in it. ``text`` is how it was written.
+
+    ``first`` returns the first value that is not null, null when all are, or :data:`MISSING`; ``all`` every value, nulls
+    included. Both raise :class:`BadPath` for a path that cannot be followed in what it is given.
+    """
 
     text: str
-    _steps: tuple[str | int, ...] | None
-    _follow: Follow
-
-    def first(self, scope: Mapping[str, Any]) -> Any:
-        """Return the first value that is not null, null when all are, or :data:`MISSING`."""
-        if self._steps is not None:
-            return _walked(scope, self._steps)
-        found = self.all(scope)
-        return next((value for value in found if value is not None), None) if found else MISSING
-
-    def all(self, scope: Mapping[str, Any]) -> list[Any]:
-        """Return every value, nulls included."""
-        if self._steps is not None:
-            value = _walked(scope, self._steps)
-            return [] if value is MISSING else [value]
-        try:
-            return self._follow([scope])
-        except RecursionError as error:
-            raise BadPath(f"{self.text} leads too deep") from error
-        except Exception as error:
-            # The library's functions raise whatever Python does on values they do not expect.
-            raise BadPath(f"{self.text} cannot be followed: {error}") from error
+    first: Callable[[Mapping[str, Any]], Any]
+    all: Callable[[Mapping[str, Any]], list[Any]]
 
     @property
     def shown(self) -> str:
@@ -70,17 +54,50 @@ class Path:
         return self.text.removeprefix("$.")
 
 
-def _walked(node: Any, steps: tuple[str | int, ...]) -> Any:
-    for step in steps:
-        if type(step) is str:
-            if not isinstance(node, dict) or step not in node:
+def _walk(steps: tuple[str | int, ...]) -> Callable[[Any], Any]:
+    """Return what leads down ``steps``, to :data:`MISSING` where there is no such way."""
+
+    def walk(node: Any) -> Any:
+        for step in steps:
+            if isinstance(node, dict):
+                node = node.get(step, MISSING)
+            elif isinstance(node, list) and type(step) is int and -len(node) <= step < len(node):
+                node = node[step]
+            else:
                 return MISSING
-            node = node[step]
-        elif isinstance(node, list) and -len(node) <= step < len(node):  # type: ignore[operator]
-            node = node[step]  # type: ignore[index]
-        else:
-            return MISSING
-    return node
+        return node
+
+    return walk
+
+
+def _plain(text: str, steps: tuple[str | int, ...]) -> Path:
+    """Return a path of names and numbers alone, the commonest by far."""
+    first = _walk(steps)
+
+    def every(scope: Mapping[str, Any]) -> list[Any]:
+        value = first(scope)
+        return [] if value is MISSING else [value]
+
+    return Path(text, first, every)
+
+
+def _winding(text: str, follow: Follow) -> Path:
+    """Return a path that may lead to many values."""
+
+    def every(scope: Mapping[str, Any]) -> list[Any]:
+        try:
+            return follow([scope])
+        except RecursionError as error:
+            raise BadPath(f"{text} leads too deep") from error
+        except Exception as error:
+            # The library's functions raise whatever Python does on values they do not expect.
+            raise BadPath(f"{text} cannot be followed: {error}") from error
+
+    def first(scope: Mapping[str, Any]) -> Any:
+        found = every(scope)
+        return next((value for value in found if value is not None), None) if found else MISSING
+
+    return Path(text, first, every)
 
 
 class _Elements(jsonpath_ng.JSONPath):
@@ -113,7 +130,8 @@ def path(text: str, ceilometer: bool = False) -> Path:
         for part in _parts(expression):
             if isinstance(getattr(part, "right", None), jsonpath_ng.Wildcard):
                 part.right = _Elements()
-    return Path(text, _steps(expression), _compiled(expression))
+    steps = _steps(expression)
+    return _winding(text, _compiled(expression)) if steps is None else _plain(text, steps)
 
 
 def _tame(text: str, expression: Any) -> None:
@@ -177,7 +195,8 @@ def _follow(node: Any) -> Follow:
         return lambda values: after(before(values))
     steps = _steps(node)
     if steps is not None:
-        return lambda values: [found for each in values if (found := _walked(each, steps)) is not MISSING]
+        walk = _walk(steps)
+        return lambda values: [found for each in values if (found := walk(each)) is not MISSING]
     if isinstance(node, jsonpath_ng.ext.filter.Filter) and len(node.expressions) == 1:
         return _filter(node, node.expressions[0])
     if isinstance(node, jsonpath_ng.ext.arithmetic.Operation) and type(node.right) in (int, float):
@@ -195,11 +214,13 @@ def _filter(node: Any, expression: Any) -> Follow:
     if steps is None or expression.op not in ("=", "==") or type(wanted) is not str:
         return found
 
+    walk = _walk(steps)
+
     def follow(values: list[Any]) -> list[Any]:
         chosen = []
         for listed in values:
             if isinstance(listed, list):
-                chosen += [each for each in listed if _walked(each, steps) == wanted]
+                chosen += [each for each in listed if walk(each) == wanted]
             else:
                 chosen += found([listed])
         return chosen

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 
@@ -27,15 +29,21 @@ _TOO_LARGE = 2**63
 class Source:
     """Where a field comes from: the first of ``paths`` that leads to more than null, or the ``literal``.
 
-    ``prefix`` stands before a text that is found: ``instance:`` before the name of a flavor.
+    ``prefix`` stands before a text that is found: ``instance:`` before the name of a flavor. ``first`` returns the field
+    of a scope, null or :data:`~meter.definitions.paths.MISSING`.
     """
 
     paths: tuple[Path, ...] = ()
     literal: Any = MISSING
     prefix: str = ""
+    first: Callable[[dict[str, Any]], Any] = field(init=False, repr=False, compare=False)
 
-    def first(self, scope: dict[str, Any]) -> Any:
-        """Return the field, null or :data:`~meter.definitions.paths.MISSING`."""
+    def __post_init__(self) -> None:
+        """Most sources are one path, which needs nobody between it and who asks."""
+        plain = len(self.paths) == 1 and not self.prefix
+        object.__setattr__(self, "first", self.paths[0].first if plain else self._first)
+
+    def _first(self, scope: dict[str, Any]) -> Any:
         if not self.paths:
             return self.literal
         found = MISSING

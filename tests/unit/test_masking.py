@@ -192,3 +192,10 @@ def test_any_bytes_can_be_masked(body: bytes) -> None:
 @given(st.from_regex(re.compile(_SECRET_WORDS, re.ASCII | re.IGNORECASE), fullmatch=True))
 def test_every_secret_word_has_one_of_the_stems_that_are_looked_for_first(word: str) -> None:
     assert any(stem in word.lower() for stem in _STEMS)
+
+
+def test_what_has_no_secret_is_returned_as_it_is_and_what_has_one_is_left_as_it_was():
+    open_, secret = {"a": [{"b": "c"}], "d": "e=f"}, {"a": [{"password": "hunter2"}], "z": 1}
+    assert masked(open_) is open_
+    assert masked(secret) == {"a": [{"password": MASK}], "z": 1}
+    assert secret == {"a": [{"password": "hunter2"}], "z": 1}
