@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 from typing import Literal
 
+import msgspec
+
 from meter.sample import SampleType
 
 IdField = Literal["meter", "resource_id", "user_id", "project_id", "source", "message_id"]
@@ -163,9 +165,11 @@ class StatisticsQuery:
     aggregates: tuple[Aggregate, ...] = STANDARD_AGGREGATES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSample:
-    """One row of the store. ``recorded_at`` is when it was committed; ``metadata`` is as sent, nested."""
+class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the store. ``recorded_at`` is when it was committed; ``metadata`` is as sent, nested.
+
+    (A struct is made in an eighth of the time of a dataclass, and there are tens of thousands in an answer.)
+    """
 
     message_id: str
     name: str

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from meter.api import rendering
+from meter.api import rendering_service
 from meter.api.arguments import integer
 from meter.api.complex_query import expression_of
 from meter.api.complex_query import order_of
@@ -43,9 +44,9 @@ from meter.query import StoredResource
 Row = TypeVar("Row")
 
 
-async def versions(question: Question) -> rendering.Versions:
+async def versions(question: Question) -> rendering_service.Versions:
     """Answer ``/``."""
-    return rendering.versions(question.base_url)
+    return rendering_service.versions(question.base_url)
 
 
 async def meters(question: Question) -> Reply:
@@ -115,13 +116,13 @@ async def _listed(
             raise Fault(400, "Limit must be positive")
         # The first page is asked for here, while a fault still has a status of its own.
         first = await question.store.samples(filter, min(limit or PAGE_SAMPLES, PAGE_SAMPLES), (), after)
-        chunks = export(question.store, filter, question.media_type, shape, limit=limit, rows=first)
+        chunks = export(question.store, filter, question.media_type, shape, question.flat, limit=limit, rows=first)
         return Flow(question.media_type, chunks)
     size = question.limit_of(limit)
     rows = await question.store.samples(filter, size + 1, order, after)
     more = len(rows) > size and not order
     link = {"Link": next_link(question.url, marker_after(rows[size - 1]))} if more else {}
-    return Reply(shape.rendered(rows[:size]), link)
+    return Reply(shape.rendered(rows[:size], question.flat), link)
 
 
 async def post_samples(question: Question) -> Sequence[rendering.OldSample]:
@@ -131,15 +132,16 @@ async def post_samples(question: Question) -> Sequence[rendering.OldSample]:
         raise Fault(403, "Samples are not accepted here: [api] accept_samples is off.")
     posted = acceptance.samples(question.body, question.path["meter"], question.requester, question.now)
     if question.arguments["direct"]:
-        return [rendering.posted_sample(message) for message in await acceptance.write(posted)]
-    return [rendering.posted_sample(message) for message in await acceptance.publish(posted)]
+        return [rendering.posted_sample(message, question.flat) for message in await acceptance.write(posted)]
+    return [rendering.posted_sample(message, question.flat) for message in await acceptance.publish(posted)]
 
 
 async def live(question: Question) -> Flow:
     """Answer ``/v2/live``."""
     asked = question.simple_query(SAMPLE_FIELDS)
     question.store.check(asked.filter)
-    return Flow(EVENT_STREAM, live_events(question.store, asked.filter, rendering.sample, question.clock))
+    events = live_events(question.store, asked.filter, lambda row: rendering.sample(row, question.flat), question.clock)
+    return Flow(EVENT_STREAM, events)
 
 
 async def proof(question: Question) -> rendering.Proof:
@@ -157,7 +159,7 @@ async def one_sample(question: Question) -> rendering.Sample:
     row = await question.store.sample(question.path["id"])
     if row is None:
         raise Fault(404, f"Sample {question.path['id']} Not Found")
-    return rendering.sample(row)
+    return rendering.sample(row, question.flat)
 
 
 # --- resources, and what there is ----------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ async def resources(question: Question) -> Reply:
     return _page(
         question,
         rows,
-        lambda row: rendering.resource(row, question.base_url, meter_links),
+        lambda row: rendering.resource(row, question.flat, question.base_url, meter_links),
         lambda row: place_after(row.resource_id),
     )
 
@@ -185,7 +187,7 @@ async def one_resource(question: Question) -> rendering.Resource:
         row = await _resource(question, decoded)
     if row is None:
         raise Fault(404, f"Resource {resource_id} Not Found")
-    return rendering.resource(row, question.base_url, meter_links=True)
+    return rendering.resource(row, question.flat, question.base_url, meter_links=True)
 
 
 async def _resource(question: Question, resource_id: str) -> StoredResource | None:
@@ -193,13 +195,13 @@ async def _resource(question: Question, resource_id: str) -> StoredResource | No
     return rows[0] if rows else None
 
 
-async def capabilities(question: Question) -> rendering.Capabilities:
+async def capabilities(question: Question) -> rendering_service.Capabilities:
     """Answer ``/v2/capabilities``."""
     able = [f"{kind}:query:{way}" for kind in ("meters", "resources", "samples") for way in ("simple", "metadata")]
     able += ["samples:query:complex", "statistics:groupby", "statistics:query:simple", "statistics:query:metadata"]
     able += ["statistics:aggregation:standard"]
     able += [f"statistics:aggregation:selectable:{function}" for function in FUNCTIONS]
-    return rendering.Capabilities(
+    return rendering_service.Capabilities(
         api=dict.fromkeys(able, True),
         storage={"storage:production_ready": True},
     )

@@ -32,6 +32,7 @@ from meter.api.declarations import OPERATIONS
 from meter.api.declarations import Operation
 from meter.api.faults import Abort
 from meter.api.faults import Fault
+from meter.api.flattening import Flattening
 from meter.api.posting import Acceptance
 from meter.api.question import Limits
 from meter.api.question import Question
@@ -94,6 +95,7 @@ class Api:
         self._auth = auth or Everyone()
         self._acceptance = acceptance
         self._limits = limits or Limits()
+        self._flat = Flattening()
         self._answering = {False: 0, True: 0}
         self._base_url = base_url.rstrip("/") if base_url else None
         self._cors_origins = frozenset(cors_origins)
@@ -129,6 +131,7 @@ class Api:
                     media_type=media_type,
                     requester=requester,
                     store=VisibleStore(self._store, requester),
+                    flat=self._flat,
                     acceptance=self._acceptance,
                     clock=self._clock,
                     base_url=base_url,

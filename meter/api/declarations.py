@@ -14,6 +14,7 @@ from typing import Any
 from meter.api import answers
 from meter.api import openapi
 from meter.api import rendering
+from meter.api import rendering_service
 from meter.api import rendering_v1
 from meter.api import v1
 from meter.api.arguments import Parameter
@@ -87,14 +88,14 @@ V2: tuple[Operation, ...] = (
         name="versions",
         path="/",
         summary="The versions of the API.",
-        result=rendering.Versions,
+        result=rendering_service.Versions,
         answer=answers.versions,
     ),
     Operation(
         name="capabilities",
         path="/v2/capabilities",
         summary="What the API and the store can do.",
-        result=rendering.Capabilities,
+        result=rendering_service.Capabilities,
         answer=answers.capabilities,
     ),
     Operation(

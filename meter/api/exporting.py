@@ -7,11 +7,13 @@ import io
 import re
 from collections.abc import AsyncIterator
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
 
+from meter.api.flattening import Flattening
 from meter.api.rendering import SampleShape
 from meter.api.visibility import VisibleStore
 from meter.query import Marker
@@ -33,6 +35,7 @@ async def export(
     filter: SampleFilter,
     media_type: str,
     shape: SampleShape,
+    flat: Flattening,
     *,
     limit: int | None,
     rows: Sequence[StoredSample],
@@ -46,13 +49,13 @@ async def export(
         sent += len(rows)
         wanted = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
         if len(rows) < PAGE_SAMPLES or wanted <= 0:
-            yield write(shape.rendered(rows))
+            yield write(shape.rendered(rows, flat))
             return
         # The database finds the next page while this one is written, and is at most that one page ahead of the client.
         after = Marker(rows[-1].timestamp, rows[-1].message_id)
         coming = Deferred.fromCoroutine(store.samples(filter, wanted, (), after))
         try:
-            yield write(shape.rendered(rows))
+            yield write(shape.rendered(rows, flat))
             rows = await coming
         finally:
             if not coming.called:
@@ -72,25 +75,30 @@ def _csv(records: Sequence[msgspec.Struct]) -> bytes:
         # Records share their metadata, and all are kept meanwhile: no two have the same id.
         cell = told.get(id(metadata))
         if cell is None:
-            cell = told[id(metadata)] = _csv_cells([msgspec.json.encode(metadata).decode()])
+            cell = told[id(metadata)] = _csv_cells([bytes(metadata).decode()])
         lines.append(f"{_csv_cells(before)},{cell},{_csv_cells(after)}\r\n")
     return "".join(lines).encode()
 
 
-def _split(values: Sequence[Any]) -> tuple[Sequence[Any], dict[str, str], Sequence[Any]]:
+def _split(values: Sequence[Any]) -> tuple[Sequence[Any], msgspec.Raw, Sequence[Any]]:
     """Return what comes before the metadata, these, and what comes after them."""
-    index = next(index for index, value in enumerate(values) if type(value) is dict)
+    index = next(index for index, value in enumerate(values) if type(value) is msgspec.Raw)
     return values[:index], values[index], values[index + 1 :]
 
 
 def _csv_cells(values: Sequence[Any]) -> str:
     """Return ``values`` as the ``csv`` module writes them, which is asked only where something is to be quoted."""
-    line = ",".join(["" if value is None else value if type(value) is str else repr(value) for value in values])
-    if line.count(",") < len(values) and not _QUOTED.search(line):
+    texts = ["" if value is None else value if type(value) is str else _text(value) for value in values]
+    line = ",".join(texts)
+    if line.count(",") < len(texts) and not _QUOTED.search(line):
         return line
-    text = io.StringIO(newline="")
-    csv.writer(text).writerow(values)
-    return text.getvalue().removesuffix("\r\n")
+    cells = io.StringIO(newline="")
+    csv.writer(cells).writerow(texts)
+    return cells.getvalue().removesuffix("\r\n")
+
+
+def _text(value: datetime | float) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
 
 
 def _csv_line(names: Sequence[str]) -> bytes:

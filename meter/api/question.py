@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.api.faults import Fault
 from meter.api.faults import invalid_input
+from meter.api.flattening import Flattening
 from meter.api.posting import Acceptance
 from meter.api.simple_query import SAMPLE_FIELDS
 from meter.api.simple_query import Queryable
@@ -46,7 +47,7 @@ class Limits:
 class Question:
     """A request that has been read: names from the path, arguments by parameter, and what is there to answer it.
 
-    ``body`` is decoded JSON. ``media_type`` is the one to answer in, of those that the operation offers. ``now`` is in
+    ``body`` is decoded JSON. ``flat`` is for the metadata of the answer. ``media_type`` is the one to answer in, of those that the operation offers. ``now`` is in
     seconds since 1970; ``base_url`` has no slash at its end, ``url`` is the whole one that was asked.
     """
 
@@ -56,6 +57,7 @@ class Question:
     media_type: str
     requester: Requester
     store: VisibleStore
+    flat: Flattening
     acceptance: Acceptance | None
     clock: IReactorTime
     base_url: str

@@ -1,6 +1,6 @@
 """The JSON shapes of answers, and how the store's records become them.
 
-Names, order and types of members are Ceilometer's. Times are naive ISO 8601 in UTC.
+Names, order and types of members are Ceilometer's.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 from msgspec import UnsetType
 
+from meter.api.flattening import Flattening
 from meter.api.simple_query import SimpleQuery
 from meter.message import MeteringMessage
 from meter.query import Grouping
@@ -25,11 +26,15 @@ from meter.query import Statistics
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
-from meter.sample import utc_text
 from meter.signature import SIGNATURE_FIELD
 
-Flatten = Callable[[Mapping[str, Any]], dict[str, str]]
-"""Puts metadata on one level: :func:`flattened`."""
+Time = Annotated[datetime, msgspec.Meta(tz=False)]
+"""A naive time in UTC, which becomes ``2026-11-22T17:00:59.701479``, the fraction left out where it is zero."""
+
+FlatMetadata = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object", "additionalProperties": {"type": "string"}})
+]
+"""Metadata on one level, all values texts, as JSON: see :class:`meter.api.flattening.Flattening`."""
 
 
 class OldSample(msgspec.Struct, kw_only=True):
@@ -43,9 +48,9 @@ class OldSample(msgspec.Struct, kw_only=True):
     project_id: str | None
     user_id: str | None
     source: str | None
-    timestamp: str
-    recorded_at: str | UnsetType
-    resource_metadata: dict[str, str]
+    timestamp: Time
+    recorded_at: Time | UnsetType
+    resource_metadata: FlatMetadata
     message_id: str
     message_signature: str | None
 
@@ -62,9 +67,9 @@ class Sample(msgspec.Struct, kw_only=True):
     project_id: str | None
     user_id: str | None
     source: str | None
-    timestamp: str
-    recorded_at: str
-    metadata: dict[str, str]
+    timestamp: Time
+    recorded_at: Time
+    metadata: FlatMetadata
     message_signature: str | None
 
 
@@ -102,9 +107,9 @@ class Resource(msgspec.Struct, kw_only=True):
     project_id: str | None
     user_id: str | None
     source: str | None
-    first_sample_timestamp: str
-    last_sample_timestamp: str
-    metadata: dict[str, str]
+    first_sample_timestamp: Time
+    last_sample_timestamp: Time
+    metadata: FlatMetadata
     links: list[Link]
 
 
@@ -114,11 +119,11 @@ class StatisticsRow(msgspec.Struct, kw_only=True):
     unit: str
     groupby: dict[str, str | None] | None
     period: int
-    period_start: str
-    period_end: str
+    period_start: Time
+    period_end: Time
     duration: float | None
-    duration_start: str | None
-    duration_end: str | None
+    duration_start: Time | None
+    duration_end: Time | None
     max: float | UnsetType = UNSET
     min: float | UnsetType = UNSET
     avg: float | UnsetType = UNSET
@@ -127,45 +132,37 @@ class StatisticsRow(msgspec.Struct, kw_only=True):
     aggregate: dict[str, float] | UnsetType = UNSET
 
 
-def old_sample(row: StoredSample, flat: Flatten | None = None) -> OldSample:
+def old_sample(row: StoredSample, flat: Flattening) -> OldSample:
     """Return ``row`` as ``/v2/meters/{meter}`` shows it."""
-    return OldSample(
-        counter_name=row.name,
-        counter_type=row.type,
-        counter_unit=row.unit,
-        counter_volume=float(row.volume),
-        resource_id=row.resource_id,
-        project_id=row.project_id,
-        user_id=row.user_id,
-        source=row.source,
-        timestamp=utc_text(row.timestamp),
-        recorded_at=utc_text(row.recorded_at),
-        resource_metadata=(flat or flattened)(row.metadata),
-        message_id=row.message_id,
-        message_signature=row.signature or None,
-    )
+    return _old_sample(row, flat, recorded_at=_naive(row.recorded_at), signature=row.signature or None)
 
 
-def posted_sample(message: MeteringMessage) -> OldSample:
+def posted_sample(message: MeteringMessage, flat: Flattening) -> OldSample:
     """Return ``message``, which a client has just sent, as it is shown to that client."""
+    return _old_sample(message, flat, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
+
+
+def _old_sample(
+    told: StoredSample | MeteringMessage, flat: Flattening, *, recorded_at: Time | UnsetType, signature: str | None
+) -> OldSample:
     return OldSample(
-        counter_name=message.name,
-        counter_type=message.type,
-        counter_unit=message.unit,
-        counter_volume=float(message.volume),
-        resource_id=message.resource_id,
-        project_id=message.project_id,
-        user_id=message.user_id,
-        source=message.source,
-        timestamp=utc_text(message.timestamp),
-        recorded_at=UNSET,
-        resource_metadata=flattened(message.metadata),
-        message_id=message.message_id,
-        message_signature=message.fields[SIGNATURE_FIELD],
+        counter_name=told.name,
+        counter_type=told.type,
+        counter_unit=told.unit,
+        counter_volume=float(told.volume),
+        resource_id=told.resource_id,
+        project_id=told.project_id,
+        user_id=told.user_id,
+        source=told.source,
+        timestamp=_naive(told.timestamp),
+        recorded_at=recorded_at,
+        resource_metadata=flat(told.metadata),
+        message_id=told.message_id,
+        message_signature=signature,
     )
 
 
-def sample(row: StoredSample, flat: Flatten | None = None) -> Sample:
+def sample(row: StoredSample, flat: Flattening) -> Sample:
     """Return ``row`` as ``/v2/samples`` shows it."""
     return Sample(
         id=row.message_id,
@@ -177,9 +174,9 @@ def sample(row: StoredSample, flat: Flatten | None = None) -> Sample:
         project_id=row.project_id,
         user_id=row.user_id,
         source=row.source,
-        timestamp=utc_text(row.timestamp),
-        recorded_at=utc_text(row.recorded_at),
-        metadata=(flat or flattened)(row.metadata),
+        timestamp=_naive(row.timestamp),
+        recorded_at=_naive(row.recorded_at),
+        metadata=flat(row.metadata),
         message_signature=row.signature or None,
     )
 
@@ -189,12 +186,12 @@ class SampleShape:
     """A way to show samples: the record that shows one, and what makes it."""
 
     record: type[msgspec.Struct]
-    render: Callable[[StoredSample, Flatten], msgspec.Struct]
+    render: Callable[[StoredSample, Flattening], msgspec.Struct]
 
-    def rendered(self, rows: Iterable[StoredSample]) -> list[msgspec.Struct]:
+    def rendered(self, rows: Iterable[StoredSample], flat: Flattening) -> list[msgspec.Struct]:
         """Return ``rows`` as they are shown."""
-        flat = flattening()
-        return [self.render(row, flat) for row in rows]
+        render = self.render
+        return [render(row, flat) for row in rows]
 
 
 OLD_SAMPLE = SampleShape(OldSample, old_sample)
@@ -215,7 +212,7 @@ def meter(row: StoredMeter) -> Meter:
     )
 
 
-def resource(row: StoredResource, base_url: str, meter_links: bool) -> Resource:
+def resource(row: StoredResource, flat: Flattening, base_url: str, meter_links: bool) -> Resource:
     """Return ``row`` with a link to itself below ``base_url`` and, if wanted, one to each of its meters."""
     links = [Link(f"{base_url}/v2/resources/{row.resource_id}", "self")]
     if meter_links:
@@ -229,9 +226,9 @@ def resource(row: StoredResource, base_url: str, meter_links: bool) -> Resource:
         project_id=row.project_id,
         user_id=row.user_id,
         source=row.source,
-        first_sample_timestamp=utc_text(row.first_sample),
-        last_sample_timestamp=utc_text(row.last_sample),
-        metadata=flattened(row.metadata),
+        first_sample_timestamp=_naive(row.first_sample),
+        last_sample_timestamp=_naive(row.last_sample),
+        metadata=flat(row.metadata),
         links=links,
     )
 
@@ -252,111 +249,15 @@ def statistics_row(
         unit=row.unit,
         groupby={group_names[grouping]: value for grouping, value in row.group.items()} or None,
         period=row.period,
-        period_start=utc_text(row.period_start),
-        period_end=utc_text(row.period_end),
+        period_start=_naive(row.period_start),
+        period_end=_naive(row.period_end),
         duration=(end - start).total_seconds() if known else None,
-        duration_start=_text_if(known, start),
-        duration_end=_text_if(known, end),
+        duration_start=_naive(start) if known else None,
+        duration_end=_naive(end) if known else None,
         **values,
     )
 
 
-def _text_if(known: bool, moment: datetime) -> str | None:
-    return utc_text(moment) if known else None
-
-
-def flattened(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``metadata`` on one level, all values as Python writes them.
-
-    The names on the way to a value are joined: the first two with a dot, the others with colons, which also take the
-    place of further dots within names: ``{"a": {"b": {"c.d": 1}}}`` becomes ``{"a.b:c:d": "1"}``.
-    """
-    return {name.replace(".", ":").replace(":", ".", 1): str(value) for name, value in _leaves(metadata)}
-
-
-def flattening() -> Flatten:
-    """Return :func:`flattened` for one answer, in which many samples have the same metadata: one and the same object."""
-    known: dict[int, tuple[Mapping[str, Any], dict[str, str]]] = {}
-
-    def flat(metadata: Mapping[str, Any]) -> dict[str, str]:
-        found = known.get(id(metadata))
-        if found is None:
-            # Kept beside its answer: as long as it is there, nothing else has its id.
-            found = known[id(metadata)] = (metadata, flattened(metadata))
-        return found[1]
-
-    return flat
-
-
-def _leaves(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the values that are no mappings, with their dotted names, in the order of names."""
-    # An explicit stack: what JSON may nest, Python may not recurse.
-    waiting: list[tuple[str, Any]] = [("", metadata)]
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, dict):  # what JSON decodes to; asking for a Mapping takes five times as long
-            waiting += [(f"{path}.{name}" if path else name, value[name]) for name in sorted(value, reverse=True)]
-        else:
-            yield path, value
-
-
-# --- what the service says of itself -------------------------------------------------------------------------------
-
-
-class VersionLink(msgspec.Struct, omit_defaults=True):
-    """Where a version is served, or described."""
-
-    rel: str
-    href: str
-    type: str | None = None
-
-
-class MediaType(msgspec.Struct):
-    """A type that a version is served in."""
-
-    base: str
-    type: str
-
-
-class Version(msgspec.Struct, kw_only=True, rename={"media_types": "media-types"}):
-    """A version of the API."""
-
-    id: str
-    status: str
-    updated: str
-    links: list[VersionLink]
-    media_types: list[MediaType]
-
-
-class VersionValues(msgspec.Struct):
-    """All versions of the API."""
-
-    values: list[Version]
-
-
-class Versions(msgspec.Struct):
-    """What ``/`` says."""
-
-    versions: VersionValues
-
-
-def versions(base_url: str) -> Versions:
-    """Return the one version there is, served below ``base_url``."""
-    v2 = Version(
-        id="v2",
-        status="stable",
-        updated="2013-02-13T00:00:00Z",
-        links=[
-            VersionLink("self", f"{base_url}/v2"),
-            VersionLink("describedby", "http://docs.openstack.org/", "text/html"),
-        ],
-        media_types=[MediaType("application/json", "application/vnd.openstack.telemetry-v2+json")],
-    )
-    return Versions(VersionValues([v2]))
-
-
-class Capabilities(msgspec.Struct):
-    """What the API and the store can do."""
-
-    api: dict[str, bool]
-    storage: dict[str, bool]
+def _naive(moment: datetime) -> datetime:
+    """Return ``moment``, which is in UTC, as answers show it."""
+    return moment.replace(tzinfo=None)

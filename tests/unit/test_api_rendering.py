@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from meter.api.rendering import flattened
-from meter.api.rendering import flattening
+from meter.api.flattening import Flattening
+from meter.api.flattening import flattened
+from meter.api.rendering import OLD_SAMPLE
+from meter.api.rendering import SAMPLE
 from meter.api.simple_query import typed
+from meter.query import StoredSample
+from meter.sample import utc_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -44,10 +51,43 @@ def test_any_metadata_is_flattened_to_texts_of_one_level(metadata: dict[str, Any
 
 
 def test_metadata_that_come_and_go_are_never_taken_for_others() -> None:
-    flat = flattening()
-    assert [flat({"n": n}) for n in range(100)] == [{"n": str(n)} for n in range(100)]
+    flat = Flattening(most_bytes=100)
+    assert [bytes(flat({"n": n})) for n in range(100)] == [b'{"n":"%d"}' % n for n in range(100)]
     shared = {"n": 1}
     assert flat(shared) is flat(shared)
+
+
+def test_metadata_are_not_remembered_without_end() -> None:
+    flat = Flattening(most_bytes=100)
+    first = {"n": "x" * 50}
+    remembered = flat(first)
+    assert flat(first) is remembered
+    flat({"m": "x" * 50})
+    assert flat(first) is not remembered
+    assert flat(first) == remembered
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_time_is_shown_as_on_the_wire(moment: datetime) -> None:
+    row = StoredSample(
+        message_id="s",
+        name="cpu",
+        type="cumulative",
+        unit="ns",
+        volume=1,
+        resource_id="vm",
+        user_id=None,
+        project_id=None,
+        source=None,
+        timestamp=moment,
+        recorded_at=moment,
+        metadata={},
+        signature="",
+        key_id=None,
+    )
+    for shape in (SAMPLE, OLD_SAMPLE):
+        [shown] = msgspec.json.decode(msgspec.json.encode(shape.rendered([row], Flattening())))
+        assert (shown["timestamp"], shown["recorded_at"]) == (utc_text(moment),) * 2
 
 
 def test_metadata_nested_deeper_than_python_recurses_is_flattened() -> None:
