@@ -157,8 +157,18 @@ def captured_cloud() -> StubCloud:
     return cloud
 
 
-def openstack(stub: StubCloud, clock: Clock | None = None, *, limits: Limits | None = None, **arguments: Any) -> Cloud:
-    """The cloud asked through ``stub``, as fast as it answers unless ``limits`` says otherwise."""
+def openstack(
+    stub: StubCloud,
+    clock: Clock | None = None,
+    *,
+    limits: Limits | None = None,
+    turns: Clock | None = None,
+    **arguments: Any,
+) -> Cloud:
+    """The cloud asked through ``stub``, as fast as it answers unless ``limits`` says otherwise.
+
+    A page waits for the turns of a reactor only where ``turns`` has them.
+    """
     clock = clock or Clock()
     web = Web(http(stub, clock), clock, limits=limits or Limits(requests_per_second=inf, attempts=1))
     credentials = Credentials(auth_url=KEYSTONE, username="meter", password="secret", project_name="service")
@@ -166,4 +176,4 @@ def openstack(stub: StubCloud, clock: Clock | None = None, *, limits: Limits | N
     async def send(request: Request) -> Answer:
         return await web.exchange("identity", request)
 
-    return Cloud(web, Keystone(send, credentials, clock), **arguments)
+    return Cloud(web, Keystone(send, credentials, clock), clock=turns, **arguments)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -31,6 +32,7 @@ from meter.openstack.interfaces import IWeb
 from meter.openstack.keystone import UNAUTHORIZED
 from meter.openstack.keystone import Keystone
 from meter.openstack.keystone import Token
+from meter.services import sleep
 
 Item = Mapping[str, Any]
 """One entry of a listing, as the service gave it: anything may be missing or wrong in it."""
@@ -89,7 +91,7 @@ class Cloud(Service):
     """The cloud behind ``keystone``; ``web`` exchanges requests within budgets.
 
     ``interface`` and ``region`` choose from the catalogue. Pages are asked for with ``page_size`` entries; a listing
-    has ``most_pages`` at most.
+    has ``most_pages`` at most. With a ``clock`` the next page is on its way while one is turned into samples.
     """
 
     _log = Logger()
@@ -103,6 +105,7 @@ class Cloud(Service):
         region: str = "",
         page_size: int = 500,
         most_pages: int = 2000,
+        clock: IReactorTime | None = None,
     ) -> None:
         self.setName("openstack")
         self._web = web
@@ -111,6 +114,7 @@ class Cloud(Service):
         self._region = region
         self._page_size = page_size
         self._most_pages = most_pages
+        self._clock = clock
         self._trouble = "Keystone was not asked yet"
         self._first: Deferred[None] | None = None
 
@@ -177,23 +181,50 @@ class Cloud(Service):
         return answer.checked()
 
     async def pages(self, listing: Listing) -> AsyncIterator[Page]:
-        """Iterate over the pages of ``listing``; a listing that goes in circles, or on for ever, is a :class:`BadAnswer`."""
+        """Iterate over the pages of ``listing``; a listing that goes in circles, or on for ever, is a :class:`BadAnswer`.
+
+        Who asks for a second page wants all: from then on one page is asked for ahead, within the same budget.
+        """
         base = versioned(await self.url(listing.service), listing.version)
         query = dict(listing.query)
         if listing.sized:
             query["limit"] = str(self._page_size)
+
+        def asked(query: Mapping[str, str]) -> Deferred[Answer]:
+            return Deferred.fromCoroutine(
+                self.ask(listing.service, listing.path, query=query, headers=listing.headers, base=base)
+            )
+
         circling = Circling()
-        for _ in range(self._most_pages):
-            answer = await self.ask(listing.service, listing.path, query=query, headers=listing.headers, base=base)
-            document = answer.json()
-            yield Page(entries(answer, document, listing.key), answer.received_at)
-            following = next_query(document, listing.key)
-            if following is None:
-                return
-            if circling.seen(following):
-                raise BadAnswer(f"{answer.request}: the pages of {listing.path} go in circles")
-            query = following
-        raise BadAnswer(f"{answer.request}: {listing.path} has more than {self._most_pages} pages")
+        asking = asked(query)
+        try:
+            for number in range(1, self._most_pages + 1):
+                answer = await asking
+                document = answer.json()
+                page = Page(entries(answer, document, listing.key), answer.received_at)
+                following = next_query(document, listing.key)
+                if following is None:
+                    yield page
+                    return
+                if circling.seen(following):
+                    raise BadAnswer(f"{answer.request}: the pages of {listing.path} go in circles")
+                if number == 1:
+                    yield page
+                    asking = asked(following)
+                else:
+                    asking = asked(following)
+                    await self._sent()
+                    yield page
+            raise BadAnswer(f"{answer.request}: {listing.path} has more than {self._most_pages} pages")
+        finally:
+            asking.addErrback(lambda _: None)  # who wants no more pages does not want to know
+            asking.cancel()
+
+    async def _sent(self) -> None:
+        """Let the reactor send what was written: it does so at the end of a turn, at whose beginning this goes on."""
+        if self._clock is not None:
+            await sleep(self._clock, 0)
+            await sleep(self._clock, 0)
 
 
 def entries(answer: Answer, document: Any, key: str) -> Sequence[Item]:

@@ -64,6 +64,7 @@ def add_cloud(daemon: Daemon) -> dict[Any, Any]:
         region=account.region,
         page_size=settings.page_size,
         most_pages=settings.most_pages,
+        clock=daemon.reactor,
     )
     daemon.add(cloud)
     return {IWeb: asking, IOpenStack: cloud}

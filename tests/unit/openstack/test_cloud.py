@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
@@ -59,6 +61,65 @@ async def test_the_time_of_a_page_is_when_it_came() -> None:
     stub.on("GET", "/v2/images", captured("glance-01-images-page1"), late)
     cloud = openstack(stub, clock)
     assert [page.received_at.timestamp() async for page in cloud.pages(IMAGES)] == [1000, 1005]
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_looks_at_the_first_page_alone_asks_for_no_other() -> None:
+    stub = captured_cloud()
+    async for _ in openstack(stub, page_size=25).pages(IMAGES):
+        break
+    assert stub.times("GET", "/v2/images") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_page_is_asked_for_ahead_once_it_is_clear_that_all_are_wanted() -> None:
+    stub = captured_cloud()
+    pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "abcd"]
+    stub.on("GET", "/v2/images", *pages, reply({"images": []}))
+    asked = [stub.times("GET", "/v2/images") async for _ in openstack(stub).pages(IMAGES)]
+    assert asked == [1, 3, 4, 5, 5]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_that_is_handed_out_has_the_next_already_under_way() -> None:
+    stub, clock = captured_cloud(), Clock()
+    pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "ab"]
+    stub.on("GET", "/v2/images", *pages, reply({"images": []}))
+    seen: list[float] = []
+
+    async def walk() -> None:
+        async for _ in openstack(stub, turns=clock).pages(IMAGES):
+            seen.append(clock.seconds())
+
+    walking = Deferred.fromCoroutine(walk())
+    assert stub.times("GET", "/v2/images") == 3
+    assert len(seen) == 1  # the reactor has not turned, so that the third is not sent
+    clock.advance(0)
+    await walking
+    assert len(seen) == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_ahead_that_fails_takes_nothing_from_the_one_before_it(logged_errors: Any) -> None:
+    stub = captured_cloud()
+    pages = [reply({"images": [{"id": each}], "next": f"/v2/images?marker={each}"}) for each in "ab"]
+    stub.on("GET", "/v2/images", *pages, reply({}, 404))
+    cloud = openstack(stub)
+    found: list[Any] = []
+
+    async def walk() -> None:
+        async for page in cloud.pages(IMAGES):
+            found.extend(page.items)
+
+    with pytest.raises(BadAnswer, match="404"):
+        await walk()
+    assert [each["id"] for each in found] == ["a", "b"]
+    stub.on("GET", "/v2/images", *pages, reply({}, 404))
+    async for page in cloud.pages(IMAGES):
+        if page.items[0]["id"] == "b":
+            break  # and nobody ever hears of the 404
+    gc.collect()
+    assert not logged_errors.flush()
 
 
 @pytest_twisted.ensureDeferred
