@@ -118,6 +118,7 @@ class IPollster(IMeterPlugin):
     async def poll(cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of now, an iterable of :class:`meter.sample.Sample`; ``cycle`` is an :class:`ICycle`.
 
+        Where they are very many, a generator: it makes them as they are kept, and the reactor turns in between.
         Raise :class:`Unavailable` when what you ask is not there now. Never block: no waiting call outside ``await``.
         """
 

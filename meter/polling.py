@@ -5,6 +5,8 @@ A cycle counts as done when its samples are on disk. A pollster that raises, han
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -17,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.casting import casts
@@ -105,54 +108,58 @@ class Polling:
     async def _cycle(self, pollsters: Sequence[Decision], here: Surroundings) -> CycleReport:
         cycle = Cycle(here)
         began = here.clock.seconds()
-        results = await gatherResults(
-            [Deferred.fromCoroutine(self._poll(each, cycle)) for each in pollsters], consumeErrors=True
+        one_at_a_time = DeferredLock()
+        kept = await gatherResults(
+            [Deferred.fromCoroutine(self._poll(each, cycle, one_at_a_time)) for each in pollsters], consumeErrors=True
         )
-        failed = tuple(each.name for each, result in zip(pollsters, results, strict=True) if result is None)
-        samples = 0
-        meters: set[str] = set()
-        for result in results:
-            # A pollster after another, and in parts: what waits for the disk is bounded.
-            found = result or []
-            for first in range(0, len(found), MOST_AT_ONCE):
-                part = found[first : first + MOST_AT_ONCE]
-                if await self._keep(part):
-                    samples += len(part)
-                    meters.update(sample.name for sample in part)
-        return CycleReport(samples, len(meters), failed, here.clock.seconds() - began)
+        meters = sum(kept, Counter[str]())
+        failed = tuple(each.name for each in pollsters if each.name in self._troubles)
+        return CycleReport(meters.total(), len(meters), failed, here.clock.seconds() - began)
 
     async def poll_now(self, name: str) -> list[Sample]:
         """Poll the pollster called ``name`` out of turn and return its samples without keeping them."""
         for each in self.pollsters:
             if each.name == name:
-                return await self._samples(each, Cycle(self._here, trial=True))
+                found = await each.plugin.poll(Cycle(self._here, trial=True))
+                return await _Drawing(each, found, self._here.clock, self._timeout).some(sys.maxsize)
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
         raise LookupError(f"no pollster {name!r} is active here; active are: {known}")
 
-    async def _poll(self, pollster: Decision, cycle: Cycle) -> list[Sample] | None:
-        """Return a pollster's samples, or ``None`` with the reason logged once and the poll counted."""
-        name = pollster.name
-        began = self._here.clock.seconds()
+    async def _poll(self, pollster: Decision, cycle: Cycle, one_at_a_time: DeferredLock) -> Counter[str]:
+        """Return how many samples of each meter a pollster brought to disk.
+
+        The poll is counted; where it failed the reason is logged once, and what it gave before is kept.
+        """
+        clock = self._here.clock
         outcome, trouble = "ok", ""
-        samples = None
+        kept: Counter[str] = Counter()
+        drawing = None
+        began = clock.seconds()
         try:
-            if name in self._under_way:
+            if pollster.name in self._under_way:
                 raise DeferredTimeout(f"still busy with an earlier cycle after {self._timeout} s")
-            samples = await within(self._here.clock, self._timeout, self._tracked(pollster, cycle))
+            found = await within(clock, self._timeout, self._tracked(pollster, cycle))
+            drawing = _Drawing(pollster, found, clock, self._timeout, clock.seconds() - began)
+            # Samples are made, signed and written some at a time: memory is bounded, and nobody waits for one that hangs.
+            async with one_at_a_time:
+                while samples := await drawing.some(MOST_AT_ONCE):
+                    if await self._keep(samples):
+                        kept.update(sample.name for sample in samples)
         except Unavailable as error:
             outcome, trouble = "unavailable", str(error)
         except DeferredTimeout:
             outcome, trouble = "timeout", f"gave no answer within {self._timeout} s"
         except Exception as error:
             outcome, trouble = "error", f"{type(error).__name__}: {error}"
-        self._metrics.polled(name, outcome, self._here.clock.seconds() - began, len(samples or ()))
-        self._tell_change(name, trouble)
-        return samples
+        seconds, count = (drawing.seconds, drawing.count) if drawing is not None else (clock.seconds() - began, 0)
+        self._metrics.polled(pollster.name, outcome, seconds, count)
+        self._tell_change(pollster.name, trouble)
+        return kept
 
-    def _tracked(self, pollster: Decision, cycle: Cycle) -> Deferred[list[Sample]]:
+    def _tracked(self, pollster: Decision, cycle: Cycle) -> Deferred[Iterable[Sample]]:
         """A pollster that ignores being given up is not asked again until it has come back."""
         name = pollster.name
-        work = Deferred.fromCoroutine(self._samples(pollster, cycle))
+        work: Deferred[Iterable[Sample]] = Deferred.fromCoroutine(pollster.plugin.poll(cycle))
         if work.called:
             return work
         self._under_way[name] = work
@@ -162,16 +169,6 @@ class Polling:
             return outcome
 
         return work.addBoth(gone)
-
-    async def _samples(self, pollster: Decision, cycle: Cycle) -> list[Sample]:
-        found = await pollster.plugin.poll(cycle)
-        if not isinstance(found, Iterable):
-            raise TypeError(f"poll() must return an iterable of Sample, not {found!r:.80}")
-        samples = list(found)
-        for sample in samples:
-            if not isinstance(sample, Sample):
-                raise TypeError(f"poll() must return Samples only, not {sample!r:.80}")
-        return [sample for sample in samples if pollster.takes(sample.name)] if pollster.meters_off else samples
 
     def _tell_change(self, name: str, trouble: str) -> None:
         """One line when a pollster begins to fail, or fails otherwise, and one when it works again."""
@@ -202,9 +199,10 @@ class Polling:
                 self._log.error("LOST a sample of {meter}: {error}", meter=sample.name, error=error)
         publications = []
         for (key_id, _), messages in batches.items():
-            if slices.over:
-                await slices.pause()
-            publications += casts(messages, key_id, batch_samples=self._batch)
+            for first in range(0, len(messages), self._batch):
+                if slices.over:
+                    await slices.pause()
+                publications += casts(messages[first : first + self._batch], key_id, batch_samples=self._batch)
         if not publications:
             return True
         try:
@@ -220,3 +218,47 @@ class Polling:
             )
             return False
         return True
+
+
+class _Drawing:
+    """Draws samples from what a pollster returned: a list, or a generator that makes each as it is drawn.
+
+    ``seconds`` is the time that the pollster has taken, which began with ``seconds`` and may come to ``limit_seconds``;
+    ``count`` is how many samples there were.
+    """
+
+    def __init__(
+        self, pollster: Decision, found: Any, clock: IReactorTime, limit_seconds: float, seconds: float = 0.0
+    ) -> None:
+        if not isinstance(found, Iterable):
+            raise TypeError(f"poll() must return an iterable of Sample, not {found!r:.80}")
+        self._pollster = pollster
+        self._rest = iter(found)
+        self._clock = clock
+        self._limit_seconds = limit_seconds
+        self.seconds = seconds
+        self.count = 0
+
+    async def some(self, most: int) -> list[Sample]:
+        """Return the next samples, ``most`` at most; none when there are no more."""
+        takes = self._pollster.takes if self._pollster.meters_off else None
+        drawn: list[Sample] = []
+        end = self._clock.seconds() - self.seconds + self._limit_seconds
+        began = self._clock.seconds()
+        slices = Slices(self._clock)
+        try:
+            for sample in self._rest:
+                if not isinstance(sample, Sample):
+                    raise TypeError(f"poll() must return Samples only, not {sample!r:.80}")
+                if takes is None or takes(sample.name):
+                    drawn.append(sample)
+                    if len(drawn) >= most:
+                        break
+                if slices.over:
+                    if self._clock.seconds() > end:
+                        raise DeferredTimeout
+                    await slices.pause()
+        finally:
+            self.seconds += self._clock.seconds() - began
+            self.count += len(drawn)
+        return drawn

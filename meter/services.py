@@ -67,7 +67,7 @@ def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | D
 class Slices:
     """Cuts long work into slices of ``seconds``, so that the reactor turns in between: ``if s.over: await s.pause()``."""
 
-    def __init__(self, clock: IReactorTime, seconds: float = 0.01) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float = 0.005) -> None:
         self._clock = clock
         self._seconds = seconds
         self._end = clock.seconds() + seconds

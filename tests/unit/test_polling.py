@@ -1,5 +1,6 @@
 """Polling cycles: what they share, and what a bad pollster can not do to the others."""
 
+import itertools
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -10,6 +11,7 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.task import LoopingCall
 from twisted.logger import eventAsText
 from zope.interface import implementer
 
@@ -340,3 +342,91 @@ async def test_a_great_many_samples_reach_the_disk_in_parts():
 
     assert (await agent.cycle()).samples == MOST_AT_ONCE + 1
     assert parts == [MOST_AT_ONCE, 1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_generator_makes_no_more_than_is_kept_at_once():
+    made = []
+
+    async def work(cycle):
+        return (made.append(n) or sample(cycle, volume=n) for n in range(2 * MOST_AT_ONCE))
+
+    agent = Agent(Pollster("lamp", work))
+    when_written = []
+
+    async def put(publications):
+        when_written.append(len(made))
+
+    agent.polling._put = put
+    await agent.cycle()
+
+    assert when_written == [MOST_AT_ONCE, 2 * MOST_AT_ONCE]
+
+
+def test_samples_are_on_disk_while_another_pollster_still_hangs():
+    agent = Agent(Pollster("bad", hangs), Pollster("lamp", one_sample))
+    cycle = agent.cycle()
+
+    assert len(agent.messages()) == 1
+    assert not cycle.called
+    agent.clock.advance(10)
+    assert cycle.called
+
+
+def slowly(clock, samples):
+    """Take a millisecond for each."""
+    for each in samples:
+        clock.rightNow += 0.001
+        yield each
+
+
+def test_the_reactor_turns_while_a_generator_makes_samples():
+    made = []
+
+    async def work(cycle):
+        return slowly(agent.clock, (made.append(n) or sample(cycle, volume=n) for n in range(1000)))
+
+    agent = Agent(Pollster("lamp", work))
+    made_at_beats = []
+    heart = LoopingCall(lambda: made_at_beats.append(len(made)))
+    heart.clock = agent.clock
+    heart.start(0.01)
+    cycle = agent.cycle()
+    while not cycle.called:
+        agent.clock.advance(0)
+    heart.stop()
+
+    assert cycle.result.samples == 1000
+    assert max(later - earlier for earlier, later in itertools.pairwise(made_at_beats)) < 20
+
+
+def test_a_generator_that_never_ends_is_given_up_and_what_it_gave_is_kept():
+    async def work(cycle):
+        return slowly(agent.clock, (sample(cycle) for _ in itertools.count()))
+
+    agent = Agent(Pollster("lamp", work))
+    agent.polling._batch = 100
+    cycle = agent.cycle()
+    while not cycle.called:
+        agent.clock.advance(0)
+
+    assert cycle.result.failed == ("lamp",)
+    assert agent.count('meter_polls_total{outcome="timeout",pollster="lamp"} 1.0')
+    spooled = sum(each.headers["meter-samples"] for each in agent.spooled)
+    assert cycle.result.samples == spooled >= 4 * MOST_AT_ONCE
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_generator_that_fails_hurts_only_its_pollster():
+    async def work(cycle):
+        def samples():
+            yield sample(cycle)
+            raise RuntimeError("broken lamp")
+
+        return samples()
+
+    agent = Agent(Pollster("bad", work), Pollster("lamp", one_sample))
+    report = await agent.cycle()
+
+    assert (report.samples, report.failed) == (1, ("bad",))
+    assert agent.count('meter_polls_total{outcome="error",pollster="bad"} 1.0')

@@ -64,6 +64,10 @@ class Guest:
             found = self._subjects[scope] = list(_SCOPES[scope](self))
         return found
 
+    def forget_subjects(self) -> None:
+        """Let go of them, which are most of what a guest holds: other rows measure other subjects."""
+        self._subjects.clear()
+
     def _metadata(self, state: object) -> Mapping[str, Any]:
         known = isinstance(state, int) and 0 <= state < len(STATES)
         status, power_state = STATES[state] if known else UNKNOWN_STATE  # type: ignore[call-overload]

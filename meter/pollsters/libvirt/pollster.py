@@ -29,7 +29,6 @@ from meter.pollsters.libvirt.table import Row
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.services import Slices
 
 MOST_LINES = 20
 """Omissions told in the log per pollster and cycle."""
@@ -54,15 +53,18 @@ class Omissions:
         self._counts: dict[str, int] = {}
         self._lines = 0
 
-    def add(self, what: str, why: str, reason: str, *, tell: bool) -> None:
-        """Note that ``what`` was left out; ``reason`` is the word that ``why`` is counted under."""
+    def count(self, reason: str) -> None:
+        """Count something that was left out, by a word for the reason."""
         self._counts[reason] = self._counts.get(reason, 0) + 1
-        if tell:
-            self.now[what] = why
-            if self._told.get(what) != why:
-                self._lines += 1
-                if self._lines <= MOST_LINES:
-                    self._log.warn("{what} is not metered: {why}", what=what, why=why)
+
+    def tell(self, what: str, why: str, reason: str) -> None:
+        """Count ``what`` under ``reason`` and say why it was left out, unless that has been said in the cycle before."""
+        self.count(reason)
+        self.now[what] = why
+        if self._told.get(what) != why:
+            self._lines += 1
+            if self._lines <= MOST_LINES:
+                self._log.warn("{what} is not metered: {why}", what=what, why=why)
 
     def report(self, cycle: ICycle) -> None:
         """Pass the counts on to whoever counts in this daemon."""
@@ -120,30 +122,34 @@ class GuestPollster:
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return a sample of each guest, and each device of one, that has the volume."""
+        """Return a sample of each guest, and each device of one, that has the volume: made as they are drawn."""
         reading: Reading = await cycle.shared("libvirt reading", lambda: read(cycle))
         remembered: Remembered = cycle.kept(("libvirt pollster", self.name), lambda: Remembered(self.rows))
+        return self._samples(reading, remembered, cycle)
+
+    def _samples(self, reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[Sample]:
         omissions = Omissions(self.name, remembered.told)
         for uuid, why in reading.unreadable.items():
-            omissions.add(f"domain {uuid}", why, "xml", tell=self.name == "instance")
-        slices = Slices(cycle.clock)
-        samples: list[Sample] = []
+            if self.name == "instance":
+                omissions.tell(f"domain {uuid}", why, "xml")
+            else:
+                omissions.count("xml")
         seen: dict[str, set[str]] = {meter: set() for meter in remembered.memories}
         for first in range(0, len(reading.guests), GUESTS_AT_ONCE):
+            guests = reading.guests[first : first + GUESTS_AT_ONCE]
             for row in self.rows:
-                for guest in reading.guests[first : first + GUESTS_AT_ONCE]:
-                    if slices.over:
-                        await slices.pause()
+                memory = remembered.memories.get(row.meter.name)
+                for guest in guests:
                     if not guest.shut_off or row.when_off:
-                        memory = remembered.memories.get(row.meter.name)
-                        samples += _samples(row, guest, memory, seen, omissions, trial=cycle.trial)
+                        yield from _samples(row, guest, memory, seen, omissions, trial=cycle.trial)
+            for guest in guests:
+                guest.forget_subjects()
         if reading.whole:
             remembered.told = omissions.now
             if not cycle.trial:
                 for meter, memory in remembered.memories.items():
                     memory.forget_all_but(seen[meter])
         omissions.report(cycle)
-        return samples
 
 
 def _samples(
@@ -154,31 +160,38 @@ def _samples(
     try:
         subjects = guest.subjects(row.scope)
     except BadStat as error:
-        omissions.add(f"{meter} of {guest.uuid}", str(error), error.reason, tell=True)
+        omissions.tell(f"{meter} of {guest.uuid}", str(error), error.reason)
         return
     for subject in subjects:
         if memory is not None:
             seen[meter].add(subject.resource_id)
         try:
-            sample = _sample(row, guest, subject, memory, trial=trial)
+            reading = row.reading(subject)
+            if reading is not None:
+                sample = _sample(row, guest, subject, reading, memory, trial=trial)
+                if sample is not None:
+                    yield sample
+            elif row.if_missing == "told":
+                wanted = row.wanted(subject.prefix)
+                omissions.tell(f"{meter} of {subject.resource_id}", f"libvirt does not give {wanted}", "missing")
+            elif row.if_missing == "counted":
+                omissions.count("missing")
         except BadStat as error:
-            tell = row.told_everywhere or error.reason != "missing"
-            omissions.add(f"{meter} of {subject.resource_id}", str(error), error.reason, tell=tell)
+            omissions.tell(f"{meter} of {subject.resource_id}", str(error), error.reason)
         except BadSample as error:
-            omissions.add(f"{meter} of {subject.resource_id}", str(error), "invalid", tell=True)
-        else:
-            if sample is not None:
-                yield sample
+            omissions.tell(f"{meter} of {subject.resource_id}", str(error), "invalid")
 
 
-def _sample(row: Row, guest: Guest, subject: Subject, memory: Memory | None, *, trial: bool) -> Sample | None:
-    """Return the sample of ``row``; ``None`` where there is nothing to compare with; raise :class:`BadStat`."""
+def _sample(
+    row: Row, guest: Guest, subject: Subject, reading: tuple[int, int], memory: Memory | None, *, trial: bool
+) -> Sample | None:
+    """Return the sample of what ``row`` has read; ``None`` where there is nothing to compare with, or to name it after."""
     name = row.meter.name
     if name.endswith("*"):
         if not guest.description.flavor:
             return None
         name = name[:-1] + guest.description.flavor
-    value, source = row.reading(subject)
+    value, source = reading
     volume: int | float | None = value
     if memory is not None:
         volume = memory.volume(subject, guest.read_at, guest.steady_seconds, value, source, trial=trial)

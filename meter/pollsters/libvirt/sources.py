@@ -19,7 +19,7 @@ UNKNOWN = 2**64 - 1
 MOST_DEVICES = 4096
 """Of one kind in a domain. QEMU takes some hundreds."""
 
-Reason = Literal["missing", "unknown", "invalid"]
+Reason = Literal["unknown", "invalid"]
 
 
 class BadStat(ValueError):

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Literal
 
 from meter.pollsters.libvirt.changes import Change
-from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Described
 from meter.pollsters.libvirt.sources import Difference
 from meter.pollsters.libvirt.sources import DiskSum
@@ -27,6 +26,9 @@ from meter.sample import SampleType
 Scope = Literal["domain", "state", "processors", "vcpu", "disk", "interface"]
 """What a row measures. *state* and *processors* are domains, with more metadata; see ``guests.py``."""
 
+IfMissing = Literal["told", "counted", "usual"]
+"""What comes of a domain that lacks the statistics. *counted*: an omission. *told*: one that is worth a line in the log.
+*usual*: nothing, for they are only there where somebody has asked for them."""
 
 _PREFIXES: Mapping[Scope, str] = {"vcpu": "vcpu.N.", "disk": "block.N.", "interface": "net.N."}
 
@@ -38,7 +40,7 @@ class Row:
     ``sources`` are tried in order, and what the first gives is divided by ``divisor``; with a ``change``, it is
     compared with what the poll before gave. Domains that are shut off are left out unless ``when_off``: what libvirt
     tells of them then is old, or not theirs (libvirt 9.0 gave a shut-off QEMU domain of a user's session its own
-    daemon's ``cpu.time``). ``told_everywhere`` says that a domain without the statistics is worth a line in the log.
+    daemon's ``cpu.time``).
     """
 
     meter: MeterDefinition
@@ -47,16 +49,19 @@ class Row:
     divisor: int = 1
     change: Change | None = None
     when_off: bool = False
-    told_everywhere: bool = False
+    if_missing: IfMissing = "counted"
 
-    def reading(self, subject: Subject) -> tuple[int, int]:
-        """Return what the first source gives that gives anything, and its index; raise :class:`BadStat`."""
+    def reading(self, subject: Subject) -> tuple[int, int] | None:
+        """Return what the first source gives that gives anything, and its index; raise :class:`~meter.pollsters.libvirt.sources.BadStat`."""
         for index, source in enumerate(self.sources):
             value = source.value(subject)
             if value is not None:
                 return value, index
-        wanted = " nor ".join(source.text(subject.prefix) for source in self.sources)
-        raise BadStat(f"libvirt does not give {wanted}", "missing")
+        return None
+
+    def wanted(self, prefix: str) -> str:
+        """Name the statistics, which begin with ``prefix``."""
+        return " nor ".join(source.text(prefix) for source in self.sources)
 
     def origin(self) -> str:
         """Say what makes the volume, for people."""
@@ -88,9 +93,9 @@ KIB_IN_MIB = 1024
 INSTANCE = (
     _row("instance", "gauge", "instance", Existence(), when_off=True),
     _row("instance:*", "gauge", "instance", Existence(), when_off=True),
-    _row("power.state", "gauge", "state", "state.state", scope="state", when_off=True, told_everywhere=True),
-    _row("disk.root.size", "gauge", "GB", Described("root_gb"), when_off=True),
-    _row("disk.ephemeral.size", "gauge", "GB", Described("ephemeral_gb"), when_off=True),
+    _row("power.state", "gauge", "state", "state.state", scope="state", when_off=True, if_missing="told"),
+    _row("disk.root.size", "gauge", "GB", Described("root_gb"), when_off=True, if_missing="usual"),
+    _row("disk.ephemeral.size", "gauge", "GB", Described("ephemeral_gb"), when_off=True, if_missing="usual"),
 )
 
 _CPU = _row(
@@ -100,7 +105,7 @@ _CPU = _row(
     VcpuSum(("time", "wait")),
     "cpu.time",
     scope="processors",
-    told_everywhere=True,
+    if_missing="told",
 )
 CPU = (
     _CPU,
@@ -109,14 +114,14 @@ CPU = (
 )
 
 VCPUS = (
-    _row("vcpus", "gauge", "vcpu", "vcpu.current", told_everywhere=True),
+    _row("vcpus", "gauge", "vcpu", "vcpu.current", if_missing="told"),
     _row("vcpu.time", "cumulative", "ns", "time", scope="vcpu"),
     _row("vcpu.wait", "cumulative", "ns", "wait", scope="vcpu"),
     _row("vcpu.delay", "cumulative", "ns", "delay", scope="vcpu"),
 )
 
 MEMORY = (
-    _row("memory", "gauge", "MB", "balloon.current", divisor=KIB_IN_MIB, told_everywhere=True),
+    _row("memory", "gauge", "MB", "balloon.current", divisor=KIB_IN_MIB, if_missing="told"),
     _row("memory.maximum", "gauge", "MiB", "balloon.maximum", divisor=KIB_IN_MIB),
     _row("memory.available", "gauge", "MiB", "balloon.available", divisor=KIB_IN_MIB),
     _row(
@@ -138,13 +143,13 @@ MEMORY = (
 )
 
 PERF = (
-    _row("memory.bandwidth.total", "gauge", "B/s", "perf.mbmt"),
-    _row("memory.bandwidth.local", "gauge", "B/s", "perf.mbml"),
-    _row("cpu_l3_cache", "gauge", "B", "perf.cmt"),
-    _row("perf.cpu.cycles", "gauge", "cycle", "perf.cpu_cycles"),
-    _row("perf.instructions", "gauge", "instruction", "perf.instructions"),
-    _row("perf.cache.references", "gauge", "cache_ref", "perf.cache_references"),
-    _row("perf.cache.misses", "gauge", "cache_miss", "perf.cache_misses"),
+    _row("memory.bandwidth.total", "gauge", "B/s", "perf.mbmt", if_missing="usual"),
+    _row("memory.bandwidth.local", "gauge", "B/s", "perf.mbml", if_missing="usual"),
+    _row("cpu_l3_cache", "gauge", "B", "perf.cmt", if_missing="usual"),
+    _row("perf.cpu.cycles", "gauge", "cycle", "perf.cpu_cycles", if_missing="usual"),
+    _row("perf.instructions", "gauge", "instruction", "perf.instructions", if_missing="usual"),
+    _row("perf.cache.references", "gauge", "cache_ref", "perf.cache_references", if_missing="usual"),
+    _row("perf.cache.misses", "gauge", "cache_miss", "perf.cache_misses", if_missing="usual"),
 )
 
 _TRANSFERS = (
