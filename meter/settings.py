@@ -6,6 +6,7 @@ A field's default and description are what ``etc/meter.toml`` shows; a test keep
 from __future__ import annotations
 
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 from typing import Any
@@ -123,6 +124,11 @@ class PollingSection(Section):
         default=60.0, description="A pollster that takes longer is given up for this cycle."
     )
     batch_samples: Count = Field(default=100, description="Samples in one message, at most.")
+
+    def interval_of(self, pollster: str) -> float:
+        """Return the interval of a pollster in seconds: the first whose pattern matches, else the one of all."""
+        matching = (seconds for pattern, seconds in self.intervals.items() if fnmatchcase(pollster, pattern))
+        return next(matching, self.interval_seconds)
 
 
 class SpoolSection(Section):

@@ -57,7 +57,7 @@ class OpenStackAuthSection(Section):
 class BudgetSection(Section):
     """What one service may be asked."""
 
-    requests_per_second: Seconds = Field(default=20.0, description="Requests a second, on average.")
+    requests_per_second: Seconds = Field(default=20.0, description="Requests a second, at most.")
     in_flight: Count = Field(default=4, description="Requests without an answer, at most.")
     timeout_seconds: Seconds = Field(default=30.0, description="A request that takes longer has failed.")
     attempts: Count = Field(default=3, description="How often a request is sent that fails on the service's side.")

@@ -25,6 +25,9 @@ from meter.openstack.interfaces import IWeb
 from meter.services import sleep
 
 TOO_MANY_REQUESTS = 429
+JITTER = 0.1
+"""How much longer than the rate asks for a gap between two requests may be, at random."""
+
 LONGEST_HOLD_SECONDS = 3600.0
 """A service may ask for a longer pause; it is asked again after this."""
 
@@ -33,7 +36,7 @@ LONGEST_HOLD_SECONDS = 3600.0
 class Limits:
     """What one service may be asked.
 
-    ``attempts`` is how often a question that changes nothing is asked when the answer is a failure of the service.
+    ``requests_per_second`` is never exceeded, whatever the reason of a request. ``attempts`` is how often a question that changes nothing is asked when the answer is a failure of the service.
     After ``breaker_failures`` failures in a row the service is left alone for ``breaker_seconds``, then asked once.
     ``longest_pause_seconds`` is how long a request waits for a service that asks for it (Retry-After).
     """
@@ -45,6 +48,10 @@ class Limits:
     breaker_failures: int = 5
     breaker_seconds: float = 60.0
     longest_pause_seconds: float = 30.0
+
+    def seconds_for(self, requests: int) -> float:
+        """Return how long so many requests take on average when nothing but their rate holds them back."""
+        return requests * (1 + JITTER / 2) / self.requests_per_second
 
 
 class IAccount(Protocol):
@@ -172,10 +179,10 @@ class Budget:
                 self._trying = False
 
     async def _turn(self) -> None:
-        """Wait for a moment that keeps to the rate; the jitter keeps agents out of step with each other."""
+        """Wait for a moment that keeps to the rate; the jitter keeps agents out of step with each other and only slows down."""
         now = self._clock.seconds()
         turn = max(now, self._next_at)
-        self._next_at = turn + (0.9 + 0.2 * self._rng()) / self._limits.requests_per_second
+        self._next_at = turn + (1 + JITTER * self._rng()) / self._limits.requests_per_second
         if turn > now:
             await sleep(self._clock, turn - now)
 
@@ -244,6 +251,13 @@ class Web:
     async def exchange(self, service: str, request: Request) -> Answer:
         """Return the answer of ``service``, whatever its status; :class:`Unavailable` where there is none."""
         if service not in self._budgets:
-            limits = self._by_service.get(service, self._limits)
+            limits = self._limits_of(service)
             self._budgets[service] = Budget(service, self._http, limits, self._clock, self._account)
         return await self._budgets[service].exchange(request)
+
+    def seconds_for(self, service: str, requests: int) -> float:
+        """Return how long the budget of ``service`` takes for so many requests."""
+        return self._limits_of(service).seconds_for(requests)
+
+    def _limits_of(self, service: str) -> Limits:
+        return self._by_service.get(service, self._limits)

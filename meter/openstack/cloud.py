@@ -180,6 +180,10 @@ class Cloud(Service):
             break
         return answer.checked()
 
+    def seconds_for(self, service: str, requests: int) -> float:
+        """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
+        return self._web.seconds_for(service, requests)
+
     async def pages(self, listing: Listing) -> AsyncIterator[Page]:
         """Iterate over the pages of ``listing``; a listing that goes in circles, or on for ever, is a :class:`BadAnswer`.
 

@@ -21,6 +21,9 @@ class IWeb(Interface):
     async def exchange(service: str, request: Request) -> Answer:
         """Return the :class:`~meter.openstack.http.Answer`; ``service`` names the budget. Raises ``Unavailable``."""
 
+    def seconds_for(service: str, requests: int) -> float:
+        """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
+
 
 class IOpenStack(Interface):
     """The cloud that ``[openstack]`` names, asked with one token. Every method raises ``Unavailable``."""
@@ -41,6 +44,9 @@ class IOpenStack(Interface):
 
         ``path`` follows the service's URL in the catalogue, or ``base``.
         """
+
+    def seconds_for(service: str, requests: int) -> float:
+        """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
 
     def pages(listing: Listing) -> AsyncIterator[Page]:
         """Iterate over the :class:`~meter.openstack.cloud.Page` of a :class:`~meter.openstack.cloud.Listing`."""

@@ -60,7 +60,6 @@ from meter.registry import report
 from meter.rest import own_pollsters
 from meter.services import StagedService
 from meter.settings import Config
-from meter.settings import PollingSection
 from meter.signature import Keyring
 from meter.spool import Spool
 from meter.status import readiness_of
@@ -204,7 +203,7 @@ class Daemon:
 
         def begin(active: Sequence[Decision]) -> IService:
             polling.pollsters = tuple(active)
-            intervals = {each.name: interval_of(each.name, settings) for each in active}
+            intervals = {each.name: settings.interval_of(each.name) for each in active}
 
             async def cycle(due: frozenset[float]) -> None:
                 await polling.cycle([each for each in active if intervals[each.name] in due])
@@ -280,12 +279,6 @@ class Daemon:
                 poll_now=poll_now,
             ),
         )
-
-
-def interval_of(pollster: str, settings: PollingSection) -> float:
-    """Return the interval of a pollster in seconds: the first whose pattern matches, else the one of all."""
-    matching = (seconds for pattern, seconds in settings.intervals.items() if fnmatchcase(pollster, pattern))
-    return next(matching, settings.interval_seconds)
 
 
 Compose = Callable[[Daemon], None]

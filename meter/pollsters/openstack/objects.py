@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
@@ -54,7 +56,11 @@ ACCOUNT = (
 )
 CONTAINER = ((CONTAINER_OBJECTS, "count"), (CONTAINER_SIZE, "bytes"))
 
+SERVICE = "object-store"
 MOST_PAGES = 1000
+
+SHARE_OF_CYCLE = 0.9
+"""How much of its time the pollster asks for: what is out then still has time to be answered."""
 
 
 class StorageOptions(BaseModel):
@@ -68,10 +74,21 @@ class StorageOptions(BaseModel):
     """Accounts asked for at the same time; ``[openstack]`` has the budget that they share."""
 
 
+@dataclass(slots=True)
+class Progress:
+    """The last account that was asked for in time: the next cycle begins after it."""
+
+    last: str = ""
+
+
 @implementer(ICentralPollster)
 @dataclass(frozen=True, slots=True)
 class StoragePollster:
-    """Meters the account of every project, and its containers, which one question answers together."""
+    """Meters the account of every project, and its containers, which one question answers together.
+
+    Where the budget, or the service, does not let all of them be asked within a cycle, those that are left come first
+    in the next one, and are counted as left out of this.
+    """
 
     options: StorageOptions = field(default_factory=StorageOptions)
     name: str = "storage"
@@ -83,18 +100,27 @@ class StoragePollster:
 
     async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
         """Work where the catalogue has Swift."""
-        return await enabled_with(here, "object-store")
+        return await enabled_with(here, SERVICE)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all accounts; of one that cannot be read there are none."""
         openstack = cycle.provider(IOpenStack)
         omitted = Omitted(cycle, self.name)
-        projects = await cycle.shared(("openstack", "projects"), lambda: project_ids(openstack))
+        progress = Progress() if cycle.trial else cycle.kept(("openstack", self.name, "progress"), Progress)
+        projects = sorted(set(await cycle.shared(("openstack", "projects"), lambda: project_ids(openstack))))
         root = await self._root(openstack)
+        first = bisect_right(projects, progress.last)
+        seconds = self._seconds(cycle)
+        end = cycle.clock.seconds() + seconds
         samples: list[Sample] = []
         failures: list[Unavailable] = []
+        left: list[str] = []
 
         async def read(project_id: str) -> None:
+            if cycle.clock.seconds() >= end:
+                left.append(project_id)
+                return
+            progress.last = project_id
             try:
                 async for answer in self._listing(openstack, root, project_id):
                     samples.extend(_samples(project_id, answer, omitted))
@@ -105,15 +131,24 @@ class StoragePollster:
                 failures.append(error)
                 omitted.add(project_id, BadItem("unavailable", str(error)))
 
-        await each(projects, read, at_once=self.options.at_once)
+        await each([*projects[first:], *projects[:first]], read, at_once=self.options.at_once)
         if failures and not samples:
             raise failures[0]
+        for project_id in left:
+            omitted.add(project_id, BadItem("no-time", _why_left(openstack, len(projects), seconds)))
         omitted.tell()
         return samples
 
+    def _seconds(self, cycle: ICycle) -> float:
+        """Return how long may be asked: what the pollster is given, or the time to its next turn."""
+        if cycle.config is None:
+            return math.inf
+        given: float = min(cycle.config.central.timeout_seconds, cycle.config.polling.interval_of(self.name))
+        return SHARE_OF_CYCLE * given
+
     async def _root(self, openstack: Any) -> str:
         """Return the URL that accounts follow: endpoints of the catalogue may name the account of our own project."""
-        url: str = await openstack.url("object-store")
+        url: str = await openstack.url(SERVICE)
         head, _, last = url.rpartition("/")
         return head if last.startswith(self.options.reseller_prefix) else url
 
@@ -122,12 +157,23 @@ class StoragePollster:
         for _ in range(MOST_PAGES):
             query = {"format": "json", **({"marker": marker} if marker else {})}
             account = f"{self.options.reseller_prefix}{project_id}"
-            answer = await openstack.ask("object-store", account, base=root, query=query)
+            answer = await openstack.ask(SERVICE, account, base=root, query=query)
             yield answer
             names = [name for each in _containers(answer) if isinstance(name := each.get("name"), str)]
             if not names or names[-1] <= marker or len(names) < _page_size(answer, len(names)):
                 return
             marker = names[-1]
+
+
+def _why_left(openstack: Any, accounts: int, seconds: float) -> str:
+    needed = openstack.seconds_for(SERVICE, accounts)
+    if needed <= seconds:
+        return f"there was no answer about all {accounts} accounts within {seconds:.0f} s; it comes first next time"
+    return (
+        f"the budget of {SERVICE} takes {needed:.0f} s for {accounts} accounts, and a cycle has {seconds:.0f} s for it;"
+        f" it comes first next time. For all in one cycle: requests_per_second in [openstack.by_service.{SERVICE}]"
+        f" {needed / seconds:.1f} times as high, or a longer interval and [central] timeout_seconds"
+    )
 
 
 def _page_size(answer: Answer, got: int) -> int:

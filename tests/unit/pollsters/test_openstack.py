@@ -274,8 +274,8 @@ def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None
     while not poll.called and clock.seconds() < 60:
         clock.advance(0.01)
     assert len(list(poll.result)) == 900
-    assert max(times) - min(times) < 6.6  # 300 at 50 a second, and a tenth for the jitter
-    assert max(sum(begin <= each < begin + 1 for each in times) for begin in times) <= 56
+    assert max(times) - min(times) < 6.6  # 300 at 50 a second, and at most a tenth for the jitter
+    assert max(sum(begin <= each < begin + 1 for each in times) for begin in times) <= 51
 
 
 # --- services that no answers were captured of: made by hand, in the shapes that their references document
