@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
@@ -169,6 +171,135 @@ async def test_a_disk_that_is_plugged_in_is_metered_from_the_next_poll_on(libvir
             assert ("disk.device.capacity", f"{uuid}-vdb") not in await volumes(cycle)
             libvirtd.virsh("attach-disk", "growing", str(libvirtd.empty_disk("growing.vdb")), "vdb", "--live")
             assert ("disk.device.capacity", f"{uuid}-vdb") in await volumes(cycle.following())
+
+
+@pytest_twisted.ensureDeferred
+async def test_devices_are_metered_until_they_are_unplugged_and_the_others_go_on(libvirtd: Libvirtd) -> None:
+    tap = f"mt{os.getpid() % 100000}c"
+    with libvirtd.taps(tap), libvirtd.guest("shrinking", disks=("vda", "vdb"), taps=(tap,), obliging=True) as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            # The time that rates and deltas are told over: an instant of the clock of the test's own.
+            clock = Clock()
+            cycle = FakeCycle({IHypervisor: hypervisor}, clock=clock)
+            found = await volumes(cycle)
+            while ("disk.read.bytes", uuid) not in found:
+                found = await volumes(cycle)
+            assert ("disk.device.capacity", f"{uuid}-vdb") in found
+            assert ("network.incoming.bytes", f"shrinking-{uuid}-{tap}") in found
+            await deferToThread(libvirtd.virsh, "detach-disk", "shrinking", "vdb", "--live")
+            await deferToThread(libvirtd.virsh, "detach-interface", "shrinking", "ethernet", "--live")
+            cycles = [found]
+            while any(resource.endswith(("vdb", tap)) for _, resource in cycles[-1]):
+                clock.advance(2)
+                cycle = cycle.following()
+                cycles.append(await volumes(cycle))
+            clock.advance(2)
+            cycles.append(await volumes(cycle.following()))
+    assert all(volume >= 0 for each in cycles for volume in each.values())
+    for meter in ("disk.device.read.bytes", "disk.device.write.requests"):
+        read = [each[meter, f"{uuid}-vda"] for each in cycles if (meter, f"{uuid}-vda") in each]
+        assert read == sorted(read)
+    assert cycles[-1]["disk.capacity", uuid] == 2**20
+    assert ("cpu", uuid) in cycles[-1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_guest_that_switches_itself_off_tells_so_and_is_metered_as_off(libvirtd: Libvirtd) -> None:
+    told: list[Domain] = []
+    async with hypervisor_at(libvirtd.uri) as hypervisor:
+        hypervisor.observe(told.append)
+        await hypervisor.domains()
+        with libvirtd.guest("obliging", obliging=True) as uuid:
+            while not any(domain.event == "stopped (shut down)" for domain in told):
+                with suppress(AssertionError):  # it is off by now
+                    await deferToThread(libvirtd.virsh, "shutdown", "obliging", "--mode", "acpi")
+                await deferLater(reactor, 0.2)
+            found = await volumes(FakeCycle({IHypervisor: hypervisor}))
+    events = [domain.event for domain in told]
+    assert [event for event in events if "resumed" not in str(event)] == [
+        "started (booted)",
+        "shutting down (by guest)",
+        "stopped (shut down)",
+    ]
+    assert told[-1].stats["state.state"] == found["power.state", uuid] == 5
+    assert ("cpu", uuid) not in found
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_guest_that_was_saved_counts_anew_when_it_is_restored(libvirtd: Libvirtd) -> None:
+    told: list[Domain] = []
+    with libvirtd.guest("sleeper") as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            hypervisor.observe(told.append)
+            clock = Clock()
+            cycle = FakeCycle({IHypervisor: hypervisor}, clock=clock)
+            before = await volumes(cycle)
+            clock.advance(2)
+            await deferToThread(libvirtd.virsh, "managedsave", "sleeper")
+            off = await volumes(cycle.following())
+            await deferToThread(libvirtd.virsh, "start", "sleeper")
+            clock.advance(2)
+            after = await volumes(cycle.following())
+            await until(lambda: any(domain.event == "started (restored)" for domain in told))
+    assert ("stopped (saved)", 5) in [(domain.event, domain.stats["state.state"]) for domain in told]
+    assert off["power.state", uuid] == 5
+    assert after["cpu", uuid] > 0
+    assert ("cpu", uuid) in before
+    assert not {meter for meter, _ in after if meter == "cpu_util" or meter.endswith((".rate", ".delta"))}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_from_its_arrival(
+    libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd
+) -> None:
+    here: list[Domain] = []
+    there: list[Domain] = []
+    clock = Clock()
+    with libvirtd.guest("mover") as uuid:
+        async with hypervisor_at(libvirtd.uri) as source, hypervisor_at(libvirtd_elsewhere.uri) as target:
+            source.observe(here.append)
+            target.observe(there.append)
+            cycles = [FakeCycle({IHypervisor: each}, clock=clock) for each in (source, target)]
+            seen = [[await volumes(cycle)] for cycle in cycles]
+            migration = deferToThread(
+                libvirtd.virsh,
+                *("migrate", "--live", "--p2p", "--tunnelled", "--unsafe", "--undefinesource", "--persistent"),
+                *("mover", libvirtd_elsewhere.uri),
+            )
+            while not migration.called:
+                clock.advance(2)
+                for number, cycle in enumerate(cycles):
+                    cycles[number] = cycle.following()
+                    seen[number].append(await volumes(cycles[number]))
+            await migration
+            await until(lambda: any(domain.event == "resumed (migrated)" for domain in there))
+            for _ in range(2):
+                clock.advance(2)
+                cycles = [cycle.following() for cycle in cycles]
+                gone, arrived = [await volumes(cycle) for cycle in cycles]
+    during = [each for each in seen[0] if each]
+    assert len(during) > 1, "it was polled while it was on its way"
+    assert all(("cpu", uuid) in each for each in during)
+    assert all(volume >= 0 for each in (*seen[0], *seen[1], arrived) for volume in each.values())
+    assert gone == {}
+    assert not [domain.event for domain in here if str(domain.event).startswith("stopped")]
+    assert arrived["power.state", uuid] == 1
+    assert {"cpu", "cpu.delta", "disk.read.bytes", "disk.device.capacity"} <= {meter for meter, _ in arrived}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_libvirt_of_the_system_is_metered_like_that_of_a_user(system_libvirtd: Libvirtd) -> None:
+    with system_libvirtd.guest("ordinary") as uuid:
+        async with hypervisor_at(system_libvirtd.uri) as hypervisor:
+            found: dict[tuple[str, str], Any] = {}
+            while ("disk.read.bytes", uuid) not in found:
+                before = system_libvirtd.stats("ordinary")
+                found = await volumes(FakeCycle({IHypervisor: hypervisor}))
+                after = system_libvirtd.stats("ordinary")
+    assert int(before["vcpu.0.time"]) <= found["vcpu.time", f"{uuid}-vcpu0"] <= int(after["vcpu.0.time"])
+    assert {"instance", "power.state", "cpu", "memory", "memory.resident", "vcpu.delay", "disk.usage"} <= {
+        meter for meter, _ in found
+    }
 
 
 @pytest_twisted.ensureDeferred

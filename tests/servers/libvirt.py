@@ -3,6 +3,9 @@
 It is the daemon of a user's session (``qemu:///session``), which keeps all it has in that user's directories and so
 touches neither the host's libvirt nor the host's domains; its QEMU driver is the system's. It refuses to be one for
 root, so under root it runs as ``nobody``. Its methods block for as long as ``virsh`` takes, some 20 ms.
+
+There is a second one that takes itself for another host, to which guests migrate, and one of the system
+(``qemu:///system``); both take root, who may give them a name and directories of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -64,6 +68,21 @@ GUEST = """<domain type='qemu'>
   </devices>
 </domain>"""
 
+# What a guest that has something to start does: lets the firmware's clock wake it, gives away the devices that it is
+# asked for (through QEMU's registers of hot-plugging), and switches itself off when its power button is pressed.
+BOOT_SECTOR = (
+    bytes.fromhex(
+        "fb"  # sti
+        "ba 0206  b8 0001  ef"  # out 0x602, 0x100: heed the power button
+        "f4"  # again: hlt
+        "ba 0006  ed  f6 c4 01  75 0c"  # in 0x600: has it been pressed? then off
+        "ba 04ae  66 ed  ba 08ae  66 ef"  # out 0xae08, in 0xae04: eject what shall be unplugged
+        "eb ea"  # jmp again
+        "ba 0406  b8 0020  ef  eb fe"  # off: out 0x604, 0x2000
+    ).ljust(510, b"\0")
+    + b"\x55\xaa"
+)
+
 DISK = """
     <disk type='file' device='disk'>
       <driver name='qemu' type='raw'/><source file='{path}'/><target dev='{name}' bus='virtio'/>
@@ -78,18 +97,30 @@ class Libvirtd:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._socket = directory / "run/libvirt/libvirt-sock"
         self._process: subprocess.Popen[bytes] | None = None
-        self.uri = f"qemu+unix:///session?socket={self._socket}"
-        settings = directory / "config/libvirt"
-        settings.mkdir(parents=True)
-        (directory / "run").mkdir(mode=0o700)
-        (settings / "qemu.conf").write_text('stdio_handler = "file"\n')  # needs no virtlogd
         self._user = "nobody" if os.geteuid() == 0 else None
+        self._lay_out()
         if self._user is not None:
             account = pwd.getpwnam(self._user)
             for path in (directory, *directory.rglob("*")):
                 os.chown(path, account.pw_uid, account.pw_gid)
+
+    def _lay_out(self) -> None:
+        self._runtime = self._directory / "run/libvirt"
+        self.uri = f"qemu+unix:///session?socket={self.socket}"
+        settings = self._directory / "config/libvirt"
+        settings.mkdir(parents=True)
+        self._runtime.parent.mkdir(mode=0o700)
+        (settings / "qemu.conf").write_text('stdio_handler = "file"\n')  # needs no virtlogd
+        (settings / "libvirtd.conf").write_text(f'host_uuid = "{uuid.uuid4()}"\n')
+
+    def _command(self) -> list[str]:
+        """Return the command that becomes the daemon, by ``exec`` at most."""
+        command = [str(_program("libvirtd")), "--pid-file", str(self._directory / "libvirtd.pid")]
+        if self._user is None:
+            return command
+        group = pwd.getpwnam(self._user).pw_gid
+        return ["setpriv", f"--reuid={self._user}", f"--regid={group}", "--clear-groups", *command]
 
     # --- the daemon
 
@@ -102,7 +133,7 @@ class Libvirtd:
         """Start the daemon and return once it accepts connections."""
         with (self._directory / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
-                [str(_program("libvirtd")), "--pid-file", str(self._directory / "libvirtd.pid")],
+                self._command(),
                 env={
                     "PATH": SEARCH_PATH,
                     "HOME": str(self._directory),
@@ -115,9 +146,6 @@ class Libvirtd:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                user=self._user,
-                group=pwd.getpwnam(self._user).pw_gid if self._user else None,
-                extra_groups=[] if self._user else None,
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
@@ -137,7 +165,7 @@ class Libvirtd:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -167,10 +195,24 @@ class Libvirtd:
 
     @contextmanager
     def guest(
-        self, name: str, *, metadata: str = NOVA, disks: Sequence[str] = ("vda",), taps: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        metadata: str = NOVA,
+        disks: Sequence[str] = ("vda",),
+        taps: Sequence[str] = (),
+        obliging: bool = False,
     ) -> Iterator[str]:
-        """Define and start a guest for as long as the context lasts; give its UUID. ``taps`` exist already."""
-        devices = [DISK.format(path=self.empty_disk(f"{name}.{disk}"), name=disk) for disk in disks]
+        """Define and start a guest for as long as the context lasts; give its UUID.
+
+        ``taps`` exist already. An *obliging* one does, once it has started, what it is asked for: give devices away,
+        and switch itself off.
+        """
+        paths = [self.empty_disk(f"{name}.{disk}") for disk in disks]
+        if obliging:
+            with paths[0].open("r+b") as first:
+                first.write(BOOT_SECTOR)
+        devices = [DISK.format(path=path, name=disk) for path, disk in zip(paths, disks, strict=True)]
         devices += [INTERFACE.format(name=tap) for tap in taps]
         description = self._directory / f"{name}.xml"
         xml = GUEST.format(
@@ -184,8 +226,9 @@ class Libvirtd:
         finally:
             with suppress(ProcessLookupError, FileNotFoundError):
                 self._signal(name, signal.SIGKILL)
-            self._wait_for_end(name)
-            self.virsh("undefine", name)
+            if name in self.virsh("list", "--all", "--name").split():  # not where it went elsewhere
+                self._wait_for_end(name)
+                self.virsh("undefine", name)
 
     def empty_disk(self, name: str) -> Path:
         """Make the file of an empty disk of one MiB."""
@@ -214,7 +257,7 @@ class Libvirtd:
     @property
     def socket(self) -> Path:
         """Where the daemon listens."""
-        return self._socket
+        return self._runtime / "libvirt-sock"
 
     @contextmanager
     def hanging(self, name: str) -> Iterator[None]:
@@ -249,34 +292,103 @@ class Libvirtd:
 
     @property
     def _guests_directory(self) -> Path:
-        return self._directory / "run/libvirt/qemu/run"
+        return self._runtime / "qemu/run"
 
     def _pid_files(self) -> list[Path]:
         return [path for path in self._guests_directory.glob("*.pid") if path.name != "driver.pid"]
 
     def _accepts(self) -> bool:
         with socket.socket(socket.AF_UNIX) as knocking, suppress(OSError):
-            knocking.connect(str(self._socket))
+            knocking.connect(str(self.socket))
             return True
         return False
+
+
+class LibvirtdElsewhere(Libvirtd):
+    """The daemon of another host, as far as libvirt can tell: by the name of the host and by its id."""
+
+    def _command(self) -> list[str]:
+        naming = ["unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh"]
+        return [*naming, *super()._command()]
+
+
+class SystemLibvirtd(Libvirtd):
+    """The daemon of the system, ``qemu:///system``, with directories of its own where the host's would be."""
+
+    DIRECTORIES = ("/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/etc/libvirt")
+
+    def _lay_out(self) -> None:
+        self._user = None
+        self._runtime = self._directory / "run"
+        self.uri = f"qemu+unix:///system?socket={self.socket}"
+        for path in self.DIRECTORIES:
+            (self._directory / Path(path).parent.name).mkdir()
+        settings = {
+            "stdio_handler": '"file"',
+            "user": '"root"',
+            "security_driver": '"none"',
+            "cgroup_controllers": "[]",
+        }
+        lines = (f"{name} = {value}\n" for name, value in settings.items())
+        (self._directory / "etc/qemu.conf").write_text("".join(lines))
+
+    def _command(self) -> list[str]:
+        binding = (
+            f"mkdir -p {path} && mount --bind {self._directory / Path(path).parent.name} {path}"
+            for path in self.DIRECTORIES
+        )
+        script = " && ".join((*binding, 'exec "$@"'))
+        return ["unshare", "--mount", "sh", "-c", script, "sh", *super()._command()]
+
+    @property
+    def _guests_directory(self) -> Path:
+        return self._runtime / "qemu"
 
 
 def _program(name: str) -> str | None:
     return shutil.which(name, path=SEARCH_PATH)
 
 
-@pytest.fixture(scope="session")
-def libvirtd() -> Iterator[Libvirtd]:
-    """A running private libvirtd; skips where none is installed, fails there with ``METER_REQUIRE_SERVERS=1``."""
+@contextmanager
+def _started(kind: type[Libvirtd]) -> Iterator[Libvirtd]:
     if not all(map(_program, PROGRAMS)):
         if os.environ.get("METER_REQUIRE_SERVERS") == "1":
             pytest.fail(INSTALL)
         pytest.skip(INSTALL)
     # Not pytest's own directory: nobody may not enter that one, and the path of a socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="libvirt-") as directory:
-        server = Libvirtd(Path(directory))
+        server = kind(Path(directory))
         try:
             server.start()
             yield server
         finally:
             server.close()
+
+
+@contextmanager
+def _started_by_root(kind: type[Libvirtd], namespace: str) -> Iterator[Libvirtd]:
+    if subprocess.run(["unshare", namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip(f"only root may have {namespace} of its own")
+    with _started(kind) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def libvirtd() -> Iterator[Libvirtd]:
+    """A running private libvirtd; skips where none is installed, fails there with ``METER_REQUIRE_SERVERS=1``."""
+    with _started(Libvirtd) as server:
+        yield server
+
+
+@pytest.fixture
+def libvirtd_elsewhere() -> Iterator[Libvirtd]:
+    """Another one, to which guests of the first may migrate; skips where that is not allowed."""
+    with _started_by_root(LibvirtdElsewhere, "--uts") as server:
+        yield server
+
+
+@pytest.fixture
+def system_libvirtd() -> Iterator[Libvirtd]:
+    """A running private libvirtd of the system; skips where that is not allowed."""
+    with _started_by_root(SystemLibvirtd, "--mount") as server:
+        yield server
