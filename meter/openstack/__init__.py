@@ -16,6 +16,7 @@ from meter.openstack.http import Answer
 from meter.openstack.http import BadAnswer
 from meter.openstack.http import Http
 from meter.openstack.http import Request
+from meter.openstack.interfaces import IDependsOnIntervals
 from meter.openstack.interfaces import IOpenStack
 from meter.openstack.interfaces import IWeb
 from meter.openstack.keystone import Keystone
@@ -27,6 +28,7 @@ __all__ = [
     "Cloud",
     "Credentials",
     "Http",
+    "IDependsOnIntervals",
     "IOpenStack",
     "IWeb",
     "Keystone",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib.parse import urlunsplit
 
 import msgspec
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -23,7 +24,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.client import ResponseFailed
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
@@ -212,8 +212,15 @@ class _Body(Protocol):
 
 def _reason(error: Exception) -> str:
     """Say what went wrong below: Twisted wraps it in a list of failures."""
-    if isinstance(error, ResponseFailed) and error.reasons:
-        return "; ".join(f"{each.type.__name__}: {each.getErrorMessage()}" for each in error.reasons)
+    failures = getattr(error, "reasons", None)
+    return "; ".join(_told(each.value) for each in failures) if failures else _told(error)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, VerificationError):
+        return "its certificate is for another host"
+    if "certificate verify failed" in str(error):  # OpenSSL's reason goes no further than its callback
+        return "its certificate is not believed: it has expired, or no authority that is known here (ca_file) has signed it"
     return f"{type(error).__name__}: {error}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -50,3 +51,10 @@ class IOpenStack(Interface):
 
     def pages(listing: Listing) -> AsyncIterator[Page]:
         """Iterate over the :class:`~meter.openstack.cloud.Page` of a :class:`~meter.openstack.cloud.Listing`."""
+
+
+class IDependsOnIntervals(Interface):
+    """A pollster whose options must fit the intervals of pollsters, its own among them."""
+
+    def misfits(interval_of: Callable[[str], float]) -> list[str]:
+        """Return a clause for each option that does not fit; ``interval_of`` gives the seconds of a pollster by its name."""

@@ -11,6 +11,7 @@ from meter.metrics import RequestMetrics
 from meter.openstack import Answer
 from meter.openstack import Cloud
 from meter.openstack import Credentials
+from meter.openstack import IDependsOnIntervals
 from meter.openstack import IOpenStack
 from meter.openstack import IWeb
 from meter.openstack import Keystone
@@ -23,6 +24,7 @@ from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
 from meter.openstack.tls import web
+from meter.registry import CENTRAL
 from meter.settings_central import BudgetSection
 from meter.settings_central import OpenStackSection
 from meter.taps.daemon import Daemon
@@ -52,6 +54,10 @@ def add_cloud(daemon: Daemon) -> dict[Any, Any]:
         )
     if account is None:
         return {IWeb: asking}
+    for each in daemon.plugins(CENTRAL):
+        if each.state == "asked at start" and IDependsOnIntervals.providedBy(each.plugin):
+            wrong = each.plugin.misfits(daemon.config.polling.interval_of)
+            daemon.problems += [f"[pollsters.{each.name}] {text}" for text in wrong]
 
     async def send(request: Request) -> Answer:
         return await asking.exchange("identity", request)

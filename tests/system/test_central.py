@@ -54,6 +54,29 @@ def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: H
     assert sorted(found) == list(range(min(found), max(found) + 1)), found
 
 
+def test_a_check_says_aloud_what_is_insecure_and_which_window_no_comparison_would_come_of(furnished: House) -> None:
+    central = furnished.daemon(
+        "meter-central",
+        """
+        [openstack]
+        insecure = true
+        [openstack.auth]
+        auth_url = "https://127.0.0.1:1"
+        token = "t"
+        [pollsters.reconciliation]
+        window_seconds = 330.0
+        kinds = ["image"]
+        """,
+    )
+    checked = central.check()
+    assert checked.returncode == 1
+    assert "[openstack] insecure: any certificate is taken" in checked.stdout + checked.stderr
+    assert (
+        "[pollsters.reconciliation] window_seconds: should be at least 360, not 330: 'image' is polled"
+        in checked.stderr
+    )
+
+
 def test_images_of_a_real_cloud_are_what_glance_says(furnished: House, openstack: Any) -> None:
     images = {
         openstack.image(f"image {number} 名前", b"x" * size): size for number, size in enumerate((1, 1000, 70_000))

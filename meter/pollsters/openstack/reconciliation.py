@@ -8,6 +8,7 @@ neither of them.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ from meter.interfaces import Subscription
 from meter.message import BadMessage
 from meter.message import metering_messages
 from meter.message import open_envelope
+from meter.openstack import IDependsOnIntervals
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
 from meter.openstack import NoService
@@ -70,8 +72,9 @@ class ReconciliationOptions(BaseModel):
 
     every_seconds: float = Field(default=86400.0, gt=0)
     """From the beginning of one comparison to that of the next."""
-    window_seconds: float = Field(default=1800.0, gt=0)
-    """How long is heard what is metered: longer than the longest interval of what is compared."""
+    window_seconds: float | None = Field(default=None, gt=0)
+    """How long is heard what is metered, by a minute longer than the longest interval of what is compared. Where
+    nothing is said it is twice that interval, and half an hour at least."""
     kinds: tuple[Kind, ...] = Field(default=("instance", "volume", "image"), strict=False)
     """What is compared."""
     most_ids: int = Field(default=20, ge=0)
@@ -152,6 +155,14 @@ class Heard:
             self.overflowed = True
 
 
+SHORTEST_WINDOW_SECONDS = 1800.0
+"""Of those that nobody has chosen."""
+
+
+def _settling_seconds(window_seconds: float) -> float:
+    return min(SETTLING_SECONDS, window_seconds / 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """What a service listed: all ids, and those of which samples are due."""
@@ -169,7 +180,7 @@ class Comparison:
         self.first: dict[Kind, Listed] = {}
 
 
-@implementer(ICentralPollster)
+@implementer(ICentralPollster, IDependsOnIntervals)
 @dataclass(frozen=True, slots=True)
 class ReconciliationPollster:
     """Meters, once in a while, how many resources are metered and not listed, and listed and not metered."""
@@ -183,6 +194,26 @@ class ReconciliationPollster:
     def configured(self, options: ReconciliationOptions) -> ReconciliationPollster:
         """Return the pollster with ``options``."""
         return replace(self, options=options)
+
+    def misfits(self, interval_of: Callable[[str], float]) -> list[str]:
+        """Say which windows no comparison would come of, or a wrong one: every resource must be measured within one."""
+        window, every = self._window_seconds(interval_of), self.options.every_seconds
+        found = []
+        for kind in self.options.kinds:
+            needed = interval_of(kind) + _settling_seconds(window)
+            if window < needed:
+                found.append(
+                    f"window_seconds: should be at least {needed:g}, not {window:g}: {kind!r} is polled every"
+                    f" {interval_of(kind):g} s, and the first {_settling_seconds(window):g} s of a window do not count"
+                )
+        if window < interval_of(self.name):
+            found.append(
+                f"window_seconds: should be at least {interval_of(self.name):g}, not {window:g}: so often"
+                f" {self.name!r} is polled, which begins and ends it"
+            )
+        if every < window:
+            found.append(f"every_seconds: should be at least window_seconds, {window:g}, not {every:g}")
+        return found
 
     async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
         """Work where there are a cloud and a bus to listen to."""
@@ -198,6 +229,7 @@ class ReconciliationPollster:
         if cycle.trial:
             return ()
         options = self.options
+        window = self._window_seconds(cycle.config.polling.interval_of if cycle.config is not None else lambda _: 0.0)
 
         def make() -> Comparison:
             return Comparison(Heard(cycle.provider(IBus), cycle.clock, options.kinds, options.most_resources))
@@ -205,13 +237,18 @@ class ReconciliationPollster:
         state: Comparison = cycle.kept(("openstack", self.name), make)
         now = cycle.clock.seconds()
         if state.began is not None and state.heard.listening:
-            return await self._end(cycle, state) if now - state.began >= options.window_seconds else ()
+            return await self._end(cycle, state) if now - state.began >= window else ()
         if state.began is None or state.first or now - state.began >= options.every_seconds:
             # A first list that nothing came of: its window passed without us, begin anew.
             state.first = await self._lists(cycle)
             state.began = cycle.clock.seconds()
-            state.heard.begin(min(SETTLING_SECONDS, options.window_seconds / 2), 2 * options.window_seconds)
+            state.heard.begin(_settling_seconds(window), 2 * window)
         return ()
+
+    def _window_seconds(self, interval_of: Callable[[str], float]) -> float:
+        if self.options.window_seconds is not None:
+            return self.options.window_seconds
+        return max(SHORTEST_WINDOW_SECONDS, 2 * max(map(interval_of, (self.name, *self.options.kinds))))
 
     async def _end(self, cycle: ICycle, state: Comparison) -> list[Sample]:
         # What is made while the second list is taken may be heard and not be on it.

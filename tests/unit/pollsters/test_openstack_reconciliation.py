@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -182,3 +183,37 @@ def test_a_trial_leaves_no_trace() -> None:
     Deferred.fromCoroutine(site.pollster.poll(site.cycle)).addCallback(found.append)
     assert found == [()]
     assert site.bus.subscriptions == [site.collector]
+
+
+def intervals(**seconds: float) -> Callable[[str], float]:
+    return lambda name: seconds.get(name, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "words"),
+    [
+        ({"window_seconds": 360.0}, 300.0, []),
+        (
+            {"window_seconds": 330.0},
+            300.0,
+            ["at least 360, not 330: 'volume' is polled", "'image' is polled every 300"],
+        ),
+        ({"window_seconds": 330.0, "kinds": ["instance"]}, 300.0, []),
+        ({"window_seconds": 500.0}, 600.0, ["at least 600, not 500: so often 'reconciliation' is polled"]),
+        ({"every_seconds": 1700.0}, 300.0, ["every_seconds: should be at least window_seconds, 1800, not 1700"]),
+    ],
+)
+def test_a_window_must_fit_the_intervals_of_what_is_compared(
+    options: dict[str, Any], own: float, words: list[str]
+) -> None:
+    pollster = ReconciliationPollster(ReconciliationOptions(**options))
+    found = pollster.misfits(intervals(instance=60.0, reconciliation=own))
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))
+
+
+def test_a_window_that_nobody_chose_fits_whatever_the_intervals_are() -> None:
+    pollster = ReconciliationPollster(ReconciliationOptions())
+    assert not pollster.misfits(intervals())
+    assert not pollster.misfits(intervals(image=3600.0))
+    assert not pollster.misfits(intervals(reconciliation=3600.0))
