@@ -1,17 +1,23 @@
-"""What many samples have in common, stored once and known by number: series, metadata, forms."""
+"""What many samples have in common, stored once and known by number: series, metadata, forms.
+
+Each row says until when it may be needed: no sample of a later time refers to it. Whoever writes looks a row up once for
+each week of samples, which moves that on, and remembers the number until then. So what lies before all that is kept,
+and before what may be written, can be swept beside any number of writers: docs/decisions/0005-store-layout.rst.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Hashable
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from datetime import datetime
 from typing import Any
 from typing import Generic
+from typing import NamedTuple
 from typing import TypeVar
 
 from meter.store.pool import Session
@@ -24,7 +30,10 @@ K = TypeVar("K", bound=Hashable)
 NAMES = (("resource", "resource_ids"), ('"user"', "user_ids"), ("project", "project_ids"), ("source", "sources"))
 """Tables of names, in the order in which they are filled, and the parameter each is filled from."""
 
-INSERT_SERIES = """
+LOCK = 0x6D65746572_03
+"""Key of the advisory lock that makers of series share: nobody sweeps the names that a series is about to refer to."""
+
+INSERT_NAMES = """
 INSERT INTO meter (name, type, unit)
 SELECT DISTINCT wanted.name, wanted.type, wanted.unit
 FROM unnest(%(names)s::text[], %(types)s::text[], %(units)s::text[]) AS wanted (name, type, unit)
@@ -44,11 +53,11 @@ ON CONFLICT DO NOTHING;
 )
 
 WANTED_SERIES = """
-SELECT wanted.n, meter.id AS meter_id, resource.id AS resource_id, coalesce("user".id, 0) AS user_id,
+SELECT wanted.n, wanted.until, meter.id AS meter_id, resource.id AS resource_id, coalesce("user".id, 0) AS user_id,
     coalesce(project.id, 0) AS project_id, coalesce(source.id, 0) AS source_id
 FROM unnest(%(names)s::text[], %(types)s::text[], %(units)s::text[], %(resource_ids)s::text[], %(user_ids)s::text[],
-    %(project_ids)s::text[], %(sources)s::text[])
-    WITH ORDINALITY AS wanted (name, type, unit, resource_id, user_id, project_id, source, n)
+    %(project_ids)s::text[], %(sources)s::text[], %(untils)s::timestamptz[])
+    WITH ORDINALITY AS wanted (name, type, unit, resource_id, user_id, project_id, source, until, n)
 JOIN meter ON (meter.name, meter.type, meter.unit) = (wanted.name, wanted.type, wanted.unit)
 JOIN resource ON resource.name = wanted.resource_id
 LEFT JOIN "user" ON "user".name = wanted.user_id
@@ -56,40 +65,45 @@ LEFT JOIN project ON project.name = wanted.project_id
 LEFT JOIN source ON source.name = wanted.source
 """
 
-SAME_SERIES = (
-    "(series.meter_id, series.resource_id, series.user_id, series.project_id, series.source_id)"
-    " = (wanted.meter_id, wanted.resource_id, wanted.user_id, wanted.project_id, wanted.source_id)"
-)
+SERIES_KEY = "meter_id, resource_id, user_id, project_id, source_id"
+SAME_SERIES = " AND ".join(f"series.{column} = wanted.{column}" for column in SERIES_KEY.split(", "))
+
+# A row that is swept in this moment is waited for and made anew; one that is moved on cannot be swept.
+MOVE_ON = "DO UPDATE SET needed_until = greatest({table}.needed_until, excluded.needed_until)"
 
 RESOLVE_SERIES = f"""
-{INSERT_SERIES}
-INSERT INTO series (meter_id, resource_id, user_id, project_id, source_id)
-SELECT meter_id, resource_id, user_id, project_id, source_id FROM ({WANTED_SERIES}) AS wanted
-WHERE NOT EXISTS (SELECT FROM series WHERE {SAME_SERIES})
+SELECT pg_advisory_xact_lock_shared({LOCK});
+{INSERT_NAMES}
+INSERT INTO series ({SERIES_KEY}, needed_until)
+SELECT {SERIES_KEY}, until FROM ({WANTED_SERIES}) AS wanted
+WHERE NOT EXISTS (SELECT FROM series WHERE {SAME_SERIES} AND series.needed_until >= wanted.until)
 ORDER BY 1, 2, 3, 4, 5
-ON CONFLICT DO NOTHING;
+ON CONFLICT ({SERIES_KEY}) {MOVE_ON.format(table="series")};
 SELECT series.id FROM ({WANTED_SERIES}) AS wanted JOIN series ON {SAME_SERIES} ORDER BY wanted.n
 """
 
-HASHED = "SELECT n, text, sha256(convert_to(text, 'UTF8')) AS hash FROM unnest(%(texts)s::text[]) WITH ORDINALITY AS _ (text, n)"
+HASHED = (
+    "SELECT n, text, until, sha256(convert_to(text, 'UTF8')) AS hash"
+    " FROM unnest(%(texts)s::text[], %(untils)s::timestamptz[]) WITH ORDINALITY AS _ (text, until, n)"
+)
 
-RESOLVE_METADATA = f"""
-INSERT INTO metadata (hash, text, document)
-SELECT hash, text, text::jsonb FROM ({HASHED}) AS wanted
-WHERE NOT EXISTS (SELECT FROM metadata WHERE metadata.hash = wanted.hash)
+RESOLVE_TEXTS = f"""
+INSERT INTO {{table}} (hash, text, needed_until {{column}})
+SELECT hash, text, until {{value}} FROM ({HASHED}) AS wanted
+WHERE NOT EXISTS (SELECT FROM {{table}} AS known WHERE known.hash = wanted.hash AND known.needed_until >= wanted.until)
 ORDER BY hash
-ON CONFLICT DO NOTHING;
-SELECT metadata.id FROM ({HASHED}) AS wanted JOIN metadata ON metadata.hash = wanted.hash ORDER BY wanted.n
+ON CONFLICT (hash) {MOVE_ON};
+SELECT known.id FROM ({HASHED}) AS wanted JOIN {{table}} AS known ON known.hash = wanted.hash ORDER BY wanted.n
 """
+RESOLVE_METADATA = RESOLVE_TEXTS.format(table="metadata", column=", document", value=", text::jsonb")
+RESOLVE_FORMS = RESOLVE_TEXTS.format(table="form", column="", value="")
 
-RESOLVE_FORMS = f"""
-INSERT INTO form (hash, text)
-SELECT hash, text FROM ({HASHED}) AS wanted
-WHERE NOT EXISTS (SELECT FROM form WHERE form.hash = wanted.hash)
-ORDER BY hash
-ON CONFLICT DO NOTHING;
-SELECT form.id FROM ({HASHED}) AS wanted JOIN form ON form.hash = wanted.hash ORDER BY wanted.n
-"""
+
+class Known(NamedTuple):
+    """A number, and until when the row that has it stays."""
+
+    number: int
+    until: datetime
 
 
 class Memory(Generic[K]):
@@ -97,25 +111,23 @@ class Memory(Generic[K]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._young: dict[K, int] = {}
-        self._old: dict[K, int] = {}
+        self._young: dict[K, Known] = {}
+        self._old: dict[K, Known] = {}
 
-    def get(self, key: K) -> int | None:
-        """Return the number of ``key`` if it is remembered."""
-        number = self._young.get(key)
-        if number is None:
-            number = self._old.get(key)
-            if number is not None:
-                self.update({key: number})
-        return number
+    def known(self, untils: Mapping[K, datetime]) -> dict[K, int]:
+        """Return the numbers of the keys of ``untils`` that are remembered and stay until then."""
+        found = {}
+        for key, until in untils.items():
+            known = self._young.get(key)
+            if known is None and (known := self._old.get(key)) is not None:
+                self.update({key: known})
+            if known is not None and known.until >= until:
+                found[key] = known.number
+        return found
 
-    def known(self, keys: Iterable[K]) -> dict[K, int | None]:
-        """Return each of ``keys`` with its number, ``None`` where that is not remembered."""
-        return {key: self.get(key) for key in dict.fromkeys(keys)}
-
-    def update(self, numbers: Mapping[K, int]) -> None:
-        """Remember ``numbers``."""
-        self._young.update(numbers)
+    def update(self, found: Mapping[K, Known]) -> None:
+        """Remember what was found."""
+        self._young.update(found)
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
 
@@ -125,13 +137,18 @@ class Memory(Generic[K]):
         self._old = {}
 
 
-@dataclass(slots=True)
-class Numbers:
-    """What a transaction found out, to be remembered once it is committed."""
-
-    series: dict[Series, int] = field(default_factory=dict)
-    metadata: dict[bytes, int] = field(default_factory=dict)
-    forms: dict[Form, int] = field(default_factory=dict)
+async def numbers(
+    memory: Memory[K],
+    untils: Mapping[K, datetime],
+    resolve: Callable[[Mapping[K, datetime]], Awaitable[Sequence[int]]],
+) -> tuple[dict[K, int], dict[K, Known]]:
+    """Return the number of each key of ``untils``, and what was not remembered: to be so once this is committed."""
+    found = memory.known(untils)
+    unknown = {key: until for key, until in untils.items() if key not in found}
+    if not unknown:
+        return found, {}
+    resolved = dict(zip(unknown, await resolve(unknown), strict=True))
+    return found | resolved, {key: Known(number, unknown[key]) for key, number in resolved.items()}
 
 
 def digest(text: str) -> bytes:
@@ -139,8 +156,8 @@ def digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-async def resolve_series(session: Session, wanted: Collection[Series]) -> dict[Series, int]:
-    """Return the numbers of ``wanted``, giving numbers to those that have none.
+async def resolve_series(session: Session, wanted: Mapping[Series, datetime]) -> list[int]:
+    """Return the numbers of ``wanted``, in order, giving numbers to those that have none; each stays until then.
 
     All collectors fill the same tables in the same order and in the order of their keys: they wait for each other,
     never in a circle.
@@ -148,17 +165,20 @@ async def resolve_series(session: Session, wanted: Collection[Series]) -> dict[S
     columns: Sequence[Sequence[Any]] = list(zip(*wanted, strict=True))
     labels = ("names", "types", "units", "resource_ids", "user_ids", "project_ids", "sources")
     parameters = {label: list(column) for label, column in zip(labels, columns, strict=True)}
-    rows = await session.rows(RESOLVE_SERIES, parameters)
-    return {series: number for series, [number] in zip(wanted, rows, strict=True)}
+    return _numbers(await session.rows(RESOLVE_SERIES, {**parameters, "untils": list(wanted.values())}))
 
 
-async def resolve_metadata(session: Session, wanted: Mapping[bytes, str]) -> dict[bytes, int]:
-    """Return the numbers of ``wanted``, JSON texts by their digest."""
-    rows = await session.rows(RESOLVE_METADATA, {"texts": list(wanted.values())})
-    return {hash_: number for hash_, [number] in zip(wanted, rows, strict=True)}
+async def resolve_metadata(session: Session, texts: Mapping[bytes, str], wanted: Mapping[bytes, datetime]) -> list[int]:
+    """Return the numbers of ``wanted``, digests of metadata whose JSON is among ``texts``; see :func:`resolve_series`."""
+    asked = {"texts": [texts[hash_] for hash_ in wanted], "untils": list(wanted.values())}
+    return _numbers(await session.rows(RESOLVE_METADATA, asked))
 
 
-async def resolve_forms(session: Session, wanted: Collection[Form]) -> dict[Form, int]:
-    """Return the numbers of ``wanted``."""
-    rows = await session.rows(RESOLVE_FORMS, {"texts": [text_of(form) for form in wanted]})
-    return {form: number for form, [number] in zip(wanted, rows, strict=True)}
+async def resolve_forms(session: Session, wanted: Mapping[Form, datetime]) -> list[int]:
+    """Return the numbers of ``wanted``; see :func:`resolve_series`."""
+    asked = {"texts": [text_of(form) for form in wanted], "untils": list(wanted.values())}
+    return _numbers(await session.rows(RESOLVE_FORMS, asked))
+
+
+def _numbers(rows: Collection[Sequence[Any]]) -> list[int]:
+    return [number for [number] in rows]

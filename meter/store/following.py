@@ -12,8 +12,8 @@ from meter.store.pool import Session
 
 CHANNEL = "meter_samples"
 
-TELL = f"SELECT pg_notify('{CHANNEL}', '')"
-"""Said in a transaction that stored something: heard when it commits, and once only if it is said twice."""
+TELL = f"pg_notify('{CHANNEL}', '')"
+"""Called in a transaction that stores samples: heard when it commits, and once only if it is called twice."""
 
 
 class Following(Pool):

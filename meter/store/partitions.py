@@ -42,6 +42,14 @@ def week_of(moment: datetime) -> date:
     return day - timedelta(days=day.weekday())
 
 
+def end_of_week(moment: datetime) -> datetime:
+    """Return the Monday, in UTC, that ends the week that ``moment`` (aware) lies in; the end of time for the last."""
+    try:
+        return datetime.combine(week_of(moment) + WEEK, datetime.min.time(), UTC)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def partition_name(week: date) -> str:
     """Return the name of the table that holds ``week``: ``sample_2026_11_16``."""
     return f"sample_{week:%Y_%m_%d}"

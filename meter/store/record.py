@@ -18,14 +18,16 @@ from typing import NamedTuple
 import msgspec
 
 from meter.message import MeteringMessage
+from meter.signature import METADATA_FIELD
 from meter.signature import SIGNATURE_FIELD
 
 NAMESPACE = uuid.UUID("b5a4b1a8-8a3c-5d5c-9f0e-6c1d5f0f5d11")
 """Where ids of messages that are no UUID get one: ``uuid5(NAMESPACE, id)``."""
 
-CONSTANT_FIELDS = frozenset(
-    {"user_name", "project_name", "publisher_id", "monotonic_time", "resource_metadata", SIGNATURE_FIELD}
-)
+CONSTANT_FIELDS_OF_OTHERS = frozenset({"user_name", "project_name", "publisher_id", "monotonic_time"})
+"""Fields that Meter's own messages do not have."""
+
+CONSTANT_FIELDS = CONSTANT_FIELDS_OF_OTHERS | {METADATA_FIELD, SIGNATURE_FIELD}
 """Fields whose value may be part of the form: texts that say the same in message after message, and nulls."""
 
 PLAIN_FIELDS = CONSTANT_FIELDS | {
@@ -43,6 +45,9 @@ PLAIN_FIELDS = CONSTANT_FIELDS | {
 """All fields that columns and form have a place for."""
 
 LONGEST_CONSTANT = 255
+
+REMEMBERED = 10_000
+"""Series whose texts are known to be storable. Each text has 512 characters at most."""
 
 LARGEST_PLAIN_INTEGER = 2**53
 """Beyond it a double precision number does not tell an integer to the last digit."""
@@ -68,18 +73,22 @@ class Series(NamedTuple):
     source: str | None
 
 
+Constants = tuple[tuple[str, str | None], ...]
+"""Fields, by name, that say the same in message after message."""
+
+
 class Form(NamedTuple):
     """How a message is written. ``timestamp`` is separator, digits of the fraction and zone, ``T6Z``; '' if unknown."""
 
     fields: tuple[str, ...]
     timestamp: str
     volume: str
-    constants: tuple[tuple[str, str | None], ...]
+    constants: Constants
     key_id: str | None
 
 
-class Record(NamedTuple):
-    """A message, taken apart.
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A message, taken apart; a struct, because a batch makes a thousand.
 
     ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
     ``rest`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (a mapping).
@@ -98,7 +107,7 @@ class Record(NamedTuple):
 def record_of(message: MeteringMessage) -> Record:
     """Take ``message`` apart; :class:`Unstorable` when PostgreSQL cannot hold it or JSON cannot tell it."""
     fields = message.fields
-    series = Series(
+    series = _series(
         message.name,
         message.type,
         message.unit,
@@ -107,40 +116,49 @@ def record_of(message: MeteringMessage) -> Record:
         message.project_id,
         message.source,
     )
-    _refuse_unstorable_text(series)
     metadata = _json(message.metadata, "resource_metadata")
     if "\\u0000" in metadata:
         _refuse_nul(message.metadata, "resource_metadata")
     signed = fields.get(SIGNATURE_FIELD)
-    signature = signed if isinstance(signed, str) and _SIGNATURE.fullmatch(signed) else ""
-    constants, rest, told = _constants(fields, signature)
+    # What a key has verified is 64 hexadecimal digits.
+    signature = signed if isinstance(signed, str) and (message.key_id or _SIGNATURE.fullmatch(signed)) else ""
+    constants: Constants
+    if signature and CONSTANT_FIELDS_OF_OTHERS.isdisjoint(fields) and fields.get(METADATA_FIELD) is not None:
+        constants, rest, told = (), "", True
+    else:
+        constants, rest, told = _constants(fields, signature)
     message_id = uuid_of(message.message_id)
     timestamp_form = _timestamp_form(fields["timestamp"], message.timestamp)
-    record = Record(
-        series,
-        metadata,
-        Form(tuple(fields), timestamp_form, type(message.volume).__name__, constants, message.key_id),
-        message_id,
-        message.timestamp,
-        float(message.volume),
-        signature,
-        rest,
-    )
+    kind = type(message.volume)
     if (
         told
         and timestamp_form
         and message_id is message.message_id
-        and (type(message.volume) is float or abs(message.volume) <= LARGEST_PLAIN_INTEGER)
-        and fields.keys() <= PLAIN_FIELDS
+        and (kind is float or abs(message.volume) <= LARGEST_PLAIN_INTEGER)
+        and PLAIN_FIELDS.issuperset(fields)
     ):
-        return record
-    whole = _json(fields, "the message")
-    if msgspec.json.decode(whole) != fields:
-        raise Unstorable("the message is not JSON: it has a number that is not finite, or what only Python knows")
-    return record._replace(form=Form((), "", record.form.volume, (), message.key_id), rest=whole)
+        form = _form(tuple(fields), timestamp_form, kind.__name__, constants, message.key_id)
+    else:
+        form = Form((), "", kind.__name__, (), message.key_id)
+        rest = _json(fields, "the message")
+        if msgspec.json.decode(rest) != fields:
+            raise Unstorable("the message is not JSON: it has a number that is not finite, or what only Python knows")
+    return Record(series, metadata, form, message_id, message.timestamp, float(message.volume), signature, rest)
 
 
-def _constants(fields: Mapping[str, Any], signature: str) -> tuple[tuple[tuple[str, str | None], ...], str, bool]:
+@lru_cache(maxsize=REMEMBERED)
+def _series(*columns: Any) -> Series:
+    """Return a series whose texts PostgreSQL can hold. Most have just been seen."""
+    series = Series(*columns)
+    _refuse_unstorable_text(series)
+    return series
+
+
+_form = lru_cache(maxsize=1024)(Form)
+"""There are a handful of forms: samples that have the same share it."""
+
+
+def _constants(fields: Mapping[str, Any], signature: str) -> tuple[Constants, str, bool]:
     """Return what of ``fields`` belongs to the form, the JSON of ``monotonic_time``, and whether that tells them all."""
     constants: list[tuple[str, str | None]] = []
     rest = ""
@@ -149,7 +167,7 @@ def _constants(fields: Mapping[str, Any], signature: str) -> tuple[tuple[tuple[s
         value = fields[name]
         if name == SIGNATURE_FIELD and signature:
             continue
-        if name == "resource_metadata" and value is not None:
+        if name == METADATA_FIELD and value is not None:
             continue
         if value is None or (type(value) is str and len(value) <= LONGEST_CONSTANT):
             constants.append((name, value))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -16,14 +20,17 @@ from meter.query import Refusal
 from meter.query import WriteResult
 from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
+from meter.store.dictionaries import K
+from meter.store.dictionaries import Known
 from meter.store.dictionaries import Memory
-from meter.store.dictionaries import Numbers
 from meter.store.dictionaries import digest
+from meter.store.dictionaries import numbers
 from meter.store.dictionaries import resolve_forms
 from meter.store.dictionaries import resolve_metadata
 from meter.store.dictionaries import resolve_series
 from meter.store.following import TELL
 from meter.store.partitions import Partitions
+from meter.store.partitions import end_of_week
 from meter.store.pool import Pool
 from meter.store.pool import Session
 from meter.store.record import Form
@@ -39,18 +46,20 @@ from meter.store.rollups import buckets
 from meter.store.rollups import start_of
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, for ten times the time.
-# What is late for an hour that was settled takes the mark away: from then on the samples themselves tell that hour.
+# Times, which many samples share, are sent once and referred to by their position.
 INSERT_SAMPLES = """
-WITH stored AS (
-    INSERT INTO sample
-        (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
-    SELECT timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, decode(signature, 'hex'), rest
-    FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::timestamptz[], %s::uuid[], %s::float8[],
-        %s::bigint[], %s::integer[], %s::integer[], %s::text[], %s::text[])
-        AS given (timestamp, message_id, volume, metadata_id, series_id, form_id, signature, rest)
-    ON CONFLICT DO NOTHING
-    RETURNING timestamp
-), unsettled AS (
+INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id, series_id, form_id,
+    decode(signature, 'hex'), coalesce(rest, '')
+FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
+    %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
+    AS given (moment, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+ON CONFLICT DO NOTHING
+"""
+
+# What is late for an hour that was settled takes the mark away: from then on the samples themselves tell that hour.
+INSERT_LATE_SAMPLES = f"""
+WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp), unsettled AS (
     DELETE FROM settled USING unnest(%s::smallint[], %s::timestamptz[]) AS late (hours, start)
     WHERE settled.hours = late.hours AND settled.start = late.start AND EXISTS (
         SELECT FROM stored
@@ -60,11 +69,22 @@ WITH stored AS (
 SELECT count(*) FROM stored
 """
 
-BEGIN_TO_RECORD = f"{HOLD}; {RECORDING}; SELECT meter, before FROM horizon"
-"""Takes part in what others wait for, and then tells how old samples may be; each statement sees what is so by then."""
+BEGIN_TO_RECORD = f"""
+{HOLD}; {RECORDING}; SELECT {TELL};
+SELECT before, meter, NULL FROM horizon WHERE before > %s
+UNION ALL SELECT settled.start, NULL, settled.hours
+FROM settled JOIN unnest(%s::smallint[], %s::timestamptz[]) AS span (hours, start) USING (hours, start)
+"""
+"""Takes part in what others wait for, and then tells horizons that may be too late, and what of the batch's time is settled.
 
+Each statement sees what is so when it begins, and until the end of the transaction nobody settles these hours.
+"""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+News = tuple[Memory[Any], Mapping[Any, Known]]
+"""What is to be remembered, and where, once the transaction that found it out is committed."""
 
 
 class _TooOld(Exception):
@@ -95,9 +115,9 @@ class Writing:
                 records.append((index, record_of(message)))
             except Unstorable as error:
                 refused.append(Refusal(index, str(error)))
-        await self._partitions.cover(record.timestamp for _, record in records)
+        await self._partitions.cover({record.timestamp for _, record in records})
         # One order for all collectors: two that write the same samples at once wait for each other, never in a circle.
-        records.sort(key=lambda numbered: numbered[1].message_id)
+        records.sort(key=lambda numbered: (numbered[1].timestamp, numbered[1].message_id))
         stored = await self._write(records, refused)
         refused.sort(key=lambda refusal: refusal.index)
         return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
@@ -122,55 +142,64 @@ class Writing:
         return await self._write(records[:half], refused) + await self._write(records[half:], refused)
 
     async def _commit(self, records: Sequence[Record]) -> int:
-        stored, found, generation = await self._pool.run(self._store, records)
+        stored, news, generation = await self._pool.run(self._store, records)
         if generation == self._pool.generation:
-            self._series.update(found.series)
-            self._metadata.update(found.metadata)
-            self._forms.update(found.forms)
+            for memory, found in news:
+                memory.update(found)
         return stored
 
-    async def _store(self, session: Session, records: Sequence[Record]) -> tuple[int, Numbers, int]:
-        """Store ``records``; return how many were new, what was found out, and when (the pool's generation)."""
+    async def _store(self, session: Session, records: Sequence[Record]) -> tuple[int, list[News], int]:
+        """Store ``records``, oldest first; return how many were new, what was found out, and when (the pool's generation)."""
         self._forget_if_reconnected()
-        generation, found = self._generation, Numbers()
-        digests = [digest(record.metadata) for record in records]
-        series = self._series.known(record.series for record in records)
-        metadata = self._metadata.known(digests)
-        forms = self._forms.known(record.form for record in records)
-        if unknown := [key for key, number in series.items() if number is None]:
-            found.series = await resolve_series(session, unknown)
-            series.update(found.series)
-        if any(number is None for number in metadata.values()):
-            texts = {hash_: record.metadata for hash_, record in zip(digests, records, strict=True)}
-            found.metadata = await resolve_metadata(
-                session, {hash_: texts[hash_] for hash_, number in metadata.items() if number is None}
-            )
-            metadata.update(found.metadata)
-        if unknown_forms := [key for key, number in forms.items() if number is None]:
-            found.forms = await resolve_forms(session, unknown_forms)
-            forms.update(found.forms)
-        moments = {record.timestamp for record in records}
-        if horizons := dict(await session.rows(BEGIN_TO_RECORD, [buckets(moments)])):
-            _refuse_too_old(records, horizons)
+        generation = self._generation
+        moments = sorted({record.timestamp for record in records})
+        columns, news = await self._columns(session, records, moments)
         spans = sorted({(hours, start_of(moment, hours)) for moment in moments for hours in (HOUR, DAY)})
-        [[stored]] = await session.rows(
-            INSERT_SAMPLES,
-            [
-                _array(record.timestamp.isoformat() for record in records),
-                _array(record.message_id for record in records),
-                _array(repr(record.volume) for record in records),
-                _array(str(metadata[hash_]) for hash_ in digests),
-                _array(str(series[record.series]) for record in records),
-                _array(str(forms[record.form]) for record in records),
-                _array(f'"{record.signature}"' for record in records),
-                [record.rest for record in records],
-                [hours for hours, _ in spans],
-                [start for _, start in spans],
-            ],
-        )
-        if stored:
-            await session.rows(TELL)
-        return stored, found, generation
+        facts = await session.rows(BEGIN_TO_RECORD, [buckets(moments), moments[0], *_columns_of(spans)])
+        if horizons := {meter: before for before, meter, hours in facts if hours is None}:
+            _refuse_too_old(records, horizons)
+        if settled := [(hours, start) for start, _, hours in facts if hours is not None]:
+            [[stored]] = await session.rows(INSERT_LATE_SAMPLES, [*columns, *_columns_of(settled)])
+        else:
+            stored = await session.count(INSERT_SAMPLES, columns)
+        return stored, news, generation
+
+    async def _columns(
+        self, session: Session, records: Sequence[Record], moments: Sequence[datetime]
+    ) -> tuple[list[Any], list[News]]:
+        """Return the parameters of :data:`INSERT_SAMPLES`, and what had to be looked up for them."""
+        ends = {moment: end_of_week(moment) for moment in moments}
+        untils = [ends[record.timestamp] for record in records]
+        digests = [digest(record.metadata) for record in records]
+        texts = {hash_: record.metadata for hash_, record in zip(digests, records, strict=True)}
+
+        async def look_up(
+            memory: Memory[K], keys: Sequence[K], resolve: Callable[..., Awaitable[Sequence[int]]], *args: Any
+        ) -> str:
+            # Of several samples that refer to one row the last, which is the newest, says how long it must stay.
+            needed = dict(zip(keys, untils, strict=True))
+            found, looked_up = await numbers(memory, needed, partial(resolve, session, *args))
+            news.append((memory, looked_up))
+            return _array_of_numbers([found[key] for key in keys])
+
+        news: list[News] = []
+        series = await look_up(self._series, [record.series for record in records], resolve_series)
+        metadata = await look_up(self._metadata, digests, resolve_metadata, texts)
+        forms = await look_up(self._forms, [record.form for record in records], resolve_forms)
+        positions = {moment: position for position, moment in enumerate(moments, 1)}
+        rests = [record.rest for record in records]
+        columns = [
+            _array([moment.isoformat() for moment in moments]),
+            _array_of_numbers([positions[record.timestamp] for record in records]),
+            _array([record.message_id for record in records]),
+            _array_of_numbers([record.volume for record in records]),
+            metadata,
+            series,
+            forms,
+            _array([record.signature or '""' for record in records]),
+            rests if any(rests) else [],
+        ]
+        return columns, news
 
     def _forget_if_reconnected(self) -> None:
         """Forget all numbers after a failover: they may mean something else in the database that took over."""
@@ -180,9 +209,18 @@ class Writing:
                 memory.clear()
 
 
+def _columns_of(spans: Sequence[tuple[int, datetime]]) -> tuple[list[int], list[datetime]]:
+    return [hours for hours, _ in spans], [start for _, start in spans]
+
+
 def _array(literals: Iterable[str]) -> str:
     """Return an array for PostgreSQL to parse. ``literals`` have no blanks, commas, braces or backslashes of their own."""
-    return "{" + ",".join(literals) + "}"
+    return f"{{{','.join(literals)}}}"
+
+
+def _array_of_numbers(numbers: list[int] | list[float]) -> str:
+    """Return an array for PostgreSQL to parse: Python writes a list of numbers as one."""
+    return f"{{{repr(numbers)[1:-1]}}}"
 
 
 def _refuse_too_old(records: Sequence[Record], horizons: Mapping[str, datetime]) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import pytest
 import pytest_twisted
+from msgspec import structs
 from twisted.python import usage
 
 from meter.commands.verify import Options
@@ -54,7 +55,7 @@ def test_a_row_that_is_as_it_was_signed_is_verified():
         (replace(ROW, fields=SENT.fields | {"timestamp": "never"}), "timestamp must be a time"),
         (replace(ROW, fields=None, damage="the row tells no message"), "tells no message"),
         (replace(ROW, damage="the metadata that is searched differs"), "the metadata that is searched"),
-        (replace(ROW, record=RECORD._replace(volume=6.0)), "differs from the column volume"),
+        (replace(ROW, record=structs.replace(RECORD, volume=6.0)), "differs from the column volume"),
         (replace(ROW, timestamp=datetime(2026, 1, 1, tzinfo=UTC)), "differs from the column timestamp"),
     ],
 )
@@ -66,7 +67,7 @@ def test_a_row_that_is_not_says_why(row, reason):
 
 def test_metadata_may_be_written_otherwise_and_say_the_same():
     sent = message("cpu", 5, metadata={"a": 1e22})
-    record = record_of(sent)._replace(metadata='{"a": 1e+22}')
+    record = structs.replace(record_of(sent), metadata='{"a": 1e+22}')
     row = replace(ROW, message_id=sent.message_id, fields=sent.fields, record=record)
     assert judged(row).state == "verified"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 from datetime import date
 from datetime import datetime
+from datetime import timedelta
 
 import pytest
 from twisted.internet import reactor
@@ -17,11 +18,13 @@ from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.conditions import of_sample
 from meter.store.conditions import of_series
+from meter.store.dictionaries import Known
 from meter.store.dictionaries import Memory
 from meter.store.dsn import connection_parameters
 from meter.store.dsn import described
 from meter.store.metadata import metadata_values
 from meter.store.migrations import migrations
+from meter.store.partitions import end_of_week
 from meter.store.partitions import partition_name
 from meter.store.partitions import week_of
 from meter.store.statistics import statistics_statement
@@ -58,17 +61,36 @@ def test_weeks_begin_on_monday_in_utc():
     assert partition_name(date(2026, 11, 16)) == "sample_2026_11_16"
 
 
+LATER = datetime(2026, 11, 30, tzinfo=UTC)
+
+
 def test_a_memory_forgets_what_was_not_asked_for():
     memory = Memory(10)
-    memory.update({"old": 1})
+    memory.update({"old": Known(1, LATER)})
     for number in range(100):
-        memory.update({number: number})
-        assert memory.get("old") == 1
+        memory.update({number: Known(number, LATER)})
+        assert memory.known({"old": LATER}) == {"old": 1}
 
-    assert memory.get(5) is None
-    assert memory.known([99, "new"]) == {99: 99, "new": None}
+    assert memory.known({5: LATER}) == {}
+    assert memory.known({99: LATER, "new": LATER}) == {99: 99}
     memory.clear()
-    assert memory.get("old") is None
+    assert memory.known({"old": LATER}) == {}
+
+
+def test_a_number_is_remembered_until_its_row_may_be_swept():
+    memory = Memory(10)
+    memory.update({"cpu": Known(1, LATER)})
+
+    assert memory.known({"cpu": LATER - timedelta(weeks=5)}) == {"cpu": 1}
+    assert memory.known({"cpu": LATER + timedelta(weeks=1)}) == {}
+    memory.update({"cpu": Known(1, LATER + timedelta(weeks=1))})
+    assert memory.known({"cpu": LATER + timedelta(weeks=1)}) == {"cpu": 1}
+
+
+def test_a_week_ends_on_monday_and_the_last_one_with_time_itself():
+    assert end_of_week(datetime(2026, 11, 22, 23, 59, tzinfo=UTC)) == datetime(2026, 11, 23, tzinfo=UTC)
+    assert end_of_week(datetime(2026, 11, 23, tzinfo=UTC)) == LATER
+    assert end_of_week(datetime(9999, 12, 31, tzinfo=UTC)) == datetime.max.replace(tzinfo=UTC)
 
 
 def test_values_are_always_parameters():

@@ -35,7 +35,7 @@ def with_fields(**fields):
 
 def kept(record):
     """``record`` as it comes back: its form as text, its signature and metadata as they are."""
-    return record._replace(form=form_of(text_of(record.form)))
+    return replace(record, form=form_of(text_of(record.form)))
 
 
 @settings(max_examples=300, deadline=None)
