@@ -17,7 +17,7 @@ from meter.interfaces import IHypervisor
 from meter.polling import Polling
 
 MOST_WAITING = 1000
-"""Changes that wait while a cycle is under way. What is not polled now is polled in the next cycle."""
+"""Changes that wait while a cycle is under way. More are let go: how a domain is now, the next cycle tells."""
 
 
 @implementer(IHypervisor)
@@ -39,7 +39,7 @@ class OneDomain:
 class DomainChanges(Service):
     """Has ``polling`` poll each domain that ``hypervisor`` tells to have changed, one after another.
 
-    Stopping waits for those that are there already.
+    Stopping waits for those that are there already. ``dropped`` counts those that were too many.
     """
 
     name = "changes of domains"
@@ -50,6 +50,7 @@ class DomainChanges(Service):
         self._polling = polling
         self._waiting: deque[Domain] = deque()
         self._work: Deferred[None] | None = None
+        self._overflowing = False
         self.dropped = 0
         hypervisor.observe(self.receive)
 
@@ -58,9 +59,10 @@ class DomainChanges(Service):
         if not self.running:
             return
         if len(self._waiting) >= MOST_WAITING:
-            self.dropped += 1
-            if self.dropped == 1:
+            if not self._overflowing:
                 self._log.error("LOST changes of domains: more than {most} wait to be polled", most=MOST_WAITING)
+            self._overflowing = True
+            self.dropped += 1
             return
         self._waiting.append(domain)
         if self._work is None:
@@ -78,6 +80,7 @@ class DomainChanges(Service):
             else:
                 self._log.info("domain {domain} {change}: {samples} samples", domain=domain.name, change=domain.event, samples=report.samples)  # fmt: skip
         self._work = None
+        self._overflowing = False
 
     def stopService(self) -> Deferred[None] | None:
         """Fire when what was told is polled."""

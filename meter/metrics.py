@@ -18,6 +18,9 @@ from prometheus_client import Histogram
 from prometheus_client import Info
 from prometheus_client import disable_created_metrics
 from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
@@ -213,9 +216,7 @@ class HealthMetrics:
             registry=registry,
             buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
         )
-        self._abandoned = Gauge(
-            "meter_abandoned_threads", "Threads that hang in a call that was given up.", registry=registry
-        )
+        self._registry = registry
         self._given_up = Gauge(
             "meter_given_up_services",
             "Parts of the daemon that did not stop in time, or not cleanly.",
@@ -228,9 +229,18 @@ class HealthMetrics:
             gauge = self._ready.labels(readiness_of(dependency).name)
             gauge.set_function(functools.partial(_is_ready, dependency))
 
-    def count_abandoned_threads(self, count: Callable[[], int]) -> None:
-        """Show ``count()`` hanging threads, asked whenever the metrics are read."""
-        self._abandoned.set_function(count)
+    def count_abandoned_calls(self, hanging: Callable[[], int], ever: Callable[[], int]) -> None:
+        """Show how many calls that were given up hang still, and how many there were, asked whenever the metrics are read."""
+        gauge = Gauge(
+            "meter_abandoned_threads", "Threads that hang in a call that was given up.", registry=self._registry
+        )
+        gauge.set_function(hanging)
+        self._registry.register(_Count("meter_abandoned_calls", "Calls that were given up.", ever))
+
+    def count_unpolled_changes(self, count: Callable[[], int]) -> None:
+        """Show how many changes of domains were let go, asked whenever the metrics are read."""
+        documentation = "Changes of domains that were not polled when they happened: too many waited."
+        self._registry.register(_Count("meter_unpolled_domain_changes", documentation, count))
 
     def count_given_up(self, count: Callable[[], int]) -> None:
         """Show ``count()`` parts that were given up while stopping, asked whenever the metrics are read."""
@@ -239,6 +249,19 @@ class HealthMetrics:
     def lagged(self, seconds: float) -> None:
         """Take one measurement of the reactor's lag."""
         self._lag.observe(seconds)
+
+
+class _Count(Collector):
+    """A counter that somebody else keeps, asked whenever the metrics are read."""
+
+    def __init__(self, name: str, documentation: str, count: Callable[[], int]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._count = count
+
+    def collect(self) -> Iterable[Metric]:
+        """Return it as it is now."""
+        return [CounterMetricFamily(self._name, self._documentation, self._count())]
 
 
 def _is_ready(dependency: IDependency) -> float:

@@ -50,7 +50,7 @@ class LibvirtHypervisor(Service):
     """Asks the libvirt at ``uri``; a call that does not return costs ``timeout_seconds``, never the answer of others.
 
     libvirt waits without limit for a domain whose emulator hangs. Such a call is left behind in its thread, counted in
-    ``abandoned_threads``, and the question is asked once more on a new connection. There ``NOWAIT`` helps: libvirt
+    ``abandoned_calls``, and the question is asked once more on a new connection. There ``NOWAIT`` helps: libvirt
     knows by now that the domain is busy, and answers for all others (libvirt 9.0: the first call hung until the
     emulator went on, the second took 0.02 s; tests/integration/test_hypervisor_libvirtd.py). So ``domains()`` takes at
     most twice ``timeout_seconds``. While ``stuck_limit`` calls hang nothing more is asked: each also occupies one of
@@ -76,7 +76,7 @@ class LibvirtHypervisor(Service):
         open_connection: Callable[[str], Any] = open_read_only,
     ) -> None:
         self.uri = uri
-        self.abandoned_threads = 0
+        self.abandoned_calls = 0
         self.dropped_changes = 0
         self._clock = clock
         self._reactor_threads = reactor_threads
@@ -214,7 +214,7 @@ class LibvirtHypervisor(Service):
 
     def _leave_behind(self, line: Line) -> None:
         self._log.warn("a call of libvirt at {uri} hangs; it is left behind", uri=self.uri)
-        self.abandoned_threads += 1
+        self.abandoned_calls += 1
         self._left_behind.append(line)
         self._line = None
         line.finish().addErrback(lambda _: None)

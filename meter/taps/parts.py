@@ -96,7 +96,9 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
     hypervisor = LibvirtHypervisor(
         uri, clock=daemon.reactor, reactor_threads=daemon.reactor, timeout_seconds=settings.timeout_seconds
     )
-    daemon.health_metrics.count_abandoned_threads(lambda: hypervisor.abandoned_threads)
+    daemon.health_metrics.count_abandoned_calls(
+        hanging=lambda: hypervisor.stuck_threads, ever=lambda: hypervisor.abandoned_calls
+    )
     daemon.add(hypervisor)
     return hypervisor
 
@@ -104,7 +106,9 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
 def poll_changes(daemon: Daemon, hypervisor: LibvirtHypervisor) -> None:
     """Have domains polled when they start, stop or change their state in another way, besides when their turn comes."""
     if daemon.polling is not None:
-        daemon.add(DomainChanges(hypervisor, daemon.polling))
+        changes = DomainChanges(hypervisor, daemon.polling)
+        daemon.health_metrics.count_unpolled_changes(lambda: hypervisor.dropped_changes + changes.dropped)
+        daemon.add(changes)
 
 
 def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> PostgresStore:

@@ -124,10 +124,10 @@ async def test_a_guest_whose_emulator_hangs_costs_the_others_one_time_limit(libv
                 domains = {domain.name: domain for domain in await hypervisor.domains()}
                 assert set(domains["healthy"].stats) == set(whole.stats)
                 assert set(domains["sick"].stats) < set(whole.stats)
-                assert (hypervisor.abandoned_threads, hypervisor.stuck_threads) == (1, 1)
+                assert (hypervisor.abandoned_calls, hypervisor.stuck_threads) == (1, 1)
 
                 await hypervisor.domains()
-                assert hypervisor.abandoned_threads == 1, "libvirt knows by now who is busy"
+                assert hypervisor.abandoned_calls == 1, "libvirt knows by now who is busy"
             await until(lambda: hypervisor.stuck_threads == 0)
             assert set((await domain_named(hypervisor, "sick")).stats) == set(whole.stats)
 

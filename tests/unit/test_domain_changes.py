@@ -96,6 +96,17 @@ def test_what_nobody_keeps_up_with_is_dropped_and_counted(
         hypervisor.change(STARTED)
     assert changes.dropped == 2
     assert len(logged_errors.flush()) == 1
+    holding, polling.holding = polling.holding, Deferred()
+    holding.callback(None)
+    for _ in range(MOST_WAITING + 3):
+        hypervisor.change(STARTED)
+    assert len(logged_errors.flush()) == 0, "it is still the same flood"
+    holding, polling.holding = polling.holding, None
+    holding.callback(None)
+    polling.holding = Deferred()
+    for _ in range(MOST_WAITING + 3):
+        hypervisor.change(STARTED)
+    assert len(logged_errors.flush()) == 1
     polling.holding.callback(None)
 
 

@@ -507,12 +507,12 @@ async def test_a_call_that_hangs_is_left_behind_and_the_question_asked_on_a_new_
     await hanging
     clock.advance(10)
     assert len(await poll) == 2
-    assert (hypervisor.abandoned_threads, hypervisor.stuck_threads, host.opened) == (1, 1, 2)
+    assert (hypervisor.abandoned_calls, hypervisor.stuck_threads, host.opened) == (1, 1, 2)
     assert hypervisor.readiness().ready
 
     host.go_on.set()
     await until(lambda: hypervisor.stuck_threads == 0)
-    assert hypervisor.abandoned_threads == 1
+    assert hypervisor.abandoned_calls == 1
     assert host.closed == 1, "its connection is closed once its call has returned"
 
 

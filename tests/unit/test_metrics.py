@@ -132,12 +132,16 @@ def test_readiness_is_asked_when_the_metrics_are_read():
     assert series(registry)["meter_dependency_ready[dependency=store]"] == 0
 
 
-def test_abandoned_threads_are_counted_when_the_metrics_are_read():
+def test_what_others_count_is_asked_for_when_the_metrics_are_read():
     registry = metrics_registry("x")
+    metrics = HealthMetrics(registry)
     hanging: list[int] = []
-    HealthMetrics(registry).count_abandoned_threads(lambda: len(hanging))
+    metrics.count_abandoned_calls(hanging=lambda: len(hanging), ever=lambda: 2 + len(hanging))
+    metrics.count_unpolled_changes(lambda: 4)
     hanging.append(1)
-    assert series(registry)["meter_abandoned_threads"] == 1
+    now = series(registry)
+    assert (now["meter_abandoned_threads"], now["meter_abandoned_calls_total"]) == (1, 3)
+    assert now["meter_unpolled_domain_changes_total"] == 4
 
 
 def test_the_lag_of_the_reactor_is_how_late_it_calls():
