@@ -280,7 +280,7 @@ class IStore(Interface):
     """Where samples are kept. Queries and answers are the records of :mod:`meter.query`.
 
     Every method raises :class:`Unavailable` while the database cannot be reached, and :class:`RequestError` for a
-    question it cannot answer.
+    question it cannot answer. Cancelling a question ends the looking for its answer.
     """
 
     async def write(messages: Sequence[MeteringMessage]) -> WriteResult:

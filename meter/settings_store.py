@@ -23,6 +23,9 @@ class StoreSection(Section):
     )
     dsn_file: str = Field(default="", description="A file that holds the DSN, instead of dsn.")
     readers: Count = Field(default=4, description="Connections that answer questions.")
+    longest_wait_seconds: Seconds = Field(
+        default=10.0, description="While all readers are busy a question waits so long, then it is to be asked again."
+    )
     writers: Count = Field(default=2, description="Connections that write samples.")
     statement_timeout_seconds: Seconds = Field(
         default=30.0, description="A question that takes longer is given up and answered with an error."

@@ -6,16 +6,13 @@ A route is given a :class:`VisibleStore` and never the store itself, so that non
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Coroutine
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
-from typing import TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 from zope.interface import Interface
 from zope.interface import implementer
@@ -37,8 +34,6 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +91,7 @@ def _projects(expression: Expression) -> Iterator[object]:
 class VisibleStore:
     """The part of a store that one requester may see.
 
-    A client that hangs up cancels whoever waits for an answer here, never the store's own work.
+    A client that hangs up cancels what it asked for here, and the store stops looking for it.
     """
 
     def __init__(self, store: IStore, requester: Requester) -> None:
@@ -107,30 +102,30 @@ class VisibleStore:
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
         """Return at most ``limit`` matching samples, newest first unless ``order`` says otherwise."""
-        return await shielded(self._store.samples(visible(filter, self._requester), limit, order, after))
+        return await self._store.samples(visible(filter, self._requester), limit, order, after)
 
     async def sample(self, message_id: str) -> StoredSample | None:
         """Return the sample with this id, ``None`` when there is none to be seen."""
-        return await shielded(self._store.sample(message_id, visible(SampleFilter(), self._requester)))
+        return await self._store.sample(message_id, visible(SampleFilter(), self._requester))
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return at most ``limit`` meters, by name and resource."""
-        return await shielded(self._store.meters(visible(filter, self._requester), limit, unique))
+        return await self._store.meters(visible(filter, self._requester), limit, unique)
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """Return at most ``limit`` resources, by id."""
-        return await shielded(self._store.resources(visible(filter, self._requester), limit))
+        return await self._store.resources(visible(filter, self._requester), limit)
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the rows of statistics, oldest first."""
         seen = replace(query, filter=visible(query.filter, self._requester))
-        return await shielded(self._store.statistics(seen))
+        return await self._store.statistics(seen)
 
     async def message(self, message_id: str) -> Mapping[str, Any] | None:
         """Return the metering message with this id as it was signed, ``None`` when there is none to be seen."""
         if await self.sample(message_id) is None:
             return None
-        return await shielded(self._store.message(message_id))
+        return await self._store.message(message_id)
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`Fault` that asking for ``filter`` would raise."""
@@ -139,11 +134,3 @@ class VisibleStore:
     def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
         """Call ``heard`` after commits, of whomever: it tells nothing but that there may be something to ask for."""
         return self._store.follow(heard)
-
-
-def shielded(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Return the outcome of ``work``; cancelling it leaves ``work`` alone to end by itself, unheard."""
-    # A Deferred without a canceller that was cancelled ignores the one result that comes later.
-    outcome: Deferred[T] = Deferred()
-    Deferred.fromCoroutine(work).addCallbacks(outcome.callback, outcome.errback)
-    return outcome

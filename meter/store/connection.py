@@ -55,6 +55,11 @@ REJECTIONS = frozenset({"22", "23", "54"})
 
 SHUTDOWNS = ("08", "57P")
 
+STOP = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE pid = %s AND usename = current_user AND application_name = current_setting('application_name')
+"""
+
 
 class Connection:
     """A connection that is closed for good once it failed. One statement at a time.
@@ -112,6 +117,31 @@ class Connection:
         """Wait without limit for the answers of this connection from now on."""
         self._answer_seconds = None
 
+    async def interrupt(self) -> None:
+        """Have the server stop what it executes here, which then fails as :class:`TimedOut`.
+
+        The server is asked over a connection that is made for that: ``cancel()`` of psycopg2 2.9 blocks. Once it has
+        answered, the signal has been sent; one that comes between two statements PostgreSQL ignores.
+        """
+        if self.closed:
+            return
+        here = self._link.pollable()
+        parameters = {key: value for key, value in self._parameters.items() if key != "hostaddr"}
+        # Where several hosts are named, the one that this connection has found.
+        parameters |= {"host": here.info.host, "port": str(here.info.port)}
+        other = Connection(
+            self._reactor,
+            self._clock,
+            parameters,
+            open_seconds=self._open_seconds,
+            answer_seconds=self._open_seconds,
+        )
+        await other.open()
+        try:
+            await other.rows(STOP, [here.get_backend_pid()])
+        finally:
+            other.close()
+
     def close(self) -> None:
         """Close without a word to the server that could block; what is under way fails with :class:`Lost`."""
         if self._link.pollable() is not None:
@@ -131,6 +161,7 @@ class Connection:
 
         Cancelling it would not do: txpostgres 1.7.0 raises ``_CancelInProgress`` out of ``cancel()`` and asks the
         server, over a new and blocking connection, to stop (test_a_frozen_server_is_unavailable_after_the_limit).
+        :meth:`interrupt` asks without blocking.
         """
         alarm = None if seconds is None else self._clock.callLater(seconds, self._fall_silent)
         try:

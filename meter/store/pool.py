@@ -52,6 +52,9 @@ class Session(Protocol):
     def patient(self) -> None:
         """Wait without limit from now on."""
 
+    async def interrupt(self) -> None:
+        """Have what is being executed fail; return when nothing that comes later can be hit any more."""
+
     def close(self) -> None:
         """Close at once."""
 
@@ -64,8 +67,8 @@ class Pool(Service):
     """Keeps ``size`` connections open, each replaced for ever when it dies; starting never fails and never waits.
 
     ``connect`` returns a new, unopened session; ``prepare`` is run on each, in a transaction, before it is used: while it
-    raises, the session is not. At most ``most_waiting`` callers wait for a free connection. A transaction that lost
-    against another is run ``attempts`` times in all. ``generation`` grows with each connection made: what was read over
+    raises, the session is not. At most ``most_waiting`` callers wait for a free connection, each for
+    ``longest_wait_seconds``. A transaction that lost against another is run ``attempts`` times in all. ``generation`` grows with each connection made: what was read over
     older ones may be out of date, as after a failover.
     """
 
@@ -80,6 +83,7 @@ class Pool(Service):
         size: int,
         prepare: Callable[[Session], Coroutine[Any, Any, None]] = nothing,
         most_waiting: int = 200,
+        longest_wait_seconds: float = float("inf"),
         attempts: int = 5,
         patience_seconds: float = 10.0,
         rng: Callable[[], float] = random.random,
@@ -90,6 +94,7 @@ class Pool(Service):
         self._size = size
         self._prepare = prepare
         self._most_waiting = most_waiting
+        self._longest_wait_seconds = longest_wait_seconds
         self._attempts = attempts
         self._patience_seconds = patience_seconds
         self._rng = rng
@@ -97,6 +102,7 @@ class Pool(Service):
         self._alive: set[Session] = set()
         self._idle: list[Session] = []
         self._waiting: deque[Deferred[Session]] = deque()
+        self._interruptions: dict[Session, Deferred[None]] = {}
         self._in_flight = InFlight()
         self._loops: list[Deferred[None]] = []
         self._pauses: set[Deferred[None]] = set()
@@ -154,19 +160,28 @@ class Pool(Service):
         async def transaction(session: Session) -> T:
             return await self._transaction(session, work, *args, **kwargs)
 
-        return await self._lend(transaction)
+        session = await self._borrow()
+        return await _outcome(self._use(session, transaction), abandon=lambda: None)
 
     async def rows(self, statement: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement, a transaction by itself."""
+        """Return the rows of one statement, a transaction by itself. Cancelling the caller interrupts it."""
 
         async def question(session: Session) -> list[tuple[Any, ...]]:
             return await session.rows(statement, parameters)
 
-        return await self._lend(question)
-
-    async def _lend(self, use: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         session = await self._borrow()
-        return await _shielded(self._use(session, use))
+        return await _outcome(self._use(session, question), abandon=lambda: self._interrupt(session))
+
+    def _interrupt(self, session: Session) -> None:
+        self._interruptions[session] = Deferred.fromCoroutine(self._interrupted(session))
+
+    async def _interrupted(self, session: Session) -> None:
+        try:
+            await session.interrupt()
+        except Unavailable as error:
+            self._log.info("{pool} goes on with a question that nobody waits for: {error}", pool=self.name, error=error)
+        except Exception:
+            self._log.failure("{pool} cannot interrupt a question", pool=self.name)
 
     async def _use(self, session: Session, use: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         with self._in_flight:
@@ -178,6 +193,8 @@ class Pool(Service):
                         await sleep(self._clock, 0.05 * attempt * self._rng())
                 return await use(session)
             finally:
+                if session in self._interruptions:
+                    await self._interruptions.pop(session)  # which must not hit whoever comes next
                 self._give_back(session)
 
     async def _transaction(
@@ -206,7 +223,14 @@ class Pool(Service):
             raise Unavailable(f"the store has {len(self._waiting)} callers waiting already")
         waiting: Deferred[Session] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
-        return await waiting
+        if self._longest_wait_seconds == float("inf"):
+            return await waiting
+        try:
+            return await within(self._clock, self._longest_wait_seconds, waiting)
+        except DeferredTimeout as error:
+            raise Unavailable(
+                f"all {self._size} connections of the {self.name} have been busy for {self._longest_wait_seconds:g} s"
+            ) from error
 
     def _give_back(self, session: Session) -> None:
         if session not in self._alive:
@@ -282,13 +306,13 @@ class Pool(Service):
             self._log.failure("{pool} cannot be prepared and keeps trying", pool=self.name)
 
 
-def _shielded(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Return a Deferred for ``work`` that can be cancelled without ``work`` noticing."""
-    outer: Deferred[T] = Deferred()
+def _outcome(work: Coroutine[Any, Any, T], *, abandon: Callable[[], None]) -> Deferred[T]:
+    """Return a Deferred for ``work``. Cancelling it calls ``abandon``, and ``work`` goes on unheard."""
+    outcome: Deferred[T] = Deferred(lambda _: abandon())
 
     def pass_on(result: Any) -> None:
-        if not outer.called:
-            outer.callback(result)
+        if not outcome.called:
+            outcome.callback(result)
 
     Deferred.fromCoroutine(work).addBoth(pass_on)
-    return outer
+    return outcome

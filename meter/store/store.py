@@ -48,7 +48,8 @@ class PostgresStore(Service):
     With ``migrate`` the schema is made or upgraded, without it is waited for. ``readers`` and ``writers`` are numbers of
     connections; none means that the store is only written, or only read. ``remembered`` bounds what is kept of the
     dictionaries in memory. A question that takes longer than ``statement_timeout_seconds`` is stopped; a server that
-    says nothing for ``silence_seconds`` more is held for dead. Questions go to ``replica_dsn`` where there is one.
+    says nothing for ``silence_seconds`` more is held for dead. While all readers are busy a question waits for
+    ``longest_wait_seconds`` at most. Questions go to ``replica_dsn`` where there is one.
     With ``keep`` it settles hours and lets go of what is older than ``retention``, see :mod:`meter.store.keeping`.
     """
 
@@ -61,6 +62,7 @@ class PostgresStore(Service):
         migrate: bool,
         readers: int = 4,
         writers: int = 2,
+        longest_wait_seconds: float = 10.0,
         statement_timeout_seconds: float = 30.0,
         silence_seconds: float = 10.0,
         remembered: int = 50_000,
@@ -99,6 +101,7 @@ class PostgresStore(Service):
                 clock,
                 name=f"store {purpose}",
                 size=size,
+                longest_wait_seconds=longest_wait_seconds if read_only else float("inf"),
                 prepare=schema.upgrade if migrate and not read_only else schema.check,
             )
 

@@ -126,6 +126,7 @@ def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> P
         clock=daemon.reactor,
         migrate=writes,
         readers=settings.readers if reads else 0,
+        longest_wait_seconds=settings.longest_wait_seconds,
         writers=settings.writers if writes else 0,
         application_name=daemon.name,
         statement_timeout_seconds=settings.statement_timeout_seconds,

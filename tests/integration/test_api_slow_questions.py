@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -13,6 +15,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from meter.api import Api
+from meter.api import site
+from meter.query import SampleFilter
 from meter.store import PostgresStore
 from tests.asking import SAMPLES
 from tests.asking import Answer
@@ -26,31 +31,35 @@ BACKTRACKING = r"^((a+)\2)+$"
 """Has PostgreSQL try every way to divide a text of an odd number of letters into even parts: of a hundred, for years."""
 
 
-@pytest_twisted.async_yield_fixture
-async def stored(postgresql: Any) -> AsyncIterator[Asking]:
-    store = PostgresStore(
-        reactor,
-        postgresql.dsn(),
-        clock=reactor,
-        migrate=True,
-        readers=2,
-        writers=1,
-        statement_timeout_seconds=LIMIT_SECONDS,
-    )
+@asynccontextmanager
+async def filled(postgresql: Any, **settings: Any) -> AsyncIterator[PostgresStore]:
+    """A store that holds what the pattern backtracks in."""
+    store = PostgresStore(reactor, postgresql.dsn(), clock=reactor, migrate=True, writers=1, **settings)
     store.startService()
     while not store.readiness().ready:
         await deferLater(reactor, 0.05)
     await store.write(
         [*SAMPLES, message(4, message_id="s4", resource_id="a" * 101, resource_metadata={"name": "a" * 101})]
     )
-    yield Asking(store=store)
+    yield store
     await store.stopService()
+
+
+@pytest_twisted.async_yield_fixture
+async def stored(postgresql: Any) -> AsyncIterator[Asking]:
+    async with filled(postgresql, readers=2, statement_timeout_seconds=LIMIT_SECONDS) as store:
+        yield Asking(store=store)
+
+
+def body_matching(field: str) -> bytes:
+    """Return a complex query for what matches the pattern in ``field``."""
+    return msgspec.json.encode({"filter": msgspec.json.encode({"=~": {field: BACKTRACKING}}).decode()})
 
 
 def matching(asking: Asking, field: str) -> Deferred[Answer]:
     """Ask for what matches the pattern in ``field``."""
-    body = msgspec.json.encode({"filter": msgspec.json.encode({"=~": {field: BACKTRACKING}}).decode()})
-    return asking.pending("/v2/query/samples", method="POST", body=body, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    return asking.pending("/v2/query/samples", method="POST", body=body_matching(field), headers=headers)
 
 
 async def answered(asking: Asking, answer: Deferred[Answer]) -> Answer:
@@ -81,3 +90,44 @@ async def test_a_pattern_that_backtracks_is_stopped_and_others_are_answered_mean
     # Both connections are as good as before.
     again = [stored.pending("/v2/samples") for _ in range(2)]
     assert [(await answered(stored, each)).status for each in again] == [200, 200]
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_all_connections_are_busy_a_question_waits_so_long_only(postgresql: Any) -> None:
+    async with filled(postgresql, readers=1, statement_timeout_seconds=2.0, longest_wait_seconds=0.3) as store:
+        asking = Asking(store=store)
+        slow = matching(asking, "resource_id")
+        asking.flush()
+        began = time.monotonic()
+        refused = await answered(asking, asking.pending("/v2/samples"))
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert "all 1 connections" in refused.fault
+        assert 0.3 <= time.monotonic() - began < 1.0
+        assert (await answered(asking, slow)).status == 400
+        assert (await answered(asking, asking.pending("/v2/samples"))).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_postgresql_is_told_when_the_client_of_a_slow_question_hangs_up(postgresql: Any) -> None:
+    async with filled(postgresql, readers=1, statement_timeout_seconds=60.0) as store:
+        port: Any = reactor.listenTCP(0, site(Api(store, reactor), reactor), interface="127.0.0.1")  # type: ignore[attr-defined]
+        body = body_matching("resource_id")
+        request = b"POST /v2/query/samples HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        client = socket.create_connection(("127.0.0.1", port.getHost().port))
+        client.sendall(request % (len(body), body))
+
+        def looking() -> bool:
+            [[count]] = postgresql.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'meter readers' AND state = 'active'"
+            )
+            return bool(count)
+
+        while not looking():
+            await deferLater(reactor, 0.02)
+        client.close()
+        began = time.monotonic()
+        while looking():
+            await deferLater(reactor, 0.02)
+        assert time.monotonic() - began < 5
+        assert len(await store.samples(SampleFilter(), 10)) == 5
+        await port.stopListening()

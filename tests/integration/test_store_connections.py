@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
+from meter.services import sleep
 from meter.store import PostgresStore
 from meter.store.connection import Connection
 from meter.store.connection import Rejected
@@ -213,6 +214,38 @@ async def test_a_caller_that_gives_up_harms_neither_connection_nor_transaction(p
         assert time.monotonic() - begin < 0.1
 
         assert await pool.rows("SELECT id FROM done") == [(1,)]
+        assert pool.generation == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_question_that_nobody_waits_for_ends_on_the_server_and_costs_no_connection(postgresql):
+    def asleep():
+        return postgresql.execute(
+            "SELECT pid FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep' AND state = 'active'"
+        )
+
+    async with pooled(postgresql.dsn(), size=1) as pool:
+        for _ in range(20):
+            asked = Deferred.fromCoroutine(pool.rows("SELECT pg_sleep(30)"))
+            await until(asleep)
+            asked.cancel()
+            with pytest.raises(CancelledError):
+                await asked
+            # Asked at once, of the same connection: it must not be hit.
+            assert await pool.rows("SELECT 1") == [(1,)]
+            assert not asleep()
+        assert pool.generation == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_question_that_is_answered_while_it_is_given_up_harms_no_other(postgresql):
+    async with pooled(postgresql.dsn(), size=1) as pool:
+        for n in range(60):
+            asked = Deferred.fromCoroutine(pool.rows("SELECT pg_sleep(%s)", [n % 15 / 1000]))
+            await sleep(reactor, 0.005)
+            asked.cancel()
+            await asked.addErrback(lambda failure: failure.trap(CancelledError))
+            assert await pool.rows("SELECT pg_sleep(0.002), 1") == [("", 1)]
         assert pool.generation == 1
 
 

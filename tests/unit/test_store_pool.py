@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from meter.interfaces import Unavailable
 from meter.store.connection import Conflict
 from meter.store.connection import Lost
+from meter.store.connection import TimedOut
 from meter.store.pool import Pool
 
 
@@ -35,6 +36,9 @@ class FakeSession:
 
     def patient(self):
         pass
+
+    async def interrupt(self):
+        self.said.append("interrupt")
 
     def close(self):
         if not self.closed:
@@ -226,6 +230,92 @@ def test_a_caller_who_gives_up_waiting_loses_its_turn_only():
 
     assert value(patient) == [("SELECT 2",)]
     assert "SELECT 1" not in server.sessions[0].said
+
+
+def test_a_caller_waits_for_a_connection_so_long_only():
+    until = Deferred()
+
+    async def slow(session):
+        await until
+
+    server, clock = Server(), Clock()
+    pool = pool_of(server, clock, longest_wait_seconds=2)
+    start(pool.run(slow))
+    first = start(pool.rows("SELECT 1"))
+    clock.advance(1)
+    second = start(pool.rows("SELECT 2"))
+    clock.advance(1)
+
+    assert isinstance(value(first), Unavailable)
+    assert "all 1 connections of the pool have been busy for 2 s" in str(value(first))
+    until.callback(None)
+    assert value(second) == [("SELECT 2",)]
+    assert "SELECT 1" not in server.sessions[0].said
+    assert not clock.getDelayedCalls()
+
+
+class Interruptible(FakeSession):
+    """Answers ``SELECT slow``, and is interrupted, when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.answer, self.interrupted = Deferred(), Deferred()
+
+    async def rows(self, statement, parameters=None):
+        if statement == "SELECT slow":
+            return await self.answer
+        return await super().rows(statement, parameters)
+
+    async def interrupt(self):
+        await super().interrupt()
+        await self.interrupted
+
+
+def abandoned(pool):
+    asked = Deferred.fromCoroutine(pool.rows("SELECT slow"))
+    asked.cancel()
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+
+
+def test_a_question_that_nobody_waits_for_is_interrupted_and_only_that():
+    session = Interruptible()
+    pool = pool_of(lambda: session)
+    abandoned(pool)
+    next_one = start(pool.rows("SELECT 1"))
+    assert session.said[-1] == "interrupt"
+
+    session.answer.errback(TimedOut("canceling statement due to user request"))
+    assert not next_one  # an interruption that is late would be its end
+    session.interrupted.callback(None)
+    assert value(next_one) == [("SELECT 1",)]
+
+
+def test_an_interruption_that_fails_leaves_the_question_to_itself(logged_errors):
+    for error in (Lost("too many connections"), ZeroDivisionError()):
+        session = Interruptible()
+        pool = pool_of(lambda session=session: session)
+        abandoned(pool)
+        session.interrupted.errback(error)
+        next_one = start(pool.rows("SELECT 1"))
+        assert not next_one
+
+        session.answer.callback([])
+        assert value(next_one) == [("SELECT 1",)]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_a_transaction_that_nobody_waits_for_is_not_interrupted():
+    until = Deferred()
+
+    async def slow(session):
+        await until
+
+    server = Server()
+    asked = Deferred.fromCoroutine(pool_of(server).run(slow))
+    asked.cancel()
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    until.callback(None)
+    assert server.sessions[0].said[-2:] == ["BEGIN", "COMMIT"]
 
 
 def test_a_conflict_is_tried_again_a_few_times():
