@@ -51,7 +51,9 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Enabled:
-    """A plugin's answer to "are you enabled here?": yes."""
+    """A plugin's answer to "are you enabled here?": yes; ``remark`` (a clause for people) says what will be missing."""
+
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,7 +324,8 @@ async def _ask(decision: Decision, here: ISurroundings) -> Decision:
     except (Exception, SystemExit) as error:
         return replace(decision, state="broken", reason=f"enabled() failed: {one_line(error)}")
     if isinstance(answer, Enabled):
-        return replace(decision, state="active")
+        reason = "; ".join(text for text in (decision.reason, str(answer.remark)) if text)
+        return replace(decision, state="active", reason=reason)
     if isinstance(answer, Disabled):
         return replace(decision, state="off here", reason=str(answer.reason))
     wanted = "it should return Enabled() or Disabled(reason)"

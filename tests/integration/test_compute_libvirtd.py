@@ -28,12 +28,14 @@ from twisted.internet.threads import deferToThread
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import open_read_only
 from meter.interfaces import Domain
+from meter.interfaces import Enabled
 from meter.interfaces import IHypervisor
 from meter.pollsters.libvirt import GuestPollster
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.services import Backoff
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
+from meter.testing import FakeSurroundings
 from tests.servers.libvirt import Libvirtd
 
 pytestmark = pytest.mark.timeout(60)
@@ -123,6 +125,19 @@ async def test_the_use_of_a_processor_is_told_by_the_second_poll(libvirtd: Libvi
     assert second["cpu.delta", uuid] == second["cpu", uuid] - first["cpu", uuid]
     assert 0 <= second["cpu_util", uuid] <= 110
     assert not {meter for meter, _ in third if meter == "cpu_util" or meter.endswith((".rate", ".delta"))}
+
+
+@pytest_twisted.ensureDeferred
+async def test_pollsters_say_at_start_what_the_domains_of_this_host_lack(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("plain"):
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            here = FakeSurroundings({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
+            answers = {pollster.name: await pollster.enabled(here) for pollster in POLLSTERS}
+    assert {name: answer.remark for name, answer in answers.items() if isinstance(answer, Enabled)} == {
+        **dict.fromkeys(FAMILIES, ""),
+        "memory": "1 of 1 running domains lack a balloon driver in the guest that tells",
+        "perf": "1 of 1 running domains lack events of the processor, which <perf> in the XML of a domain enables",
+    }
 
 
 # --- what becomes of domains

@@ -482,6 +482,7 @@ def test_a_disabled_plugin_is_not_given_options_but_its_section_is_read():
 async def test_each_plugin_answers_for_itself():
     plugins = [
         Pollster(name="yes"),
+        Pollster(name="partly", answer=Enabled("one of two disks is broken")),
         Pollster(name="no", answer=Disabled("there is no disk")),
         Pollster(name="raises", answer=ZeroDivisionError("by zero")),
         Pollster(name="cancels", answer=CancelledError()),
@@ -491,6 +492,7 @@ async def test_each_plugin_answers_for_itself():
     decisions = await decide([candidate(each) for each in plugins], FakeSurroundings(), Clock())
     assert states(decisions) == {
         "yes": ("active", ""),
+        "partly": ("active", "one of two disks is broken"),
         "no": ("off here", "there is no disk"),
         "raises": ("broken", "enabled() failed: ZeroDivisionError: by zero"),
         "cancels": ("broken", "enabled() failed: CancelledError"),

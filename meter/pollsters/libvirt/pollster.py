@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -18,6 +20,7 @@ from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
 from meter.interfaces import IOmissions
 from meter.interfaces import ISurroundings
+from meter.interfaces import Unavailable
 from meter.pollsters.libvirt.changes import Memory
 from meter.pollsters.libvirt.guests import Guest
 from meter.pollsters.libvirt.guests import Reading
@@ -25,10 +28,12 @@ from meter.pollsters.libvirt.guests import read
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.table import FAMILIES
+from meter.pollsters.libvirt.table import TAKES
 from meter.pollsters.libvirt.table import Row
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.services import within
 
 MOST_LINES = 20
 """Omissions told in the log per pollster and cycle."""
@@ -36,6 +41,9 @@ MOST_LINES = 20
 GUESTS_AT_ONCE = 100
 """All rows of so many guests follow each other: enough of one meter to fill a message, and of one guest to be signed
 together, for which metadata that repeat are encoded once."""
+
+PROBE_SECONDS = 3.0
+"""A libvirt that does not answer by then says so itself, and shall not hold up the start."""
 
 ONLY_BASICS = ("test",)
 """Drivers of libvirt that tell the state, the processors and the memory of a domain, and nothing else."""
@@ -111,15 +119,26 @@ class GuestPollster:
     async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
         """Work wherever the daemon has a hypervisor that may tell these statistics, be it reachable now or not."""
         try:
-            uri = here.provider(IHypervisor).uri
+            hypervisor = here.provider(IHypervisor)
         except LookupError:
             return Disabled("no hypervisor is configured")
-        driver = uri.partition(":")[0].partition("+")[0]
+        driver = hypervisor.uri.partition(":")[0].partition("+")[0]
         if driver in ONLY_BASICS and self.name in ("perf", "disk", "disk.device", "network.interface"):
             return Disabled(f"libvirt's {driver} driver tells nothing of this")
         if driver != "qemu" and self.name == "perf":
             return Disabled(f"only libvirt's qemu driver counts events of the processor, not {driver}")
-        return Enabled()
+        return Enabled(await self._lacking(hypervisor, here.clock)) if self.name in TAKES else Enabled()
+
+    async def _lacking(self, hypervisor: IHypervisor, clock: IReactorTime) -> str:
+        """Say which of the domains that run now lack what this pollster takes. Others may come that do not."""
+        prefix, what = TAKES[self.name]
+        try:
+            domains = await within(clock, PROBE_SECONDS, hypervisor.domains())
+        except (Unavailable, DeferredTimeout):
+            return ""
+        running = [domain for domain in domains if domain.run is not None]
+        lacking = [each for each in running if not any(name.startswith(prefix) for name in each.stats)]
+        return f"{len(lacking)} of {len(running)} running domains lack {what}" if lacking else ""
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return a sample of each guest, and each device of one, that has the volume: made as they are drawn."""

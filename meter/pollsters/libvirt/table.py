@@ -205,3 +205,9 @@ FAMILIES = {
     "network.interface": NETWORK,
 }
 """The rows of each pollster."""
+
+TAKES = {
+    "memory": ("balloon.available", "a balloon driver in the guest that tells"),
+    "perf": ("perf.", "events of the processor, which <perf> in the XML of a domain enables"),
+}
+"""What some pollsters take that a running domain need not have: how its statistics begin, and what it is."""

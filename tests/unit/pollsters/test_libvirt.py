@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.plugin import getPlugins
@@ -34,6 +35,7 @@ from meter.pollsters.libvirt import memory
 from meter.pollsters.libvirt import network
 from meter.pollsters.libvirt import perf
 from meter.pollsters.libvirt import vcpus
+from meter.pollsters.libvirt.pollster import PROBE_SECONDS
 from meter.pollsters.libvirt.pollster import GuestPollster
 from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.table import CPU
@@ -115,6 +117,34 @@ async def test_they_work_where_there_is_a_hypervisor() -> None:
     qemu = FakeSurroundings({IHypervisor: FakeHypervisor(uri="qemu+unix:///system?socket=/run/x")})
     assert {await pollster.enabled(qemu) for pollster in POLLSTERS} == {Enabled()}
     assert await cpu.enabled(FakeSurroundings()) == Disabled("no hypervisor is configured")
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_says_at_start_what_running_domains_lack() -> None:
+    told = {"balloon.available": 1, "perf.cmt": 0}
+    domains = [plain_domain(uuid="off")]
+    domains += [replace(plain_domain(uuid=str(n), **(told if n == 0 else {})), run=n) for n in range(3)]
+    here = FakeSurroundings({IHypervisor: FakeHypervisor(domains, uri="qemu:///system")})
+    answers = {pollster.name: await pollster.enabled(here) for pollster in POLLSTERS}
+    remarks = {name: answer.remark for name, answer in answers.items() if isinstance(answer, Enabled) and answer.remark}
+    assert remarks == {
+        "memory": "2 of 3 running domains lack a balloon driver in the guest that tells",
+        "perf": "2 of 3 running domains lack events of the processor, which <perf> in the XML of a domain enables",
+    }
+
+
+def test_a_libvirt_that_does_not_answer_does_not_hold_up_the_start() -> None:
+    class Hanging(FakeHypervisor):
+        async def domains(self) -> Any:
+            return await Deferred()
+
+    away = FakeHypervisor(uri="qemu:///system")
+    away.failure = Unavailable("nobody there")
+    clock = Clock()
+    for hypervisor in (Hanging(uri="qemu:///system"), away):
+        answer = Deferred.fromCoroutine(perf.enabled(FakeSurroundings({IHypervisor: hypervisor}, clock=clock)))
+        clock.advance(PROBE_SECONDS)
+        assert answer.result == Enabled()
 
 
 @pytest.mark.parametrize(
