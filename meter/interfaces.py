@@ -268,10 +268,16 @@ Receiver = Callable[[Delivery], Awaitable[None]]
 after a pause. Anything else raised is a defect: the delivery is handed to ``metering.dead`` with the error's text."""
 
 
+class ISubscription(IService):
+    """A service that delivers what flows into a queue."""
+
+    ready: bool = Attribute("Whether it is being delivered to now.")
+
+
 class IBus(IPublisher):
     """A message bus: RabbitMQ (:mod:`meter.amqp`) or, within one process, :mod:`meter.localbus`."""
 
-    def subscribe(subscription: Subscription, receive: Receiver) -> IService:
+    def subscribe(subscription: Subscription, receive: Receiver) -> ISubscription:
         """Return a service: started, it delivers to ``receive``; stopping, it takes no more and waits for what is out."""
 
 
@@ -324,11 +330,15 @@ class IStore(Interface):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The state of one dependency. ``reason`` says why it is not ready, or what it is connected to."""
+    """The state of one dependency. ``reason`` says why it is not ready, or what it is connected to.
+
+    Without one that is not ``needed`` the daemon goes on with all but what ``reason`` says.
+    """
 
     name: str
     ready: bool
     reason: str
+    needed: bool = True
 
 
 class IDependency(Interface):

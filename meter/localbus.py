@@ -20,6 +20,7 @@ from meter.deadletters import DeadLetters
 from meter.interfaces import Delivery
 from meter.interfaces import IBus
 from meter.interfaces import IDependency
+from meter.interfaces import ISubscription
 from meter.interfaces import Publication
 from meter.interfaces import Readiness
 from meter.interfaces import Receiver
@@ -48,6 +49,7 @@ def _words_match(pattern: Sequence[str], words: Sequence[str]) -> bool:
     return bool(words) and head in ("*", words[0]) and _words_match(rest, words[1:])
 
 
+@implementer(ISubscription)
 class LocalSubscription(Service):
     """A receiver on a :class:`LocalBus`: it gets deliveries while it runs, at most ``prefetch`` at a time."""
 
@@ -65,6 +67,11 @@ class LocalSubscription(Service):
     def waiting(self) -> int:
         """Deliveries that are in hand or waiting for their turn."""
         return len(self._turns.waiting) + self._in_hand.count
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is being delivered to: there is nothing that could be in the way."""
+        return bool(self.running)
 
     def startService(self) -> None:
         """Take deliveries from now on."""

@@ -7,7 +7,8 @@ the newest note unacknowledged. When it dies the broker delivers that note to th
 done, and finishes what was only begun.
 
 While the broker cannot be reached nothing can be decided: whoever had the turn keeps it, so that nothing is lost. It
-waits once for the broker to come back, and for no longer than half an interval, so that no slot passes meanwhile.
+waits once for the broker to come back, and for no longer than half an interval, so that no slot passes meanwhile. Where
+only its subscription is lost, and probes are taken, the turn is lost with it: the queue delivers to another by then.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Turns(Service):
         self._held: Deferred[None] | None = None
         self._done: dict[str, int] = {}
         self._away = False
+        self._heard = False
         self._one_at_a_time = DeferredLock()
         self.ours: bool | None = None
         self._subscription = bus.subscribe(
@@ -164,6 +166,8 @@ class Turns(Service):
             try:
                 await within(self._clock, self._patience_seconds, came)
             except DeferredTimeout:
+                if not self._heard and not self._subscription.ready:
+                    raise Unavailable("nothing of the queue was ever delivered here") from None
                 return False
             return True
         finally:
@@ -179,7 +183,8 @@ class Turns(Service):
 
     async def _publish(self, note: Note, patience: float) -> None:
         readiness = self._bus.readiness() if IDependency.providedBy(self._bus) else None
-        if readiness is not None and not readiness.ready:
+        # Where it is our own subscription that makes the bus not ready, it may well take what is published.
+        if readiness is not None and not readiness.ready and self._subscription.ready:
             raise Unavailable(readiness.reason)
         publication = Publication(exchange=EXCHANGE, routing_key=self._key, body=msgspec.json.encode(note))
         try:
@@ -188,6 +193,7 @@ class Turns(Service):
             raise Unavailable(f"the bus takes nothing within {patience:g} s") from None
 
     async def _receive(self, delivery: Delivery) -> None:
+        self._heard = True
         try:
             note = msgspec.json.decode(delivery.body, type=Note)
         except msgspec.DecodeError as error:

@@ -11,6 +11,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from meter.amqp.answers import Answers
 from meter.amqp.channel import HEADERS
@@ -22,6 +23,7 @@ from meter.amqp.topology import Topology
 from meter.deadletters import DEAD_QUEUE
 from meter.deadletters import DeadLetters
 from meter.interfaces import Delivery
+from meter.interfaces import ISubscription
 from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
@@ -67,6 +69,7 @@ class HandingBack:
             pause.cancel()
 
 
+@implementer(ISubscription)
 class Consumer(Service):
     """Delivers the messages of one queue to a receiver, up to ``prefetch`` of them at a time, and answers for each.
 

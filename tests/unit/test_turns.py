@@ -42,6 +42,10 @@ class Subscriber(Service):
         self.queue, self.receive = queue, receive
         self.unanswered: list[bytes] = []
 
+    @property
+    def ready(self) -> bool:
+        return self in self.queue.subscribers
+
     def startService(self) -> None:
         super().startService()
         self.queue.subscribers.append(self)
@@ -113,6 +117,16 @@ class Agent:
 
     def die(self) -> None:
         self.turns._subscription.die()
+
+    def deafen(self) -> None:
+        """Lose the subscription alone, as a bus does that says so and still takes what is published."""
+        self.die()
+        directlyProvides(self.bus, IDependency)
+        self.bus.ready = False
+
+    def hear_again(self) -> None:
+        self.turns._subscription.startService()
+        self.bus.ready = True
 
     @property
     def times(self) -> list[float]:
@@ -247,6 +261,39 @@ def test_a_bus_that_says_that_it_is_not_ready_is_not_waited_for(queue: QueueOfOn
     clock.advance(60)
     agent.tick()
     assert agent.times[-1] == clock.seconds()
+
+
+def test_who_is_no_longer_delivered_to_has_lost_the_turn_though_it_can_publish(queue: QueueOfOne, clock: Clock) -> None:
+    first, second = Agent(queue, clock), Agent(queue, clock)
+    tick(clock, first, second)
+    first.deafen()
+    clock.advance(54)
+    tick(clock, first, second)
+    clock.advance(54)
+    first.hear_again()
+    tick(clock, first, second)
+    assert first.times == [600]
+    assert second.times == [660, 720]
+
+
+def test_an_agent_that_was_deaf_for_a_moment_and_is_alone_leaves_nothing_out(queue: QueueOfOne, clock: Clock) -> None:
+    alone = Agent(queue, clock)
+    tick(clock, alone)
+    clock.advance(54)
+    alone.deafen()
+    alone.tick()
+    clock.advance(3)
+    alone.hear_again()
+    assert alone.times == [600, 663]
+
+
+def test_an_agent_to_which_nothing_was_ever_delivered_works(queue: QueueOfOne, clock: Clock) -> None:
+    alone = Agent(queue, clock)
+    alone.deafen()
+    for _ in range(3):
+        tick(clock, alone)
+        clock.pump([1] * 54)
+    assert len(alone.times) == 3
 
 
 def test_only_the_newest_note_stays_in_the_queue(queue: QueueOfOne, clock: Clock) -> None:
