@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -18,6 +19,7 @@ from twisted.web.http import Request as HttpRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
@@ -39,10 +41,28 @@ def readiness_of(dependency: IDependency) -> Readiness:
         return Readiness(str(name), False, f"cannot tell its state: {type(error).__name__}: {error}")
 
 
+@implementer(IDependency)
+class Dispensable:
+    """``dependency``, without which a daemon goes on; ``without`` says what is then missing."""
+
+    def __init__(self, dependency: IDependency, without: str) -> None:
+        self._dependency = dependency
+        self._without = without
+
+    def readiness(self) -> Readiness:
+        """Return the state of the dependency, and what its absence means."""
+        state = readiness_of(self._dependency)
+        return state if state.ready else replace(state, needed=False, reason=f"{self._without}: {state.reason}")
+
+
 def readiness_text(dependencies: Sequence[IDependency]) -> str:
     """Return the state of each dependency, one a line, for people."""
     states = [readiness_of(dependency) for dependency in dependencies]
-    return "\n".join(f"{state.name}: {'ready' if state.ready else 'not ready'}: {state.reason}" for state in states)
+    return "\n".join(f"{state.name}: {_word(state)}: {state.reason}" for state in states)
+
+
+def _word(state: Readiness) -> str:
+    return "ready" if state.ready else "not ready" if state.needed else "degraded"
 
 
 def status_site(
@@ -50,9 +70,10 @@ def status_site(
 ) -> Site:
     """Return the site that a daemon serves on ``[status] listen``.
 
-    ``/healthz`` answers ``ok`` while the process turns. ``/readyz`` answers ``{"ready": …, "dependencies": [{"name",
-    "ready", "reason"}, …]}`` with 200, or 503 unless all are ready. ``/metrics`` answers ``exposition()``, of type
-    ``exposition_type``. ``clock`` times silent connections out.
+    ``/healthz`` answers ``ok`` while the process turns. ``/readyz`` answers ``{"ready": …, "degraded": …,
+    "dependencies": [{"name", "ready", "reason"}, …]}`` with 200, or 503 unless all that are needed are ready; it is
+    *degraded* while it is ready and lacks another. ``/metrics`` answers ``exposition()``, of type ``exposition_type``. ``clock`` times silent
+    connections out.
     """
 
     def health() -> Answer:
@@ -60,9 +81,10 @@ def status_site(
 
     def readiness() -> Answer:
         states = [readiness_of(dependency) for dependency in dependencies]
-        ready = all(state.ready for state in states)
+        ready = all(state.ready or not state.needed for state in states)
+        degraded = ready and not all(state.ready for state in states)
         shown = [{"name": state.name, "ready": state.ready, "reason": state.reason} for state in states]
-        body = json.dumps({"ready": ready, "dependencies": shown}).encode() + b"\n"
+        body = json.dumps({"ready": ready, "degraded": degraded, "dependencies": shown}).encode() + b"\n"
         return OK if ready else SERVICE_UNAVAILABLE, JSON, body
 
     def metrics() -> Answer:
@@ -140,7 +162,9 @@ class ReadinessLog:
             if state.ready:
                 self._log.info("{dependency} is ready: {reason}", dependency=state.name, reason=state.reason)
             else:
-                self._log.warn("{dependency} is not ready: {reason}", dependency=state.name, reason=state.reason)
+                self._log.warn(
+                    "{dependency} is {state}: {reason}", dependency=state.name, state=_word(state), reason=state.reason
+                )
 
 
 def readiness_watch(

@@ -16,6 +16,7 @@ from meter.api.visibility import Requester
 from meter.casting import casts
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
+from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
 from meter.message import moment
@@ -74,6 +75,8 @@ class Acceptance:
                     await self._publisher.publish(publication)
                 except ValueError as error:
                     raise Fault(400, f"The bus does not take the samples: {error}") from error
+                except Unavailable as error:
+                    raise Unavailable(f"samples cannot be sent over the bus: {error}") from error
         return messages
 
     async def write(self, samples: Sequence[Sample]) -> Sequence[MeteringMessage]:

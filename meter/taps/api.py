@@ -25,4 +25,5 @@ def compose(daemon: Daemon) -> None:
     """Store → API, and what clients send → bus."""
     accepts = daemon.config.api.accept_samples
     store = add_store(daemon, reads=True, writes=accepts)
-    add_api(daemon, store, add_bus(daemon) if accepts else None)
+    bus = add_bus(daemon, without="samples that clients send are refused with 503") if accepts else None
+    add_api(daemon, store, bus)

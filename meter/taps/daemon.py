@@ -62,6 +62,7 @@ from meter.services import StagedService
 from meter.settings import Config
 from meter.signature import Keyring
 from meter.spool import Spool
+from meter.status import Dispensable
 from meter.status import readiness_of
 from meter.status import readiness_text
 from meter.status import readiness_watch
@@ -133,11 +134,14 @@ class Daemon:
             self._keys = keyring(self.config, make=not self._only_checking)
         return self._keys
 
-    def add(self, service: IService) -> None:
-        """Add a part that starts after those added before, and stops before them."""
+    def add(self, service: IService, *, without: str = "") -> None:
+        """Add a part that starts after those added before, and stops before them.
+
+        ``without`` says what the daemon cannot do while the part is not ready, where that leaves it ready for the rest.
+        """
         service.setServiceParent(self.root)
         if IDependency.providedBy(service):
-            self.dependencies.append(service)
+            self.dependencies.append(Dispensable(service, without) if without else service)
 
     def plugins(self, *kinds: Kind) -> list[Decision]:
         """Return what is installed of ``kinds``, configured and not yet asked."""

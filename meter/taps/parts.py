@@ -42,8 +42,8 @@ from meter.threads import CallThread
 METERING_QUEUE = "meter.metering"
 
 
-def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None) -> IBus:
-    """Add the message bus that ``[bus]`` names."""
+def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without: str = "") -> IBus:
+    """Add the message bus that ``[bus]`` names; for ``without`` see :meth:`Daemon.add`."""
     settings = daemon.config.bus
     url = settings.url.get_secret_value()
     count_dead = metrics.dead if metrics else lambda _: None
@@ -70,7 +70,7 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None) -> IBus:
             rebind_seconds=daemon.config.collector.exchange_retry_seconds,
             count_dead=count_dead,
         )
-    daemon.add(bus)
+    daemon.add(bus, without=without)
     return bus
 
 

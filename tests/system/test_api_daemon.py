@@ -116,6 +116,22 @@ def test_an_api_that_takes_no_samples_needs_no_bus(api: Daemon, furnished: House
         post(reading, "/v2/meters/apples", [APPLE])
 
 
+def test_an_api_whose_bus_is_away_answers_questions_and_refuses_samples(furnished: House) -> None:
+    furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
+    api = furnished.daemon("meter-api").start().until_ready()
+    status, body = fetch(f"http://127.0.0.1:{api.status_port}/readyz")
+    bus = next(each for each in json.loads(body)["dependencies"] if each["name"] == "bus")
+    assert (status, json.loads(body)["degraded"], bus["ready"]) == (200, True, False)
+    assert bus["reason"].startswith("samples that clients send are refused with 503")
+
+    assert api.get("/v2/samples") == []
+    with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+        post(api, "/v2/meters/apples", [APPLE])
+    assert refused.value.headers["Retry-After"] == "5"
+    assert "samples cannot be sent over the bus" in json.loads(refused.value.read())["error_message"]["faultstring"]
+    assert post(api, "/v2/meters/apples?direct=1", [APPLE])[0] == 201
+
+
 def test_clients_that_hang_up_or_are_slow_cost_others_nothing(api: Daemon) -> None:
     batch = [{**APPLE, "resource_metadata": {"note": "x" * 200}} for _ in range(2000)]
     for _ in range(5):

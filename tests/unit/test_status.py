@@ -13,6 +13,7 @@ from twisted.logger import globalLogPublisher
 from twisted.web.test.requesthelper import DummyChannel
 
 from meter.interfaces import Readiness
+from meter.status import Dispensable
 from meter.status import readiness_of
 from meter.status import readiness_text
 from meter.status import readiness_watch
@@ -63,6 +64,7 @@ def test_a_daemon_is_ready_when_all_it_depends_on_is():
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body) == {
         "ready": True,
+        "degraded": False,
         "dependencies": [
             {"name": "bus", "ready": True, "reason": "amqp://broker/"},
             {"name": "store", "ready": True, "reason": "connected"},
@@ -83,6 +85,27 @@ def test_what_is_missing_is_named_with_its_reason():
         {"name": "store", "ready": False, "reason": "connection refused"},
         {"name": "hypervisor", "ready": False, "reason": "cannot tell its state: OSError: no socket"},
     ]
+
+
+def test_a_daemon_that_lacks_what_it_can_do_without_is_ready_and_degraded():
+    bus = Dependency("bus", False, "connection refused")
+    spared = Dispensable(bus, "samples are refused")
+    status, _, body = ask("/readyz", [spared, Dependency("store")])
+    assert status == 200
+    answer = json.loads(body)
+    assert (answer["ready"], answer["degraded"]) == (True, True)
+    assert answer["dependencies"][0] == {
+        "name": "bus",
+        "ready": False,
+        "reason": "samples are refused: connection refused",
+    }
+    assert readiness_text([spared]) == "bus: degraded: samples are refused: connection refused"
+    status, _, body = ask("/readyz", [spared, Dependency("store", False)])
+    assert (status, json.loads(body)["degraded"]) == (503, False)
+
+    bus.state = Readiness("bus", True, "amqp://broker/")
+    assert json.loads(ask("/readyz", [spared])[2])["degraded"] is False
+    assert readiness_text([spared]) == "bus: ready: amqp://broker/"
 
 
 def test_metrics_are_served_as_text():
