@@ -182,7 +182,7 @@ async def measure(reactor, dsn: str, days: int) -> None:
                     equals={"meter": "cpu"}, start=start, end=end, metadata=(MetadataMatch("flavor.name", "m1.large"),)
                 )
             ),
-            f"SELECT {STANDARD} {within} AND metadata_id = ANY(ARRAY(SELECT id FROM metadata WHERE document #> '{{flavor,name}}' = '\"m1.large\"'))",
+            f"SELECT {STANDARD} {within} AND metadata_id IN (SELECT id FROM metadata WHERE document #> '{{flavor,name}}' = '\"m1.large\"')",
         ),
         "one resource, an odd range": (
             StatisticsQuery(

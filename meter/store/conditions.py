@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from meter.interfaces import RequestError
 from meter.query import Comparison
 from meter.query import Marker
 from meter.query import SampleFilter
 from meter.store.expressions import METADATA
+from meter.store.expressions import about_metadata
 from meter.store.expressions import about_series
 from meter.store.expressions import condition
 from meter.store.expressions import conjuncts
+from meter.store.expressions import fields
+from meter.store.expressions import metadata_condition
+from meter.store.expressions import with_metadata
 from meter.store.record import uuid_of
 from meter.store.sql import Sql
 from meter.store.sql import both
@@ -41,17 +47,18 @@ def of_series(filter: SampleFilter) -> Sql:
             raise RequestError(
                 f"samples cannot be asked for by {field!r}: use meter, message_id or {', '.join(SERIES_FIELDS)}"
             )
-    conditions.extend(_expressions(filter, series=True))
-    return both(conditions)
+    return both([*conditions, *_expressions(filter).of_series])
+
+
+def of_metadata(filter: SampleFilter) -> Sql | None:
+    """Return what ``filter`` asks of a row ``d`` of ``metadata``, if anything."""
+    conditions = _expressions(filter).of_metadata
+    return both(conditions) if conditions else None
 
 
 def of_sample(filter: SampleFilter) -> Sql:
     """Return what ``filter`` asks of a row ``s`` of ``sample`` beyond what it asks of its series, the row ``x``."""
-    conditions = []
-    if filter.start is not None:
-        conditions.append(Sql(f"s.timestamp {'>' if filter.after_start else '>='} %s", (filter.start,)))
-    if filter.end is not None:
-        conditions.append(Sql(f"s.timestamp {'<=' if filter.through_end else '<'} %s", (filter.end,)))
+    conditions = [of_range(filter)]
     if filter.as_of is not None:
         conditions.append(Sql("s.recorded_at <= %s", (filter.as_of,)))
     if "message_id" in filter.equals:
@@ -60,28 +67,54 @@ def of_sample(filter: SampleFilter) -> Sql:
             conditions.append(Sql("false"))
         else:
             conditions.append(Sql("s.message_id = %s::uuid", (uuid_of(message_id),)))
-    conditions.extend(_expressions(filter, series=False))
-    return both(conditions)
+    if (metadata := of_metadata(filter)) is not None:
+        conditions.append(with_metadata(metadata))
+    return both([*conditions, *_expressions(filter).of_rest])
 
 
-def only_series_and_range(filter: SampleFilter) -> bool:
-    """Say whether of the samples of a series ``filter`` lets through all in a range of time, or none."""
-    return (
-        filter.as_of is None
-        and "message_id" not in filter.equals
-        and not filter.metadata
-        and all(about_series(part) for part in conjuncts(filter.expression))
-    )
+def of_range(filter: SampleFilter) -> Sql:
+    """Return what ``filter`` asks of the time of a row ``s`` of ``sample``."""
+    bounds = []
+    if filter.start is not None:
+        bounds.append(Sql(f"s.timestamp {'>' if filter.after_start else '>='} %s", (filter.start,)))
+    if filter.end is not None:
+        bounds.append(Sql(f"s.timestamp {'<=' if filter.through_end else '<'} %s", (filter.end,)))
+    return both(bounds)
 
 
-def _expressions(filter: SampleFilter, *, series: bool) -> list[Sql]:
-    """Return what ``filter`` says in expressions: about series alone, or all the rest."""
+def told_by_stretches(filter: SampleFilter) -> bool:
+    """Say whether ``filter`` lets through all or none of a series' samples that share their metadata, in a range of time."""
+    return filter.as_of is None and "message_id" not in filter.equals and not _expressions(filter).of_rest
+
+
+def about_resources(filter: SampleFilter) -> bool:
+    """Say whether ``filter`` asks which resource a sample is of."""
+    return "resource_id" in filter.equals or "resource_id" in fields(filter.expression)
+
+
+@dataclass(frozen=True, slots=True)
+class _Expressions:
+    """What a filter says in expressions, all of which must hold: of series alone, of metadata alone, and the rest."""
+
+    of_series: list[Sql]
+    of_metadata: list[Sql]
+    of_rest: list[Sql]
+
+
+def _expressions(filter: SampleFilter) -> _Expressions:
+    said = _Expressions([], [], [])
     matches = [Comparison(METADATA + match.key, "=", match.value) for match in filter.metadata]
     try:
-        parts = [*conjuncts(filter.expression), *matches]
-        return [condition(part) for part in parts if about_series(part) is series]
+        for part in [*conjuncts(filter.expression), *matches]:
+            if about_series(part):
+                said.of_series.append(condition(part))
+            elif about_metadata(part):
+                said.of_metadata.append(metadata_condition(part))
+            else:
+                said.of_rest.append(condition(part))
     except RecursionError as error:
         raise RequestError("the expression is nested too deeply") from error
+    return said
 
 
 def beyond(marker: Marker | None) -> Sql:

@@ -93,39 +93,65 @@ def conjuncts(expression: Expression | None) -> Iterator[Expression]:
         yield expression
 
 
-def about_series(expression: Expression) -> bool:
-    """Say whether ``expression`` is true of all samples of a series or of none."""
+def fields(expression: Expression | None) -> Iterator[Field]:
+    """Yield what ``expression`` compares, with repetitions."""
     match expression:
         case Every(parts) | Either(parts):
-            return all(about_series(part) for part in parts)
+            for part in parts:
+                yield from fields(part)
         case Never(part):
-            return about_series(part)
+            yield from fields(part)
         case Comparison(field) | Among(field):
-            return field in COLUMNS and COLUMNS[field].of_series
+            yield field
 
 
-def condition(expression: Expression) -> Sql:
-    """Return ``expression`` of a row ``s`` of ``sample`` in a row ``x`` of ``series``; see :mod:`meter.matching`."""
+def about_series(expression: Expression) -> bool:
+    """Say whether ``expression`` is true of all samples of a series or of none."""
+    return all(field in COLUMNS and COLUMNS[field].of_series for field in fields(expression))
+
+
+def about_metadata(expression: Expression) -> bool:
+    """Say whether ``expression`` asks of nothing but metadata."""
+    return all(_names_metadata(field) for field in fields(expression))
+
+
+def with_metadata(condition: Sql) -> Sql:
+    """Ask a row ``s`` of ``sample`` whether ``condition`` holds of its metadata, a row ``d``."""
+    return Sql(f"s.metadata_id IN (SELECT d.id FROM metadata d WHERE {condition})", condition.parameters)
+
+
+def condition(expression: Expression, of_metadata: Callable[[Sql], Sql] = with_metadata) -> Sql:
+    """Return ``expression`` of a row ``s`` of ``sample`` in a row ``x`` of ``series``; see :mod:`meter.matching`.
+
+    ``of_metadata`` makes what is asked of a row ``d`` of ``metadata`` something to ask where that row is not at hand.
+    """
     match expression:
         case Every(parts):
-            return both(condition(part) for part in parts)
+            return both(condition(part, of_metadata) for part in parts)
         case Either(parts):
-            return either(condition(part) for part in parts)
+            return either(condition(part, of_metadata) for part in parts)
         case Never(part):
-            return negated(condition(part))
+            return negated(condition(part, of_metadata))
+        case Comparison(field, "!=", value):
+            return negated(condition(Comparison(field, "=", value), of_metadata))
+        case Comparison(field, "=", value):
+            return condition(Among(field, (value,)), of_metadata)
+        case Among(field, values) if _names_metadata(field):
+            return of_metadata(metadata_is(field.removeprefix(METADATA), values))
+        case Comparison(field, operator, value) if _names_metadata(field):
+            return of_metadata(metadata_compares(field.removeprefix(METADATA), operator, value))
         case Among(field, values):
             return _is(field, values)
-        case Comparison(field, "=", value):
-            return _is(field, (value,))
-        case Comparison(field, "!=", value):
-            return negated(_is(field, (value,)))
         case Comparison(field, operator, value):
             return _compares(field, operator, value)
 
 
+def metadata_condition(expression: Expression) -> Sql:
+    """Return ``expression``, which is :func:`about_metadata`, of a row ``d`` of ``metadata``."""
+    return condition(expression, lambda of_d: of_d)
+
+
 def _is(field: Field, values: tuple[Scalar, ...]) -> Sql:
-    if _names_metadata(field):
-        return metadata_is(field.removeprefix(METADATA), values)
     column = column_of(field)
     comparable = [value for value in map(_MADE[column.type], values) if value is not None]
     if field == "message_id":
@@ -134,8 +160,6 @@ def _is(field: Field, values: tuple[Scalar, ...]) -> Sql:
 
 
 def _compares(field: Field, operator: str, value: Scalar) -> Sql:
-    if _names_metadata(field):
-        return metadata_compares(field.removeprefix(METADATA), operator, value)
     column = column_of(field)
     comparable = _MADE[column.type](value)
     if comparable is None or (operator == "~" and column.type != "text"):

@@ -23,7 +23,7 @@ OF_NUMBER = "CASE WHEN jsonb_typeof(found) = 'number' THEN {} ELSE false END"
 
 
 def metadata_is(key: str, values: Sequence[Scalar]) -> Sql:
-    """Ask a row ``s`` of ``sample`` whether its metadata have one of ``values`` under the dotted ``key``."""
+    """Ask a row ``d`` of ``metadata`` whether it has one of ``values`` under the dotted ``key``."""
     conditions = []
     if plain := [value for value in values if not isinstance(value, datetime)]:
         found = metadata_values(key)
@@ -31,11 +31,11 @@ def metadata_is(key: str, values: Sequence[Scalar]) -> Sql:
         conditions.append(Sql(f"ARRAY[{found}] && %s::jsonb[]", (*found.parameters, texts)))
     if times := [value for value in values if isinstance(value, datetime)]:
         conditions.append(_any_found(key, Sql(OF_TEXT.format("moment_of(found #>> '{}') = ANY(%s)"), (times,))))
-    return _with(either(conditions))
+    return either(conditions)
 
 
 def metadata_compares(key: str, operator: str, value: Scalar) -> Sql:
-    """Ask a row ``s`` of ``sample`` whether metadata under ``key`` are of ``value``'s kind and before or after it, or match it."""
+    """Ask a row ``d`` of ``metadata`` whether what is under ``key`` is of ``value``'s kind and before or after it, or matches it."""
     if isinstance(value, datetime):
         condition = Sql(OF_TEXT.format(f"moment_of(found #>> '{{}}') {operator} %s"), (value,))
     elif isinstance(value, str):
@@ -44,11 +44,7 @@ def metadata_compares(key: str, operator: str, value: Scalar) -> Sql:
         return Sql("false")
     else:
         condition = Sql(OF_NUMBER.format(f"found {operator} %s::jsonb"), (_json(value),))
-    return _with(_any_found(key, condition))
-
-
-def _with(condition: Sql) -> Sql:
-    return Sql(f"s.metadata_id IN (SELECT d.id FROM metadata d WHERE {condition})", condition.parameters)
+    return _any_found(key, condition)
 
 
 def _any_found(key: str, condition: Sql) -> Sql:

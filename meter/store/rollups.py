@@ -1,9 +1,16 @@
-"""Pieces: what samples of a series amount to, be it one sample, an hour or a day of them, and how pieces make larger ones.
+"""Pieces: what samples of a series amount to, be it one, or a stretch of them within an hour or a day, and their sums.
 
 A piece tells ``count``, ``smallest``, ``largest``, ``total`` and ``deviation`` (the sum of the squared distances from
 the mean) of its volumes, the ``first`` and ``last`` time with their volumes, and of the steps within: ``increase`` and
 ``integral`` (see :mod:`meter.reckoning`). Pieces of a series that follow one another in time add up to one piece
 exactly, but for the rounding of sums.
+
+A stretch are samples of a series that follow one another and have the same metadata, so that a rollup can tell what
+metadata are asked about. Where they change more often than :data:`MOST_STRETCHES` in an hour, one rollup tells the whole
+hour, and its metadata are known to the samples only.
+
+Totals are rollups too, of a series without resource: what all resources amount to that a meter, a user, a project and a
+source have in common. What is asked about no resource in particular is told by them, however many resources there are.
 """
 
 from __future__ import annotations
@@ -27,20 +34,40 @@ BUCKETS = 64
 HOLD = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, bucket) FROM unnest(%s::int[]) AS bucket"
 HOLD_ALONE = f"SELECT pg_advisory_xact_lock({LOCKS}, bucket) FROM unnest(%s::int[]) AS bucket"
 
-COLUMNS = "first, last, count, smallest, largest, total, deviation, first_volume, last_volume, increase, integral"
+MOST_STRETCHES = 4
+"""Into so many rollups an hour of a series may fall. Metadata that change with each sample would make one for each."""
 
-OF_SAMPLE = (
-    "s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS smallest, s.volume AS largest,"
-    " s.volume AS total, 0::float8 AS deviation, s.volume AS first_volume, s.volume AS last_volume,"
-    " 0::float8 AS increase, 0::float8 AS integral, s.message_id AS tie"
-)
-"""The piece that one row ``s`` of ``sample`` is; ``tie`` orders those of one moment."""
+PIECE = {
+    "first": ("s.timestamp", "r.first"),
+    "last": ("s.timestamp", "r.last"),
+    "count": ("1::float8", "r.count::float8"),
+    "smallest": ("s.volume", "r.smallest"),
+    "largest": ("s.volume", "r.largest"),
+    "total": ("s.volume", "r.total"),
+    "deviation": ("0::float8", "r.deviation"),
+    "first_volume": ("s.volume", "r.first_volume"),
+    "last_volume": ("s.volume", "r.last_volume"),
+    "increase": ("0::float8", "r.increase"),
+    "integral": ("0::float8", "r.integral"),
+    "tie": ("s.message_id", "NULL::uuid"),
+}
+"""The columns of a piece, of a row ``s`` of ``sample`` and of a row ``r`` of ``rollup``; ``tie`` orders those of one moment.
 
-OF_ROLLUP = (
-    "r.first, r.last, r.count::float8 AS count, r.smallest, r.largest, r.total, r.deviation, r.first_volume, r.last_volume,"
-    " r.increase, r.integral, NULL::uuid AS tie"
-)
-"""The piece that a row ``r`` of ``rollup`` tells. Whole numbers are doubles here: sums of ``bigint`` take twice the time."""
+Whole numbers are doubles here: sums of ``bigint`` take twice the time.
+"""
+
+
+def piece_of_sample(columns: Iterable[str] = PIECE) -> str:
+    """Return ``columns`` of the piece that a row ``s`` of ``sample`` is."""
+    return ", ".join(f"{PIECE[column][0]} AS {column}" for column in columns)
+
+
+def piece_of_rollup(columns: Iterable[str] = PIECE) -> str:
+    """Return ``columns`` of the piece that a row ``r`` of ``rollup`` tells."""
+    return ", ".join(f"{PIECE[column][1]} AS {column}" for column in columns)
+
+
+COLUMNS = ", ".join(column for column in PIECE if column != "tie")
 
 GROWN = (
     "CASE WHEN first_volume >= volume_before THEN first_volume - volume_before"
@@ -55,36 +82,72 @@ GONE = (
 """Series whose samples since ``start`` may have been let go: what their rollups tell is all there is."""
 
 ADD_UP = f"""
-INSERT INTO rollup (start, hours, series_id, {COLUMNS})
-SELECT %(start)s, %(hours)s, series_id, min(first), max(last), sum(count), min(smallest), max(largest), sum(total),
-    sum(deviation + count * (total / count - mean) ^ 2),
-    (array_agg(first_volume ORDER BY first, tie))[1], (array_agg(last_volume ORDER BY first DESC, tie DESC))[1],
-    sum(increase) + coalesce(sum({GROWN}), 0),
-    sum(integral) + coalesce(sum(volume_before * (extract(epoch FROM first - before)::float8 / 3600)), 0)
-FROM (
-    SELECT *, lag(last) OVER step AS before, lag(last_volume) OVER step AS volume_before,
-        sum(total) OVER whole / sum(count) OVER whole AS mean
-    FROM ({{pieces}}) AS piece
-    WINDOW step AS (PARTITION BY series_id ORDER BY first, tie), whole AS (PARTITION BY series_id)
-) AS piece
-GROUP BY series_id
+INSERT INTO rollup (start, hours, series_id, stretch, metadata_id, {COLUMNS})
+SELECT %(start)s, %(hours)s, added.* FROM (
+    SELECT series_id, stretch, CASE WHEN stretch = 0 THEN 0 ELSE min(metadata_id) END, min(first), max(last),
+        sum(count), min(smallest), max(largest), sum(total), (spread(ARRAY[count, total, deviation]))[3],
+        min(first_volume) FILTER (WHERE before IS NULL), min(last_volume) FILTER (WHERE next IS NULL),
+        sum(increase) + coalesce(sum({GROWN}), 0),
+        sum(integral) + coalesce(sum(volume_before * (extract(epoch FROM first - before)::float8 / 3600)), 0)
+    FROM (
+        SELECT *, lag(last) OVER step AS before, lag(last_volume) OVER step AS volume_before, lead(first) OVER step AS next
+        FROM (
+            SELECT *, CASE WHEN max(turn) OVER (PARTITION BY series_id) > %(most)s THEN 0 ELSE turn END AS stretch
+            FROM (
+                SELECT *, 1 + count(*) FILTER (WHERE turned) OVER (PARTITION BY series_id ORDER BY first, place, tie) AS turn
+                FROM (
+                    SELECT *, metadata_id <> lag(metadata_id) OVER (PARTITION BY series_id ORDER BY first, place, tie) AS turned
+                    FROM ({{pieces}}) AS piece
+                ) AS piece
+            ) AS piece
+        ) AS piece
+        WINDOW step AS (PARTITION BY series_id, stretch ORDER BY first, place, tie)
+    ) AS piece
+    GROUP BY series_id, stretch
+) AS added JOIN series x ON x.id = added.series_id
+ORDER BY x.meter_id, x.id
 """
+"""Rows of a meter lie beside one another: most questions are about one."""
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
 FROM_SAMPLES = ADD_UP.format(
-    pieces=f"SELECT s.series_id, {OF_SAMPLE} FROM sample s WHERE s.timestamp >= {WITHIN.format('s.timestamp')}"
+    pieces=f"SELECT s.series_id, s.metadata_id, 0 AS place, {piece_of_sample()}"
+    f" FROM sample s WHERE s.timestamp >= {WITHIN.format('s.timestamp')}"
     f" AND s.series_id NOT IN ({GONE})"
 )
 FROM_HOURS = ADD_UP.format(
-    pieces=f"SELECT r.series_id, {OF_ROLLUP} FROM rollup r WHERE r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
+    pieces=f"SELECT r.series_id, r.metadata_id, r.stretch AS place, {piece_of_rollup()}"
+    f" FROM rollup r JOIN series x ON x.id = r.series_id"
+    f" WHERE r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
 )
+
+OF_SPAN = "r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
+
+TOTAL = f"""
+DELETE FROM rollup r USING series x WHERE {OF_SPAN} AND x.resource_id = 0;
+INSERT INTO series (meter_id, resource_id, user_id, project_id, source_id, needed_until)
+SELECT x.meter_id, 0, x.user_id, x.project_id, x.source_id, max(x.needed_until)
+FROM rollup r, series x WHERE {OF_SPAN}
+GROUP BY x.meter_id, x.user_id, x.project_id, x.source_id
+ORDER BY x.meter_id, x.user_id, x.project_id, x.source_id
+ON CONFLICT (meter_id, resource_id, user_id, project_id, source_id)
+DO UPDATE SET needed_until = excluded.needed_until WHERE series.needed_until < excluded.needed_until;
+INSERT INTO rollup (start, hours, series_id, stretch, metadata_id, {COLUMNS})
+SELECT %(start)s, %(hours)s, o.id, 0, 0, min(first), max(last), sum(count), min(smallest), max(largest), sum(total),
+    (spread(ARRAY[count, total, deviation]))[3], 0, 0, 0, 0
+FROM rollup r, series x JOIN series o ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id)
+    = (x.meter_id, 0, x.user_id, x.project_id, x.source_id)
+WHERE {OF_SPAN}
+GROUP BY o.id ORDER BY o.meter_id, o.id
+"""
+"""Make the totals of an hour or a day of its other rollups. They tell nothing of steps, which lead within a resource."""
 
 TANGLED = """
 SELECT coalesce(bool_or(mixed), false) FROM (
-    SELECT lag(r.last) OVER (PARTITION BY m.name, m.unit, x.resource_id ORDER BY r.first) >= r.first AS mixed
+    SELECT lag(r.last) OVER (PARTITION BY m.name, m.unit, x.resource_id ORDER BY r.first, r.stretch) >= r.first AS mixed
     FROM rollup r JOIN series x ON x.id = r.series_id JOIN meter m ON m.id = x.meter_id
-    WHERE r.hours = %(hours)s AND r.start = %(start)s
+    WHERE r.hours = %(hours)s AND r.start = %(start)s AND x.resource_id > 0
 ) AS _
 """
 
@@ -98,6 +161,13 @@ SELECT start, finish FROM (
 ) AS gap WHERE start < finish
 """
 """The ranges of time before, between and after the hours and days in ``spans``, which do not overlap."""
+
+ADJOINING = """
+SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM {spans} AS span) AS _
+GROUP BY hours, start - n * make_interval(hours => hours)
+"""
+"""The ranges of time that ``spans`` of equal length cover, one after the other."""
 
 UNSETTLED = f"""
 SELECT date_trunc('hour', earliest.timestamp)
@@ -137,7 +207,7 @@ async def settle(session: Session, start: datetime, hours: int) -> bool:
     A day is told by its hours. While this goes on nobody can write samples of that time; whoever does so later finds
     the mark in ``settled`` and takes it away.
     """
-    span = {"start": start, "hours": hours}
+    span = {"start": start, "hours": hours, "most": MOST_STRETCHES * hours}
     locks = buckets(start + timedelta(hours=n) for n in range(hours))
     await session.rows(HOLD_ALONE, [locks])
     if await session.rows("SELECT FROM settled WHERE (hours, start) = (%(hours)s, %(start)s)", span):
@@ -149,6 +219,7 @@ async def settle(session: Session, start: datetime, hours: int) -> bool:
     stale = "DELETE FROM rollup WHERE hours = %(hours)s AND start = %(start)s"
     await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({GONE})", span)
     await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, span)
+    await session.count(TOTAL, span)
     await session.count(f"INSERT INTO settled (hours, start, tangled) VALUES (%(hours)s, %(start)s, ({TANGLED}))", span)
     return True
 

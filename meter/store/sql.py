@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 
@@ -16,6 +17,19 @@ class Sql:
 
     def __str__(self) -> str:
         return self.text
+
+
+def filled(template: str, **parts: Sql | str | int) -> Sql:
+    """Return ``template`` with ``parts`` in place of their names in braces, and the parameters in the order that makes."""
+    texts: list[str] = []
+    parameters: list[Any] = []
+    for literal, name, _, _ in Formatter().parse(template):
+        texts.append(literal)
+        if name is not None:
+            part = parts[name]
+            texts.append(str(part))
+            parameters.extend(part.parameters if isinstance(part, Sql) else ())
+    return Sql("".join(texts), tuple(parameters))
 
 
 def both(conditions: Iterable[Sql]) -> Sql:
@@ -34,6 +48,6 @@ def negated(condition: Sql) -> Sql:
 
 
 def _joined(word: str, conditions: Iterable[Sql], of_none: str) -> Sql:
-    listed = list(conditions)
-    text = word.join(f"({condition})" for condition in listed) or of_none
-    return Sql(text, tuple(value for condition in listed for value in condition.parameters))
+    given = list(conditions)
+    text = word.join(f"({condition})" for condition in given) or of_none
+    return Sql(text, tuple(value for condition in given for value in condition.parameters))

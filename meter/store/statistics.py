@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -17,20 +18,26 @@ from meter.query import StatisticsQuery
 from meter.reckoning import SECONDS_IN_HOUR
 from meter.reckoning import fraction
 from meter.store.conditions import SERIES_FIELDS
+from meter.store.conditions import about_resources
 from meter.store.conditions import column_of
+from meter.store.conditions import of_metadata
+from meter.store.conditions import of_range
 from meter.store.conditions import of_sample
 from meter.store.conditions import of_series
-from meter.store.conditions import only_series_and_range
+from meter.store.conditions import told_by_stretches
 from meter.store.expressions import METADATA
 from meter.store.metadata import metadata_values
+from meter.store.rollups import ADJOINING
 from meter.store.rollups import DAY
 from meter.store.rollups import GAPS
 from meter.store.rollups import GROWN
 from meter.store.rollups import HOUR
-from meter.store.rollups import OF_ROLLUP
-from meter.store.rollups import OF_SAMPLE
+from meter.store.rollups import PIECE
+from meter.store.rollups import piece_of_rollup
+from meter.store.rollups import piece_of_sample
 from meter.store.sql import Sql
 from meter.store.sql import both
+from meter.store.sql import filled
 
 AGGREGATES = {
     "max": "max(largest)",
@@ -38,7 +45,7 @@ AGGREGATES = {
     "sum": "sum(total)",
     "avg": "sum(total) / sum(count)",
     "count": "sum(count)",
-    "stddev": "sqrt(sum(deviation + count * (total / count - mean) ^ 2) / sum(count))",
+    "stddev": "sqrt((spread(ARRAY[count, total, deviation]))[3] / sum(count))",
     "increase": "coalesce(sum(grown), 0)",
     "rate": "coalesce(sum(grown / nullif(seen, 0)), 0)",
     "integral": "coalesce(sum(lasting), 0)",
@@ -47,6 +54,10 @@ AGGREGATES = {
 
 STEPPING = frozenset({"increase", "rate", "integral"})
 """Aggregates of the steps from a sample of a resource to the next one, see :mod:`meter.reckoning`."""
+
+OF_STEPS = ("first_volume", "last_volume", "increase", "integral", "tie")
+OF_ALL = tuple(column for column in PIECE if column not in (*OF_STEPS, "deviation"))
+"""Columns of pieces that every answer is made of; only few need more."""
 
 STEPPED = f""", stepped AS (
     SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before, lead(first) OVER step AS next
@@ -65,44 +76,86 @@ LONGEST_PERIOD = 10**10
 """Seconds: more than three centuries; more overflows PostgreSQL's intervals in the end."""
 
 RAW = """
-SELECT s.series_id, {of_sample_piece} {values}
-FROM sample s JOIN series x ON x.id = s.series_id {metadata}
+SELECT {keys} {values}, {of_sample}
+FROM sample s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id {described_sample}
 WHERE {series} AND {sample}
 """
 
-# The days and hours that are settled and lie in the range, and the ranges between them, which only samples tell.
-# Of a past whose samples were let go, hours tell in the gaps too: nothing can be late for them.
-# OFFSET 0 has PostgreSQL look into each gap by itself: it cannot know how narrow gaps are.
+# Days and hours that are settled and lie in the range are told by rollups, what lies between them by samples only; of a
+# past whose samples were let go, hours tell in the gaps too: nothing can be late for them.
+# Series whose keys are the same are looked up together, one range of time after the other: so their rows come with the
+# keys, in the order of the index. OFFSET 0 keeps PostgreSQL to it: it cannot know how few ranges there are, and how narrow.
 ROLLED = """
-WITH span AS MATERIALIZED (
-    SELECT h.start, h.hours FROM settled h
-    WHERE h.hours = {longest} AND {of_span} {untangled}
+WITH own AS MATERIALIZED (
+    SELECT x.id, x.meter_id, {keys} FROM series x JOIN meter m ON m.id = x.meter_id WHERE x.resource_id > 0 AND {series}
+), alike AS MATERIALIZED (
+    SELECT {keys}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id WHERE {rolled} AND {series}
+    GROUP BY {values_of_keys}
+), span AS MATERIALIZED (
+    SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span} {untangled}
     UNION ALL
     SELECT h.start, h.hours FROM settled h
     WHERE h.hours = 1 AND {longest} = 24 AND {of_span} {untangled} AND date_trunc('day', h.start) NOT IN (
         SELECT h.start FROM settled h WHERE h.hours = 24 AND {of_span} {untangled}
     )
-), gap AS MATERIALIZED ({gaps}), past AS MATERIALIZED (
+), told AS MATERIALIZED ({adjoining}), gap AS MATERIALIZED ({gaps}), past AS MATERIALIZED (
     SELECT m.id AS meter_id, max(h.before) AS before FROM horizon h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
 )
-SELECT s.* FROM gap CROSS JOIN LATERAL (
-    SELECT s.series_id, {of_sample_piece}
-    FROM series x JOIN sample s ON s.series_id = x.id LEFT JOIN past ON past.meter_id = x.meter_id
-    WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish AND {series} AND {sample}
-    AND (past.before IS NULL OR s.timestamp >= past.before)
+SELECT piece.* FROM told CROSS JOIN alike CROSS JOIN LATERAL (
+    SELECT {names} {values}, {of_rollup} FROM rollup r {described_rollup}
+    WHERE r.hours = told.hours AND r.series_id = ANY(alike.ids) AND r.start >= told.start AND r.start < told.finish
+        AND {metadata}
     OFFSET 0
-) AS s
+) AS piece
 UNION ALL
-SELECT r.series_id, {of_rollup} FROM series x JOIN rollup r ON r.series_id = x.id
-WHERE r.hours = 24 AND r.start = ANY(ARRAY(SELECT start FROM span WHERE hours = 24)) AND {series}
+SELECT piece.* FROM gap CROSS JOIN LATERAL (
+    SELECT {names} {values}, {of_sample}
+    FROM own JOIN sample s ON s.series_id = own.id LEFT JOIN past ON past.meter_id = own.meter_id {described_sample}
+    WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish AND {range}
+        AND (past.before IS NULL OR s.timestamp >= past.before) AND {metadata}
+    OFFSET 0
+) AS piece
 UNION ALL
-SELECT r.series_id, {of_rollup} FROM series x JOIN rollup r ON r.series_id = x.id
-WHERE r.hours = 1 AND r.start = ANY(ARRAY(SELECT start FROM span WHERE hours = 1)) AND {series}
-UNION ALL
-SELECT r.series_id, {of_rollup}
-FROM past JOIN series x ON x.meter_id = past.meter_id JOIN rollup r ON r.series_id = x.id AND r.hours = 1 CROSS JOIN gap
-WHERE r.start >= gap.start AND r.start < gap.finish AND r.start < past.before AND {series} AND {of_whole}
+SELECT {keys} {values}, {of_rollup}
+FROM past JOIN series x ON x.meter_id = past.meter_id JOIN meter m ON m.id = x.meter_id
+    JOIN rollup r ON r.series_id = x.id {described_rollup} CROSS JOIN gap
+WHERE r.hours = 1 AND r.start >= gap.start AND r.start < gap.finish AND r.start < past.before AND {of_whole}
+    AND {rolled} AND {series} AND {metadata}
 """
+
+# What a rollup of several metadata tells is asked of its samples.
+MIXED = """
+UNION ALL
+SELECT piece.* FROM told CROSS JOIN LATERAL (
+    SELECT {names} {values}, {of_sample}
+    FROM own JOIN rollup r ON r.series_id = own.id
+    JOIN sample s ON s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last {described_sample}
+    WHERE r.hours = told.hours AND r.start >= told.start AND r.start < told.finish AND r.metadata_id = 0
+        AND {range} AND {metadata}
+    OFFSET 0
+) AS piece
+"""
+
+ANSWER = """
+WITH matching AS ({pieces}), cell AS (
+    SELECT *, {window} AS window_start FROM matching
+) {stepped}, rows AS (
+    SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
+    FROM {cells} GROUP BY window_start, unit {grouped}
+)
+SELECT window_start, unit, first, last {groups} {values}
+FROM rows {named}
+ORDER BY coalesce(window_start, first), unit {order}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One grouping: its column in the pieces, and where its names are if that is an id, or else its value in metadata."""
+
+    column: str
+    table: str | None = None
+    value: Sql | None = None
 
 
 def statistics_statement(query: StatisticsQuery) -> Sql:
@@ -111,50 +164,79 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     It adds up rollups as far as they can tell, and samples for the rest, of one snapshot. :class:`RequestError` for a
     grouping or an aggregate that does not exist.
     """
-    groups = [_group(f"group_{n}", grouping) for n, grouping in enumerate(query.groupby)]
-    names = [_name(column, table) for column, _, table in groups]
-    order = "".join(f""", coalesce({name}, '') COLLATE "C" """ for name in names)
-    grouped = "".join(f", {column}" for column, _, _ in groups)
+    groups = [_group(n, grouping) for n, grouping in enumerate(query.groupby)]
     functions = {aggregate.function for aggregate in query.aggregates}
     steps = bool(functions & STEPPING)
-    mean = "sum(total) OVER whole / sum(count) OVER whole" if "stddev" in functions else "NULL::float8"
+    columns = dict.fromkeys(group.column for group in groups)
+    names = [f"name_{n}.name" if group.table else group.column for n, group in enumerate(groups)]
+    grouped = "".join(f", {column}" for column in columns)
+    return filled(
+        ANSWER,
+        pieces=_pieces(query, groups, steps),
+        window=_window(query),
+        stepped=STEPPED.format(grouped=grouped) if steps else "",
+        cells="measured" if steps else "cell",
+        grouped=grouped,
+        aggregates=_after(
+            Sql(f"{value} AS value_{n}", value.parameters) for n, value in enumerate(map(_aggregate, query.aggregates))
+        ),
+        groups="".join(f", {name}" for name in names),
+        values="".join(f", value_{n}" for n in range(len(query.aggregates))),
+        named=" ".join(
+            f"LEFT JOIN {group.table} AS name_{n} ON name_{n}.id = rows.{group.column}"
+            for n, group in enumerate(groups)
+            if group.table
+        ),
+        order="".join(f""", coalesce({name}, '') COLLATE "C" """ for name in names),
+    )
+
+
+def _pieces(query: StatisticsQuery, groups: Sequence[_Group], steps: bool) -> Sql:
+    """Return the pieces that ``query`` is about, each with the keys that its row of the answer depends on."""
+    filter = query.filter
+    functions = {aggregate.function for aggregate in query.aggregates}
+    counted = [aggregate.param or "" for aggregate in query.aggregates if aggregate.function == "cardinality"]
+    keys = {
+        "unit": "m.unit",
+        **({"meter": "m.name", "resource_id": "x.resource_id"} if steps else {}),
+        **{column: f"x.{column}" for column in counted},
+        **{group.column: f"x.{group.column}" for group in groups if group.table},
+    }
+    columns = (*OF_ALL, *(["deviation"] if "stddev" in functions else []), *(OF_STEPS if steps else []))
+    values = [(group.column, group.value) for group in groups if group.value]
+    metadata = of_metadata(filter)
     longest = _longest_rollup(query)
-    pieces = _rolled(query, longest, steps) if longest else _raw(query, groups)
-    window = _window(query)
-    owned = [(column, value) for column, value, table in groups if table]
-    text = f"""
-        WITH matching AS (
-            SELECT piece.*, m.name AS meter, m.unit, x.resource_id, x.user_id, x.project_id
-                {"".join(f", {value} AS {column}" for column, value in owned)}
-            FROM ({pieces}) AS piece JOIN series x ON x.id = piece.series_id JOIN meter m ON m.id = x.meter_id
-        ), windowed AS (
-            SELECT *, {window} AS window_start FROM matching
-        ), cell AS (
-            SELECT *, {mean} AS mean FROM windowed WINDOW whole AS (PARTITION BY window_start, unit {grouped})
-        ) {STEPPED.format(grouped=grouped) if steps else ""}, rows AS (
-            SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped}
-                {"".join(f", {_aggregate(aggregate)} AS value_{n}" for n, aggregate in enumerate(query.aggregates))}
-            FROM {"measured" if steps else "cell"}
-            GROUP BY window_start, unit {grouped}
-        )
-        SELECT window_start, unit, first, last
-            {"".join(f", {name}" for name in names)}
-            {"".join(f", value_{n}" for n in range(len(query.aggregates)))}
-        FROM rows
-        ORDER BY coalesce(window_start, first), unit {order}
-    """
-    percentiles = (fraction(each) for each in query.aggregates if each.function == "percentile")
-    return Sql(text, (*pieces.parameters, *window.parameters, *percentiles))
+    mixed = longest and (values or metadata)
+    totals = not mixed and "resource_id" not in keys and not about_resources(filter)
+    described = "JOIN metadata d ON d.id = {}.metadata_id" if values or mixed else ""
+    return filled(
+        RAW if not longest else ROLLED + MIXED if mixed else ROLLED,
+        keys=", ".join(f"{value} AS {name}" for name, value in keys.items()),
+        names=", ".join(keys),
+        values_of_keys=", ".join(keys.values()),
+        values=_after(Sql(f"{value} AS {column}", value.parameters) for column, value in values),
+        of_sample=piece_of_sample(columns),
+        of_rollup=piece_of_rollup(columns),
+        described_sample=described.format("s"),
+        described_rollup=described.format("r"),
+        series=of_series(filter),
+        sample=of_sample(filter),
+        range=of_range(filter),
+        metadata=metadata or "true",
+        rolled="x.resource_id = 0" if totals else "x.resource_id > 0",
+        longest=longest,
+        of_span=_within("h", filter),
+        of_whole=_within("r", filter),
+        untangled="AND NOT h.tangled" if steps else "",
+        adjoining=ADJOINING.format(spans="span"),
+        gaps=GAPS.format(spans="span"),
+    )
 
 
 def _longest_rollup(query: StatisticsQuery) -> int:
     """Return how many hours a rollup may tell at once to be of use for ``query``, 0 if only samples are."""
     filter, period = query.filter, query.period
-    if (
-        not only_series_and_range(filter)
-        or any(grouping.startswith(METADATA) for grouping in query.groupby)
-        or any(aggregate.function == "percentile" for aggregate in query.aggregates)
-    ):
+    if not told_by_stretches(filter) or any(aggregate.function == "percentile" for aggregate in query.aggregates):
         return 0
     if period is None:
         return DAY
@@ -164,26 +246,6 @@ def _longest_rollup(query: StatisticsQuery) -> int:
     if (start.minute, start.second, start.microsecond) != (0, 0, 0) or period % SECONDS_IN_HOUR:
         return 0
     return DAY if start.hour == 0 and period % (DAY * SECONDS_IN_HOUR) == 0 else HOUR
-
-
-def _rolled(query: StatisticsQuery, longest: int, steps: bool) -> Sql:
-    filter = query.filter
-    series, sample = of_series(filter), of_sample(filter)
-    of_span = _within("h", filter)
-    of_whole = _within("r", filter)
-    text = ROLLED.format(
-        longest=longest,
-        of_span=of_span,
-        untangled="AND NOT h.tangled" if steps else "",
-        gaps=GAPS.format(spans="span"),
-        of_sample_piece=OF_SAMPLE,
-        of_rollup=OF_ROLLUP,
-        series=series,
-        sample=sample,
-        of_whole=of_whole,
-    )
-    rolled = series.parameters * 3
-    return Sql(text, (*of_span.parameters * 3, *series.parameters, *sample.parameters, *rolled, *of_whole.parameters))
 
 
 def _within(table: str, filter: SampleFilter) -> Sql:
@@ -196,18 +258,10 @@ def _within(table: str, filter: SampleFilter) -> Sql:
     return both(bounds)
 
 
-def _raw(query: StatisticsQuery, groups: Sequence[tuple[str, Sql, str | None]]) -> Sql:
-    series, sample = of_series(query.filter), of_sample(query.filter)
-    found = [(column, value) for column, value, table in groups if not table]
-    text = RAW.format(
-        of_sample_piece=OF_SAMPLE,
-        values="".join(f", {value} AS {column}" for column, value in found),
-        metadata="JOIN metadata d ON d.id = s.metadata_id" if found else "",
-        series=series,
-        sample=sample,
-    )
-    values = (parameter for _, value in found for parameter in value.parameters)
-    return Sql(text, (*values, *series.parameters, *sample.parameters))
+def _after(expressions: Iterable[Sql]) -> Sql:
+    """Return ``expressions`` as they follow others in a list."""
+    listed = [Sql(f", {expression}", expression.parameters) for expression in expressions]
+    return Sql("".join(map(str, listed)), tuple(value for each in listed for value in each.parameters))
 
 
 def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> list[Statistics]:
@@ -248,27 +302,22 @@ def _window(query: StatisticsQuery) -> Sql:
     return Sql(f"date_bin({stride}, first, %s)", (query.period, query.filter.start))
 
 
-def _group(column: str, grouping: str) -> tuple[str, Sql, str | None]:
-    """Return a column for ``grouping``, its value in a matching sample, and the table that has its names if it is an id."""
+def _group(n: int, grouping: str) -> _Group:
     if grouping in SERIES_FIELDS:
-        return column, Sql(f"x.{column_of(grouping)}"), SERIES_FIELDS[grouping]
+        return _Group(column_of(grouping), table=SERIES_FIELDS[grouping])
     if grouping.startswith(METADATA) and len(grouping) > len(METADATA):
         values = metadata_values(grouping.removeprefix(METADATA))
-        return column, Sql(f"coalesce({values}) #>> '{{}}'", values.parameters), None
+        return _Group(f"group_{n}", value=Sql(f"coalesce({values}) #>> '{{}}'", values.parameters))
     raise RequestError(f"samples cannot be grouped by {grouping!r}: use {', '.join(SERIES_FIELDS)} or metadata.<key>")
 
 
-def _name(column: str, table: str | None) -> str:
-    return column if table is None else f"(SELECT name FROM {table} WHERE id = {column})"
-
-
-def _aggregate(aggregate: Aggregate) -> str:
+def _aggregate(aggregate: Aggregate) -> Sql:
     if aggregate.function == "cardinality" and aggregate.param in CARDINALITIES:
-        return f"count(DISTINCT nullif({aggregate.param}, 0))"
+        return Sql(f"count(DISTINCT nullif({aggregate.param}, 0))")
     if aggregate.function == "percentile":
-        return "percentile_cont(%s) WITHIN GROUP (ORDER BY total)"
+        return Sql("percentile_cont(%s) WITHIN GROUP (ORDER BY total)", (fraction(aggregate),))
     if aggregate.function in AGGREGATES and aggregate.param is None:
-        return AGGREGATES[aggregate.function]
+        return Sql(AGGREGATES[aggregate.function])
     raise RequestError(
         f"there is no aggregate {aggregate.label!r}:"
         f" use {', '.join(AGGREGATES)}, percentile, or cardinality of {', '.join(CARDINALITIES)}"

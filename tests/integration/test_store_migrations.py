@@ -11,6 +11,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from meter.interfaces import Unavailable
+from meter.query import Aggregate
+from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
@@ -105,7 +107,8 @@ async def test_what_an_older_version_stored_is_answered_after_the_upgrade(postgr
         postgresql.execute(
             "CREATE TABLE schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
             f"INSERT INTO schema_version (version, name) SELECT n, 'step' FROM generate_series(1, {version}) AS n;"
-            + STORED_BY_VERSION_1,
+            + STORED_BY_VERSION_1
+            + (STORED_BY_VERSION_3 if version >= 3 else ""),
             dsn,
         )
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
@@ -115,6 +118,10 @@ async def test_what_an_older_version_stored_is_answered_after_the_upgrade(postgr
         assert await store.message(SENT["message_id"]) == SENT
         [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))
         assert (row.values["count"], row.values["sum"]) == (1, 2.5)
+        large = SampleFilter(metadata=(MetadataMatch("flavor.vcpus", 1),))
+        assert await store.statistics(StatisticsQuery(filter=large)) == [row]
+        steps = StatisticsQuery(filter=SampleFilter(), aggregates=(Aggregate("increase"),))
+        assert [row.values["increase"] for row in await store.statistics(steps)] == [0]
         later = message("cpu", 1, resource_id="r1")
         assert (await store.write([later])).stored == 1
         await store.stopService()
@@ -149,4 +156,13 @@ INSERT INTO form (hash, text) SELECT sha256(convert_to(text, 'UTF8')), text FROM
 INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
     VALUES ('2026-11-18 12:00+00', '2026-11-18 12:01+00', 'cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11', 2.5, 1, 1, 1,
     decode(repeat('ab', 32), 'hex'), '');
+"""
+
+STORED_BY_VERSION_3 = """
+INSERT INTO settled (start, hours, tangled)
+    VALUES ('2026-11-18 12:00+00', 1, false), ('2026-11-18 00:00+00', 24, false);
+INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
+        increase, integral, series_id, hours)
+    SELECT start, '2026-11-18 12:00+00', '2026-11-18 12:00+00', 1, 2.5, 2.5, 2.5, 0, 2.5, 2.5, 0, 0, 1, hours
+    FROM settled;
 """

@@ -16,7 +16,11 @@ from twisted.internet.defer import gatherResults
 
 from meter.interfaces import Unavailable
 from meter.query import Aggregate
+from meter.query import Among
 from meter.query import Comparison
+from meter.query import Either
+from meter.query import MetadataMatch
+from meter.query import Never
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
@@ -56,13 +60,14 @@ async def running(dsn, **options):
 
 
 class Usage:
-    """Draws messages and questions. Volumes are such that sums of them are exact in any order."""
+    """Draws messages and questions within ``hours``. Volumes are such that sums of them are exact in any order."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, hours=60):
         self.random = random.Random(seed)
+        self.hours = hours
 
     def moment(self):
-        edge = START + self.random.randrange(60) * HOUR
+        edge = START + self.random.randrange(self.hours) * HOUR
         return edge + timedelta(
             microseconds=self.random.choice([0, 0, -1, 1, 3_599_999_999, self.random.randrange(3_600_000_000)])
         )
@@ -82,13 +87,17 @@ class Usage:
             resource_id=resource,
             project_id=pick([f"p{resource}"] * 9 + ["moved", None]),
             source=pick(["one"] * 9 + ["two"]),
+            metadata=pick([{"size": 1}] * 9 + [{"size": 2}, {"size": "1", "host": {"name": "h"}}, {"host.name": "h"}]),
         )
 
     def query(self):
         pick = self.random.choice
         bounds = {
             name: pick(
-                [None, self.moment(), START + self.random.randrange(4) * DAY, START + self.random.randrange(60) * HOUR]
+                [
+                    *(None, self.moment(), START + self.random.randrange(4) * DAY),
+                    START + self.random.randrange(self.hours) * HOUR,
+                ]
             )
             for name in ("start", "end")
         }
@@ -102,12 +111,27 @@ class Usage:
                 **bounds,
                 after_start=pick([False, True]),
                 through_end=pick([False, True]),
+                metadata=pick([(), (), (MetadataMatch("size", 1),), (MetadataMatch("host.name", "h"),)]),
                 expression=pick(
-                    [None, None, None, Comparison("project_id", "!=", "pb"), Comparison("volume", "<", 200)]
+                    [
+                        *(None, None, None),
+                        Comparison("project_id", "!=", "pb"),
+                        Comparison("volume", "<", 200),
+                        Never(Among("metadata.size", (2, "1"))),
+                        Either((Comparison("metadata.size", "<", 2), Comparison("resource_id", "=", "a"))),
+                    ]
                 ),
             ),
             period=pick([None, None, 3600, 7200, 86400, 1000]),
-            groupby=pick([(), (), ("resource_id",), ("project_id",), ("source", "resource_id")]),
+            groupby=pick(
+                [
+                    *((), ()),
+                    ("resource_id",),
+                    ("project_id",),
+                    ("source", "resource_id"),
+                    ("metadata.size", "project_id"),
+                ]
+            ),
             aggregates=pick(
                 [EVERYTHING, EVERYTHING[:6], (Aggregate("count"),), (*EVERYTHING[:2], Aggregate("percentile", "50"))]
             ),
@@ -154,6 +178,23 @@ async def test_an_answer_is_the_same_whatever_is_settled(postgresql, seed):
         assert days >= 3
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest_twisted.ensureDeferred
+async def test_an_answer_is_the_same_however_often_metadata_change(postgresql, seed):
+    usage, memory = Usage(seed, hours=3), MemoryStore(reactor)
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        for size in (300, 300):
+            batch = [usage.message() for _ in range(size)]
+            for each in (store, memory):
+                await each.write(batch)
+            await settled(store)
+            await same_answers(store, memory, usage, 25)
+        stretches = postgresql.execute("SELECT DISTINCT hours, least(stretch, 5), metadata_id = 0 FROM rollup", dsn)
+        told = {*((hours, n, False) for hours in (1, 24) for n in range(1, 5)), (24, 5, False)}
+        assert {*stretches} >= {*told, (1, 0, True), (24, 1, True)}
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_late_sample_unsettles_its_hour_and_day_and_a_known_one_does_not(postgresql):
     dsn = postgresql.dsn()
@@ -194,7 +235,10 @@ async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgr
         gate.callback(None)
         await writing
         await settling
-        assert postgresql.execute("SELECT hours, count FROM rollup ORDER BY hours", dsn) == [(1, 2), (24, 2)]
+        assert postgresql.execute("SELECT hours, count FROM rollup WHERE stretch = 1 ORDER BY hours", dsn) == [
+            (1, 2),
+            (24, 2),
+        ]
 
 
 @pytest_twisted.ensureDeferred
@@ -256,7 +300,9 @@ async def test_an_hour_that_cannot_be_added_up_is_left_to_its_samples(postgresql
         ({"period": 3600}, {1}),
         ({"period": 86400}, {1, 24}),
         ({"period": 1800}, set()),
-        ({"groupby": ("metadata.size",)}, set()),
+        ({"groupby": ("metadata.size",)}, {1, 24}),
+        ({"filter": SampleFilter(start=START, metadata=(MetadataMatch("size", 1),))}, {1, 24}),
+        ({"filter": SampleFilter(start=START, expression=Comparison("volume", ">", 0))}, set()),
         ({"aggregates": (Aggregate("max"), Aggregate("percentile", "50"))}, set()),
     ],
     ids=str,
@@ -264,9 +310,9 @@ async def test_an_hour_that_cannot_be_added_up_is_left_to_its_samples(postgresql
 @pytest_twisted.ensureDeferred
 async def test_rollups_are_used_where_they_can_tell(postgresql, options, told_by_rollups):
     dsn = postgresql.dsn()
-    query = StatisticsQuery(filter=SampleFilter(start=START), **options)
+    query = StatisticsQuery(**{"filter": SampleFilter(start=START), **options})
     async with running(dsn) as store:
-        await store.write([message(volume=1, at=START + n * HOUR) for n in (1, 25)])
+        await store.write([message(volume=1, at=START + n * HOUR, metadata={"size": 1}) for n in (1, 25)])
         await store.keeping.settle(START + 30 * HOUR)  # a day, and an hour of the next one
         postgresql.execute("UPDATE rollup SET largest = 1000 + hours", dsn)
 
