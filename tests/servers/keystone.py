@@ -1,23 +1,24 @@
-"""A private Keystone on SQLite, from PyPI.
-
-It is looked for in the directory that ``METER_KEYSTONE`` names, the ``bin`` of an environment of its own
-(``pip install keystone``): what it depends on is not what Meter depends on. Tests are skipped where there is none.
-"""
+"""A private Keystone on SQLite, from PyPI, in the environment that :mod:`tests.servers.openstack` makes."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.servers.openstack import HOME
+from tests.servers.openstack import INSTALL
 
 SERVE = """
 import sys
@@ -29,6 +30,7 @@ make_server("127.0.0.1", port, application).serve_forever()
 """
 
 PASSWORD = "the administrator's"
+TOKEN_SECONDS = 20
 
 
 class Keystone:
@@ -60,6 +62,8 @@ key_repository = {directory}/credentials
     def start(self) -> None:
         me = ("--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid()))
         self._manage("db_sync")
+        with closing(sqlite3.connect(self._directory / "keystone.db")) as database:
+            database.execute("PRAGMA journal_mode = WAL")  # Keystone reads beside what it writes
         self._manage("fernet_setup", *me)
         self._manage("credential_setup", *me)
         self._manage("bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-public-url", self.url)
@@ -122,6 +126,13 @@ key_repository = {directory}/credentials
         self.ask("PUT", place, **admin)
         return str(made["project"]["id"])
 
+    def publish(self, service_type: str, url: str) -> None:
+        """Have the catalogue say that a service of ``service_type`` is at ``url``."""
+        admin = {"X-Auth-Token": self.token("admin", PASSWORD, "admin")}
+        _, made = self.ask("POST", "/services", {"service": {"type": service_type, "name": service_type}}, **admin)
+        endpoint = {"service_id": made["service"]["id"], "interface": "public", "url": url}
+        self.ask("POST", "/endpoints", {"endpoint": endpoint}, **admin)
+
     def revoke(self, token: str) -> None:
         """Make ``token`` worthless."""
         self.ask("DELETE", "/auth/tokens", **{"X-Auth-Token": token, "X-Subject-Token": token})
@@ -129,11 +140,11 @@ key_repository = {directory}/credentials
 
 @pytest.fixture(scope="session")
 def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
-    """A Keystone whose tokens last an hour."""
-    binaries = Path(os.environ.get("METER_KEYSTONE", "/nowhere"))
+    """A Keystone whose tokens last :data:`TOKEN_SECONDS`."""
+    binaries = HOME / "bin"
     if not (binaries / "keystone-manage").exists():
-        pytest.skip("METER_KEYSTONE names no directory that has keystone-manage")
-    server = Keystone(binaries, tmp_path_factory.mktemp("keystone"), 3600)
+        pytest.skip(INSTALL)
+    server = Keystone(binaries, tmp_path_factory.mktemp("keystone"), TOKEN_SECONDS)
     server.start()
     yield server
     server.stop()

@@ -1,17 +1,21 @@
-"""Real tokens of a real Keystone decide who sees what."""
+"""Real tokens of a real Keystone decide who sees what, and clients find the API in its catalogue."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import urllib.request
 from typing import Any
 
 import pytest
 
 from tests.servers.keystone import PASSWORD
+from tests.servers.keystone import TOKEN_SECONDS
 from tests.servers.keystone import Keystone
 from tests.servers.keystone import keystone  # noqa: F401 - a fixture
+from tests.servers.openstack import HOME
+from tests.system.daemons import Daemon
 from tests.system.daemons import House
 from tests.system.daemons import fetch
 from tests.system.daemons import until
@@ -24,13 +28,9 @@ def apples(project_id: str | None) -> dict[str, Any]:
     return {**sample, "resource_id": f"tree of {project_id}", "project_id": project_id}
 
 
-def test_tokens_are_validated_scoped_and_forgotten_when_revoked(furnished: House, keystone: Keystone) -> None:  # noqa: F811
-    blue = keystone.add("blue", "ann", "hers")
-    red = keystone.add("red", "bob", "his")
-    ann, bob = keystone.token("ann", "hers", "blue"), keystone.token("bob", "his", "red")
-    admin = keystone.token("admin", PASSWORD, "admin")
-    unscoped = keystone.token("ann", "hers", None)
-    api = furnished.daemon(
+def validating(house: House, keystone: Keystone) -> Daemon:  # noqa: F811
+    """Return an API that asks ``keystone`` who is who, every second."""
+    api = house.daemon(
         "meter-api",
         f"""
 [api.auth]
@@ -43,14 +43,30 @@ project_name = "admin"
 revalidate_seconds = 1.0
 """,
     )
-    api.start().until_ready()
+    return api.start().until_ready()
+
+
+def send(api: Daemon, token: str, project_id: str) -> None:
+    request = urllib.request.Request(
+        f"{api.api}/v2/meters/apples?direct=1",
+        json.dumps([apples(project_id)]).encode(),
+        {"Content-Type": "application/json", "X-Auth-Token": token},
+    )
+    assert urllib.request.urlopen(request, timeout=20).status == 201
+
+
+def test_tokens_are_validated_scoped_and_forgotten_when_revoked_or_expired(
+    furnished: House,
+    keystone: Keystone,  # noqa: F811
+) -> None:
+    blue = keystone.add("blue", "ann", "hers")
+    red = keystone.add("red", "bob", "his")
+    api = validating(furnished, keystone)
+    ann, bob = keystone.token("ann", "hers", "blue"), keystone.token("bob", "his", "red")
+    admin = keystone.token("admin", PASSWORD, "admin")
+    unscoped = keystone.token("ann", "hers", None)
     for token, project_id in ((ann, blue), (bob, red)):
-        request = urllib.request.Request(
-            f"{api.api}/v2/meters/apples?direct=1",
-            json.dumps([apples(project_id)]).encode(),
-            {"Content-Type": "application/json", "X-Auth-Token": token},
-        )
-        assert urllib.request.urlopen(request, timeout=20).status == 201
+        send(api, token, project_id)
 
     def seen(token: str, query: str = "") -> Any:
         status, body = fetch(f"{api.api}/v2/samples{query}", **{"X-Auth-Token": token})
@@ -63,9 +79,53 @@ revalidate_seconds = 1.0
     assert seen(unscoped) == 403
     assert seen("") == 401
     assert seen(hashlib.sha256(b"guessed").hexdigest()) == 401
+
     keystone.revoke(ann)
     until(lambda: seen(ann) == 401, "the revoked token to be forgotten")
     assert seen(bob) == {red}
+    until(lambda: seen(bob) == 401, "the token to expire", seconds=TOKEN_SECONDS + 10)
+    # The token with which the API asks Keystone has expired too.
+    assert seen(keystone.token("bob", "his", "red")) == {red}
     assert "Traceback" not in api.log
     for token in (ann, bob, admin):
         assert token not in api.log
+
+
+SDK = """
+import json, sys
+import openstack
+from keystoneauth1.adapter import Adapter
+auth_url, username, password, project = sys.argv[1:]
+cloud = openstack.connect(
+    auth={
+        "auth_url": auth_url, "username": username, "password": password, "project_name": project,
+        "user_domain_id": "default", "project_domain_id": "default",
+    },
+    load_yaml_config=False, load_envvars=False,
+)
+by_version = cloud.config.get_session_client("metering", version="2")
+as_published = Adapter(cloud.session, service_type="metering", interface="public")
+print(json.dumps({
+    "published": cloud.session.get_endpoint(service_type="metering", interface="public"),
+    "discovered": by_version.get_endpoint(),
+    "api_version": by_version.get_api_major_version(),
+    "meters": by_version.get("/meters").json(),
+    "samples": as_published.get("/v2/samples", params={"limit": 1}).json(),
+}))
+"""
+
+
+def test_openstacksdk_finds_the_api_in_the_catalogue(furnished: House, keystone: Keystone) -> None:  # noqa: F811
+    green = keystone.add("green", "eve", "eve's")
+    api = validating(furnished, keystone)
+    keystone.publish("metering", api.api)
+    send(api, keystone.token("eve", "eve's", "green"), green)
+
+    command = [HOME / "bin/python", "-c", SDK, keystone.url, "eve", "eve's", "green"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["published"], found["discovered"], found["api_version"]) == (api.api, f"{api.api}/v2", [2, 0])
+    [meter] = found["meters"]
+    assert (meter["name"], meter["project_id"]) == ("apples", green)
+    assert [sample["volume"] for sample in found["samples"]] == [3.0]
