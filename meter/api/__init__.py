@@ -2,9 +2,9 @@
 
 A request's road: :mod:`.application` routes it by :mod:`.declarations`; :mod:`.arguments`, :mod:`.simple_query` and
 :mod:`.complex_query` read it; :mod:`.visibility` decides what the requester may see; :mod:`.answers` and
-:mod:`.statistics` ask the store, :mod:`.posting` takes what is sent; :mod:`.rendering` shapes the answer, :mod:`.faults`
-what went wrong. :mod:`.exporting` and :mod:`.live` answer with streams, :mod:`.openapi` describes it all.
-:mod:`.serving` puts it on the network.
+:mod:`.statistics` ask the store, :mod:`.posting` takes what is sent; :mod:`.rendering` shapes the answer
+(:mod:`.flattening` its metadata), :mod:`.faults` what went wrong. :mod:`.exporting` and :mod:`.live` answer with streams,
+:mod:`.openapi` describes it all. :mod:`.serving` puts it on the network.
 
 Importing this package imports klein 24.8, which installs the global reactor: choose the reactor first.
 """

@@ -104,14 +104,7 @@ class Volume(msgspec.Struct):
 
 def meter(row: StoredMeter) -> MeterV1:
     """Return ``row`` as v1 shows it."""
-    return MeterV1(
-        name=row.name,
-        type=row.type,
-        unit=row.unit,
-        resource_id=row.resource_id,
-        project_id=row.project_id,
-        user_id=row.user_id,
-    )
+    return msgspec.convert(row, MeterV1, from_attributes=True)
 
 
 def resource(row: StoredResource) -> ResourceV1:
