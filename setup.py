@@ -38,6 +38,7 @@ setup(
         "txAMQP==0.8.2",  # meter/amqp repairs exactly this version
         "txpostgres==1.7.0",
         "werkzeug>=3,<4",  # klein declares no bounds
+        "xmltodict>=1.0",  # answers in XML, as Ceilometer's dynamic pollsters read them
         "zope.interface>=7.0",
     ],
     extras_require={

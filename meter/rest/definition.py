@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 from typing import Literal
@@ -16,11 +18,16 @@ from pydantic import SecretStr
 from pydantic import field_validator
 from pydantic import model_validator
 
+from meter.rest.answers import Response
+from meter.rest.enrichment import Enrichment
 from meter.rest.expressions import BadExpression
 from meter.rest.expressions import Expression
 from meter.rest.expressions import expression
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
+
+REPLACED = re.compile(r"\{([^{}]+)\}$")
+"""What of a meter's name is found in the answer: it stands at its end."""
 
 
 class RestDefinition(BaseModel):
@@ -40,7 +47,10 @@ class RestDefinition(BaseModel):
     password: SecretStr = SecretStr("")
     password_file: str = ""
     token_file: str = ""
+    joined: bool = False
+    responses: list[Response] = Field(default=["json"], min_length=1)
     entries: str = ""
+    each: str = ""
     volume: str
     words: dict[str, float | int] = {}
     otherwise: float | int | None = None
@@ -49,6 +59,8 @@ class RestDefinition(BaseModel):
     project: str = "project_id"
     user: str = "user_id"
     metadata: dict[str, str] = {}
+    more: list[Enrichment] = []
+    more_unless: list[dict[str, Any]] = []
     next: str = ""
     method: Literal["GET"] = "GET"
 
@@ -58,7 +70,7 @@ class RestDefinition(BaseModel):
         """A list of places is metadata that is called as its places are."""
         return dict(zip(given, given, strict=True)) if isinstance(given, list) else given
 
-    @field_validator("volume", "resource", "project", "user", "entries", "next")
+    @field_validator("volume", "resource", "project", "user", "entries", "each", "next")
     @classmethod
     def _written_well(cls, text: str) -> str:
         if text:
@@ -73,12 +85,27 @@ class RestDefinition(BaseModel):
             raise ValueError("url should be an http:// or https:// URL")
         for text in self.metadata.values():
             _expression(text)
+        found = self.named_by
+        if "{" in REPLACED.sub("", self.meter) or (found and not self.each):
+            raise ValueError("meter may end in one {place} of what each leads to")
+        if found:
+            _expression(found)
         return self
 
     @property
+    def named_by(self) -> str:
+        """The place in an element of ``each`` whose text ends the meter's name, ``""`` for a meter with a name of its own."""
+        match = REPLACED.search(self.meter)
+        return match[1] if match else ""
+
+    @property
     def definition(self) -> MeterDefinition:
-        """The meter."""
-        return MeterDefinition(self.meter, self.type, self.unit)
+        """The meter, or what all meters that it makes are called."""
+        return MeterDefinition(REPLACED.sub("*", self.meter), self.type, self.unit)
+
+    def called(self, end: str) -> str:
+        """Return the meter's name where the text that ends it is ``end``."""
+        return REPLACED.sub(lambda _: end, self.meter)
 
     @property
     def pollster_name(self) -> str:
@@ -140,31 +167,72 @@ ELSEWHERE = frozenset(
         "timeout",
         "namespaces",
         "response_handlers",
+        "extra_metadata_fields",
+        "extra_metadata_fields_cache_seconds",
+        "extra_metadata_fields_skip",
     ]
 )
 """What is translated below, or says nothing here."""
 
+FOREIGN = frozenset(
+    ["module", "authentication_object", "authentication_parameters", "barbican_secret_id", "host_command"]
+)
+"""What would run a stranger's code as ours."""
+
+_ELEMENTS = re.compile(r"\[([^\]]+)\]\.(.+)", re.DOTALL)
+
 
 def from_ceilometer(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry of a dynamic pollster file in our words; ``ValueError`` for what it asks that we do not do."""
-    unknown = sorted(set(entry) - set(CEILOMETER) - ELSEWHERE)
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: not done by Meter")
-    if entry.get("response_handlers", ["json"]) != ["json"]:
-        raise ValueError("response_handlers: only json is read")
+    _known(entry, set(CEILOMETER) | ELSEWHERE)
     ours: dict[str, Any] = {CEILOMETER[key]: value for key, value in entry.items() if key in CEILOMETER}
-    if "{" in str(entry.get("name")) or str(entry.get("value_attribute", "")).startswith("["):
-        raise ValueError("several metrics from one entry are not done by Meter: write a definition for each")
+    if match := _ELEMENTS.fullmatch(str(entry.get("value_attribute", ""))):
+        ours |= {"each": match[1], "volume": match[2]}
     path = str(entry.get("url_path", ""))
     if path.startswith(("http://", "https://")):
         ours["url"] = path
     else:
-        ours |= {"service": entry.get("endpoint_type", ""), "path": path.lstrip("/")}
+        ours |= {"service": entry.get("endpoint_type", ""), "path": path, "joined": True}
     if "value_mapping" in entry:
         ours["otherwise"] = entry.get("default_value", -1)
+    if "response_handlers" in entry:
+        ours["responses"] = entry["response_handlers"]
     ours["metadata"] = dict(_metadata(entry))
     ours["headers"] = _headers(entry.get("headers") or [])
+    ours["more"] = [_more(each, entry) for each in _listed(entry.get("extra_metadata_fields"))]
+    ours["more_unless"] = [each for each in _listed(entry.get("extra_metadata_fields_skip")) if each]
     return ours
+
+
+def _more(extra: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one of ``extra_metadata_fields`` in our words."""
+    if not isinstance(extra, Mapping):
+        raise ValueError(f"extra_metadata_fields: should be mappings, not {extra!r:.80}")
+    cached = "extra_metadata_fields_cache_seconds"
+    known = {"name", "endpoint_type", "url_path", "value", "metadata_fields", "metadata_mapping", "headers", cached}
+    _known(extra, known | {"preserve_mapped_metadata"}, "extra_metadata_fields: ")
+    return {
+        "name": extra.get("name", ""),
+        "service": extra.get("endpoint_type", entry.get("endpoint_type", "")),
+        "path": extra.get("url_path", ""),
+        "value": extra.get("value", entry.get("value_attribute", "")),
+        "metadata": dict(_metadata(extra)),
+        "headers": _headers(extra.get("headers") or []),
+        "keep_seconds": extra.get(cached, entry.get(cached, 3600)),
+    }
+
+
+def _known(entry: Mapping[str, Any], known: Set[str], where: str = "") -> None:
+    unknown = sorted(set(entry) - known)
+    foreign = [name for name in unknown if name in FOREIGN]
+    if foreign:
+        raise ValueError(f"{where}{', '.join(foreign)}: not done by Meter, which runs no code that a file names")
+    if unknown:
+        raise ValueError(f"{where}{', '.join(unknown)}: not done by Meter")
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _metadata(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

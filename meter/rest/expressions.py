@@ -1,7 +1,7 @@
 """Where a value is in an answer: dots into mappings and lists, then operations, as ``size | value / 1024``.
 
 Ceilometer runs such operations as Python, whatever they are. Here they are reckoned from their syntax, and there is
-only what reckoning needs: no names but ``value``, no loops, no attributes but a few methods of text and mappings.
+only what reckoning needs: no names but those of the values, no loops, no attributes but a few methods of text and mappings.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,16 +36,18 @@ OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
 }
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "abs": abs,
+    "filter": lambda keep, values: [each for each in values if keep(each)],
     "float": float,
     "int": int,
     "len": len,
+    "list": list,
     "max": max,
     "min": min,
     "round": round,
     "str": str,
     "sum": sum,
 }
-METHODS = ("endswith", "get", "lower", "replace", "split", "startswith", "strip", "upper")
+METHODS = ("endswith", "get", "join", "lower", "replace", "split", "startswith", "strip", "upper")
 LONGEST = 1000
 
 
@@ -70,11 +73,20 @@ class Expression:
         for operation in self.operations:
             if found is None:
                 return None
-            try:
-                found = _reckoned(operation, found)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                raise NoValue(f"{self.text}: {type(error).__name__}: {error}") from None
+            found = _outcome(self.text, operation, {"value": found})
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoning:
+    """An operation on values with names of their own; ``text`` is how it was written."""
+
+    text: str
+    operation: ast.expr
+
+    def value(self, names: Mapping[str, Any]) -> Any:
+        """Return what comes of ``names``; :class:`NoValue` where reckoning fails."""
+        return _outcome(self.text, self.operation, names)
 
 
 def at(value: Any, place: tuple[str, ...]) -> Any:
@@ -97,6 +109,20 @@ def expression(text: str) -> Expression:
     return Expression(text, _place(place), tuple(_operation(each) for each in operations))
 
 
+def reckoning(text: str, names: Collection[str]) -> Reckoning:
+    """Return the operation on values called ``names`` that is written in ``text``; :class:`BadExpression`."""
+    if len(text) > LONGEST:
+        raise BadExpression(f"should be at most {LONGEST} characters long, not {len(text)}")
+    return Reckoning(text, _operation(text, names))
+
+
+def _outcome(text: str, operation: ast.expr, names: Mapping[str, Any]) -> Any:
+    try:
+        return _reckoned(operation, names)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise NoValue(f"{text}: {type(error).__name__}: {error}") from None
+
+
 def _place(text: str) -> tuple[str, ...]:
     if text == ".":
         return ()
@@ -106,24 +132,26 @@ def _place(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _operation(text: str) -> ast.expr:
+def _operation(text: str, names: Collection[str] = ("value",)) -> ast.expr:
     try:
         parsed = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadExpression(f"{text!r} is no operation: {error}") from None
+    local = {argument.arg for node in ast.walk(parsed) if isinstance(node, ast.arguments) for argument in node.args}
     for node in ast.walk(parsed):
-        if not _allowed(node):
-            raise BadExpression(f"{text!r}: {type(node).__name__} is not understood here; {ALLOWED}")
+        if not _allowed(node, {*names, *local}):
+            allowed = ALLOWED.format(", ".join(names))
+            raise BadExpression(f"{text!r}: {type(node).__name__} is not understood here; {allowed}")
     return parsed
 
 
-ALLOWED = f"there are value, numbers, texts, + - * / // %, comparisons, a if b else c, {', '.join(FUNCTIONS)}"
+ALLOWED = f"there are {{}}, numbers, texts, + - * / // %, comparisons, a if b else c, lambda, {', '.join(FUNCTIONS)}"
 
 
-def _allowed(node: ast.AST) -> bool:
+def _allowed(node: ast.AST, names: Collection[str]) -> bool:
     match node:
         case ast.Name():
-            return node.id == "value" or node.id in FUNCTIONS
+            return node.id in names or node.id in FUNCTIONS
         case ast.Attribute():
             return node.attr in METHODS
         case ast.Call():
@@ -135,22 +163,31 @@ def _allowed(node: ast.AST) -> bool:
             return isinstance(node.value, int | float | str | None)
         case ast.Subscript() | ast.Slice() | ast.IfExp() | ast.BoolOp() | ast.And() | ast.Or() | ast.Load():
             return True
-        case ast.BinOp() | ast.UnaryOp() | ast.Compare() | ast.List():
+        case ast.BinOp() | ast.UnaryOp() | ast.Compare() | ast.List() | ast.Lambda() | ast.arg():
             return True
+        case ast.Dict():
+            return None not in node.keys  # {**other}
+        case ast.arguments():
+            return not (node.vararg or node.kwarg or node.defaults or node.kwonlyargs or node.posonlyargs)
     return type(node) in OPERATORS
 
 
-def _reckoned(node: Any, value: Any) -> Any:
+def _reckoned(node: Any, names: Mapping[str, Any]) -> Any:
     def of(part: Any) -> Any:
-        return _reckoned(part, value)
+        return _reckoned(part, names)
 
     match node:
         case ast.Constant():
             return node.value
         case ast.List():
             return [of(each) for each in node.elts]
+        case ast.Dict():
+            return {of(key): of(each) for key, each in zip(node.keys, node.values, strict=True)}
+        case ast.Lambda():
+            called = [argument.arg for argument in node.args.args]
+            return lambda *given: _reckoned(node.body, {**names, **dict(zip(called, given, strict=True))})
         case ast.Name():
-            return value if node.id == "value" else FUNCTIONS[node.id]
+            return names[node.id] if node.id in names else FUNCTIONS[node.id]
         case ast.BinOp():
             left, right = of(node.left), of(node.right)
             if not isinstance(node.op, ast.Add) and (isinstance(left, str | list) or isinstance(right, str | list)):

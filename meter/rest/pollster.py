@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.interfaces import Disabled
@@ -26,8 +29,11 @@ from meter.openstack.cloud import Circling
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.table import BadItem
+from meter.rest.answers import document as understood
 from meter.rest.definition import RestDefinition
+from meter.rest.enrichment import Enriching
 from meter.rest.expressions import NoValue
+from meter.rest.expressions import at
 from meter.rest.expressions import expression
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
@@ -41,6 +47,7 @@ class RestPollster:
     """Asks the API that ``definition`` describes, and makes a sample of each entry of its answers."""
 
     options = None
+    _log = Logger()
 
     def __init__(self, definition: RestDefinition) -> None:
         self._definition = definition
@@ -53,7 +60,7 @@ class RestPollster:
 
     @property
     def meters(self) -> tuple[MeterDefinition, ...]:
-        """The one meter."""
+        """The one meter, or what all of them are called."""
         return (self._definition.definition,)
 
     def configured(self, options: None) -> RestPollster:
@@ -73,26 +80,33 @@ class RestPollster:
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all entries of all pages; an entry that makes none costs itself only."""
         omitted = Omitted(cycle, self.name)
+        enriching = Enriching(cycle, self.name, self._definition.more, self._definition.more_unless)
         samples = []
-        async for answer in self._answers(cycle):
-            for entry in self._entries(answer):
-                try:
-                    sample = self._sample(entry, answer)
-                except (BadItem, BadSample) as error:
-                    omitted.add(str(entry)[:60], error)
-                else:
-                    samples += [sample] if sample else []
+        async for answer, document in self._answers(cycle):
+            for entry in self._entries(answer, document):
+                for sample in self._samples(entry, answer, omitted):
+                    samples.append(await self._enriched(sample, entry, enriching))
         omitted.tell()
+        self._tell(enriching, {} if cycle.trial else cycle.kept(("rest", self.name, "told"), dict))
         return samples
 
-    async def _answers(self, cycle: ICycle) -> AsyncIterator[Answer]:
+    def _tell(self, enriching: Enriching, told: dict[str, str]) -> None:
+        """Log what metadata could not be had, once as long as that stays so."""
+        for name, reason in enriching.failures.items():
+            if name not in told:
+                self._log.warn("{name}: samples are without {what}: {reason}", name=self.name, what=name, reason=reason)
+        told.clear()
+        told.update(enriching.failures)
+
+    async def _answers(self, cycle: ICycle) -> AsyncIterator[tuple[Answer, Any]]:
         definition, circling = self._definition, Circling()
         following = definition.place("next")
         url = definition.url
         for _ in range(MOST_PAGES):
             answer = await self._ask(cycle, url)
-            yield answer
-            link = following.value(answer.json()) if following else None
+            document = understood(answer, definition.responses)
+            yield answer, document
+            link = following.value(document) if following else None
             if not isinstance(link, str) or not link:
                 return
             url = urljoin(answer.request.url, link)
@@ -105,20 +119,23 @@ class RestPollster:
     async def _ask(self, cycle: ICycle, url: str) -> Answer:
         definition = self._definition
         try:
-            headers = {"Accept": "application/json", **definition.all_headers()}
+            accepted = "application/json" if definition.responses == ["json"] else "*/*"
+            headers = {"Accept": accepted, **definition.all_headers()}
         except OSError as error:
             raise Unavailable(f"{self.name}: its secret cannot be read: {error}") from None
         if definition.service:
-            path = "" if url else definition.path
-            answer: Answer = await cycle.provider(IOpenStack).ask(definition.service, path, headers=headers, base=url)
+            openstack = cycle.provider(IOpenStack)
+            path = "" if url else definition.path.lstrip("/")
+            if definition.joined and not url:
+                url, path = urljoin(await openstack.url(definition.service), definition.path), ""
+            answer: Answer = await openstack.ask(definition.service, path, headers=headers, base=url)
             return answer
         asked: Answer = await cycle.provider(IWeb).exchange(
             self.name, Request(method=definition.method, url=url, headers=headers)
         )
         return asked.checked()
 
-    def _entries(self, answer: Answer) -> list[Any]:
-        document = answer.json()
+    def _entries(self, answer: Answer, document: Any) -> list[Any]:
         place = self._definition.place("entries")
         found = place.value(document) if place else document
         if not place and isinstance(found, Mapping) and len(found) == 1:
@@ -133,36 +150,84 @@ class RestPollster:
             )
         return found
 
-    def _sample(self, entry: Any, answer: Answer) -> Sample | None:
-        """Return the sample of ``entry``, ``None`` where its value is one to skip."""
+    def _samples(self, entry: Any, answer: Answer, omitted: Omitted) -> Iterator[Sample]:
+        """Yield the sample of ``entry``, or those of its elements; what makes none costs itself only."""
         definition = self._definition
         try:
-            value = _value(definition, "volume", entry)
-            if value in definition.skip:
-                return None
-            resource = _value(definition, "resource", entry)
-            owners = {name: _value(definition, name, entry) for name in ("project", "user")}
+            base = self._base(entry)
+            elements = self._elements(entry)
+        except BadItem as error:
+            omitted.add(str(entry)[:60], error)
+            return
+        for element in elements:
+            try:
+                end, name = self._called(element)
+                value = _value(definition, "volume", element)
+                if value not in definition.skip and (not end or end not in definition.skip):
+                    volume = _number(definition, value)
+                    yield Sample(name=name, volume=volume, timestamp=answer.received_at, **base)
+            except (BadItem, BadSample) as error:
+                omitted.add(str(element)[:60], error)
+
+    def _base(self, entry: Any) -> dict[str, Any]:
+        """Return what all samples of ``entry`` have in common."""
+        definition = self._definition
+        resource = _value(definition, "resource", entry)
+        if resource is None or isinstance(resource, dict | list):
+            raise BadItem("no-id", f"there is no resource at {definition.resource!r}")
+        project, user = (_value(definition, name, entry) for name in ("project", "user"))
+        try:
             metadata = {key: each.value(entry) for key, each in self._metadata.items()}
         except NoValue as error:
             raise BadItem("no-value", str(error)) from None
-        if resource is None or isinstance(resource, dict | list):
-            raise BadItem("no-id", f"there is no resource at {definition.resource!r}")
-        return Sample(
-            name=definition.meter,
-            type=definition.type,
-            unit=definition.unit,
-            volume=_number(definition, value),
-            resource_id=str(resource),
-            project_id=None if owners["project"] is None else str(owners["project"]),
-            user_id=None if owners["user"] is None else str(owners["user"]),
-            timestamp=answer.received_at,
-            resource_metadata=metadata,
-        )
+        return {
+            "type": definition.type,
+            "unit": definition.unit,
+            "resource_id": str(resource),
+            "project_id": None if project is None else str(project),
+            "user_id": None if user is None else str(user),
+            "resource_metadata": metadata,
+        }
+
+    def _elements(self, entry: Any) -> list[Any]:
+        if not self._definition.each:
+            return [entry]
+        elements = _value(self._definition, "each", entry)
+        if not isinstance(elements, list):
+            raise BadItem("no-list", f"there is no list at {self._definition.each!r}")
+        return elements
+
+    def _called(self, element: Any) -> tuple[str, str]:
+        """Return what ends the meter's name for ``element``, and the name."""
+        definition = self._definition
+        if not definition.named_by:
+            return "", definition.meter
+        end = at(element, tuple(definition.named_by.split(".")))
+        if not isinstance(end, str) or not end:
+            raise BadItem("no-name", f"there is no text at {definition.named_by!r} that would end the meter's name")
+        return end, definition.called(end)
+
+    async def _enriched(self, sample: Sample, entry: Any, enriching: Enriching) -> Sample:
+        if not self._definition.more:
+            return sample
+        seen = {
+            **(entry if isinstance(entry, Mapping) else {}),
+            "id": sample.resource_id,
+            "project_id": sample.project_id,
+            "user_id": sample.user_id,
+            "value": sample.volume,
+            "metadata": sample.resource_metadata,
+        }
+        more = await enriching.metadata(seen)
+        return replace(sample, resource_metadata={**more, **sample.resource_metadata})
 
 
 def _value(definition: RestDefinition, field: str, entry: Any) -> Any:
     place = definition.place(field)
-    return place.value(entry) if place else None
+    try:
+        return place.value(entry) if place else None
+    except NoValue as error:
+        raise BadItem("no-value", str(error)) from None
 
 
 def _number(definition: RestDefinition, value: Any) -> int | float:

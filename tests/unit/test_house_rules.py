@@ -41,6 +41,7 @@ ROOMS = {
     "txamqp": "meter/amqp/*",
     "txpostgres": "meter/store/*",
     "werkzeug": "meter/api/*",
+    "xmltodict": "meter/rest/answers.py",
     "meter.commands": "meter/pollsters/__main__.py",
     "meter.store": "meter/taps/* or meter/commands/*",
     "meter.taps": "nowhere",

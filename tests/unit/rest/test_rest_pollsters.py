@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from meter.interfaces import Disabled
@@ -90,6 +91,78 @@ MAGNUM = """
   resource_id_attribute: "uuid"
   headers:
     - Openstack-API-Version: "container-infra latest"
+"""
+
+IDENTITY = """
+- name: "dynamic.projects"
+  sample_type: "gauge"
+  unit: "project"
+  value_attribute: "enabled"
+  endpoint_type: "identity"
+  url_path: "{path}"
+"""
+
+RADOSGW = """
+- name: "dynamic.radosgw.api.request.{category}"
+  sample_type: "gauge"
+  unit: "request"
+  value_attribute: "[categories].ops"
+  url_path: "http://rgw.example/admin/usage"
+  user_id_attribute: "user | value.split('$')[0]"
+  project_id_attribute: "user | value.split('$') | value[0]"
+  resource_id_attribute: "user | value.split ('$') | value[0] | value.strip()"
+  response_entries_key: "summary"
+  skip_sample_values: ["stat"]
+"""
+
+SERVERS = """
+---
+- name: "dynamic.servers"
+  next_sample_url_attribute: "servers_links | filter(lambda v: v.get('rel') == 'next', value) | list(value) | value[0] | value.get('href')"
+  sample_type: "gauge"
+  unit: "server"
+  value_attribute: "status"
+  endpoint_type: compute
+  url_path: "/v2.1/servers/detail"
+  project_id_attribute: "tenant_id"
+  metadata_fields: ["name", "status"]
+  value_mapping: {ACTIVE: "1"}
+  default_value: 0
+  extra_metadata_fields_skip:
+    - metadata: {status: "OFF"}
+  extra_metadata_fields:
+    - name: "project_name"
+      endpoint_type: identity
+      url_path: "'/v3/projects/' + str(sample['project_id'])"
+      value: "name"
+      extra_metadata_fields_cache_seconds: 1800
+      metadata_fields: ["domain_id"]
+      metadata_mapping: {domain_id: id}
+      preserve_mapped_metadata: false
+    - name: "domain_name"
+      endpoint_type: identity
+      url_path: "'/v3/domains/' + str(extra_metadata_by_name['project_name']['metadata']['id'])"
+      value: "name"
+"""
+
+OURS = """
+[[pollster]]
+name = "servers"
+meter = "server.disk.{name}"
+type = "gauge"
+unit = "GB"
+service = "compute"
+path = "/servers/detail"
+each = "disks"
+volume = "gb"
+project = "tenant_id"
+
+[[pollster.more]]
+name = "project_name"
+service = "identity"
+path = "'/v3/projects/' + str(sample['project_id'])"
+value = "name"
+metadata = { domain = "domain_id" }
 """
 
 
@@ -175,6 +248,164 @@ async def test_ceilometers_yaml_loads_as_it_is(tmp_path: Path) -> None:
     assert stub.asked[-1].header("OpenStack-API-Version") == "container-infra latest"
 
 
+@pytest.mark.parametrize("path", ["/v3/projects", "v3/projects"])
+@pytest_twisted.ensureDeferred
+async def test_a_path_of_ceilometers_is_joined_to_the_address_as_a_link_is(path: str, tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, a_yaml=IDENTITY.format(path=path)))["dynamic.projects"]
+    stub = captured_cloud()
+    await polled(pollster, stub)
+    assert stub.asked[-1].path == "/v3/projects"  # the address ends in /v3
+
+
+@pytest_twisted.ensureDeferred
+async def test_several_meters_of_one_entry(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, radosgw_yaml=RADOSGW))["dynamic.radosgw.api.request.{category}"]
+    assert [each.name for each in pollster.meters] == ["dynamic.radosgw.api.request.*"]
+    stub = StubCloud()
+    categories = [
+        {"category": "get_obj", "ops": 46},
+        {"category": "put_obj", "ops": "many"},
+        {"category": "list_bucket", "ops": 8},
+        {"category": "stat", "ops": 1},
+        {"ops": 8},
+    ]
+    users = [{"user": "p1$u", "categories": categories}, {"user": "p2$u", "categories": None}]
+    stub.on("GET", "/admin/usage", reply({"entries": [], "summary": users}))
+    cycle = cycle_of(stub)
+    samples = list(await pollster.poll(cycle))
+    assert [(each.name, each.volume, each.resource_id, each.project_id) for each in samples] == [
+        ("dynamic.radosgw.api.request.get_obj", 46, "p1", "p1"),
+        ("dynamic.radosgw.api.request.list_bucket", 8, "p1", "p1"),
+    ]
+    counted = cycle.provider(IOmissions).counted
+    assert {reason: count for (_, reason), count in counted.items()} == {"bad-volume": 1, "no-name": 1, "no-list": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_xml_is_read_as_json_would_tell_it(tmp_path: Path) -> None:
+    pollster = ups(entries="List.Bucket", volume="Size", resource="@id", responses=["xml", "json"])
+    stub = StubCloud()
+    xml = b'<?xml version="1.0"?><List><Bucket id="a"><Size>5</Size></Bucket><Bucket id="b"><Size>6</Size></Bucket></List>'
+    stub.on("GET", "/api", Reply(200, xml), reply({"List": {"Bucket": [{"@id": "c", "Size": 7}]}}))
+    assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("a", 5), ("b", 6)]
+    assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("c", 7)]
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><x>&b;</x>',
+        b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><x>&e;</x>',
+        b"<x>" * 5000,
+        b"<x",
+        b"",
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_xml_that_is_none_or_means_harm_is_a_bad_answer(bomb: bytes) -> None:
+    stub = StubCloud()
+    stub.on("GET", "/api", Reply(200, bomb))
+    with pytest.raises(BadAnswer, match="is no XML"):
+        await polled(ups(responses=["xml"]), stub)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_text_is_one_entry() -> None:
+    stub = StubCloud()
+    stub.on("GET", "/api", Reply(200, "load: 17 °".encode()))
+    pollster = ups(responses=["json", "text"], volume=". | int(value.split(' ')[1])", resource=". | 'ups'")
+    assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("ups", 17)]
+
+
+# --- more metadata
+
+
+def projects(stub: StubCloud, *names: str) -> None:
+    for name in names:
+        stub.on("GET", f"/v3/projects/{name}", reply({"project": {"id": name, "name": f"Ü {name}", "domain_id": "d"}}))
+    stub.on("GET", "/v3/domains/d", reply({"domain": {"id": "d", "name": "Default"}}))
+
+
+async def servers(pollster: RestPollster, cycle: FakeCycle) -> dict[str, Any]:
+    return {each.resource_id: each.resource_metadata for each in await pollster.poll(cycle)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_metadata_comes_from_other_services_too_and_is_asked_for_once(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
+    stub = captured_cloud()
+    listed = [
+        {"id": each, "tenant_id": f"p{each[-1]}", "status": "ACTIVE", "name": each} for each in ("s1", "s2", "t1")
+    ]
+    stub.on(
+        "GET", "/v2.1/servers/detail", reply({"servers": [*listed, {"id": "s3", "tenant_id": "p1", "status": "OFF"}]})
+    )
+    projects(stub, "p1", "p2")
+    cycle = cycle_of(stub)
+    found = await servers(pollster, cycle)
+    more = {"project_name": "Ü p1", "domain_name": "Default", "id": "d"}
+    assert found["s1"] == {"name": "s1", "status": "ACTIVE"} | more
+    assert found["s2"]["project_name"] == "Ü p2"
+    assert found["s3"] == {"name": None, "status": "OFF"}  # extra_metadata_fields_skip
+    asked = [stub.times("GET", path) for path in ("/v3/projects/p1", "/v3/projects/p2", "/v3/domains/d")]
+    assert asked == [1, 1, 1]
+    cycle.clock.advance(1801)
+    await servers(pollster, cycle.following())
+    assert stub.times("GET", "/v3/projects/p1") == 2
+    assert stub.times("GET", "/v3/domains/d") == 1  # an hour, where nothing else is said
+
+
+@pytest_twisted.ensureDeferred
+async def test_our_own_words_say_the_same(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, ours_toml=OURS))["servers"]
+    stub = captured_cloud()
+    disks = [{"name": "vda", "gb": 5}, {"name": "vdb", "gb": 7}]
+    stub.on("GET", "/v2.1/servers/detail", reply({"servers": [{"id": "s1", "tenant_id": "p1", "disks": disks}]}))
+    projects(stub, "p1")
+    samples = list(await pollster.poll(cycle_of(stub)))
+    assert [(each.name, each.volume) for each in samples] == [("server.disk.vda", 5), ("server.disk.vdb", 7)]
+    assert samples[0].resource_metadata == {"project_name": "Ü p1", "domain": "d"}
+    assert stub.times("GET", "/v3/projects/p1") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sample_whose_further_metadata_cannot_be_had_is_a_sample(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
+    stub = captured_cloud()
+    listed = [{"id": "s1", "tenant_id": "p1", "status": "ACTIVE"}, {"id": "s2", "tenant_id": "p1", "status": "ACTIVE"}]
+    stub.on("GET", "/v2.1/servers/detail", reply({"servers": listed}))
+    stub.on("GET", "/v3/projects/p1", reply({"error": "no such project"}, 404))
+    cycle = cycle_of(stub)
+    with capturedLogs() as logs:
+        assert (await servers(pollster, cycle))["s1"] == {"name": None, "status": "ACTIVE"}
+        await servers(pollster, cycle.following())
+    assert stub.times("GET", "/v3/projects/p1") == 2  # once in each cycle
+    told = [each["what"] for each in logs if "are without" in each["log_format"]]
+    assert told == ["project_name", "domain_name"]
+
+
+@pytest.mark.parametrize("project", ["//evil.example/x", "http://evil.example/"])
+@pytest_twisted.ensureDeferred
+async def test_a_question_about_a_sample_leads_to_no_other_host(project: str, tmp_path: Path) -> None:
+    elsewhere = SERVERS.replace("'/v3/projects/' + str(sample['project_id'])", "str(sample['project_id'])")
+    pollster = pollsters(written(tmp_path, servers_yaml=elsewhere))["dynamic.servers"]
+    stub = captured_cloud()
+    stub.on("GET", "/v2.1/servers/detail", reply({"servers": [{"id": "s", "tenant_id": project, "status": "ACTIVE"}]}))
+    assert "project_name" not in (await servers(pollster, cycle_of(stub)))["s"]
+    assert not [each for each in stub.asked if "evil" in (each.header("Host") or "")]
+
+
+def test_what_is_wrong_in_extra_metadata_is_told(tmp_path: Path) -> None:
+    wrong = SERVERS.replace("endpoint_type: identity", "host_command: get-vm", 1)
+    wrong += (
+        SERVERS.replace("dynamic.servers", "other").replace("str(sample", "open(sample").lstrip().removeprefix("---")
+    )
+    _, problems = own_pollsters(str(written(tmp_path, a_yaml=wrong)))
+    assert "extra_metadata_fields: host_command: not done by Meter" in problems[0]
+    assert "more.0.path" in problems[1]
+    assert "there are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
+
+
 @pytest_twisted.ensureDeferred
 async def test_it_is_off_where_the_catalogue_lacks_its_service(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, magnum_yaml=MAGNUM))["dynamic.magnum.cluster"]
@@ -206,7 +437,9 @@ unit = "x"
 url = "http://h/"
 volume = "v"
 """
-    multi = MAGNUM + "- {name: 'x.{y}', sample_type: gauge, unit: u, value_attribute: v, url_path: p}\n"
+    multi = (
+        MAGNUM + "- {name: 'x.{y}', sample_type: gauge, unit: u, value_attribute: v, url_path: p, endpoint_type: e}\n"
+    )
     files = written(
         tmp_path, a_toml=wrong, b_toml="[pollster", c_yaml=multi, d_yaml="- 5\n- {host_command: rm, name: n}\n"
     )
@@ -217,9 +450,9 @@ volume = "v"
     assert "is not understood here" in told
     assert "pollster 2 (b): urls: there is no such field; known are meter, type" in told
     assert "b.toml: cannot be read" in told
-    assert "several metrics from one entry" in told
+    assert "c.yaml: pollster 2 (x.{y}): meter may end in one {place} of what each leads to" in told
     assert "d.yaml: pollster 1 (?): should be a mapping" in told
-    assert "host_command: not done by Meter" in told
+    assert "host_command: not done by Meter, which runs no code that a file names" in told
 
 
 def test_no_directory_has_no_pollsters(tmp_path: Path) -> None:
