@@ -88,7 +88,7 @@ class Administration:
         ]
 
     async def retention(self) -> Facts:
-        """Return what was let go, by meter (``*`` for all), and how far hours and days are settled."""
+        """Return what was let go, by meter (``*`` for all), what was swept since, and how far hours and days are settled."""
         await self._check()
         session = self._connection
         horizons = await session.rows("SELECT meter, before FROM horizon ORDER BY meter")
@@ -98,6 +98,7 @@ class Administration:
         )
         return {
             "kept_since": {meter or "*": _text(before) for meter, before in horizons},
+            "swept_rows": dict(await session.rows("SELECT dictionary, rows FROM swept ORDER BY dictionary")),
             "settled_hours": hours,
             "settled_days": days,
             "newest_settled_hour": _text(newest),

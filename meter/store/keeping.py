@@ -1,4 +1,4 @@
-"""Keeping house: hours and days are settled, partitions made ahead, and what is too old is let go.
+"""Keeping house: hours and days are settled, partitions made ahead, what is too old is let go, and its names are swept.
 
 Any number of collectors may do it: each step is a transaction that finds nothing to do where another was faster.
 """
@@ -13,6 +13,7 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -36,9 +37,17 @@ from meter.store.rollups import hold_all_hours
 from meter.store.rollups import settle
 from meter.store.rollups import unsettled_days
 from meter.store.rollups import unsettled_hour
+from meter.store.sweeping import NAMES
+from meter.store.sweeping import PORTION
+from meter.store.sweeping import oldest_kept
+from meter.store.sweeping import sweep
+from meter.store.sweeping import sweep_names
 
 RETRY_SECONDS = 3600.0
 """How long a span that could not be settled is left alone: it may take as long as a statement may."""
+
+PORTIONS_AT_A_TIME = 100
+"""So many portions of a dictionary are swept before other work gets its turn."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -82,6 +91,7 @@ class Keeping(Service):
         self._clock = clock
         self._left: dict[tuple[datetime, int], float] = {}
         self._hopeless: set[datetime] = set()
+        self._swept: tuple[datetime, datetime] | None = None
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._settle_after = timedelta(seconds=settle_after_seconds)
@@ -113,6 +123,7 @@ class Keeping(Service):
         await self._partitions.cover([now])
         await self.settle(now - self._settle_after)
         await self.let_go(now)
+        await self.sweep()
 
     async def settle(self, until: datetime) -> int:
         """Settle the hours and the days that ended before ``until``; return how many were settled."""
@@ -164,6 +175,26 @@ class Keeping(Service):
                 _delete_rollups,
                 (now - timedelta(days=keep.rollup_days)).replace(hour=0, minute=0, second=0, microsecond=0),
             )
+
+    async def sweep(self) -> None:
+        """Delete what of the dictionaries nothing needs any more; there is nothing to do until more is let go."""
+        oldest = await self._pool.run(oldest_kept)
+        if oldest is None or oldest == self._swept:
+            return
+        samples, rollups = oldest
+        work = [
+            partial(sweep, dictionary="form", before=samples),
+            partial(sweep, dictionary="metadata", before=rollups),
+            partial(sweep, dictionary="series", before=rollups),
+            *(partial(sweep_names, dictionary=name) for name in NAMES),
+        ]
+        for portion in work:
+            for _ in range(PORTIONS_AT_A_TIME):
+                if await self._pool.run(portion) < PORTION:
+                    break
+            else:
+                return  # the rest is for the next time
+        self._swept = oldest
 
 
 async def _set_horizon(session: Session, meter: str, before: datetime, hopeless: Set[datetime]) -> bool:

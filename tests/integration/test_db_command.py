@@ -72,7 +72,7 @@ async def test_what_is_inside_is_told(meter_db):
     told = json.loads((await meter_db("retention", "--json"))[1])
     assert (told["retention_days"], told["settled_hours"], told["settled_days"]) == (30.0, 2, 2)
     assert told["newest_settled_hour"] == "2026-11-16T00:00:00+00:00"
-    assert told["oldest_unsettled_hour"] is None
+    assert (told["oldest_unsettled_hour"], told["swept_rows"]) == (None, {})
 
     told = json.loads((await meter_db("size", "--json"))[1])
     assert {each["table"] for each in told["tables"]} >= {"sample", "rollup", "metadata"}

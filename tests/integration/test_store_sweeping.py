@@ -1,0 +1,251 @@
+"""Dictionaries are swept of what nothing needs any more, whoever writes meanwhile."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.store import keeping as keeping_module
+from meter.store import sweeping
+from meter.store.keeping import Retention
+from meter.store.partitions import WEEK
+from meter.store.record import record_of
+from meter.store.sweeping import sweep
+from meter.store.sweeping import sweep_names
+from tests.integration.test_store_rollups import running
+from tests.servers.rabbitmq import until
+from tests.store_messages import message
+
+pytestmark = pytest.mark.timeout(60)
+
+NOW = datetime.now(UTC).replace(hour=12)
+FOUR_WEEKS = Retention(days=28, rollup_days=28)
+DICTIONARIES = ("series", "metadata", "form", "meter", "resource", '"user"', "project", "source")
+
+DANGLING = """
+SELECT count(*) FROM sample s LEFT JOIN series x ON x.id = s.series_id LEFT JOIN metadata d ON d.id = s.metadata_id
+LEFT JOIN form f ON f.id = s.form_id LEFT JOIN meter m ON m.id = x.meter_id LEFT JOIN resource r ON r.id = x.resource_id
+LEFT JOIN "user" u ON u.id = x.user_id LEFT JOIN project p ON p.id = x.project_id LEFT JOIN source o ON o.id = x.source_id
+WHERE x.id IS NULL OR d.id IS NULL OR f.id IS NULL OR m.id IS NULL OR r.id IS NULL OR u.id IS NULL OR p.id IS NULL
+OR o.id IS NULL
+"""
+
+
+def of(who, weeks_ago=0.0, **options):
+    """Return a message whose names and metadata are all ``who``'s own."""
+    return message(
+        f"meter of {who}",
+        at=NOW - weeks_ago * WEEK,
+        resource_id=f"resource {who}",
+        user_id=f"user {who}",
+        project_id=f"project {who}",
+        metadata={"who": who},
+        source=f"source {who}",
+        **options,
+    )
+
+
+async def time_passes(store, weeks=0.0):
+    """Settle, let go and sweep as if it were ``weeks`` later."""
+    await store.keeping.settle(NOW + weeks * WEEK)
+    await store.keeping.let_go(NOW + weeks * WEEK)
+    await store.keeping.sweep()
+
+
+def rows(postgresql, dsn):
+    return {table.strip('"'): postgresql.execute(f"SELECT count(*) FROM {table}", dsn)[0][0] for table in DICTIONARIES}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_let_go_takes_its_names_along_and_what_is_kept_keeps_its_own(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=FOUR_WEEKS) as store:
+        both = [of("both", 10), of("both")]
+        await store.write([of("gone", 10), of("kept"), *both])
+        await store.keeping.sweep()
+        assert rows(postgresql, dsn)["metadata"] == 3
+
+        await time_passes(store)
+
+        # One series more is that of totals, to which the sample of ten weeks ago belonged.
+        assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 2) | {"form": 1, "series": 3}
+        assert await store.message(both[1].message_id) == both[1].fields
+        assert {each.resource_id for each in await store.resources(SampleFilter(), 10)} == {
+            "resource kept",
+            "resource both",
+        }
+    swept = dict(postgresql.execute("SELECT dictionary, rows FROM swept", dsn))
+    assert swept == dict.fromkeys(("metadata", "meter", "resource", "user", "project", "source"), 1) | {"series": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_rollups_keep_the_names_that_they_are_asked_by(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=Retention(days=28)) as store:
+        await store.write([of("old", 10), of("kept")])
+        await time_passes(store)
+
+        assert [sample.resource_id for sample in await store.samples(SampleFilter(), 10)] == ["resource kept"]
+        found = await store.statistics(StatisticsQuery(filter=SampleFilter(equals={"resource_id": "resource old"})))
+        assert [row.values["count"] for row in found] == [1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_collector_that_remembers_what_was_swept_stores_what_comes_later_exactly(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=FOUR_WEEKS) as one, running(dsn, retention=FOUR_WEEKS) as other:
+        for store in (one, other):
+            await store.write([of("a", 10), of("b", 10)])
+        await time_passes(one)
+        assert rows(postgresql, dsn)["series"] == 0
+
+        again, refused = of("a"), of("b", 10)
+        result = await other.write([again, refused])
+
+        assert (result.stored, [refusal.index for refusal in result.refused]) == (1, [1])
+        assert await one.message(again.message_id) == again.fields
+    assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_lives_on_is_said_to_be_needed_once_a_week(postgresql):
+    dsn = postgresql.dsn()
+    moves = "SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE relname IN ('series', 'metadata', 'form')"
+    async with running(dsn) as store:
+        for days in (14, 13.9, 7, 6.9, 6.8, 0):
+            await store.write([of("a", days / 7)])
+        assert (await store.write([of("a", 1.01)])).stored == 1
+
+    weeks = {(NOW - timedelta(days=days)).date().isocalendar().week for days in (14, 13.9, 7, 6.9, 6.8, 0)}
+    await until(lambda: postgresql.execute(moves, dsn) == [(3 * (len(weeks) - 1),)])
+    [[until_when]] = postgresql.execute("SELECT min(needed_until) FROM series", dsn)
+    assert NOW < until_when <= NOW + WEEK
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_row_that_a_writer_is_about_to_need_is_left_alone(postgresql):
+    dsn = postgresql.dsn()
+    gate, begun = Deferred(), []
+    async with running(dsn, retention=FOUR_WEEKS) as store:
+        await store.write([of("a", 10)])
+        await store.keeping.settle(NOW)
+        await store.keeping.let_go(NOW)
+
+        async def slowly(session):
+            begun.append(await store._writing._store(session, [record_of(of("a"))]))
+            await gate
+
+        writing = Deferred.fromCoroutine(store._writers.run(slowly))
+        await until(lambda: begun)
+        await store.keeping.sweep()
+        gate.callback(None)
+        await writing
+
+        assert (rows(postgresql, dsn)["series"], postgresql.execute(DANGLING, dsn)) == (1, [(0,)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_writer_waits_for_a_row_that_is_being_swept_and_makes_it_anew(postgresql):
+    dsn = postgresql.dsn()
+    gate, begun = Deferred(), []
+    async with running(dsn, retention=FOUR_WEEKS) as store:
+        await store.write([of("a", 10)])
+
+        async def slowly(session):
+            for dictionary in ("form", "metadata", "series"):
+                begun.append(await sweep(session, dictionary, NOW - 5 * WEEK))
+            await gate
+
+        sweeping_now = Deferred.fromCoroutine(store.keeping._pool.run(slowly))
+        await until(lambda: len(begun) == 3)
+        assert begun == [1, 1, 1]
+        sent = of("a")
+        writing = Deferred.fromCoroutine(store.write([sent]))
+        await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
+        gate.callback(None)
+        await sweeping_now
+        await writing
+
+        assert await store.message(sent.message_id) == sent.fields
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_stay_that_a_series_is_about_to_refer_to(postgresql):
+    dsn = postgresql.dsn()
+    gate, begun = Deferred(), []
+    async with running(dsn) as store:
+        postgresql.execute("INSERT INTO resource (name) VALUES ('resource a')", dsn)
+
+        async def slowly(session):
+            begun.append(await store._writing._store(session, [record_of(of("a"))]))
+            await gate
+
+        writing = Deferred.fromCoroutine(store._writers.run(slowly))
+        await until(lambda: begun)
+        sweeping_now = Deferred.fromCoroutine(store.keeping._pool.run(sweep_names, "resource"))
+        await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
+        gate.callback(None)
+        await writing
+
+        assert await sweeping_now == 0
+        assert (rows(postgresql, dsn)["resource"], postgresql.execute(DANGLING, dsn)) == (1, [(0,)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_much_is_swept_in_portions_and_the_rest_another_time(postgresql, monkeypatch):
+    dsn = postgresql.dsn()
+    for module in (sweeping, keeping_module):
+        monkeypatch.setattr(module, "PORTION", 5)
+    monkeypatch.setattr(keeping_module, "PORTIONS_AT_A_TIME", 2)
+    async with running(dsn, retention=FOUR_WEEKS) as store:
+        await store.write([of(n, 10) for n in range(23)])
+        await time_passes(store)
+        assert rows(postgresql, dsn)["metadata"] == 13
+
+        for _ in range(30):
+            await store.keeping.sweep()
+        assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest_twisted.ensureDeferred
+async def test_whatever_is_written_and_swept_at_the_same_time_every_sample_is_told_exactly(postgresql, seed):
+    drawn = random.Random(seed)
+    dsn = postgresql.dsn()
+    sent = []
+    async with (
+        running(dsn, retention=FOUR_WEEKS, remembered=8) as one,
+        running(dsn, retention=FOUR_WEEKS) as other,
+    ):
+        for turn in range(15):
+            weeks = 2 * turn  # those who were heard of some turns ago are swept, and heard of again
+            batches = [
+                [of((3 * turn + drawn.randrange(5)) % 15, drawn.randrange(6) - weeks) for _ in range(20)]
+                for _ in range(6)
+            ]
+            sent += [each for batch in batches for each in batch]
+            work = [(one, other)[n % 2].write(batch) for n, batch in enumerate(batches)]
+            work += [time_passes(one, weeks), time_passes(other, weeks)]
+            drawn.shuffle(work)
+            await gatherResults([Deferred.fromCoroutine(each) for each in work], consumeErrors=True)
+            assert postgresql.execute(DANGLING, dsn) == [(0,)]
+
+        told = {sample.message_id: sample for sample in await one.samples(SampleFilter(), 10_000)}
+        for each in sent:
+            if each.message_id in told:
+                assert await other.message(each.message_id) == each.fields
+        assert len(told) > 100
+
+        await time_passes(one, 60)
+        await one.keeping.sweep()
+        assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 0)
+    assert dict(postgresql.execute("SELECT dictionary, rows FROM swept", dsn))["metadata"] > 20
