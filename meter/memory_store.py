@@ -120,7 +120,7 @@ class MemoryStore:
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return a row per window, unit and group, in that order."""
-        return reckoned(query, self._matching(query.filter))
+        return reckoned(query, self._matching(query.filter))[: query.limit]
 
     async def message(self, message_id: str) -> Mapping[str, Any] | None:
         """Return the metering message with this id as it was written."""

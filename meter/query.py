@@ -157,12 +157,14 @@ class StatisticsQuery:
 
     ``period`` is the length of a window in seconds; windows start at ``filter.start``, or at the first matching
     sample, and hold ``start <= timestamp < end``. Without a period there is one window from first to last sample.
+    ``limit`` is how many rows to answer with at most, the oldest.
     """
 
     filter: SampleFilter
     period: int | None = None
     groupby: tuple[Grouping, ...] = ()
     aggregates: tuple[Aggregate, ...] = STANDARD_AGGREGATES
+    limit: int | None = None
 
 
 class StoredSample(msgspec.Struct, frozen=True, kw_only=True):

@@ -290,6 +290,9 @@ class ApiSection(Section):
     )
     default_limit: Count = Field(default=100, description="Entries in an answer when the question names no limit.")
     largest_limit: Count = Field(default=10000, description="The largest limit a question may name.")
+    largest_statistics: Count = Field(
+        default=200_000, description="Windows, of all groups together, in one answer of statistics; more are refused."
+    )
     largest_body_bytes: Count = Field(default=1024 * 1024, description="Larger requests are refused.")
     most_requests: Count = Field(
         default=100, description="Requests that are answered at the same time; more are told to try again."

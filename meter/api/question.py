@@ -33,12 +33,12 @@ class Limits:
     """How much there may be.
 
     Of one answer: ``default`` entries when the question names no limit, ``largest`` the largest it may name; ``windows``
-    of statistics. Of all clients together: ``requests`` that are being answered and ``live`` streams that are followed.
+    of statistics, those of all groups together. Of all clients together: ``requests`` that are being answered and ``live`` streams that are followed.
     """
 
     default: int = 100
     largest: int = 10_000
-    windows: int = 1_000_000
+    windows: int = 200_000
     requests: int = 100
     live: int = 50
 

@@ -48,10 +48,17 @@ async def statistics(question: Question) -> Sequence[rendering.StatisticsRow]:
         period=_period(question, asked),
         groupby=tuple(groupings),
         aggregates=_aggregates(question.arguments["aggregate"]),
+        limit=question.limits.windows + 1,
     )
     await _check_meaning(question, query.aggregates)
     selected = bool(question.arguments["aggregate"])
     rows = await question.store.statistics(query)
+    if len(rows) > question.limits.windows:
+        raise Fault(
+            400,
+            f"There are more than {question.limits.windows} windows and groups: ask for longer periods, fewer groups or"
+            " a shorter range.",
+        )
     return [rendering.statistics_row(row, asked, groupings, selected) for row in rows]
 
 

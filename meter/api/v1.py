@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from typing import TypeVar
 
 from meter.api import rendering_v1 as shapes
 from meter.api.faults import Fault
@@ -32,6 +33,7 @@ OWNERS: Mapping[str, IdField] = {
 """What may stand before an id in a path, and the field of a sample that the id is."""
 
 Answer = Callable[[Question], Awaitable[Any]]
+Row = TypeVar("Row")
 
 
 def of(owners: str | None, answer: Callable[[Question, SimpleQuery], Awaitable[Any]]) -> Answer:
@@ -67,7 +69,7 @@ def _asked(question: Question, equals: dict[IdField, str | None]) -> SimpleQuery
     return replace(asked, filter=replace(asked.filter, equals=equals))
 
 
-def _all(question: Question, rows: Sequence[Any]) -> Sequence[Any]:
+def _all(question: Question, rows: Sequence[Row]) -> Sequence[Row]:
     """Return ``rows`` if these are all: v1 knew no limit, and half an answer would look like a whole one."""
     if len(rows) > question.limits.largest:
         raise Fault(400, f"There are more than {question.limits.largest}: narrow the range, or ask /v2 for pages.")
@@ -144,5 +146,10 @@ async def sum_of_volumes(question: Question, asked: SimpleQuery) -> shapes.Volum
 async def _rows(
     question: Question, asked: SimpleQuery, function: AggregateFunction, groupby: tuple[str, ...] = ()
 ) -> Sequence[Statistics]:
-    query = StatisticsQuery(filter=asked.filter, groupby=groupby, aggregates=(Aggregate(function),))
-    return await question.store.statistics(query)
+    query = StatisticsQuery(
+        filter=asked.filter,
+        groupby=groupby,
+        aggregates=(Aggregate(function),),
+        limit=question.limits.largest + 1,
+    )
+    return _all(question, await question.store.statistics(query))

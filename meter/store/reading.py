@@ -202,7 +202,8 @@ class Reading:
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """See ``IStore.statistics``."""
         asked = statistics_statement(query)
-        return statistics_rows(query, await self._rows(asked.text, asked.parameters, query.filter))
+        rows = await self._rows(f"{asked} LIMIT %s", [*asked.parameters, query.limit], query.filter)
+        return statistics_rows(query, rows)
 
     async def _rows(self, text: str, parameters: Sequence[Any], filter: SampleFilter) -> list[tuple[Any, ...]]:
         with self._answering():

@@ -217,6 +217,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         limits=Limits(
             default=settings.default_limit,
             largest=settings.largest_limit,
+            windows=settings.largest_statistics,
             requests=settings.most_requests,
             live=settings.most_live,
         ),

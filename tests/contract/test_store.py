@@ -439,6 +439,15 @@ async def test_windows_of_a_range_without_start_begin_at_the_first_sample(store)
 
 
 @pytest_twisted.ensureDeferred
+async def test_statistics_have_as_many_rows_as_were_asked_for_at_most(store):
+    await store.write([message(volume=n, at=n) for n in (5, 15, 25)])
+
+    rows = await store.statistics(StatisticsQuery(filter=ALL, period=10, limit=2))
+
+    assert [row.values["sum"] for row in rows] == [5, 15]
+
+
+@pytest_twisted.ensureDeferred
 async def test_statistics_are_grouped_by_owner_and_by_metadata(store):
     await store.write(
         [

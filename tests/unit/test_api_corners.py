@@ -192,6 +192,15 @@ def test_a_question_that_cannot_be_answered_is_400_and_says_why(ask: Asking, pat
     assert answer.json["error_message"]["faultcode"] == "Client"
 
 
+def test_windows_of_all_groups_are_counted_together() -> None:
+    ask = Asking(limits=Limits(windows=2))
+    path = "/v2/meters/cpu/statistics?period=60&groupby=resource_id"
+    assert len(ask(f"{path}&{q('resource_id', 'vm-1')}").json) == 2
+    answer = ask(path)
+    assert answer.status == 400
+    assert answer.fault.startswith("There are more than 2 windows and groups: ask for longer periods")
+
+
 CPU_OF_VM_1 = {
     "counter_name": "cpu",
     "counter_type": "cumulative",
