@@ -8,6 +8,19 @@ samples each from the second cycle on. libvirt is pretended, at the place where 
 all at once and without letting go of the interpreter; everything after it is real, SQLite and the disk included. A line
 shows the third cycle of its size, in processor time of the whole process per sample, and how late the reactor was in all
 three, the first of which reads all XML: asked every millisecond.
+
+Seen on a quiet machine of 2 cores, the worst of three runs (the polling agent of Ceilometer 27 takes 236 µs per sample):
+
+    domains  samples µs/sample  wall s     MB  lag ms  ≤    1 ≤    5 ≤   10 ≤   20 ≤   50   more
+        100     6100      27.7    0.18     89    17.5      94     40     26      2      0      0
+       1000    61000      29.8    1.89    149    12.4     892    562    165      7      0      0
+       5000   305000      27.9    9.09    244    46.2    4089   2774    814      2     23      0
+
+    1000 domains, after  5 cycles: 154 MB
+    1000 domains, after 30 cycles: 152 MB
+
+The turns of more than 20 ms with 5 000 domains are the making of libvirt's dictionaries and Python's looking for
+reference cycles. With a RabbitMQ that takes the samples meanwhile, the lag with 1 000 domains was 15 ms at most.
 """
 
 from __future__ import annotations
