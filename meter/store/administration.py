@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from meter.store.connection import Connection
 from meter.store.dsn import connection_parameters
 from meter.store.dsn import described
+from meter.store.durability import unsafe_settings
 from meter.store.keeping import BEGINNING
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
@@ -64,7 +65,7 @@ class Administration:
         return {"before": before, "version": self._schema.version}
 
     async def status(self) -> Facts:
-        """Return where the database is, what it runs on, and which schema it has."""
+        """Return where the database is, what it runs on, which schema it has, and what of its settings is unsafe."""
         session = self._connection
         [[server, standby]] = await session.rows("SELECT current_setting('server_version'), pg_is_in_recovery()")
         extensions = await session.rows(
@@ -77,6 +78,7 @@ class Administration:
             "schema": await self._schema.found(session),
             "needed": self._schema.version,
             "extensions": dict(extensions),
+            "unsafe_settings": await unsafe_settings(session),
         }
 
     async def partitions(self) -> Sequence[Facts]:

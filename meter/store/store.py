@@ -30,12 +30,14 @@ from meter.query import WriteResult
 from meter.store.connection import Connection
 from meter.store.dsn import connection_parameters
 from meter.store.dsn import described
+from meter.store.durability import Durability
 from meter.store.following import Following
 from meter.store.keeping import Keeping
 from meter.store.keeping import Retention
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from meter.store.pool import Pool
+from meter.store.pool import Session
 from meter.store.reading import Reading
 from meter.store.writing import Writing
 
@@ -73,7 +75,7 @@ class PostgresStore(Service):
         replica_dsn: str = "",
     ) -> None:
         self.setName("store")
-        schema = Schema(migrations())
+        schema, durability = Schema(migrations()), Durability()
         self._where = described(
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
         )
@@ -95,6 +97,10 @@ class PostgresStore(Service):
                 notified=notified,
             )
 
+        async def prepare(session: Session) -> None:
+            await (schema.upgrade(session) if migrate else schema.check(session))
+            await durability.check(session)
+
         def pool(purpose: str, size: int, *, read_only: bool, where: str = dsn) -> Pool:
             return Pool(
                 lambda: connect(purpose, read_only=read_only, where=where),
@@ -102,7 +108,7 @@ class PostgresStore(Service):
                 name=f"store {purpose}",
                 size=size,
                 longest_wait_seconds=longest_wait_seconds if read_only else float("inf"),
-                prepare=schema.upgrade if migrate and not read_only else schema.check,
+                prepare=schema.check if read_only else prepare,
             )
 
         self._writers = pool("writers", writers, read_only=False)

@@ -12,11 +12,13 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
 from meter.services import sleep
+from meter.store import Administration
 from meter.store import PostgresStore
 from meter.store.connection import Connection
 from meter.store.connection import Rejected
@@ -53,6 +55,30 @@ async def pooled(dsn, *, size=2, seconds=30.0):
         yield pool
     finally:
         await pool.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_settings_with_which_confirmed_samples_may_be_lost_are_warned_of_once(postgresql):
+    dsn = postgresql.dsn()
+    server = {"fsync": "off", "full_page_writes": "off"}  # the private server of the tests is in a hurry
+    warnings = []
+
+    def observe(event):
+        if "confirms what a crash may lose" in (event.get("log_format") or ""):
+            warnings.append(event["settings"])
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        async with running(f"{dsn}?options=-c%20synchronous_commit%3Doff", writers=3, keep=True) as store:
+            await until(lambda: len(store._writers._alive) == 3)
+        assert warnings == ["fsync = off, full_page_writes = off, synchronous_commit = off"]
+
+        administration = Administration(reactor, f"{dsn}?options=-c%20synchronous_commit%3Dlocal", clock=reactor)
+        await administration.open()
+        assert (await administration.status())["unsafe_settings"] == server
+        administration.close()
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
 @pytest_twisted.ensureDeferred
