@@ -10,6 +10,7 @@ from meter.pollsters.openstack.instances import InstancesPollster
 from meter.pollsters.openstack.instances import UsagePollster
 from meter.pollsters.openstack.objects import StoragePollster
 from meter.pollsters.openstack.pollster import ListingPollster
+from meter.pollsters.openstack.radosgw import RadosgwPollster
 from meter.pollsters.openstack.reconciliation import ReconciliationPollster
 from meter.pollsters.openstack.recordsets import RecordsetsPollster
 
@@ -36,6 +37,7 @@ zone = ListingPollster(services.ZONE)
 recordsets = RecordsetsPollster()
 share = ListingPollster(services.SHARE)
 storage = StoragePollster()
+radosgw = RadosgwPollster()
 instances = InstancesPollster()
 reconciliation = ReconciliationPollster()
 usage = UsagePollster(USAGE)

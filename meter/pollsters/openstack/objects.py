@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import AsyncIterator
-from collections.abc import Awaitable
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -19,8 +15,6 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import gatherResults
 from zope.interface import implementer
 
 from meter.interfaces import Disabled
@@ -36,7 +30,8 @@ from meter.openstack.http import Refused
 from meter.openstack.keystone import NOT_FOUND
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
-from meter.pollsters.openstack.services import PROJECT
+from meter.pollsters.openstack.rounds import Rounds
+from meter.pollsters.openstack.rounds import all_projects
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number
@@ -59,9 +54,6 @@ CONTAINER = ((CONTAINER_OBJECTS, "count"), (CONTAINER_SIZE, "bytes"))
 SERVICE = "object-store"
 MOST_PAGES = 1000
 
-SHARE_OF_CYCLE = 0.9
-"""How much of its time the pollster asks for: what is out then still has time to be answered."""
-
 
 class StorageOptions(BaseModel):
     """Options of the Swift pollster."""
@@ -72,13 +64,6 @@ class StorageOptions(BaseModel):
     """What stands before the project's id in the name of its account."""
     at_once: int = Field(default=8, gt=0)
     """Accounts asked for at the same time; ``[openstack]`` has the budget that they share."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """The last account that was asked for in time: the next cycle begins after it."""
-
-    last: str = ""
 
 
 @implementer(ICentralPollster)
@@ -106,21 +91,11 @@ class StoragePollster:
         """Return the samples of all accounts; of one that cannot be read there are none."""
         openstack = cycle.provider(IOpenStack)
         omitted = Omitted(cycle, self.name)
-        progress = Progress() if cycle.trial else cycle.kept(("openstack", self.name, "progress"), Progress)
-        projects = sorted(set(await cycle.shared(("openstack", "projects"), lambda: project_ids(openstack))))
         root = await self._root(openstack)
-        first = bisect_right(projects, progress.last)
-        seconds = self._seconds(cycle)
-        end = cycle.clock.seconds() + seconds
         samples: list[Sample] = []
         failures: list[Unavailable] = []
-        left: list[str] = []
 
         async def read(project_id: str) -> None:
-            if cycle.clock.seconds() >= end:
-                left.append(project_id)
-                return
-            progress.last = project_id
             try:
                 async for answer in self._listing(openstack, root, project_id):
                     samples.extend(_samples(project_id, answer, omitted))
@@ -131,20 +106,14 @@ class StoragePollster:
                 failures.append(error)
                 omitted.add(project_id, BadItem("unavailable", str(error)))
 
-        await each([*projects[first:], *projects[:first]], read, at_once=self.options.at_once)
+        rounds = Rounds(cycle, self.name, at_once=self.options.at_once)
+        left = await rounds.ask(await all_projects(cycle), read)
         if failures and not samples:
             raise failures[0]
-        for project_id in left:
-            omitted.add(project_id, BadItem("no-time", _why_left(openstack, len(projects), seconds)))
+        for project_id, why in rounds.why_left(left, SERVICE, openstack.seconds_for):
+            omitted.add(project_id, why)
         omitted.tell()
         return samples
-
-    def _seconds(self, cycle: ICycle) -> float:
-        """Return how long may be asked: what the pollster is given, or the time to its next turn."""
-        if cycle.config is None:
-            return math.inf
-        given: float = min(cycle.config.central.timeout_seconds, cycle.config.polling.interval_of(self.name))
-        return SHARE_OF_CYCLE * given
 
     async def _root(self, openstack: Any) -> str:
         """Return the URL that accounts follow: endpoints of the catalogue may name the account of our own project."""
@@ -163,17 +132,6 @@ class StoragePollster:
             if not names or names[-1] <= marker or len(names) < _page_size(answer, len(names)):
                 return
             marker = names[-1]
-
-
-def _why_left(openstack: Any, accounts: int, seconds: float) -> str:
-    needed = openstack.seconds_for(SERVICE, accounts)
-    if needed <= seconds:
-        return f"there was no answer about all {accounts} accounts within {seconds:.0f} s; it comes first next time"
-    return (
-        f"the budget of {SERVICE} takes {needed:.0f} s for {accounts} accounts, and a cycle has {seconds:.0f} s for it;"
-        f" it comes first next time. For all in one cycle: requests_per_second in [openstack.by_service.{SERVICE}]"
-        f" {needed / seconds:.1f} times as high, or a longer interval and [central] timeout_seconds"
-    )
 
 
 def _page_size(answer: Answer, got: int) -> int:
@@ -218,22 +176,3 @@ def _samples(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Samp
                 yield sample(meter, resource, container.get(key), key, metadata)
             except BadItem as error:
                 omitted.add(resource, error)
-
-
-async def project_ids(openstack: Any) -> list[str]:
-    """Return the ids of all projects."""
-    found = []
-    async for page in openstack.pages(PROJECT.listing):
-        found += [item["id"] for item in page.items if isinstance(item.get("id"), str) and item["id"]]
-    return found
-
-
-async def each(things: Iterable[str], work: Callable[[str], Awaitable[None]], *, at_once: int) -> None:
-    """Do ``work`` for each of ``things``, ``at_once`` of them at a time."""
-    left = iter(things)
-
-    async def worker() -> None:
-        for thing in left:
-            await work(thing)
-
-    await gatherResults([Deferred.fromCoroutine(worker()) for _ in range(at_once)], consumeErrors=True)

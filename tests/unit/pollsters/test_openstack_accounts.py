@@ -123,7 +123,7 @@ def test_where_the_budget_is_too_small_a_cycle_ends_in_time_and_the_next_goes_on
     assert 500 <= len(first) < 550
     assert cycle.provider(IOmissions).counted["storage", "no-time"] == 1000 - len(first)
     [told] = [each["example"] for each in logs if each.get("kind") == "no-time"]
-    assert "the budget of object-store takes 105 s for 1000 accounts, and a cycle has 54 s for it" in told
+    assert "the budget of object-store takes 105 s for 1000 projects, and a cycle has 54 s for it" in told
     assert "requests_per_second in [openstack.by_service.object-store] 1.9 times as high" in told
     with capturedLogs() as logs:
         second = {each.resource_id for each in polled(cycle.following())}
@@ -139,4 +139,4 @@ def test_where_the_service_is_too_slow_it_says_that(clock: Clock) -> None:
         found = polled(cycle)
     assert 40 <= len(found) <= 50
     [told] = [each["example"] for each in logs if each.get("kind") == "no-time"]
-    assert "there was no answer about all 100 accounts within 54 s" in told
+    assert "there was no answer about all 100 projects within 54 s" in told
