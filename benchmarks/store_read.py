@@ -2,11 +2,12 @@
 
 230 instances of 20 projects are polled every 300 s, 5 meters each (two cumulative, with restarts), with metadata that
 change once a day: 3 days are a million samples, 30 are ten. The samples are made in SQL, a day at a time, and kept where a
-DSN is given; all but the last hours are settled. Prints milliseconds, the best of a few, and ratios.
+DSN is given; all but the last hours are settled. Prints milliseconds, the best of a few, and ratios; of more than 3 days
+also what the last 3 of them cost, to compare with a run in which they are all there is.
 
     .venv/bin/python -m benchmarks.store_read [DAYS [DSN]]
 
-Seen on two busy cores with 3 days: see docs/scaling.rst.
+Seen on two cores: see docs/scaling.rst.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import tempfile
 import time
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
@@ -38,7 +42,7 @@ from meter.store.partitions import WEEK
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
 
-INSTANCES, PROJECTS, TIMES = 230, 20, 9
+INSTANCES, PROJECTS, TIMES = 230, 20, 7
 METERS = (
     ("cpu", "cumulative", "ns"),
     ("disk.read.bytes", "cumulative", "B"),
@@ -46,6 +50,7 @@ METERS = (
     ("vcpus", "gauge", "vcpu"),
     ("cpu_util", "gauge", "%"),
 )
+ONE = "00000000-0000-4000-8000-000000000007"
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 # A day of samples like those of a first poll, which the store itself has written: their series, metadata and forms.
@@ -125,34 +130,38 @@ async def best(ask: Callable[[], Awaitable[object]]) -> float:
     return min(times) * 1000
 
 
-async def measure(reactor, dsn: str, days: int) -> None:
+async def opened(reactor, dsn: str, *, keep: bool = False, readers: int = 1, writers: int = 1) -> PostgresStore:
+    """Return a store that is ready, and keeps house only when it is told to."""
     store = PostgresStore(
-        reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, keep=True, statement_timeout_seconds=600
+        reactor,
+        dsn,
+        clock=reactor,
+        migrate=True,
+        readers=readers,
+        writers=writers,
+        keep=keep,
+        statement_timeout_seconds=600,
     )
     store.keeping._periodic.startService = lambda: None
     store.startService()
-    while not (store.readiness().ready and store.keeping._pool.ready):
+    while not (store.readiness().ready and (store.keeping._pool.ready or not keep)):
         await sleep(reactor, 0.01)
-    await fill(store, days)
-    pool = store.keeping._pool
+    return store
 
-    async def vacuum(session):
-        await session.count("COMMIT")
-        await session.count("VACUUM (ANALYZE)")
-        await session.count("BEGIN")
 
-    await pool.run(vacuum)
-    start, end = TODAY - timedelta(days=days), TODAY
+def statistics(start: datetime, end: datetime) -> dict[str, tuple[StatisticsQuery, str]]:
+    """Return questions for statistics of a meter, and the best SQL over samples that we know for each."""
     range_ = SampleFilter(equals={"meter": "cpu"}, start=start, end=end)
     within = f"FROM sample s WHERE timestamp >= '{start}' AND timestamp < '{end}' AND {OF_CPU}"
     owned = within.replace("sample s", "sample s JOIN series x ON x.id = s.series_id")
+    described = within.replace("sample s", "sample s JOIN metadata d ON d.id = s.metadata_id")
+    flavor = "d.document #> '{flavor,name}'"
     some = (
         *(Aggregate(name) for name in ("max", "min", "avg", "sum", "count", "stddev")),
         Aggregate("cardinality", "resource_id"),
     )
     steps = tuple(Aggregate(name) for name in ("increase", "rate", "integral"))
-    one = "00000000-0000-4000-8000-000000000007"
-    cases = {
+    return {
         "everything": (StatisticsQuery(filter=range_), f"SELECT {STANDARD} {within}"),
         "per hour": (
             StatisticsQuery(filter=range_, period=3600),
@@ -166,6 +175,10 @@ async def measure(reactor, dsn: str, days: int) -> None:
             StatisticsQuery(filter=range_, groupby=("project_id",)),
             f"SELECT project_id, {STANDARD} {owned} GROUP BY 1 ORDER BY 1",
         ),
+        "per resource and hour": (
+            StatisticsQuery(filter=range_, groupby=("resource_id",), period=3600),
+            f"SELECT date_bin('1 h', timestamp, '{start}'), resource_id, {STANDARD} {owned} GROUP BY 1, 2 ORDER BY 1, 2",
+        ),
         "stddev, cardinality": (
             StatisticsQuery(filter=range_, aggregates=some),
             f"SELECT {STANDARD}, stddev_pop(volume), count(DISTINCT resource_id) {owned}",
@@ -177,50 +190,75 @@ async def measure(reactor, dsn: str, days: int) -> None:
             " WINDOW w AS (PARTITION BY series_id ORDER BY timestamp)) AS _",
         ),
         "metadata filter": (
+            StatisticsQuery(filter=replace(range_, metadata=(MetadataMatch("flavor.name", "m1.large"),))),
+            f"SELECT {STANDARD} {described} AND {flavor} = '\"m1.large\"'",
+        ),
+        "per metadata": (
+            StatisticsQuery(filter=range_, groupby=("metadata.flavor.name",)),
+            f"SELECT {flavor}, {STANDARD} {described} GROUP BY 1 ORDER BY 1",
+        ),
+        "one resource, odd ends": (
             StatisticsQuery(
-                filter=SampleFilter(
-                    equals={"meter": "cpu"}, start=start, end=end, metadata=(MetadataMatch("flavor.name", "m1.large"),)
+                filter=replace(
+                    range_,
+                    equals={"meter": "cpu", "resource_id": ONE},
+                    start=start + timedelta(minutes=7),
+                    end=end - timedelta(minutes=7),
                 )
             ),
-            f"SELECT {STANDARD} {within} AND metadata_id IN (SELECT id FROM metadata WHERE document #> '{{flavor,name}}' = '\"m1.large\"')",
-        ),
-        "one resource, an odd range": (
-            StatisticsQuery(
-                filter=SampleFilter(equals={"meter": "cpu", "resource_id": one}, start=start + timedelta(minutes=7))
-            ),
-            f"SELECT {STANDARD} {within} AND series_id = ANY(ARRAY(SELECT x.id FROM series x JOIN resource r ON r.id = x.resource_id WHERE r.name = '{one}'))",
+            f"SELECT {STANDARD} {within} AND series_id = ANY(ARRAY("
+            f"SELECT x.id FROM series x JOIN resource r ON r.id = x.resource_id WHERE r.name = '{ONE}'))",
         ),
     }
-    [[count]] = await pool.rows("SELECT count(*) FROM sample")
-    [[size]] = await pool.rows(
-        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-    )
-    [[rollups]] = await pool.rows("SELECT pg_total_relation_size('rollup')")
-    print(f"{count} samples, {size / count:.0f} bytes each in all, {rollups / count:.0f} of them rollups")
-    print(f"{'statistics':28} {'raw SQL':>10} {'store':>10} {'ratio':>7}")
-    for name, (query, sql) in cases.items():
-        raw = await best(lambda sql=sql: pool.rows(sql))
-        asked = await best(lambda query=query: store.statistics(query))
-        print(f"{name:28} {raw:7.1f} ms {asked:7.1f} ms {raw / asked:6.1f}x")
-    print(f"{'samples, meters, resources':28}")
+
+
+def pages(store: PostgresStore, end: datetime) -> dict[str, Callable[[], Awaitable[object]]]:
+    """Return other questions."""
     everyone = SampleFilter()
-    of_one = SampleFilter(equals={"resource_id": one})
-    for name, ask in {
+    of_one = SampleFilter(equals={"resource_id": ONE})
+    return {
         "last 100 of a resource": lambda: store.samples(of_one, 100),
         "last 100 of all": lambda: store.samples(everyone, 100),
         "100 meters": lambda: store.meters(everyone, 100, False),
         "unique meters": lambda: store.meters(everyone, 100, True),
         "100 resources": lambda: store.resources(everyone, 100),
         "100 resources of 3 hours": lambda: store.resources(SampleFilter(start=end - timedelta(hours=3)), 100),
-    }.items():
+    }
+
+
+async def measure(reactor, dsn: str, days: int) -> None:
+    store = await opened(reactor, dsn, keep=True)
+    await fill(store, days)
+    pool = store.keeping._pool
+
+    async def vacuum(session):
+        await session.count("COMMIT")
+        await session.count("VACUUM (ANALYZE)")
+        await session.count("BEGIN")
+
+    await pool.run(vacuum)
+    [[count]] = await pool.rows("SELECT count(*) FROM sample")
+    [[size]] = await pool.rows(
+        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+    [[rollups]] = await pool.rows("SELECT pg_total_relation_size('rollup')")
+    print(f"{count} samples, {size / count:.0f} bytes each in all, {rollups / count:.0f} of them rollups")
+    for asked in sorted({days, 3}, reverse=True):
+        print(f"{f'statistics of {asked} days':28} {'raw SQL':>10} {'store':>10} {'ratio':>7}")
+        for name, (query, sql) in statistics(TODAY - timedelta(days=asked), TODAY).items():
+            raw = await best(lambda sql=sql: pool.rows(sql))
+            told = await best(lambda query=query: store.statistics(query))
+            print(f"{name:28} {raw:7.1f} ms {told:7.1f} ms {raw / told:6.1f}x")
+    print(f"{'samples, meters, resources':28}")
+    for name, ask in pages(store, TODAY).items():
         print(f"{name:28} {'':10} {await best(ask):7.1f} ms")
     await store.stopService()
 
 
-def main(reactor, *arguments: str) -> Deferred[None]:
-    days = int(arguments[0]) if arguments else 3
-    if len(arguments) > 1:
-        return Deferred.fromCoroutine(measure(reactor, arguments[1], days))
+def on_a_server(measure: Callable[[str], Coroutine[Any, Any, None]], *dsn: str) -> Deferred[None]:
+    """Fire when ``measure`` is done with the database at ``dsn``, or with a new one on a server of its own."""
+    if dsn:
+        return Deferred.fromCoroutine(measure(*dsn))
     directory = tempfile.TemporaryDirectory(prefix="meter-benchmark-")
     server = PostgreSQL(installed(), Path(directory.name))
     server.start()
@@ -230,7 +268,11 @@ def main(reactor, *arguments: str) -> Deferred[None]:
         directory.cleanup()
         return result
 
-    return Deferred.fromCoroutine(measure(reactor, server.dsn(), days)).addBoth(clean)
+    return Deferred.fromCoroutine(measure(server.dsn())).addBoth(clean)
+
+
+def main(reactor, days: str = "3", *dsn: str) -> Deferred[None]:
+    return on_a_server(lambda dsn: measure(reactor, dsn, int(days)), *dsn)
 
 
 if __name__ == "__main__":

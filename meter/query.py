@@ -216,8 +216,7 @@ class StoredResource:
     meters: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """One row of statistics. ``values`` has a number per asked aggregate, by label; ``first`` and ``last`` are the
     timestamps of the oldest and newest sample in the row; ``group`` has a value per asked grouping."""
 

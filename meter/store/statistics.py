@@ -266,19 +266,18 @@ def _after(expressions: Iterable[Sql]) -> Sql:
 
 def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> list[Statistics]:
     """Return the answer that ``rows`` hold."""
-    groups = len(query.groupby)
+    period, groupby, groups = query.period or 0, query.groupby, len(query.groupby)
+    labels = [aggregate.label for aggregate in query.aggregates]
     return [
         Statistics(
             unit=unit,
-            group=dict(zip(query.groupby, rest[:groups], strict=True)),
-            period=query.period or 0,
+            group=dict(zip(groupby, rest[:groups], strict=True)),
+            period=period,
             period_start=window_start or first,
-            period_end=_end(window_start, query.period) if window_start and query.period else last,
+            period_end=_end(window_start, period) if window_start else last,
             first=first,
             last=last,
-            values={
-                aggregate.label: float(value) for aggregate, value in zip(query.aggregates, rest[groups:], strict=True)
-            },
+            values=dict(zip(labels, map(float, rest[groups:]), strict=True)),
         )
         for window_start, unit, first, last, *rest in rows
     ]

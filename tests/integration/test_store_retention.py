@@ -15,6 +15,7 @@ from meter.query import StatisticsQuery
 from meter.store.keeping import Retention
 from meter.store.partitions import partition_name
 from meter.store.partitions import week_of
+from meter.store.rollups import MOST_STRETCHES
 from tests.integration.test_store_rollups import comparable
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
@@ -25,6 +26,7 @@ ALL = SampleFilter()
 EVERYTHING = StatisticsQuery(
     filter=ALL, aggregates=tuple(Aggregate(name) for name in ("sum", "count", "increase", "integral", "stddev"))
 )
+BY_SIZE = StatisticsQuery(filter=ALL, groupby=("metadata.size",))
 NOW = datetime.now(UTC)
 DAYS_AGO = [NOW - timedelta(days=n) for n in range(0, 40, 5)]
 
@@ -33,12 +35,13 @@ DAYS_AGO = [NOW - timedelta(days=n) for n in range(0, 40, 5)]
 async def test_weeks_that_are_too_old_are_dropped_and_their_rollups_answer(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, retention=Retention(days=14)) as store:
-        await store.write([message(volume=n, at=at) for n, at in enumerate(DAYS_AGO)])
+        await store.write([message(volume=n, at=at, metadata={"size": n % 3}) for n, at in enumerate(DAYS_AGO)])
         await store.write([message(volume=9, at=datetime(1999, 1, 1, tzinfo=UTC))])
-        before = await store.statistics(EVERYTHING)
+        before = [await store.statistics(query) for query in (EVERYTHING, BY_SIZE)]
         await store.keeping.keep()
 
-        assert comparable(await store.statistics(EVERYTHING)) == comparable(before)
+        for query, rows in zip((EVERYTHING, BY_SIZE), before, strict=True):
+            assert comparable(await store.statistics(query)) == comparable(rows)
         kept_since = week_of(NOW - timedelta(days=14))
         kept = {sample.timestamp for sample in await store.samples(ALL, 100)}
         assert kept == {at for at in DAYS_AGO if at.date() >= kept_since}
@@ -47,6 +50,20 @@ async def test_weeks_that_are_too_old_are_dropped_and_their_rollups_answer(postg
         }
         assert partition_name(week_of(NOW)) in tables
         assert partition_name(week_of(DAYS_AGO[-1])) not in tables
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_hour_whose_metadata_changed_often_keeps_its_sum_and_loses_what_it_said_of_metadata(postgresql):
+    hour = (NOW - timedelta(days=30)).replace(minute=0, second=0, microsecond=0)
+    async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
+        changes = [message(at=hour + timedelta(minutes=n), metadata={"size": n % 2}) for n in range(MOST_STRETCHES + 1)]
+        await store.write([*changes, message(at=NOW, metadata={"size": 1})])
+        await store.keeping.keep()
+
+        [row] = await store.statistics(EVERYTHING)
+        assert row.values["count"] == MOST_STRETCHES + 2
+        [row] = await store.statistics(BY_SIZE)
+        assert (row.group["metadata.size"], row.values["count"]) == ("1", 1)
 
 
 @pytest_twisted.ensureDeferred

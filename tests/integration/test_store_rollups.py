@@ -320,3 +320,38 @@ async def test_rollups_are_used_where_they_can_tell(postgresql, options, told_by
 
         assert {row.values["max"] - 1000 for row in rows if row.values["max"] > 1} <= told_by_rollups
         assert any(row.values["max"] > 1 for row in rows) is bool(told_by_rollups)
+
+
+OF_A = Comparison("resource_id", "=", "a")
+
+
+@pytest.mark.parametrize(
+    ("filter", "options", "told_by_totals"),
+    [
+        ({}, {}, True),
+        ({}, {"groupby": ("project_id", "source")}, True),
+        ({"expression": Never(Comparison("project_id", "=", "p2"))}, {"period": 3600}, True),
+        ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "project_id"))}, True),
+        ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "resource_id"))}, False),
+        ({}, {"aggregates": (Aggregate("max"), Aggregate("increase"))}, False),
+        ({}, {"groupby": ("resource_id",)}, False),
+        ({}, {"groupby": ("metadata.size",)}, False),
+        ({"equals": {"resource_id": "a"}}, {}, False),
+        ({"expression": Either((OF_A, Comparison("project_id", "=", "p1")))}, {}, False),
+        ({"metadata": (MetadataMatch("size", 1),)}, {}, False),
+    ],
+    ids=str,
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_asked_about_no_resource_is_told_by_totals(postgresql, filter, options, told_by_totals):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        await store.write([message(at=START, resource_id=each, metadata={"size": 1}) for each in "ab"])
+        await settled(store)
+        postgresql.execute(
+            "UPDATE rollup SET largest = 5000 FROM series x WHERE x.id = series_id AND x.resource_id = 0", dsn
+        )
+
+        rows = await store.statistics(StatisticsQuery(filter=SampleFilter(start=START, **filter), **options))
+
+        assert {row.values["max"] for row in rows} == {5000 if told_by_totals else 1}

@@ -27,6 +27,8 @@ from meter.store.migrations import migrations
 from meter.store.partitions import end_of_week
 from meter.store.partitions import partition_name
 from meter.store.partitions import week_of
+from meter.store.sql import Sql
+from meter.store.sql import filled
 from meter.store.statistics import statistics_statement
 
 
@@ -142,3 +144,11 @@ def test_statistics_that_do_not_exist_are_refused(query):
 
 def test_migrations_are_numbered_without_a_gap():
     assert [step.number for step in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_parameters_follow_the_names_they_are_put_in_place_of():
+    one, two = Sql("x = %s", (1,)), Sql("y IN (%s, %s)", (2, 3))
+
+    statement = filled("{two} AND {one} OR {two} LIMIT {most}", one=one, two=two, most=5)
+
+    assert statement == Sql("y IN (%s, %s) AND x = %s OR y IN (%s, %s) LIMIT 5", (2, 3, 1, 2, 3))
