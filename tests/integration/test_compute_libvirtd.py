@@ -270,8 +270,8 @@ async def test_a_guest_that_was_saved_counts_anew_when_it_is_restored(libvirtd: 
             await until(lambda: any(domain.event == "started (restored)" for domain in told))
     assert ("stopped (saved)", 5) in [(domain.event, domain.stats["state.state"]) for domain in told]
     assert off["power.state", uuid] == 5
-    assert after["cpu", uuid] > 0
     assert ("cpu", uuid) in before
+    assert ("cpu", uuid) in after
     assert not {meter for meter, _ in after if meter == "cpu_util" or meter.endswith((".rate", ".delta"))}
 
 
@@ -304,7 +304,7 @@ async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_
                 clock.advance(2)
                 cycles = [cycle.following() for cycle in cycles]
                 gone, arrived = [await volumes(cycle) for cycle in cycles]
-    during = [each for each in seen[0] if each]
+    during = [each for each in seen[0] if each.get(("power.state", uuid), 5) != 5]
     assert len(during) > 1, "it was polled while it was on its way"
     assert all(("cpu", uuid) in each for each in during)
     assert all(volume >= 0 for each in (*seen[0], *seen[1], arrived) for volume in each.values())
