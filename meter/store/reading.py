@@ -31,7 +31,9 @@ from meter.store.record import fields_of
 from meter.store.recording import all_recorded
 from meter.store.samples import Row
 from meter.store.samples import complete
+from meter.store.samples import few_series_asked
 from meter.store.samples import samples_asked
+from meter.store.samples import samples_of_series_asked
 from meter.store.sql import Sql
 from meter.store.statistics import statistics_rows
 from meter.store.statistics import statistics_statement
@@ -123,14 +125,29 @@ class Reading:
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
         """See ``IStore.samples``."""
-        asked = samples_asked(filter, limit, order, after)
-        rows = await self._rows(asked.text, asked.parameters, filter)
+        if order and after:
+            raise RequestError("a page can be continued in the order newest first only")
+        await self._recorded(filter)
+        rows = await self._sample_rows(filter, limit, order, after)
         found = await self._complete(rows)
         if len(found) < len(rows):
             # What is let go of between two questions is gone when asked again. Anything else is damage, left out.
-            rows = await self._rows(asked.text, asked.parameters, filter)
-            found = await self._complete(rows)
+            found = await self._complete(await self._sample_rows(filter, limit, order, after))
         return found
+
+    async def _sample_rows(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None
+    ) -> list[tuple[Any, ...]]:
+        few = None if order else few_series_asked(filter)
+        if few is not None:
+            [[most, series]] = await self._rows(few.text, few.parameters)
+            if not series:
+                return []
+            if len(series) <= most:
+                asked = samples_of_series_asked(filter, limit, after, series)
+                return await self._rows(asked.text, asked.parameters)
+        asked = samples_asked(filter, limit, order, after)
+        return await self._rows(asked.text, asked.parameters)
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._answering():
@@ -138,9 +155,8 @@ class Reading:
 
     async def message(self, message_id: str) -> Mapping[str, Any] | None:
         """See ``IStore.message``."""
-        one = SampleFilter(equals={"message_id": message_id})
-        asked = samples_asked(one, 1, (), None)
-        rows = await self._rows(asked.text, asked.parameters, one)
+        asked = samples_asked(SampleFilter(equals={"message_id": message_id}), 1, (), None)
+        rows = await self._rows(asked.text, asked.parameters)
         with self._answering():
             return await self._message(Row(*rows[0])) if rows else None
 
@@ -168,7 +184,8 @@ class Reading:
         series, sample = of_series(filter), of_sample(filter)
         parts = (series, sample, limit) if unique else (series, sample, series, limit)
         template = UNIQUE_METERS if unique else METERS
-        rows = await self._rows(*statement(template, *parts, of_series=series, of_sample=sample), filter)
+        await self._recorded(filter)
+        rows = await self._rows(*statement(template, *parts, of_series=series, of_sample=sample))
         nobody = (None,) * 4
         return [
             StoredMeter(
@@ -184,7 +201,8 @@ class Reading:
         """See ``IStore.resources``."""
         series, sample = of_series(filter), of_sample(filter)
         parts = (sample, sample, series, series, limit)
-        rows = await self._rows(*statement(RESOURCES, *parts, of_series=series, of_sample=sample), filter)
+        await self._recorded(filter)
+        rows = await self._rows(*statement(RESOURCES, *parts, of_series=series, of_sample=sample))
         return [
             StoredResource(
                 resource_id=name,
@@ -202,13 +220,18 @@ class Reading:
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """See ``IStore.statistics``."""
         asked = statistics_statement(query)
-        rows = await self._rows(f"{asked} LIMIT %s", [*asked.parameters, query.limit], query.filter)
+        await self._recorded(query.filter)
+        rows = await self._rows(f"{asked} LIMIT %s", [*asked.parameters, query.limit])
         return statistics_rows(query, rows)
 
-    async def _rows(self, text: str, parameters: Sequence[Any], filter: SampleFilter) -> list[tuple[Any, ...]]:
-        with self._answering():
-            if filter.as_of is not None:
+    async def _recorded(self, filter: SampleFilter) -> None:
+        """Return once all that ``filter`` may let through is committed."""
+        if filter.as_of is not None:
+            with self._answering():
                 await all_recorded(self._pool, self._clock, filter.as_of)
+
+    async def _rows(self, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._answering():
             return await self._pool.rows(text, parameters)
 
     @contextmanager

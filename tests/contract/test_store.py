@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace as replaced
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -233,6 +234,35 @@ async def test_samples_come_newest_first_and_no_more_than_asked(store):
     assert await volumes(store, ALL) == [4, 3, 2, 1, 0]
     assert await volumes(store, ALL, 2) == [4, 3]
     assert await volumes(store, equals(resource_id="r1"), 2) == [4, 3]
+
+
+@pytest.mark.parametrize(("project_id", "resources"), [("few", 3), ("many", 40), ("nobody's", 0)])
+@pytest_twisted.ensureDeferred
+async def test_pages_are_the_same_whether_they_are_of_few_resources_or_of_many(store, project_id, resources):
+    await store.write(
+        [
+            message(volume=n, at=n % 7, resource_id=f"{owner}-{n % count}", project_id=owner, metadata={"n": n % 2})
+            for owner, count in (("few", 3), ("many", 40))
+            for n in range(120)
+        ]
+    )
+    owned = SampleFilter(equals={"project_id": project_id})
+    either = Either((Comparison("resource_id", "=", f"{project_id}-1"), Comparison("volume", "<", 20)))
+    for filter, expected in (
+        (owned, range(120)),
+        (replaced(owned, start=after(1), end=after(6)), [n for n in range(120) if 1 <= n % 7 < 6]),
+        (replaced(owned, metadata=(MetadataMatch("n", 1),)), range(1, 120, 2)),
+        (replaced(owned, expression=either), [n for n in range(120) if n < 20 or n % max(resources, 1) == 1]),
+    ):
+        everything = await store.samples(filter, 1000)
+        assert sorted(sample.volume for sample in everything) == (list(expected) if resources else [])
+        order = [(sample.timestamp, sample.message_id) for sample in everything]
+        assert order == sorted(order, reverse=True)
+        paged, marker = [], None
+        while page := await store.samples(filter, 7, (), marker):
+            paged += page
+            marker = Marker(page[-1].timestamp, page[-1].message_id)
+        assert paged == everything
 
 
 @pytest_twisted.ensureDeferred
