@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
@@ -205,7 +206,6 @@ async def test_devices_are_metered_until_they_are_unplugged_and_the_others_go_on
     tap = f"mt{os.getpid() % 100000}c"
     with libvirtd.taps(tap), libvirtd.guest("shrinking", disks=("vda", "vdb"), taps=(tap,), obliging=True) as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
-            # The time that rates and deltas are told over: an instant of the clock of the test's own.
             clock = Clock()
             cycle = FakeCycle({IHypervisor: hypervisor}, clock=clock)
             found = await volumes(cycle)
@@ -213,13 +213,18 @@ async def test_devices_are_metered_until_they_are_unplugged_and_the_others_go_on
                 found = await volumes(cycle)
             assert ("disk.device.capacity", f"{uuid}-vdb") in found
             assert ("network.incoming.bytes", f"shrinking-{uuid}-{tap}") in found
-            await deferToThread(libvirtd.virsh, "detach-disk", "shrinking", "vdb", "--live")
-            await deferToThread(libvirtd.virsh, "detach-interface", "shrinking", "ethernet", "--live")
+            unplugging = gatherResults(
+                [
+                    deferToThread(libvirtd.virsh, "detach-disk", "shrinking", "vdb", "--live"),
+                    deferToThread(libvirtd.virsh, "detach-interface", "shrinking", "ethernet", "--live"),
+                ]
+            )
             cycles = [found]
-            while any(resource.endswith(("vdb", tap)) for _, resource in cycles[-1]):
+            while not unplugging.called or any(resource.endswith(("vdb", tap)) for _, resource in cycles[-1]):
                 clock.advance(2)
                 cycle = cycle.following()
                 cycles.append(await volumes(cycle))
+            await unplugging
             clock.advance(2)
             cycles.append(await volumes(cycle.following()))
     assert all(volume >= 0 for each in cycles for volume in each.values())
