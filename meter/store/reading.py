@@ -40,10 +40,15 @@ from meter.store.statistics import statistics_statement
 
 METADATA_TEXT = "SELECT text FROM metadata WHERE id = %s"
 
+# Sorted before they are looked into (OFFSET 0 keeps PostgreSQL to it), so that a page looks into no more than it shows.
 METERS = """
-SELECT pair.name, newest.type, newest.unit, r.name, u.name, p.name, o.name
-FROM (SELECT DISTINCT m.name, x.resource_id FROM series x JOIN meter m ON m.id = x.meter_id WHERE {of_series}) pair
-JOIN resource r ON r.id = pair.resource_id
+SELECT pair.name, newest.type, newest.unit, pair.resource, u.name, p.name, o.name
+FROM (
+    SELECT DISTINCT m.name, r.name AS resource, x.resource_id
+    FROM series x JOIN meter m ON m.id = x.meter_id JOIN resource r ON r.id = x.resource_id
+    WHERE {of_series}
+    ORDER BY m.name, r.name OFFSET 0
+) pair
 CROSS JOIN LATERAL (
     SELECT m.type, m.unit, x.user_id, x.project_id, x.source_id
     FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = pair.resource_id
@@ -58,7 +63,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN "user" u ON u.id = newest.user_id
 LEFT JOIN project p ON p.id = newest.project_id
 LEFT JOIN source o ON o.id = newest.source_id
-ORDER BY pair.name, r.name LIMIT %s
+ORDER BY pair.name, pair.resource LIMIT %s
 """
 
 UNIQUE_METERS = """
