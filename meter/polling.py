@@ -156,10 +156,14 @@ class Polling:
         self._tell_change(pollster.name, trouble)
         return kept
 
-    def _tracked(self, pollster: Decision, cycle: Cycle) -> Deferred[Iterable[Sample]]:
+    def _tracked(self, pollster: Decision, cycle: Cycle) -> Deferred[Any]:
         """A pollster that ignores being given up is not asked again until it has come back."""
         name = pollster.name
-        work: Deferred[Iterable[Sample]] = Deferred.fromCoroutine(pollster.plugin.poll(cycle))
+
+        async def poll() -> Any:
+            return await pollster.plugin.poll(cycle)  # whatever can be awaited
+
+        work = Deferred.fromCoroutine(poll())
         if work.called:
             return work
         self._under_way[name] = work

@@ -10,6 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.internet.task import LoopingCall
 from twisted.logger import eventAsText
@@ -131,6 +132,14 @@ async def test_a_generator_of_samples_is_as_good_as_a_list():
         return (sample(cycle) for _ in range(2))
 
     assert (await Agent(Pollster("lamp", work)).cycle()).samples == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_poll_may_be_anything_that_can_be_awaited():
+    pollster = Pollster("lamp", one_sample)
+    object.__setattr__(pollster, "poll", lambda cycle: succeed([sample(cycle)]))
+
+    assert (await Agent(pollster).cycle()).samples == 1
 
 
 async def raises(cycle):
