@@ -1,15 +1,17 @@
-"""Keeping house: hours and days are settled, partitions made ahead, what is too old is let go, and its names are swept.
+"""Keeping house: hours and days are settled, partitions made ahead and made compact, what is too old is let go and swept.
 
 Any number of collectors may do it: each step is a transaction that finds nothing to do where another was faster.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Set
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
+from datetime import date
 from datetime import datetime
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -24,6 +26,7 @@ from twisted.logger import Logger
 
 from meter.interfaces import Unavailable
 from meter.services import Periodic
+from meter.store.compaction import compact
 from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
 from meter.store.partitions import Partitions
@@ -45,6 +48,12 @@ from meter.store.sweeping import sweep_names
 
 RETRY_SECONDS = 3600.0
 """How long a span that could not be settled is left alone: it may take as long as a statement may."""
+
+COMPACTION_SECONDS = 1800.0
+"""How often it is looked whether a week has come of age."""
+
+COMPACTED_AFTER = timedelta(days=2)
+"""How long a week has been over when few samples of it are still to come."""
 
 PORTIONS_AT_A_TIME = 100
 """So many portions of a dictionary are swept before other work gets its turn."""
@@ -73,7 +82,8 @@ class Retention:
 class Keeping(Service):
     """Keeps the house over ``pool``, which it starts and stops, every ``interval_seconds``.
 
-    An hour is settled ``settle_after_seconds`` after its end, when few samples of it are still to come.
+    An hour is settled ``settle_after_seconds`` after its end, when few samples of it are still to come. ``connect``
+    returns a new session, for what takes long: weeks are made compact once they have been over for two days.
     """
 
     _log = Logger()
@@ -83,6 +93,7 @@ class Keeping(Service):
         pool: Pool,
         clock: IReactorTime,
         *,
+        connect: Callable[[], Session],
         retention: Retention = Retention(),
         settle_after_seconds: float = 900.0,
         interval_seconds: float = 60.0,
@@ -98,17 +109,26 @@ class Keeping(Service):
         self._periodic = Periodic(
             self._keep, interval_seconds, clock, name="keeping the store", first_after=min(interval_seconds, 5.0)
         )
+        self._connect = connect
+        self._compacted: date | None = None
+        self._compacting: Session | None = None
+        self._compaction = Periodic(
+            self._compact, COMPACTION_SECONDS, clock, name="compacting the store", first_after=COMPACTION_SECONDS
+        )
 
     def startService(self) -> None:
         """Begin to connect, and to keep house."""
         super().startService()
         self._pool.startService()
         self._periodic.startService()
+        self._compaction.startService()
 
     def stopService(self) -> Deferred[Any]:
         """Fire when the step that is under way is done."""
         super().stopService()
-        stopped = [self._pool.stopService(), self._periodic.stopService()]
+        if self._compacting is not None:
+            self._compacting.close()
+        stopped = [self._pool.stopService(), self._periodic.stopService(), self._compaction.stopService()]
         return gatherResults([each for each in stopped if each is not None], consumeErrors=True)
 
     async def _keep(self) -> None:
@@ -195,6 +215,29 @@ class Keeping(Service):
             else:
                 return  # the rest is for the next time
         self._swept = oldest
+
+    async def _compact(self) -> None:
+        try:
+            [[now]] = await self._pool.rows("SELECT now()")
+            await self.compact(week_of(now - COMPACTED_AFTER))
+        except Unavailable as error:
+            self._log.debug("the store is not compacted now: {reason}", reason=str(error))
+
+    async def compact(self, until: date) -> int:
+        """Make the indexes of the weeks that began before ``until`` compact, unless that is done; return how many were."""
+        if until == self._compacted:
+            return 0
+        session = self._compacting = self._connect()
+        try:
+            await session.open()
+            session.patient()
+            await session.count("SET statement_timeout = 0")
+            made = await compact(session, until)
+        finally:
+            self._compacting = None
+            session.close()
+        self._compacted = until
+        return made
 
 
 async def _set_horizon(session: Session, meter: str, before: datetime, hopeless: Set[datetime]) -> bool:

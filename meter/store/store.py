@@ -118,7 +118,11 @@ class PostgresStore(Service):
             lambda notified: connect("follower", read_only=True, notified=notified), clock, size=min(readers, 1)
         )
         self.keeping = Keeping(
-            pool("keeper", 1, read_only=False), clock, retention=retention, settle_after_seconds=settle_after_seconds
+            pool("keeper", 1, read_only=False),
+            clock,
+            connect=lambda: connect("compaction", read_only=False),
+            retention=retention,
+            settle_after_seconds=settle_after_seconds,
         )
         self._services = [self._following, *self._pools, *([self.keeping] if keep else [])]
         self._writing = Writing(self._writers, clock, remembered=remembered)

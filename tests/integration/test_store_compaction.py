@@ -1,0 +1,122 @@
+"""Weeks that are over take less room, and nobody notices."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredList
+
+from meter.interfaces import Unavailable
+from meter.query import SampleFilter
+from meter.store.compaction import LOCK
+from meter.store.partitions import WEEK
+from meter.store.partitions import partition_name
+from meter.store.partitions import week_of
+from tests.integration.test_store_rollups import running
+from tests.servers.rabbitmq import until
+from tests.store_messages import message
+
+pytestmark = pytest.mark.timeout(60)
+
+NOW = datetime.now(UTC)
+THREE_WEEKS_AGO = NOW - 3 * WEEK
+OLD = partition_name(week_of(THREE_WEEKS_AGO))
+
+
+def batch(count, at):
+    """Return messages whose ids come in any order."""
+    return [message(volume=n, at=at + timedelta(milliseconds=n), resource_id=f"r{n % 50}") for n in range(count)]
+
+
+def index_bytes(postgresql, dsn, table):
+    return postgresql.execute(f"SELECT pg_indexes_size('{table}')", dsn)[0][0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_week_that_is_over_takes_less_room_and_goes_on_to_take_samples_once(postgresql):
+    dsn = postgresql.dsn()
+    old, new = batch(3000, THREE_WEEKS_AGO), batch(500, NOW)
+    async with running(dsn) as store:
+        for first in range(0, 3000, 500):
+            await store.write(old[first : first + 500])
+        await store.write(new)
+        before = [index_bytes(postgresql, dsn, partition_name(week_of(at))) for at in (THREE_WEEKS_AGO, NOW)]
+
+        made = await store.keeping.compact(week_of(NOW - timedelta(days=2)))
+
+        after = [index_bytes(postgresql, dsn, partition_name(week_of(at))) for at in (THREE_WEEKS_AGO, NOW)]
+        assert made >= 3
+        assert after[0] < 0.85 * before[0]
+        assert after[1] == before[1]
+        late = batch(100, THREE_WEEKS_AGO)
+        assert (await store.write(old[:500] + late)).stored == 100
+        assert await store.message(old[7].message_id) == old[7].fields
+        assert await store.message(late[7].message_id) == late[7].fields
+        store.keeping._compacted = None
+        assert await store.keeping.compact(week_of(NOW - timedelta(days=2))) == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_readers_and_writers_go_on_and_of_two_collectors_one_compacts(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as one, running(dsn) as other:
+        await one.write(batch(2000, THREE_WEEKS_AGO))
+        work = [one.keeping.compact(week_of(NOW)), other.keeping.compact(week_of(NOW))]
+        work += [one.write(batch(50, THREE_WEEKS_AGO)) for _ in range(5)]
+        work += [other.samples(SampleFilter(), 100) for _ in range(5)]
+        results = await DeferredList([Deferred.fromCoroutine(each) for each in work], consumeErrors=True)
+        two, others = results[:2], results[2:]
+        [made] = [result for done, result in two if done]
+        [refused] = [result for done, result in two if not done]
+        assert made >= 3
+        assert refused.check(Unavailable)
+        assert all(done for done, _ in others)
+        assert postgresql.execute("SELECT count(*) FROM sample", dsn) == [(2250,)]
+    invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    assert postgresql.execute(invalid, dsn) == [(0,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_left_behind_by_an_interruption_is_removed(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        await store.write(batch(10, THREE_WEEKS_AGO))
+        with pytest.raises(Exception, match="could not create unique index"):
+            postgresql.execute(f"CREATE UNIQUE INDEX CONCURRENTLY left_behind ON {OLD} ((1))", dsn)
+
+        await store.keeping.compact(week_of(NOW))
+    assert postgresql.execute("SELECT to_regclass('left_behind')", dsn) == [(None,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_stops_does_not_wait_for_compaction(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        await store.write(batch(10, THREE_WEEKS_AGO))
+        async with running(dsn) as writer:
+            gate, begun = Deferred(), []
+
+            async def slowly(session):
+                begun.append(await session.rows(f"SELECT count(*) FROM {OLD}"))
+                await gate
+
+            writing = Deferred.fromCoroutine(writer._writers.run(slowly))
+            await until(lambda: begun)
+            compacting = Deferred.fromCoroutine(store.keeping.compact(week_of(NOW)))
+            await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
+            began = reactor.seconds()
+            await store.keeping.stopService()
+            with pytest.raises(Unavailable):
+                await compacting
+            assert reactor.seconds() - began < 5
+            gate.callback(None)
+            await writing
+            await until(
+                lambda: not postgresql.execute(f"SELECT 1 FROM pg_locks WHERE objid = {LOCK & 0xFFFFFFFF}", dsn)
+            )
