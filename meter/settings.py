@@ -255,6 +255,10 @@ class ApiKeystoneSection(Section):
     user_domain_name: str = Field(default="Default", description="The domain of the account.")
     project_name: str = Field(default="service", description="The project in which it has a role.")
     project_domain_name: str = Field(default="Default", description="The domain of that project.")
+    ca_file: str = Field(default="", description="Authorities that sign Keystone's certificate, PEM.")
+    insecure: bool = Field(
+        default=False, description="Take any certificate: whoever is in between can read the password and the tokens."
+    )
     admin_roles: list[str] = Field(
         default_factory=lambda: ["admin"],
         description="Whoever has one of these roles sees the samples of all projects.",

@@ -10,20 +10,24 @@ from treq.client import HTTPClient
 from twisted.web.client import Agent
 
 from meter.openstack.credentials import Credentials
+from meter.openstack.credentials import Tls
 from meter.openstack.http import Http
 from meter.openstack.keystone import Keystone
 from meter.openstack.keystone import Token
+from meter.openstack.tls import Policy
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """Somebody waits for the answer; a Keystone that takes longer is as good as away."""
 
 
-def token_validation(reactor: Any, **account: str) -> Callable[[str], Awaitable[Token | None]]:
+def token_validation(reactor: Any, tls: Tls, **account: str) -> Callable[[str], Awaitable[Token | None]]:
     """Return what says whose a token is, ``None`` for one that is not good, by the Keystone of ``account``.
 
     ``account`` has the fields of :class:`~meter.openstack.credentials.Credentials`. What is returned raises
-    ``Unavailable`` while Keystone cannot be asked or does not accept the account.
+    ``Unavailable`` while Keystone cannot be asked or does not accept the account. Raises
+    :class:`~meter.openstack.credentials.BadCredentials` for what cannot work.
     """
-    web = Http(HTTPClient(Agent(reactor, connectTimeout=CONNECT_SECONDS)), reactor, timeout_seconds=ANSWER_SECONDS)
+    agent = Agent(reactor, contextFactory=Policy(tls), connectTimeout=CONNECT_SECONDS)
+    web = Http(HTTPClient(agent), reactor, timeout_seconds=ANSWER_SECONDS)
     return Keystone(web.exchange, Credentials(**account), reactor).validate

@@ -242,18 +242,27 @@ def _api_auth(daemon: Daemon) -> Any:
             StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
         )
     if auth.mode == "keystone":
+        from meter.openstack.credentials import BadCredentials
+        from meter.openstack.credentials import Tls
         from meter.openstack.validation import token_validation
 
         keystone = auth.keystone
-        validate = token_validation(
-            daemon.reactor,
-            auth_url=keystone.auth_url,
-            username=keystone.username,
-            password=keystone.password.get_secret_value() if keystone.password else "",
-            user_domain_name=keystone.user_domain_name,
-            project_name=keystone.project_name,
-            project_domain_name=keystone.project_domain_name,
-        )
+        if keystone.insecure:
+            daemon.warnings.append("[api.auth.keystone] insecure: any certificate of Keystone is taken")
+        try:
+            validate = token_validation(
+                daemon.reactor,
+                Tls(ca_file=keystone.ca_file, insecure=keystone.insecure),
+                auth_url=keystone.auth_url,
+                username=keystone.username,
+                password=keystone.password.get_secret_value() if keystone.password else "",
+                user_domain_name=keystone.user_domain_name,
+                project_name=keystone.project_name,
+                project_domain_name=keystone.project_domain_name,
+            )
+        except BadCredentials as error:
+            daemon.problems.append(f"[api.auth.keystone] {error}")
+            return StaticTokens(())
         return KeystoneTokens(
             validate,
             daemon.reactor,

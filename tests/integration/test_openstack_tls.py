@@ -34,6 +34,7 @@ from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import Tls
 from meter.openstack.http import Http
 from meter.openstack.tls import Policy
+from meter.openstack.validation import token_validation
 from tests.servers.certificates import Authority
 from tests.servers.certificates import Certificate as Issued
 
@@ -57,12 +58,16 @@ class Service(Resource):
         self.asked += 1
         request.setResponseCode(201)
         request.setHeader("X-Subject-Token", "t")
-        times = {"issued_at": "2026-11-22T16:40:16Z", "expires_at": "2026-11-22T17:40:16Z"}
-        endpoint = {"interface": "public", "url": self.url, "region": "R"}
-        return msgspec.json.encode({"token": {**times, "catalog": [{"type": "image", "endpoints": [endpoint]}]}})
+        return self._token()
 
     def render_GET(self, request: Any) -> bytes:
-        return b'{"images": [{"id": "one"}]}'
+        return self._token() if b"tokens" in request.path else b'{"images": [{"id": "one"}]}'
+
+    def _token(self) -> bytes:
+        times = {"issued_at": "2026-11-22T16:40:16Z", "expires_at": "2026-11-22T17:40:16Z"}
+        endpoint = {"interface": "public", "url": self.url, "region": "R"}
+        catalog = [{"type": "image", "endpoints": [endpoint]}]
+        return msgspec.json.encode({"token": {**times, "user": {"id": "ann"}, "catalog": catalog}})
 
 
 Serve = Callable[..., str]
@@ -177,6 +182,23 @@ async def test_a_service_that_wants_a_certificate_and_gets_none_is_told(serve: S
     url = serve(authority.issue("keystone", "localhost"), clients=authority)
     with pytest.raises(Unavailable, match="certificate required"):
         await images(url, ca_file=authority.file)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_api_believes_the_same_authority_when_it_asks_about_tokens(
+    serve: Serve, authority: Authority
+) -> None:
+    from twisted.internet import reactor
+
+    url = serve(authority.issue("keystone", "localhost"))
+    account = {"auth_url": url, "username": "meter", "password": "p"}
+    known = await token_validation(reactor, Tls(ca_file=str(authority.file)), **account)("anybody's")
+    assert known is not None
+    assert known.user_id == "ann"
+    with pytest.raises(Unavailable, match="its certificate is not believed"):
+        await token_validation(reactor, Tls(), **account)("anybody's")
+    with pytest.raises(BadCredentials, match="No such file"):
+        token_validation(reactor, Tls(ca_file="/nowhere"), **account)
 
 
 def test_files_that_cannot_be_used_are_told_before_anybody_is_asked(authority: Authority, tmp_path: Path) -> None:
