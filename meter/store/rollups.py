@@ -124,20 +124,26 @@ FROM_HOURS = ADD_UP.format(
 
 OF_SPAN = "r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
 
+SAME_OWNER = (
+    "(o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id)"
+    " = (x.meter_id, 0, x.user_id, x.project_id, x.source_id)"
+)
+
+# What is there already is not tried: trying to insert a row takes a number even if there is one.
 TOTAL = f"""
 DELETE FROM rollup r USING series x WHERE {OF_SPAN} AND x.resource_id = 0;
 INSERT INTO series (meter_id, resource_id, user_id, project_id, source_id, needed_until)
 SELECT x.meter_id, 0, x.user_id, x.project_id, x.source_id, max(x.needed_until)
-FROM rollup r, series x WHERE {OF_SPAN}
+FROM rollup r, series x
+WHERE {OF_SPAN} AND NOT EXISTS (SELECT FROM series o WHERE {SAME_OWNER} AND o.needed_until >= x.needed_until)
 GROUP BY x.meter_id, x.user_id, x.project_id, x.source_id
 ORDER BY x.meter_id, x.user_id, x.project_id, x.source_id
 ON CONFLICT (meter_id, resource_id, user_id, project_id, source_id)
-DO UPDATE SET needed_until = excluded.needed_until WHERE series.needed_until < excluded.needed_until;
+DO UPDATE SET needed_until = greatest(series.needed_until, excluded.needed_until);
 INSERT INTO rollup (start, hours, series_id, stretch, metadata_id, {COLUMNS})
 SELECT %(start)s, %(hours)s, o.id, 0, 0, min(first), max(last), sum(count), min(smallest), max(largest), sum(total),
     (spread(ARRAY[count, total, deviation]))[3], 0, 0, 0, 0
-FROM rollup r, series x JOIN series o ON (o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id)
-    = (x.meter_id, 0, x.user_id, x.project_id, x.source_id)
+FROM rollup r, series x JOIN series o ON {SAME_OWNER}
 WHERE {OF_SPAN}
 GROUP BY o.id ORDER BY o.meter_id, o.id
 """

@@ -259,6 +259,26 @@ async def test_settling_among_writers_and_no_sample_is_overlooked(postgresql):
 
 
 @pytest_twisted.ensureDeferred
+async def test_settling_takes_no_numbers_for_totals_that_are_known_and_keeps_them_as_long_as_their_resources(
+    postgresql,
+):
+    dsn = postgresql.dsn()
+    last_number = "SELECT last_value FROM pg_sequences WHERE sequencename = 'series_id_seq'"
+    async with running(dsn) as store:
+        await store.write([message(at=START, resource_id=each) for each in "ab"])
+        await settled(store)
+        before = postgresql.execute(last_number, dsn)
+        await store.write([message(at=START + n * HOUR, resource_id=each) for n in range(1, 9) for each in "ab"])
+        await settled(store)
+        assert postgresql.execute(last_number, dsn) == before
+
+        postgresql.execute("UPDATE series SET needed_until = 'infinity' WHERE resource_id > 0", dsn)
+        await store.write([message(at=START)])
+        await settled(store)
+        assert postgresql.execute("SELECT needed_until::text FROM series WHERE resource_id = 0", dsn) == [("infinity",)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_crash_in_the_middle_of_settling_settles_nothing(postgresql):
     dsn = postgresql.dsn()
 
