@@ -212,17 +212,49 @@ def statistics(start: datetime, end: datetime) -> dict[str, tuple[StatisticsQuer
     }
 
 
-def pages(store: PostgresStore, end: datetime) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Return other questions."""
+def pages(store: PostgresStore, end: datetime) -> dict[str, tuple[Callable[[], Awaitable[object]], str]]:
+    """Return other questions, and the best SQL that we know for each."""
     everyone = SampleFilter()
     of_one = SampleFilter(equals={"resource_id": ONE})
+    lately = end - timedelta(hours=3)
+    newest = "SELECT * FROM sample s WHERE s.series_id = x.id {} ORDER BY s.timestamp DESC LIMIT {}"
+    oldest = "SELECT s.timestamp FROM sample s WHERE s.series_id = x.id {} ORDER BY s.timestamp LIMIT 1"
+    resources = (
+        "SELECT r.name, min(oldest.timestamp), max(s.timestamp), array_agg(DISTINCT m.name),"
+        " (array_agg(d.text ORDER BY s.timestamp DESC))[1], max(p.name), max(u.name)"
+        " FROM (SELECT * FROM resource ORDER BY name LIMIT 100) r JOIN series x ON x.resource_id = r.id"
+        ' JOIN meter m ON m.id = x.meter_id LEFT JOIN project p ON p.id = x.project_id LEFT JOIN "user" u ON u.id = x.user_id'
+        f" CROSS JOIN LATERAL ({newest}) s CROSS JOIN LATERAL ({oldest}) oldest JOIN metadata d ON d.id = s.metadata_id"
+        " GROUP BY r.name ORDER BY r.name"
+    )
+    since = f"AND s.timestamp >= '{lately}'"
     return {
-        "last 100 of a resource": lambda: store.samples(of_one, 100),
-        "last 100 of all": lambda: store.samples(everyone, 100),
-        "100 meters": lambda: store.meters(everyone, 100, False),
-        "unique meters": lambda: store.meters(everyone, 100, True),
-        "100 resources": lambda: store.resources(everyone, 100),
-        "100 resources of 3 hours": lambda: store.resources(SampleFilter(start=end - timedelta(hours=3)), 100),
+        "last 100 of a resource": (
+            lambda: store.samples(of_one, 100),
+            f"SELECT s.*, d.text FROM series x CROSS JOIN LATERAL ({newest.format('', 100)}) s"
+            " JOIN metadata d ON d.id = s.metadata_id"
+            f" WHERE x.resource_id = (SELECT id FROM resource WHERE name = '{ONE}') ORDER BY s.timestamp DESC LIMIT 100",
+        ),
+        "last 100 of all": (
+            lambda: store.samples(everyone, 100),
+            "SELECT s.*, d.text FROM sample s JOIN metadata d ON d.id = s.metadata_id ORDER BY s.timestamp DESC LIMIT 100",
+        ),
+        "100 meters": (
+            lambda: store.meters(everyone, 100, False),
+            "SELECT m.name, m.type, m.unit, r.name, u.name, p.name FROM series x JOIN meter m ON m.id = x.meter_id"
+            " JOIN resource r ON r.id = x.resource_id LEFT JOIN project p ON p.id = x.project_id"
+            f' LEFT JOIN "user" u ON u.id = x.user_id WHERE EXISTS ({newest.format("", 1)}) ORDER BY 1, 4 LIMIT 100',
+        ),
+        "unique meters": (
+            lambda: store.meters(everyone, 100, True),
+            "SELECT name, type, unit FROM meter m WHERE EXISTS ("
+            f"SELECT FROM series x WHERE x.meter_id = m.id AND EXISTS ({newest.format('', 1)})) ORDER BY 1, 2, 3 LIMIT 100",
+        ),
+        "100 resources": (lambda: store.resources(everyone, 100), resources.format("", 1, "")),
+        "100 resources of 3 hours": (
+            lambda: store.resources(SampleFilter(start=lately), 100),
+            resources.format(since, 1, since),
+        ),
     }
 
 
@@ -249,9 +281,10 @@ async def measure(reactor, dsn: str, days: int) -> None:
             raw = await best(lambda sql=sql: pool.rows(sql))
             told = await best(lambda query=query: store.statistics(query))
             print(f"{name:28} {raw:7.1f} ms {told:7.1f} ms {raw / told:6.1f}x")
-    print(f"{'samples, meters, resources':28}")
-    for name, ask in pages(store, TODAY).items():
-        print(f"{name:28} {'':10} {await best(ask):7.1f} ms")
+    print(f"{'samples, meters, resources':28} {'raw SQL':>10} {'store':>10} {'ratio':>7}")
+    for name, (ask, sql) in pages(store, TODAY).items():
+        raw, told = await best(lambda sql=sql: pool.rows(sql)), await best(ask)
+        print(f"{name:28} {raw:7.1f} ms {told:7.1f} ms {raw / told:6.1f}x")
     await store.stopService()
 
 
