@@ -2,8 +2,8 @@
 
 230 instances of 20 projects are polled every 300 s, 5 meters each (two cumulative, with restarts), with metadata that
 change once a day: 3 days are a million samples, 30 are ten. The samples are made in SQL, a day at a time, and kept where a
-DSN is given; all but the last hours are settled. Prints milliseconds, the best of a few, and ratios; of more than 3 days
-also what the last 3 of them cost, to compare with a run in which they are all there is.
+DSN is given; hours and days are settled, weeks that are over compact. Prints milliseconds, the best of a few, and ratios;
+of more than 3 days also what the last 3 of them cost, to compare with a run in which they are all there is.
 
     .venv/bin/python -m benchmarks.store_read [DAYS [DSN]]
 
@@ -39,6 +39,7 @@ from meter.services import sleep
 from meter.signature import keyring
 from meter.store import PostgresStore
 from meter.store.partitions import WEEK
+from meter.store.partitions import week_of
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
 
@@ -117,6 +118,7 @@ async def fill(store: PostgresStore, days: int) -> None:
     begin = time.perf_counter()
     settled = await store.keeping.settle(TODAY)
     sys.stderr.write(f"\rsettled {settled} hours and days in {time.perf_counter() - begin:.1f} s\n")
+    await store.keeping.compact(week_of(TODAY))
     await pool.rows("SELECT 1")
 
 

@@ -127,6 +127,36 @@ async def test_what_an_older_version_stored_is_answered_after_the_upgrade(postgr
         await store.stopService()
 
 
+@pytest_twisted.ensureDeferred
+async def test_dictionaries_of_an_older_version_are_needed_as_long_as_its_samples_and_collectors_may_need_them(
+    postgresql,
+):
+    dsn = postgresql.dsn()
+    for step in migrations()[:3]:
+        postgresql.execute(step.statements, dsn)
+    postgresql.execute(
+        STORED_BY_VERSION_1
+        + """
+        INSERT INTO series (meter_id, resource_id) VALUES (1, 1);
+        INSERT INTO metadata (hash, text, document) VALUES ('x', '{}', '{}');
+        INSERT INTO sample SELECT '2100-01-01 00:00+00', now(), gen_random_uuid(), 1, 2, 2, 1, '', '' FROM sample;
+        """,
+        dsn,
+    )
+    postgresql.execute(migrations()[3].statements, dsn)
+
+    columns = "SELECT DISTINCT data_type FROM information_schema.columns WHERE column_name = 'metadata_id'"
+    assert postgresql.execute(columns, dsn) == [("integer",)]
+    needed = (
+        "SELECT needed_until - now() BETWEEN '4 weeks' AND '5 weeks', needed_until = '2100-01-01' FROM {} ORDER BY id"
+    )
+    for table in ("series", "metadata"):
+        assert postgresql.execute(needed.format(table), dsn) == [(True, False), (False, True)]
+    assert postgresql.execute(needed.format("form"), dsn) == [(False, True)]
+    postgresql.execute("INSERT INTO metadata (hash, text, document) VALUES ('y', '[]', '[]')", dsn)
+    assert postgresql.execute("SELECT needed_until = 'infinity' FROM metadata WHERE hash = 'y'", dsn) == [(True,)]
+
+
 SENT = {
     "source": "test",
     "counter_name": "cpu",
