@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Set
+from sys import intern
 from typing import Any
 from typing import Generic
 from typing import TypeVar
@@ -33,8 +34,11 @@ METADATA = "SELECT id, text FROM metadata WHERE id = ANY(%s)"
 
 FORMS = "SELECT id, text FROM form WHERE id = ANY(%s)"
 
-MOST_CHARACTERS = 2**21
-"""Of the texts that one lookup remembers. What is decoded from them takes some ten times as much memory."""
+MOST_CHARACTERS_OF_SERIES = 2**23
+"""Of some 50 000 series. They share all texts but the resource's, and take twice as many bytes."""
+
+MOST_CHARACTERS_OF_METADATA = 2**21
+"""What is decoded from them takes some ten times as many bytes."""
 
 
 class Lookup(Generic[T]):
@@ -44,9 +48,7 @@ class Lookup(Generic[T]):
     ``made`` makes a thing of. The oldest are forgotten when their texts have more than ``most_characters``.
     """
 
-    def __init__(
-        self, pool: Pool, statement: str, made: Callable[..., T], most_characters: int = MOST_CHARACTERS
-    ) -> None:
+    def __init__(self, pool: Pool, statement: str, made: Callable[..., T], most_characters: int) -> None:
         self._pool = pool
         self._statement = statement
         self._made = made
@@ -73,7 +75,7 @@ class Lookup(Generic[T]):
 
     def _remember(self, number: int, thing: T, texts: list[str | None]) -> None:
         self._young[number] = thing
-        self._characters += sum(len(text) for text in texts if text)
+        self._characters += sum(map(len, filter(None, texts)))
         if self._characters > self._most_characters / 2:
             self._old, self._young, self._characters = self._young, {}, 0
 
@@ -85,6 +87,12 @@ class Lookups:
     """All that a row of ``sample`` refers to: its series, its metadata (decoded, and shared by samples), its form."""
 
     def __init__(self, pool: Pool) -> None:
-        self.series: Lookup[Series] = Lookup(pool, SERIES, Series)
-        self.metadata: Lookup[Mapping[str, Any]] = Lookup(pool, METADATA, msgspec.json.decode)
-        self.forms: Lookup[Form] = Lookup(pool, FORMS, form_of)
+        self.series: Lookup[Series] = Lookup(pool, SERIES, _series, MOST_CHARACTERS_OF_SERIES)
+        self.metadata: Lookup[Mapping[str, Any]] = Lookup(
+            pool, METADATA, msgspec.json.decode, MOST_CHARACTERS_OF_METADATA
+        )
+        self.forms: Lookup[Form] = Lookup(pool, FORMS, form_of, MOST_CHARACTERS_OF_METADATA)
+
+
+def _series(*texts: Any) -> Series:
+    return Series(*[text and intern(text) for text in texts])

@@ -38,8 +38,8 @@ class Database:
         return [(n, *self.tables[statement][n]) for n in parameters[0] if n in self.tables[statement]]
 
 
-def lookup_of(database: Any, **bounds: Any) -> Lookup[str]:
-    return Lookup(database, METADATA, str.upper, **bounds)
+def lookup_of(database: Any, most_characters: int = 1000) -> Lookup[str]:
+    return Lookup(database, METADATA, str.upper, most_characters)
 
 
 def texts(count: int, length: int = 1) -> Database:
