@@ -41,6 +41,10 @@ from meter.store.pool import Session
 from meter.store.reading import Reading
 from meter.store.writing import Writing
 
+KEEPING_SECONDS = 900.0
+"""A statement of the keeper may take so long: an hour of a hundred million samples, at 200 000 a second. What cannot be settled
+is never let go."""
+
 
 @implementer(IStore, IDependency)
 class PostgresStore(Service):
@@ -81,11 +85,16 @@ class PostgresStore(Service):
         )
 
         def connect(
-            purpose: str, *, read_only: bool, where: str = dsn, notified: Callable[[], object] | None = None
+            purpose: str,
+            *,
+            read_only: bool,
+            where: str = dsn,
+            seconds: float = statement_timeout_seconds,
+            notified: Callable[[], object] | None = None,
         ) -> Connection:
             parameters = connection_parameters(
                 where,
-                statement_timeout_seconds=statement_timeout_seconds,
+                statement_timeout_seconds=seconds,
                 application_name=f"{application_name} {purpose}",
                 read_only=read_only,
             )
@@ -93,7 +102,7 @@ class PostgresStore(Service):
                 reactor,
                 clock,
                 parameters,
-                answer_seconds=statement_timeout_seconds + silence_seconds,
+                answer_seconds=seconds + silence_seconds,
                 notified=notified,
             )
 
@@ -101,9 +110,16 @@ class PostgresStore(Service):
             await (schema.upgrade(session) if migrate else schema.check(session))
             await durability.check(session)
 
-        def pool(purpose: str, size: int, *, read_only: bool, where: str = dsn) -> Pool:
+        def pool(
+            purpose: str,
+            size: int,
+            *,
+            read_only: bool,
+            where: str = dsn,
+            seconds: float = statement_timeout_seconds,
+        ) -> Pool:
             return Pool(
-                lambda: connect(purpose, read_only=read_only, where=where),
+                lambda: connect(purpose, read_only=read_only, where=where, seconds=seconds),
                 clock,
                 name=f"store {purpose}",
                 size=size,
@@ -118,7 +134,7 @@ class PostgresStore(Service):
             lambda notified: connect("follower", read_only=True, notified=notified), clock, size=min(readers, 1)
         )
         self.keeping = Keeping(
-            pool("keeper", 1, read_only=False),
+            pool("keeper", 1, read_only=False, seconds=max(statement_timeout_seconds, KEEPING_SECONDS)),
             clock,
             connect=lambda: connect("compaction", read_only=False),
             retention=retention,

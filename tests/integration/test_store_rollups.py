@@ -242,6 +242,19 @@ async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgr
 
 
 @pytest_twisted.ensureDeferred
+async def test_settling_may_take_longer_than_a_question(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn, statement_timeout_seconds=0.2) as store:
+        await store.write([message(at=START)])
+
+        async def slowly(session):
+            await session.rows("SELECT pg_sleep(0.4)")
+            return await settle(session, START, 1)
+
+        assert await store.keeping._pool.run(slowly)
+
+
+@pytest_twisted.ensureDeferred
 async def test_settling_among_writers_and_no_sample_is_overlooked(postgresql):
     usage, memory = Usage(77), MemoryStore(reactor)
     dsn = postgresql.dsn()
