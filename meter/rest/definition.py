@@ -30,6 +30,10 @@ REPLACED = re.compile(r"\{([^{}]+)\}$")
 """What of a meter's name is found in the answer: it stands at its end."""
 
 
+FIRST = "*"
+"""For ``entries``: the first value in the answer, whatever its name."""
+
+
 class RestDefinition(BaseModel):
     """What is asked, and how an answer becomes samples. ``docs/rest-pollsters.rst`` describes every field."""
 
@@ -185,7 +189,8 @@ _ELEMENTS = re.compile(r"\[([^\]]+)\]\.(.+)", re.DOTALL)
 def from_ceilometer(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry of a dynamic pollster file in our words; ``ValueError`` for what it asks that we do not do."""
     _known(entry, set(CEILOMETER) | ELSEWHERE)
-    ours: dict[str, Any] = {CEILOMETER[key]: value for key, value in entry.items() if key in CEILOMETER}
+    ours: dict[str, Any] = {"entries": FIRST}
+    ours |= {CEILOMETER[key]: value for key, value in entry.items() if key in CEILOMETER}
     if match := _ELEMENTS.fullmatch(str(entry.get("value_attribute", ""))):
         ours |= {"each": match[1], "volume": match[2]}
     path = str(entry.get("url_path", ""))

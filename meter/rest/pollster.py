@@ -30,8 +30,10 @@ from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.table import BadItem
 from meter.rest.answers import document as understood
+from meter.rest.definition import FIRST
 from meter.rest.definition import RestDefinition
 from meter.rest.enrichment import Enriching
+from meter.rest.expressions import Expression
 from meter.rest.expressions import NoValue
 from meter.rest.expressions import at
 from meter.rest.expressions import expression
@@ -106,7 +108,7 @@ class RestPollster:
             answer = await self._ask(cycle, url)
             document = understood(answer, definition.responses)
             yield answer, document
-            link = following.value(document) if following else None
+            link = _link(following, document)
             if not isinstance(link, str) or not link:
                 return
             url = urljoin(answer.request.url, link)
@@ -136,11 +138,7 @@ class RestPollster:
         return asked.checked()
 
     def _entries(self, answer: Answer, document: Any) -> list[Any]:
-        place = self._definition.place("entries")
-        found = place.value(document) if place else document
-        if not place and isinstance(found, Mapping) and len(found) == 1:
-            [only] = found.values()  # as Ceilometer: {"clusters": [...]}
-            found = only if isinstance(only, list) else found
+        found = self._listed(answer, document)
         if isinstance(found, Mapping):
             return [found]
         if not isinstance(found, list):
@@ -149,6 +147,20 @@ class RestPollster:
                 f" not {type(found).__name__}"
             )
         return found
+
+    def _listed(self, answer: Answer, document: Any) -> Any:
+        place = self._definition.place("entries")
+        if self._definition.entries == FIRST:
+            return next(iter(document.values()), []) if isinstance(document, Mapping) else document
+        if place:
+            try:
+                return place.value(document)
+            except NoValue as error:
+                raise BadAnswer(f"{answer.request}: {error}") from None
+        if isinstance(document, Mapping) and len(document) == 1:
+            [only] = document.values()  # {"clusters": [...]}
+            return only if isinstance(only, list) else document
+        return document
 
     def _samples(self, entry: Any, answer: Answer, omitted: Omitted) -> Iterator[Sample]:
         """Yield the sample of ``entry``, or those of its elements; what makes none costs itself only."""
@@ -220,6 +232,14 @@ class RestPollster:
         }
         more = await enriching.metadata(seen)
         return replace(sample, resource_metadata={**more, **sample.resource_metadata})
+
+
+def _link(place: Expression | None, document: Any) -> Any:
+    """Return what leads to the next page; where it cannot be reckoned there is none, as after the last."""
+    try:
+        return place.value(document) if place else None
+    except NoValue:
+        return None
 
 
 def _value(definition: RestDefinition, field: str, entry: Any) -> Any:

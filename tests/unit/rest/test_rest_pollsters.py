@@ -356,6 +356,19 @@ async def test_metadata_comes_from_other_services_too_and_is_asked_for_once(tmp_
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_link_may_be_one_of_several_and_is_missing_on_the_last_page(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
+    stub = captured_cloud()
+    projects(stub, "p1")
+    links = [{"rel": "prev", "href": "/v2.1/servers/detail?marker=0"}]
+    more = [*links, {"rel": "next", "href": "/v2.1/servers/detail?marker=1"}]
+    first, last = ({"id": each, "tenant_id": "p1", "status": "ACTIVE"} for each in ("s1", "s2"))
+    pages = [{"servers": [first], "servers_links": more}, {"servers": [last], "servers_links": links}]
+    stub.on("GET", "/v2.1/servers/detail", *map(reply, pages))
+    assert [each.resource_id for each in await polled(pollster, stub)] == ["s1", "s2"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_our_own_words_say_the_same(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, ours_toml=OURS))["servers"]
     stub = captured_cloud()
