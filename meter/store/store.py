@@ -42,8 +42,8 @@ from meter.store.reading import Reading
 from meter.store.writing import Writing
 
 KEEPING_SECONDS = 900.0
-"""A statement of the keeper may take so long: an hour of a hundred million samples, at 200 000 a second. What cannot be settled
-is never let go."""
+"""A statement of the keeper may take so long: an hour of a hundred million samples, at 200 000 a second. What cannot be
+settled is never let go."""
 
 
 @implementer(IStore, IDependency)
