@@ -74,9 +74,14 @@ def _csv(records: Sequence[msgspec.Struct]) -> bytes:
         # Records share their metadata, and all are kept meanwhile: no two have the same id.
         cell = told.get(id(metadata))
         if cell is None:
-            cell = told[id(metadata)] = _csv_cells([bytes(metadata).decode()])
+            cell = told[id(metadata)] = _csv_json(bytes(metadata))
         lines.append(b"%b,%b,%b\r\n" % (_csv_cells(values[:place]), cell, _csv_cells(values[place + 1 :])))
     return b"".join(lines)
+
+
+def _csv_json(text: bytes) -> bytes:
+    """Return ``text``, which is a mapping, as the ``csv`` module writes it: only ``{}`` has nothing to be quoted."""
+    return b'"%b"' % text.replace(b'"', b'""') if len(text) > len(b"{}") else text
 
 
 def _csv_cells(values: Sequence[Any]) -> bytes:
