@@ -72,6 +72,12 @@ def test_a_publication_is_written_as_the_standard_has_it():
     assert packed(Frame(0, Heartbeat())) == b"\x08\0\0\0\0\0\0\xce"
 
 
+def test_flags_that_follow_each_other_share_an_octet():
+    delete = packed(Frame(1, method("queue", "delete", 0, "q", False, True, True)))
+    assert delete == b"\x01\0\x01\0\0\0\x09\0\x32\0\x28\0\0\x01q\x06\xce"
+    assert unpacked(delete).payload.args == (0, "q", False, True, True)
+
+
 @given(CALLS, st.integers(0, 2047))
 def test_every_method_is_read_as_it_was_written(call, channel):
     wanted, arguments = call
