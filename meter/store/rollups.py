@@ -1,11 +1,6 @@
-"""Pieces: what samples of a series amount to, be it one, or a stretch of them within an hour or a day, and their sums.
+"""Rollups: pieces (:mod:`meter.store.pieces`) that tell hours and days, kept so that they tell all samples of that time.
 
-A piece tells ``count``, ``smallest``, ``largest``, ``total`` and ``deviation`` (the sum of the squared distances from
-the mean) of its volumes, the ``first`` and ``last`` time with their volumes, and of the steps within: ``increase`` and
-``integral`` (see :mod:`meter.reckoning`). Pieces of a series that follow one another in time add up to one piece
-exactly, but for the rounding of sums.
-
-A stretch are samples of a series that follow one another and have the same metadata, so that a rollup can tell what
+A rollup tells a stretch: samples of a series that follow one another and have the same metadata, so that it can tell what
 metadata are asked about. Where they change more often than :data:`MOST_STRETCHES` in an hour, one rollup tells the whole
 hour, and its metadata are known to the samples only.
 
@@ -20,6 +15,11 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+from meter.store.pieces import GAPS
+from meter.store.pieces import GROWN
+from meter.store.pieces import PIECE
+from meter.store.pieces import piece_of_rollup
+from meter.store.pieces import piece_of_sample
 from meter.store.pool import Session
 
 HOUR, DAY = 1, 24
@@ -37,43 +37,7 @@ HOLD_ALONE = f"SELECT pg_advisory_xact_lock({LOCKS}, bucket) FROM unnest(%s::int
 MOST_STRETCHES = 4
 """Into so many rollups an hour of a series may fall. Metadata that change with each sample would make one for each."""
 
-PIECE = {
-    "first": ("s.timestamp", "r.first"),
-    "last": ("s.timestamp", "r.last"),
-    "count": ("1::float8", "r.count::float8"),
-    "smallest": ("s.volume", "r.smallest"),
-    "largest": ("s.volume", "r.largest"),
-    "total": ("s.volume", "r.total"),
-    "deviation": ("0::float8", "r.deviation"),
-    "first_volume": ("s.volume", "r.first_volume"),
-    "last_volume": ("s.volume", "r.last_volume"),
-    "increase": ("0::float8", "r.increase"),
-    "integral": ("0::float8", "r.integral"),
-    "tie": ("s.message_id", "NULL::uuid"),
-}
-"""The columns of a piece, of a row ``s`` of ``sample`` and of a row ``r`` of ``rollup``; ``tie`` orders those of one moment.
-
-Whole numbers are doubles here: sums of ``bigint`` take twice the time.
-"""
-
-
-def piece_of_sample(columns: Iterable[str] = PIECE) -> str:
-    """Return ``columns`` of the piece that a row ``s`` of ``sample`` is."""
-    return ", ".join(f"{PIECE[column][0]} AS {column}" for column in columns)
-
-
-def piece_of_rollup(columns: Iterable[str] = PIECE) -> str:
-    """Return ``columns`` of the piece that a row ``r`` of ``rollup`` tells."""
-    return ", ".join(f"{PIECE[column][1]} AS {column}" for column in columns)
-
-
 COLUMNS = ", ".join(column for column in PIECE if column != "tie")
-
-GROWN = (
-    "CASE WHEN first_volume >= volume_before THEN first_volume - volume_before"
-    " WHEN before IS NOT NULL THEN first_volume END"
-)
-"""What a counter grew from the piece before to this one."""
 
 GONE = (
     "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id JOIN horizon h ON h.meter IN (m.name, '')"
@@ -107,7 +71,10 @@ SELECT %(start)s, %(hours)s, added.* FROM (
 ) AS added JOIN series x ON x.id = added.series_id
 ORDER BY x.meter_id, x.id
 """
-"""Rows of a meter lie beside one another: most questions are about one."""
+"""From the inside: whether metadata turned, how often until then, which stretch that makes, and the steps within it.
+
+Rows of a meter lie beside one another: most questions are about one.
+"""
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
@@ -156,24 +123,6 @@ SELECT coalesce(bool_or(mixed), false) FROM (
     WHERE r.hours = %(hours)s AND r.start = %(start)s AND x.resource_id > 0
 ) AS _
 """
-
-GAPS = """
-SELECT start, finish FROM (
-    SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
-    FROM (
-        SELECT start, start + make_interval(hours => hours) AS finish FROM {spans} AS span
-        UNION ALL SELECT '-infinity', '-infinity'
-    ) AS _
-) AS gap WHERE start < finish
-"""
-"""The ranges of time before, between and after the hours and days in ``spans``, which do not overlap."""
-
-ADJOINING = """
-SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
-FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM {spans} AS span) AS _
-GROUP BY hours, start - n * make_interval(hours => hours)
-"""
-"""The ranges of time that ``spans`` of equal length cover, one after the other."""
 
 UNSETTLED = f"""
 SELECT date_trunc('hour', earliest.timestamp)

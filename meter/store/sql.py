@@ -32,6 +32,12 @@ def filled(template: str, **parts: Sql | str | int) -> Sql:
     return Sql("".join(texts), tuple(parameters))
 
 
+def following(expressions: Iterable[Sql]) -> Sql:
+    """Return ``expressions`` as they follow others in a list: each with a comma before it."""
+    given = [Sql(f", {expression}", expression.parameters) for expression in expressions]
+    return Sql("".join(map(str, given)), tuple(value for expression in given for value in expression.parameters))
+
+
 def both(conditions: Iterable[Sql]) -> Sql:
     """Return the conjunction of ``conditions``: true where there are none."""
     return _joined(" AND ", conditions, "true")

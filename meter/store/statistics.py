@@ -12,32 +12,23 @@ from typing import Any
 
 from meter.interfaces import RequestError
 from meter.query import Aggregate
-from meter.query import SampleFilter
 from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.reckoning import SECONDS_IN_HOUR
 from meter.reckoning import fraction
 from meter.store.conditions import SERIES_FIELDS
-from meter.store.conditions import about_resources
 from meter.store.conditions import column_of
-from meter.store.conditions import of_metadata
-from meter.store.conditions import of_range
-from meter.store.conditions import of_sample
-from meter.store.conditions import of_series
 from meter.store.conditions import told_by_stretches
 from meter.store.expressions import METADATA
 from meter.store.metadata import metadata_values
-from meter.store.rollups import ADJOINING
+from meter.store.pieces import GROWN
+from meter.store.pieces import PIECE
+from meter.store.pieces import pieces
 from meter.store.rollups import DAY
-from meter.store.rollups import GAPS
-from meter.store.rollups import GROWN
 from meter.store.rollups import HOUR
-from meter.store.rollups import PIECE
-from meter.store.rollups import piece_of_rollup
-from meter.store.rollups import piece_of_sample
 from meter.store.sql import Sql
-from meter.store.sql import both
 from meter.store.sql import filled
+from meter.store.sql import following
 
 AGGREGATES = {
     "max": "max(largest)",
@@ -74,67 +65,6 @@ STEPPED = f""", stepped AS (
 CARDINALITIES = ("resource_id", "user_id", "project_id")
 LONGEST_PERIOD = 10**10
 """Seconds: more than three centuries; more overflows PostgreSQL's intervals in the end."""
-
-RAW = """
-SELECT {keys} {values}, {of_sample}
-FROM sample s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id {described_sample}
-WHERE {series} AND {sample}
-"""
-
-# Days and hours that are settled and lie in the range are told by rollups, what lies between them by samples only; of a
-# past whose samples were let go, hours tell in the gaps too: nothing can be late for them.
-# Series whose keys are the same are looked up together, one range of time after the other: so their rows come with the
-# keys, in the order of the index. OFFSET 0 keeps PostgreSQL to it: it cannot know how few ranges there are, and how narrow.
-ROLLED = """
-WITH own AS MATERIALIZED (
-    SELECT x.id, x.meter_id, {keys} FROM series x JOIN meter m ON m.id = x.meter_id WHERE x.resource_id > 0 AND {series}
-), alike AS MATERIALIZED (
-    SELECT {keys}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id WHERE {rolled} AND {series}
-    GROUP BY {values_of_keys}
-), span AS MATERIALIZED (
-    SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span} {untangled}
-    UNION ALL
-    SELECT h.start, h.hours FROM settled h
-    WHERE h.hours = 1 AND {longest} = 24 AND {of_span} {untangled} AND date_trunc('day', h.start) NOT IN (
-        SELECT h.start FROM settled h WHERE h.hours = 24 AND {of_span} {untangled}
-    )
-), told AS MATERIALIZED ({adjoining}), gap AS MATERIALIZED ({gaps}), past AS MATERIALIZED (
-    SELECT m.id AS meter_id, max(h.before) AS before FROM horizon h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
-)
-SELECT piece.* FROM told CROSS JOIN alike CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_rollup} FROM rollup r {described_rollup}
-    WHERE r.hours = told.hours AND r.series_id = ANY(alike.ids) AND r.start >= told.start AND r.start < told.finish
-        AND {metadata}
-    OFFSET 0
-) AS piece
-UNION ALL
-SELECT piece.* FROM gap CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_sample}
-    FROM own JOIN sample s ON s.series_id = own.id LEFT JOIN past ON past.meter_id = own.meter_id {described_sample}
-    WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish AND {range}
-        AND (past.before IS NULL OR s.timestamp >= past.before) AND {metadata}
-    OFFSET 0
-) AS piece
-UNION ALL
-SELECT {keys} {values}, {of_rollup}
-FROM past JOIN series x ON x.meter_id = past.meter_id JOIN meter m ON m.id = x.meter_id
-    JOIN rollup r ON r.series_id = x.id {described_rollup} CROSS JOIN gap
-WHERE r.hours = 1 AND r.start >= gap.start AND r.start < gap.finish AND r.start < past.before AND {of_whole}
-    AND {rolled} AND {series} AND {metadata}
-"""
-
-# What a rollup of several metadata tells is asked of its samples.
-MIXED = """
-UNION ALL
-SELECT piece.* FROM told CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_sample}
-    FROM own JOIN rollup r ON r.series_id = own.id
-    JOIN sample s ON s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last {described_sample}
-    WHERE r.hours = told.hours AND r.start >= told.start AND r.start < told.finish AND r.metadata_id = 0
-        AND {range} AND {metadata}
-    OFFSET 0
-) AS piece
-"""
 
 ANSWER = """
 WITH matching AS ({pieces}), cell AS (
@@ -177,7 +107,7 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
         stepped=STEPPED.format(grouped=grouped) if steps else "",
         cells="measured" if steps else "cell",
         grouped=grouped,
-        aggregates=_after(
+        aggregates=following(
             Sql(f"{value} AS value_{n}", value.parameters) for n, value in enumerate(map(_aggregate, query.aggregates))
         ),
         groups="".join(f", {name}" for name in names),
@@ -192,45 +122,19 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
 
 
 def _pieces(query: StatisticsQuery, groups: Sequence[_Group], steps: bool) -> Sql:
-    """Return the pieces that ``query`` is about, each with the keys that its row of the answer depends on."""
-    filter = query.filter
+    """Return the pieces that ``query`` is about, each with what says in which row of the answer it counts."""
     functions = {aggregate.function for aggregate in query.aggregates}
-    counted = [aggregate.param or "" for aggregate in query.aggregates if aggregate.function == "cardinality"]
+    counted = [aggregate.param for aggregate in query.aggregates if aggregate.function == "cardinality"]
     keys = {
         "unit": "m.unit",
         **({"meter": "m.name", "resource_id": "x.resource_id"} if steps else {}),
-        **{column: f"x.{column}" for column in counted},
-        **{group.column: f"x.{group.column}" for group in groups if group.table},
+        **{
+            column: f"x.{column}" for column in (*counted, *(group.column for group in groups if group.table)) if column
+        },
     }
+    values = {group.column: group.value for group in groups if group.value}
     columns = (*OF_ALL, *(["deviation"] if "stddev" in functions else []), *(OF_STEPS if steps else []))
-    values = [(group.column, group.value) for group in groups if group.value]
-    metadata = of_metadata(filter)
-    longest = _longest_rollup(query)
-    mixed = longest and (values or metadata)
-    totals = not mixed and "resource_id" not in keys and not about_resources(filter)
-    described = "JOIN metadata d ON d.id = {}.metadata_id" if values or mixed else ""
-    return filled(
-        RAW if not longest else ROLLED + MIXED if mixed else ROLLED,
-        keys=", ".join(f"{value} AS {name}" for name, value in keys.items()),
-        names=", ".join(keys),
-        values_of_keys=", ".join(keys.values()),
-        values=_after(Sql(f"{value} AS {column}", value.parameters) for column, value in values),
-        of_sample=piece_of_sample(columns),
-        of_rollup=piece_of_rollup(columns),
-        described_sample=described.format("s"),
-        described_rollup=described.format("r"),
-        series=of_series(filter),
-        sample=of_sample(filter),
-        range=of_range(filter),
-        metadata=metadata or "true",
-        rolled="x.resource_id = 0" if totals else "x.resource_id > 0",
-        longest=longest,
-        of_span=_within("h", filter),
-        of_whole=_within("r", filter),
-        untangled="AND NOT h.tangled" if steps else "",
-        adjoining=ADJOINING.format(spans="span"),
-        gaps=GAPS.format(spans="span"),
-    )
+    return pieces(query.filter, _longest_rollup(query), keys, values, columns)
 
 
 def _longest_rollup(query: StatisticsQuery) -> int:
@@ -246,22 +150,6 @@ def _longest_rollup(query: StatisticsQuery) -> int:
     if (start.minute, start.second, start.microsecond) != (0, 0, 0) or period % SECONDS_IN_HOUR:
         return 0
     return DAY if start.hour == 0 and period % (DAY * SECONDS_IN_HOUR) == 0 else HOUR
-
-
-def _within(table: str, filter: SampleFilter) -> Sql:
-    """Ask a row of ``table`` whether all of its hours lie in the range of ``filter``."""
-    bounds = []
-    if filter.start is not None:
-        bounds.append(Sql(f"{table}.start {'>' if filter.after_start else '>='} %s", (filter.start,)))
-    if filter.end is not None:
-        bounds.append(Sql(f"{table}.start + make_interval(hours => {table}.hours) <= %s", (filter.end,)))
-    return both(bounds)
-
-
-def _after(expressions: Iterable[Sql]) -> Sql:
-    """Return ``expressions`` as they follow others in a list."""
-    listed = [Sql(f", {expression}", expression.parameters) for expression in expressions]
-    return Sql("".join(map(str, listed)), tuple(value for each in listed for value in each.parameters))
 
 
 def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> list[Statistics]:

@@ -1,0 +1,185 @@
+"""Pieces: what samples of a series amount to, be it one or many that follow one another; and those that tell an answer.
+
+A piece tells ``count``, ``smallest``, ``largest``, ``total`` and ``deviation`` (the sum of the squared distances from
+the mean) of its volumes, the ``first`` and ``last`` time with their volumes, and of the steps within: ``increase`` and
+``integral`` (see :mod:`meter.reckoning`). Pieces of a series that follow one another in time add up to one piece
+exactly, but for the rounding of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from meter.query import SampleFilter
+from meter.store.conditions import about_resources
+from meter.store.conditions import of_metadata
+from meter.store.conditions import of_range
+from meter.store.conditions import of_sample
+from meter.store.conditions import of_series
+from meter.store.sql import Sql
+from meter.store.sql import both
+from meter.store.sql import filled
+from meter.store.sql import following
+
+PIECE = {
+    "first": ("s.timestamp", "r.first"),
+    "last": ("s.timestamp", "r.last"),
+    "count": ("1::float8", "r.count::float8"),
+    "smallest": ("s.volume", "r.smallest"),
+    "largest": ("s.volume", "r.largest"),
+    "total": ("s.volume", "r.total"),
+    "deviation": ("0::float8", "r.deviation"),
+    "first_volume": ("s.volume", "r.first_volume"),
+    "last_volume": ("s.volume", "r.last_volume"),
+    "increase": ("0::float8", "r.increase"),
+    "integral": ("0::float8", "r.integral"),
+    "tie": ("s.message_id", "NULL::uuid"),
+}
+"""The columns of a piece, of a row ``s`` of ``sample`` and of a row ``r`` of ``rollup``; ``tie`` orders those of one moment.
+
+Whole numbers are doubles here: sums of ``bigint`` take twice the time.
+"""
+
+
+def piece_of_sample(columns: Iterable[str] = PIECE) -> str:
+    """Return ``columns`` of the piece that a row ``s`` of ``sample`` is."""
+    return ", ".join(f"{PIECE[column][0]} AS {column}" for column in columns)
+
+
+def piece_of_rollup(columns: Iterable[str] = PIECE) -> str:
+    """Return ``columns`` of the piece that a row ``r`` of ``rollup`` tells."""
+    return ", ".join(f"{PIECE[column][1]} AS {column}" for column in columns)
+
+
+GROWN = (
+    "CASE WHEN first_volume >= volume_before THEN first_volume - volume_before"
+    " WHEN before IS NOT NULL THEN first_volume END"
+)
+"""What a counter grew from the piece before to this one."""
+
+GAPS = """
+SELECT start, finish FROM (
+    SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+    FROM (
+        SELECT start, start + make_interval(hours => hours) AS finish FROM {spans} AS span
+        UNION ALL SELECT '-infinity', '-infinity'
+    ) AS _
+) AS gap WHERE start < finish
+"""
+"""The ranges of time before, between and after the hours and days in ``spans``, which do not overlap."""
+
+ADJOINING = """
+SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM {spans} AS span) AS _
+GROUP BY hours, start - n * make_interval(hours => hours)
+"""
+"""The ranges of time that ``spans`` of equal length cover, one after the other."""
+
+RAW = """
+SELECT {keys} {values}, {of_sample}
+FROM sample s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id {described_sample}
+WHERE {series} AND {sample}
+"""
+
+# Days and hours that are settled and lie in the range are told by rollups, what lies between them by samples only; of a
+# past whose samples were let go, hours tell in the gaps too: nothing can be late for them.
+# Series whose keys are the same are looked up together, one range of time after the other: so their rows come with the
+# keys, in the order of the index. OFFSET 0 keeps PostgreSQL to it: it cannot know how few ranges there are, and how narrow.
+ROLLED = """
+WITH own AS MATERIALIZED (
+    SELECT x.id, x.meter_id, {keys} FROM series x JOIN meter m ON m.id = x.meter_id WHERE x.resource_id > 0 AND {series}
+), alike AS MATERIALIZED (
+    SELECT {keys}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id WHERE {rolled} AND {series}
+    GROUP BY {values_of_keys}
+), span AS MATERIALIZED (
+    SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span} {untangled}
+    UNION ALL
+    SELECT h.start, h.hours FROM settled h
+    WHERE h.hours = 1 AND {longest} = 24 AND {of_span} {untangled} AND date_trunc('day', h.start) NOT IN (
+        SELECT h.start FROM settled h WHERE h.hours = 24 AND {of_span} {untangled}
+    )
+), told AS MATERIALIZED ({adjoining}), gap AS MATERIALIZED ({gaps}), past AS MATERIALIZED (
+    SELECT m.id AS meter_id, max(h.before) AS before FROM horizon h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
+)
+SELECT piece.* FROM told CROSS JOIN alike CROSS JOIN LATERAL (
+    SELECT {names} {values}, {of_rollup} FROM rollup r {described_rollup}
+    WHERE r.hours = told.hours AND r.series_id = ANY(alike.ids) AND r.start >= told.start AND r.start < told.finish
+        AND {metadata}
+    OFFSET 0
+) AS piece
+UNION ALL
+SELECT piece.* FROM gap CROSS JOIN LATERAL (
+    SELECT {names} {values}, {of_sample}
+    FROM own JOIN sample s ON s.series_id = own.id LEFT JOIN past ON past.meter_id = own.meter_id {described_sample}
+    WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish AND {range}
+        AND (past.before IS NULL OR s.timestamp >= past.before) AND {metadata}
+    OFFSET 0
+) AS piece
+UNION ALL
+SELECT {keys} {values}, {of_rollup}
+FROM past JOIN series x ON x.meter_id = past.meter_id JOIN meter m ON m.id = x.meter_id
+    JOIN rollup r ON r.series_id = x.id {described_rollup} CROSS JOIN gap
+WHERE r.hours = 1 AND r.start >= gap.start AND r.start < gap.finish AND r.start < past.before AND {of_whole}
+    AND {rolled} AND {series} AND {metadata}
+"""
+
+# What a rollup of several metadata tells is asked of its samples.
+MIXED = """
+UNION ALL
+SELECT piece.* FROM told CROSS JOIN LATERAL (
+    SELECT {names} {values}, {of_sample}
+    FROM own JOIN rollup r ON r.series_id = own.id
+    JOIN sample s ON s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last {described_sample}
+    WHERE r.hours = told.hours AND r.start >= told.start AND r.start < told.finish AND r.metadata_id = 0
+        AND {range} AND {metadata}
+    OFFSET 0
+) AS piece
+"""
+
+
+def pieces(
+    filter: SampleFilter, longest: int, keys: Mapping[str, str], values: Mapping[str, Sql], columns: Iterable[str]
+) -> Sql:
+    """Return ``columns`` of pieces that together are the samples of ``filter``, all read from one snapshot.
+
+    They are samples, and rollups of up to ``longest`` hours as far as these can tell: none if that is 0. Each comes with
+    ``keys``, of the row ``x`` of its series and the row ``m`` of its meter, and ``values``, of its row ``d`` of ``metadata``.
+    """
+    columns = tuple(columns)
+    metadata = of_metadata(filter)
+    mixed = longest and (values or metadata)
+    totals = not mixed and "resource_id" not in keys and not about_resources(filter)
+    described = "JOIN metadata d ON d.id = {}.metadata_id" if values or mixed else ""
+    return filled(
+        RAW if not longest else ROLLED + MIXED if mixed else ROLLED,
+        keys=", ".join(f"{value} AS {name}" for name, value in keys.items()),
+        names=", ".join(keys),
+        values_of_keys=", ".join(keys.values()),
+        values=following(Sql(f"{value} AS {name}", value.parameters) for name, value in values.items()),
+        of_sample=piece_of_sample(columns),
+        of_rollup=piece_of_rollup(columns),
+        described_sample=described.format("s"),
+        described_rollup=described.format("r"),
+        series=of_series(filter),
+        sample=of_sample(filter),
+        range=of_range(filter),
+        metadata=metadata or "true",
+        rolled="x.resource_id = 0" if totals else "x.resource_id > 0",
+        longest=longest,
+        of_span=_within("h", filter),
+        of_whole=_within("r", filter),
+        untangled="AND NOT h.tangled" if "increase" in columns else "",
+        adjoining=ADJOINING.format(spans="span"),
+        gaps=GAPS.format(spans="span"),
+    )
+
+
+def _within(table: str, filter: SampleFilter) -> Sql:
+    """Ask a row of ``table`` whether all of its hours lie in the range of ``filter``."""
+    bounds = []
+    if filter.start is not None:
+        bounds.append(Sql(f"{table}.start {'>' if filter.after_start else '>='} %s", (filter.start,)))
+    if filter.end is not None:
+        bounds.append(Sql(f"{table}.start + make_interval(hours => {table}.hours) <= %s", (filter.end,)))
+    return both(bounds)
