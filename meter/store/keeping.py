@@ -267,5 +267,9 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
+    """Delete rollups of hours whose samples were let go: the others would only be settled again."""
     for table in ("rollup", "settled"):
-        await session.count(f"DELETE FROM {table} WHERE start < %s", [before])
+        await session.count(
+            f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM horizon WHERE meter = ''))",
+            [before],
+        )

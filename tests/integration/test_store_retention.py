@@ -114,6 +114,17 @@ async def test_rollups_may_be_let_go_too(postgresql):
 
 
 @pytest_twisted.ensureDeferred
+async def test_rollups_stay_as_long_as_the_samples_that_they_would_be_made_of_again(postgresql):
+    async with running(postgresql.dsn(), retention=Retention(rollup_days=7)) as store:
+        await store.write([message(at=at) for at in DAYS_AGO])
+        before = await store.statistics(EVERYTHING)
+        await store.keeping.keep()
+
+        assert await store.keeping.settle(NOW) == 0
+        assert comparable(await store.statistics(EVERYTHING)) == comparable(before)
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_hour_that_can_never_be_added_up_keeps_nothing_from_being_let_go(postgresql):
     async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
         await store.write([message(volume=volume, at=DAYS_AGO[-1]) for volume in (1e200, -1e200)])

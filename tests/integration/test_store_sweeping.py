@@ -233,8 +233,10 @@ async def test_whatever_is_written_and_swept_at_the_same_time_every_sample_is_to
                 for _ in range(6)
             ]
             sent += [each for batch in batches for each in batch]
+            await one.keeping.settle(NOW + weeks * WEEK)
+            await one.keeping.let_go(NOW + weeks * WEEK)
             work = [(one, other)[n % 2].write(batch) for n, batch in enumerate(batches)]
-            work += [time_passes(one, weeks), time_passes(other, weeks)]
+            work += [one.keeping.sweep(), other.keeping.sweep(), time_passes(other, weeks)]
             drawn.shuffle(work)
             await gatherResults([Deferred.fromCoroutine(each) for each in work], consumeErrors=True)
             assert postgresql.execute(DANGLING, dsn) == [(0,)]
