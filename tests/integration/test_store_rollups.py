@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -24,6 +25,7 @@ from meter.query import Never
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
+from meter.store.keeping import Retention
 from meter.store.record import record_of
 from meter.store.rollups import settle
 from meter.testing import MemoryStore
@@ -137,6 +139,25 @@ class Usage:
             ),
         )
 
+    def query_of_whole_hours(self):
+        """Draw a question that samples are not needed for."""
+        query = self.query()
+        hour = START + self.random.randrange(self.hours) * HOUR
+        start = self.random.choice([None, START, hour])
+        return replace(
+            query,
+            period=None if start is None or query.period == 1000 else query.period,
+            filter=replace(
+                query.filter,
+                start=start,
+                end=self.random.choice([None, hour + 24 * HOUR]),
+                after_start=False,
+                through_end=False,
+                expression=None,
+            ),
+            aggregates=EVERYTHING[:6],
+        )
+
 
 async def settled(store):
     await store.keeping.settle(START + 90 * HOUR)
@@ -176,6 +197,25 @@ async def test_an_answer_is_the_same_whatever_is_settled(postgresql, seed):
         )
         assert hours > 40
         assert days >= 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest_twisted.ensureDeferred
+async def test_whole_hours_answer_the_same_when_their_samples_are_gone(postgresql, seed):
+    usage, memory = Usage(seed), MemoryStore(reactor)
+    async with running(postgresql.dsn(), retention=Retention(meter_days={"cpu": 2})) as store:
+        for _ in range(3):
+            batch = [usage.message() for _ in range(200)]
+            refused = {refusal.index for refusal in (await store.write(batch)).refused}
+            await memory.write([each for index, each in enumerate(batch) if index not in refused])
+            await settled(store)
+            await store.keeping.let_go(START + 90 * HOUR)
+            for _ in range(15):
+                query = usage.query_of_whole_hours()
+                assert comparable(await store.statistics(query)) == comparable(await memory.statistics(query)), query
+        gone = SampleFilter(equals={"meter": "cpu"}, end=START + 42 * HOUR)
+        assert not await store.samples(gone, 1)
+        assert refused
 
 
 @pytest.mark.parametrize("seed", range(3))
