@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -63,8 +64,11 @@ _PLAIN_PAIR = re.compile(
     rf"""(?P<name>(?:{_SECRET_WORDS})[\w.-]{{0,64}}\s{{0,16}}[:=]\s{{0,16}})(?P<value>[^\s"'\\,;&<>{{}}\[\]()]+)""",
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
-_STEMS = ("token", "pass", "secret", "credential", "cookie", "key", "auth", "userdata", "user_data")
-"""One of them is in every secret word. Looking for them takes a thousandth of the time that the patterns take."""
+_STEM = re.compile("token|pass|secret|credential|cookie|key|auth|user_?data")
+"""One of them is in every secret word. Looking for them takes a fiftieth of the time that the patterns take."""
+
+FARTHEST_STEM = len("encryption_")
+"""How far from the beginning of a secret word its stem may be."""
 
 _NOT_SECRET = frozenset({"none", "null", "true", "false"})
 
@@ -139,10 +143,31 @@ def masked_text(text: str) -> str:
         text = _TOKENS.sub(MASK, text)
     if ":" not in text and "=" not in text:
         return text  # no pair of any kind
+    for pattern, hide in ((_QUOTED_PAIR, _quoted_hidden), (_PLAIN_PAIR, _plain_hidden)):
+        text = _replaced(pattern, hide, text)
+    return text
+
+
+def _replaced(pattern: re.Pattern[str], hide: Callable[[re.Match[str]], str], text: str) -> str:
+    """Return ``pattern.sub(hide, text)``, where the pattern begins with a secret word: looked for at stems alone."""
     lowered = text.lower()
-    if not any(stem in lowered for stem in _STEMS):
-        return text
-    return _PLAIN_PAIR.sub(_plain_hidden, _QUOTED_PAIR.sub(_quoted_hidden, text))
+    if len(lowered) != len(text):
+        return pattern.sub(hide, text)  # a letter became two: places in one are none in the other
+    pieces = []
+    end = looked_at = tried = 0
+    for stem in _STEM.finditer(lowered):
+        # To its end, because stems may overlap: finditer does not see the second one of "passecret".
+        places = range(max(looked_at, stem.start() - FARTHEST_STEM), stem.end())
+        for start in places:
+            if match := pattern.match(text, start):
+                pieces += [text[end:start], hide(match)]
+                end = match.end()
+                break
+        looked_at = max(end, stem.end())
+        tried += len(places)
+        if tried > len(text) // 8:
+            return pattern.sub(hide, text)  # stems everywhere: then one look at everything takes less time
+    return "".join([*pieces, text[end:]]) if pieces else text
 
 
 def _quoted_hidden(match: re.Match[str]) -> str:
