@@ -6,7 +6,7 @@ in turn. Prints samples per second, the ratio of the two, the processor time tha
     .venv/bin/python -m benchmarks.store_write [DSN]
 
 Without a DSN a private server is started from Debian's package. Seen on two quiet cores: 60 000 to 70 000 samples a second,
-1.8 times the time of bare inserts (1.4 to 2.0 over a dozen runs), 7 µs of Python and 226 bytes per sample, as their ids are
+1.8 times the time of bare inserts (1.7 to 1.9 in five runs), 7 µs of Python and 226 bytes per sample, as their ids are
 all in the order of time (docs/decisions/0005-store-layout.rst).
 """
 

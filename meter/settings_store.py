@@ -41,7 +41,8 @@ class StoreSection(Section):
         description='Meters that are kept less long, by shell pattern, the first that fits: { "disk.*" = 30.0 }.',
     )
     rollup_retention_days: Days = Field(
-        default=0.0, description="What hours and days amounted to is kept so long; 0 is for ever."
+        default=0.0,
+        description="What hours and days amounted to is kept so long, and as long as their samples; 0 is for ever.",
     )
     settle_after_seconds: Seconds = Field(
         default=900.0, description="An hour is added up so long after its end, and again whenever a sample comes late."
