@@ -30,7 +30,7 @@ make_server("127.0.0.1", port, application).serve_forever()
 """
 
 PASSWORD = "the administrator's"
-TOKEN_SECONDS = 20
+TOKEN_SECONDS = 15
 
 
 class Keystone:
@@ -56,6 +56,8 @@ key_repository = {directory}/tokens
 key_repository = {directory}/receipts
 [credential]
 key_repository = {directory}/credentials
+[identity]
+password_hash_rounds = 4
 """
         )
 
