@@ -55,7 +55,8 @@ class PostgresStore(Service):
     connections; none means that the store is only written, or only read. ``remembered`` bounds what is kept of the
     dictionaries in memory. A question that takes longer than ``statement_timeout_seconds`` is stopped; a server that
     says nothing for ``silence_seconds`` more is held for dead. While all readers are busy a question waits for
-    ``longest_wait_seconds`` at most. Questions go to ``replica_dsn`` where there is one.
+    ``longest_wait_seconds`` at most. Questions go to ``replica_dsn`` where there is one; where ``reading_suffices``, the
+    daemon is ready, and degraded, while there is only that.
     With ``keep`` it settles hours and lets go of what is older than ``retention``, see :mod:`meter.store.keeping`.
     """
 
@@ -77,6 +78,7 @@ class PostgresStore(Service):
         retention: Retention = Retention(),  # noqa: B008 (frozen)
         settle_after_seconds: float = 900.0,
         replica_dsn: str = "",
+        reading_suffices: bool = False,
     ) -> None:
         self.setName("store")
         schema, durability = Schema(migrations()), Durability()
@@ -140,6 +142,7 @@ class PostgresStore(Service):
             retention=retention,
             settle_after_seconds=settle_after_seconds,
         )
+        self._reading_suffices = reading_suffices
         self._services = [self._following, *self._pools, *([self.keeping] if keep else [])]
         self._writing = Writing(self._writers, clock, remembered=remembered)
         self._reading = Reading(self._readers, clock, statement_timeout_seconds)
@@ -158,6 +161,8 @@ class PostgresStore(Service):
     def readiness(self) -> Readiness:
         """Say whether the store can be used, or why not."""
         for pool in self._pools:
+            if not pool.ready and pool is self._writers and self._reading_suffices and self._readers.ready:
+                return Readiness("store", False, f"nothing can be written: {pool.reason}", needed=False)
             if not pool.ready:
                 return Readiness("store", False, pool.reason)
         return Readiness("store", True, self._where)

@@ -24,6 +24,6 @@ def makeService(options: Any) -> IService:
 def compose(daemon: Daemon) -> None:
     """Store → API, and what clients send → bus."""
     accepts = daemon.config.api.accept_samples
-    store = add_store(daemon, reads=True, writes=accepts)
+    store = add_store(daemon, reads=True, writes=accepts, reading_suffices=True)
     bus = add_bus(daemon, without="samples that clients send are refused with 503") if accepts else None
     add_api(daemon, store, bus)

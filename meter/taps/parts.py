@@ -111,8 +111,13 @@ def poll_changes(daemon: Daemon, hypervisor: LibvirtHypervisor) -> None:
         daemon.add(changes)
 
 
-def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> PostgresStore:
-    """Add the data store that ``[store]`` names. Who writes also brings its schema up to date."""
+def add_store(
+    daemon: Daemon, *, reads: bool = False, writes: bool = False, reading_suffices: bool = False
+) -> PostgresStore:
+    """Add the data store that ``[store]`` names. Who writes also brings its schema up to date.
+
+    Where ``reading_suffices`` the daemon stays ready while nothing can be written.
+    """
     settings = daemon.config.store
     dsn = settings.dsn.get_secret_value()
     directory = embedded_directory(dsn)
@@ -138,6 +143,7 @@ def add_store(daemon: Daemon, *, reads: bool = False, writes: bool = False) -> P
         ),
         settle_after_seconds=settings.settle_after_seconds,
         replica_dsn=settings.replica_dsn.get_secret_value(),
+        reading_suffices=reading_suffices,
     )
     daemon.add(store)
     return store

@@ -151,6 +151,23 @@ async def test_a_daemon_starts_before_its_database(postgresql):
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_replica_answers_while_its_primary_is_away(postgresql):
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        await store.write([message()])
+    away = "postgresql://127.0.0.1:1/meter"
+    for suffices in (True, False):
+        async with running(away, wait=False, replica_dsn=dsn, reading_suffices=suffices) as store:
+            await until(lambda: store._readers.ready)
+            assert len(await store.samples(ALL, 10)) == 1
+            with pytest.raises(Unavailable):
+                await store.write([message()])
+            state = store.readiness()
+            assert (state.ready, state.needed) == (False, not suffices)
+            assert "Connection refused" in state.reason
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_host_name_is_looked_up_and_kept(postgresql):
     async with running(postgresql.dsn().replace("127.0.0.1", "localhost")) as store:
         assert (await store.write([message()])).stored == 1
