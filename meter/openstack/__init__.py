@@ -1,16 +1,14 @@
 """OpenStack over HTTP: the only package that knows treq and Keystone.
 
-From the outside in: :mod:`~meter.openstack.cloud` is what pollsters ask; :mod:`~meter.openstack.keystone` keeps the
-token, got with :mod:`~meter.openstack.credentials`; :mod:`~meter.openstack.catalogue` says where services are;
-:mod:`~meter.openstack.budget` decides when a request may go out; :mod:`~meter.openstack.http` is one exchange.
+From the outside in: :mod:`~meter.openstack.cloud` is what pollsters ask, :mod:`~meter.openstack.listing` what it gives them
+page by page; :mod:`~meter.openstack.keystone` keeps the token, got with :mod:`~meter.openstack.credentials`;
+:mod:`~meter.openstack.catalogue` says where services are; :mod:`~meter.openstack.budget` decides when a request may go out; :mod:`~meter.openstack.http` is one exchange.
 """
 
 from meter.openstack.budget import Limits
 from meter.openstack.budget import Web
 from meter.openstack.catalogue import NoService
 from meter.openstack.cloud import Cloud
-from meter.openstack.cloud import Listing
-from meter.openstack.cloud import Page
 from meter.openstack.credentials import Credentials
 from meter.openstack.http import Answer
 from meter.openstack.http import BadAnswer
@@ -21,6 +19,8 @@ from meter.openstack.interfaces import IOpenStack
 from meter.openstack.interfaces import IWeb
 from meter.openstack.keystone import Keystone
 from meter.openstack.keystone import Token
+from meter.openstack.listing import Listing
+from meter.openstack.listing import Page
 
 __all__ = [
     "Answer",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from meter.openstack.cloud import Listing
-    from meter.openstack.cloud import Page
     from meter.openstack.http import Answer
     from meter.openstack.http import Request
+    from meter.openstack.listing import Listing
+    from meter.openstack.listing import Page
 
 
 class IWeb(Interface):
@@ -50,7 +50,7 @@ class IOpenStack(Interface):
         """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
 
     def pages(listing: Listing) -> AsyncIterator[Page]:
-        """Iterate over the :class:`~meter.openstack.cloud.Page` of a :class:`~meter.openstack.cloud.Listing`."""
+        """Iterate over the :class:`~meter.openstack.listing.Page` of a :class:`~meter.openstack.listing.Listing`."""
 
 
 class IDependsOnIntervals(Interface):

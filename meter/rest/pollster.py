@@ -25,7 +25,7 @@ from meter.openstack import BadAnswer
 from meter.openstack import IOpenStack
 from meter.openstack import IWeb
 from meter.openstack import Request
-from meter.openstack.cloud import Circling
+from meter.openstack.listing import Circling
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.table import BadItem
