@@ -87,10 +87,12 @@ WHERE {series} AND {sample}
 # Series whose keys are the same are looked up together, one range of time after the other: so their rows come with the
 # keys, in the order of the index. OFFSET 0 keeps PostgreSQL to it: it cannot know how few ranges there are, and how narrow.
 ROLLED = """
-WITH own AS MATERIALIZED (
-    SELECT x.id, x.meter_id, {keys} FROM series x JOIN meter m ON m.id = x.meter_id WHERE x.resource_id > 0 AND {series}
-), alike AS MATERIALIZED (
-    SELECT {keys}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id WHERE {rolled} AND {series}
+WITH sampled AS MATERIALIZED (
+    SELECT {keys}, x.meter_id, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
+    WHERE x.resource_id > 0 AND {series}
+    GROUP BY {values_of_keys}, x.meter_id
+), rolled AS MATERIALIZED (
+    SELECT {keys}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id WHERE {level} AND {series}
     GROUP BY {values_of_keys}
 ), span AS MATERIALIZED (
     SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span} {untangled}
@@ -99,21 +101,22 @@ WITH own AS MATERIALIZED (
     WHERE h.hours = 1 AND {longest} = 24 AND {of_span} {untangled} AND date_trunc('day', h.start) NOT IN (
         SELECT h.start FROM settled h WHERE h.hours = 24 AND {of_span} {untangled}
     )
-), told AS MATERIALIZED ({adjoining}), gap AS MATERIALIZED ({gaps}), past AS MATERIALIZED (
+), told AS MATERIALIZED ({adjoining}), gap AS MATERIALIZED (
+    SELECT * FROM ({gaps}) AS gap WHERE {touching}
+), past AS MATERIALIZED (
     SELECT m.id AS meter_id, max(h.before) AS before FROM horizon h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
 )
-SELECT piece.* FROM told CROSS JOIN alike CROSS JOIN LATERAL (
+SELECT piece.* FROM told CROSS JOIN rolled CROSS JOIN LATERAL (
     SELECT {names} {values}, {of_rollup} FROM rollup r {described_rollup}
-    WHERE r.hours = told.hours AND r.series_id = ANY(alike.ids) AND r.start >= told.start AND r.start < told.finish
+    WHERE r.hours = told.hours AND r.series_id = ANY(rolled.ids) AND r.start >= told.start AND r.start < told.finish
         AND {metadata}
     OFFSET 0
 ) AS piece
 UNION ALL
-SELECT piece.* FROM gap CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_sample}
-    FROM own JOIN sample s ON s.series_id = own.id LEFT JOIN past ON past.meter_id = own.meter_id {described_sample}
-    WHERE s.timestamp >= gap.start AND s.timestamp < gap.finish AND {range}
-        AND (past.before IS NULL OR s.timestamp >= past.before) AND {metadata}
+SELECT piece.* FROM gap CROSS JOIN sampled LEFT JOIN past ON past.meter_id = sampled.meter_id CROSS JOIN LATERAL (
+    SELECT {names} {values}, {of_sample} FROM sample s {described_sample}
+    WHERE s.series_id = ANY(sampled.ids) AND s.timestamp >= greatest(gap.start, past.before) AND s.timestamp < gap.finish
+        AND {range} AND {metadata}
     OFFSET 0
 ) AS piece
 UNION ALL
@@ -121,18 +124,18 @@ SELECT {keys} {values}, {of_rollup}
 FROM past JOIN series x ON x.meter_id = past.meter_id JOIN meter m ON m.id = x.meter_id
     JOIN rollup r ON r.series_id = x.id {described_rollup} CROSS JOIN gap
 WHERE r.hours = 1 AND r.start >= gap.start AND r.start < gap.finish AND r.start < past.before AND {of_whole}
-    AND {rolled} AND {series} AND {metadata}
+    AND {level} AND {series} AND {metadata}
 """
 
 # What a rollup of several metadata tells is asked of its samples.
 MIXED = """
 UNION ALL
-SELECT piece.* FROM told CROSS JOIN LATERAL (
+SELECT piece.* FROM told CROSS JOIN sampled CROSS JOIN LATERAL (
     SELECT {names} {values}, {of_sample}
-    FROM own JOIN rollup r ON r.series_id = own.id
-    JOIN sample s ON s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last {described_sample}
-    WHERE r.hours = told.hours AND r.start >= told.start AND r.start < told.finish AND r.metadata_id = 0
-        AND {range} AND {metadata}
+    FROM rollup r JOIN sample s ON s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last
+        {described_sample}
+    WHERE r.hours = told.hours AND r.series_id = ANY(sampled.ids) AND r.start >= told.start AND r.start < told.finish
+        AND r.metadata_id = 0 AND {range} AND {metadata}
     OFFSET 0
 ) AS piece
 """
@@ -165,13 +168,14 @@ def pieces(
         sample=of_sample(filter),
         range=of_range(filter),
         metadata=metadata or "true",
-        rolled="x.resource_id = 0" if totals else "x.resource_id > 0",
+        level="x.resource_id = 0" if totals else "x.resource_id > 0",
         longest=longest,
         of_span=_within("h", filter),
         of_whole=_within("r", filter),
         untangled="AND NOT h.tangled" if "increase" in columns else "",
         adjoining=ADJOINING.format(spans="span"),
         gaps=GAPS.format(spans="span"),
+        touching=_touching(filter),
     )
 
 
@@ -182,4 +186,14 @@ def _within(table: str, filter: SampleFilter) -> Sql:
         bounds.append(Sql(f"{table}.start {'>' if filter.after_start else '>='} %s", (filter.start,)))
     if filter.end is not None:
         bounds.append(Sql(f"{table}.start + make_interval(hours => {table}.hours) <= %s", (filter.end,)))
+    return both(bounds)
+
+
+def _touching(filter: SampleFilter) -> Sql:
+    """Ask a row of ``gap`` whether any of it lies in the range of ``filter``."""
+    bounds = []
+    if filter.start is not None:
+        bounds.append(Sql("gap.finish > %s", (filter.start,)))
+    if filter.end is not None:
+        bounds.append(Sql(f"gap.start {'<=' if filter.through_end else '<'} %s", (filter.end,)))
     return both(bounds)
