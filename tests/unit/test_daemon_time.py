@@ -62,6 +62,21 @@ def test_a_second_signal_ends_the_process(monkeypatch):
     assert set_to == {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.SIG_DFL}
 
 
+def test_two_signals_in_one_moment_are_one(monkeypatch):
+    reactor, heard = Reactor(), []
+    set_to = {signal.SIGTERM: lambda number, frame: heard.append(number), signal.SIGINT: signal.SIG_IGN}
+    monkeypatch.setattr(signal, "signal", set_to.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", set_to.__getitem__)
+    heed_a_second_signal(reactor)
+    reactor.fireSystemEvent("startup")
+    assert set_to[signal.SIGINT] is signal.SIG_IGN
+
+    set_to[signal.SIGTERM](signal.SIGTERM, None)
+
+    assert heard == [signal.SIGTERM]
+    assert set_to == {signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: signal.SIG_IGN}
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_systemd_is_more_patient_than_a_daemon(unit):
     [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", unit.read_text(), re.M)
