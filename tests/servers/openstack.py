@@ -1,8 +1,8 @@
 """A real Keystone and a real Glance for tests, on SQLite and the disk, from PyPI (OpenStack 2025.2).
 
-They live in a virtual environment of their own, because they need other versions than Meter does; it is made once and
-kept under ``~/.cache/meter-tests``. Making it takes minutes, so tests do not: ``python -m tests.servers.openstack``
-does, and where it was not done the tests that need it are skipped.
+They live in a virtual environment of their own, because they need other versions than Meter does: it is made once, by
+``python -m tests.servers.openstack``, and kept under ``~/.cache/meter-tests``. ``tox`` sees to it; where it was not done
+the tests that need it are skipped.
 """
 
 from __future__ import annotations
