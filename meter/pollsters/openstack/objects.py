@@ -22,16 +22,12 @@ from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
 from meter.interfaces import ISurroundings
-from meter.interfaces import Unavailable
 from meter.openstack import Answer
 from meter.openstack import BadAnswer
 from meter.openstack import IOpenStack
-from meter.openstack.http import Refused
-from meter.openstack.keystone import NOT_FOUND
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.rounds import Rounds
-from meter.pollsters.openstack.rounds import all_projects
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number
@@ -92,26 +88,13 @@ class StoragePollster:
         openstack = cycle.provider(IOpenStack)
         omitted = Omitted(cycle, self.name)
         root = await self._root(openstack)
-        samples: list[Sample] = []
-        failures: list[Unavailable] = []
 
-        async def read(project_id: str) -> None:
-            try:
-                async for answer in self._listing(openstack, root, project_id):
-                    samples.extend(_samples(project_id, answer, omitted))
-            except Refused as error:
-                if error.status != NOT_FOUND:  # nobody has made that account
-                    omitted.add(project_id, BadItem("refused", str(error)))
-            except Unavailable as error:
-                failures.append(error)
-                omitted.add(project_id, BadItem("unavailable", str(error)))
+        async def about(project_id: str) -> AsyncIterator[Iterable[Sample]]:
+            async for answer in self._listing(openstack, root, project_id):
+                yield _samples(project_id, answer, omitted)
 
-        rounds = Rounds(cycle, self.name, at_once=self.options.at_once)
-        left = await rounds.ask(await all_projects(cycle), read)
-        if failures and not samples:
-            raise failures[0]
-        for project_id, why in rounds.why_left(left, SERVICE, openstack.seconds_for):
-            omitted.add(project_id, why)
+        rounds = Rounds(cycle, self.name, SERVICE, openstack.seconds_for, at_once=self.options.at_once)
+        samples = await rounds.samples(about, omitted)
         omitted.tell()
         return samples
 

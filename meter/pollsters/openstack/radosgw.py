@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import AsyncIterator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -36,12 +37,9 @@ from meter.openstack import Answer
 from meter.openstack import BadAnswer
 from meter.openstack import IWeb
 from meter.openstack import Request
-from meter.openstack.http import Refused
-from meter.openstack.keystone import NOT_FOUND
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.rounds import Rounds
-from meter.pollsters.openstack.rounds import all_projects
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number
@@ -101,28 +99,16 @@ class RadosgwPollster:
         """Return the samples of all projects; of one that cannot be read there are none."""
         secret_key = self._secret_key()
         omitted = Omitted(cycle, self.name)
-        samples: list[Sample] = []
-        failures: list[Unavailable] = []
 
-        async def read(project_id: str) -> None:
+        async def about(project_id: str) -> AsyncIterator[Iterable[Sample]]:
             user = self.options.user.replace("{project}", project_id)
-            try:
-                buckets = await self._ask(cycle, secret_key, "bucket", uid=user, stats="True")
-                usage = await self._ask(cycle, secret_key, "usage", uid=user)
-                samples.extend([*_held(project_id, buckets, omitted), *_asked(project_id, usage, omitted)])
-            except Refused as error:
-                if error.status != NOT_FOUND:  # the project is no user of the gateway
-                    omitted.add(project_id, BadItem("refused", str(error)))
-            except Unavailable as error:
-                failures.append(error)
-                omitted.add(project_id, BadItem("unavailable", str(error)))
+            buckets = await self._ask(cycle, secret_key, "bucket", uid=user, stats="True")
+            usage = await self._ask(cycle, secret_key, "usage", uid=user)
+            yield [*_held(project_id, buckets, omitted), *_asked(project_id, usage, omitted)]
 
-        rounds = Rounds(cycle, self.name, at_once=self.options.at_once)
-        left = await rounds.ask(await all_projects(cycle), read)
-        if failures and not samples:
-            raise failures[0]
-        for project_id, why in rounds.why_left(left, SERVICE, cycle.provider(IWeb).seconds_for, QUESTIONS):
-            omitted.add(project_id, why)
+        seconds_for = cycle.provider(IWeb).seconds_for
+        rounds = Rounds(cycle, self.name, SERVICE, seconds_for, questions=QUESTIONS, at_once=self.options.at_once)
+        samples = await rounds.samples(about, omitted)
         omitted.tell()
         return samples
 
