@@ -186,7 +186,9 @@ def unstorable(value: Any) -> str | None:
     if isinstance(value, str):
         if "\0" in value:
             return f"a text holds a NUL character: {value[:80]!r}"
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
             return f"a text holds half of a surrogate pair: {value[:80]!r}"
         return None
     inner: Iterable[Any] = ()

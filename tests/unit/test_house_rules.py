@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,12 @@ VAGUE = ("Manager", "Handler", "Helper", "Util", "Utils")
 def modules(top: Path) -> Iterator[tuple[str, ast.Module]]:
     """Every Python file of the package and its plugin, by its path from the top."""
     for path in sorted([*top.glob("meter/**/*.py"), *top.glob("twisted/**/*.py")]):
-        yield path.relative_to(top).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+        yield path.relative_to(top).as_posix(), parsed(path)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
