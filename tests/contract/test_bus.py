@@ -20,7 +20,7 @@ from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 from meter.localbus import LocalBus
 from meter.services import sleep
-from tests.servers.rabbitmq import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -35,11 +35,11 @@ from meter.signature import Keyring
 from meter.signature import SigningKey
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
-from tests.servers.rabbitmq import until
 from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import after
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

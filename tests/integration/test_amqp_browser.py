@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from meter.amqp import Browser
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-from tests.servers.rabbitmq import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -25,7 +25,7 @@ from meter.registry import find
 from meter.services import sleep
 from meter.signature import keyring
 from meter.testing import FakeSurroundings
-from tests.servers.rabbitmq import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -19,7 +19,7 @@ from meter.testing import FakeCycle
 from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import document
 from tests.openstack_stub import openstack
-from tests.servers.rabbitmq import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

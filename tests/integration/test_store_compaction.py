@@ -19,8 +19,8 @@ from meter.store.partitions import WEEK
 from meter.store.partitions import partition_name
 from meter.store.partitions import week_of
 from tests.integration.test_store_rollups import running
-from tests.servers.rabbitmq import until
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -25,8 +25,8 @@ from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
 from meter.store.dsn import connection_parameters
 from meter.store.pool import Pool
-from tests.servers.rabbitmq import until
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

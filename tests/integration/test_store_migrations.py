@@ -17,8 +17,8 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.migrations import migrations
-from tests.servers.rabbitmq import until
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

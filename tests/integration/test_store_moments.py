@@ -14,8 +14,8 @@ from meter.interfaces import RequestError
 from meter.query import SampleFilter
 from meter.store.record import record_of
 from tests.integration.test_store_rollups import running
-from tests.servers.rabbitmq import until
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

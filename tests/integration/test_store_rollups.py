@@ -29,8 +29,8 @@ from meter.store.keeping import Retention
 from meter.store.record import record_of
 from meter.store.rollups import settle
 from meter.testing import MemoryStore
-from tests.servers.rabbitmq import until
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 

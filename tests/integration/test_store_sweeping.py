@@ -22,8 +22,8 @@ from meter.store.record import record_of
 from meter.store.sweeping import sweep
 from meter.store.sweeping import sweep_names
 from tests.integration.test_store_rollups import running
-from tests.servers.rabbitmq import until
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

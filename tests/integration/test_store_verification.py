@@ -17,10 +17,10 @@ from meter.signature import SigningKey
 from meter.signature import signature
 from meter.store import PostgresStore
 from meter.store import Verification
-from tests.servers.rabbitmq import until
 from tests.store_messages import NOON
 from tests.store_messages import after
 from tests.store_messages import message
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -25,10 +25,10 @@ from meter.store import PostgresStore
 from meter.store.partitions import WEEK
 from meter.store.partitions import partition_name
 from meter.store.partitions import week_of
-from tests.servers.rabbitmq import until
 from tests.store_messages import KEYS
 from tests.store_messages import message
 from tests.store_messages import messages
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -36,7 +36,6 @@ from meter.amqp import AmqpBus
 from meter.amqp.client import Client
 from meter.amqp.client import ClientFactory
 from meter.amqp.url import broker_address
-from meter.services import sleep
 
 # The scripts in /usr/sbin insist on the system's own server and user; those of the release do not.
 RELEASES = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
@@ -306,14 +305,3 @@ def amqp_client(rabbitmq: RabbitMQ) -> Iterator[Callable[[str], Awaitable[Client
     yield make
     for each in clients:
         pytest_twisted.blockon(Deferred.fromCoroutine(each.leave(2)))
-
-
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    """Return once ``condition()`` is true; fail after ``seconds``."""
-    from twisted.internet import reactor
-
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"still not true after {seconds:g} s")
-        await sleep(reactor, 0.01)

@@ -19,10 +19,10 @@ from meter.query import SampleFilter
 from meter.signature import Keyring
 from meter.signature import SigningKey
 from meter.store import PostgresStore
-from tests.servers.rabbitmq import until as until_true
 from tests.system.daemons import until
 from tests.system.test_spine import publish
 from tests.system.test_spine import sample
+from tests.waiting import until as until_true
 
 pytestmark = pytest.mark.timeout(180)
 

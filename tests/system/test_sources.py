@@ -16,9 +16,9 @@ from meter.signature import Keyring
 from meter.signature import SigningKey
 from meter.signature import signature
 from meter.store import PostgresStore
-from tests.servers.rabbitmq import until as until_true
 from tests.system.daemons import until
 from tests.system.test_spine import publish
+from tests.waiting import until as until_true
 
 pytestmark = pytest.mark.timeout(180)
 

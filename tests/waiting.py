@@ -1,0 +1,21 @@
+"""Waiting in a test for what a server or the code under test does in its own time, while the reactor turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from meter.services import sleep
+
+
+async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Return once ``condition()`` is true; fail after ``seconds``."""
+    from twisted.internet import reactor
+
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"still not true after {seconds:g} s")
+        await sleep(reactor, 0.01)
