@@ -26,6 +26,9 @@ from meter.services import within
 from meter.spool import Spool
 from meter.spool import Waiting
 
+LONGEST_PAUSE_SECONDS = 5.0
+"""How long a bus that is back may stay unnoticed: to ask one that is away goes no further than this process."""
+
 
 @implementer(IDependency)
 class Outbox(Service):
@@ -55,7 +58,7 @@ class Outbox(Service):
         self._metrics = metrics
         self._batch = batch
         self._patience = patience
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
         self._loop: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
         self._empty: list[Deferred[None]] = []

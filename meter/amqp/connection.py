@@ -27,6 +27,9 @@ HANDSHAKE_SECONDS = 30.0
 PREPARE_SECONDS = 60.0
 """How long the broker may take to open a channel and declare what is used on it; a quorum queue takes seconds."""
 
+LONGEST_PAUSE_SECONDS = 10.0
+"""How long a broker that is back may stay unnoticed. Being refused costs next to nothing, and the pauses are jittered."""
+
 LEAVE_SECONDS = 2.0
 """How long the broker may take to say goodbye."""
 
@@ -56,7 +59,7 @@ class Connection(Service):
         self._clock = clock
         self._peer = peer
         self._purpose = purpose
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
         self._waiting: list[Deferred[Client]] = []
         self._keeping: Deferred[None] | None = None
         self.client: Client | None = None
@@ -144,7 +147,7 @@ class KeptChannel(Service):
         self._prepare = prepare
         self._clock = clock
         self._purpose = purpose
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
         self._keeping: Deferred[None] | None = None
         self.channel: Any = None
         self._reason = ""
