@@ -25,8 +25,8 @@ from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
 from meter.openstack.tls import web
 from meter.registry import CENTRAL
-from meter.settings_central import BudgetSection
-from meter.settings_central import OpenStackSection
+from meter.settings import BudgetSection
+from meter.settings import OpenStackSection
 from meter.taps.daemon import Daemon
 
 

@@ -17,7 +17,7 @@ from meter.interfaces import Domain
 from meter.pollsters.libvirt.owners import LONGEST_ID
 from meter.pollsters.libvirt.owners import Owner
 from meter.pollsters.libvirt.owners import owner_of
-from meter.settings_owners import OwnerSection
+from meter.settings import OwnerSection
 
 NOVA_NAMESPACES = ("http://openstack.org/xmlns/libvirt/nova/1.1", "http://openstack.org/xmlns/libvirt/nova/1.0")
 LARGEST_XML_CHARACTERS = 1_000_000

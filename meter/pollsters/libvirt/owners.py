@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from meter.settings_owners import PLACEHOLDER
-from meter.settings_owners import OwnerSection
+from meter.settings import PLACEHOLDER
+from meter.settings import OwnerSection
 
 LONGEST_ID = 512
 """Characters of an id that the collector takes."""

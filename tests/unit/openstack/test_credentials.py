@@ -15,7 +15,7 @@ from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
 from meter.openstack.tls import Policy
-from meter.settings_central import OpenStackSection
+from meter.settings import OpenStackSection
 from meter.taps.cloud import account_of
 
 CLOUDS = """

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from meter.pollsters.libvirt.description import parse
 from meter.pollsters.libvirt.owners import owner_of
-from meter.settings_owners import OwnerSection
+from meter.settings import OwnerSection
 
 BILLING = "{http://example.org/billing}owner"
 XML = """<domain><name>web-7</name><metadata>

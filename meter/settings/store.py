@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 from pydantic import SecretStr
 
-from meter.section import Count
-from meter.section import Seconds
-from meter.section import Section
+from meter.settings.section import Count
+from meter.settings.section import Seconds
+from meter.settings.section import Section
 
 Days = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -7,7 +7,7 @@ import re
 from pydantic import Field
 from pydantic import model_validator
 
-from meter.section import Section
+from meter.settings.section import Section
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 """What a rule of owners fills in: ``{team}``."""

@@ -1,0 +1,25 @@
+"""The settings: every section of the configuration as a typed model.
+
+:mod:`~meter.settings.whole` has them all, :mod:`~meter.settings.section` is what each is made of. A field's default and
+description are what ``etc/meter.toml`` shows; a test keeps the two equal.
+"""
+
+from meter.settings.agent import ComputeSection
+from meter.settings.central import BudgetSection
+from meter.settings.central import OpenStackSection
+from meter.settings.collector import NotificationsSection
+from meter.settings.daemon import MeterSection
+from meter.settings.owners import PLACEHOLDER
+from meter.settings.owners import OwnerSection
+from meter.settings.whole import Config
+
+__all__ = [
+    "PLACEHOLDER",
+    "BudgetSection",
+    "ComputeSection",
+    "Config",
+    "MeterSection",
+    "NotificationsSection",
+    "OpenStackSection",
+    "OwnerSection",
+]

@@ -1,0 +1,92 @@
+"""The settings of the collector: how it writes, and what it listens to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from typing import Literal
+
+from pydantic import Field
+
+from meter.interfaces import Topic
+from meter.settings.section import Count
+from meter.settings.section import Seconds
+from meter.settings.section import Section
+
+Priority = Literal["audit", "debug", "info", "warn", "error", "critical", "sample"]
+PRIORITIES: tuple[Priority, ...] = ("info", "audit", "sample", "error")
+SERVICE_EXCHANGES = (
+    "openstack",
+    "nova",
+    "glance",
+    "cinder",
+    "neutron",
+    "keystone",
+    "swift",
+    "heat",
+    "trove",
+    "magnum",
+    "designate",
+    "central",
+    "manila",
+    "ironic",
+    "sahara",
+)
+"""Where services publish today. Cinder and others that name no exchange use ``openstack``, Designate also ``central``."""
+
+
+class CollectorSection(Section):
+    """The collector."""
+
+    batch_samples: Count = Field(default=1000, description="Samples written in one transaction, at most.")
+    batch_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=0.05, description="How long samples wait for others to be written with."
+    )
+    exchange_retry_seconds: Seconds = Field(
+        default=10.0, description="How often an exchange that does not exist is looked for again."
+    )
+    create_exchanges: bool = Field(
+        default=True,
+        description="Make a service's exchange (topic, not durable, as the services do) where it does not exist yet.",
+    )
+    ceilometer_exchange: str = Field(
+        default="ceilometer",
+        description='Also take samples that Ceilometer\'s agents publish on this exchange; "" for none.',
+    )
+
+
+class NotificationsSection(Section):
+    """The notifications that the collector hears, and the meters that are made of them."""
+
+    exchanges: list[str] = Field(
+        default_factory=lambda: list(SERVICE_EXCHANGES),
+        description="Exchanges of the services. Those of installed listeners are heard too.",
+    )
+    topics: list[str] = Field(
+        default_factory=lambda: ["notifications", "versioned_notifications"],
+        description="Topics of the services; the second is Nova's other form of the same facts, which are counted once.",
+    )
+    priorities: list[Priority] = Field(
+        default_factory=lambda: list(PRIORITIES),
+        description="Priorities that are heard of each topic.",
+    )
+    prefetch: Count = Field(
+        default=1000,
+        description="Notifications delivered and not yet acknowledged, at most; this queue's own prefetch.",
+    )
+    batch_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=0.05, description="How long samples wait for those of other notifications to be published with."
+    )
+    definitions: str = Field(
+        default="/etc/meter/meters.d",
+        description='Your own meters: a directory of *.toml, or of Ceilometer\'s meters.yaml; "" for none.',
+    )
+
+    @property
+    def heard(self) -> tuple[Topic, ...]:
+        """What the collector subscribes to, whatever its listeners want."""
+        return tuple(
+            Topic(exchange, f"{topic}.{priority}")
+            for exchange in self.exchanges
+            for topic in self.topics
+            for priority in self.priorities
+        )
