@@ -259,16 +259,18 @@ async def test_a_late_sample_unsettles_its_hour_and_day_and_a_known_one_does_not
 @pytest_twisted.ensureDeferred
 async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgresql):
     dsn = postgresql.dsn()
-    gate = Deferred()
+    written, gate = Deferred(), Deferred()
 
     async with running(dsn) as store:
         await store.write([message(at=START)])
 
         async def slowly(session):
             await store._writing._store(session, [record_of(message(at=START))])
+            written.callback(None)
             await gate
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
+        await written
         settling = Deferred.fromCoroutine(settled(store))
         await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
         assert postgresql.execute("SELECT count(*) FROM settled", dsn) == [(0,)]
