@@ -56,11 +56,16 @@ def clock():
 
 @pytest.fixture
 def open_spool(tmp_path, clock):
+    spools = []
+
     def opened(**limits):
         limits = {"largest_bytes": 10_000, "longest_age_seconds": 3600.0} | limits
-        return Spool(tmp_path / "deep/spool.sqlite", clock=clock, run=maybeDeferred, **limits)
+        spools.append(Spool(tmp_path / "deep/spool.sqlite", clock=clock, run=maybeDeferred, **limits))
+        return spools[-1]
 
-    return opened
+    yield opened
+    for spool in spools:
+        pytest_twisted.blockon(Deferred.fromCoroutine(spool.close()))
 
 
 def outbox(spool, bus, clock, registry=None, **more):
