@@ -20,7 +20,6 @@ from pydantic import model_validator
 
 from meter.rest.answers import Response
 from meter.rest.enrichment import Enrichment
-from meter.rest.expressions import BadExpression
 from meter.rest.expressions import Expression
 from meter.rest.expressions import expression
 from meter.sample import MeterDefinition
@@ -78,7 +77,7 @@ class RestDefinition(BaseModel):
     @classmethod
     def _written_well(cls, text: str) -> str:
         if text:
-            _expression(text)
+            expression(text)
         return text
 
     @model_validator(mode="after")
@@ -88,12 +87,12 @@ class RestDefinition(BaseModel):
         if self.url and not self.url.startswith(("http://", "https://")):
             raise ValueError("url should be an http:// or https:// URL")
         for text in self.metadata.values():
-            _expression(text)
+            expression(text)
         found = self.named_by
         if "{" in REPLACED.sub("", self.meter) or (found and not self.each):
             raise ValueError("meter may end in one {place} of what each leads to")
         if found:
-            _expression(found)
+            expression(found)
         return self
 
     @property
@@ -119,7 +118,7 @@ class RestDefinition(BaseModel):
     def place(self, field: str) -> Expression | None:
         """Return the expression of ``field``, ``None`` where it is empty."""
         text = getattr(self, field)
-        return _expression(text) if text else None
+        return expression(text) if text else None
 
     def all_headers(self) -> dict[str, str]:
         """Return the headers with what proves who we are; secrets are read from their files each time."""
@@ -135,13 +134,6 @@ class RestDefinition(BaseModel):
 
 def _content(path: str) -> str:
     return Path(path).read_text(encoding="utf-8").strip()
-
-
-def _expression(text: str) -> Expression:
-    try:
-        return expression(text)
-    except BadExpression as error:
-        raise ValueError(str(error)) from None
 
 
 CEILOMETER: Mapping[str, str] = {

@@ -17,7 +17,6 @@ from pydantic import field_validator
 from meter.interfaces import ICycle
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
-from meter.rest.expressions import BadExpression
 from meter.rest.expressions import NoValue
 from meter.rest.expressions import Reckoning
 from meter.rest.expressions import expression
@@ -57,11 +56,15 @@ class Enrichment(BaseModel):
     @field_validator("value")
     @classmethod
     def _place(cls, text: str) -> str:
-        try:
-            expression(text)
-        except BadExpression as error:
-            raise ValueError(str(error)) from None
+        expression(text)
         return text
+
+    @field_validator("metadata")
+    @classmethod
+    def _places(cls, texts: dict[str, str]) -> dict[str, str]:
+        for text in texts.values():
+            expression(text)
+        return texts
 
     def url(self, root: str, names: Mapping[str, Any]) -> str:
         """Return what is asked about a sample, where the service is at ``root``; ``NoValue``."""
@@ -75,12 +78,7 @@ class Enrichment(BaseModel):
 
 def _reckoning(path: str) -> Reckoning | None:
     """Return the operation that ``path`` is, ``None`` for one that is a path already."""
-    if not any(sign in path for sign in ("'", '"', *NAMES)):
-        return None
-    try:
-        return reckoning(path, NAMES)
-    except BadExpression as error:
-        raise ValueError(str(error)) from None
+    return reckoning(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
 
 
 class Answers:

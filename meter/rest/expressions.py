@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
@@ -49,6 +50,9 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 }
 METHODS = ("endswith", "get", "join", "lower", "replace", "split", "startswith", "strip", "upper")
 LONGEST = 1000
+
+MOST_KEPT = 1024
+"""Expressions that are parsed once: they are looked at for every entry of every answer."""
 
 
 class BadExpression(ValueError):
@@ -101,6 +105,7 @@ def at(value: Any, place: tuple[str, ...]) -> Any:
     return value
 
 
+@lru_cache(maxsize=MOST_KEPT)
 def expression(text: str) -> Expression:
     """Return the expression that is written in ``text``; :class:`BadExpression`."""
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
@@ -109,7 +114,8 @@ def expression(text: str) -> Expression:
     return Expression(text, _place(place), tuple(_operation(each) for each in operations))
 
 
-def reckoning(text: str, names: Collection[str]) -> Reckoning:
+@lru_cache(maxsize=MOST_KEPT)
+def reckoning(text: str, names: tuple[str, ...]) -> Reckoning:
     """Return the operation on values called ``names`` that is written in ``text``; :class:`BadExpression`."""
     if len(text) > LONGEST:
         raise BadExpression(f"should be at most {LONGEST} characters long, not {len(text)}")

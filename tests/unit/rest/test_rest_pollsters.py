@@ -419,6 +419,13 @@ def test_what_is_wrong_in_extra_metadata_is_told(tmp_path: Path) -> None:
     assert "there are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
 
 
+def test_a_place_of_more_metadata_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    wrong = OURS.replace('"domain_id"', '"domain..id"')
+    _, problems = own_pollsters(str(written(tmp_path, a_toml=wrong)))
+    assert "more.0.metadata" in problems[0]
+    assert "'domain..id' should be names with dots between them" in problems[0]
+
+
 @pytest_twisted.ensureDeferred
 async def test_it_is_off_where_the_catalogue_lacks_its_service(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, magnum_yaml=MAGNUM))["dynamic.magnum.cluster"]
