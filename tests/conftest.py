@@ -6,6 +6,7 @@ pytest_plugins = [
     "pytester",
     "tests.hygiene",
     "tests.time_limit",
+    "tests.servers.directories",
     "tests.servers.libvirt",
     "tests.servers.openstack",
     "tests.servers.postgresql",

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.servers import not_installed
 from tests.servers.openstack import HOME
 from tests.servers.openstack import INSTALL
+from tests.servers.openstack import START_SECONDS
 
 SERVE = """
 import sys
@@ -74,7 +76,7 @@ password_hash_rounds = 4
             self._process = subprocess.Popen(
                 [self._binaries / "python", "-c", SERVE, str(self._port)], env=environment, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 urllib.request.urlopen(self.url, timeout=5).close()
@@ -91,7 +93,7 @@ password_hash_rounds = 4
 
     def _manage(self, *arguments: str) -> None:
         command = [self._binaries / "keystone-manage", "--config-file", self._directory / "keystone.conf", *arguments]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS)
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[dict[str, str], Any]:
         """Return headers and body of an answer of success."""
@@ -145,7 +147,7 @@ def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
     """A Keystone whose tokens last :data:`TOKEN_SECONDS`."""
     binaries = HOME / "bin"
     if not (binaries / "keystone-manage").exists():
-        pytest.skip(INSTALL)
+        not_installed(INSTALL)
     server = Keystone(binaries, tmp_path_factory.mktemp("keystone"), TOKEN_SECONDS)
     server.start()
     yield server
