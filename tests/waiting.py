@@ -10,7 +10,7 @@ import pytest
 from meter.services import sleep
 
 
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
     """Return once ``condition()`` is true; fail after ``seconds``."""
     from twisted.internet import reactor
 
