@@ -22,8 +22,6 @@ from meter.localbus import LocalBus
 from meter.services import sleep
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 SAMPLES = Subscription(queue="meter.samples", bindings=(Binding("metering", "metering.#", ours=True),), prefetch=5)
 CPU = Publication(exchange="metering", routing_key="metering.cpu", body=b'{"name": "cpu"}')
 

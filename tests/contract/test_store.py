@@ -41,8 +41,6 @@ from tests.store_messages import after
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 ALL = SampleFilter()
 DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "series", "metadata", "form")
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())

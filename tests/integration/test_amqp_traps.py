@@ -20,8 +20,6 @@ from meter.interfaces import Unavailable
 from meter.services import sleep
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 SAMPLES = Subscription(queue="meter.samples", bindings=(Binding("metering", "metering.#", ours=True),))
 
 

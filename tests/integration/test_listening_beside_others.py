@@ -27,8 +27,6 @@ from meter.signature import keyring
 from meter.testing import FakeSurroundings
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack.volume.resize.end.json").read_text())[
     "message"
 ]

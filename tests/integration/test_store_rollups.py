@@ -32,8 +32,6 @@ from meter.testing import MemoryStore
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
-
 START = datetime(2026, 11, 16, tzinfo=UTC)
 """A Monday."""
 

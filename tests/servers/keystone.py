@@ -79,7 +79,7 @@ password_hash_rounds = 4
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                urllib.request.urlopen(self.url, timeout=5).close()
+                urllib.request.urlopen(self.url, timeout=30).close()
                 return
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
@@ -103,7 +103,7 @@ password_hash_rounds = 4
             {"Content-Type": "application/json", **headers},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
             return dict(answer.headers), json.loads(text) if text else None
 

@@ -124,7 +124,7 @@ class OpenStack:
         request = urllib.request.Request(
             f"{self.auth_url}/auth/tokens", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return str(answer.headers["X-Subject-Token"])
 
     def ask(self, method: str, url: str, token: str, document: Any = None, raw: bytes | None = None) -> Any:
@@ -132,7 +132,7 @@ class OpenStack:
         body = raw if raw is not None else (None if document is None else json.dumps(document).encode())
         kind = "application/octet-stream" if raw is not None else "application/json"
         request = urllib.request.Request(url, body, {"X-Auth-Token": token, "Content-Type": kind}, method=method)
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             content = answer.read()
         return json.loads(content) if content else None
 
@@ -175,7 +175,7 @@ class OpenStack:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                urllib.request.urlopen(url, timeout=5).close()
+                urllib.request.urlopen(url, timeout=30).close()
                 return
             except urllib.error.HTTPError as error:
                 if error.code == 300:  # Glance's list of versions

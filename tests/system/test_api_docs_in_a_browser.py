@@ -17,8 +17,6 @@ from tests.system.daemons import House
 from tests.system.daemons import fetch
 from tests.system.daemons import until
 
-pytestmark = pytest.mark.timeout(120)
-
 CHROMIUM = shutil.which("chromium")
 INSTALL = "Chromium is not installed: apt-get install --no-install-recommends chromium"
 READING_ONLY = BASE.replace("[api]\n", "[api]\naccept_samples = false\n")
@@ -42,7 +40,7 @@ def opened(url: str, profile: Path) -> str:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
     elsewhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     ran = subprocess.run(
-        [CHROMIUM, *options, elsewhere, "--dump-dom", url], capture_output=True, text=True, timeout=90, check=False
+        [CHROMIUM, *options, elsewhere, "--dump-dom", url], capture_output=True, text=True, timeout=180, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

@@ -11,8 +11,6 @@ from tests.system.daemons import fetch
 from tests.system.daemons import free_port
 from tests.system.daemons import until
 
-pytestmark = pytest.mark.timeout(120)
-
 DAEMONS = ("meter-compute", "meter-central", "meter-collector", "meter-api", "meter")
 
 SESSION = """
@@ -48,7 +46,7 @@ def test_its_inside_is_open_to_whoever_holds_a_key(house, tmp_path, name):
         options = ["-F", "none", "-tt", "-p", str(port), "-i", str(key), "-o", "BatchMode=yes"]
         options += ["-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         return subprocess.run(
-            ["ssh", *options, "meter@127.0.0.1"], input=typed, capture_output=True, text=True, timeout=40
+            ["ssh", *options, "meter@127.0.0.1"], input=typed, capture_output=True, text=True, timeout=180
         )
 
     until(lambda: fetch(f"http://127.0.0.1:{daemon.status_port}/healthz")[0] == 200, f"{name} to live")
