@@ -16,6 +16,7 @@ from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 from meter.services import sleep
+from tests.waiting import published
 from tests.waiting import until
 
 SAMPLES = Subscription(queue="meter.samples", bindings=(Binding("metering", "metering.#", ours=True),))
@@ -41,15 +42,6 @@ async def consuming(bus, subscription, receive):
 
 async def ignore(delivery):
     pass
-
-
-async def published(bus, publication):
-    """Publish as often as it takes."""
-    while True:
-        try:
-            return await bus.publish(publication)
-        except Unavailable:
-            await sleep(reactor, 0.1)
 
 
 async def first_reason(bus):
