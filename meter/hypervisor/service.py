@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.hypervisor.disks import Sizes
 from meter.hypervisor.events import Change
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.line import Line
@@ -90,6 +92,7 @@ class LibvirtHypervisor(Service):
         self._left_behind: list[Line] = []
         self._failed: Mapping[str, str] = {}
         self._descriptions = Descriptions()
+        self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self._outdated: set[str] = set()
         self._observers: list[Callable[[Domain], object]] = []
         self._changes: deque[Change] = deque()
@@ -106,7 +109,9 @@ class LibvirtHypervisor(Service):
         """Return every defined domain; :class:`Unavailable` when libvirt does not answer."""
         self._descriptions = known = self._descriptions.without(self._outdated)
         self._outdated = set()
-        reading = await self._ask(lambda connection: read_domains(connection, known, self._now))
+        sizes = self._disk_sizes
+        reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now))
+        self._disk_sizes = reading.disk_sizes
         if self._line is not None and self._line.told_of_changes:
             self._descriptions = reading.descriptions
         else:
@@ -273,9 +278,9 @@ class LibvirtHypervisor(Service):
             self._overflowing = False
 
     async def _read(self, change: Change) -> Domain | None:
-        known = self._descriptions.xml(change.uuid)
+        known, sizes = self._descriptions.xml(change.uuid), self._disk_sizes
         try:
-            domain = await self._ask(lambda connection: read_changed(connection, change, known))
+            domain = await self._ask(lambda connection: read_changed(connection, change, known, sizes, self._now))
         except Unavailable:
             domain = without_reading(change, known)
         if domain is not None and domain.xml != known:

@@ -102,6 +102,8 @@ ORIGIN = {
     "network.outgoing.packets.error": "net.{n}.tx.errs",
 }
 
+SIZES = ("capacity", "allocation", "usage")
+
 
 @pytest_twisted.ensureDeferred
 async def test_two_disks_and_two_interfaces_are_what_virsh_shows(libvirtd: Libvirtd) -> None:
@@ -151,6 +153,74 @@ async def test_pollsters_say_at_start_what_the_domains_of_this_host_lack(libvirt
         "memory": "1 of 1 running domains lack a balloon driver in the guest that tells",
         "perf": "1 of 1 running domains lack events of the processor, which <perf> in the XML of a domain enables",
     }
+
+
+def empty_qcow2(path: Path, size: int) -> None:
+    """Write an image in the format qcow2, version 2, in which nothing is allocated: ``size`` bytes as a guest sees it."""
+    cluster = 2**16
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, size, 0, 1, 3 * cluster, cluster, 1, 0, 0)
+    image = bytearray(4 * cluster)
+    image[: len(header)] = header
+    image[cluster : cluster + 8] = struct.pack(">Q", 2 * cluster)  # the table of reference counts has one block,
+    image[2 * cluster : 2 * cluster + 8] = struct.pack(">4H", 1, 1, 1, 1)  # which counts the four clusters
+    path.write_bytes(image)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_sizes_of_disks_are_those_that_virsh_domblkinfo_shows(libvirtd: Libvirtd) -> None:
+    def shown(meters: dict[tuple[str, str], Any], *, off: bool = False) -> None:
+        for disk in ("vda", "vdb", "vdc", "vdd"):
+            table = dict(re.findall(r"(\w+):\s+(\d+)", libvirtd.virsh("domblkinfo", "sized", disk)))
+            sizes = {name.lower(): int(value) for name, value in table.items()}
+            found = {name: meters.get((f"disk.device.{name}", f"{uuid}-{disk}")) for name in SIZES}
+            assert found["capacity"] == max(sizes["capacity"], sizes["physical"]), disk
+            assert found["allocation"] == (None if off else sizes["allocation"]), disk
+            assert found["usage"] == sizes["physical"], disk
+            assert meters["disk.usage", uuid] == sum(
+                meters["disk.device.usage", f"{uuid}-{each}"] for each in ("vda", "vdb", "vdc", "vdd")
+            )
+
+    def write(disk: int) -> None:
+        device = f"/machine/peripheral/virtio-disk{disk}/virtio-backend"
+        command = f'qemu-io -d {device} "write 65536 131072"'
+        libvirtd.virsh("qemu-monitor-command", "sized", "--hmp", command)
+
+    names = ("vda", "vdb", "vdc", "vdd")
+    with libvirtd.guest("sized", disks=names) as uuid:
+        libvirtd.virsh("destroy", "sized")
+        partly, full, odd = (libvirtd.empty_disk(f"sized.{name}") for name in names[1:])
+        partly.write_bytes(b"x" * 335872)
+        os.truncate(partly, 393216)
+        full.write_bytes(b"x" * 2**20)
+        odd.write_bytes(b"x" * 300)  # no whole number of sectors
+        os.truncate(odd, 500_000)
+        libvirtd.virsh("start", "sized")
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor})
+            found: dict[tuple[str, str], Any] = {}
+            while ("disk.device.usage", f"{uuid}-vda") not in found:
+                cycle = cycle.following()
+                found = await volumes(cycle)
+            shown(found)
+            assert found["disk.device.allocation", f"{uuid}-vdb"] == 335872
+            assert found["disk.device.usage", f"{uuid}-vdb"] == 393216
+            for number in range(len(names)):
+                write(number)
+            shown(await volumes(cycle.following()))
+            libvirtd.virsh("destroy", "sized")
+            empty_qcow2(full, 8 * 2**20)
+            libvirtd.virsh("detach-disk", "sized", "vdc", "--config")
+            libvirtd.virsh("attach-disk", "sized", str(full), "vdc", "--config", "--subdriver", "qcow2")
+            shown(await volumes(cycle.following()), off=True)
+            libvirtd.virsh("start", "sized")
+            while ("disk.device.usage", f"{uuid}-vda") not in found or found[
+                "disk.device.capacity", f"{uuid}-vdc"
+            ] < 2**23:
+                cycle = cycle.following()
+                found = await volumes(cycle)
+            shown(found)
+            write(3)
+            shown(await volumes(cycle.following()))
 
 
 # --- what becomes of domains
