@@ -135,9 +135,11 @@ async def post_samples(question: Question) -> Sequence[rendering.OldSample]:
     if acceptance is None:
         raise Fault(403, "Samples are not accepted here: [api] accept_samples is off.")
     posted = acceptance.samples(question.body, question.path["meter"], question.requester, question.now)
-    if question.arguments["direct"]:
-        return [rendering.posted_sample(message, question.flat) for message in await acceptance.write(posted)]
-    return [rendering.posted_sample(message, question.flat) for message in await acceptance.publish(posted)]
+    messages = await (acceptance.write(posted) if question.arguments["direct"] else acceptance.publish(posted))
+    return [
+        rendering.posted_sample(message, sent.get("resource_metadata") or {})
+        for message, sent in zip(messages, question.body, strict=True)
+    ]
 
 
 async def live(question: Question) -> Flow:

@@ -61,6 +61,9 @@ _NOBODY = Requester(is_admin=False)
 """Who asks where it does not matter; such a one sees nothing in the store."""
 
 
+_METHOD = re.compile(rb"[A-Za-z]+([-_][A-Za-z]+)*")
+
+
 class _AnyText(BaseConverter):
     """Matches a name with anything in it; werkzeug's own converters end at a slash or refuse to begin with one."""
 
@@ -271,8 +274,8 @@ class _Entrance(Resource):
 
 def _check_text(method: bytes, path: bytes) -> None:
     """Raise :class:`Fault` 400 unless ``method`` and ``path`` are text that can be looked up."""
-    if not method.isalpha():
-        raise Fault(400, "The method must be a word of ASCII letters.")
+    if not _METHOD.fullmatch(method):
+        raise Fault(400, "The method must be a word of ASCII letters, such as GET.")
     try:
         path.decode()
     except UnicodeDecodeError as error:

@@ -28,10 +28,10 @@ def answer_type(accept: str | None, offered: Sequence[str]) -> str:
     form only. The most specific range that covers a type decides about it, and of types of equal quality the first of
     ``offered`` is taken. A header in which nothing can be read says nothing.
     """
-    aliases = JSON_TYPES if offered[0] == JSON_TYPES[0] else ()
     ranges = _ranges(accept or "")
     if not ranges:
         return offered[0]
+    aliases = JSON_TYPES if offered[0] == JSON_TYPES[0] and ranges.get(JSON_TYPES[0]) != 0 else ()
     best = max(dict.fromkeys((*offered, *aliases)), key=lambda each: _quality(each, ranges))
     if _quality(best, ranges) <= 0:
         raise Abort(406)

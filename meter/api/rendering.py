@@ -143,13 +143,18 @@ def old_sample(row: StoredSample, flat: Flattening) -> OldSample:
     return _old_sample(row, flat, recorded_at=_naive(row.recorded_at), signature=row.signature or None)
 
 
-def posted_sample(message: MeteringMessage, flat: Flattening) -> OldSample:
-    """Return ``message``, which a client has just sent, as it is shown to that client."""
-    return _old_sample(message, flat, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
+def posted_sample(message: MeteringMessage, metadata: Mapping[str, str | None]) -> OldSample:
+    """Return ``message``, which a client has just sent with ``metadata``, as it is shown to that client."""
+    shown = msgspec.Raw(msgspec.json.encode(metadata))
+    return _old_sample(message, lambda _: shown, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
 
 
 def _old_sample(
-    told: StoredSample | MeteringMessage, flat: Flattening, *, recorded_at: Time | UnsetType, signature: str | None
+    told: StoredSample | MeteringMessage,
+    flat: Callable[[Mapping[str, Any]], msgspec.Raw],
+    *,
+    recorded_at: Time | UnsetType,
+    signature: str | None,
 ) -> OldSample:
     return OldSample(
         counter_name=told.name,
