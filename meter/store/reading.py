@@ -42,28 +42,28 @@ METADATA_TEXT = "SELECT text FROM metadata WHERE id = %s"
 
 # Sorted before they are looked into (OFFSET 0 keeps PostgreSQL to it), so that a page looks into no more than it shows.
 METERS = """
-SELECT pair.name, newest.type, newest.unit, pair.resource, u.name, p.name, o.name
+SELECT pair.name, pair.type, pair.unit, pair.resource, u.name, p.name, o.name
 FROM (
-    SELECT DISTINCT m.name, r.name AS resource, x.resource_id
+    SELECT DISTINCT m.id AS meter_id, m.name, m.type, m.unit, r.name AS resource, x.resource_id
     FROM series x JOIN meter m ON m.id = x.meter_id JOIN resource r ON r.id = x.resource_id
     WHERE {of_series}
-    ORDER BY m.name, r.name OFFSET 0
+    ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) pair
 CROSS JOIN LATERAL (
-    SELECT m.type, m.unit, x.user_id, x.project_id, x.source_id
-    FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = pair.resource_id
+    SELECT x.user_id, x.project_id, x.source_id
+    FROM series x
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id FROM sample s
         WHERE s.series_id = x.id AND {of_sample}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) sample
-    WHERE m.name = pair.name AND {of_series}
+    WHERE x.meter_id = pair.meter_id AND x.resource_id = pair.resource_id AND {of_series}
     ORDER BY sample.timestamp DESC, sample.message_id DESC LIMIT 1
 ) newest
 LEFT JOIN "user" u ON u.id = newest.user_id
 LEFT JOIN project p ON p.id = newest.project_id
 LEFT JOIN source o ON o.id = newest.source_id
-ORDER BY pair.name, pair.resource LIMIT %s
+ORDER BY pair.name, pair.resource, pair.type, pair.unit LIMIT %s
 """
 
 UNIQUE_METERS = """
@@ -78,15 +78,15 @@ ORDER BY m.name, m.type, m.unit LIMIT %s
 """
 
 RESOURCES = """
-SELECT r.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text, span.meters
+SELECT r.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text,
+    (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(span.meter_ids))
 FROM resource r
 CROSS JOIN LATERAL (
     SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
-        array_agg(DISTINCT m.name) AS meters,
+        array_agg(DISTINCT x.meter_id) AS meter_ids,
         (array_agg(x.id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS series_id,
         (array_agg(newest.metadata_id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS metadata_id
     FROM series x
-    JOIN meter m ON m.id = x.meter_id
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s
         WHERE s.series_id = x.id AND {of_sample}
