@@ -21,6 +21,7 @@ from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import embedded_directory
 from meter.store.embedded import _running_in
+from tests.servers import not_allowed
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -154,9 +155,10 @@ async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_own
             assert await store.message(sent.message_id) == sent.fields
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root hands over to another user")
 @pytest_twisted.ensureDeferred
 async def test_where_nothing_lets_another_user_reach_the_place_it_is_told(directory, monkeypatch):
+    if os.geteuid() != 0:
+        not_allowed("only root hands over to another user")
     monkeypatch.setattr(meter.store.account, "_permitted", lambda wrapper: None)
     private = directory.parent / "private"
     private.mkdir(mode=0o700)

@@ -300,7 +300,8 @@ class Libvirtd:
     def _wait_for_end(self, name: str) -> None:
         deadline = time.monotonic() + STOP_SECONDS
         while self.virsh("domstate", name).strip() != "shut off":
-            assert time.monotonic() < deadline, f"{name} does not end"
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} does not end")
             time.sleep(0.02)
 
     @property

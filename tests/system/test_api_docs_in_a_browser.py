@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from meter.api.declarations import OPERATIONS
+from tests.servers import not_installed
 from tests.system.daemons import BASE
 from tests.system.daemons import STOPPED
 from tests.system.daemons import Daemon
@@ -26,7 +27,7 @@ READING_ONLY = BASE.replace("[api]\n", "[api]\naccept_samples = false\n")
 def api(house: House) -> Iterator[Daemon]:
     """A daemon whose store cannot be reached: what it says of itself it says all the same."""
     if CHROMIUM is None:
-        pytest.skip(INSTALL)
+        not_installed(INSTALL)
     house.store = "postgresql://127.0.0.1:1/none"
     api = house.daemon("meter-api", base=READING_ONLY).start()
     until(lambda: fetch(f"{api.api}/docs")[0] == 200, "the page")
