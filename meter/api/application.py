@@ -61,7 +61,8 @@ _NOBODY = Requester(is_admin=False)
 """Who asks where it does not matter; such a one sees nothing in the store."""
 
 
-_METHOD = re.compile(rb"[A-Za-z]+([-_][A-Za-z]+)*")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token, by RFC 9110."""
 
 
 class _AnyText(BaseConverter):
@@ -275,7 +276,7 @@ class _Entrance(Resource):
 def _check_text(method: bytes, path: bytes) -> None:
     """Raise :class:`Fault` 400 unless ``method`` and ``path`` are text that can be looked up."""
     if not _METHOD.fullmatch(method):
-        raise Fault(400, "The method must be a word of ASCII letters, such as GET.")
+        raise Fault(400, "The method must be a word, such as GET.")
     try:
         path.decode()
     except UnicodeDecodeError as error:

@@ -384,6 +384,33 @@ async def test_meters_come_by_name_and_resource_as_their_newest_sample_says(stor
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_meter_of_a_resource_is_listed_once_per_type_and_unit(store):
+    await store.write(
+        [
+            message("ram", type="gauge", unit="MB", resource_id="a", at=0, project_id="old"),
+            message("ram", type="gauge", unit="MB", resource_id="a", at=1, project_id="new"),
+            message("ram", type="gauge", unit="MiB", resource_id="a", at=2, user_id=None),
+            message("ram", type="delta", unit="MiB", resource_id="a", at=3),
+            message("ram", type="gauge", unit="MB", resource_id="b", at=4),
+        ]
+    )
+
+    meters = await store.meters(ALL, 10, False)
+
+    assert [(meter.resource_id, meter.type, meter.unit) for meter in meters] == [
+        ("a", "delta", "MiB"),
+        ("a", "gauge", "MB"),
+        ("a", "gauge", "MiB"),
+        ("b", "gauge", "MB"),
+    ]
+    assert [(meter.project_id, meter.user_id) for meter in meters[1:3]] == [("new", "u1"), ("p1", None)]
+    assert len(await store.meters(ALL, 2, False)) == 2
+    assert [resource.meters for resource in await store.resources(ALL, 10)] == [("ram", "ram", "ram"), ("ram",)]
+    early = SampleFilter(end=after(2.5))
+    assert [resource.meters for resource in await store.resources(early, 10)] == [("ram", "ram")]
+
+
+@pytest_twisted.ensureDeferred
 async def test_unique_meters_belong_to_nobody(store):
     await store.write([message("cpu", resource_id="a"), message("cpu", resource_id="b"), message("ram", unit="MiB")])
 
