@@ -101,10 +101,12 @@ class Sample:
 
     def __post_init__(self) -> None:
         """Refuse what could not be signed, stored or asked for later."""
-        for label in ("name", "unit", "resource_id", "message_id"):
+        for label in ("name", "resource_id", "message_id"):
             value = getattr(self, label)
             if not isinstance(value, str) or not value:
                 raise BadSample(f"{label} must be a non-empty text, not {value!r}")
+        if not isinstance(self.unit, str):  # empty for a mere number, as some of Ceilometer's clients send it
+            raise BadSample(f"unit must be a text, not {self.unit!r}")
         for label in ("user_id", "project_id", "source"):
             value = getattr(self, label)
             if value is not None and not isinstance(value, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,11 +23,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.hypervisor.disks import Sizes
 from meter.hypervisor.events import LEAVING
 from meter.hypervisor.events import Change
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.line import Line
 from meter.hypervisor.line import Question
+from meter.hypervisor.news import News
 from meter.hypervisor.processes import Processes
 from meter.hypervisor.reading import Descriptions
 from meter.hypervisor.reading import read_changed
@@ -99,9 +102,11 @@ class LibvirtHypervisor(Service):
         self._unreadable: frozenset[str] = frozenset()
         self._absences: dict[str, Absence] = {}
         self._descriptions = Descriptions()
+        self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self._outdated: set[str] = set()
         self._observers: list[Callable[[Domain], object]] = []
         self._changes: deque[Change] = deque()
+        self._news = News()
         self._overflowing = False
         self._telling: Deferred[None] | None = None
         self._readiness = Readiness("libvirt", False, f"{uri} has not been asked yet")
@@ -115,9 +120,11 @@ class LibvirtHypervisor(Service):
         """Return every defined domain; :class:`Unavailable` when libvirt does not answer."""
         self._descriptions = known = self._descriptions.without(self._outdated)
         self._outdated = set()
-        reading = await self._ask(
-            lambda connection: read_domains(connection, known, self._now, self._processes.search())
-        )
+        sizes = self._disk_sizes
+        search = self._processes.search()
+        reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now, search))
+        self._disk_sizes = reading.disk_sizes
+        self._news.read(reading.domains)
         if self._line is not None and self._line.told_of_changes:
             self._descriptions = reading.descriptions
         else:
@@ -233,6 +240,7 @@ class LibvirtHypervisor(Service):
     def _leave_behind(self, line: Line) -> None:
         self._log.warn("a call of libvirt at {uri} hangs; it is left behind", uri=self.uri)
         self.abandoned_calls += 1
+        self._news = News()
         self._left_behind.append(line)
         self._line = None
         line.finish().addErrback(lambda _: None)
@@ -251,6 +259,7 @@ class LibvirtHypervisor(Service):
 
     def _lost(self, line: Line, reason: str) -> None:
         if line is self._line:
+            self._news = News()  # what happens until there is a connection again, nobody tells
             self._found(Readiness("libvirt", False, f"the connection to {self.uri} is lost: {reason}"))
             pause, self._pause = self._pause, None
             if pause is not None:
@@ -261,7 +270,7 @@ class LibvirtHypervisor(Service):
             return  # its successor tells the same
         self._outdated.add(change.uuid)
         self._note_absence(change)
-        if change.state is None or not self._observers:
+        if not self._news.is_news(change) or not self._observers:
             return
         if len(self._changes) >= MOST_CHANGES:
             if not self._overflowing:
@@ -308,10 +317,11 @@ class LibvirtHypervisor(Service):
             self._overflowing = False
 
     async def _read(self, change: Change) -> Domain | None:
-        known = self._descriptions.xml(change.uuid)
+        known, sizes = self._descriptions.xml(change.uuid), self._disk_sizes
         try:
+            search = self._processes.search()
             domain = await self._ask(
-                lambda connection: read_changed(connection, change, known, self._processes.search())
+                lambda connection: read_changed(connection, change, known, sizes, self._now, search)
             )
         except Unavailable:
             domain = without_reading(change, known)

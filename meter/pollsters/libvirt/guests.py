@@ -32,7 +32,7 @@ from meter.services import Slices
 from meter.services import wall_seconds
 from meter.settings import ComputeSection
 
-RUNNING, SHUT_OFF = 1, 5
+RUNNING, SHUTTING_DOWN, SHUT_OFF = 1, 4, 5
 
 # By libvirt's virDomainState, in its order: Nova's words for the status and for the power state of a server.
 STATES = (
@@ -51,7 +51,8 @@ UNKNOWN_STATE = ("unknown", "unknown")
 class Guest:
     """A domain as it is metered at ``read_at``; ``steady_seconds`` is then by a clock that nobody sets.
 
-    ``run`` names its run over all hosts, and ``began`` is when its counters were at zero; ``None`` where that is not known.
+    ``ending``: it was read because it is about to stop, which will be told too. ``run`` names its run over all hosts, and
+    ``began`` is when its counters were at zero; ``None`` where that is not known.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Guest:
         self._of_runs: dict[tuple[int, str], Mapping[str, Any]] = {}
         state = domain.stats.get("state.state")
         self.shut_off = state == SHUT_OFF
+        self.ending = state == SHUTTING_DOWN and domain.event is not None
         self.metadata = self._metadata(state)
         self._subjects: dict[Scope, list[Subject]] = {}
 

@@ -188,7 +188,7 @@ class GuestPollster:
             for row in self.rows:
                 memory = remembered.memories.get(row.meter.name)
                 for poll in polls:
-                    if not poll.guest.shut_off or row.when_off:
+                    if guest_has(row, poll.guest):
                         yield from _samples(row, poll, memory, seen, omissions, trial=cycle.trial)
             for poll in polls:
                 yield from poll.end(remembered, trial=cycle.trial)
@@ -257,6 +257,13 @@ def _zero(gauge: Gauge, description: Description, metadata: Mapping[str, Any], a
         project_id=description.project_id,
         resource_metadata=metadata,
     )
+
+
+def guest_has(row: Row, guest: Guest) -> bool:
+    """Return whether ``guest`` is metered by ``row`` in its state: of one that ends, only what it has counted."""
+    if guest.ending:
+        return row.meter.type != "gauge"
+    return row.when_off or not guest.shut_off
 
 
 def _samples(

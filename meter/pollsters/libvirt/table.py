@@ -44,10 +44,10 @@ OCCUPIED = ("disk.device.allocation", "disk.allocation")
 class Row:
     """A meter of a domain or of its devices.
 
-        ``sources`` are tried in order, and what the first gives is divided by ``divisor``; with a ``change``, it is
-        compared with what the poll before gave. Domains that are shut off are left out unless ``when_off``: what libvirt
-        tells of them then is old, or not theirs (libvirt 9.0 gave a shut-off QEMU domain of a user's session its own
-        daemon's ``cpu.time``). The volume of a *composed* one is a sum, or may come from another source the next time: which
+    ``sources`` are tried in order, and what the first gives is divided by ``divisor``; with a ``change``, it is
+    compared with what the poll before gave. Domains that are shut off are left out unless ``when_off``: what libvirt
+    tells of them then is old, or not theirs (libvirt 9.0 gave a shut-off QEMU domain of a user's session its own
+    daemon's ``cpu.time``). The volume of a *composed* one is a sum, or may come from another source the next time: which
     it was is part of the run that the sample belongs to.
     """
 
