@@ -51,7 +51,8 @@ UNKNOWN_STATE = ("unknown", "unknown")
 class Guest:
     """A domain as it is metered at ``read_at``; ``steady_seconds`` is then by a clock that nobody sets.
 
-    ``ending``: it was read because it is about to stop, which will be told too. ``run`` names its run over all hosts, and
+    ``ending``: it was read because it is about to stop, which will be told too, or it is about to leave for another host,
+    which runs it from the next moment on. ``run`` names its run over all hosts, and
     ``began`` is when its counters were at zero; ``None`` where that is not known.
     """
 
@@ -63,6 +64,8 @@ class Guest:
         steady_seconds: float,
         run: str | None = None,
         began: datetime | None = None,
+        *,
+        leaving: bool = False,
     ) -> None:
         self.uuid = domain.uuid
         self.description = description
@@ -76,7 +79,7 @@ class Guest:
         self._of_runs: dict[tuple[int, str], Mapping[str, Any]] = {}
         state = domain.stats.get("state.state")
         self.shut_off = state == SHUT_OFF
-        self.ending = state == SHUTTING_DOWN and domain.event is not None
+        self.ending = leaving or (state == SHUTTING_DOWN and domain.event is not None)
         self.metadata = self._metadata(state)
         self._subjects: dict[Scope, list[Subject]] = {}
 
@@ -291,7 +294,9 @@ async def read(cycle: ICycle) -> Reading:
                 guests.append(Guest(domain, description, at, steady_seconds))
             else:
                 run = run_text(host, life.name)
-                guests.append(Guest(as_it_is(domain, life), description, at, steady_seconds, run, life.began))
+                seen = as_it_is(domain, life)
+                guest = Guest(seen, description, at, steady_seconds, run, life.began, leaving=life.leaving)
+                guests.append(guest)
         except BadDomain as error:
             unreadable[domain.uuid] = str(error)
     whole = all(domain.event is None for domain in domains)
