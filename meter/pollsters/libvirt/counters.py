@@ -7,6 +7,7 @@ the agent is opened with one more sample, of what it had at the earlier moment, 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class _Sum:
 
     at: datetime
     source: int
-    label: str
+    variant: str
     run: str
     parts: Sequence[Parts | None]
 
@@ -64,35 +65,52 @@ class Counters:
             known = self.devices.get(kind)
             self.devices[kind] = at, known[1] if known is not None and known[1] == names else names
 
-    def opening(self, kind: str, device: str, at: datetime) -> Opening | None:
-        """Return what the counter of a device, or of the domain, had before ``at``, where it has just begun."""
-        if self.began is not None:
-            return Opening(0, min(self.began, at - JUST_BEFORE))
+    def new_devices(self, kind: str, names: frozenset[str]) -> frozenset[str]:
+        """Return which of the devices of a kind were not there at the poll before."""
         known = self.devices.get(kind)
-        if known is None or device in known[1]:
-            return None
-        return Opening(0, min(known[0], at - JUST_BEFORE))
+        return frozenset() if known is None else names - known[1]
+
+    def from_zero(self, at: datetime, kind: str = "") -> Opening | None:
+        """Return that a run had nothing: when the domain's counters were at zero, else when the device was not there."""
+        moment = self.began
+        if moment is None and kind:
+            moment = self.devices[kind][0]
+        return None if moment is None else Opening(0, min(moment, at - JUST_BEFORE))
 
     def sum(
-        self, meter: str, outer: str, source: int, label: str, parts: Sequence[Parts | None], at: datetime
+        self,
+        meter: str,
+        outer: str,
+        source: int,
+        variant: str,
+        parts: Sequence[Parts | None],
+        label: Callable[[], str],
+        at: datetime,
     ) -> tuple[str, Opening | None]:
-        """Return the run of a sum and, where that has just begun, what the sum had before, of what is summed now."""
+        """Return the run of a sum and, where that has just begun, what the sum had before, of what is summed now.
+
+        ``label`` names what is summed; ``variant`` tells apart what has the same names.
+        """
         last = self.sums.get(meter)
-        if last is not None and (last.source, last.label) == (source, label):
+        now = parts[source] or {}
+        if (
+            last is not None
+            and (last.source, last.variant) == (source, variant)
+            and (last.parts[source] or {}).keys() == now.keys()
+        ):
             last.at, last.parts = at, parts
-            return last.run, Opening(0, min(self.began, at - JUST_BEFORE)) if self.began is not None else None
-        opening = None
-        if self.began is not None:
-            opening = Opening(0, min(self.began, at - JUST_BEFORE))
-        elif last is not None and (before := last.parts[source]) is not None:
-            now = parts[source] or {}
+            return last.run, self.from_zero(at)
+        opening = self.from_zero(at)
+        if opening is None and last is not None and (before := last.parts[source]) is not None:
             opening = Opening(sum(before.get(name, 0) for name in now), min(last.at, at - JUST_BEFORE))
         used = self.labels.setdefault(meter, set())
+        own = label()
         # Of a set that comes back, what has been counted meanwhile was counted in the run of another set.
-        own = label if label not in used or last is None else f"{label}@{last.at.timestamp():.3f}"
-        used.add(label)
+        if last is not None and own in used:
+            own = f"{own}@{last.at.timestamp():.3f}"
+        used.add(own)
         run = run_text(outer, own)
-        self.sums[meter] = _Sum(at, source, label, run, parts)
+        self.sums[meter] = _Sum(at, source, variant, run, parts)
         return run, opening
 
 

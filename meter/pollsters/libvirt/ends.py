@@ -35,23 +35,33 @@ class OpenGauges:
         return len(self._open)
 
     def told(
-        self, uuid: str, gauges: list[Gauge], description: Description, at: datetime, *, off: bool, remember: bool
+        self,
+        uuid: str,
+        gauges: list[tuple[str, str, str, bool]],
+        description: Description,
+        at: datetime,
+        *,
+        off: bool,
+        remember: bool,
     ) -> list[Gauge]:
         """Take what was told of a domain ``at`` a moment; return what has ended with its run.
 
         What libvirt did not tell this time, of a domain that goes on, has not ended.
         """
         known = self._open.get(uuid)
-        now = tuple(gauges)
+        if known is not None and at >= known.at and list(known.gauges) == gauges:
+            if remember:
+                self._open[uuid] = _Open(known.gauges, description, at)
+            return []
+        now = tuple(Gauge(*each) for each in gauges)
         if known is not None and at < known.at:
             return []
         ended: list[Gauge] = []
-        if known is not None and known.gauges != now:
-            missing = [each for each in known.gauges if each not in set(now)]
+        if known is not None:
+            present = set(now)
+            missing = [each for each in known.gauges if each not in present]
             ended = [each for each in missing if off and each.with_run]
             now += tuple(each for each in missing if each not in ended)
-        elif known is not None:
-            now = known.gauges
         if remember:
             self._open[uuid] = _Open(now, description, at)
         return ended

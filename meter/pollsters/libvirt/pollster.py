@@ -26,14 +26,17 @@ from meter.interfaces import ISurroundings
 from meter.interfaces import Unavailable
 from meter.pollsters.libvirt.changes import Memory
 from meter.pollsters.libvirt.counters import Counters
+from meter.pollsters.libvirt.counters import Opening
 from meter.pollsters.libvirt.description import Description
 from meter.pollsters.libvirt.ends import Gauge
 from meter.pollsters.libvirt.ends import OpenGauges
+from meter.pollsters.libvirt.guests import TELL_TALE
 from meter.pollsters.libvirt.guests import Guest
 from meter.pollsters.libvirt.guests import Reading
 from meter.pollsters.libvirt.guests import device_of
 from meter.pollsters.libvirt.guests import read
 from meter.pollsters.libvirt.sources import BadStat
+from meter.pollsters.libvirt.sources import Parts
 from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.pollsters.libvirt.table import TAKES
@@ -207,12 +210,28 @@ class _Poll:
     def __init__(self, guest: Guest, remembered: Remembered, *, trial: bool) -> None:
         self.guest = guest
         self.counters = remembered.counters_of(guest, trial=trial)
-        self._gauges: list[Gauge] = []
+        self._gauges: list[tuple[str, str, str, bool]] = []
+        self._new: dict[str, frozenset[str]] = {}
+
+    def opening(self, row: Row, subject: Subject) -> Opening | None:
+        """Return what the counter of ``subject`` had earlier, where it has just begun."""
+        counters = self.counters
+        if counters is None:
+            return None
+        if counters.began is not None:
+            return counters.from_zero(self.guest.read_at)
+        if row.scope not in TELL_TALE:
+            return None
+        new = self._new.get(row.scope)
+        if new is None:
+            names = frozenset(map(device_of, self.guest.subjects(row.scope)))
+            new = self._new[row.scope] = counters.new_devices(row.scope, names)
+        return counters.from_zero(self.guest.read_at, row.scope) if new and device_of(subject) in new else None
 
     def note(self, row: Row, sample: Sample) -> None:
         """Note that a gauge was told."""
         if row.meter.type == "gauge":
-            self._gauges.append(Gauge(sample.name, sample.unit, sample.resource_id, row.ends_with_run))
+            self._gauges.append((sample.name, sample.unit, sample.resource_id, row.ends_with_run))
 
     def end(self, remembered: Remembered, *, trial: bool) -> Iterator[Sample]:
         """Remember what was polled; yield the end of what a domain does not have while it is off."""
@@ -280,9 +299,13 @@ def _samples(
         if memory is not None:
             seen[meter].add(subject.resource_id)
         try:
-            reading = row.reading(subject)
+            reading, parts = _reading(row, poll, subject)
             if reading is not None:
-                yield from _of_reading(row, poll, subject, reading, memory, trial=trial)
+                opening, sample = _of_reading(row, poll, subject, reading, parts, memory, trial=trial)
+                if opening is not None:
+                    yield opening
+                if sample is not None:
+                    yield sample
             elif row.if_missing == "told":
                 wanted = row.wanted(subject.prefix)
                 omissions.tell(f"{meter} of {subject.resource_id}", f"libvirt does not give {wanted}", "missing")
@@ -294,34 +317,57 @@ def _samples(
             omissions.tell(f"{meter} of {subject.resource_id}", str(error), "invalid")
 
 
-def _of_reading(
-    row: Row, poll: _Poll, subject: Subject, reading: tuple[int, int], memory: Memory | None, *, trial: bool
-) -> Iterator[Sample]:
-    """Yield the sample of what ``row`` has read, after the one that opens its run where that has just begun.
+def _reading(row: Row, poll: _Poll, subject: Subject) -> tuple[tuple[int, int] | None, list[Parts | None] | None]:
+    """Return the value of the first source that gives one, and its index; and what all are made of, where runs need that."""
+    if poll.counters is None or not row.composed or not row.counts:
+        return row.reading(subject), None
+    parts = row.parts(subject)
+    for source, each in enumerate(parts):
+        if each is not None:
+            return (sum(each.values()), source), parts
+    return None, None
 
-    None where there is nothing to compare with, or to name it after.
+
+def _of_reading(
+    row: Row,
+    poll: _Poll,
+    subject: Subject,
+    reading: tuple[int, int],
+    parts: list[Parts | None] | None,
+    memory: Memory | None,
+    *,
+    trial: bool,
+) -> tuple[Sample | None, Sample | None]:
+    """Return the sample that opens the run of what ``row`` has read, where that has just begun, and the sample itself.
+
+    There is none where there is nothing to compare with, or to name it after.
     """
     guest, counters = poll.guest, poll.counters
     value, source = reading
     volume: int | float | None = value
     metadata, opening = subject.metadata, None
-    counts = row.change is not None or row.meter.type == "cumulative"
-    parts = row.parts(subject) if row.composed and counts else None
     if counters is not None and parts is not None and subject.run is not None:
-        label = row.label(source, parts, subject)
-        run, opening = counters.sum(row.meter.name, subject.run, source, label, parts, guest.read_at)
+        run, opening = counters.sum(
+            row.meter.name,
+            subject.run,
+            source,
+            subject.processors,
+            parts,
+            lambda: row.label(source, parts, subject),
+            guest.read_at,
+        )
         metadata = guest.metadata_of_run(subject, run)
-    elif counters is not None and counts and subject.from_zero:
-        opening = counters.opening(row.scope, device_of(subject), guest.read_at)
+    elif counters is not None and memory is None and subject.from_zero and row.counts:
+        opening = poll.opening(row, subject)
     if memory is not None:
         volume = memory.volume(subject, guest.read_at, guest.steady_seconds, value, source, parts, trial=trial)
     sample = _sample(row, guest, subject.resource_id, volume, metadata, guest.read_at)
     if sample is None:
-        return
-    if opening is not None and memory is None:
-        yield _sample(row, guest, subject.resource_id, opening.volume, metadata, opening.at)  # type: ignore[misc]
+        return None, None
     poll.note(row, sample)
-    yield sample
+    if opening is None or memory is not None:
+        return None, sample
+    return _sample(row, guest, subject.resource_id, opening.volume, metadata, opening.at), sample
 
 
 def _sample(

@@ -69,7 +69,7 @@ class Row:
         return None
 
     def parts(self, subject: Subject) -> list[Parts | None]:
-        """Return, for each source, what its value is made of."""
+        """Return, for each source, what its value is made of; raise as above."""
         return [
             source.parts(subject)
             if isinstance(source, VcpuSum | DiskSum)
@@ -87,6 +87,11 @@ class Row:
         if isinstance(kind, VcpuSum):
             return label_of("vcpu:", parts[source] or {}, subject.processors)
         return kind.text(subject.prefix)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a counter, or what becomes of one."""
+        return self.change is not None or self.meter.type == "cumulative"
 
     @property
     def ends_with_run(self) -> bool:
