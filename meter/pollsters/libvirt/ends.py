@@ -70,7 +70,7 @@ class OpenGauges:
         """Yield the domains of which something was told that are not among ``uuids``."""
         yield from self._open.keys() - set(uuids)
 
-    def forget(self, uuid: str) -> tuple[tuple[Gauge, ...], Description]:
-        """Let go of a domain that was left out; return what was told of it last, and its description."""
+    def forget(self, uuid: str) -> tuple[tuple[Gauge, ...], Description, datetime]:
+        """Let go of a domain that was left out; return what was told of it last, its description, and when that was."""
         known = self._open.pop(uuid)
-        return known.gauges, known.description
+        return known.gauges, known.description, known.at

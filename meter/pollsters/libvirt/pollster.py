@@ -253,12 +253,14 @@ def _gone(reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[S
         absence = hypervisor.absence(uuid)
         if absence.why == "unreadable" and uuid not in reading.elsewhere:
             continue
-        gauges, description = remembered.gauges.forget(uuid)
+        gauges, description, told_at = remembered.gauges.forget(uuid)
         if absence.why == "migrated" or uuid in reading.elsewhere:
             continue
+        # What was told of an earlier end, of a domain that was there afterwards, is not this one.
+        end = absence.since if absence.since is not None and absence.since >= told_at else reading.read_at
         for gauge in gauges:
             if gauge.name != STATE:
-                yield _zero(gauge, description, description.metadata, absence.since or reading.read_at)
+                yield _zero(gauge, description, description.metadata, end)
     for uuid in remembered.counters.keys() - reading.listed:
         if hypervisor.absence(uuid).why != "unreadable":
             del remembered.counters[uuid]

@@ -435,6 +435,15 @@ async def test_a_domain_that_is_gone_for_good_leaves_nothing_behind() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_domain_that_was_off_for_long_ends_when_it_is_gone_not_when_it_stopped() -> None:
+    host = Host()
+    for minute in (0, 5, 10):
+        await host.poll(minute, OFF, run=None)
+    host.hypervisor.absences["u"] = Absence("gone", NOON)
+    assert {sample.timestamp for sample in await host.poll(15, None)} == {NOON + timedelta(minutes=15)}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_domain_that_cannot_be_read_for_a_while_has_not_ended() -> None:
     host = Host()
     await host.poll(0, FULL)
