@@ -563,7 +563,9 @@ def test_who_refuses_json_is_not_told_javascript(ask: Asking) -> None:
     assert ask("/v2/meters", headers={"Accept": "application/json;q=0, */*"}).status == 406
 
 
-@pytest.mark.parametrize("method", ["OPTIONS", "PUT", "PATCH", "TRACE", "CONNECT", "PROPFIND", "M-SEARCH", "V+2", "FOO"])
+@pytest.mark.parametrize(
+    "method", ["OPTIONS", "PUT", "PATCH", "TRACE", "CONNECT", "PROPFIND", "M-SEARCH", "V+2", "FOO"]
+)
 @pytest.mark.parametrize(
     ("path", "status", "allow"),
     [
