@@ -13,6 +13,8 @@ from datetime import UTC
 from datetime import datetime
 from typing import Any
 
+from meter.hypervisor.disks import DiskSizes
+from meter.hypervisor.disks import Sizes
 from meter.hypervisor.events import SHUT_OFF
 from meter.hypervisor.events import Change
 from meter.hypervisor.library import load_libvirt
@@ -64,10 +66,15 @@ class Reading:
     domains: Sequence[Domain]
     failed: Mapping[str, str]
     descriptions: Descriptions
+    disk_sizes: Mapping[Hashable, Sizes]
 
 
-def read_domains(connection: Any, known: Descriptions, now: Callable[[], float]) -> Reading:
+def read_domains(
+    connection: Any, known: Descriptions, known_sizes: Mapping[Hashable, Sizes], now: Callable[[], float]
+) -> Reading:
     """Read all domains, running or not, in one bulk call, and the XML of those that are new or changed.
+
+    Of disks that no guest has written to the sizes are asked for as well, once for each (:mod:`meter.hypervisor.disks`).
 
     ``NOWAIT`` makes libvirt leave out what a busy domain would have to be asked for. A domain that disappears meanwhile
     is left out. Drivers that know no statistics but the state (``test:///``), or no bulk call at all, are asked for the
@@ -85,11 +92,13 @@ def read_domains(connection: Any, known: Descriptions, now: Callable[[], float])
     failed = {}
     described = {}
     reliable = known.known_to(connection)
+    sizes = DiskSizes(known_sizes, now)
     for domain, stats in records:
         uuid = domain.UUIDString()
         try:
             if all(name.startswith("state.") for name in stats):
                 stats = {**stats, **_basic_stats(domain.info())}
+            stats = sizes.corrected(domain, stats)
             described[uuid] = _described(domain, stats, reliable.get(uuid), seconds)
             domains.append(_record(domain, described[uuid].xml, stats, seconds))
         except libvirt.libvirtError as error:
@@ -97,10 +106,16 @@ def read_domains(connection: Any, known: Descriptions, now: Callable[[], float])
                 raise
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 failed[domain.name()] = str(error)
-    return Reading(domains, failed, Descriptions(connection, described))
+    return Reading(domains, failed, Descriptions(connection, described), sizes.found)
 
 
-def read_changed(connection: Any, change: Change, known_xml: str | None) -> Domain | None:
+def read_changed(
+    connection: Any,
+    change: Change,
+    known_xml: str | None,
+    known_sizes: Mapping[Hashable, Sizes],
+    now: Callable[[], float],
+) -> Domain | None:
     """Read the domain to which ``change`` has happened; ``None`` where it is gone and nobody knows its XML.
 
     The state is the one that the change led to, and no other statistics are told of a domain that does not run any more.
@@ -112,7 +127,7 @@ def read_changed(connection: Any, change: Change, known_xml: str | None) -> Doma
         if change.state != SHUT_OFF or xml is None:
             domain = connection.lookupByUUIDString(change.uuid)
             records = connection.domainListGetStats([domain], 0, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
-            stats = records[0][1] if records else {}
+            stats = DiskSizes(known_sizes, now).corrected(domain, records[0][1]) if records else {}
             run = domain.ID() if domain.ID() >= 0 else None
             xml = domain.XMLDesc() or xml
     except libvirt.libvirtError:

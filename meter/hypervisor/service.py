@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,10 +21,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.hypervisor.disks import Sizes
 from meter.hypervisor.events import Change
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.line import Line
 from meter.hypervisor.line import Question
+from meter.hypervisor.news import News
 from meter.hypervisor.reading import Descriptions
 from meter.hypervisor.reading import read_changed
 from meter.hypervisor.reading import read_domains
@@ -90,9 +93,11 @@ class LibvirtHypervisor(Service):
         self._left_behind: list[Line] = []
         self._failed: Mapping[str, str] = {}
         self._descriptions = Descriptions()
+        self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self._outdated: set[str] = set()
         self._observers: list[Callable[[Domain], object]] = []
         self._changes: deque[Change] = deque()
+        self._news = News()
         self._overflowing = False
         self._telling: Deferred[None] | None = None
         self._readiness = Readiness("libvirt", False, f"{uri} has not been asked yet")
@@ -106,7 +111,10 @@ class LibvirtHypervisor(Service):
         """Return every defined domain; :class:`Unavailable` when libvirt does not answer."""
         self._descriptions = known = self._descriptions.without(self._outdated)
         self._outdated = set()
-        reading = await self._ask(lambda connection: read_domains(connection, known, self._now))
+        sizes = self._disk_sizes
+        reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now))
+        self._disk_sizes = reading.disk_sizes
+        self._news.read(reading.domains)
         if self._line is not None and self._line.told_of_changes:
             self._descriptions = reading.descriptions
         else:
@@ -215,6 +223,7 @@ class LibvirtHypervisor(Service):
     def _leave_behind(self, line: Line) -> None:
         self._log.warn("a call of libvirt at {uri} hangs; it is left behind", uri=self.uri)
         self.abandoned_calls += 1
+        self._news = News()
         self._left_behind.append(line)
         self._line = None
         line.finish().addErrback(lambda _: None)
@@ -233,6 +242,7 @@ class LibvirtHypervisor(Service):
 
     def _lost(self, line: Line, reason: str) -> None:
         if line is self._line:
+            self._news = News()  # what happens until there is a connection again, nobody tells
             self._found(Readiness("libvirt", False, f"the connection to {self.uri} is lost: {reason}"))
             pause, self._pause = self._pause, None
             if pause is not None:
@@ -242,7 +252,7 @@ class LibvirtHypervisor(Service):
         if line is not self._line:
             return  # its successor tells the same
         self._outdated.add(change.uuid)
-        if change.state is None or not self._observers:
+        if not self._news.is_news(change) or not self._observers:
             return
         if len(self._changes) >= MOST_CHANGES:
             if not self._overflowing:
@@ -273,9 +283,9 @@ class LibvirtHypervisor(Service):
             self._overflowing = False
 
     async def _read(self, change: Change) -> Domain | None:
-        known = self._descriptions.xml(change.uuid)
+        known, sizes = self._descriptions.xml(change.uuid), self._disk_sizes
         try:
-            domain = await self._ask(lambda connection: read_changed(connection, change, known))
+            domain = await self._ask(lambda connection: read_changed(connection, change, known, sizes, self._now))
         except Unavailable:
             domain = without_reading(change, known)
         if domain is not None and domain.xml != known:

@@ -34,24 +34,25 @@ from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import open_read_only
 from meter.interfaces import Domain
 from meter.interfaces import Enabled
+from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
 from meter.interfaces import Publication
+from meter.message import Signer
 from meter.metrics import PollingMetrics
-from meter.metrics import ReactorLag
 from meter.metrics import metrics_registry
 from meter.polling import Polling
 from meter.pollsters.libvirt import GuestPollster
+from meter.pollsters.libvirt.guests import Descriptions
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.registry import COMPUTE
 from meter.registry import Decision
+from meter.sample import Sample
 from meter.services import Backoff
 from meter.signature import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakeSurroundings
 from tests.servers.libvirt import Libvirtd
-
-pytestmark = pytest.mark.timeout(60)
 
 POLLSTERS = [GuestPollster(name) for name in FAMILIES]  # type: ignore[arg-type]
 
@@ -101,6 +102,8 @@ ORIGIN = {
     "network.outgoing.packets.drop": "net.{n}.tx.drop",
     "network.outgoing.packets.error": "net.{n}.tx.errs",
 }
+
+SIZES = ("capacity", "allocation", "usage")
 
 
 @pytest_twisted.ensureDeferred
@@ -153,6 +156,74 @@ async def test_pollsters_say_at_start_what_the_domains_of_this_host_lack(libvirt
     }
 
 
+def empty_qcow2(path: Path, size: int) -> None:
+    """Write an image in the format qcow2, version 2, in which nothing is allocated: ``size`` bytes as a guest sees it."""
+    cluster = 2**16
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, size, 0, 1, 3 * cluster, cluster, 1, 0, 0)
+    image = bytearray(4 * cluster)
+    image[: len(header)] = header
+    image[cluster : cluster + 8] = struct.pack(">Q", 2 * cluster)  # the table of reference counts has one block,
+    image[2 * cluster : 2 * cluster + 8] = struct.pack(">4H", 1, 1, 1, 1)  # which counts the four clusters
+    path.write_bytes(image)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_sizes_of_disks_are_those_that_virsh_domblkinfo_shows(libvirtd: Libvirtd) -> None:
+    def shown(meters: dict[tuple[str, str], Any], *, off: bool = False) -> None:
+        for disk in ("vda", "vdb", "vdc", "vdd"):
+            table = dict(re.findall(r"(\w+):\s+(\d+)", libvirtd.virsh("domblkinfo", "sized", disk)))
+            sizes = {name.lower(): int(value) for name, value in table.items()}
+            found = {name: meters.get((f"disk.device.{name}", f"{uuid}-{disk}")) for name in SIZES}
+            assert found["capacity"] == max(sizes["capacity"], sizes["physical"]), disk
+            assert found["allocation"] == (None if off else sizes["allocation"]), disk
+            assert found["usage"] == sizes["physical"], disk
+            assert meters["disk.usage", uuid] == sum(
+                meters["disk.device.usage", f"{uuid}-{each}"] for each in ("vda", "vdb", "vdc", "vdd")
+            )
+
+    def write(disk: int) -> None:
+        device = f"/machine/peripheral/virtio-disk{disk}/virtio-backend"
+        command = f'qemu-io -d {device} "write 65536 131072"'
+        libvirtd.virsh("qemu-monitor-command", "sized", "--hmp", command)
+
+    names = ("vda", "vdb", "vdc", "vdd")
+    with libvirtd.guest("sized", disks=names) as uuid:
+        libvirtd.virsh("destroy", "sized")
+        partly, full, odd = (libvirtd.empty_disk(f"sized.{name}") for name in names[1:])
+        partly.write_bytes(b"x" * 335872)
+        os.truncate(partly, 393216)
+        full.write_bytes(b"x" * 2**20)
+        odd.write_bytes(b"x" * 300)  # no whole number of sectors
+        os.truncate(odd, 500_000)
+        libvirtd.virsh("start", "sized")
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor})
+            found: dict[tuple[str, str], Any] = {}
+            while ("disk.device.usage", f"{uuid}-vda") not in found:
+                cycle = cycle.following()
+                found = await volumes(cycle)
+            shown(found)
+            assert found["disk.device.allocation", f"{uuid}-vdb"] == 335872
+            assert found["disk.device.usage", f"{uuid}-vdb"] == 393216
+            for number in range(len(names)):
+                write(number)
+            shown(await volumes(cycle.following()))
+            libvirtd.virsh("destroy", "sized")
+            empty_qcow2(full, 8 * 2**20)
+            libvirtd.virsh("detach-disk", "sized", "vdc", "--config")
+            libvirtd.virsh("attach-disk", "sized", str(full), "vdc", "--config", "--subdriver", "qcow2")
+            shown(await volumes(cycle.following()), off=True)
+            libvirtd.virsh("start", "sized")
+            while ("disk.device.usage", f"{uuid}-vda") not in found or found[
+                "disk.device.capacity", f"{uuid}-vdc"
+            ] < 2**23:
+                cycle = cycle.following()
+                found = await volumes(cycle)
+            shown(found)
+            write(3)
+            shown(await volumes(cycle.following()))
+
+
 # --- what becomes of domains
 
 
@@ -176,19 +247,14 @@ async def test_what_happens_to_a_domain_is_told_when_it_happens(libvirtd: Libvir
             cycle.provider(IHypervisor).running = [domain]
             cycle = cycle.following()
             samples += await GuestPollster("instance").poll(cycle)
-    assert [each for each in states() if each[0] != "resumed"] == [
-        ("started", 1),
-        ("suspended", 3),
-        ("shutting down", 4),
-        ("stopped", 5),
-    ]
-    assert ("resumed", 1) in states()
+    assert states() == [("started", 1), ("suspended", 3), ("resumed", 1), ("shutting down", 4), ("stopped", 5)]
     started = next(domain for domain in told if domain.stats["state.state"] == 1)
     assert "cpu.time" in started.stats, "it was read while it ran"
     power = [sample for sample in samples if sample.name == "power.state"]
     assert {sample.resource_id for sample in power} == {uuid}
     assert {sample.project_id for sample in power} == {"project-1"}
     assert [sample.timestamp for sample in power] == sorted(sample.timestamp for sample in power)
+    assert [sample.volume for sample in power] == [1, 3, 1, 5], "once for each start, pause, resumption and stop"
 
 
 @pytest_twisted.ensureDeferred
@@ -248,11 +314,7 @@ async def test_a_guest_that_switches_itself_off_tells_so_and_is_metered_as_off(l
                 await deferLater(reactor, 0.2)
             found = await volumes(FakeCycle({IHypervisor: hypervisor}))
     events = [domain.event for domain in told]
-    assert [event for event in events if "resumed" not in str(event)] == [
-        "started (booted)",
-        "shutting down (by guest)",
-        "stopped (shut down)",
-    ]
+    assert events == ["started (booted)", "shutting down (by guest)", "stopped (shut down)"]
     assert told[-1].stats["state.state"] == found["power.state", uuid] == 5
     assert ("cpu", uuid) not in found
 
@@ -458,40 +520,97 @@ async def test_connections_that_are_closed_are_gone(libvirtd: Libvirtd) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
+class LookingClock:
+    """The reactor's timers with a time that passes by being looked at, 0.1 ms each: slices of time are slices of work."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def seconds(self) -> float:
+        self._looks += 1
+        return self._looks / 10_000
+
+    def callLater(self, delay: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        return IReactorTime(reactor).callLater(delay, function, *arguments)
+
+
+class WorkPerTurn:
+    """Counts work of several kinds between two turns of the reactor; ``most`` is the most of each kind."""
+
+    def __init__(self) -> None:
+        self.most: Counter[str] = Counter()
+        self._now: Counter[str] = Counter()
+        self._call = IReactorTime(reactor).callLater(0, self._turn)
+
+    def count(self, kind: str) -> None:
+        self._now[kind] += 1
+        self.most[kind] = max(self.most[kind], self._now[kind])
+
+    def counting(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            self.count(kind)
+            return function(*arguments)
+
+        return counted
+
+    def stop(self) -> None:
+        self._call.cancel()
+
+    def _turn(self) -> None:
+        self._now.clear()
+        self._call = IReactorTime(reactor).callLater(0, self._turn)
+
+
+class CountedPollster:
+    """A pollster whose samples are counted as they are drawn."""
+
+    def __init__(self, pollster: GuestPollster, work: WorkPerTurn) -> None:
+        self._pollster = pollster
+        self._work = work
+
+    async def poll(self, cycle: ICycle) -> Iterator[Sample]:
+        samples = await self._pollster.poll(cycle)
+        return (sample for sample in samples if not self._work.count("drawn"))
+
+
 @pytest_twisted.ensureDeferred
-async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reactor(tmp_path: Path) -> None:
+async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reactor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     domain = re.sub(r"\s+", " ", """<domain type='test'><name>d{n}</name><memory>8192</memory><vcpu>2</vcpu>
         <os><type>hvm</type></os></domain>""")  # fmt: skip
     host = tmp_path / "host.xml"
     host.write_text("<node>" + "".join(domain.format(n=number) for number in range(1000)) + "</node>")
     kept: Counter[str] = Counter()
-    lags: list[float] = []
 
     async def put(publications: Sequence[Publication]) -> None:
         for each in publications:
             kept[each.routing_key] += int(each.headers[SAMPLES_HEADER])
 
-    async with hypervisor_at(f"test://{host}", timeout_seconds=30) as hypervisor:
-        clock = IReactorTime(reactor)
+    work = WorkPerTurn()
+    monkeypatch.setattr(Descriptions, "of", work.counting("described", Descriptions.of))
+    monkeypatch.setattr(Signer, "message", work.counting("signed", Signer.message))
+    async with hypervisor_at(f"test://{host}", timeout_seconds=120) as hypervisor:
         polling = Polling(
-            Surroundings("meter-compute", None, clock, {IHypervisor: hypervisor}),
+            Surroundings("meter-compute", None, LookingClock(), {IHypervisor: hypervisor}),  # type: ignore[arg-type]
             put,
             keyring(["secret"]),
             source="here",
-            timeout_seconds=30,
+            timeout_seconds=120,
             batch_samples=100,
             metrics=PollingMetrics(metrics_registry("test")),
         )
         polling.pollsters = tuple(
-            Decision(kind=COMPUTE, name=each.name, origin="test", state="active", plugin=each) for each in POLLSTERS
+            Decision(kind=COMPUTE, name=each.name, origin="test", state="active", plugin=CountedPollster(each, work))
+            for each in POLLSTERS
         )
-        watch = ReactorLag(clock, lags.append, interval=0.002)
-        watch.startService()
         report = await polling.cycle()
-        watch.stopService()
+        work.stop()
     assert report.failed == ()
     assert (kept["metering.cpu"], kept["metering.power.state"]) == (1000, 1000)
-    assert sorted(lags)[int(len(lags) * 0.95)] < 0.05, "benchmarks/compute_cycle.py measures all of them, in peace"
+    # A slice of 5 ms is 50 looks here, and one to begin with; real time is measured by benchmarks/compute_cycle.py.
+    assert work.most.keys() == {"described", "drawn", "signed"}
+    assert max(work.most.values()) <= 51, work.most
 
 
 @pytest_twisted.ensureDeferred

@@ -8,8 +8,6 @@ import subprocess
 import urllib.request
 from typing import Any
 
-import pytest
-
 from tests.servers.keystone import PASSWORD
 from tests.servers.keystone import TOKEN_SECONDS
 from tests.servers.keystone import Keystone
@@ -19,8 +17,6 @@ from tests.system.daemons import Daemon
 from tests.system.daemons import House
 from tests.system.daemons import fetch
 from tests.system.daemons import until
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def apples(project_id: str | None) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def send(api: Daemon, token: str, project_id: str) -> None:
         json.dumps([apples(project_id)]).encode(),
         {"Content-Type": "application/json", "X-Auth-Token": token},
     )
-    assert urllib.request.urlopen(request, timeout=20).status == 201
+    assert urllib.request.urlopen(request, timeout=60).status == 201
 
 
 def test_tokens_are_validated_scoped_and_forgotten_when_revoked_or_expired(
@@ -151,7 +147,7 @@ def test_openstacksdk_finds_the_api_in_the_catalogue(furnished: House, keystone:
     send(api, keystone.token("eve", "eve's", "green"), green)
 
     command = [HOME / "bin/python", "-c", SDK, keystone.url, "eve", "eve's", "green"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["published"], found["discovered"], found["api_version"]) == (api.api, f"{api.api}/v2", [2, 0])

@@ -26,7 +26,7 @@ from meter.services import Slices
 from meter.services import wall_seconds
 from meter.settings import ComputeSection
 
-SHUT_OFF = 5
+SHUTTING_DOWN, SHUT_OFF = 4, 5
 
 # By libvirt's virDomainState, in its order: Nova's words for the status and for the power state of a server.
 STATES = (
@@ -43,7 +43,10 @@ UNKNOWN_STATE = ("unknown", "unknown")
 
 
 class Guest:
-    """A domain as it is metered at ``read_at``; ``steady_seconds`` is then by a clock that nobody sets."""
+    """A domain as it is metered at ``read_at``; ``steady_seconds`` is then by a clock that nobody sets.
+
+    ``ending``: it was read because it is about to stop, which will be told too.
+    """
 
     def __init__(self, domain: Domain, description: Description, read_at: datetime, steady_seconds: float) -> None:
         self.uuid = domain.uuid
@@ -54,6 +57,7 @@ class Guest:
         self._stats = domain.stats
         state = domain.stats.get("state.state")
         self.shut_off = state == SHUT_OFF
+        self.ending = state == SHUTTING_DOWN and domain.event is not None
         self.metadata = self._metadata(state)
         self._subjects: dict[Scope, list[Subject]] = {}
 

@@ -159,7 +159,7 @@ class GuestPollster:
             for row in self.rows:
                 memory = remembered.memories.get(row.meter.name)
                 for guest in guests:
-                    if not guest.shut_off or row.when_off:
+                    if guest_has(row, guest):
                         yield from _samples(row, guest, memory, seen, omissions, trial=cycle.trial)
             for guest in guests:
                 guest.forget_subjects()
@@ -169,6 +169,13 @@ class GuestPollster:
                 for meter, memory in remembered.memories.items():
                     memory.forget_all_but(seen[meter])
         omissions.report(cycle)
+
+
+def guest_has(row: Row, guest: Guest) -> bool:
+    """Return whether ``guest`` is metered by ``row`` in its state: of one that ends, only what it has counted."""
+    if guest.ending:
+        return row.meter.type != "gauge"
+    return row.when_off or not guest.shut_off
 
 
 def _samples(

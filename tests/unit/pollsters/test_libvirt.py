@@ -584,6 +584,20 @@ async def test_what_has_happened_to_a_domain_is_told_with_its_state() -> None:
     assert (sample.volume, sample.resource_metadata["event"]) == (5, "stopped (destroyed)")
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_last_reading_of_a_domain_has_what_it_counted_and_leaves_its_gauges_to_its_stop() -> None:
+    ending = replace(nova_domain(**{"state.state": 4}), event="shutting down (by guest)")
+    types = {sample.name: sample.type for sample in await polled(ending)}
+    assert {"cpu", "disk.read.bytes", "network.incoming.bytes"} <= set(types)
+    assert "gauge" not in types.values()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_a_cycle_finds_shutting_down_is_metered_in_full() -> None:
+    names = {sample.name for sample in await polled(nova_domain(**{"state.state": 4}))}
+    assert {"instance", "power.state", "memory", "cpu"} <= names
+
+
 # --- bad input
 
 TWO_NOVAS = NOVA_XML.replace(
