@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from meter.api import Acceptance
@@ -207,6 +208,11 @@ def test_an_empty_project_is_the_tenants_own(orchard: Orchard) -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])
 def test_nothing_is_no_samples(orchard: Orchard, body: bytes) -> None:
     assert orchard.post(body).fault == "Samples should be included in request body"
+
+
+def test_a_sample_that_says_something_twice_is_400(orchard: Orchard) -> None:
+    body = msgspec.json.encode([APPLE]).replace(b'"counter_volume":3', b'"counter_volume":3,"counter_volume":4')
+    assert orchard.post(body).fault == 'The body cannot be read: it has "counter_volume" twice in one object'
 
 
 @pytest.mark.parametrize("body", [{"a": 1}, [3], ["x"], 3])
