@@ -41,6 +41,7 @@ from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.table import CPU
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.pollsters.libvirt.table import Row
+from meter.sample import RESERVED_METADATA
 from meter.sample import Sample
 from meter.settings import ComputeSection
 from meter.testing import FakeCycle
@@ -233,7 +234,7 @@ async def test_a_guest_of_nova_is_metered_as_ceilometer_does() -> None:
         theirs["project_id"],
         theirs["user_id"],
     )
-    assert ours.resource_metadata == theirs["resource_metadata"]
+    assert without(dict(ours.resource_metadata), RESERVED_METADATA) == theirs["resource_metadata"]
 
 
 @pytest_twisted.ensureDeferred
@@ -502,6 +503,7 @@ async def test_a_domain_without_nova_has_the_configured_owner_and_the_same_keys(
     assert (plain.project_id, plain.user_id) == ("lab", "operator")
     told = {key: value for key, value in plain.resource_metadata.items() if value is not None}
     assert told.pop("host") != "tower"
+    assert told.pop(RESERVED_METADATA)["run"].startswith("tower/")
     assert told == {
         "display_name": "plain",
         "name": "plain",
