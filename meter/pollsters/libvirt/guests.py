@@ -13,10 +13,10 @@ from typing import Any
 from meter.interfaces import Domain
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
-from meter.pollsters.libvirt.description import BadDomain
 from meter.pollsters.libvirt.description import Description
 from meter.pollsters.libvirt.description import Local
 from meter.pollsters.libvirt.description import describe
+from meter.pollsters.libvirt.nova import BadDomain
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.sources import devices
@@ -167,7 +167,7 @@ class Descriptions:
         return len(self._known)
 
     def of(self, domain: Domain) -> Description:
-        """Return what its XML says; raise :class:`~meter.pollsters.libvirt.description.BadDomain`."""
+        """Return what its XML says; raise :class:`~meter.pollsters.libvirt.nova.BadDomain`."""
         xml, description = self._known.get(domain.uuid, (None, None))
         if description is None or xml != domain.xml:
             try:
