@@ -8,6 +8,8 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC
+from datetime import datetime
 from typing import Any
 from typing import TypeVar
 
@@ -22,15 +24,18 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.hypervisor.disks import Sizes
+from meter.hypervisor.events import LEAVING
 from meter.hypervisor.events import Change
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.line import Line
 from meter.hypervisor.line import Question
 from meter.hypervisor.news import News
+from meter.hypervisor.processes import Processes
 from meter.hypervisor.reading import Descriptions
 from meter.hypervisor.reading import read_changed
 from meter.hypervisor.reading import read_domains
 from meter.hypervisor.reading import without_reading
+from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import IDependency
 from meter.interfaces import IHypervisor
@@ -77,6 +82,7 @@ class LibvirtHypervisor(Service):
         backoff: Backoff | None = None,
         stuck_limit: int = 8,
         open_connection: Callable[[str], Any] = open_read_only,
+        processes: Processes | None = None,
     ) -> None:
         self.uri = uri
         self.abandoned_calls = 0
@@ -91,7 +97,10 @@ class LibvirtHypervisor(Service):
         self._turn = DeferredLock()
         self._line: Line | None = None
         self._left_behind: list[Line] = []
+        self._processes = processes or Processes(uri, now=self._now)
         self._failed: Mapping[str, str] = {}
+        self._unreadable: frozenset[str] = frozenset()
+        self._absences: dict[str, Absence] = {}
         self._descriptions = Descriptions()
         self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self._outdated: set[str] = set()
@@ -112,7 +121,8 @@ class LibvirtHypervisor(Service):
         self._descriptions = known = self._descriptions.without(self._outdated)
         self._outdated = set()
         sizes = self._disk_sizes
-        reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now))
+        search = self._processes.search()
+        reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now, search))
         self._disk_sizes = reading.disk_sizes
         self._news.read(reading.domains)
         if self._line is not None and self._line.told_of_changes:
@@ -123,7 +133,14 @@ class LibvirtHypervisor(Service):
             if self._failed.get(name) != reason:
                 self._log.warn("domain {domain} cannot be read and is left out: {reason}", domain=name, reason=reason)
         self._failed = reading.failed
+        self._unreadable = reading.unreadable
         return reading.domains
+
+    def absence(self, uuid: str) -> Absence:
+        """Return why a domain that the last answer did not have, or had as shut off, does not run here any more."""
+        if uuid in self._unreadable:
+            return Absence("unreadable")
+        return self._absences.get(uuid, Absence("gone"))
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
         """Call ``receive`` with each domain whose state has changed, as it was then, in the order of changes.
@@ -252,6 +269,7 @@ class LibvirtHypervisor(Service):
         if line is not self._line:
             return  # its successor tells the same
         self._outdated.add(change.uuid)
+        self._note_absence(change)
         if not self._news.is_news(change) or not self._observers:
             return
         if len(self._changes) >= MOST_CHANGES:
@@ -263,6 +281,22 @@ class LibvirtHypervisor(Service):
         self._changes.append(change)
         if self._telling is None:
             self._telling = Deferred.fromCoroutine(self._tell_all())
+
+    def _note_absence(self, change: Change) -> None:
+        at = datetime.fromtimestamp(change.at, UTC)
+        before = self._absences.get(change.uuid)
+        if change.words in LEAVING:
+            absence = Absence("migrated", at)
+        elif change.words.startswith(("stopped (", "undefined (removed")):
+            absence = before if before is not None and before.why == "migrated" else Absence("gone", at)
+        else:
+            if change.words.startswith(("started (", "resumed (")):
+                self._absences.pop(change.uuid, None)
+            return
+        self._absences.pop(change.uuid, None)  # the latest comes last
+        self._absences[change.uuid] = absence
+        if len(self._absences) > MOST_CHANGES:
+            del self._absences[next(iter(self._absences))]
 
     async def _tell_all(self) -> None:
         """Pass on what waits, in order, then leave: whoever adds the next begins anew."""
@@ -285,7 +319,10 @@ class LibvirtHypervisor(Service):
     async def _read(self, change: Change) -> Domain | None:
         known, sizes = self._descriptions.xml(change.uuid), self._disk_sizes
         try:
-            domain = await self._ask(lambda connection: read_changed(connection, change, known, sizes, self._now))
+            search = self._processes.search()
+            domain = await self._ask(
+                lambda connection: read_changed(connection, change, known, sizes, self._now, search)
+            )
         except Unavailable:
             domain = without_reading(change, known)
         if domain is not None and domain.xml != known:

@@ -260,9 +260,9 @@ async def _let_weeks_go(session: Session, monday: datetime, hopeless: Set[dateti
 
 async def _delete_samples(session: Session, meter: str, before: datetime) -> None:
     await session.count(
-        "DELETE FROM sample s USING series x, meter m"
-        " WHERE x.id = s.series_id AND m.id = x.meter_id AND m.name = %s AND s.timestamp < %s",
-        [meter, before],
+        "DELETE FROM sample s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
+        "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
+        [before, meter],
     )
 
 

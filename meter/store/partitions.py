@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.interfaces import Unavailable
+from meter.store.access import IN_ORDER_OF_TIME
 from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
 from meter.store.migrations import has_table
@@ -105,7 +106,8 @@ async def _make(session: Session, week: date) -> None:
     await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
     await session.count(f"CREATE TABLE {name} (LIKE sample INCLUDING ALL)")
     await session.count(
-        "WITH moved AS (DELETE FROM sample_default WHERE timestamp >= %(first)s AND timestamp < %(end)s RETURNING *)"
+        f"WITH moved AS (DELETE FROM sample_default s WHERE {IN_ORDER_OF_TIME}"
+        " AND timestamp >= %(first)s AND timestamp < %(end)s RETURNING *)"
         f" INSERT INTO {name} SELECT * FROM moved",
         bounds,
     )
@@ -129,4 +131,4 @@ async def drop_before(session: Session, monday: datetime) -> None:
     for week in await weeks_with_partitions(session):
         if week < monday.date():
             await session.count(f"DROP TABLE {partition_name(week)}")
-    await session.count("DELETE FROM sample_default WHERE timestamp < %s", [monday])
+    await session.count(f"DELETE FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND timestamp < %s", [monday])

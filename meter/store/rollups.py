@@ -15,6 +15,8 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+from meter.store.access import IN_ORDER_OF_TIME
+from meter.store.access import ROLLUPS_BY_START
 from meter.store.pieces import GAPS
 from meter.store.pieces import GROWN
 from meter.store.pieces import PIECE
@@ -80,16 +82,16 @@ WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(h
 
 FROM_SAMPLES = ADD_UP.format(
     pieces=f"SELECT s.series_id, s.metadata_id, 0 AS place, {piece_of_sample()}"
-    f" FROM sample s WHERE s.timestamp >= {WITHIN.format('s.timestamp')}"
+    f" FROM sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
     f" AND s.series_id NOT IN ({GONE})"
 )
 FROM_HOURS = ADD_UP.format(
     pieces=f"SELECT r.series_id, r.metadata_id, r.stretch AS place, {piece_of_rollup()}"
     f" FROM rollup r JOIN series x ON x.id = r.series_id"
-    f" WHERE r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
+    f" WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
 )
 
-OF_SPAN = "r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
+OF_SPAN = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
 
 SAME_OWNER = (
     "(o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id)"
@@ -116,11 +118,11 @@ GROUP BY o.id ORDER BY o.meter_id, o.id
 """
 """Make the totals of an hour or a day of its other rollups. They tell nothing of steps, which lead within a resource."""
 
-TANGLED = """
+TANGLED = f"""
 SELECT coalesce(bool_or(mixed), false) FROM (
     SELECT lag(r.last) OVER (PARTITION BY m.name, m.unit, x.resource_id ORDER BY r.first, r.stretch) >= r.first AS mixed
     FROM rollup r JOIN series x ON x.id = r.series_id JOIN meter m ON m.id = x.meter_id
-    WHERE r.hours = %(hours)s AND r.start = %(start)s AND x.resource_id > 0
+    WHERE {ROLLUPS_BY_START.format("r")} AND r.hours = %(hours)s AND r.start = %(start)s AND x.resource_id > 0
 ) AS _
 """
 
@@ -129,7 +131,7 @@ SELECT date_trunc('hour', earliest.timestamp)
 FROM ({GAPS.format(spans="(SELECT start, hours FROM settled WHERE hours = 1)")}) AS gap
 CROSS JOIN LATERAL (
     SELECT s.timestamp FROM sample s
-    WHERE s.timestamp >= greatest(gap.start, %(since)s) AND s.timestamp < least(gap.finish, %(until)s)
+    WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= greatest(gap.start, %(since)s) AND s.timestamp < least(gap.finish, %(until)s)
     ORDER BY s.timestamp LIMIT 1
 ) AS earliest
 WHERE gap.finish > greatest(gap.start, %(since)s) AND gap.start < %(until)s
@@ -171,7 +173,7 @@ async def settle(session: Session, start: datetime, hours: int) -> bool:
         [[until]] = await session.rows("SELECT %(start)s::timestamptz + make_interval(hours => %(hours)s)", span)
         if await unsettled_hour(session, start, until) is not None:
             return False
-    stale = "DELETE FROM rollup WHERE hours = %(hours)s AND start = %(start)s"
+    stale = f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND hours = %(hours)s AND start = %(start)s"
     await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({GONE})", span)
     await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, span)
     await session.count(TOTAL, span)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -15,8 +14,6 @@ from meter.store import PostgresStore
 from tests.asking import SAMPLES
 from tests.asking import Asking
 from tests.asking import message
-
-pytestmark = pytest.mark.timeout(120)
 
 SINCE = "q.field=timestamp&q.op=ge&q.value=2026-11-22T12:01:00"
 PATHS = [

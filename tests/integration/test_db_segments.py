@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import pytest_twisted
 
 from tests.integration.test_db_command import meter_db
 from tests.integration.test_store_rollups import running
 from tests.store_messages import after
 from tests.store_messages import message
-
-pytestmark = pytest.mark.timeout(60)
 
 __all__ = ["meter_db"]
 

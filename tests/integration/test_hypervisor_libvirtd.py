@@ -28,8 +28,6 @@ from meter.services import Backoff
 from meter.testing import FakeCycle
 from tests.servers.libvirt import Libvirtd
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @asynccontextmanager
 async def hypervisor_at(uri: str, **settings: Any) -> AsyncIterator[LibvirtHypervisor]:

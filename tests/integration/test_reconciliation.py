@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import Clock
@@ -20,8 +19,6 @@ from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import document
 from tests.openstack_stub import openstack
 from tests.waiting import until
-
-pytestmark = pytest.mark.timeout(60)
 
 SAMPLES = Subscription(queue="meter.metering", bindings=(Binding("metering", "metering.#", ours=True),))
 

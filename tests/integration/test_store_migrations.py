@@ -20,8 +20,6 @@ from meter.store.migrations import migrations
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 PROCESS = """
 import sys
 from twisted.internet import reactor

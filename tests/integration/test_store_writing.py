@@ -8,7 +8,6 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
-import pytest
 import pytest_twisted
 from hypothesis import HealthCheck
 from hypothesis import given
@@ -29,8 +28,6 @@ from tests.store_messages import KEYS
 from tests.store_messages import message
 from tests.store_messages import messages
 from tests.waiting import until
-
-pytestmark = pytest.mark.timeout(60)
 
 ALL = SampleFilter()
 

@@ -17,8 +17,6 @@ from tests.system.daemons import fetch
 from tests.system.daemons import free_port
 from tests.system.daemons import until
 
-pytestmark = pytest.mark.timeout(180)
-
 DAEMONS = ("meter-compute", "meter-central", "meter-collector", "meter-api", "meter")
 
 
@@ -56,7 +54,7 @@ def test_all_mistakes_are_told_at_once_and_the_status_is_1(house, name, how):
     daemon = house.daemon(name, MISTAKES)
     command = daemon.command(*(["--check"] if how == "check" else []))
 
-    ran = subprocess.run(command, cwd=daemon.directory, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, cwd=daemon.directory, capture_output=True, text=True, timeout=180)
 
     assert ran.returncode == 1
     assert "[polling] interval_second: there is no such key; did you mean interval_seconds?" in ran.stderr
@@ -187,7 +185,7 @@ def test_a_plugin_of_another_distribution_works_at_the_next_start(furnished, tmp
             str(source),
         ],
         check=True,
-        timeout=120,
+        timeout=180,
     )
     furnished.daemon("meter-collector").start().until_ready()
     api = furnished.daemon("meter-api").start().until_ready()

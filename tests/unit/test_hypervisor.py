@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -27,8 +28,6 @@ from meter.interfaces import IHypervisor
 from meter.interfaces import Unavailable
 from meter.services import Backoff
 from tests.hygiene import LoggedErrors
-
-libvirt = pytest.importorskip("libvirt")
 
 URI = "pretended:///system"
 RUNNING = {"state.state": 1, "cpu.time": 5}

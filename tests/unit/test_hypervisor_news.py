@@ -38,7 +38,7 @@ def news() -> News:
         ([DEFINED, UNPAUSED, BOOTED], ["started (booted)"]),
         ([BOOTED, UNPAUSED], ["started (booted)"]),
         ([RESTORED, RESUMED_FROM_SNAPSHOT], ["started (restored)"]),
-        ([ARRIVED, RESUMED_HERE], ["started (migrated)", "resumed (migrated)"]),
+        ([ARRIVED, RESUMED_HERE], ["resumed (migrated)"]),
         ([PAUSED, UNPAUSED], ["suspended (paused)", "resumed (unpaused)"]),
         ([FAILED_DISK, PAUSED], ["suspended (input/output error)"]),
         ([SHUTTING_DOWN, SHUT_DOWN], ["shutting down (by guest)", "stopped (shut down)"]),

@@ -26,6 +26,9 @@ LARGEST_XML_CHARACTERS = 1_000_000
 """A Nova guest with thirty disks has some 40 000."""
 DEEPEST_XML = 64
 
+FOREIGN = ("vhostuser", "hostdev", "vdpa", "user")
+"""Types of interfaces whose counters somebody else keeps, over the end of the domain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interface:
@@ -34,6 +37,8 @@ class Interface:
     mac: str | None
     filter: str | None
     parameters: Mapping[str, str]
+    made_for_it: bool = True
+    """Whether its device on the host is made when it is plugged in, and counts from zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Description:
     """A domain as its XML describes it. ``metadata`` has all of it that does not change while it runs.
 
     ``by_nova`` says whether Nova described it; where not, its sizes are libvirt's. ``interfaces`` are by the name of
-    the host's device.
+    the host's device. ``disks`` has the images of each disk, the one that it was plugged in with last, by the name of its
+    device: libvirt gives each image a number of its own, and does not change it while the disk is there.
     """
 
     project_id: str | None
@@ -50,6 +56,7 @@ class Description:
     flavor: str | None
     metadata: Mapping[str, Any]
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    disks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ def describe(domain: Domain, local: Local) -> Description:
             **_nova_sizes(nova),
         },
         interfaces=_interfaces(root),
+        disks=_disks(root),
     )
 
 
@@ -215,7 +223,19 @@ def _interfaces(root: Element) -> dict[str, Interface]:
                 mac=_get(element, "mac", "address"),
                 filter=_get(element, "filterref", "filter"),
                 parameters=_parameters(element),
+                made_for_it=element.get("type") not in FOREIGN and _get(element, "target", "managed") != "no",
             )
+    return found
+
+
+def _disks(root: Element) -> dict[str, str]:
+    """Return the number of the last image of each disk: those before it come and go with snapshots."""
+    found = {}
+    for element in root.findall("devices/disk"):
+        device = _get(element, "target", "dev")
+        numbers = [index for source in element.iter("source") if (index := source.get("index"))]
+        if device is not None and numbers:
+            found[device] = numbers[-1]
     return found
 
 

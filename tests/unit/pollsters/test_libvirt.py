@@ -41,6 +41,7 @@ from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.table import CPU
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.pollsters.libvirt.table import Row
+from meter.sample import RESERVED_METADATA
 from meter.sample import Sample
 from meter.settings import ComputeSection
 from meter.testing import FakeCycle
@@ -233,7 +234,7 @@ async def test_a_guest_of_nova_is_metered_as_ceilometer_does() -> None:
         theirs["project_id"],
         theirs["user_id"],
     )
-    assert ours.resource_metadata == theirs["resource_metadata"]
+    assert without(dict(ours.resource_metadata), RESERVED_METADATA) == theirs["resource_metadata"]
 
 
 @pytest_twisted.ensureDeferred
@@ -502,6 +503,7 @@ async def test_a_domain_without_nova_has_the_configured_owner_and_the_same_keys(
     assert (plain.project_id, plain.user_id) == ("lab", "operator")
     told = {key: value for key, value in plain.resource_metadata.items() if value is not None}
     assert told.pop("host") != "tower"
+    assert told.pop(RESERVED_METADATA)["run"].startswith("tower/")
     assert told == {
         "display_name": "plain",
         "name": "plain",
@@ -622,7 +624,9 @@ async def test_a_domain_that_two_novas_describe_alike_is_metered_by_the_newer() 
     xml = both_namespaces(**{"qemu-kept-6b031417": "its old name"})
     sample = await only("instance", replace(nova_domain(), xml=xml))
     plain = await only("instance", nova_domain())
-    assert (sample.project_id, sample.resource_metadata) == (plain.project_id, plain.resource_metadata)
+    assert (sample.project_id, sample.user_id) == (plain.project_id, plain.user_id)
+    differing = {key for key, value in plain.resource_metadata.items() if sample.resource_metadata[key] != value}
+    assert differing <= {RESERVED_METADATA}
     assert sample.resource_metadata["display_name"] == "qemu-kept-6b031417"
 
 

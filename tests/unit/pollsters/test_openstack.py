@@ -19,6 +19,8 @@ from meter.interfaces import IOmissions
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 from meter.openstack import Limits
+from meter.pollsters.openstack.services import ROWS
+from meter.pollsters.openstack.table import Row
 from meter.sample import Sample
 from meter.testing import FakeCycle
 from meter.testing import FakeSurroundings
@@ -516,3 +518,10 @@ async def test_an_entry_that_two_pages_show_is_one_sample() -> None:
     stub.on("GET", "/v2/images", reply({**page, "next": "/v2/images?marker=x"}), reply(page))
     samples = list(await family.image.poll(cycle_of(stub)))
     assert len(samples) == len({(each.name, each.resource_id) for each in samples})
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_resource_whose_id_never_comes_back_says_that_it_existed_throughout(row: Row) -> None:
+    returning = {"volume.pool", "volume.service", "hypervisor"}
+    told = row.metadata_of({"id": "1", "name": "n"}).get("_meter")
+    assert told == (None if row.name in returning else {"run": "exists"})
