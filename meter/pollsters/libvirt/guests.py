@@ -24,6 +24,10 @@ from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.sources import devices
 from meter.pollsters.libvirt.sources import number
+from meter.pollsters.libvirt.states import RUNNING
+from meter.pollsters.libvirt.states import SHUT_OFF
+from meter.pollsters.libvirt.states import SHUTTING_DOWN
+from meter.pollsters.libvirt.states import states_of
 from meter.pollsters.libvirt.table import Scope
 from meter.sample import RESERVED_METADATA
 from meter.sample import run_text
@@ -31,21 +35,6 @@ from meter.sample import with_reserved
 from meter.services import Slices
 from meter.services import wall_seconds
 from meter.settings import ComputeSection
-
-RUNNING, SHUTTING_DOWN, SHUT_OFF = 1, 4, 5
-
-# By libvirt's virDomainState, in its order: Nova's words for the status and for the power state of a server.
-STATES = (
-    ("building", "pending"),
-    ("active", "running"),
-    ("active", "running"),
-    ("paused", "paused"),
-    ("stopped", "shutdown"),
-    ("stopped", "shutdown"),
-    ("error", "crashed"),
-    ("suspended", "suspended"),
-)
-UNKNOWN_STATE = ("unknown", "unknown")
 
 
 class Guest:
@@ -77,7 +66,7 @@ class Guest:
         state = domain.stats.get("state.state")
         self.shut_off = state == SHUT_OFF
         self.ending = state == SHUTTING_DOWN and domain.event is not None
-        self.metadata = self._metadata(state)
+        self.metadata = self._metadata()
         self._subjects: dict[Scope, list[Subject]] = {}
 
     def subjects(self, scope: Scope) -> list[Subject]:
@@ -108,10 +97,10 @@ class Guest:
             found = self._of_runs[key] = with_reserved(subject.metadata, run=run)
         return found
 
-    def _metadata(self, state: object) -> Mapping[str, Any]:
-        known = isinstance(state, int) and 0 <= state < len(STATES)
-        status, power_state = STATES[state] if known else UNKNOWN_STATE  # type: ignore[call-overload]
-        metadata = {**self.description.metadata, "status": status, "state": power_state, "task_state": ""}
+    def _metadata(self) -> Mapping[str, Any]:
+        vm_state, power_state = states_of(self._domain)
+        states = {"status": vm_state, "state": vm_state, "power_state": power_state, "task_state": ""}
+        metadata = {**self.description.metadata, **states}
         if not self.description.by_nova:
             memory_kib = self._known("balloon.maximum")
             metadata["vcpus"] = self._known("vcpu.current")

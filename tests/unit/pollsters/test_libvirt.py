@@ -234,7 +234,9 @@ async def test_a_guest_of_nova_is_metered_as_ceilometer_does() -> None:
         theirs["project_id"],
         theirs["user_id"],
     )
-    assert without(dict(ours.resource_metadata), RESERVED_METADATA) == theirs["resource_metadata"]
+    # but for the state, which is Nova's word in all samples
+    expected = {**theirs["resource_metadata"], "state": "active", "power_state": theirs["resource_metadata"]["state"]}
+    assert without(dict(ours.resource_metadata), RESERVED_METADATA) == expected
 
 
 @pytest_twisted.ensureDeferred
@@ -510,7 +512,8 @@ async def test_a_domain_without_nova_has_the_configured_owner_and_the_same_keys(
         "instance_id": "plain-uuid",
         "instance_host": "tower",
         "status": "active",
-        "state": "running",
+        "state": "active",
+        "power_state": "running",
         "task_state": "",
         "architecture": "aarch64",
         "os_type": "hvm",
@@ -598,6 +601,39 @@ async def test_the_last_reading_of_a_domain_has_what_it_counted_and_leaves_its_g
 async def test_a_domain_that_a_cycle_finds_shutting_down_is_metered_in_full() -> None:
     names = {sample.name for sample in await polled(nova_domain(**{"state.state": 4}))}
     assert {"instance", "power.state", "memory", "cpu"} <= names
+
+
+@pytest.mark.parametrize(
+    ("stats", "expected"),
+    [
+        ({"state.state": 0}, ("building", "pending")),
+        ({"state.state": 1}, ("active", "running")),
+        ({"state.state": 2}, ("active", "running")),
+        ({"state.state": 3}, ("paused", "paused")),
+        ({"state.state": 4}, ("stopped", "shutdown")),
+        ({"state.state": 5, "state.reason": 1}, ("stopped", "shutdown")),
+        ({"state.state": 5, "state.reason": 5}, ("suspended", "shutdown")),
+        ({"state.state": 6}, ("error", "crashed")),
+        ({"state.state": 7}, ("suspended", "suspended")),
+        ({"state.state": 99}, ("unknown", "unknown")),
+        ({}, ("unknown", "unknown")),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_states_are_novas_words_beside_which_libvirts_stand(
+    stats: dict[str, int], expected: tuple[str, str]
+) -> None:
+    rest = {name: value for name, value in NOVA_STATS.items() if not name.startswith("state.")}
+    sample = await only("instance", replace(nova_domain(), stats={**rest, **stats}))
+    metadata = sample.resource_metadata
+    assert (metadata["state"], metadata["power_state"]) == expected
+    assert metadata["status"] == metadata["state"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_has_just_been_saved_is_suspended() -> None:
+    saved = Domain(UUID, "cloud-00000001", NOVA_XML, {"state.state": 5}, event="stopped (saved)")
+    assert (await only("instance", saved)).resource_metadata["state"] == "suspended"
 
 
 # --- bad input
