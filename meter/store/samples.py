@@ -15,6 +15,7 @@ from meter.query import SampleFilter
 from meter.query import StoredSample
 from meter.store.access import IN_ORDER_OF_RECORDING
 from meter.store.access import IN_ORDER_OF_TIME
+from meter.store.access import NEWEST_FIRST
 from meter.store.access import SERIES_OF_SAMPLE
 from meter.store.conditions import asks_for_ids
 from meter.store.conditions import asks_since_recording
@@ -193,11 +194,12 @@ def samples_asked(filter: SampleFilter, limit: int, order: Sequence[Order], afte
         order="".join(criteria),
         limit=limit,
     )
-    return _shaped(picked, "".join(f"s.{criterion}" for criterion in criteria))
+    newest_first = not order and not asks_for_ids(filter)
+    return _shaped(picked, order="".join(f"s.{criterion}" for criterion in criteria), newest_first=newest_first)
 
 
-def _shaped(picked: Sql, order: str = "") -> Sql:
-    return filled(ROWS, picked=picked, outer=order)
+def _shaped(picked: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
+    return filled(f"{NEWEST_FIRST if newest_first else ''}{ROWS}", picked=picked, outer=order)
 
 
 def _column(order: Order) -> Column:
