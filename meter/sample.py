@@ -22,6 +22,9 @@ SampleType = Literal["gauge", "delta", "cumulative"]
 
 SAMPLE_TYPES: tuple[SampleType, ...] = get_args(SampleType)
 
+RESERVED_METADATA = "_meter"
+"""The member of ``resource_metadata`` that is Meter's own: the polling interval and the run, see :mod:`meter.runs`."""
+
 
 class BadSample(ValueError):
     """A sample that cannot be metered; the text says which field, what it holds and what would be right."""

@@ -135,7 +135,7 @@ async def complete(rows: Sequence[tuple[Any, ...]], lookups: Lookups) -> list[St
             message_id, number = message_id_of(record), volume_of(record)
         else:
             number = int(volume) if form.volume == "int" else volume
-        name, type_, unit, resource_id, user_id, project_id, source = series
+        name, type_, unit, resource_id, user_id, project_id, source = series[:7]
         samples.append(
             StoredSample(
                 message_id=message_id,

@@ -47,7 +47,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(60)
 
 ALL = SampleFilter()
-DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "series", "metadata", "form")
+DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "form")
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 
 
@@ -1026,3 +1026,107 @@ async def test_a_percentile_that_is_none_is_refused(store, aggregate):
 
     with pytest.raises(RequestError):
         await reckoned(store, aggregate)
+
+
+COUNTERS = {case["name"]: case for case in json.loads((Path(__file__).parents[1] / "data/counters.json").read_text())}
+
+
+def counted(case, told):
+    """The samples of a case: what each poll counted, with the metadata that ``told`` returns for it."""
+    return [
+        message(
+            volume=poll.get("value", sum(poll[disk] for disk in ("vda", "vdb") if disk in poll)),
+            at=poll["minute"] * 60,
+            type="cumulative",
+            metadata=told(poll),
+        )
+        for poll in case["polls"]
+    ]
+
+
+def by_host(poll):
+    return {"instance_host": poll["host"], "host": "a digest"}
+
+
+def declared(poll):
+    return {"_meter": {"run": f"{poll['host']}/1", "interval": 300}}
+
+
+def disks(poll):
+    return {"_meter": {"run": "hv1/1/" + "+".join(sorted({"vda", "vdb"} & {*poll})), "interval": 300}}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_live_migration_counts_what_the_guest_did_whether_or_not_the_arriving_host_was_polled(store):
+    sent = counted(COUNTERS["live migration"], by_host)
+    resumed = [each for each in sent if each.metadata["instance_host"] == "hv1" or each.volume]
+    assert len(resumed) < len(sent)
+
+    await store.write(resumed)
+    assert await reckoned(store, INCREASE) == [(5,)]
+    await store.write(sent)
+    assert await reckoned(store, INCREASE) == [(5,)]
+
+
+@pytest.mark.parametrize(("case", "told"), [("live migration", declared), ("disk detached", disks)])
+@pytest_twisted.ensureDeferred
+async def test_steps_stay_within_declared_runs(store, case, told):
+    await store.write(counted(COUNTERS[case], told))
+
+    assert await reckoned(store, INCREASE) == [(COUNTERS[case]["increase"],)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_counter_without_a_run_counts_from_zero_when_it_drops(store):
+    await store.write(counted(COUNTERS["plain restart"], lambda poll: {}))
+
+    assert await reckoned(store, INCREASE, RATE) == [(8, pytest.approx(8 / 600))]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_volume_is_carried_over_the_time_off_for_three_intervals_only(store):
+    hour = 3600
+    for at, volume, run in ((0, 512, "first"), (1, 512, "first"), (9, 512, "second"), (10, 512, "second")):
+        await store.write(
+            [message(volume=volume, at=at * hour, metadata={"_meter": {"run": run, "interval": 300, "x": at}})]
+        )
+
+    assert await reckoned(store, INTEGRAL) == [(pytest.approx(512 * (1 + 0.25 + 1)),)]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        *(None, "text", [], {"run": "x" * 10_000, "interval": -1}, {"run": 7, "interval": "300"}),
+        *({"run": True, "interval": True}, {"interval": 1e300}, {"interval": 10**400}, {"run": "", "interval": 0}),
+    ],
+    ids=lambda each: repr(each)[:40],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_sample_whose_run_or_interval_makes_no_sense_is_stored_as_without(store, rubbish):
+    sent = [message(volume=n, at=at, metadata={"_meter": rubbish}) for at, n in ((0, 7), (7200, 3))]
+
+    assert await store.write(sent) == WriteResult(2, 0)
+    assert await reckoned(store, INCREASE, INTEGRAL) == [(3, pytest.approx(14))]
+    assert await store.message(sent[0].message_id) == sent[0].fields
+
+
+@pytest_twisted.ensureDeferred
+async def test_lists_show_a_resource_once_however_many_runs_it_had_and_as_the_newest_says(store):
+    runs = [{"_meter": {"run": f"{n % 5}", "interval": 300 + n % 2}, "n": n} for n in range(20)]
+    await store.write([message(name, n, at=n, metadata=runs[n]) for n in range(20) for name in ("cpu", "ram")])
+
+    [resource] = await store.resources(ALL, 10)
+    assert (resource.meters, resource.metadata) == (("cpu", "ram"), runs[19])
+    assert (resource.first_sample, resource.last_sample) == (NOON, after(19))
+    assert [meter.name for meter in await store.meters(ALL, 10, False)] == ["cpu", "ram"]
+    [resource] = await store.resources(SampleFilter(start=after(3), end=after(8)), 10)
+    assert (resource.first_sample, resource.last_sample, resource.metadata) == (after(3), after(7), runs[7])
+    assert await volumes(store, SampleFilter(equals={"meter": "cpu"}), 3) == [19, 18, 17]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_run_can_be_asked_for_like_any_metadata(store):
+    await store.write([message(volume=n, at=n, metadata={"_meter": {"run": f"{n}"}}) for n in range(3)])
+
+    assert await volumes(store, SampleFilter(expression=Comparison("metadata._meter.run", "=", "1"))) == [1]
