@@ -153,8 +153,7 @@ class Spool:
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute(_SCHEMA)
                 if self._filled_for:
-                    database.execute(_FILLED_FOR)
-                    database.execute("INSERT OR REPLACE INTO filled_for VALUES (1, ?)", (self._filled_for,))
+                    self._note_destination(database)
             except BaseException:
                 database.close()
                 raise
@@ -165,6 +164,14 @@ class Spool:
             self._recount(self._database)
             self._counted_version = version
         return self._database
+
+    def _note_destination(self, database: sqlite3.Connection) -> None:
+        try:
+            database.execute(_FILLED_FOR)
+            if database.execute("SELECT destination FROM filled_for").fetchall() != [(self._filled_for,)]:
+                database.execute("INSERT OR REPLACE INTO filled_for VALUES (1, ?)", (self._filled_for,))
+        except sqlite3.OperationalError as error:  # a full disk: what the spool has room for matters more
+            self._log.warn("{path} cannot note where its samples go: {error}", path=str(self._path), error=error)
 
     def _close(self) -> None:
         database, self._database = self._database, None
