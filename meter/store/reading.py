@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -183,10 +184,10 @@ class Reading:
         with self._answering():
             return await complete(rows, self._lookups)
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+    async def message(self, message_id: str, filter: SampleFilter) -> Mapping[str, Any] | None:
         """See ``IStore.message``."""
-        asked = samples_asked(SampleFilter(equals={"message_id": message_id}), 1, (), None)
-        rows = await self._asked(asked)
+        one = replace(filter, equals={**filter.equals, "message_id": message_id})
+        rows = await self._asked(samples_asked(one, 1, (), None))
         with self._answering():
             return await self._message(Row(*rows[0])) if rows else None
 

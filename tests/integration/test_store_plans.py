@@ -437,7 +437,7 @@ async def test_a_sample_is_found_by_its_id_alone(filled):
             "sample": lambda name=name: house.store.sample(name, SampleFilter()),
             "sample of a meter": lambda name=name: house.store.sample(name, SampleFilter(equals={"meter": "cpu"})),
             "sample since": lambda name=name: house.store.sample(name, SampleFilter(start=when)),
-            "message": lambda name=name: house.store.message(name),
+            "message": lambda name=name: house.store.message(name, SampleFilter()),
             "a few ids": lambda name=name: house.store.samples(
                 SampleFilter(expression=Every((Among("message_id", (name, every[0])), Comparison("volume", ">=", 0)))),
                 PAGE,
