@@ -211,7 +211,10 @@ class IHypervisor(Interface):
         """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
 
     def absence(uuid: str) -> Absence:
-        """Return the :class:`Absence` of a domain that the last answer did not have, or had as shut off."""
+        """Return the :class:`Absence` of a domain that the last answer did not have, or had as shut off.
+
+        One that the answer before the last could not give is *unreadable* as well: whether it was there, nobody knows.
+        """
 
     def observe(receive: Callable[[Domain], object]) -> None:
         """Call ``receive`` with each :class:`Domain` whose state has changed, as it was then; ``event`` says how."""

@@ -292,7 +292,7 @@ async def read(cycle: ICycle) -> Reading:
     listed = frozenset(domain.uuid for domain in domains)
     if whole and not cycle.trial:
         descriptions.forget_all_but(set(listed))
-        lives.forget_all_but(set(listed))
+        lives.listed(set(listed), now)
     return Reading(guests, unreadable, whole=whole, read_at=now, listed=listed, elsewhere=frozenset(elsewhere))
 
 

@@ -127,7 +127,7 @@ async def test_a_migration_counts_what_the_guest_counted_whether_or_not_its_arri
     case = CASES["live migration"]
     hosts = {"hv1": Host("hv1"), "hv2": Host("hv2")}
     instances: defaultdict[int, int] = defaultdict(int)
-    started_at = NOON + timedelta(minutes=9)
+    started_at = NOON + timedelta(minutes=9.5)
     for poll in case["polls"]:
         host, minute = hosts[poll["host"]], poll["minute"]
         if poll["host"] == "hv2" and minute < 10.1:
@@ -191,7 +191,6 @@ async def test_the_source_of_a_migration_counts_to_the_last_moment_and_goes_on_w
 @pytest_twisted.ensureDeferred
 async def test_an_agent_that_first_hears_of_a_domain_when_its_migration_fails_does_not_count_its_past() -> None:
     host = Host()
-    await host.poll(0, None)
     await host.poll(6, nic(10**9, {"state.state": 1, "state.reason": 6}), event="resumed (migrated)")
     await host.poll(10, nic(10**9 + 3))
     assert increase(host, meter="network.incoming.bytes") == 3
@@ -295,6 +294,31 @@ async def test_an_interface_whose_device_was_there_before_the_domain_does_not_co
     await host.poll(5, nic(10**12), xml=xml)
     await host.poll(10, nic(10**12 + 1), xml=xml)
     assert increase(host, meter="network.incoming.bytes") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_was_not_there_at_the_poll_before_counts_from_zero() -> None:
+    host = Host()
+    await host.poll(0, None)
+    await host.poll(5, nic(7))
+    assert increase(host, meter="network.incoming.bytes") == 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_process_that_is_older_than_the_poll_before_does_not_count_its_past() -> None:
+    host = Host()
+    await host.poll(0, None)
+    await host.poll(5, nic(7), process="b.1", started_at=NOON - timedelta(days=1))
+    assert increase(host, meter="network.incoming.bytes") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_could_not_be_read_at_first_does_not_count_its_past() -> None:
+    host = Host()
+    host.hypervisor.absences["u"] = Absence("unreadable")
+    await host.poll(0, None)
+    await host.poll(5, nic(10**9))
+    assert increase(host, meter="network.incoming.bytes") == 0
 
 
 # --- sums and sources
