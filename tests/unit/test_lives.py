@@ -314,3 +314,50 @@ async def test_a_transfer_changes_the_owner_at_once() -> None:
 def test_whatever_gets_a_new_owner_is_his_from_then_on(told: dict[str, Any], meter: str) -> None:
     assert [each.project_id for each in made([told]) if each.name == meter] == ["b"]
     assert [each.user_id for each in made([told]) if each.name == meter] == [None]
+
+
+# --- actions that audits repeat ------------------------------------------------------------------------------------
+
+
+def repeated(kind: str, resource: dict[str, Any], action: str, at: str, seconds: float) -> list[dict[str, Any]]:
+    """What Cinder's audit sends of a creation or deletion, as a period without length."""
+    period = {"audit_period_beginning": at, "audit_period_ending": at}
+    return [said(f"{kind}.{action}.{phase}", seconds, resource | period) for phase in ("start", "end")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "resource"),
+    [
+        ("volume", {"volume_id": "x", "size": 2, "tenant_id": "p"}),
+        ("snapshot", {"snapshot_id": "x", "volume_size": 2, "tenant_id": "p"}),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_audits_repeat_is_counted_once(kind: str, resource: dict[str, Any]) -> None:
+    created, deleted = "2026-11-22 12:00:00+00:00", "2026-11-22 12:05:00+00:00"
+    life = [said(f"{kind}.create.{phase}", 0, resource) for phase in ("start", "end")]
+    life += [said(f"{kind}.delete.{phase}", 300, resource) for phase in ("start", "end")]
+    for audit_at in (3600, 7200):
+        life += repeated(kind, resource, "create", created, audit_at)
+        life += repeated(kind, resource, "delete", deleted, audit_at)
+    for told in (life, life[4:8]):  # all of it, and one audit alone
+        store = await stored(told)
+        for action in ("create.start", "create.end", "delete.start", "delete.end"):
+            rows = await store.samples(SampleFilter(equals={"meter": f"{kind}.{action}"}), 10)
+            assert [row.volume for row in rows] == [1]
+            assert rows[0].timestamp == NOON + timedelta(seconds=0 if "create" in action else 300)
+        assert await integral(store, f"{kind}.size") == pytest.approx(2 * 300 / 3600)
+
+
+@pytest.mark.parametrize("period", [{}, DAY, {"audit_period_beginning": "", "audit_period_ending": ""}])
+def test_an_action_that_is_no_repetition_has_its_own_time(period: dict[str, Any]) -> None:
+    told = said("volume.create.end", 60, {"volume_id": "x", "size": 2, "tenant_id": "p"} | period)
+    assert {sample.timestamp for sample in made([told])} == {NOON + timedelta(seconds=60)}
+
+
+def test_actions_of_two_volumes_and_without_a_volume_stay_apart() -> None:
+    ids = {
+        heard(seal(said("volume.create.end", 0, payload))).message_id
+        for payload in ({"volume_id": "x"}, {"volume_id": "y"}, {"volume_id": None}, [])
+    }
+    assert len(ids) == 3
