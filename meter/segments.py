@@ -2,7 +2,8 @@
 
 Every notification of Nova about an instance says its state and flavor. Between two that differ, one segment ends and
 the next begins. An audit (``exists``) repairs what was missed: it tells of an instance whose creation nobody heard, of
-a resize (which sets the time of launch anew) and of a deletion. What is deleted stays so, whatever arrives late.
+a resize (which sets the time of launch anew) and of a deletion. What is deleted stays so, whatever arrives late; an
+instance that is soft-deleted can be restored, and is in a state as any other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from typing import Protocol
 
@@ -26,10 +28,16 @@ from meter.sample import utc_text
 METER = "instance"
 """The meter whose samples tell of segments."""
 
+LONGEST_AUDIT = timedelta(hours=1)
+"""An audit is sent up to this long after the end of its period, which is its time, and tells of the time of sending."""
+
 PAGE_SAMPLES = 1_000
 """Samples that are read at once."""
 
 DELETED = "deleted"
+RUNNING = frozenset({"active", "paused", "rescued", "resized"})
+"""Nova's states (``vm_state``) in which an instance has processors and memory of its host."""
+
 UNKNOWN = "unknown"
 """The state and flavor of an instance before anything was heard of it."""
 
@@ -77,7 +85,7 @@ def segments(samples: Iterable[Told]) -> list[Segment]:
         if not found:
             found.append(Segment(state, flavor, _since(sample)))
         elif (state, flavor) != (found[-1].state, found[-1].flavor):
-            changed = _changed(sample, found[-1])
+            changed = max(_changed(sample, found[-1]), found[-1].began)
             found[-1] = replace(found[-1], ended=changed)
             found.append(Segment(state, flavor, changed))
     if end is None:
@@ -131,9 +139,16 @@ async def told_segments(store: IStore, instance: str, start: datetime | None, en
 
 
 def _deletion(sample: Told) -> datetime | None:
-    """Return when the instance was deleted, if the sample says that it was."""
-    deleted = _time(sample, "deleted_at")
-    return sample.timestamp if deleted is None and _text(sample, "state") == DELETED else deleted
+    """Return when the instance was deleted, if the sample says that it was: for good, not softly.
+
+    A sample of what no longer exists has the volume 0 and the time of the deletion. Those that were stored before that
+    was so have the time of their notification.
+    """
+    if getattr(sample, "volume", 1) == 0:
+        return sample.timestamp
+    if _text(sample, "state") == DELETED or _is(sample, "delete.end"):
+        return _time(sample, "deleted_at") or sample.timestamp
+    return None
 
 
 def _since(sample: Told) -> datetime:
@@ -155,7 +170,7 @@ def _changed(sample: Told, current: Segment) -> datetime:
         launched is not None
         and _is(sample, "exists")
         and _flavor(sample) != current.flavor
-        and current.began < launched < sample.timestamp
+        and current.began < launched < sample.timestamp + LONGEST_AUDIT
     ):
         return launched
     return sample.timestamp
