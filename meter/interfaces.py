@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
 from typing import Any
+from typing import Literal
 
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
@@ -172,7 +173,9 @@ class Domain:
 
     ``run`` tells its runs apart, ``None`` while it is off: counters start again with each. ``read_at`` is when libvirt
     told its statistics, ``None`` for just now. ``event`` is what has just happened to it, where that is why it is
-    polled: ``started (booted)``.
+    polled: ``started (booted)``. Where the process that runs it can be seen, ``process`` names it, with the same text as
+    long as it runs and to whoever looks, ``started_at`` is its start, and ``processors`` changes when another virtual
+    processor takes the number of one that was unplugged.
     """
 
     uuid: str
@@ -182,6 +185,21 @@ class Domain:
     run: int | None = None
     read_at: datetime | None = None
     event: str | None = None
+    process: str | None = None
+    started_at: datetime | None = None
+    processors: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why a domain that was there is not among the domains, or off, and since when, where that was told.
+
+    *gone*: it is undefined, or has ended and was never defined. *migrated*: another host runs it. *unreadable*: it may
+    still be there.
+    """
+
+    why: Literal["gone", "migrated", "unreadable"]
+    since: datetime | None = None
 
 
 class IHypervisor(Interface):
@@ -191,6 +209,9 @@ class IHypervisor(Interface):
 
     async def domains() -> Sequence[Domain]:
         """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
+
+    def absence(uuid: str) -> Absence:
+        """Return the :class:`Absence` of a domain that the last answer did not have, or had as shut off."""
 
     def observe(receive: Callable[[Domain], object]) -> None:
         """Call ``receive`` with each :class:`Domain` whose state has changed, as it was then; ``event`` says how."""
@@ -292,7 +313,11 @@ class IStore(Interface):
     """
 
     async def write(messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`."""
+        """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`.
+
+        One fact is one row: a message whose id is stored already in the week of its time or in a week beside it is a
+        duplicate if it states the same fact, and otherwise refused as a conflict (see :mod:`meter.identity`).
+        """
 
     async def samples(
         filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -304,7 +329,10 @@ class IStore(Interface):
         """
 
     async def sample(message_id: str, filter: SampleFilter) -> StoredSample | None:
-        """Return the :class:`~meter.query.StoredSample` with this id if ``filter`` lets it through, else ``None``."""
+        """Return the :class:`~meter.query.StoredSample` with this id if ``filter`` lets it through, else ``None``.
+
+        Of several samples with one id, the newest that it lets through.
+        """
 
     async def meters(filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return at most ``limit`` :class:`~meter.query.StoredMeter`, by name and resource."""
@@ -315,8 +343,11 @@ class IStore(Interface):
     async def statistics(query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the :class:`~meter.query.Statistics` of a :class:`~meter.query.StatisticsQuery`, oldest first."""
 
-    async def message(message_id: str) -> Mapping[str, Any] | None:
-        """Return the metering message with this id exactly as it was signed, a mapping, or ``None``."""
+    async def message(message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
+        """Return the metering message with this id exactly as it was signed, if ``filter`` lets its sample through.
+
+        Two samples can share an id if their times lie further apart than one is compared with: the newest is returned.
+        """
 
     def follow(heard: Callable[[], object]) -> Callable[[], None]:
         """Call ``heard`` soon after samples were committed, by whichever process; return what ends that.

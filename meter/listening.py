@@ -40,6 +40,7 @@ from meter.message import open_envelope
 from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import stable_ids
+from meter.nova_times import FirstTimes
 from meter.registry import Decision
 from meter.sample import Sample
 from meter.signature import BadSignature
@@ -126,6 +127,7 @@ class Listening:
         self._source = source
         self._account = account
         self._most_samples = most_samples
+        self._first_times = FirstTimes()
         self._wanting = lru_cache(KNOWN_EVENT_TYPES)(self._match)
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
@@ -145,7 +147,7 @@ class Listening:
         gives the same samples with the same ids.
         """
         try:
-            notification = heard(delivery.body)
+            notification = self._first_times.applied(heard(delivery.body))
         except (ValueError, RecursionError) as error:
             await self._put_aside(delivery, _Fault("undecodable", str(error)))
             self._account.notified("unknown", "dead")

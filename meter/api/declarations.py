@@ -56,10 +56,12 @@ QUERY = Parameter(
     "text",
     "Terms that all must hold: a field, an operator (default eq), a value, and for metadata a type.",
     members=("field", "op", "value", "type"),
+    mandatory=("field", "value"),
+    narrows=True,
 )
 LIMIT = Parameter("limit", "integer", "The most entries to answer with.")
-MARKER = Parameter("marker", "text", "Where the page before ended: from its Link header.")
-AS_OF = Parameter("as_of", "text", "Leave out what was recorded later than this time.")
+MARKER = Parameter("marker", "text", "Where the page before ended: from its Link header.", narrows=True)
+AS_OF = Parameter("as_of", "text", "Leave out what was recorded later than this time.", narrows=True)
 UNIQUE = Parameter("unique", "boolean", "List each meter once, not once per resource.")
 METER_LINKS = Parameter("meter_links", "integer", "0 leaves the links to meters out.")
 DIRECT = Parameter("direct", "boolean", "Write to the store at once, instead of sending over the bus.")
@@ -73,12 +75,13 @@ AGGREGATE = Parameter(
     "Aggregates instead of the standard ones: max, min, sum, avg, count, stddev, cardinality (of resource_id, user_id or"
     " project_id), increase and rate of cumulative meters, integral of gauges, percentile (from 0 to 100).",
     members=("func", "param"),
+    mandatory=("func",),
 )
-START = Parameter("start_timestamp", "text", "The first moment of the range.")
-END = Parameter("end_timestamp", "text", "The first moment after the range.")
+START = Parameter("start_timestamp", "text", "The first moment of the range.", narrows=True)
+END = Parameter("end_timestamp", "text", "The first moment after the range.", narrows=True)
 OFFSET = Parameter("search_offset", "integer", "Minutes by which the range is widened on both sides.")
 METADATA = Parameter(
-    "metadata.", "text", "A value that the metadata must have under the key that follows.", prefix=True
+    "metadata.", "text", "A value that the metadata must have under the key that follows.", prefix=True, narrows=True
 )
 
 SAMPLES = (JSON, *MEDIA_TYPES)

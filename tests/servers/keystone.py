@@ -71,8 +71,12 @@ password_hash_rounds = 4
         self._manage("fernet_setup", *me)
         self._manage("credential_setup", *me)
         self._manage("bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-public-url", self.url)
+        self.serve()
+
+    def serve(self) -> None:
+        """Answer requests, after the first start or after :meth:`stop`."""
         environment = {**os.environ, "OS_KEYSTONE_CONFIG_FILES": str(self._directory / "keystone.conf")}
-        with (self._directory / "log").open("wb") as log:
+        with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "python", "-c", SERVE, str(self._port)], env=environment, stdout=log, stderr=log
             )

@@ -24,11 +24,8 @@ def apples(project_id: str | None) -> dict[str, Any]:
     return {**sample, "resource_id": f"tree of {project_id}", "project_id": project_id}
 
 
-def validating(house: House, keystone: Keystone) -> Daemon:  # noqa: F811
-    """Return an API that asks ``keystone`` who is who, every second."""
-    api = house.daemon(
-        "meter-api",
-        f"""
+def settings(keystone: Keystone) -> str:  # noqa: F811
+    return f"""
 [api.auth]
 mode = "keystone"
 [api.auth.keystone]
@@ -37,9 +34,12 @@ username = "admin"
 password = "{PASSWORD}"
 project_name = "admin"
 revalidate_seconds = 1.0
-""",
-    )
-    return api.start().until_ready()
+"""
+
+
+def validating(house: House, keystone: Keystone) -> Daemon:  # noqa: F811
+    """Return an API that asks ``keystone`` who is who, every second."""
+    return house.daemon("meter-api", settings(keystone)).start().until_ready()
 
 
 def send(api: Daemon, token: str, project_id: str) -> None:
@@ -85,6 +85,35 @@ def test_tokens_are_validated_scoped_and_forgotten_when_revoked_or_expired(
     assert "Traceback" not in api.log
     for token in (ann, bob, admin):
         assert token not in api.log
+
+
+def test_the_readiness_tells_of_a_keystone_that_went_away_and_came_back(
+    furnished: House,
+    keystone: Keystone,  # noqa: F811
+) -> None:
+    keystone.add("grey", "gil", "his")
+    api = validating(furnished, keystone)
+    gil = {"X-Auth-Token": keystone.token("gil", "his", "grey")}
+    assert fetch(f"{api.api}/v2/meters", **gil)[0] == 200
+    keystone.stop()
+    try:
+        until(lambda: fetch(f"{api.api}/v2/meters", **gil)[0] == 503, "the token to be asked about again")
+        until(lambda: api.readiness()["status"] == 503, "the API to say that it is not ready")
+        assert api.reason("keystone")
+    finally:
+        keystone.serve()
+    api.until_ready()
+    assert fetch(f"{api.api}/v2/meters", **{"X-Auth-Token": keystone.token("gil", "his", "grey")})[0] == 200
+    assert "Traceback" not in api.log
+
+
+def test_an_account_that_keystone_does_not_accept_is_told_by_the_readiness(
+    furnished: House,
+    keystone: Keystone,  # noqa: F811
+) -> None:
+    api = furnished.daemon("meter-api", settings(keystone).replace(PASSWORD, "wrong")).start()
+    until(lambda: "credentials" in (api.reason("keystone") or ""), "the API to say that its account is refused")
+    assert api.readiness()["status"] == 503
 
 
 SDK = """
