@@ -216,8 +216,9 @@ def test_two_kinds_of_daemons_may_share_a_directory(house):
         until(lambda each=each: fetch(f"http://127.0.0.1:{each.status_port}/healthz")[0] == 200, "both to work")
 
 
-def test_what_was_measured_for_another_broker_is_not_sent_to_this_one_unasked(furnished, rabbitmq):
+def test_what_was_measured_for_another_broker_is_not_sent_to_this_one_unasked(furnished):
     bus = furnished.bus
+    furnished.daemon("meter-collector").start()  # makes the queue
     furnished.bus = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
     config = "[polling]\ninterval_seconds = 1.0\n" + OF_TESTS
     agent = furnished.daemon("meter-compute", config).start()
