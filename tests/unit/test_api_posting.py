@@ -149,6 +149,8 @@ def test_a_volume_may_be_a_text_as_old_clients_send_it(orchard: Orchard, given: 
         ({"resource_metadata": {"a": {"b": "c"}}}, "resource_metadata"),
         ({"resource_metadata": {"a": 1}}, "resource_metadata"),
         ({"resource_metadata": {"." * 5000: "x"}}, "may be at most 100 deep"),
+        ({"resource_metadata": {"_meter": "x"}}, "_meter is reserved"),
+        ({"resource_metadata": {"_meter.run": "hv1/1"}}, "_meter is reserved"),
         ({"resource_metadata": "a=b"}, "resource_metadata"),
         ({"timestamp": "soon"}, "timestamp. Value: 'soon'. invalid timestamp format"),
         ({"timestamp": ""}, "timestamp. Value: ''. invalid timestamp format"),
