@@ -17,22 +17,14 @@ from datetime import timedelta
 from typing import Any
 from typing import Protocol
 
-from meter.interfaces import IStore
 from meter.message import BadMessage
 from meter.message import moment
-from meter.query import Marker
-from meter.query import SampleFilter
-from meter.query import StoredSample
-from meter.sample import utc_text
 
 METER = "instance"
 """The meter whose samples tell of segments."""
 
 LONGEST_AUDIT = timedelta(hours=1)
 """An audit is sent up to this long after the end of its period, which is its time, and tells of the time of sending."""
-
-PAGE_SAMPLES = 1_000
-"""Samples that are read at once."""
 
 DELETED = "deleted"
 RUNNING = frozenset({"active", "paused", "rescued", "resized"})
@@ -107,35 +99,6 @@ def seconds_by_state_and_flavor(
             key = (segment.state, segment.flavor)
             seconds[key] = seconds.get(key, 0.0) + within
     return seconds
-
-
-async def told_segments(store: IStore, instance: str, start: datetime | None, end: datetime) -> dict[str, Any]:
-    """Return, as JSON has it, the segments of an instance in ``store`` and its seconds between ``start`` and ``end``.
-
-    Without ``start`` all of its time until ``end`` counts.
-    """
-    wanted = SampleFilter(equals={"meter": METER, "resource_id": instance})
-    samples: list[StoredSample] = []
-    page = await store.samples(wanted, PAGE_SAMPLES)
-    while page:
-        samples += page
-        after = Marker(page[-1].timestamp, page[-1].message_id)
-        page = await store.samples(wanted, PAGE_SAMPLES, after=after)
-    found = segments(samples)
-    seconds = seconds_by_state_and_flavor(found, start or min((each.began for each in found), default=end), end)
-    return {
-        "instance": instance,
-        "segments": [
-            {
-                "state": each.state,
-                "flavor": each.flavor,
-                "began": utc_text(each.began),
-                "ended": utc_text(each.ended) if each.ended else None,
-            }
-            for each in found
-        ],
-        "seconds": [{"state": state, "flavor": flavor, "seconds": spent} for (state, flavor), spent in seconds.items()],
-    }
 
 
 def _deletion(sample: Told) -> datetime | None:
