@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import libvirt
 import pytest
 from twisted.internet.task import Clock
 
 from meter.hypervisor.disks import ASKING_SECONDS
 from meter.hypervisor.disks import DiskSizes
-
-libvirt = pytest.importorskip("libvirt")
 
 
 class PretendedDomain:

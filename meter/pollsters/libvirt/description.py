@@ -14,22 +14,20 @@ from xml.etree.ElementTree import TreeBuilder
 from xml.etree.ElementTree import XMLParser
 
 from meter.interfaces import Domain
+from meter.pollsters.libvirt.nova import BadDomain
+from meter.pollsters.libvirt.nova import check_agreement
+from meter.pollsters.libvirt.nova import nova_elements
 from meter.pollsters.libvirt.owners import LONGEST_ID
 from meter.pollsters.libvirt.owners import Owner
 from meter.pollsters.libvirt.owners import owner_of
 from meter.settings import OwnerSection
 
-NOVA_NAMESPACES = ("http://openstack.org/xmlns/libvirt/nova/1.1", "http://openstack.org/xmlns/libvirt/nova/1.0")
 LARGEST_XML_CHARACTERS = 1_000_000
 """A Nova guest with thirty disks has some 40 000."""
 DEEPEST_XML = 64
 
 FOREIGN = ("vhostuser", "hostdev", "vdpa", "user")
 """Types of interfaces whose counters somebody else keeps, over the end of the domain."""
-
-
-class BadDomain(ValueError):
-    """A domain whose XML cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,12 @@ def describe(domain: Domain, local: Local) -> Description:
     what only Nova could tell.
     """
     root = parse(domain.xml)
-    nova = _nova_element(root)
+    found = nova_elements(root)
+    nova = found[0] if found else None
     if nova is None:
         project_id, user_id = owner_of(domain.name, root, local.rules, local.default)
     else:
+        check_agreement(found)
         project_id = _get(nova, "owner/project", "uuid") or local.default[0]
         user_id = _get(nova, "owner/user", "uuid") or local.default[1]
     if any(each is not None and len(each) > LONGEST_ID for each in (project_id, user_id)):
@@ -145,18 +145,6 @@ def parse(xml: str) -> Element:
     except (ParseError, UnicodeError) as error:
         raise BadDomain(f"its XML cannot be parsed: {error}") from error
     return root
-
-
-def _nova_element(root: Element) -> Element | None:
-    """Return what Nova wrote, without its namespace, or ``None``."""
-    found = [child for name in NOVA_NAMESPACES for child in root.findall(f"metadata/{{{name}}}instance")]
-    if len(found) > 1:
-        raise BadDomain(f"its XML has {len(found)} elements of Nova, of which none can be believed")
-    for nova in found:
-        for element in nova.iter():
-            element.tag = element.tag.rpartition("}")[2]
-        return nova
-    return None
 
 
 def _text(parent: Element | None, path: str) -> str | None:

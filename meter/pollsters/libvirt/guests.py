@@ -14,16 +14,20 @@ from typing import Any
 from meter.interfaces import Domain
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
-from meter.pollsters.libvirt.description import BadDomain
 from meter.pollsters.libvirt.description import Description
 from meter.pollsters.libvirt.description import Local
 from meter.pollsters.libvirt.description import describe
 from meter.pollsters.libvirt.lives import Life
 from meter.pollsters.libvirt.lives import Lives
+from meter.pollsters.libvirt.nova import BadDomain
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.sources import devices
 from meter.pollsters.libvirt.sources import number
+from meter.pollsters.libvirt.states import RUNNING
+from meter.pollsters.libvirt.states import SHUT_OFF
+from meter.pollsters.libvirt.states import SHUTTING_DOWN
+from meter.pollsters.libvirt.states import states_of
 from meter.pollsters.libvirt.table import Scope
 from meter.sample import RESERVED_METADATA
 from meter.sample import run_text
@@ -31,21 +35,6 @@ from meter.sample import with_reserved
 from meter.services import Slices
 from meter.services import wall_seconds
 from meter.settings import ComputeSection
-
-RUNNING, SHUTTING_DOWN, SHUT_OFF = 1, 4, 5
-
-# By libvirt's virDomainState, in its order: Nova's words for the status and for the power state of a server.
-STATES = (
-    ("building", "pending"),
-    ("active", "running"),
-    ("active", "running"),
-    ("paused", "paused"),
-    ("stopped", "shutdown"),
-    ("stopped", "shutdown"),
-    ("error", "crashed"),
-    ("suspended", "suspended"),
-)
-UNKNOWN_STATE = ("unknown", "unknown")
 
 
 class Guest:
@@ -80,7 +69,7 @@ class Guest:
         state = domain.stats.get("state.state")
         self.shut_off = state == SHUT_OFF
         self.ending = leaving or (state == SHUTTING_DOWN and domain.event is not None)
-        self.metadata = self._metadata(state)
+        self.metadata = self._metadata()
         self._subjects: dict[Scope, list[Subject]] = {}
 
     def subjects(self, scope: Scope) -> list[Subject]:
@@ -111,10 +100,10 @@ class Guest:
             found = self._of_runs[key] = with_reserved(subject.metadata, run=run)
         return found
 
-    def _metadata(self, state: object) -> Mapping[str, Any]:
-        known = isinstance(state, int) and 0 <= state < len(STATES)
-        status, power_state = STATES[state] if known else UNKNOWN_STATE  # type: ignore[call-overload]
-        metadata = {**self.description.metadata, "status": status, "state": power_state, "task_state": ""}
+    def _metadata(self) -> Mapping[str, Any]:
+        vm_state, power_state = states_of(self._domain)
+        states = {"status": vm_state, "state": vm_state, "power_state": power_state, "task_state": ""}
+        metadata = {**self.description.metadata, **states}
         if not self.description.by_nova:
             memory_kib = self._known("balloon.maximum")
             metadata["vcpus"] = self._known("vcpu.current")
@@ -248,7 +237,7 @@ class Descriptions:
         return len(self._known)
 
     def of(self, domain: Domain) -> Description:
-        """Return what its XML says; raise :class:`~meter.pollsters.libvirt.description.BadDomain`."""
+        """Return what its XML says; raise :class:`~meter.pollsters.libvirt.nova.BadDomain`."""
         xml, description = self._known.get(domain.uuid, (None, None))
         if description is None or xml != domain.xml:
             try:
