@@ -13,6 +13,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.python import usage
 
 from meter.amqp import AmqpBus
+from meter.commands.archived import replay_archive
 from meter.commands.command import DONE
 from meter.commands.command import FOUND_WRONG
 from meter.commands.command import CommandOptions
@@ -77,10 +78,20 @@ class ExplainOptions(usage.Options):
         self["files"] = files
 
 
+class ReplayOptions(usage.Options):
+    """Which notifications of the archive to replay."""
+
+    optParameters = [  # noqa: N815, RUF012
+        ["event-type", "t", "*", "Only these: an event type with * and ?."],
+        ["limit", "n", None, "At most so many, the oldest first.", int],
+    ]
+    optFlags = [["list", None, "Only list them; nothing is sent."]]  # noqa: N815, RUF012
+
+
 class Options(CommandOptions):
     """What to do."""
 
-    synopsis = "Usage: meter-notify [--config FILE] publish | explain FILE …"
+    synopsis = "Usage: meter-notify [--config FILE] publish | explain FILE … | replay"
     longdesc = (
         "A FILE holds notifications as JSON: one, an array of them, or one a line; each bare, in its envelope, "
         "or as {exchange, routing_key, message}. - is the standard input."
@@ -93,12 +104,18 @@ class Options(CommandOptions):
             ExplainOptions,
             "Show which samples they make and which definition makes them. Sends nothing.",
         ],
+        [
+            "replay",
+            None,
+            ReplayOptions,
+            "Send archived notifications that nobody wanted to the collector again; each is removed when it is safe there.",
+        ],
     ]
 
     def postOptions(self) -> None:
         """Ask for a command."""
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: publish or explain")
+            raise usage.UsageError("say what to do: publish, explain or replay")
 
 
 def main() -> None:
@@ -110,6 +127,14 @@ async def work(reactor: Any, options: Any) -> int:
     """Do what is asked."""
     config = configuration(options["config"])
     asked = options.subOptions
+    if options.subCommand == "replay":
+        return await replay_archive(
+            reactor,
+            config.bus.url.get_secret_value(),
+            event_type=asked["event-type"],
+            limit=asked["limit"],
+            only_list=bool(asked["list"]),
+        )
     captured = [(name, each) for name in asked["files"] for each in captures(name)]
     if options.subCommand == "explain":
         return explain(captured, config, reactor, as_json=bool(asked["json"]))

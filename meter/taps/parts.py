@@ -11,12 +11,16 @@ from twisted.application.service import IService
 
 from meter.activation import Activation
 from meter.amqp import AmqpBus
+from meter.archive import ARCHIVE_QUEUE
+from meter.archive import DROPPED_QUEUE
+from meter.archive import Archive
 from meter.deadletters import DeadLetters
 from meter.domain_changes import DomainChanges
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
 from meter.intake import Intake
 from meter.interfaces import Binding
+from meter.interfaces import BoundedQueue
 from meter.interfaces import IBus
 from meter.interfaces import IStore
 from meter.interfaces import Publication
@@ -31,6 +35,7 @@ from meter.query import WriteResult
 from meter.registry import LISTENER
 from meter.registry import Decision
 from meter.services import StagedService
+from meter.settings import Config
 from meter.spool import Spool
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
@@ -69,9 +74,36 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
             create_foreign_exchanges=daemon.config.collector.create_exchanges,
             rebind_seconds=daemon.config.collector.exchange_retry_seconds,
             count_dead=count_dead,
+            bounded=archive_queues(daemon.config) if metrics else (),
         )
     daemon.add(bus, without=without)
     return bus
+
+
+def archive_queues(config: Config) -> Sequence[BoundedQueue]:
+    """Return the queue of the archive of unwanted notifications, where one is wanted."""
+    settings = config.notifications
+    if not settings.archive_messages:
+        return ()
+    seconds = settings.archive_days * 86400
+    return (
+        BoundedQueue(
+            name=ARCHIVE_QUEUE, most_messages=settings.archive_messages, most_seconds=seconds, dropped=DROPPED_QUEUE
+        ),
+    )
+
+
+def _archive(daemon: Daemon, bus: IBus, metrics: CollectingMetrics) -> Archive | None:
+    """Return the archive of unwanted notifications, and have counted what falls out of it."""
+    settings = daemon.config.notifications
+    if not settings.archive_messages:
+        return None
+    if isinstance(bus, LocalBus):
+        daemon.warnings.append("[notifications] archive_messages: there is no archive without a broker")
+        return None
+    archive = Archive(bus, settings.archive_event_types, metrics.archived)
+    daemon.add(bus.subscribe(archive.subscription(), archive.dropped))
+    return archive
 
 
 def _dead_letters_on_disk(daemon: Daemon) -> Callable[[Publication], Awaitable[None]]:
@@ -187,6 +219,8 @@ def add_collecting(
 
     dead_notifications = DeadLetters(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
 
+    archive = _archive(daemon, bus, metrics)
+
     def hear(active: Sequence[Decision]) -> IService:
         listening = Listening(
             active,
@@ -198,6 +232,8 @@ def add_collecting(
             topics=daemon.config.notifications.heard,
             clock=daemon.reactor,
             batch_seconds=daemon.config.notifications.batch_seconds,
+            archive=archive,
+            ignored_users=daemon.config.notifications.ignored_users,
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything
