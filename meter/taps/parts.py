@@ -11,16 +11,12 @@ from twisted.application.service import IService
 
 from meter.activation import Activation
 from meter.amqp import AmqpBus
-from meter.archive import ARCHIVE_QUEUE
-from meter.archive import DROPPED_QUEUE
-from meter.archive import Archive
 from meter.deadletters import DeadLetters
 from meter.domain_changes import DomainChanges
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
 from meter.intake import Intake
 from meter.interfaces import Binding
-from meter.interfaces import BoundedQueue
 from meter.interfaces import IBus
 from meter.interfaces import IStore
 from meter.interfaces import Publication
@@ -35,12 +31,13 @@ from meter.query import WriteResult
 from meter.registry import LISTENER
 from meter.registry import Decision
 from meter.services import StagedService
-from meter.settings import Config
 from meter.spool import Spool
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import Retention
 from meter.store import embedded_directory
+from meter.taps.archiving import add_archive
+from meter.taps.archiving import archive_queues
 from meter.taps.daemon import Daemon
 from meter.threads import CallThread
 
@@ -78,32 +75,6 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
         )
     daemon.add(bus, without=without)
     return bus
-
-
-def archive_queues(config: Config) -> Sequence[BoundedQueue]:
-    """Return the queue of the archive of unwanted notifications, where one is wanted."""
-    settings = config.notifications
-    if not settings.archive_messages:
-        return ()
-    seconds = settings.archive_days * 86400
-    return (
-        BoundedQueue(
-            name=ARCHIVE_QUEUE, most_messages=settings.archive_messages, most_seconds=seconds, dropped=DROPPED_QUEUE
-        ),
-    )
-
-
-def _archive(daemon: Daemon, bus: IBus, metrics: CollectingMetrics) -> Archive | None:
-    """Return the archive of unwanted notifications, and have counted what falls out of it."""
-    settings = daemon.config.notifications
-    if not settings.archive_messages:
-        return None
-    if isinstance(bus, LocalBus):
-        daemon.warnings.append("[notifications] archive_messages: there is no archive without a broker")
-        return None
-    archive = Archive(bus, settings.archive_event_types, metrics.archived)
-    daemon.add(bus.subscribe(archive.subscription(), archive.dropped))
-    return archive
 
 
 def _dead_letters_on_disk(daemon: Daemon) -> Callable[[Publication], Awaitable[None]]:
@@ -219,7 +190,7 @@ def add_collecting(
 
     dead_notifications = DeadLetters(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
 
-    archive = _archive(daemon, bus, metrics)
+    archive = add_archive(daemon, bus, metrics)
 
     def hear(active: Sequence[Decision]) -> IService:
         listening = Listening(
