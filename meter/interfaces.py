@@ -287,6 +287,16 @@ class Subscription:
     beside: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundedQueue:
+    """A durable queue of ours with bounds: the oldest messages go first, and into the queue ``dropped``."""
+
+    name: str
+    most_messages: int
+    most_seconds: float
+    dropped: str
+
+
 Receiver = Callable[[Delivery], Awaitable[None]]
 """Takes one delivery. Returning acknowledges it. Raising :class:`Unavailable` hands it back, to be delivered again
 after a pause. Anything else raised is a defect: the delivery is handed to ``metering.dead`` with the error's text."""

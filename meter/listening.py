@@ -23,6 +23,7 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.reflect import safe_str
 
+from meter.archive import Archive
 from meter.casting import BATCH_SAMPLES
 from meter.deadletters import DeadLetters
 from meter.gathering import Gathering
@@ -41,6 +42,7 @@ from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import stable_ids
 from meter.nova_times import FirstTimes
+from meter.own_requests import requester
 from meter.registry import Decision
 from meter.repeated_actions import one_action
 from meter.sample import Sample
@@ -65,7 +67,7 @@ class ListeningAccount(Protocol):
     """Where notifications are counted; :mod:`meter.metrics` has the real one."""
 
     def notified(self, event_type: str, outcome: str) -> None:
-        """Count a notification: ``sampled``, ``empty`` (wanted, but it gave no sample), ``unwanted`` or ``dead``."""
+        """Count a notification: ``sampled``, ``empty`` (wanted, but it gave no sample), ``unwanted``, ``ignored`` or ``dead``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class Listening:
     ``listeners`` are decisions of :mod:`meter.registry` that are active; ``topics`` are heard whoever wants them. A
     listener that raises or returns rubbish has the notification set aside; the samples of the others, and those that it
     yielded before a ``ValueError``, are published all the same. Samples of several notifications are gathered for
-    ``batch_seconds`` by ``clock`` and share casts; without either each is cast at once.
+    ``batch_seconds`` by ``clock`` and share casts; without either each is cast at once. Nothing is made of requests of
+    ``ignored_users``; what nobody wants goes into the ``archive``, if there is one.
     """
 
     def __init__(
@@ -119,6 +122,8 @@ class Listening:
         batch_samples: int = BATCH_SAMPLES,
         batch_seconds: float = 0.0,
         most_samples: int = MOST_SAMPLES,
+        archive: Archive | None = None,
+        ignored_users: Iterable[str] = (),
     ) -> None:
         self._listeners = [(listener, _matcher(listener.plugin.event_types)) for listener in listeners]
         self._topics = tuple(topics)
@@ -129,6 +134,8 @@ class Listening:
         self._account = account
         self._most_samples = most_samples
         self._first_times = FirstTimes()
+        self._archive = archive
+        self._ignored_users = frozenset(ignored_users)
         self._wanting = lru_cache(KNOWN_EVENT_TYPES)(self._match)
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
@@ -153,6 +160,9 @@ class Listening:
             await self._put_aside(delivery, _Fault("undecodable", str(error)))
             self._account.notified("unknown", "dead")
             return
+        if self._ignored_users and requester(notification) in self._ignored_users:
+            self._account.notified(notification.event_type, "ignored")
+            return
         parts: list[_Part] = []
         faults: list[_Fault] = []
         wanting = self._wanting(notification.event_type)
@@ -166,6 +176,8 @@ class Listening:
         for fault in faults:
             await self._put_aside(delivery, fault, notification.event_type)
         outcome = "dead" if faults else "sampled" if parts else "empty" if wanting else "unwanted"
+        if outcome == "unwanted" and self._archive is not None:
+            await self._archive.keep(delivery, notification.event_type)
         self._account.notified(notification.event_type, outcome)
 
     def _match(self, event_type: str) -> tuple[Decision, ...]:

@@ -177,6 +177,12 @@ class CollectingMetrics:
         self._dead = Counter(
             "meter_dead_letters", "Messages set aside, by class of reason.", ["reason"], registry=registry
         )
+        self._archived = Counter(
+            "meter_archived_notifications",
+            "Unwanted notifications by what became of them: kept, dropped_length, dropped_age, refused.",
+            ["outcome"],
+            registry=registry,
+        )
         self._reasons = Names(50)
         self._write_seconds = Histogram(
             "meter_store_write_seconds", "Length of writing a batch.", registry=registry, buckets=SECONDS_BUCKETS
@@ -195,6 +201,10 @@ class CollectingMetrics:
     def notified(self, event_type: str, outcome: str) -> None:
         """Count a notification: ``sampled``, ``unwanted`` or ``dead``; any number of event types may come."""
         self._notifications.labels(self._event_types.bounded(event_type), outcome).inc()
+
+    def archived(self, outcome: str) -> None:
+        """Count an unwanted notification that was kept in the archive, or that fell out of it."""
+        self._archived.labels(outcome).inc()
 
     def written(self, result: WriteResult, seconds: float) -> None:
         """Count a committed batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -17,6 +18,7 @@ from meter.amqp.topology import QueueType
 from meter.amqp.topology import Topology
 from meter.amqp.url import broker_address
 from meter.deadletters import DeadLetters
+from meter.interfaces import BoundedQueue
 from meter.interfaces import IBus
 from meter.interfaces import IDependency
 from meter.interfaces import Publication
@@ -64,6 +66,7 @@ class AmqpBus(StagedService):
         stop_seconds: float = 15.0,
         endpoint: IStreamClientEndpoint | None = None,
         count_dead: Callable[[str], object] = _uncounted,
+        bounded: Sequence[BoundedQueue] = (),
     ) -> None:
         super().__init__(clock, patience=stop_seconds)
         self.setName("bus")
@@ -85,6 +88,7 @@ class AmqpBus(StagedService):
             window=window,
             confirm_timeout_seconds=confirm_timeout_seconds,
             largest_body_bytes=largest_body_bytes,
+            bounded=bounded,
         )
         self._dead_letters = DeadLetters(self._publisher, clock, count=count_dead)
         self._consumers: list[Consumer] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -25,6 +26,7 @@ from meter.amqp.connection import KeptChannel
 from meter.amqp.topology import EXCHANGE
 from meter.amqp.topology import Topology
 from meter.deadletters import DEAD_QUEUE
+from meter.interfaces import BoundedQueue
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
@@ -131,8 +133,11 @@ class Publisher(Service):
         window: int,
         confirm_timeout_seconds: float,
         largest_body_bytes: int,
+        bounded: Sequence[BoundedQueue] = (),
     ) -> None:
         self._topology = topology
+        self._bounded = bounded
+        self._own_queues = {DEAD_QUEUE, *(each.name for each in bounded)}
         self._clock = clock
         self._window = window
         self._confirm_timeout_seconds = confirm_timeout_seconds
@@ -192,9 +197,9 @@ class Publisher(Service):
                 client.abort(f"the broker confirmed nothing for {self._confirm_timeout_seconds:g} s")
                 raise Unavailable(why) from None
             except _Returned:
-                if publication.exchange == "" and publication.routing_key == DEAD_QUEUE:
+                if publication.exchange == "" and publication.routing_key in self._own_queues:
                     # Somebody deleted it, which must not keep bad messages in the way of good ones.
-                    await self._topology.queue(client, DEAD_QUEUE)
+                    await self._declare(client)
                 raise
             finally:
                 self._wake()
@@ -247,12 +252,18 @@ class Publisher(Service):
 
     async def _prepare(self, channel: Any) -> None:
         await self._topology.exchange(channel.client, EXCHANGE)
-        await self._topology.queue(channel.client, DEAD_QUEUE)
+        await self._declare(channel.client)
         confirming = _Confirming(channel)
         channel.on_unblocked = self._wake
         await channel.confirm_select()
         self._confirming = confirming
         channel.lost.wait().addCallback(lambda _: self._lost(confirming, channel.why))
+
+    async def _declare(self, client: Any) -> None:
+        """Declare the queues that are published to by name."""
+        await self._topology.queue(client, DEAD_QUEUE)
+        for bounded in self._bounded:
+            await self._topology.bounded_queue(client, bounded)
 
     def _lost(self, confirming: _Confirming, why: Unavailable) -> None:
         if self._confirming is confirming:

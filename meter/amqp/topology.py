@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from typing import Literal
 
@@ -13,6 +15,7 @@ from meter.amqp.channel import PRECONDITION_FAILED
 from meter.amqp.channel import ChannelLost
 from meter.amqp.client import Client
 from meter.interfaces import Binding
+from meter.interfaces import BoundedQueue
 from meter.interfaces import Subscription
 
 EXCHANGE = "metering"
@@ -54,9 +57,20 @@ class Topology:
             async with client.scratch_channel(LEAVE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=name, passive=True)
 
-    async def queue(self, client: Client, name: str, *, single_active: bool = False) -> None:
+    async def queue(
+        self,
+        client: Client,
+        name: str,
+        *,
+        single_active: bool = False,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Declare a queue of ours: durable."""
-        arguments = {**self._queue_arguments, **({"x-single-active-consumer": True} if single_active else {})}
+        arguments = {
+            **self._queue_arguments,
+            **({"x-single-active-consumer": True} if single_active else {}),
+            **arguments,
+        }
         try:
             async with client.scratch_channel(LEAVE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, durable=True, arguments=arguments)
@@ -64,6 +78,18 @@ class Topology:
             self._accept(f"queue {name}", lost)
             async with client.scratch_channel(LEAVE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, passive=True)
+
+    async def bounded_queue(self, client: Client, wanted: BoundedQueue) -> None:
+        """Declare a queue of ours with bounds, and the one that takes what falls out of it."""
+        await self.queue(client, wanted.dropped)
+        bounds = {
+            "x-max-length": wanted.most_messages,
+            "x-message-ttl": round(wanted.most_seconds * 1000),
+            "x-overflow": "drop-head",
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": wanted.dropped,
+        }
+        await self.queue(client, wanted.name, arguments=bounds)
 
     async def passing_queue(self, client: Client, name: str, *, beside: str) -> None:
         """Declare a queue that is gone with the connection, if the queue ``beside`` exists; else :class:`ChannelLost`.

@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Iterator
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
 from twisted.python import usage
 
 from meter.amqp import AmqpBus
+from meter.commands.archived import replay_archive
+from meter.commands.captures import captures
 from meter.commands.command import DONE
 from meter.commands.command import FOUND_WRONG
 from meter.commands.command import CommandOptions
@@ -30,7 +31,6 @@ from meter.explaining import is_heard
 from meter.interfaces import Publication
 from meter.interfaces import Topic
 from meter.interfaces import Unavailable
-from meter.message import seal
 from meter.registry import LISTENER
 from meter.registry import Decision
 from meter.registry import configure
@@ -43,8 +43,6 @@ from meter.settings import Config
 
 READY_SECONDS = 20.0
 """How long the broker may take to be ready."""
-
-LARGEST_FILE_BYTES = 64 * 1024 * 1024
 
 
 class PublishOptions(usage.Options):
@@ -77,10 +75,20 @@ class ExplainOptions(usage.Options):
         self["files"] = files
 
 
+class ReplayOptions(usage.Options):
+    """Which notifications of the archive to replay."""
+
+    optParameters = [  # noqa: N815, RUF012
+        ["event-type", "t", "*", "Only these: an event type with * and ?."],
+        ["limit", "n", None, "At most so many, the oldest first.", int],
+    ]
+    optFlags = [["list", None, "Only list them; nothing is sent."]]  # noqa: N815, RUF012
+
+
 class Options(CommandOptions):
     """What to do."""
 
-    synopsis = "Usage: meter-notify [--config FILE] publish | explain FILE …"
+    synopsis = "Usage: meter-notify [--config FILE] publish | explain FILE … | replay"
     longdesc = (
         "A FILE holds notifications as JSON: one, an array of them, or one a line; each bare, in its envelope, "
         "or as {exchange, routing_key, message}. - is the standard input."
@@ -93,12 +101,18 @@ class Options(CommandOptions):
             ExplainOptions,
             "Show which samples they make and which definition makes them. Sends nothing.",
         ],
+        [
+            "replay",
+            None,
+            ReplayOptions,
+            "Send archived notifications that nobody wanted to the collector again; each is removed when it is safe there.",
+        ],
     ]
 
     def postOptions(self) -> None:
         """Ask for a command."""
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: publish or explain")
+            raise usage.UsageError("say what to do: publish, explain or replay")
 
 
 def main() -> None:
@@ -110,6 +124,14 @@ async def work(reactor: Any, options: Any) -> int:
     """Do what is asked."""
     config = configuration(options["config"])
     asked = options.subOptions
+    if options.subCommand == "replay":
+        return await replay_archive(
+            reactor,
+            config.bus.url.get_secret_value(),
+            event_type=asked["event-type"],
+            limit=asked["limit"],
+            only_list=bool(asked["list"]),
+        )
     captured = [(name, each) for name in asked["files"] for each in captures(name)]
     if options.subCommand == "explain":
         return explain(captured, config, reactor, as_json=bool(asked["json"]))
@@ -117,58 +139,6 @@ async def work(reactor: Any, options: Any) -> int:
     if not url.startswith(("amqp://", "amqps://")):
         raise Mistake(f"--url: {url} is no broker; name one, as amqp://user:password@host:5672/")
     return await publish(captured, reactor, url, exchange=asked["exchange"], routing_key=asked["routing-key"])
-
-
-def captures(name: str) -> Iterator[Publication]:
-    """Yield the notifications in the file ``name``, as they would be published; ``""`` where it does not say where."""
-    try:
-        if name == "-":
-            text = sys.stdin.buffer.read(LARGEST_FILE_BYTES + 1)
-        else:
-            with Path(name).open("rb") as file:
-                text = file.read(LARGEST_FILE_BYTES + 1)
-        if len(text) > LARGEST_FILE_BYTES:
-            raise Mistake(f"{name}: has more than {LARGEST_FILE_BYTES} bytes")
-    except OSError as error:
-        raise Mistake(f"{name}: cannot be read: {error}") from error
-    for each in _contents(name, text):
-        if not isinstance(each, dict):
-            raise Mistake(f"{name}: a notification is a JSON object, not a {type(each).__name__}")
-        message = each.get("message", each)
-        if not isinstance(message, dict):
-            raise Mistake(f"{name}: message is a JSON object, not a {type(message).__name__}")
-        enveloped = "oslo.version" in message and "oslo.message" in message
-        yield Publication(
-            exchange=str(each.get("exchange") or ""),
-            routing_key=str(each.get("routing_key") or ""),
-            body=json.dumps(message).encode() if enveloped else seal(message),
-        )
-
-
-def _contents(name: str, text: bytes) -> Iterator[Any]:
-    """Yield the notifications in ``text``: a JSON object, a JSON array of them, or JSON lines, one object on each."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        if len(lines) < 2 or not _is_json(lines[0][1]):
-            raise Mistake(f"{name}: is no JSON: {error}") from error
-    else:
-        yield from content if isinstance(content, list) else [content]
-        return
-    for number, line in lines:
-        try:
-            yield json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise Mistake(f"{name}:{number}: is no JSON: {error}; each line holds one notification") from error
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 # --- publish -------------------------------------------------------------------------------------------------------

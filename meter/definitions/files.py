@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from meter.definitions.ceilometer import from_ceilometer
 from meter.definitions.definition import Definition
 from meter.definitions.definition import Metadata
 from meter.definitions.ended import Ended
@@ -24,7 +25,6 @@ from meter.definitions.tables import Reading
 from meter.definitions.tables import definition
 from meter.definitions.tables import described
 from meter.definitions.tables import end_of
-from meter.definitions.tables import from_ceilometer
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 """Of the files that are read; others are somebody else's."""

@@ -34,6 +34,34 @@ SERVICE_EXCHANGES = (
 """Where services publish today. Cinder and others that name no exchange use ``openstack``, Designate also ``central``."""
 
 
+METERING_KINDS = (
+    "compute.*",
+    "instance.*",
+    "volume.*",
+    "snapshot.*",
+    "backup.*",
+    "group.*",
+    "share*",
+    "image.*",
+    "floatingip.*",
+    "network.*",
+    "subnet.*",
+    "port.*",
+    "router.*",
+    "l3.meter*",
+    "loadbalancer.*",
+    "octavia.*",
+    "orchestration.stack.*",
+    "trove.*",
+    "dns.*",
+    "magnum.*",
+    "sahara.*",
+    "baremetal.*",
+    "objectstore.*",
+)
+"""Event types that tell of resources which are used; others tell of the services themselves."""
+
+
 class CollectorSection(Section):
     """The collector."""
 
@@ -79,6 +107,23 @@ class NotificationsSection(Section):
     definitions: str = Field(
         default="/etc/meter/meters.d",
         description='Your own meters: a directory of *.toml, or of Ceilometer\'s meters.yaml; "" for none.',
+    )
+
+    ignored_users: list[str] = Field(
+        default_factory=list,
+        description="Ids of users whose requests to Swift and other services are not metered: Meter's own user asks about"
+        " every tenant's account.",
+    )
+    archive_messages: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Keep that many notifications that no listener wants, for meter-notify replay; 0 for none.",
+    )
+    archive_days: Annotated[float, Field(gt=0, le=365)] = Field(
+        default=7.0, description="How long an unwanted notification is kept."
+    )
+    archive_event_types: list[str] = Field(
+        default_factory=lambda: list(METERING_KINDS),
+        description="Which unwanted notifications are kept: event types with * and ?.",
     )
 
     @property

@@ -37,6 +37,8 @@ from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import Retention
 from meter.store import embedded_directory
+from meter.taps.archiving import add_archive
+from meter.taps.archiving import archive_queues
 from meter.taps.daemon import Daemon
 from meter.threads import CallThread
 
@@ -70,6 +72,7 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
             create_foreign_exchanges=daemon.config.collector.create_exchanges,
             rebind_seconds=daemon.config.collector.exchange_retry_seconds,
             count_dead=count_dead,
+            bounded=archive_queues(daemon.config) if metrics else (),
         )
     daemon.add(bus, without=without)
     return bus
@@ -188,6 +191,8 @@ def add_collecting(
 
     dead_notifications = DeadLetters(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
 
+    archive = add_archive(daemon, bus, metrics)
+
     def hear(active: Sequence[Decision]) -> IService:
         listening = Listening(
             active,
@@ -199,6 +204,8 @@ def add_collecting(
             topics=daemon.config.notifications.heard,
             clock=daemon.reactor,
             batch_seconds=daemon.config.notifications.batch_seconds,
+            archive=archive,
+            ignored_users=daemon.config.notifications.ignored_users,
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything

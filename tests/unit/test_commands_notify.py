@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from meter.commands.captures import captures
 from meter.commands.command import DONE
 from meter.commands.command import FOUND_WRONG
 from meter.commands.command import Mistake
-from meter.commands.notify import captures
 from meter.commands.notify import explain
 from meter.config import parse
 

@@ -1,0 +1,137 @@
+"""The archive on a real RabbitMQ: bounded, what falls out is counted, and what is in it can be replayed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from meter.archive import ARCHIVE_QUEUE
+from meter.archive import DROPPED_QUEUE
+from meter.archive import Archive
+from meter.commands.archived import replay_archive
+from meter.commands.command import DONE
+from meter.commands.command import Mistake
+from meter.deadletters import DeadLetters
+from meter.interfaces import Binding
+from meter.interfaces import BoundedQueue
+from meter.interfaces import Delivery
+from meter.interfaces import Subscription
+from meter.listeners.cinder import volume_listener
+from meter.listening import NOTIFICATIONS_QUEUE
+from meter.listening import Listening
+from meter.message import open_envelope
+from meter.message import seal
+from meter.registry import LISTENER
+from meter.registry import Decision
+from meter.signature import keyring
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(90)
+
+CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack.volume.resize.end.json").read_text())[
+    "message"
+]
+
+
+class Account:
+    def notified(self, event_type, outcome):
+        pass
+
+
+@pytest.fixture
+def collector(amqp_bus):
+    """Starts a collector whose archive holds ``most`` messages for ``seconds``; returns it and what it counts."""
+
+    async def collector(url, listeners=(), *, most=3, seconds=3600.0):
+        bounds = BoundedQueue(name=ARCHIVE_QUEUE, most_messages=most, most_seconds=seconds, dropped=DROPPED_QUEUE)
+        bus, counts = amqp_bus(url, bounded=(bounds,)), Counter()
+
+        def count(outcome):
+            counts[outcome] += 1
+
+        archive = Archive(bus, ["volume.*"], count)
+        listening = Listening(
+            [Decision(kind=LISTENER, name=each.name, origin="test", state="active", plugin=each) for each in listeners],
+            bus,
+            keyring(["secret"]),
+            DeadLetters(bus, reactor),
+            source="openstack",
+            account=Account(),
+            archive=archive,
+        )
+        bus.subscribe(archive.subscription(), archive.dropped).startService()
+        await until(lambda: bus.readiness().ready)
+        return bus, listening, counts
+
+    return collector
+
+
+def said(number):
+    body = seal(CAPTURED | {"message_id": f"m{number}", "_context_auth_token": "gAAAAABsecret"})
+    return Delivery(body=body, exchange="openstack", routing_key="notifications.info")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_oldest_fall_out_and_are_counted_and_the_others_are_replayed(rabbitmq, collector, capsys):
+    url = rabbitmq.vhost()
+    bus, listening, counts = await collector(url)
+    for number in range(5):
+        await listening.receive(said(number))
+    await until(lambda: counts == {"kept": 5, "dropped_length": 2})
+
+    assert await replay_archive(reactor, url, event_type="*", limit=None, only_list=True) == DONE
+    assert capsys.readouterr().out.splitlines()[-1] == "3 of 3 notifications listed"
+
+    came = []
+
+    async def take(delivery):
+        came.append(delivery)
+
+    bus.subscribe(Subscription(queue=NOTIFICATIONS_QUEUE), take).startService()
+    await until(lambda: bus.readiness().ready)
+    assert await replay_archive(reactor, url, event_type="volume.*", limit=2, only_list=False) == DONE
+    await until(lambda: len(came) == 2)
+    assert [open_envelope(each.body)["message_id"] for each in came] == ["m2", "m3"]
+    assert all(b"gAAAAABsecret" not in each.body for each in came)
+    assert {(each.headers["meter-exchange"], each.headers["meter-replayed"]) for each in came} == {("openstack", 1)}
+
+    assert await replay_archive(reactor, url, event_type="image.*", limit=None, only_list=False) == DONE
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 1 notifications replayed"
+
+    # By now there is a listener: the samples of what was missed are made.
+    samples = []
+
+    async def measure(delivery):
+        samples.append(delivery)
+
+    metering = Binding("metering", "metering.#", ours=True)
+    bus.subscribe(Subscription(queue="samples", bindings=(metering,)), measure).startService()
+    await until(lambda: bus.readiness().ready)
+    _, wiser, _ = await collector(url, [volume_listener])
+    await wiser.receive(came[0])
+    await until(lambda: samples)
+    assert counts["kept"] == 5
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_too_old_falls_out_and_is_counted(rabbitmq, collector):
+    _, listening, counts = await collector(rabbitmq.vhost(), seconds=0.2)
+    await listening.receive(said(1))
+    await until(lambda: counts == {"kept": 1, "dropped_age": 1})
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_archive_that_was_never_on_is_empty(rabbitmq, capsys):
+    assert await replay_archive(reactor, rabbitmq.vhost(), event_type="*", limit=None, only_list=False) == DONE
+    assert capsys.readouterr().out == "0 of 0 notifications replayed\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_broker_there_is_nothing_to_replay():
+    with pytest.raises(Mistake, match="is no broker"):
+        await replay_archive(reactor, "local:", event_type="*", limit=None, only_list=False)
