@@ -22,7 +22,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 
 UNIT_SECONDS = 120.0
-EARLIER_SECONDS = 2.0
+EARLIER_SECONDS = 20.0
 """How long before the limit the reactor acts: pytest must have written its report before the signal comes."""
 
 _timer = pytest.StashKey[Any]()

@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 import uuid
@@ -268,11 +269,13 @@ class Libvirtd:
     @contextmanager
     def taps(self, *names: str) -> Iterator[None]:
         """Have network devices for guests, for as long as the context lasts; skips where that is not allowed."""
+        if _program("ip") is None:
+            not_installed(INSTALL)
+        if not _with_tun():
+            _open_tun_to_all()
         made = []
         try:
             for name in names:
-                if _program("ip") is None:
-                    not_installed(INSTALL)
                 adding = ["ip", "tuntap", "add", "dev", name, "mode", "tap", "user", self._user or str(os.geteuid())]
                 done = subprocess.run([*_with_tun(), *adding], capture_output=True, text=True, check=False)
                 if done.returncode:
@@ -389,11 +392,21 @@ def _program(name: str) -> str | None:
 def _with_tun() -> list[str]:
     """Return how a command has a ``/dev/net/tun`` that guests may open, which run as an ordinary user.
 
-    Until udev is installed the device is root's alone, and a container has none. Where root may not make another one,
-    the host's has to do.
+    Until udev is installed the device is root's alone, and a container has none. Nothing is returned where root may not
+    mount another one, as in most containers and in a chroot.
     """
     own = ["unshare", "--mount", "sh", "-c", TUN, "sh"]
     return own if subprocess.run([*own, "true"], capture_output=True, check=False).returncode == 0 else []
+
+
+def _open_tun_to_all() -> None:
+    """Have a ``/dev/net/tun`` as udev makes it, if this is root: open to everyone, who can do little with it."""
+    path = Path("/dev/net/tun")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
+        path.chmod(0o666)
 
 
 @contextmanager
@@ -411,7 +424,7 @@ def _started(kind: type[Libvirtd], directory: Path) -> Iterator[Libvirtd]:
 @contextmanager
 def _started_by_root(kind: type[Libvirtd], namespace: str, directory: Path) -> Iterator[Libvirtd]:
     if subprocess.run(["unshare", namespace, "true"], capture_output=True, check=False).returncode:
-        not_allowed(f"only root may have {namespace} of its own")
+        not_allowed(f"only root may have {namespace} of its own, and no chroot")
     with _started(kind, directory) as server:
         yield server
 
