@@ -39,6 +39,7 @@ from meter.store import Retention
 from meter.store import embedded_directory
 from meter.taps.daemon import Daemon
 from meter.threads import CallThread
+from meter.unit_watch import UnitWatch
 
 METERING_QUEUE = "meter.metering"
 
@@ -162,6 +163,12 @@ def add_collecting(
 ) -> None:
     """Add both pipelines of the collector: metering messages into the store, notifications onto the bus."""
     settings = daemon.config.collector
+    units = UnitWatch()
+
+    def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:
+        units.see(messages)
+        after_commit(messages, result)
+
     intake = Intake(
         store,
         daemon.keys,
@@ -170,7 +177,7 @@ def add_collecting(
         batch_samples=settings.batch_samples,
         batch_seconds=settings.batch_seconds,
         metrics=metrics,
-        after_commit=after_commit,
+        after_commit=stored,
     )
     bindings = [Binding("metering", "metering.#", ours=True)]
     if settings.ceilometer_exchange and not isinstance(bus, LocalBus):
@@ -199,6 +206,7 @@ def add_collecting(
             topics=daemon.config.notifications.heard,
             clock=daemon.reactor,
             batch_seconds=daemon.config.notifications.batch_seconds,
+            unit_name=daemon.config.units.name_of,
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything
