@@ -43,6 +43,7 @@ from meter.notification import notification as notification_of
 from meter.notification import stable_ids
 from meter.nova_times import FirstTimes
 from meter.registry import Decision
+from meter.repeated_actions import one_action
 from meter.sample import Sample
 from meter.signature import BadSignature
 from meter.signature import Keyring
@@ -253,7 +254,7 @@ def heard(body: bytes) -> Notification:
     content = notification_of(open_envelope(body))
     if len(content.event_type) > LONGEST_EVENT_TYPE:
         raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(content.event_type)}")
-    return one_form(content)
+    return one_action(one_form(content))
 
 
 def _without_secrets(samples: Iterable[Sample]) -> Iterator[Sample]:

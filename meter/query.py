@@ -30,10 +30,12 @@ AggregateFunction = Literal[
     "integral",
     "percentile",
 ]
-"""``stddev`` is the population's. ``increase`` is how much a cumulative meter grew, per resource and summed: a volume
-lower than the one before is a reset and counts from zero; nothing is extrapolated beyond the first and last sample.
-``rate`` is the increase divided by the seconds it was seen in, per resource and summed. ``integral`` is for gauges: each
-volume holds until the resource's next sample, times hours (``GB`` gives GB-hours), summed. ``percentile`` takes its
+"""``stddev`` is the population's. ``increase`` is how much a cumulative meter grew, per run (:mod:`meter.runs`) of a resource
+and summed: within a declared run a lower volume counts nothing, otherwise it was counted from zero. The first sample of a
+run counts nothing, unless the run is by host and another host had a sample of the resource before: then all of it counts.
+``rate`` is the increase divided by the seconds between samples of a run, per resource and summed. ``integral`` is for
+gauges: each volume holds until the resource's next sample, but for three polling intervals at most unless both samples are
+of one declared run or the interval is unknown, times hours (``GB`` gives GB-hours), summed. ``percentile`` takes its
 parameter between 0 and 100, and interpolates between neighbours."""
 
 Field = str
@@ -236,10 +238,14 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One message of a batch that the store will never take, by its position in the batch."""
+    """One message of a batch that the store will never take, by its position in the batch.
+
+    ``unstorable`` is what the store cannot hold; ``conflict`` what has the ``message_id`` of another stored sample.
+    """
 
     index: int
     reason: str
+    kind: Literal["unstorable", "conflict"] = "unstorable"
 
 
 @dataclass(frozen=True, slots=True)

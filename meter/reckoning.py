@@ -1,8 +1,9 @@
 """Statistics of samples, in plain Python: where the meaning of an aggregate is in doubt, read it here.
 
-A *step* leads from one sample of a resource to the next one that matches. What grew in a step counts in the row of the
-later sample, and what lasted in the row of the earlier one, wherever windows or groups change in between: so the rows
-of a finer question add up to the row of a coarser one.
+A *step* leads from one sample to the next one that matches: of the same run of a meter, unit and resource for what grew,
+of the same meter, unit and resource for what lasted. :mod:`meter.runs` says what a run is. What grew in a step counts in
+the row of the later sample, and what lasted in the row of the earlier one, wherever windows or groups change in between:
+so the rows of a finer question add up to the row of a coarser one.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import json
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
+from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
@@ -26,11 +30,29 @@ from meter.query import Grouping
 from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.query import StoredSample
+from meter.runs import INTERVALS_CARRIED
+from meter.runs import Run
+from meter.runs import RunKind
+from meter.runs import interval_of
+from meter.runs import run_of
 
 SECONDS_IN_HOUR = 3600
 
-Neighbours = Mapping[str, StoredSample]
-"""A sample of the same meter, unit and resource, by the id of the sample it is next to."""
+Key = tuple[datetime, str]
+"""What tells samples apart: time and id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps between samples, by the :data:`Key` of the sample that they count for.
+
+    ``before`` has the sample of the same run before, ``following`` the next of the same meter, unit and resource.
+    ``arrived`` has first samples of a run by host whose resource had a sample by another host before.
+    """
+
+    before: Mapping[Key, StoredSample]
+    following: Mapping[Key, StoredSample]
+    arrived: Set[Key]
 
 
 def reckoned(query: StatisticsQuery, rows: Sequence[StoredSample]) -> list[Statistics]:
@@ -40,19 +62,39 @@ def reckoned(query: StatisticsQuery, rows: Sequence[StoredSample]) -> list[Stati
         for row in rows:
             group = tuple(group_value(row, grouping) for grouping in query.groupby)
             cells[_window_start(query, rows[0], row), row.unit, group].append(row)
-        series: defaultdict[tuple[str, str, str], list[StoredSample]] = defaultdict(list)
-        for row in rows:
-            series[row.name, row.unit, row.resource_id].append(row)
-        pairs = [pair for samples in series.values() for pair in itertools.pairwise(samples)]
-        before = {later.message_id: earlier for earlier, later in pairs}
-        following = {earlier.message_id: later for earlier, later in pairs}
-        answer = [
-            _statistics(query, start, group, cell, before, following) for (start, _, group), cell in cells.items()
-        ]
+        steps = steps_between(rows)
+        answer = [_statistics(query, start, group, cell, steps) for (start, _, group), cell in cells.items()]
     except OverflowError as error:
         raise RequestError(f"a period of {query.period} s leads beyond the year 9999") from error
     answer.sort(key=lambda one: (one.period_start, one.unit, [value or "" for value in one.group.values()]))
     return answer
+
+
+def steps_between(rows: Iterable[StoredSample]) -> Steps:
+    """Return the steps between ``rows``, which are given oldest first."""
+    before: dict[Key, StoredSample] = {}
+    following: dict[Key, StoredSample] = {}
+    arrived: set[Key] = set()
+    resources: defaultdict[tuple[str, str, str], list[StoredSample]] = defaultdict(list)
+    for row in rows:
+        resources[row.name, row.unit, row.resource_id].append(row)
+    for samples in resources.values():
+        following.update({_key(earlier): later for earlier, later in itertools.pairwise(samples)})
+        runs: defaultdict[Run, list[StoredSample]] = defaultdict(list)
+        first_of_kind: dict[RunKind, datetime] = {}
+        for row in samples:
+            run = run_of(row.type, row.metadata)
+            first = first_of_kind.setdefault(run.kind, row.timestamp)
+            if run not in runs and run.kind in (RunKind.INSTANCE_HOST, RunKind.HOST) and first < row.timestamp:
+                arrived.add(_key(row))
+            runs[run].append(row)
+        for of_run in runs.values():
+            before.update({_key(later): earlier for earlier, later in itertools.pairwise(of_run)})
+    return Steps(before, following, arrived)
+
+
+def _key(row: StoredSample) -> Key:
+    return row.timestamp, row.message_id
 
 
 def group_value(row: StoredSample, grouping: Grouping) -> str | None:
@@ -77,8 +119,7 @@ def _statistics(
     start: datetime | None,
     group: tuple[str | None, ...],
     rows: Sequence[StoredSample],
-    before: Neighbours,
-    following: Neighbours,
+    steps: Steps,
 ) -> Statistics:
     """Make the row of one window, unit and group from its samples, oldest first."""
     first, last = rows[0].timestamp, rows[-1].timestamp
@@ -90,11 +131,11 @@ def _statistics(
         period_end=last if start is None else start + timedelta(seconds=query.period or 0),
         first=first,
         last=last,
-        values={aggregate.label: _value(aggregate, rows, before, following) for aggregate in query.aggregates},
+        values={aggregate.label: _value(aggregate, rows, steps) for aggregate in query.aggregates},
     )
 
 
-def _value(aggregate: Aggregate, rows: Sequence[StoredSample], before: Neighbours, following: Neighbours) -> float:
+def _value(aggregate: Aggregate, rows: Sequence[StoredSample], steps: Steps) -> float:
     volumes = [float(row.volume) for row in rows]
     match aggregate.function:
         case "max":
@@ -115,32 +156,53 @@ def _value(aggregate: Aggregate, rows: Sequence[StoredSample], before: Neighbour
         case "percentile":
             return percentile(sorted(volumes), fraction(aggregate))
         case "increase":
-            return sum(growth(before[row.message_id], row) for row in rows if row.message_id in before)
+            return sum(_grown(row, steps) for row in rows)
         case "rate":
-            return _rate(rows, before)
+            return _rate(rows, steps)
         case "integral":
-            return sum(lasting(row, following[row.message_id]) for row in rows if row.message_id in following)
+            return sum(lasting(row, steps.following[_key(row)]) for row in rows if _key(row) in steps.following)
+
+
+def _grown(row: StoredSample, steps: Steps) -> float:
+    """Return what a cumulative meter grew up to ``row``: since the sample before, or since its arrival on a host."""
+    if _key(row) in steps.arrived:
+        return float(row.volume)
+    earlier = steps.before.get(_key(row))
+    return 0.0 if earlier is None else growth(earlier, row)
 
 
 def growth(earlier: StoredSample, later: StoredSample) -> float:
-    """Return how much a cumulative meter grew from one sample to the next; a lower volume was counted from zero."""
+    """Return how much a cumulative meter grew from one sample of a run to the next.
+
+    A lower volume was counted from zero, unless the run is declared: then the counter did not drop, and it grew by nothing.
+    """
     difference = float(later.volume) - float(earlier.volume)
-    return difference if difference >= 0 else float(later.volume)
+    if difference >= 0:
+        return difference
+    return 0.0 if run_of(later.type, later.metadata).kind is RunKind.DECLARED else float(later.volume)
 
 
 def lasting(earlier: StoredSample, later: StoredSample) -> float:
-    """Return a gauge's volume times the hours it lasted, until the next sample."""
-    return float(earlier.volume) * (later.timestamp - earlier.timestamp).total_seconds() / SECONDS_IN_HOUR
+    """Return a gauge's volume times the hours it lasted, until the next sample.
+
+    It lasted for :data:`~meter.runs.INTERVALS_CARRIED` polling intervals at most, unless the interval is unknown, or both
+    samples are of one declared run: then the resource lived in between.
+    """
+    seconds = (later.timestamp - earlier.timestamp).total_seconds()
+    run, interval = run_of(earlier.type, earlier.metadata), interval_of(earlier.metadata)
+    lived = run.kind is RunKind.DECLARED and run == run_of(later.type, later.metadata)
+    if interval and not lived:
+        seconds = min(seconds, INTERVALS_CARRIED * interval)
+    return float(earlier.volume) * seconds / SECONDS_IN_HOUR
 
 
-def _rate(rows: Sequence[StoredSample], before: Neighbours) -> float:
-    """Return the sum over resources of what grew per second, in the time in which it was seen to; 0 where in none."""
+def _rate(rows: Sequence[StoredSample], steps: Steps) -> float:
+    """Return the sum over resources of what grew per second, in the time between samples of its runs; 0 where in none."""
     grown: defaultdict[str, float] = defaultdict(float)
     seconds: defaultdict[str, float] = defaultdict(float)
     for row in rows:
-        if row.message_id in before:
-            earlier = before[row.message_id]
-            grown[row.resource_id] += growth(earlier, row)
+        grown[row.resource_id] += _grown(row, steps)
+        if (earlier := steps.before.get(_key(row))) is not None:
             seconds[row.resource_id] += (row.timestamp - earlier.timestamp).total_seconds()
     return sum(grown[resource_id] / seconds[resource_id] for resource_id in grown if seconds[resource_id])
 

@@ -1,8 +1,8 @@
 """The HTTP API: what Ceilometer's v2 API served, answered from Meter's store.
 
 A request's road: :mod:`.application` routes it by :mod:`.declarations`; :mod:`.requests` takes out what it holds, with
-:mod:`.media_types` and :mod:`.question_body`; :mod:`.arguments`, :mod:`.simple_query`, :mod:`.complex_query` and
-:mod:`.times` read it; :mod:`.visibility` decides what the requester may see; :mod:`.answers` and
+:mod:`.media_types`, :mod:`.question_body` and :mod:`.strict_json`; :mod:`.arguments`, :mod:`.simple_query`,
+:mod:`.complex_query` and :mod:`.times` read it; :mod:`.visibility` decides what the requester may see; :mod:`.answers` and
 :mod:`.statistics` ask the store, :mod:`.posting` takes what is sent; :mod:`.rendering` shapes the answer
 (:mod:`.flattening` its metadata), :mod:`.faults` what went wrong. :mod:`.exporting` and :mod:`.live` answer with streams,
 :mod:`.openapi` describes it all. :mod:`.serving` puts it on the network.

@@ -41,7 +41,7 @@ from meter.api.replies import Flow
 from meter.api.replies import Reply
 from meter.api.requests import asked_root
 from meter.api.requests import body_of
-from meter.api.requests import decoded
+from meter.api.requests import json_of
 from meter.api.requests import pairs_of
 from meter.api.requests import with_pairs
 from meter.api.streaming import stream
@@ -132,7 +132,7 @@ class Api:
                 question = Question(
                     path=path,
                     arguments=read_arguments(operation.parameters, [*asked, *in_body]),
-                    body=None if operation.body is None else decoded(content),
+                    body=None if operation.body is None else json_of(content),
                     media_type=media_type,
                     requester=requester,
                     store=VisibleStore(self._store, requester),

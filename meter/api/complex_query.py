@@ -15,6 +15,8 @@ from meter.api.arguments import integer
 from meter.api.faults import Fault
 from meter.api.faults import invalid_input
 from meter.api.simple_query import METADATA_PREFIXES
+from meter.api.strict_json import BadJson
+from meter.api.strict_json import strict_json
 from meter.api.times import time_asked
 from meter.message import BadMessage
 from meter.query import Among
@@ -225,9 +227,9 @@ def _time(value: Any) -> datetime:
 
 def _decoded(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise BadExpression(f"it is not JSON: {error}") from error
+        return strict_json(text)
+    except BadJson as error:
+        raise BadExpression(str(error)) from error
 
 
 def _cut(value: Any) -> str:

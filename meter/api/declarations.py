@@ -16,6 +16,7 @@ from meter.api import openapi
 from meter.api import rendering
 from meter.api import rendering_service
 from meter.api import rendering_v1
+from meter.api import segments
 from meter.api import v1
 from meter.api.arguments import Parameter
 from meter.api.complex_query import ComplexQuery
@@ -185,6 +186,14 @@ V2: tuple[Operation, ...] = (
         summary="One resource.",
         result=rendering.Resource,
         answer=answers.one_resource,
+    ),
+    Operation(
+        name="segments",
+        path="/v2/segments",
+        summary="How long instances were in which state under which flavor in a period, by id, deleted ones too.",
+        parameters=(*segments.PARAMETERS, LIMIT, MARKER, AS_OF),
+        result=Sequence[segments.InstanceSegments],
+        answer=segments.segments,
     ),
     Operation(
         name="live",

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from meter.sample import RESERVED_METADATA
+
 MOST_BYTES = 2**21
 """Of encoded metadata that are remembered."""
 
@@ -40,7 +42,12 @@ def flattened(metadata: Mapping[str, Any]) -> dict[str, str]:
     The names on the way to a value are joined: the first two with a dot, the others with colons, which also take the
     place of further dots within names: ``{"a": {"b": {"c.d": 1}}}`` becomes ``{"a.b:c:d": "1"}``.
     """
-    return {name.replace(".", ":").replace(":", ".", 1): str(value) for name, value in _leaves(metadata)}
+    return {name.replace(".", ":").replace(":", ".", 1): str(value) for name, value in _leaves(shown(metadata))}
+
+
+def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``metadata`` without the member that is Meter's own: what reads Ceilometer's metadata does not expect it."""
+    return {name: value for name, value in metadata.items() if name != RESERVED_METADATA}
 
 
 def _leaves(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -78,8 +78,9 @@ class KeystoneTokens:
 
     As a dependency it is ready while Keystone answers. Every answer to a client shows that; while none comes,
     :meth:`look` asks by ``check``, which raises ``Unavailable`` where Keystone is of no use. One failure on behalf of a
-    client proves nothing, as it may be the token's, and is followed by a check (without a ``check``, by nothing). While Keystone is away the daemon is
-    degraded as long as a client with a remembered token is let in, and not ready once nobody would be.
+    client proves nothing, as it may be the token's, and is followed by a check (without a ``check``, by nothing). While
+    Keystone is away the daemon is degraded as long as a client with a remembered token is let in, and not ready once
+    nobody would be.
     """
 
     def __init__(

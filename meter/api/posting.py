@@ -22,6 +22,7 @@ from meter.message import MeteringMessage
 from meter.message import moment
 from meter.message import read
 from meter.message import sign
+from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
 from meter.sample import BadSample
 from meter.sample import Sample
@@ -184,6 +185,9 @@ def nested(flat: Mapping[str, str | None]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key in sorted(flat):
         *path, name = key.split(".")
+        if (path or [name])[0] == RESERVED_METADATA:
+            # It says which run of a counter a sample belongs to: whoever could set it could bend another's increase.
+            raise invalid_input("resource_metadata", key[:80], f"{RESERVED_METADATA} is reserved for Meter's own agents")
         if len(path) >= DEEPEST_METADATA:
             raise invalid_input("resource_metadata", key[:80], f"it may be at most {DEEPEST_METADATA} deep")
         place: Any = tree

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from meter.api.arguments import Pair
 from meter.api.arguments import Parameter
 from meter.api.arguments import read_pairs
@@ -22,6 +20,8 @@ from meter.api.faults import Fault
 from meter.api.faults import invalid_input
 from meter.api.faults import unknown_argument
 from meter.api.media_types import FORM_TYPE
+from meter.api.strict_json import BadJson
+from meter.api.strict_json import strict_json
 
 LARGEST_BYTES = 32 * 1024
 """Of a question: it returns in the ``Link`` header of a page, which clients take in as a line."""
@@ -39,10 +39,18 @@ def body_pairs(content: bytes, media_type: str, parameters: Sequence[Parameter])
         raise Fault(400, f"The body of a GET may have at most {LARGEST_BYTES} bytes: POST to /v2/query/samples.")
     if media_type in ("", FORM_TYPE) and content.lstrip()[:1] not in b'{["':
         return read_pairs(content.strip(), "The body")
-    asked = _decoded(content)
+    asked = decoded(content)
     if not isinstance(asked, dict):
         raise Fault(400, 'The body must be a JSON object like {"q": [{"field": "user_id", "value": "ann"}]}.')
     return [pair for name, value in asked.items() for pair in _pairs_of(_parameter(name, parameters), name, value)]
+
+
+def decoded(content: bytes) -> Any:
+    """Return the decoded body of a request; :class:`Fault` 400 where it is not JSON."""
+    try:
+        return strict_json(content)
+    except BadJson as error:
+        raise Fault(400, f"The body cannot be read: {error}") from error
 
 
 def check_asked_once(asked: Iterable[Pair], in_body: Iterable[Pair]) -> None:
@@ -55,23 +63,6 @@ def check_asked_once(asked: Iterable[Pair], in_body: Iterable[Pair]) -> None:
 def _root(name: str) -> str:
     """Return the parameter that ``q.field`` and ``q[0].field`` are part of."""
     return name if name.startswith("metadata.") else re.split(r"[.\[]", name)[0]
-
-
-def _decoded(content: bytes) -> Any:
-    try:
-        msgspec.json.decode(content)  # refuses what json takes: NaN, halves of surrogates
-        return json.loads(content, object_pairs_hook=_once)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
-        raise Fault(400, f"The body is not JSON: {error}") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise Fault(400, f'The body has "{name[:80]}" twice.')
-        members[name] = value
-    return members
 
 
 def _parameter(name: str, parameters: Iterable[Parameter]) -> Parameter:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from meter.api.flattening import shown
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
@@ -66,7 +67,7 @@ class Source(msgspec.Struct):
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """A sample with all that was signed."""
+    """A sample with all that was signed, but for the metadata that are Meter's own."""
 
     source: str | None
     counter_name: str
@@ -115,7 +116,7 @@ def resource(row: StoredResource) -> ResourceV1:
         user_id=row.user_id,
         source=row.source,
         timestamp=utc_text(row.last_sample),
-        metadata=dict(row.metadata),
+        metadata=shown(row.metadata),
         meter=list(dict.fromkeys(row.meters)),
     )
 
@@ -132,7 +133,7 @@ def event(row: StoredSample) -> Event:
         project_id=row.project_id,
         resource_id=row.resource_id,
         timestamp=utc_text(row.timestamp),
-        resource_metadata=dict(row.metadata),
+        resource_metadata=shown(row.metadata),
         message_id=row.message_id,
         message_signature=row.signature or None,
     )

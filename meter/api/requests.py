@@ -20,6 +20,7 @@ from meter.api.media_types import JSON_TYPES
 from meter.api.media_types import body_type
 from meter.api.question_body import body_pairs
 from meter.api.question_body import check_asked_once
+from meter.api.question_body import decoded
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
@@ -50,12 +51,9 @@ def with_pairs(url: str, in_body: Sequence[Pair]) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(in_body)}"
 
 
-def decoded(content: bytes) -> Any:
+def json_of(content: bytes) -> Any:
     """Return the decoded body, ``UNSET`` for an empty one; :class:`Fault` 400 where it is not JSON."""
-    try:
-        return msgspec.json.decode(content) if content.strip() else msgspec.UNSET
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise Fault(400, f"The body is not JSON: {error}") from error
+    return decoded(content) if content.strip() else msgspec.UNSET
 
 
 def asked_root(request: Request) -> str:

@@ -100,6 +100,7 @@ class LibvirtHypervisor(Service):
         self._processes = processes or Processes(uri, now=self._now)
         self._failed: Mapping[str, str] = {}
         self._unreadable: frozenset[str] = frozenset()
+        self._unreadable_before: frozenset[str] = frozenset()
         self._absences: dict[str, Absence] = {}
         self._descriptions = Descriptions()
         self._disk_sizes: Mapping[Hashable, Sizes] = {}
@@ -133,12 +134,12 @@ class LibvirtHypervisor(Service):
             if self._failed.get(name) != reason:
                 self._log.warn("domain {domain} cannot be read and is left out: {reason}", domain=name, reason=reason)
         self._failed = reading.failed
-        self._unreadable = reading.unreadable
+        self._unreadable, self._unreadable_before = reading.unreadable, self._unreadable
         return reading.domains
 
     def absence(self, uuid: str) -> Absence:
         """Return why a domain that the last answer did not have, or had as shut off, does not run here any more."""
-        if uuid in self._unreadable:
+        if uuid in self._unreadable or uuid in self._unreadable_before:
             return Absence("unreadable")
         return self._absences.get(uuid, Absence("gone"))
 

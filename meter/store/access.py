@@ -21,3 +21,9 @@ SERIES_OF_SAMPLE = "CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = s.se
 
 METADATA_OF_SAMPLE = "CROSS JOIN LATERAL (SELECT d.document FROM metadata d WHERE d.id = s.metadata_id OFFSET 0) d"
 """Adds the metadata ``d`` of each sample ``s``, in the same way."""
+
+NEWEST_FIRST = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; "
+"""Begins a statement that takes a few samples in the order of an index, and must not sort all there are instead.
+
+PostgreSQL sorts what it expects to be little. Sorting within a moment remains: that has a setting of its own.
+"""

@@ -75,6 +75,7 @@ def account(program: Path, data: Path) -> Account:
             f"--reuid={user.pw_uid}",
             f"--regid={user.pw_gid}",
             "--clear-groups",
+            "--securebits=+no_setuid_fixup",  # access(2), by which initdb looks for postgres, heeds the capability then
             "--inh-caps=+dac_override",
             "--ambient-caps=+dac_override",
         ),

@@ -27,7 +27,13 @@ from meter.store.record import text_of
 
 K = TypeVar("K", bound=Hashable)
 
-NAMES = (("resource", "resource_ids"), ('"user"', "user_ids"), ("project", "project_ids"), ("source", "sources"))
+NAMES = (
+    ("resource", "resource_ids"),
+    ('"user"', "user_ids"),
+    ("project", "project_ids"),
+    ("source", "sources"),
+    ("run", "runs"),
+)
 """Tables of names, in the order in which they are filled, and the parameter each is filled from."""
 
 LOCK = 0x6D65746572_03
@@ -54,18 +60,21 @@ ON CONFLICT DO NOTHING;
 
 WANTED_SERIES = """
 SELECT wanted.n, wanted.until, meter.id AS meter_id, resource.id AS resource_id, coalesce("user".id, 0) AS user_id,
-    coalesce(project.id, 0) AS project_id, coalesce(source.id, 0) AS source_id
+    coalesce(project.id, 0) AS project_id, coalesce(source.id, 0) AS source_id,
+    wanted.run_kind, coalesce(run.id, 0) AS run_id, wanted.polling_interval
 FROM unnest(%(names)s::text[], %(types)s::text[], %(units)s::text[], %(resource_ids)s::text[], %(user_ids)s::text[],
-    %(project_ids)s::text[], %(sources)s::text[], %(untils)s::timestamptz[])
-    WITH ORDINALITY AS wanted (name, type, unit, resource_id, user_id, project_id, source, until, n)
+    %(project_ids)s::text[], %(sources)s::text[], %(run_kinds)s::smallint[], %(runs)s::text[], %(intervals)s::float8[],
+    %(untils)s::timestamptz[]) WITH ORDINALITY
+    AS wanted (name, type, unit, resource_id, user_id, project_id, source, run_kind, run, polling_interval, until, n)
 JOIN meter ON (meter.name, meter.type, meter.unit) = (wanted.name, wanted.type, wanted.unit)
 JOIN resource ON resource.name = wanted.resource_id
 LEFT JOIN "user" ON "user".name = wanted.user_id
 LEFT JOIN project ON project.name = wanted.project_id
 LEFT JOIN source ON source.name = wanted.source
+LEFT JOIN run ON run.name = wanted.run
 """
 
-SERIES_KEY = "meter_id, resource_id, user_id, project_id, source_id"
+SERIES_KEY = "meter_id, resource_id, user_id, project_id, source_id, run_kind, run_id, polling_interval"
 SAME_SERIES = " AND ".join(f"series.{column} = wanted.{column}" for column in SERIES_KEY.split(", "))
 
 # A row that is swept in this moment is waited for and made anew; one that is moved on cannot be swept.
@@ -77,7 +86,7 @@ SELECT pg_advisory_xact_lock_shared({LOCK});
 INSERT INTO series ({SERIES_KEY}, needed_until)
 SELECT {SERIES_KEY}, until FROM ({WANTED_SERIES}) AS wanted
 WHERE NOT EXISTS (SELECT FROM series WHERE {SAME_SERIES} AND series.needed_until >= wanted.until)
-ORDER BY 1, 2, 3, 4, 5
+ORDER BY {SERIES_KEY}
 ON CONFLICT ({SERIES_KEY}) {MOVE_ON.format(table="series")};
 SELECT series.id FROM ({WANTED_SERIES}) AS wanted JOIN series ON {SAME_SERIES} ORDER BY wanted.n
 """
@@ -163,7 +172,18 @@ async def resolve_series(session: Session, wanted: Mapping[Series, datetime]) ->
     never in a circle.
     """
     columns: Sequence[Sequence[Any]] = list(zip(*wanted, strict=True))
-    labels = ("names", "types", "units", "resource_ids", "user_ids", "project_ids", "sources")
+    labels = (
+        "names",
+        "types",
+        "units",
+        "resource_ids",
+        "user_ids",
+        "project_ids",
+        "sources",
+        "run_kinds",
+        "runs",
+        "intervals",
+    )
     parameters = {label: list(column) for label, column in zip(labels, columns, strict=True)}
     return _numbers(await session.rows(RESOLVE_SERIES, {**parameters, "untils": list(wanted.values())}))
 

@@ -24,6 +24,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.identity import week_of
 from meter.interfaces import Unavailable
 from meter.services import Periodic
 from meter.store.compaction import compact
@@ -31,7 +32,6 @@ from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
 from meter.store.partitions import Partitions
 from meter.store.partitions import drop_before
-from meter.store.partitions import week_of
 from meter.store.pool import Pool
 from meter.store.pool import Session
 from meter.store.rollups import DAY

@@ -95,4 +95,6 @@ class Lookups:
 
 
 def _series(*texts: Any) -> Series:
-    return Series(*[text and intern(text) for text in texts])
+    """Return a series without its run, which no question shows but as part of the metadata."""
+    name, type_, unit, resource_id, user_id, project_id, source = [text and intern(text) for text in texts]
+    return Series(name, type_, unit, resource_id, user_id, project_id, source)

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 
 from meter.query import SampleFilter
+from meter.runs import INTERVALS_CARRIED
+from meter.runs import RunKind
 from meter.store.access import SERIES_OF_SAMPLE
 from meter.store.conditions import about_resources
 from meter.store.conditions import metadata_of_row
@@ -57,9 +59,28 @@ def piece_of_rollup(columns: Iterable[str] = PIECE) -> str:
 
 GROWN = (
     "CASE WHEN first_volume >= volume_before THEN first_volume - volume_before"
-    " WHEN before IS NOT NULL THEN first_volume END"
+    f" WHEN before IS NOT NULL THEN CASE WHEN run_kind = {RunKind.DECLARED:d} THEN 0 ELSE first_volume END END"
 )
-"""What a counter grew from the piece before to this one."""
+"""What a counter grew from the piece before, of the same run, to this one."""
+
+
+def carried_hours(elapsed: str, *, within_run: str) -> str:
+    """Return the hours for which a volume is carried to the next sample, ``elapsed`` later.
+
+    ``within_run`` says whether that is of the same run.
+    """
+    return f"""(least(extract(epoch FROM {elapsed})::float8, CASE
+        WHEN polling_interval = 0 OR (run_kind = {RunKind.DECLARED:d} AND {within_run}) THEN 'infinity'
+        ELSE {INTERVALS_CARRIED} * polling_interval END) / 3600)"""
+
+
+def overlaps(window: str) -> str:
+    """Ask a piece whether another one in ``window``, whose order is that of ``first``, has some of the time between its ends."""
+    return (
+        f"coalesce(max(last) OVER ({window} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) >= first, false)"
+        f" OR coalesce(lead(first) OVER {window} <= last, false)"
+    )
+
 
 GAPS = """
 SELECT start, finish FROM (
@@ -99,27 +120,29 @@ SELECT piece.* FROM sampled CROSS JOIN LATERAL (
 # past whose samples were let go, hours tell in the gaps too: nothing can be late for them.
 ROLLED = """
 WITH sampled AS MATERIALIZED ({sampled}), rolled AS MATERIALIZED (
-    SELECT {keys}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id WHERE {level} AND {series}
-    GROUP BY {values_of_keys}
+    SELECT {keys} {of_meter}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
+    WHERE {level} AND {series}
+    GROUP BY {values_of_keys} {of_meter}
 ), rolled_past AS MATERIALIZED (
     SELECT {keys}, x.meter_id, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
     WHERE {level} AND {series} AND EXISTS (SELECT FROM horizon)
     GROUP BY {values_of_keys}, x.meter_id
 ), span AS MATERIALIZED (
-    SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span} {untangled}
+    SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span}
     UNION ALL
     SELECT h.start, h.hours FROM settled h
-    WHERE h.hours = 1 AND {longest} = 24 AND {of_span} {untangled} AND date_trunc('day', h.start) NOT IN (
-        SELECT h.start FROM settled h WHERE h.hours = 24 AND {of_span} {untangled}
+    WHERE h.hours = 1 AND {longest} = 24 AND {of_span} AND date_trunc('day', h.start) NOT IN (
+        SELECT h.start FROM settled h WHERE h.hours = 24 AND {of_span}
     )
 ), told AS MATERIALIZED ({adjoining}), gap AS MATERIALIZED (
     SELECT * FROM ({gaps}) AS gap WHERE {touching}
 ), past AS MATERIALIZED (
     SELECT m.id AS meter_id, max(h.before) AS before FROM horizon h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
 )
-SELECT piece.* FROM told CROSS JOIN rolled CROSS JOIN LATERAL (
+SELECT piece.* FROM told CROSS JOIN rolled {past_of_rolled} CROSS JOIN LATERAL (
     SELECT {names}, {of_rollup} FROM rollup r
     WHERE r.hours = told.hours AND r.series_id = ANY(rolled.ids) AND r.start >= told.start AND r.start < told.finish
+        AND {in_order}
     OFFSET 0
 ) AS piece
 UNION ALL
@@ -148,7 +171,24 @@ SELECT piece.* FROM told CROSS JOIN sampled CROSS JOIN LATERAL (
         OFFSET 0
     ) AS s
     WHERE r.hours = told.hours AND r.series_id = ANY(sampled.ids) AND r.start >= told.start AND r.start < told.finish
-        AND r.metadata_id = 0
+        AND r.metadata_id = 0 AND {unmixed}
+    OFFSET 0
+) AS piece
+"""
+
+# Steps between rollups that overlap are asked of the samples, as long as there are any: of all samples of such a series in
+# the hour or the day, of whose rollups there is one with this stretch.
+OVERLAPPING = """
+UNION ALL
+SELECT piece.* FROM told CROSS JOIN sampled LEFT JOIN past ON past.meter_id = sampled.meter_id CROSS JOIN LATERAL (
+    SELECT {names}, {of_sample} FROM rollup r CROSS JOIN LATERAL (
+        SELECT s.* FROM sample s
+        WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+            AND {range}
+        OFFSET 0
+    ) AS s
+    WHERE r.hours = told.hours AND r.series_id = ANY(sampled.ids) AND r.start >= told.start AND r.start < told.finish
+        AND r.stretch <= 1 AND r.overlap >= {least_overlap} AND (past.before IS NULL OR r.start >= past.before)
     OFFSET 0
 ) AS piece
 """
@@ -169,12 +209,18 @@ WHERE coalesce(piece.count, 0) > 0 AND coalesce(described.described_id, 0) > 0
 
 
 def pieces(
-    filter: SampleFilter, longest: int, keys: Mapping[str, str], values: Mapping[str, Sql], columns: Iterable[str]
+    filter: SampleFilter,
+    longest: int,
+    keys: Mapping[str, str],
+    values: Mapping[str, Sql],
+    columns: Iterable[str],
+    least_overlap: int = 0,
 ) -> Sql:
     """Return ``columns`` of pieces that together are the samples of ``filter``, all read from one snapshot.
 
     They are samples, and rollups of up to ``longest`` hours as far as these can tell: none if that is 0. Each comes with
     ``keys``, of the row ``x`` of its series and the row ``m`` of its meter, and ``values``, of its row ``d`` of ``metadata``.
+    Rollups whose ``overlap`` is ``least_overlap`` or more are not read, unless that is 0 or their samples are gone.
     """
     metadata = of_metadata(filter)
     described = bool(values or metadata)
@@ -186,8 +232,11 @@ def pieces(
         "values_of_keys": ", ".join(keys.values()),
         "series": of_series(filter),
     }
+    statement = RAW
+    if longest:
+        statement = ROLLED + (MIXED if described else "") + (OVERLAPPING if least_overlap else "")
     found = filled(
-        RAW if not longest else ROLLED + MIXED if described else ROLLED,
+        statement,
         **named,
         sampled=filled(SAMPLED, **named),
         of_sample=piece_of_sample(columns),
@@ -199,7 +248,11 @@ def pieces(
         longest=longest,
         of_span=_within("h", filter),
         of_whole=_within("r", filter),
-        untangled="AND NOT h.tangled" if "increase" in columns else "",
+        least_overlap=least_overlap,
+        unmixed=f"r.overlap < {least_overlap}" if least_overlap else "true",
+        in_order=f"(r.overlap < {least_overlap} OR r.start < past.before)" if least_overlap else "true",
+        of_meter=", x.meter_id" if least_overlap else "",
+        past_of_rolled="LEFT JOIN past ON past.meter_id = rolled.meter_id" if least_overlap else "",
         adjoining=ADJOINING.format(spans="span"),
         gaps=GAPS.format(spans="span"),
         touching=_touching(filter),

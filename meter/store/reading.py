@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.store.access import NEWEST_FIRST
 from meter.store.conditions import metadata_of_sample
 from meter.store.conditions import of_sample
 from meter.store.conditions import of_series
@@ -38,6 +40,7 @@ from meter.store.samples import samples_at_a_glance_asked
 from meter.store.samples import samples_of_many_series_asked
 from meter.store.samples import samples_of_series_asked
 from meter.store.sql import Sql
+from meter.store.sql import both
 from meter.store.sql import filled
 from meter.store.statistics import statistics_rows
 from meter.store.statistics import statistics_statement
@@ -49,9 +52,10 @@ METERS = """
 SELECT pair.name, pair.type, pair.unit, pair.resource, u.name, p.name, o.name
 FROM (
     SELECT m.name, m.type, m.unit, r.name AS resource, array_agg(x.id) AS ids
-    FROM series x JOIN meter m ON m.id = x.meter_id JOIN resource r ON r.id = x.resource_id
-    WHERE {of_series}
-    GROUP BY m.id, r.id
+    FROM (SELECT * FROM series x WHERE {of_series} OFFSET 0) x
+    CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+    GROUP BY m.name, m.type, m.unit, r.name
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) pair
 CROSS JOIN LATERAL (
@@ -65,9 +69,9 @@ CROSS JOIN LATERAL (
     WHERE x.id = ANY(pair.ids)
     ORDER BY sample.timestamp DESC, sample.message_id DESC LIMIT 1
 ) newest
-LEFT JOIN "user" u ON u.id = newest.user_id
-LEFT JOIN project p ON p.id = newest.project_id
-LEFT JOIN source o ON o.id = newest.source_id
+LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = newest.source_id OFFSET 0) o ON true
 ORDER BY pair.name, pair.resource, pair.type, pair.unit LIMIT {limit}
 """
 
@@ -84,10 +88,21 @@ CROSS JOIN LATERAL (
 ORDER BY m.name, m.type, m.unit LIMIT {limit}
 """
 
+ALL_RESOURCES = """
+SELECT r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
+"""
+
+RESOURCES_OF_SERIES = """
+SELECT r.name, x.ids
+FROM (SELECT x.resource_id, array_agg(x.id) AS ids FROM series x WHERE {of_series} GROUP BY x.resource_id OFFSET 0) x
+CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+ORDER BY r.name OFFSET 0
+"""
+
 RESOURCES = """
-SELECT r.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text,
+SELECT asked.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text,
     (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(span.meter_ids))
-FROM resource r
+FROM ({asked}) asked
 CROSS JOIN LATERAL (
     SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
         array_agg(DISTINCT x.meter_id) AS meter_ids,
@@ -104,24 +119,25 @@ CROSS JOIN LATERAL (
         WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND {of_sample}
         ORDER BY s.timestamp LIMIT 1
     ) oldest
-    WHERE x.resource_id = r.id AND {of_series}
+    WHERE x.id = ANY(asked.ids)
 ) span
-JOIN metadata d ON d.id = span.metadata_id
-JOIN series x ON x.id = span.series_id
-LEFT JOIN "user" u ON u.id = x.user_id
-LEFT JOIN project p ON p.id = x.project_id
-LEFT JOIN source o ON o.id = x.source_id
-WHERE r.id IN (SELECT x.resource_id FROM series x WHERE {of_series})
-ORDER BY r.name LIMIT {limit}
+CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = span.metadata_id OFFSET 0) d
+CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = span.series_id OFFSET 0) x
+LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = x.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = x.project_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = x.source_id OFFSET 0) o ON true
+ORDER BY asked.name LIMIT {limit}
 """
 
 
 def _listed(template: str, filter: SampleFilter, limit: int) -> Sql:
     """Return the statement that lists what has samples that ``filter`` lets through."""
+    series = of_series(filter)
     return filled(
-        template,
+        f"{NEWEST_FIRST}{template}",
+        asked=ALL_RESOURCES if series == both(()) else filled(RESOURCES_OF_SERIES, of_series=series),
         added=metadata_of_sample(filter),
-        of_series=of_series(filter),
+        of_series=series,
         of_sample=of_sample(filter),
         limit=Sql("%s", (limit,)),
     )
@@ -168,10 +184,10 @@ class Reading:
         with self._answering():
             return await complete(rows, self._lookups)
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+    async def message(self, message_id: str, filter: SampleFilter) -> Mapping[str, Any] | None:
         """See ``IStore.message``."""
-        asked = samples_asked(SampleFilter(equals={"message_id": message_id}), 1, (), None)
-        rows = await self._asked(asked)
+        one = replace(filter, equals={**filter.equals, "message_id": message_id})
+        rows = await self._asked(samples_asked(one, 1, (), None))
         with self._answering():
             return await self._message(Row(*rows[0])) if rows else None
 

@@ -18,6 +18,9 @@ from typing import NamedTuple
 import msgspec
 
 from meter.message import MeteringMessage
+from meter.runs import RunKind
+from meter.runs import interval_of
+from meter.runs import run_of
 from meter.signature import METADATA_FIELD
 from meter.signature import SIGNATURE_FIELD
 
@@ -62,7 +65,7 @@ class Unstorable(ValueError):
 
 
 class Series(NamedTuple):
-    """A meter of a resource with its owners: what a sample refers to by one number."""
+    """A meter of a resource with its owners, in one run: what a sample refers to by one number."""
 
     name: str
     type: str
@@ -71,6 +74,10 @@ class Series(NamedTuple):
     user_id: str | None
     project_id: str | None
     source: str | None
+    run_kind: int = RunKind.NONE
+    run: str | None = None
+    interval: float = 0.0
+    """Seconds from poll to poll, 0 if unknown. Run and interval are told by the metadata, see :mod:`meter.runs`."""
 
 
 Constants = tuple[tuple[str, str | None], ...]
@@ -107,6 +114,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 def record_of(message: MeteringMessage) -> Record:
     """Take ``message`` apart; :class:`Unstorable` when PostgreSQL cannot hold it or JSON cannot tell it."""
     fields = message.fields
+    run = run_of(message.type, message.metadata)
     series = _series(
         message.name,
         message.type,
@@ -115,6 +123,9 @@ def record_of(message: MeteringMessage) -> Record:
         message.user_id,
         message.project_id,
         message.source,
+        int(run.kind),
+        run.name,
+        interval_of(message.metadata),
     )
     metadata = _json(message.metadata, "resource_metadata")
     if "\\u0000" in metadata:
@@ -268,11 +279,11 @@ def _json(value: Any, label: str) -> str:
 
 
 def _refuse_unstorable_text(series: Series) -> None:
-    whole = "".join([text for text in series if text is not None])
+    whole = "".join([text for text in series if isinstance(text, str)])
     if whole.isascii() and "\0" not in whole:
         return
     for label, text in zip(series._fields, series, strict=True):
-        if text is not None:
+        if isinstance(text, str):
             if "\0" in text:
                 raise Unstorable(f"{label} has a NUL character, which PostgreSQL cannot store")
             if not text.isascii():

@@ -1,8 +1,11 @@
 """Rollups: pieces (:mod:`meter.store.pieces`) that tell hours and days, kept so that they tell all samples of that time.
 
-A rollup tells a stretch: samples of a series that follow one another and have the same metadata, so that it can tell what
-metadata are asked about. Where they change more often than :data:`MOST_STRETCHES` in an hour, one rollup tells the whole
-hour, and its metadata are known to the samples only.
+A rollup tells a stretch: samples of a series that have the same metadata and follow one another, without one of another
+series of the same meter, unit and resource in between. So it can tell what metadata are asked about, and the rollups of a
+resource follow one another, whatever runs, sources or owners its samples are of. Where metadata change more often than
+:data:`MOST_STRETCHES` in an hour, or series alternate more often than :data:`MOST_ALTERNATIONS`, one rollup tells the
+whole hour of a series. Its metadata are known to the samples only, and where it overlaps with those of other series, so
+are the steps between them: ``overlap`` says so.
 
 Totals are rollups too, of a series without resource: what all resources amount to that a meter, a user, a project and a
 source have in common. What is asked about no resource in particular is told by them, however many resources there are.
@@ -17,9 +20,12 @@ from datetime import timedelta
 
 from meter.store.access import IN_ORDER_OF_TIME
 from meter.store.access import ROLLUPS_BY_START
+from meter.store.dictionaries import SERIES_KEY
 from meter.store.pieces import GAPS
 from meter.store.pieces import GROWN
 from meter.store.pieces import PIECE
+from meter.store.pieces import carried_hours
+from meter.store.pieces import overlaps
 from meter.store.pieces import piece_of_rollup
 from meter.store.pieces import piece_of_sample
 from meter.store.pool import Session
@@ -37,7 +43,10 @@ HOLD = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, bucket) FROM unnest(%s::in
 HOLD_ALONE = f"SELECT pg_advisory_xact_lock({LOCKS}, bucket) FROM unnest(%s::int[]) AS bucket"
 
 MOST_STRETCHES = 4
-"""Into so many rollups an hour of a series may fall. Metadata that change with each sample would make one for each."""
+"""So many metadata may follow one another in an hour of a series. If they change with each sample, each had a rollup."""
+
+MOST_ALTERNATIONS = 12
+"""Into so many rollups an hour of a series may fall where samples of other series of its resource lie in between."""
 
 COLUMNS = ", ".join(column for column in PIECE if column != "tie")
 
@@ -47,55 +56,82 @@ GONE = (
 )
 """Series whose samples since ``start`` may have been let go: what their rollups tell is all there is."""
 
-ADD_UP = f"""
-INSERT INTO rollup (start, hours, series_id, stretch, metadata_id, {COLUMNS})
-SELECT %(start)s, %(hours)s, added.* FROM (
-    SELECT series_id, stretch, CASE WHEN stretch = 0 THEN 0 ELSE min(metadata_id) END, min(first), max(last),
-        sum(count), min(smallest), max(largest), sum(total), (spread(ARRAY[count, total, deviation]))[3],
-        min(first_volume) FILTER (WHERE before IS NULL), min(last_volume) FILTER (WHERE next IS NULL),
-        sum(increase) + coalesce(sum({GROWN}), 0),
-        sum(integral) + coalesce(sum(volume_before * (extract(epoch FROM first - before)::float8 / 3600)), 0)
-    FROM (
-        SELECT *, lag(last) OVER step AS before, lag(last_volume) OVER step AS volume_before, lead(first) OVER step AS next
-        FROM (
-            SELECT *, CASE WHEN max(turn) OVER (PARTITION BY series_id) > %(most)s THEN 0 ELSE turn END AS stretch
-            FROM (
-                SELECT *, 1 + count(*) FILTER (WHERE turned) OVER (PARTITION BY series_id ORDER BY first, place, tie) AS turn
-                FROM (
-                    SELECT *, metadata_id <> lag(metadata_id) OVER (PARTITION BY series_id ORDER BY first, place, tie) AS turned
-                    FROM ({{pieces}}) AS piece
-                ) AS piece
-            ) AS piece
-        ) AS piece
-        WINDOW step AS (PARTITION BY series_id, stretch ORDER BY first, place, tie)
-    ) AS piece
-    GROUP BY series_id, stretch
-) AS added JOIN series x ON x.id = added.series_id
-ORDER BY x.meter_id, x.id
-"""
-"""From the inside: whether metadata turned, how often until then, which stretch that makes, and the steps within it.
+COUNTERS = "SELECT id, min(id) OVER (PARTITION BY name, unit) AS counter FROM meter"
+"""Meters with the same ``counter`` differ in their type only: steps lead from one to the other."""
 
-Rows of a meter lie beside one another: most questions are about one.
+ADD_UP = f"""
+WITH counters AS MATERIALIZED ({COUNTERS})
+INSERT INTO rollup (start, hours, series_id, stretch, metadata_id, {COLUMNS}, overlap)
+SELECT %(start)s, %(hours)s, series_id, stretch, metadata_id, {COLUMNS}, max(overlap) OVER (PARTITION BY series_id) FROM (
+    SELECT added.*, x.meter_id, CASE
+        WHEN {overlaps("of_run")} THEN 2
+        WHEN {overlaps("of_resource")} THEN 1 ELSE 0 END AS overlap
+    FROM (
+        SELECT series_id, stretch, CASE WHEN stretch = 0 THEN 0 ELSE min(metadata_id) END AS metadata_id,
+            min(first) AS first, max(last) AS last, sum(count) AS count, min(smallest) AS smallest, max(largest) AS largest,
+            sum(total) AS total, (spread(ARRAY[count, total, deviation]))[3] AS deviation,
+            min(first_volume) FILTER (WHERE before IS NULL) AS first_volume,
+            min(last_volume) FILTER (WHERE next IS NULL) AS last_volume,
+            sum(increase) + coalesce(sum({GROWN}), 0) AS increase,
+            sum(integral) + coalesce(sum(volume_before * {carried_hours("first - before", within_run="true")}), 0) AS integral
+        FROM (
+            SELECT *, lag(last) OVER step AS before, lag(last_volume) OVER step AS volume_before,
+                lead(first) OVER step AS next
+            FROM (
+                SELECT *, CASE WHEN max(turn) OVER whole > %(alternations)s OR max(changes) OVER whole >= %(stretches)s
+                    THEN 0 ELSE turn END AS stretch
+                FROM (
+                    SELECT *, count(*) FILTER (WHERE broken) OVER of_series AS turn,
+                        count(*) FILTER (WHERE changed) OVER of_series AS changes
+                    FROM (
+                        SELECT *, metadata_id <> lag(metadata_id) OVER of_series AS changed,
+                            series_id IS DISTINCT FROM lag(series_id) OVER of_resource
+                            OR metadata_id <> lag(metadata_id) OVER of_resource AS broken
+                        FROM ({{pieces}}) AS piece
+                        WINDOW of_series AS (PARTITION BY series_id ORDER BY first, place, tie),
+                            of_resource AS (PARTITION BY counter, resource_id ORDER BY first, place, tie)
+                    ) AS piece
+                    WINDOW of_series AS (PARTITION BY series_id ORDER BY first, place, tie)
+                ) AS piece
+                WINDOW whole AS (PARTITION BY series_id)
+            ) AS piece
+            WINDOW step AS (PARTITION BY series_id, stretch ORDER BY first, place, tie)
+        ) AS piece
+        GROUP BY series_id, stretch
+    ) AS added JOIN series x ON x.id = added.series_id JOIN counters m ON m.id = x.meter_id
+    WINDOW of_run AS (PARTITION BY m.counter, x.resource_id, x.run_kind, x.run_id ORDER BY added.first),
+        of_resource AS (PARTITION BY m.counter, x.resource_id ORDER BY added.first)
+) AS added
+ORDER BY meter_id, series_id
 """
+"""From the inside: where a stretch ends, because metadata changed or another series has a sample of the resource; how many
+there are until then; the steps within each; and whether what they make overlaps with the rollups of other series.
+
+Whether rollups overlap is said of all of a series in this time: its samples tell all of them or none. Rows of a meter lie
+beside one another: most questions are about one.
+"""
+
+KEYS = "m.counter, x.resource_id, x.run_kind, x.polling_interval"
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
 FROM_SAMPLES = ADD_UP.format(
-    pieces=f"SELECT s.series_id, s.metadata_id, 0 AS place, {piece_of_sample()}"
-    f" FROM sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
+    pieces=f"SELECT s.series_id, s.metadata_id, 0 AS place, {KEYS}, {piece_of_sample()}"
+    " FROM sample s JOIN series x ON x.id = s.series_id JOIN counters m ON m.id = x.meter_id"
+    f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
     f" AND s.series_id NOT IN ({GONE})"
 )
 FROM_HOURS = ADD_UP.format(
-    pieces=f"SELECT r.series_id, r.metadata_id, r.stretch AS place, {piece_of_rollup()}"
-    f" FROM rollup r JOIN series x ON x.id = r.series_id"
+    pieces=f"SELECT r.series_id, r.metadata_id, r.stretch AS place, {KEYS}, {piece_of_rollup()}"
+    " FROM rollup r JOIN series x ON x.id = r.series_id JOIN counters m ON m.id = x.meter_id"
     f" WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
 )
 
 OF_SPAN = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
 
 SAME_OWNER = (
-    "(o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id)"
-    " = (x.meter_id, 0, x.user_id, x.project_id, x.source_id)"
+    "(o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)"
+    " = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)"
 )
 
 # What is there already is not tried: trying to insert a row takes a number even if there is one.
@@ -107,24 +143,16 @@ FROM rollup r, series x
 WHERE {OF_SPAN} AND NOT EXISTS (SELECT FROM series o WHERE {SAME_OWNER} AND o.needed_until >= x.needed_until)
 GROUP BY x.meter_id, x.user_id, x.project_id, x.source_id
 ORDER BY x.meter_id, x.user_id, x.project_id, x.source_id
-ON CONFLICT (meter_id, resource_id, user_id, project_id, source_id)
+ON CONFLICT ({SERIES_KEY})
 DO UPDATE SET needed_until = greatest(series.needed_until, excluded.needed_until);
-INSERT INTO rollup (start, hours, series_id, stretch, metadata_id, {COLUMNS})
+INSERT INTO rollup (start, hours, series_id, stretch, metadata_id, {COLUMNS}, overlap)
 SELECT %(start)s, %(hours)s, o.id, 0, 0, min(first), max(last), sum(count), min(smallest), max(largest), sum(total),
-    (spread(ARRAY[count, total, deviation]))[3], 0, 0, 0, 0
+    (spread(ARRAY[count, total, deviation]))[3], 0, 0, 0, 0, 0
 FROM rollup r, series x JOIN series o ON {SAME_OWNER}
 WHERE {OF_SPAN}
 GROUP BY o.id ORDER BY o.meter_id, o.id
 """
 """Make the totals of an hour or a day of its other rollups. They tell nothing of steps, which lead within a resource."""
-
-TANGLED = f"""
-SELECT coalesce(bool_or(mixed), false) FROM (
-    SELECT lag(r.last) OVER (PARTITION BY m.name, m.unit, x.resource_id ORDER BY r.first, r.stretch) >= r.first AS mixed
-    FROM rollup r JOIN series x ON x.id = r.series_id JOIN meter m ON m.id = x.meter_id
-    WHERE {ROLLUPS_BY_START.format("r")} AND r.hours = %(hours)s AND r.start = %(start)s AND x.resource_id > 0
-) AS _
-"""
 
 UNSETTLED = f"""
 SELECT date_trunc('hour', earliest.timestamp)
@@ -164,7 +192,12 @@ async def settle(session: Session, start: datetime, hours: int) -> bool:
     A day is told by its hours. While this goes on nobody can write samples of that time; whoever does so later finds
     the mark in ``settled`` and takes it away.
     """
-    span = {"start": start, "hours": hours, "most": MOST_STRETCHES * hours}
+    span = {
+        "start": start,
+        "hours": hours,
+        "stretches": MOST_STRETCHES * hours,
+        "alternations": MOST_ALTERNATIONS * hours,
+    }
     locks = buckets(start + timedelta(hours=n) for n in range(hours))
     await session.rows(HOLD_ALONE, [locks])
     if await session.rows("SELECT FROM settled WHERE (hours, start) = (%(hours)s, %(start)s)", span):
@@ -177,7 +210,7 @@ async def settle(session: Session, start: datetime, hours: int) -> bool:
     await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({GONE})", span)
     await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, span)
     await session.count(TOTAL, span)
-    await session.count(f"INSERT INTO settled (hours, start, tangled) VALUES (%(hours)s, %(start)s, ({TANGLED}))", span)
+    await session.count("INSERT INTO settled (hours, start) VALUES (%(hours)s, %(start)s)", span)
     return True
 
 

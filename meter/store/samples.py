@@ -15,6 +15,7 @@ from meter.query import SampleFilter
 from meter.query import StoredSample
 from meter.store.access import IN_ORDER_OF_RECORDING
 from meter.store.access import IN_ORDER_OF_TIME
+from meter.store.access import NEWEST_FIRST
 from meter.store.access import SERIES_OF_SAMPLE
 from meter.store.conditions import asks_for_ids
 from meter.store.conditions import asks_since_recording
@@ -193,11 +194,12 @@ def samples_asked(filter: SampleFilter, limit: int, order: Sequence[Order], afte
         order="".join(criteria),
         limit=limit,
     )
-    return _shaped(picked, "".join(f"s.{criterion}" for criterion in criteria))
+    newest_first = not order and not asks_for_ids(filter)
+    return _shaped(picked, order="".join(f"s.{criterion}" for criterion in criteria), newest_first=newest_first)
 
 
-def _shaped(picked: Sql, order: str = "") -> Sql:
-    return filled(ROWS, picked=picked, outer=order)
+def _shaped(picked: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
+    return filled(f"{NEWEST_FIRST if newest_first else ''}{ROWS}", picked=picked, outer=order)
 
 
 def _column(order: Order) -> Column:
@@ -226,7 +228,7 @@ async def complete(rows: Sequence[tuple[Any, ...]], lookups: Lookups) -> list[St
             message_id, number = message_id_of(record), volume_of(record)
         else:
             number = int(volume) if form.volume == "int" else volume
-        name, type_, unit, resource_id, user_id, project_id, source = series
+        name, type_, unit, resource_id, user_id, project_id, source = series[:7]
         samples.append(
             StoredSample(
                 message_id=message_id,

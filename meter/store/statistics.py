@@ -16,6 +16,7 @@ from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.reckoning import SECONDS_IN_HOUR
 from meter.reckoning import fraction
+from meter.runs import RunKind
 from meter.store.conditions import SERIES_FIELDS
 from meter.store.conditions import column_of
 from meter.store.conditions import told_by_stretches
@@ -23,6 +24,7 @@ from meter.store.expressions import METADATA
 from meter.store.metadata import metadata_values
 from meter.store.pieces import GROWN
 from meter.store.pieces import PIECE
+from meter.store.pieces import carried_hours
 from meter.store.pieces import pieces
 from meter.store.rollups import DAY
 from meter.store.rollups import HOUR
@@ -39,28 +41,49 @@ AGGREGATES = {
     "stddev": "sqrt((spread(ARRAY[count, total, deviation]))[3] / sum(count))",
     "increase": "coalesce(sum(grown), 0)",
     "rate": "coalesce(sum(grown / nullif(seen, 0)), 0)",
-    "integral": "coalesce(sum(lasting), 0)",
+    "integral": "coalesce(sum(lasted), 0)",
 }
 """Each by the pieces of its cell, a window, unit and group."""
 
-STEPPING = frozenset({"increase", "rate", "integral"})
-"""Aggregates of the steps from a sample of a resource to the next one, see :mod:`meter.reckoning`."""
+OF_GROWTH = frozenset({"increase", "rate"})
+"""Aggregates of the steps from a sample of a run to the next one, see :mod:`meter.reckoning`."""
 
 OF_STEPS = ("first_volume", "last_volume", "increase", "integral", "tie")
 OF_ALL = tuple(column for column in PIECE if column not in (*OF_STEPS, "deviation"))
 """Columns of pieces that every answer is made of; only few need more."""
 
-STEPPED = f""", stepped AS (
-    SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before, lead(first) OVER step AS next
-    FROM cell
-    WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie)
-), measured AS (
-    SELECT *, increase + coalesce({GROWN}, 0) AS grown,
-        integral + coalesce(last_volume * (extract(epoch FROM next - last)::float8 / 3600), 0) AS lasting,
+# A run by host whose first sample is later than some sample by another host has arrived: it counts from zero.
+GROWING = f""", of_runs AS (
+    SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
+        min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_kind
+    FROM {{cells}}
+    WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
+), growing AS (
+    SELECT *, increase + coalesce({GROWN}, CASE
+            WHEN before IS NULL AND run_kind > {RunKind.DECLARED:d} AND first_of_kind < first THEN first_volume END, 0) AS grown,
         sum(extract(epoch FROM last - coalesce(before, first))::float8)
             OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS seen
-    FROM stepped
+    FROM of_runs
 )"""
+
+# Pieces that overlap are read only where their samples are gone: what lies between them is told within them.
+LASTING = f""", of_resources AS (
+    SELECT *, lead(first) OVER step AS next, lead(run_kind) OVER step AS next_kind, lead(run_id) OVER step AS next_run
+    FROM {{cells}}
+    WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie)
+), lasting AS (
+    SELECT *, integral + coalesce(last_volume
+        * {carried_hours("greatest(next - last, '0')", within_run="next_kind = run_kind AND next_run = run_id")}, 0) AS lasted
+    FROM of_resources
+)"""
+
+OF_STEPPING_SERIES = {
+    "meter": "m.name",
+    "resource_id": "x.resource_id",
+    "run_kind": "x.run_kind",
+    "run_id": "x.run_id",
+}
+"""Between which pieces steps lead."""
 
 CARDINALITIES = ("resource_id", "user_id", "project_id")
 LONGEST_PERIOD = 10**10
@@ -69,7 +92,7 @@ LONGEST_PERIOD = 10**10
 ANSWER = """
 WITH matching AS ({pieces}), cell AS (
     SELECT *, {window} AS window_start FROM matching
-) {stepped}, rows AS (
+) {growing} {lasting}, rows AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
     FROM {cells} GROUP BY window_start, unit {grouped}
 )
@@ -96,16 +119,17 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     """
     groups = [_group(n, grouping) for n, grouping in enumerate(query.groupby)]
     functions = {aggregate.function for aggregate in query.aggregates}
-    steps = bool(functions & STEPPING)
+    grown, lasted = bool(functions & OF_GROWTH), "integral" in functions
     columns = dict.fromkeys(group.column for group in groups)
     names = [f"name_{n}.name" if group.table else group.column for n, group in enumerate(groups)]
     grouped = "".join(f", {column}" for column in columns)
     return filled(
         ANSWER,
-        pieces=_pieces(query, groups, steps),
+        pieces=_pieces(query, groups, grown, lasted),
         window=_window(query),
-        stepped=STEPPED.format(grouped=grouped) if steps else "",
-        cells="measured" if steps else "cell",
+        growing=GROWING.format(cells="cell", grouped=grouped) if grown else "",
+        lasting=LASTING.format(cells="growing" if grown else "cell") if lasted else "",
+        cells="lasting" if lasted else "growing" if grown else "cell",
         grouped=grouped,
         aggregates=following(
             Sql(f"{value} AS value_{n}", value.parameters) for n, value in enumerate(map(_aggregate, query.aggregates))
@@ -113,7 +137,7 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
         groups="".join(f", {name}" for name in names),
         values="".join(f", value_{n}" for n in range(len(query.aggregates))),
         named=" ".join(
-            f"LEFT JOIN {group.table} AS name_{n} ON name_{n}.id = rows.{group.column}"
+            f"LEFT JOIN LATERAL (SELECT name FROM {group.table} WHERE id = rows.{group.column} OFFSET 0) AS name_{n} ON true"
             for n, group in enumerate(groups)
             if group.table
         ),
@@ -121,20 +145,24 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     )
 
 
-def _pieces(query: StatisticsQuery, groups: Sequence[_Group], steps: bool) -> Sql:
+def _pieces(query: StatisticsQuery, groups: Sequence[_Group], grown: bool, lasted: bool) -> Sql:
     """Return the pieces that ``query`` is about, each with what says in which row of the answer it counts."""
     functions = {aggregate.function for aggregate in query.aggregates}
+    steps = grown or lasted
     counted = [aggregate.param for aggregate in query.aggregates if aggregate.function == "cardinality"]
     keys = {
         "unit": "m.unit",
-        **({"meter": "m.name", "resource_id": "x.resource_id"} if steps else {}),
+        **(OF_STEPPING_SERIES if steps else {}),
+        **({"polling_interval": "x.polling_interval"} if lasted else {}),
         **{
             column: f"x.{column}" for column in (*counted, *(group.column for group in groups if group.table)) if column
         },
     }
     values = {group.column: group.value for group in groups if group.value}
     columns = (*OF_ALL, *(["deviation"] if "stddev" in functions else []), *(OF_STEPS if steps else []))
-    return pieces(query.filter, _longest_rollup(query), keys, values, columns)
+    # Overlaps with other runs matter to what is carried from one to the other only.
+    least_overlap = 1 if lasted else 2 if grown else 0
+    return pieces(query.filter, _longest_rollup(query), keys, values, columns, least_overlap)
 
 
 def _longest_rollup(query: StatisticsQuery) -> int:

@@ -45,7 +45,7 @@ COUNT = """
     ON CONFLICT (dictionary) DO UPDATE SET rows = swept.rows + excluded.rows, at = excluded.at
 """
 
-NAMES = ("meter", "resource", "user", "project", "source")
+NAMES = ("meter", "resource", "user", "project", "source", "run")
 """Dictionaries that series refer to, and nothing else."""
 
 

@@ -17,6 +17,9 @@ import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from meter.message import MeteringMessage
+from meter.runs import RunKind
+from meter.runs import interval_of
+from meter.runs import run_of
 from meter.store.access import IN_ORDER_OF_TIME
 from meter.store.connection import Connection
 from meter.store.connection import Rejected
@@ -33,10 +36,10 @@ PAGE_ROWS = 1000
 """Rows in memory at a time."""
 
 _PAGE = """
-SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, d.text, f.text, s.message_id::text, s.timestamp,
+SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text, s.timestamp,
     s.volume, encode(s.signature, 'hex'), s.rest, s.metadata_id
 FROM (
-    SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id
+    SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
     FROM sample s LEFT JOIN series x ON x.id = s.series_id
     WHERE {conditions}
     ORDER BY s.timestamp, s.message_id LIMIT %s
@@ -46,6 +49,7 @@ LEFT JOIN resource r ON r.id = s.resource_id
 LEFT JOIN "user" u ON u.id = s.user_id
 LEFT JOIN project p ON p.id = s.project_id
 LEFT JOIN source o ON o.id = s.source_id
+LEFT JOIN run ON run.id = s.run_id
 LEFT JOIN metadata d ON d.id = s.metadata_id
 LEFT JOIN form f ON f.id = s.form_id
 ORDER BY s.timestamp, s.message_id
@@ -87,6 +91,7 @@ class StoredRow:
             "user": (series.user_id, message.user_id),
             "project": (series.project_id, message.project_id),
             "source": (series.source, message.source),
+            **_runs(series, message),
             "volume": (self.record.volume, float(message.volume)),
             "timestamp": (self.timestamp, message.timestamp),
             "message_id": (self.message_id, uuid_of(message.message_id)),
@@ -143,7 +148,7 @@ class Verification:
                 yield _stored_row(row, otherwise)
             if len(page) < page_rows:
                 return
-            after = (page[-1][10], page[-1][9])
+            after = (page[-1][13], page[-1][12])
 
     async def _page(
         self,
@@ -169,7 +174,7 @@ class Verification:
 
     async def _documents_that_differ(self, page: Sequence[tuple[Any, ...]]) -> frozenset[int]:
         """Return the ids of metadata whose searchable form says something else than their text."""
-        ids = sorted({row[14] for row in page})
+        ids = sorted({row[17] for row in page})
         try:
             return frozenset(row[0] for row in await self._connection.rows(_OTHERWISE, [ids]))
         except Rejected:
@@ -182,6 +187,14 @@ class Verification:
             return frozenset(found)
 
 
+def _runs(series: Series, message: MeteringMessage) -> dict[str, tuple[Any, Any]]:
+    """Return what the columns and the metadata say of run and interval. What an older version stored has neither."""
+    if (series.run_kind, series.run, series.interval) == (RunKind.NONE, None, 0):
+        return {}
+    run, interval = run_of(message.type, message.metadata), interval_of(message.metadata)
+    return {"run": ((series.run_kind, series.run), run), "interval": (series.interval, interval)}
+
+
 def _canonical(text: str) -> str:
     """Return JSON as it is written today: an older library may have written a number otherwise."""
     return _encoded(msgspec.json.decode(text))
@@ -192,8 +205,8 @@ def _encoded(value: Any) -> str:
 
 
 def _stored_row(row: Sequence[Any], otherwise: frozenset[int]) -> StoredRow:
-    name, type_, unit, resource_id, user_id, project_id, source, metadata, form, message_id, timestamp, *rest = row
-    volume, signature, left, metadata_id = rest
+    name, type_, unit, resource_id, user_id, project_id, source, *rest = row
+    run_kind, run, interval, metadata, form, message_id, timestamp, volume, signature, left, metadata_id = rest
     fields, key_id, damage, record = None, None, None, None
     missing = [
         label
@@ -206,7 +219,7 @@ def _stored_row(row: Sequence[Any], otherwise: frozenset[int]) -> StoredRow:
         try:
             written = form_of(form)
             key_id = written.key_id
-            series = Series(name, type_, unit, resource_id, user_id, project_id, source)
+            series = Series(name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval)
             record = Record(series, metadata, written, message_id, timestamp, volume, signature, left)
             fields = fields_of(record)
         except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace as replaced
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ from meter.query import StatisticsQuery
 from meter.query import WriteResult
 from meter.signature import Keyring
 from meter.signature import SigningKey
+from meter.signature import signature
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.store_messages import KEYS
@@ -42,7 +45,7 @@ from tests.store_messages import message
 from tests.waiting import until
 
 ALL = SampleFilter()
-DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "series", "metadata", "form")
+DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "form")
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 
 
@@ -149,6 +152,195 @@ async def test_a_message_that_cannot_be_kept_is_refused_and_its_neighbours_are_s
     [refusal] = result.refused
     assert refusal.index == 1
     assert reason in refusal.reason
+
+
+# --- one id is one fact --------------------------------------------------------------------------------------------
+
+AN_ID = "0195d3f0-1111-7abc-8def-000000000001"
+MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
+LONG_AGO = datetime(1999, 11, 15, tzinfo=UTC)
+"""A Monday, in a week that gets no partition of its own."""
+
+DAY = timedelta(days=1)
+INSTANT = timedelta(microseconds=1)
+IDS = (AN_ID, "no UUID ❄", AN_ID.upper())
+
+
+def fact(**changes):
+    return message(**{"message_id": AN_ID, "volume": 3, **changes})
+
+
+async def one_after_the_other(store, *sent):
+    """Write each message in a batch of its own; return what became of each: stored, duplicate or a refusal."""
+    results = [await store.write([each]) for each in sent]
+    return [outcome(result) for result in results]
+
+
+def outcome(result):
+    return "stored" if result.stored else "duplicate" if result.duplicates else result.refused[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metadata": {"other": "metadata"}},
+        {"source": "another"},
+        {"source": None},
+        {"volume": 3.0},
+        {"at": NOON.astimezone(timezone(timedelta(hours=5)))},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("message_id", IDS)
+@pytest_twisted.ensureDeferred
+async def test_a_fact_told_again_in_other_words_is_a_duplicate(store, message_id, changes):
+    first, again = fact(message_id=message_id), fact(message_id=message_id, **changes)
+
+    assert await one_after_the_other(store, first, again) == ["stored", "duplicate"]
+    assert await store.message(message_id) == first.fields
+    assert len(await store.samples(ALL, 10)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_time_written_in_another_zone_is_the_same_time(store):
+    first = fact()
+    again = retold(first, timestamp="2026-11-18T14:00:00+02:00")
+
+    assert await one_after_the_other(store, first, again) == ["stored", "duplicate"]
+
+
+def retold(sent, **changes):
+    """Return ``sent`` as it arrives if its sender writes some fields otherwise."""
+    fields = {name: value for name, value in {**sent.fields, **changes}.items() if name != "message_signature"}
+    return received({**fields, "message_signature": signature(fields, b"a secret of the tests")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"name": "cpus"}, "meter"),
+        ({"type": "delta"}, "type"),
+        ({"unit": "s"}, "unit"),
+        ({"resource_id": "r2"}, "resource_id"),
+        ({"user_id": None}, "user_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"project_id": "p2"}, "project_id"),
+        ({"volume": 3.5}, "volume"),
+        ({"at": 0.000001}, "timestamp"),
+        ({"at": -3600}, "timestamp"),
+        ({"at": 7 * 86400}, "timestamp"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("message_id", IDS)
+@pytest_twisted.ensureDeferred
+async def test_an_id_that_is_taken_by_another_fact_is_refused_with_what_differs(store, message_id, changes, label):
+    first, other = fact(message_id=message_id), fact(message_id=message_id, **changes)
+
+    stored, refusal = await one_after_the_other(store, first, other)
+
+    assert (stored, refusal.kind) == ("stored", "conflict")
+    assert message_id in refusal.reason
+    assert f"{label} " in refusal.reason
+    others = {"meter", "type", "unit", "resource_id", "user_id", "project_id", "volume", "timestamp"} - {label}
+    assert not [each for each in others if f"{each} " in refusal.reason]
+    assert await store.message(message_id) == first.fields
+    assert len(await store.samples(ALL, 10)) == 1
+
+
+@pytest.mark.parametrize("monday", [MONDAY, LONG_AGO], ids=["partition", "default partition"])
+@pytest.mark.parametrize(
+    ("first", "other", "expected"),
+    [
+        (timedelta(0), 7 * DAY - INSTANT, "conflict"),
+        (timedelta(0), -INSTANT, "conflict"),
+        (timedelta(0), -7 * DAY, "conflict"),
+        (timedelta(0), 14 * DAY - INSTANT, "conflict"),
+        (7 * DAY - INSTANT, -7 * DAY, "conflict"),
+        (timedelta(0), -7 * DAY - INSTANT, "stored"),
+        (timedelta(0), 14 * DAY, "stored"),
+        (7 * DAY - INSTANT, 14 * DAY, "stored"),
+        (timedelta(0), 3000 * DAY, "stored"),
+    ],
+    ids=repr,
+)
+@pytest_twisted.ensureDeferred
+async def test_an_id_is_looked_for_in_the_week_of_the_sample_and_the_weeks_beside_it(
+    store, monday, first, other, expected
+):
+    sent = [fact(at=monday + first), fact(at=monday + other)]
+
+    for one, two in (sent, [retold(each, message_id="other") for each in reversed(sent)]):
+        outcomes = await one_after_the_other(store, one, two, two, one)
+        assert [getattr(each, "kind", each) for each in outcomes] == [
+            "stored",
+            expected,
+            "conflict" if expected == "conflict" else "duplicate",
+            "duplicate",
+        ]
+
+
+@pytest.mark.parametrize(
+    "ends", [("0001-01-01T00:00:00", "0001-01-08T00:00:00"), ("9999-12-31T23:59:59.999999", "9999-12-24T00:00:00")]
+)
+@pytest_twisted.ensureDeferred
+async def test_the_ends_of_time_have_one_week_beside_them(store, ends):
+    one, two = (retold(fact(), timestamp=each) for each in ends)
+
+    stored, refusal, again = await one_after_the_other(store, one, two, one)
+
+    assert (stored, refusal.kind, again) == ("stored", "conflict", "duplicate")
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_one_batch_the_first_of_an_id_is_stored_and_another_fact_refused(store):
+    later, earlier = fact(at=60), fact(at=0)
+    batch = [message(), later, earlier, fact(at=60, metadata={"told": "twice"}), message(), later, fact(at=30 * 86400)]
+
+    result = await store.write(batch)
+
+    assert (result.stored, result.duplicates) == (4, 2)
+    assert [(each.index, each.kind) for each in result.refused] == [(2, "conflict")]
+    times = {each.timestamp for each in await store.samples(equals(message_id=AN_ID), 10)}
+    assert times == {after(60), after(30 * 86400)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_facts_of_one_id_in_one_batch_may_lie_in_neighbouring_weeks(store):
+    batch = [fact(at=MONDAY - INSTANT), fact(at=MONDAY), message(at=MONDAY - INSTANT), message(at=MONDAY)]
+
+    result = await store.write(batch)
+
+    assert (result.stored, result.duplicates, [each.index for each in result.refused]) == (3, 0, [1])
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_repeats_a_message_that_cannot_be_kept_is_refused_as_it_is(store):
+    bad = fact(metadata={"note": "a\0b"})
+
+    result = await store.write([bad, message(), bad])
+
+    assert (result.stored, result.duplicates) == (1, 0)
+    assert [(each.index, each.kind) for each in result.refused] == [(0, "unstorable"), (2, "unstorable")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_refused_for_its_text_does_not_take_its_id(store):
+    result = await store.write([fact(metadata={"note": "a\0b"}), fact(volume=4)])
+
+    assert (result.stored, [each.index for each in result.refused]) == (1, [0])
+    assert (await store.sample(AN_ID, ALL)).volume == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_two_facts_weeks_apart_with_one_id_the_newest_that_may_be_seen_is_answered(store):
+    old, new = fact(project_id="p1"), fact(at=30 * 86400, project_id="p2")
+    assert await one_after_the_other(store, old, new) == ["stored", "stored"]
+
+    assert await store.message(AN_ID) == new.fields
+    assert await store.message(AN_ID, equals(project_id="p1")) == old.fields
+    assert (await store.sample(AN_ID, equals(project_id="p1"))).timestamp == old.timestamp
+    assert await store.message(AN_ID, equals(project_id="p3")) is None
 
 
 # --- exactness -----------------------------------------------------------------------------------------------------
@@ -861,3 +1053,107 @@ async def test_a_percentile_that_is_none_is_refused(store, aggregate):
 
     with pytest.raises(RequestError):
         await reckoned(store, aggregate)
+
+
+COUNTERS = {case["name"]: case for case in json.loads((Path(__file__).parents[1] / "data/counters.json").read_text())}
+
+
+def counted(case, told):
+    """The samples of a case: what each poll counted, with the metadata that ``told`` returns for it."""
+    return [
+        message(
+            volume=poll.get("value", sum(poll[disk] for disk in ("vda", "vdb") if disk in poll)),
+            at=poll["minute"] * 60,
+            type="cumulative",
+            metadata=told(poll),
+        )
+        for poll in case["polls"]
+    ]
+
+
+def by_host(poll):
+    return {"instance_host": poll["host"], "host": "a digest"}
+
+
+def declared(poll):
+    return {"_meter": {"run": f"{poll['host']}/1", "interval": 300}}
+
+
+def disks(poll):
+    return {"_meter": {"run": "hv1/1/" + "+".join(sorted({"vda", "vdb"} & {*poll})), "interval": 300}}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_live_migration_counts_what_the_guest_did_whether_or_not_the_arriving_host_was_polled(store):
+    sent = counted(COUNTERS["live migration"], by_host)
+    resumed = [each for each in sent if each.metadata["instance_host"] == "hv1" or each.volume]
+    assert len(resumed) < len(sent)
+
+    await store.write(resumed)
+    assert await reckoned(store, INCREASE) == [(5,)]
+    await store.write(sent)
+    assert await reckoned(store, INCREASE) == [(5,)]
+
+
+@pytest.mark.parametrize(("case", "told"), [("live migration", declared), ("disk detached", disks)])
+@pytest_twisted.ensureDeferred
+async def test_steps_stay_within_declared_runs(store, case, told):
+    await store.write(counted(COUNTERS[case], told))
+
+    assert await reckoned(store, INCREASE) == [(COUNTERS[case]["increase"],)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_counter_without_a_run_counts_from_zero_when_it_drops(store):
+    await store.write(counted(COUNTERS["plain restart"], lambda poll: {}))
+
+    assert await reckoned(store, INCREASE, RATE) == [(8, pytest.approx(8 / 600))]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_volume_is_carried_over_the_time_off_for_three_intervals_only(store):
+    hour = 3600
+    for at, volume, run in ((0, 512, "first"), (1, 512, "first"), (9, 512, "second"), (10, 512, "second")):
+        await store.write(
+            [message(volume=volume, at=at * hour, metadata={"_meter": {"run": run, "interval": 300, "x": at}})]
+        )
+
+    assert await reckoned(store, INTEGRAL) == [(pytest.approx(512 * (1 + 0.25 + 1)),)]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        *(None, "text", [], {"run": "x" * 10_000, "interval": -1}, {"run": 7, "interval": "300"}),
+        *({"run": True, "interval": True}, {"interval": 1e300}, {"interval": 10**400}, {"run": "", "interval": 0}),
+    ],
+    ids=lambda each: repr(each)[:40],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_sample_whose_run_or_interval_makes_no_sense_is_stored_as_without(store, rubbish):
+    sent = [message(volume=n, at=at, metadata={"_meter": rubbish}) for at, n in ((0, 7), (7200, 3))]
+
+    assert await store.write(sent) == WriteResult(2, 0)
+    assert await reckoned(store, INCREASE, INTEGRAL) == [(3, pytest.approx(14))]
+    assert await store.message(sent[0].message_id) == sent[0].fields
+
+
+@pytest_twisted.ensureDeferred
+async def test_lists_show_a_resource_once_however_many_runs_it_had_and_as_the_newest_says(store):
+    runs = [{"_meter": {"run": f"{n % 5}", "interval": 300 + n % 2}, "n": n} for n in range(20)]
+    await store.write([message(name, n, at=n, metadata=runs[n]) for n in range(20) for name in ("cpu", "ram")])
+
+    [resource] = await store.resources(ALL, 10)
+    assert (resource.meters, resource.metadata) == (("cpu", "ram"), runs[19])
+    assert (resource.first_sample, resource.last_sample) == (NOON, after(19))
+    assert [meter.name for meter in await store.meters(ALL, 10, False)] == ["cpu", "ram"]
+    [resource] = await store.resources(SampleFilter(start=after(3), end=after(8)), 10)
+    assert (resource.first_sample, resource.last_sample, resource.metadata) == (after(3), after(7), runs[7])
+    assert await volumes(store, SampleFilter(equals={"meter": "cpu"}), 3) == [19, 18, 17]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_run_can_be_asked_for_like_any_metadata(store):
+    await store.write([message(volume=n, at=n, metadata={"_meter": {"run": f"{n}"}}) for n in range(3)])
+
+    assert await volumes(store, SampleFilter(expression=Comparison("metadata._meter.run", "=", "1"))) == [1]

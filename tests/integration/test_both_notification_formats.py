@@ -29,8 +29,6 @@ from meter.testing import FakeSurroundings
 from meter.testing import MemoryStore
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 KEYS = keyring(["secret"])
 NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
 PAIRS = [

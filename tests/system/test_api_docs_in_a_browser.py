@@ -38,7 +38,14 @@ def api(house: House) -> Iterator[Daemon]:
 def opened(url: str, profile: Path) -> str:
     """Return the document that Chromium makes of ``url``, as HTML, without a network."""
     assert CHROMIUM is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        f"--user-data-dir={profile}",
+    ]
     elsewhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     ran = subprocess.run(
         [CHROMIUM, *options, elsewhere, "--dump-dom", url], capture_output=True, text=True, timeout=180, check=False

@@ -87,8 +87,10 @@ def test_a_limit_may_be_written_as_a_float_that_is_whole(ask: Asking) -> None:
     assert len(query(ask, limit=None).json) == 4
 
 
-@pytest.mark.parametrize("body", [b"null", b'{"filter": null}', b'{"filter": "null"}'])
-def test_null_is_no_filter(ask: Asking, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b'{"filter": "[", "filter": ""}', b"null", b'{"filter": null}', b'{"filter": "null"}']
+)
+def test_null_is_no_filter_and_one_that_is_given_twice_neither(ask: Asking, body: bytes) -> None:
     assert ask.post(PATH, body).status == 400
 
 
@@ -114,6 +116,8 @@ def nots(depth: int) -> str:
     ("expression", "fault"),
     [
         ("[", "it is not JSON"),
+        ('{"=": {"meter": "cpu"}, "=": {"user": "ann"}}', 'it has "=" twice in one object'),
+        ('{"=": {"meter": "cpu", "meter": "disk.size"}}', 'it has "meter" twice in one object'),
         ([], "exactly one key, not a list of 0"),
         ("3", "exactly one key, not 3"),
         ({"=": {"meter": "cpu"}, "<": {"volume": 1}}, "exactly one key, not an object of 2"),

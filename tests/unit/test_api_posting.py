@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from meter.api import Acceptance
@@ -148,6 +149,8 @@ def test_a_volume_may_be_a_text_as_old_clients_send_it(orchard: Orchard, given: 
         ({"resource_metadata": {"a": {"b": "c"}}}, "resource_metadata"),
         ({"resource_metadata": {"a": 1}}, "resource_metadata"),
         ({"resource_metadata": {"." * 5000: "x"}}, "may be at most 100 deep"),
+        ({"resource_metadata": {"_meter": "x"}}, "_meter is reserved"),
+        ({"resource_metadata": {"_meter.run": "hv1/1"}}, "_meter is reserved"),
         ({"resource_metadata": "a=b"}, "resource_metadata"),
         ({"timestamp": "soon"}, "timestamp. Value: 'soon'. invalid timestamp format"),
         ({"timestamp": ""}, "timestamp. Value: ''. invalid timestamp format"),
@@ -207,6 +210,11 @@ def test_an_empty_project_is_the_tenants_own(orchard: Orchard) -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])
 def test_nothing_is_no_samples(orchard: Orchard, body: bytes) -> None:
     assert orchard.post(body).fault == "Samples should be included in request body"
+
+
+def test_a_sample_that_says_something_twice_is_400(orchard: Orchard) -> None:
+    body = msgspec.json.encode([APPLE]).replace(b'"counter_volume":3', b'"counter_volume":3,"counter_volume":4')
+    assert orchard.post(body).fault == 'The body cannot be read: it has "counter_volume" twice in one object'
 
 
 @pytest.mark.parametrize("body", [{"a": 1}, [3], ["x"], 3])

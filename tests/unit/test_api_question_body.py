@@ -108,12 +108,12 @@ def test_what_both_ask_is_400(query: str, body: Any, named: str) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "fault"),
     [
-        ("samples", b"{", "The body is not JSON"),
-        ("samples", b'{"q": [}', "The body is not JSON"),
-        ("samples", b'{"limit": NaN}', "The body is not JSON"),
-        ("samples", b"\xff", "The body is not JSON"),
-        ("samples", b'{"q": "\\ud800"}', "The body is not JSON"),
-        ("samples", b"[" * 30000, "The body is not JSON"),
+        ("samples", b"{", "The body cannot be read: it is not JSON"),
+        ("samples", b'{"q": [}', "The body cannot be read: it is not JSON"),
+        ("samples", b'{"limit": NaN}', "The body cannot be read: it is not JSON"),
+        ("samples", b"\xff", "The body cannot be read: it is not JSON"),
+        ("samples", b'{"q": "\\ud800"}', "The body cannot be read: it is not JSON"),
+        ("samples", b"[" * 30000, "The body cannot be read: it is not JSON"),
         ("samples", [], "must be a JSON object"),
         ("samples", None, "must be a JSON object"),
         ("samples", 3, "must be a JSON object"),
@@ -136,7 +136,7 @@ def test_what_both_ask_is_400(query: str, body: Any, named: str) -> None:
         ("samples", {"q": [ANN] * 101}, "at most 100 terms"),
         ("samples", {"q": [{"field": "user", "value": "a\0b"}]}, "must not hold NUL"),
         ("samples", {"limit": 1.5}, "limit. Value: '1.5'. it must be an integer."),
-        ("samples", b'{"limit": 1e400}', "The body is not JSON"),
+        ("samples", b'{"limit": 1e400}', "The body cannot be read: it is not JSON"),
         ("samples", {"limit": True}, "limit. Value: 'true'. it must be an integer."),
         ("samples", {"limit": []}, "limit. Value: '[]'. it must be an integer."),
         ("samples", {"limit": 0}, "Limit must be positive"),
@@ -161,7 +161,7 @@ def test_what_a_body_cannot_ask_is_400_and_says_why(path: str, body: Any, fault:
 
 def test_what_stands_twice_in_a_body_is_400() -> None:
     answer = asked("/v2/samples", b'{"q": [{"field": "user", "value": "ann"}], "q": []}')
-    assert (answer.status, answer.fault) == (400, 'The body has "q" twice.')
+    assert (answer.status, answer.fault) == (400, 'The body cannot be read: it has "q" twice in one object')
 
 
 def test_a_form_that_is_no_question_is_400() -> None:

@@ -232,10 +232,13 @@ def _disks(root: Element) -> dict[str, str]:
     """Return the number of the last image of each disk: those before it come and go with snapshots."""
     found = {}
     for element in root.findall("devices/disk"):
-        device = _get(element, "target", "dev")
-        numbers = [index for source in element.iter("source") if (index := source.get("index"))]
-        if device is not None and numbers:
-            found[device] = numbers[-1]
+        device, number = _get(element, "target", "dev"), _get(element, "source", "index")
+        image = element.find("backingStore")
+        while image is not None:
+            number = image.get("index") or number
+            image = image.find("backingStore")
+        if device is not None and number is not None:
+            found[device] = number
     return found
 
 

@@ -40,7 +40,8 @@ from meter.settings import ComputeSection
 class Guest:
     """A domain as it is metered at ``read_at``; ``steady_seconds`` is then by a clock that nobody sets.
 
-    ``ending``: it was read because it is about to stop, which will be told too. ``run`` names its run over all hosts, and
+    ``ending``: it was read because it is about to stop, which will be told too, or it is about to leave for another host,
+    which runs it from the next moment on. ``run`` names its run over all hosts, and
     ``began`` is when its counters were at zero; ``None`` where that is not known.
     """
 
@@ -52,6 +53,8 @@ class Guest:
         steady_seconds: float,
         run: str | None = None,
         began: datetime | None = None,
+        *,
+        leaving: bool = False,
     ) -> None:
         self.uuid = domain.uuid
         self.description = description
@@ -65,7 +68,7 @@ class Guest:
         self._of_runs: dict[tuple[int, str], Mapping[str, Any]] = {}
         state = domain.stats.get("state.state")
         self.shut_off = state == SHUT_OFF
-        self.ending = state == SHUTTING_DOWN and domain.event is not None
+        self.ending = leaving or (state == SHUTTING_DOWN and domain.event is not None)
         self.metadata = self._metadata()
         self._subjects: dict[Scope, list[Subject]] = {}
 
@@ -280,14 +283,16 @@ async def read(cycle: ICycle) -> Reading:
                 guests.append(Guest(domain, description, at, steady_seconds))
             else:
                 run = run_text(host, life.name)
-                guests.append(Guest(as_it_is(domain, life), description, at, steady_seconds, run, life.began))
+                seen = as_it_is(domain, life)
+                guest = Guest(seen, description, at, steady_seconds, run, life.began, leaving=life.leaving)
+                guests.append(guest)
         except BadDomain as error:
             unreadable[domain.uuid] = str(error)
     whole = all(domain.event is None for domain in domains)
     listed = frozenset(domain.uuid for domain in domains)
     if whole and not cycle.trial:
         descriptions.forget_all_but(set(listed))
-        lives.forget_all_but(set(listed))
+        lives.listed(set(listed), now)
     return Reading(guests, unreadable, whole=whole, read_at=now, listed=listed, elsewhere=frozenset(elsewhere))
 
 

@@ -59,6 +59,7 @@ class Lives:
         self._since = since
         self._lives: dict[str, Life] = {}
         self._off: dict[str, datetime] = {}
+        self._listed_at: datetime | None = None
 
     def look(
         self, domain: Domain, at: datetime, absence: Callable[[str], Absence], *, remember: bool = True
@@ -77,7 +78,7 @@ class Lives:
         if known is not None and known.is_that_of(domain):
             life = known
         else:
-            life = self._new(domain, at, known)
+            life = self._new(domain, at, known, absence)
             if remember:
                 self._lives[uuid] = life
                 self._off.pop(uuid, None)
@@ -85,8 +86,9 @@ class Lives:
         life.seen_at = max(life.seen_at, at)
         return presence, life
 
-    def forget_all_but(self, uuids: set[str]) -> None:
-        """Let go of domains that are gone."""
+    def listed(self, uuids: set[str], at: datetime) -> None:
+        """Take the UUIDs of all domains that there were ``at`` a moment; let go of others."""
+        self._listed_at = at
         for known in (self._lives, self._off):
             for uuid in known.keys() - uuids:
                 del known[uuid]
@@ -99,7 +101,7 @@ class Lives:
             return "elsewhere"
         return "here"
 
-    def _new(self, domain: Domain, at: datetime, before: Life | None) -> Life:
+    def _new(self, domain: Domain, at: datetime, before: Life | None, absence: Callable[[str], Absence]) -> Life:
         event = domain.event or ""
         number = "" if domain.run is None else f"{domain.run}-"
         life = Life(
@@ -111,19 +113,26 @@ class Lives:
             arriving=_waits(domain) and not _has_run(domain) and "(restored)" not in event,
         )
         if not life.arriving:
-            life.began = self._beginning(domain, at, before)
+            life.began = self._beginning(domain, at, self._not_yet(domain.uuid, before, absence))
         return life
 
-    def _beginning(self, domain: Domain, at: datetime, before: Life | None) -> datetime | None:
+    def _not_yet(self, uuid: str, before: Life | None, absence: Callable[[str], Absence]) -> datetime | None:
+        """Return when a run that is new had certainly not begun: the domain was in another one, off, or not there."""
+        if before is not None:
+            return before.seen_at
+        if uuid in self._off:
+            return self._off[uuid]
+        return self._listed_at if absence(uuid).why != "unreadable" else None
+
+    def _beginning(self, domain: Domain, at: datetime, not_yet: datetime | None) -> datetime | None:
         """Return when the counters of a run that is new here were at zero: that is certain, or ``None``."""
         if _starts_here(domain):
             return domain.started_at if _lately_started(domain, at) else at
         if _arrives_here(domain):
             return at
-        not_yet = before.seen_at if before is not None else self._off.get(domain.uuid)
-        if domain.started_at is not None and domain.started_at > (not_yet or self._since):
-            return domain.started_at
-        return not_yet
+        if domain.started_at is None:
+            return not_yet
+        return domain.started_at if domain.started_at > (not_yet or self._since) else None
 
 
 def _update(life: Life, domain: Domain, at: datetime) -> Presence:

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
-from meter.store import PostgresStore
+from meter.store.access import NEWEST_FIRST
 
 EXPLAIN = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
 REMOVED = ("Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter")
@@ -77,29 +76,32 @@ def _lines(node: Any, depth: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def _heard(store: PostgresStore) -> Iterator[list[tuple[str, Any]]]:
-    """Note the statements that the readers of ``store`` are asked."""
+def _noted(asked: Any) -> Iterator[list[tuple[str, Any]]]:
+    """Note the statements that ``asked``, a pool or a connection, is asked."""
     statements: list[tuple[str, Any]] = []
-    pool = store._readers
-    ask = pool.rows
+    ask = asked.rows
 
     async def rows(statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         statements.append((statement, parameters))
         return await ask(statement, parameters)
 
-    pool.rows = rows  # type: ignore[method-assign]
+    asked.rows = rows
     try:
         yield statements
     finally:
-        del pool.rows
+        del asked.rows
 
 
-async def reading_of(store: PostgresStore, question: Callable[[], Awaitable[Sequence[Any]]]) -> tuple[Any, Reading]:
-    """Return the answer to ``question`` and what its statements read."""
-    with _heard(store) as statements:
+async def reading_of(asked: Any, question: Callable[[], Awaitable[Any]]) -> tuple[Any, Reading]:
+    """Return the answer to ``question`` and what the statements read that it asks ``asked``, a pool or a connection."""
+    with _noted(asked) as statements:
         answer = await question()
     reading = Reading()
     for statement, parameters in statements:
-        [[[explained]]] = await store._readers.rows(EXPLAIN + statement, parameters)
+        settings = NEWEST_FIRST if statement.startswith(NEWEST_FIRST) else ""
+        [[[explained]]] = await asked.rows(
+            f"{settings}{EXPLAIN}{statement.removeprefix(NEWEST_FIRST)}",
+            parameters,
+        )
         reading.add(explained["Plan"])
     return answer, reading
