@@ -101,6 +101,7 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
     daemon.health_metrics.count_abandoned_calls(
         hanging=lambda: hypervisor.stuck_threads, ever=lambda: hypervisor.abandoned_calls
     )
+    daemon.health_metrics.count_hanging_domains(lambda: len(hypervisor.hanging))
     daemon.add(hypervisor)
     return hypervisor
 
