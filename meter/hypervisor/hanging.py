@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-LOOKING_SECONDS = 1.0
+LOOKING_SECONDS = 0.25
 """For so long at most one search asks about domains."""
 
 MOST_SHOWN = 5

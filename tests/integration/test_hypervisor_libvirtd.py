@@ -117,7 +117,7 @@ async def test_a_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvir
 @pytest_twisted.ensureDeferred
 async def test_a_guest_whose_emulator_hangs_costs_the_others_one_time_limit(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("healthy"), libvirtd.guest("sick"):
-        async with hypervisor_at(libvirtd.uri, timeout_seconds=1.0) as hypervisor:
+        async with hypervisor_at(libvirtd.uri, timeout_seconds=3.0) as hypervisor:
             whole = await domain_named(hypervisor, "healthy")
             with libvirtd.hanging("sick"):
                 domains = {domain.name: domain for domain in await hypervisor.domains()}
