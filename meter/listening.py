@@ -7,6 +7,7 @@ letters with the reason. One that no listener wants is counted by event type.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -105,7 +106,8 @@ class Listening:
     listener that raises or returns rubbish has the notification set aside; the samples of the others, and those that it
     yielded before a ``ValueError``, are published all the same. Samples of several notifications are gathered for
     ``batch_seconds`` by ``clock`` and share casts; without either each is cast at once. Nothing is made of requests of
-    ``ignored_users``; what nobody wants goes into the ``archive``, if there is one.
+    ``ignored_users``; what nobody wants goes into the ``archive``, if there is one. ``unit_name`` returns the name that a
+    unit goes by here.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Listening:
         most_samples: int = MOST_SAMPLES,
         archive: Archive | None = None,
         ignored_users: Iterable[str] = (),
+        unit_name: Callable[[str], str] | None = None,
     ) -> None:
         self._listeners = [(listener, _matcher(listener.plugin.event_types)) for listener in listeners]
         self._topics = tuple(topics)
@@ -131,6 +134,7 @@ class Listening:
         self._keys = keys
         self._dead_letters = dead_letters
         self._source = source
+        self._unit_name = unit_name
         self._account = account
         self._most_samples = most_samples
         self._first_times = FirstTimes()
@@ -195,7 +199,7 @@ class Listening:
             if not kept:
                 return None, fault
             key_id = self._keys.key_for(next(iter(kept.values())).timestamp).id
-            signer = Signer(self._keys, self._source)
+            signer = Signer(self._keys, self._source, unit_name=self._unit_name)
             hidden = zip(kept, _without_secrets(kept.values()), strict=True)
             messages = [signer.message(sample, id_) for id_, sample in hidden]
             return _Part(listener.name, messages, key_id), fault

@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import uuid
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
@@ -103,12 +104,21 @@ class Signer:
     """Signs many samples at once. Metadata that several of them share, as one object, are encoded once.
 
     It keeps all metadata that it has seen: use it for one batch, while which nobody changes them. ``interval_seconds``,
-    where the samples are polled, is added to the reserved member of their metadata.
+    where the samples are polled, is added to the reserved member of their metadata. ``unit_name`` returns the name that a
+    unit goes by here.
     """
 
-    def __init__(self, keys: Keyring, source: str, *, interval_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        keys: Keyring,
+        source: str,
+        *,
+        interval_seconds: float | None = None,
+        unit_name: Callable[[str], str] | None = None,
+    ) -> None:
         self._keys = keys
         self._source = source
+        self._unit_name = unit_name
         self._interval = _whole_if_possible(interval_seconds)
         self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
 
@@ -123,6 +133,8 @@ class Signer:
             complete = metadata if self._interval is None else with_reserved(metadata, interval=self._interval)
             found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(complete))
         message = _unsigned(sample, self._source)
+        if self._unit_name is not None:
+            message["counter_unit"] = self._unit_name(sample.unit)
         if message_id is not None:
             message["message_id"] = message_id
         secret = self._keys.key_for(sample.timestamp).secret

@@ -255,6 +255,11 @@ class HealthMetrics:
         gauge.set_function(hanging)
         self._registry.register(_Count("meter_abandoned_calls", "Calls that were given up.", ever))
 
+    def count_hanging_domains(self, count: Callable[[], int]) -> None:
+        """Show how many domains do not answer libvirt, asked whenever the metrics are read."""
+        documentation = "Domains whose emulator does not answer libvirt; the log and /readyz name them."
+        Gauge("meter_hanging_domains", documentation, registry=self._registry).set_function(count)
+
     def count_unpolled_changes(self, count: Callable[[], int]) -> None:
         """Show how many changes of domains were let go, asked whenever the metrics are read."""
         documentation = "Changes of domains that were not polled when they happened: too many waited."

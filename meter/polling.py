@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -55,7 +56,7 @@ class Polling:
 
     ``pollsters`` are active decisions of :mod:`meter.registry`. ``put`` takes publications and returns when they are
     on disk. ``after_cycle`` is called with the report of each cycle. ``interval_of`` returns how often a pollster polls,
-    in seconds, by its name: all samples tell it.
+    in seconds, by its name: all samples tell it. ``unit_name`` returns the name that a unit goes by here.
     """
 
     _log = Logger()
@@ -72,6 +73,7 @@ class Polling:
         metrics: PollingMetrics,
         after_cycle: Callable[[CycleReport], object] = lambda _: None,
         interval_of: Callable[[str], float | None] = lambda _: None,
+        unit_name: Callable[[str], str] | None = None,
     ) -> None:
         self.pollsters: tuple[Decision, ...] = ()
         self._here = here
@@ -83,6 +85,7 @@ class Polling:
         self._batch = batch_samples
         self._metrics = metrics
         self._interval_of = interval_of
+        self._unit_name = unit_name
         self._troubles: dict[str, str] = {}
         self._under_way: dict[str, Deferred[Any]] = {}
         self._turn = DeferredLock()
@@ -124,7 +127,9 @@ class Polling:
         for each in self.pollsters:
             if each.name == name:
                 found = await each.plugin.poll(Cycle(self._here, trial=True))
-                return await _Drawing(each, found, self._here.clock, self._timeout).some(sys.maxsize)
+                samples = await _Drawing(each, found, self._here.clock, self._timeout).some(sys.maxsize)
+                name_of = self._unit_name
+                return [replace(one, unit=name_of(one.unit)) for one in samples] if name_of else samples
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
         raise LookupError(f"no pollster {name!r} is active here; active are: {known}")
 
@@ -194,7 +199,7 @@ class Polling:
         A sample that cannot be signed is left out, and its neighbours are kept.
         """
         batches: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        signer = Signer(self._keys, self._source, interval_seconds=interval_seconds)
+        signer = Signer(self._keys, self._source, interval_seconds=interval_seconds, unit_name=self._unit_name)
         slices = Slices(self._here.clock)
         for sample in samples:
             if slices.over:

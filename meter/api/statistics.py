@@ -11,6 +11,7 @@ from meter.api import rendering
 from meter.api.faults import Fault
 from meter.api.faults import unknown_argument
 from meter.api.question import Question
+from meter.api.replies import Reply
 from meter.api.simple_query import METADATA_PREFIXES
 from meter.api.simple_query import SimpleQuery
 from meter.query import STANDARD_AGGREGATES
@@ -39,8 +40,8 @@ RIGHT_ONE: Mapping[str, Mapping[SampleType, str]] = {
 """What to ask for instead."""
 
 
-async def statistics(question: Question) -> Sequence[rendering.StatisticsRow]:
-    """Answer ``/v2/meters/{meter}/statistics``."""
+async def statistics(question: Question) -> Reply:
+    """Answer ``/v2/meters/{meter}/statistics``; a warning says that the samples have more than one unit."""
     asked = question.of_meter()
     groupings = _groupings(question.arguments["groupby"])
     query = StatisticsQuery(
@@ -59,7 +60,18 @@ async def statistics(question: Question) -> Sequence[rendering.StatisticsRow]:
             f"There are more than {question.limits.windows} windows and groups: ask for longer periods, fewer groups or"
             " a shorter range.",
         )
-    return [rendering.statistics_row(row, asked, groupings, selected) for row in rows]
+    units = sorted({row.unit for row in rows})
+    return Reply(
+        [rendering.statistics_row(row, asked, groupings, selected) for row in rows],
+        {"Warning": f'299 - "{_unit_warning(units)}"'} if len(units) > 1 else {},
+    )
+
+
+def _unit_warning(units: Sequence[str]) -> str:
+    """Say in ASCII, and without quotes, that there are rows for each of ``units``."""
+    shown = ", ".join(unit or "no unit" for unit in units[:10])
+    plain = "".join(each if " " <= each <= "~" and each not in '"\\' else "?" for each in shown)
+    return f"the samples have {len(units)} units: {plain}; each has rows of its own"
 
 
 def _groupings(names: Sequence[str]) -> dict[Grouping, str]:

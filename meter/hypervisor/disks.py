@@ -16,7 +16,7 @@ from typing import Any
 
 from meter.hypervisor.library import load_libvirt
 
-ASKING_SECONDS = 1.0
+ASKING_SECONDS = 0.25
 """For so long at most one reading asks for sizes of disks. The others are asked for by the next."""
 
 MOST_DISKS = 4096

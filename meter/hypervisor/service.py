@@ -26,6 +26,8 @@ from zope.interface import implementer
 from meter.hypervisor.disks import Sizes
 from meter.hypervisor.events import LEAVING
 from meter.hypervisor.events import Change
+from meter.hypervisor.hanging import HangingDomains
+from meter.hypervisor.hanging import hanging_domains
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.line import Line
 from meter.hypervisor.line import Question
@@ -104,6 +106,7 @@ class LibvirtHypervisor(Service):
         self._absences: dict[str, Absence] = {}
         self._descriptions = Descriptions()
         self._disk_sizes: Mapping[Hashable, Sizes] = {}
+        self.hanging = HangingDomains()
         self._outdated: set[str] = set()
         self._observers: list[Callable[[Domain], object]] = []
         self._changes: deque[Change] = deque()
@@ -124,6 +127,7 @@ class LibvirtHypervisor(Service):
         sizes = self._disk_sizes
         search = self._processes.search()
         reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now, search))
+        await self._look_for_hanging()
         self._disk_sizes = reading.disk_sizes
         self._news.read(reading.domains)
         if self._line is not None and self._line.told_of_changes:
@@ -216,8 +220,22 @@ class LibvirtHypervisor(Service):
             raise
         finally:
             self._turn.release()
-        self._found(Readiness("libvirt", True, f"connected to {self.uri}"))
+        self._found(self._connected())
         return answer
+
+    def _connected(self) -> Readiness:
+        return Readiness("libvirt", True, f"connected to {self.uri}{self.hanging.remark()}")
+
+    async def _look_for_hanging(self) -> None:
+        """While a call hangs, find out which domain it waits for."""
+        if self.stuck_threads:
+            least = self._timeout_seconds / 2
+            with suppress(Unavailable):
+                self.hanging.set(await self._ask(lambda connection: hanging_domains(connection, least, self._now)))
+                self._found(self._connected())
+        elif len(self.hanging):
+            self.hanging.set({})
+            self._found(self._connected())
 
     async def _ask_past_a_stuck_call(self, question: Question[T]) -> T:
         for _ in range(2):

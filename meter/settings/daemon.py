@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.units import older_name
 
 
 class MeterSection(Section):
@@ -70,6 +72,20 @@ class SigningSection(Section):
         description="Several keys, for rotation: all are accepted, the first that covers a sample's time signs it.",
     )
     accept_unsigned: bool = Field(default=False, description="Store messages that carry no signature at all.")
+
+
+class UnitsSection(Section):
+    """Names of units in the samples that Meter makes."""
+
+    binary: bool = Field(
+        default=True,
+        description="Powers of 1024 are KiB, MiB, GiB, as in Ceilometer 26 and newer; false: KB, MB, GB, as before. Volumes are the same.",
+    )
+
+    @property
+    def name_of(self) -> Callable[[str], str] | None:
+        """What renames the units of samples; ``None`` where they keep their names."""
+        return None if self.binary else older_name
 
 
 class PluginsSection(Section):

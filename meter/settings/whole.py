@@ -21,6 +21,7 @@ from meter.settings.daemon import MeterSection
 from meter.settings.daemon import PluginsSection
 from meter.settings.daemon import SigningSection
 from meter.settings.daemon import StatusSection
+from meter.settings.daemon import UnitsSection
 from meter.settings.section import Section
 from meter.settings.store import StoreSection
 
@@ -34,6 +35,7 @@ class Config(Section):
     signing: SigningSection = SigningSection()
     polling: PollingSection = PollingSection()
     spool: SpoolSection = SpoolSection()
+    units: UnitsSection = UnitsSection()
     plugins: PluginsSection = PluginsSection()
     compute: ComputeSection = ComputeSection()
     central: CentralSection = CentralSection()

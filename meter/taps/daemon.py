@@ -214,6 +214,7 @@ class Daemon:
             metrics=metrics,
             after_cycle=after_cycle,
             interval_of=settings.interval_of,
+            unit_name=self.config.units.name_of,
         )
 
         def begin(active: Sequence[Decision]) -> IService:

@@ -41,6 +41,7 @@ from meter.taps.archiving import add_archive
 from meter.taps.archiving import archive_queues
 from meter.taps.daemon import Daemon
 from meter.threads import CallThread
+from meter.unit_watch import UnitWatch
 
 METERING_QUEUE = "meter.metering"
 
@@ -103,6 +104,7 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
     daemon.health_metrics.count_abandoned_calls(
         hanging=lambda: hypervisor.stuck_threads, ever=lambda: hypervisor.abandoned_calls
     )
+    daemon.health_metrics.count_hanging_domains(lambda: len(hypervisor.hanging))
     daemon.add(hypervisor)
     return hypervisor
 
@@ -165,6 +167,12 @@ def add_collecting(
 ) -> None:
     """Add both pipelines of the collector: metering messages into the store, notifications onto the bus."""
     settings = daemon.config.collector
+    units = UnitWatch()
+
+    def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:
+        units.see(messages)
+        after_commit(messages, result)
+
     intake = Intake(
         store,
         daemon.keys,
@@ -173,7 +181,7 @@ def add_collecting(
         batch_samples=settings.batch_samples,
         batch_seconds=settings.batch_seconds,
         metrics=metrics,
-        after_commit=after_commit,
+        after_commit=stored,
     )
     bindings = [Binding("metering", "metering.#", ours=True)]
     if settings.ceilometer_exchange and not isinstance(bus, LocalBus):
@@ -206,6 +214,7 @@ def add_collecting(
             batch_seconds=daemon.config.notifications.batch_seconds,
             archive=archive,
             ignored_users=daemon.config.notifications.ignored_users,
+            unit_name=daemon.config.units.name_of,
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything

@@ -117,7 +117,7 @@ async def test_a_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvir
 @pytest_twisted.ensureDeferred
 async def test_a_guest_whose_emulator_hangs_costs_the_others_one_time_limit(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("healthy"), libvirtd.guest("sick"):
-        async with hypervisor_at(libvirtd.uri, timeout_seconds=1.0) as hypervisor:
+        async with hypervisor_at(libvirtd.uri, timeout_seconds=3.0) as hypervisor:
             whole = await domain_named(hypervisor, "healthy")
             with libvirtd.hanging("sick"):
                 domains = {domain.name: domain for domain in await hypervisor.domains()}
@@ -125,10 +125,15 @@ async def test_a_guest_whose_emulator_hangs_costs_the_others_one_time_limit(libv
                 assert set(domains["sick"].stats) < set(whole.stats)
                 assert (hypervisor.abandoned_calls, hypervisor.stuck_threads) == (1, 1)
 
+                assert hypervisor.readiness().ready
+                assert hypervisor.readiness().reason.endswith("; hanging: sick")
+                assert len(hypervisor.hanging) == 1
+
                 await hypervisor.domains()
                 assert hypervisor.abandoned_calls == 1, "libvirt knows by now who is busy"
             await until(lambda: hypervisor.stuck_threads == 0)
             assert set((await domain_named(hypervisor, "sick")).stats) == set(whole.stats)
+            assert "hanging" not in hypervisor.readiness().reason
 
 
 @pytest_twisted.ensureDeferred

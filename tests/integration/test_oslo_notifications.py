@@ -149,10 +149,10 @@ async def test_an_instance_that_was_created_becomes_five_samples(region: Region,
     volumes = {message.name: (message.type, message.unit, message.volume) for message in region.messages}
     assert volumes == {
         "instance": ("gauge", "instance", 1),
-        "memory": ("gauge", "MB", 64),
+        "memory": ("gauge", "MiB", 64),
         "vcpus": ("gauge", "vcpu", 1),
-        "disk.root.size": ("gauge", "GB", 1),
-        "disk.ephemeral.size": ("gauge", "GB", 0),
+        "disk.root.size": ("gauge", "GiB", 1),
+        "disk.ephemeral.size": ("gauge", "GiB", 0),
     }
     for message in region.messages:
         assert message.user_id == "4cc236f0eb364412abb1024bc6ffbdf3"

@@ -147,10 +147,10 @@ def test_a_notification_of_nova_becomes_a_sample_of_each_meter(furnished, driver
     notify(furnished.bus, driver, payload)
     expected = {
         ("instance", 1.0, "instance"),
-        ("memory", 512.0, "MB"),
+        ("memory", 512.0, "MiB"),
         ("vcpus", 2.0, "vcpu"),
-        ("disk.root.size", 10.0, "GB"),
-        ("disk.ephemeral.size", 3.0, "GB"),
+        ("disk.root.size", 10.0, "GiB"),
+        ("disk.ephemeral.size", 3.0, "GiB"),
     }
 
     def found():

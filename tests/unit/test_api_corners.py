@@ -387,6 +387,16 @@ def test_groups_may_be_numbered(ask: Asking) -> None:
     }
 
 
+def test_statistics_of_a_meter_in_two_units_are_apart_and_say_so() -> None:
+    ask = Asking()
+    units = [message(minute, name="ram", type="gauge", unit=unit) for minute, unit in ((0, "MB"), (1, "MiB"))]
+    Deferred.fromCoroutine(ask.store.write(units))
+    answer = ask("/v2/meters/ram/statistics")
+    assert sorted((row["unit"], row["count"]) for row in answer.json) == [("MB", 1), ("MiB", 1)]
+    assert answer.headers["warning"] == '299 - "the samples have 2 units: MB, MiB; each has rows of its own"'
+    assert "warning" not in ask("/v2/meters/cpu/statistics").headers
+
+
 def test_a_meter_in_two_units_is_listed_in_both() -> None:
     ask = Asking()
     units = [message(minute, name="ram", type="gauge", unit=unit) for minute, unit in ((0, "MB"), (1, "MiB"))]

@@ -175,10 +175,10 @@ async def test_an_instance_that_was_created_gives_five_signed_samples(
     await listening(instance_listener).receive(captured("compute.instance.create.end", enveloped=enveloped))
     assert [(message.name, message.volume, message.unit) for message in bus.messages] == [
         ("instance", 1, "instance"),
-        ("memory", 64, "MB"),
+        ("memory", 64, "MiB"),
         ("vcpus", 1, "vcpu"),
-        ("disk.root.size", 1, "GB"),
-        ("disk.ephemeral.size", 0, "GB"),
+        ("disk.root.size", 1, "GiB"),
+        ("disk.ephemeral.size", 0, "GiB"),
     ]
     for message in bus.messages:
         assert message.resource_id == "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"

@@ -134,8 +134,8 @@ INSTANCE = (
     _row("instance", "gauge", "instance", Existence(), when_off=True),
     _row("instance:*", "gauge", "instance", Existence(), when_off=True),
     _row("power.state", "gauge", "state", "state.state", scope="state", when_off=True, if_missing="told"),
-    _row("disk.root.size", "gauge", "GB", Described("root_gb"), when_off=True, if_missing="usual"),
-    _row("disk.ephemeral.size", "gauge", "GB", Described("ephemeral_gb"), when_off=True, if_missing="usual"),
+    _row("disk.root.size", "gauge", "GiB", Described("root_gb"), when_off=True, if_missing="usual"),
+    _row("disk.ephemeral.size", "gauge", "GiB", Described("ephemeral_gb"), when_off=True, if_missing="usual"),
 )
 
 _CPU = _row(
@@ -162,7 +162,7 @@ VCPUS = (
 )
 
 MEMORY = (
-    _row("memory", "gauge", "MB", "balloon.current", divisor=KIB_IN_MIB, if_missing="told"),
+    _row("memory", "gauge", "MiB", "balloon.current", divisor=KIB_IN_MIB, if_missing="told"),
     _row("memory.maximum", "gauge", "MiB", "balloon.maximum", divisor=KIB_IN_MIB),
     _row("memory.available", "gauge", "MiB", "balloon.available", divisor=KIB_IN_MIB),
     _row(

@@ -142,8 +142,8 @@ USAGE = Row(
     measures=(
         Measure(gauge("nova.usage.hours", "h"), amount("total_hours")),
         Measure(gauge("nova.usage.vcpu_hours", "vcpu h"), amount("total_vcpus_usage")),
-        Measure(gauge("nova.usage.memory_hours", "MB h"), amount("total_memory_mb_usage")),
-        Measure(gauge("nova.usage.disk_hours", "GB h"), amount("total_local_gb_usage")),
+        Measure(gauge("nova.usage.memory_hours", "MiB h"), amount("total_memory_mb_usage")),
+        Measure(gauge("nova.usage.disk_hours", "GiB h"), amount("total_local_gb_usage")),
     ),
     resource=("tenant_id",),
     metadata=all_of("start", "stop"),

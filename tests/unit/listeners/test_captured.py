@@ -40,10 +40,10 @@ Expected = tuple[str | None, str | None, str, list[Row]]
 def instance(flavor: str, memory: int, vcpus: int, root: int, ephemeral: int) -> list[Row]:
     return [
         ("instance", "gauge", 1, "instance"),
-        ("memory", "gauge", memory, "MB"),
+        ("memory", "gauge", memory, "MiB"),
         ("vcpus", "gauge", vcpus, "vcpu"),
-        ("disk.root.size", "gauge", root, "GB"),
-        ("disk.ephemeral.size", "gauge", ephemeral, "GB"),
+        ("disk.root.size", "gauge", root, "GiB"),
+        ("disk.ephemeral.size", "gauge", ephemeral, "GiB"),
         (f"instance:{flavor}", "gauge", 1, "instance"),
     ]
 

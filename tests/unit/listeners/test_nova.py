@@ -69,10 +69,10 @@ async def test_it_is_enabled_everywhere() -> None:
             "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac",
             [
                 ("instance", "gauge", "instance", 1),
-                ("memory", "gauge", "MB", 64),
+                ("memory", "gauge", "MiB", 64),
                 ("vcpus", "gauge", "vcpu", 1),
-                ("disk.root.size", "gauge", "GB", 1),
-                ("disk.ephemeral.size", "gauge", "GB", 0),
+                ("disk.root.size", "gauge", "GiB", 1),
+                ("disk.ephemeral.size", "gauge", "GiB", 0),
             ],
         ),
         (
@@ -80,10 +80,10 @@ async def test_it_is_enabled_everywhere() -> None:
             "5b118a0a-feb7-4e48-aff9-4633aa41ccf3",
             [
                 ("instance", "gauge", "instance", 1),
-                ("memory", "gauge", "MB", 128),
+                ("memory", "gauge", "MiB", 128),
                 ("vcpus", "gauge", "vcpu", 2),
-                ("disk.root.size", "gauge", "GB", 1),
-                ("disk.ephemeral.size", "gauge", "GB", 1),
+                ("disk.root.size", "gauge", "GiB", 1),
+                ("disk.ephemeral.size", "gauge", "GiB", 1),
             ],
         ),
         (
@@ -91,10 +91,10 @@ async def test_it_is_enabled_everywhere() -> None:
             "fab42a3e-a90c-4edc-9f99-c5de837036bd",
             [
                 ("instance", "gauge", "instance", 0),
-                ("memory", "gauge", "MB", 0),
+                ("memory", "gauge", "MiB", 0),
                 ("vcpus", "gauge", "vcpu", 0),
-                ("disk.root.size", "gauge", "GB", 0),
-                ("disk.ephemeral.size", "gauge", "GB", 0),
+                ("disk.root.size", "gauge", "GiB", 0),
+                ("disk.ephemeral.size", "gauge", "GiB", 0),
             ],
         ),
     ],

@@ -1,0 +1,23 @@
+"""Names of units of information: *binary* ones say MiB and GiB, older ones MB and GB for the same powers of 1024.
+
+Volumes are the same either way: nothing is converted. A store that has samples under both names keeps them apart.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_BINARY = re.compile(r"(?<![A-Za-z])([KMGTPE])iB(?![A-Za-z])")
+_OLDER = re.compile(r"(?<![A-Za-z])([KMGTPE])B(?![A-Za-z])")
+
+
+@lru_cache(1000)
+def older_name(unit: str) -> str:
+    """Return the name that ``unit`` had until Ceilometer 25: ``MiB`` was ``MB``, ``GiB h`` was ``GB h``."""
+    return _BINARY.sub(r"\1B", unit)
+
+
+def binary_name(unit: str) -> str:
+    """Return today's name of ``unit``, that has a name of old where it counts powers of 1024."""
+    return _OLDER.sub(r"\1iB", unit)
