@@ -121,6 +121,7 @@ async def on_a_broker(reactor, count):
             return await _on(reactor, server.url, count)
         finally:
             server.stop()
+            server.close()
 
 
 async def _on(reactor, url, count):

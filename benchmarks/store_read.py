@@ -38,8 +38,8 @@ from meter.sample import Sample
 from meter.services import sleep
 from meter.signature import keyring
 from meter.store import PostgresStore
-from meter.store.partitions import WEEK
-from meter.store.partitions import week_of
+from meter.identity import WEEK
+from meter.identity import week_of
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
 

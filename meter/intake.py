@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -95,7 +96,7 @@ class Intake:
             part = good[first : first + self._batch_samples]
             result = await self._written(part)
             for refusal in result.refused:
-                bad.append((part[refusal.index].fields, f"the store refuses it: {refusal.reason}", "unstorable"))
+                bad.append((part[refusal.index].fields, f"the store refuses it: {refusal.reason}", refusal.kind))
         for entry, reason, kind in bad:
             body = delivery.body if len(entries) == 1 else cast_as_it_came(entry, key_id)
             meter = entry.get("counter_name") if isinstance(entry, dict) else None
@@ -154,11 +155,11 @@ class Intake:
             for _, _, waiting in batch.parts:
                 waiting.errback(error)
             return
-        self._metrics.written(result.stored, result.duplicates, len(result.refused), self._clock.seconds() - began)
+        self._metrics.written(result, self._clock.seconds() - began)
         self._after_commit(batch.messages, result)
         for first, end, waiting in batch.parts:
             refused = tuple(
-                type(refusal)(refusal.index - first, refusal.reason)
+                replace(refusal, index=refusal.index - first)
                 for refusal in result.refused
                 if first <= refusal.index < end
             )

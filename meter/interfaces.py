@@ -292,7 +292,11 @@ class IStore(Interface):
     """
 
     async def write(messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`."""
+        """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`.
+
+        One fact is one row: a message whose id is stored already in the week of its time or in a week beside it is a
+        duplicate if it states the same fact, and otherwise refused as a conflict (see :mod:`meter.identity`).
+        """
 
     async def samples(
         filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -304,7 +308,10 @@ class IStore(Interface):
         """
 
     async def sample(message_id: str, filter: SampleFilter) -> StoredSample | None:
-        """Return the :class:`~meter.query.StoredSample` with this id if ``filter`` lets it through, else ``None``."""
+        """Return the :class:`~meter.query.StoredSample` with this id if ``filter`` lets it through, else ``None``.
+
+        Of several samples with one id, the newest that it lets through.
+        """
 
     async def meters(filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return at most ``limit`` :class:`~meter.query.StoredMeter`, by name and resource."""
@@ -315,8 +322,11 @@ class IStore(Interface):
     async def statistics(query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the :class:`~meter.query.Statistics` of a :class:`~meter.query.StatisticsQuery`, oldest first."""
 
-    async def message(message_id: str) -> Mapping[str, Any] | None:
-        """Return the metering message with this id exactly as it was signed, a mapping, or ``None``."""
+    async def message(message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
+        """Return the metering message with this id exactly as it was signed, if ``filter`` lets its sample through.
+
+        Two samples can share an id if their times lie further apart than one is compared with: the newest is returned.
+        """
 
     def follow(heard: Callable[[], object]) -> Callable[[], None]:
         """Call ``heard`` soon after samples were committed, by whichever process; return what ends that.

@@ -16,6 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.identity import compared
+from meter.identity import conflict
+from meter.identity import fact_of
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -43,13 +46,12 @@ class MemoryStore:
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
-        self._rows: dict[str, StoredSample] = {}
-        self._messages: dict[str, Mapping[str, Any]] = {}
+        self._rows: defaultdict[str, list[tuple[StoredSample, Mapping[str, Any]]]] = defaultdict(list)
         self._followers: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Keep what is new, count what is known, refuse what PostgreSQL could not hold either."""
+        """Keep what is new, count what is known, refuse what has another's id and what PostgreSQL could not hold either."""
         self._check()
         stored = 0
         refused = []
@@ -58,10 +60,14 @@ class MemoryStore:
             reason = unstorable(message.fields)
             if reason is not None:
                 refused.append(Refusal(index, reason))
-            elif message.message_id not in self._rows:
-                self._rows[message.message_id] = _row(message, recorded_at)
-                self._messages[message.message_id] = copy.deepcopy(message.fields)
+                continue
+            row, rows = _row(message, recorded_at), self._rows[message.message_id]
+            known = [fact_of(other) for other, _ in rows if compared(other.timestamp, row.timestamp)]
+            if not known:
+                rows.append((row, copy.deepcopy(message.fields)))
                 stored += 1
+            elif fact_of(row) not in known:
+                refused.append(Refusal(index, conflict(message.message_id, known[0], fact_of(row)), "conflict"))
         if stored:
             for heard in list(self._followers.values()):
                 heard()
@@ -82,9 +88,8 @@ class MemoryStore:
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
         """Return the sample with this id if ``filter`` lets it through."""
-        self._check()
-        row = self._rows.get(message_id)
-        return row if row is not None and matches(row, filter) else None
+        found = self._newest(message_id, filter)
+        return found and found[0]
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return one meter per name and resource; per name, type and unit where ``unique``."""
@@ -122,10 +127,10 @@ class MemoryStore:
         """Return a row per window, unit and group, in that order."""
         return reckoned(query, self._matching(query.filter))[: query.limit]
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
-        """Return the metering message with this id as it was written."""
-        self._check()
-        return copy.deepcopy(self._messages.get(message_id))
+    async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
+        """Return the metering message with this id as it was written, if ``filter`` lets its sample through."""
+        found = self._newest(message_id, filter)
+        return found and copy.deepcopy(found[1])
 
     @property
     def followers(self) -> int:
@@ -142,10 +147,15 @@ class MemoryStore:
 
         return leave
 
+    def _newest(self, message_id: str, filter: SampleFilter) -> tuple[StoredSample, Mapping[str, Any]] | None:
+        self._check()
+        found = [each for each in self._rows.get(message_id, ()) if matches(each[0], filter)]
+        return max(found, key=lambda each: each[0].timestamp, default=None)
+
     def _matching(self, filter: SampleFilter) -> list[StoredSample]:
         """Return the matching rows, oldest first."""
         self._check()
-        rows = [row for row in self._rows.values() if matches(row, filter)]
+        rows = [row for same_id in self._rows.values() for row, _ in same_id if matches(row, filter)]
         rows.sort(key=lambda row: (row.timestamp, row.message_id))
         return rows
 

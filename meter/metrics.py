@@ -29,6 +29,7 @@ from zope.interface import implementer
 import meter
 from meter.interfaces import IDependency
 from meter.interfaces import IOmissions
+from meter.query import WriteResult
 from meter.status import readiness_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -166,8 +167,13 @@ class CollectingMetrics:
         )
         self._event_types = Names(500)  # the services know some 310
         self._samples = Counter(
-            "meter_collected_samples", "Samples by outcome: stored, duplicate, refused.", ["outcome"], registry=registry
+            "meter_collected_samples",
+            "Samples by outcome: stored, duplicate, conflict (the id of another sample), refused.",
+            ["outcome"],
+            registry=registry,
         )
+        for outcome in ("stored", "duplicate", "conflict", "refused"):
+            self._samples.labels(outcome)
         self._dead = Counter(
             "meter_dead_letters", "Messages set aside, by class of reason.", ["reason"], registry=registry
         )
@@ -190,13 +196,15 @@ class CollectingMetrics:
         """Count a notification: ``sampled``, ``unwanted`` or ``dead``; any number of event types may come."""
         self._notifications.labels(self._event_types.bounded(event_type), outcome).inc()
 
-    def written(self, stored: int, duplicates: int, refused: int, seconds: float) -> None:
+    def written(self, result: WriteResult, seconds: float) -> None:
         """Count a committed batch."""
-        self._samples.labels("stored").inc(stored)
-        self._samples.labels("duplicate").inc(duplicates)
-        self._samples.labels("refused").inc(refused)
+        conflicts = sum(refusal.kind == "conflict" for refusal in result.refused)
+        self._samples.labels("stored").inc(result.stored)
+        self._samples.labels("duplicate").inc(result.duplicates)
+        self._samples.labels("conflict").inc(conflicts)
+        self._samples.labels("refused").inc(len(result.refused) - conflicts)
         self._write_seconds.observe(seconds)
-        self._write_samples.observe(stored + duplicates + refused)
+        self._write_samples.observe(result.stored + result.duplicates + len(result.refused))
 
     def dead(self, reason: str) -> None:
         """Count a message set aside; ``reason`` is a class of reasons (``undecodable``, ``bad signature``), not a text."""

@@ -234,10 +234,14 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One message of a batch that the store will never take, by its position in the batch."""
+    """One message of a batch that the store will never take, by its position in the batch.
+
+    ``unstorable`` is what the store cannot hold; ``conflict`` what has the ``message_id`` of another stored sample.
+    """
 
     index: int
     reason: str
+    kind: Literal["unstorable", "conflict"] = "unstorable"
 
 
 @dataclass(frozen=True, slots=True)

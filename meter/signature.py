@@ -141,6 +141,11 @@ class Keyring:
         }
         self._accept_unsigned = accept_unsigned
 
+    @property
+    def keys(self) -> Sequence[SigningKey]:
+        """The accepted keys, in order of preference."""
+        return self._keys
+
     def key_for(self, moment: datetime) -> SigningKey:
         """Return the key that signs samples measured at ``moment``; :class:`BadSignature` when none may."""
         for key in self._keys:

@@ -45,6 +45,13 @@ CREATE TABLE IF NOT EXISTS outbox (
 )
 """
 
+_FILLED_FOR = """
+CREATE TABLE IF NOT EXISTS filled_for (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    destination TEXT NOT NULL  -- JSON, see meter.destination
+)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -68,20 +75,28 @@ class Spool:
     """Publications on disk, in the order they came, bounded in bytes and age.
 
     SQLite in WAL mode with full synchronisation: what :meth:`put` returned from survives power loss. All work is done
-    through ``run``, off the reactor thread. ``rows``, ``bytes`` and ``lost_samples`` are as of the last call. Another
+    through ``run``, off the reactor thread. ``filled_for`` is noted in it as the destination of what it holds. ``rows``, ``bytes`` and ``lost_samples`` are as of the last call. Another
     process may put and remove too, as ``meter-dead`` does.
     """
 
     _log = Logger()
 
     def __init__(
-        self, path: Path, *, largest_bytes: int, longest_age_seconds: float, clock: IReactorTime, run: Runner
+        self,
+        path: Path,
+        *,
+        largest_bytes: int,
+        longest_age_seconds: float,
+        clock: IReactorTime,
+        run: Runner,
+        filled_for: str = "",
     ) -> None:
         self._path = path
         self._largest_bytes = largest_bytes
         self._longest_age = longest_age_seconds
         self._clock = clock
         self._run = run
+        self._filled_for = filled_for
         self._database: sqlite3.Connection | None = None
         self._counted_version = 0
         self.rows = 0
@@ -137,6 +152,8 @@ class Spool:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute(_SCHEMA)
+                if self._filled_for:
+                    self._note_destination(database)
             except BaseException:
                 database.close()
                 raise
@@ -147,6 +164,14 @@ class Spool:
             self._recount(self._database)
             self._counted_version = version
         return self._database
+
+    def _note_destination(self, database: sqlite3.Connection) -> None:
+        try:
+            database.execute(_FILLED_FOR)
+            if database.execute("SELECT destination FROM filled_for").fetchall() != [(self._filled_for,)]:
+                database.execute("INSERT OR REPLACE INTO filled_for VALUES (1, ?)", (self._filled_for,))
+        except sqlite3.OperationalError as error:  # a full disk: what the spool has room for matters more
+            self._log.warn("{path} cannot note where its samples go: {error}", path=str(self._path), error=error)
 
     def _close(self) -> None:
         database, self._database = self._database, None
@@ -250,6 +275,24 @@ class Spool:
     def _recount(self, database: sqlite3.Connection) -> None:
         row = database.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox").fetchone()
         self.rows, self.bytes = row
+
+
+def look_into(path: Path) -> tuple[int, str]:
+    """Return how many publications wait in the spool at ``path`` and the destination noted in it, ``""`` for none.
+
+    Blocks; for the start of a daemon. A file that cannot be read as a spool is left to :class:`Spool`.
+    """
+    if not path.exists():
+        return 0, ""
+    database = sqlite3.connect(path)
+    try:
+        [waiting] = database.execute("SELECT count(*) FROM outbox").fetchone()
+        noted = database.execute("SELECT destination FROM filled_for").fetchone()
+    except sqlite3.Error:
+        return 0, ""  # made by an older version, or damaged
+    finally:
+        database.close()
+    return waiting, noted[0] if noted else ""
 
 
 @contextmanager

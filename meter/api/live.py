@@ -114,11 +114,15 @@ async def _recorded_since(
         if len(page) < PAGE_SAMPLES:
             return
         last = page[-1]
-        beginning = Either(
+        # The first condition follows from the second, but only it tells the store which samples to leave alone.
+        beginning = Every(
             (
-                Comparison("recorded_at", ">", last.recorded_at),
-                Every(
-                    (Comparison("recorded_at", "=", last.recorded_at), Comparison("message_id", ">", last.message_id))
+                Comparison("recorded_at", ">=", last.recorded_at),
+                Either(
+                    (
+                        Comparison("recorded_at", ">", last.recorded_at),
+                        Comparison("message_id", ">", last.message_id),
+                    )
                 ),
             )
         )

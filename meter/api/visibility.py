@@ -123,9 +123,7 @@ class VisibleStore:
 
     async def message(self, message_id: str) -> Mapping[str, Any] | None:
         """Return the metering message with this id as it was signed, ``None`` when there is none to be seen."""
-        if await self.sample(message_id) is None:
-            return None
-        return await self._store.message(message_id)
+        return await self._store.message(message_id, visible(SampleFilter(), self._requester))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`Fault` that asking for ``filter`` would raise."""

@@ -48,6 +48,10 @@ class SpoolSection(Section):
     longest_age_seconds: Seconds = Field(
         default=14 * 86400.0, description="Samples that waited longer go, counted and logged."
     )
+    send_to_new_destination: bool = Field(
+        default=False,
+        description="Whether samples that wait for another broker, virtual host or signing key than today's are sent to today's; without it the daemon does not start while there are any.",
+    )
 
 
 class ComputeSection(Section):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from meter.interfaces import RequestError
+from meter.query import Among
 from meter.query import Comparison
 from meter.query import Marker
 from meter.query import SampleFilter
+from meter.store.access import METADATA_OF_SAMPLE
+from meter.store.expressions import COLUMNS
 from meter.store.expressions import METADATA
 from meter.store.expressions import about_metadata
 from meter.store.expressions import about_series
 from meter.store.expressions import condition
 from meter.store.expressions import conjuncts
 from meter.store.expressions import fields
-from meter.store.expressions import metadata_condition
-from meter.store.expressions import with_metadata
+from meter.store.expressions import names_metadata
 from meter.store.record import uuid_of
 from meter.store.sql import Sql
 from meter.store.sql import both
@@ -57,7 +60,33 @@ def of_metadata(filter: SampleFilter) -> Sql | None:
 
 
 def of_sample(filter: SampleFilter) -> Sql:
-    """Return what ``filter`` asks of a row ``s`` of ``sample`` beyond what it asks of its series, the row ``x``."""
+    """Return what ``filter`` asks of a row ``s`` of ``sample`` beyond what it asks of its series, the row ``x``.
+
+    Where :func:`metadata_of_sample` adds them, it asks of the sample's metadata ``d``; some ask of ``x`` once more
+    (:func:`needs_series`).
+    """
+    metadata = of_metadata(filter)
+    return both([of_row(filter), *([metadata] if metadata else [])])
+
+
+def metadata_of_sample(filter: SampleFilter) -> str:
+    """Return what adds the metadata ``d`` to samples ``s`` where :func:`of_sample` needs them."""
+    said = _expressions(filter)
+    return METADATA_OF_SAMPLE if said.of_metadata or said.rest_names_metadata else ""
+
+
+def metadata_of_row(filter: SampleFilter) -> str:
+    """Return what adds the metadata ``d`` to samples ``s`` where :func:`of_row` needs them."""
+    return METADATA_OF_SAMPLE if _expressions(filter).rest_names_metadata else ""
+
+
+def needs_series(filter: SampleFilter) -> bool:
+    """Say whether :func:`of_sample` asks of the row ``x`` of the series."""
+    return _expressions(filter).rest_names_series
+
+
+def of_row(filter: SampleFilter) -> Sql:
+    """Return what ``filter`` asks of a row ``s`` beyond what it asks of its series alone, and of its metadata alone."""
     conditions = [of_range(filter)]
     if filter.as_of is not None:
         conditions.append(Sql("s.recorded_at <= %s", (filter.as_of,)))
@@ -67,8 +96,6 @@ def of_sample(filter: SampleFilter) -> Sql:
             conditions.append(Sql("false"))
         else:
             conditions.append(Sql("s.message_id = %s::uuid", (uuid_of(message_id),)))
-    if (metadata := of_metadata(filter)) is not None:
-        conditions.append(with_metadata(metadata))
     return both([*conditions, *_expressions(filter).of_rest])
 
 
@@ -92,13 +119,34 @@ def about_resources(filter: SampleFilter) -> bool:
     return "resource_id" in filter.equals or "resource_id" in fields(filter.expression)
 
 
-@dataclass(frozen=True, slots=True)
+def asks_for_ids(filter: SampleFilter) -> bool:
+    """Say whether ``filter`` names the ids of all messages that it lets through."""
+    return "message_id" in filter.equals or any(
+        part.field == "message_id" and (isinstance(part, Among) or part.operator == "=")
+        for part in conjuncts(filter.expression)
+        if isinstance(part, Among | Comparison)
+    )
+
+
+def asks_since_recording(filter: SampleFilter) -> bool:
+    """Say whether ``filter`` bounds from below when samples were recorded, and not their own time."""
+    bounded = {
+        part.field
+        for part in conjuncts(filter.expression)
+        if isinstance(part, Comparison) and part.operator in ("=", ">", ">=") and isinstance(part.value, datetime)
+    }
+    return "recorded_at" in bounded and "timestamp" not in bounded and filter.start is None
+
+
+@dataclass(slots=True)
 class _Expressions:
     """What a filter says in expressions, all of which must hold: of series alone, of metadata alone, and the rest."""
 
     of_series: list[Sql]
     of_metadata: list[Sql]
     of_rest: list[Sql]
+    rest_names_series: bool = False
+    rest_names_metadata: bool = False
 
 
 def _expressions(filter: SampleFilter) -> _Expressions:
@@ -109,9 +157,12 @@ def _expressions(filter: SampleFilter) -> _Expressions:
             if about_series(part):
                 said.of_series.append(condition(part))
             elif about_metadata(part):
-                said.of_metadata.append(metadata_condition(part))
+                said.of_metadata.append(condition(part))
             else:
                 said.of_rest.append(condition(part))
+                named = list(fields(part))
+                said.rest_names_metadata |= any(map(names_metadata, named))
+                said.rest_names_series |= any(name in COLUMNS and COLUMNS[name].of_series for name in named)
     except RecursionError as error:
         raise RequestError("the expression is nested too deeply") from error
     return said

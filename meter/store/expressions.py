@@ -112,43 +112,30 @@ def about_series(expression: Expression) -> bool:
 
 def about_metadata(expression: Expression) -> bool:
     """Say whether ``expression`` asks of nothing but metadata."""
-    return all(_names_metadata(field) for field in fields(expression))
+    return all(names_metadata(field) for field in fields(expression))
 
 
-def with_metadata(condition: Sql) -> Sql:
-    """Ask a row ``s`` of ``sample`` whether ``condition`` holds of its metadata, a row ``d``."""
-    return Sql(f"s.metadata_id IN (SELECT d.id FROM metadata d WHERE {condition})", condition.parameters)
-
-
-def condition(expression: Expression, of_metadata: Callable[[Sql], Sql] = with_metadata) -> Sql:
-    """Return ``expression`` of a row ``s`` of ``sample`` in a row ``x`` of ``series``; see :mod:`meter.matching`.
-
-    ``of_metadata`` makes what is asked of a row ``d`` of ``metadata`` something to ask where that row is not at hand.
-    """
+def condition(expression: Expression) -> Sql:
+    """Return ``expression`` of a row ``s`` of ``sample`` with its series ``x`` and its metadata ``d``; see :mod:`meter.matching`."""
     match expression:
         case Every(parts):
-            return both(condition(part, of_metadata) for part in parts)
+            return both(condition(part) for part in parts)
         case Either(parts):
-            return either(condition(part, of_metadata) for part in parts)
+            return either(condition(part) for part in parts)
         case Never(part):
-            return negated(condition(part, of_metadata))
+            return negated(condition(part))
         case Comparison(field, "!=", value):
-            return negated(condition(Comparison(field, "=", value), of_metadata))
+            return negated(condition(Comparison(field, "=", value)))
         case Comparison(field, "=", value):
-            return condition(Among(field, (value,)), of_metadata)
-        case Among(field, values) if _names_metadata(field):
-            return of_metadata(metadata_is(field.removeprefix(METADATA), values))
-        case Comparison(field, operator, value) if _names_metadata(field):
-            return of_metadata(metadata_compares(field.removeprefix(METADATA), operator, value))
+            return condition(Among(field, (value,)))
+        case Among(field, values) if names_metadata(field):
+            return metadata_is(field.removeprefix(METADATA), values)
+        case Comparison(field, operator, value) if names_metadata(field):
+            return metadata_compares(field.removeprefix(METADATA), operator, value)
         case Among(field, values):
             return _is(field, values)
         case Comparison(field, operator, value):
             return _compares(field, operator, value)
-
-
-def metadata_condition(expression: Expression) -> Sql:
-    """Return ``expression``, which is :func:`about_metadata`, of a row ``d`` of ``metadata``."""
-    return condition(expression, lambda of_d: of_d)
 
 
 def _is(field: Field, values: tuple[Scalar, ...]) -> Sql:
@@ -167,7 +154,8 @@ def _compares(field: Field, operator: str, value: Scalar) -> Sql:
     return column.satisfying(Sql(f"{column.text} {operator} %s::{column.type}", (comparable,)))
 
 
-def _names_metadata(field: Field) -> bool:
+def names_metadata(field: Field) -> bool:
+    """Say whether ``field`` is an element of metadata."""
     return field.startswith(METADATA) and field != METADATA
 
 

@@ -24,6 +24,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.identity import week_of
 from meter.interfaces import Unavailable
 from meter.services import Periodic
 from meter.store.compaction import compact
@@ -31,7 +32,6 @@ from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
 from meter.store.partitions import Partitions
 from meter.store.partitions import drop_before
-from meter.store.partitions import week_of
 from meter.store.pool import Pool
 from meter.store.pool import Session
 from meter.store.rollups import DAY
@@ -260,9 +260,9 @@ async def _let_weeks_go(session: Session, monday: datetime, hopeless: Set[dateti
 
 async def _delete_samples(session: Session, meter: str, before: datetime) -> None:
     await session.count(
-        "DELETE FROM sample s USING series x, meter m"
-        " WHERE x.id = s.series_id AND m.id = x.meter_id AND m.name = %s AND s.timestamp < %s",
-        [meter, before],
+        "DELETE FROM sample s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
+        "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
+        [before, meter],
     )
 
 

@@ -15,14 +15,16 @@ from datetime import timedelta
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.identity import WEEK
+from meter.identity import week_of
 from meter.interfaces import Unavailable
+from meter.store.access import IN_ORDER_OF_TIME
 from meter.store.connection import Rejected
 from meter.store.connection import TimedOut
 from meter.store.migrations import has_table
 from meter.store.pool import Pool
 from meter.store.pool import Session
 
-WEEK = timedelta(weeks=1)
 OLDEST = timedelta(days=400)
 """How far back samples may lie to get a partition: a year and the month in which it is billed."""
 
@@ -34,12 +36,6 @@ RETRY_SECONDS = 600.0
 
 LOCK = 0x6D65746572_02
 """Key of the advisory lock that makers of partitions take."""
-
-
-def week_of(moment: datetime) -> date:
-    """Return the Monday, in UTC, of the week that ``moment`` (aware) lies in; year 1 began on one."""
-    day = moment.astimezone(UTC).date()
-    return day - timedelta(days=day.weekday())
 
 
 def end_of_week(moment: datetime) -> datetime:
@@ -105,10 +101,12 @@ async def _make(session: Session, week: date) -> None:
     await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
     await session.count(f"CREATE TABLE {name} (LIKE sample INCLUDING ALL)")
     await session.count(
-        "WITH moved AS (DELETE FROM sample_default WHERE timestamp >= %(first)s AND timestamp < %(end)s RETURNING *)"
+        f"WITH moved AS (DELETE FROM sample_default s WHERE {IN_ORDER_OF_TIME}"
+        " AND timestamp >= %(first)s AND timestamp < %(end)s RETURNING *)"
         f" INSERT INTO {name} SELECT * FROM moved",
         bounds,
     )
+    await session.rows("SELECT index_message_ids(%s)", [name])
     await session.count(
         f"ALTER TABLE sample ATTACH PARTITION {name} FOR VALUES FROM (%(first)s) TO (%(end)s)",
         bounds,
@@ -129,4 +127,4 @@ async def drop_before(session: Session, monday: datetime) -> None:
     for week in await weeks_with_partitions(session):
         if week < monday.date():
             await session.count(f"DROP TABLE {partition_name(week)}")
-    await session.count("DELETE FROM sample_default WHERE timestamp < %s", [monday])
+    await session.count(f"DELETE FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND timestamp < %s", [monday])

@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from meter.query import SampleFilter
 from meter.runs import INTERVALS_CARRIED
 from meter.runs import RunKind
+from meter.store.access import SERIES_OF_SAMPLE
 from meter.store.conditions import about_resources
+from meter.store.conditions import metadata_of_row
+from meter.store.conditions import needs_series
 from meter.store.conditions import of_metadata
 from meter.store.conditions import of_range
-from meter.store.conditions import of_sample
+from meter.store.conditions import of_row
 from meter.store.conditions import of_series
 from meter.store.sql import Sql
 from meter.store.sql import both
@@ -46,12 +49,12 @@ Whole numbers are doubles here: sums of ``bigint`` take twice the time.
 
 def piece_of_sample(columns: Iterable[str] = PIECE) -> str:
     """Return ``columns`` of the piece that a row ``s`` of ``sample`` is."""
-    return ", ".join(f"{PIECE[column][0]} AS {column}" for column in columns)
+    return ", ".join(f"{(PIECE | METADATA_ID)[column][0]} AS {column}" for column in columns)
 
 
 def piece_of_rollup(columns: Iterable[str] = PIECE) -> str:
     """Return ``columns`` of the piece that a row ``r`` of ``rollup`` tells."""
-    return ", ".join(f"{PIECE[column][1]} AS {column}" for column in columns)
+    return ", ".join(f"{(PIECE | METADATA_ID)[column][1]} AS {column}" for column in columns)
 
 
 GROWN = (
@@ -97,25 +100,33 @@ GROUP BY hours, start - n * make_interval(hours => hours)
 """
 """The ranges of time that ``spans`` of equal length cover, one after the other."""
 
+SAMPLED = """
+SELECT {keys}, x.meter_id, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
+WHERE x.resource_id > 0 AND {series}
+GROUP BY {values_of_keys}, x.meter_id
+"""
+
+# Series whose keys are the same are looked up together, one range of time after the other: so their rows come with the
+# keys, in the order of the index. OFFSET 0 keeps PostgreSQL to it: it cannot know how few ranges there are, and how narrow.
 RAW = """
-SELECT {keys} {values}, {of_sample}
-FROM sample s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id {described_sample}
-WHERE {series} AND {sample}
+WITH sampled AS MATERIALIZED ({sampled})
+SELECT piece.* FROM sampled CROSS JOIN LATERAL (
+    SELECT {names}, {of_sample} FROM sample s {added} WHERE s.series_id = ANY(sampled.ids) AND {row}
+    OFFSET 0
+) AS piece
 """
 
 # Days and hours that are settled and lie in the range are told by rollups, what lies between them by samples only; of a
 # past whose samples were let go, hours tell in the gaps too: nothing can be late for them.
-# Series whose keys are the same are looked up together, one range of time after the other: so their rows come with the
-# keys, in the order of the index. OFFSET 0 keeps PostgreSQL to it: it cannot know how few ranges there are, and how narrow.
 ROLLED = """
-WITH sampled AS MATERIALIZED (
-    SELECT {keys}, x.meter_id, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
-    WHERE x.resource_id > 0 AND {series}
-    GROUP BY {values_of_keys}, x.meter_id
-), rolled AS MATERIALIZED (
+WITH sampled AS MATERIALIZED ({sampled}), rolled AS MATERIALIZED (
     SELECT {keys} {of_meter}, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
     WHERE {level} AND {series}
     GROUP BY {values_of_keys} {of_meter}
+), rolled_past AS MATERIALIZED (
+    SELECT {keys}, x.meter_id, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
+    WHERE {level} AND {series} AND EXISTS (SELECT FROM horizon)
+    GROUP BY {values_of_keys}, x.meter_id
 ), span AS MATERIALIZED (
     SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span}
     UNION ALL
@@ -129,35 +140,38 @@ WITH sampled AS MATERIALIZED (
     SELECT m.id AS meter_id, max(h.before) AS before FROM horizon h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
 )
 SELECT piece.* FROM told CROSS JOIN rolled {past_of_rolled} CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_rollup} FROM rollup r {described_rollup}
+    SELECT {names}, {of_rollup} FROM rollup r
     WHERE r.hours = told.hours AND r.series_id = ANY(rolled.ids) AND r.start >= told.start AND r.start < told.finish
-        AND {in_order} AND {metadata}
+        AND {in_order}
     OFFSET 0
 ) AS piece
 UNION ALL
 SELECT piece.* FROM gap CROSS JOIN sampled LEFT JOIN past ON past.meter_id = sampled.meter_id CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_sample} FROM sample s {described_sample}
+    SELECT {names}, {of_sample} FROM sample s
     WHERE s.series_id = ANY(sampled.ids) AND s.timestamp >= greatest(gap.start, past.before) AND s.timestamp < gap.finish
-        AND {range} AND {metadata}
+        AND {range}
     OFFSET 0
 ) AS piece
 UNION ALL
-SELECT {keys} {values}, {of_rollup}
-FROM past JOIN series x ON x.meter_id = past.meter_id JOIN meter m ON m.id = x.meter_id
-    JOIN rollup r ON r.series_id = x.id {described_rollup} CROSS JOIN gap
-WHERE r.hours = 1 AND r.start >= gap.start AND r.start < gap.finish AND r.start < past.before AND {of_whole}
-    AND {level} AND {series} AND {metadata}
+SELECT piece.* FROM gap CROSS JOIN rolled_past JOIN past ON past.meter_id = rolled_past.meter_id CROSS JOIN LATERAL (
+    SELECT {names}, {of_rollup} FROM rollup r
+    WHERE r.hours = 1 AND r.series_id = ANY(rolled_past.ids) AND r.start >= gap.start AND r.start < gap.finish
+        AND r.start < past.before AND {of_whole}
+    OFFSET 0
+) AS piece
 """
 
 # What a rollup of several metadata tells is asked of its samples.
 MIXED = """
 UNION ALL
 SELECT piece.* FROM told CROSS JOIN sampled CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_sample}
-    FROM rollup r JOIN sample s ON s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last
-        {described_sample}
+    SELECT {names}, {of_sample} FROM rollup r CROSS JOIN LATERAL (
+        SELECT s.* FROM sample s
+        WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND {range}
+        OFFSET 0
+    ) AS s
     WHERE r.hours = told.hours AND r.series_id = ANY(sampled.ids) AND r.start >= told.start AND r.start < told.finish
-        AND r.metadata_id = 0 AND {unmixed} AND {range} AND {metadata}
+        AND r.metadata_id = 0 AND {unmixed}
     OFFSET 0
 ) AS piece
 """
@@ -167,14 +181,30 @@ SELECT piece.* FROM told CROSS JOIN sampled CROSS JOIN LATERAL (
 OVERLAPPING = """
 UNION ALL
 SELECT piece.* FROM told CROSS JOIN sampled LEFT JOIN past ON past.meter_id = sampled.meter_id CROSS JOIN LATERAL (
-    SELECT {names} {values}, {of_sample}
-    FROM rollup r JOIN sample s ON s.series_id = r.series_id AND s.timestamp >= r.start
-        AND s.timestamp < r.start + make_interval(hours => r.hours) {described_sample}
+    SELECT {names}, {of_sample} FROM rollup r CROSS JOIN LATERAL (
+        SELECT s.* FROM sample s
+        WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+            AND {range}
+        OFFSET 0
+    ) AS s
     WHERE r.hours = told.hours AND r.series_id = ANY(sampled.ids) AND r.start >= told.start AND r.start < told.finish
         AND r.stretch <= 1 AND r.overlap >= {least_overlap} AND (past.before IS NULL OR r.start >= past.before)
-        AND {range} AND {metadata}
     OFFSET 0
 ) AS piece
+"""
+
+METADATA_ID = {"metadata_id": ("s.metadata_id", "r.metadata_id")}
+"""One column more, of pieces whose metadata are asked about: 0 for a rollup of several."""
+
+# Documents are looked at once each, and only those that the pieces refer to. A full join can only be hashed or merged: how
+# many pieces and documents PostgreSQL expects does not matter. What has no partner has no count, or no id.
+DESCRIBED = """
+WITH piece AS MATERIALIZED ({pieces}), described AS MATERIALIZED (
+    SELECT d.id AS described_id {values} FROM metadata d
+    WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM piece)) AND {metadata}
+)
+SELECT * FROM piece FULL JOIN described ON described.described_id = piece.metadata_id
+WHERE coalesce(piece.count, 0) > 0 AND coalesce(described.described_id, 0) > 0
 """
 
 
@@ -192,28 +222,28 @@ def pieces(
     ``keys``, of the row ``x`` of its series and the row ``m`` of its meter, and ``values``, of its row ``d`` of ``metadata``.
     Rollups whose ``overlap`` is ``least_overlap`` or more are not read, unless that is 0 or their samples are gone.
     """
-    columns = tuple(columns)
     metadata = of_metadata(filter)
-    mixed = longest and (values or metadata)
-    totals = not mixed and "resource_id" not in keys and not about_resources(filter)
-    described = "JOIN metadata d ON d.id = {}.metadata_id" if values or mixed else ""
+    described = bool(values or metadata)
+    columns = (*columns, *(METADATA_ID if described else ()))
+    totals = not described and "resource_id" not in keys and not about_resources(filter)
+    named: dict[str, Sql | str] = {
+        "keys": ", ".join(f"{value} AS {name}" for name, value in keys.items()),
+        "names": ", ".join(keys),
+        "values_of_keys": ", ".join(keys.values()),
+        "series": of_series(filter),
+    }
     statement = RAW
     if longest:
-        statement = ROLLED + (MIXED if mixed else "") + (OVERLAPPING if least_overlap else "")
-    return filled(
+        statement = ROLLED + (MIXED if described else "") + (OVERLAPPING if least_overlap else "")
+    found = filled(
         statement,
-        keys=", ".join(f"{value} AS {name}" for name, value in keys.items()),
-        names=", ".join(keys),
-        values_of_keys=", ".join(keys.values()),
-        values=following(Sql(f"{value} AS {name}", value.parameters) for name, value in values.items()),
+        **named,
+        sampled=filled(SAMPLED, **named),
         of_sample=piece_of_sample(columns),
         of_rollup=piece_of_rollup(columns),
-        described_sample=described.format("s"),
-        described_rollup=described.format("r"),
-        series=of_series(filter),
-        sample=of_sample(filter),
+        added=f"{SERIES_OF_SAMPLE if needs_series(filter) else ''} {metadata_of_row(filter)}",
+        row=of_row(filter),
         range=of_range(filter),
-        metadata=metadata or "true",
         level="x.resource_id = 0" if totals else "x.resource_id > 0",
         longest=longest,
         of_span=_within("h", filter),
@@ -226,6 +256,14 @@ def pieces(
         adjoining=ADJOINING.format(spans="span"),
         gaps=GAPS.format(spans="span"),
         touching=_touching(filter),
+    )
+    if not described:
+        return found
+    return filled(
+        DESCRIBED,
+        pieces=found,
+        values=following(Sql(f"{value} AS {name}", value.parameters) for name, value in values.items()),
+        metadata=metadata or "true",
     )
 
 

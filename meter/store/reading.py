@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.store.access import NEWEST_FIRST
+from meter.store.conditions import metadata_of_sample
 from meter.store.conditions import of_sample
 from meter.store.conditions import of_series
 from meter.store.connection import Rejected
@@ -33,8 +36,12 @@ from meter.store.samples import Row
 from meter.store.samples import complete
 from meter.store.samples import few_series_asked
 from meter.store.samples import samples_asked
+from meter.store.samples import samples_at_a_glance_asked
+from meter.store.samples import samples_of_many_series_asked
 from meter.store.samples import samples_of_series_asked
 from meter.store.sql import Sql
+from meter.store.sql import both
+from meter.store.sql import filled
 from meter.store.statistics import statistics_rows
 from meter.store.statistics import statistics_statement
 
@@ -44,42 +51,57 @@ METADATA_TEXT = "SELECT text FROM metadata WHERE id = %s"
 METERS = """
 SELECT pair.name, newest.type, newest.unit, pair.resource, u.name, p.name, o.name
 FROM (
-    SELECT DISTINCT m.name, r.name AS resource, x.resource_id
-    FROM series x JOIN meter m ON m.id = x.meter_id JOIN resource r ON r.id = x.resource_id
-    WHERE {of_series}
+    SELECT m.name, r.name AS resource, array_agg(x.id) AS ids
+    FROM (SELECT * FROM series x WHERE {of_series} OFFSET 0) x
+    CROSS JOIN LATERAL (SELECT m.name FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+    GROUP BY m.name, r.name
     ORDER BY m.name, r.name OFFSET 0
 ) pair
 CROSS JOIN LATERAL (
     SELECT m.type, m.unit, x.user_id, x.project_id, x.source_id
-    FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = pair.resource_id
+    FROM series x JOIN meter m ON m.id = x.meter_id
     CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id FROM sample s
+        SELECT s.timestamp, s.message_id FROM sample s {added}
         WHERE s.series_id = x.id AND {of_sample}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) sample
-    WHERE m.name = pair.name AND {of_series}
+    WHERE x.id = ANY(pair.ids)
     ORDER BY sample.timestamp DESC, sample.message_id DESC LIMIT 1
 ) newest
 LEFT JOIN "user" u ON u.id = newest.user_id
 LEFT JOIN project p ON p.id = newest.project_id
 LEFT JOIN source o ON o.id = newest.source_id
-ORDER BY pair.name, pair.resource LIMIT %s
+ORDER BY pair.name, pair.resource LIMIT {limit}
 """
 
+# LIMIT 1 keeps PostgreSQL from looking for all samples at once.
 UNIQUE_METERS = """
 SELECT m.name, m.type, m.unit
 FROM meter m
-WHERE EXISTS (
+CROSS JOIN LATERAL (
     SELECT FROM series x
+    CROSS JOIN LATERAL (SELECT FROM sample s {added} WHERE s.series_id = x.id AND {of_sample} LIMIT 1) s
     WHERE x.meter_id = m.id AND {of_series}
-    AND EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND {of_sample})
-)
-ORDER BY m.name, m.type, m.unit LIMIT %s
+    LIMIT 1
+) sampled
+ORDER BY m.name, m.type, m.unit LIMIT {limit}
+"""
+
+ALL_RESOURCES = """
+SELECT r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
+"""
+
+RESOURCES_OF_SERIES = """
+SELECT r.name, x.ids
+FROM (SELECT x.resource_id, array_agg(x.id) AS ids FROM series x WHERE {of_series} GROUP BY x.resource_id OFFSET 0) x
+CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+ORDER BY r.name OFFSET 0
 """
 
 RESOURCES = """
-SELECT r.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text, span.meters
-FROM resource r
+SELECT asked.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text, span.meters
+FROM ({asked}) asked
 CROSS JOIN LATERAL (
     SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
         array_agg(DISTINCT m.name) AS meters,
@@ -88,33 +110,37 @@ CROSS JOIN LATERAL (
     FROM series x
     JOIN meter m ON m.id = x.meter_id
     CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s
+        SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s {added}
         WHERE s.series_id = x.id AND {of_sample}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) newest
     CROSS JOIN LATERAL (
-        SELECT s.timestamp FROM sample s
-        WHERE s.series_id = x.id AND {of_sample}
+        SELECT s.timestamp FROM sample s {added}
+        WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND {of_sample}
         ORDER BY s.timestamp LIMIT 1
     ) oldest
-    WHERE x.resource_id = r.id AND {of_series}
+    WHERE x.id = ANY(asked.ids)
 ) span
 JOIN metadata d ON d.id = span.metadata_id
 JOIN series x ON x.id = span.series_id
 LEFT JOIN "user" u ON u.id = x.user_id
 LEFT JOIN project p ON p.id = x.project_id
 LEFT JOIN source o ON o.id = x.source_id
-WHERE r.id IN (SELECT x.resource_id FROM series x WHERE {of_series})
-ORDER BY r.name LIMIT %s
+ORDER BY asked.name LIMIT {limit}
 """
 
 
-def statement(template: str, *parts: Sql | int, **named: Sql) -> tuple[str, list[Any]]:
-    """Fill ``template`` with conditions; the parameters come in the order in which ``parts`` lists them."""
-    parameters: list[Any] = []
-    for part in parts:
-        parameters.extend(part.parameters if isinstance(part, Sql) else [part])
-    return template.format(**named), parameters
+def _listed(template: str, filter: SampleFilter, limit: int) -> Sql:
+    """Return the statement that lists what has samples that ``filter`` lets through."""
+    series = of_series(filter)
+    return filled(
+        f"{NEWEST_FIRST}{template}",
+        asked=ALL_RESOURCES if series == both(()) else filled(RESOURCES_OF_SERIES, of_series=series),
+        added=metadata_of_sample(filter),
+        of_series=series,
+        of_sample=of_sample(filter),
+        limit=Sql("%s", (limit,)),
+    )
 
 
 class Reading:
@@ -144,24 +170,24 @@ class Reading:
         self, filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None
     ) -> list[tuple[Any, ...]]:
         few = None if order else few_series_asked(filter)
-        if few is not None:
-            [[most, series]] = await self._rows(few.text, few.parameters)
-            if not series:
-                return []
-            if len(series) <= most:
-                asked = samples_of_series_asked(filter, limit, after, series)
-                return await self._rows(asked.text, asked.parameters)
-        asked = samples_asked(filter, limit, order, after)
-        return await self._rows(asked.text, asked.parameters)
+        if few is None:
+            return await self._asked(samples_asked(filter, limit, order, after))
+        [[most, series]] = await self._asked(few)
+        if not series:
+            return []
+        if len(series) <= most:
+            return await self._asked(samples_of_series_asked(filter, limit, after, series))
+        rows = await self._asked(samples_at_a_glance_asked(filter, limit, after))
+        return rows if len(rows) == limit else await self._asked(samples_of_many_series_asked(filter, limit, after))
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._answering():
             return await complete(rows, self._lookups)
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+    async def message(self, message_id: str, filter: SampleFilter) -> Mapping[str, Any] | None:
         """See ``IStore.message``."""
-        asked = samples_asked(SampleFilter(equals={"message_id": message_id}), 1, (), None)
-        rows = await self._rows(asked.text, asked.parameters)
+        one = replace(filter, equals={**filter.equals, "message_id": message_id})
+        rows = await self._asked(samples_asked(one, 1, (), None))
         with self._answering():
             return await self._message(Row(*rows[0])) if rows else None
 
@@ -186,11 +212,9 @@ class Reading:
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """See ``IStore.meters``."""
-        series, sample = of_series(filter), of_sample(filter)
-        parts = (series, sample, limit) if unique else (series, sample, series, limit)
-        template = UNIQUE_METERS if unique else METERS
+        asked = _listed(UNIQUE_METERS if unique else METERS, filter, limit)
         await self._recorded(filter)
-        rows = await self._rows(*statement(template, *parts, of_series=series, of_sample=sample))
+        rows = await self._asked(asked)
         nobody = (None,) * 4
         return [
             StoredMeter(
@@ -204,10 +228,9 @@ class Reading:
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """See ``IStore.resources``."""
-        series, sample = of_series(filter), of_sample(filter)
-        parts = (sample, sample, series, series, limit)
+        asked = _listed(RESOURCES, filter, limit)
         await self._recorded(filter)
-        rows = await self._rows(*statement(RESOURCES, *parts, of_series=series, of_sample=sample))
+        rows = await self._asked(asked)
         return [
             StoredResource(
                 resource_id=name,
@@ -226,7 +249,7 @@ class Reading:
         """See ``IStore.statistics``."""
         asked = statistics_statement(query)
         await self._recorded(query.filter)
-        rows = await self._rows(f"{asked} LIMIT %s", [*asked.parameters, query.limit])
+        rows = await self._asked(Sql(f"{asked} LIMIT %s", (*asked.parameters, query.limit)))
         return statistics_rows(query, rows)
 
     async def _recorded(self, filter: SampleFilter) -> None:
@@ -235,9 +258,9 @@ class Reading:
             with self._answering():
                 await all_recorded(self._pool, self._clock, filter.as_of)
 
-    async def _rows(self, text: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def _asked(self, question: Sql) -> list[tuple[Any, ...]]:
         with self._answering():
-            return await self._pool.rows(text, parameters)
+            return await self._pool.rows(question.text, question.parameters)
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

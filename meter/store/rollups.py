@@ -18,6 +18,8 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+from meter.store.access import IN_ORDER_OF_TIME
+from meter.store.access import ROLLUPS_BY_START
 from meter.store.dictionaries import SERIES_KEY
 from meter.store.pieces import GAPS
 from meter.store.pieces import GROWN
@@ -116,16 +118,16 @@ WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(h
 FROM_SAMPLES = ADD_UP.format(
     pieces=f"SELECT s.series_id, s.metadata_id, 0 AS place, {KEYS}, {piece_of_sample()}"
     " FROM sample s JOIN series x ON x.id = s.series_id JOIN counters m ON m.id = x.meter_id"
-    f" WHERE s.timestamp >= {WITHIN.format('s.timestamp')}"
+    f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
     f" AND s.series_id NOT IN ({GONE})"
 )
 FROM_HOURS = ADD_UP.format(
     pieces=f"SELECT r.series_id, r.metadata_id, r.stretch AS place, {KEYS}, {piece_of_rollup()}"
     " FROM rollup r JOIN series x ON x.id = r.series_id JOIN counters m ON m.id = x.meter_id"
-    f" WHERE r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
+    f" WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
 )
 
-OF_SPAN = "r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
+OF_SPAN = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
 
 SAME_OWNER = (
     "(o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)"
@@ -157,7 +159,7 @@ SELECT date_trunc('hour', earliest.timestamp)
 FROM ({GAPS.format(spans="(SELECT start, hours FROM settled WHERE hours = 1)")}) AS gap
 CROSS JOIN LATERAL (
     SELECT s.timestamp FROM sample s
-    WHERE s.timestamp >= greatest(gap.start, %(since)s) AND s.timestamp < least(gap.finish, %(until)s)
+    WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= greatest(gap.start, %(since)s) AND s.timestamp < least(gap.finish, %(until)s)
     ORDER BY s.timestamp LIMIT 1
 ) AS earliest
 WHERE gap.finish > greatest(gap.start, %(since)s) AND gap.start < %(until)s
@@ -204,7 +206,7 @@ async def settle(session: Session, start: datetime, hours: int) -> bool:
         [[until]] = await session.rows("SELECT %(start)s::timestamptz + make_interval(hours => %(hours)s)", span)
         if await unsettled_hour(session, start, until) is not None:
             return False
-    stale = "DELETE FROM rollup WHERE hours = %(hours)s AND start = %(start)s"
+    stale = f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND hours = %(hours)s AND start = %(start)s"
     await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({GONE})", span)
     await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, span)
     await session.count(TOTAL, span)

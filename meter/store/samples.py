@@ -13,7 +13,16 @@ from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StoredSample
+from meter.store.access import IN_ORDER_OF_RECORDING
+from meter.store.access import IN_ORDER_OF_TIME
+from meter.store.access import NEWEST_FIRST
+from meter.store.access import SERIES_OF_SAMPLE
+from meter.store.conditions import asks_for_ids
+from meter.store.conditions import asks_since_recording
 from meter.store.conditions import beyond
+from meter.store.conditions import metadata_of_sample
+from meter.store.conditions import needs_series
+from meter.store.conditions import of_range
 from meter.store.conditions import of_sample
 from meter.store.conditions import of_series
 from meter.store.expressions import COLUMNS
@@ -27,6 +36,7 @@ from meter.store.record import message_id_of
 from meter.store.record import volume_of
 from meter.store.sql import Sql
 from meter.store.sql import both
+from meter.store.sql import filled
 
 # The inner question picks, so that only what is picked is shaped.
 ROWS = """
@@ -36,18 +46,13 @@ FROM ({picked}) s
 ORDER BY {outer} s.timestamp DESC, s.message_id DESC
 """
 
-NEWEST = """
-SELECT s.* {keys} FROM sample s {series}
-WHERE {of_series} AND {of_sample}
-ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT %s
+PICKED = """
+SELECT s.* {keys} FROM sample s {added}
+WHERE {condition}
+ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
-OF_SERIES = "JOIN series x ON x.id = s.series_id"
-
-# Series that match, or one more than are few. Looking at samples from the newest on until enough match goes past more and
-# more of others, the fewer series match; looking into each series that matches takes as many times what is wanted. The
-# latter is less work while the square of their number is below that of all series; and of series that have ended, or have
-# few samples, or are none, it does not go on to the oldest sample there is.
+# Series that match, or one more than are few: of each, as many samples as are wanted are looked at.
 FEW = """
 SELECT few.most, ARRAY(SELECT x.id FROM series x WHERE {of_series} LIMIT few.most + 1)
 FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS most FROM pg_class WHERE oid = 'series'::regclass) few
@@ -55,12 +60,47 @@ FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS most FROM pg_class WHERE 
 
 NEWEST_OF_FEW = """
 SELECT s.* FROM series x CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s
+    SELECT s.* FROM sample s {added}
     WHERE s.series_id = x.id AND {of_sample}
-    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT %s
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ) s
-WHERE x.id = ANY(%s)
-ORDER BY s.timestamp DESC, s.message_id DESC LIMIT %s
+WHERE x.id = ANY({series})
+ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
+"""
+
+GLANCE = 3
+"""So many pages of the newest samples of all series are looked at for a page of the series that match."""
+
+# Whoever asks for many series is mostly answered by a glance at the newest samples of all.
+AT_A_GLANCE = """
+SELECT s.* FROM (
+    SELECT s.* FROM sample s WHERE {in_order} AND {of_time}
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {most}
+) s {added}
+WHERE {condition}
+ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
+"""
+
+# Of many series, those whose newest samples are the newest hold all that is wanted: what is older than the last of these
+# is on a later page. Series that ended long ago are passed with one look each.
+NEWEST_OF_MANY = """
+WITH head AS MATERIALIZED (
+    SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id FROM sample s {added}
+        WHERE s.series_id = x.id AND {of_sample}
+        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+    ) s
+    WHERE {of_series}
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
+), oldest AS MATERIALIZED (
+    SELECT CASE WHEN count(*) = {limit} THEN min(timestamp) ELSE '-infinity' END AS timestamp FROM head
+)
+SELECT s.* FROM oldest CROSS JOIN head JOIN series x ON x.id = head.id CROSS JOIN LATERAL (
+    SELECT s.* FROM sample s {added}
+    WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND {of_sample}
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
+) s
+ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
 
@@ -81,32 +121,85 @@ class Row(NamedTuple):
 def few_series_asked(filter: SampleFilter) -> Sql | None:
     """Return the statement whose one row has a number and as many ids of matching series, or more; ``None`` if all may match."""
     series = of_series(filter)
-    if series == both(()) or "message_id" in filter.equals:
+    if series == both(()) or asks_for_ids(filter) or asks_since_recording(filter):
         return None
-    return Sql(FEW.format(of_series=series), series.parameters)
+    return filled(FEW, of_series=series)
 
 
 def samples_of_series_asked(filter: SampleFilter, limit: int, after: Marker | None, series: Sequence[int]) -> Sql:
     """Return the statement whose rows are those of ``IStore.samples``, where all that match are of a few ``series``."""
-    sample = both([of_sample(filter), beyond(after)])
-    picked = NEWEST_OF_FEW.format(of_sample=sample)
-    return Sql(ROWS.format(picked=picked, outer=""), (*sample.parameters, limit, list(series), limit))
+    return _shaped(
+        filled(
+            NEWEST_OF_FEW,
+            added=metadata_of_sample(filter),
+            of_sample=both([of_sample(filter), beyond(after)]),
+            series=Sql("%s", (list(series),)),
+            limit=limit,
+        )
+    )
+
+
+def samples_at_a_glance_asked(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
+    """Return the statement whose rows are those of ``IStore.samples`` if it has ``limit`` rows, and too few otherwise."""
+    return _shaped(
+        filled(
+            AT_A_GLANCE,
+            in_order=IN_ORDER_OF_TIME,
+            of_time=both([of_range(filter), beyond(after)]),
+            most=GLANCE * limit,
+            added=f"{SERIES_OF_SAMPLE} {metadata_of_sample(filter)}",
+            condition=both([of_series(filter), of_sample(filter)]),
+            limit=limit,
+        )
+    )
+
+
+def samples_of_many_series_asked(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
+    """Return the statement whose rows are those of ``IStore.samples``, however many series match."""
+    return _shaped(
+        filled(
+            NEWEST_OF_MANY,
+            added=metadata_of_sample(filter),
+            of_sample=both([of_sample(filter), beyond(after)]),
+            of_series=of_series(filter),
+            limit=limit,
+        )
+    )
 
 
 def samples_asked(filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None) -> Sql:
-    """Return the statement whose rows are those of ``IStore.samples``."""
-    series, sample = of_series(filter), both([of_sample(filter), beyond(after)])
+    """Return the statement whose rows are those of ``IStore.samples``.
+
+    Samples are found by their ids where these are given, by when they were recorded where that is bounded, by series
+    where an order demands that all be seen, and else from the newest on.
+    """
+    series = of_series(filter)
+    conditions = [of_sample(filter), beyond(after)]
+    named = needs_series(filter) or any(column.of_series for column in map(_column, order))
+    if asks_for_ids(filter):
+        found, named = [series], named or series != both(())
+    elif asks_since_recording(filter):
+        found, named = [Sql(IN_ORDER_OF_RECORDING), series], named or series != both(())
+    elif series != both(()):
+        found = [Sql(f"s.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)]
+    else:
+        found = [Sql(IN_ORDER_OF_TIME)]
     criteria = [f"key_{n} {'DESC' if each.descending else 'ASC'}, " for n, each in enumerate(order)]
-    picked = NEWEST.format(
+    picked = filled(
+        PICKED,
         keys="".join(f", {_column(each).value} AS key_{n}" for n, each in enumerate(order)),
         # Planning and joining what nobody asks about would take longer than all the rest of a small question.
-        series=OF_SERIES if order or filter.expression or filter.equals.keys() - {"message_id"} else "",
-        of_series=series,
-        of_sample=sample,
+        added=f"{SERIES_OF_SAMPLE if named else ''} {metadata_of_sample(filter)}",
+        condition=both([*found, *conditions]),
         order="".join(criteria),
+        limit=limit,
     )
-    outer = "".join(f"s.{criterion}" for criterion in criteria)
-    return Sql(ROWS.format(picked=picked, outer=outer), (*series.parameters, *sample.parameters, limit))
+    newest_first = not order and not asks_for_ids(filter)
+    return _shaped(picked, order="".join(f"s.{criterion}" for criterion in criteria), newest_first=newest_first)
+
+
+def _shaped(picked: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
+    return filled(f"{NEWEST_FIRST if newest_first else ''}{ROWS}", picked=picked, outer=order)
 
 
 def _column(order: Order) -> Column:

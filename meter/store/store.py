@@ -198,9 +198,9 @@ class PostgresStore(Service):
         """Return statistics; see ``IStore.statistics``."""
         return await self._reading.statistics(query)
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+    async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
         """Return a message as it was signed; see ``IStore.message``."""
-        return await self._reading.message(message_id)
+        return await self._reading.message(message_id, filter)
 
     def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
         """Tell of commits; see ``IStore.follow``."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from meter.store.access import ROLLUPS_BY_START
 from meter.store.dictionaries import LOCK
 from meter.store.pool import Session
 
 PORTION = 1000
 """Rows that one transaction deletes at most."""
 
-OLDEST = """
-SELECT before, least(before, (SELECT min(start) FROM rollup)) FROM horizon WHERE meter = ''
+OLDEST = f"""
+SELECT before, least(before, (SELECT min(start) FROM rollup WHERE {ROLLUPS_BY_START.format("rollup")})) FROM horizon WHERE meter = ''
 """
 """Of what time the oldest samples may be, and the oldest rollups. No row as long as nothing was let go."""
 

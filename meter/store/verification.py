@@ -20,6 +20,7 @@ from meter.message import MeteringMessage
 from meter.runs import RunKind
 from meter.runs import interval_of
 from meter.runs import run_of
+from meter.store.access import IN_ORDER_OF_TIME
 from meter.store.connection import Connection
 from meter.store.connection import Rejected
 from meter.store.dsn import connection_parameters
@@ -157,7 +158,7 @@ class Verification:
         after: tuple[datetime, str] | None,
         limit: int,
     ) -> list[tuple[Any, ...]]:
-        asked: list[tuple[str, Sequence[Any]]] = []
+        asked: list[tuple[str, Sequence[Any]]] = [(IN_ORDER_OF_TIME, [])]
         if start is not None:
             asked.append(("s.timestamp >= %s", [start]))
         if end is not None:
@@ -167,7 +168,7 @@ class Verification:
         if after is not None:
             # The first condition alone would do the work of both for an index.
             asked.append(("s.timestamp >= %s AND (s.timestamp, s.message_id) > (%s, %s::uuid)", [after[0], *after]))
-        conditions = " AND ".join(text for text, _ in asked) or "true"
+        conditions = " AND ".join(text for text, _ in asked)
         parameters = [value for _, values in asked for value in values]
         return await self._connection.rows(_PAGE.format(conditions=conditions), [*parameters, limit])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.identity import compared_range
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import Refusal
@@ -39,6 +41,12 @@ from meter.store.record import Series
 from meter.store.record import Unstorable
 from meter.store.record import record_of
 from meter.store.recording import RECORDING
+from meter.store.repeats import HOLD_BOUNDARIES
+from meter.store.repeats import UNKNOWN
+from meter.store.repeats import boundaries
+from meter.store.repeats import by_week
+from meter.store.repeats import conflicts
+from meter.store.repeats import repeats
 from meter.store.rollups import DAY
 from meter.store.rollups import HOLD
 from meter.store.rollups import HOUR
@@ -47,15 +55,18 @@ from meter.store.rollups import start_of
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, for ten times the time.
 # Times, which many samples share, are sent once and referred to by their position.
-INSERT_SAMPLES = """
+INSERT_SAMPLES = f"""
 INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
 SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id, series_id, form_id,
     decode(signature, 'hex'), coalesce(rest, '')
 FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
     %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
     AS given (moment, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+WHERE {UNKNOWN}
 ON CONFLICT DO NOTHING
 """
+
+"""Inserts samples of one week whose ids are unknown. The unique index of the partition has the last word."""
 
 # What is late for an hour that was settled takes the mark away: from then on the samples themselves tell that hour.
 INSERT_LATE_SAMPLES = f"""
@@ -83,6 +94,9 @@ Each statement sees what is so when it begins, and until the end of the transact
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
+References = tuple[int, int, int]
+"""The numbers of a sample's series, metadata and form."""
+
 News = tuple[Memory[Any], Mapping[Any, Known]]
 """What is to be remembered, and where, once the transaction that found it out is committed."""
 
@@ -107,67 +121,104 @@ class Writing:
         self._generation = 0
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Commit ``messages``, in one transaction unless the database refuses something in it; see ``IStore.write``."""
+        """Commit ``messages``, in one transaction unless ids are repeated or the database refuses something in it."""
         records: list[tuple[int, Record]] = []
-        refused: list[Refusal] = []
+        refused: dict[int, Refusal] = {}
         for index, message in enumerate(messages):
             try:
                 records.append((index, record_of(message)))
             except Unstorable as error:
-                refused.append(Refusal(index, str(error)))
+                refused[index] = Refusal(index, str(error))
         await self._partitions.cover({record.timestamp for _, record in records})
-        # One order for all collectors: two that write the same samples at once wait for each other, never in a circle.
-        records.sort(key=lambda numbered: (numbered[1].timestamp, numbered[1].message_id))
-        stored = await self._write(records, refused)
-        refused.sort(key=lambda refusal: refusal.index)
-        return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
+        stored, same = 0, []
+        while records:
+            found = repeats(records)
+            # One order for all collectors: two that write the same samples at once wait for each other, never in a circle.
+            found.first.sort(key=lambda numbered: (numbered[1].timestamp, numbered[1].message_id))
+            stored += await self._write(found.first, refused)
+            same += found.same
+            records = found.others
+        for index, first in same:
+            if first in refused:
+                refused[index] = replace(refused[first], index=index)
+        return WriteResult(
+            stored, len(messages) - stored - len(refused), tuple(refused[each] for each in sorted(refused))
+        )
 
-    async def _write(self, records: Sequence[tuple[int, Record]], refused: list[Refusal]) -> int:
+    async def _write(self, records: Sequence[tuple[int, Record]], refused: dict[int, Refusal]) -> int:
         """Store ``records`` and return how many were new; of a batch that is refused, find the ones it is refused for."""
         if not records:
             return 0
         try:
-            return await self._commit([record for _, record in records])
+            stored, conflicting = await self._commit([record for _, record in records])
         except Rejected as error:
             if len(records) == 1:
-                refused.append(Refusal(records[0][0], f"PostgreSQL refuses it: {error}"))
+                index = records[0][0]
+                refused[index] = Refusal(index, f"PostgreSQL refuses it: {error}")
                 return 0
         except _TooOld as error:
-            refused.extend(Refusal(records[position][0], reason) for position, reason in error.reasons.items())
+            refused |= {
+                records[position][0]: Refusal(records[position][0], reason)
+                for position, reason in error.reasons.items()
+            }
             recent = [record for position, record in enumerate(records) if position not in error.reasons]
             return await self._write(recent, refused)
         except TimedOut as error:
             raise Unavailable(f"writing {len(records)} samples took longer than statements may") from error
+        else:
+            for position, reason in conflicting.items():
+                refused[records[position][0]] = Refusal(records[position][0], reason, "conflict")
+            return stored
         half = len(records) // 2
         return await self._write(records[:half], refused) + await self._write(records[half:], refused)
 
-    async def _commit(self, records: Sequence[Record]) -> int:
-        stored, news, generation = await self._pool.run(self._store, records)
+    async def _commit(self, records: Sequence[Record]) -> tuple[int, Mapping[int, str]]:
+        stored, conflicting, news, generation = await self._pool.run(self._store, records)
         if generation == self._pool.generation:
             for memory, found in news:
                 memory.update(found)
-        return stored
+        return stored, conflicting
 
-    async def _store(self, session: Session, records: Sequence[Record]) -> tuple[int, list[News], int]:
-        """Store ``records``, oldest first; return how many were new, what was found out, and when (the pool's generation)."""
+    async def _store(
+        self, session: Session, records: Sequence[Record]
+    ) -> tuple[int, Mapping[int, str], list[News], int]:
+        """Store ``records``, oldest first and each id once.
+
+        Return how many were new, which are refused and why, what was found out, and when (the pool's generation).
+        """
         self._forget_if_reconnected()
         generation = self._generation
         moments = sorted({record.timestamp for record in records})
-        columns, news = await self._columns(session, records, moments)
+        references, news = await self._references(session, records, moments)
         spans = sorted({(hours, start_of(moment, hours)) for moment in moments for hours in (HOUR, DAY)})
-        facts = await session.rows(BEGIN_TO_RECORD, [buckets(moments), moments[0], *_columns_of(spans)])
+        begin, parameters = BEGIN_TO_RECORD, [buckets(moments), moments[0], *_columns_of(spans)]
+        if near := boundaries(moments):
+            begin, parameters = HOLD_BOUNDARIES + begin, [near, *parameters]
+        facts = await session.rows(begin, parameters)
         if horizons := {meter: before for before, meter, hours in facts if hours is None}:
             _refuse_too_old(records, horizons)
-        if settled := [(hours, start) for start, _, hours in facts if hours is not None]:
-            [[stored]] = await session.rows(INSERT_LATE_SAMPLES, [*columns, *_columns_of(settled)])
-        else:
-            stored = await session.count(INSERT_SAMPLES, columns)
-        return stored, news, generation
+        settled = [(hours, start) for start, _, hours in facts if hours is not None]
+        stored = 0
+        conflicting: dict[int, str] = {}
+        for week, of_week in by_week(records).items():
+            columns = [
+                *_columns([records[n] for n in of_week], [references[n] for n in of_week]),
+                *compared_range(week),
+            ]
+            if settled:
+                [[new]] = await session.rows(INSERT_LATE_SAMPLES, [*columns, *_columns_of(settled)])
+            else:
+                new = await session.count(INSERT_SAMPLES, columns)
+            if new < len(of_week):
+                series_ids = {n: references[n][0] for n in of_week}
+                conflicting |= await conflicts(session, week, {n: records[n] for n in of_week}, series_ids)
+            stored += new
+        return stored, conflicting, news, generation
 
-    async def _columns(
+    async def _references(
         self, session: Session, records: Sequence[Record], moments: Sequence[datetime]
-    ) -> tuple[list[Any], list[News]]:
-        """Return the parameters of :data:`INSERT_SAMPLES`, and what had to be looked up for them."""
+    ) -> tuple[list[References], list[News]]:
+        """Return what ``records`` refer to by number, and what had to be looked up for that."""
         ends = {moment: end_of_week(moment) for moment in moments}
         untils = [ends[record.timestamp] for record in records]
         digests = [digest(record.metadata) for record in records]
@@ -175,31 +226,18 @@ class Writing:
 
         async def look_up(
             memory: Memory[K], keys: Sequence[K], resolve: Callable[..., Awaitable[Sequence[int]]], *args: Any
-        ) -> str:
+        ) -> list[int]:
             # Of several samples that refer to one row the last, which is the newest, says how long it must stay.
             needed = dict(zip(keys, untils, strict=True))
             found, looked_up = await numbers(memory, needed, partial(resolve, session, *args))
             news.append((memory, looked_up))
-            return _array_of_numbers([found[key] for key in keys])
+            return [found[key] for key in keys]
 
         news: list[News] = []
         series = await look_up(self._series, [record.series for record in records], resolve_series)
         metadata = await look_up(self._metadata, digests, resolve_metadata, texts)
         forms = await look_up(self._forms, [record.form for record in records], resolve_forms)
-        positions = {moment: position for position, moment in enumerate(moments, 1)}
-        rests = [record.rest for record in records]
-        columns = [
-            _array([moment.isoformat() for moment in moments]),
-            _array_of_numbers([positions[record.timestamp] for record in records]),
-            _array([record.message_id for record in records]),
-            _array_of_numbers([record.volume for record in records]),
-            metadata,
-            series,
-            forms,
-            _array([record.signature or '""' for record in records]),
-            rests if any(rests) else [],
-        ]
-        return columns, news
+        return list(zip(series, metadata, forms, strict=True)), news
 
     def _forget_if_reconnected(self) -> None:
         """Forget all numbers after a failover: they may mean something else in the database that took over."""
@@ -207,6 +245,25 @@ class Writing:
             self._generation = self._pool.generation
             for memory in (self._series, self._metadata, self._forms):
                 memory.clear()
+
+
+def _columns(records: Sequence[Record], references: Sequence[References]) -> list[Any]:
+    """Return the first parameters of :data:`INSERT_SAMPLES`: a column each."""
+    moments = sorted({record.timestamp for record in records})
+    positions = {moment: position for position, moment in enumerate(moments, 1)}
+    series, metadata, forms = zip(*references, strict=True)
+    rests = [record.rest for record in records]
+    return [
+        _array([moment.isoformat() for moment in moments]),
+        _array_of_numbers([positions[record.timestamp] for record in records]),
+        _array([record.message_id for record in records]),
+        _array_of_numbers([record.volume for record in records]),
+        _array_of_numbers(list(metadata)),
+        _array_of_numbers(list(series)),
+        _array_of_numbers(list(forms)),
+        _array([record.signature or '""' for record in records]),
+        rests if any(rests) else [],
+    ]
 
 
 def _columns_of(spans: Sequence[tuple[int, datetime]]) -> tuple[list[int], list[datetime]]:

@@ -24,6 +24,7 @@ def makeService(options: Any) -> IService:
 def compose(daemon: Daemon) -> None:
     """OpenStack → pollsters → outbox → bus."""
     settings = daemon.config.central
+    daemon.own({}, {})
     bus = add_bus(daemon)
     cloud = add_cloud(daemon)
     daemon.poll(bus, [CENTRAL], cloud, turn=settings.turn, timeout_seconds=settings.timeout_seconds)

@@ -25,6 +25,7 @@ def makeService(options: Any) -> IService:
 
 def compose(daemon: Daemon) -> None:
     """Hypervisor → pollsters → outbox → bus."""
+    daemon.own({}, {})
     bus = add_bus(daemon)
     hypervisor = add_hypervisor(daemon, installed_is_enough=True)
     daemon.poll(bus, [COMPUTE], {IHypervisor: hypervisor})

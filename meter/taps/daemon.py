@@ -29,6 +29,7 @@ from meter.config import parse
 from meter.cycle import Surroundings
 from meter.definitions import overridden
 from meter.definitions import own_definitions
+from meter.destination import encoded
 from meter.interfaces import IBus
 from meter.interfaces import IDependency
 from meter.interfaces import IHealth
@@ -45,6 +46,9 @@ from meter.metrics import ReactorLag
 from meter.metrics import exposition
 from meter.metrics import metrics_registry
 from meter.outbox import Outbox
+from meter.ownership import ListenLock
+from meter.ownership import LockFile
+from meter.ownership import Taken
 from meter.polling import CycleReport
 from meter.polling import Polling
 from meter.ports import Port
@@ -67,6 +71,9 @@ from meter.status import readiness_of
 from meter.status import readiness_text
 from meter.status import readiness_watch
 from meter.status import status_site
+from meter.taps.claims import check_spool
+from meter.taps.claims import claimed
+from meter.taps.claims import destination
 from meter.taps.signals import heed_a_second_signal
 from meter.taps.steady import keep_steady
 from meter.threads import CallThread
@@ -104,6 +111,7 @@ class Daemon:
         self.dependencies: list[IDependency] = []
         self.activations: list[Activation] = []
         self.polling: Polling | None = None
+        self.locks: list[LockFile | ListenLock] = []
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self._only_checking = only_checking
@@ -175,8 +183,10 @@ class Daemon:
         """
         settings = self.config.polling
         thread = CallThread(self.reactor, "spool")
+        path = self.state_dir / f"{self.name}.spool"
         spool = Spool(
-            self.state_dir / f"{self.name}.spool",
+            path,
+            filled_for=self._destination_of(path),
             largest_bytes=self.config.spool.largest_bytes,
             longest_age_seconds=self.config.spool.longest_age_seconds,
             clock=self.reactor,
@@ -233,6 +243,26 @@ class Daemon:
         self.activate(Activation(candidates, here, begin, name="pollsters"))
         self.polling = polling
         return outbox
+
+    def own(self, directories: Mapping[str, Path], listens: Mapping[str, str]) -> None:
+        """Have ``directories``, and what this daemon listens on, to itself; each is named by its setting.
+
+        Nothing has started yet, and nothing will where another process has one of them.
+        """
+        if self._only_checking:
+            return
+        everything = {"[status] listen": self._own("status"), **listens}
+        for lock in claimed(self.name, {"[meter] state_dir": self.state_dir, **directories}, everything):
+            self.locks.append(lock)
+            if isinstance(lock, LockFile):
+                lock.setServiceParent(self.root)
+
+    def _destination_of(self, spool: Path) -> str:
+        """Return the destination of what is spooled; :class:`Taken` if ``spool`` holds what was meant for another."""
+        present = destination(self.config, self.keys)
+        if not (self._only_checking or self.config.spool.send_to_new_destination):
+            check_spool(spool, present)
+        return encoded(present)
 
     def activate(self, activation: Activation) -> None:
         """Add plugins that are asked at start."""
@@ -303,6 +333,8 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         _leave(error.problems)
     except OSError as error:
         _leave([f"[meter] state_dir: {error}"])
+    except Taken as error:
+        _leave([f"{path or 'built-in defaults'}: {error}"])
     except ValueError as error:
         _leave([str(error)])  # what only the library behind a setting can judge
     daemon.health_metrics.watch(daemon.dependencies)

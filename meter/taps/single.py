@@ -18,6 +18,7 @@ from meter.query import WriteResult
 from meter.registry import CENTRAL
 from meter.registry import COMPUTE
 from meter.registry import LISTENER
+from meter.store import embedded_directory
 from meter.taps.cloud import add_cloud
 from meter.taps.daemon import Daemon
 from meter.taps.daemon import Options
@@ -39,6 +40,8 @@ def makeService(options: Any) -> IService:
 
 def compose(daemon: Daemon) -> None:
     """Hypervisor → pollsters → outbox → bus → intake → store → API."""
+    database = embedded_directory(daemon.config.store.dsn.get_secret_value())
+    daemon.own({"[store] dsn": database} if database else {}, {"[api] listen": daemon.config.api.listen})
     metrics = CollectingMetrics(daemon.registry)
     tally = Tally()
     store = add_store(daemon, reads=True, writes=True)

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace as replaced
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ from meter.query import StatisticsQuery
 from meter.query import WriteResult
 from meter.signature import Keyring
 from meter.signature import SigningKey
+from meter.signature import signature
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.store_messages import KEYS
@@ -149,6 +152,195 @@ async def test_a_message_that_cannot_be_kept_is_refused_and_its_neighbours_are_s
     [refusal] = result.refused
     assert refusal.index == 1
     assert reason in refusal.reason
+
+
+# --- one id is one fact --------------------------------------------------------------------------------------------
+
+AN_ID = "0195d3f0-1111-7abc-8def-000000000001"
+MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
+LONG_AGO = datetime(1999, 11, 15, tzinfo=UTC)
+"""A Monday, in a week that gets no partition of its own."""
+
+DAY = timedelta(days=1)
+INSTANT = timedelta(microseconds=1)
+IDS = (AN_ID, "no UUID ❄", AN_ID.upper())
+
+
+def fact(**changes):
+    return message(**{"message_id": AN_ID, "volume": 3, **changes})
+
+
+async def one_after_the_other(store, *sent):
+    """Write each message in a batch of its own; return what became of each: stored, duplicate or a refusal."""
+    results = [await store.write([each]) for each in sent]
+    return [outcome(result) for result in results]
+
+
+def outcome(result):
+    return "stored" if result.stored else "duplicate" if result.duplicates else result.refused[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metadata": {"other": "metadata"}},
+        {"source": "another"},
+        {"source": None},
+        {"volume": 3.0},
+        {"at": NOON.astimezone(timezone(timedelta(hours=5)))},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("message_id", IDS)
+@pytest_twisted.ensureDeferred
+async def test_a_fact_told_again_in_other_words_is_a_duplicate(store, message_id, changes):
+    first, again = fact(message_id=message_id), fact(message_id=message_id, **changes)
+
+    assert await one_after_the_other(store, first, again) == ["stored", "duplicate"]
+    assert await store.message(message_id) == first.fields
+    assert len(await store.samples(ALL, 10)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_time_written_in_another_zone_is_the_same_time(store):
+    first = fact()
+    again = retold(first, timestamp="2026-11-18T14:00:00+02:00")
+
+    assert await one_after_the_other(store, first, again) == ["stored", "duplicate"]
+
+
+def retold(sent, **changes):
+    """Return ``sent`` as it arrives if its sender writes some fields otherwise."""
+    fields = {name: value for name, value in {**sent.fields, **changes}.items() if name != "message_signature"}
+    return received({**fields, "message_signature": signature(fields, b"a secret of the tests")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"name": "cpus"}, "meter"),
+        ({"type": "delta"}, "type"),
+        ({"unit": "s"}, "unit"),
+        ({"resource_id": "r2"}, "resource_id"),
+        ({"user_id": None}, "user_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"project_id": "p2"}, "project_id"),
+        ({"volume": 3.5}, "volume"),
+        ({"at": 0.000001}, "timestamp"),
+        ({"at": -3600}, "timestamp"),
+        ({"at": 7 * 86400}, "timestamp"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("message_id", IDS)
+@pytest_twisted.ensureDeferred
+async def test_an_id_that_is_taken_by_another_fact_is_refused_with_what_differs(store, message_id, changes, label):
+    first, other = fact(message_id=message_id), fact(message_id=message_id, **changes)
+
+    stored, refusal = await one_after_the_other(store, first, other)
+
+    assert (stored, refusal.kind) == ("stored", "conflict")
+    assert message_id in refusal.reason
+    assert f"{label} " in refusal.reason
+    others = {"meter", "type", "unit", "resource_id", "user_id", "project_id", "volume", "timestamp"} - {label}
+    assert not [each for each in others if f"{each} " in refusal.reason]
+    assert await store.message(message_id) == first.fields
+    assert len(await store.samples(ALL, 10)) == 1
+
+
+@pytest.mark.parametrize("monday", [MONDAY, LONG_AGO], ids=["partition", "default partition"])
+@pytest.mark.parametrize(
+    ("first", "other", "expected"),
+    [
+        (timedelta(0), 7 * DAY - INSTANT, "conflict"),
+        (timedelta(0), -INSTANT, "conflict"),
+        (timedelta(0), -7 * DAY, "conflict"),
+        (timedelta(0), 14 * DAY - INSTANT, "conflict"),
+        (7 * DAY - INSTANT, -7 * DAY, "conflict"),
+        (timedelta(0), -7 * DAY - INSTANT, "stored"),
+        (timedelta(0), 14 * DAY, "stored"),
+        (7 * DAY - INSTANT, 14 * DAY, "stored"),
+        (timedelta(0), 3000 * DAY, "stored"),
+    ],
+    ids=repr,
+)
+@pytest_twisted.ensureDeferred
+async def test_an_id_is_looked_for_in_the_week_of_the_sample_and_the_weeks_beside_it(
+    store, monday, first, other, expected
+):
+    sent = [fact(at=monday + first), fact(at=monday + other)]
+
+    for one, two in (sent, [retold(each, message_id="other") for each in reversed(sent)]):
+        outcomes = await one_after_the_other(store, one, two, two, one)
+        assert [getattr(each, "kind", each) for each in outcomes] == [
+            "stored",
+            expected,
+            "conflict" if expected == "conflict" else "duplicate",
+            "duplicate",
+        ]
+
+
+@pytest.mark.parametrize(
+    "ends", [("0001-01-01T00:00:00", "0001-01-08T00:00:00"), ("9999-12-31T23:59:59.999999", "9999-12-24T00:00:00")]
+)
+@pytest_twisted.ensureDeferred
+async def test_the_ends_of_time_have_one_week_beside_them(store, ends):
+    one, two = (retold(fact(), timestamp=each) for each in ends)
+
+    stored, refusal, again = await one_after_the_other(store, one, two, one)
+
+    assert (stored, refusal.kind, again) == ("stored", "conflict", "duplicate")
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_one_batch_the_first_of_an_id_is_stored_and_another_fact_refused(store):
+    later, earlier = fact(at=60), fact(at=0)
+    batch = [message(), later, earlier, fact(at=60, metadata={"told": "twice"}), message(), later, fact(at=30 * 86400)]
+
+    result = await store.write(batch)
+
+    assert (result.stored, result.duplicates) == (4, 2)
+    assert [(each.index, each.kind) for each in result.refused] == [(2, "conflict")]
+    times = {each.timestamp for each in await store.samples(equals(message_id=AN_ID), 10)}
+    assert times == {after(60), after(30 * 86400)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_facts_of_one_id_in_one_batch_may_lie_in_neighbouring_weeks(store):
+    batch = [fact(at=MONDAY - INSTANT), fact(at=MONDAY), message(at=MONDAY - INSTANT), message(at=MONDAY)]
+
+    result = await store.write(batch)
+
+    assert (result.stored, result.duplicates, [each.index for each in result.refused]) == (3, 0, [1])
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_repeats_a_message_that_cannot_be_kept_is_refused_as_it_is(store):
+    bad = fact(metadata={"note": "a\0b"})
+
+    result = await store.write([bad, message(), bad])
+
+    assert (result.stored, result.duplicates) == (1, 0)
+    assert [(each.index, each.kind) for each in result.refused] == [(0, "unstorable"), (2, "unstorable")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_refused_for_its_text_does_not_take_its_id(store):
+    result = await store.write([fact(metadata={"note": "a\0b"}), fact(volume=4)])
+
+    assert (result.stored, [each.index for each in result.refused]) == (1, [0])
+    assert (await store.sample(AN_ID, ALL)).volume == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_two_facts_weeks_apart_with_one_id_the_newest_that_may_be_seen_is_answered(store):
+    old, new = fact(project_id="p1"), fact(at=30 * 86400, project_id="p2")
+    assert await one_after_the_other(store, old, new) == ["stored", "stored"]
+
+    assert await store.message(AN_ID) == new.fields
+    assert await store.message(AN_ID, equals(project_id="p1")) == old.fields
+    assert (await store.sample(AN_ID, equals(project_id="p1"))).timestamp == old.timestamp
+    assert await store.message(AN_ID, equals(project_id="p3")) is None
 
 
 # --- exactness -----------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredList
 
+from meter.identity import WEEK
+from meter.identity import week_of
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
 from meter.store.compaction import LOCK
-from meter.store.partitions import WEEK
 from meter.store.partitions import partition_name
-from meter.store.partitions import week_of
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
 from tests.waiting import until

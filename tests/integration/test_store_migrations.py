@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC
+from datetime import datetime
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from meter.identity import WEEK
+from meter.identity import week_of
 from meter.interfaces import Unavailable
 from meter.query import Aggregate
 from meter.query import MetadataMatch
@@ -17,6 +21,7 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.migrations import migrations
+from meter.store.partitions import partition_name
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -108,7 +113,7 @@ async def test_what_an_older_version_stored_is_answered_after_the_upgrade(postgr
             "CREATE TABLE schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
             f"INSERT INTO schema_version (version, name) SELECT n, 'step' FROM generate_series(1, {version}) AS n;"
             + STORED_BY_VERSION_1
-            + (STORED_BY_VERSION_5 if version >= 5 else STORED_BY_VERSION_3 if version >= 3 else ""),
+            + stored_rollups(version),
             dsn,
         )
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
@@ -187,6 +192,75 @@ async def test_dictionaries_of_an_older_version_are_needed_as_long_as_its_sample
     assert postgresql.execute("SELECT needed_until = 'infinity' FROM metadata WHERE hash = 'y'", dsn) == [(True,)]
 
 
+@pytest_twisted.ensureDeferred
+async def test_ids_that_an_older_version_stored_twice_stay_and_get_no_third_row(postgresql):
+    dsn = postgresql.dsn()
+    for step in migrations()[:5]:
+        postgresql.execute(step.statements, dsn)
+    at = datetime.now(UTC)
+    week, weeks = week_of(at), ("2024-01-01", str(week_of(at)))
+    postgresql.execute(
+        "CREATE TABLE schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
+        "INSERT INTO schema_version (version, name) SELECT n, 'step' FROM generate_series(1, 5) AS n;"
+        f"CREATE TABLE {partition_name(week)} PARTITION OF sample FOR VALUES FROM ('{week} 00:00+00') TO ('{week + WEEK} 00:00+00');"
+        + STORED_BY_VERSION_1
+        + "".join(
+            f"INSERT INTO sample SELECT (timestamp '{monday}' AT TIME ZONE 'UTC') + n * interval '1 minute', recorded_at, '{id_}', n, metadata_id,"
+            " series_id, form_id, signature, rest FROM sample, generate_series(1, 2) n WHERE volume = 2.5;"
+            for monday, id_ in zip(weeks, TWICE, strict=True)
+        ),
+        dsn,
+    )
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=0, writers=1)
+    store.startService()
+    await until(lambda: store.readiness().ready)
+
+    for monday, id_ in zip(weeks, TWICE, strict=True):
+        minutes = [datetime.fromisoformat(f"{monday}T00:0{n}:00+00:00") for n in (1, 2, 3)]
+        sent = [
+            message("cpu", volume, at=moment, message_id=id_, user_id=None)
+            for volume, moment in zip((1, 2, 2.5), minutes, strict=True)
+        ]
+        results = [await store.write([each]) for each in sent]
+        assert [(each.stored, each.duplicates, len(each.refused)) for each in results] == [
+            (0, 1, 0),
+            (0, 1, 0),
+            (0, 0, 1),
+        ]
+        assert "timestamp" in results[2].refused[0].reason
+        fresh = message("cpu", 1, at=minutes[0])
+        assert (await store.write([fresh, fresh])).stored == 1
+    assert postgresql.execute("SELECT count(*) FROM sample", dsn) == [(7,)]
+    indexes = postgresql.execute("SELECT indexname FROM pg_indexes WHERE indexname LIKE '%_since' ORDER BY 1", dsn)
+    assert indexes == [(f"{table}_message_id_since",) for table in (partition_name(week), "sample_default")]
+    await store.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_week_whose_ids_are_twice_in_the_default_partition_still_gets_its_own(postgresql):
+    dsn = postgresql.dsn()
+    for step in migrations()[:5]:
+        postgresql.execute(step.statements, dsn)
+    at = datetime.now(UTC)
+    postgresql.execute(
+        "CREATE TABLE schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
+        "INSERT INTO schema_version (version, name) SELECT n, 'step' FROM generate_series(1, 5) AS n;"
+        + STORED_BY_VERSION_1
+        + f"INSERT INTO sample SELECT timestamptz '{at}' - n * interval '1 microsecond', recorded_at, '{TWICE[0]}', n, metadata_id,"
+        " series_id, form_id, signature, rest FROM sample, generate_series(1, 2) n;",
+        dsn,
+    )
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=0, writers=1)
+    store.startService()
+    await until(lambda: store.readiness().ready)
+
+    assert (await store.write([message(at=at)])).stored == 1
+    assert postgresql.execute(f"SELECT count(*) FROM {partition_name(week_of(at))}", dsn) in ([(3,)], [(4,)])
+    await store.stopService()
+
+
+TWICE = ("0195d3f0-1111-7abc-8def-000000000001", "0195d3f0-1111-7abc-8def-000000000002")
+
 SENT = {
     "source": "test",
     "counter_name": "cpu",
@@ -220,14 +294,25 @@ INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, ser
 
 STORED_BY_VERSION_5 = """
 INSERT INTO series (meter_id, resource_id, project_id, source_id) VALUES (1, 0, 1, 1);
-INSERT INTO settled (start, hours, tangled)
-    VALUES ('2026-11-18 12:00+00', 1, false), ('2026-11-18 00:00+00', 24, false);
+INSERT INTO settled (start, hours {tangled}) VALUES ('2026-11-18 12:00+00', 1 {false}), ('2026-11-18 00:00+00', 24 {false});
 INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
-        increase, integral, series_id, hours, stretch, metadata_id)
+        increase, integral, series_id, hours, stretch, metadata_id {overlap})
     SELECT start, '2026-11-18 12:00+00', '2026-11-18 12:00+00', 1, 2.5, 2.5, 2.5, 0, 2.5, 2.5, 0, 0, id, hours,
-        2 - id, 2 - id
+        2 - id, 2 - id {none}
     FROM settled, series;
 """
+
+
+def stored_rollups(version):
+    """The statements with which ``version`` stored what its sample amounts to."""
+    if version < 3:
+        return ""
+    if version < 5:
+        return STORED_BY_VERSION_3
+    if version == 5:
+        return STORED_BY_VERSION_5.format(tangled=", tangled", false=", false", overlap="", none="")
+    return STORED_BY_VERSION_5.format(tangled="", false="", overlap=", overlap", none=", 0")
+
 
 TANGLED_BY_VERSION_5 = """
 INSERT INTO source (name) VALUES ('other');

@@ -12,12 +12,12 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
+from meter.identity import WEEK
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import keeping as keeping_module
 from meter.store import sweeping
 from meter.store.keeping import Retention
-from meter.store.partitions import WEEK
 from meter.store.record import record_of
 from meter.store.sweeping import sweep
 from meter.store.sweeping import sweep_names

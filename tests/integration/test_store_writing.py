@@ -18,13 +18,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
+from meter.identity import WEEK
+from meter.identity import compared_range
+from meter.identity import week_of
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import WriteResult
 from meter.store import PostgresStore
-from meter.store.partitions import WEEK
 from meter.store.partitions import partition_name
-from meter.store.partitions import week_of
+from meter.store.writing import INSERT_SAMPLES
 from tests.store_messages import KEYS
 from tests.store_messages import message
 from tests.store_messages import messages
@@ -94,6 +96,58 @@ async def test_two_collectors_that_write_the_same_at_once_store_each_sample_once
     assert postgresql.execute("SELECT count(*), count(DISTINCT message_id) FROM sample", dsn) == [(300, 300)]
     assert postgresql.execute("SELECT count(*) FROM resource", dsn) == [(50,)]
     assert postgresql.execute("SELECT count(*) FROM metadata", dsn) == [(7,)]
+
+
+@pytest.mark.parametrize("across", [False, True], ids=["in one week", "over the boundary of two weeks"])
+@pytest_twisted.ensureDeferred
+async def test_two_collectors_that_write_two_facts_with_one_id_at_once_store_one_of_them(postgresql, across):
+    dsn = postgresql.dsn()
+    monday = datetime.combine(week_of(datetime.now(UTC)), datetime.min.time(), UTC)
+    at = monday + timedelta(minutes=5)
+    batch = [message(volume=n, at=at) for n in range(100)]
+    shift = timedelta(minutes=10 if across else -1)
+    again = [message(volume=each.volume, at=at - shift, message_id=each.message_id) for each in batch]
+    async with running(dsn) as one, running(dsn) as other:
+        await one.write([message(at=at), message(at=at - shift)])  # makes the partitions and the series
+        for _ in range(3):
+            await other.write([message(at=at)])
+        writes = [Deferred.fromCoroutine(one.write(batch)), Deferred.fromCoroutine(other.write(again))]
+        results = await gatherResults(writes, consumeErrors=True)
+
+    assert sum(result.stored for result in results) == 100
+    assert [refusal.kind for result in results for refusal in result.refused] == ["conflict"] * 100
+    ids = {each.message_id for each in batch}
+    rows = postgresql.execute("SELECT message_id::text FROM sample", dsn)
+    assert sorted(found for [found] in rows if found in ids) == sorted(ids)
+
+
+@pytest_twisted.ensureDeferred
+async def test_ids_are_looked_for_by_index_in_three_weeks_alone(postgresql):
+    dsn = postgresql.dsn()
+    now = datetime.now(UTC)
+    async with running(dsn) as store:
+        await store.write([message(at=now - timedelta(days=days)) for days in range(0, 60, 7)])
+        # No statistics, and a plan made when the partitions were nearly empty.
+        statement = INSERT_SAMPLES.replace("%s", "{}")
+        given = [
+            "ARRAY[now()]",
+            "'{1}'",
+            f"'{{{uuid.uuid4()}}}'",
+            "'{1}'",
+            "'{1}'",
+            "'{1}'",
+            "'{1}'",
+            "'{\"\"}'",
+            "'{}'",
+        ]
+        first, last = compared_range(week_of(now))
+        plan = postgresql.execute(
+            "SET enable_seqscan = off; EXPLAIN " + statement.format(*given, f"'{first}'", f"'{last}'"), dsn
+        )
+    lines = [line for [line] in plan if "Scan" in line and "sample_2" in line]
+    assert len(lines) == 3
+    assert all("_message_id on" in line for line in lines)
+    assert not any("sample_default" in line for [line] in plan)
 
 
 @pytest_twisted.ensureDeferred

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -121,9 +123,14 @@ def test_a_daemon_works_as_soon_as_its_dependencies_come(furnished, postgresql, 
         until(lambda: collector.metric('meter_collected_samples_total{outcome="stored"}') >= 4, "samples")
 
 
-def test_a_port_that_is_taken_is_waited_for(house):
-    first = house.daemon("meter-central", "[polling]\ninterval_seconds = 60.0\n")
-    second = house.daemon("meter-central", "[polling]\ninterval_seconds = 60.0\n")
+POLLING = "[polling]\ninterval_seconds = 60.0\n"
+OF_TESTS = '[compute]\nlibvirt_uri = "test:///default"\n'
+
+
+def test_a_port_that_another_kind_of_daemon_has_is_waited_for(house):
+    house.bus = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    first = house.daemon("meter-central", POLLING)
+    second = house.daemon("meter-compute", POLLING + OF_TESTS)
     second.config_file.write_text(
         second.config_file.read_text().replace(str(second.status_port), str(first.status_port))
     )
@@ -135,6 +142,99 @@ def test_a_port_that_is_taken_is_waited_for(house):
     first.stop()
 
     until(lambda: fetch(f"http://127.0.0.1:{first.status_port}/healthz")[0] == 200, "the second to listen")
+
+
+def refused(daemon):
+    """The only line of a daemon that ends at once, without a traceback."""
+    assert daemon.start().process.wait(60) == 1
+    [line] = daemon.log.splitlines()
+    return line
+
+
+def same(daemon, other, *, port):
+    """Have ``other`` work in the state_dir of ``daemon``, or on its port."""
+    text = other.config_file.read_text()
+    pairs = [(other.status_port, daemon.status_port), (other.api_port, daemon.api_port)]
+    if not port:
+        pairs = [(f"{other.directory}/state", f"{daemon.directory}/state")]
+    for old, new in pairs:
+        text = text.replace(str(old), str(new))
+    other.config_file.write_text(text)
+
+
+@pytest.mark.parametrize("name", ["meter", "meter-compute", "meter-central"])
+@pytest.mark.parametrize("what", ["state_dir", "port"])
+def test_a_daemon_that_polls_is_refused_where_another_of_its_name_works(house, name, what):
+    house.bus = "" if name == "meter" else f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    house.store = f"postgresql://meter@127.0.0.1:{free_port()}/meter"
+    first, second = (house.daemon(name, POLLING + OF_TESTS) for _ in range(2))
+    same(first, second, port=what == "port")
+    first.start()
+    until(lambda: fetch(f"http://127.0.0.1:{first.status_port}/healthz")[0] == 200, "the first to listen")
+
+    line = refused(second)
+
+    assert f"process {first.process.pid} (" in line
+    assert str(first.config_file) in line
+    assert ("[meter] state_dir" if what == "state_dir" else "[status] listen") in line
+    if what == "state_dir":
+        assert f"{first.directory}/state/{name}.lock" in line
+    assert second.check().returncode == 0  # which owns nothing
+    first.send(signal.SIGKILL)
+    first.process.wait()
+    second.start()
+    until(
+        lambda: (
+            fetch(f"http://127.0.0.1:{first.status_port if what == 'port' else second.status_port}/healthz")[0] == 200
+        ),
+        "the second to work after a crash of the first",
+    )
+
+
+def test_a_daemon_in_the_background_owns_its_directory(house):
+    house.bus = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    first, second = (house.daemon("meter-compute", POLLING + OF_TESTS) for _ in range(2))
+    same(first, second, port=False)
+    pidfile = first.directory / "pid"
+    command = [each for each in first.command() if each not in ("-n", "--pidfile=")]
+    options = [f"--pidfile={pidfile}", f"--logfile={first.log_file}"]
+    subprocess.run([command[0], *options, *command[1:]], cwd=first.directory, check=True, timeout=60)
+    try:
+        until(lambda: fetch(f"http://127.0.0.1:{first.status_port}/healthz")[0] == 200, "the first to listen")
+        process = int(pidfile.read_text())
+
+        assert f"is locked by process {process} (" in refused(second)
+    finally:
+        os.kill(int(pidfile.read_text()), signal.SIGKILL)
+
+
+def test_two_kinds_of_daemons_may_share_a_directory(house):
+    house.bus = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    first, second = (house.daemon(name, POLLING + OF_TESTS) for name in ("meter-central", "meter-compute"))
+    same(first, second, port=False)
+    for each in (first, second):
+        each.start()
+    for each in (first, second):
+        until(lambda each=each: fetch(f"http://127.0.0.1:{each.status_port}/healthz")[0] == 200, "both to work")
+
+
+def test_what_was_measured_for_another_broker_is_not_sent_to_this_one_unasked(furnished, rabbitmq):
+    bus = furnished.bus
+    furnished.bus = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    config = "[polling]\ninterval_seconds = 1.0\n" + OF_TESTS
+    agent = furnished.daemon("meter-compute", config).start()
+    until(lambda: agent.metric("meter_spool_messages") > 0, "samples to wait")
+    agent.stop()
+    agent.config_file.write_text(agent.config_file.read_text().replace(furnished.bus, bus))
+    agent.log_file.unlink()
+
+    line = refused(agent)
+    assert "meter-compute.spool" in line
+    assert "send_to_new_destination" in line
+
+    agent.config_file.write_text(agent.config_file.read_text() + "[spool]\nsend_to_new_destination = true\n")
+    agent.start()
+    until(lambda: agent.metric('meter_publications_total{outcome="confirmed"}') > 0, "them to go out, asked")
 
 
 def test_requests_that_the_api_does_not_understand_get_json(furnished):

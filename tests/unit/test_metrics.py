@@ -17,6 +17,8 @@ from meter.metrics import PublishingMetrics
 from meter.metrics import ReactorLag
 from meter.metrics import exposition
 from meter.metrics import metrics_registry
+from meter.query import Refusal
+from meter.query import WriteResult
 
 
 def series(registry) -> dict[str, float]:
@@ -87,22 +89,20 @@ def test_only_confirmed_samples_are_published_ones():
     assert now["meter_spool_dropped_samples_total"] == 4
 
 
-def test_what_is_collected_is_stored_duplicate_or_refused():
+def test_what_is_collected_is_stored_duplicate_conflicting_or_refused():
     registry = metrics_registry("x")
     metrics = CollectingMetrics(registry)
     metrics.delivered("meter.metering")
-    metrics.written(stored=5, duplicates=3, refused=2, seconds=0.2)
+    refused = (Refusal(0, "NUL"), Refusal(1, "another's id", "conflict"), Refusal(2, "NUL"))
+    metrics.written(WriteResult(stored=5, duplicates=3, refused=refused), seconds=0.2)
     metrics.dead("bad signature")
     now = series(registry)
-    assert [now[f"meter_collected_samples_total[outcome={each}]"] for each in ("stored", "duplicate", "refused")] == [
-        5,
-        3,
-        2,
-    ]
+    outcomes = ("stored", "duplicate", "conflict", "refused")
+    assert [now[f"meter_collected_samples_total[outcome={each}]"] for each in outcomes] == [5, 3, 1, 2]
     assert now["meter_deliveries_total[queue=meter.metering]"] == 1
     assert now["meter_dead_letters_total[reason=bad signature]"] == 1
     assert now["meter_store_write_seconds_count"] == 1
-    assert now["meter_store_write_samples_sum"] == 10
+    assert now["meter_store_write_samples_sum"] == 11
 
 
 def test_no_number_of_names_in_messages_makes_the_metrics_grow_without_bound():

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from twisted.internet import reactor
 
+from meter.identity import week_of
 from meter.interfaces import RequestError
 from meter.query import Aggregate
 from meter.query import MetadataMatch
@@ -26,7 +27,6 @@ from meter.store.metadata import metadata_values
 from meter.store.migrations import migrations
 from meter.store.partitions import end_of_week
 from meter.store.partitions import partition_name
-from meter.store.partitions import week_of
 from meter.store.sql import Sql
 from meter.store.sql import filled
 from meter.store.statistics import statistics_statement

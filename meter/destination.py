@@ -1,0 +1,68 @@
+"""Where the samples in a spool are meant to go: a broker's virtual host, and the keys that they are signed with.
+
+A spool that was filled for another destination is not sent to this one unless the operator asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+import msgspec
+
+from meter.signature import SigningKey
+
+PLAIN_AND_TLS = {5671: 5672}
+"""RabbitMQ's port with TLS counts as the one without: to turn TLS on is no move."""
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """A broker and the signing keys. ``keys`` are fingerprints; ``own_key`` says that the key was made on this host."""
+
+    host: str
+    port: int
+    vhost: str
+    keys: tuple[str, ...]
+    own_key: bool = False
+
+    def difference(self, other: Destination) -> str | None:
+        """Say why ``other`` is another destination; ``None`` if it is the same.
+
+        Account and password do not count, nor a key that was added or one of several that was removed. Another host
+        name with the same port, virtual host and key is the same cluster, unless the key is one made on this host,
+        which says nothing about the broker.
+        """
+        if self.vhost != other.vhost or _port(self.port) != _port(other.port):
+            return f"the broker {self.described} instead of {other.described}"
+        if self.host != other.host and (self.own_key or other.own_key):
+            return f"the broker {self.described} instead of {other.described}"
+        if not set(self.keys) & set(other.keys):
+            return "another signing key"
+        return None
+
+    @property
+    def described(self) -> str:
+        """The broker for people, without account and password."""
+        return f"{self.host}:{self.port}, virtual host {self.vhost}" if self.port else "within the process"
+
+
+def fingerprints(keys: Iterable[SigningKey]) -> tuple[str, ...]:
+    """Return texts that tell keys apart and do not give them away."""
+    return tuple(sorted(sha256(b"meter spool\0" + key.secret).hexdigest()[:16] for key in keys))
+
+
+def encoded(destination: Destination) -> str:
+    """Return ``destination`` as it is kept in a spool: JSON."""
+    return msgspec.json.encode(destination).decode()
+
+
+def decoded(text: str) -> Destination | None:
+    """Return the destination kept as ``text``; ``None`` for what is none."""
+    try:
+        return msgspec.json.decode(text, type=Destination)
+    except msgspec.DecodeError:
+        return None
+
+
+def _port(port: int) -> int:
+    return PLAIN_AND_TLS.get(port, port)

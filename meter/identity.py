@@ -1,0 +1,89 @@
+"""When two messages with one ``message_id`` state one fact, and how far apart in time they are compared at all.
+
+Every store follows these rules: one fact is one row, whatever repeats it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import date
+from datetime import datetime
+from datetime import timedelta
+from typing import NamedTuple
+
+from meter.query import StoredSample
+
+WEEK = timedelta(weeks=1)
+
+
+class Fact(NamedTuple):
+    """What two messages with one id must agree on. Metadata, source and the way a message is written may differ.
+
+    Volumes are compared as double precision numbers.
+    """
+
+    meter: str
+    type: str
+    unit: str
+    resource_id: str
+    user_id: str | None
+    project_id: str | None
+    volume: float
+    timestamp: datetime
+
+
+def week_of(moment: datetime) -> date:
+    """Return the Monday, in UTC, of the week that ``moment`` (aware) lies in; year 1 began on one."""
+    day = moment.astimezone(UTC).date()
+    return day - timedelta(days=day.weekday())
+
+
+def weeks_apart(one: datetime, other: datetime) -> int:
+    """Return how many weeks of UTC lie between the weeks of two times: 0 for one week, 1 for neighbours."""
+    return abs((week_of(one) - week_of(other)).days) // 7
+
+
+def compared(one: datetime, other: datetime) -> bool:
+    """Return whether a store sees that two samples of these times have one id: in one week or in neighbouring ones."""
+    return weeks_apart(one, other) <= 1
+
+
+def compared_range(week: date) -> tuple[datetime, datetime]:
+    """Return the first and the last time of the samples that one of ``week`` is compared with."""
+    try:
+        first = datetime.combine(week - WEEK, datetime.min.time(), UTC)
+    except OverflowError:
+        first = datetime.min.replace(tzinfo=UTC)
+    try:
+        last = datetime.combine(week + 2 * WEEK, datetime.min.time(), UTC) - timedelta(microseconds=1)
+    except OverflowError:
+        last = datetime.max.replace(tzinfo=UTC)
+    return first, last
+
+
+def fact_of(sample: StoredSample) -> Fact:
+    """Return the fact that a stored sample states."""
+    return Fact(
+        sample.name,
+        sample.type,
+        sample.unit,
+        sample.resource_id,
+        sample.user_id,
+        sample.project_id,
+        float(sample.volume),
+        sample.timestamp,
+    )
+
+
+def conflict(message_id: str, stored: Fact, sent: Fact) -> str:
+    """Say that ``message_id`` belongs to another sample, and in what the two differ."""
+    different = [
+        f"{name} {_shown(sent_value)} (stored: {_shown(stored_value)})"
+        for name, stored_value, sent_value in zip(Fact._fields, stored, sent, strict=True)
+        if stored_value != sent_value
+    ]
+    return f"message_id {message_id!r} belongs to another sample, which is stored already; this one has {', '.join(different)}"
+
+
+def _shown(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
