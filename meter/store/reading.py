@@ -63,7 +63,7 @@ CROSS JOIN LATERAL (
     FROM series x JOIN meter m ON m.id = x.meter_id
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id FROM sample s {added}
-        WHERE s.series_id = x.id AND s.timestamp <= x.needed_until AND {of_sample}
+        WHERE s.series_id = x.id AND {of_sample}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) sample
     WHERE x.id = ANY(pair.ids)
@@ -111,7 +111,7 @@ CROSS JOIN LATERAL (
     JOIN meter m ON m.id = x.meter_id
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s {added}
-        WHERE s.series_id = x.id AND s.timestamp <= x.needed_until AND {of_sample}
+        WHERE s.series_id = x.id AND {of_sample}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) newest
     CROSS JOIN LATERAL (
