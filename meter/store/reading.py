@@ -69,9 +69,9 @@ CROSS JOIN LATERAL (
     WHERE x.id = ANY(pair.ids)
     ORDER BY sample.timestamp DESC, sample.message_id DESC LIMIT 1
 ) newest
-LEFT JOIN "user" u ON u.id = newest.user_id
-LEFT JOIN project p ON p.id = newest.project_id
-LEFT JOIN source o ON o.id = newest.source_id
+LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = newest.source_id OFFSET 0) o ON true
 ORDER BY pair.name, pair.resource LIMIT {limit}
 """
 
@@ -121,11 +121,11 @@ CROSS JOIN LATERAL (
     ) oldest
     WHERE x.id = ANY(asked.ids)
 ) span
-JOIN metadata d ON d.id = span.metadata_id
-JOIN series x ON x.id = span.series_id
-LEFT JOIN "user" u ON u.id = x.user_id
-LEFT JOIN project p ON p.id = x.project_id
-LEFT JOIN source o ON o.id = x.source_id
+CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = span.metadata_id OFFSET 0) d
+CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = span.series_id OFFSET 0) x
+LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = x.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = x.project_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = x.source_id OFFSET 0) o ON true
 ORDER BY asked.name LIMIT {limit}
 """
 

@@ -137,7 +137,7 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
         groups="".join(f", {name}" for name in names),
         values="".join(f", value_{n}" for n in range(len(query.aggregates))),
         named=" ".join(
-            f"LEFT JOIN {group.table} AS name_{n} ON name_{n}.id = rows.{group.column}"
+            f"LEFT JOIN LATERAL (SELECT name FROM {group.table} WHERE id = rows.{group.column} OFFSET 0) AS name_{n} ON true"
             for n, group in enumerate(groups)
             if group.table
         ),

@@ -35,6 +35,8 @@ from meter.store import PostgresStore
 from meter.store.partitions import WEEK
 from meter.store.partitions import week_of
 from meter.store.rollups import FROM_SAMPLES
+from meter.store.rollups import MOST_ALTERNATIONS
+from meter.store.rollups import MOST_STRETCHES
 from meter.store.rollups import UNSETTLED
 from meter.store.verification import Verification
 from tests.integration.test_store_rollups import running
@@ -56,6 +58,9 @@ METERS = (
     *((f"m{n}", "gauge", "MiB") for n in range(8)),
 )
 OF_SERIES = {"meter": "m.meter", "resource_id": "r.resource_id", "project_id": "p.project_id"}
+WEEKS = 2
+"""In so many weeks there are samples: the newest of a series is looked for in each."""
+
 PAGE = 20
 FACTOR = 3
 """So many times the rows of its range a question may read."""
@@ -419,7 +424,7 @@ async def test_lists_of_resources_and_meters_look_into_each_series_and_not_at_al
                 filter = SampleFilter(**fields, **bounds)
                 about = house.count(filter)
                 if not filter.metadata:
-                    about = min(about, house.size("series"))
+                    about = min(about, WEEKS * house.size("series"))
                 lines += await judged(
                     house, f"{kind}{what}{of_time}", lambda ask=ask, filter=filter: ask(filter), about
                 )
@@ -486,7 +491,14 @@ class Undone(Exception):
 async def test_settling_an_hour_reads_that_hour(filled):
     house, when = filled
     hour = when.replace(minute=0, second=0, microsecond=0)
-    span = {"start": hour, "hours": 1, "most": 4, "since": hour - timedelta(days=3), "until": hour + timedelta(hours=1)}
+    span = {
+        "start": hour,
+        "hours": 1,
+        "stretches": MOST_STRETCHES,
+        "alternations": MOST_ALTERNATIONS,
+        "since": hour - timedelta(days=3),
+        "until": hour + timedelta(hours=1),
+    }
     readings: list[Reading] = []
 
     async def work(session: Any) -> None:
