@@ -28,6 +28,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from meter.identity import WEEK
+from meter.identity import week_of
 from meter.message import read
 from meter.message import sign
 from meter.query import Aggregate
@@ -38,8 +40,6 @@ from meter.sample import Sample
 from meter.services import sleep
 from meter.signature import keyring
 from meter.store import PostgresStore
-from meter.identity import WEEK
-from meter.identity import week_of
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
 

@@ -113,7 +113,7 @@ async def test_what_an_older_version_stored_is_answered_after_the_upgrade(postgr
             "CREATE TABLE schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
             f"INSERT INTO schema_version (version, name) SELECT n, 'step' FROM generate_series(1, {version}) AS n;"
             + STORED_BY_VERSION_1
-            + (STORED_BY_VERSION_3 if 3 <= version < 5 else ""),
+            + stored_rollups(version),
             dsn,
         )
         store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
@@ -127,9 +127,39 @@ async def test_what_an_older_version_stored_is_answered_after_the_upgrade(postgr
         assert await store.statistics(StatisticsQuery(filter=large)) == [row]
         steps = StatisticsQuery(filter=SampleFilter(), aggregates=(Aggregate("increase"),))
         assert [row.values["increase"] for row in await store.statistics(steps)] == [0]
-        later = message("cpu", 1, resource_id="r1")
+        assert postgresql.execute("SELECT DISTINCT run_kind, run_id, polling_interval FROM series", dsn) == [(0, 0, 0)]
+        later = message("cpu", 1, resource_id="r1", metadata={"_meter": {"run": "a", "interval": 300}})
         assert (await store.write([later])).stored == 1
+        assert await store.message(later.message_id) == later.fields
+        assert len(await store.samples(SampleFilter(equals={"resource_id": "r1"}), 10)) == 2
         await store.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_steps_of_an_hour_that_an_older_version_found_tangled_are_told_by_its_samples(postgresql):
+    dsn = postgresql.dsn()
+    for step in migrations()[:5]:
+        postgresql.execute(step.statements, dsn)
+    versions = ", ".join(f"({step.number}, 'step')" for step in migrations()[:5])
+    postgresql.execute(
+        "CREATE TABLE schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"
+        f"INSERT INTO schema_version (version, name) VALUES {versions};" + STORED_BY_VERSION_1 + TANGLED_BY_VERSION_5,
+        dsn,
+    )
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
+    store.startService()
+    await until(lambda: store.readiness().ready)
+
+    flags = "SELECT series_id, overlap FROM rollup ORDER BY series_id"
+    assert postgresql.execute(flags, dsn) == [(1, 2), (2, 2), (3, 0)]
+    steps = StatisticsQuery(
+        filter=SampleFilter(), groupby=("resource_id",), aggregates=(Aggregate("increase"), Aggregate("integral"))
+    )
+    rows = {row.group["resource_id"]: row.values for row in await store.statistics(steps)}
+    # 2.5, 3.5, 4.5, 5.5, ten minutes apart, of two sources in turn; the lone resource has what its rollup says.
+    assert rows["r1"] == {"increase": 3, "integral": pytest.approx((2.5 + 3.5 + 4.5) / 6)}
+    assert rows["r2"] == {"increase": 77, "integral": 78}
+    await store.stopService()
 
 
 @pytest_twisted.ensureDeferred
@@ -260,6 +290,45 @@ INSERT INTO form (hash, text) SELECT sha256(convert_to(text, 'UTF8')), text FROM
 INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
     VALUES ('2026-11-18 12:00+00', '2026-11-18 12:01+00', 'cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11', 2.5, 1, 1, 1,
     decode(repeat('ab', 32), 'hex'), '');
+"""
+
+STORED_BY_VERSION_5 = """
+INSERT INTO series (meter_id, resource_id, project_id, source_id) VALUES (1, 0, 1, 1);
+INSERT INTO settled (start, hours {tangled}) VALUES ('2026-11-18 12:00+00', 1 {false}), ('2026-11-18 00:00+00', 24 {false});
+INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
+        increase, integral, series_id, hours, stretch, metadata_id {overlap})
+    SELECT start, '2026-11-18 12:00+00', '2026-11-18 12:00+00', 1, 2.5, 2.5, 2.5, 0, 2.5, 2.5, 0, 0, id, hours,
+        2 - id, 2 - id {none}
+    FROM settled, series;
+"""
+
+
+def stored_rollups(version):
+    """The statements with which ``version`` stored what its sample amounts to."""
+    if version < 3:
+        return ""
+    if version < 5:
+        return STORED_BY_VERSION_3
+    if version == 5:
+        return STORED_BY_VERSION_5.format(tangled=", tangled", false=", false", overlap="", none="")
+    return STORED_BY_VERSION_5.format(tangled="", false="", overlap=", overlap", none=", 0")
+
+
+TANGLED_BY_VERSION_5 = """
+INSERT INTO source (name) VALUES ('other');
+INSERT INTO resource (name) VALUES ('r2');
+INSERT INTO series (meter_id, resource_id, project_id, source_id) VALUES (1, 1, 1, 2), (1, 2, 1, 1);
+INSERT INTO sample SELECT timestamp + n * interval '10 minutes', recorded_at, gen_random_uuid(), volume + n, metadata_id,
+    1 + n % 2, form_id, signature, rest FROM sample, generate_series(1, 3) AS n;
+INSERT INTO settled (start, hours, tangled) VALUES ('2026-11-18 12:00+00', 1, true);
+INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
+        increase, integral, series_id, hours, stretch, metadata_id)
+    SELECT '2026-11-18 12:00+00', min(timestamp), max(timestamp), count(*), min(volume), max(volume), sum(volume), 0,
+        min(volume), max(volume), 7, 7, series_id, 1, 1, 1
+    FROM sample GROUP BY series_id;
+INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
+        increase, integral, series_id, hours, stretch, metadata_id)
+    VALUES ('2026-11-18 12:00+00', '2026-11-18 12:05+00', '2026-11-18 12:50+00', 2, 1, 78, 79, 0, 1, 78, 77, 78, 3, 1, 1, 1);
 """
 
 STORED_BY_VERSION_3 = """

@@ -29,14 +29,15 @@ pytestmark = pytest.mark.timeout(60)
 
 NOW = datetime.now(UTC).replace(hour=12)
 FOUR_WEEKS = Retention(days=28, rollup_days=28)
-DICTIONARIES = ("series", "metadata", "form", "meter", "resource", '"user"', "project", "source")
+DICTIONARIES = ("series", "metadata", "form", "meter", "resource", '"user"', "project", "source", "run")
 
 DANGLING = """
 SELECT count(*) FROM sample s LEFT JOIN series x ON x.id = s.series_id LEFT JOIN metadata d ON d.id = s.metadata_id
 LEFT JOIN form f ON f.id = s.form_id LEFT JOIN meter m ON m.id = x.meter_id LEFT JOIN resource r ON r.id = x.resource_id
 LEFT JOIN "user" u ON u.id = x.user_id LEFT JOIN project p ON p.id = x.project_id LEFT JOIN source o ON o.id = x.source_id
+LEFT JOIN run ON run.id = x.run_id
 WHERE x.id IS NULL OR d.id IS NULL OR f.id IS NULL OR m.id IS NULL OR r.id IS NULL OR u.id IS NULL OR p.id IS NULL
-OR o.id IS NULL
+OR o.id IS NULL OR run.id IS NULL
 """
 
 
@@ -48,7 +49,7 @@ def of(who, weeks_ago=0.0, **options):
         resource_id=f"resource {who}",
         user_id=f"user {who}",
         project_id=f"project {who}",
-        metadata={"who": who},
+        metadata={"who": who, "_meter": {"run": f"run {who}", "interval": 300}},
         source=f"source {who}",
         **options,
     )
@@ -84,7 +85,9 @@ async def test_what_was_let_go_takes_its_names_along_and_what_is_kept_keeps_its_
             "resource both",
         }
     swept = dict(postgresql.execute("SELECT dictionary, rows FROM swept", dsn))
-    assert swept == dict.fromkeys(("metadata", "meter", "resource", "user", "project", "source"), 1) | {"series": 2}
+    assert swept == dict.fromkeys(("metadata", "meter", "resource", "user", "project", "source", "run"), 1) | {
+        "series": 2
+    }
 
 
 @pytest_twisted.ensureDeferred

@@ -45,6 +45,8 @@ MESSAGES = [
     message("cpu", 2**53 + 1, at=3),
     message("cpu", 0.1, at=4, message_id="no UUID"),
     message("disk", -1.5e300, at=5, user_id=None, project_id=None),
+    message("net", 5, at=6, metadata={"_meter": {"run": "hv1/1", "interval": 300}}),
+    message("net", 5, at=7, type="cumulative", metadata={"instance_host": "hv1"}),
 ]
 
 
@@ -65,7 +67,8 @@ async def stored(database, postgresql):
     yield lambda statement: postgresql.execute(statement, database)
     await store.stopService()
     postgresql.execute(
-        'TRUNCATE sample, meter, resource, "user", project, source, series, metadata, form RESTART IDENTITY', database
+        'TRUNCATE sample, meter, resource, "user", project, source, run, series, metadata, form RESTART IDENTITY',
+        database,
     )
 
 
@@ -140,11 +143,16 @@ async def test_a_range_has_its_start_and_not_its_end_and_may_be_of_one_meter(sto
         ("UPDATE sample SET rest = '{{}}' WHERE timestamp = '{at1}'", "counter_volume", 1),
         ("UPDATE sample SET rest = '{{' WHERE timestamp = '{at1}'", "tells no message", 1),
         ("UPDATE form SET text = '[]'", "tells no message", None),
+        ("UPDATE run SET name = 'hv2/1' WHERE name = 'hv1/1'", "differs from the column run", 1),
+        ("UPDATE run SET name = 'hv2' WHERE name = 'hv1'", "differs from the column run", 1),
+        ("DELETE FROM run WHERE name = 'hv1/1'", "differs from the column run", 1),
+        ("UPDATE series SET run_kind = 1 WHERE run_kind = 2", "differs from the column run", 1),
+        ("UPDATE series SET polling_interval = 9 WHERE polling_interval = 300", "differs from the column interval", 1),
     ],
 )
 @pytest_twisted.ensureDeferred
 async def test_whatever_is_changed_in_the_database_is_named(stored, look, tampering, reason, count):
-    times = {f"at{number}": after(number).isoformat() for number in range(6)}
+    times = {f"at{number}": after(number).isoformat() for number in range(8)}
     stored(tampering.format(**times))
     failed = [found.reason for _, found in await look() if found.state == "failed"]
     mine = [each for each in failed if reason in each]
