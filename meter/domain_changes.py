@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
@@ -31,6 +32,10 @@ class OneDomain:
     async def domains(self) -> Sequence[Domain]:
         """Return the one."""
         return [self._domain]
+
+    def absence(self, uuid: str) -> Absence:
+        """Nothing is known of others."""
+        return Absence("unreadable")
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
         """Nothing happens to a moment."""

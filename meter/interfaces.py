@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
 from typing import Any
+from typing import Literal
 
 from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
@@ -172,7 +173,9 @@ class Domain:
 
     ``run`` tells its runs apart, ``None`` while it is off: counters start again with each. ``read_at`` is when libvirt
     told its statistics, ``None`` for just now. ``event`` is what has just happened to it, where that is why it is
-    polled: ``started (booted)``.
+    polled: ``started (booted)``. Where the process that runs it can be seen, ``process`` names it, with the same text as
+    long as it runs and to whoever looks, ``started_at`` is its start, and ``processors`` changes when another virtual
+    processor takes the number of one that was unplugged.
     """
 
     uuid: str
@@ -182,6 +185,21 @@ class Domain:
     run: int | None = None
     read_at: datetime | None = None
     event: str | None = None
+    process: str | None = None
+    started_at: datetime | None = None
+    processors: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why a domain that was there is not among the domains, or off, and since when, where that was told.
+
+    *gone*: it is undefined, or has ended and was never defined. *migrated*: another host runs it. *unreadable*: it may
+    still be there.
+    """
+
+    why: Literal["gone", "migrated", "unreadable"]
+    since: datetime | None = None
 
 
 class IHypervisor(Interface):
@@ -191,6 +209,12 @@ class IHypervisor(Interface):
 
     async def domains() -> Sequence[Domain]:
         """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
+
+    def absence(uuid: str) -> Absence:
+        """Return the :class:`Absence` of a domain that the last answer did not have, or had as shut off.
+
+        One that the answer before the last could not give is *unreadable* as well: whether it was there, nobody knows.
+        """
 
     def observe(receive: Callable[[Domain], object]) -> None:
         """Call ``receive`` with each :class:`Domain` whose state has changed, as it was then; ``event`` says how."""

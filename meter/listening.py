@@ -40,7 +40,9 @@ from meter.message import open_envelope
 from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import stable_ids
+from meter.nova_times import FirstTimes
 from meter.registry import Decision
+from meter.repeated_actions import one_action
 from meter.sample import Sample
 from meter.signature import BadSignature
 from meter.signature import Keyring
@@ -126,6 +128,7 @@ class Listening:
         self._source = source
         self._account = account
         self._most_samples = most_samples
+        self._first_times = FirstTimes()
         self._wanting = lru_cache(KNOWN_EVENT_TYPES)(self._match)
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
@@ -145,7 +148,7 @@ class Listening:
         gives the same samples with the same ids.
         """
         try:
-            notification = heard(delivery.body)
+            notification = self._first_times.applied(heard(delivery.body))
         except (ValueError, RecursionError) as error:
             await self._put_aside(delivery, _Fault("undecodable", str(error)))
             self._account.notified("unknown", "dead")
@@ -247,7 +250,7 @@ def heard(body: bytes) -> Notification:
     content = notification_of(open_envelope(body))
     if len(content.event_type) > LONGEST_EVENT_TYPE:
         raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(content.event_type)}")
-    return one_form(content)
+    return one_action(one_form(content))
 
 
 def _without_secrets(samples: Iterable[Sample]) -> Iterator[Sample]:

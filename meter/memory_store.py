@@ -92,13 +92,13 @@ class MemoryStore:
         return found and found[0]
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
-        """Return one meter per name and resource; per name, type and unit where ``unique``."""
+        """Return one meter per name, resource, type and unit; per name, type and unit where ``unique``."""
         rows = self._matching(filter)
         if unique:
             nobody = dict.fromkeys(("resource_id", "user_id", "project_id", "source"))
             kinds = sorted({(row.name, row.type, row.unit) for row in rows})
             return [StoredMeter(name=name, type=kind, unit=unit, **nobody) for name, kind, unit in kinds[:limit]]
-        newest = {(row.name, row.resource_id): row for row in rows}
+        newest = {(row.name, row.resource_id, row.type, row.unit): row for row in rows}
         fields = tuple(StoredMeter.__dataclass_fields__)
         return [
             StoredMeter(**{field: getattr(row, field) for field in fields}) for _, row in sorted(newest.items())[:limit]
@@ -118,7 +118,7 @@ class MemoryStore:
                 first_sample=rows[0].timestamp,
                 last_sample=rows[-1].timestamp,
                 metadata=rows[-1].metadata,
-                meters=tuple(sorted({row.name for row in rows})),
+                meters=tuple(name for name, _, _ in sorted({(row.name, row.type, row.unit) for row in rows})),
             )
             for resource_id, rows in sorted(by_resource.items())[:limit]
         ]

@@ -24,6 +24,7 @@ from meter.sample import SAMPLE_TYPES
 from meter.sample import Sample
 from meter.sample import SampleType
 from meter.sample import utc_text
+from meter.sample import with_reserved
 from meter.signature import METADATA_FIELD
 from meter.signature import SIGNATURE_FIELD
 from meter.signature import Keyring
@@ -101,12 +102,14 @@ def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
 class Signer:
     """Signs many samples at once. Metadata that several of them share, as one object, are encoded once.
 
-    It keeps all metadata that it has seen: use it for one batch, while which nobody changes them.
+    It keeps all metadata that it has seen: use it for one batch, while which nobody changes them. ``interval_seconds``,
+    where the samples are polled, is added to the reserved member of their metadata.
     """
 
-    def __init__(self, keys: Keyring, source: str) -> None:
+    def __init__(self, keys: Keyring, source: str, *, interval_seconds: float | None = None) -> None:
         self._keys = keys
         self._source = source
+        self._interval = _whole_if_possible(interval_seconds)
         self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
 
     def message(self, sample: Sample, message_id: str | None = None) -> dict[str, Any]:
@@ -117,7 +120,8 @@ class Signer:
         metadata = sample.resource_metadata
         found = self._encoded.get(id(metadata))
         if found is None:
-            found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(metadata))
+            complete = metadata if self._interval is None else with_reserved(metadata, interval=self._interval)
+            found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(complete))
         message = _unsigned(sample, self._source)
         if message_id is not None:
             message["message_id"] = message_id
@@ -125,6 +129,10 @@ class Signer:
         message[SIGNATURE_FIELD] = signature(message, secret, metadata_text=found[2])
         message[METADATA_FIELD] = found[1]
         return message
+
+
+def _whole_if_possible(seconds: float | None) -> float | None:
+    return int(seconds) if seconds is not None and float(seconds).is_integer() else seconds
 
 
 def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessage:

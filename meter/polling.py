@@ -54,7 +54,8 @@ class Polling:
     """Runs one cycle when told to; :class:`meter.services.Periodic` says when.
 
     ``pollsters`` are active decisions of :mod:`meter.registry`. ``put`` takes publications and returns when they are
-    on disk. ``after_cycle`` is called with the report of each cycle.
+    on disk. ``after_cycle`` is called with the report of each cycle. ``interval_of`` returns how often a pollster polls,
+    in seconds, by its name: all samples tell it.
     """
 
     _log = Logger()
@@ -70,6 +71,7 @@ class Polling:
         batch_samples: int,
         metrics: PollingMetrics,
         after_cycle: Callable[[CycleReport], object] = lambda _: None,
+        interval_of: Callable[[str], float | None] = lambda _: None,
     ) -> None:
         self.pollsters: tuple[Decision, ...] = ()
         self._here = here
@@ -80,6 +82,7 @@ class Polling:
         self._timeout = timeout_seconds
         self._batch = batch_samples
         self._metrics = metrics
+        self._interval_of = interval_of
         self._troubles: dict[str, str] = {}
         self._under_way: dict[str, Deferred[Any]] = {}
         self._turn = DeferredLock()
@@ -143,7 +146,7 @@ class Polling:
             # Samples are made, signed and written some at a time: memory is bounded, and nobody waits for one that hangs.
             async with one_at_a_time:
                 while samples := await drawing.some(MOST_AT_ONCE):
-                    if await self._keep(samples):
+                    if await self._keep(samples, self._interval_of(pollster.name)):
                         kept.update(sample.name for sample in samples)
         except Unavailable as error:
             outcome, trouble = "unavailable", str(error)
@@ -185,13 +188,13 @@ class Polling:
             del self._troubles[name]
             self._log.info("pollster {name} works again", name=name)
 
-    async def _keep(self, samples: Sequence[Sample]) -> bool:
+    async def _keep(self, samples: Sequence[Sample], interval_seconds: float | None) -> bool:
         """Sign and spool; return whether the samples are safe. What is lost is logged with its range of time.
 
         A sample that cannot be signed is left out, and its neighbours are kept.
         """
         batches: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        signer = Signer(self._keys, self._source)
+        signer = Signer(self._keys, self._source, interval_seconds=interval_seconds)
         slices = Slices(self._here.clock)
         for sample in samples:
             if slices.over:

@@ -193,7 +193,8 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMeter:
-    """A meter of one resource, by its newest sample; with ``unique`` asked, all but name, type and unit is ``None``."""
+    """A meter of one resource in one type and unit, by its newest sample of these; with ``unique`` asked, all but name,
+    type and unit is ``None``."""
 
     name: str
     type: SampleType
@@ -206,7 +207,10 @@ class StoredMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResource:
-    """A resource: owner, source and metadata of its newest matching sample, and its first and last in the range."""
+    """A resource: owner, source and metadata of its newest matching sample, and its first and last in the range.
+
+    ``meters`` has a name once for each type and unit that the meter occurs in.
+    """
 
     resource_id: str
     user_id: str | None

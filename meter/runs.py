@@ -16,11 +16,9 @@ from typing import Any
 from typing import NamedTuple
 from typing import TypeGuard
 
+from meter.sample import LONGEST_RUN
 from meter.sample import RESERVED_METADATA
 from meter.sample import SampleType
-
-LONGEST_RUN = 255
-"""Characters in the name of a run."""
 
 LONGEST_INTERVAL = 366 * 86_400
 """Seconds of a polling interval: a year. A longer one is taken for a mistake."""

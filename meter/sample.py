@@ -5,6 +5,7 @@ Pollsters and listeners make samples; everything else in Meter moves, signs, sto
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -23,7 +24,30 @@ SampleType = Literal["gauge", "delta", "cumulative"]
 SAMPLE_TYPES: tuple[SampleType, ...] = get_args(SampleType)
 
 RESERVED_METADATA = "_meter"
-"""The member of ``resource_metadata`` that is Meter's own: the polling interval and the run, see :mod:`meter.runs`."""
+"""The member of ``resource_metadata`` that is Meter's own: a mapping with ``interval``, the seconds between two polls of
+the pollster that made the sample, and ``run``. Two samples of a meter, unit and resource that have the same ``run`` belong
+to one uninterrupted run of a counter, or to one uninterrupted life of what a gauge measures."""
+
+EXISTED_THROUGHOUT = "exists"
+"""The ``run`` of a resource whose id is never given to another one: between any two of its samples it existed."""
+
+LONGEST_RUN = 255
+"""Characters of a ``run``."""
+
+
+def run_text(*parts: str) -> str:
+    """Join what names a run, outermost first, with slashes; what is too long ends in a digest of all of it."""
+    text = "/".join(parts)
+    if len(text) <= LONGEST_RUN:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+    return f"{text[: LONGEST_RUN - 1 - len(digest)]}~{digest}"
+
+
+def with_reserved(metadata: Mapping[str, Any], **members: Any) -> dict[str, Any]:
+    """Return ``metadata`` with ``members`` added to the reserved one."""
+    reserved = metadata.get(RESERVED_METADATA)
+    return {**metadata, RESERVED_METADATA: {**(reserved if isinstance(reserved, Mapping) else {}), **members}}
 
 
 class BadSample(ValueError):
@@ -77,10 +101,12 @@ class Sample:
 
     def __post_init__(self) -> None:
         """Refuse what could not be signed, stored or asked for later."""
-        for label in ("name", "unit", "resource_id", "message_id"):
+        for label in ("name", "resource_id", "message_id"):
             value = getattr(self, label)
             if not isinstance(value, str) or not value:
                 raise BadSample(f"{label} must be a non-empty text, not {value!r}")
+        if not isinstance(self.unit, str):  # empty for a mere number, as some of Ceilometer's clients send it
+            raise BadSample(f"unit must be a text, not {self.unit!r}")
         for label in ("user_id", "project_id", "source"):
             value = getattr(self, label)
             if value is not None and not isinstance(value, str):

@@ -2,7 +2,8 @@
 
 Every notification of Nova about an instance says its state and flavor. Between two that differ, one segment ends and
 the next begins. An audit (``exists``) repairs what was missed: it tells of an instance whose creation nobody heard, of
-a resize (which sets the time of launch anew) and of a deletion. What is deleted stays so, whatever arrives late.
+a resize (which sets the time of launch anew) and of a deletion. What is deleted stays so, whatever arrives late; an
+instance that is soft-deleted can be restored, and is in a state as any other.
 """
 
 from __future__ import annotations
@@ -12,24 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from typing import Protocol
 
-from meter.interfaces import IStore
 from meter.message import BadMessage
 from meter.message import moment
-from meter.query import Marker
-from meter.query import SampleFilter
-from meter.query import StoredSample
-from meter.sample import utc_text
 
 METER = "instance"
 """The meter whose samples tell of segments."""
 
-PAGE_SAMPLES = 1_000
-"""Samples that are read at once."""
+LONGEST_AUDIT = timedelta(hours=1)
+"""An audit is sent up to this long after the end of its period, which is its time, and tells of the time of sending."""
 
 DELETED = "deleted"
+RUNNING = frozenset({"active", "paused", "rescued", "resized"})
+"""Nova's states (``vm_state``) in which an instance has processors and memory of its host."""
+
 UNKNOWN = "unknown"
 """The state and flavor of an instance before anything was heard of it."""
 
@@ -77,7 +77,7 @@ def segments(samples: Iterable[Told]) -> list[Segment]:
         if not found:
             found.append(Segment(state, flavor, _since(sample)))
         elif (state, flavor) != (found[-1].state, found[-1].flavor):
-            changed = _changed(sample, found[-1])
+            changed = max(_changed(sample, found[-1]), found[-1].began)
             found[-1] = replace(found[-1], ended=changed)
             found.append(Segment(state, flavor, changed))
     if end is None:
@@ -101,39 +101,17 @@ def seconds_by_state_and_flavor(
     return seconds
 
 
-async def told_segments(store: IStore, instance: str, start: datetime | None, end: datetime) -> dict[str, Any]:
-    """Return, as JSON has it, the segments of an instance in ``store`` and its seconds between ``start`` and ``end``.
-
-    Without ``start`` all of its time until ``end`` counts.
-    """
-    wanted = SampleFilter(equals={"meter": METER, "resource_id": instance})
-    samples: list[StoredSample] = []
-    page = await store.samples(wanted, PAGE_SAMPLES)
-    while page:
-        samples += page
-        after = Marker(page[-1].timestamp, page[-1].message_id)
-        page = await store.samples(wanted, PAGE_SAMPLES, after=after)
-    found = segments(samples)
-    seconds = seconds_by_state_and_flavor(found, start or min((each.began for each in found), default=end), end)
-    return {
-        "instance": instance,
-        "segments": [
-            {
-                "state": each.state,
-                "flavor": each.flavor,
-                "began": utc_text(each.began),
-                "ended": utc_text(each.ended) if each.ended else None,
-            }
-            for each in found
-        ],
-        "seconds": [{"state": state, "flavor": flavor, "seconds": spent} for (state, flavor), spent in seconds.items()],
-    }
-
-
 def _deletion(sample: Told) -> datetime | None:
-    """Return when the instance was deleted, if the sample says that it was."""
-    deleted = _time(sample, "deleted_at")
-    return sample.timestamp if deleted is None and _text(sample, "state") == DELETED else deleted
+    """Return when the instance was deleted, if the sample says that it was: for good, not softly.
+
+    A sample of what no longer exists has the volume 0 and the time of the deletion. Those that were stored before that
+    was so have the time of their notification.
+    """
+    if getattr(sample, "volume", 1) == 0:
+        return sample.timestamp
+    if _text(sample, "state") == DELETED or _is(sample, "delete.end"):
+        return _time(sample, "deleted_at") or sample.timestamp
+    return None
 
 
 def _since(sample: Told) -> datetime:
@@ -155,7 +133,7 @@ def _changed(sample: Told, current: Segment) -> datetime:
         launched is not None
         and _is(sample, "exists")
         and _flavor(sample) != current.flavor
-        and current.began < launched < sample.timestamp
+        and current.began < launched < sample.timestamp + LONGEST_AUDIT
     ):
         return launched
     return sample.timestamp

@@ -24,6 +24,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
@@ -109,14 +110,22 @@ class FakeCycle(FakeSurroundings):
 
 @implementer(IHypervisor)
 class FakeHypervisor:
-    """A hypervisor that runs the given domains. Set ``failure`` to an exception to have it raised; ``calls`` counts."""
+    """A hypervisor that runs the given domains. Set ``failure`` to an exception to have it raised; ``calls`` counts.
+
+    ``absences`` says by UUID why a domain does not run any more; others are gone.
+    """
 
     def __init__(self, domains: Iterable[Domain] = (), *, uri: str = "test:///fake") -> None:
         self.uri = uri
         self.running = list(domains)
         self.failure: Exception | None = None
         self.calls = 0
+        self.absences: dict[str, Absence] = {}
         self._observers: list[Callable[[Domain], object]] = []
+
+    def absence(self, uuid: str) -> Absence:
+        """Return what ``absences`` says, else that it is gone."""
+        return self.absences.get(uuid, Absence("gone"))
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
         """Let ``receive`` know of changes."""

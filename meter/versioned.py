@@ -3,7 +3,8 @@
 Nova publishes ``compute.instance.create.end`` on ``notifications.*`` and the same fact as ``instance.create.end``, an
 object of objects, on ``versioned_notifications.*``; an operator enables either or both. Told in one form, both give the
 same samples. Both carry the id of the request they belong to but different ids and times of their own: an id made of
-request, event and resource is the same for both, so that what is heard twice is stored once.
+request, event and resource is the same for both, and so is the time (:mod:`meter.nova_times`), so that what is heard
+twice is stored once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from meter.notification import Notification
+from meter.nova_times import in_whole_seconds
+from meter.nova_times import shared_time
 
 OBJECT_NAME = "nova_object.name"
 OBJECT_DATA = "nova_object.data"
@@ -81,12 +84,13 @@ EMPTY_WHEN_NULL = ("state_description", "launched_at", "deleted_at", "terminated
 
 
 def one_form(heard: Notification) -> Notification:
-    """Return ``heard`` in the unversioned form, with an id that both forms share; what is not Nova's as it is."""
+    """Return ``heard`` in the unversioned form, with id and time that both forms share; what is not Nova's as it is."""
     payload = heard.payload
     if isinstance(payload, dict) and OBJECT_NAME in payload:
         heard = _unversioned(heard)
     if heard.event_type.startswith(("compute.instance.", "compute.metrics.")) and isinstance(heard.payload, dict):
-        return _with_shared_id(heard)
+        heard = _with_shared_id(replace(heard, payload=in_whole_seconds(heard.payload)))
+        return replace(heard, timestamp=shared_time(heard))
     return heard
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck
+from hypothesis import settings
+
+# How long an example takes depends on who else is at work.
+settings.register_profile("meter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("meter")
+
 pytest_plugins = [
     "pytester",
     "tests.hygiene",
     "tests.time_limit",
+    "tests.servers.directories",
     "tests.servers.libvirt",
     "tests.servers.openstack",
     "tests.servers.postgresql",

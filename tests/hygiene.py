@@ -26,10 +26,11 @@ from twisted.logger import eventAsText
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-GRACE_SECONDS = 1.0
-"""How long a closed connection may take to go: its last events need some turns of the reactor."""
+GRACE_SECONDS = 10.0
+"""How long a closed connection may take to go: its last events need some turns of the reactor, and its other end may be
+a process that waits for a processor."""
 
-CLEARING_ATTEMPTS = 50
+CLEARING_ATTEMPTS = 500
 
 
 class LoggedErrors:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from meter.interfaces import IBus
+from meter.interfaces import Publication
+from meter.interfaces import Unavailable
 from meter.services import sleep
 
 
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
     """Return once ``condition()`` is true; fail after ``seconds``."""
     from twisted.internet import reactor
 
@@ -19,3 +22,14 @@ async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"still not true after {seconds:g} s")
         await sleep(reactor, 0.01)
+
+
+async def published(bus: IBus, publication: Publication) -> None:
+    """Publish as often as it takes until the bus has a place for it; the test's time limit ends it."""
+    from twisted.internet import reactor
+
+    while True:
+        try:
+            return await bus.publish(publication)
+        except Unavailable:
+            await sleep(reactor, 0.05)

@@ -1,7 +1,8 @@
 """The HTTP API: what Ceilometer's v2 API served, answered from Meter's store.
 
-A request's road: :mod:`.application` routes it by :mod:`.declarations`; :mod:`.arguments`, :mod:`.simple_query` and
-:mod:`.complex_query` read it; :mod:`.visibility` decides what the requester may see; :mod:`.answers` and
+A request's road: :mod:`.application` routes it by :mod:`.declarations`; :mod:`.requests` takes out what it holds, with
+:mod:`.media_types`, :mod:`.question_body` and :mod:`.strict_json`; :mod:`.arguments`, :mod:`.simple_query`,
+:mod:`.complex_query` and :mod:`.times` read it; :mod:`.visibility` decides what the requester may see; :mod:`.answers` and
 :mod:`.statistics` ask the store, :mod:`.posting` takes what is sent; :mod:`.rendering` shapes the answer
 (:mod:`.flattening` its metadata), :mod:`.faults` what went wrong. :mod:`.exporting` and :mod:`.live` answer with streams,
 :mod:`.openapi` describes it all. :mod:`.serving` puts it on the network.
@@ -10,6 +11,7 @@ Importing this package imports klein 24.8, which installs the global reactor: ch
 """
 
 from meter.api.application import Api
+from meter.api.keystone import LOOK_SECONDS
 from meter.api.keystone import KeystoneTokens
 from meter.api.posting import Acceptance
 from meter.api.question import Limits
@@ -21,6 +23,7 @@ from meter.api.visibility import IAuth
 from meter.api.visibility import Requester
 
 __all__ = [
+    "LOOK_SECONDS",
     "Acceptance",
     "Api",
     "Everyone",

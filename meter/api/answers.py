@@ -12,8 +12,8 @@ import msgspec
 
 from meter.api import rendering
 from meter.api import rendering_service
-from meter.api.arguments import integer
 from meter.api.complex_query import expression_of
+from meter.api.complex_query import limit_of
 from meter.api.complex_query import order_of
 from meter.api.complex_query import read_complex_query
 from meter.api.exporting import MEDIA_TYPES
@@ -35,6 +35,7 @@ from meter.api.simple_query import METER_FIELDS
 from meter.api.simple_query import RESOURCE_FIELDS
 from meter.api.simple_query import SAMPLE_FIELDS
 from meter.api.statistics import FUNCTIONS
+from meter.query import Every
 from meter.query import Field
 from meter.query import Order
 from meter.query import SampleFilter
@@ -52,12 +53,12 @@ async def versions(question: Question) -> rendering_service.Versions:
 async def meters(question: Question) -> Reply:
     """Answer ``/v2/meters``."""
     unique = bool(question.arguments["unique"])
-    order = ("meter", "type", "unit") if unique else ("meter", "resource_id")
+    order = ("meter", "type", "unit") if unique else ("meter", "resource_id", "type", "unit")
     filter = _beyond(question, question.simple_query(METER_FIELDS).filter, order)
     rows = await question.store.meters(filter, question.limit + 1, unique)
 
     def place(row: StoredMeter) -> str:
-        return place_after(row.name, row.type, row.unit) if unique else place_after(row.name, row.resource_id or "")
+        return place_after(row.name, *(() if unique else (row.resource_id or "",)), row.type, row.unit)
 
     return _page(question, rows, rendering.meter, place)
 
@@ -65,7 +66,10 @@ async def meters(question: Question) -> Reply:
 def _beyond(question: Question, filter: SampleFilter, order: Sequence[Field]) -> SampleFilter:
     """Return ``filter`` for what comes after the marker that was given, if one was."""
     marker = question.arguments["marker"]
-    return filter if marker is None else replace(filter, expression=beyond(marker, order))
+    if marker is None:
+        return filter
+    asked = () if filter.expression is None else (filter.expression,)
+    return replace(filter, expression=Every((*asked, beyond(marker, order))))
 
 
 def _page(
@@ -93,8 +97,8 @@ async def samples(question: Question) -> Reply | Flow:
 
 async def queried_samples(question: Question) -> Reply | Flow:
     """Answer ``/v2/query/samples``."""
-    asked = read_complex_query(question.body)
-    limit = integer("limit", asked.limit) if isinstance(asked.limit, str) else asked.limit
+    asked = read_complex_query({} if question.body is msgspec.UNSET else question.body)
+    limit = limit_of(asked)
     filter = question.as_asked(SampleFilter(expression=expression_of(asked.filter)))
     return await _listed(question, filter, limit, rendering.SAMPLE, order_of(asked.orderby))
 
@@ -131,9 +135,11 @@ async def post_samples(question: Question) -> Sequence[rendering.OldSample]:
     if acceptance is None:
         raise Fault(403, "Samples are not accepted here: [api] accept_samples is off.")
     posted = acceptance.samples(question.body, question.path["meter"], question.requester, question.now)
-    if question.arguments["direct"]:
-        return [rendering.posted_sample(message, question.flat) for message in await acceptance.write(posted)]
-    return [rendering.posted_sample(message, question.flat) for message in await acceptance.publish(posted)]
+    messages = await (acceptance.write(posted) if question.arguments["direct"] else acceptance.publish(posted))
+    return [
+        rendering.posted_sample(message, sent.get("resource_metadata") or {})
+        for message, sent in zip(messages, question.body, strict=True)
+    ]
 
 
 async def live(question: Question) -> Flow:

@@ -19,10 +19,8 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.resource import Resource
 from twisted.web.server import Request
-from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed
-from werkzeug.http import parse_accept_header
 from werkzeug.routing import BaseConverter
 
 import meter
@@ -33,12 +31,19 @@ from meter.api.declarations import Operation
 from meter.api.faults import Abort
 from meter.api.faults import Fault
 from meter.api.flattening import Flattening
+from meter.api.media_types import JSON_TYPES
+from meter.api.media_types import answer_type
 from meter.api.posting import Acceptance
 from meter.api.question import Limits
 from meter.api.question import Question
 from meter.api.replies import Document
 from meter.api.replies import Flow
 from meter.api.replies import Reply
+from meter.api.requests import asked_root
+from meter.api.requests import body_of
+from meter.api.requests import json_of
+from meter.api.requests import pairs_of
+from meter.api.requests import with_pairs
 from meter.api.streaming import stream
 from meter.api.tokens import TOKEN_HEADER
 from meter.api.visibility import Everyone
@@ -49,17 +54,15 @@ from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 
-JSON_TYPES = ("application/json", "application/javascript", "text/javascript")
-"""What Ceilometer called JSON, in requests and in ``Accept``; answers are always of the first."""
-
-BODY_TYPES = (*JSON_TYPES, "application/x-www-form-urlencoded")
 REQUEST_ID_HEADER = "x-openstack-request-id"
 RETRY_AFTER_SECONDS = 5
 
 _NOBODY = Requester(is_admin=False)
 """Who asks where it does not matter; such a one sees nothing in the store."""
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token, by RFC 9110."""
 
 
 class _AnyText(BaseConverter):
@@ -120,14 +123,16 @@ class Api:
 
     def _route(self, operation: Operation) -> Callable[..., Awaitable[bytes]]:
         async def respond(request: Request, **path: str) -> bytes:
-            media_type = _media_type(request, operation)
+            content = body_of(request, operation)
+            media_type = answer_type(request.getHeader("accept"), operation.media_types)
             with self._admitted(operation):
                 requester = _NOBODY if operation.open else await self._auth.requester(request)
-                base_url = self._base_url or _asked_url(request)
+                base_url = self._base_url or asked_root(request)
+                asked, in_body = pairs_of(request, operation, content)
                 question = Question(
                     path=path,
-                    arguments=read_arguments(operation.parameters, request.uri.partition(b"?")[2]),
-                    body=None if operation.body is None else _body(request),
+                    arguments=read_arguments(operation.parameters, [*asked, *in_body]),
+                    body=None if operation.body is None else json_of(content),
                     media_type=media_type,
                     requester=requester,
                     store=VisibleStore(self._store, requester),
@@ -135,7 +140,7 @@ class Api:
                     acceptance=self._acceptance,
                     clock=self._clock,
                     base_url=base_url,
-                    url=base_url + request.uri.decode("ascii", "replace"),
+                    url=with_pairs(base_url + request.uri.decode("ascii", "replace"), in_body),
                     limits=self._limits,
                     operations=lambda: OPERATIONS,
                 )
@@ -215,42 +220,6 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
     return respond
 
 
-def _media_type(request: Request, operation: Operation) -> str:
-    """Return what to answer in; :class:`Abort` 406 for who takes none of it, :class:`Fault` 415 for who sends no JSON."""
-    body_types = JSON_TYPES if operation.body is not None else BODY_TYPES
-    if request.content is not None and request.content.read(1):
-        request.content.seek(0)
-        mimetype = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
-        if mimetype not in body_types:
-            raise Fault(415, f"Unknown mimetype: {mimetype}")
-    accept = request.getHeader("accept")
-    if not accept:
-        return operation.media_types[0]
-    aliases = JSON_TYPES if operation.media_types[0] == JSON_TYPES[0] else ()
-    best = parse_accept_header(accept, MIMEAccept).best_match(dict.fromkeys((*operation.media_types, *aliases)))
-    if best is None:
-        raise Abort(406)
-    return JSON_TYPES[0] if best in JSON_TYPES else best
-
-
-def _body(request: Request) -> Any:
-    """Return the decoded body, ``None`` for an empty one; :class:`Fault` 400 where it is not JSON."""
-    content = b"" if request.content is None else request.content.read()
-    try:
-        return msgspec.json.decode(content) if content.strip() else None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise Fault(400, f"The body is not JSON: {error}") from error
-
-
-def _asked_url(request: Request) -> str:
-    """Return the URL of the root as the client wrote it, unless it is none."""
-    host = request.getHeader("host") or ""
-    if not _HOST.fullmatch(host):
-        address = request.getHost()
-        host = f"{address.host}:{address.port}" if hasattr(address, "port") else "localhost"
-    return f"{'https' if request.isSecure() else 'http'}://{host}"
-
-
 def _ready(request: Request, status: int, body: bytes, content_type: str = JSON_TYPES[0]) -> bytes:
     """Set what goes before ``body`` and return it; klein sends it."""
     request.setResponseCode(status)
@@ -306,8 +275,8 @@ class _Entrance(Resource):
 
 def _check_text(method: bytes, path: bytes) -> None:
     """Raise :class:`Fault` 400 unless ``method`` and ``path`` are text that can be looked up."""
-    if not method.isalpha():
-        raise Fault(400, "The method must be a word of ASCII letters.")
+    if not _METHOD.fullmatch(method):
+        raise Fault(400, "The method must be a word, such as GET.")
     try:
         path.decode()
     except UnicodeDecodeError as error:

@@ -2,12 +2,14 @@
 
 Besides plain parameters there are lists of objects, which come in two forms that mean the same: parallel
 (``q.field=a&q.field=b&q.value=1&q.value=2``) and indexed (``q[0].field=a&q[0].value=1``). In the parallel form a member
-that is named less often than the first belongs to the first objects, whatever was meant.
+that is named less often than the first belongs to the first objects, whatever was meant. Lists of values have both forms
+too (``groupby=a&groupby=b``, ``groupby[0]=a&groupby[1]=b``).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,6 +21,9 @@ from urllib.parse import parse_qsl
 from meter.api.faults import Fault
 from meter.api.faults import invalid_input
 from meter.api.faults import unknown_argument
+
+Pair = tuple[str, str]
+"""A name and a value, decoded."""
 
 MOST_VALUES = 2000
 """Values in one query string; a request line of 16 KB hardly holds more."""
@@ -32,7 +37,9 @@ class Parameter:
     """One parameter of an operation.
 
     ``many``: it may be repeated, and is read as a tuple. ``members``: it is a list of objects of text with these
-    members, the first of which every object has. ``prefix``: it is every name that begins so, read as a mapping.
+    members, of which every object has the first; those of ``mandatory`` are never null in a JSON body. ``prefix``: it is
+    every name that begins so, read as a mapping. ``narrows``: it leaves entries out of the answer, so that an empty
+    value or null, which would leave out none, is refused.
     """
 
     name: str
@@ -40,13 +47,15 @@ class Parameter:
     description: str
     many: bool = False
     members: tuple[str, ...] = ()
+    mandatory: tuple[str, ...] = ()
     prefix: bool = False
+    narrows: bool = False
 
 
-def read_arguments(parameters: Iterable[Parameter], query: bytes) -> dict[str, Any]:
+def read_arguments(parameters: Iterable[Parameter], pairs: Iterable[Pair]) -> dict[str, Any]:
     """Return a value per parameter: ``None`` or ``()`` for those that are absent; :class:`Fault` for anything else."""
     given: dict[str, list[str]] = {}
-    for name, value in _pairs(query):
+    for name, value in pairs:
         given.setdefault(name, []).append(value)
     values = {parameter.name: _read(parameter, given) for parameter in parameters}
     if given:
@@ -54,16 +63,22 @@ def read_arguments(parameters: Iterable[Parameter], query: bytes) -> dict[str, A
     return values
 
 
-def _pairs(query: bytes) -> Sequence[tuple[str, str]]:
+def read_pairs(text: bytes, label: str = "The query string") -> Sequence[Pair]:
+    """Return the names and values of a query string, or of a form; ``label`` names it in a :class:`Fault`."""
     try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_VALUES)
+        return parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_VALUES)
     except UnicodeError as error:
-        raise Fault(400, "The query string must be UTF-8, percent-encoded.") from error
+        raise Fault(400, f"{label} must be UTF-8, percent-encoded.") from error
     except ValueError as error:
-        raise Fault(400, f"The query string must have at most {MOST_VALUES} values.") from error
+        raise Fault(400, f"{label} must have at most {MOST_VALUES} values.") from error
+
+
+def check_pairs(pairs: Collection[Pair]) -> None:
+    """Raise :class:`Fault` 400 for pairs that are too many or that no column could hold."""
+    if len(pairs) > MOST_VALUES:
+        raise Fault(400, f"A question must have at most {MOST_VALUES} values.")
     if any("\0" in text for pair in pairs for text in pair):
-        raise Fault(400, "The query string must not hold NUL characters.")
-    return pairs
+        raise Fault(400, "A question must not hold NUL characters.")
 
 
 def _read(parameter: Parameter, given: dict[str, list[str]]) -> Any:
@@ -75,8 +90,13 @@ def _read(parameter: Parameter, given: dict[str, list[str]]) -> Any:
         return {name.removeprefix(parameter.name): _once(name, given.pop(name)) for name in names}
     texts = given.pop(parameter.name, [])
     if parameter.many:
-        return tuple(texts)
+        numbered = _numbered(parameter, given)
+        if texts and numbered:
+            raise Fault(400, f"{parameter.name} and {parameter.name}[…] cannot be used together.")
+        return numbered or tuple(texts)
     text = _once(parameter.name, texts)
+    if texts and not text and parameter.narrows:
+        raise invalid_input(parameter.name, "", "it must not be empty: leave it out to ask for everything.")
     if not text:
         return None
     match parameter.type:
@@ -132,6 +152,21 @@ def _zipped(parameter: Parameter, parallel: Mapping[str, list[str]]) -> tuple[Ma
                 f"there are {len(texts)} of them and {count} {parameter.name}.{first}.",
             )
     return tuple({member: texts[n] for member, texts in parallel.items() if n < len(texts)} for n in range(count))
+
+
+def _numbered(parameter: Parameter, given: dict[str, list[str]]) -> tuple[str, ...]:
+    """Take the values of a list in the indexed form out of ``given``, in the order of their numbers."""
+    pattern = re.compile(rf"{re.escape(parameter.name)}\[([0-9]{{1,9}})\]")
+    values: dict[int, str] = {}
+    for name in list(given):
+        found = pattern.fullmatch(name)
+        if found is None:
+            continue
+        texts = given.pop(name)
+        if len(texts) > 1 or int(found[1]) in values:
+            raise invalid_input(name, ", ".join(texts), "it may be given once.")
+        values[int(found[1])] = texts[0]
+    return tuple(value for _, value in sorted(values.items()))
 
 
 def _indexed(parameter: Parameter, given: dict[str, list[str]]) -> tuple[Mapping[str, str], ...]:

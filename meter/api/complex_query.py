@@ -11,11 +11,14 @@ from typing import cast
 
 import msgspec
 
+from meter.api.arguments import integer
 from meter.api.faults import Fault
 from meter.api.faults import invalid_input
 from meter.api.simple_query import METADATA_PREFIXES
+from meter.api.strict_json import BadJson
+from meter.api.strict_json import strict_json
+from meter.api.times import time_asked
 from meter.message import BadMessage
-from meter.message import moment
 from meter.query import Among
 from meter.query import Comparison
 from meter.query import Either
@@ -71,11 +74,14 @@ FIELDS: Mapping[str, Field] = {
 
 
 class ComplexQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``/v2/query/samples``: ``filter`` and ``orderby`` are JSON in texts, ``limit`` may be a text too."""
+    """The body of ``/v2/query/samples``: ``filter`` and ``orderby`` are JSON in texts.
 
-    filter: str | None = None
+    ``limit`` may be a text too, or written ``2.0``. There is no ``null`` as a filter: it would ask for everything.
+    """
+
+    filter: str = ""
     orderby: str | None = None
-    limit: int | str | None = None
+    limit: int | float | str | None = None
 
 
 class BadExpression(ValueError):
@@ -85,14 +91,24 @@ class BadExpression(ValueError):
 def read_complex_query(body: Any) -> ComplexQuery:
     """Return the query that the decoded ``body`` is; :class:`Fault` 400 where it is none."""
     try:
-        return msgspec.convert(body if body is not None else {}, ComplexQuery)
+        return msgspec.convert(body, ComplexQuery)
     except msgspec.ValidationError as error:
         raise invalid_input("data", _cut(body), str(error)) from error
 
 
-def expression_of(text: str | None) -> Expression | None:
+def limit_of(query: ComplexQuery) -> int | None:
+    """Return how many samples ``query`` asks for at most, if it says so; :class:`Fault` 400 for what is no integer."""
+    limit = query.limit
+    if isinstance(limit, str):
+        return integer("limit", limit)
+    if isinstance(limit, float) and not limit.is_integer():
+        raise invalid_input("limit", limit, "it must be an integer.")
+    return None if limit is None else int(limit)
+
+
+def expression_of(text: str) -> Expression | None:
     """Return the expression that ``text`` is, ``None`` for an empty one; :class:`Fault` 400 where it is none."""
-    if not text or not text.strip():
+    if not text.strip():
         return None
     try:
         content = _decoded(text)
@@ -204,16 +220,16 @@ def _value(field: Field, operator: Operator, value: Any) -> Scalar:
 
 def _time(value: Any) -> datetime:
     try:
-        return moment(value if isinstance(value, str) else "", "timestamp")
+        return time_asked(value if isinstance(value, str) else "", "timestamp")
     except BadMessage as error:
         raise BadExpression(f"Failed to parse the timestamp value {_cut(value)}") from error
 
 
 def _decoded(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise BadExpression(f"it is not JSON: {error}") from error
+        return strict_json(text)
+    except BadJson as error:
+        raise BadExpression(str(error)) from error
 
 
 def _cut(value: Any) -> str:

@@ -16,6 +16,7 @@ from meter.api import openapi
 from meter.api import rendering
 from meter.api import rendering_service
 from meter.api import rendering_v1
+from meter.api import segments
 from meter.api import v1
 from meter.api.arguments import Parameter
 from meter.api.complex_query import ComplexQuery
@@ -56,10 +57,12 @@ QUERY = Parameter(
     "text",
     "Terms that all must hold: a field, an operator (default eq), a value, and for metadata a type.",
     members=("field", "op", "value", "type"),
+    mandatory=("field", "value"),
+    narrows=True,
 )
 LIMIT = Parameter("limit", "integer", "The most entries to answer with.")
-MARKER = Parameter("marker", "text", "Where the page before ended: from its Link header.")
-AS_OF = Parameter("as_of", "text", "Leave out what was recorded later than this time.")
+MARKER = Parameter("marker", "text", "Where the page before ended: from its Link header.", narrows=True)
+AS_OF = Parameter("as_of", "text", "Leave out what was recorded later than this time.", narrows=True)
 UNIQUE = Parameter("unique", "boolean", "List each meter once, not once per resource.")
 METER_LINKS = Parameter("meter_links", "integer", "0 leaves the links to meters out.")
 DIRECT = Parameter("direct", "boolean", "Write to the store at once, instead of sending over the bus.")
@@ -73,12 +76,13 @@ AGGREGATE = Parameter(
     "Aggregates instead of the standard ones: max, min, sum, avg, count, stddev, cardinality (of resource_id, user_id or"
     " project_id), increase and rate of cumulative meters, integral of gauges, percentile (from 0 to 100).",
     members=("func", "param"),
+    mandatory=("func",),
 )
-START = Parameter("start_timestamp", "text", "The first moment of the range.")
-END = Parameter("end_timestamp", "text", "The first moment after the range.")
+START = Parameter("start_timestamp", "text", "The first moment of the range.", narrows=True)
+END = Parameter("end_timestamp", "text", "The first moment after the range.", narrows=True)
 OFFSET = Parameter("search_offset", "integer", "Minutes by which the range is widened on both sides.")
 METADATA = Parameter(
-    "metadata.", "text", "A value that the metadata must have under the key that follows.", prefix=True
+    "metadata.", "text", "A value that the metadata must have under the key that follows.", prefix=True, narrows=True
 )
 
 SAMPLES = (JSON, *MEDIA_TYPES)
@@ -182,6 +186,14 @@ V2: tuple[Operation, ...] = (
         summary="One resource.",
         result=rendering.Resource,
         answer=answers.one_resource,
+    ),
+    Operation(
+        name="segments",
+        path="/v2/segments",
+        summary="How long instances were in which state under which flavor in a period, by id, deleted ones too.",
+        parameters=(*segments.PARAMETERS, LIMIT, MARKER, AS_OF),
+        result=Sequence[segments.InstanceSegments],
+        answer=segments.segments,
     ),
     Operation(
         name="live",

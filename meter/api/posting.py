@@ -22,6 +22,7 @@ from meter.message import MeteringMessage
 from meter.message import moment
 from meter.message import read
 from meter.message import sign
+from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
 from meter.sample import BadSample
 from meter.sample import Sample
@@ -42,12 +43,15 @@ class PostedSample(msgspec.Struct, kw_only=True):
     source: str | None = None
     timestamp: str | None = None
     recorded_at: str | None = None
-    resource_metadata: dict[str, str] | None = None
+    resource_metadata: dict[str, str | None] | None = None
     message_id: str | None = None
 
 
 MANDATORY = ("counter_name", "counter_type", "counter_unit", "counter_volume", "resource_id")
 ATTRIBUTES = frozenset(PostedSample.__struct_fields__)
+
+DEEPEST_METADATA = 100
+"""Levels that the dots of one key may lead down."""
 
 
 class Acceptance:
@@ -98,15 +102,17 @@ class Acceptance:
     def _sample(self, posted: PostedSample, meter: str, requester: Requester, now: float) -> Sample:
         if posted.counter_name != meter:
             raise invalid_input("counter_name", posted.counter_name, f"should be {meter}")
-        if posted.message_id is not None:
+        if posted.message_id:
             raise invalid_input("message_id", posted.message_id, "The message_id must not be set")
         if posted.counter_type not in SAMPLE_TYPES:
             types = ", ".join(SAMPLE_TYPES)
             raise invalid_input("counter_type", posted.counter_type, f"The counter type must be: {types}")
-        if not requester.is_admin and posted.project_id not in (None, requester.project_id):
+        if not requester.is_admin and posted.project_id and posted.project_id != requester.project_id:
             raise invalid_input("project_id", posted.project_id, "can not post samples to other projects")
         project_id = posted.project_id or requester.project_id
         source = posted.source or self._source
+        if posted.recorded_at is not None:  # not kept, as the store says when it recorded, but no less checked
+            _time("recorded_at", posted.recorded_at)
         try:
             return Sample(
                 name=posted.counter_name,
@@ -117,7 +123,9 @@ class Acceptance:
                 project_id=project_id,
                 user_id=posted.user_id or requester.user_id,
                 source=f"{project_id}:{source}" if project_id else source,
-                timestamp=_timestamp(posted.timestamp, now),
+                timestamp=datetime.fromtimestamp(now, UTC)
+                if posted.timestamp is None
+                else _time("timestamp", posted.timestamp),
                 resource_metadata=nested(posted.resource_metadata or {}),
             )
         except BadSample as error:
@@ -143,10 +151,9 @@ def _posted(one: Any) -> PostedSample:
         posted = msgspec.convert(one, PostedSample)
     except msgspec.ValidationError as error:
         raise Fault(400, f"Invalid sample: {error}") from error
-    texts = [value for value in msgspec.structs.astuple(posted) if isinstance(value, str)]
-    if any(
-        "\0" in text for text in (*texts, *(posted.resource_metadata or {}), *(posted.resource_metadata or {}).values())
-    ):
+    metadata = posted.resource_metadata or {}
+    texts = (*msgspec.structs.astuple(posted), *metadata, *metadata.values())
+    if any("\0" in text for text in texts if isinstance(text, str)):
         raise Fault(400, "Invalid sample: a text must not hold NUL characters.")
     return posted
 
@@ -162,24 +169,33 @@ def _volume(given: int | float | str) -> int | float:
     raise invalid_input("counter_volume", given[:80], "unable to convert to float")
 
 
-def _timestamp(given: str | None, now: float) -> datetime:
-    if not given:
-        return datetime.fromtimestamp(now, UTC)
+def _time(name: str, given: str) -> datetime:
     try:
-        return moment(given, "timestamp")
+        return moment(given, name)
     except BadMessage as error:
-        raise invalid_input("timestamp", given[:80], "invalid timestamp format") from error
+        raise invalid_input(name, given[:80], "invalid timestamp format") from error
 
 
-def nested(flat: Mapping[str, str]) -> dict[str, Any]:
-    """Return ``flat`` metadata as it is stored: a dot in a key leads one level down."""
+def nested(flat: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return ``flat`` metadata as it is stored: a dot in a key leads one level down.
+
+    Below a key that has a value of its own there is no level: ``{"a": "b", "a.b": "c"}`` stays as it is, and nothing is
+    lost.
+    """
     tree: dict[str, Any] = {}
     for key in sorted(flat):
         *path, name = key.split(".")
+        if (path or [name])[0] == RESERVED_METADATA:
+            # It says which run of a counter a sample belongs to: whoever could set it could bend another's increase.
+            raise invalid_input("resource_metadata", key[:80], f"{RESERVED_METADATA} is reserved for Meter's own agents")
+        if len(path) >= DEEPEST_METADATA:
+            raise invalid_input("resource_metadata", key[:80], f"it may be at most {DEEPEST_METADATA} deep")
         place: Any = tree
-        for step in path:
-            place = place.setdefault(step, {})
-            if not isinstance(place, dict):
-                raise invalid_input("resource_metadata", key[:80], "it is below a key that has a value of its own")
+        for level, step in enumerate(path):
+            inner = place.setdefault(step, {})
+            if not isinstance(inner, dict):
+                name = ".".join((*path[level:], name))
+                break
+            place = inner
         place[name] = flat[key]
     return tree

@@ -20,10 +20,10 @@ from meter.api.simple_query import SAMPLE_FIELDS
 from meter.api.simple_query import Queryable
 from meter.api.simple_query import SimpleQuery
 from meter.api.simple_query import simple_query
+from meter.api.times import time_asked
 from meter.api.visibility import Requester
 from meter.api.visibility import VisibleStore
 from meter.message import BadMessage
-from meter.message import moment
 from meter.query import IdField
 from meter.query import SampleFilter
 
@@ -47,7 +47,7 @@ class Limits:
 class Question:
     """A request that has been read: names from the path, arguments by parameter, and what is there to answer it.
 
-    ``body`` is decoded JSON. ``flat`` is for the metadata of the answer. ``media_type`` is the one to answer in, of those that the operation offers. ``now`` is in
+    ``body`` is decoded JSON, ``UNSET`` where there is none. ``flat`` is for the metadata of the answer. ``media_type`` is the one to answer in, of those that the operation offers. ``now`` is in
     seconds since 1970; ``base_url`` has no slash at its end, ``url`` is the whole one that was asked.
     """
 
@@ -101,6 +101,6 @@ class Question:
 
 def _time(name: str, text: str | None) -> datetime | None:
     try:
-        return None if text is None else moment(text, name)
+        return None if text is None else time_asked(text, name)
     except BadMessage as error:
         raise invalid_input(name, text, "invalid timestamp format") from error

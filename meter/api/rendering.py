@@ -21,12 +21,15 @@ from msgspec import UnsetType
 from meter.api.flattening import Flattening
 from meter.api.simple_query import SimpleQuery
 from meter.message import MeteringMessage
+from meter.query import STANDARD_AGGREGATES
 from meter.query import Grouping
 from meter.query import Statistics
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.signature import SIGNATURE_FIELD
+
+STANDARD_LABELS = tuple(aggregate.label for aggregate in STANDARD_AGGREGATES)
 
 Time = Annotated[datetime, msgspec.Meta(tz=False)]
 """A naive time in UTC, which becomes ``2026-11-22T17:00:59.701479``, the fraction left out where it is zero."""
@@ -114,7 +117,10 @@ class Resource(msgspec.Struct, kw_only=True):
 
 
 class StatisticsRow(msgspec.Struct, kw_only=True):
-    """Statistics of one unit, group and window. The standard aggregates are left out when others were asked for."""
+    """Statistics of one unit, group and window.
+
+    Where aggregates were chosen, all that were chosen stand in ``aggregate``, and of the standard ones only those.
+    """
 
     unit: str
     groupby: dict[str, str | None] | None
@@ -137,13 +143,18 @@ def old_sample(row: StoredSample, flat: Flattening) -> OldSample:
     return _old_sample(row, flat, recorded_at=_naive(row.recorded_at), signature=row.signature or None)
 
 
-def posted_sample(message: MeteringMessage, flat: Flattening) -> OldSample:
-    """Return ``message``, which a client has just sent, as it is shown to that client."""
-    return _old_sample(message, flat, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
+def posted_sample(message: MeteringMessage, metadata: Mapping[str, str | None]) -> OldSample:
+    """Return ``message``, which a client has just sent with ``metadata``, as it is shown to that client."""
+    shown = msgspec.Raw(msgspec.json.encode(metadata))
+    return _old_sample(message, lambda _: shown, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
 
 
 def _old_sample(
-    told: StoredSample | MeteringMessage, flat: Flattening, *, recorded_at: Time | UnsetType, signature: str | None
+    told: StoredSample | MeteringMessage,
+    flat: Callable[[Mapping[str, Any]], msgspec.Raw],
+    *,
+    recorded_at: Time | UnsetType,
+    signature: str | None,
 ) -> OldSample:
     return OldSample(
         counter_name=told.name,
@@ -244,7 +255,12 @@ def statistics_row(
     end = min(row.last, asked.end) if asked.end else row.last
     known = start <= end
     numbers = {label: float(value) for label, value in row.values.items()}
-    values: dict[str, Any] = {"aggregate": numbers} if selected else {**numbers, "count": int(numbers["count"])}
+    # Those that are standard stand in their old place too: that is where clients older than the choice look.
+    values: dict[str, Any] = {label: numbers[label] for label in STANDARD_LABELS if label in numbers}
+    if "count" in values:
+        values["count"] = int(values["count"])
+    if selected:
+        values["aggregate"] = numbers
     return StatisticsRow(
         unit=row.unit,
         groupby={group_names[grouping]: value for grouping, value in row.group.items()} or None,

@@ -117,7 +117,7 @@ def resource(row: StoredResource) -> ResourceV1:
         source=row.source,
         timestamp=utc_text(row.last_sample),
         metadata=shown(row.metadata),
-        meter=list(row.meters),
+        meter=list(dict.fromkeys(row.meters)),
     )
 
 

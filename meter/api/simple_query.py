@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -18,10 +19,17 @@ from meter.api.arguments import integer
 from meter.api.faults import Fault
 from meter.api.faults import invalid_input
 from meter.api.faults import unknown_argument
+from meter.api.times import time_asked
 from meter.message import BadMessage
-from meter.message import moment
+from meter.query import Among
+from meter.query import Comparison
+from meter.query import Either
+from meter.query import Every
+from meter.query import Expression
+from meter.query import Field
 from meter.query import IdField
 from meter.query import MetadataMatch
+from meter.query import Never
 from meter.query import SampleFilter
 
 OPERATORS = ("lt", "le", "eq", "ne", "ge", "gt")
@@ -85,6 +93,7 @@ def simple_query(
         raise Fault(400, f"A query may have at most {MOST_TERMS} terms, not {len(terms)}.")
     equals: dict[IdField, str | None] = {}
     metadata: list[MetadataMatch] = []
+    lacking: list[Expression] = []
     bounds: dict[str, Any] = {}
     offset: timedelta | None = None
     for term in terms:
@@ -99,6 +108,8 @@ def simple_query(
             raise invalid_input("op", operator, f"unimplemented operator for {name}")
         elif name == "search_offset":
             offset = _minutes(value)
+        elif key and value == "None" and not term.get("type"):
+            lacking.append(_lacks(f"metadata.{key}"))
         elif key:
             metadata.append(MetadataMatch(key, typed(value, term.get("type", ""))))
         elif FIELDS.get(name) in queryable.ids:
@@ -111,7 +122,20 @@ def simple_query(
         if not bounds:
             raise invalid_input("field", "search_offset", "search_offset cannot be used without timestamp")
         bounds = _widened(bounds, offset)
-    return SimpleQuery(SampleFilter(equals={**equals, **(fixed or {})}, metadata=tuple(metadata), **bounds), start, end)
+    filter = SampleFilter(
+        equals={**equals, **(fixed or {})},
+        metadata=tuple(metadata),
+        expression=Every(tuple(lacking)) if lacking else None,
+        **bounds,
+    )
+    return SimpleQuery(filter, start, end)
+
+
+def _lacks(field: Field) -> Expression:
+    """Return what holds of samples that have no value in ``field`` of their metadata, or null: what ``None`` asks for."""
+    return Never(
+        Either((Comparison(field, "~", ""), Among(field, (True, False)), Comparison(field, ">=", -sys.float_info.max)))
+    )
 
 
 def _value(term: Mapping[str, str]) -> str:
@@ -137,7 +161,7 @@ def _bound(operator: str, value: str) -> dict[str, Any]:
     if operator not in TIME_OPERATORS:
         raise invalid_input("op", operator, "unimplemented operator for timestamp")
     try:
-        time = moment(value, "timestamp")
+        time = time_asked(value, "timestamp")
     except BadMessage as error:
         raise invalid_input("timestamp", value, "invalid timestamp format") from error
     if operator in ("gt", "ge"):
@@ -199,7 +223,7 @@ CONVERSIONS: Mapping[str, Callable[[str], str | int | float | bool | datetime]] 
     "float": _float,
     "string": str,
     "boolean": _boolean,
-    "datetime": lambda text: moment(text, "value"),
+    "datetime": lambda text: time_asked(text, "value"),
 }
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")

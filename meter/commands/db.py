@@ -1,4 +1,4 @@
-"""``meter-db``: upgrades the database, tells what it is like inside, and how an instance spent its time."""
+"""``meter-db``: upgrades the database, tells what it is like inside, and how instances spent their time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from meter.commands.command import Mistake
 from meter.commands.command import configuration
 from meter.commands.command import printable
 from meter.commands.command import run
+from meter.instance_times import project_segments
+from meter.instance_times import told_segments
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import moment
-from meter.segments import told_segments
 from meter.services import sleep
 from meter.settings import Config
 from meter.store import Administration
@@ -46,27 +47,26 @@ class JsonOptions(usage.Options):
 
 
 class SegmentsOptions(JsonOptions):
-    """Which instance, and when."""
+    """Which instance or project, and when."""
 
-    synopsis = "INSTANCE"
+    synopsis = "INSTANCE | --project PROJECT"
     optParameters = [  # noqa: N815, RUF012
         ["start", None, None, "Count seconds from then, as 2026-11-01. [default: the first segment's beginning]"],
         ["end", None, None, "Count seconds until then. [default: now]"],
+        ["project", None, None, "Count those of all instances of a project, deleted ones too."],
     ]
 
     def parseArgs(self, *instances: str) -> None:
         """Take the id."""
-        if len(instances) != 1:
-            raise usage.UsageError("segments: name one instance, after all options")
-        [self["instance"]] = instances
+        if len(instances) != (0 if self["project"] else 1):
+            raise usage.UsageError("segments: name one instance, after all options, or --project PROJECT")
+        self["instance"] = instances[0] if instances else None
 
 
 class Options(CommandOptions):
     """What to do."""
 
-    synopsis = (
-        "Usage: meter-db [--config FILE] upgrade | status | partitions | retention | size | segments INSTANCE [--json]"
-    )
+    synopsis = "Usage: meter-db [--config FILE] upgrade | status | partitions | retention | size | segments [--json]"
     subCommands = [  # noqa: N815, RUF012
         ["upgrade", None, JsonOptions, "Bring the schema up to date, as a collector does when it starts."],
         [
@@ -82,7 +82,8 @@ class Options(CommandOptions):
             "segments",
             None,
             SegmentsOptions,
-            "Tell how long an instance was in which state under which flavor; status 1 if nothing was heard of it.",
+            "Tell how long an instance, or those of a project, were in which state under which flavor; "
+            "status 1 if nothing was heard of it.",
         ],
     ]
 
@@ -105,7 +106,11 @@ async def work(reactor: Any, options: Any) -> int:
         asked = options.subOptions
         start, end = (_moment(asked, name) for name in ("start", "end"))
         async with store(reactor, config) as opened_store:
-            facts = await told_segments(opened_store, asked["instance"], start, end or datetime.now(UTC))
+            until = end or datetime.now(UTC)
+            if asked["project"]:
+                facts = await project_segments(opened_store, asked["project"], start, until)
+                return _told(facts, asked, DONE if facts["instances"] else FOUND_WRONG)
+            facts = await told_segments(opened_store, asked["instance"], start, until)
         return _told(facts, asked, DONE if facts["segments"] else FOUND_WRONG)
     async with database(reactor, config) as opened:
         match options.subCommand:

@@ -82,7 +82,7 @@ class Options(CommandOptions):
 
     synopsis = "Usage: meter-notify [--config FILE] publish | explain FILE …"
     longdesc = (
-        "A FILE holds one notification or a list of them, as JSON: bare, in its envelope, "
+        "A FILE holds notifications as JSON: one, an array of them, or one a line; each bare, in its envelope, "
         "or as {exchange, routing_key, message}. - is the standard input."
     )
     subCommands = [  # noqa: N815, RUF012
@@ -129,12 +129,9 @@ def captures(name: str) -> Iterator[Publication]:
                 text = file.read(LARGEST_FILE_BYTES + 1)
         if len(text) > LARGEST_FILE_BYTES:
             raise Mistake(f"{name}: has more than {LARGEST_FILE_BYTES} bytes")
-        content = json.loads(text)
     except OSError as error:
         raise Mistake(f"{name}: cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise Mistake(f"{name}: is no JSON: {error}") from error
-    for each in content if isinstance(content, list) else [content]:
+    for each in _contents(name, text):
         if not isinstance(each, dict):
             raise Mistake(f"{name}: a notification is a JSON object, not a {type(each).__name__}")
         message = each.get("message", each)
@@ -146,6 +143,32 @@ def captures(name: str) -> Iterator[Publication]:
             routing_key=str(each.get("routing_key") or ""),
             body=json.dumps(message).encode() if enveloped else seal(message),
         )
+
+
+def _contents(name: str, text: bytes) -> Iterator[Any]:
+    """Yield the notifications in ``text``: a JSON object, a JSON array of them, or JSON lines, one object on each."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        if len(lines) < 2 or not _is_json(lines[0][1]):
+            raise Mistake(f"{name}: is no JSON: {error}") from error
+    else:
+        yield from content if isinstance(content, list) else [content]
+        return
+    for number, line in lines:
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise Mistake(f"{name}:{number}: is no JSON: {error}; each line holds one notification") from error
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 # --- publish -------------------------------------------------------------------------------------------------------

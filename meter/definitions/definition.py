@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from meter.definitions import values
+from meter.definitions.ended import Ended
 from meter.definitions.paths import MISSING
 from meter.definitions.paths import Path
 from meter.definitions.patterns import Pattern
@@ -92,9 +94,10 @@ class Definition:
     """One meter, or some whose names are found in the notification; of ``names``, unless that is empty.
 
     ``fields`` has a source for each of :data:`FIELDS` that is defined.
-    ``requires``: without these nothing is said of the meter, and no sample is made. ``optional``: of ``user``,
-    ``project`` and ``timestamp`` those that may be missing. ``each`` leads to elements that make a sample each, under
+    ``requires``: without these nothing is said of the meter, and no sample is made. ``optional``: of ``project`` and
+    ``timestamp`` those that may be missing; ``user`` always may. ``each`` leads to elements that make a sample each, under
     ``$.each``; ``lookup`` instead names fields whose paths have a value for each sample. ``origin`` is file and line.
+    Where ``ended`` says that the resource no longer exists, the volume is 0 from the end of it on.
     """
 
     meters: tuple[MeterDefinition, ...]
@@ -107,6 +110,7 @@ class Definition:
     each: Source | None = None
     lookup: frozenset[str] = field(default_factory=frozenset)
     names: frozenset[str] = field(default_factory=frozenset)
+    ended: Ended | None = None
     _labels: Mapping[str, str] = field(init=False, repr=False, compare=False)
     """How errors name each field."""
 
@@ -131,8 +135,12 @@ class Definition:
             yield self._sample(scope, scope.root)
 
     def _sample(self, scope: Scope, root: dict[str, Any]) -> Sample:
-        found = {name: source.first(root) for name, source in self.fields.items()}
-        return self._made(found, scope, self._metadata(scope, root))
+        ended = self.ended is not None and self.ended.tells(root)
+        found = {name: 0 if ended and name == "volume" else source.first(root) for name, source in self.fields.items()}
+        made = self._made(found, scope, self._metadata(scope, root))
+        if not ended or self.ended is None:
+            return made
+        return replace(made, timestamp=self.ended.time(root, made.timestamp))
 
     def _looked_up(self, scope: Scope) -> Iterator[Sample]:
         columns = {name: source.all(scope.root) for name, source in self.fields.items()}
@@ -172,9 +180,10 @@ class Definition:
         )
 
     def _owner(self, name: str, found: dict[str, Any]) -> str | None:
+        """Return the owner; that no user is named never costs a project its sample."""
         if name not in self.fields:
             return None
-        if name in self.optional:
+        if name in self.optional or name == "user":
             return values.optional_text(found[name], self._labels[name])
         return values.text(found[name], self._labels[name])
 

@@ -18,16 +18,18 @@ import yaml
 
 from meter.definitions.definition import Definition
 from meter.definitions.definition import Metadata
+from meter.definitions.ended import Ended
 from meter.definitions.tables import BadDefinition
 from meter.definitions.tables import Reading
 from meter.definitions.tables import definition
 from meter.definitions.tables import described
+from meter.definitions.tables import end_of
 from meter.definitions.tables import from_ceilometer
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 """Of the files that are read; others are somebody else's."""
 
-KEYS = ("exchanges", "metadata", "meter")
+KEYS = ("exchanges", "metadata", "ended", "meter")
 """What a TOML file may have at its top."""
 
 
@@ -66,6 +68,11 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         reading = Reading()
         shared[group] = described(table if isinstance(table, dict) else {}, reading)
         problems += [f"{name}:{_line_of(text, rf'metadata.{re.escape(group)}')}: {each}" for each in reading.problems]
+    ends: dict[str, Ended] = {}
+    for group, table in _table(content, "ended").items():
+        reading = Reading()
+        ends[group] = end_of(table, reading)
+        problems += [f"{name}:{_line_of(text, rf'ended.{re.escape(group)}')}: {each}" for each in reading.problems]
     entries = content.get("meter", [])
     lines = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*meter\s*\]\]", line)]
     if not isinstance(entries, list) or len(lines) != len(entries):
@@ -74,7 +81,7 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
     if not isinstance(exchanges, list) or not all(isinstance(each, str) and each for each in exchanges):
         problems.append(f"{name}:1: exchanges: should be a list of names")
         exchanges = []
-    definitions = tuple(_each(zip(lines, entries, strict=True), shared, name, problems))
+    definitions = tuple(_each(zip(lines, entries, strict=True), shared, ends, name, problems))
     return DefinitionFile(definitions, tuple(exchanges), tuple(problems))
 
 
@@ -99,17 +106,19 @@ def _from_yaml(text: str, name: str) -> DefinitionFile:
             tables.append((line, from_ceilometer(entry) if isinstance(entry, dict) else entry))
         except BadDefinition as error:
             problems += _told(error, name, line, entry)
-    return DefinitionFile(tuple(_each(tables, {}, name, problems)), (), tuple(problems))
+    return DefinitionFile(tuple(_each(tables, {}, {}, name, problems)), (), tuple(problems))
 
 
-def _each(entries: Any, shared: Mapping[str, Metadata], name: str, problems: list[str]) -> Iterator[Definition]:
+def _each(
+    entries: Any, shared: Mapping[str, Metadata], ends: Mapping[str, Ended], name: str, problems: list[str]
+) -> Iterator[Definition]:
     interned: dict[str, Metadata] = {}
     for line, entry in entries:
         if not isinstance(entry, dict):
             problems.append(f"{name}:{line}: should be a table of a meter, not {entry!r:.60}")
             continue
         try:
-            made = definition(entry, shared, f"{name}:{line}")
+            made = definition(entry, shared, f"{name}:{line}", ends)
         except BadDefinition as error:
             problems += _told(error, name, line, entry)
         else:

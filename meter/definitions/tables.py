@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from types import MappingProxyType
 from typing import Annotated
 from typing import Any
 from typing import Literal
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from meter.definitions.definition import FIELDS
 from meter.definitions.definition import Definition
 from meter.definitions.definition import Metadata
+from meter.definitions.ended import Ended
 from meter.definitions.paths import BadPath
 from meter.definitions.paths import path
 from meter.definitions.patterns import BadPattern
@@ -47,6 +49,7 @@ WANTED = _PLACES | {
     "except": "an event type with * and ?, or several in a list",
     "volume": "a number, a path that begins with $, several, or { from = …, to = … }",
     "metadata": "a table, or the name of one under [metadata]",
+    "ended": "a table, or the name of one under [ended]",
 }
 """What would be right where more than one kind of value is."""
 
@@ -72,6 +75,17 @@ class SpanTable(Model):
     end: Place = Field(alias="to")
 
 
+class EndedTable(Model):
+    """How notifications say that a resource no longer exists, as ``[ended.NAME]`` or in a definition."""
+
+    event_types: Place = []
+    where: dict[Text, Text | list[Text]] = {}
+    known: Place = []
+    unless: dict[Text, Text | list[Text]] = {}
+    at: Place = []
+    latest: Place = []
+
+
 class DefinitionTable(Model):
     """One ``[[meter]]`` of a file, or one of ``meters.yaml`` told as such."""
 
@@ -92,6 +106,7 @@ class DefinitionTable(Model):
     lookup: list[str] = []
     metadata: str | dict[str, Any] = {}
     user_metadata: Place | None = None
+    ended: Text | EndedTable | None = None
     ceilometer: bool = False
 
 
@@ -103,8 +118,16 @@ class Reading:
     problems: list[str] = field(default_factory=list)
 
 
-def definition(table: Mapping[str, Any], shared: Mapping[str, Metadata], origin: str) -> Definition:
-    """Return the definition that ``table`` describes; ``shared`` has metadata by name. Raises :class:`BadDefinition`."""
+def definition(
+    table: Mapping[str, Any],
+    shared: Mapping[str, Metadata],
+    origin: str,
+    ends: Mapping[str, Ended] = MappingProxyType({}),
+) -> Definition:
+    """Return the definition that ``table`` describes; raises :class:`BadDefinition`.
+
+    ``shared`` has metadata and ``ends`` what ends a resource, by name.
+    """
     try:
         model = DefinitionTable.model_validate(table)
     except ValidationError as error:
@@ -126,6 +149,7 @@ def definition(table: Mapping[str, Any], shared: Mapping[str, Metadata], origin:
         reading.problems.append(f"lookup: {', '.join(unknown)}: should be of {', '.join(FIELDS)}")
     each = None if model.each is None else _source(model.each, "each", reading)
     metadata = _described(model, shared, reading)
+    ended = _ended(model, ends, reading)
     if reading.problems:
         raise BadDefinition(reading.problems)
     return Definition(
@@ -139,6 +163,53 @@ def definition(table: Mapping[str, Any], shared: Mapping[str, Metadata], origin:
         each=each,
         lookup=frozenset(model.lookup),
         names=frozenset(model.names),
+        ended=ended,
+    )
+
+
+def _ended(model: DefinitionTable, ends: Mapping[str, Ended], reading: Reading) -> Ended | None:
+    if model.ended is not None and (model.type != "gauge" or model.lookup):
+        reading.problems.append("ended: is for a gauge without lookup: of other types nothing lasts")
+    if not isinstance(model.ended, str):
+        return None if model.ended is None else end_of(model.ended.model_dump(), reading)
+    if model.ended not in ends:
+        known = ", ".join(ends) or "none"
+        reading.problems.append(f"ended: there is no [ended.{model.ended}] in this file; there are: {known}")
+    return ends.get(model.ended)
+
+
+def end_of(table: Any, reading: Reading) -> Ended:
+    """Return what the table ``[ended.NAME]`` describes."""
+    try:
+        model = EndedTable.model_validate(table)
+    except ValidationError as error:
+        reading.problems += [
+            f"ended.{'.'.join(map(str, detail['loc']))}: {detail['msg']}; known are {', '.join(EndedTable.model_fields)}"
+            for detail in error.errors(include_url=False)
+        ]
+        return Ended()
+    event_types = _listed(model.event_types)
+    if any(character in event_type for event_type in event_types for character in "*?["):
+        reading.problems.append("ended.event_types: should be whole event types, without * and ?")
+    if not (event_types or model.where or model.known):
+        reading.problems.append("ended: should have event_types, where or known")
+
+    def texts(name: str, table: Mapping[str, Any]) -> tuple[tuple[Source, frozenset[str]], ...]:
+        return tuple(
+            (_source(place, f"ended.{name}", reading), frozenset(str(each).lower() for each in _listed(wanted)))
+            for place, wanted in table.items()
+        )
+
+    def sources(name: str, places: Any) -> tuple[Source, ...]:
+        return tuple(_source(place, f"ended.{name}", reading) for place in _listed(places))
+
+    return Ended(
+        event_types=frozenset(event_types),
+        where=texts("where", model.where),
+        known=sources("known", model.known),
+        unless=texts("unless", model.unless),
+        at=sources("at", model.at),
+        latest=sources("latest", model.latest),
     )
 
 

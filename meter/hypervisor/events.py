@@ -43,6 +43,13 @@ LIFECYCLE: tuple[tuple[str, int | None, tuple[str, ...]], ...] = (
 )
 
 
+ELSEWHERE = ("started (migrated)", "suspended (post-copy)", "stopped (migrated)")
+"""Told of a domain that another host runs."""
+
+LEAVING = ("suspended (migrated)", "suspended (post-copy)", "stopped (migrated)")
+"""Told by the host that a domain migrates away from. Where the migration fails, it is resumed there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Something that has happened to a domain at ``at``, in seconds since 1970.
@@ -60,11 +67,13 @@ class Change:
 def lifecycle_change(uuid: str, name: str, at: float, event: int, detail: int) -> Change:
     """Return what a lifecycle event says; a newer libvirt may know events and details that this one does not.
 
-    A domain that has migrated away is not off: the host it went to says how it is.
+    A domain that has migrated away is not off: the host it went to says how it is. One that has not arrived yet runs
+    elsewhere.
     """
     word, state, details = LIFECYCLE[event] if 0 <= event < len(LIFECYCLE) else (f"event {event}", None, ())
     why = details[detail] if 0 <= detail < len(details) else f"detail {detail}"
-    return Change(uuid, name, at, f"{word} ({why})", None if (word, why) == ("stopped", "migrated") else state)
+    words = f"{word} ({why})"
+    return Change(uuid, name, at, words, None if words in ELSEWHERE else state)
 
 
 class Watch:

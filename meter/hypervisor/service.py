@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC
+from datetime import datetime
 from typing import Any
 from typing import TypeVar
 
@@ -20,14 +23,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.hypervisor.disks import Sizes
+from meter.hypervisor.events import LEAVING
 from meter.hypervisor.events import Change
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.line import Line
 from meter.hypervisor.line import Question
+from meter.hypervisor.news import News
+from meter.hypervisor.processes import Processes
 from meter.hypervisor.reading import Descriptions
 from meter.hypervisor.reading import read_changed
 from meter.hypervisor.reading import read_domains
 from meter.hypervisor.reading import without_reading
+from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import IDependency
 from meter.interfaces import IHypervisor
@@ -74,6 +82,7 @@ class LibvirtHypervisor(Service):
         backoff: Backoff | None = None,
         stuck_limit: int = 8,
         open_connection: Callable[[str], Any] = open_read_only,
+        processes: Processes | None = None,
     ) -> None:
         self.uri = uri
         self.abandoned_calls = 0
@@ -88,11 +97,17 @@ class LibvirtHypervisor(Service):
         self._turn = DeferredLock()
         self._line: Line | None = None
         self._left_behind: list[Line] = []
+        self._processes = processes or Processes(uri, now=self._now)
         self._failed: Mapping[str, str] = {}
+        self._unreadable: frozenset[str] = frozenset()
+        self._unreadable_before: frozenset[str] = frozenset()
+        self._absences: dict[str, Absence] = {}
         self._descriptions = Descriptions()
+        self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self._outdated: set[str] = set()
         self._observers: list[Callable[[Domain], object]] = []
         self._changes: deque[Change] = deque()
+        self._news = News()
         self._overflowing = False
         self._telling: Deferred[None] | None = None
         self._readiness = Readiness("libvirt", False, f"{uri} has not been asked yet")
@@ -106,7 +121,11 @@ class LibvirtHypervisor(Service):
         """Return every defined domain; :class:`Unavailable` when libvirt does not answer."""
         self._descriptions = known = self._descriptions.without(self._outdated)
         self._outdated = set()
-        reading = await self._ask(lambda connection: read_domains(connection, known, self._now))
+        sizes = self._disk_sizes
+        search = self._processes.search()
+        reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now, search))
+        self._disk_sizes = reading.disk_sizes
+        self._news.read(reading.domains)
         if self._line is not None and self._line.told_of_changes:
             self._descriptions = reading.descriptions
         else:
@@ -115,7 +134,14 @@ class LibvirtHypervisor(Service):
             if self._failed.get(name) != reason:
                 self._log.warn("domain {domain} cannot be read and is left out: {reason}", domain=name, reason=reason)
         self._failed = reading.failed
+        self._unreadable, self._unreadable_before = reading.unreadable, self._unreadable
         return reading.domains
+
+    def absence(self, uuid: str) -> Absence:
+        """Return why a domain that the last answer did not have, or had as shut off, does not run here any more."""
+        if uuid in self._unreadable or uuid in self._unreadable_before:
+            return Absence("unreadable")
+        return self._absences.get(uuid, Absence("gone"))
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
         """Call ``receive`` with each domain whose state has changed, as it was then, in the order of changes.
@@ -215,6 +241,7 @@ class LibvirtHypervisor(Service):
     def _leave_behind(self, line: Line) -> None:
         self._log.warn("a call of libvirt at {uri} hangs; it is left behind", uri=self.uri)
         self.abandoned_calls += 1
+        self._news = News()
         self._left_behind.append(line)
         self._line = None
         line.finish().addErrback(lambda _: None)
@@ -233,6 +260,7 @@ class LibvirtHypervisor(Service):
 
     def _lost(self, line: Line, reason: str) -> None:
         if line is self._line:
+            self._news = News()  # what happens until there is a connection again, nobody tells
             self._found(Readiness("libvirt", False, f"the connection to {self.uri} is lost: {reason}"))
             pause, self._pause = self._pause, None
             if pause is not None:
@@ -242,7 +270,8 @@ class LibvirtHypervisor(Service):
         if line is not self._line:
             return  # its successor tells the same
         self._outdated.add(change.uuid)
-        if change.state is None or not self._observers:
+        self._note_absence(change)
+        if not self._news.is_news(change) or not self._observers:
             return
         if len(self._changes) >= MOST_CHANGES:
             if not self._overflowing:
@@ -253,6 +282,22 @@ class LibvirtHypervisor(Service):
         self._changes.append(change)
         if self._telling is None:
             self._telling = Deferred.fromCoroutine(self._tell_all())
+
+    def _note_absence(self, change: Change) -> None:
+        at = datetime.fromtimestamp(change.at, UTC)
+        before = self._absences.get(change.uuid)
+        if change.words in LEAVING:
+            absence = Absence("migrated", at)
+        elif change.words.startswith(("stopped (", "undefined (removed")):
+            absence = before if before is not None and before.why == "migrated" else Absence("gone", at)
+        else:
+            if change.words.startswith(("started (", "resumed (")):
+                self._absences.pop(change.uuid, None)
+            return
+        self._absences.pop(change.uuid, None)  # the latest comes last
+        self._absences[change.uuid] = absence
+        if len(self._absences) > MOST_CHANGES:
+            del self._absences[next(iter(self._absences))]
 
     async def _tell_all(self) -> None:
         """Pass on what waits, in order, then leave: whoever adds the next begins anew."""
@@ -273,9 +318,12 @@ class LibvirtHypervisor(Service):
             self._overflowing = False
 
     async def _read(self, change: Change) -> Domain | None:
-        known = self._descriptions.xml(change.uuid)
+        known, sizes = self._descriptions.xml(change.uuid), self._disk_sizes
         try:
-            domain = await self._ask(lambda connection: read_changed(connection, change, known))
+            search = self._processes.search()
+            domain = await self._ask(
+                lambda connection: read_changed(connection, change, known, sizes, self._now, search)
+            )
         except Unavailable:
             domain = without_reading(change, known)
         if domain is not None and domain.xml != known:

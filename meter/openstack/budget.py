@@ -5,12 +5,14 @@ A service that is down, or that asks for a pause, costs nobody else anything: it
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -25,11 +27,24 @@ from meter.openstack.interfaces import IWeb
 from meter.services import sleep
 
 TOO_MANY_REQUESTS = 429
+NOT_IMPLEMENTED = 501
+"""The only answer from 500 on that says nothing about the state of a service."""
 JITTER = 0.1
 """How much longer than the rate asks for a gap between two requests may be, at random."""
 
 LONGEST_HOLD_SECONDS = 3600.0
 """A service may ask for a longer pause; it is asked again after this."""
+
+LONGEST_WAIT_SECONDS = 5.0
+"""Who asks a service that will be tried again within so many seconds, or a tenth of ``breaker_seconds``, waits for it."""
+
+
+class LeftAlone(Unavailable):
+    """A request was not sent, because its service is left alone."""
+
+
+def _is_failure(answer: Answer) -> bool:
+    return answer.status >= 500 and answer.status != NOT_IMPLEMENTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,22 +133,22 @@ class Budget:
         self._closed_until = 0.0
         self._why_closed = ""
         self._trying = False
+        self._waiting_for_trial: list[Deferred[None]] = []
 
     async def exchange(self, request: Request) -> Answer:
         """Return an answer of any status; raise :class:`Unavailable` where there is none, or the service is left alone."""
         attempts = self._limits.attempts if request.method in ("GET", "HEAD") else 1
         for attempt in range(1, attempts + 1):
-            self._hold()
             try:
                 answer = await self._within_budget(request)
-            except NoAnswerInTime:
+            except (LeftAlone, NoAnswerInTime):
                 raise  # it has cost enough
             except Unavailable:
                 if attempt == attempts:
                     raise
                 await sleep(self._clock, self._pause(attempt))
                 continue
-            if answer.status != TOO_MANY_REQUESTS and answer.status < 500:
+            if answer.status != TOO_MANY_REQUESTS and not _is_failure(answer):
                 return answer
             wish = answer.retry_after_seconds()
             if wish is not None and wish > self._limits.longest_pause_seconds:
@@ -148,35 +163,54 @@ class Budget:
     def _pause(self, attempt: int) -> float:
         return (0.5 + self._rng()) * 0.5 * 2.0**attempt
 
-    def _hold(self) -> None:
-        """Raise while the service is left alone; when the time is over, let one request try it."""
-        if not self._closed_until:
-            return
-        left = self._closed_until - self._clock.seconds()
-        if left > 0 or self._trying:
-            self._account.held(self._service)
-            raise Unavailable(
-                f"{self._service} is left alone for {max(left, 0):.0f} s more, because of {self._why_closed}"
-            )
-        self._trying = True
+    async def _admitted(self) -> bool:
+        """Return when the service may be asked, and whether this request is the one that tries it.
+
+        Raise :class:`LeftAlone` while it is left alone for longer. All others wait until it is known what became of the
+        trial, so that a service that works again costs nobody a cycle.
+        """
+        longest_wait = min(LONGEST_WAIT_SECONDS, self._limits.breaker_seconds / 10)
+        while self._closed_until:
+            left = self._closed_until - self._clock.seconds()
+            if left > longest_wait:
+                self._account.held(self._service)
+                raise LeftAlone(
+                    f"{self._service} is left alone for {math.ceil(left)} s more, because of {self._why_closed}"
+                )
+            if left > 0:
+                await sleep(self._clock, left)
+            elif self._trying:
+                ended: Deferred[None] = Deferred(self._waiting_for_trial.remove)
+                self._waiting_for_trial.append(ended)
+                await ended
+            else:
+                self._trying = True
+                return True
+        return False
+
+    def _trial_ended(self) -> None:
+        self._trying = False
+        waiting, self._waiting_for_trial = self._waiting_for_trial, []
+        for each in waiting:
+            each.callback(None)
 
     async def _within_budget(self, request: Request) -> Answer:
         asked_at = self._clock.seconds()
-        trying = self._trying
-        try:
-            await self._places.acquire()
+        while True:
+            trying = await self._admitted()
             try:
-                await self._turn()
-                if not trying:
-                    self._hold()  # it may have broken down while this one waited
-                    trying = self._trying
-                self._account.waited(self._service, self._clock.seconds() - asked_at)
-                return await self._send(request)
+                await self._places.acquire()
+                try:
+                    await self._turn()
+                    if self._closed_until and not trying:
+                        continue  # it has broken down while this one waited
+                    self._account.waited(self._service, self._clock.seconds() - asked_at)
+                    return await self._send(request)
+                finally:
+                    self._places.release()
             finally:
-                self._places.release()
-        finally:
-            if trying:
-                self._trying = False
+                if trying:
+                    self._trial_ended()
 
     async def _turn(self) -> None:
         """Wait for a moment that keeps to the rate; the jitter keeps agents out of step with each other and only slows down."""
@@ -192,7 +226,7 @@ class Budget:
         self._account.sent(self._service)
         try:
             answer = await self._http.exchange(request, self._limits.timeout_seconds)
-            if answer.status >= 500:
+            if _is_failure(answer):
                 self._failed(f"{request}: {answer.status}")
             else:
                 outcome = "ok" if answer.status < 400 else "refused"

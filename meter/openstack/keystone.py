@@ -82,6 +82,10 @@ class Keystone:
         if token is self._token:
             self._token = None
 
+    async def check(self) -> None:
+        """Return if Keystone answers, accepts our account and can say what a token is; else :class:`Unavailable`."""
+        await self.validate((await self.token()).id)
+
     async def _authenticate(self) -> None:
         self.authentications += 1
         asked_at = self._clock.seconds()

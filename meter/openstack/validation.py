@@ -21,13 +21,20 @@ ANSWER_SECONDS = 10.0
 """Somebody waits for the answer; a Keystone that takes longer is as good as away."""
 
 
-def token_validation(reactor: Any, tls: Tls, **account: str) -> Callable[[str], Awaitable[Token | None]]:
-    """Return what says whose a token is, ``None`` for one that is not good, by the Keystone of ``account``.
+def validating_keystone(reactor: Any, tls: Tls, **account: str) -> Keystone:
+    """Return the Keystone of ``account`` to ask whose a token is; it gives up sooner than one that is asked for usage.
 
-    ``account`` has the fields of :class:`~meter.openstack.credentials.Credentials`. What is returned raises
-    ``Unavailable`` while Keystone cannot be asked or does not accept the account. Raises
+    ``account`` has the fields of :class:`~meter.openstack.credentials.Credentials`. Raises
     :class:`~meter.openstack.credentials.BadCredentials` for what cannot work.
     """
     agent = Agent(reactor, contextFactory=Policy(tls), connectTimeout=CONNECT_SECONDS)
     web = Http(HTTPClient(agent), reactor, timeout_seconds=ANSWER_SECONDS)
-    return Keystone(web.exchange, Credentials(**account), reactor).validate
+    return Keystone(web.exchange, Credentials(**account), reactor)
+
+
+def token_validation(reactor: Any, tls: Tls, **account: str) -> Callable[[str], Awaitable[Token | None]]:
+    """Return what says whose a token is, ``None`` for one that is not good; see :func:`validating_keystone`.
+
+    What is returned raises ``Unavailable`` while Keystone cannot be asked or does not accept the account.
+    """
+    return validating_keystone(reactor, tls, **account).validate

@@ -251,14 +251,15 @@ class EmbeddedPostgres(Service):
     def _spawn(self, program: Path, arguments: Sequence[str], who: Account) -> _Process:
         process = _Process(self._log)
         command = [*own_session(), *who.wrapper, str(program), *arguments]
+        uid, gid = who.started_as
         self._reactor.spawnProcess(
             process,
             command[0],
             command,  # the server finds its libraries beside the path it was called by
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
             path=str(self._directory),
-            uid=who.uid,
-            gid=who.gid,
+            uid=uid,
+            gid=gid,
         )
         return process
 

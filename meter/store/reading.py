@@ -49,18 +49,18 @@ METADATA_TEXT = "SELECT text FROM metadata WHERE id = %s"
 
 # Sorted before they are looked into (OFFSET 0 keeps PostgreSQL to it), so that a page looks into no more than it shows.
 METERS = """
-SELECT pair.name, newest.type, newest.unit, pair.resource, u.name, p.name, o.name
+SELECT pair.name, pair.type, pair.unit, pair.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, r.name AS resource, array_agg(x.id) AS ids
+    SELECT m.name, m.type, m.unit, r.name AS resource, array_agg(x.id) AS ids
     FROM (SELECT * FROM series x WHERE {of_series} OFFSET 0) x
-    CROSS JOIN LATERAL (SELECT m.name FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
-    GROUP BY m.name, r.name
-    ORDER BY m.name, r.name OFFSET 0
+    GROUP BY m.name, m.type, m.unit, r.name
+    ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
 ) pair
 CROSS JOIN LATERAL (
-    SELECT m.type, m.unit, x.user_id, x.project_id, x.source_id
-    FROM series x JOIN meter m ON m.id = x.meter_id
+    SELECT x.user_id, x.project_id, x.source_id
+    FROM series x
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id FROM sample s {added}
         WHERE s.series_id = x.id AND {of_sample}
@@ -72,7 +72,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
 LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true
 LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = newest.source_id OFFSET 0) o ON true
-ORDER BY pair.name, pair.resource LIMIT {limit}
+ORDER BY pair.name, pair.resource, pair.type, pair.unit LIMIT {limit}
 """
 
 # LIMIT 1 keeps PostgreSQL from looking for all samples at once.
@@ -100,15 +100,15 @@ ORDER BY r.name OFFSET 0
 """
 
 RESOURCES = """
-SELECT asked.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text, span.meters
+SELECT asked.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text,
+    (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(span.meter_ids))
 FROM ({asked}) asked
 CROSS JOIN LATERAL (
     SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
-        array_agg(DISTINCT m.name) AS meters,
+        array_agg(DISTINCT x.meter_id) AS meter_ids,
         (array_agg(x.id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS series_id,
         (array_agg(newest.metadata_id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS metadata_id
     FROM series x
-    JOIN meter m ON m.id = x.meter_id
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s {added}
         WHERE s.series_id = x.id AND {of_sample}

@@ -213,6 +213,7 @@ class Daemon:
             batch_samples=settings.batch_samples,
             metrics=metrics,
             after_cycle=after_cycle,
+            interval_of=settings.interval_of,
         )
 
         def begin(active: Sequence[Decision]) -> IService:

@@ -30,6 +30,7 @@ from meter.ports import Port
 from meter.query import WriteResult
 from meter.registry import LISTENER
 from meter.registry import Decision
+from meter.services import Periodic
 from meter.services import StagedService
 from meter.spool import Spool
 from meter.store import EmbeddedPostgres
@@ -236,6 +237,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
 
 def _api_auth(daemon: Daemon) -> Any:
     """Return what finds out who is asking, by ``[api.auth]``."""
+    from meter.api import LOOK_SECONDS
     from meter.api import Everyone
     from meter.api import KeystoneTokens
     from meter.api import Requester
@@ -250,13 +252,13 @@ def _api_auth(daemon: Daemon) -> Any:
     if auth.mode == "keystone":
         from meter.openstack.credentials import BadCredentials
         from meter.openstack.credentials import Tls
-        from meter.openstack.validation import token_validation
+        from meter.openstack.validation import validating_keystone
 
         keystone = auth.keystone
         if keystone.insecure:
             daemon.warnings.append("[api.auth.keystone] insecure: any certificate of Keystone is taken")
         try:
-            validate = token_validation(
+            asked = validating_keystone(
                 daemon.reactor,
                 Tls(ca_file=keystone.ca_file, insecure=keystone.insecure),
                 auth_url=keystone.auth_url,
@@ -269,12 +271,16 @@ def _api_auth(daemon: Daemon) -> Any:
         except BadCredentials as error:
             daemon.problems.append(f"[api.auth.keystone] {error}")
             return StaticTokens(())
-        return KeystoneTokens(
-            validate,
+        tokens = KeystoneTokens(
+            asked.validate,
             daemon.reactor,
+            check=asked.check,
             uri=keystone.auth_url,
             admin_roles=keystone.admin_roles,
             revalidate_seconds=keystone.revalidate_seconds,
             most=keystone.cached_tokens,
         )
+        daemon.dependencies.append(tokens)
+        daemon.add(Periodic(tokens.look, LOOK_SECONDS, daemon.reactor, name="keystone check"))
+        return tokens
     return Everyone()

@@ -20,9 +20,8 @@ from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 from meter.localbus import LocalBus
 from meter.services import sleep
+from tests.waiting import published
 from tests.waiting import until
-
-pytestmark = pytest.mark.timeout(60)
 
 SAMPLES = Subscription(queue="meter.samples", bindings=(Binding("metering", "metering.#", ours=True),), prefetch=5)
 CPU = Publication(exchange="metering", routing_key="metering.cpu", body=b'{"name": "cpu"}')
@@ -51,17 +50,6 @@ def subscribed(bus):
     for service in started:
         if service.running:
             pytest_twisted.blockon(service.stopService())
-
-
-async def published(bus, publication):
-    """Publish as often as it takes."""
-    for _ in range(50):
-        try:
-            await bus.publish(publication)
-            return
-        except Unavailable:
-            await sleep(reactor, 0.05)
-    pytest.fail("never taken")
 
 
 def test_a_bus_provides_what_it_promises(bus):

@@ -34,7 +34,6 @@ def hypervisor(request: pytest.FixtureRequest) -> Iterator[IHypervisor]:
     if request.param == "fake":
         yield FakeHypervisor([Domain(UUID, "test", XML, STATS)])
         return
-    pytest.importorskip("libvirt")
     real = LibvirtHypervisor(
         "test:///default", clock=IReactorTime(reactor), reactor_threads=IReactorFromThreads(reactor)
     )

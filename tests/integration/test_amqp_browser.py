@@ -14,8 +14,6 @@ from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 DEAD = "metering.dead"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -18,9 +16,8 @@ from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 from meter.services import sleep
+from tests.waiting import published
 from tests.waiting import until
-
-pytestmark = pytest.mark.timeout(120)
 
 SAMPLES = Subscription(queue="meter.samples", bindings=(Binding("metering", "metering.#", ours=True),))
 
@@ -47,6 +44,12 @@ async def ignore(delivery):
     pass
 
 
+async def first_reason(bus):
+    """Return why the first attempt to connect failed."""
+    await until(lambda: not bus.readiness().reason.startswith("connecting to"))
+    return bus.readiness().reason
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_bus_without_broker_starts_says_why_and_connects_when_there_is_one(amqp_bus, rabbitmq):
     url = rabbitmq.vhost()
@@ -59,7 +62,7 @@ async def test_a_bus_without_broker_starts_says_why_and_connects_when_there_is_o
             await bus.publish(cpu(b""))
     finally:
         await deferToThread(rabbitmq.start)
-    await until(lambda: bus.readiness().ready, 40)
+    await until(lambda: bus.readiness().ready)
     assert "RabbitMQ 3" in bus.readiness().reason
 
 
@@ -92,7 +95,7 @@ async def test_five_hundred_messages_survive_a_restart_of_the_broker(amqp_bus, r
     assert sorted(confirmed) == list(range(500))
     assert refused
     assert "guest:guest" not in "".join(refused)
-    await until(lambda: received == {b"%d" % number for number in range(500)}, 40)
+    await until(lambda: received == {b"%d" % number for number in range(500)})
     await service.stopService()
 
 
@@ -109,7 +112,7 @@ async def test_a_power_cut_loses_nothing_that_was_confirmed(amqp_bus, rabbitmq):
     async def receive(delivery):
         received.add(delivery.body)
 
-    await until(lambda: bus.readiness().ready, 40)
+    await until(lambda: bus.readiness().ready)
     service = await consuming(bus, SAMPLES, receive)
     await until(lambda: len(received) == 20)
     await service.stopService()
@@ -118,15 +121,16 @@ async def test_a_power_cut_loses_nothing_that_was_confirmed(amqp_bus, rabbitmq):
 @pytest_twisted.ensureDeferred
 async def test_a_wrong_password_is_told_at_once_and_never_shown(amqp_bus, rabbitmq):
     bus = amqp_bus(rabbitmq.url.replace("guest:guest", "guest:s3cret%2F"))
-    await until(lambda: "403 ACCESS_REFUSED" in bus.readiness().reason, 2)
-    assert "user guest" in bus.readiness().reason
-    assert "s3cret" not in bus.readiness().reason
+    reason = await first_reason(bus)
+    assert "403 ACCESS_REFUSED" in reason
+    assert "user guest" in reason
+    assert "s3cret" not in reason
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_virtual_host_that_is_missing_is_told(amqp_bus, rabbitmq):
     bus = amqp_bus(f"{rabbitmq.url[:-3]}no%2Fwhere")
-    await until(lambda: "vhost no/where not found" in bus.readiness().reason, 3)
+    assert "vhost no/where not found" in await first_reason(bus)
 
 
 @pytest_twisted.ensureDeferred
@@ -140,7 +144,7 @@ async def test_a_broker_that_confirms_nothing_is_left(amqp_bus, thawed):
         await bus.publish(cpu(b"next"))
     thawed.thaw()
     await until(lambda: bus.readiness().ready)
-    await bus.publish(cpu(b"after"))
+    await published(bus, cpu(b"after"))
     await service.stopService()
 
 
@@ -151,22 +155,21 @@ async def test_a_silent_broker_is_noticed_by_its_missing_heartbeats(amqp_bus, th
     await sleep(reactor, 3.5)
     assert bus.readiness().ready
     thawed.freeze()
-    await until(lambda: "the broker was silent for" in bus.readiness().reason, 8)
+    await until(lambda: "the broker was silent for" in bus.readiness().reason)
     thawed.thaw()
     await until(lambda: bus.readiness().ready)
 
 
 @pytest_twisted.ensureDeferred
 async def test_stopping_does_not_wait_for_a_stuck_broker(thawed):
-    bus = AmqpBus(reactor, thawed.vhost(), clock=reactor, stop_seconds=1.0)
+    # Nothing but the end of its patience ends it: the broker would be missed after days.
+    bus = AmqpBus(reactor, thawed.vhost(), clock=reactor, stop_seconds=1.0, heartbeat_seconds=50_000)
     bus.startService()
     service = await consuming(bus, SAMPLES, ignore)
     thawed.freeze()
     publishing = Deferred.fromCoroutine(bus.publish(cpu(b"stuck")))
-    began = time.monotonic()
     await service.stopService()
     await bus.stopService()
-    assert time.monotonic() - began < 12
     with pytest.raises(Unavailable):
         await publishing
     with pytest.raises(Unavailable, match="stopped"):

@@ -22,8 +22,6 @@ from tests.asking import KEYS
 from tests.asking import Asking
 from tests.unit.test_api_posting import Bus
 
-pytestmark = pytest.mark.timeout(120)
-
 CEILOMETER = Path(sys.executable).with_name("ceilometer")
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -15,8 +14,6 @@ from meter.store import PostgresStore
 from tests.asking import SAMPLES
 from tests.asking import Asking
 from tests.asking import message
-
-pytestmark = pytest.mark.timeout(120)
 
 SINCE = "q.field=timestamp&q.op=ge&q.value=2026-11-22T12:01:00"
 PATHS = [
@@ -52,7 +49,15 @@ PATHS = [
     "/v2/samples/s0/proof",
     "/v2/resources?limit=1",
     "/v2/resources?marker=WyJhL2IgYyJd",
-    "/v2/meters?marker=WyJjcHUiLCJhL2IgYyJd",
+    "/v2/meters?marker=WyJjcHUiLCJhL2IgYyIsImN1bXVsYXRpdmUiLCJucyJd",
+    "/v2/meters?marker=WyJjcHUiLCJhL2IgYyIsImN1bXVsYXRpdmUiLCJucyJd&q.field=metadata.size&q.value=None",
+    "/v2/meters/cpu?q.field=metadata.size&q.value=None",
+    "/v2/meters/cpu?q.field=metadata.on&q.value=None",
+    "/v2/meters/cpu?q.field=metadata.flavor&q.value=None&q.field=metadata.flavor.name&q.value=m1",
+    "/v2/meters/cpu/statistics?q.field=metadata.on&q.value=None&groupby[0]=resource_id",
+    "/v2/resources?q.field=metadata.size&q.value=None",
+    "/v2/meters/cpu/statistics?aggregate.func=avg&aggregate.func=count",
+    "/v2/samples?q.field=timestamp&q.op=lt&q.value=2027",
     "/v2/meters?unique=1&marker=WyJjcHUiLCJjdW11bGF0aXZlIiwibnMiXQ",
     "/v1/users",
     "/v1/sources/test/projects",

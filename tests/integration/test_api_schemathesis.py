@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
@@ -18,8 +17,6 @@ from meter.api import site
 from tests.asking import KEYS
 from tests.asking import Asking
 from tests.unit.test_api_posting import Bus
-
-pytestmark = pytest.mark.timeout(120)
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from contextlib import contextmanager
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.interfaces import IReactorTime
@@ -30,28 +34,32 @@ from twisted.internet.threads import deferToThread
 
 from meter.casting import SAMPLES_HEADER
 from meter.cycle import Surroundings
+from meter.domain_changes import OneDomain
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import open_read_only
 from meter.interfaces import Domain
 from meter.interfaces import Enabled
+from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
 from meter.interfaces import Publication
+from meter.message import Signer
 from meter.metrics import PollingMetrics
-from meter.metrics import ReactorLag
 from meter.metrics import metrics_registry
 from meter.polling import Polling
 from meter.pollsters.libvirt import GuestPollster
+from meter.pollsters.libvirt.guests import Descriptions
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.registry import COMPUTE
 from meter.registry import Decision
+from meter.sample import Sample
 from meter.services import Backoff
+from meter.settings import ComputeSection
 from meter.signature import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakeSurroundings
+from tests.servers.libvirt import READING_BOOT_SECTOR
 from tests.servers.libvirt import Libvirtd
-
-pytestmark = pytest.mark.timeout(60)
 
 POLLSTERS = [GuestPollster(name) for name in FAMILIES]  # type: ignore[arg-type]
 
@@ -101,6 +109,8 @@ ORIGIN = {
     "network.outgoing.packets.drop": "net.{n}.tx.drop",
     "network.outgoing.packets.error": "net.{n}.tx.errs",
 }
+
+SIZES = ("capacity", "allocation", "usage")
 
 
 @pytest_twisted.ensureDeferred
@@ -153,6 +163,74 @@ async def test_pollsters_say_at_start_what_the_domains_of_this_host_lack(libvirt
     }
 
 
+def empty_qcow2(path: Path, size: int) -> None:
+    """Write an image in the format qcow2, version 2, in which nothing is allocated: ``size`` bytes as a guest sees it."""
+    cluster = 2**16
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, size, 0, 1, 3 * cluster, cluster, 1, 0, 0)
+    image = bytearray(4 * cluster)
+    image[: len(header)] = header
+    image[cluster : cluster + 8] = struct.pack(">Q", 2 * cluster)  # the table of reference counts has one block,
+    image[2 * cluster : 2 * cluster + 8] = struct.pack(">4H", 1, 1, 1, 1)  # which counts the four clusters
+    path.write_bytes(image)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_sizes_of_disks_are_those_that_virsh_domblkinfo_shows(libvirtd: Libvirtd) -> None:
+    def shown(meters: dict[tuple[str, str], Any], *, off: bool = False) -> None:
+        for disk in ("vda", "vdb", "vdc", "vdd"):
+            table = dict(re.findall(r"(\w+):\s+(\d+)", libvirtd.virsh("domblkinfo", "sized", disk)))
+            sizes = {name.lower(): int(value) for name, value in table.items()}
+            found = {name: meters.get((f"disk.device.{name}", f"{uuid}-{disk}")) for name in SIZES}
+            assert found["capacity"] == max(sizes["capacity"], sizes["physical"]), disk
+            assert found["allocation"] == (None if off else sizes["allocation"]), disk
+            assert found["usage"] == sizes["physical"], disk
+            assert meters["disk.usage", uuid] == sum(
+                meters["disk.device.usage", f"{uuid}-{each}"] for each in ("vda", "vdb", "vdc", "vdd")
+            )
+
+    def write(disk: int) -> None:
+        device = f"/machine/peripheral/virtio-disk{disk}/virtio-backend"
+        command = f'qemu-io -d {device} "write 65536 131072"'
+        libvirtd.virsh("qemu-monitor-command", "sized", "--hmp", command)
+
+    names = ("vda", "vdb", "vdc", "vdd")
+    with libvirtd.guest("sized", disks=names) as uuid:
+        libvirtd.virsh("destroy", "sized")
+        partly, full, odd = (libvirtd.empty_disk(f"sized.{name}") for name in names[1:])
+        partly.write_bytes(b"x" * 335872)
+        os.truncate(partly, 393216)
+        full.write_bytes(b"x" * 2**20)
+        odd.write_bytes(b"x" * 300)  # no whole number of sectors
+        os.truncate(odd, 500_000)
+        libvirtd.virsh("start", "sized")
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            cycle = FakeCycle({IHypervisor: hypervisor})
+            found: dict[tuple[str, str], Any] = {}
+            while ("disk.device.usage", f"{uuid}-vda") not in found:
+                cycle = cycle.following()
+                found = await volumes(cycle)
+            shown(found)
+            assert found["disk.device.allocation", f"{uuid}-vdb"] == 335872
+            assert found["disk.device.usage", f"{uuid}-vdb"] == 393216
+            for number in range(len(names)):
+                write(number)
+            shown(await volumes(cycle.following()))
+            libvirtd.virsh("destroy", "sized")
+            empty_qcow2(full, 8 * 2**20)
+            libvirtd.virsh("detach-disk", "sized", "vdc", "--config")
+            libvirtd.virsh("attach-disk", "sized", str(full), "vdc", "--config", "--subdriver", "qcow2")
+            shown(await volumes(cycle.following()), off=True)
+            libvirtd.virsh("start", "sized")
+            while ("disk.device.usage", f"{uuid}-vda") not in found or found[
+                "disk.device.capacity", f"{uuid}-vdc"
+            ] < 2**23:
+                cycle = cycle.following()
+                found = await volumes(cycle)
+            shown(found)
+            write(3)
+            shown(await volumes(cycle.following()))
+
+
 # --- what becomes of domains
 
 
@@ -176,19 +254,14 @@ async def test_what_happens_to_a_domain_is_told_when_it_happens(libvirtd: Libvir
             cycle.provider(IHypervisor).running = [domain]
             cycle = cycle.following()
             samples += await GuestPollster("instance").poll(cycle)
-    assert [each for each in states() if each[0] != "resumed"] == [
-        ("started", 1),
-        ("suspended", 3),
-        ("shutting down", 4),
-        ("stopped", 5),
-    ]
-    assert ("resumed", 1) in states()
+    assert states() == [("started", 1), ("suspended", 3), ("resumed", 1), ("shutting down", 4), ("stopped", 5)]
     started = next(domain for domain in told if domain.stats["state.state"] == 1)
     assert "cpu.time" in started.stats, "it was read while it ran"
     power = [sample for sample in samples if sample.name == "power.state"]
     assert {sample.resource_id for sample in power} == {uuid}
     assert {sample.project_id for sample in power} == {"project-1"}
     assert [sample.timestamp for sample in power] == sorted(sample.timestamp for sample in power)
+    assert [sample.volume for sample in power] == [1, 3, 1, 5], "once for each start, pause, resumption and stop"
 
 
 @pytest_twisted.ensureDeferred
@@ -248,11 +321,7 @@ async def test_a_guest_that_switches_itself_off_tells_so_and_is_metered_as_off(l
                 await deferLater(reactor, 0.2)
             found = await volumes(FakeCycle({IHypervisor: hypervisor}))
     events = [domain.event for domain in told]
-    assert [event for event in events if "resumed" not in str(event)] == [
-        "started (booted)",
-        "shutting down (by guest)",
-        "stopped (shut down)",
-    ]
+    assert events == ["started (booted)", "shutting down (by guest)", "stopped (shut down)"]
     assert told[-1].stats["state.state"] == found["power.state", uuid] == 5
     assert ("cpu", uuid) not in found
 
@@ -317,6 +386,124 @@ async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_
     assert not [domain.event for domain in here if str(domain.event).startswith("stopped")]
     assert arrived["power.state", uuid] == 1
     assert {"cpu", "cpu.delta", "disk.read.bytes", "disk.device.capacity"} <= {meter for meter, _ in arrived}
+
+
+class Agent:
+    """The compute agent of one host: polls it in cycles, and each domain that changes when it does."""
+
+    def __init__(self, hypervisor: LibvirtHypervisor, host: str, clock: Any) -> None:
+        self.samples: list[Sample] = []
+        self._changed: list[Domain] = []
+        self._uri = hypervisor.uri
+        self._host = host
+        self._clock = clock
+        self._hypervisor = hypervisor
+        hypervisor.observe(self._changed.append)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        config = SimpleNamespace(compute=ComputeSection(host=self._host))
+        self._cycle = FakeCycle({IHypervisor: self._hypervisor}, clock=self._clock, config=config)
+
+    async def poll(self) -> list[Sample]:
+        """Return what one cycle gives, after the changes before it."""
+        while self._changed:
+            await self._poll(OneDomain(self._uri, self._changed.pop(0)))
+        return await self._poll(self._hypervisor)
+
+    async def _poll(self, hypervisor: Any) -> list[Sample]:
+        self._cycle = self._cycle.following()
+        self._cycle._providers[IHypervisor] = hypervisor
+        samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(self._cycle)]
+        self.samples += samples
+        return samples
+
+
+def increase(samples: Sequence[Sample]) -> float:
+    """What counters with declared runs have counted."""
+    runs: defaultdict[str, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda each: each.timestamp):
+        runs[sample.resource_metadata["_meter"]["run"]].append(sample)
+    return sum(max(0, two.volume - one.volume) for run in runs.values() for one, two in pairwise(run))
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_hosts(
+    libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd
+) -> None:
+    clock = IReactorTime(reactor)
+    with libvirtd.guest("counter", boot_sector=READING_BOOT_SECTOR) as uuid:
+        async with hypervisor_at(libvirtd.uri) as source, hypervisor_at(libvirtd_elsewhere.uri) as target:
+            here, there = Agent(source, "hv1", clock), Agent(target, "hv2", clock)
+            while libvirtd.reads("counter") < 50:
+                await deferLater(reactor, 0.1)
+            await there.poll()
+            first = await here.poll()
+            start = libvirtd.reads("counter")
+            migration = deferToThread(
+                libvirtd.virsh,
+                *("migrate", "--live", "--p2p", "--tunnelled", "--unsafe", "--undefinesource", "--persistent"),
+                *("--bandwidth", "4", "counter", libvirtd_elsewhere.uri),
+            )
+            while not migration.called:
+                await gatherResults([Deferred.fromCoroutine(each.poll()) for each in (here, there)])
+            await migration
+            before = len(there.samples)
+            await there.poll()
+            there.restart()
+            await deferLater(reactor, 0.5)
+            await there.poll()
+            end = libvirtd_elsewhere.reads("counter")
+            await here.poll()
+    meter, disk = "disk.device.read.requests", f"{uuid}-vda"
+    assert {sample.resource_metadata["_meter"]["run"].partition("/")[0] for sample in first} == {"hv1"}
+    counted = [
+        sample for sample in (*here.samples, *there.samples) if (sample.name, sample.resource_id) == (meter, disk)
+    ]
+    counted.sort(key=lambda sample: sample.timestamp)
+    runs = {sample.resource_metadata["_meter"]["run"] for sample in counted}
+    assert len(runs) == 2, "a restart of the agent does not end a run"
+    assert start <= end
+    gaps = [(two.timestamp - one.timestamp).total_seconds() for one, two in pairwise(counted)]
+    lost = (end - start) - increase(counted)
+    assert -20 <= lost <= 20 * (max(gaps) + 1), (start, end, [(str(s.timestamp), s.volume) for s in counted])
+    gauges = [[sample.timestamp for sample in each.samples if sample.name == "instance"] for each in (here, there)]
+    assert max(gauges[0]) < min(gauges[1]), "one host after the other"
+    power = {sample.volume for each in (here, there) for sample in each.samples if sample.name == "power.state"}
+    assert power == {1}
+    assert not [sample for sample in here.samples if sample.name == "memory" and sample.volume == 0]
+    assert before
+
+
+@pytest_twisted.ensureDeferred
+async def test_disks_that_come_and_go_cost_their_sum_nothing(libvirtd: Libvirtd) -> None:
+    with libvirtd.guest("summed", disks=("vda", "vdb"), boot_sector=READING_BOOT_SECTOR) as uuid:
+        async with hypervisor_at(libvirtd.uri) as hypervisor:
+            agent = Agent(hypervisor, "hv1", IReactorTime(reactor))
+            while libvirtd.reads("summed") < 20:
+                await deferLater(reactor, 0.1)
+            await agent.poll()
+            target = str(libvirtd.empty_disk("summed.vdc"))
+            await deferToThread(libvirtd.virsh, "attach-disk", "summed", target, "vdc", "--live")
+            await agent.poll()
+            await deferToThread(
+                libvirtd.virsh,
+                *("snapshot-create-as", "summed", "--disk-only", "--no-metadata", "--diskspec"),
+                *(f"vda,file={target}.qcow2", "--diskspec", "vdb,snapshot=no", "--diskspec", "vdc,snapshot=no"),
+            )
+            await agent.poll()
+    for meter, resource in (("disk.read.requests", uuid), ("disk.device.read.requests", f"{uuid}-vda")):
+        counted = [sample for sample in agent.samples if (sample.name, sample.resource_id) == (meter, resource)]
+        ends = [sample.volume for sample in counted if sample.volume]
+        assert increase(counted) == ends[-1] - ends[0], meter
+    sets = {
+        sample.resource_metadata["_meter"]["run"] for sample in agent.samples if sample.name == "disk.read.requests"
+    }
+    assert len(sets) == 2, "a snapshot does not begin another run"
+    runs = {sample.resource_metadata["_meter"]["run"] for sample in agent.samples if sample.name == "cpu"}
+    [run] = runs
+    assert re.fullmatch(r"hv1/[0-9a-f]{8}\.\d+/vcpu:0~[0-9a-f]{8}", run), "of the process, and of the thread"
 
 
 @pytest_twisted.ensureDeferred
@@ -458,40 +645,97 @@ async def test_connections_that_are_closed_are_gone(libvirtd: Libvirtd) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
+class LookingClock:
+    """The reactor's timers with a time that passes by being looked at, 0.1 ms each: slices of time are slices of work."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def seconds(self) -> float:
+        self._looks += 1
+        return self._looks / 10_000
+
+    def callLater(self, delay: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        return IReactorTime(reactor).callLater(delay, function, *arguments)
+
+
+class WorkPerTurn:
+    """Counts work of several kinds between two turns of the reactor; ``most`` is the most of each kind."""
+
+    def __init__(self) -> None:
+        self.most: Counter[str] = Counter()
+        self._now: Counter[str] = Counter()
+        self._call = IReactorTime(reactor).callLater(0, self._turn)
+
+    def count(self, kind: str) -> None:
+        self._now[kind] += 1
+        self.most[kind] = max(self.most[kind], self._now[kind])
+
+    def counting(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            self.count(kind)
+            return function(*arguments)
+
+        return counted
+
+    def stop(self) -> None:
+        self._call.cancel()
+
+    def _turn(self) -> None:
+        self._now.clear()
+        self._call = IReactorTime(reactor).callLater(0, self._turn)
+
+
+class CountedPollster:
+    """A pollster whose samples are counted as they are drawn."""
+
+    def __init__(self, pollster: GuestPollster, work: WorkPerTurn) -> None:
+        self._pollster = pollster
+        self._work = work
+
+    async def poll(self, cycle: ICycle) -> Iterator[Sample]:
+        samples = await self._pollster.poll(cycle)
+        return (sample for sample in samples if not self._work.count("drawn"))
+
+
 @pytest_twisted.ensureDeferred
-async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reactor(tmp_path: Path) -> None:
+async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reactor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     domain = re.sub(r"\s+", " ", """<domain type='test'><name>d{n}</name><memory>8192</memory><vcpu>2</vcpu>
         <os><type>hvm</type></os></domain>""")  # fmt: skip
     host = tmp_path / "host.xml"
     host.write_text("<node>" + "".join(domain.format(n=number) for number in range(1000)) + "</node>")
     kept: Counter[str] = Counter()
-    lags: list[float] = []
 
     async def put(publications: Sequence[Publication]) -> None:
         for each in publications:
             kept[each.routing_key] += int(each.headers[SAMPLES_HEADER])
 
-    async with hypervisor_at(f"test://{host}", timeout_seconds=30) as hypervisor:
-        clock = IReactorTime(reactor)
+    work = WorkPerTurn()
+    monkeypatch.setattr(Descriptions, "of", work.counting("described", Descriptions.of))
+    monkeypatch.setattr(Signer, "message", work.counting("signed", Signer.message))
+    async with hypervisor_at(f"test://{host}", timeout_seconds=120) as hypervisor:
         polling = Polling(
-            Surroundings("meter-compute", None, clock, {IHypervisor: hypervisor}),
+            Surroundings("meter-compute", None, LookingClock(), {IHypervisor: hypervisor}),  # type: ignore[arg-type]
             put,
             keyring(["secret"]),
             source="here",
-            timeout_seconds=30,
+            timeout_seconds=120,
             batch_samples=100,
             metrics=PollingMetrics(metrics_registry("test")),
         )
         polling.pollsters = tuple(
-            Decision(kind=COMPUTE, name=each.name, origin="test", state="active", plugin=each) for each in POLLSTERS
+            Decision(kind=COMPUTE, name=each.name, origin="test", state="active", plugin=CountedPollster(each, work))
+            for each in POLLSTERS
         )
-        watch = ReactorLag(clock, lags.append, interval=0.002)
-        watch.startService()
         report = await polling.cycle()
-        watch.stopService()
+        work.stop()
     assert report.failed == ()
     assert (kept["metering.cpu"], kept["metering.power.state"]) == (1000, 1000)
-    assert sorted(lags)[int(len(lags) * 0.95)] < 0.05, "benchmarks/compute_cycle.py measures all of them, in peace"
+    # A slice of 5 ms is 50 looks here, and one to begin with; real time is measured by benchmarks/compute_cycle.py.
+    assert work.most.keys() == {"described", "drawn", "signed"}
+    assert max(work.most.values()) <= 51, work.most
 
 
 @pytest_twisted.ensureDeferred

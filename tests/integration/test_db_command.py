@@ -16,8 +16,6 @@ from tests.integration.test_store_rollups import running
 from tests.integration.test_store_rollups import settled
 from tests.store_messages import message
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def meter_db(postgresql, tmp_path):

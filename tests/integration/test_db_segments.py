@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import pytest_twisted
 
 from tests.integration.test_db_command import meter_db
 from tests.integration.test_store_rollups import running
 from tests.store_messages import after
 from tests.store_messages import message
-
-pytestmark = pytest.mark.timeout(60)
 
 __all__ = ["meter_db"]
 
@@ -80,3 +77,32 @@ async def test_why_a_database_cannot_be_asked_is_said(meter_db):
 
     assert (status, out) == (2, "")
     assert "schema version 0" in errors
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_time_of_all_instances_of_a_project_is_told_deleted_ones_too(meter_db):
+    metadata = {"event_type": "compute.instance.create.end", "state": "active", "flavor": {"name": "m1.tiny"}}
+    other = message("instance", at=3 * HOUR, unit="instance", resource_id="i3", metadata=metadata)
+    foreign = message("instance", at=0, unit="instance", resource_id="i4", project_id="p2", metadata=metadata)
+    async with running(meter_db.dsn) as store:
+        await store.write([*LIFE, *OTHERS, other, foreign])
+
+    between = ("--start", after(HOUR).isoformat(), "--end", after(4 * HOUR).isoformat())
+    status, out, errors = await meter_db("segments", "--json", *between, "--project", "p1")
+
+    assert (status, errors) == (0, "")
+    told = json.loads(out)
+    assert told["instances"] == [
+        {"instance": "i1", "state": "active", "flavor": "m1.small", "seconds": HOUR},
+        {"instance": "i1", "state": "stopped", "flavor": "m1.small", "seconds": 2 * HOUR},
+        {"instance": "i3", "state": "active", "flavor": "m1.tiny", "seconds": HOUR},
+    ]
+    assert {(each["state"], each["flavor"]): each["seconds"] for each in told["seconds"]} == {
+        ("active", "m1.small"): HOUR,
+        ("stopped", "m1.small"): 2 * HOUR,
+        ("active", "m1.tiny"): HOUR,
+    }
+
+    assert (await meter_db("segments", "--project", "nonesuch"))[0] == 1
+    status, _, errors = await meter_db("segments", "--project", "p1", "i1")
+    assert "name one instance, after all options, or --project PROJECT" in errors

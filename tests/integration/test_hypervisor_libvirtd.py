@@ -28,8 +28,6 @@ from meter.services import Backoff
 from meter.testing import FakeCycle
 from tests.servers.libvirt import Libvirtd
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @asynccontextmanager
 async def hypervisor_at(uri: str, **settings: Any) -> AsyncIterator[LibvirtHypervisor]:
@@ -96,7 +94,8 @@ async def test_the_meters_of_a_guest_are_those_that_virsh_shows(libvirtd: Libvir
         <= int(after["vcpu.0.time"]) + int(after["vcpu.0.wait"])
     )
     assert (time.project_id, time.user_id) == ("project-1", "user-1")
-    assert time.resource_metadata["state"] == "running"
+    states = [time.resource_metadata[name] for name in ("status", "state", "power_state")]
+    assert states == ["active", "active", "running"]
 
 
 @pytest_twisted.ensureDeferred

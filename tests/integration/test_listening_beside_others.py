@@ -25,9 +25,8 @@ from meter.registry import find
 from meter.services import sleep
 from meter.signature import keyring
 from meter.testing import FakeSurroundings
+from tests.waiting import published
 from tests.waiting import until
-
-pytestmark = pytest.mark.timeout(60)
 
 CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack.volume.resize.end.json").read_text())[
     "message"
@@ -94,8 +93,7 @@ async def test_a_service_whose_exchange_appears_later_is_heard_from_then_on(rabb
         await channel.exchange_declare(exchange="late", type="topic")
     service = amqp_bus(url)
     await until(lambda: service.readiness().ready)
-    await sleep(reactor, 3 * REBIND_SECONDS)
-    await service.publish(said(1, "late"))
+    await published(service, said(1, "late"))
 
     await until(lambda: account.heard["sampled"] == 1)
 

@@ -19,6 +19,7 @@ from twisted.logger import eventAsText
 from twisted.logger import globalLogPublisher
 
 from meter.services import sleep
+from tests.servers import not_installed
 
 with warnings.catch_warnings():
     # Twisted 26.10's twisted.conch.checkers imports spwd, which Python 3.11 and 3.12 deprecate.
@@ -26,13 +27,10 @@ with warnings.catch_warnings():
     from meter.manhole import manhole
     from meter.manhole import namespace
 
-pytestmark = [
-    pytest.mark.timeout(60),
-    pytest.mark.skipif(not shutil.which("ssh") or not shutil.which("ssh-keygen"), reason="OpenSSH's client is missing"),
-]
-
 
 def keygen(path: Path, comment: str = "") -> Path:
+    if not shutil.which("ssh") or not shutil.which("ssh-keygen"):
+        not_installed("OpenSSH's client is not installed: apt-get install --no-install-recommends openssh-client")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path], check=True)
     return path
 

@@ -32,8 +32,6 @@ from meter.settings import NotificationsSection
 from meter.signature import keyring
 from meter.testing import FakeSurroundings
 
-pytestmark = pytest.mark.timeout(120)
-
 KEYS = keyring(["secret"])
 NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
 
@@ -126,7 +124,7 @@ async def region(rabbitmq: Any) -> AsyncIterator[Region]:
 
 async def publish(url: str, driver: str, files: list[str]) -> None:
     arguments = [sys.executable, "-W", "ignore", "-c", NOTIFIERS, url.replace("amqp://", "rabbit://"), driver, *files]
-    run = await deferToThread(subprocess.run, arguments, capture_output=True, text=True, timeout=60)
+    run = await deferToThread(subprocess.run, arguments, capture_output=True, text=True, timeout=180)
     assert run.returncode == 0, run.stderr
 
 

@@ -22,8 +22,6 @@ from meter.listening import NOTIFICATIONS_QUEUE
 from meter.message import open_envelope
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
 RESIZED = NOTIFICATIONS / "openstack.volume.resize.end.json"
 UPLOADED = NOTIFICATIONS / "glance.image.upload.json"

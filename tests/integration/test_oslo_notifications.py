@@ -34,8 +34,6 @@ from meter.registry import Decision
 from meter.services import sleep
 from meter.signature import keyring
 
-pytestmark = pytest.mark.timeout(120)
-
 KEYS = keyring(["secret"])
 NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
 
@@ -69,7 +67,7 @@ async def notify(url: str, driver: str, event_type: str, payload: Any) -> None:
         event_type,
     ]
     run = await deferToThread(
-        subprocess.run, arguments, input=json.dumps(payload), capture_output=True, text=True, timeout=60
+        subprocess.run, arguments, input=json.dumps(payload), capture_output=True, text=True, timeout=180
     )
     assert run.returncode == 0, run.stderr
 

@@ -1,6 +1,5 @@
 """A port of a daemon's, against real addresses of this host."""
 
-import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
@@ -10,8 +9,6 @@ from twisted.internet.task import deferLater
 
 from meter.ports import Port
 from meter.ports import address
-
-pytestmark = pytest.mark.timeout(30)
 
 FACTORY = Factory.forProtocol(Protocol)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 
 from meter.casting import casts
 from meter.interfaces import Binding
@@ -14,14 +13,11 @@ from meter.interfaces import Subscription
 from meter.openstack import IOpenStack
 from meter.pollsters.openstack.reconciliation import ReconciliationOptions
 from meter.pollsters.openstack.reconciliation import ReconciliationPollster
-from meter.services import sleep
 from meter.testing import FakeCycle
 from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import document
 from tests.openstack_stub import openstack
 from tests.waiting import until
-
-pytestmark = pytest.mark.timeout(60)
 
 SAMPLES = Subscription(queue="meter.metering", bindings=(Binding("metering", "metering.#", ours=True),))
 
@@ -44,25 +40,34 @@ async def test_what_agents_send_is_held_against_what_nova_lists(rabbitmq, amqp_b
     assert len(active) > 1
     options = ReconciliationOptions(window_seconds=3.0, kinds=("instance",))
     pollster = ReconciliationPollster().configured(options)
-    cycle = FakeCycle({IOpenStack: openstack(captured_cloud(), Clock()), IBus: agent}, clock=reactor)
+    clock = Clock()
+    cycle = FakeCycle({IOpenStack: openstack(captured_cloud(), Clock()), IBus: agent}, clock=clock)
+
+    async def queues():
+        """Consumers and messages of each queue, by its name."""
+        text = await deferToThread(
+            rabbitmq.ctl, "list_queues", "-p", url.rpartition("/")[2], "name", "consumers", "messages"
+        )
+        rows = (line.split() for line in text.splitlines())
+        return {name: (int(consumers), int(messages)) for name, consumers, messages in rows if messages.isdigit()}
+
     assert list(await pollster.poll(cycle)) == []
-    await sleep(reactor, 1.7)  # half the window is left for what was measured before to arrive
+    while not any(
+        name.startswith("meter.reconciliation") and consumers for name, (consumers, _) in (await queues()).items()
+    ):
+        pass
+    clock.advance(1.7)  # half the window is left for what was measured before to arrive
     metered = [*active[1:], "unknown"]
     for publication in casts([{"counter_name": "instance", "resource_id": each} for each in metered]):
         await collecting.publish(publication)
-    await until(lambda: stored)
+    while any(messages for _, messages in (await queues()).values()):
+        pass
+    assert stored
+    clock.advance(1.4)
 
-    samples = []
-
-    async def ended():
-        samples.extend(await pollster.poll(cycle.following()))
-        return bool(samples)
-
-    while not await ended():
-        await sleep(reactor, 0.1)
+    samples = list(await pollster.poll(cycle.following()))
     found = {each.name.rpartition(".")[2]: each.resource_metadata["ids"] for each in samples}
     assert found == {"ghosts": ["unknown"], "misses": active[:1]}
-    await until(
-        lambda: "meter.reconciliation" not in rabbitmq.ctl("list_queues", "-q", "-p", url.rpartition("/")[2], "name")
-    )
+    while any(name.startswith("meter.reconciliation") for name in await queues()):
+        pass
     await collector.stopService()

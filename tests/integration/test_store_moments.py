@@ -17,8 +17,6 @@ from tests.integration.test_store_rollups import running
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest_twisted.ensureDeferred
 async def test_a_question_as_of_a_moment_waits_for_what_is_being_written(postgresql):

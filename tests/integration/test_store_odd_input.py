@@ -8,7 +8,6 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
-import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -31,8 +30,6 @@ from meter.store.keeping import Retention
 from tests.integration.test_store_rollups import running
 from tests.store_messages import KEYS
 from tests.store_messages import message
-
-pytestmark = pytest.mark.timeout(60)
 
 NOW = datetime.now(UTC)
 UNSQUEEZABLE = "".join(chr(0x10000 + (n * 7919) % 0xFFFF) for n in range(512))

@@ -6,7 +6,6 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
-import pytest
 import pytest_twisted
 
 from meter.identity import week_of
@@ -19,8 +18,6 @@ from meter.store.rollups import MOST_STRETCHES
 from tests.integration.test_store_rollups import comparable
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
-
-pytestmark = pytest.mark.timeout(60)
 
 ALL = SampleFilter()
 EVERYTHING = StatisticsQuery(

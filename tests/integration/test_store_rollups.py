@@ -32,8 +32,6 @@ from meter.testing import MemoryStore
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
-
 START = datetime(2026, 11, 16, tzinfo=UTC)
 """A Monday."""
 
@@ -357,11 +355,11 @@ async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgr
 @pytest_twisted.ensureDeferred
 async def test_settling_may_take_longer_than_a_question(postgresql):
     dsn = postgresql.dsn()
-    async with running(dsn, statement_timeout_seconds=0.2) as store:
+    async with running(dsn, statement_timeout_seconds=1.0) as store:
         await store.write([message(at=START)])
 
         async def slowly(session):
-            await session.rows("SELECT pg_sleep(0.4)")
+            await session.rows("SELECT pg_sleep(1.5)")
             return await settle(session, START, 1)
 
         assert await store.keeping._pool.run(slowly)

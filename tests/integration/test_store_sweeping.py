@@ -25,8 +25,6 @@ from tests.integration.test_store_rollups import running
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 NOW = datetime.now(UTC).replace(hour=12)
 FOUR_WEEKS = Retention(days=28, rollup_days=28)
 DICTIONARIES = ("series", "metadata", "form", "meter", "resource", '"user"', "project", "source", "run")

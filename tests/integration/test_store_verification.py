@@ -22,8 +22,6 @@ from tests.store_messages import after
 from tests.store_messages import message
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 SECRET = VECTORS[0]["secret"].encode()
 KEYS = Keyring(

@@ -32,8 +32,6 @@ from tests.store_messages import message
 from tests.store_messages import messages
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(60)
-
 ALL = SampleFilter()
 
 

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.servers import not_installed
 from tests.servers.openstack import HOME
 from tests.servers.openstack import INSTALL
+from tests.servers.openstack import START_SECONDS
 
 SERVE = """
 import sys
@@ -69,15 +71,19 @@ password_hash_rounds = 4
         self._manage("fernet_setup", *me)
         self._manage("credential_setup", *me)
         self._manage("bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-public-url", self.url)
+        self.serve()
+
+    def serve(self) -> None:
+        """Answer requests, after the first start or after :meth:`stop`."""
         environment = {**os.environ, "OS_KEYSTONE_CONFIG_FILES": str(self._directory / "keystone.conf")}
-        with (self._directory / "log").open("wb") as log:
+        with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "python", "-c", SERVE, str(self._port)], env=environment, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                urllib.request.urlopen(self.url, timeout=5).close()
+                urllib.request.urlopen(self.url, timeout=30).close()
                 return
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
@@ -91,7 +97,7 @@ password_hash_rounds = 4
 
     def _manage(self, *arguments: str) -> None:
         command = [self._binaries / "keystone-manage", "--config-file", self._directory / "keystone.conf", *arguments]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS)
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[dict[str, str], Any]:
         """Return headers and body of an answer of success."""
@@ -101,7 +107,7 @@ password_hash_rounds = 4
             {"Content-Type": "application/json", **headers},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
             return dict(answer.headers), json.loads(text) if text else None
 
@@ -145,7 +151,7 @@ def keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
     """A Keystone whose tokens last :data:`TOKEN_SECONDS`."""
     binaries = HOME / "bin"
     if not (binaries / "keystone-manage").exists():
-        pytest.skip(INSTALL)
+        not_installed(INSTALL)
     server = Keystone(binaries, tmp_path_factory.mktemp("keystone"), TOKEN_SECONDS)
     server.start()
     yield server

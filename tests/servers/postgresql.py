@@ -13,8 +13,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +23,13 @@ from typing import Any
 import psycopg2
 import pytest
 
+from tests.servers import not_installed
+
 BINARIES = "/usr/lib/postgresql/*/bin"
 INSTALL = "PostgreSQL 14 or newer is not installed: apt-get install --no-install-recommends postgresql"
 OLDEST_MAJOR = 14
-START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -175,18 +177,14 @@ def installed() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
+def postgresql(server_directory: Callable[[str], Path]) -> Iterator[PostgreSQL]:
     """A private PostgreSQL for the whole run."""
     binaries = installed()
     if binaries is None:
-        if os.environ.get("METER_REQUIRE_SERVERS") == "1":
-            pytest.fail(INSTALL)
-        pytest.skip(INSTALL)
-    # Not pytest's own directory: that is closed to the user that PostgreSQL runs as.
-    with tempfile.TemporaryDirectory(prefix="meter-postgresql-") as directory:
-        server = PostgreSQL(binaries, Path(directory))
-        try:
-            server.start()
-            yield server
-        finally:
-            server.kill()
+        not_installed(INSTALL)
+    server = PostgreSQL(binaries, server_directory("meter-postgresql-"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()

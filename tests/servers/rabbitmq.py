@@ -36,12 +36,13 @@ from meter.amqp import AmqpBus
 from meter.amqp.client import Client
 from meter.amqp.client import ClientFactory
 from meter.amqp.url import broker_address
+from tests.servers import not_installed
 
 # The scripts in /usr/sbin insist on the system's own server and user; those of the release do not.
 RELEASES = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
 INSTALL = "RabbitMQ is not installed: apt-get install --no-install-recommends rabbitmq-server"
-START_SECONDS = 90.0
-STOP_SECONDS = 30.0
+START_SECONDS = 180.0
+STOP_SECONDS = 60.0
 
 
 class RabbitMQ:
@@ -101,7 +102,7 @@ class RabbitMQ:
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` (it takes two seconds) and return what it printed."""
         command = [str(self._sbin / "rabbitmqctl"), "-q", "-n", self._node, *arguments]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0, f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -181,7 +182,7 @@ class RabbitMQ:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         assert done.returncode == 0, f"{expressions} {done.stdout}{done.stderr}"
@@ -242,14 +243,12 @@ def installed() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+def rabbitmq(server_directory: Callable[[str], Path]) -> Iterator[RabbitMQ]:
     """A running private RabbitMQ; skips where none is installed, fails there with ``METER_REQUIRE_SERVERS=1``."""
     sbin = installed()
     if sbin is None:
-        if os.environ.get("METER_REQUIRE_SERVERS") == "1":
-            pytest.fail(INSTALL)
-        pytest.skip(INSTALL)
-    server = RabbitMQ(sbin, tmp_path_factory.mktemp("rabbitmq"))
+        not_installed(INSTALL)
+    server = RabbitMQ(sbin, server_directory("meter-rabbitmq-"))
     try:
         server.start()
         yield server

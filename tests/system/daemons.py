@@ -31,7 +31,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 150.0) -> Any:
     """Return the first true result of ``condition``, asked again and again; fail naming ``what`` was waited for."""
     deadline = time.monotonic() + seconds
     while True:
@@ -47,7 +47,7 @@ def fetch(url: str, **headers: str) -> tuple[int, bytes]:
     """Return status and body, whatever the status; 0 while nothing answers."""
     request = urllib.request.Request(url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -87,7 +87,7 @@ class Daemon:
             cwd=self.directory,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             env=self._environment(),
         )
 
@@ -95,7 +95,7 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 30.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 120.0) -> int:
         """Stop it and return its exit status."""
         assert self.process is not None
         if self.process.poll() is None:

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from meter.api.declarations import OPERATIONS
+from tests.servers import not_installed
 from tests.system.daemons import BASE
 from tests.system.daemons import STOPPED
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
 from tests.system.daemons import fetch
 from tests.system.daemons import until
-
-pytestmark = pytest.mark.timeout(120)
 
 CHROMIUM = shutil.which("chromium")
 INSTALL = "Chromium is not installed: apt-get install --no-install-recommends chromium"
@@ -28,7 +27,7 @@ READING_ONLY = BASE.replace("[api]\n", "[api]\naccept_samples = false\n")
 def api(house: House) -> Iterator[Daemon]:
     """A daemon whose store cannot be reached: what it says of itself it says all the same."""
     if CHROMIUM is None:
-        pytest.skip(INSTALL)
+        not_installed(INSTALL)
     house.store = "postgresql://127.0.0.1:1/none"
     api = house.daemon("meter-api", base=READING_ONLY).start()
     until(lambda: fetch(f"{api.api}/docs")[0] == 200, "the page")
@@ -39,10 +38,17 @@ def api(house: House) -> Iterator[Daemon]:
 def opened(url: str, profile: Path) -> str:
     """Return the document that Chromium makes of ``url``, as HTML, without a network."""
     assert CHROMIUM is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        f"--user-data-dir={profile}",
+    ]
     elsewhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     ran = subprocess.run(
-        [CHROMIUM, *options, elsewhere, "--dump-dom", url], capture_output=True, text=True, timeout=90, check=False
+        [CHROMIUM, *options, elsewhere, "--dump-dom", url], capture_output=True, text=True, timeout=180, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

@@ -18,8 +18,6 @@ from tests.system.daemons import House
 from tests.system.daemons import fetch
 from tests.system.daemons import until
 
-pytestmark = pytest.mark.timeout(120)
-
 SHARED = (
     BASE.replace(
         'listen = "tcp:{api_port}:interface=127.0.0.1"', 'listen = "systemd:domain=INET:name=meter-api.socket"'

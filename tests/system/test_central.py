@@ -9,13 +9,9 @@ from datetime import UTC
 from datetime import datetime
 from typing import Any
 
-import pytest
-
 from tests.servers.openstack import PASSWORD
 from tests.system.daemons import House
 from tests.system.daemons import until
-
-pytestmark = pytest.mark.timeout(170)
 
 INTERVAL_SECONDS = 2.0
 HEARTBEAT = "meter.dependency.ready"
@@ -39,7 +35,7 @@ def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: H
 
     [first] = until(active, "one of them to have the turn")
     [second] = [each for each in agents if each is not first]
-    until(lambda: "this one stands by" in second.log, "the other to stand by", seconds=30)
+    until(lambda: "this one stands by" in second.log, "the other to stand by")
 
     def seen() -> list[dict[str, Any]]:
         return list(api.get(f"/v2/meters/{HEARTBEAT}?limit=1000"))
@@ -109,9 +105,7 @@ def test_images_of_a_real_cloud_are_what_glance_says(furnished: House, openstack
     # The token lives 20 s: it is renewed, and a new image is seen with the new one.
     renewed = 'meter_requests_total{outcome="ok",service="identity"}'
     before = central.metric(renewed)
-    began = time.monotonic()
-    until(lambda: time.monotonic() - began > 21, "the first token to have ended", seconds=30)
+    until(lambda: central.metric(renewed) > before, "a second token")
     images[openstack.image("late", b"x" * 5)] = 5
     until(lambda: sizes() == images, "the size of the new image")
-    assert central.metric(renewed) > before
     assert "works again" not in central.log  # no poll has failed meanwhile

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.servers.libvirt import Libvirtd
 from tests.system.daemons import STOPPED
 from tests.system.daemons import House
 from tests.system.daemons import until
-
-pytestmark = pytest.mark.timeout(120)
 
 CONFIG = """
 [compute]

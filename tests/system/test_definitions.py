@@ -12,8 +12,6 @@ from meter.message import seal
 from tests.system.daemons import until
 from tests.system.test_spine import publish
 
-pytestmark = pytest.mark.timeout(120)
-
 CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack.volume.resize.end.json").read_text())
 DEFINITIONS = """\
 [[meter]]

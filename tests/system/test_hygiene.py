@@ -6,12 +6,14 @@ import pytest
 
 BAD_TESTS = """
 import pytest_twisted
+import tests.hygiene
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 log = Logger()
+tests.hygiene.GRACE_SECONDS = 0.5
 
 def test_leaves_a_delayed_call():
     reactor.callLater(1000, print)

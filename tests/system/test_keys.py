@@ -10,7 +10,6 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 
-import pytest
 import pytest_twisted
 
 from meter.casting import casts
@@ -23,8 +22,6 @@ from tests.system.daemons import until
 from tests.system.test_spine import publish
 from tests.system.test_spine import sample
 from tests.waiting import until as until_true
-
-pytestmark = pytest.mark.timeout(180)
 
 METER_VERIFY = str(Path(sys.executable).with_name("meter-verify"))
 WITHOUT_KEY = """
@@ -47,7 +44,7 @@ def meter_verify(daemon, *arguments, status=0):
         [METER_VERIFY, "--config", str(daemon.config_file), "--json", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert ran.returncode == status, ran.stdout + ran.stderr
     *rows, counts = [json.loads(line) for line in ran.stdout.splitlines()] or [{}]
@@ -167,7 +164,7 @@ def test_rows_that_somebody_changed_are_named(furnished, postgresql):
     assert meter_verify(collector, "--from", "2026-11-05", "--to", "2026-11-06")[1]["verified"] == 1
     assert meter_verify(collector, "--meter", "other")[1]["verified"] == 0
     text = subprocess.run(
-        [METER_VERIFY, "-c", str(collector.config_file)], capture_output=True, text=True, timeout=60, check=False
+        [METER_VERIFY, "-c", str(collector.config_file)], capture_output=True, text=True, timeout=180, check=False
     ).stdout
     assert f"FAILED    {uuid.UUID(int=2)}  lamp.power  lamp  2026-11-02T00:00:00  the signature does not match" in text
     assert "6 verified, 0 unsigned, 3 failed" in text

@@ -79,6 +79,26 @@ def test_a_limit_may_be_a_text_as_old_clients_send_it(ask: Asking) -> None:
     assert query(ask, limit="many").status == 400
 
 
+def test_a_limit_may_be_written_as_a_float_that_is_whole(ask: Asking) -> None:
+    assert len(query(ask, limit=2.0).json) == 2
+    assert (
+        query(ask, limit=2.5).fault == "Invalid input for field/attribute limit. Value: '2.5'. it must be an integer."
+    )
+    assert len(query(ask, limit=None).json) == 4
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"filter": "[", "filter": ""}', b"null", b'{"filter": null}', b'{"filter": "null"}']
+)
+def test_null_is_no_filter_and_one_that_is_given_twice_neither(ask: Asking, body: bytes) -> None:
+    assert ask.post(PATH, body).status == 400
+
+
+@pytest.mark.parametrize(("time", "found"), [("2026", 4), ("2026-12", 0), ("2026-1-2", 4)])
+def test_times_may_be_short_here_too(ask: Asking, time: str, found: int) -> None:
+    assert len(query(ask, {">=": {"timestamp": time}}).json) == found
+
+
 def test_pages_of_a_complex_query_lead_from_one_to_the_next(ask: Asking) -> None:
     first = query(ask, {"=": {"meter": "cpu"}}, limit=2)
     second = ask.post(
@@ -96,6 +116,8 @@ def nots(depth: int) -> str:
     ("expression", "fault"),
     [
         ("[", "it is not JSON"),
+        ('{"=": {"meter": "cpu"}, "=": {"user": "ann"}}', 'it has "=" twice in one object'),
+        ('{"=": {"meter": "cpu", "meter": "disk.size"}}', 'it has "meter" twice in one object'),
         ([], "exactly one key, not a list of 0"),
         ("3", "exactly one key, not 3"),
         ({"=": {"meter": "cpu"}, "<": {"volume": 1}}, "exactly one key, not an object of 2"),
@@ -154,7 +176,17 @@ def test_an_order_that_means_nothing_is_400(ask: Asking, order: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[", b"3", b'{"filters": "x"}', b'{"filter": {"=": {}}}', b'{"limit": []}', b"[" * 100_000, b"\xff"]
+    "body",
+    [
+        b"[",
+        b"3",
+        b'{"filters": "x"}',
+        b'{"filter": {"=": {}}}',
+        b'{"limit": []}',
+        b'{"limit": true}',
+        b"[" * 100_000,
+        b"\xff",
+    ],
 )
 def test_a_body_that_is_no_query_is_400(ask: Asking, body: bytes) -> None:
     answer = ask.post(PATH, body)

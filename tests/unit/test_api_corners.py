@@ -69,6 +69,22 @@ def q(field: str, value: str, op: str | None = None, kind: str | None = None, n:
         (q("metadata.on", "yes", kind="boolean"), {"s1"}),
         (q("metadata.on", "true"), set()),
         (q("resource_metadata.flavor.name", "m1"), {"s0"}),
+        # the shorter forms of times that Ceilometer's clients may send: the first moment of a day, a month, a year
+        (q("timestamp", "2026-11-22T12:01:0", op="ge"), {"s1", "s2", "s3"}),
+        (q("timestamp", "2026-11-22T12", op="ge"), ALL),
+        (q("timestamp", "2026-1-2", op="ge"), ALL),
+        (q("timestamp", "2026-11", op="ge"), ALL),
+        (q("timestamp", "2026-12", op="ge"), set()),
+        (q("timestamp", "2026", op="ge"), ALL),
+        (q("timestamp", "2026", op="lt"), set()),
+        (q("timestamp", "2026-11-22T13:01:00,5+01", op="lt"), {"s0", "s1"}),
+        # None asks for what has no such metadata, or null
+        (q("metadata.size", "None"), {"s2", "s3"}),
+        (q("metadata.on", "None"), {"s0", "s2", "s3"}),
+        (q("metadata.flavor.name", "None") + "&" + q("meter", "cpu"), {"s1", "s2"}),
+        (q("metadata.flavor", "None") + "&" + q("metadata.size", "0"), {"s0"}),
+        (q("metadata.size", "None", kind="string"), set()),
+        (q("metadata.size", "'None'"), set()),
         # one operator belongs to the first field, though it may be meant for the second
         ("q.field=timestamp&q.field=user&q.op=ge&q.value=2026-11-22&q.value=ann", {"s0", "s1"}),
     ],
@@ -107,6 +123,10 @@ def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
         ("samples?" + q("timestamp", "2026-01-01"), "Value: 'eq'. unimplemented operator for timestamp"),
         ("samples?" + q("timestamp", "Remember Remember", op="gt"), "'Remember Remember'. invalid timestamp format"),
         ("samples?" + q("timestamp", "", op="gt"), "invalid timestamp format"),
+        *(
+            ("samples?" + q("timestamp", text, op="ge"), "invalid timestamp format")
+            for text in ("202603", "2026-13", "2026-2-30", "26-3-1", "2026-", "2026-3-1x", "2026-3-1T1", "٢٠٢٦")
+        ),
         ("samples?" + q("timestamp", "0001-01-01T00:00+14:00", op="gt"), "invalid timestamp format"),
         ("samples?" + q("search_offset", "5"), "search_offset cannot be used without timestamp"),
         (
@@ -171,6 +191,15 @@ def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
             "increase is for cumulative meters, and disk.size is gauge: use max and min, or integral.",
         ),
         ("samples?as_of=yesterday", "Invalid input for field/attribute as_of. Value: 'yesterday'. invalid timestamp"),
+        ("samples?as_of=", "Invalid input for field/attribute as_of. Value: ''. it must not be empty"),
+        ("samples?marker=", "Invalid input for field/attribute marker. Value: ''. it must not be empty"),
+        ("meters/cpu/statistics?groupby[0]=", 'Unknown argument: "": Invalid groupby fields'),
+        ("meters/cpu/statistics?groupby[0]=user_id&groupby[00]=source", "it may be given once"),
+        ("meters/cpu/statistics?groupby[0]=user_id&groupby[0]=source", "it may be given once"),
+        ("meters/cpu/statistics?groupby[0]=user_id&groupby=source", "groupby and groupby[…] cannot be used together"),
+        ("meters/cpu/statistics?groupby[]=user_id", 'Unknown argument: "groupby[]"'),
+        ("samples?limit[0]=1", 'Unknown argument: "limit[0]"'),
+        ("samples?limit=1.0", "Value: '1.0'. unable to convert to int"),
         ("samples?marker=x", "Invalid input for field/attribute marker. Value: 'x'. it must come from the Link header"),
         ("samples?marker=MjAyNi0xMS0yMg", "it must come from the Link header"),
         ("live?limit=1", 'Unknown argument: "limit"'),
@@ -349,6 +378,40 @@ def test_statistics_have_a_row_per_group_under_the_name_that_was_asked(ask: Aski
     ]
 
 
+def test_groups_may_be_numbered(ask: Asking) -> None:
+    numbered = ask("/v2/meters/cpu/statistics?groupby[1]=user_id&groupby[0]=project_id")
+    assert numbered.json == ask("/v2/meters/cpu/statistics?groupby=project_id&groupby=user_id").json
+    assert {(row["groupby"]["project_id"], row["groupby"]["user_id"]) for row in numbered.json} == {
+        ("blue", "ann"),
+        ("red", "bob"),
+    }
+
+
+def test_a_meter_in_two_units_is_listed_in_both() -> None:
+    ask = Asking()
+    units = [message(minute, name="ram", type="gauge", unit=unit) for minute, unit in ((0, "MB"), (1, "MiB"))]
+    Deferred.fromCoroutine(ask.store.write(units))
+    listed = ask("/v2/meters?" + q("resource_id", "vm-1")).json
+    assert [(one["name"], one["unit"]) for one in listed] == [
+        ("cpu", "ns"),
+        ("disk.size", "GB"),
+        ("ram", "MB"),
+        ("ram", "MiB"),
+    ]
+    assert len({one["meter_id"] for one in listed}) == 3  # made of resource and name, as it was
+    assert [link["rel"] for link in ask("/v2/resources/vm-1").json["links"]] == [
+        "self",
+        "cpu",
+        "disk.size",
+        "ram",
+        "ram",
+    ]
+    (resource,) = ask("/v1/sources/test/resources?metadata.nothing=None&end_timestamp=2026-11-22T12:02").json[
+        "resources"
+    ]
+    assert resource["meter"] == ["cpu", "ram"]
+
+
 def test_statistics_have_a_row_per_window_that_has_samples(ask: Asking) -> None:
     rows = ask("/v2/meters/cpu/statistics?period=60&" + q("timestamp", "2026-11-22T11:59:30", op="ge")).json
     assert [(row["period"], row["period_start"], row["period_end"], row["count"]) for row in rows] == [
@@ -358,17 +421,27 @@ def test_statistics_have_a_row_per_window_that_has_samples(ask: Asking) -> None:
     ]
 
 
-def test_chosen_aggregates_take_the_place_of_the_standard_ones(ask: Asking) -> None:
+def test_chosen_aggregates_stand_apart_and_standard_ones_in_their_old_place_too(ask: Asking) -> None:
     aggregates = "aggregate.func=cardinality&aggregate.param=resource_id&aggregate.func=max&aggregate.func=max"
     (row,) = ask(f"/v2/meters/cpu/statistics?{aggregates}").json
     assert row["aggregate"] == {"cardinality/resource_id": 2.0, "max": 60.0}
-    assert not {"max", "min", "avg", "sum", "count"} & row.keys()
+    assert row["max"] == 60.0
+    assert not {"min", "avg", "sum", "count"} & row.keys()
 
 
-def test_the_standard_aggregates_stand_apart_when_they_are_chosen(ask: Asking) -> None:
+def test_standard_aggregates_that_are_chosen_are_where_old_pollers_look(ask: Asking) -> None:
     chosen = "&".join(f"aggregate.func={function}" for function in ("max", "min", "avg", "sum", "count"))
     (row,) = ask(f"/v2/meters/cpu/statistics?{chosen}").json
-    assert row["aggregate"] == {"max": 60.0, "min": 10.0, "avg": 30.0, "sum": 90.0, "count": 3.0}
+    values = {"max": 60.0, "min": 10.0, "avg": 30.0, "sum": 90.0, "count": 3}
+    assert row["aggregate"] == values
+    assert {name: row[name] for name in values} == values
+    assert isinstance(row["count"], int)
+
+
+def test_aggregates_that_ceilometer_did_not_have_stand_apart_only(ask: Asking) -> None:
+    (row,) = ask("/v2/meters/cpu/statistics?aggregate.func=stddev&aggregate.func=increase").json
+    assert row["aggregate"].keys() == {"stddev", "increase"}
+    assert not {"max", "min", "avg", "sum", "count", "stddev", "increase"} & row.keys()
 
 
 @pytest.mark.parametrize(
@@ -449,12 +522,77 @@ def test_what_is_not_there_is_404_by_name(ask: Asking, path: str, what: str) -> 
         ("application/xml", 406),
         ("text/xml", 406),
         ("application/json;q=0, text/plain", 406),
+        ("application/json; charset=utf-8", 200),
+        ("application/json;charset=UTF-8;q=0.5", 200),
+        ('application/json; profile="a,b"; version=2', 200),
+        ("APPLICATION/JSON", 200),
+        ("application/*;version=2", 200),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", 200),
+        ("text/javascript; charset=utf-8", 200),
+        ("json", 200),
+        ("application/json;q=high", 200),
+        (", ;", 200),
+        ("application/xml; charset=utf-8", 406),
+        ("application/json; charset=utf-8; q=0", 406),
+        ("application/json; q=0.0, text/html", 406),
+        ("*/*;q=0", 406),
     ],
 )
-def test_answers_are_json_or_none(ask: Asking, accept: str, status: int) -> None:
-    answer = ask("/v2/samples", headers={"Accept": accept})
+@pytest.mark.parametrize("path", ["/v2/samples", "/v2/meters", "/v2/meters/cpu/statistics", "/v1/meters", "/"])
+def test_answers_are_json_or_none(ask: Asking, path: str, accept: str, status: int) -> None:
+    answer = ask(path, headers={"Accept": accept})
     assert answer.status == status
     assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("text/csv; header=present", "text/csv"),
+        ("application/json;q=0.5, text/csv;charset=utf-8;q=0.6", "text/csv"),
+        ("text/csv;q=0.5, application/json;charset=utf-8", "application/json"),
+        ("text/csv;q=0, application/x-ndjson;q=0.1, */*;q=0", "application/x-ndjson"),
+        ("application/json;q=0, */*", "text/csv"),
+    ],
+)
+def test_the_best_of_what_is_accepted_is_answered(ask: Asking, accept: str, media_type: str) -> None:
+    assert ask("/v2/samples", headers={"Accept": accept}).headers["content-type"] == media_type
+
+
+def test_who_refuses_json_is_not_told_javascript(ask: Asking) -> None:
+    assert ask("/v2/meters", headers={"Accept": "application/json;q=0, */*"}).status == 406
+
+
+@pytest.mark.parametrize(
+    "method", ["OPTIONS", "PUT", "PATCH", "TRACE", "CONNECT", "PROPFIND", "M-SEARCH", "V+2", "FOO"]
+)
+@pytest.mark.parametrize(
+    ("path", "status", "allow"),
+    [
+        ("/", 405, "GET, HEAD"),
+        ("/v2/samples", 405, "GET, HEAD"),
+        ("/v2/meters/cpu", 405, "GET, HEAD, POST"),
+        ("/v2/query/samples", 405, "POST"),
+        ("/v1/meters", 405, "GET, HEAD"),
+        ("/v2/nothing", 404, None),
+        ("/v2/alarms", 410, None),
+    ],
+)
+def test_an_odd_method_is_told_which_there_are(
+    ask: Asking, method: str, path: str, status: int, allow: str | None
+) -> None:
+    answer = ask(path, method=method, headers={"Accept": "application/json"})
+    assert (answer.status, answer.headers.get("allow")) == (status, allow)
+    assert answer.json["error_message"]["code"] == status
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v2/samples", "/v2/meters/cpu/statistics", "/v2/nothing", "/v2/samples?limit=0"]
+)
+def test_head_is_get_without_a_body(ask: Asking, path: str) -> None:
+    head, get = ask(path, method="HEAD"), ask(path)
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers["content-length"] == str(len(get.body))
 
 
 def test_a_body_that_is_no_json_is_415(ask: Asking) -> None:

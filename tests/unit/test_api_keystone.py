@@ -9,9 +9,13 @@ import pytest
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from meter.api import LOOK_SECONDS
 from meter.api import IAuth
 from meter.api import KeystoneTokens
+from meter.interfaces import IDependency
+from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
+from meter.openstack.http import Refused
 from tests.asking import RECORDED
 from tests.asking import Answer
 from tests.asking import Asking
@@ -41,22 +45,35 @@ class Cloud:
         self.asked: list[str] = []
         self.failure: Exception | None = None
         self.slow: Deferred[None] | None = None
-        self.settings = settings
+        self.checks = 0
+        self.check_failure: Exception | None = None
+        self.forbidden: Exception | None = None
         self.ask = Asking(auth=self)
+        self.auth = KeystoneTokens(
+            self.validate, self.ask.clock, uri="https://keystone.example.org", check=self.check, **settings
+        )
 
     async def requester(self, request: Any) -> Any:
-        if "_auth" not in self.__dict__:
-            self._auth = KeystoneTokens(
-                self.validate, self.ask.clock, uri="https://keystone.example.org", **self.settings
-            )
-        return await self._auth.requester(request)
+        return await self.auth.requester(request)
+
+    async def check(self) -> None:
+        self.checks += 1
+        if (failure := self.check_failure or self.failure) is not None:
+            raise failure
+
+    def look(self, seconds: float = 0.0) -> Readiness:
+        """Let ``seconds`` pass, look every five, and return the readiness."""
+        for _ in range(int(seconds / LOOK_SECONDS) or 1):
+            self.ask.clock.advance(min(seconds, LOOK_SECONDS))
+            Deferred.fromCoroutine(self.auth.look())
+        return self.auth.readiness()
 
     async def validate(self, token: str) -> Token | None:
         self.asked.append(token)
         if self.slow is not None:
             await self.slow
-        if self.failure is not None:
-            raise self.failure
+        if (failure := self.forbidden or self.failure) is not None:
+            raise failure
         return self.tokens.get(token)
 
     def __call__(self, token: str, path: str = "/v2/samples") -> Answer:
@@ -68,8 +85,10 @@ def cloud() -> Cloud:
     return Cloud()
 
 
-def test_it_is_an_auth(cloud: Cloud) -> None:
-    verifyObject(IAuth, KeystoneTokens(cloud.validate, cloud.ask.clock, uri=""))
+def test_it_is_an_auth_and_a_dependency(cloud: Cloud) -> None:
+    tokens = KeystoneTokens(cloud.validate, cloud.ask.clock, uri="")
+    verifyObject(IAuth, tokens)
+    verifyObject(IDependency, tokens)
 
 
 def test_a_token_shows_its_project_and_an_admins_everything(cloud: Cloud) -> None:
@@ -125,3 +144,102 @@ def test_clients_that_come_together_wait_for_one_answer(cloud: Cloud) -> None:
     cloud.ask.flush()
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert cloud.asked == ["blue"]
+
+
+# --- whether Keystone is there -------------------------------------------------------------------------------------
+
+AWAY = Unavailable("keystone does not answer")
+
+
+def test_it_is_ready_once_keystone_has_answered(cloud: Cloud) -> None:
+    before = cloud.auth.readiness()
+    assert (before.name, before.ready, before.needed) == ("keystone", False, True)
+    assert "not been asked" in before.reason
+    assert cloud.look().ready
+
+
+def test_a_keystone_that_is_away_at_the_start_is_no_ready_api_and_is_noticed_when_it_comes(cloud: Cloud) -> None:
+    cloud.check_failure = AWAY
+    assert cloud.look() == Readiness("keystone", False, "keystone does not answer")
+    cloud.check_failure = None
+    assert cloud.look(5).ready
+
+
+def test_an_idle_api_notices_that_keystone_went_away_and_asks_it_no_more_than_it_must(cloud: Cloud) -> None:
+    cloud.look()
+    cloud.look(300)
+    assert cloud.checks == 1 + 300 / 30
+    cloud.failure = AWAY
+    assert not cloud.look(30).ready
+
+
+def test_clients_that_are_answered_save_the_checks(cloud: Cloud) -> None:
+    cloud.look()
+    for _ in range(20):
+        cloud.ask.clock.advance(61)
+        cloud("blue")
+        cloud.look()
+    assert cloud.checks == 1
+
+
+def test_while_remembered_clients_are_let_in_it_is_degraded_and_not_dead(cloud: Cloud) -> None:
+    cloud.look()
+    cloud("blue")
+    cloud.failure = AWAY
+    assert cloud("admin").status == 503
+    state = cloud.look(5)
+    assert (state.ready, state.needed) == (False, False)
+    assert "not remembered are refused with 503: keystone does not answer" in state.reason
+    assert cloud("blue").status == 200
+    state = cloud.look(60)
+    assert (state.ready, state.needed) == (False, True)
+    assert cloud("blue").status == 503
+
+
+def test_only_clients_that_are_let_in_make_it_degraded_rather_than_away(cloud: Cloud) -> None:
+    cloud("wrong")
+    cloud.failure = AWAY
+    assert cloud.look(30).needed
+
+
+def test_a_client_that_is_let_in_again_shows_that_keystone_is_back(cloud: Cloud) -> None:
+    cloud.failure = AWAY
+    cloud.look()
+    cloud.failure = None
+    cloud("blue")
+    assert cloud.auth.readiness().ready
+
+
+def test_no_token_of_a_client_makes_the_api_look_away(cloud: Cloud) -> None:
+    cloud.look()
+    cloud.failure = Refused("Keystone answers 400: this is no token", 400)
+    assert cloud("strange").status == 503
+    cloud.failure = None
+    assert cloud.look().ready
+    assert cloud.checks == 2
+
+
+def test_an_account_that_is_refused_is_not_tried_until_it_is_locked(cloud: Cloud) -> None:
+    cloud.check_failure = Refused("Keystone does not accept our credentials", 401)
+    assert "our credentials" in cloud.look(600).reason
+    assert cloud.checks == 600 / 60
+
+
+def test_an_account_that_may_not_ask_about_tokens_is_not_ready_until_it_may(cloud: Cloud) -> None:
+    cloud.look()
+    cloud.forbidden = Refused("Keystone answers 403", 403)
+    assert cloud("blue").status == 503
+    assert not cloud.look(120).ready
+    cloud.forbidden = None
+    assert cloud.look(60).ready
+
+
+def test_doubt_asks_once_and_an_outage_every_few_seconds(cloud: Cloud) -> None:
+    cloud.look()
+    cloud.failure = AWAY
+    for _ in range(50):
+        cloud("blue")
+    cloud.look()
+    assert cloud.checks == 2
+    cloud.look(60)
+    assert cloud.checks == 2 + 60 / 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from meter.api import Acceptance
@@ -114,7 +115,6 @@ def test_direct_is_written_at_once(orchard: Orchard) -> None:
     ("given", "timestamp"),
     [
         (None, "2026-11-22T12:10:00"),
-        ("", "2026-11-22T12:10:00"),
         ("2026-01-02T03:04:05.5", "2026-01-02T03:04:05.500000"),
         ("2026-01-02 03:04:05+02:00", "2026-01-02T01:04:05"),
     ],
@@ -148,9 +148,16 @@ def test_a_volume_may_be_a_text_as_old_clients_send_it(orchard: Orchard, given: 
         ({"resource_metadata": {"a": "b\0"}}, "NUL"),
         ({"resource_metadata": {"a": {"b": "c"}}}, "resource_metadata"),
         ({"resource_metadata": {"a": 1}}, "resource_metadata"),
-        ({"resource_metadata": {"a": "x", "a.b": "y"}}, "below a key that has a value"),
+        ({"resource_metadata": {"." * 5000: "x"}}, "may be at most 100 deep"),
+        ({"resource_metadata": {"_meter": "x"}}, "_meter is reserved"),
+        ({"resource_metadata": {"_meter.run": "hv1/1"}}, "_meter is reserved"),
         ({"resource_metadata": "a=b"}, "resource_metadata"),
         ({"timestamp": "soon"}, "timestamp. Value: 'soon'. invalid timestamp format"),
+        ({"timestamp": ""}, "timestamp. Value: ''. invalid timestamp format"),
+        ({"recorded_at": ""}, "recorded_at. Value: ''. invalid timestamp format"),
+        ({"recorded_at": "soon"}, "recorded_at. Value: 'soon'. invalid timestamp format"),
+        ({"timestamp": 5}, "timestamp"),
+        ({"counter_volume": ""}, "counter_volume. Value: ''. unable to convert to float"),
         ({"wings": 2}, "Unknown attribute: wings"),
     ],
     ids=str,
@@ -162,9 +169,52 @@ def test_what_is_no_sample_is_400_and_none_is_taken(orchard: Orchard, change: di
     assert orchard.bus.published == []
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"counter_unit": ""}, {"counter_unit": ""}),
+        ({"message_id": ""}, {}),
+        ({"message_id": None}, {}),
+        ({"source": "", "user_id": "", "project_id": ""}, {"source": "openstack", "user_id": None, "project_id": None}),
+        ({"recorded_at": "2026-01-02T03:04:05"}, {}),
+        ({"resource_metadata": None}, {"resource_metadata": {}}),
+        ({"resource_metadata": {"a": None}}, {"resource_metadata": {"a": None}}),
+        ({"resource_metadata": {"a": ""}}, {"resource_metadata": {"a": ""}}),
+        ({"resource_metadata": {"a": "b", "a.b": "c"}}, {"resource_metadata": {"a": "b", "a.b": "c"}}),
+        ({"resource_metadata": {"a.b.c": "d", "a.b": None}}, {"resource_metadata": {"a": {"b": None, "b.c": "d"}}}),
+        ({"resource_metadata": {"a.b.c": "d", "a": "e"}}, {"resource_metadata": {"a": "e", "a.b.c": "d"}}),
+    ],
+    ids=str,
+)
+def test_what_the_bus_takes_is_taken(orchard: Orchard, change: dict[str, Any], found: dict[str, Any]) -> None:
+    answer = orchard.post([{**APPLE, **change}])
+    assert answer.status == 201, answer.body
+    (message,) = orchard.bus.messages()
+    assert read(message, KEYS).key_id == "key-1"
+    assert {name: message[name] for name in found} == found
+    assert answer.json[0]["resource_metadata"] == (change.get("resource_metadata") or {})
+    assert orchard.post([{**APPLE, **change}], "/v2/meters/apples?direct=1").status == 201
+
+
+def test_no_key_of_metadata_is_lost_and_each_can_be_asked_for(orchard: Orchard) -> None:
+    orchard.post([{**APPLE, "resource_metadata": {"a": "b", "a.b": "c"}}], "/v2/meters/apples?direct=1")
+    for query in ("metadata.a&q.value=b", "metadata.a.b&q.value=c"):
+        (found,) = orchard.ask(f"/v2/samples?q.field={query}", headers={"X-Auth-Token": "admin-token"}).json
+        assert found["metadata"] == {"a": "b", "a.b": "c"}
+
+
+def test_an_empty_project_is_the_tenants_own(orchard: Orchard) -> None:
+    assert orchard.post([{**APPLE, "project_id": ""}], who="blue").json[0]["project_id"] == "blue"
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])
 def test_nothing_is_no_samples(orchard: Orchard, body: bytes) -> None:
     assert orchard.post(body).fault == "Samples should be included in request body"
+
+
+def test_a_sample_that_says_something_twice_is_400(orchard: Orchard) -> None:
+    body = msgspec.json.encode([APPLE]).replace(b'"counter_volume":3', b'"counter_volume":3,"counter_volume":4')
+    assert orchard.post(body).fault == 'The body cannot be read: it has "counter_volume" twice in one object'
 
 
 @pytest.mark.parametrize("body", [{"a": 1}, [3], ["x"], 3])

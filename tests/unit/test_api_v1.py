@@ -37,6 +37,8 @@ def ask() -> Asking:
         ("users/ann/meters/cpu?start_timestamp=2026-11-22T12:01:00", "message_id", ["s1"]),
         ("sources/test/meters/cpu?start_timestamp=2026-11-22T12:02:00&search_offset=1", "message_id", ["s2", "s1"]),
         ("sources/test/meters/cpu?metadata.size=0", "message_id", ["s0"]),
+        ("sources/test/meters/cpu?metadata.size=None", "message_id", ["s2"]),
+        ("sources/test/meters/cpu?end_timestamp=2026-12", "message_id", ["s2", "s1", "s0"]),
         ("sources/test/meters/cpu?metadata.flavor.name=m1", "message_id", ["s0"]),
     ],
 )
@@ -91,6 +93,8 @@ def test_an_event_is_a_sample_as_it_was_signed(ask: Asking) -> None:
         ("sources/none", 404, "Source none Not Found"),
         ("meters?limit=3", 400, 'Unknown argument: "limit"'),
         ("meters?start_timestamp=soon", 400, "invalid timestamp format"),
+        ("meters?start_timestamp=", 400, "start_timestamp. Value: ''. it must not be empty"),
+        ("meters?end_timestamp=", 400, "end_timestamp. Value: ''. it must not be empty"),
         ("meters?search_offset=1", 400, "cannot be used without timestamp"),
         ("meters?metadata.a=1&metadata.a=2", 400, "it may be given once"),
     ],

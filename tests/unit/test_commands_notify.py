@@ -150,3 +150,38 @@ def test_what_the_collector_would_set_aside_is_said(explaining: Explain, tmp_pat
     assert "one.json: set aside: a notification must have a payload" in text
     content = {"event_type": "x" * 10_000, "message_id": "1", "timestamp": "2026-11-22", "payload": {}}
     assert "event_type must have at most 255 characters, not 10000" in explaining(written(tmp_path, content))[1]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_a_file_may_hold_one_notification_a_line(explaining: Explain, tmp_path: Path, end: str) -> None:
+    lines = [
+        json.dumps(json.loads(captured(name).read_text()))
+        for name in ("openstack.volume.resize.end", "glance.image.upload")
+    ]
+    path = tmp_path / "captured.jsonl"
+    path.write_bytes((end.join(lines) + end).encode())
+    status, text = explaining(path)
+    assert status == DONE
+    assert [line for line in text.splitlines() if line.startswith("captured.jsonl: ")] == [
+        "captured.jsonl: volume.resize.end from volume.block1@fake, 2026-11-22T16:07:24.711807",
+        "captured.jsonl: image.upload from image.localhost, 2026-11-22T15:57:13.085609",
+    ]
+    in_array = written(tmp_path, [json.loads(line) for line in lines])
+    assert explaining(in_array)[1].replace("one.json", "captured.jsonl") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "lines.jsonl: is no JSON"),
+        ("no\n{}\n", "lines.jsonl: is no JSON"),
+        ("{}\n{\n", "lines.jsonl:2: is no JSON"),
+        ("{}\n\n7\n", "lines.jsonl: a notification is a JSON object, not a int"),
+    ],
+)
+def test_a_line_that_is_no_notification_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text(text)
+    with pytest.raises(Mistake) as mistake:
+        list(captures(str(path)))
+    assert said in str(mistake.value)

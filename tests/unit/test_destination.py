@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+
 import pytest
 import pytest_twisted
 from msgspec.structs import replace
@@ -17,6 +19,7 @@ from meter.interfaces import Publication
 from meter.ownership import Taken
 from meter.spool import Spool
 from meter.taps.claims import check_spool
+from meter.taps.claims import claimed
 from meter.taps.claims import destination
 
 HERE = Destination("rabbit-1", 5672, "/", ("k1", "k2"))
@@ -132,3 +135,13 @@ def test_what_is_no_spool_is_left_to_whoever_opens_it(tmp_path, content):
 
     check_spool(tmp_path / "x.spool", HERE)
     check_spool(tmp_path / "none.spool", HERE)
+
+
+def test_a_directory_made_for_a_database_is_closed_to_others(tmp_path):
+    state, database = tmp_path / "state", tmp_path / "database"
+    locks = list(claimed("meter", {"[meter] state_dir": state, "[store] dsn": database}, {"[status] listen": ""}))
+
+    assert [lock.name for lock in locks] == [f"lock on {each}/meter.lock" for each in (state, database)]
+    assert stat.S_IMODE(database.stat().st_mode) == 0o700
+    for lock in locks:
+        lock.release()

@@ -147,6 +147,10 @@ def names_are_not_vague(top: Path) -> Iterator[str]:
                 yield f"{path}: {node.name} says nothing; what is it?"
 
 
+SKIPS = ("skip", "skipif", "importorskip")
+BOUNDS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+CLOCKS = ("time.time", "time.monotonic", "time.perf_counter", "time.process_time", "reactor.seconds")
+
 PRIVATE_PATHS = re.compile(r"(?<![\w./-])(?:[s]hared/|/(?:home/[a-z]|root|work)/)")
 BUILT = re.compile(r"\.(?!ci$)|var$|build$|dist$|_build$|__pycache__$|.*\.egg-info$")
 
@@ -166,6 +170,28 @@ def nothing_points_to_one_machine(top: Path) -> Iterator[str]:
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if match := PRIVATE_PATHS.search(line):
                 yield f"{path.relative_to(top)}:{number} mentions {match.group()}"
+
+
+def modules_of_tests(top: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Every Python file of the tests, by its path from the top."""
+    for path in sorted(top.glob("tests/**/*.py")):
+        yield path.relative_to(top).as_posix(), parsed(path)
+
+
+def skipping_is_done_in_one_place(top: Path) -> Iterator[str]:
+    for path, tree in modules_of_tests(top):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in SKIPS and path != "tests/servers/__init__.py":
+                yield f"{path}:{node.lineno} skips: not_installed() of tests.servers fails where it could be installed"
+
+
+def no_test_asserts_a_duration(top: Path) -> Iterator[str]:
+    for path, tree in modules_of_tests(top):
+        asserted = [each.test for each in ast.walk(tree) if isinstance(each, ast.Assert)]
+        for node in (each for test in asserted for each in ast.walk(test) if isinstance(each, ast.Compare)):
+            bounds = any(isinstance(each, BOUNDS) for each in node.ops)
+            if bounds and any(ast.unparse(each) in CLOCKS for each in ast.walk(node)):
+                yield f"{path}:{node.lineno} asserts how long something took, which depends on who else is at work"
 
 
 def every_family_has_a_readme(top: Path) -> Iterator[str]:
@@ -191,6 +217,10 @@ RULES: dict[Callable[[Path], Iterable[str]], dict[str, str]] = {
     nothing_is_printed: {"meter/intake.py": "print('x')\n"},
     names_are_not_vague: {"meter/intake.py": "class SampleManager:\n    pass\n"},
     nothing_points_to_one_machine: {"docs/index.rst": "see " + "shared" + "/notes\n"},
+    skipping_is_done_in_one_place: {"tests/test_x.py": "import pytest\npytest.importorskip('libvirt')\n"},
+    no_test_asserts_a_duration: {
+        "tests/test_x.py": "import time\nbegan = time.monotonic()\nassert time.monotonic() - began < 1\n"
+    },
     every_family_has_a_readme: {"meter/pollsters/disk/__init__.py": ""},
 }
 """Each rule, and a tree that breaks it."""

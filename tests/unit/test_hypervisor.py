@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -21,14 +22,13 @@ from zope.interface.verify import verifyObject
 
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
+from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import IDependency
 from meter.interfaces import IHypervisor
 from meter.interfaces import Unavailable
 from meter.services import Backoff
 from tests.hygiene import LoggedErrors
-
-libvirt = pytest.importorskip("libvirt")
 
 URI = "pretended:///system"
 RUNNING = {"state.state": 1, "cpu.time": 5}
@@ -670,3 +670,45 @@ def test_auto_is_the_systems_where_it_may_be_started(tmp_path: Path) -> None:
         "qemu:///system",
         f"{daemon} is installed",
     )
+
+
+# --- absent domains
+
+
+@pytest_twisted.ensureDeferred
+async def test_why_a_domain_is_absent_is_known_from_what_libvirt_told(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    one, two = host.domains
+    await hypervisor.domains()
+    host.happens(one, 5, 3)  # stopped (migrated)
+    host.happens(one, 1, 0)  # undefined (removed)
+    host.happens(two, STOPPED, 1)
+    await two_turns()
+    absences = [hypervisor.absence(each.UUIDString()) for each in (one, two)]
+    assert [absence.why for absence in absences] == ["migrated", "gone"]
+    assert all(absence.since is not None for absence in absences)
+    host.happens(one, 4, 1)  # resumed (migrated): it is back
+    await two_turns()
+    assert hypervisor.absence(one.UUIDString()) == Absence("gone")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_could_not_be_read_may_still_be_there(
+    hypervisor: LibvirtHypervisor, host: PretendedHost
+) -> None:
+    [one, _] = host.domains
+    one.failures = [failure(libvirt.VIR_ERR_INTERNAL_ERROR)]
+    with capturedLogs():
+        await hypervisor.domains()
+    assert hypervisor.absence(one.UUIDString()).why == "unreadable"
+    await hypervisor.domains()
+    assert hypervisor.absence(one.UUIDString()).why == "unreadable", "nobody knows how it was before"
+    await hypervisor.domains()
+    assert hypervisor.absence(one.UUIDString()).why == "gone"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_begins_to_arrive_is_no_news(hypervisor: LibvirtHypervisor, host: PretendedHost) -> None:
+    heard = await told(hypervisor, lambda: [host.happens(host.domains[0], *each) for each in ((2, 1), (4, 1))])
+    assert [domain.event for domain in heard] == ["resumed (migrated)"]

@@ -186,7 +186,7 @@ async def test_an_instance_that_was_created_gives_five_signed_samples(
         assert message.project_id == "b6e8cc20ee9c457e83f13218eca89c43"
         assert message.source == "openstack"
         assert message.metadata["display_name"] == "qemu-kept-6b031417"
-        assert message.timestamp == datetime(2026, 11, 22, 16, 11, 24, 782734, tzinfo=UTC)
+        assert message.timestamp == datetime(2026, 11, 22, 16, 11, 24, tzinfo=UTC), "its launch"
     assert account.notifications == [("compute.instance.create.end", "sampled")]
 
 

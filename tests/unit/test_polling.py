@@ -72,7 +72,7 @@ async def one_sample(cycle):
 class Agent:
     """A polling agent on a clock of its own that keeps what it would spool."""
 
-    def __init__(self, *pollsters, meters_off=(), providers=None):
+    def __init__(self, *pollsters, meters_off=(), providers=None, interval_of=lambda _: None):
         self.clock = Clock()
         self.clock.advance(NOON)
         self.spooled = []
@@ -80,7 +80,14 @@ class Agent:
         self.metrics = PollingMetrics(self.registry)
         self.here = Surroundings("meter-compute", None, self.clock, providers or {})
         self.polling = Polling(
-            self.here, self.put, KEYS, source="here", timeout_seconds=10, batch_samples=2, metrics=self.metrics
+            self.here,
+            self.put,
+            KEYS,
+            source="here",
+            timeout_seconds=10,
+            batch_samples=2,
+            metrics=self.metrics,
+            interval_of=interval_of,
         )
         self.decisions = [
             Decision(
@@ -439,3 +446,17 @@ async def test_a_generator_that_fails_hurts_only_its_pollster():
 
     assert (report.samples, report.failed) == (1, ("bad",))
     assert agent.count('meter_polls_total{outcome="error",pollster="bad"} 1.0')
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_sample_says_how_often_its_pollster_polls():
+    agent = Agent(
+        Pollster("lamp", one_sample), Pollster("stove", one_sample), interval_of={"lamp": 300.0, "stove": 0.5}.get
+    )
+    await agent.cycle()
+    await agent.polling.cycle([agent.decisions[0]])
+    assert [each.metadata for each in agent.messages()] == [
+        {"_meter": {"interval": 300}},
+        {"_meter": {"interval": 0.5}},
+        {"_meter": {"interval": 300}},
+    ]

@@ -9,9 +9,11 @@ from datetime import datetime
 
 import pytest
 
+from meter.sample import LONGEST_RUN
 from meter.sample import BadSample
 from meter.sample import Sample
 from meter.sample import new_message_id
+from meter.sample import run_text
 from meter.sample import utc_text
 
 NOW = datetime(2026, 11, 22, 17, tzinfo=UTC)
@@ -72,3 +74,10 @@ def test_what_cannot_be_metered_is_refused_with_the_reason(change, reason):
 def test_times_are_written_naive_in_utc():
     assert utc_text(NOW) == "2026-11-22T17:00:00"
     assert utc_text(NOW.replace(microsecond=5)) == "2026-11-22T17:00:00.000005"
+
+
+def test_a_run_that_is_too_long_ends_in_a_digest_and_stays_another_than_its_neighbour() -> None:
+    assert run_text("hv1", "7", "vda+vdb") == "hv1/7/vda+vdb"
+    first, second = (run_text("h" * 200, "7", "+".join(f"vd{n}" for n in range(count))) for count in (60, 61))
+    assert len(first) == len(second) == LONGEST_RUN
+    assert first != second

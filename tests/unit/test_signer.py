@@ -65,3 +65,16 @@ def test_metadata_that_come_and_go_are_not_mistaken_for_each_other() -> None:
     for number in range(100):  # without a hold on what it has seen, ids of objects would come again
         message = signer.message(sample({"n": number}))
         assert bytes(message["resource_metadata"]) == b'{"n":%d}' % number
+
+
+def test_the_polling_interval_is_added_to_the_reserved_member_and_shared_metadata_are_encoded_once() -> None:
+    shared = {"host": "hv1", "_meter": {"run": "hv1/7"}}
+    signer = Signer(KEYS, "here", interval_seconds=300.0)
+    first, second, plain = (signer.message(sample(each)) for each in (shared, shared, {"_meter": "forged"}))
+    assert first["resource_metadata"] is second["resource_metadata"]
+    arrived, _ = metering_messages(open_envelope(cast([first, plain])))
+    assert [read(each, KEYS).metadata for each in arrived] == [
+        {"host": "hv1", "_meter": {"run": "hv1/7", "interval": 300}},
+        {"_meter": {"interval": 300}},
+    ]
+    assert "interval" not in shared["_meter"], "what the pollster gave is not changed"

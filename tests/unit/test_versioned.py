@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from meter.listeners.nova import booting_listener
+from meter.listeners.nova import flavor_listener
 from meter.listeners.nova import instance_listener
 from meter.listeners.nova import node_listener
 from meter.notification import Notification
 from meter.notification import notification
 from meter.notification import with_stable_ids
+from meter.nova_times import FirstTimes
 from meter.versioned import one_form
 from meter.versioned import unversioned_event_type
 
@@ -50,15 +55,81 @@ def test_both_forms_give_the_same_samples_with_the_same_ids(unversioned: str, ve
     told = []
     for name in (unversioned, versioned):
         heard = captured(name)
-        listener = node_listener if "metrics" in name else instance_listener
-        samples = with_stable_ids(heard, list(listener.samples(heard)))
+        made = [
+            sample
+            for listener in (instance_listener, flavor_listener, booting_listener, node_listener)
+            for sample in listener.samples(heard)
+        ]
+        samples = with_stable_ids(heard, made)
         told.append(
             [
-                (each.message_id, each.name, each.volume, each.unit, each.user_id, each.project_id, each.resource_id)
+                (
+                    each.message_id,
+                    each.name,
+                    each.volume,
+                    each.unit,
+                    each.user_id,
+                    each.project_id,
+                    each.resource_id,
+                    each.timestamp,
+                )
                 for each in samples
             ]
         )
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("nova.compute.instance.create.end", "2026-11-22T16:11:24+00:00"),  # the launch
+        ("nova.compute.instance.delete.end", "2026-11-22T16:10:46+00:00"),  # the deletion
+        ("nova.compute.instance.exists.1", "2026-11-22T16:15:40+00:00"),  # the end of the audited period
+        ("nova.compute.instance.update.1", "2026-11-22T16:10:44+00:00"),
+        ("nova.compute.metrics.update", "2026-11-22T15:47:54+00:00"),  # the readings
+        ("nova.compute.instance.power_off.end", "2026-11-22T16:12:53.186721+00:00"),  # only its own
+    ],
+)
+def test_the_time_of_a_fact_is_the_moment_that_both_payloads_name(name: str, time: str) -> None:
+    assert captured(name).timestamp.isoformat() == time
+
+
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        ("create.end", {"launched_at": ""}),
+        ("create.end", {"launched_at": 7}),
+        ("create.end", {"launched_at": "soon"}),
+        ("create.end", {"launched_at": "2026-11-22T17:11:24"}),  # an hour after it was told
+        ("create.end", {"launched_at": "2026-11-21T16:11:24"}),  # a day before
+        ("delete.end", {"deleted_at": "", "terminated_at": ""}),
+        ("exists.1", {"audit_period_ending": None}),
+    ],
+)
+def test_a_moment_that_is_missing_or_cannot_be_true_leaves_the_time_of_the_notification(
+    event: str, change: dict[str, Any]
+) -> None:
+    odd = copy.deepcopy(content(f"nova.compute.instance.{event}"))
+    odd["payload"] |= change
+    own = notification(odd)
+    assert one_form(own).timestamp == own.timestamp
+
+
+def test_a_deletion_after_a_soft_deletion_has_the_time_of_the_later() -> None:
+    reclaimed = copy.deepcopy(content("nova.compute.instance.delete.end"))
+    reclaimed["payload"] |= {"deleted_at": "2026-11-22T12:00:00.5", "terminated_at": "2026-11-22T16:10:46.9"}
+    assert one_form(notification(reclaimed)).timestamp.isoformat() == "2026-11-22T16:10:46+00:00"
+
+
+def test_the_second_form_of_a_fact_without_a_moment_gets_the_time_of_the_first() -> None:
+    times = FirstTimes(most=2)
+    first = captured("nova.compute.instance.power_off.end")
+    later = replace(first, timestamp=first.timestamp + timedelta(milliseconds=7))
+    assert times.applied(first).timestamp == times.applied(later).timestamp == first.timestamp
+    for number in range(2):
+        other = replace(first, message_id=f"other {number}")
+        assert times.applied(other) is other
+    assert times.applied(later) is later, "what is long past is forgotten"
 
 
 def test_what_both_forms_know_of_an_instance_is_the_same_metadata() -> None:

@@ -1,6 +1,7 @@
 """Listeners to Neutron, the network service."""
 
 from meter.definitions import built_in
+from meter.listeners.neutron.bandwidth import BandwidthListener
 
 __all__ = [
     "bandwidth_listener",
@@ -17,5 +18,5 @@ subnet_listener = built_in(__file__, "subnet")
 port_listener = built_in(__file__, "port")
 router_listener = built_in(__file__, "router")
 floatingip_listener = built_in(__file__, "floatingip")
-bandwidth_listener = built_in(__file__, "bandwidth")
+bandwidth_listener = BandwidthListener(built_in(__file__, "bandwidth"))
 services_listener = built_in(__file__, "services")

@@ -14,19 +14,20 @@ from xml.etree.ElementTree import TreeBuilder
 from xml.etree.ElementTree import XMLParser
 
 from meter.interfaces import Domain
+from meter.pollsters.libvirt.nova import BadDomain
+from meter.pollsters.libvirt.nova import check_agreement
+from meter.pollsters.libvirt.nova import nova_elements
 from meter.pollsters.libvirt.owners import LONGEST_ID
 from meter.pollsters.libvirt.owners import Owner
 from meter.pollsters.libvirt.owners import owner_of
 from meter.settings import OwnerSection
 
-NOVA_NAMESPACES = ("http://openstack.org/xmlns/libvirt/nova/1.1", "http://openstack.org/xmlns/libvirt/nova/1.0")
 LARGEST_XML_CHARACTERS = 1_000_000
 """A Nova guest with thirty disks has some 40 000."""
 DEEPEST_XML = 64
 
-
-class BadDomain(ValueError):
-    """A domain whose XML cannot be used; the text says why."""
+FOREIGN = ("vhostuser", "hostdev", "vdpa", "user")
+"""Types of interfaces whose counters somebody else keeps, over the end of the domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Interface:
     mac: str | None
     filter: str | None
     parameters: Mapping[str, str]
+    made_for_it: bool = True
+    """Whether its device on the host is made when it is plugged in, and counts from zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Description:
     """A domain as its XML describes it. ``metadata`` has all of it that does not change while it runs.
 
     ``by_nova`` says whether Nova described it; where not, its sizes are libvirt's. ``interfaces`` are by the name of
-    the host's device.
+    the host's device. ``disks`` has the images of each disk, the one that it was plugged in with last, by the name of its
+    device: libvirt gives each image a number of its own, and does not change it while the disk is there.
     """
 
     project_id: str | None
@@ -52,6 +56,7 @@ class Description:
     flavor: str | None
     metadata: Mapping[str, Any]
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    disks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,12 @@ def describe(domain: Domain, local: Local) -> Description:
     what only Nova could tell.
     """
     root = parse(domain.xml)
-    nova = _nova_element(root)
+    found = nova_elements(root)
+    nova = found[0] if found else None
     if nova is None:
         project_id, user_id = owner_of(domain.name, root, local.rules, local.default)
     else:
+        check_agreement(found)
         project_id = _get(nova, "owner/project", "uuid") or local.default[0]
         user_id = _get(nova, "owner/user", "uuid") or local.default[1]
     if any(each is not None and len(each) > LONGEST_ID for each in (project_id, user_id)):
@@ -98,6 +105,7 @@ def describe(domain: Domain, local: Local) -> Description:
             **_nova_sizes(nova),
         },
         interfaces=_interfaces(root),
+        disks=_disks(root),
     )
 
 
@@ -137,18 +145,6 @@ def parse(xml: str) -> Element:
     except (ParseError, UnicodeError) as error:
         raise BadDomain(f"its XML cannot be parsed: {error}") from error
     return root
-
-
-def _nova_element(root: Element) -> Element | None:
-    """Return what Nova wrote, without its namespace, or ``None``."""
-    found = [child for name in NOVA_NAMESPACES for child in root.findall(f"metadata/{{{name}}}instance")]
-    if len(found) > 1:
-        raise BadDomain(f"its XML has {len(found)} elements of Nova, of which none can be believed")
-    for nova in found:
-        for element in nova.iter():
-            element.tag = element.tag.rpartition("}")[2]
-        return nova
-    return None
 
 
 def _text(parent: Element | None, path: str) -> str | None:
@@ -227,7 +223,22 @@ def _interfaces(root: Element) -> dict[str, Interface]:
                 mac=_get(element, "mac", "address"),
                 filter=_get(element, "filterref", "filter"),
                 parameters=_parameters(element),
+                made_for_it=element.get("type") not in FOREIGN and _get(element, "target", "managed") != "no",
             )
+    return found
+
+
+def _disks(root: Element) -> dict[str, str]:
+    """Return the number of the last image of each disk: those before it come and go with snapshots."""
+    found = {}
+    for element in root.findall("devices/disk"):
+        device, number = _get(element, "target", "dev"), _get(element, "source", "index")
+        image = element.find("backingStore")
+        while image is not None:
+            number = image.get("index") or number
+            image = image.find("backingStore")
+        if device is not None and number is not None:
+            found[device] = number
     return found
 
 

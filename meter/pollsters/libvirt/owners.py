@@ -23,7 +23,7 @@ def owner_of(name: str, root: Element, rules: Sequence[OwnerSection], default: O
     """Return the owner that the first rule gives that matches the domain called ``name``, else ``default``.
 
     A rule that matches and lacks what one of its texts is made of does not count; nor does one whose element is there
-    twice: neither of the two can be believed.
+    twice and says two things: neither can be believed.
     """
     for rule in rules:
         found = _values(rule, name, root)
@@ -40,13 +40,18 @@ def _values(rule: OwnerSection, name: str, root: Element) -> Mapping[str, str | 
         match = re.fullmatch(rule.name, name[:LONGEST_NAME])
         return match.groupdict() if match else None
     if rule.element:
-        elements = root.findall(f"metadata/{rule.element}")
-        if len(elements) != 1:
-            return None
-        [element] = elements
-        children = {child.tag.rpartition("}")[2]: child.text for child in element}
-        return {"text": element.text, **children, **element.attrib}
+        elements = [_of_element(element) for element in root.findall(f"metadata/{rule.element}")]
+        return elements[0] if elements and all(each == elements[0] for each in elements) else None
     return {}
+
+
+def _of_element(element: Element) -> Mapping[str, str | None]:
+    """Return what an element says; a child that is there twice and says two things says nothing."""
+    children: dict[str, str | None] = {}
+    for child in element:
+        name, text = child.tag.rpartition("}")[2], (child.text or "").strip()
+        children[name] = text if children.get(name, text) == text else None
+    return {"text": (element.text or "").strip(), **children, **element.attrib}
 
 
 def _filled(text: str, values: Mapping[str, str | None]) -> str | None:

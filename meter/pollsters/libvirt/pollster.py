@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from typing import Literal
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -22,8 +25,13 @@ from meter.interfaces import IOmissions
 from meter.interfaces import ISurroundings
 from meter.interfaces import Unavailable
 from meter.pollsters.libvirt.changes import Memory
+from meter.pollsters.libvirt.counters import Counters
+from meter.pollsters.libvirt.description import Description
+from meter.pollsters.libvirt.ends import Gauge
+from meter.pollsters.libvirt.ends import OpenGauges
 from meter.pollsters.libvirt.guests import Guest
 from meter.pollsters.libvirt.guests import Reading
+from meter.pollsters.libvirt.guests import device_of
 from meter.pollsters.libvirt.guests import read
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Subject
@@ -41,6 +49,9 @@ MOST_LINES = 20
 GUESTS_AT_ONCE = 100
 """All rows of so many guests follow each other: enough of one meter to fill a message, and of one guest to be signed
 together, for which metadata that repeat are encoded once."""
+
+STATE = "power.state"
+"""A domain that is gone has no state, not even 0, which would be one."""
 
 PROBE_SECONDS = 3.0
 """A libvirt that does not answer by then says so itself, and shall not hold up the start."""
@@ -87,11 +98,27 @@ class Omissions:
 
 
 class Remembered:
-    """What one pollster remembers from cycle to cycle: volumes by meter, and what was told."""
+    """What one pollster remembers from cycle to cycle: volumes by meter, runs of counters, open gauges, what was told."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.memories = {row.meter.name: Memory(row.change) for row in rows if row.change is not None}
+        self.counters: dict[str, Counters] = {}
+        self.gauges = OpenGauges()
         self.told: Mapping[str, str] = {}
+
+    def counters_of(self, guest: Guest, *, trial: bool) -> Counters | None:
+        """Return what is known of the counters of a domain's present run."""
+        if guest.run is None:
+            return None
+        known = self.counters.get(guest.uuid)
+        if known is None or known.life != guest.run:
+            known = Counters(guest.run)
+            if not trial:
+                self.counters[guest.uuid] = known
+        elif trial:
+            known = deepcopy(known)
+        known.begin(guest.began)
+        return known
 
 
 @implementer(IDomainPollster)
@@ -155,27 +182,95 @@ class GuestPollster:
                 omissions.count("xml")
         seen: dict[str, set[str]] = {meter: set() for meter in remembered.memories}
         for first in range(0, len(reading.guests), GUESTS_AT_ONCE):
-            guests = reading.guests[first : first + GUESTS_AT_ONCE]
+            polls = [
+                _Poll(guest, remembered, trial=cycle.trial) for guest in reading.guests[first : first + GUESTS_AT_ONCE]
+            ]
             for row in self.rows:
                 memory = remembered.memories.get(row.meter.name)
-                for guest in guests:
-                    if not guest.shut_off or row.when_off:
-                        yield from _samples(row, guest, memory, seen, omissions, trial=cycle.trial)
-            for guest in guests:
-                guest.forget_subjects()
+                for poll in polls:
+                    if guest_has(row, poll.guest):
+                        yield from _samples(row, poll, memory, seen, omissions, trial=cycle.trial)
+            for poll in polls:
+                yield from poll.end(remembered, trial=cycle.trial)
         if reading.whole:
             remembered.told = omissions.now
             if not cycle.trial:
                 for meter, memory in remembered.memories.items():
                     memory.forget_all_but(seen[meter])
+                yield from _gone(reading, remembered, cycle)
         omissions.report(cycle)
 
 
+class _Poll:
+    """One poll of one domain by one pollster."""
+
+    def __init__(self, guest: Guest, remembered: Remembered, *, trial: bool) -> None:
+        self.guest = guest
+        self.counters = remembered.counters_of(guest, trial=trial)
+        self._gauges: list[Gauge] = []
+
+    def note(self, row: Row, sample: Sample) -> None:
+        """Note that a gauge was told."""
+        if row.meter.type == "gauge":
+            self._gauges.append(Gauge(sample.name, sample.unit, sample.resource_id, row.ends_with_run))
+
+    def end(self, remembered: Remembered, *, trial: bool) -> Iterator[Sample]:
+        """Remember what was polled; yield the end of what a domain does not have while it is off."""
+        guest = self.guest
+        if self.counters is not None:
+            self.counters.end(guest.devices(), guest.read_at)
+        ended = remembered.gauges.told(
+            guest.uuid, self._gauges, guest.description, guest.read_at, off=guest.shut_off, remember=not trial
+        )
+        for gauge in ended:
+            yield _zero(gauge, guest.description, guest.metadata, guest.read_at)
+        guest.forget_subjects()
+
+
+def _gone(reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[Sample]:
+    """Yield the end of all gauges of domains that are gone for good; what has migrated away goes on elsewhere."""
+    hypervisor = cycle.provider(IHypervisor)
+    for uuid in list(remembered.gauges.left_out(reading.listed - reading.elsewhere)):
+        absence = hypervisor.absence(uuid)
+        if absence.why == "unreadable" and uuid not in reading.elsewhere:
+            continue
+        gauges, description = remembered.gauges.forget(uuid)
+        if absence.why == "migrated" or uuid in reading.elsewhere:
+            continue
+        for gauge in gauges:
+            if gauge.name != STATE:
+                yield _zero(gauge, description, description.metadata, absence.since or reading.read_at)
+    for uuid in remembered.counters.keys() - reading.listed:
+        if hypervisor.absence(uuid).why != "unreadable":
+            del remembered.counters[uuid]
+
+
+def _zero(gauge: Gauge, description: Description, metadata: Mapping[str, Any], at: datetime) -> Sample:
+    return Sample(
+        name=gauge.name,
+        type="gauge",
+        unit=gauge.unit,
+        volume=0,
+        resource_id=gauge.resource_id,
+        timestamp=at,
+        user_id=description.user_id,
+        project_id=description.project_id,
+        resource_metadata=metadata,
+    )
+
+
+def guest_has(row: Row, guest: Guest) -> bool:
+    """Return whether ``guest`` is metered by ``row`` in its state: of one that ends, only what it has counted."""
+    if guest.ending:
+        return row.meter.type != "gauge"
+    return row.when_off or not guest.shut_off
+
+
 def _samples(
-    row: Row, guest: Guest, memory: Memory | None, seen: dict[str, set[str]], omissions: Omissions, *, trial: bool
+    row: Row, poll: _Poll, memory: Memory | None, seen: dict[str, set[str]], omissions: Omissions, *, trial: bool
 ) -> Iterator[Sample]:
     """Yield a sample of each subject of ``row`` that has the volume, and note what is left out."""
-    meter = row.meter.name
+    meter, guest = row.meter.name, poll.guest
     try:
         subjects = guest.subjects(row.scope)
     except BadStat as error:
@@ -187,9 +282,7 @@ def _samples(
         try:
             reading = row.reading(subject)
             if reading is not None:
-                sample = _sample(row, guest, subject, reading, memory, trial=trial)
-                if sample is not None:
-                    yield sample
+                yield from _of_reading(row, poll, subject, reading, memory, trial=trial)
             elif row.if_missing == "told":
                 wanted = row.wanted(subject.prefix)
                 omissions.tell(f"{meter} of {subject.resource_id}", f"libvirt does not give {wanted}", "missing")
@@ -201,31 +294,56 @@ def _samples(
             omissions.tell(f"{meter} of {subject.resource_id}", str(error), "invalid")
 
 
+def _of_reading(
+    row: Row, poll: _Poll, subject: Subject, reading: tuple[int, int], memory: Memory | None, *, trial: bool
+) -> Iterator[Sample]:
+    """Yield the sample of what ``row`` has read, after the one that opens its run where that has just begun.
+
+    None where there is nothing to compare with, or to name it after.
+    """
+    guest, counters = poll.guest, poll.counters
+    value, source = reading
+    volume: int | float | None = value
+    metadata, opening = subject.metadata, None
+    counts = row.change is not None or row.meter.type == "cumulative"
+    parts = row.parts(subject) if row.composed and counts else None
+    if counters is not None and parts is not None and subject.run is not None:
+        label = row.label(source, parts, subject)
+        run, opening = counters.sum(row.meter.name, subject.run, source, label, parts, guest.read_at)
+        metadata = guest.metadata_of_run(subject, run)
+    elif counters is not None and counts and subject.from_zero:
+        opening = counters.opening(row.scope, device_of(subject), guest.read_at)
+    if memory is not None:
+        volume = memory.volume(subject, guest.read_at, guest.steady_seconds, value, source, parts, trial=trial)
+    sample = _sample(row, guest, subject.resource_id, volume, metadata, guest.read_at)
+    if sample is None:
+        return
+    if opening is not None and memory is None:
+        yield _sample(row, guest, subject.resource_id, opening.volume, metadata, opening.at)  # type: ignore[misc]
+    poll.note(row, sample)
+    yield sample
+
+
 def _sample(
-    row: Row, guest: Guest, subject: Subject, reading: tuple[int, int], memory: Memory | None, *, trial: bool
+    row: Row, guest: Guest, resource_id: str, volume: int | float | None, metadata: Mapping[str, Any], at: datetime
 ) -> Sample | None:
-    """Return the sample of what ``row`` has read; ``None`` where there is nothing to compare with, or to name it after."""
     name = row.meter.name
     if name.endswith("*"):
         if not guest.description.flavor:
             return None
         name = name[:-1] + guest.description.flavor
-    value, source = reading
-    volume: int | float | None = value
-    if memory is not None:
-        volume = memory.volume(subject, guest.read_at, guest.steady_seconds, value, source, trial=trial)
-        if volume is None:
-            return None
-    elif row.divisor != 1:
-        volume = value / row.divisor
+    if volume is None:
+        return None
+    if row.change is None and row.divisor != 1:
+        volume = volume / row.divisor
     return Sample(
         name=name,
         type=row.meter.type,
         unit=row.meter.unit,
-        volume=volume,  # type: ignore[arg-type]
-        resource_id=subject.resource_id,
-        timestamp=guest.read_at,
+        volume=volume,
+        resource_id=resource_id,
+        timestamp=at,
         user_id=guest.description.user_id,
         project_id=guest.description.project_id,
-        resource_metadata=subject.metadata,
+        resource_metadata=metadata,
     )

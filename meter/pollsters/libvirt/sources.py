@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 from typing import Literal
 from typing import Protocol
 
 Stats = Mapping[str, int | float | str | bool]
 """Statistics of one domain by libvirt's names, as in ``virsh domstats``."""
+
+Parts = Mapping[str, int]
+"""What a sum is made of, by names that stay with it."""
 
 LARGEST = 2**63 - 1
 UNKNOWN = 2**64 - 1
@@ -34,14 +37,19 @@ class BadStat(ValueError):
 class Subject:
     """What one sample is about: a domain, or a device of one, whose statistics begin with ``prefix``.
 
-    ``run`` changes when its counters start again.
+    ``run`` changes when its counters start again, ``None`` where there is none; they start from zero unless
+    ``from_zero`` is false. ``disks`` names by their devices the disks of a domain, ``processors`` tells apart virtual
+    processors that had the same numbers.
     """
 
     stats: Stats
     prefix: str
     resource_id: str
     metadata: Mapping[str, Any]
-    run: Hashable
+    run: str | None
+    from_zero: bool = True
+    disks: Mapping[str, str] = field(default_factory=dict)
+    processors: str = ""
 
 
 def number(stats: Stats, name: str) -> int | None:
@@ -162,15 +170,19 @@ class VcpuSum:
 
     def value(self, subject: Subject) -> int | None:
         """Return the sum, or ``None``."""
+        parts = self.parts(subject)
+        return None if parts is None else sum(parts.values())
+
+    def parts(self, subject: Subject) -> Parts | None:
+        """Return what is summed, by the numbers of the processors, or ``None``."""
         stats = subject.stats
         plugged = number(stats, "vcpu.current")
-        total = complete = 0
+        complete: dict[str, int] = {}
         for index in range(min(number(stats, "vcpu.maximum") or 0, MOST_DEVICES)):
             parts = [number(stats, f"vcpu.{index}.{name}") for name in self.names]
             if None not in parts:
-                complete += 1
-                total += sum(parts)  # type: ignore[arg-type]
-        return total if complete and complete == plugged else None
+                complete[str(index)] = sum(parts)  # type: ignore[arg-type]
+        return complete if complete and len(complete) == plugged else None
 
     def text(self, prefix: str) -> str:
         """Name them."""
@@ -189,15 +201,21 @@ class DiskSum:
 
     def value(self, subject: Subject) -> int | None:
         """Return the sum, or ``None``."""
+        parts = self.parts(subject)
+        return None if parts is None else sum(parts.values())
+
+    def parts(self, subject: Subject) -> Parts | None:
+        """Return what is summed, by the names of the disks, or ``None``."""
         stats = subject.stats
-        total = None
+        found: dict[str, int] = {}
         for prefix in devices(stats, "block"):
             value = self.source.value(Subject(stats, prefix, "", {}, None))
             if value is not None:
-                total = value if total is None else total + value
+                name = str(stats.get(f"{prefix}name", prefix))
+                found[subject.disks.get(name, name)] = value
             elif f"{prefix}path" in stats or f"{prefix}url" in stats:
                 return None
-        return total
+        return found or None
 
     def text(self, prefix: str) -> str:
         """Name what is summed."""

@@ -6,16 +6,19 @@ A new meter is a new row here and its line in ``README.rst``. Each tuple of rows
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import Literal
 
 from meter.pollsters.libvirt.changes import Change
+from meter.pollsters.libvirt.counters import label_of
 from meter.pollsters.libvirt.sources import Described
 from meter.pollsters.libvirt.sources import Difference
 from meter.pollsters.libvirt.sources import DiskSum
 from meter.pollsters.libvirt.sources import Existence
 from meter.pollsters.libvirt.sources import Largest
+from meter.pollsters.libvirt.sources import Parts
 from meter.pollsters.libvirt.sources import Source
 from meter.pollsters.libvirt.sources import Stat
 from meter.pollsters.libvirt.sources import Subject
@@ -33,6 +36,10 @@ IfMissing = Literal["told", "counted", "usual"]
 _PREFIXES: Mapping[Scope, str] = {"vcpu": "vcpu.N.", "disk": "block.N.", "interface": "net.N."}
 
 
+OCCUPIED = ("disk.device.allocation", "disk.allocation")
+"""Space that a domain occupies while it is off as well, though libvirt may not say how much."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A meter of a domain or of its devices.
@@ -40,7 +47,8 @@ class Row:
     ``sources`` are tried in order, and what the first gives is divided by ``divisor``; with a ``change``, it is
     compared with what the poll before gave. Domains that are shut off are left out unless ``when_off``: what libvirt
     tells of them then is old, or not theirs (libvirt 9.0 gave a shut-off QEMU domain of a user's session its own
-    daemon's ``cpu.time``).
+    daemon's ``cpu.time``). The volume of a *composed* one is a sum, or may come from another source the next time: which
+    it was is part of the run that the sample belongs to.
     """
 
     meter: MeterDefinition
@@ -50,6 +58,7 @@ class Row:
     change: Change | None = None
     when_off: bool = False
     if_missing: IfMissing = "counted"
+    composed: bool = False
 
     def reading(self, subject: Subject) -> tuple[int, int] | None:
         """Return what the first source gives that gives anything, and its index; raise :class:`~meter.pollsters.libvirt.sources.BadStat`."""
@@ -58,6 +67,31 @@ class Row:
             if value is not None:
                 return value, index
         return None
+
+    def parts(self, subject: Subject) -> list[Parts | None]:
+        """Return, for each source, what its value is made of."""
+        return [
+            source.parts(subject)
+            if isinstance(source, VcpuSum | DiskSum)
+            else None
+            if (value := source.value(subject)) is None
+            else {source.text(subject.prefix): value}
+            for source in self.sources
+        ]
+
+    def label(self, source: int, parts: Sequence[Parts | None], subject: Subject) -> str:
+        """Name what the volume is made of, where it comes from ``source``."""
+        kind = self.sources[source]
+        if isinstance(kind, DiskSum):
+            return label_of("", parts[source] or {}, "")
+        if isinstance(kind, VcpuSum):
+            return label_of("vcpu:", parts[source] or {}, subject.processors)
+        return kind.text(subject.prefix)
+
+    @property
+    def ends_with_run(self) -> bool:
+        """Whether it is a gauge that a domain does not have while it is off."""
+        return self.meter.type == "gauge" and not self.when_off and self.meter.name not in OCCUPIED
 
     def wanted(self, prefix: str) -> str:
         """Name the statistics, which begin with ``prefix``."""
@@ -85,7 +119,8 @@ def _rate(row: Row) -> Row:
 def _sum(row: Row) -> Row:
     """The sum of a row of disks over all disks of the domain: ``disk.device.x`` becomes ``disk.x``."""
     meter = replace(row.meter, name=row.meter.name.replace("disk.device.", "disk."))
-    return replace(row, meter=meter, scope="domain", sources=tuple(DiskSum(source) for source in row.sources))
+    sources = tuple(DiskSum(source) for source in row.sources)
+    return replace(row, meter=meter, scope="domain", sources=sources, composed=True)
 
 
 KIB_IN_MIB = 1024
@@ -106,6 +141,7 @@ _CPU = _row(
     "cpu.time",
     scope="processors",
     if_missing="told",
+    composed=True,
 )
 CPU = (
     _CPU,

@@ -147,6 +147,7 @@ USAGE = Row(
     ),
     resource=("tenant_id",),
     metadata=all_of("start", "stop"),
+    ids_return=True,  # a project may have used nothing for a while
 )
 
 

@@ -31,8 +31,10 @@ from meter.pollsters.openstack.rounds import Rounds
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number
+from meter.sample import EXISTED_THROUGHOUT
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.sample import with_reserved
 
 OBJECTS = gauge("storage.objects", "object")
 SIZE = gauge("storage.objects.size", "B")
@@ -46,6 +48,9 @@ ACCOUNT = (
     (CONTAINERS, "x-account-container-count"),
 )
 CONTAINER = ((CONTAINER_OBJECTS, "count"), (CONTAINER_SIZE, "bytes"))
+
+EXISTING = with_reserved({}, run=EXISTED_THROUGHOUT)
+"""An account has the id of its project. (The name of a container may be given to another one.)"""
 
 SERVICE = "object-store"
 MOST_PAGES = 1000
@@ -148,7 +153,7 @@ def _samples(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Samp
     if "marker=" not in answer.request.url:
         for meter, header in ACCOUNT:
             try:
-                yield sample(meter, project_id, answer.header(header), header, {})
+                yield sample(meter, project_id, answer.header(header), header, EXISTING)
             except BadItem as error:
                 omitted.add(project_id, error)
     for container in _containers(answer):

@@ -30,6 +30,12 @@ from meter.sample import MeterDefinition
 from meter.sample import Sample
 from meter.services import within
 
+NOT_THERE = (NOT_FOUND, 410, 501)
+"""Answers of a service that lacks an extension: not found, gone, not implemented."""
+
+UNSUPPORTED_SECONDS = 3600.0
+"""An extension that a service lacks is asked for again after so long: it may have been installed."""
+
 ASKING_SECONDS = 8.0
 """A plugin has ten seconds to say whether it is enabled."""
 
@@ -83,6 +89,44 @@ class Omitted:
         self._diary.tell(self._name, self._reasons)
 
 
+class Support:
+    """Whether a service has a listing that it need not have, as far as it has answered."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._worked = False
+        self._unsupported = False
+        self._ask_again_at = 0.0
+
+    def due(self, seconds: float) -> bool:
+        """Return whether it is time to ask."""
+        return not self._unsupported or seconds >= self._ask_again_at
+
+    def worked(self, name: str) -> None:
+        """Note that the service has the listing of the pollster ``name``."""
+        if self._unsupported:
+            self._log.info("pollster {name}: supported by now", name=name)
+        self._worked, self._unsupported = True, False
+
+    def is_lacking(self, name: str, error: Refused, seconds: float, *, optional: bool) -> bool:
+        """Return whether ``error`` means that the service lacks the listing; log it the first time.
+
+        What has worked before is away and not unsupported. *Not found* says it only of an ``optional`` listing.
+        """
+        if error.status not in NOT_THERE or self._worked or (error.status == NOT_FOUND and not optional):
+            return False
+        if not self._unsupported:
+            self._log.warn(
+                "pollster {name}: unsupported, asked again every {minutes:.0f} minutes: {error}",
+                name=name,
+                minutes=UNSUPPORTED_SECONDS / 60,
+                error=error,
+            )
+        self._unsupported, self._ask_again_at = True, seconds + UNSUPPORTED_SECONDS
+        return True
+
+
 async def enabled_with(here: ISurroundings, service: str, extension: Listing | None = None) -> Enabled | Disabled:
     """Answer for a pollster that works where the catalogue has ``service``, and the service has ``extension``.
 
@@ -102,7 +146,7 @@ async def enabled_with(here: ISurroundings, service: str, extension: Listing | N
         except NoService as error:
             return Disabled(str(error))
         except Refused as error:
-            if error.status == NOT_FOUND:
+            if error.status in NOT_THERE:
                 return Disabled(f"the {service} service has no such extension: {error}")
         except Unavailable:
             pass
@@ -142,13 +186,21 @@ class ListingPollster:
         return await enabled_with(here, listing.service, listing if self.row.extension else None)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return the samples of all entries, one page after the other."""
+        """Return the samples of all entries, one page after the other; none where the service lacks the listing."""
         omitted = Omitted(cycle, self.name)
+        support: Support = Support() if cycle.trial else cycle.kept(("openstack", self.name, "support"), Support)
+        if not support.due(cycle.clock.seconds()):
+            return ()
         samples: dict[tuple[str, str], Sample] = {}
-        async for page in cycle.provider(IOpenStack).pages(self.listing(cycle)):
-            for sample in self._of_page(page, omitted):
-                # A listing that changes between its pages may show an entry twice.
-                samples[sample.resource_id, sample.name] = sample
+        try:
+            async for page in cycle.provider(IOpenStack).pages(self.listing(cycle)):
+                support.worked(self.name)
+                for sample in self._of_page(page, omitted):
+                    # A listing that changes between its pages may show an entry twice.
+                    samples[sample.resource_id, sample.name] = sample
+        except Refused as error:
+            if not support.is_lacking(self.name, error, cycle.clock.seconds(), optional=self.row.extension):
+                raise
         omitted.tell()
         return samples.values()
 

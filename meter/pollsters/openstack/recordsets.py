@@ -20,9 +20,11 @@ from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.services import ALL_ZONES
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
+from meter.sample import EXISTED_THROUGHOUT
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.sample import with_reserved
 
 RECORDSETS = gauge("dns.zone.recordsets", "recordset")
 LISTING = Listing(service="dns", version="v2", path="recordsets", key="recordsets", headers=ALL_ZONES)
@@ -80,7 +82,7 @@ class RecordsetsPollster:
                         resource_id=zone_id,
                         project_id=zone.project_id,
                         timestamp=zone.read_at,
-                        resource_metadata={"name": zone.name},
+                        resource_metadata=with_reserved({"name": zone.name}, run=EXISTED_THROUGHOUT),
                     )
                 )
             except BadSample as error:

@@ -107,6 +107,7 @@ POOL = Row(
     ),
     resource=("name",),
     metadata=all_of("capabilities"),
+    ids_return=True,
 )
 
 
@@ -132,6 +133,7 @@ VOLUME_SERVICE = _ServiceRow(
     listing=Listing(service="block-storage", version="v3", path="os-services", key="services", sized=False),
     measures=(Measure(gauge("volume.service.health", "service"), _up),),
     metadata=all_of("binary", "host", "zone", "status", "state", "disabled_reason", "updated_at"),
+    ids_return=True,
 )
 
 # --- Neutron
@@ -203,6 +205,7 @@ HYPERVISOR = Row(
     ),
     resource=("hypervisor_hostname",),
     metadata=all_of("id", "hypervisor_type", "hypervisor_version", "host_ip", "state", "status"),
+    ids_return=True,
 )
 
 # --- Keystone

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from meter.openstack import Listing
+from meter.sample import EXISTED_THROUGHOUT
 from meter.sample import MeterDefinition
+from meter.sample import with_reserved
 
 Item = Mapping[str, Any]
 
@@ -43,6 +45,7 @@ class Row:
 
     ``resource``, ``project`` and ``user`` are keys of the entry, the first that is there counts; ``metadata`` maps keys
     of the sample's metadata to keys of the entry. ``extension``: a service may be there without this listing.
+    ``ids_return``: the name of an entry that is gone may be given to another one.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Row:
     user: tuple[str, ...] = ("user_id",)
     metadata: Mapping[str, str]
     extension: bool = False
+    ids_return: bool = False
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -75,7 +79,8 @@ class Row:
 
     def metadata_of(self, item: Item) -> dict[str, Any]:
         """Return what the sample says beyond its volume."""
-        return {key: item[source] for key, source in self.metadata.items() if source in item}
+        found = {key: item[source] for key, source in self.metadata.items() if source in item}
+        return found if self.ids_return else with_reserved(found, run=EXISTED_THROUGHOUT)
 
 
 def _text(item: Item, keys: tuple[str, ...]) -> str | None:

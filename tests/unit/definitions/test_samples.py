@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC
 from datetime import datetime
@@ -205,6 +204,7 @@ def test_a_name_outside_of_those_promised_is_refused(listen: Listen) -> None:
 
 
 def test_a_pattern_that_backtracks_takes_no_time(listen: Callable[..., DefinedListener]) -> None:
+    # An engine that tries all ways to divide 200 letters would be at it for ever.
     text = """
 metric:
   - name: hostile
@@ -215,11 +215,9 @@ metric:
     resource_id: $.payload.name.`sub(/(a*)*b/, x)`
 """
     listener = listen(text, "own.yaml")
-    began = time.perf_counter()
     assert list(listener.samples(said({"name": "a" * 200}, "a" * 255))) == []
     with pytest.raises(ValueError, match=r"payload\.name"):
         list(listener.samples(said({"name": "a" * 200}, "a" * 254 + "b")))
-    assert time.perf_counter() - began < 1
 
 
 def test_what_looks_ahead_is_matched_as_in_ceilometer(listen: Callable[..., DefinedListener]) -> None:

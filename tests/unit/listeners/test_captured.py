@@ -63,7 +63,7 @@ NODE: list[Row] = [
 
 TINY = instance("m1.tiny", 64, 1, 1, 0)
 SMALL = instance("m1.small", 128, 2, 1, 1)
-BIG_DISK = instance("m1.bigdisk", 64, 1, 5_000_000, 0)
+GONE = [(meter, kind, 0, unit) for meter, kind, _, unit in instance("m1.bigdisk", 64, 1, 5_000_000, 0)]
 
 
 def kept(seconds: float) -> list[Row]:
@@ -82,7 +82,12 @@ EXPECTED: dict[str, Expected] = {
     ),
     "glance.image.update.2": (None, A, IMAGE, [*SIZED, ("image.update", "delta", 1, "image")]),
     "glance.image.upload": (None, A, IMAGE, [*SIZED, ("image.upload", "delta", 1, "image")]),
-    "glance.image.delete": (None, A, IMAGE, [*SIZED, ("image.delete", "delta", 1, "image")]),
+    "glance.image.delete": (
+        None,
+        A,
+        IMAGE,
+        [("image", "gauge", 0, "image"), ("image.size", "gauge", 0, "B"), ("image.delete", "delta", 1, "image")],
+    ),
     "keystone.identity.authenticate.1": (
         PLACEMENT,
         None,
@@ -108,7 +113,12 @@ EXPECTED: dict[str, Expected] = {
         "eba4ce5b-7481-4a5d-834f-b626554b258c",
         [("ip.floating", "gauge", 1, "ip"), ("ip.floating.create", "delta", 1, "ip")],
     ),
-    "neutron.floatingip.delete.end": (None, None, "", []),
+    "neutron.floatingip.delete.end": (
+        ANN,
+        A,
+        "1450db1f-eb7b-4471-846e-dc950300393d",
+        [("ip.floating", "gauge", 0, "ip")],
+    ),
     "neutron.floatingip.exists": (
         None,
         B,
@@ -145,16 +155,16 @@ EXPECTED: dict[str, Expected] = {
         "ddd22651-443f-47cf-a6de-d884c4af7525",
         [("subnet", "gauge", 1, "subnet"), ("subnet.create", "delta", 1, "subnet")],
     ),
-    # 16:11:11 to 16:11:24.273236; the versioned form leaves out the fraction.
-    "nova.compute.instance.create.end": (ANN, A, KEPT, kept(13.273236)),
+    # 16:11:11 to 16:11:24.273236; the versioned form leaves out the fraction, so both do.
+    "nova.compute.instance.create.end": (ANN, A, KEPT, kept(13.0)),
     "nova-versioned.instance.create.end": (ANN, A, KEPT, kept(13.0)),
     "nova.compute.instance.create.start": (None, None, "", []),
     "nova.compute.instance.create.error": (None, None, "", []),
     "nova.compute.instance.update.1": (None, None, "", []),
     "nova.compute.instance.update.2": (None, None, "", []),
     "nova-versioned.instance.update": (None, None, "", []),
-    "nova.compute.instance.delete.end": (ANN, A, HUGE, BIG_DISK),
-    "nova-versioned.instance.delete.end": (ANN, A, HUGE, BIG_DISK),
+    "nova.compute.instance.delete.end": (ANN, A, HUGE, GONE),
+    "nova-versioned.instance.delete.end": (ANN, A, HUGE, GONE),
     "nova.compute.instance.exists.1": (ANN, A, WALK, TINY),
     "nova-versioned.instance.exists": (ANN, A, WALK, TINY),
     "nova.compute.instance.exists.2": (ANN, A, WALK, SMALL),
@@ -180,8 +190,8 @@ EXPECTED: dict[str, Expected] = {
         A,
         "19b8feb1-6048-4680-b703-fbc4827c60a9",
         [
-            ("snapshot", "gauge", 1, "snapshot"),
-            ("snapshot.size", "gauge", 3, "GiB"),
+            ("snapshot", "gauge", 0, "snapshot"),
+            ("snapshot.size", "gauge", 0, "GiB"),
             ("snapshot.exists", "delta", 1, "snapshot"),
         ],
     ),
@@ -200,8 +210,8 @@ EXPECTED: dict[str, Expected] = {
         A,
         "18d156f1-cb9b-42be-9120-f3abb7c7c92c",
         [
-            ("volume", "gauge", 1, "volume"),
-            ("volume.size", "gauge", 3, "GiB"),
+            ("volume", "gauge", 0, "volume"),
+            ("volume.size", "gauge", 0, "GiB"),
             ("volume.delete.end", "delta", 1, "volume"),
         ],
     ),
@@ -315,5 +325,6 @@ def test_the_metadata_says_what_the_resource_is(name: str, some: dict[str, Any])
 
 
 def test_the_time_of_a_reading_is_that_of_the_reading() -> None:
-    times = {sample.timestamp.isoformat() for sample in heard(captured("nova.compute.metrics.update"))}
-    assert times == {"2026-11-22T15:47:54.911593+00:00"}
+    for form in ("nova.compute.metrics.update", "nova-versioned.metrics.update"):
+        times = {sample.timestamp.isoformat() for sample in heard(captured(form))}
+        assert times == {"2026-11-22T15:47:54+00:00"}

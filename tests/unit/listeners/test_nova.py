@@ -90,10 +90,10 @@ async def test_it_is_enabled_everywhere() -> None:
             "delete.end",
             "fab42a3e-a90c-4edc-9f99-c5de837036bd",
             [
-                ("instance", "gauge", "instance", 1),
-                ("memory", "gauge", "MB", 64),
-                ("vcpus", "gauge", "vcpu", 1),
-                ("disk.root.size", "gauge", "GB", 5000000),
+                ("instance", "gauge", "instance", 0),
+                ("memory", "gauge", "MB", 0),
+                ("vcpus", "gauge", "vcpu", 0),
+                ("disk.root.size", "gauge", "GB", 0),
                 ("disk.ephemeral.size", "gauge", "GB", 0),
             ],
         ),
@@ -223,11 +223,21 @@ def test_a_size_that_is_no_number_is_refused_by_name(field: str, value: Any, sho
         samples(captured("create.end", **{field: value}))
 
 
-@pytest.mark.parametrize("field", ["instance_id", "user_id", "tenant_id"])
-@pytest.mark.parametrize("value", [..., None, "", 7, ["x"]])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(field, value) for field in ("instance_id", "tenant_id") for value in (..., None, "", 7, ["x"])]
+    + [("user_id", 7), ("user_id", ["x"])],
+)
 def test_an_id_that_is_no_text_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"payload.{field} must be a non-empty text, not "):
         samples(captured("create.end", **{field: value}))
+
+
+@pytest.mark.parametrize("value", [..., None, ""])
+def test_a_user_that_nobody_names_costs_a_project_no_sample(value: Any) -> None:
+    made = samples(captured("create.end", user_id=value))
+    assert [sample.name for sample in made] == ["instance", "memory", "vcpus", "disk.root.size", "disk.ephemeral.size"]
+    assert {(sample.user_id, sample.project_id) for sample in made} == {(None, PROJECT)}
 
 
 @pytest.mark.parametrize("payload", [None, [], "text", 1])

@@ -144,15 +144,51 @@ async def test_a_service_that_fails_again_and_again_is_left_alone_and_then_tried
     assert len([each for each in logs if "left alone" in each["log_format"]]) == 1
 
 
-def test_only_one_request_tries_a_service_that_was_left_alone() -> None:
-    it = Setting(breaker_failures=1, breaker_seconds=60)
+def test_one_request_tries_a_service_that_was_left_alone_and_the_others_share_its_fate() -> None:
+    it = Setting(breaker_failures=1, breaker_seconds=60, timeout_seconds=30)
     it.answer(reply({}, 500), Reply(silent=True))
     it.ask()
     it.clock.advance(60)
-    trial, another = it.ask(), it.ask()
-    assert not trial.called
-    assert "left alone" in another.result.getErrorMessage()
-    another.addErrback(lambda _: None)
+    trial, *others = (it.ask() for _ in range(6))
+    assert len(it.cloud.asked) == 2
+    it.clock.advance(30)
+    for each in others:
+        assert "left alone for 60 s more" in each.result.getErrorMessage()
+        each.addErrback(lambda _: None)
+    trial.addErrback(lambda _: None)
+    assert len(it.cloud.asked) == 2
+
+
+def test_a_service_that_works_again_costs_nobody_an_answer() -> None:
+    it = Setting(breaker_failures=1, breaker_seconds=60, in_flight=2)
+    it.answer(reply({}, 500), reply({}))
+    it.ask()
+    it.clock.advance(59.8)  # a cycle that begins a moment early
+    asked = [it.ask() for _ in range(6)]
+    assert len(it.cloud.asked) == 1
+    it.clock.advance(0.2)
+    assert [each.result.status for each in asked] == [200] * 6
+
+
+def test_a_trial_that_is_given_up_has_failed_and_nobody_waits_for_it_any_more() -> None:
+    it = Setting(breaker_failures=1, breaker_seconds=60)
+    it.answer(reply({}, 500), Reply(silent=True), reply({}))
+    it.ask()
+    it.clock.advance(60)
+    trial, second, third = it.ask(), it.ask(), it.ask()
+    third.cancel()
+    trial.cancel()
+    assert "left alone for 60 s more" in second.result.getErrorMessage()
+    assert it.cloud.asked[1:] == it.cloud.asked[1:2]
+    for each in (trial, second, third):
+        each.addErrback(lambda _: None)
+
+
+def test_what_a_service_does_not_implement_is_no_failure_of_it() -> None:
+    it = Setting(breaker_failures=1, attempts=3)
+    it.answer(reply({}, 501), reply({}))
+    assert it.ask().result.status == 501
+    assert it.ask().result.status == 200
     assert len(it.cloud.asked) == 2
 
 

@@ -33,7 +33,7 @@ def test_a_module_in_a_directory_of_another_distribution_is_found(tmp_path: Path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=180,
         check=True,
     )
     by_twisted, by_the_registry = done.stdout.splitlines()

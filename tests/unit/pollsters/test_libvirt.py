@@ -41,6 +41,7 @@ from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.table import CPU
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.pollsters.libvirt.table import Row
+from meter.sample import RESERVED_METADATA
 from meter.sample import Sample
 from meter.settings import ComputeSection
 from meter.testing import FakeCycle
@@ -233,7 +234,9 @@ async def test_a_guest_of_nova_is_metered_as_ceilometer_does() -> None:
         theirs["project_id"],
         theirs["user_id"],
     )
-    assert ours.resource_metadata == theirs["resource_metadata"]
+    # but for the state, which is Nova's word in all samples
+    expected = {**theirs["resource_metadata"], "state": "active", "power_state": theirs["resource_metadata"]["state"]}
+    assert without(dict(ours.resource_metadata), RESERVED_METADATA) == expected
 
 
 @pytest_twisted.ensureDeferred
@@ -502,13 +505,15 @@ async def test_a_domain_without_nova_has_the_configured_owner_and_the_same_keys(
     assert (plain.project_id, plain.user_id) == ("lab", "operator")
     told = {key: value for key, value in plain.resource_metadata.items() if value is not None}
     assert told.pop("host") != "tower"
+    assert told.pop(RESERVED_METADATA)["run"].startswith("tower/")
     assert told == {
         "display_name": "plain",
         "name": "plain",
         "instance_id": "plain-uuid",
         "instance_host": "tower",
         "status": "active",
-        "state": "running",
+        "state": "active",
+        "power_state": "running",
         "task_state": "",
         "architecture": "aarch64",
         "os_type": "hvm",
@@ -584,11 +589,115 @@ async def test_what_has_happened_to_a_domain_is_told_with_its_state() -> None:
     assert (sample.volume, sample.resource_metadata["event"]) == (5, "stopped (destroyed)")
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_last_reading_of_a_domain_has_what_it_counted_and_leaves_its_gauges_to_its_stop() -> None:
+    ending = replace(nova_domain(**{"state.state": 4}), event="shutting down (by guest)")
+    types = {sample.name: sample.type for sample in await polled(ending)}
+    assert {"cpu", "disk.read.bytes"} <= set(types)
+    assert "gauge" not in types.values()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_a_cycle_finds_shutting_down_is_metered_in_full() -> None:
+    names = {sample.name for sample in await polled(nova_domain(**{"state.state": 4}))}
+    assert {"instance", "power.state", "memory", "cpu"} <= names
+
+
+@pytest.mark.parametrize(
+    ("stats", "expected"),
+    [
+        ({"state.state": 0}, ("building", "pending")),
+        ({"state.state": 1}, ("active", "running")),
+        ({"state.state": 2}, ("active", "running")),
+        ({"state.state": 3}, ("paused", "paused")),
+        ({"state.state": 4}, ("stopped", "shutdown")),
+        ({"state.state": 5, "state.reason": 1}, ("stopped", "shutdown")),
+        ({"state.state": 5, "state.reason": 5}, ("suspended", "shutdown")),
+        ({"state.state": 6}, ("error", "crashed")),
+        ({"state.state": 7}, ("suspended", "suspended")),
+        ({"state.state": 99}, ("unknown", "unknown")),
+        ({}, ("unknown", "unknown")),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_states_are_novas_words_beside_which_libvirts_stand(
+    stats: dict[str, int], expected: tuple[str, str]
+) -> None:
+    rest = {name: value for name, value in NOVA_STATS.items() if not name.startswith("state.")}
+    sample = await only("instance", replace(nova_domain(), stats={**rest, **stats}))
+    metadata = sample.resource_metadata
+    assert (metadata["state"], metadata["power_state"]) == expected
+    assert metadata["status"] == metadata["state"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_has_just_been_saved_is_suspended() -> None:
+    saved = Domain(UUID, "cloud-00000001", NOVA_XML, {"state.state": 5}, event="stopped (saved)")
+    assert (await only("instance", saved)).resource_metadata["state"] == "suspended"
+
+
 # --- bad input
 
 TWO_NOVAS = NOVA_XML.replace(
     "</metadata>", '<n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/1.0"/></metadata>'
 )
+OLD_NAMESPACE = "http://openstack.org/xmlns/libvirt/nova/1.0"
+
+
+def both_namespaces(**changes: str) -> str:
+    """The domain as an older Nova described it as well, with ``changes`` of words in what that one wrote."""
+    _, inner = NOVA_XML.split('<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">')
+    inner = inner.split("</nova:instance>")[0]
+    for word, other in changes.items():
+        assert word in inner
+        inner = inner.replace(word, other)
+    old = f'<nova:instance xmlns:nova="{OLD_NAMESPACE}">{inner}</nova:instance>'
+    return NOVA_XML.replace("<metadata>", f"<metadata>{old}")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_domain_that_two_novas_describe_alike_is_metered_by_the_newer() -> None:
+    xml = both_namespaces(**{"qemu-kept-6b031417": "its old name"})
+    sample = await only("instance", replace(nova_domain(), xml=xml))
+    plain = await only("instance", nova_domain())
+    assert (sample.project_id, sample.user_id) == (plain.project_id, plain.user_id)
+    differing = {key for key, value in plain.resource_metadata.items() if sample.resource_metadata[key] != value}
+    assert differing <= {RESERVED_METADATA}
+    assert sample.resource_metadata["display_name"] == "qemu-kept-6b031417"
+
+
+@pytest.mark.parametrize(
+    ("xml", "disagreement"),
+    [
+        (both_namespaces(b6e8cc20ee9c457e83f13218eca89c43="other"), "owner/project has more than one uuid"),
+        (both_namespaces(**{"4cc236f0eb364412abb1024bc6ffbdf3": "other"}), "owner/user has more than one uuid"),
+        (both_namespaces(**{"m1.tiny": "m1.large"}), "flavor has more than one name"),
+        (both_namespaces(**{"<nova:vcpus>1": "<nova:vcpus>8"}), "flavor/vcpus is there more than once: 1, 8"),
+        (
+            NOVA_XML.replace("</nova:owner>", '</nova:owner><nova:owner><nova:project uuid="other"/></nova:owner>'),
+            "owner/project has more than one uuid",
+        ),
+        (
+            NOVA_XML.replace("<nova:image ", '<nova:flavor name="m1.large"/><nova:image '),
+            "flavor has more than one name: m1.large, m1.tiny",
+        ),
+        (
+            NOVA_XML.replace("</nova:owner>", '<nova:user uuid="other">x</nova:user></nova:owner>'),
+            "owner/user has more than one uuid",
+        ),
+    ],
+    ids=["project", "user", "flavor", "size", "two owners", "two flavors", "two users"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_domain_with_two_owners_or_flavors_is_not_metered_and_the_log_names_them(
+    xml: str, disagreement: str
+) -> None:
+    with capturedLogs() as events:
+        assert not await polled(replace(nova_domain(), xml=xml))
+    [event] = events
+    assert disagreement in event["why"]
+
+
 BOMB = '<!DOCTYPE domain [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><domain><name>&b;</name></domain>'
 
 

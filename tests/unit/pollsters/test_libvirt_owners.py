@@ -50,6 +50,18 @@ def test_an_element_that_does_not_say_it_leaves_it_to_the_next_rule(xml: str) ->
     assert owner({"element": BILLING, "project_id": "{project}"}, {"project_id": "lab"}, xml=xml) == ("lab", None)
 
 
+def test_an_element_that_is_there_twice_and_says_the_same_counts() -> None:
+    twice = '<metadata><owner xmlns="http://example.org/billing"><project>p7</project></owner>'
+    xml = f"<domain>{twice}</metadata>{twice}</metadata></domain>"
+    assert owner({"element": BILLING, "project_id": "{project}"}, xml=xml) == ("p7", None)
+
+
+def test_a_child_that_is_there_twice_and_says_two_things_says_nothing() -> None:
+    children = "<project>p7</project><project>p8</project>"
+    xml = f'<domain><metadata><owner xmlns="http://example.org/billing">{children}</owner></metadata></domain>'
+    assert owner({"element": BILLING, "project_id": "{project}"}, xml=xml) == NOBODY
+
+
 def test_the_first_rule_that_matches_counts() -> None:
     assert owner({"name": "db-.*", "project_id": "db"}, {"name": "web.*", "project_id": "web"}, BY_NAME)[0] == "web"
 

@@ -19,6 +19,8 @@ from meter.interfaces import IOmissions
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 from meter.openstack import Limits
+from meter.pollsters.openstack.services import ROWS
+from meter.pollsters.openstack.table import Row
 from meter.sample import Sample
 from meter.testing import FakeCycle
 from meter.testing import FakeSurroundings
@@ -433,6 +435,44 @@ async def test_an_extension_that_neutron_does_not_have_is_a_reason_to_be_off() -
     assert "no such extension" in answer.reason
 
 
+@pytest.mark.parametrize("status", [404, 410, 501])
+@pytest_twisted.ensureDeferred
+async def test_an_extension_that_is_lacking_is_told_once_and_asked_for_again_after_an_hour(status: int) -> None:
+    def asked() -> int:
+        return sum(request.path == "/v2.0/fwaas/firewall_groups" for request in stub.asked)
+
+    stub, clock = captured_cloud(), Clock()
+    stub.on("GET", "/v2.0/fwaas/firewall_groups", Reply(status))
+    cycle = cycle_of(stub, clock)
+    with capturedLogs() as logs:
+        for _ in range(12):
+            assert not list(await family.firewall.poll(cycle))
+            clock.advance(299)
+            cycle = cycle.following()
+        assert asked() == 1
+        clock.advance(12)
+        assert not list(await family.firewall.poll(cycle.following()))
+        assert asked() == 2
+        stub.on("GET", "/v2.0/fwaas/firewall_groups", reply({"firewall_groups": [{"id": "f", "project_id": "p"}]}))
+        clock.advance(3600)
+        cycle = cycle.following()
+        assert len(list(await family.firewall.poll(cycle))) == 1
+        assert asked() == 3
+        stub.on("GET", "/v2.0/fwaas/firewall_groups", Reply(status))
+        with pytest.raises(Unavailable):  # what has worked is away
+            await family.firewall.poll(cycle.following())
+    told = [each["log_format"] for each in logs if "pollster" in each.get("log_format", "")]
+    assert ["unsupported" in each for each in told] == [True, False]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listing_that_every_service_has_and_that_is_not_found_is_unavailable() -> None:
+    stub = captured_cloud()
+    stub.on("GET", "/v2/images", Reply(404))
+    with pytest.raises(Unavailable):
+        await family.image.poll(cycle_of(stub))
+
+
 @pytest.mark.parametrize("silent", [True, False])
 def test_without_keystone_a_pollster_is_on_and_unavailable(silent: bool) -> None:
     stub, clock = StubCloud(), Clock()
@@ -478,3 +518,10 @@ async def test_an_entry_that_two_pages_show_is_one_sample() -> None:
     stub.on("GET", "/v2/images", reply({**page, "next": "/v2/images?marker=x"}), reply(page))
     samples = list(await family.image.poll(cycle_of(stub)))
     assert len(samples) == len({(each.name, each.resource_id) for each in samples})
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_resource_whose_id_never_comes_back_says_that_it_existed_throughout(row: Row) -> None:
+    returning = {"volume.pool", "volume.service", "hypervisor"}
+    told = row.metadata_of({"id": "1", "name": "n"}).get("_meter")
+    assert told == (None if row.name in returning else {"run": "exists"})

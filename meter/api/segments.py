@@ -1,0 +1,121 @@
+"""``/v2/segments``: how long instances were in which state under which flavor, for who bills by that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+
+import msgspec
+
+from meter.api.arguments import Parameter
+from meter.api.faults import Fault
+from meter.api.faults import invalid_input
+from meter.api.paging import beyond
+from meter.api.paging import next_link
+from meter.api.paging import place_after
+from meter.api.question import Question
+from meter.api.replies import Reply
+from meter.instance_times import InstanceTime
+from meter.instance_times import instance_times
+from meter.message import BadMessage
+from meter.message import moment
+from meter.query import IdField
+from meter.query import SampleFilter
+from meter.sample import utc_text
+from meter.segments import RUNNING
+
+MOST_INSTANCES = 1_000
+"""Instances of one answer; the samples of each are read."""
+
+PARAMETERS = (
+    Parameter("resource_id", "text", "The instance; without it all of the project."),
+    Parameter("project_id", "text", "The project; without it all that can be seen."),
+    Parameter("start", "text", "The first moment of the period; without it the period begins with each instance."),
+    Parameter("end", "text", "The first moment after the period; without it that is now."),
+)
+
+
+class Segment(msgspec.Struct, kw_only=True):
+    """A time in one state under one flavor; ``ended`` is null while it lasts, ``seconds`` are those in the period."""
+
+    state: str
+    flavor: str
+    running: bool
+    began: str
+    ended: str | None
+    seconds: float
+
+
+class Spent(msgspec.Struct, kw_only=True):
+    """The seconds of the period in one state under one flavor."""
+
+    state: str
+    flavor: str
+    running: bool
+    seconds: float
+
+
+class InstanceSegments(msgspec.Struct, kw_only=True):
+    """How one instance spent the period."""
+
+    resource_id: str
+    project_id: str | None
+    user_id: str | None
+    display_name: str | None
+    segments: list[Segment]
+    seconds: list[Spent]
+
+
+async def segments(question: Question) -> Reply:
+    """Answer ``/v2/segments``: a page of instances by id, deleted ones too, and the way to the next page."""
+    asked = question.arguments
+    now = datetime.fromtimestamp(question.now, UTC)
+    start, end = _time("start", asked["start"]), _time("end", asked["end"]) or now
+    if start is not None and start >= end:
+        raise Fault(400, f"start must be before end; they are {utc_text(start)} and {utc_text(end)}.")
+    if asked["limit"] is not None and asked["limit"] > MOST_INSTANCES:
+        raise invalid_input("limit", asked["limit"], f"it may be at most {MOST_INSTANCES} instances.")
+    limit = min(question.limit, MOST_INSTANCES)
+    names: tuple[IdField, ...] = ("resource_id", "project_id")
+    filter = question.as_asked(SampleFilter(equals={name: asked[name] for name in names if asked[name]}))
+    if asked["marker"] is not None:
+        filter = replace(filter, expression=beyond(asked["marker"], ("resource_id",)))
+    times, last = await instance_times(question.store, filter, start, end, limit)
+    link = {} if last is None else {"Link": next_link(question.url, place_after(last))}
+    return Reply([_rendered(each, start, end) for each in times], link)
+
+
+def _rendered(lived: InstanceTime, start: datetime | None, end: datetime) -> InstanceSegments:
+    rows = []
+    for each in lived.segments:
+        seconds = each.seconds(each.began if start is None else start, end)
+        if seconds:
+            rows.append(
+                Segment(
+                    state=each.state,
+                    flavor=each.flavor,
+                    running=each.state in RUNNING,
+                    began=utc_text(each.began),
+                    ended=utc_text(each.ended) if each.ended else None,
+                    seconds=seconds,
+                )
+            )
+    return InstanceSegments(
+        resource_id=lived.resource_id,
+        project_id=lived.project_id,
+        user_id=lived.user_id,
+        display_name=lived.display_name,
+        segments=rows,
+        seconds=[
+            Spent(state=state, flavor=flavor, running=state in RUNNING, seconds=spent)
+            for (state, flavor), spent in lived.seconds.items()
+        ],
+    )
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else moment(text, name)
+    except BadMessage as error:
+        raise invalid_input(name, text, "invalid timestamp format") from error

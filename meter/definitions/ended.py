@@ -1,0 +1,67 @@
+"""When a resource no longer exists: from then on its gauges are 0, whichever notification tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+from meter.definitions import values
+from meter.definitions.paths import MISSING
+from meter.definitions.values import Source
+
+CLOCK_DIFFERENCE = timedelta(minutes=5)
+"""A deletion further after its own notification than this is not believed."""
+
+EMPTY = frozenset({"", "none", "null"})
+"""What services write for a time that is not set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a notification says that its resource no longer exists, and since when.
+
+    It does so by being one of ``event_types``, by a text that is one of those of ``where``, or by having all of
+    ``known`` (a resource in a state of ``unless`` has them and still exists). The end is the latest time of ``at``; a
+    notification without one tells of an end at its own time, or at that of ``latest`` where that is earlier.
+    """
+
+    event_types: frozenset[str] = frozenset()
+    where: tuple[tuple[Source, frozenset[str]], ...] = ()
+    known: tuple[Source, ...] = ()
+    unless: tuple[tuple[Source, frozenset[str]], ...] = ()
+    at: tuple[Source, ...] = ()
+    latest: tuple[Source, ...] = ()
+
+    def tells(self, scope: dict[str, Any]) -> bool:
+        """Say whether the notification in ``scope`` tells of an end."""
+        if scope["event_type"] in self.event_types or any(_is(scope, *each) for each in self.where):
+            return True
+        if not self.known or any(_is(scope, *each) for each in self.unless):
+            return False
+        return all(_text(source.first(scope)) not in EMPTY for source in self.known)
+
+    def time(self, scope: dict[str, Any], notified: datetime) -> datetime:
+        """Return since when the resource no longer exists, told by a notification of the time ``notified``."""
+        told = [when for source in self.at if (when := _time(source, scope)) is not None]
+        if told and (latest := max(told)) <= notified + CLOCK_DIFFERENCE:
+            return latest
+        bounds = [when for source in self.latest if (when := _time(source, scope)) is not None]
+        return min([notified, *bounds])
+
+
+def _is(scope: dict[str, Any], source: Source, texts: frozenset[str]) -> bool:
+    return _text(source.first(scope)) in texts
+
+
+def _text(value: Any) -> str:
+    """Return a value as it is compared: services write ``True``, ``"True"``, ``DELETED`` and ``deleted``."""
+    return "" if value is MISSING or value is None or isinstance(value, dict | list) else str(value)[:100].lower()
+
+
+def _time(source: Source, scope: dict[str, Any]) -> datetime | None:
+    try:
+        return values.time(source.first(scope), source.shown)
+    except ValueError:
+        return None

@@ -1,0 +1,127 @@
+"""Traffic of Neutron's metering agent: of the granularities that tell of the same bytes, one is billed.
+
+With ``granular_traffic_data = true`` the agent reports the bytes of an interval five times, summed by label, router,
+project, label and router, label and project. Only one of them may become samples.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from datetime import timedelta
+from typing import Literal
+from typing import Self
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+from zope.interface import implementer
+
+from meter.definitions import DefinedListener
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import IListener
+from meter.interfaces import ISurroundings
+from meter.notification import Notification
+from meter.sample import Sample
+
+Granularity = Literal["label_project", "label_router", "project", "router", "label"]
+
+GRANULARITIES: tuple[Granularity, ...] = ("label_project", "label_router", "project", "router", "label")
+"""From the finest that names a project to the coarsest, which may name none."""
+
+PREFIX = "l3.meter."
+
+BURST = timedelta(seconds=5)
+"""The agent sends one report without a pause as long as this; the next follows after its ``report_interval``."""
+
+REMEMBERED = 10_000
+"""Agents, and notifications, of which something is remembered."""
+
+ALL_PROJECTS = "all"
+"""What the agent writes for the project of a label that is shared."""
+
+
+class BandwidthOptions(BaseModel):
+    """Which granularity is billed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    granularity: Granularity = Field(
+        default="label_project",
+        description="Of the granularities of granular_traffic_data, which tell of the same bytes, the one that is billed.",
+    )
+    fallback: bool = Field(
+        default=True,
+        description="While that one never arrives, bill the finest that does. Each collector decides by what it heard.",
+    )
+
+
+@implementer(IListener)
+class BandwidthListener:
+    """Makes samples of ``bandwidth`` from what ``defined`` describes, of one granularity."""
+
+    def __init__(self, defined: DefinedListener, options: BandwidthOptions | None = None) -> None:
+        self._defined = defined
+        self.options = options or BandwidthOptions()
+        self.name = defined.name
+        self.meters = defined.meters
+        self.topics = defined.topics
+        self.event_types = defined.event_types
+        self._choice = _Choice(self.options)
+
+    def configured(self, options: BandwidthOptions) -> Self:
+        """Return a listener that bills the granularity of ``options``."""
+        return type(self)(self._defined, options)
+
+    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+        """Return :class:`Enabled`: hearing nothing costs nothing."""
+        return Enabled()
+
+    def samples(self, notification: Notification) -> Iterator[Sample]:
+        """Yield the sample of a notification of the granularity that is billed."""
+        granularity = notification.event_type.removeprefix(PREFIX)
+        if granularity in GRANULARITIES and not self._choice.bills(granularity, notification):
+            return
+        for sample in self._defined.samples(notification):
+            shared = sample.project_id == ALL_PROJECTS and granularity in GRANULARITIES
+            yield replace(sample, project_id=None) if shared else sample
+
+
+class _Choice:
+    """Remembers what was heard: within a report one granularity is billed, in the next the finest that is known."""
+
+    def __init__(self, options: BandwidthOptions) -> None:
+        finest = [each for each in GRANULARITIES if each != options.granularity]
+        self._ranks: dict[str, int] = {each: rank for rank, each in enumerate((options.granularity, *finest))}
+        self._fallback = options.fallback
+        self._known: int | None = None
+        self._billed: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
+        """By agent: the rank that is billed in its present report, and when it last sent something."""
+        self._decided: OrderedDict[str, bool] = OrderedDict()
+        """By notification: one that is delivered again is decided as before."""
+
+    def bills(self, granularity: str, notification: Notification) -> bool:
+        """Say whether this notification is billed."""
+        rank = self._ranks[granularity]
+        if not self._fallback:
+            return rank == 0
+        decided = self._decided.get(notification.message_id)
+        if decided is None:
+            decided = self._decided[notification.message_id] = self._decide(rank, notification)
+            if len(self._decided) > REMEMBERED:
+                self._decided.popitem(last=False)
+        return decided
+
+    def _decide(self, rank: int, notification: Notification) -> bool:
+        agent, sent = notification.publisher_id, notification.timestamp
+        before, when = self._billed.pop(agent, (None, sent))
+        if before is None or abs(sent - when) > BURST:
+            before = rank if self._known is None else self._known
+        self._known = rank if self._known is None else min(rank, self._known)
+        self._billed[agent] = (before, sent)
+        if len(self._billed) > REMEMBERED:
+            self._billed.popitem(last=False)
+        return rank == before

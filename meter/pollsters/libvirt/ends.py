@@ -1,0 +1,66 @@
+"""The end of gauges: what is not measured any more because it is over is told once as 0, so that nobody carries it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from meter.pollsters.libvirt.description import Description
+
+
+class Gauge(NamedTuple):
+    """A gauge of a domain or of one of its devices; ``with_run``: it ends when the domain stops, not when it is gone."""
+
+    name: str
+    unit: str
+    resource_id: str
+    with_run: bool
+
+
+class _Open(NamedTuple):
+    gauges: tuple[Gauge, ...]
+    description: Description
+    at: datetime
+
+
+class OpenGauges:
+    """The gauges that one pollster has told last as other than ended, by domain."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Open] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def told(
+        self, uuid: str, gauges: list[Gauge], description: Description, at: datetime, *, off: bool, remember: bool
+    ) -> list[Gauge]:
+        """Take what was told of a domain ``at`` a moment; return what has ended with its run.
+
+        What libvirt did not tell this time, of a domain that goes on, has not ended.
+        """
+        known = self._open.get(uuid)
+        now = tuple(gauges)
+        if known is not None and at < known.at:
+            return []
+        ended: list[Gauge] = []
+        if known is not None and known.gauges != now:
+            missing = [each for each in known.gauges if each not in set(now)]
+            ended = [each for each in missing if off and each.with_run]
+            now += tuple(each for each in missing if each not in ended)
+        elif known is not None:
+            now = known.gauges
+        if remember:
+            self._open[uuid] = _Open(now, description, at)
+        return ended
+
+    def left_out(self, uuids: Iterable[str]) -> Iterator[str]:
+        """Yield the domains of which something was told that are not among ``uuids``."""
+        yield from self._open.keys() - set(uuids)
+
+    def forget(self, uuid: str) -> tuple[tuple[Gauge, ...], Description]:
+        """Let go of a domain that was left out; return what was told of it last, and its description."""
+        known = self._open.pop(uuid)
+        return known.gauges, known.description

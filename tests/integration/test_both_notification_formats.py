@@ -1,0 +1,130 @@
+"""With Nova's ``notification_format = both`` every fact is one row of the store: captured pairs, written to a real one."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from meter.deadletters import DeadLetters
+from meter.interfaces import Delivery
+from meter.interfaces import IPublisher
+from meter.listening import Listening
+from meter.message import metering_messages
+from meter.message import open_envelope
+from meter.message import read
+from meter.query import SampleFilter
+from meter.registry import LISTENER
+from meter.registry import decide_now
+from meter.registry import find
+from meter.signature import keyring
+from meter.store import PostgresStore
+from meter.testing import FakeSurroundings
+from meter.testing import MemoryStore
+from tests.waiting import until
+
+KEYS = keyring(["secret"])
+NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
+PAIRS = [
+    ("nova.compute.instance.create.end", "nova-versioned.instance.create.end", 7),
+    ("nova.compute.instance.delete.end", "nova-versioned.instance.delete.end", 6),
+    ("nova.compute.instance.exists.1", "nova-versioned.instance.exists", 6),
+    ("nova.compute.metrics.update", "nova-versioned.metrics.update", 10),
+]
+"""Both forms of one fact each, and the samples that it makes."""
+
+
+def captured(name, **changes):
+    content = json.loads((NOTIFICATIONS / f"{name}.json").read_text())["message"]
+    return content | changes
+
+
+def stopped_in_the_versioned_form():
+    """Nova's word that an instance was powered off has no captured twin: one is made of another notification."""
+    told = captured("nova.compute.instance.power_off.end")
+    twin = copy.deepcopy(captured("nova-versioned.instance.create.end"))
+    said = told["payload"]
+    data = twin["payload"]["nova_object.data"]
+    data |= {"uuid": said["instance_id"], "state": said["state"], "launched_at": "2026-11-22T16:11:41Z"}
+    # Over the edge of a second, so that no rounding could make the times agree.
+    times = {"event_type": "instance.power_off.end", "timestamp": "2026-11-22 16:12:54.000200"}
+    return told, twin | times | {"_context_request_id": told["_context_request_id"]}
+
+
+@implementer(IPublisher)
+class Outbox:
+    """Keeps what is published."""
+
+    def __init__(self):
+        self.bodies = []
+
+    async def publish(self, publication):
+        self.bodies.append(publication.body)
+
+    def messages(self):
+        for body in self.bodies:
+            entries, key_id = metering_messages(open_envelope(body))
+            yield from (read(entry, KEYS, key_id) for entry in entries)
+
+
+class Account:
+    def notified(self, event_type, outcome):
+        assert outcome == "sampled", event_type
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def store(request):
+    if request.param == "memory":
+        yield MemoryStore(reactor)
+        return
+    dsn = request.getfixturevalue("postgresql").dsn()
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1)
+    store.startService()
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+    yield store
+    pytest_twisted.blockon(store.stopService())
+
+
+async def heard(*notifications):
+    """Return the metering messages that a collector makes of ``notifications``."""
+    outbox = Outbox()
+    listeners = decide_now(find([LISTENER]), FakeSurroundings())
+    listening = Listening(listeners, outbox, KEYS, DeadLetters(outbox, reactor), source="openstack", account=Account())
+    for each in notifications:
+        body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(each)}).encode()
+        await listening.receive(Delivery(body=body, exchange="nova", routing_key="notifications.info"))
+    return list(outbox.messages())
+
+
+@pytest.mark.parametrize(("unversioned", "versioned", "samples"), PAIRS)
+@pytest_twisted.ensureDeferred
+async def test_two_collectors_that_hear_one_form_each_store_each_fact_once(store, unversioned, versioned, samples):
+    for name in (unversioned, versioned):
+        result = await store.write(await heard(captured(name)))
+        assert not result.refused
+    rows = await store.samples(SampleFilter(), 100)
+    assert len(rows) == samples
+    for row in rows:
+        assert (await store.sample(row.message_id, SampleFilter())) == row
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_collector_stores_a_fact_once_whose_moment_the_payloads_do_not_name(store):
+    result = await store.write(await heard(*stopped_in_the_versioned_form()))
+    assert (result.stored, result.duplicates, result.refused) == (6, 6, ())
+    assert {row.timestamp.isoformat() for row in await store.samples(SampleFilter(), 100)} == {
+        "2026-11-22T16:12:53.186721+00:00"
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_either_form_may_come_first(store):
+    for pair in (PAIRS[0], PAIRS[2]):
+        await store.write(await heard(captured(pair[1]), captured(pair[0])))
+    assert len(await store.samples(SampleFilter(), 100)) == PAIRS[0][2] + PAIRS[2][2]

@@ -1,0 +1,101 @@
+"""The same bytes of Neutron's traffic, told in up to five granularities, are billed once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from meter.interfaces import IListener
+from meter.listeners.neutron import bandwidth_listener
+from meter.listeners.neutron.bandwidth import GRANULARITIES
+from meter.listeners.neutron.bandwidth import BandwidthListener
+from meter.listeners.neutron.bandwidth import BandwidthOptions
+from meter.notification import Notification
+from meter.notification import notification
+
+CASES = Path(__file__).parents[2] / "data" / "cases"
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def fresh(**options: Any) -> BandwidthListener:
+    return bandwidth_listener.configured(BandwidthOptions(**options))
+
+
+def report(seconds: float, *granularities: str, agent: str = "net1") -> list[Notification]:
+    """What an agent sends of 1 000 bytes after an interval."""
+    return [
+        Notification(
+            f"{agent} {seconds} {each}",
+            f"l3.meter.{each}",
+            f"metering.{agent}",
+            "INFO",
+            NOON + timedelta(seconds=seconds, milliseconds=3 * number),
+            {"resource_id": each, "project_id": "all" if each == "label" else "p", "bytes": 1000, "host": agent},
+        )
+        for number, each in enumerate(granularities)
+    ]
+
+
+def billed(listener: BandwidthListener, *reports: list[Notification]) -> list[str]:
+    return [each.resource_id for said in itertools.chain(*reports) for each in listener.samples(said)]
+
+
+def test_it_provides_the_contract() -> None:
+    assert verifyObject(IListener, bandwidth_listener)
+    assert bandwidth_listener.name == "neutron.bandwidth"
+
+
+def test_a_granularity_that_comes_alone_is_billed() -> None:
+    content = json.loads((CASES / "l3-meter-router.json").read_text())
+    [sample] = fresh().samples(notification(content))
+    assert (sample.name, sample.type, sample.volume, sample.unit) == ("bandwidth", "delta", 5000, "B")
+    assert (sample.resource_id, sample.project_id, sample.user_id) == ("router-r1", "proj-a", None)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_each_report_one_granularity_is_billed_in_whatever_order_they_come(seed: int) -> None:
+    mixed = random.Random(seed)
+    orders = [mixed.sample(GRANULARITIES, len(GRANULARITIES)) for _ in range(4)]
+    found = billed(fresh(), *(report(300 * number, *order) for number, order in enumerate(orders)))
+    assert found == [orders[0][0], "label_project", "label_project", "label_project"]
+
+
+def test_without_the_one_that_is_set_the_finest_is_billed() -> None:
+    some = ("label", "router", "label_router")
+    found = billed(fresh(), *(report(300 * number, *some) for number in range(3)))
+    assert found == ["label", "label_router", "label_router"]
+
+
+def test_the_one_that_is_set_is_billed() -> None:
+    reports = [report(300 * number, *GRANULARITIES, agent=agent) for number in range(3) for agent in ("a", "b")]
+    assert billed(fresh(granularity="router", fallback=False), *reports) == ["router"] * 6
+    assert billed(fresh(granularity="router", fallback=False), report(0, "label_project")) == []
+    assert billed(fresh(granularity="router"), *reports)[1:] == ["router"] * 5
+
+
+def test_the_traffic_of_a_shared_label_has_no_project() -> None:
+    [sample] = fresh().samples(report(0, "label")[0])
+    assert sample.project_id is None
+
+
+def test_the_former_form_is_billed_beside_any_granularity() -> None:
+    legacy = Notification(
+        "n", "l3.meter", "metering.old", "INFO", NOON, {"label_id": "l", "tenant_id": "p", "bytes": 7}
+    )
+    listener = fresh()
+    assert billed(listener, report(0, "label_project"), [legacy]) == ["label_project", "l"]
+
+
+def test_a_notification_that_is_delivered_again_is_decided_as_before() -> None:
+    listener = fresh()
+    first = report(0, "router", "label_project")
+    assert billed(listener, first, report(300, "label_project"), first) == ["router", "label_project", "router"]
