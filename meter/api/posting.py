@@ -187,7 +187,9 @@ def nested(flat: Mapping[str, str | None]) -> dict[str, Any]:
         *path, name = key.split(".")
         if (path or [name])[0] == RESERVED_METADATA:
             # It says which run of a counter a sample belongs to: whoever could set it could bend another's increase.
-            raise invalid_input("resource_metadata", key[:80], f"{RESERVED_METADATA} is reserved for Meter's own agents")
+            raise invalid_input(
+                "resource_metadata", key[:80], f"{RESERVED_METADATA} is reserved for Meter's own agents"
+            )
         if len(path) >= DEEPEST_METADATA:
             raise invalid_input("resource_metadata", key[:80], f"it may be at most {DEEPEST_METADATA} deep")
         place: Any = tree
