@@ -116,8 +116,8 @@ def within_the_process(count):
 async def on_a_broker(reactor, count):
     with tempfile.TemporaryDirectory() as directory:
         server = RabbitMQ(installed(), Path(directory))
-        server.start()
         try:
+            server.start()
             return await _on(reactor, server.url, count)
         finally:
             server.stop()
