@@ -1,7 +1,7 @@
-"""The archive of unwanted notifications: those that no listener wants are kept for a while, so that they can be replayed.
+"""The archive of unwanted notifications: those that no listener accepts are stored for a while, so that they can be replayed.
 
-It is a queue of the broker with bounds of length and age, and off by default. What falls out of it, the oldest first,
-comes into a second queue, which the collector counts and empties.
+It is a queue of the broker, limited in length and age, and off by default. Messages beyond the limits are dead-lettered
+into a second queue, oldest first; the collector counts and discards those.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Archive:
         self._count = count
 
     async def keep(self, delivery: Delivery, event_type: str) -> None:
-        """Return once the notification is safe in the archive, its secrets masked, or is not one to be kept.
+        """Return once the notification is in the archive, secrets masked, or needs no archiving.
 
         Raises :class:`~meter.interfaces.Unavailable` when it may not be safe: the notification then comes again.
         """

@@ -13,7 +13,7 @@ import msgspec
 from meter.signature import SigningKey
 
 PLAIN_AND_TLS = {5671: 5672}
-"""RabbitMQ's port with TLS counts as the one without: to turn TLS on is no move."""
+"""RabbitMQ's port with TLS counts as the one without: turning TLS on does not change the destination."""
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -42,22 +42,22 @@ class Destination(msgspec.Struct, frozen=True):
 
     @property
     def described(self) -> str:
-        """The broker for people, without account and password."""
+        """The broker as shown in messages, without account and password."""
         return f"{self.host}:{self.port}, virtual host {self.vhost}" if self.port else "within the process"
 
 
 def fingerprints(keys: Iterable[SigningKey]) -> tuple[str, ...]:
-    """Return texts that tell keys apart and do not give them away."""
+    """Return fingerprints of the keys."""
     return tuple(sorted(sha256(b"meter spool\0" + key.secret).hexdigest()[:16] for key in keys))
 
 
 def encoded(destination: Destination) -> str:
-    """Return ``destination`` as it is kept in a spool: JSON."""
+    """Return ``destination`` as JSON, the form in which a spool stores it."""
     return msgspec.json.encode(destination).decode()
 
 
 def decoded(text: str) -> Destination | None:
-    """Return the destination kept as ``text``; ``None`` for what is none."""
+    """Return the destination that :func:`encoded` wrote as ``text``; ``None`` for any other text."""
     try:
         return msgspec.json.decode(text, type=Destination)
     except msgspec.DecodeError:

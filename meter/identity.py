@@ -1,4 +1,4 @@
-"""When two messages with one ``message_id`` state one fact, and how far apart in time they are compared at all.
+"""When two messages with one ``message_id`` state the same fact, and how far apart in time they are compared at all.
 
 Every store follows these rules: one fact is one row, whatever repeats it.
 """
@@ -76,7 +76,7 @@ def fact_of(sample: StoredSample) -> Fact:
 
 
 def conflict(message_id: str, stored: Fact, sent: Fact) -> str:
-    """Say that ``message_id`` belongs to another sample, and in what the two differ."""
+    """Return the reason of a conflict: ``message_id`` belongs to another sample, and the fields that differ."""
     different = [
         f"{name} {_shown(sent_value)} (stored: {_shown(stored_value)})"
         for name, stored_value, sent_value in zip(Fact._fields, stored, sent, strict=True)

@@ -192,7 +192,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Why a domain that was there is not among the domains, or off, and since when, where that was told.
+    """Why a domain is missing from the domains, or is off, and since when, if libvirt reported that.
 
     *gone*: it is undefined, or has ended and was never defined. *migrated*: another host runs it. *unreadable*: it may
     still be there.
@@ -211,7 +211,7 @@ class IHypervisor(Interface):
         """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
 
     def absence(uuid: str) -> Absence:
-        """Return the :class:`Absence` of a domain that the last answer did not have, or had as shut off.
+        """Return the :class:`Absence` of a domain that was missing in the last answer, or shut off.
 
         One that the answer before the last could not give is *unreadable* as well: whether it was there, nobody knows.
         """
@@ -289,7 +289,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundedQueue:
-    """A durable queue of ours with bounds: the oldest messages go first, and into the queue ``dropped``."""
+    """A durable queue limited in length and age. The oldest messages are dropped first, into the queue ``dropped``."""
 
     name: str
     most_messages: int

@@ -39,17 +39,17 @@ from meter.masking import masked
 from meter.message import BadMessage
 from meter.message import Signer
 from meter.message import open_envelope
+from meter.normalization.nova_times import FirstTimes
+from meter.normalization.own_requests import requester
+from meter.normalization.repeated_actions import one_action
+from meter.normalization.versioned import one_form
 from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import stable_ids
-from meter.nova_times import FirstTimes
-from meter.own_requests import requester
 from meter.registry import Decision
-from meter.repeated_actions import one_action
 from meter.sample import Sample
 from meter.signature import BadSignature
 from meter.signature import Keyring
-from meter.versioned import one_form
 
 NOTIFICATIONS_QUEUE = "meter.notifications"
 """Our own durable queue, so that nobody else's consumers miss anything."""

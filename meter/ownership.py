@@ -1,4 +1,4 @@
-"""What belongs to one process at a time: a lock file that the kernel releases when its owner ends, however it ends.
+"""Exclusive ownership by one process: a lock file that the kernel releases when its owner ends, however it ends.
 
 A daemon that keeps things on disk locks ``STATE_DIR/DAEMON.lock`` before it does anything. A lock taken before ``twistd``
 goes into the background is inherited by the process that goes on.

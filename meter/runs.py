@@ -24,15 +24,15 @@ LONGEST_INTERVAL = 366 * 86_400
 """Seconds of a polling interval: a year. A longer one is taken for a mistake."""
 
 INTERVALS_CARRIED = 3
-"""``integral`` carries a volume over at most so many polling intervals: two polls in a row may fail."""
+"""The most polling intervals for which ``integral`` carries a volume: two polls in a row may fail."""
 
 
 class RunKind(IntEnum):
-    """Where a run comes from. The numbers are stored."""
+    """What defines a run. The numbers are stored."""
 
     NONE = 0
     DECLARED = 1
-    """The sample names it. Within it a counter never drops, and a gauge's resource lived."""
+    """Declared by the sample. Within it a counter never drops, and a gauge's resource existed."""
     INSTANCE_HOST = 2
     """Metadata of Ceilometer's agents name the host that the counter was read on, as ``instance_host``."""
     HOST = 3
@@ -67,7 +67,7 @@ def run_of(type: SampleType, metadata: Mapping[str, Any]) -> Run:
 
 
 def interval_of(metadata: Mapping[str, Any]) -> float:
-    """Return the polling interval in seconds that ``metadata`` tell, 0 if they tell none."""
+    """Return the polling interval in seconds that ``metadata`` contain, 0 if there is none."""
     reserved = metadata.get(RESERVED_METADATA)
     if isinstance(reserved, Mapping):
         interval: Any = reserved.get("interval")

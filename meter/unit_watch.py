@@ -1,4 +1,4 @@
-"""The collector's watch over units: a meter that arrives in two is told, for they share no row of statistics."""
+"""Logs meters that arrive in two units, because statistics keep the two apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meter.message import MeteringMessage
 from meter.units import binary_name
 
 MOST_METERS = 10_000
-"""Meters whose units are remembered. ``instance:*`` alone may be thousands."""
+"""How many meters' units are remembered. ``instance:*`` alone may be thousands."""
 
 
 class UnitWatch:

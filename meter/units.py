@@ -14,10 +14,10 @@ _OLDER = re.compile(r"(?<![A-Za-z])([KMGTPE])B(?![A-Za-z])")
 
 @lru_cache(1000)
 def older_name(unit: str) -> str:
-    """Return the name that ``unit`` had until Ceilometer 25: ``MiB`` was ``MB``, ``GiB h`` was ``GB h``."""
+    """Return the name of ``unit`` until Ceilometer 25: ``MB`` for ``MiB``, ``GB h`` for ``GiB h``."""
     return _BINARY.sub(r"\1B", unit)
 
 
 def binary_name(unit: str) -> str:
-    """Return today's name of ``unit``, that has a name of old where it counts powers of 1024."""
+    """Return the binary name of ``unit``: ``MiB`` for ``MB``. Other units are returned unchanged."""
     return _OLDER.sub(r"\1iB", unit)

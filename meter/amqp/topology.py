@@ -80,7 +80,7 @@ class Topology:
                 await channel.queue_declare(queue=name, passive=True)
 
     async def bounded_queue(self, client: Client, wanted: BoundedQueue) -> None:
-        """Declare a queue of ours with bounds, and the one that takes what falls out of it."""
+        """Declare a queue that is limited in length and age, and the queue that its dropped messages go to."""
         await self.queue(client, wanted.dropped)
         bounds = {
             "x-max-length": wanted.most_messages,

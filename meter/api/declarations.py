@@ -190,7 +190,7 @@ V2: tuple[Operation, ...] = (
     Operation(
         name="segments",
         path="/v2/segments",
-        summary="How long instances were in which state under which flavor in a period, by id, deleted ones too.",
+        summary="How long instances, deleted ones too, were in which state with which flavor in a period, by id.",
         parameters=(*segments.PARAMETERS, LIMIT, MARKER, AS_OF),
         result=Sequence[segments.InstanceSegments],
         answer=segments.segments,

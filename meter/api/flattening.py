@@ -46,7 +46,7 @@ def flattened(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``metadata`` without the member that is Meter's own: what reads Ceilometer's metadata does not expect it."""
+    """Return ``metadata`` without Meter's reserved member, which Ceilometer's clients do not expect."""
     return {name: value for name, value in metadata.items() if name != RESERVED_METADATA}
 
 

@@ -31,13 +31,13 @@ LOOK_SECONDS = 5.0
 """How often :meth:`KeystoneTokens.look` is to be called; it asks Keystone no more often than it must."""
 
 CHECK_SECONDS = 30.0
-"""After so long without an answer, as no client comes with a new token, Keystone is asked whether it is there."""
+"""Keystone is checked when nothing was asked of it for this long, because no client came with a new token."""
 
 REFUSED_SECONDS = 60.0
-"""A Keystone that refuses our account is left alone for so long: some lock an account after a few failures."""
+"""How long a Keystone that refuses our account is not asked: some lock an account after a few failures."""
 
 UNKNOWN_TOKEN = "0" * 32
-"""Nobody has it: who may ask about tokens is told that it is not known, and who may not is refused."""
+"""A token that nobody has: an account that may validate tokens gets *not found*, any other is refused."""
 
 REFUSALS = (401, 403)
 
@@ -169,7 +169,7 @@ class KeystoneTokens:
             self._answered()
 
     def readiness(self) -> Readiness:
-        """Return whether Keystone can be asked, and whether anybody is let in without."""
+        """Return whether Keystone can be asked, and if not, whether remembered tokens still let clients in."""
         if not self._trouble:
             return Readiness("keystone", True, f"it knows tokens at {self._uri}")
         now = self._clock.seconds()

@@ -67,7 +67,7 @@ class Source(msgspec.Struct):
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """A sample with all that was signed, but for the metadata that are Meter's own."""
+    """A sample with all its signed fields, without Meter's reserved metadata."""
 
     source: str | None
     counter_name: str

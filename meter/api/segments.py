@@ -1,4 +1,4 @@
-"""``/v2/segments``: how long instances were in which state under which flavor, for who bills by that."""
+"""``/v2/segments``: how long instances were in which state, with which flavor."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class InstanceSegments(msgspec.Struct, kw_only=True):
 
 
 async def segments(question: Question) -> Reply:
-    """Answer ``/v2/segments``: a page of instances by id, deleted ones too, and the way to the next page."""
+    """Answer ``/v2/segments``: a page of instances by id, deleted ones too, and the marker of the next page."""
     asked = question.arguments
     now = datetime.fromtimestamp(question.now, UTC)
     start, end = _time("start", asked["start"]), _time("end", asked["end"]) or now

@@ -132,7 +132,7 @@ def simple_query(
 
 
 def _lacks(field: Field) -> Expression:
-    """Return what holds of samples that have no value in ``field`` of their metadata, or null: what ``None`` asks for."""
+    """Return the condition that ``None`` asks for: samples whose metadata have no value in ``field``, or null."""
     return Never(
         Either((Comparison(field, "~", ""), Among(field, (True, False)), Comparison(field, ">=", -sys.float_info.max)))
     )

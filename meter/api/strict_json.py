@@ -1,4 +1,4 @@
-"""JSON from clients: what stands twice in an object is refused, where decoders keep the last and drop the rest in silence."""
+"""JSON from clients: duplicate names in an object are refused, where decoders silently keep the last one."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ async def _ready(reactor: Any, bus: AmqpBus) -> None:
 
 
 def _again(delivery: Delivery) -> Publication:
-    """Return what is sent: to the collector's queue alone, with where it came from at first."""
+    """Return the publication: to the collector's queue only, with its original exchange and routing key."""
     replayed = delivery.headers.get("meter-replayed")
     headers: dict[str, str | int | bool] = {
         name: value

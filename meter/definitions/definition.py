@@ -180,7 +180,7 @@ class Definition:
         )
 
     def _owner(self, name: str, found: dict[str, Any]) -> str | None:
-        """Return the owner; that no user is named never costs a project its sample."""
+        """Return the owner. A missing user never prevents a project's sample."""
         if name not in self.fields:
             return None
         if name in self.optional or name == "user":

@@ -1,4 +1,4 @@
-"""When a resource no longer exists: from then on its gauges are 0, whichever notification tells of it."""
+"""When a resource no longer exists: from then on its gauges are 0, whichever notification reports the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ended:
     latest: tuple[Source, ...] = ()
 
     def tells(self, scope: dict[str, Any]) -> bool:
-        """Say whether the notification in ``scope`` tells of an end."""
+        """Return whether the notification in ``scope`` reports the end of its resource."""
         if scope["event_type"] in self.event_types or any(_is(scope, *each) for each in self.where):
             return True
         if not self.known or any(_is(scope, *each) for each in self.unless):
@@ -43,7 +43,7 @@ class Ended:
         return all(_text(source.first(scope)) not in EMPTY for source in self.known)
 
     def time(self, scope: dict[str, Any], notified: datetime) -> datetime:
-        """Return since when the resource no longer exists, told by a notification of the time ``notified``."""
+        """Return since when the resource no longer exists, according to a notification sent at ``notified``."""
         told = [when for source in self.at if (when := _time(source, scope)) is not None]
         if told and (latest := max(told)) <= notified + CLOCK_DIFFERENCE:
             return latest

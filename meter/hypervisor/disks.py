@@ -17,7 +17,7 @@ from typing import Any
 from meter.hypervisor.library import load_libvirt
 
 ASKING_SECONDS = 0.25
-"""For so long at most one reading asks for sizes of disks. The others are asked for by the next."""
+"""The longest time that one reading spends on asking for sizes of disks. The next reading asks for the rest."""
 
 MOST_DISKS = 4096
 """Of one domain, as in the pollsters."""

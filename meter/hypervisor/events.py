@@ -44,10 +44,10 @@ LIFECYCLE: tuple[tuple[str, int | None, tuple[str, ...]], ...] = (
 
 
 ELSEWHERE = ("started (migrated)", "suspended (post-copy)", "stopped (migrated)")
-"""Told of a domain that another host runs."""
+"""Reasons of libvirt for a domain that another host runs."""
 
 LEAVING = ("suspended (migrated)", "suspended (post-copy)", "stopped (migrated)")
-"""Told by the host that a domain migrates away from. Where the migration fails, it is resumed there."""
+"""Reason that the source host of a migration gives. If the migration fails, the domain is resumed there."""
 
 
 @dataclass(frozen=True, slots=True)

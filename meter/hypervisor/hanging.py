@@ -12,7 +12,7 @@ from typing import Any
 from twisted.logger import Logger
 
 LOOKING_SECONDS = 0.25
-"""For so long at most one search asks about domains."""
+"""The longest time that one search spends on asking about domains."""
 
 MOST_SHOWN = 5
 
@@ -21,7 +21,7 @@ OCCUPIED, ERROR = 2, 3
 
 
 def hanging_domains(connection: Any, least_seconds: float, now: Callable[[], float]) -> dict[str, float]:
-    """Return the seconds for which each domain has not answered that has been silent for ``least_seconds``, by name.
+    """Return, by name, for how many seconds each domain has not answered, if that is at least ``least_seconds``.
 
     Runs in libvirt's thread and may block.
     """
@@ -40,7 +40,7 @@ def hanging_domains(connection: Any, least_seconds: float, now: Callable[[], flo
 
 
 class HangingDomains:
-    """The domains that hang now, told in the log when they begin to and when they answer again."""
+    """The domains that hang now. Logs when a domain begins to hang and when it answers again."""
 
     _log = Logger()
 
@@ -59,7 +59,7 @@ class HangingDomains:
                 seconds=found[name],
             )
         for name in sorted(self._names - found.keys()):
-            self._log.info("domain {domain} does not hang any more", domain=name)
+            self._log.info("domain {domain} answers again", domain=name)
         self._names = frozenset(found)
 
     def remark(self) -> str:

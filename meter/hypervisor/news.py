@@ -1,4 +1,4 @@
-"""Which lifecycle events of libvirt tell of a change: of a start, or a resumption, it tells in two events.
+"""Which lifecycle events of libvirt are a change of state: a start and a resumption cause two events each.
 
 QEMU resumes a domain that libvirt starts, and libvirt tells of both (9.0): *resumed (unpaused)* and 4 ms later *started
 (booted)*; where it restores one, *started (restored)* and at once *resumed (from snapshot)*.
@@ -21,7 +21,7 @@ COMPANIONS = ("resumed (unpaused)", "resumed (from snapshot)")
 """Events that also come beside that of a start."""
 
 ALWAYS_NEWS = ("started", "stopped", "resumed")
-"""A domain that starts or stops twice did something in between that nobody told of."""
+"""If a domain starts or stops twice in a row, an event in between was missed."""
 
 
 class News:

@@ -192,7 +192,7 @@ def _record(domain: Any, described: Described, stats: Mapping[str, Any], seconds
 def _described(
     domain: Any, stats: Mapping[str, Any], known: Described | None, seconds: float, search: Search
 ) -> Described:
-    """Return XML and process as known, or read them: where they may be others, and after some time in any case.
+    """Return XML and process from the cache, or read them: when they may have changed, and after some time in any case.
 
     Should libvirt have told of a change and it was missed: another run, name or device shows by itself, and what does
     not show is found out when the time has come, which is another for each domain.

@@ -142,7 +142,7 @@ class LibvirtHypervisor(Service):
         return reading.domains
 
     def absence(self, uuid: str) -> Absence:
-        """Return why a domain that the last answer did not have, or had as shut off, does not run here any more."""
+        """Return why a domain that was missing in the last answer, or shut off, no longer runs here."""
         if uuid in self._unreadable or uuid in self._unreadable_before:
             return Absence("unreadable")
         return self._absences.get(uuid, Absence("gone"))

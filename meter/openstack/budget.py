@@ -28,7 +28,7 @@ from meter.services import sleep
 
 TOO_MANY_REQUESTS = 429
 NOT_IMPLEMENTED = 501
-"""The only answer from 500 on that says nothing about the state of a service."""
+"""Not implemented: the only status from 500 on that is no failure of the service."""
 JITTER = 0.1
 """How much longer than the rate asks for a gap between two requests may be, at random."""
 
@@ -36,7 +36,7 @@ LONGEST_HOLD_SECONDS = 3600.0
 """A service may ask for a longer pause; it is asked again after this."""
 
 LONGEST_WAIT_SECONDS = 5.0
-"""Who asks a service that will be tried again within so many seconds, or a tenth of ``breaker_seconds``, waits for it."""
+"""A request waits if the service is due to be tried again within this many seconds, or a tenth of ``breaker_seconds``."""
 
 
 class LeftAlone(Unavailable):

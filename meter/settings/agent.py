@@ -50,7 +50,7 @@ class SpoolSection(Section):
     )
     send_to_new_destination: bool = Field(
         default=False,
-        description="Whether samples that wait for another broker, virtual host or signing key than today's are sent to today's; without it the daemon does not start while there are any.",
+        description="Send spooled samples although they were spooled for another broker, virtual host or signing key; otherwise the daemon refuses to start while there are any.",
     )
 
 

@@ -111,19 +111,19 @@ class NotificationsSection(Section):
 
     ignored_users: list[str] = Field(
         default_factory=list,
-        description="Ids of users whose requests to Swift and other services are not metered: Meter's own user asks about"
+        description="Ids of users whose requests to Swift and other services are not metered, such as Meter's own user, which asks about"
         " every tenant's account.",
     )
     archive_messages: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="Keep that many notifications that no listener wants, for meter-notify replay; 0 for none.",
+        description="How many notifications that no listener accepts are archived for meter-notify replay; 0 archives none.",
     )
     archive_days: Annotated[float, Field(gt=0, le=365)] = Field(
-        default=7.0, description="How long an unwanted notification is kept."
+        default=7.0, description="Days after which an archived notification is dropped."
     )
     archive_event_types: list[str] = Field(
         default_factory=lambda: list(METERING_KINDS),
-        description="Which unwanted notifications are kept: event types with * and ?.",
+        description="Which unwanted notifications are archived: event types with * and ?.",
     )
 
     @property

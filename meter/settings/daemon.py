@@ -79,12 +79,12 @@ class UnitsSection(Section):
 
     binary: bool = Field(
         default=True,
-        description="Powers of 1024 are KiB, MiB, GiB, as in Ceilometer 26 and newer; false: KB, MB, GB, as before. Volumes are the same.",
+        description="Name powers of 1024 KiB, MiB, GiB, as Ceilometer 26 and newer do; false: KB, MB, GB, as before. Volumes do not change.",
     )
 
     @property
     def name_of(self) -> Callable[[str], str] | None:
-        """What renames the units of samples; ``None`` where they keep their names."""
+        """The function that renames units of samples; ``None`` if units keep their names."""
         return None if self.binary else older_name
 
 

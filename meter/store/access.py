@@ -1,4 +1,4 @@
-"""Access paths: how a statement says which index it may use, and looks things up without PostgreSQL's guess in between.
+"""Access paths: how a statement says which index it may use, and looks rows up whatever PostgreSQL estimates.
 
 PostgreSQL chooses indexes and orders of joins by what it expects to find, and of new samples it expects nothing right. So
 indexes on time alone are partial, on a condition that holds for every row: only a statement that names the condition

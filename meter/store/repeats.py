@@ -41,7 +41,7 @@ HOLD_BOUNDARIES = f"SELECT pg_advisory_xact_lock({LOCKS}, boundary) FROM unnest(
 UNKNOWN = """
 (SELECT true FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
 """
-"""Whether no sample of the range has the id of a ``given`` one."""
+"""SQL: no sample of the range has the id of a ``given`` one."""
 
 STORED = """
 SELECT given.position, s.timestamp, s.volume, s.series_id

@@ -35,7 +35,7 @@ def claimed(name: str, directories: Mapping[str, Path], listens: Mapping[str, st
 
 
 def destination(config: Config, keys: Keyring) -> Destination:
-    """Return where this configuration sends what is spooled."""
+    """Return where this configuration sends spooled samples."""
     url = config.bus.url.get_secret_value()
     own_key = not config.signing.keys and config.signing.key is None
     prints = fingerprints(keys.keys)
@@ -46,7 +46,7 @@ def destination(config: Config, keys: Keyring) -> Destination:
 
 
 def check_spool(path: Path, present: Destination) -> None:
-    """Raise :class:`~meter.ownership.Taken` if ``path`` holds samples that were meant for another destination."""
+    """Raise :class:`~meter.ownership.Taken` if the spool at ``path`` holds samples for another destination."""
     waiting, text = look_into(path)
     before = decoded(text) if text else None
     if waiting and before is not None and (why := before.difference(present)):

@@ -247,7 +247,7 @@ class Daemon:
         return outbox
 
     def own(self, directories: Mapping[str, Path], listens: Mapping[str, str]) -> None:
-        """Have ``directories``, and what this daemon listens on, to itself; each is named by its setting.
+        """Lock ``directories`` and what this daemon listens on; each is given with its setting.
 
         Nothing has started yet, and nothing will where another process has one of them.
         """
@@ -260,7 +260,7 @@ class Daemon:
                 lock.setServiceParent(self.root)
 
     def _destination_of(self, spool: Path) -> str:
-        """Return the destination of what is spooled; :class:`Taken` if ``spool`` holds what was meant for another."""
+        """Return the destination of spooled samples; raise :class:`Taken` if ``spool`` holds samples for another one."""
         present = destination(self.config, self.keys)
         if not (self._only_checking or self.config.spool.send_to_new_destination):
             check_spool(spool, present)

@@ -1055,7 +1055,9 @@ async def test_a_percentile_that_is_none_is_refused(store, aggregate):
         await reckoned(store, aggregate)
 
 
-COUNTERS = {case["name"]: case for case in json.loads((Path(__file__).parents[1] / "data/counters.json").read_text())}
+COUNTERS = {
+    case["name"]: case for case in json.loads((Path(__file__).parents[1] / "data/cases/counters.json").read_text())
+}
 
 
 def counted(case, told):

@@ -15,12 +15,12 @@ from meter.listeners.nova import booting_listener
 from meter.listeners.nova import flavor_listener
 from meter.listeners.nova import instance_listener
 from meter.listeners.nova import node_listener
+from meter.normalization.nova_times import FirstTimes
+from meter.normalization.versioned import one_form
+from meter.normalization.versioned import unversioned_event_type
 from meter.notification import Notification
 from meter.notification import notification
 from meter.notification import with_stable_ids
-from meter.nova_times import FirstTimes
-from meter.versioned import one_form
-from meter.versioned import unversioned_event_type
 
 NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
 

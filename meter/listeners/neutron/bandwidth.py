@@ -1,4 +1,4 @@
-"""Traffic of Neutron's metering agent: of the granularities that tell of the same bytes, one is billed.
+"""Traffic of Neutron's metering agent: several granularities report the same bytes, and one of them is billed.
 
 With ``granular_traffic_data = true`` the agent reports the bytes of an interval five times, summed by label, router,
 project, label and router, label and project. Only one of them may become samples.
@@ -38,7 +38,7 @@ BURST = timedelta(seconds=5)
 """The agent sends one report without a pause as long as this; the next follows after its ``report_interval``."""
 
 REMEMBERED = 10_000
-"""Agents, and notifications, of which something is remembered."""
+"""How many agents, and how many notifications, are remembered."""
 
 ALL_PROJECTS = "all"
 """What the agent writes for the project of a label that is shared."""
@@ -51,11 +51,11 @@ class BandwidthOptions(BaseModel):
 
     granularity: Granularity = Field(
         default="label_project",
-        description="Of the granularities of granular_traffic_data, which tell of the same bytes, the one that is billed.",
+        description="Which granularity of Neutron's granular_traffic_data is billed; all five report the same bytes.",
     )
     fallback: bool = Field(
         default=True,
-        description="While that one never arrives, bill the finest that does. Each collector decides by what it heard.",
+        description="While that granularity has not arrived, bill the finest one that has. Each collector decides by what it received.",
     )
 
 
@@ -77,7 +77,7 @@ class BandwidthListener:
         return type(self)(self._defined, options)
 
     async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
-        """Return :class:`Enabled`: hearing nothing costs nothing."""
+        """Return :class:`Enabled`: without such notifications it does nothing."""
         return Enabled()
 
     def samples(self, notification: Notification) -> Iterator[Sample]:
@@ -91,7 +91,7 @@ class BandwidthListener:
 
 
 class _Choice:
-    """Remembers what was heard: within a report one granularity is billed, in the next the finest that is known."""
+    """Remembers the granularities received: within a report one is billed, in the next report the finest one seen."""
 
     def __init__(self, options: BandwidthOptions) -> None:
         finest = [each for each in GRANULARITIES if each != options.granularity]
@@ -99,9 +99,9 @@ class _Choice:
         self._fallback = options.fallback
         self._known: int | None = None
         self._billed: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
-        """By agent: the rank that is billed in its present report, and when it last sent something."""
+        """By agent: the rank that is billed in its current report, and when it last sent a notification."""
         self._decided: OrderedDict[str, bool] = OrderedDict()
-        """By notification: one that is delivered again is decided as before."""
+        """By notification: a redelivered one gets the same decision."""
 
     def bills(self, granularity: str, notification: Notification) -> bool:
         """Say whether this notification is billed."""

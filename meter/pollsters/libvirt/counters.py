@@ -1,4 +1,4 @@
-"""Runs of counters: what a counter or a sum is made of, and what it had when the run began, where that is known.
+"""Runs of counters: what a counter or a sum is made of, and its value when the run began, if that is known.
 
 Two samples of a cumulative meter can be compared where they have the same run. A run that begins between two polls of
 the agent is opened with one more sample, of what it had at the earlier moment, so that nothing is lost.
@@ -26,7 +26,7 @@ JUST_BEFORE = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a run had ``at`` an earlier moment."""
+    """The value of a run's counter ``at`` an earlier moment."""
 
     volume: int
     at: datetime
@@ -34,7 +34,7 @@ class Opening:
 
 @dataclass(slots=True)
 class _Sum:
-    """A sum at its last poll: by source what it is made of, and what names its run."""
+    """A sum at its last poll: what it is made of, by source, and the name of its run."""
 
     at: datetime
     source: int
@@ -71,7 +71,7 @@ class Counters:
         return frozenset() if known is None else names - known[1]
 
     def from_zero(self, at: datetime, kind: str = "") -> Opening | None:
-        """Return that a run had nothing: when the domain's counters were at zero, else when the device was not there."""
+        """Return an opening value of 0: for when the domain's counters were 0, else for when the device was not there."""
         moment = self.began
         if moment is None and kind:
             moment = self.devices[kind][0]
@@ -87,7 +87,7 @@ class Counters:
         label: Callable[[], str],
         at: datetime,
     ) -> tuple[str, Opening | None]:
-        """Return the run of a sum and, where that has just begun, what the sum had before, of what is summed now.
+        """Return the run of a sum and, if the run has just begun, the earlier sum over what is summed now.
 
         ``label`` names what is summed; ``variant`` tells apart what has the same names.
         """

@@ -27,7 +27,7 @@ LARGEST_XML_CHARACTERS = 1_000_000
 DEEPEST_XML = 64
 
 FOREIGN = ("vhostuser", "hostdev", "vdpa", "user")
-"""Types of interfaces whose counters somebody else keeps, over the end of the domain."""
+"""Types of interfaces whose counters outlive the domain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The end of gauges: what is not measured any more because it is over is told once as 0, so that nobody carries it on."""
+"""The end of gauges: a gauge that is no longer measured is sent once as 0, so that ``integral`` does not carry it on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Open(NamedTuple):
 
 
 class OpenGauges:
-    """The gauges that one pollster has told last as other than ended, by domain."""
+    """The gauges that one pollster has sent and not yet ended, by domain."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
@@ -44,7 +44,7 @@ class OpenGauges:
         off: bool,
         remember: bool,
     ) -> list[Gauge]:
-        """Take what was told of a domain ``at`` a moment; return what has ended with its run.
+        """Take what was sent for a domain ``at`` a moment; return the gauges that have ended with its run.
 
         What libvirt did not tell this time, of a domain that goes on, has not ended.
         """
@@ -67,10 +67,10 @@ class OpenGauges:
         return ended
 
     def left_out(self, uuids: Iterable[str]) -> Iterator[str]:
-        """Yield the domains of which something was told that are not among ``uuids``."""
+        """Yield the domains with open gauges that are not among ``uuids``."""
         yield from self._open.keys() - set(uuids)
 
     def forget(self, uuid: str) -> tuple[tuple[Gauge, ...], Description, datetime]:
-        """Let go of a domain that was left out; return what was told of it last, its description, and when that was."""
+        """Forget a domain that was missing; return its last gauges, its description, and their time."""
         known = self._open.pop(uuid)
         return known.gauges, known.description, known.at

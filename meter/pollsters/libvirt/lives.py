@@ -1,4 +1,4 @@
-"""Which run of a domain is which, when it began, and whether the domain is here at all or only on its way."""
+"""The runs of domains: when each began, and whether the domain runs here or is still arriving."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SHUT_OFF_MIGRATED = 4
 """Of libvirt's virDomainShutoffReason."""
 
 HAS_RUN_NS = 1_000_000_000
-"""Processors that have used more have run: those of a domain that arrives wait, whatever it took to make them."""
+"""Virtual processors that have used more time than this have run; those of an arriving domain have used only what its creation took."""
 
 Presence = Literal["here", "arriving", "elsewhere"]
-"""*arriving*: it migrates to this host, or is restored, and was never resumed here. *elsewhere*: another host runs it."""
+"""*arriving*: it migrates to this host, or is being restored, and was never resumed here. *elsewhere*: another host runs it."""
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Life:
 
 
 class Lives:
-    """What is known of the domains of this host from one poll to the next. ``since`` is when it was begun to look."""
+    """What is known of the domains of this host from one poll to the next. ``since`` is the time of the first poll."""
 
     def __init__(self, since: datetime) -> None:
         self._since = since
@@ -87,7 +87,7 @@ class Lives:
         return presence, life
 
     def listed(self, uuids: set[str], at: datetime) -> None:
-        """Take the UUIDs of all domains that there were ``at`` a moment; let go of others."""
+        """Take the UUIDs of all domains that existed ``at`` a moment; forget all others."""
         self._listed_at = at
         for known in (self._lives, self._off):
             for uuid in known.keys() - uuids:
@@ -117,7 +117,7 @@ class Lives:
         return life
 
     def _not_yet(self, uuid: str, before: Life | None, absence: Callable[[str], Absence]) -> datetime | None:
-        """Return when a run that is new had certainly not begun: the domain was in another one, off, or not there."""
+        """Return a time at which a new run had certainly not begun: the domain was in another run, off, or not there."""
         if before is not None:
             return before.seen_at
         if uuid in self._off:
@@ -125,7 +125,7 @@ class Lives:
         return self._listed_at if absence(uuid).why != "unreadable" else None
 
     def _beginning(self, domain: Domain, at: datetime, not_yet: datetime | None) -> datetime | None:
-        """Return when the counters of a run that is new here were at zero: that is certain, or ``None``."""
+        """Return when the counters of a new run were certainly 0; ``None`` if that is unknown."""
         if _starts_here(domain):
             return domain.started_at if _lately_started(domain, at) else at
         if _arrives_here(domain):
@@ -136,7 +136,7 @@ class Lives:
 
 
 def _update(life: Life, domain: Domain, at: datetime) -> Presence:
-    """Note what has become of a run, and return where the domain is."""
+    """Update a run, and return where the domain is."""
     state, reason, event = domain.stats.get("state.state"), domain.stats.get("state.reason"), domain.event or ""
     if "(restored)" in event:
         life.restored = True

@@ -13,10 +13,10 @@ IDENTITY = (
     ("owner/user", "uuid"),
     ("flavor", "name"),
 )
-"""Where each element of Nova must say the same."""
+"""Paths at which all elements of Nova must agree."""
 
 DETAILS = ("flavor/vcpus", "flavor/memory", "flavor/disk", "flavor/ephemeral")
-"""Texts that must be the same wherever they are."""
+"""Elements whose texts must be the same in all elements of Nova."""
 
 
 class BadDomain(ValueError):

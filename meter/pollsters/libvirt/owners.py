@@ -46,7 +46,7 @@ def _values(rule: OwnerSection, name: str, root: Element) -> Mapping[str, str | 
 
 
 def _of_element(element: Element) -> Mapping[str, str | None]:
-    """Return what an element says; a child that is there twice and says two things says nothing."""
+    """Return the content of an element; a child that occurs twice with different contents is left out."""
     children: dict[str, str | None] = {}
     for child in element:
         name, text = child.tag.rpartition("}")[2], (child.text or "").strip()

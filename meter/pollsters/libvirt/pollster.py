@@ -101,7 +101,7 @@ class Omissions:
 
 
 class Remembered:
-    """What one pollster remembers from cycle to cycle: volumes by meter, runs of counters, open gauges, what was told."""
+    """What one pollster remembers from cycle to cycle: volumes by meter, runs of counters, open gauges, what was logged."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.memories = {row.meter.name: Memory(row.change) for row in rows if row.change is not None}
@@ -214,7 +214,7 @@ class _Poll:
         self._new: dict[str, frozenset[str]] = {}
 
     def opening(self, row: Row, subject: Subject) -> Opening | None:
-        """Return what the counter of ``subject`` had earlier, where it has just begun."""
+        """Return the earlier value of the counter of ``subject``, if its run has just begun."""
         counters = self.counters
         if counters is None:
             return None
@@ -234,7 +234,7 @@ class _Poll:
             self._gauges.append((sample.name, sample.unit, sample.resource_id, row.ends_with_run))
 
     def end(self, remembered: Remembered, *, trial: bool) -> Iterator[Sample]:
-        """Remember what was polled; yield the end of what a domain does not have while it is off."""
+        """Remember what was polled; yield a last 0 of each gauge that a domain does not have while it is off."""
         guest = self.guest
         if self.counters is not None:
             self.counters.end(guest.devices(), guest.read_at)
@@ -247,7 +247,7 @@ class _Poll:
 
 
 def _gone(reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[Sample]:
-    """Yield the end of all gauges of domains that are gone for good; what has migrated away goes on elsewhere."""
+    """Yield a last 0 of all gauges of domains that are gone for good, not of those that migrated away."""
     hypervisor = cycle.provider(IHypervisor)
     for uuid in list(remembered.gauges.left_out(reading.listed - reading.elsewhere)):
         absence = hypervisor.absence(uuid)
@@ -281,7 +281,7 @@ def _zero(gauge: Gauge, description: Description, metadata: Mapping[str, Any], a
 
 
 def guest_has(row: Row, guest: Guest) -> bool:
-    """Return whether ``guest`` is metered by ``row`` in its state: of one that ends, only what it has counted."""
+    """Return whether ``row`` meters ``guest`` in its state: if the domain is ending, only counters are metered."""
     if guest.ending:
         return row.meter.type != "gauge"
     return row.when_off or not guest.shut_off

@@ -34,7 +34,7 @@ NOT_THERE = (NOT_FOUND, 410, 501)
 """Answers of a service that lacks an extension: not found, gone, not implemented."""
 
 UNSUPPORTED_SECONDS = 3600.0
-"""An extension that a service lacks is asked for again after so long: it may have been installed."""
+"""How long until a missing extension is asked for again: it may have been installed."""
 
 ASKING_SECONDS = 8.0
 """A plugin has ten seconds to say whether it is enabled."""
@@ -90,7 +90,7 @@ class Omitted:
 
 
 class Support:
-    """Whether a service has a listing that it need not have, as far as it has answered."""
+    """Whether a service has an optional listing, as far as is known from its answers."""
 
     _log = Logger()
 
@@ -106,7 +106,7 @@ class Support:
     def worked(self, name: str) -> None:
         """Note that the service has the listing of the pollster ``name``."""
         if self._unsupported:
-            self._log.info("pollster {name}: supported by now", name=name)
+            self._log.info("pollster {name}: now supported", name=name)
         self._worked, self._unsupported = True, False
 
     def is_lacking(self, name: str, error: Refused, seconds: float, *, optional: bool) -> bool:

@@ -9,9 +9,9 @@ import pytest
 
 from meter.definitions import DefinedListener
 from meter.definitions import read_definitions
+from meter.normalization.versioned import one_form
 from meter.notification import Notification
 from meter.notification import notification
-from meter.versioned import one_form
 
 DATA = Path(__file__).parents[2] / "data"
 FILE = read_definitions(DATA / "ceilometer-27.0.0-meters.yaml", "meters.yaml")

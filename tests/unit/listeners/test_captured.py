@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from meter.normalization.versioned import one_form
 from meter.notification import Notification
 from meter.notification import notification
 from meter.registry import LISTENER
 from meter.registry import find
 from meter.sample import Sample
-from meter.versioned import one_form
 
 NOTIFICATIONS = Path(__file__).parents[2] / "data" / "notifications"
 LISTENERS = [decision.plugin for decision in find([LISTENER])]

@@ -1,7 +1,7 @@
-"""Actions that an audit repeats: Cinder's audit with ``--send_actions`` sends creations and deletions once more.
+"""Actions that an audit repeats: Cinder's audit with ``--send_actions`` sends creations and deletions again.
 
-A volume is created once and deleted once, so event type and resource name the action: whatever tells of it, its samples
-have the same ids. The audit's notification gives the time of the action as a period without length.
+A volume is created once and deleted once, so event type and resource identify the action: its samples have the same ids,
+whichever notification reports it. The audit's notification gives the time of the action as a period without length.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Nova publishes ``compute.instance.create.end`` on ``notifications.*`` and the same fact as ``instance.create.end``, an
 object of objects, on ``versioned_notifications.*``; an operator enables either or both. Told in one form, both give the
 same samples. Both carry the id of the request they belong to but different ids and times of their own: an id made of
-request, event and resource is the same for both, and so is the time (:mod:`meter.nova_times`), so that what is heard
+request, event and resource is the same for both, and so is the time (:mod:`meter.normalization.nova_times`), so that what is heard
 twice is stored once.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from meter.normalization.nova_times import in_whole_seconds
+from meter.normalization.nova_times import shared_time
 from meter.notification import Notification
-from meter.nova_times import in_whole_seconds
-from meter.nova_times import shared_time
 
 OBJECT_NAME = "nova_object.name"
 OBJECT_DATA = "nova_object.data"

@@ -1,4 +1,4 @@
-"""Requests that users who are not to be metered made, Meter's own above all: it asks Swift about every tenant's account."""
+"""Requests of users who are not metered, above all Meter's own user, which asks Swift about every tenant's account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from meter.notification import Notification
 
 
 def requester(heard: Notification) -> str | None:
-    """Return the id of the user whose request a notification of a middleware tells of, ``None`` for any other."""
+    """Return the id of the user whose request a middleware's notification reports, ``None`` for other notifications."""
     payload = heard.payload
     found: Any = None
     if heard.event_type.startswith("objectstore."):

@@ -3,8 +3,8 @@
 The two notifications of one fact are sent some milliseconds apart, so their own timestamps differ. Where both payloads
 name the moment of the fact, that moment is its time. The versioned form has whole seconds only, therefore the
 fractions of the other form's payload times are set to zero. Where the payload names no such moment (``power_off.end``,
-``volume.attach``), :class:`FirstTimes` gives the second form the time of the first one; what two collectors heard
-apart is left to the store, which keeps one sample of each id.
+``volume.attach``), :class:`FirstTimes` gives the second form the time of the first one. If two collectors receive one
+form each, the store keeps one sample of each id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARED_TIMES = {
     "compute.instance.exists": ("audit_period_ending",),
     "compute.instance.update": ("audit_period_ending",),
 }
-"""Event types in whose payload both forms name the moment of the fact; of several the latest is it."""
+"""Event types whose payload names the moment of the fact in both forms; of several moments the latest counts."""
 
 PAYLOAD_TIMES = (
     "created_at",
@@ -58,7 +58,7 @@ class FirstTimes:
         self._times: OrderedDict[str, datetime] = OrderedDict()
 
     def applied(self, heard: Notification) -> Notification:
-        """Return ``heard`` with the time under which its fact was first heard of."""
+        """Return ``heard`` with the time of the first notification of the same fact."""
         first = self._times.get(heard.message_id)
         if first is None:
             self._times[heard.message_id] = heard.timestamp
