@@ -1,7 +1,9 @@
 """Actions that an audit repeats: Cinder's audit with ``--send_actions`` sends creations and deletions once more.
 
 A volume is created once and deleted once, so event type and resource name the action: whatever tells of it, its samples
-have the same ids. The audit's notification gives the time of the action as a period without length.
+have the same ids. The audit's notification gives the time of the action as a period without length. That is when the
+database was changed, some moments before the action's own notification, and the rest is as it is at the time of the audit:
+a volume may be larger by then and have another owner. Samples of the audit say so, and the store takes them as duplicates.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import re
 from dataclasses import replace
 from datetime import datetime
 
+from meter.identity import DIFFERENCES
 from meter.message import BadMessage
 from meter.message import moment
 from meter.notification import Notification
@@ -28,11 +31,9 @@ def one_action(heard: Notification) -> Notification:
     resource = heard.payload.get(RESOURCES.get(kind, f"{kind}_id"))
     if not isinstance(resource, str) or not resource:
         return heard
-    return replace(
-        heard,
-        message_id=f"{heard.event_type}\0{resource}",
-        timestamp=_time_of_action(heard) or heard.timestamp,
-    )
+    action = replace(heard, message_id=f"{heard.event_type}\0{resource}")
+    when = _time_of_action(heard)
+    return action if when is None else replace(action, timestamp=when, may_differ=tuple(sorted(DIFFERENCES)))
 
 
 def _time_of_action(heard: Notification) -> datetime | None:

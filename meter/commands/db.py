@@ -106,7 +106,8 @@ async def work(reactor: Any, options: Any) -> int:
         asked = options.subOptions
         start, end = (_moment(asked, name) for name in ("start", "end"))
         async with store(reactor, config) as opened_store:
-            until = end or datetime.now(UTC)
+            now = datetime.now(UTC)
+            until = min(end or now, now)  # nothing has been spent of what is to come
             if asked["project"]:
                 facts = await project_segments(opened_store, asked["project"], start, until)
                 return _told(facts, asked, DONE if facts["instances"] else FOUND_WRONG)
