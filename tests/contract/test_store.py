@@ -1162,6 +1162,19 @@ async def test_a_volume_is_carried_over_the_time_off_for_three_intervals_only(st
     assert await reckoned(store, INTEGRAL) == [(pytest.approx(512 * (1 + 0.25 + 1)),)]
 
 
+@pytest_twisted.ensureDeferred
+async def test_what_others_say_meanwhile_does_not_end_a_run(store):
+    hour = 3600
+    polled = {"_meter": {"run": "exists", "interval": 300}}
+    for at, metadata in ((0, polled), (30, {}), (31, {"_meter": {"run": "other"}}), (50, polled), (60, {})):
+        await store.write([message(volume=2, at=at * hour, metadata=metadata)])
+
+    assert await reckoned(store, INTEGRAL) == [(pytest.approx(2 * (50 + 0.25)),)]
+    until = StatisticsQuery(filter=SampleFilter(end=after(50 * hour)), aggregates=(INTEGRAL,))
+    [row] = await store.statistics(until)
+    assert row.values["integral"] == pytest.approx(2 * (0.25 + 1))
+
+
 @pytest.mark.parametrize(
     "rubbish",
     [
