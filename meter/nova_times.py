@@ -65,7 +65,10 @@ class FirstTimes:
             if len(self._times) > self._most:
                 self._times.popitem(last=False)
             return heard
-        return heard if first == heard.timestamp else replace(heard, timestamp=first)
+        if first == heard.timestamp:
+            return heard
+        # Another collector may have heard this one first.
+        return replace(heard, timestamp=first, may_differ=tuple({*heard.may_differ, "timestamp"}))
 
 
 def in_whole_seconds(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,29 @@ def test_an_audit_repeats_an_action_some_moments_earlier_and_with_the_state_of_t
         assert len(rows_of(store, "volume.size")) == 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "gone"),
+    [
+        ("volume", "size", {"status": "deleted"}),
+        ("snapshot", "volume_size", {"status": "deleted", "deleted": "True", "deleted_at": "2026-11-22T12:05:00"}),
+        ("backup", "size", {"status": "deleted"}),
+    ],
+)
+def test_what_was_deleted_by_the_time_of_the_audit_existed_from_its_creation_on(
+    kind: str, size: str, gone: dict[str, Any]
+) -> None:
+    resource = {f"{kind}_id": "x", size: 4, "tenant_id": "p", **gone}
+    audit = repeated(kind, resource, "create", "2026-11-22 12:00:00+00:00", 3600)
+    audit += repeated(kind, resource, "delete", "2026-11-22 12:05:00+00:00", 3600)
+
+    rows = sorted(rows_of(collected(audit), f"{kind}.size"), key=lambda row: row.timestamp)
+
+    assert {(row.timestamp - NOON, row.volume) for row in rows} == {
+        (timedelta(0), 4),
+        (timedelta(minutes=5), 0),
+    }
+
+
 def in_two_forms(action: str) -> list[dict[str, Any]]:
     """What Nova tells of one event with ``notification_format = both``: the second some milliseconds later."""
     plain = instance(action, 10)
@@ -101,3 +124,9 @@ def test_what_two_collectors_hear_of_one_event_in_two_forms_is_stored_once(actio
     store = collected(*([each] for each in in_two_forms(action)[::order]))
     for meter in ("vcpus", "memory", "instance"):
         assert len(rows_of(store, meter)) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["unversioned first", "versioned first"])
+def test_two_forms_that_come_again_in_another_order_are_duplicates(order: int) -> None:
+    told = in_two_forms("power_off.end")[::order]
+    assert len(rows_of(collected(told, told[::-1], told[1:], told[:1]), "vcpus")) == 1
