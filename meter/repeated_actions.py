@@ -17,9 +17,13 @@ from meter.message import BadMessage
 from meter.message import moment
 from meter.notification import Notification
 
-ACTIONS = re.compile(r"(?P<kind>volume|snapshot|backup|share|share_snapshot)\.(?P<action>create|delete)\.(start|end)")
+ACTIONS = re.compile(
+    r"(?P<kind>volume|snapshot|backup|share|share_snapshot)\.(?P<action>create|delete)\.(?P<phase>start|end)"
+)
 STATE_OF_TODAY = frozenset({"status", "deleted", "deleted_at", "terminated_at"})
 """What an audit says of a resource with its creation, though it is true of the time of the audit."""
+
+ANYTHING = tuple(sorted(DIFFERENCES))
 
 RESOURCES = {"share_snapshot": "snapshot_id"}
 """Where the resource of a kind is found, if not under ``<kind>_id``."""
@@ -37,12 +41,13 @@ def one_action(heard: Notification) -> Notification:
     action = replace(heard, message_id=f"{heard.event_type}\0{resource}")
     when = _time_of_action(heard)
     if when is None:
-        return action
+        # A deletion that failed starts once more, and so does a creation that another host takes over.
+        return replace(action, may_differ=ANYTHING) if found["phase"] == "start" else action
     payload = heard.payload
     if found["action"] == "create":
         # What was made existed then, whatever has become of it by the time of the audit.
         payload = {name: value for name, value in payload.items() if name not in STATE_OF_TODAY}
-    return replace(action, timestamp=when, payload=payload, may_differ=tuple(sorted(DIFFERENCES)))
+    return replace(action, timestamp=when, payload=payload, may_differ=ANYTHING)
 
 
 def _time_of_action(heard: Notification) -> datetime | None:

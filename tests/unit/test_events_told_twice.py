@@ -75,6 +75,14 @@ def test_an_audit_repeats_an_action_some_moments_earlier_and_with_the_state_of_t
         assert len(rows_of(store, "volume.size")) == 4
 
 
+@pytest.mark.parametrize("action", ["create", "delete"])
+def test_an_action_that_failed_and_started_once_more_is_no_conflict(action: str) -> None:
+    told = [said(f"volume.{action}.start", at, VOLUME | {"size": size}) for at, size in ((0, 2), (86_400, 3))]
+    told.append(said(f"volume.{action}.end", 86_405, VOLUME))
+    store = collected(told[:1], told[1:], told)
+    assert [len(rows_of(store, f"volume.{action}.{phase}")) for phase in ("start", "end")] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "gone"),
     [
