@@ -5,13 +5,16 @@ Every store follows these rules: one fact is one row, whatever repeats it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
+from typing import Any
 from typing import NamedTuple
 
 from meter.query import StoredSample
+from meter.sample import RESERVED_METADATA
 
 WEEK = timedelta(weeks=1)
 
@@ -30,6 +33,34 @@ class Fact(NamedTuple):
     project_id: str | None
     volume: float
     timestamp: datetime
+
+
+DIFFERENCES = frozenset({"timestamp", "volume", "user_id", "project_id"})
+"""Fields that ``may_differ`` can name."""
+
+
+def may_differ(metadata: Mapping[str, Any]) -> frozenset[str]:
+    """Return in which fields of a :class:`Fact` another sample with the same id may differ and yet state the same fact.
+
+    A sample names them as ``may_differ`` in its reserved metadata where its service tells of one event more than once:
+    Nova in two forms at two times, Cinder in an audit with the state of today.
+    """
+    reserved = metadata.get(RESERVED_METADATA)
+    named = reserved.get("may_differ") if isinstance(reserved, Mapping) else None
+    return (
+        DIFFERENCES.intersection(each for each in named if isinstance(each, str))
+        if isinstance(named, list)
+        else NOTHING
+    )
+
+
+NOTHING: frozenset[str] = frozenset()
+
+
+def same_fact(one: Fact, other: Fact, differences: frozenset[str]) -> bool:
+    """Return whether two facts are equal but for the fields ``differences``, which either sample says may differ."""
+    pairs = zip(Fact._fields, one, other, strict=True)
+    return all(value == other_value or name in differences for name, value, other_value in pairs)
 
 
 def week_of(moment: datetime) -> date:

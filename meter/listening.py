@@ -199,7 +199,7 @@ class Listening:
             if not kept:
                 return None, fault
             key_id = self._keys.key_for(next(iter(kept.values())).timestamp).id
-            signer = Signer(self._keys, self._source, unit_name=self._unit_name)
+            signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=notification.may_differ)
             hidden = zip(kept, _without_secrets(kept.values()), strict=True)
             messages = [signer.message(sample, id_) for id_, sample in hidden]
             return _Part(listener.name, messages, key_id), fault

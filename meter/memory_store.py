@@ -19,6 +19,8 @@ from zope.interface import implementer
 from meter.identity import compared
 from meter.identity import conflict
 from meter.identity import fact_of
+from meter.identity import may_differ
+from meter.identity import same_fact
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -62,12 +64,14 @@ class MemoryStore:
                 refused.append(Refusal(index, reason))
                 continue
             row, rows = _row(message, recorded_at), self._rows[message.message_id]
-            known = [fact_of(other) for other, _ in rows if compared(other.timestamp, row.timestamp)]
+            known = [other for other, _ in rows if compared(other.timestamp, row.timestamp)]
             if not known:
                 rows.append((row, copy.deepcopy(message.fields)))
                 stored += 1
-            elif fact_of(row) not in known:
-                refused.append(Refusal(index, conflict(message.message_id, known[0], fact_of(row)), "conflict"))
+            elif not any(_same_fact(other, row) for other in known):
+                refused.append(
+                    Refusal(index, conflict(message.message_id, fact_of(known[0]), fact_of(row)), "conflict")
+                )
         if stored:
             for heard in list(self._followers.values()):
                 heard()
@@ -170,6 +174,10 @@ def _rank(row: StoredSample, field: Field) -> tuple[bool, Any]:
         raise RequestError(f"samples cannot be ordered by {field!r}: use {', '.join(ATTRIBUTES)}")
     value = getattr(row, ATTRIBUTES[field])
     return value is None, value if value is not None else 0
+
+
+def _same_fact(stored: StoredSample, sent: StoredSample) -> bool:
+    return same_fact(fact_of(stored), fact_of(sent), may_differ(stored.metadata) | may_differ(sent.metadata))
 
 
 def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:

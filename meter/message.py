@@ -104,8 +104,8 @@ class Signer:
     """Signs many samples at once. Metadata that several of them share, as one object, are encoded once.
 
     It keeps all metadata that it has seen: use it for one batch, while which nobody changes them. ``interval_seconds``,
-    where the samples are polled, is added to the reserved member of their metadata. ``unit_name`` returns the name that a
-    unit goes by here.
+    where the samples are polled, is added to the reserved member of their metadata, and so is ``may_differ``, where it
+    names fields. ``unit_name`` returns the name that a unit goes by here.
     """
 
     def __init__(
@@ -115,11 +115,16 @@ class Signer:
         *,
         interval_seconds: float | None = None,
         unit_name: Callable[[str], str] | None = None,
+        may_differ: Sequence[str] = (),
     ) -> None:
         self._keys = keys
         self._source = source
         self._unit_name = unit_name
-        self._interval = _whole_if_possible(interval_seconds)
+        self._reserved: dict[str, Any] = {}
+        if interval_seconds is not None:
+            self._reserved["interval"] = _whole_if_possible(interval_seconds)
+        if may_differ:
+            self._reserved["may_differ"] = list(may_differ)
         self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
 
     def message(self, sample: Sample, message_id: str | None = None) -> dict[str, Any]:
@@ -130,7 +135,7 @@ class Signer:
         metadata = sample.resource_metadata
         found = self._encoded.get(id(metadata))
         if found is None:
-            complete = metadata if self._interval is None else with_reserved(metadata, interval=self._interval)
+            complete = with_reserved(metadata, **self._reserved) if self._reserved else metadata
             found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(complete))
         message = _unsigned(sample, self._source)
         if self._unit_name is not None:
@@ -143,8 +148,8 @@ class Signer:
         return message
 
 
-def _whole_if_possible(seconds: float | None) -> float | None:
-    return int(seconds) if seconds is not None and float(seconds).is_integer() else seconds
+def _whole_if_possible(seconds: float) -> float:
+    return int(seconds) if float(seconds).is_integer() else seconds
 
 
 def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessage:

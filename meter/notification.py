@@ -30,6 +30,8 @@ class Notification:
     """One notification. ``timestamp`` is in UTC; ``payload`` is JSON as sent, usually a mapping.
 
     ``context`` is that of the request behind it: ``user_id``, ``project_id``, ``request_id`` and, sometimes, a token.
+    ``may_differ`` are the fields in which samples of another notification about the same event may differ, see
+    :func:`meter.identity.may_differ`.
     """
 
     message_id: str
@@ -39,6 +41,7 @@ class Notification:
     timestamp: datetime
     payload: Any
     context: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    may_differ: tuple[str, ...] = field(default=(), compare=False)
 
 
 def notification(content: Mapping[str, Any]) -> Notification:

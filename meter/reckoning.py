@@ -47,11 +47,13 @@ class Steps:
     """The steps between samples, by the :data:`Key` of the sample that they count for.
 
     ``before`` has the sample of the same run before, ``following`` the next of the same meter, unit and resource.
+    ``continued`` has samples that another one of the same run follows.
     ``arrived`` has first samples of a run by host whose resource had a sample by another host before.
     """
 
     before: Mapping[Key, StoredSample]
     following: Mapping[Key, StoredSample]
+    continued: Set[Key]
     arrived: Set[Key]
 
 
@@ -74,6 +76,7 @@ def steps_between(rows: Iterable[StoredSample]) -> Steps:
     """Return the steps between ``rows``, which are given oldest first."""
     before: dict[Key, StoredSample] = {}
     following: dict[Key, StoredSample] = {}
+    continued: set[Key] = set()
     arrived: set[Key] = set()
     resources: defaultdict[tuple[str, str, str], list[StoredSample]] = defaultdict(list)
     for row in rows:
@@ -90,7 +93,8 @@ def steps_between(rows: Iterable[StoredSample]) -> Steps:
             runs[run].append(row)
         for of_run in runs.values():
             before.update({_key(later): earlier for earlier, later in itertools.pairwise(of_run)})
-    return Steps(before, following, arrived)
+            continued.update(map(_key, of_run[:-1]))
+    return Steps(before, following, continued, arrived)
 
 
 def _key(row: StoredSample) -> Key:
@@ -160,7 +164,7 @@ def _value(aggregate: Aggregate, rows: Sequence[StoredSample], steps: Steps) -> 
         case "rate":
             return _rate(rows, steps)
         case "integral":
-            return sum(lasting(row, steps.following[_key(row)]) for row in rows if _key(row) in steps.following)
+            return sum(_lasted(row, steps) for row in rows if _key(row) in steps.following)
 
 
 def _grown(row: StoredSample, steps: Steps) -> float:
@@ -182,18 +186,18 @@ def growth(earlier: StoredSample, later: StoredSample) -> float:
     return 0.0 if run_of(later.type, later.metadata).kind is RunKind.DECLARED else float(later.volume)
 
 
-def lasting(earlier: StoredSample, later: StoredSample) -> float:
+def _lasted(row: StoredSample, steps: Steps) -> float:
     """Return a gauge's volume times the hours it lasted, until the next sample.
 
-    It lasted for :data:`~meter.runs.INTERVALS_CARRIED` polling intervals at most, unless the interval is unknown, or both
-    samples are of one declared run: then the resource lived in between.
+    It lasted for :data:`~meter.runs.INTERVALS_CARRIED` polling intervals at most, unless the interval is unknown, or a
+    later sample is of the same declared run: then the resource lived in between, whatever came between the two.
     """
-    seconds = (later.timestamp - earlier.timestamp).total_seconds()
-    run, interval = run_of(earlier.type, earlier.metadata), interval_of(earlier.metadata)
-    lived = run.kind is RunKind.DECLARED and run == run_of(later.type, later.metadata)
+    seconds = (steps.following[_key(row)].timestamp - row.timestamp).total_seconds()
+    interval = interval_of(row.metadata)
+    lived = run_of(row.type, row.metadata).kind is RunKind.DECLARED and _key(row) in steps.continued
     if interval and not lived:
         seconds = min(seconds, INTERVALS_CARRIED * interval)
-    return float(earlier.volume) * seconds / SECONDS_IN_HOUR
+    return float(row.volume) * seconds / SECONDS_IN_HOUR
 
 
 def _rate(rows: Sequence[StoredSample], steps: Steps) -> float:

@@ -26,7 +26,8 @@ SAMPLE_TYPES: tuple[SampleType, ...] = get_args(SampleType)
 RESERVED_METADATA = "_meter"
 """The member of ``resource_metadata`` that is Meter's own: a mapping with ``interval``, the seconds between two polls of
 the pollster that made the sample, and ``run``. Two samples of a meter, unit and resource that have the same ``run`` belong
-to one uninterrupted run of a counter, or to one uninterrupted life of what a gauge measures."""
+to one uninterrupted run of a counter, or to one uninterrupted life of what a gauge measures. ``may_differ`` is a list of
+fields, see :func:`meter.identity.may_differ`."""
 
 EXISTED_THROUGHOUT = "exists"
 """The ``run`` of a resource whose id is never given to another one: between any two of its samples it existed."""

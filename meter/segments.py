@@ -2,12 +2,14 @@
 
 Every notification of Nova about an instance says its state and flavor. Between two that differ, one segment ends and
 the next begins. An audit (``exists``) repairs what was missed: it tells of an instance whose creation nobody heard, of
-a resize (which sets the time of launch anew) and of a deletion. What is deleted stays so, whatever arrives late; an
+a resize, an unshelving or a rebuild (which set the time of launch anew) and of a deletion. Its time is the end of its
+period, but it tells of the time of sending: a change that is told of by its own notification soon after is of that time. What is deleted stays so, whatever arrives late; an
 instance that is soft-deleted can be restored, and is in a state as any other.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,11 +74,13 @@ def segments(samples: Iterable[Told]) -> list[Segment]:
     end = min(deletions, default=None)
     alive = [sample for sample in told if _deletion(sample) is None and (end is None or sample.timestamp < end)]
     found: list[Segment] = []
-    for sample in alive:
+    for n, sample in enumerate(alive):
         state, flavor = _text(sample, "state"), _flavor(sample)
         if not found:
             found.append(Segment(state, flavor, _since(sample)))
-        elif (state, flavor) != (found[-1].state, found[-1].flavor):
+        elif (state, flavor) != (found[-1].state, found[-1].flavor) and not _told_later(
+            sample, itertools.islice(alive, n + 1, None)
+        ):
             changed = max(_changed(sample, found[-1]), found[-1].began)
             found[-1] = replace(found[-1], ended=changed)
             found.append(Segment(state, flavor, changed))
@@ -129,14 +133,25 @@ def _since(sample: Told) -> datetime:
 def _changed(sample: Told, current: Segment) -> datetime:
     """Return when the change happened that a sample tells of: audits tell of it later."""
     launched = _time(sample, "launched_at")
+    state = _text(sample, "state")
+    started = state in RUNNING and current.state not in RUNNING
     if (
         launched is not None
         and _is(sample, "exists")
-        and _flavor(sample) != current.flavor
+        and (started or _flavor(sample) != current.flavor)
         and current.began < launched < sample.timestamp + LONGEST_AUDIT
     ):
         return launched
     return sample.timestamp
+
+
+def _told_later(audit: Told, following: Iterable[Told]) -> bool:
+    """Return whether an audit tells of a change after its period, whose own notification is among the ``following`` samples."""
+    if not _is(audit, "exists"):
+        return False
+    told = itertools.takewhile(lambda sample: sample.timestamp < audit.timestamp + LONGEST_AUDIT, following)
+    change = _text(audit, "state"), _flavor(audit)
+    return any(not _is(sample, "exists") and (_text(sample, "state"), _flavor(sample)) == change for sample in told)
 
 
 def _is(sample: Told, *events: str) -> bool:

@@ -29,10 +29,15 @@ MOST_INSTANCES = 1_000
 """Instances of one answer; the samples of each are read."""
 
 PARAMETERS = (
-    Parameter("resource_id", "text", "The instance; without it all of the project."),
-    Parameter("project_id", "text", "The project; without it all that can be seen."),
-    Parameter("start", "text", "The first moment of the period; without it the period begins with each instance."),
-    Parameter("end", "text", "The first moment after the period, at the latest and without it now (or ``as_of``)."),
+    Parameter("resource_id", "text", "The instance; without it all of the project.", narrows=True),
+    Parameter("project_id", "text", "The project; without it all that can be seen.", narrows=True),
+    Parameter(
+        "start",
+        "text",
+        "The first moment of the period; without it the period begins with each instance.",
+        narrows=True,
+    ),
+    Parameter("end", "text", "The first moment after the period; now at the latest, and without it.", narrows=True),
 )
 
 
@@ -70,19 +75,19 @@ class InstanceSegments(msgspec.Struct, kw_only=True):
 async def segments(question: Question) -> Reply:
     """Answer ``/v2/segments``: a page of instances by id, deleted ones too, and the marker of the next page."""
     asked = question.arguments
-    now = datetime.fromtimestamp(question.now, UTC)
-    start, end = _time("start", asked["start"]), _time("end", asked["end"]) or now
-    if start is not None and start >= end:
+    start, end = _time("start", asked["start"]), _time("end", asked["end"])
+    if start is not None and end is not None and start >= end:
         raise Fault(400, f"start must be before end; they are {utc_text(start)} and {utc_text(end)}.")
     if asked["limit"] is not None and asked["limit"] > MOST_INSTANCES:
         raise invalid_input("limit", asked["limit"], f"it may be at most {MOST_INSTANCES} instances.")
     limit = min(question.limit, MOST_INSTANCES)
     names: tuple[IdField, ...] = ("resource_id", "project_id")
     filter = question.as_asked(SampleFilter(equals={name: asked[name] for name in names if asked[name]}))
-    # Of the time to come nothing is known; nor, as of a moment, of the time after it.
-    end = min(end, now, filter.as_of or now)
     if asked["marker"] is not None:
         filter = replace(filter, expression=beyond(asked["marker"], ("resource_id",)))
+    # The future is never counted, nor, as of a time, what came after it.
+    known = min(datetime.fromtimestamp(question.now, UTC), filter.as_of or datetime.max.replace(tzinfo=UTC))
+    end = known if end is None else min(end, known)
     times, last = await instance_times(question.store, filter, start, end, limit)
     link = {} if last is None else {"Link": next_link(question.url, place_after(last))}
     return Reply([_rendered(each, start, end) for each in times], link)

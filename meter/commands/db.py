@@ -107,7 +107,7 @@ async def work(reactor: Any, options: Any) -> int:
         start, end = (_moment(asked, name) for name in ("start", "end"))
         async with store(reactor, config) as opened_store:
             now = datetime.now(UTC)
-            until = min(end or now, now)  # of the time to come nothing is known
+            until = min(end or now, now)  # the future is never counted
             if asked["project"]:
                 facts = await project_segments(opened_store, asked["project"], start, until)
                 return _told(facts, asked, DONE if facts["instances"] else FOUND_WRONG)

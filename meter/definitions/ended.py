@@ -14,6 +14,9 @@ from meter.definitions.values import Source
 CLOCK_DIFFERENCE = timedelta(minutes=5)
 """A deletion further after its own notification than this is not believed."""
 
+UNSET_CLOCK = timedelta(days=366)
+"""A deletion so long before the creation of its resource was told by a host whose clock was not set: 1970, for example."""
+
 EMPTY = frozenset({"", "none", "null"})
 """What services write for a time that is not set."""
 
@@ -24,7 +27,8 @@ class Ended:
 
     It does so by being one of ``event_types``, by a text that is one of those of ``where``, or by having all of
     ``known`` (a resource in a state of ``unless`` has them and still exists). The end is the latest time of ``at``; a
-    notification without one tells of an end at its own time, or at that of ``latest`` where that is earlier.
+    notification without one tells of an end at its own time, or at that of ``latest`` where that is earlier. A time of
+    ``at`` far before that of ``earliest``, when the resource was made, is not believed.
     """
 
     event_types: frozenset[str] = frozenset()
@@ -33,6 +37,7 @@ class Ended:
     unless: tuple[tuple[Source, frozenset[str]], ...] = ()
     at: tuple[Source, ...] = ()
     latest: tuple[Source, ...] = ()
+    earliest: tuple[Source, ...] = ()
 
     def tells(self, scope: dict[str, Any]) -> bool:
         """Return whether the notification in ``scope`` reports the end of its resource."""
@@ -44,11 +49,11 @@ class Ended:
 
     def time(self, scope: dict[str, Any], notified: datetime) -> datetime:
         """Return since when the resource no longer exists, according to a notification sent at ``notified``."""
-        told = [when for source in self.at if (when := _time(source, scope)) is not None]
+        made = min(_times(self.earliest, scope), default=None)
+        told = [when for when in _times(self.at, scope) if made is None or made - when < UNSET_CLOCK]
         if told and (latest := max(told)) <= notified + CLOCK_DIFFERENCE:
             return latest
-        bounds = [when for source in self.latest if (when := _time(source, scope)) is not None]
-        return min([notified, *bounds])
+        return min([notified, *_times(self.latest, scope)])
 
 
 def _is(scope: dict[str, Any], source: Source, texts: frozenset[str]) -> bool:
@@ -58,6 +63,10 @@ def _is(scope: dict[str, Any], source: Source, texts: frozenset[str]) -> bool:
 def _text(value: Any) -> str:
     """Return a value as it is compared: services write ``True``, ``"True"``, ``DELETED`` and ``deleted``."""
     return "" if value is MISSING or value is None or isinstance(value, dict | list) else str(value)[:100].lower()
+
+
+def _times(sources: tuple[Source, ...], scope: dict[str, Any]) -> list[datetime]:
+    return [when for source in sources if (when := _time(source, scope)) is not None]
 
 
 def _time(source: Source, scope: dict[str, Any]) -> datetime | None:

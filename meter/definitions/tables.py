@@ -81,6 +81,7 @@ class EndedTable(Model):
     unless: dict[Text, Text | list[Text]] = {}
     at: Place = []
     latest: Place = []
+    earliest: Place = []
 
 
 class DefinitionTable(Model):
@@ -207,6 +208,7 @@ def end_of(table: Any, reading: Reading) -> Ended:
         unless=texts("unless", model.unless),
         at=sources("at", model.at),
         latest=sources("latest", model.latest),
+        earliest=sources("earliest", model.earliest),
     )
 
 

@@ -44,6 +44,9 @@ CLOCK_DIFFERENCE = timedelta(minutes=5)
 OLDEST_LAUNCH = timedelta(hours=1)
 """A launch further before the end of its creation than this belongs to something else."""
 
+UNSET_CLOCK = timedelta(days=366)
+"""A deletion so long before its creation was told by a host whose clock was not set."""
+
 REMEMBERED = 10_000
 """Notifications whose time :class:`FirstTimes` remembers; the two forms of a fact follow each other at once."""
 
@@ -65,7 +68,10 @@ class FirstTimes:
             if len(self._times) > self._most:
                 self._times.popitem(last=False)
             return heard
-        return heard if first == heard.timestamp else replace(heard, timestamp=first)
+        if first == heard.timestamp:
+            return heard
+        # Another collector may have heard this one first.
+        return replace(heard, timestamp=first, may_differ=tuple({*heard.may_differ, "timestamp"}))
 
 
 def in_whole_seconds(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +102,9 @@ def shared_time(heard: Notification) -> datetime:
     if not moments:
         return heard.timestamp
     latest = max(moments)
+    made = _moment(heard.payload.get("created_at"))
+    if heard.event_type == "compute.instance.delete.end" and made is not None and made - latest >= UNSET_CLOCK:
+        return heard.timestamp
     if latest > heard.timestamp + CLOCK_DIFFERENCE:
         return heard.timestamp
     if heard.event_type == "compute.instance.create.end" and latest < heard.timestamp - OLDEST_LAUNCH:

@@ -87,7 +87,7 @@ def one_form(heard: Notification) -> Notification:
     """Return ``heard`` in the unversioned form, with id and time that both forms share; what is not Nova's as it is."""
     payload = heard.payload
     if isinstance(payload, dict) and OBJECT_NAME in payload:
-        heard = _unversioned(heard)
+        heard = replace(_unversioned(heard), may_differ=("timestamp",))
     if heard.event_type.startswith(("compute.instance.", "compute.metrics.")) and isinstance(heard.payload, dict):
         heard = _with_shared_id(replace(heard, payload=in_whole_seconds(heard.payload)))
         return replace(heard, timestamp=shared_time(heard))

@@ -67,7 +67,7 @@ GROWN = (
 def carried_hours(elapsed: str, *, within_run: str) -> str:
     """Return the hours for which a volume is carried to the next sample, ``elapsed`` later.
 
-    ``within_run`` says whether that is of the same run.
+    ``within_run`` says whether that or a later one is of the same run.
     """
     return f"""(least(extract(epoch FROM {elapsed})::float8, CASE
         WHEN polling_interval = 0 OR (run_kind = {RunKind.DECLARED:d} AND {within_run}) THEN 'infinity'

@@ -17,12 +17,17 @@ from datetime import date
 from datetime import datetime
 from datetime import timedelta
 
+import msgspec
+
 from meter.identity import WEEK
 from meter.identity import Fact
 from meter.identity import compared_range
 from meter.identity import conflict
+from meter.identity import may_differ
+from meter.identity import same_fact
 from meter.identity import week_of
 from meter.store.connection import Conflict
+from meter.store.lookups import METADATA
 from meter.store.lookups import SERIES
 from meter.store.pool import Session
 from meter.store.record import Record
@@ -44,7 +49,7 @@ UNKNOWN = """
 """SQL: no sample of the range has the id of a ``given`` one."""
 
 STORED = """
-SELECT given.position, s.timestamp, s.volume, s.series_id
+SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id
 FROM unnest(%s::integer[], %s::uuid[]) AS given (position, message_id)
 CROSS JOIN LATERAL (
     SELECT * FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s
@@ -102,6 +107,10 @@ def _fact(series: Series, volume: float, timestamp: datetime) -> Fact:
     )
 
 
+def _may_differ(metadata: str) -> frozenset[str]:
+    return may_differ(msgspec.json.decode(metadata))
+
+
 def by_week(records: Sequence[Record]) -> Mapping[date, Sequence[int]]:
     """Return the positions of ``records``, which are in the order of their times, by week."""
     found: dict[date, list[int]] = {}
@@ -132,25 +141,29 @@ async def conflicts(
     All of them were just inserted, or were not because their id is there. ``series_ids`` are those of their series.
     """
     ids = [record.message_id for record in records.values()]
-    stored: dict[int, list[tuple[datetime, float, int]]] = {}
+    stored: dict[int, list[tuple[tuple[datetime, float, int], int]]] = {}
     for position, *found in await session.rows(STORED, [list(records), ids, *compared_range(week)]):
-        stored.setdefault(position, []).append((found[0], found[1], found[2]))
+        stored.setdefault(position, []).append(((found[0], found[1], found[2]), found[3]))
     if missing := records.keys() - stored.keys():
         # Deleted between the two statements by the retention of its meter: the next attempt inserts it.
         raise Conflict(f"{len(missing)} samples were neither inserted nor found")
     unlike = {
         position: found
         for position, found in stored.items()
-        if (records[position].timestamp, records[position].volume, series_ids[position]) not in found
+        if (records[position].timestamp, records[position].volume, series_ids[position])
+        not in [each for each, _ in found]
     }
     if not unlike:
         return {}
-    wanted = {series_id for found in unlike.values() for _, _, series_id in found}
+    wanted = {series_id for found in unlike.values() for (_, _, series_id), _ in found}
     series = {row[0]: Series(*row[1:]) for row in await session.rows(SERIES, [list(wanted)])}
+    described = {metadata_id for found in unlike.values() for _, metadata_id in found}
+    differences = {id: _may_differ(text) for id, text in await session.rows(METADATA, [list(described)])}
     reasons = {}
     for position, found in unlike.items():
-        sent = fact_of(records[position])
-        facts = [_fact(series[series_id], volume, timestamp) for timestamp, volume, series_id in found]
-        if sent not in facts:
+        sent, allowed = fact_of(records[position]), _may_differ(records[position].metadata)
+        facts = [_fact(series[series_id], volume, timestamp) for (timestamp, volume, series_id), _ in found]
+        others = [allowed | differences[metadata_id] for _, metadata_id in found]
+        if not any(same_fact(fact, sent, either) for fact, either in zip(facts, others, strict=True)):
             reasons[position] = conflict(message_id_of(records[position]), facts[0], sent)
     return reasons

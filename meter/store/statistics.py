@@ -68,12 +68,13 @@ GROWING = f""", of_runs AS (
 
 # Pieces that overlap are read only where their samples are gone: what lies between them is told within them.
 LASTING = f""", of_resources AS (
-    SELECT *, lead(first) OVER step AS next, lead(run_kind) OVER step AS next_kind, lead(run_id) OVER step AS next_run
+    SELECT *, lead(first) OVER step AS next, lead(first) OVER of_run IS NOT NULL AS continued
     FROM {{cells}}
-    WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie)
+    WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie),
+        of_run AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
 ), lasting AS (
     SELECT *, integral + coalesce(last_volume
-        * {carried_hours("greatest(next - last, '0')", within_run="next_kind = run_kind AND next_run = run_id")}, 0) AS lasted
+        * {carried_hours("greatest(next - last, '0')", within_run="continued")}, 0) AS lasted
     FROM of_resources
 )"""
 

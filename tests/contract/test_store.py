@@ -248,6 +248,47 @@ async def test_an_id_that_is_taken_by_another_fact_is_refused_with_what_differs(
     assert len(await store.samples(ALL, 10)) == 1
 
 
+ANY = ["timestamp", "volume", "user_id", "project_id"]
+
+
+@pytest.mark.parametrize(
+    ("may_differ", "changes", "expected"),
+    [
+        (["timestamp"], {"at": 0.25}, "duplicate"),
+        (["timestamp"], {"at": 6 * 86400}, "duplicate"),
+        (["timestamp"], {"at": 0.25, "volume": 4}, "conflict"),
+        (ANY, {"at": 0.25, "volume": 4, "user_id": None, "project_id": "p2"}, "duplicate"),
+        (ANY, {"at": 0.25, "resource_id": "r2"}, "conflict"),
+        (ANY, {"name": "cpus"}, "conflict"),
+        (ANY, {"unit": "s"}, "conflict"),
+        (["resource_id", "meter", "unit", "type"], {"resource_id": "r2"}, "conflict"),
+        *(
+            (rubbish, {"at": 0.25}, "conflict")
+            for rubbish in (None, "timestamp", [], [7, None, ["timestamp"]], {"timestamp": 1})
+        ),
+    ],
+    ids=repr,
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_told_again_at_another_time_is_a_duplicate_where_either_sample_allows_it(
+    store, may_differ, changes, expected
+):
+    for number, batches in enumerate((lambda *sent: [[each] for each in sent], lambda *sent: [[*sent]])):
+        ids = [f"{number} {order}" for order in "ab"]
+        pairs = [
+            [fact(message_id=id), fact(message_id=id, metadata={"_meter": {"may_differ": may_differ}}, **changes)]
+            for id in ids
+        ]
+        for id, pair in zip(ids, (pairs[0], pairs[1][::-1]), strict=True):
+            results = [await store.write(batch) for batch in batches(*pair)]
+            assert sum(result.stored for result in results) == 1
+            assert sum(result.duplicates for result in results) == (expected == "duplicate")
+            assert [each.kind for result in results for each in result.refused] == ["conflict"] * (
+                expected == "conflict"
+            )
+            assert await store.message(id) == pair[0].fields
+
+
 @pytest.mark.parametrize("monday", [MONDAY, LONG_AGO], ids=["partition", "default partition"])
 @pytest.mark.parametrize(
     ("first", "other", "expected"),
@@ -1121,6 +1162,19 @@ async def test_a_volume_is_carried_over_the_time_off_for_three_intervals_only(st
         )
 
     assert await reckoned(store, INTEGRAL) == [(pytest.approx(512 * (1 + 0.25 + 1)),)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_others_say_meanwhile_does_not_end_a_run(store):
+    hour = 3600
+    polled = {"_meter": {"run": "exists", "interval": 300}}
+    for at, metadata in ((0, polled), (30, {}), (31, {"_meter": {"run": "other"}}), (50, polled), (60, {})):
+        await store.write([message(volume=2, at=at * hour, metadata=metadata)])
+
+    assert await reckoned(store, INTEGRAL) == [(pytest.approx(2 * (50 + 0.25)),)]
+    until = StatisticsQuery(filter=SampleFilter(end=after(50 * hour)), aggregates=(INTEGRAL,))
+    [row] = await store.statistics(until)
+    assert row.values["integral"] == pytest.approx(2 * (0.25 + 1))
 
 
 @pytest.mark.parametrize(

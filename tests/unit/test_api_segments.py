@@ -123,11 +123,35 @@ def test_what_lasts_is_counted_until_now(ask: Asking) -> None:
     assert told["seconds"][0]["seconds"] == 2 * 3600 + 600  # it is ten past noon
 
 
-def test_the_time_to_come_is_not_counted(ask: Asking) -> None:
-    for end in ("2026-12-01", "9999-12-31"):
-        [told] = asked(ask, f"?resource_id=i2&end={end}").json
-        assert told["seconds"][0]["seconds"] == told["segments"][0]["seconds"] == 2 * 3600 + 600
-    assert asked(ask, "?resource_id=i2&start=2030-01-01&end=2031-01-01").json == []
+@pytest.mark.parametrize(
+    "end", ["2026-12-01", "2036-12-01", "9999-12-31T23:59:59.999999", "2026-11-22T14:10:00%2B02:00"]
+)
+def test_what_is_to_come_is_not_counted(ask: Asking, end: str) -> None:
+    assert spent(asked(ask, f"?resource_id=i2&end={end}")) == {"i2": {"active": pytest.approx(2 + 1 / 6)}}
+    assert asked(ask, f"?start=2026-11-30&end={end}").status == (400 if end < "2026-11-30" else 200)
+    assert asked(ask, "?start=2026-11-30").json == []
+
+
+def test_as_of_a_time_nothing_after_it_is_counted(ask: Asking) -> None:
+    asking = Asking(auth=TOKENS)
+    Deferred.fromCoroutine(asking.store.write(LIVES))
+    as_of = quote(NOON.replace(minute=30).isoformat())
+    asking.clock.advance(20 * 60)
+    first = asked(asking, f"?resource_id=i2&as_of={as_of}")
+    assert spent(first) == {"i2": {"active": 2.5}}
+    asking.clock.advance(365 * 86400)
+    assert asked(asking, f"?resource_id=i2&as_of={as_of}").json == first.json
+
+
+@pytest.mark.parametrize("name", ["resource_id", "project_id", "start", "end"])
+def test_an_empty_value_or_null_is_refused_where_it_would_leave_out_nothing(ask: Asking, name: str) -> None:
+    assert asked(ask, f"?{name}=").status == 400
+    answer = ask(
+        "/v2/segments",
+        headers={"X-Auth-Token": "admin-token", "Content-Type": "application/json"},
+        body=f'{{"{name}": null}}'.encode(),
+    )
+    assert answer.status == 400
 
 
 def test_an_instance_that_did_not_exist_in_the_period_is_left_out(ask: Asking) -> None:

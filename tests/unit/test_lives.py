@@ -140,6 +140,8 @@ async def test_a_deleted_instance_is_billed_until_its_deletion_however_that_is_t
         ("", 600.0),  # nothing is told: the notification's own time
         ("2027-01-01T00:00:00", 600.0),  # not to be believed: nothing may be billed into the future
         ("soon", 600.0),
+        ("1970-01-01T00:00:00", 600.0),  # before it was made: its whole life would be billed as 0
+        ("0001-01-01 00:00:00", 600.0),
     ],
 )
 def test_the_time_of_the_zero_is_that_of_the_deletion(deleted_at: str, end: float) -> None:

@@ -161,3 +161,17 @@ def test_a_volume_is_carried_over_three_intervals_unless_its_resource_lived(
         message(volume=4, at=at, metadata={"_meter": reserved}) for at, reserved in ((0, first), (2 * HOUR, second))
     ]
     assert reckoned(sent, "integral") == [pytest.approx(4 * hours)]
+
+
+@pytest.mark.parametrize(
+    ("last", "hours"),
+    [
+        ({"run": "a", "interval": 300}, 2 + 3),  # the run went on: what a notification said meanwhile changes nothing
+        ({"run": "b", "interval": 300}, 0.25 + 3),
+        ({}, 0.25 + 3),
+    ],
+)
+def test_a_resource_lived_until_the_last_sample_of_its_run_whatever_came_between(last: Any, hours: float) -> None:
+    told = [(0, {"run": "a", "interval": 300}), (2, {}), (5, last)]
+    sent = [message(volume=4, at=at * HOUR, metadata={"_meter": reserved}) for at, reserved in told]
+    assert reckoned(sent, "integral") == [pytest.approx(4 * hours)]

@@ -108,6 +108,44 @@ def test_an_audit_tells_of_a_stop_at_the_latest_time_it_may_have_been() -> None:
     assert segments(heard) == [Segment("active", "small", at(0), at(60)), Segment("stopped", "small", at(60))]
 
 
+@pytest.mark.parametrize("state", ["shelved_offloaded", "error", "stopped"])
+def test_an_audit_tells_of_a_launch_that_nobody_heard(state: str) -> None:
+    heard = [said(0, "create.end"), said(10, "shelve_offload.end", state), said(60, "exists", launched=25)]
+    assert segments(heard) == [
+        Segment("active", "small", at(0), at(10)),
+        Segment(state, "small", at(10), at(25)),
+        Segment("active", "small", at(25)),
+    ]
+
+
+def test_a_stop_that_nobody_heard_after_a_launch_that_nobody_heard_is_as_late_as_it_may_have_been() -> None:
+    heard = [said(0, "create.end"), said(60, "exists", "stopped", launched=25)]
+    assert segments(heard) == [Segment("active", "small", at(0), at(60)), Segment("stopped", "small", at(60))]
+
+
+@pytest.mark.parametrize("flavor", ["small", "large"])
+def test_an_audit_that_was_sent_after_a_change_does_not_move_it_to_the_end_of_its_period(flavor: str) -> None:
+    """Nova sends audits some minutes after the end of their period, with the state of then."""
+    heard = [
+        said(0, "create.end"),
+        said(60, "exists", "stopped", flavor),
+        said(65, "power_off.end", "stopped", flavor),
+        said(120, "exists", flavor=flavor),
+        said(122, "volume.attach", "stopped", flavor),
+        said(125, "power_on.end", flavor=flavor),
+    ]
+    assert segments(heard) == [
+        Segment("active", "small", at(0), at(65)),
+        Segment("stopped", flavor, at(65), at(125)),
+        Segment("active", flavor, at(125)),
+    ]
+
+
+def test_an_audit_is_believed_where_the_change_was_heard_more_than_an_hour_later() -> None:
+    heard = [said(0, "create.end"), said(60, "exists", "stopped"), said(121, "pause.end", "stopped")]
+    assert segments(heard) == [Segment("active", "small", at(0), at(60)), Segment("stopped", "small", at(60))]
+
+
 def test_an_audit_tells_of_a_deletion_that_nobody_heard() -> None:
     heard = [said(0, "create.end"), said(60, "exists", "deleted", deleted=25)]
     assert segments(heard) == [Segment("active", "small", at(0), at(25))]
