@@ -86,6 +86,8 @@ def _makers(decision: Decision, notification: Notification) -> Iterator[Maker]:
     try:
         for sample in decision.plugin.samples(notification):
             samples.append(sample)
+        if not samples:
+            reason = "the listener makes no sample of it; its documentation says of what it does"
     except Exception as error:
         # Whatever a plugin raises is what is to be told.
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -106,5 +108,5 @@ def _maker(
         why = f" ({decision.reason})" if decision.reason else ""
         reason = "; ".join(filter(None, (f"{', '.join(off)} is switched off{why}", reason)))
     elif not kept and not reason:
-        reason = "nothing to say: what it requires is not in the notification"
+        reason = "no sample: what it requires is not in the notification"
     return Maker(decision.name, origin, kept, reason)

@@ -32,7 +32,7 @@ PARAMETERS = (
     Parameter("resource_id", "text", "The instance; without it all of the project."),
     Parameter("project_id", "text", "The project; without it all that can be seen."),
     Parameter("start", "text", "The first moment of the period; without it the period begins with each instance."),
-    Parameter("end", "text", "The first moment after the period; without it that is now."),
+    Parameter("end", "text", "The first moment after the period, at the latest and without it now (or ``as_of``)."),
 )
 
 
@@ -79,6 +79,8 @@ async def segments(question: Question) -> Reply:
     limit = min(question.limit, MOST_INSTANCES)
     names: tuple[IdField, ...] = ("resource_id", "project_id")
     filter = question.as_asked(SampleFilter(equals={name: asked[name] for name in names if asked[name]}))
+    # Of the time to come nothing is known; nor, as of a moment, of the time after it.
+    end = min(end, now, filter.as_of or now)
     if asked["marker"] is not None:
         filter = replace(filter, expression=beyond(asked["marker"], ("resource_id",)))
     times, last = await instance_times(question.store, filter, start, end, limit)

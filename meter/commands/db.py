@@ -52,7 +52,7 @@ class SegmentsOptions(JsonOptions):
     synopsis = "INSTANCE | --project PROJECT"
     optParameters = [  # noqa: N815, RUF012
         ["start", None, None, "Count seconds from then, as 2026-11-01. [default: the first segment's beginning]"],
-        ["end", None, None, "Count seconds until then. [default: now]"],
+        ["end", None, None, "Count seconds until then, at most until now. [default: now]"],
         ["project", None, None, "Count those of all instances of a project, deleted ones too."],
     ]
 
@@ -106,7 +106,8 @@ async def work(reactor: Any, options: Any) -> int:
         asked = options.subOptions
         start, end = (_moment(asked, name) for name in ("start", "end"))
         async with store(reactor, config) as opened_store:
-            until = end or datetime.now(UTC)
+            now = datetime.now(UTC)
+            until = min(end or now, now)  # of the time to come nothing is known
             if asked["project"]:
                 facts = await project_segments(opened_store, asked["project"], start, until)
                 return _told(facts, asked, DONE if facts["instances"] else FOUND_WRONG)

@@ -56,8 +56,18 @@ GONE = (
 )
 """Series whose samples since ``start`` may have been let go: what their rollups tell is all there is."""
 
-COUNTERS = "SELECT id, min(id) OVER (PARTITION BY name, unit) AS counter FROM meter"
-"""Meters with the same ``counter`` differ in their type only: steps lead from one to the other."""
+COUNTERS = """
+SELECT ARRAY(
+    SELECT coalesce(m.counter, 0)
+    FROM generate_series(1, (SELECT max(id) FROM meter)) AS n
+    LEFT JOIN (SELECT id, min(id) OVER (PARTITION BY name, unit) AS counter FROM meter) AS m ON m.id = n
+    ORDER BY n
+) AS by_meter
+"""
+"""Meters with the same counter differ in their type only: steps lead from one to the other.
+
+One row, an array by the id of the meter: a join with many rows would be a nested loop where PostgreSQL expects few.
+"""
 
 ADD_UP = f"""
 WITH counters AS MATERIALIZED ({COUNTERS})
@@ -98,9 +108,9 @@ SELECT %(start)s, %(hours)s, series_id, stretch, metadata_id, {COLUMNS}, max(ove
             WINDOW step AS (PARTITION BY series_id, stretch ORDER BY first, place, tie)
         ) AS piece
         GROUP BY series_id, stretch
-    ) AS added JOIN series x ON x.id = added.series_id JOIN counters m ON m.id = x.meter_id
-    WINDOW of_run AS (PARTITION BY m.counter, x.resource_id, x.run_kind, x.run_id ORDER BY added.first),
-        of_resource AS (PARTITION BY m.counter, x.resource_id ORDER BY added.first)
+    ) AS added JOIN series x ON x.id = added.series_id CROSS JOIN counters
+    WINDOW of_run AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id, x.run_kind, x.run_id ORDER BY added.first),
+        of_resource AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id ORDER BY added.first)
 ) AS added
 ORDER BY meter_id, series_id
 """
@@ -111,19 +121,19 @@ Whether rollups overlap is said of all of a series in this time: its samples tel
 beside one another: most questions are about one.
 """
 
-KEYS = "m.counter, x.resource_id, x.run_kind, x.polling_interval"
+KEYS = "counters.by_meter[x.meter_id] AS counter, x.resource_id, x.run_kind, x.polling_interval"
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
 FROM_SAMPLES = ADD_UP.format(
     pieces=f"SELECT s.series_id, s.metadata_id, 0 AS place, {KEYS}, {piece_of_sample()}"
-    " FROM sample s JOIN series x ON x.id = s.series_id JOIN counters m ON m.id = x.meter_id"
+    " FROM sample s JOIN series x ON x.id = s.series_id CROSS JOIN counters"
     f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
     f" AND s.series_id NOT IN ({GONE})"
 )
 FROM_HOURS = ADD_UP.format(
     pieces=f"SELECT r.series_id, r.metadata_id, r.stretch AS place, {KEYS}, {piece_of_rollup()}"
-    " FROM rollup r JOIN series x ON x.id = r.series_id JOIN counters m ON m.id = x.meter_id"
+    " FROM rollup r JOIN series x ON x.id = r.series_id CROSS JOIN counters"
     f" WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
 )
 

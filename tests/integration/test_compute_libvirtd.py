@@ -8,7 +8,6 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -58,6 +57,7 @@ from meter.signature import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakeSurroundings
+from tests.metered import metered
 from tests.servers.libvirt import READING_BOOT_SECTOR
 from tests.servers.libvirt import Libvirtd
 
@@ -420,14 +420,6 @@ class Agent:
         return samples
 
 
-def increase(samples: Sequence[Sample]) -> float:
-    """What counters with declared runs have counted."""
-    runs: defaultdict[str, list[Sample]] = defaultdict(list)
-    for sample in sorted(samples, key=lambda each: each.timestamp):
-        runs[sample.resource_metadata["_meter"]["run"]].append(sample)
-    return sum(max(0, two.volume - one.volume) for run in runs.values() for one, two in pairwise(run))
-
-
 @pytest_twisted.ensureDeferred
 async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_hosts(
     libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd
@@ -466,7 +458,7 @@ async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_host
     assert len(runs) == 2, "a restart of the agent does not end a run"
     assert start <= end
     gaps = [(two.timestamp - one.timestamp).total_seconds() for one, two in pairwise(counted)]
-    lost = (end - start) - increase(counted)
+    lost = (end - start) - await metered(counted, "increase")
     assert -20 <= lost <= 20 * (max(gaps) + 1), (start, end, [(str(s.timestamp), s.volume) for s in counted])
     gauges = [[sample.timestamp for sample in each.samples if sample.name == "instance"] for each in (here, there)]
     assert max(gauges[0]) < min(gauges[1]), "one host after the other"
@@ -496,7 +488,7 @@ async def test_disks_that_come_and_go_cost_their_sum_nothing(libvirtd: Libvirtd)
     for meter, resource in (("disk.read.requests", uuid), ("disk.device.read.requests", f"{uuid}-vda")):
         counted = [sample for sample in agent.samples if (sample.name, sample.resource_id) == (meter, resource)]
         ends = [sample.volume for sample in counted if sample.volume]
-        assert increase(counted) == ends[-1] - ends[0], meter
+        assert await metered(counted, "increase") == ends[-1] - ends[0], meter
     sets = {
         sample.resource_metadata["_meter"]["run"] for sample in agent.samples if sample.name == "disk.read.requests"
     }

@@ -123,8 +123,7 @@ class PostgreSQL:
     def kill(self) -> None:
         """Kill the server and all its processes."""
         if self._server is not None and self._server.poll() is None:
-            for process in self._processes():
-                os.kill(process, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -134,15 +133,16 @@ class PostgreSQL:
 
     def freeze(self) -> None:
         """Stop the server's processes where they are: connections stay open and nothing answers."""
-        for process in self._processes():
-            os.kill(process, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let the server go on after :meth:`freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
         for process in self._processes():
-            # One that ended while its parent could not take note of it goes now.
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # a worker may have ended since
+                os.kill(process, number)
 
     def _processes(self) -> list[int]:
         assert self._server is not None

@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ class RabbitMQ:
     def kill(self) -> None:
         """End the server as a power cut would."""
         if self._server is not None:
-            os.killpg(self._server.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended by itself
+                os.killpg(self._server.pid, signal.SIGKILL)
             self._server.wait()
             self._server = None
 

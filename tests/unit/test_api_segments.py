@@ -123,6 +123,13 @@ def test_what_lasts_is_counted_until_now(ask: Asking) -> None:
     assert told["seconds"][0]["seconds"] == 2 * 3600 + 600  # it is ten past noon
 
 
+def test_the_time_to_come_is_not_counted(ask: Asking) -> None:
+    for end in ("2026-12-01", "9999-12-31"):
+        [told] = asked(ask, f"?resource_id=i2&end={end}").json
+        assert told["seconds"][0]["seconds"] == told["segments"][0]["seconds"] == 2 * 3600 + 600
+    assert asked(ask, "?resource_id=i2&start=2030-01-01&end=2031-01-01").json == []
+
+
 def test_an_instance_that_did_not_exist_in_the_period_is_left_out(ask: Asking) -> None:
     assert spent(asked(ask, f"?project_id=blue&start={at(-30)}&end={at(0)}")) == {"i2": {"active": 0.5}}
     assert asked(ask, "?resource_id=nonesuch").json == []

@@ -65,7 +65,7 @@ def test_what_nobody_wants_is_said(explaining: Explain) -> None:
 def test_what_is_missing_is_said(explaining: Explain) -> None:
     status, text = explaining(captured("glance.image.update.1"))
     assert status == DONE
-    assert "nothing to say: what it requires is not in the notification" in text
+    assert "no sample: what it requires is not in the notification" in text
 
 
 def test_what_cannot_be_read_is_said_with_the_field(explaining: Explain, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def accounted(collector: Collector, body: bytes) -> None:
     refused = sum(each.kind == "unstorable" for each in letters)
     assert collector.counted("stored") + collector.counted("duplicate") + len(letters) == len(entries)
     assert collector.counted("refused") == refused
-    assert {each.kind for each in letters} <= {"invalid", "unverified", "unstorable"}
+    assert {each.kind for each in letters} <= {"invalid", "unverified", "unstorable", "conflict"}
     exposition(collector.registry)  # which fails for a label that cannot be encoded
 
 

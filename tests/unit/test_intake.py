@@ -119,6 +119,19 @@ async def test_one_bad_sample_does_not_take_the_others_with_it():
 
 
 @pytest_twisted.ensureDeferred
+async def test_another_fact_under_a_known_id_is_dead_lettered_as_a_conflict_and_the_first_stays():
+    collector = Collector()
+
+    await collector.take(cast([message(1)]))
+    await collector.take(cast([message(1, counter_volume=1000), message(2)]))
+
+    assert await collector.volumes() == [1, 2]
+    [letter] = collector.dead.letters
+    assert letter.headers["meter-kind"] == "conflict"
+    assert "volume" in letter.headers["meter-reason"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_the_store_refuses_is_set_aside_with_its_reason():
     collector = Collector()
 

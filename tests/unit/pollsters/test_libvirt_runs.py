@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 
 from meter.interfaces import Absence
 from meter.interfaces import Domain
@@ -31,6 +31,7 @@ from meter.sample import Sample
 from meter.settings import ComputeSection
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
+from tests.metered import metered
 
 CASES = {
     case["name"]: case
@@ -85,12 +86,13 @@ def run_of(sample: Sample) -> Any:
 
 
 def increase(*hosts: Host, meter: str) -> float:
-    """What a store counts: steps within one declared run."""
-    runs: defaultdict[Any, list[Sample]] = defaultdict(list)
-    for sample in sorted((each for host in hosts for each in host.of(meter)), key=lambda each: each.timestamp):
-        assert run_of(sample), "every sample of a counter says of which run it is"
-        runs[sample.resource_id, run_of(sample)].append(sample)
-    return sum(max(0, two.volume - one.volume) for run in runs.values() for one, two in pairwise(run))
+    """What a store counts."""
+    samples = [each for host in hosts for each in host.of(meter)]
+    assert all(map(run_of, samples)), "every sample of a counter says of which run it is"
+    found: list[float] = []
+    Deferred.fromCoroutine(metered(samples, "increase")).addCallback(found.append)
+    [counted] = found
+    return counted
 
 
 def told(samples: Sequence[Sample], *meters: str) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""What is billed of samples: from signed messages through a store to statistics, without servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meter.memory_store import MemoryStore
+from meter.message import read
+from meter.message import sign
+from meter.query import Aggregate
+from meter.query import AggregateFunction
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.sample import Sample
+from meter.signature import keyring
+
+KEYS = keyring(["secret"])
+
+
+async def metered(samples: Sequence[Sample], function: AggregateFunction) -> float:
+    """Return ``function`` of ``samples``, all of one meter and unit; 0 if there are none."""
+    store = MemoryStore()
+    result = await store.write([read(sign(sample, KEYS, "test"), KEYS) for sample in samples])
+    assert (result.stored, result.refused) == (len(samples), ())
+    rows = await store.statistics(StatisticsQuery(filter=SampleFilter(), aggregates=(Aggregate(function),)))
+    return sum(row.values[function] for row in rows)
