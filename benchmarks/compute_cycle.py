@@ -79,9 +79,10 @@ def captured() -> dict[str, Any]:
 class PretendedDomain:
     """What the agent asks a ``libvirt.virDomain``."""
 
-    def __init__(self, number: int, xml: str) -> None:
+    def __init__(self, number: int, xml: str, connection: PretendedLibvirt) -> None:
         self._uuid = str(uuid.UUID(int=number + 1))
         self._xml = xml
+        self._connection = connection
 
     def UUIDString(self) -> str:
         return self._uuid
@@ -95,6 +96,13 @@ class PretendedDomain:
     def XMLDesc(self) -> str:
         return self._xml.replace(UUID, self._uuid)
 
+    def blockInfo(self, _: str) -> list[int]:
+        """Return capacity, allocation and physical size in bytes."""
+        return [2**30, 2**20, 2**20]
+
+    def connect(self) -> PretendedLibvirt:
+        return self._connection
+
 
 class PretendedLibvirt:
     """What the agent asks a ``libvirt.virConnect``; the counters of its domains grow from call to call."""
@@ -103,11 +111,14 @@ class PretendedLibvirt:
         self._xml = (DATA / "nova-instance.xml").read_text()
         self._stats = captured()
         self._new = itertools.count()
-        self.domains = [PretendedDomain(next(self._new), self._xml) for _ in range(domains)]
+        self.domains = [self._domain() for _ in range(domains)]
 
     def change(self, number: int) -> None:
         """Let so many domains go, and others come."""
-        self.domains = [*self.domains[number:], *(PretendedDomain(next(self._new), self._xml) for _ in range(number))]
+        self.domains = [*self.domains[number:], *(self._domain() for _ in range(number))]
+
+    def _domain(self) -> PretendedDomain:
+        return PretendedDomain(next(self._new), self._xml, self)
 
     def prepare(self) -> None:
         """Let the counters grow."""
@@ -212,6 +223,12 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
+def check(report: CycleReport) -> None:
+    """Fail where a pollster did: the figures of a cycle without its samples would look fast."""
+    if report.failed:
+        raise RuntimeError(f"pollsters failed: {report.failed}")
+
+
 async def measured(reactor: Any, directory: Path, number: int) -> str:
     agent = Agent(reactor, directory, number)
     late: list[float] = []
@@ -221,6 +238,7 @@ async def measured(reactor: Any, directory: Path, number: int) -> str:
             began = time.process_time(), time.perf_counter()
             report = await agent.cycle()
             cpu, wall = time.process_time() - began[0], time.perf_counter() - began[1]
+        check(report)
     await agent.close()
     counts = [sum(1 for each in late if each * 1000 <= most) for most in BUCKETS_MS]
     steps = [counts[0], *(after - before for before, after in itertools.pairwise(counts))]
@@ -235,7 +253,7 @@ async def memory_measured(reactor: Any, directory: Path, number: int) -> None:
     agent = Agent(reactor, directory, number)
     for cycle in range(1, CYCLES_WITH_CHANGES + 1):
         await agent.prepare()
-        await agent.cycle()
+        check(await agent.cycle())
         agent.connection.change(CHANGES)
         if cycle % 5 == 0:
             sys.stdout.write(f"{number} domains, after {cycle:2} cycles: {resident_mb():.0f} MB\n")

@@ -1,11 +1,11 @@
 """How long questions to the store take while a collector writes at full speed beside them, and while nobody does.
 
-A million samples are stored (three days of :mod:`benchmarks.store_read`). One process asks, one question after the other:
+A million samples are stored (three days, unless told otherwise, of :mod:`benchmarks.store_read`). One process asks, one question after the other:
 statistics by the hour, by resource, about metadata, and the last 100 samples of a resource. Another process writes the
 samples of today in batches of 1 000, over two connections, as fast as it can. Prints the median and the 99th percentile
 of both, and their ratios.
 
-    .venv/bin/python -m benchmarks.store_read_and_write [DSN]
+    .venv/bin/python -m benchmarks.store_read_and_write [DAYS [DSN]]
 
 Seen: see docs/scaling.rst.
 """
@@ -114,9 +114,9 @@ def writing(dsn: str) -> subprocess.Popen[str]:
     return writer
 
 
-async def measure(reactor, dsn: str) -> None:
+async def measure(reactor, dsn: str, days: int) -> None:
     keeper = await opened(reactor, dsn, keep=True)
-    await fill(keeper, DAYS)
+    await fill(keeper, days)
     pool = keeper.keeping._pool
     store = await opened(reactor, dsn, writers=0)
     await latencies(store, iter([True] * 200 + [False]).__next__)  # warm
@@ -141,7 +141,8 @@ async def measure(reactor, dsn: str) -> None:
 def main(reactor, *arguments: str) -> Deferred[None]:
     if arguments[1:] == (WRITING,):
         return Deferred.fromCoroutine(write(reactor, arguments[0]))
-    return on_a_server(lambda dsn: measure(reactor, dsn), *arguments)
+    days = int(arguments[0]) if arguments else DAYS
+    return on_a_server(lambda dsn: measure(reactor, dsn, days), *arguments[1:])
 
 
 if __name__ == "__main__":

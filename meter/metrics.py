@@ -27,8 +27,10 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 import meter
+from meter.interfaces import Delivery
 from meter.interfaces import IDependency
 from meter.interfaces import IOmissions
+from meter.interfaces import Receiver
 from meter.query import WriteResult
 from meter.status import readiness_of
 
@@ -139,13 +141,14 @@ class PublishingMetrics:
         self,
         messages: Callable[[], int],
         size_bytes: Callable[[], int],
-        oldest_seconds: Callable[[], float] | None = None,
+        oldest_seconds: Callable[[], float],
     ) -> None:
         """Show the state of the spool, asked whenever the metrics are read."""
-        shown: list[tuple[str, str, Callable[[], float]]] = [("messages", "Messages waiting in the spool.", messages)]
-        shown += [("bytes", "Size of the messages in the spool.", size_bytes)]
-        if oldest_seconds is not None:
-            shown += [("oldest_seconds", "Age of the oldest message in the spool.", oldest_seconds)]
+        shown: list[tuple[str, str, Callable[[], float]]] = [
+            ("messages", "Messages waiting in the spool.", messages),
+            ("bytes", "Size of the messages in the spool.", size_bytes),
+            ("oldest_seconds", "Age of the oldest message in the spool.", oldest_seconds),
+        ]
         for unit, meaning, now in shown:
             Gauge(f"meter_spool_{unit}", meaning, registry=self._registry).set_function(now)
 
@@ -158,7 +161,9 @@ class CollectingMetrics:
     """What the collector takes in, stores and sets aside."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._deliveries = Counter("meter_deliveries", "Deliveries by queue.", ["queue"], registry=registry)
+        self._deliveries = Counter(
+            "meter_deliveries", "Deliveries by queue, those that came again included.", ["queue"], registry=registry
+        )
         self._notifications = Counter(
             "meter_notifications",
             "Notifications by event type and outcome.",
@@ -194,9 +199,15 @@ class CollectingMetrics:
             buckets=(1, 10, 50, 100, 200, 500, 1000, 2000, 5000),
         )
 
-    def delivered(self, queue: str) -> None:
-        """Count a delivery from the bus."""
-        self._deliveries.labels(queue).inc()
+    def counting(self, queue: str, receive: Receiver) -> Receiver:
+        """Return ``receive``, which counts each delivery of ``queue`` when it comes, and again when it comes again."""
+        deliveries = self._deliveries.labels(queue)
+
+        async def counted(delivery: Delivery) -> None:
+            deliveries.inc()
+            await receive(delivery)
+
+        return counted
 
     def notified(self, event_type: str, outcome: str) -> None:
         """Count a notification: ``sampled``, ``unwanted`` or ``dead``; any number of event types may come."""

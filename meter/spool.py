@@ -75,8 +75,9 @@ class Spool:
     """Publications on disk, in the order they came, bounded in bytes and age.
 
     SQLite in WAL mode with full synchronisation: what :meth:`put` returned from survives power loss. All work is done
-    through ``run``, off the reactor thread. ``filled_for`` is noted in it as the destination of what it holds. ``rows``, ``bytes`` and ``lost_samples`` are as of the last call. Another
-    process may put and remove too, as ``meter-dead`` does.
+    through ``run``, off the reactor thread. ``filled_for`` is noted in it as the destination of what it holds. ``rows``, ``bytes``, ``oldest_at`` and ``lost_samples``
+    are as of the last call; ``oldest_at`` is when the oldest publication was put here, in seconds since 1970, ``None`` of an
+    empty spool. Another process may put and remove too, as ``meter-dead`` does.
     """
 
     _log = Logger()
@@ -101,7 +102,13 @@ class Spool:
         self._counted_version = 0
         self.rows = 0
         self.bytes = 0
+        self.oldest_at: float | None = None
         self.lost_samples = 0
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the oldest publication has waited, 0 where none waits; asks nothing of the disk."""
+        return 0.0 if self.oldest_at is None else max(0.0, wall_seconds(self._clock) - self.oldest_at)
 
     async def put(self, publications: Sequence[Publication]) -> None:
         """Write publications to disk, all or none; returns when they are safe.
@@ -220,6 +227,8 @@ class Spool:
         if losses:
             self._recount(self._open())
         else:
+            if publications and self.oldest_at is None:
+                self.oldest_at = now
             self.rows += len(publications)
             self.bytes += added
         return losses
@@ -261,20 +270,28 @@ class Spool:
         ]
 
     def _remove(self, ids: list[int]) -> None:
-        def delete(database: sqlite3.Connection) -> list[int]:
-            return [
+        def delete(database: sqlite3.Connection) -> tuple[list[int], float | None]:
+            sizes = [
                 size
                 for row_id in ids
                 for (size,) in database.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", (row_id,))
             ]
+            return sizes, _oldest_at(database)
 
-        sizes = self._committed(delete)
+        sizes, self.oldest_at = self._committed(delete)
         self.rows -= len(sizes)
         self.bytes -= sum(sizes)
 
     def _recount(self, database: sqlite3.Connection) -> None:
         row = database.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox").fetchone()
         self.rows, self.bytes = row
+        self.oldest_at = _oldest_at(database)
+
+
+def _oldest_at(database: sqlite3.Connection) -> float | None:
+    """Return when the publication that has waited longest was put into the spool."""
+    row = database.execute("SELECT at FROM outbox ORDER BY id LIMIT 1").fetchone()
+    return None if row is None else float(row[0])
 
 
 def look_into(path: Path) -> tuple[int, str]:

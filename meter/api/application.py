@@ -55,6 +55,8 @@ from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 
 REQUEST_ID_HEADER = "x-openstack-request-id"
+EXPOSED_HEADERS = ("allow", "link", "retry-after", "warning", "www-authenticate", REQUEST_ID_HEADER)
+"""What a page of another origin may read of an answer, beyond what browsers always let it read."""
 RETRY_AFTER_SECONDS = 5
 
 _NOBODY = Requester(is_admin=False)
@@ -262,7 +264,7 @@ class _Entrance(Resource):
         if not origin or self._cors_origins.isdisjoint((origin, "*")):
             return False
         request.setHeader("access-control-allow-origin", origin)
-        request.setHeader("access-control-expose-headers", f"link, {REQUEST_ID_HEADER}")
+        request.setHeader("access-control-expose-headers", ", ".join(EXPOSED_HEADERS))
         request.setHeader("vary", "origin")
         if request.method != b"OPTIONS" or not request.getHeader("access-control-request-method"):
             return False

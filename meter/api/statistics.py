@@ -19,6 +19,7 @@ from meter.query import Aggregate
 from meter.query import AggregateFunction
 from meter.query import Grouping
 from meter.query import SampleFilter
+from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.sample import SampleType
 
@@ -60,18 +61,20 @@ async def statistics(question: Question) -> Reply:
             f"There are more than {question.limits.windows} windows and groups: ask for longer periods, fewer groups or"
             " a shorter range.",
         )
-    units = sorted({row.unit for row in rows})
     return Reply(
         [rendering.statistics_row(row, asked, groupings, selected) for row in rows],
-        {"Warning": f'299 - "{_unit_warning(units)}"'} if len(units) > 1 else {},
+        unit_warning(rows, "each has rows of its own"),
     )
 
 
-def _unit_warning(units: Sequence[str]) -> str:
-    """Say in ASCII, and without quotes, that there are rows for each of ``units``."""
+def unit_warning(rows: Sequence[Statistics], consequence: str) -> dict[str, str]:
+    """Return a Warning header where ``rows`` have more than one unit, with what that means for the answer."""
+    units = sorted({row.unit for row in rows})
+    if len(units) < 2:
+        return {}
     shown = ", ".join(unit or "no unit" for unit in units[:10])
     plain = "".join(each if " " <= each <= "~" and each not in '"\\' else "?" for each in shown)
-    return f"the samples have {len(units)} units: {plain}; each has rows of its own"
+    return {"Warning": f'299 - "the samples have {len(units)} units: {plain}; {consequence}"'}
 
 
 def _groupings(names: Sequence[str]) -> dict[Grouping, str]:

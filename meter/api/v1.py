@@ -13,9 +13,11 @@ from typing import TypeVar
 from meter.api import rendering_v1 as shapes
 from meter.api.faults import Fault
 from meter.api.question import Question
+from meter.api.replies import Reply
 from meter.api.simple_query import RESOURCE_FIELDS
 from meter.api.simple_query import SimpleQuery
 from meter.api.simple_query import simple_query
+from meter.api.statistics import unit_warning
 from meter.query import Aggregate
 from meter.query import AggregateFunction
 from meter.query import IdField
@@ -31,6 +33,9 @@ OWNERS: Mapping[str, IdField] = {
     "sources": "source",
 }
 """What may stand before an id in a path, and the field of a sample that the id is."""
+
+COMBINED = "this is one number for all of them, without conversion"
+"""What a warning says of a volume that is made of samples in several units."""
 
 Answer = Callable[[Question], Awaitable[Any]]
 Row = TypeVar("Row")
@@ -131,16 +136,18 @@ async def duration(question: Question, asked: SimpleQuery) -> shapes.Duration:
     return shapes.Duration(utc_text(start), utc_text(end), (end - start).total_seconds())
 
 
-async def largest_volume(question: Question, asked: SimpleQuery) -> shapes.Volume:
-    """Answer with the largest volume."""
+async def largest_volume(question: Question, asked: SimpleQuery) -> Reply:
+    """Answer with the largest volume; a warning says that the samples have more than one unit."""
     rows = await _rows(question, asked, "max")
-    return shapes.Volume(max((row.values["max"] for row in rows), default=None))
+    largest = max((row.values["max"] for row in rows), default=None)
+    return Reply(shapes.Volume(largest), unit_warning(rows, COMBINED))
 
 
-async def sum_of_volumes(question: Question, asked: SimpleQuery) -> shapes.Volume:
-    """Answer with the sum of volumes."""
+async def sum_of_volumes(question: Question, asked: SimpleQuery) -> Reply:
+    """Answer with the sum of volumes; a warning says that the samples have more than one unit."""
     rows = await _rows(question, asked, "sum")
-    return shapes.Volume(sum(row.values["sum"] for row in rows) if rows else None)
+    total = sum(row.values["sum"] for row in rows) if rows else None
+    return Reply(shapes.Volume(total), unit_warning(rows, COMBINED))
 
 
 async def _rows(

@@ -37,5 +37,5 @@ def add_archive(daemon: Daemon, bus: IBus, metrics: CollectingMetrics) -> Archiv
         daemon.warnings.append("[notifications] archive_messages: there is no archive without a broker")
         return None
     archive = Archive(bus, settings.archive_event_types, metrics.archived)
-    daemon.add(bus.subscribe(archive.subscription(), archive.dropped))
+    daemon.add(bus.subscribe(archive.subscription(), metrics.counting(DROPPED_QUEUE, archive.dropped)))
     return archive

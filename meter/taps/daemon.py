@@ -193,7 +193,7 @@ class Daemon:
             run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
         )
         publishing = PublishingMetrics(self.registry)
-        publishing.watch_spool(lambda: spool.rows, lambda: spool.bytes)
+        publishing.watch_spool(lambda: spool.rows, lambda: spool.bytes, lambda: spool.oldest_seconds)
         outbox = Outbox(
             spool,
             bus,

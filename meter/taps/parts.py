@@ -193,7 +193,7 @@ def add_collecting(
     daemon.add(
         bus.subscribe(
             Subscription(queue=METERING_QUEUE, bindings=tuple(bindings), prefetch=daemon.config.bus.prefetch),
-            intake.receive,
+            metrics.counting(METERING_QUEUE, intake.receive),
         )
     )
 
@@ -218,7 +218,10 @@ def add_collecting(
         )
         if not active:
             return StagedService(daemon.reactor)  # nobody wants to hear anything
-        return bus.subscribe(listening.subscription(prefetch=daemon.config.notifications.prefetch), listening.receive)
+        return bus.subscribe(
+            listening.subscription(prefetch=daemon.config.notifications.prefetch),
+            metrics.counting(NOTIFICATIONS_QUEUE, listening.receive),
+        )
 
     daemon.activate(Activation(daemon.plugins(LISTENER), daemon.surroundings(), hear, name="listeners"))
 

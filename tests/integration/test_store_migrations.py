@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from datetime import UTC
@@ -10,6 +11,7 @@ from datetime import datetime
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
 from meter.identity import WEEK
@@ -24,6 +26,9 @@ from meter.store.migrations import migrations
 from meter.store.partitions import partition_name
 from tests.store_messages import message
 from tests.waiting import until
+
+UPGRADE_SECONDS = 120.0
+"""For so long a process that upgrades may take; the test's own limit cannot end it."""
 
 PROCESS = """
 import sys
@@ -51,17 +56,37 @@ def upgrading(dsn):
     return subprocess.Popen([sys.executable, "-c", PROCESS, dsn], stderr=subprocess.PIPE)
 
 
+def errors_of(process, seconds=UPGRADE_SECONDS):
+    """Return what a process wrote to its standard error until it ended; kill one that does not end in time.
+
+    Blocks, and for a limited time only: a thread of the reactor's pool that waits for ever keeps pytest from ending.
+    """
+    try:
+        return process.communicate(timeout=seconds)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        written = process.communicate()[1].decode(errors="replace")
+        raise AssertionError(f"the process did not end within {seconds} s:\n{written[-4000:]}") from None
+
+
 @pytest_twisted.ensureDeferred
 async def test_two_processes_upgrade_at_once_and_each_step_is_taken_once(postgresql):
     dsn = postgresql.dsn()
     processes = [upgrading(dsn) for _ in range(2)]
-    errors = [(await deferToThread(process.communicate))[1] for process in processes]
+    errors = await gatherResults([deferToThread(errors_of, process) for process in processes], consumeErrors=True)
 
     assert [process.returncode for process in processes] == [0, 0]
     assert b"applying migration 1" in b"".join(errors)
     assert b"keeps trying" not in b"".join(errors)
     versions = postgresql.execute("SELECT version, name FROM schema_version ORDER BY version", dsn)
     assert versions == [(step.number, step.name) for step in migrations()]
+
+
+def test_a_process_that_never_upgrades_is_ended_and_what_it_wrote_is_shown():
+    process = subprocess.Popen(["/bin/sh", "-c", "echo keeps trying >&2; exec sleep 1000"], stderr=subprocess.PIPE)
+    with pytest.raises(AssertionError, match=r"did not end within 1 s:\nkeeps trying"):
+        errors_of(process, 1)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest_twisted.ensureDeferred

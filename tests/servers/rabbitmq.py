@@ -118,6 +118,7 @@ class RabbitMQ:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            _until_accepting(self._epmd, self._epmd_port)
         with (self._directory / "output.log").open("ab") as output:
             self._server = subprocess.Popen(
                 [str(self._sbin / "rabbitmq-server")],
@@ -202,6 +203,16 @@ def _free_ports(count: int) -> list[int]:
     for listener in listeners:
         listener.close()
     return ports
+
+
+def _until_accepting(epmd: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until ``epmd`` accepts connections: a server that finds none starts one of its own, which outlives it."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _accepts(port):
+        if epmd.poll() is not None or time.monotonic() > deadline:
+            epmd.kill()
+            raise RuntimeError(f"epmd does not accept connections on port {port}")
+        time.sleep(0.01)
 
 
 def _accepts(port: int) -> bool:

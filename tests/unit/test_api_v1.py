@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from meter.api import Limits
 from tests.asking import KEYS
 from tests.asking import SAMPLES
 from tests.asking import Asking
+from tests.asking import message
 from tests.unit.test_api_visibility import TOKENS
 
 
@@ -102,6 +104,20 @@ def test_an_event_is_a_sample_as_it_was_signed(ask: Asking) -> None:
 def test_what_cannot_be_answered_says_why(ask: Asking, path: str, status: int, text: str) -> None:
     answer = ask(f"/v1/{path}")
     assert (answer.status, text in answer.fault) == (status, True)
+
+
+@pytest.mark.parametrize(("function", "volume"), [("max", 1.0), ("sum", 2.0)])
+def test_a_volume_of_samples_in_two_units_says_so(function: str, volume: float) -> None:
+    ask = Asking()
+    units = [message(minute, name="ram", type="gauge", unit=unit) for minute, unit in ((0, "MB"), (1, "MiB"))]
+    Deferred.fromCoroutine(ask.store.write(units))
+    for owner in ("resources/vm-1", "projects/blue"):
+        answer = ask(f"/v1/{owner}/meters/ram/volume/{function}")
+        assert answer.json == {"volume": volume}
+        assert answer.headers["warning"] == (
+            '299 - "the samples have 2 units: MB, MiB; this is one number for all of them, without conversion"'
+        )
+        assert "warning" not in ask(f"/v1/{owner}/meters/cpu/volume/{function}").headers
 
 
 def test_half_an_answer_is_none() -> None:

@@ -340,3 +340,53 @@ async def test_what_waits_can_be_read_in_pages(open_spool):
     await spool.put([publication(number) for number in range(5)])
     assert [each.id for each in await spool.oldest(2)] == [1, 2]
     assert [each.id for each in await spool.oldest(2, after=2)] == [3, 4]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_age_of_the_oldest_is_kept_up_to_date_by_every_call(open_spool, clock):
+    spool = open_spool()
+    assert spool.oldest_seconds == 0
+    await spool.put([])
+    assert spool.oldest_seconds == 0
+    await spool.put([publication(1)])
+    clock.advance(10)
+    await spool.put([publication(2), publication(3)])
+    clock.advance(5)
+    assert spool.oldest_seconds == 15
+    first, second, third = [each.id for each in await spool.oldest(10)]
+    await spool.remove([second])
+    assert spool.oldest_seconds == 15
+    await spool.remove([first])
+    assert spool.oldest_seconds == 5
+    await open_spool().remove([third])  # another process
+    await spool.oldest(10)
+    assert spool.oldest_seconds == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_age_of_the_oldest_survives_a_new_start(open_spool, clock):
+    await open_spool().put([publication(1)])
+    clock.advance(30)
+    spool = open_spool()
+    await spool.oldest(1)
+    assert spool.oldest_seconds == 30
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_oldest_is_another_one_when_a_full_spool_lost_the_first(open_spool, clock, logged_errors):
+    spool = open_spool(largest_bytes=20)
+    await spool.put([publication(1)])
+    clock.advance(10)
+    await spool.put([publication(2)])
+    clock.advance(10)
+    await spool.put([publication(3)])
+    assert len(logged_errors.flush()) == 1
+    assert spool.oldest_seconds == 10
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_older_than_now_where_the_clock_was_set_back(open_spool, clock):
+    spool = open_spool()
+    await spool.put([publication(1)])
+    clock.rightNow -= 3600
+    assert spool.oldest_seconds == 0
