@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
+import meter.metrics
 from meter.interfaces import Readiness
 from meter.metrics import CONTENT_TYPE
 from meter.metrics import CollectingMetrics
@@ -19,6 +21,8 @@ from meter.metrics import exposition
 from meter.metrics import metrics_registry
 from meter.query import Refusal
 from meter.query import WriteResult
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def series(registry) -> dict[str, float]:
@@ -179,3 +183,11 @@ def test_every_metric_is_in_the_documentation():
     assert [
         name for name in names if name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") not in page
     ] == []
+
+
+def test_every_metric_is_documented() -> None:
+    source = Path(meter.metrics.__file__).read_text(encoding="utf-8")
+    names = set(re.findall(r'"(meter_[a-z_]+)"', source))
+    assert len(names) > 20
+    pages = "".join(page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.rst")))
+    assert sorted(name for name in names if name not in pages) == []
