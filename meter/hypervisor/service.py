@@ -31,12 +31,12 @@ from meter.hypervisor.hanging import hanging_domains
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.line import Line
 from meter.hypervisor.line import Question
-from meter.hypervisor.news import News
 from meter.hypervisor.processes import Processes
 from meter.hypervisor.reading import Descriptions
 from meter.hypervisor.reading import read_changed
 from meter.hypervisor.reading import read_domains
 from meter.hypervisor.reading import without_reading
+from meter.hypervisor.state_changes import StateChanges
 from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import IDependency
@@ -110,7 +110,7 @@ class LibvirtHypervisor(Service):
         self._outdated: set[str] = set()
         self._observers: list[Callable[[Domain], object]] = []
         self._changes: deque[Change] = deque()
-        self._news = News()
+        self._state_changes = StateChanges()
         self._overflowing = False
         self._telling: Deferred[None] | None = None
         self._readiness = Readiness("libvirt", False, f"{uri} has not been asked yet")
@@ -129,7 +129,7 @@ class LibvirtHypervisor(Service):
         reading = await self._ask(lambda connection: read_domains(connection, known, sizes, self._now, search))
         await self._look_for_hanging()
         self._disk_sizes = reading.disk_sizes
-        self._news.read(reading.domains)
+        self._state_changes.read(reading.domains)
         if self._line is not None and self._line.told_of_changes:
             self._descriptions = reading.descriptions
         else:
@@ -259,7 +259,7 @@ class LibvirtHypervisor(Service):
     def _leave_behind(self, line: Line) -> None:
         self._log.warn("a call of libvirt at {uri} hangs; it is left behind", uri=self.uri)
         self.abandoned_calls += 1
-        self._news = News()
+        self._state_changes = StateChanges()
         self._left_behind.append(line)
         self._line = None
         line.finish().addErrback(lambda _: None)
@@ -278,7 +278,7 @@ class LibvirtHypervisor(Service):
 
     def _lost(self, line: Line, reason: str) -> None:
         if line is self._line:
-            self._news = News()  # what happens until there is a connection again, nobody tells
+            self._state_changes = StateChanges()  # events are missed until there is a connection again
             self._found(Readiness("libvirt", False, f"the connection to {self.uri} is lost: {reason}"))
             pause, self._pause = self._pause, None
             if pause is not None:
@@ -289,7 +289,7 @@ class LibvirtHypervisor(Service):
             return  # its successor tells the same
         self._outdated.add(change.uuid)
         self._note_absence(change)
-        if not self._news.is_news(change) or not self._observers:
+        if not self._state_changes.is_new(change) or not self._observers:
             return
         if len(self._changes) >= MOST_CHANGES:
             if not self._overflowing:

@@ -34,7 +34,7 @@ class OpenGauges:
     def __len__(self) -> int:
         return len(self._open)
 
-    def told(
+    def update(
         self,
         uuid: str,
         gauges: list[tuple[str, str, str, bool]],
@@ -46,7 +46,7 @@ class OpenGauges:
     ) -> list[Gauge]:
         """Take what was sent for a domain ``at`` a moment; return the gauges that have ended with its run.
 
-        What libvirt did not tell this time, of a domain that goes on, has not ended.
+        A gauge that is missing this time, of a domain that still runs, has not ended.
         """
         known = self._open.get(uuid)
         if known is not None and at >= known.at and list(known.gauges) == gauges:
@@ -66,7 +66,7 @@ class OpenGauges:
             self._open[uuid] = _Open(now, description, at)
         return ended
 
-    def left_out(self, uuids: Iterable[str]) -> Iterator[str]:
+    def missing(self, uuids: Iterable[str]) -> Iterator[str]:
         """Yield the domains with open gauges that are not among ``uuids``."""
         yield from self._open.keys() - set(uuids)
 

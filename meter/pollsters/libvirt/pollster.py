@@ -238,7 +238,7 @@ class _Poll:
         guest = self.guest
         if self.counters is not None:
             self.counters.end(guest.devices(), guest.read_at)
-        ended = remembered.gauges.told(
+        ended = remembered.gauges.update(
             guest.uuid, self._gauges, guest.description, guest.read_at, off=guest.shut_off, remember=not trial
         )
         for gauge in ended:
@@ -249,7 +249,7 @@ class _Poll:
 def _gone(reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[Sample]:
     """Yield a last 0 of all gauges of domains that are gone for good, not of those that migrated away."""
     hypervisor = cycle.provider(IHypervisor)
-    for uuid in list(remembered.gauges.left_out(reading.listed - reading.elsewhere)):
+    for uuid in list(remembered.gauges.missing(reading.listed - reading.elsewhere)):
         absence = hypervisor.absence(uuid)
         if absence.why == "unreadable" and uuid not in reading.elsewhere:
             continue

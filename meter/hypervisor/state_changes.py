@@ -20,14 +20,14 @@ PAUSED_STATES = (PAUSED, CRASHED, SUSPENDED)
 COMPANIONS = ("resumed (unpaused)", "resumed (from snapshot)")
 """Events that also come beside that of a start."""
 
-ALWAYS_NEWS = ("started", "stopped", "resumed")
+ALWAYS_NEW = ("started", "stopped", "resumed")
 """If a domain starts or stops twice in a row, an event in between was missed."""
 
 
-class News:
-    """Remembers the states of domains and says which changes lead to another one.
+class StateChanges:
+    """Remembers the states of domains and decides which events lead to another state.
 
-    In doubt a change is news: one that is told twice costs a poll, one that is not told is lost.
+    In doubt an event counts as a change: a repeated one costs a poll, a missed one is lost.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class News:
         self._maybe_paused: set[str] = set()
         self._has_read = False
 
-    def is_news(self, change: Change) -> bool:
+    def is_new(self, change: Change) -> bool:
         """Return whether ``change`` leads to a state that the domain was not in; remember the state."""
         if change.state is None:
             return False
@@ -48,7 +48,7 @@ class News:
             self._maybe_paused.discard(change.uuid)
         if change.words in COMPANIONS:
             return maybe_paused
-        return change.words.startswith(ALWAYS_NEWS) or change.state != previous
+        return change.words.startswith(ALWAYS_NEW) or change.state != previous
 
     def read(self, domains: Iterable[Domain]) -> None:
         """Take all domains as a reading found them, which may be older than the last change."""
