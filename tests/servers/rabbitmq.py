@@ -76,6 +76,7 @@ class RabbitMQ:
         self._environment = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(directory),
+            "ERL_CRASH_DUMP": str(directory / "erl_crash.dump"),
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
