@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from collections.abc import Callable
 from typing import Any
 
 from treq.client import HTTPClient
@@ -13,7 +11,6 @@ from meter.openstack.credentials import Credentials
 from meter.openstack.credentials import Tls
 from meter.openstack.http import Http
 from meter.openstack.keystone import Keystone
-from meter.openstack.keystone import Token
 from meter.openstack.tls import Policy
 
 CONNECT_SECONDS = 5.0
@@ -30,11 +27,3 @@ def validating_keystone(reactor: Any, tls: Tls, **account: str) -> Keystone:
     agent = Agent(reactor, contextFactory=Policy(tls), connectTimeout=CONNECT_SECONDS)
     web = Http(HTTPClient(agent), reactor, timeout_seconds=ANSWER_SECONDS)
     return Keystone(web.exchange, Credentials(**account), reactor)
-
-
-def token_validation(reactor: Any, tls: Tls, **account: str) -> Callable[[str], Awaitable[Token | None]]:
-    """Return what says whose a token is, ``None`` for one that is not good; see :func:`validating_keystone`.
-
-    What is returned raises ``Unavailable`` while Keystone cannot be asked or does not accept the account.
-    """
-    return validating_keystone(reactor, tls, **account).validate

@@ -34,7 +34,7 @@ from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import Tls
 from meter.openstack.http import Http
 from meter.openstack.tls import Policy
-from meter.openstack.validation import token_validation
+from meter.openstack.validation import validating_keystone
 from tests.servers.certificates import Authority
 from tests.servers.certificates import Certificate as Issued
 
@@ -192,13 +192,13 @@ async def test_the_api_believes_the_same_authority_when_it_asks_about_tokens(
 
     url = serve(authority.issue("keystone", "localhost"))
     account = {"auth_url": url, "username": "meter", "password": "p"}
-    known = await token_validation(reactor, Tls(ca_file=str(authority.file)), **account)("anybody's")
+    known = await validating_keystone(reactor, Tls(ca_file=str(authority.file)), **account).validate("anybody's")
     assert known is not None
     assert known.user_id == "ann"
     with pytest.raises(Unavailable, match="its certificate is not believed"):
-        await token_validation(reactor, Tls(), **account)("anybody's")
+        await validating_keystone(reactor, Tls(), **account).validate("anybody's")
     with pytest.raises(BadCredentials, match="No such file"):
-        token_validation(reactor, Tls(ca_file="/nowhere"), **account)
+        validating_keystone(reactor, Tls(ca_file="/nowhere"), **account)
 
 
 def test_files_that_cannot_be_used_are_told_before_anybody_is_asked(authority: Authority, tmp_path: Path) -> None:
