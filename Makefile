@@ -11,7 +11,7 @@ help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 run: setup-run ## run Meter on this host: libvirt, store and API in one process; Ctrl-C stops it
-	@etc/dev/foreground $(VENV)/bin/twistd -n --pidfile= --logger=meter.logs.text_lines meter --config etc/run.toml
+	@etc/dev/foreground $(VENV)/bin/twistd -n --pidfile= --logger=meter.daemon.logs.text_lines meter --config etc/run.toml
 
 test: setup-test ## check everything: style, types, tests, package, documentation
 	@$(VENV)/bin/tox

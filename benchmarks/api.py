@@ -33,8 +33,8 @@ from twisted.internet.utils import getProcessOutputAndValue
 from benchmarks.store_write import messages
 from meter.api import Api
 from meter.api import site
+from meter.daemon.services import sleep
 from meter.query import SampleFilter
-from meter.services import sleep
 from meter.store import PostgresStore
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed

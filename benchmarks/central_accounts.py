@@ -32,8 +32,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Site
 
-from meter.cycle import Cycle
-from meter.cycle import Surroundings
+from meter.agent.cycle import Cycle
+from meter.agent.cycle import Surroundings
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import Http

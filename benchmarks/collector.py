@@ -23,14 +23,14 @@ from twisted.internet.task import react
 from benchmarks.store_write import BATCH
 from benchmarks.store_write import bare_seconds
 from benchmarks.store_write import messages
-from meter.amqp import AmqpBus
-from meter.casting import casts
+from meter.bus.amqp import AmqpBus
+from meter.bus.batches import casts
+from meter.daemon.services import sleep
 from meter.message import sign
 from meter.sample import Sample
-from meter.services import sleep
 from meter.signature import keyring
-from meter.store.connection import Connection
-from meter.store.dsn import connection_parameters
+from meter.store.postgres.connection import Connection
+from meter.store.postgres.dsn import connection_parameters
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed as postgresql_installed
 from tests.servers.rabbitmq import RabbitMQ

@@ -43,21 +43,21 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.task import react
 
-from meter.cycle import Surroundings
+from meter.agent.cycle import Surroundings
+from meter.agent.polling import CycleReport
+from meter.agent.polling import Polling
+from meter.agent.spool import Spool
+from meter.daemon.metrics import PollingMetrics
+from meter.daemon.metrics import metrics_registry
+from meter.daemon.services import sleep
+from meter.daemon.threads import CallThread
 from meter.hypervisor import LibvirtHypervisor
 from meter.interfaces import IHypervisor
-from meter.metrics import PollingMetrics
-from meter.metrics import metrics_registry
-from meter.polling import CycleReport
-from meter.polling import Polling
+from meter.plugins.registry import COMPUTE
+from meter.plugins.registry import Decision
 from meter.pollsters import libvirt
-from meter.registry import COMPUTE
-from meter.registry import Decision
-from meter.services import sleep
 from meter.settings import Config
 from meter.signature import keyring
-from meter.spool import Spool
-from meter.threads import CallThread
 
 DATA = Path(__file__).parents[1] / "tests/data/libvirt"
 UUID = "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"

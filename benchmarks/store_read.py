@@ -28,6 +28,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from meter.daemon.services import sleep
 from meter.identity import WEEK
 from meter.identity import week_of
 from meter.message import read
@@ -37,7 +38,6 @@ from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample import Sample
-from meter.services import sleep
 from meter.signature import keyring
 from meter.store import PostgresStore
 from tests.servers.postgresql import PostgreSQL

@@ -26,15 +26,15 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from meter.daemon.services import sleep
 from meter.message import MeteringMessage
 from meter.message import read
 from meter.message import sign
 from meter.sample import Sample
-from meter.services import sleep
 from meter.signature import keyring
 from meter.store import PostgresStore
-from meter.store.connection import Connection
-from meter.store.dsn import connection_parameters
+from meter.store.postgres.connection import Connection
+from meter.store.postgres.dsn import connection_parameters
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.postgresql import installed
 

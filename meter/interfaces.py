@@ -70,7 +70,7 @@ class ISurroundings(Interface):
     daemon: str = Attribute(
         "Name of the daemon: ``meter-compute``, ``meter-central``, ``meter-collector`` or ``meter``."
     )
-    config: Any = Attribute("The whole configuration, a :class:`meter.config.Config`.")
+    config: Any = Attribute("The whole configuration, a :class:`meter.settings.config_file.Config`.")
     clock: IReactorTime = Attribute("The daemon's ``IReactorTime``.")
 
     def provider(interface: Any) -> Any:
@@ -309,7 +309,7 @@ class ISubscription(IService):
 
 
 class IBus(IPublisher):
-    """A message bus: RabbitMQ (:mod:`meter.amqp`) or, within one process, :mod:`meter.localbus`."""
+    """A message bus: RabbitMQ (:mod:`meter.bus.amqp`) or, within one process, :mod:`meter.bus.local`."""
 
     def subscribe(subscription: Subscription, receive: Receiver) -> ISubscription:
         """Return a service: started, it delivers to ``receive``; stopping, it takes no more and waits for what is out."""

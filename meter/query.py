@@ -30,7 +30,7 @@ AggregateFunction = Literal[
     "integral",
     "percentile",
 ]
-"""``stddev`` is the population's. ``increase`` is how much a cumulative meter grew, per run (:mod:`meter.runs`) of a resource
+"""``stddev`` is the population's. ``increase`` is how much a cumulative meter grew, per run (:mod:`meter.counter_runs`) of a resource
 and summed: within a declared run a lower volume counts nothing, otherwise it was counted from zero. The first sample of a
 run counts nothing, unless the run is by host and another host had a sample of the resource before: then all of it counts.
 ``rate`` is the increase divided by the seconds between samples of a run, per resource and summed. ``integral`` is for

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meter.memory_store import MemoryStore
 from meter.message import read
 from meter.message import sign
 from meter.query import Aggregate
@@ -13,6 +12,7 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample import Sample
 from meter.signature import keyring
+from meter.testing.memory_store import MemoryStore
 
 KEYS = keyring(["secret"])
 

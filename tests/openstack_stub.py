@@ -18,14 +18,14 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from meter.http.exchange import Http
+from meter.http.exchange import Request
 from meter.openstack import Answer
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import Keystone
 from meter.openstack import Limits
 from meter.openstack import Web
-from meter.openstack.http import Http
-from meter.openstack.http import Request
 
 DATA = Path(__file__).parent / "data/api"
 

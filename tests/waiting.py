@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from meter.daemon.services import sleep
 from meter.interfaces import IBus
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-from meter.services import sleep
 
 
 async def until(condition: Callable[[], object], seconds: float = 90.0) -> None:

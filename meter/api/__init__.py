@@ -11,16 +11,16 @@ Importing this package imports klein 24.8, which installs the global reactor: ch
 """
 
 from meter.api.application import Api
-from meter.api.keystone import LOOK_SECONDS
-from meter.api.keystone import KeystoneTokens
-from meter.api.posting import Acceptance
-from meter.api.question import Limits
+from meter.api.auth.keystone import LOOK_SECONDS
+from meter.api.auth.keystone import KeystoneTokens
+from meter.api.auth.tokens import StaticToken
+from meter.api.auth.tokens import StaticTokens
+from meter.api.auth.visibility import Everyone
+from meter.api.auth.visibility import IAuth
+from meter.api.auth.visibility import Requester
+from meter.api.ingest import Acceptance
+from meter.api.request.context import Limits
 from meter.api.serving import site
-from meter.api.tokens import StaticToken
-from meter.api.tokens import StaticTokens
-from meter.api.visibility import Everyone
-from meter.api.visibility import IAuth
-from meter.api.visibility import Requester
 
 __all__ = [
     "LOOK_SECONDS",

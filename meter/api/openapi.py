@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 import meter
-from meter.api.arguments import Parameter
-from meter.api.question import Question
-from meter.api.replies import Document
+from meter.api.request.arguments import Parameter
+from meter.api.request.context import Question
+from meter.api.responses import Document
 
 HTML = "text/html"
 JSON_TYPES = {"text": "string", "integer": "integer", "boolean": "boolean"}
@@ -41,7 +41,7 @@ async def page(question: Question) -> Document:
 
 
 def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
-    """Return the OpenAPI document of ``operations`` (of :mod:`meter.api.declarations`)."""
+    """Return the OpenAPI document of ``operations`` (of :mod:`meter.api.operations`)."""
     types = [each for operation in operations for each in (operation.result, operation.body) if each is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(str, types), schemas, strict=True))

@@ -8,22 +8,22 @@ from datetime import datetime
 
 import msgspec
 
-from meter.api.arguments import Parameter
-from meter.api.faults import Fault
-from meter.api.faults import invalid_input
-from meter.api.paging import beyond
-from meter.api.paging import next_link
-from meter.api.paging import place_after
-from meter.api.question import Question
-from meter.api.replies import Reply
-from meter.instance_times import InstanceTime
-from meter.instance_times import instance_times
+from meter.api.errors import Fault
+from meter.api.errors import invalid_input
+from meter.api.request.arguments import Parameter
+from meter.api.request.context import Question
+from meter.api.request.paging import beyond
+from meter.api.request.paging import next_link
+from meter.api.request.paging import place_after
+from meter.api.responses import Reply
+from meter.completeness.instance_times import InstanceTime
+from meter.completeness.instance_times import instance_times
+from meter.completeness.segments import RUNNING
 from meter.message import BadMessage
 from meter.message import moment
 from meter.query import IdField
 from meter.query import SampleFilter
 from meter.sample import utc_text
-from meter.segments import RUNNING
 
 MOST_INSTANCES = 1_000
 """Instances of one answer; the samples of each are read."""

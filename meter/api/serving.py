@@ -16,7 +16,7 @@ from twisted.web.server import Site
 
 from meter.api.application import REQUEST_ID_HEADER
 from meter.api.application import Api
-from meter.api.faults import Fault
+from meter.api.errors import Fault
 
 IDLE_SECONDS = 60
 
@@ -61,7 +61,7 @@ class _Channel(HTTPChannel):
     """A connection that says in JSON what is wrong with a request that is hardly one.
 
     Twisted 26.10 answers these with a bare status line, or, where a line is too long, not at all; tests in
-    ``tests/unit/test_api_serving.py``.
+    ``tests/unit/api/test_serving.py``.
     """
 
     MAX_LENGTH = LONGEST_HEAD_BYTES

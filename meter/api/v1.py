@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Any
 from typing import TypeVar
 
-from meter.api import rendering_v1 as shapes
-from meter.api.faults import Fault
-from meter.api.question import Question
-from meter.api.replies import Reply
-from meter.api.simple_query import RESOURCE_FIELDS
-from meter.api.simple_query import SimpleQuery
-from meter.api.simple_query import simple_query
-from meter.api.statistics import unit_warning
+from meter.api.errors import Fault
+from meter.api.rendering import v1 as shapes
+from meter.api.request.context import Question
+from meter.api.request.simple_query import RESOURCE_FIELDS
+from meter.api.request.simple_query import SimpleQuery
+from meter.api.request.simple_query import simple_query
+from meter.api.request.statistics import unit_warning
+from meter.api.responses import Reply
 from meter.query import Aggregate
 from meter.query import AggregateFunction
 from meter.query import IdField

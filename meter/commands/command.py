@@ -15,13 +15,13 @@ from twisted.internet.task import react
 from twisted.python import usage
 
 import meter
-from meter.config import DEFAULT_FILE
-from meter.config import SINGLE
-from meter.config import ConfigError
-from meter.config import load
-from meter.config import parse
 from meter.interfaces import Unavailable
 from meter.settings import Config
+from meter.settings.config_file import DEFAULT_FILE
+from meter.settings.config_file import SINGLE
+from meter.settings.config_file import ConfigError
+from meter.settings.config_file import load
+from meter.settings.config_file import parse
 
 DONE = 0
 FOUND_WRONG = 1

@@ -21,12 +21,12 @@ from meter.commands.command import Mistake
 from meter.commands.command import configuration
 from meter.commands.command import printable
 from meter.commands.command import run
-from meter.instance_times import project_segments
-from meter.instance_times import told_segments
+from meter.completeness.instance_times import project_segments
+from meter.completeness.instance_times import told_segments
+from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import moment
-from meter.services import sleep
 from meter.settings import Config
 from meter.store import Administration
 from meter.store import EmbeddedPostgres

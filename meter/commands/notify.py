@@ -11,9 +11,13 @@ from typing import Any
 from twisted.internet.defer import maybeDeferred
 from twisted.python import usage
 
-from meter.amqp import AmqpBus
-from meter.commands.archived import replay_archive
-from meter.commands.captures import captures
+from meter.agent.cycle import Surroundings
+from meter.bus.amqp import AmqpBus
+from meter.collector.explain import Explanation
+from meter.collector.explain import Maker
+from meter.collector.explain import explained
+from meter.collector.explain import is_heard
+from meter.commands.captured_notifications import captures
 from meter.commands.command import DONE
 from meter.commands.command import FOUND_WRONG
 from meter.commands.command import CommandOptions
@@ -21,24 +25,20 @@ from meter.commands.command import Mistake
 from meter.commands.command import configuration
 from meter.commands.command import printable
 from meter.commands.command import run
-from meter.cycle import Surroundings
-from meter.definitions import overridden
-from meter.definitions import own_definitions
-from meter.explaining import Explanation
-from meter.explaining import Maker
-from meter.explaining import explained
-from meter.explaining import is_heard
+from meter.commands.replay_archive import replay_archive
+from meter.daemon.services import sleep
+from meter.declarative.notifications import overridden
+from meter.declarative.notifications import own_definitions
 from meter.interfaces import Publication
 from meter.interfaces import Topic
 from meter.interfaces import Unavailable
-from meter.registry import LISTENER
-from meter.registry import Decision
-from meter.registry import configure
-from meter.registry import decide_now
-from meter.registry import find
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import Decision
+from meter.plugins.registry import configure
+from meter.plugins.registry import decide_now
+from meter.plugins.registry import find
 from meter.sample import Sample
 from meter.sample import utc_text
-from meter.services import sleep
 from meter.settings import Config
 
 READY_SECONDS = 20.0

@@ -11,6 +11,8 @@ from typing import NoReturn
 
 from twisted.python import usage
 
+from meter.agent.cycle import Cycle
+from meter.agent.cycle import Surroundings
 from meter.commands.command import DONE
 from meter.commands.command import FOUND_WRONG
 from meter.commands.command import CommandOptions
@@ -18,22 +20,20 @@ from meter.commands.command import Mistake
 from meter.commands.command import configuration
 from meter.commands.command import printable
 from meter.commands.command import run
-from meter.cycle import Cycle
-from meter.cycle import Surroundings
+from meter.daemon.services import sleep
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
 from meter.interfaces import IHealth
 from meter.interfaces import IHypervisor
 from meter.interfaces import Unavailable
-from meter.registry import CENTRAL
-from meter.registry import COMPUTE
-from meter.registry import Decision
-from meter.registry import configure
-from meter.registry import decide
-from meter.registry import find
-from meter.registry import report
+from meter.plugins.registry import CENTRAL
+from meter.plugins.registry import COMPUTE
+from meter.plugins.registry import Decision
+from meter.plugins.registry import configure
+from meter.plugins.registry import decide
+from meter.plugins.registry import find
+from meter.plugins.registry import report
 from meter.sample import Sample
-from meter.services import sleep
 
 
 class TryOptions(usage.Options):

@@ -22,14 +22,14 @@ from meter.commands.command import Mistake
 from meter.commands.command import configuration
 from meter.commands.command import printable
 from meter.commands.command import run
-from meter.config import keyring
+from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import moment
 from meter.message import read
 from meter.sample import utc_text
-from meter.services import sleep
 from meter.settings import Config
+from meter.settings.config_file import keyring
 from meter.signature import BadSignature
 from meter.signature import Keyring
 from meter.store import EmbeddedPostgres

@@ -23,19 +23,23 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.daemon.services import Backoff
+from meter.daemon.services import sleep
+from meter.daemon.services import wall_seconds
+from meter.daemon.services import within
+from meter.hypervisor.connection_thread import Line
+from meter.hypervisor.connection_thread import Question
 from meter.hypervisor.disks import Sizes
+from meter.hypervisor.domain_reader import Descriptions
+from meter.hypervisor.domain_reader import read_changed
+from meter.hypervisor.domain_reader import read_domains
+from meter.hypervisor.domain_reader import without_reading
 from meter.hypervisor.events import LEAVING
 from meter.hypervisor.events import Change
-from meter.hypervisor.hanging import HangingDomains
-from meter.hypervisor.hanging import hanging_domains
+from meter.hypervisor.hung_domains import HangingDomains
+from meter.hypervisor.hung_domains import hanging_domains
 from meter.hypervisor.library import open_read_only
-from meter.hypervisor.line import Line
-from meter.hypervisor.line import Question
-from meter.hypervisor.processes import Processes
-from meter.hypervisor.reading import Descriptions
-from meter.hypervisor.reading import read_changed
-from meter.hypervisor.reading import read_domains
-from meter.hypervisor.reading import without_reading
+from meter.hypervisor.qemu_processes import Processes
 from meter.hypervisor.state_changes import StateChanges
 from meter.interfaces import Absence
 from meter.interfaces import Domain
@@ -43,10 +47,6 @@ from meter.interfaces import IDependency
 from meter.interfaces import IHypervisor
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
-from meter.services import Backoff
-from meter.services import sleep
-from meter.services import wall_seconds
-from meter.services import within
 
 T = TypeVar("T")
 

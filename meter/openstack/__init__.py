@@ -2,21 +2,21 @@
 
 From the outside in: :mod:`~meter.openstack.cloud` is what pollsters ask, :mod:`~meter.openstack.listing` what it gives them
 page by page; :mod:`~meter.openstack.keystone` keeps the token, got with :mod:`~meter.openstack.credentials`;
-:mod:`~meter.openstack.catalogue` says where services are; :mod:`~meter.openstack.budget` decides when a request may go out; :mod:`~meter.openstack.http` is one exchange.
+:mod:`~meter.openstack.catalogue` says where services are; :mod:`~meter.http.service_limiter` decides when a request may go out; :mod:`~meter.http.exchange` is one exchange.
 """
 
-from meter.openstack.budget import Limits
-from meter.openstack.budget import Web
+from meter.http.exchange import Answer
+from meter.http.exchange import BadAnswer
+from meter.http.exchange import Http
+from meter.http.exchange import Request
+from meter.http.interfaces import IWeb
+from meter.http.service_limiter import Limits
+from meter.http.service_limiter import Web
 from meter.openstack.catalogue import NoService
 from meter.openstack.cloud import Cloud
 from meter.openstack.credentials import Credentials
-from meter.openstack.http import Answer
-from meter.openstack.http import BadAnswer
-from meter.openstack.http import Http
-from meter.openstack.http import Request
 from meter.openstack.interfaces import IDependsOnIntervals
 from meter.openstack.interfaces import IOpenStack
-from meter.openstack.interfaces import IWeb
 from meter.openstack.keystone import Keystone
 from meter.openstack.keystone import Token
 from meter.openstack.listing import Listing

@@ -17,15 +17,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.daemon.services import sleep
+from meter.http.exchange import Answer
+from meter.http.exchange import BadAnswer
+from meter.http.exchange import Request
+from meter.http.interfaces import IWeb
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 from meter.openstack.catalogue import versioned
-from meter.openstack.http import Answer
-from meter.openstack.http import BadAnswer
-from meter.openstack.http import Request
 from meter.openstack.interfaces import IOpenStack
-from meter.openstack.interfaces import IWeb
 from meter.openstack.keystone import UNAUTHORIZED
 from meter.openstack.keystone import Keystone
 from meter.openstack.keystone import Token
@@ -33,7 +34,6 @@ from meter.openstack.listing import Circling
 from meter.openstack.listing import Item
 from meter.openstack.listing import Listing
 from meter.openstack.listing import Page
-from meter.services import sleep
 
 NOTHING: Mapping[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""What pollsters ask: OpenStack, or any HTTP service."""
+"""What pollsters ask: OpenStack."""
 
 from __future__ import annotations
 
@@ -10,20 +10,9 @@ from typing import TYPE_CHECKING
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from meter.openstack.http import Answer
-    from meter.openstack.http import Request
+    from meter.http.exchange import Answer
     from meter.openstack.listing import Listing
     from meter.openstack.listing import Page
-
-
-class IWeb(Interface):
-    """HTTP within budgets."""
-
-    async def exchange(service: str, request: Request) -> Answer:
-        """Return the :class:`~meter.openstack.http.Answer`; ``service`` names the budget. Raises ``Unavailable``."""
-
-    def seconds_for(service: str, requests: int) -> float:
-        """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
 
 
 class IOpenStack(Interface):
@@ -41,7 +30,7 @@ class IOpenStack(Interface):
         method: str = "GET",
         base: str = "",
     ) -> Answer:
-        """Return the service's :class:`~meter.openstack.http.Answer` of success.
+        """Return the service's :class:`~meter.http.exchange.Answer` of success.
 
         ``path`` follows the service's URL in the catalogue, or ``base``.
         """

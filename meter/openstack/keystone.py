@@ -13,14 +13,14 @@ import msgspec
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
+from meter.http.exchange import Answer
+from meter.http.exchange import BadAnswer
+from meter.http.exchange import Refused
+from meter.http.exchange import Request
 from meter.interfaces import Unavailable
 from meter.openstack.catalogue import Catalogue
 from meter.openstack.catalogue import versioned
 from meter.openstack.credentials import Credentials
-from meter.openstack.http import Answer
-from meter.openstack.http import BadAnswer
-from meter.openstack.http import Refused
-from meter.openstack.http import Request
 
 NOT_FOUND = 404
 UNAUTHORIZED = 401

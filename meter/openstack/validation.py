@@ -7,11 +7,11 @@ from typing import Any
 from treq.client import HTTPClient
 from twisted.web.client import Agent
 
+from meter.http.exchange import Http
+from meter.http.tls import Policy
 from meter.openstack.credentials import Credentials
 from meter.openstack.credentials import Tls
-from meter.openstack.http import Http
 from meter.openstack.keystone import Keystone
-from meter.openstack.tls import Policy
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0

@@ -27,19 +27,19 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
-from meter.store.connection import Connection
-from meter.store.dsn import connection_parameters
-from meter.store.dsn import described
-from meter.store.durability import Durability
-from meter.store.following import Following
-from meter.store.keeping import Keeping
-from meter.store.keeping import Retention
+from meter.store.maintenance.maintenance import Keeping
+from meter.store.maintenance.maintenance import Retention
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
-from meter.store.pool import Pool
-from meter.store.pool import Session
-from meter.store.reading import Reading
-from meter.store.writing import Writing
+from meter.store.postgres.connection import Connection
+from meter.store.postgres.dsn import connection_parameters
+from meter.store.postgres.dsn import described
+from meter.store.postgres.durability import Durability
+from meter.store.postgres.pool import Pool
+from meter.store.postgres.pool import Session
+from meter.store.query.commit_listener import Following
+from meter.store.query.runner import Reading
+from meter.store.write.writer import Writing
 
 KEEPING_SECONDS = 900.0
 """A statement of the keeper may take so long: an hour of a hundred million samples, at 200 000 a second. What cannot be
@@ -57,7 +57,7 @@ class PostgresStore(Service):
     says nothing for ``silence_seconds`` more is held for dead. While all readers are busy a question waits for
     ``longest_wait_seconds`` at most. Questions go to ``replica_dsn`` where there is one; where ``reading_suffices``, the
     daemon is ready, and degraded, while there is only that.
-    With ``keep`` it settles hours and lets go of what is older than ``retention``, see :mod:`meter.store.keeping`.
+    With ``keep`` it settles hours and lets go of what is older than ``retention``, see :mod:`meter.store.maintenance.maintenance`.
     """
 
     def __init__(

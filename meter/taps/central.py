@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from meter.registry import CENTRAL
+from meter.plugins.registry import CENTRAL
 from meter.taps.cloud import add_cloud
 from meter.taps.daemon import Daemon
 from meter.taps.daemon import Options

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from meter.metrics import RequestMetrics
+from meter.daemon.metrics import RequestMetrics
+from meter.http.tls import web
 from meter.openstack import Answer
 from meter.openstack import Cloud
 from meter.openstack import Credentials
@@ -23,8 +24,7 @@ from meter.openstack.credentials import Tls
 from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
-from meter.openstack.tls import web
-from meter.registry import CENTRAL
+from meter.plugins.registry import CENTRAL
 from meter.settings import BudgetSection
 from meter.settings import OpenStackSection
 from meter.taps.daemon import Daemon

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from meter.metrics import CollectingMetrics
-from meter.registry import LISTENER
+from meter.daemon.metrics import CollectingMetrics
+from meter.plugins.registry import LISTENER
 from meter.taps.daemon import Daemon
 from meter.taps.daemon import Options
 from meter.taps.daemon import make

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.application.service import IService
 
 from meter.interfaces import IHypervisor
-from meter.registry import COMPUTE
+from meter.plugins.registry import COMPUTE
 from meter.taps.daemon import Daemon
 from meter.taps.daemon import Options
 from meter.taps.daemon import make

@@ -9,39 +9,39 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from meter.activation import Activation
-from meter.amqp import AmqpBus
-from meter.deadletters import DeadLetters
-from meter.domain_changes import DomainChanges
+from meter.agent.domain_events import DomainChanges
+from meter.agent.spool import Spool
+from meter.bus.amqp import AmqpBus
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.local import LocalBus
+from meter.collector.notifications import NOTIFICATIONS_QUEUE
+from meter.collector.notifications import Listening
+from meter.collector.samples import Intake
+from meter.collector.unit_watch import UnitWatch
+from meter.daemon.metrics import CollectingMetrics
+from meter.daemon.ports import Port
+from meter.daemon.services import Periodic
+from meter.daemon.services import StagedService
+from meter.daemon.threads import CallThread
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
-from meter.intake import Intake
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import IStore
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
-from meter.listening import NOTIFICATIONS_QUEUE
-from meter.listening import Listening
-from meter.localbus import LocalBus
 from meter.message import MeteringMessage
-from meter.metrics import CollectingMetrics
-from meter.ports import Port
+from meter.plugins.activation import Activation
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import Decision
 from meter.query import WriteResult
-from meter.registry import LISTENER
-from meter.registry import Decision
-from meter.services import Periodic
-from meter.services import StagedService
-from meter.spool import Spool
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import Retention
 from meter.store import embedded_directory
-from meter.taps.archiving import add_archive
-from meter.taps.archiving import archive_queues
 from meter.taps.daemon import Daemon
-from meter.threads import CallThread
-from meter.unit_watch import UnitWatch
+from meter.taps.notification_archive import add_archive
+from meter.taps.notification_archive import archive_queues
 
 METERING_QUEUE = "meter.metering"
 

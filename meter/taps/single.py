@@ -8,16 +8,16 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.logger import Logger
 
-from meter.config import SINGLE
+from meter.agent.outbox import Outbox
+from meter.agent.polling import CycleReport
+from meter.daemon.metrics import CollectingMetrics
 from meter.interfaces import IHypervisor
 from meter.message import MeteringMessage
-from meter.metrics import CollectingMetrics
-from meter.outbox import Outbox
-from meter.polling import CycleReport
+from meter.plugins.registry import CENTRAL
+from meter.plugins.registry import COMPUTE
+from meter.plugins.registry import LISTENER
 from meter.query import WriteResult
-from meter.registry import CENTRAL
-from meter.registry import COMPUTE
-from meter.registry import LISTENER
+from meter.settings.config_file import SINGLE
 from meter.store import embedded_directory
 from meter.taps.cloud import add_cloud
 from meter.taps.daemon import Daemon

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import amqp
 
-from meter.casting import casts
+from meter.bus.batches import casts
 from meter.message import sign
 from meter.sample import Sample
 from meter.signature import keyring

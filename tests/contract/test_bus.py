@@ -11,15 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
-from meter.deadletters import DEAD_QUEUE
+from meter.bus.dead_letter_publisher import DEAD_QUEUE
+from meter.bus.local import LocalBus
+from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import IDependency
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
-from meter.localbus import LocalBus
-from meter.services import sleep
 from tests.waiting import published
 from tests.waiting import until
 

@@ -9,7 +9,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from meter.amqp import Browser
+from meter.bus.amqp import Browser
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from tests.waiting import until

@@ -10,12 +10,12 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 
-from meter.amqp import AmqpBus
+from meter.bus.amqp import AmqpBus
+from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
-from meter.services import sleep
 from tests.waiting import published
 from tests.waiting import until
 

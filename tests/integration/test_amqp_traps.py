@@ -12,12 +12,12 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from txamqp.content import Content
 
-from meter.amqp.channel import ChannelLost
+from meter.bus.amqp.channel import ChannelLost
+from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
-from meter.services import sleep
 from tests.waiting import published
 from tests.waiting import until
 

@@ -20,7 +20,7 @@ from meter.api import Api
 from meter.api import site
 from tests.asking import KEYS
 from tests.asking import Asking
-from tests.unit.test_api_posting import Bus
+from tests.unit.api.test_ingest import Bus
 
 CEILOMETER = Path(sys.executable).with_name("ceilometer")
 

@@ -16,7 +16,7 @@ from meter.api import Api
 from meter.api import site
 from tests.asking import KEYS
 from tests.asking import Asking
-from tests.unit.test_api_posting import Bus
+from tests.unit.api.test_ingest import Bus
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

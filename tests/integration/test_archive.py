@@ -10,24 +10,24 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from meter.archive import ARCHIVE_QUEUE
-from meter.archive import DROPPED_QUEUE
-from meter.archive import Archive
-from meter.commands.archived import replay_archive
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.notification_archive import ARCHIVE_QUEUE
+from meter.collector.notification_archive import DROPPED_QUEUE
+from meter.collector.notification_archive import Archive
+from meter.collector.notifications import NOTIFICATIONS_QUEUE
+from meter.collector.notifications import Listening
 from meter.commands.command import DONE
 from meter.commands.command import Mistake
-from meter.deadletters import DeadLetters
+from meter.commands.replay_archive import replay_archive
 from meter.interfaces import Binding
 from meter.interfaces import BoundedQueue
 from meter.interfaces import Delivery
 from meter.interfaces import Subscription
 from meter.listeners.cinder import volume_listener
-from meter.listening import NOTIFICATIONS_QUEUE
-from meter.listening import Listening
 from meter.message import open_envelope
 from meter.message import seal
-from meter.registry import LISTENER
-from meter.registry import Decision
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import Decision
 from meter.signature import keyring
 from tests.waiting import until
 

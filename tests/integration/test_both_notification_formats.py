@@ -12,17 +12,17 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from meter.deadletters import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.notifications import Listening
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
-from meter.listening import Listening
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import decide_now
+from meter.plugins.registry import find
 from meter.query import SampleFilter
-from meter.registry import LISTENER
-from meter.registry import decide_now
-from meter.registry import find
 from meter.signature import keyring
 from meter.store import PostgresStore
 from meter.testing import FakeSurroundings

@@ -31,9 +31,13 @@ from twisted.internet.task import Clock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from meter.casting import SAMPLES_HEADER
-from meter.cycle import Surroundings
-from meter.domain_changes import OneDomain
+from meter.agent.cycle import Surroundings
+from meter.agent.domain_events import OneDomain
+from meter.agent.polling import Polling
+from meter.bus.batches import SAMPLES_HEADER
+from meter.daemon.metrics import PollingMetrics
+from meter.daemon.metrics import metrics_registry
+from meter.daemon.services import Backoff
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import open_read_only
 from meter.interfaces import Domain
@@ -42,16 +46,12 @@ from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
 from meter.interfaces import Publication
 from meter.message import Signer
-from meter.metrics import PollingMetrics
-from meter.metrics import metrics_registry
-from meter.polling import Polling
+from meter.plugins.registry import COMPUTE
+from meter.plugins.registry import Decision
 from meter.pollsters.libvirt import GuestPollster
 from meter.pollsters.libvirt.guests import Descriptions
 from meter.pollsters.libvirt.table import FAMILIES
-from meter.registry import COMPUTE
-from meter.registry import Decision
 from meter.sample import Sample
-from meter.services import Backoff
 from meter.settings import ComputeSection
 from meter.signature import keyring
 from meter.testing import FakeCycle

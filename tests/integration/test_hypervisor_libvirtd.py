@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from meter.daemon.services import Backoff
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import open_read_only
 from meter.interfaces import Domain
@@ -24,7 +25,6 @@ from meter.pollsters.libvirt import cpu
 from meter.pollsters.libvirt import instance
 from meter.pollsters.libvirt import memory
 from meter.pollsters.libvirt import vcpus
-from meter.services import Backoff
 from meter.testing import FakeCycle
 from tests.servers.libvirt import Libvirtd
 

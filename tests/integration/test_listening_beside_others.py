@@ -10,19 +10,19 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from meter.amqp.channel import NOT_FOUND
-from meter.amqp.channel import ChannelLost
-from meter.deadletters import DeadLetters
+from meter.bus.amqp.channel import NOT_FOUND
+from meter.bus.amqp.channel import ChannelLost
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.notifications import Listening
+from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Topic
-from meter.listening import Listening
 from meter.message import seal
-from meter.registry import LISTENER
-from meter.registry import decide_now
-from meter.registry import find
-from meter.services import sleep
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import decide_now
+from meter.plugins.registry import find
 from meter.signature import keyring
 from meter.testing import FakeSurroundings
 from tests.waiting import published

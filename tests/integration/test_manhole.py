@@ -18,14 +18,14 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import eventAsText
 from twisted.logger import globalLogPublisher
 
-from meter.services import sleep
+from meter.daemon.services import sleep
 from tests.servers import not_installed
 
 with warnings.catch_warnings():
     # Twisted 26.10's twisted.conch.checkers imports spwd, which Python 3.11 and 3.12 deprecate.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from meter.manhole import manhole
-    from meter.manhole import namespace
+    from meter.daemon.manhole import manhole
+    from meter.daemon.manhole import namespace
 
 
 def keygen(path: Path, comment: str = "") -> Path:

@@ -14,20 +14,20 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from meter.amqp import AmqpBus
-from meter.deadletters import DeadLetters
+from meter.bus.amqp import AmqpBus
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.notifications import Listening
+from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import Subscription
-from meter.listening import Listening
 from meter.message import MeteringMessage
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
-from meter.registry import LISTENER
-from meter.registry import decide_now
-from meter.registry import find
-from meter.services import sleep
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import decide_now
+from meter.plugins.registry import find
 from meter.settings import NotificationsSection
 from meter.signature import keyring
 from meter.testing import FakeSurroundings

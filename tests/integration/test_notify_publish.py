@@ -12,13 +12,13 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
+from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.commands import notify
 from meter.commands.command import DONE
 from meter.commands.command import UNAVAILABLE
 from meter.interfaces import Binding
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
-from meter.listening import NOTIFICATIONS_QUEUE
 from meter.message import open_envelope
 from tests.waiting import until
 

@@ -21,6 +21,8 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from meter.http.exchange import Http
+from meter.http.tls import Policy
 from meter.interfaces import Unavailable
 from meter.openstack import Answer
 from meter.openstack import Cloud
@@ -32,8 +34,6 @@ from meter.openstack import Request
 from meter.openstack import Web
 from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import Tls
-from meter.openstack.http import Http
-from meter.openstack.tls import Policy
 from meter.openstack.validation import validating_keystone
 from tests.servers.certificates import Authority
 from tests.servers.certificates import Certificate as Issued

@@ -18,20 +18,20 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from meter.amqp import AmqpBus
-from meter.deadletters import DeadLetters
+from meter.bus.amqp import AmqpBus
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.notifications import Listening
+from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import Subscription
 from meter.listeners.nova import instance_listener
-from meter.listening import Listening
 from meter.message import MeteringMessage
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
-from meter.registry import LISTENER
-from meter.registry import Decision
-from meter.services import sleep
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import Decision
 from meter.signature import keyring
 
 KEYS = keyring(["secret"])

@@ -7,8 +7,8 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.task import deferLater
 
-from meter.ports import Port
-from meter.ports import address
+from meter.daemon.ports import Port
+from meter.daemon.ports import address
 
 FACTORY = Factory.forProtocol(Protocol)
 

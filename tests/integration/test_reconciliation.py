@@ -6,7 +6,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
-from meter.casting import casts
+from meter.bus.batches import casts
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import Subscription

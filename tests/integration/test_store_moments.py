@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from meter.interfaces import RequestError
 from meter.query import SampleFilter
-from meter.store.record import record_of
+from meter.store.write.record import record_of
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
 from tests.waiting import until

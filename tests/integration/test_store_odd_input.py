@@ -14,19 +14,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from zope.interface import implementer
 
-from meter.deadletters import DeadLetters
-from meter.intake import Intake
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.samples import Intake
+from meter.daemon.metrics import CollectingMetrics
+from meter.daemon.metrics import metrics_registry
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.message import CAST_METHOD
 from meter.message import metering_messages
 from meter.message import open_envelope
-from meter.metrics import CollectingMetrics
-from meter.metrics import metrics_registry
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.signature import signature
-from meter.store.keeping import Retention
+from meter.store.maintenance.maintenance import Retention
 from tests.integration.test_store_rollups import running
 from tests.store_messages import KEYS
 from tests.store_messages import message

@@ -20,7 +20,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from meter.api.live import _recorded_since
+from meter.api.streaming.live import _recorded_since
 from meter.query import Aggregate
 from meter.query import Among
 from meter.query import Comparison
@@ -32,13 +32,13 @@ from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
-from meter.store.partitions import WEEK
-from meter.store.partitions import week_of
-from meter.store.rollups import FROM_SAMPLES
-from meter.store.rollups import MOST_ALTERNATIONS
-from meter.store.rollups import MOST_STRETCHES
-from meter.store.rollups import UNSETTLED
-from meter.store.verification import Verification
+from meter.store.maintenance.partitions import WEEK
+from meter.store.maintenance.partitions import week_of
+from meter.store.maintenance.rollups import FROM_SAMPLES
+from meter.store.maintenance.rollups import MOST_ALTERNATIONS
+from meter.store.maintenance.rollups import MOST_STRETCHES
+from meter.store.maintenance.rollups import UNSETTLED
+from meter.store.maintenance.verification import Verification
 from tests.integration.test_store_rollups import running
 from tests.plans import Reading
 from tests.plans import reading_of

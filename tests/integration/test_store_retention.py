@@ -12,9 +12,9 @@ from meter.identity import week_of
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
-from meter.store.keeping import Retention
-from meter.store.partitions import partition_name
-from meter.store.rollups import MOST_STRETCHES
+from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.partitions import partition_name
+from meter.store.maintenance.rollups import MOST_STRETCHES
 from tests.integration.test_store_rollups import comparable
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message

@@ -25,9 +25,9 @@ from meter.query import Never
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
-from meter.store.keeping import Retention
-from meter.store.record import record_of
-from meter.store.rollups import settle
+from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.rollups import settle
+from meter.store.write.record import record_of
 from meter.testing import MemoryStore
 from tests.store_messages import message
 from tests.waiting import until

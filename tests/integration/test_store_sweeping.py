@@ -15,12 +15,12 @@ from twisted.internet.defer import gatherResults
 from meter.identity import WEEK
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
-from meter.store import keeping as keeping_module
-from meter.store import sweeping
-from meter.store.keeping import Retention
-from meter.store.record import record_of
-from meter.store.sweeping import sweep
-from meter.store.sweeping import sweep_names
+from meter.store.maintenance import garbage_collection as sweeping
+from meter.store.maintenance import maintenance as keeping_module
+from meter.store.maintenance.garbage_collection import sweep
+from meter.store.maintenance.garbage_collection import sweep_names
+from meter.store.maintenance.maintenance import Retention
+from meter.store.write.record import record_of
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
 from tests.waiting import until

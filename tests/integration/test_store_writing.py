@@ -25,8 +25,8 @@ from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import WriteResult
 from meter.store import PostgresStore
-from meter.store.partitions import partition_name
-from meter.store.writing import INSERT_SAMPLES
+from meter.store.maintenance.partitions import partition_name
+from meter.store.write.writer import INSERT_SAMPLES
 from tests.store_messages import KEYS
 from tests.store_messages import message
 from tests.store_messages import messages

@@ -33,10 +33,10 @@ from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import maybeDeferred
 
-from meter.amqp import AmqpBus
-from meter.amqp.client import Client
-from meter.amqp.client import ClientFactory
-from meter.amqp.url import broker_address
+from meter.bus.amqp import AmqpBus
+from meter.bus.amqp.client import Client
+from meter.bus.amqp.client import ClientFactory
+from meter.bus.amqp.url import broker_address
 from tests.servers import not_installed
 
 # The scripts in /usr/sbin insist on the system's own server and user; those of the release do not.

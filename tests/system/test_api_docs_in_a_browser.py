@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meter.api.declarations import OPERATIONS
+from meter.api.operations import OPERATIONS
 from tests.servers import not_installed
 from tests.system.daemons import BASE
 from tests.system.daemons import STOPPED

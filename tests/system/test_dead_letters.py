@@ -15,14 +15,14 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from meter.casting import casts
-from meter.deadletters import DeadLetters
+from meter.agent.spool import Spool
+from meter.bus.batches import casts
+from meter.bus.dead_letter_publisher import DeadLetters
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.message import seal
 from meter.message import sign
 from meter.signature import keyring
-from meter.spool import Spool
 from tests.system.daemons import SECRET
 from tests.system.daemons import fetch
 from tests.system.daemons import until

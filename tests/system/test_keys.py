@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest_twisted
 
-from meter.casting import casts
+from meter.bus.batches import casts
 from meter.message import sign
 from meter.query import SampleFilter
 from meter.signature import Keyring

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meter.casting import casts
+from meter.bus.batches import casts
 from meter.message import sign
 from meter.sample import Sample
 from meter.signature import keyring

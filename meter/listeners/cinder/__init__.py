@@ -1,6 +1,6 @@
 """Listeners to Cinder, the block storage service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["backup_listener", "capacity_listener", "snapshot_listener", "volume_listener"]
 

@@ -1,6 +1,6 @@
 """Listeners to Designate, the name service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["domain_listener"]
 

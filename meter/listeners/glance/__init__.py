@@ -1,6 +1,6 @@
 """Listeners to Glance, the image service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["image_listener"]
 

@@ -1,6 +1,6 @@
 """Listeners to Keystone, the identity service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["authenticate_listener", "identity_listener"]
 

@@ -1,6 +1,6 @@
 """Listeners to Magnum, the container cluster service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["bay_listener"]
 

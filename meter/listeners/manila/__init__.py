@@ -1,6 +1,6 @@
 """Listeners to Manila, the file share service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["share_listener"]
 

@@ -1,6 +1,6 @@
 """Listeners to the notifier in the pipelines of the services."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["http_listener"]
 

@@ -1,6 +1,6 @@
 """Listeners to Neutron, the network service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 from meter.listeners.neutron.bandwidth import BandwidthListener
 
 __all__ = [

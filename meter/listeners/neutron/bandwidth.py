@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 from pydantic import Field
 from zope.interface import implementer
 
-from meter.definitions import DefinedListener
+from meter.declarative.notifications import DefinedListener
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IListener

@@ -1,6 +1,6 @@
 """Listeners to Sahara, the data processing service."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["cluster_listener"]
 

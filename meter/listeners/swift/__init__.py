@@ -1,6 +1,6 @@
 """Listeners to Swift, the object store."""
 
-from meter.definitions import built_in
+from meter.declarative.notifications import built_in
 
 __all__ = ["objectstore_listener"]
 

@@ -14,9 +14,9 @@ from xml.etree.ElementTree import TreeBuilder
 from xml.etree.ElementTree import XMLParser
 
 from meter.interfaces import Domain
-from meter.pollsters.libvirt.nova import BadDomain
-from meter.pollsters.libvirt.nova import check_agreement
-from meter.pollsters.libvirt.nova import nova_elements
+from meter.pollsters.libvirt.nova_metadata import BadDomain
+from meter.pollsters.libvirt.nova_metadata import check_agreement
+from meter.pollsters.libvirt.nova_metadata import nova_elements
 from meter.pollsters.libvirt.owners import LONGEST_ID
 from meter.pollsters.libvirt.owners import Owner
 from meter.pollsters.libvirt.owners import owner_of

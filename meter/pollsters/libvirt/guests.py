@@ -11,29 +11,29 @@ from datetime import UTC
 from datetime import datetime
 from typing import Any
 
+from meter.daemon.services import Slices
+from meter.daemon.services import wall_seconds
 from meter.interfaces import Domain
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
 from meter.pollsters.libvirt.description import Description
 from meter.pollsters.libvirt.description import Local
 from meter.pollsters.libvirt.description import describe
-from meter.pollsters.libvirt.lives import Life
-from meter.pollsters.libvirt.lives import Lives
-from meter.pollsters.libvirt.nova import BadDomain
+from meter.pollsters.libvirt.domain_runs import Life
+from meter.pollsters.libvirt.domain_runs import Lives
+from meter.pollsters.libvirt.nova_metadata import BadDomain
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.sources import devices
 from meter.pollsters.libvirt.sources import number
-from meter.pollsters.libvirt.states import RUNNING
-from meter.pollsters.libvirt.states import SHUT_OFF
-from meter.pollsters.libvirt.states import SHUTTING_DOWN
-from meter.pollsters.libvirt.states import states_of
 from meter.pollsters.libvirt.table import Scope
+from meter.pollsters.libvirt.vm_states import RUNNING
+from meter.pollsters.libvirt.vm_states import SHUT_OFF
+from meter.pollsters.libvirt.vm_states import SHUTTING_DOWN
+from meter.pollsters.libvirt.vm_states import states_of
 from meter.sample import RESERVED_METADATA
 from meter.sample import run_text
 from meter.sample import with_reserved
-from meter.services import Slices
-from meter.services import wall_seconds
 from meter.settings import ComputeSection
 
 
@@ -237,7 +237,7 @@ class Descriptions:
         return len(self._known)
 
     def of(self, domain: Domain) -> Description:
-        """Return what its XML says; raise :class:`~meter.pollsters.libvirt.nova.BadDomain`."""
+        """Return what its XML says; raise :class:`~meter.pollsters.libvirt.nova_metadata.BadDomain`."""
         xml, description = self._known.get(domain.uuid, (None, None))
         if description is None or xml != domain.xml:
             try:

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.daemon.services import within
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICycle
@@ -24,17 +25,17 @@ from meter.interfaces import IHypervisor
 from meter.interfaces import IOmissions
 from meter.interfaces import ISurroundings
 from meter.interfaces import Unavailable
-from meter.pollsters.libvirt.changes import Memory
-from meter.pollsters.libvirt.counters import Counters
-from meter.pollsters.libvirt.counters import Opening
+from meter.pollsters.libvirt.counter_runs import Counters
+from meter.pollsters.libvirt.counter_runs import Opening
 from meter.pollsters.libvirt.description import Description
-from meter.pollsters.libvirt.ends import Gauge
-from meter.pollsters.libvirt.ends import OpenGauges
+from meter.pollsters.libvirt.gauge_ends import Gauge
+from meter.pollsters.libvirt.gauge_ends import OpenGauges
 from meter.pollsters.libvirt.guests import TELL_TALE
 from meter.pollsters.libvirt.guests import Guest
 from meter.pollsters.libvirt.guests import Reading
 from meter.pollsters.libvirt.guests import device_of
 from meter.pollsters.libvirt.guests import read
+from meter.pollsters.libvirt.rates import Memory
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Parts
 from meter.pollsters.libvirt.sources import Subject
@@ -44,7 +45,6 @@ from meter.pollsters.libvirt.table import Row
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.services import within
 
 MOST_LINES = 20
 """Omissions told in the log per pollster and cycle."""

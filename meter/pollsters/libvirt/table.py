@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import Literal
 
-from meter.pollsters.libvirt.changes import Change
-from meter.pollsters.libvirt.counters import label_of
+from meter.pollsters.libvirt.counter_runs import label_of
+from meter.pollsters.libvirt.rates import Change
 from meter.pollsters.libvirt.sources import Described
 from meter.pollsters.libvirt.sources import Difference
 from meter.pollsters.libvirt.sources import DiskSum

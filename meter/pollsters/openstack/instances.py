@@ -12,6 +12,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from meter.daemon.services import wall_seconds
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -29,7 +30,6 @@ from meter.pollsters.openstack.table import amount
 from meter.pollsters.openstack.table import gauge
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.services import wall_seconds
 
 INSTANCES = gauge("nova.instances", "instance")
 SERVERS = Listing(

@@ -27,7 +27,7 @@ from meter.openstack import BadAnswer
 from meter.openstack import IOpenStack
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
-from meter.pollsters.openstack.rounds import Rounds
+from meter.pollsters.openstack.round_robin import Rounds
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number

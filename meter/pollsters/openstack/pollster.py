@@ -10,6 +10,8 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.daemon.services import within
+from meter.http.exchange import Refused
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -21,14 +23,12 @@ from meter.openstack import IOpenStack
 from meter.openstack import Listing
 from meter.openstack import NoService
 from meter.openstack import Page
-from meter.openstack.http import Refused
 from meter.openstack.keystone import NOT_FOUND
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import Row
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.services import within
 
 NOT_THERE = (NOT_FOUND, 410, 501)
 """Answers of a service that lacks an extension: not found, gone, not implemented."""

@@ -27,6 +27,7 @@ from pydantic import ConfigDict
 from pydantic import Field
 from zope.interface import implementer
 
+from meter.daemon.services import wall_seconds
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -39,13 +40,12 @@ from meter.openstack import IWeb
 from meter.openstack import Request
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
-from meter.pollsters.openstack.rounds import Rounds
+from meter.pollsters.openstack.round_robin import Rounds
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.services import wall_seconds
 
 OBJECTS = gauge("radosgw.objects", "object")
 SIZE = gauge("radosgw.objects.size", "B")

@@ -27,8 +27,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from meter.casting import METERING_EXCHANGE
-from meter.casting import routing_key
+from meter.bus.batches import METERING_EXCHANGE
+from meter.bus.batches import routing_key
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import Disabled

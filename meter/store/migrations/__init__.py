@@ -15,7 +15,7 @@ from importlib.resources import files
 from twisted.logger import Logger
 
 from meter.interfaces import Unavailable
-from meter.store.pool import Session
+from meter.store.postgres.pool import Session
 
 LOCK = 0x6D65746572_01
 """Key of the advisory lock that upgrades take: ``meter`` in ASCII, 1."""
@@ -57,7 +57,7 @@ async def has_table(session: Session, name: str) -> bool:
 
 
 class Schema:
-    """The schema as ``steps`` make it; both methods are for :class:`meter.store.pool.Pool` to prepare sessions with."""
+    """The schema as ``steps`` make it; both methods are for :class:`meter.store.postgres.pool.Pool` to prepare sessions with."""
 
     def __init__(self, steps: Iterable[Migration]) -> None:
         self._steps = tuple(steps)

@@ -17,6 +17,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 from zope.interface import implementer
 
+from meter.daemon.services import sleep
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -24,7 +25,6 @@ from meter.interfaces import ICycle
 from meter.interfaces import ISurroundings
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.services import sleep
 
 
 class Options(BaseModel, frozen=True):

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from meter.normalization.versioned import one_form
+from meter.collector.normalization.nova_versioned import one_form
 from meter.notification import Notification
 from meter.notification import notification
-from meter.registry import LISTENER
-from meter.registry import find
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import find
 from meter.sample import Sample
 
 NOTIFICATIONS = Path(__file__).parents[2] / "data" / "notifications"

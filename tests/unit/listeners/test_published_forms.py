@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from meter.notification import Notification
-from meter.registry import LISTENER
-from meter.registry import find
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import find
 from meter.sample import Sample
 
 LISTENERS = [decision.plugin for decision in find([LISTENER])]

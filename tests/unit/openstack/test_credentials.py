@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meter.http.tls import Policy
 from meter.openstack.credentials import Account
 from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import Credentials
@@ -14,7 +15,6 @@ from meter.openstack.credentials import Tls
 from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
-from meter.openstack.tls import Policy
 from meter.settings import OpenStackSection
 from meter.taps.cloud import account_of
 

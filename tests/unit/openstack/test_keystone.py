@@ -10,11 +10,11 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from meter.http.exchange import BadAnswer
+from meter.http.exchange import Refused
 from meter.interfaces import Unavailable
 from meter.openstack import Credentials
 from meter.openstack import Keystone
-from meter.openstack.http import BadAnswer
-from meter.openstack.http import Refused
 from tests.openstack_stub import DATA
 from tests.openstack_stub import Reply
 from tests.openstack_stub import StubCloud

@@ -12,7 +12,7 @@ LISTING = """
 from twisted.plugin import getPlugins
 import meter.pollsters
 from meter.interfaces import IComputePollster
-from meter.registry import COMPUTE, find
+from meter.plugins.registry import COMPUTE, find
 print(sorted(plugin.name for plugin in getPlugins(IComputePollster, meter.pollsters)))
 print(sorted((each.name, each.state) for each in find([COMPUTE]) if each.name in ("tape", "example")))
 """

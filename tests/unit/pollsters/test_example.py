@@ -11,11 +11,11 @@ from zope.interface.verify import verifyObject
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
+from meter.plugins.registry import COMPUTE
+from meter.plugins.registry import configure
+from meter.plugins.registry import find
 from meter.pollsters.example import ExampleOptions
 from meter.pollsters.example import example
-from meter.registry import COMPUTE
-from meter.registry import configure
-from meter.registry import find
 from meter.testing import FakeCycle
 from meter.testing import FakeSurroundings
 

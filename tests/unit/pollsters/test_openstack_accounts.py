@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from twisted.web.http_headers import Headers
 
 import meter.pollsters.openstack as family
-from meter.config import parse
+from meter.daemon.services import sleep
 from meter.interfaces import IOmissions
 from meter.openstack import Answer
 from meter.openstack import Cloud
@@ -25,7 +25,7 @@ from meter.openstack import Limits
 from meter.openstack import Request
 from meter.openstack import Web
 from meter.sample import Sample
-from meter.services import sleep
+from meter.settings.config_file import parse
 from meter.testing import FakeCycle
 from tests.openstack_stub import document
 from tests.unit.pollsters.test_openstack import Omissions
@@ -48,7 +48,7 @@ class Swift:
         self._seconds = seconds
 
     async def exchange(self, request: Request, timeout_seconds: float | None = None) -> Answer:
-        """Stand in for :class:`meter.openstack.http.Http`."""
+        """Stand in for :class:`meter.http.exchange.Http`."""
         headers, content = Headers(), b""
         if request.url.endswith("/auth/tokens"):
             headers.addRawHeader("X-Subject-Token", "t")

@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from meter.casting import casts
+from meter.bus.batches import casts
+from meter.bus.local import LocalBus
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
-from meter.localbus import LocalBus
 from meter.openstack import IOpenStack
 from meter.pollsters.openstack.reconciliation import ReconciliationOptions
 from meter.pollsters.openstack.reconciliation import ReconciliationPollster

@@ -1,0 +1,210 @@
+"""The outbox of an agent: samples go to disk first, then onto the bus, oldest first, and leave the disk when confirmed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from meter.agent.spool import Spool
+from meter.agent.spool import Waiting
+from meter.bus.batches import SAMPLES_HEADER
+from meter.daemon.metrics import PublishingMetrics
+from meter.daemon.services import Backoff
+from meter.daemon.services import sleep
+from meter.daemon.services import within
+from meter.interfaces import IDependency
+from meter.interfaces import IPublisher
+from meter.interfaces import Publication
+from meter.interfaces import Readiness
+from meter.interfaces import Unavailable
+
+LONGEST_PAUSE_SECONDS = 5.0
+"""How long a bus that is back may stay unnoticed: to ask one that is away goes no further than this process."""
+
+
+@implementer(IDependency)
+class Outbox(Service):
+    """Empties the spool onto the bus, oldest first; removes what the bus has confirmed and nothing else.
+
+    While the bus is away it tries again with growing pauses. Stopping sends what can be sent within ``patience``
+    seconds and leaves the rest on disk for the next start.
+    """
+
+    name = "outbox"
+    _log = Logger()
+
+    def __init__(
+        self,
+        spool: Spool,
+        publisher: IPublisher,
+        clock: IReactorTime,
+        *,
+        metrics: PublishingMetrics,
+        batch: int = 100,
+        patience: float = 5.0,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._spool = spool
+        self._publisher = publisher
+        self._clock = clock
+        self._metrics = metrics
+        self._batch = batch
+        self._patience = patience
+        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
+        self._loop: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+        self._empty: list[Deferred[None]] = []
+        self._kicked = False
+        self._reason = "nothing was sent yet"
+        self._sending = True
+        self._counted_losses = 0
+        self.confirmed_samples = 0
+
+    async def put(self, publications: Sequence[Publication]) -> None:
+        """Write publications to disk and see that they are sent; returns when they are on disk.
+
+        Raises :class:`Unavailable`, having counted the samples, when the disk does not take them.
+        """
+        try:
+            await self._spool.put(publications)
+        except Unavailable:
+            self._metrics.dropped(sum(map(_samples, publications)))
+            raise
+        self._count_losses()
+        self.kick()
+
+    def kick(self) -> None:
+        """Look into the spool now."""
+        self._kicked = True
+        if self._sending and self._pause is not None:
+            self._pause.cancel()
+
+    def when_empty(self) -> Deferred[None]:
+        """Fire when the spool is found empty: all that was put has been confirmed."""
+        waiting: Deferred[None] = Deferred(lambda d: self._empty.remove(d) if d in self._empty else None)
+        self._empty.append(waiting)
+        self.kick()
+        return waiting
+
+    def readiness(self) -> Readiness:
+        """Ready while what is put goes out."""
+        return Readiness("outbox", self._sending, f"{self._spool.rows} messages wait; {self._reason}")
+
+    def startService(self) -> None:
+        """Begin to send; returns at once."""
+        super().startService()
+        self._loop = Deferred.fromCoroutine(self._run())
+
+    def stopService(self) -> Deferred[None]:
+        """Fire when sending has ended and the file is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            try:
+                await within(self._clock, self._patience, loop)
+            except Exception as error:
+                self._log.info(
+                    "stopped sending with {rows} messages left in the spool: {error}",
+                    rows=self._spool.rows,
+                    error=error,
+                )
+        await self._spool.close()
+
+    async def _run(self) -> None:
+        """Send until stopped; when stopped, until the spool is empty or the bus does not take more."""
+        while True:
+            self._kicked = False
+            try:
+                sent = await self._send_some()
+            except Unavailable as error:
+                self._note_trouble(str(error))
+                if not self.running:
+                    return
+                await self._wait(self._backoff.next())
+                continue
+            self._note_success()
+            if not sent:
+                if not self.running:
+                    return
+                empty, self._empty = self._empty, []
+                for waiting in empty:
+                    waiting.callback(None)
+                if not self._kicked:
+                    await self._wait(60.0)
+
+    async def _wait(self, seconds: float) -> None:
+        if not self.running:
+            return
+        self._pause = sleep(self._clock, seconds)
+        try:
+            with contextlib.suppress(CancelledError):  # kicked, or stopping
+                await self._pause
+        finally:
+            self._pause = None
+
+    async def _send_some(self) -> int:
+        waiting = await self._spool.oldest(self._batch)
+        self._count_losses()
+        done: list[int] = []
+        troubles: list[Unavailable] = []
+
+        async def send(one: Waiting) -> None:
+            try:
+                await self._publisher.publish(one.publication)
+            except Unavailable as error:
+                troubles.append(error)
+                self._metrics.published("unavailable")
+            except ValueError as error:
+                self._metrics.published("refused")
+                done.append(one.id)  # the bus will never take it: it must not block what waits behind it
+                self._log.error("LOST a message for {key}: {error}", key=one.publication.routing_key, error=error)
+            else:
+                done.append(one.id)
+                samples = _samples(one.publication)
+                self.confirmed_samples += samples
+                self._metrics.published("confirmed", samples)
+
+        try:
+            await gatherResults([Deferred.fromCoroutine(send(one)) for one in waiting], consumeErrors=True)
+        finally:
+            # Also when stopping cut the sending short: what was confirmed need not be sent again.
+            if done:
+                await self._spool.remove(done)
+        if troubles:
+            raise troubles[0]
+        return len(done)
+
+    def _count_losses(self) -> None:
+        lost, self._counted_losses = self._spool.lost_samples - self._counted_losses, self._spool.lost_samples
+        self._metrics.dropped(lost)
+
+    def _note_trouble(self, reason: str) -> None:
+        if self._sending:
+            self._log.warn("samples stay in the spool: {reason}", reason=reason)
+        self._sending = False
+        self._reason = reason
+
+    def _note_success(self) -> None:
+        if not self._sending:
+            self._log.info("the bus takes samples again; {rows} messages wait", rows=self._spool.rows)
+        self._sending = True
+        self._reason = "the last ones were confirmed"
+        self._backoff.reset()
+
+
+def _samples(publication: Publication) -> int:
+    """How many samples a publication carries."""
+    return int(publication.headers.get(SAMPLES_HEADER, 1))

@@ -1,0 +1,324 @@
+"""The spool of an agent: publications on disk, in the order they came, until the bus has confirmed them.
+
+:mod:`meter.agent.outbox` fills and empties it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from meter.bus.batches import SAMPLES_HEADER
+from meter.daemon.services import wall_seconds
+from meter.interfaces import Publication
+from meter.interfaces import Unavailable
+
+T = TypeVar("T")
+
+Runner = Callable[..., Deferred[Any]]
+"""Calls a blocking function with its arguments off the reactor thread, one call at a time and in order."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,          -- when it was put here, seconds since 1970
+    samples INTEGER NOT NULL,  -- how many samples the body carries
+    exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    headers TEXT NOT NULL,     -- JSON
+    body BLOB NOT NULL
+)
+"""
+
+_FILLED_FOR = """
+CREATE TABLE IF NOT EXISTS filled_for (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    destination TEXT NOT NULL  -- JSON, see meter.agent.destination
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Samples that went because the spool was full or they were too old; the times are when they were put there."""
+
+    samples: int
+    first: datetime
+    last: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A publication in the spool."""
+
+    id: int
+    publication: Publication
+
+
+class Spool:
+    """Publications on disk, in the order they came, bounded in bytes and age.
+
+    SQLite in WAL mode with full synchronisation: what :meth:`put` returned from survives power loss. All work is done
+    through ``run``, off the reactor thread. ``filled_for`` is noted in it as the destination of what it holds. ``rows``, ``bytes``, ``oldest_at`` and ``lost_samples``
+    are as of the last call; ``oldest_at`` is when the oldest publication was put here, in seconds since 1970, ``None`` of an
+    empty spool. Another process may put and remove too, as ``meter-dead`` does.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        largest_bytes: int,
+        longest_age_seconds: float,
+        clock: IReactorTime,
+        run: Runner,
+        filled_for: str = "",
+    ) -> None:
+        self._path = path
+        self._largest_bytes = largest_bytes
+        self._longest_age = longest_age_seconds
+        self._clock = clock
+        self._run = run
+        self._filled_for = filled_for
+        self._database: sqlite3.Connection | None = None
+        self._counted_version = 0
+        self.rows = 0
+        self.bytes = 0
+        self.oldest_at: float | None = None
+        self.lost_samples = 0
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the oldest publication has waited, 0 where none waits; asks nothing of the disk."""
+        return 0.0 if self.oldest_at is None else max(0.0, wall_seconds(self._clock) - self.oldest_at)
+
+    async def put(self, publications: Sequence[Publication]) -> None:
+        """Write publications to disk, all or none; returns when they are safe.
+
+        Raises :class:`Unavailable` when the disk does not take them.
+        """
+        losses = await self._call(self._put, wall_seconds(self._clock), publications)
+        self._report(losses)
+
+    async def oldest(self, limit: int, after: int = 0) -> list[Waiting]:
+        """Return the publications that have waited longest, of those after the id ``after``, without removing them."""
+        self._report(await self._call(self._expire, wall_seconds(self._clock)))
+        found: list[Waiting] = await self._call(self._oldest, limit, after)
+        return found
+
+    async def remove(self, ids: Iterable[int]) -> None:
+        """Remove publications that the bus has confirmed."""
+        await self._call(self._remove, list(ids))
+
+    async def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        await self._run(self._close)
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return await self._run(function, *arguments)
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"the spool {self._path} cannot be used: {error}") from error
+
+    def _report(self, losses: Sequence[Loss]) -> None:
+        for loss in losses:
+            self.lost_samples += loss.samples
+            self._log.error(
+                "LOST {samples} samples, spooled from {first} to {last}: {why}",
+                samples=loss.samples,
+                first=loss.first.isoformat(),
+                last=loss.last.isoformat(),
+                why=loss.why,
+            )
+
+    # What follows runs off the reactor thread.
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            try:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute(_SCHEMA)
+                if self._filled_for:
+                    self._note_destination(database)
+            except BaseException:
+                database.close()
+                raise
+            self._database = database
+            self._counted_version = 0
+        [version] = self._database.execute("PRAGMA data_version").fetchone()
+        if version != self._counted_version:  # new here, or changed by another process
+            self._recount(self._database)
+            self._counted_version = version
+        return self._database
+
+    def _note_destination(self, database: sqlite3.Connection) -> None:
+        try:
+            database.execute(_FILLED_FOR)
+            if database.execute("SELECT destination FROM filled_for").fetchall() != [(self._filled_for,)]:
+                database.execute("INSERT OR REPLACE INTO filled_for VALUES (1, ?)", (self._filled_for,))
+        except sqlite3.OperationalError as error:  # a full disk: what the spool has room for matters more
+            self._log.warn("{path} cannot note where its samples go: {error}", path=str(self._path), error=error)
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``work`` returns once its changes are on disk.
+
+        Where the disk takes no more, the write-ahead log is folded into the file and written from its beginning again:
+        on a full disk the room that the spool has is enough for what comes and goes.
+        """
+        database = self._open()
+        try:
+            with _transaction(database):
+                return work(database)
+        except sqlite3.OperationalError:
+            database.execute("PRAGMA wal_checkpoint(RESTART)")
+            with _transaction(database):
+                return work(database)
+
+    def _put(self, now: float, publications: Sequence[Publication]) -> list[Loss]:
+        added = sum(len(publication.body) for publication in publications)
+
+        def insert(database: sqlite3.Connection) -> list[Loss]:
+            database.executemany(
+                "INSERT INTO outbox (at, samples, exchange, routing_key, headers, body) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        now,
+                        publication.headers.get(SAMPLES_HEADER, 1),
+                        publication.exchange,
+                        publication.routing_key,
+                        json.dumps(dict(publication.headers)),
+                        publication.body,
+                    )
+                    for publication in publications
+                ],
+            )
+            excess = self.bytes + added - self._largest_bytes
+            if excess <= 0:
+                return []
+            return self._drop(database, "id <= ?", self._oldest_that_make(database, excess), "the spool is full")
+
+        losses = self._committed(insert)
+        if losses:
+            self._recount(self._open())
+        else:
+            if publications and self.oldest_at is None:
+                self.oldest_at = now
+            self.rows += len(publications)
+            self.bytes += added
+        return losses
+
+    def _oldest_that_make(self, database: sqlite3.Connection, excess: int) -> int:
+        """Return the id up to which rows must go so that ``excess`` bytes are free."""
+        freed = 0
+        for row_id, size in database.execute("SELECT id, length(body) FROM outbox ORDER BY id"):
+            freed += size
+            if freed >= excess:
+                return int(row_id)
+        return 0
+
+    def _expire(self, now: float) -> list[Loss]:
+        losses = self._committed(
+            lambda database: self._drop(database, "at < ?", now - self._longest_age, "they waited too long")
+        )
+        if losses:
+            self._recount(self._open())
+        return losses
+
+    def _drop(self, database: sqlite3.Connection, condition: str, bound: float, why: str) -> list[Loss]:
+        samples, first, last = database.execute(
+            f"SELECT sum(samples), min(at), max(at) FROM outbox WHERE {condition}", (bound,)
+        ).fetchone()
+        if samples is None:
+            return []
+        database.execute(f"DELETE FROM outbox WHERE {condition}", (bound,))
+        return [Loss(samples, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), why)]
+
+    def _oldest(self, limit: int, after: int) -> list[Waiting]:
+        rows = self._open().execute(
+            "SELECT id, exchange, routing_key, headers, body FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+            (after, limit),
+        )
+        return [
+            Waiting(row_id, Publication(exchange=exchange, routing_key=key, headers=json.loads(headers), body=body))
+            for row_id, exchange, key, headers, body in rows
+        ]
+
+    def _remove(self, ids: list[int]) -> None:
+        def delete(database: sqlite3.Connection) -> tuple[list[int], float | None]:
+            sizes = [
+                size
+                for row_id in ids
+                for (size,) in database.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", (row_id,))
+            ]
+            return sizes, _oldest_at(database)
+
+        sizes, self.oldest_at = self._committed(delete)
+        self.rows -= len(sizes)
+        self.bytes -= sum(sizes)
+
+    def _recount(self, database: sqlite3.Connection) -> None:
+        row = database.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox").fetchone()
+        self.rows, self.bytes = row
+        self.oldest_at = _oldest_at(database)
+
+
+def _oldest_at(database: sqlite3.Connection) -> float | None:
+    """Return when the publication that has waited longest was put into the spool."""
+    row = database.execute("SELECT at FROM outbox ORDER BY id LIMIT 1").fetchone()
+    return None if row is None else float(row[0])
+
+
+def look_into(path: Path) -> tuple[int, str]:
+    """Return how many publications wait in the spool at ``path`` and the destination noted in it, ``""`` for none.
+
+    Blocks; for the start of a daemon. A file that cannot be read as a spool is left to :class:`Spool`.
+    """
+    if not path.exists():
+        return 0, ""
+    database = sqlite3.connect(path)
+    try:
+        [waiting] = database.execute("SELECT count(*) FROM outbox").fetchone()
+        noted = database.execute("SELECT destination FROM filled_for").fetchone()
+    except sqlite3.Error:
+        return 0, ""  # made by an older version, or damaged
+    finally:
+        database.close()
+    return waiting, noted[0] if noted else ""
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # SQLite ends some failed transactions itself, a full disk's among them
+            database.execute("ROLLBACK")
+        raise

@@ -1,0 +1,1 @@
+"""Requests: parameters, filters and bodies, parsed and checked."""

@@ -1,0 +1,246 @@
+"""Simple queries: the terms of ``q``, read as a filter of samples."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+from meter.api.errors import Fault
+from meter.api.errors import invalid_input
+from meter.api.errors import unknown_argument
+from meter.api.request.arguments import FALSE_WORDS
+from meter.api.request.arguments import TRUE_WORDS
+from meter.api.request.arguments import integer
+from meter.api.request.times import time_asked
+from meter.message import BadMessage
+from meter.query import Among
+from meter.query import Comparison
+from meter.query import Either
+from meter.query import Every
+from meter.query import Expression
+from meter.query import Field
+from meter.query import IdField
+from meter.query import MetadataMatch
+from meter.query import Never
+from meter.query import SampleFilter
+
+OPERATORS = ("lt", "le", "eq", "ne", "ge", "gt")
+TIME_OPERATORS = ("lt", "le", "ge", "gt")
+TIME_FIELDS = ("timestamp", "search_offset")
+METADATA_PREFIXES = ("metadata.", "resource_metadata.")
+MOST_TERMS = 100
+
+FIELDS: Mapping[str, IdField] = {
+    "user": "user_id",
+    "user_id": "user_id",
+    "project": "project_id",
+    "project_id": "project_id",
+    "resource": "resource_id",
+    "resource_id": "resource_id",
+    "meter": "meter",
+    "source": "source",
+    "message_id": "message_id",
+}
+"""The names by which a query may call the fields of a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queryable:
+    """What may be asked of one kind of answer: these ids, under any name; times or not; metadata always."""
+
+    ids: tuple[IdField, ...]
+    times: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """Every name a term may have here, for people."""
+        return sorted(
+            [*(name for name, id_field in FIELDS.items() if id_field in self.ids), *(TIME_FIELDS if self.times else ())]
+        )
+
+
+SAMPLE_FIELDS = Queryable(("user_id", "project_id", "resource_id", "meter", "source", "message_id"))
+METER_FIELDS = Queryable(("user_id", "project_id", "resource_id", "source"), times=False)
+RESOURCE_FIELDS = Queryable(("user_id", "project_id", "resource_id", "source"))
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleQuery:
+    """What ``q`` means. ``filter`` has the range widened by ``search_offset``; ``start`` and ``end`` are as asked."""
+
+    filter: SampleFilter
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+def simple_query(
+    terms: Iterable[Mapping[str, str]], queryable: Queryable, fixed: Mapping[IdField, str] | None = None
+) -> SimpleQuery:
+    """Return what ``terms`` (``field``, ``op``, ``value``, ``type``) mean; ``fixed`` ids come from the path and win.
+
+    Where two terms give the same field or bound, the later counts. :class:`Fault` 400 for what cannot be asked here.
+    """
+    terms = tuple(terms)
+    if len(terms) > MOST_TERMS:
+        raise Fault(400, f"A query may have at most {MOST_TERMS} terms, not {len(terms)}.")
+    equals: dict[IdField, str | None] = {}
+    metadata: list[MetadataMatch] = []
+    lacking: list[Expression] = []
+    bounds: dict[str, Any] = {}
+    offset: timedelta | None = None
+    for term in terms:
+        name, value = term["field"], _value(term)
+        operator = _operator(term)
+        key = _metadata_key(name)
+        if name in TIME_FIELDS and not queryable.times:
+            raise unknown_argument(name, "not valid for this resource")
+        if name == "timestamp":
+            bounds |= _bound(operator, value)
+        elif operator != "eq":
+            raise invalid_input("op", operator, f"unimplemented operator for {name}")
+        elif name == "search_offset":
+            offset = _minutes(value)
+        elif key and value == "None" and not term.get("type"):
+            lacking.append(_lacks(f"metadata.{key}"))
+        elif key:
+            metadata.append(MetadataMatch(key, typed(value, term.get("type", ""))))
+        elif FIELDS.get(name) in queryable.ids:
+            equals[FIELDS[name]] = None if value == "None" and name.startswith(("user", "project")) else value
+        else:
+            asked = ", ".join(f"<Query {t['field']!r} {_operator(t)} {t.get('value')!r}>" for t in terms)
+            raise unknown_argument(name, f"unrecognized field in query: [{asked}], valid keys: {queryable.names}")
+    start, end = bounds.get("start"), bounds.get("end")
+    if offset is not None:
+        if not bounds:
+            raise invalid_input("field", "search_offset", "search_offset cannot be used without timestamp")
+        bounds = _widened(bounds, offset)
+    filter = SampleFilter(
+        equals={**equals, **(fixed or {})},
+        metadata=tuple(metadata),
+        expression=Every(tuple(lacking)) if lacking else None,
+        **bounds,
+    )
+    return SimpleQuery(filter, start, end)
+
+
+def _lacks(field: Field) -> Expression:
+    """Return the condition that ``None`` asks for: samples whose metadata have no value in ``field``, or null."""
+    return Never(
+        Either((Comparison(field, "~", ""), Among(field, (True, False)), Comparison(field, ">=", -sys.float_info.max)))
+    )
+
+
+def _value(term: Mapping[str, str]) -> str:
+    try:
+        return term["value"]
+    except KeyError:
+        raise invalid_input("value", None, f"Mandatory field missing for {term['field']}.") from None
+
+
+def _operator(term: Mapping[str, str]) -> str:
+    operator = term.get("op") or "eq"
+    if operator not in OPERATORS:
+        raise invalid_input("op", operator, f"Value should be one of: {', '.join(OPERATORS)}")
+    return operator
+
+
+def _metadata_key(name: str) -> str:
+    """Return the dotted key in the metadata that a field means, empty if it means none."""
+    return next((name.removeprefix(prefix) for prefix in METADATA_PREFIXES if name.startswith(prefix)), "")
+
+
+def _bound(operator: str, value: str) -> dict[str, Any]:
+    if operator not in TIME_OPERATORS:
+        raise invalid_input("op", operator, "unimplemented operator for timestamp")
+    try:
+        time = time_asked(value, "timestamp")
+    except BadMessage as error:
+        raise invalid_input("timestamp", value, "invalid timestamp format") from error
+    if operator in ("gt", "ge"):
+        return {"start": time, "after_start": operator == "gt"}
+    return {"end": time, "through_end": operator == "le"}
+
+
+def _minutes(value: str) -> timedelta:
+    try:
+        return timedelta(minutes=integer("search_offset", value))
+    except OverflowError as error:
+        raise invalid_input("search_offset", value, "it is a number of minutes, and too large") from error
+
+
+def _widened(bounds: Mapping[str, Any], offset: timedelta) -> dict[str, Any]:
+    wide = dict(bounds)
+    try:
+        if "start" in wide:
+            wide["start"] -= offset
+        if "end" in wide:
+            wide["end"] += offset
+    except OverflowError as error:
+        raise invalid_input("search_offset", offset, "it leads out of the calendar") from error
+    return wide
+
+
+# --- values of metadata --------------------------------------------------------------------------------------------
+
+
+def typed(text: str, kind: str) -> str | int | float | bool | datetime:
+    """Return ``text`` as a value of the type ``kind``; without one, as what it looks like."""
+    if not kind:
+        return _guessed(text)
+    if kind not in CONVERSIONS:
+        supported = ", ".join(CONVERSIONS)
+        raise Fault(400, f"The data type {kind} is not supported. The supported data type list is: [{supported}]")
+    try:
+        return CONVERSIONS[kind](text)
+    except ValueError as error:
+        raise Fault(400, f"Unable to convert the value {text} to the expected data type {kind}.") from error
+
+
+def _boolean(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError(text)
+    return word in TRUE_WORDS
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+CONVERSIONS: Mapping[str, Callable[[str], str | int | float | bool | datetime]] = {
+    "integer": int,
+    "float": _float,
+    "string": str,
+    "boolean": _boolean,
+    "datetime": lambda text: time_asked(text, "value"),
+}
+
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-9]+)?")
+_QUOTED = re.compile(r"""(['"])([^'"\\]*)\1""")
+
+
+def _guessed(text: str) -> str | int | float | bool:
+    """Read ``text`` as the Python literal it looks like, as Ceilometer did: a boolean, a number, a quoted text."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _FLOAT.fullmatch(text):
+            return _float(text)
+    except ValueError:  # more digits than Python reads, or more than a float holds
+        return text
+    quoted = _QUOTED.fullmatch(text)
+    return quoted[2] if quoted else text

@@ -1,0 +1,141 @@
+"""The bus on RabbitMQ: what the rest of Meter sees of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IStreamClientEndpoint
+from zope.interface import implementer
+
+from meter.bus.amqp.client import Client
+from meter.bus.amqp.connection import Connection
+from meter.bus.amqp.consumer import Consumer
+from meter.bus.amqp.publisher import Publisher
+from meter.bus.amqp.topology import QueueType
+from meter.bus.amqp.topology import Topology
+from meter.bus.amqp.url import broker_address
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.daemon.services import StagedService
+from meter.interfaces import BoundedQueue
+from meter.interfaces import IBus
+from meter.interfaces import IDependency
+from meter.interfaces import Publication
+from meter.interfaces import Readiness
+from meter.interfaces import Receiver
+from meter.interfaces import Subscription
+
+KEPT_BYTES = 64 * 1024
+"""How much of a body that is too large goes into its dead letter: enough to see what it is."""
+
+
+def _uncounted(kind: str) -> None:
+    """Count nothing."""
+
+
+@implementer(IBus, IDependency)
+class AmqpBus(StagedService):
+    """The message bus on the RabbitMQ at ``url``. Starting returns at once and never fails: it connects in the background.
+
+    ``name`` is the daemon's and shows in RabbitMQ's list of connections. ``queue_type`` is how our queues are declared;
+    existing ones are taken as they are. ``create_foreign_exchanges``: make the exchanges of others that are not there
+    yet; otherwise they are looked for every ``rebind_seconds``. ``largest_body_bytes`` bounds what is published
+    (``ValueError``) and what is received (set aside). ``count_dead`` is called with the kind of each message that the
+    bus itself sets aside: ``defect`` or ``too-large``. ``endpoint`` replaces the one that ``url`` leads to.
+
+    Publishing and consuming have a connection each: while RabbitMQ blocks publishing for want of memory or disk, it
+    reads nothing from the connection that published, and acknowledgements that would free both must get through.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        *,
+        clock: IReactorTime,
+        name: str = "meter",
+        heartbeat_seconds: int = 20,
+        queue_type: QueueType = "classic",
+        window: int = 100,
+        confirm_timeout_seconds: float = 30.0,
+        largest_body_bytes: int = 16 * 1024 * 1024,
+        create_foreign_exchanges: bool = True,
+        rebind_seconds: float = 60.0,
+        stop_seconds: float = 15.0,
+        endpoint: IStreamClientEndpoint | None = None,
+        count_dead: Callable[[str], object] = _uncounted,
+        bounded: Sequence[BoundedQueue] = (),
+    ) -> None:
+        super().__init__(clock, patience=stop_seconds)
+        self.setName("bus")
+        self._clock = clock
+        self._daemon = name
+        self._heartbeat_seconds = heartbeat_seconds
+        self._largest_body_bytes = largest_body_bytes
+        self._rebind_seconds = rebind_seconds
+        self._stop_seconds = stop_seconds
+        self._address = broker_address(url)
+        self._endpoint = endpoint or self._address.endpoint(reactor)
+        self._topology = Topology(queue_type=queue_type, create_foreign_exchanges=create_foreign_exchanges)
+        self._publishing = self._connection("publishing")
+        self._consuming: Connection | None = None
+        self._publisher = Publisher(
+            self._publishing,
+            self._topology,
+            clock=clock,
+            window=window,
+            confirm_timeout_seconds=confirm_timeout_seconds,
+            largest_body_bytes=largest_body_bytes,
+            bounded=bounded,
+        )
+        self._dead_letters = DeadLetters(self._publisher, clock, count=count_dead)
+        self._consumers: list[Consumer] = []
+        self.addService(self._publishing)
+        self.addService(self._publisher)
+
+    def _connection(self, purpose: str) -> Connection:
+        def client() -> Client:
+            return Client(
+                self._address,
+                clock=self._clock,
+                connection_name=f"{self._daemon} {purpose}",
+                heartbeat_seconds=self._heartbeat_seconds,
+                largest_body_bytes=self._largest_body_bytes,
+                kept_bytes=KEPT_BYTES,
+            )
+
+        peer = f"{self._address}, user {self._address.user}"
+        return Connection(self._endpoint, client, clock=self._clock, peer=peer, purpose=purpose)
+
+    async def publish(self, publication: Publication) -> None:
+        """Return once RabbitMQ has confirmed; ``ValueError`` for what it could never take."""
+        await self._publisher.publish(publication)
+
+    def subscribe(self, subscription: Subscription, receive: Receiver) -> Consumer:
+        """Return the service that delivers to ``receive``. Start it, and stop it before the bus."""
+        if self._consuming is None:
+            self._consuming = self._connection("consuming")
+            self.addService(self._consuming)
+        consumer = Consumer(
+            self._consuming,
+            self._topology,
+            self._dead_letters,
+            subscription,
+            receive,
+            clock=self._clock,
+            rebind_seconds=self._rebind_seconds,
+            stop_seconds=self._stop_seconds,
+        )
+        self._consumers.append(consumer)
+        return consumer
+
+    def readiness(self) -> Readiness:
+        """Return whether publications are taken and every started subscription consumes."""
+        if not self._publisher.ready:
+            return Readiness("bus", False, self._publisher.reason)
+        for consumer in self._consumers:
+            if consumer.running and not consumer.ready and not consumer.passing:
+                return Readiness("bus", False, consumer.reason)
+        return Readiness("bus", True, self._publishing.reason)

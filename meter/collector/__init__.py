@@ -1,0 +1,1 @@
+"""The collector: metering messages into the store, and notifications into metering messages."""

@@ -1,0 +1,267 @@
+"""Services that start and stop in order, work that repeats for ever, and waiting with a clock that is given."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Coroutine
+from typing import Any
+from typing import TypeVar
+
+from twisted.application.service import IService
+from twisted.application.service import MultiService
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+T = TypeVar("T")
+
+
+def wall_seconds(clock: IReactorTime) -> float:
+    """Return the time of day in seconds since 1970, which administrators and NTP may set back.
+
+    Timers must not notice that: a daemon's ``seconds`` is steady, and its time of day is ``wall_seconds``
+    (:mod:`meter.taps.monotonic_clock`). Any other clock, such as ``task.Clock`` in tests, has one time for both.
+    """
+    now: float = getattr(clock, "wall_seconds", clock.seconds)()
+    return now
+
+
+def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
+    """Fire after ``seconds`` of ``clock``; cancelling it frees the delayed call."""
+    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = clock.callLater(seconds, waiting.callback, None)
+    return waiting
+
+
+def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | Deferred[T]) -> Deferred[T]:
+    """Return the outcome of ``work``, or fail with :class:`DeferredTimeout` after ``seconds``, whatever ``work`` does.
+
+    When the time has passed the work is cancelled and what becomes of it is ignored. (``Deferred.addTimeout`` only
+    cancels: it waits for ever for a coroutine that takes no notice.)
+    """
+    deferred = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
+    answer: Deferred[T] = Deferred(lambda _: deferred.cancel())
+
+    def expire() -> None:
+        answer.errback(DeferredTimeout(f"no answer within {seconds} s"))
+        deferred.cancel()
+
+    expiry = clock.callLater(seconds, expire)
+
+    def pass_on(outcome: Any) -> None:
+        if expiry.active():
+            expiry.cancel()
+        if not answer.called:
+            answer.callback(outcome)  # a Failure makes it fail
+
+    deferred.addBoth(pass_on)
+    return answer
+
+
+class Slices:
+    """Cuts long work into slices of ``seconds``, so that the reactor turns in between: ``if s.over: await s.pause()``."""
+
+    def __init__(self, clock: IReactorTime, seconds: float = 0.005) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._end = clock.seconds() + seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether this slice has lasted long enough (or the clock was set back)."""
+        return not self._end - self._seconds <= self._clock.seconds() <= self._end
+
+    async def pause(self) -> None:
+        """Let the reactor turn once, and begin the next slice."""
+        await sleep(self._clock, 0)
+        self._end = self._clock.seconds() + self._seconds
+
+
+class Backoff:
+    """Growing pauses between attempts: ``first`` doubling up to ``most`` seconds, each cut by a random part.
+
+    The jitter keeps a thousand agents from returning to a restarted broker in the same second.
+    """
+
+    def __init__(self, first: float = 0.5, most: float = 30.0, rng: Callable[[], float] = random.random) -> None:
+        self._first = first
+        self._most = most
+        self._rng = rng
+        self._attempt = 0
+
+    def reset(self) -> None:
+        """Start again from the first pause: the thing has worked."""
+        self._attempt = 0
+
+    def next(self) -> float:
+        """Return the next pause in seconds: between half and all of the present length."""
+        length: float = min(self._most, self._first * 2 ** min(self._attempt, 30))
+        self._attempt += 1
+        return length * (0.5 + self._rng() / 2)
+
+
+class InFlight:
+    """Counts work that is under way and tells when there is none, so that stopping can wait for it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._idle: list[Deferred[None]] = []
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if not self.count:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def idle(self) -> Deferred[None]:
+        """Fire when nothing is under way."""
+        waiting: Deferred[None] = Deferred(lambda d: self._idle.remove(d) if d in self._idle else None)
+        if self.count:
+            self._idle.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting
+
+
+class StagedService(MultiService):
+    """Starts its children in the order they were added and stops them one after another, the last added first.
+
+    Each has ``patience`` seconds to stop, all together have ``most_seconds``; after that it is given up, with a log line
+    and a count in ``given_up``.
+    (Twisted's own ``MultiService`` stops all children at once: a connection would close under its users.)
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, patience: float = 20.0, most_seconds: float = float("inf")) -> None:
+        super().__init__()
+        self._clock = clock
+        self._patience = patience
+        self._most_seconds = most_seconds
+        self._given_up = 0
+
+    @property
+    def given_up(self) -> int:
+        """How many did not stop, or not cleanly; theirs included, where they are of this class too."""
+        return self._given_up + sum(child.given_up for child in self if isinstance(child, StagedService))
+
+    def stopService(self) -> Deferred[None]:
+        """Fire when the last child has stopped or was given up."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop_children())
+
+    async def _stop_children(self) -> None:
+        deadline = self._clock.seconds() + self._most_seconds
+        for child in reversed(list(self)):
+            patience = max(0.0, min(self._patience, deadline - self._clock.seconds()))
+            try:
+                await within(self._clock, patience, maybeDeferred(child.stopService))
+            except DeferredTimeout:
+                self._given_up += 1
+                self._log.warn(
+                    "{service} did not stop within {patience} s and is given up",
+                    service=_name(child),
+                    patience=patience,
+                )
+            except Exception:
+                self._given_up += 1
+                self._log.failure("{service} did not stop cleanly", service=_name(child))
+
+
+def _name(service: IService) -> str:
+    return service.name or type(service).__name__
+
+
+class Repeating(Service):
+    """Runs ``_run`` from start to stop: a loop that goes on while :meth:`_wait_until` says so.
+
+    Stopping ends a wait at once, and waits for the work that is under way.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._loop: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Begin; returns at once."""
+        super().startService()
+        self._loop = Deferred.fromCoroutine(self._run())
+
+    def stopService(self) -> Deferred[None] | None:
+        """Fire when no run is under way and none will come."""
+        super().stopService()
+        if self._pause is not None:
+            self._pause.cancel()
+        loop, self._loop = self._loop, None
+        return loop
+
+    async def _run(self) -> None:
+        raise NotImplementedError
+
+    async def _wait_until(self, due: float) -> bool:
+        """Wait for ``due`` and return whether there is still a reason to run."""
+        if not self.running:
+            return False
+        self._pause = sleep(self._clock, max(0.0, due - self._clock.seconds()))
+        try:
+            await self._pause
+        except CancelledError:
+            return False
+        finally:
+            self._pause = None
+        return bool(self.running)
+
+
+class Periodic(Repeating):
+    """Calls ``work`` every ``interval`` seconds of ``clock``, for ever: a failure is logged and counted, never the end.
+
+    Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped``. The first run starts
+    ``first_after`` seconds after the start. Stopping waits for the run that is under way.
+    (Twisted's ``TimerService`` ends for good at the first exception.)
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        work: Callable[[], Awaitable[object]],
+        interval: float,
+        clock: IReactorTime,
+        *,
+        name: str,
+        first_after: float = 0.0,
+    ) -> None:
+        super().__init__(clock)
+        self.setName(name)
+        self._work = work
+        self._interval = interval
+        self._first_after = first_after
+        self.failures = 0
+        self.skipped = 0
+
+    async def _run(self) -> None:
+        due = self._clock.seconds() + self._first_after
+        while await self._wait_until(due):
+            try:
+                await self._work()
+            except Exception:
+                self.failures += 1
+                self._log.failure("{work} failed and will be tried again", work=self.name)
+            due += self._interval
+            late = self._clock.seconds() - due
+            if late > 0:
+                missed = int(late // self._interval) + 1
+                self.skipped += missed
+                due += missed * self._interval
+                self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)

@@ -1,0 +1,178 @@
+"""Seeing from outside whether a daemon lives, what it can use, and how it does: ``/healthz``, ``/readyz``, ``/metrics``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.http import INTERNAL_SERVER_ERROR
+from twisted.web.http import NOT_ALLOWED
+from twisted.web.http import NOT_FOUND
+from twisted.web.http import OK
+from twisted.web.http import SERVICE_UNAVAILABLE
+from twisted.web.http import Request as HttpRequest
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+from twisted.web.server import Site
+from zope.interface import implementer
+
+from meter.daemon.services import Periodic
+from meter.interfaces import IDependency
+from meter.interfaces import Readiness
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+Answer = tuple[int, str, bytes]
+"""Status, content type and body."""
+
+
+def readiness_of(dependency: IDependency) -> Readiness:
+    """Return the readiness of ``dependency``; one that raises is not ready because of what it raised."""
+    try:
+        return dependency.readiness()
+    except Exception as error:
+        name = getattr(dependency, "name", None) or type(dependency).__name__
+        return Readiness(str(name), False, f"cannot tell its state: {type(error).__name__}: {error}")
+
+
+@implementer(IDependency)
+class Dispensable:
+    """``dependency``, without which a daemon goes on; ``without`` says what is then missing."""
+
+    def __init__(self, dependency: IDependency, without: str) -> None:
+        self._dependency = dependency
+        self._without = without
+
+    def readiness(self) -> Readiness:
+        """Return the state of the dependency, and what its absence means."""
+        state = readiness_of(self._dependency)
+        return state if state.ready else replace(state, needed=False, reason=f"{self._without}: {state.reason}")
+
+
+def readiness_text(dependencies: Sequence[IDependency]) -> str:
+    """Return the state of each dependency, one a line, for people."""
+    states = [readiness_of(dependency) for dependency in dependencies]
+    return "\n".join(f"{state.name}: {_word(state)}: {state.reason}" for state in states)
+
+
+def _word(state: Readiness) -> str:
+    return "ready" if state.ready else "not ready" if state.needed else "degraded"
+
+
+def status_site(
+    dependencies: Sequence[IDependency], exposition: Callable[[], bytes], exposition_type: str, clock: IReactorTime
+) -> Site:
+    """Return the site that a daemon serves on ``[status] listen``.
+
+    ``/healthz`` answers ``ok`` while the process turns. ``/readyz`` answers ``{"ready": …, "degraded": …,
+    "dependencies": [{"name", "ready", "reason"}, …]}`` with 200, or 503 unless all that are needed are ready; it is
+    *degraded* while it is ready and lacks another. ``/metrics`` answers ``exposition()``, of type ``exposition_type``. ``clock`` times silent
+    connections out.
+    """
+
+    def health() -> Answer:
+        return OK, TEXT, b"ok\n"
+
+    def readiness() -> Answer:
+        states = [readiness_of(dependency) for dependency in dependencies]
+        ready = all(state.ready or not state.needed for state in states)
+        degraded = ready and not all(state.ready for state in states)
+        shown = [{"name": state.name, "ready": state.ready, "reason": state.reason} for state in states]
+        body = json.dumps({"ready": ready, "degraded": degraded, "dependencies": shown}).encode() + b"\n"
+        return OK if ready else SERVICE_UNAVAILABLE, JSON, body
+
+    def metrics() -> Answer:
+        return OK, exposition_type, exposition()
+
+    pages = _Pages({b"/healthz": health, b"/readyz": readiness, b"/metrics": metrics})
+    return _QuietSite(pages, requestFactory=_BodilessRequest, timeout=30, reactor=clock)
+
+
+class _Pages(Resource):
+    """Answers GET and HEAD of the paths it has, and says so of all others, in plain text."""
+
+    _log = Logger()
+
+    def __init__(self, pages: Mapping[bytes, Callable[[], Answer]]) -> None:
+        super().__init__()
+        self.isLeaf = True
+        self._pages = pages
+
+    def render(self, request: Request) -> bytes:
+        """Answer any request at once."""
+        code, content_type, body = self._answer(request)
+        request.setResponseCode(code)
+        request.setHeader("Content-Type", content_type)
+        request.setHeader("Content-Length", str(len(body)))
+        return b"" if request.method == b"HEAD" else body
+
+    def _answer(self, request: Request) -> Answer:
+        page = self._pages.get(request.path)
+        if page is None:
+            known = b", ".join(self._pages)
+            return NOT_FOUND, TEXT, b"there is nothing here; there are " + known + b"\n"
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader("Allow", "GET, HEAD")
+            return NOT_ALLOWED, TEXT, b"only GET and HEAD are answered here\n"
+        try:
+            return page()
+        except Exception:
+            self._log.failure("{path} could not be answered", path=request.path.decode("ascii"))
+            return INTERNAL_SERVER_ERROR, TEXT, b"this page failed; the log says why\n"
+
+
+class _BodilessRequest(Request):
+    """Keeps nothing of a body: no page takes one, and whoever can connect could send one without end."""
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Let the bytes go."""
+
+
+class _QuietSite(Site):
+    """Writes no access log: probes come every few seconds and are no news."""
+
+    noisy = False
+
+    def log(self, request: HttpRequest) -> None:
+        """Write nothing."""
+
+
+class ReadinessLog:
+    """Logs when a dependency becomes ready or is lost: once per change, and once at the first look."""
+
+    _log = Logger()
+
+    def __init__(self, dependencies: Sequence[IDependency]) -> None:
+        self._dependencies = dependencies
+        self._before: dict[int, bool] = {}
+
+    async def look(self) -> None:
+        """Look at every dependency and log what has changed since the last time."""
+        for index, dependency in enumerate(self._dependencies):
+            state = readiness_of(dependency)
+            if self._before.get(index) == state.ready:
+                continue
+            self._before[index] = state.ready
+            if state.ready:
+                self._log.info("{dependency} is ready: {reason}", dependency=state.name, reason=state.reason)
+            else:
+                self._log.warn(
+                    "{dependency} is {state}: {reason}", dependency=state.name, state=_word(state), reason=state.reason
+                )
+
+
+def readiness_watch(
+    dependencies: Sequence[IDependency], clock: IReactorTime, interval: float = 1.0, first_after: float = 1.0
+) -> Periodic:
+    """Return the service that looks every ``interval`` seconds whether a dependency was lost or has returned.
+
+    The first look comes after ``first_after`` seconds: a connection that is being made at the start is no news.
+    """
+    log = ReadinessLog(dependencies)
+    return Periodic(log.look, interval, clock, name="readiness watch", first_after=first_after)

@@ -1,0 +1,1 @@
+"""Plugins made of files: definitions of notifications, and of REST pollsters."""

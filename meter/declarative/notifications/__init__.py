@@ -1,0 +1,25 @@
+"""Definitions: meters made from notifications by description, in TOML or in Ceilometer's ``meters.yaml``, without code.
+
+A file of definitions is one listener, :class:`DefinedListener`. The built-in ones lie in :mod:`meter.listeners` beside
+what cannot be described; an operator's own lie in a directory that the configuration names.
+"""
+
+from meter.declarative.notifications.definition import Definition
+from meter.declarative.notifications.definition import Outcome
+from meter.declarative.notifications.files import DefinitionFile
+from meter.declarative.notifications.files import read_definitions
+from meter.declarative.notifications.listener import DefinedListener
+from meter.declarative.notifications.listener import built_in
+from meter.declarative.notifications.user_definitions import overridden
+from meter.declarative.notifications.user_definitions import own_definitions
+
+__all__ = [
+    "DefinedListener",
+    "Definition",
+    "DefinitionFile",
+    "Outcome",
+    "built_in",
+    "overridden",
+    "own_definitions",
+    "read_definitions",
+]

@@ -1,0 +1,89 @@
+"""A file of definitions as a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from zope.interface import implementer
+
+from meter.declarative.notifications.definition import Definition
+from meter.declarative.notifications.definition import Outcome
+from meter.declarative.notifications.definition import Scope
+from meter.declarative.notifications.files import read_definitions
+from meter.declarative.notifications.patterns import PatternIndex
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import IListener
+from meter.interfaces import ISurroundings
+from meter.interfaces import Topic
+from meter.notification import Notification
+from meter.sample import MeterDefinition
+from meter.sample import Sample
+
+
+@implementer(IListener)
+class DefinedListener:
+    """Makes the samples that ``definitions``, at least one, describe. Each stands alone: one that fails stops no other."""
+
+    options: None = None
+
+    def __init__(self, name: str, definitions: Sequence[Definition], exchanges: Sequence[str]) -> None:
+        self.name = name
+        self.definitions = tuple(definitions)
+        self.meters: tuple[MeterDefinition, ...] = tuple(
+            dict.fromkeys(meter for each in definitions for meter in each.meters)
+        )
+        self.topics: tuple[Topic, ...] = tuple(Topic(exchange) for exchange in exchanges)
+        shells = [pattern.shell for each in definitions for pattern in each.patterns]
+        self.event_types: tuple[str, ...] = tuple(dict.fromkeys(shells))
+        self._index = PatternIndex([each.patterns for each in definitions])
+
+    def configured(self, options: None) -> Self:
+        """Return itself: there is nothing to choose."""
+        return self
+
+    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+        """Return :class:`Enabled`: hearing nothing costs nothing."""
+        return Enabled()
+
+    def samples(self, notification: Notification) -> Iterator[Sample]:
+        """Yield what all definitions make of a notification, then raise ``ValueError`` for those that cannot."""
+        reasons: dict[str, None] = {}
+        for outcome in self.outcomes(notification):
+            yield from outcome.samples
+            if outcome.reason:
+                reasons[outcome.reason] = None
+        if reasons:
+            raise ValueError("; ".join(reasons))
+
+    def outcomes(self, notification: Notification) -> Iterator[Outcome]:
+        """Yield what each definition that wants a notification makes of it, in their order."""
+        wanting = self._index.wanting(notification.event_type)
+        scope = Scope(notification)
+        for number in wanting:
+            definition = self.definitions[number]
+            try:
+                if not isinstance(notification.payload, dict):
+                    raise ValueError(f"payload must be a mapping, not a {type(notification.payload).__name__}")
+                yield Outcome(definition, tuple(definition.samples(scope)))
+            except ValueError as error:
+                yield Outcome(definition, (), str(error))
+
+    def __repr__(self) -> str:
+        return f"<listener {self.name}: {len(self.definitions)} definitions>"
+
+
+def built_in(package_file: str, stem: str) -> DefinedListener:
+    """Return the listener of the file ``<stem>.toml`` beside the module ``package_file``; ``ValueError`` if it is wrong.
+
+    It is named after the folder and the file: ``glance.image``.
+    """
+    folder = Path(package_file).parent
+    path = folder / f"{stem}.toml"
+    file = read_definitions(path, f"{folder.name}/{path.name}")
+    if file.problems:
+        raise ValueError("; ".join(file.problems))
+    return DefinedListener(f"{folder.name}.{stem}", file.definitions, file.exchanges)

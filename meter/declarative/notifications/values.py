@@ -1,0 +1,148 @@
+"""Values as definitions want them: what a service sends, read as a number, a text or a time, or refused with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from typing import Any
+
+from meter.declarative.notifications.paths import MISSING
+from meter.declarative.notifications.paths import Path
+from meter.message import BadMessage
+from meter.message import moment
+
+LONGEST_ID = 512
+"""Characters of a name, unit or id, as everywhere in Meter."""
+
+USER_METADATA_PREFIX = "metering."
+LONGEST_USER_METADATA = 256
+
+_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
+_TOO_LARGE = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a field comes from: the first of ``paths`` that leads to more than null, or the ``literal``.
+
+    ``prefix`` stands before a text that is found: ``instance:`` before the name of a flavor. ``first`` returns the field
+    of a scope, null or :data:`~meter.declarative.notifications.paths.MISSING`.
+    """
+
+    paths: tuple[Path, ...] = ()
+    literal: Any = MISSING
+    prefix: str = ""
+    first: Callable[[dict[str, Any]], Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Most sources are one path, which needs nobody between it and who asks."""
+        plain = len(self.paths) == 1 and not self.prefix
+        object.__setattr__(self, "first", self.paths[0].first if plain else self._first)
+
+    def _first(self, scope: dict[str, Any]) -> Any:
+        if not self.paths:
+            return self.literal
+        found = MISSING
+        for path in self.paths:
+            value = path.first(scope)
+            if value is not MISSING and value is not None:
+                return self.prefix + value if self.prefix and isinstance(value, str) else value
+            found = value if found is MISSING else found
+        return found
+
+    def all(self, scope: dict[str, Any]) -> list[Any]:
+        """Return every value of the first path that leads to any; of a literal, that one."""
+        if not self.paths:
+            return [self.literal]
+        return next((found for path in self.paths if (found := path.all(scope))), [])
+
+    @property
+    def shown(self) -> str:
+        """How errors name it: ``payload.size``."""
+        return " or ".join(path.shown for path in self.paths) if self.paths else f"the literal {self.literal!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The seconds from one time to another, never negative: what ``timedelta`` is to Ceilometer."""
+
+    start: Source
+    end: Source
+
+    def first(self, scope: dict[str, Any]) -> Any:
+        """Return the seconds as a ``float``; ``ValueError`` names the time that is none."""
+        times = [time(source.first(scope), source.shown) for source in (self.start, self.end)]
+        return abs((times[1] - times[0]).total_seconds())
+
+    def all(self, scope: dict[str, Any]) -> list[Any]:
+        """Return the one value there is."""
+        return [self.first(scope)]
+
+    @property
+    def shown(self) -> str:
+        """How errors name it."""
+        return f"{self.start.shown} to {self.end.shown}"
+
+
+def number(value: Any, label: str) -> int | float:
+    """Return a volume; texts such as ``"64"`` and ``"1.5"`` are numbers to some services."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = float(value) if "." in value else int(value)
+    # 0 <= NaN is false: NaN, infinity and huge integers are refused here too.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _TOO_LARGE:
+        raise ValueError(f"{label} must be a number from 0 to 2**63 - 1, not {shown(value)}")
+    return value
+
+
+def text(value: Any, label: str) -> str:
+    """Return an id or a name."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{label} must be a non-empty text, not {shown(value)}")
+    if len(value) > LONGEST_ID:
+        raise ValueError(f"{label} must have at most {LONGEST_ID} characters, not {len(value)}")
+    return value
+
+
+def optional_text(value: Any, label: str) -> str | None:
+    """Return an id that need not be there: missing, null and empty are all none."""
+    return None if value is MISSING or value is None or value == "" else text(value, label)
+
+
+def time(value: Any, label: str) -> datetime:
+    """Return a time in UTC, in any of the forms in which OpenStack's services write ISO 8601."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{label} must be a time like 2026-11-22T17:00:59.5, not {shown(value)}")
+    try:
+        return moment(value, label)
+    except BadMessage as error:
+        raise ValueError(str(error)) from error
+
+
+def user_metadata(metadata: Any) -> dict[str, str]:
+    """Return what the user marked for metering: ``metering.cost.centre`` becomes ``cost_centre``."""
+    if isinstance(metadata, list):  # pairs, as Cinder sends them, and Nova before 2013
+        pairs: Sequence[tuple[Any, Any]] = [
+            (pair.get("key"), pair.get("value")) for pair in metadata if isinstance(pair, dict)
+        ]
+    else:
+        pairs = list(metadata.items()) if isinstance(metadata, dict) else []
+    return {
+        name.removeprefix(USER_METADATA_PREFIX).replace(".", "_"): str(value)[:LONGEST_USER_METADATA]
+        for name, value in pairs
+        if isinstance(name, str) and name.startswith(USER_METADATA_PREFIX) and name != USER_METADATA_PREFIX
+    }
+
+
+def shown(value: Any) -> str:
+    """Show a value of unknown size in an error without growing the error with it."""
+    if value is MISSING:
+        return "missing"
+    if isinstance(value, dict | list):
+        return f"a {type(value).__name__}"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value[:60] if isinstance(value, str) else value)

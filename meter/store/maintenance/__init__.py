@@ -1,0 +1,1 @@
+"""Maintenance of the store: partitions, rollups, retention, garbage collection, verification."""

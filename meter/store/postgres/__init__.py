@@ -1,0 +1,1 @@
+"""PostgreSQL itself: connections, pools, statements, and the embedded server."""

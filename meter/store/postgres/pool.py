@@ -1,0 +1,318 @@
+"""Connections to PostgreSQL kept alive as a service, and transactions that run on them."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Coroutine
+from typing import Any
+from typing import Concatenate
+from typing import ParamSpec
+from typing import Protocol
+from typing import TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from meter.daemon.services import Backoff
+from meter.daemon.services import InFlight
+from meter.daemon.services import sleep
+from meter.daemon.services import within
+from meter.interfaces import Unavailable
+from meter.store.postgres.connection import Conflict
+from meter.store.postgres.connection import Parameters
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Session(Protocol):
+    """What a transaction is given to work with: a :class:`meter.store.postgres.connection.Connection`, or a fake of one."""
+
+    closed: bool
+    lost: Deferred[None]
+
+    async def open(self) -> None:
+        """Connect."""
+
+    async def rows(self, statement: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
+        """Execute and return the rows."""
+
+    async def count(self, statement: str, parameters: Parameters = None) -> int:
+        """Execute and return the number of rows touched."""
+
+    def patient(self) -> None:
+        """Wait without limit from now on."""
+
+    async def interrupt(self) -> None:
+        """Have what is being executed fail; return when nothing that comes later can be hit any more."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+
+async def nothing(session: Session) -> None:
+    """Prepare nothing."""
+
+
+class Pool(Service):
+    """Keeps ``size`` connections open, each replaced for ever when it dies; starting never fails and never waits.
+
+    ``connect`` returns a new, unopened session; ``prepare`` is run on each, in a transaction, before it is used: while it
+    raises, the session is not. At most ``most_waiting`` callers wait for a free connection, each for
+    ``longest_wait_seconds``. A transaction that lost against another is run ``attempts`` times in all. ``generation`` grows with each connection made: what was read over
+    older ones may be out of date, as after a failover.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        connect: Callable[[], Session],
+        clock: IReactorTime,
+        *,
+        name: str,
+        size: int,
+        prepare: Callable[[Session], Coroutine[Any, Any, None]] = nothing,
+        most_waiting: int = 200,
+        longest_wait_seconds: float = float("inf"),
+        attempts: int = 5,
+        patience_seconds: float = 10.0,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self.setName(name)
+        self._connect = connect
+        self._clock = clock
+        self._size = size
+        self._prepare = prepare
+        self._most_waiting = most_waiting
+        self._longest_wait_seconds = longest_wait_seconds
+        self._attempts = attempts
+        self._patience_seconds = patience_seconds
+        self._rng = rng
+        self._members: set[Session] = set()
+        self._alive: set[Session] = set()
+        self._idle: list[Session] = []
+        self._waiting: deque[Deferred[Session]] = deque()
+        self._interruptions: dict[Session, Deferred[None]] = {}
+        self._in_flight = InFlight()
+        self._loops: list[Deferred[None]] = []
+        self._pauses: set[Deferred[None]] = set()
+        self.generation = 0
+        self.reason = "not started"
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one connection can be used."""
+        return bool(self._alive)
+
+    def startService(self) -> None:
+        """Begin to connect."""
+        super().startService()
+        self.reason = "connecting"
+        self._loops = [Deferred.fromCoroutine(self._keep_connected()) for _ in range(self._size)]
+
+    async def _stop(self) -> None:
+        try:
+            await within(self._clock, self._patience_seconds, self._in_flight.idle())
+        except DeferredTimeout:
+            self._log.warn("{pool} closes with transactions under way", pool=self.name)
+        for pause in list(self._pauses):
+            pause.cancel()
+        for session in list(self._members):
+            session.close()
+        await DeferredList(self._loops, consumeErrors=True)
+        self._loops = []
+
+    def stopService(self) -> Deferred[None]:
+        """Take no more work, wait for what is under way, close; fires when all is closed."""
+        super().stopService()
+        self.reason = "stopping"
+        self._dismiss_waiting()
+        return Deferred.fromCoroutine(self._stop())
+
+    # --- work ---
+
+    async def run(
+        self,
+        work: Callable[Concatenate[Session, P], Coroutine[Any, Any, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Return ``await work(session, …)``, committed; whatever it raises rolls the transaction back.
+
+        ``work`` must be an ``async def`` and may be called again from its beginning. Cancelling the caller does not
+        stop a transaction that has begun: a connection in the middle of an answer is of no use to anybody.
+        """
+        if not inspect.iscoroutinefunction(work):
+            raise TypeError(
+                f"a transaction must be an async def, not {work!r}: anything else would commit before it ran"
+            )
+
+        async def transaction(session: Session) -> T:
+            return await self._transaction(session, work, *args, **kwargs)
+
+        session = await self._borrow()
+        return await _outcome(self._use(session, transaction), abandon=lambda: None)
+
+    async def rows(self, statement: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement, a transaction by itself. Cancelling the caller interrupts it."""
+
+        async def question(session: Session) -> list[tuple[Any, ...]]:
+            return await session.rows(statement, parameters)
+
+        session = await self._borrow()
+        return await _outcome(self._use(session, question), abandon=lambda: self._interrupt(session))
+
+    def _interrupt(self, session: Session) -> None:
+        self._interruptions[session] = Deferred.fromCoroutine(self._interrupted(session))
+
+    async def _interrupted(self, session: Session) -> None:
+        try:
+            await session.interrupt()
+        except Unavailable as error:
+            self._log.info("{pool} goes on with a question that nobody waits for: {error}", pool=self.name, error=error)
+        except Exception:
+            self._log.failure("{pool} cannot interrupt a question", pool=self.name)
+
+    async def _use(self, session: Session, use: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        with self._in_flight:
+            try:
+                for attempt in range(1, self._attempts):
+                    try:
+                        return await use(session)
+                    except Conflict:
+                        await sleep(self._clock, 0.05 * attempt * self._rng())
+                return await use(session)
+            finally:
+                if session in self._interruptions:
+                    await self._interruptions.pop(session)  # which must not hit whoever comes next
+                self._give_back(session)
+
+    async def _transaction(
+        self,
+        session: Session,
+        work: Callable[Concatenate[Session, P], Coroutine[Any, Any, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        await session.count("BEGIN")
+        try:
+            result = await work(session, *args, **kwargs)
+            await session.count("COMMIT")
+        except Exception:
+            if not session.closed:
+                await session.count("ROLLBACK")
+            raise
+        return result
+
+    async def _borrow(self) -> Session:
+        if not self.running or not self._alive:
+            raise Unavailable(f"the store cannot be used now: {self.reason}")
+        if self._idle:
+            return self._idle.pop()
+        if len(self._waiting) >= self._most_waiting:
+            raise Unavailable(f"the store has {len(self._waiting)} callers waiting already")
+        waiting: Deferred[Session] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        if self._longest_wait_seconds == float("inf"):
+            return await waiting
+        try:
+            return await within(self._clock, self._longest_wait_seconds, waiting)
+        except DeferredTimeout as error:
+            raise Unavailable(
+                f"all {self._size} connections of the {self.name} have been busy for {self._longest_wait_seconds:g} s"
+            ) from error
+
+    def _give_back(self, session: Session) -> None:
+        if session not in self._alive:
+            return
+        if self._waiting:
+            self._waiting.popleft().callback(session)
+        else:
+            self._idle.append(session)
+
+    def _dismiss_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for caller in waiting:
+            caller.errback(Failure(Unavailable(f"the store cannot be used now: {self.reason}")))
+
+    # --- members ---
+
+    async def _keep_connected(self) -> None:
+        backoff = Backoff(rng=self._rng)
+        while self.running:
+            session = self._connect()
+            self._members.add(session)
+            try:
+                await session.open()
+                await self._transaction(session, self._prepare)
+            except Exception as error:
+                session.close()
+                self._members.discard(session)
+                self._failed(error)
+                await self._pause(backoff.next())
+            else:
+                backoff.reset()
+                self._join(session)
+                await session.lost
+                self._leave(session)
+
+    async def _pause(self, seconds: float) -> None:
+        if not self.running:
+            return
+        pause = sleep(self._clock, seconds)
+        self._pauses.add(pause)
+        try:
+            await pause
+        except CancelledError:
+            pass  # stopping
+        finally:
+            self._pauses.discard(pause)
+
+    def _join(self, session: Session) -> None:
+        if not self._alive:
+            self._log.info("{pool} connected", pool=self.name)
+        self.generation += 1
+        self.reason = "connected"
+        self._alive.add(session)
+        self._give_back(session)
+
+    def _leave(self, session: Session) -> None:
+        self._members.discard(session)
+        self._alive.discard(session)
+        if session in self._idle:
+            self._idle.remove(session)
+        if not self._alive and self.running:
+            self.reason = "the connection was lost"
+            self._log.warn("{pool} lost its last connection and connects again", pool=self.name)
+            self._dismiss_waiting()
+
+    def _failed(self, error: Exception) -> None:
+        if self._alive or not self.running or str(error) == self.reason:
+            return
+        self.reason = str(error)
+        if isinstance(error, Unavailable):
+            self._log.warn("{pool} cannot connect and keeps trying: {reason}", pool=self.name, reason=self.reason)
+        else:
+            self._log.failure("{pool} cannot be prepared and keeps trying", pool=self.name)
+
+
+def _outcome(work: Coroutine[Any, Any, T], *, abandon: Callable[[], None]) -> Deferred[T]:
+    """Return a Deferred for ``work``. Cancelling it calls ``abandon``, and ``work`` goes on unheard."""
+    outcome: Deferred[T] = Deferred(lambda _: abandon())
+
+    def pass_on(result: Any) -> None:
+        if not outcome.called:
+            outcome.callback(result)
+
+    Deferred.fromCoroutine(work).addBoth(pass_on)
+    return outcome

@@ -1,0 +1,1 @@
+"""Queries: from the records of :mod:`meter.query` to SQL and back."""

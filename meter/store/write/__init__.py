@@ -1,0 +1,1 @@
+"""Writing: metering messages into rows, a batch in one transaction."""

@@ -1,0 +1,217 @@
+"""A store in memory: the readable reference of what every question to a store means."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from meter.identity import compared
+from meter.identity import conflict
+from meter.identity import fact_of
+from meter.identity import may_differ
+from meter.identity import same_fact
+from meter.interfaces import IStore
+from meter.interfaces import RequestError
+from meter.interfaces import Unavailable
+from meter.message import MeteringMessage
+from meter.query import Field
+from meter.query import Marker
+from meter.query import Order
+from meter.query import Refusal
+from meter.query import SampleFilter
+from meter.query import Statistics
+from meter.query import StatisticsQuery
+from meter.query import StoredMeter
+from meter.query import StoredResource
+from meter.query import StoredSample
+from meter.query import WriteResult
+from meter.signature import SIGNATURE_FIELD
+from meter.testing.filters import ATTRIBUTES
+from meter.testing.filters import matches
+from meter.testing.statistics import reckoned
+
+
+@implementer(IStore)
+class MemoryStore:
+    """Keeps samples in a mapping. Set ``unavailable`` to a text to have every call raise ``Unavailable`` with it."""
+
+    def __init__(self, clock: IReactorTime | None = None) -> None:
+        self._clock = clock or Clock()
+        self._rows: defaultdict[str, list[tuple[StoredSample, Mapping[str, Any]]]] = defaultdict(list)
+        self._followers: dict[object, Callable[[], object]] = {}
+        self.unavailable: str | None = None
+
+    async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
+        """Keep what is new, count what is known, refuse what has another's id and what PostgreSQL could not hold either."""
+        self._check()
+        stored = 0
+        refused = []
+        recorded_at = datetime.fromtimestamp(self._clock.seconds(), UTC)
+        for index, message in enumerate(messages):
+            reason = unstorable(message.fields)
+            if reason is not None:
+                refused.append(Refusal(index, reason))
+                continue
+            row, rows = _row(message, recorded_at), self._rows[message.message_id]
+            known = [other for other, _ in rows if compared(other.timestamp, row.timestamp)]
+            if not known:
+                rows.append((row, copy.deepcopy(message.fields)))
+                stored += 1
+            elif not any(_same_fact(other, row) for other in known):
+                refused.append(
+                    Refusal(index, conflict(message.message_id, fact_of(known[0]), fact_of(row)), "conflict")
+                )
+        if stored:
+            for heard in list(self._followers.values()):
+                heard()
+        return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
+
+    async def samples(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> Sequence[StoredSample]:
+        """Return the newest first; samples of one moment come in the order of their ids, last first."""
+        rows = self._matching(filter)[::-1]
+        if after is not None:
+            if order:
+                raise RequestError("a page can be continued in the order newest first only")
+            rows = [row for row in rows if (row.timestamp, row.message_id) < (after.timestamp, after.message_id)]
+        for criterion in reversed(order):
+            rows.sort(key=lambda row: _rank(row, criterion.field), reverse=criterion.descending)
+        return rows[:limit]
+
+    async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
+        """Return the sample with this id if ``filter`` lets it through."""
+        found = self._newest(message_id, filter)
+        return found and found[0]
+
+    async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
+        """Return one meter per name, resource, type and unit; per name, type and unit where ``unique``."""
+        rows = self._matching(filter)
+        if unique:
+            nobody = dict.fromkeys(("resource_id", "user_id", "project_id", "source"))
+            kinds = sorted({(row.name, row.type, row.unit) for row in rows})
+            return [StoredMeter(name=name, type=kind, unit=unit, **nobody) for name, kind, unit in kinds[:limit]]
+        newest = {(row.name, row.resource_id, row.type, row.unit): row for row in rows}
+        fields = tuple(StoredMeter.__dataclass_fields__)
+        return [
+            StoredMeter(**{field: getattr(row, field) for field in fields}) for _, row in sorted(newest.items())[:limit]
+        ]
+
+    async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
+        """Return one resource per id; all that is said of it comes from its matching samples alone."""
+        by_resource: defaultdict[str, list[StoredSample]] = defaultdict(list)
+        for row in self._matching(filter):
+            by_resource[row.resource_id].append(row)
+        return [
+            StoredResource(
+                resource_id=resource_id,
+                user_id=rows[-1].user_id,
+                project_id=rows[-1].project_id,
+                source=rows[-1].source,
+                first_sample=rows[0].timestamp,
+                last_sample=rows[-1].timestamp,
+                metadata=rows[-1].metadata,
+                meters=tuple(name for name, _, _ in sorted({(row.name, row.type, row.unit) for row in rows})),
+            )
+            for resource_id, rows in sorted(by_resource.items())[:limit]
+        ]
+
+    async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
+        """Return a row per window, unit and group, in that order."""
+        return reckoned(query, self._matching(query.filter))[: query.limit]
+
+    async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
+        """Return the metering message with this id as it was written, if ``filter`` lets its sample through."""
+        found = self._newest(message_id, filter)
+        return found and copy.deepcopy(found[1])
+
+    @property
+    def followers(self) -> int:
+        """How many follow what is written."""
+        return len(self._followers)
+
+    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Call ``heard`` after each write that stored something."""
+        key = object()
+        self._followers[key] = heard
+
+        def leave() -> None:
+            self._followers.pop(key, None)
+
+        return leave
+
+    def _newest(self, message_id: str, filter: SampleFilter) -> tuple[StoredSample, Mapping[str, Any]] | None:
+        self._check()
+        found = [each for each in self._rows.get(message_id, ()) if matches(each[0], filter)]
+        return max(found, key=lambda each: each[0].timestamp, default=None)
+
+    def _matching(self, filter: SampleFilter) -> list[StoredSample]:
+        """Return the matching rows, oldest first."""
+        self._check()
+        rows = [row for same_id in self._rows.values() for row, _ in same_id if matches(row, filter)]
+        rows.sort(key=lambda row: (row.timestamp, row.message_id))
+        return rows
+
+    def _check(self) -> None:
+        if self.unavailable is not None:
+            raise Unavailable(self.unavailable)
+
+
+def _rank(row: StoredSample, field: Field) -> tuple[bool, Any]:
+    """Return what orders ``row``: what is absent comes last, or first where the order descends."""
+    if field not in ATTRIBUTES:
+        raise RequestError(f"samples cannot be ordered by {field!r}: use {', '.join(ATTRIBUTES)}")
+    value = getattr(row, ATTRIBUTES[field])
+    return value is None, value if value is not None else 0
+
+
+def _same_fact(stored: StoredSample, sent: StoredSample) -> bool:
+    return same_fact(fact_of(stored), fact_of(sent), may_differ(stored.metadata) | may_differ(sent.metadata))
+
+
+def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:
+    return StoredSample(
+        message_id=message.message_id,
+        name=message.name,
+        type=message.type,
+        unit=message.unit,
+        volume=message.volume,
+        resource_id=message.resource_id,
+        user_id=message.user_id,
+        project_id=message.project_id,
+        source=message.source,
+        timestamp=message.timestamp,
+        recorded_at=recorded_at,
+        metadata=copy.deepcopy(message.metadata),
+        signature=str(message.fields.get(SIGNATURE_FIELD) or ""),
+        key_id=message.key_id,
+    )
+
+
+def unstorable(value: Any) -> str | None:
+    """Return why no text column can hold ``value``, any JSON: a NUL or half a surrogate pair; ``None`` if one can."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return f"a text holds a NUL character: {value[:80]!r}"
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return f"a text holds half of a surrogate pair: {value[:80]!r}"
+        return None
+    inner: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        inner = (*value, *value.values())
+    elif isinstance(value, list | tuple):
+        inner = value
+    return next((reason for reason in map(unstorable, inner) if reason is not None), None)

@@ -1,0 +1,122 @@
+"""Domains that change are polled when they do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from meter.agent.domain_events import MOST_WAITING
+from meter.agent.domain_events import DomainChanges
+from meter.agent.domain_events import OneDomain
+from meter.agent.polling import CycleReport
+from meter.interfaces import Domain
+from meter.interfaces import IDomainPollster
+from meter.interfaces import IHypervisor
+from meter.testing import FakeHypervisor
+from tests.hygiene import LoggedErrors
+
+STARTED = Domain("u", "web", "<domain/>", {"state.state": 1}, event="started (booted)")
+STOPPED = replace(STARTED, stats={"state.state": 5}, event="stopped (destroyed)")
+
+
+class Polling:
+    """Notes what is polled; each poll takes until it is let go."""
+
+    def __init__(self) -> None:
+        self.polled: list[Any] = []
+        self.holding: Deferred[None] | None = None
+
+    async def out_of_turn(self, interface: Any, providers: Any) -> CycleReport:
+        assert interface is IDomainPollster
+        [domain] = await providers[IHypervisor].domains()
+        self.polled.append(domain.event)
+        if self.holding is not None:
+            await self.holding
+        return CycleReport(1, 1, (), 0.0)
+
+
+@pytest.fixture
+def polling() -> Polling:
+    return Polling()
+
+
+@pytest.fixture
+def hypervisor() -> FakeHypervisor:
+    return FakeHypervisor()
+
+
+@pytest.fixture
+def changes(hypervisor: FakeHypervisor, polling: Polling) -> DomainChanges:
+    changes = DomainChanges(hypervisor, polling)  # type: ignore[arg-type]
+    changes.startService()
+    return changes
+
+
+def test_one_domain_is_a_hypervisor() -> None:
+    assert verifyObject(IHypervisor, OneDomain("qemu:///system", STARTED))
+
+
+def test_changes_are_polled_in_order_one_after_another(
+    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling
+) -> None:
+    polling.holding = Deferred()
+    hypervisor.change(STARTED)
+    hypervisor.change(STOPPED)
+    assert polling.polled == ["started (booted)"]
+    polling.holding.callback(None)
+    assert polling.polled == ["started (booted)", "stopped (destroyed)"]
+    hypervisor.change(STARTED)
+    assert len(polling.polled) == 3
+
+
+def test_stopping_waits_for_what_was_told_and_takes_no_more(
+    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling
+) -> None:
+    polling.holding = Deferred()
+    hypervisor.change(STARTED)
+    hypervisor.change(STOPPED)
+    stopped = changes.stopService()
+    hypervisor.change(STARTED)
+    assert stopped is not None
+    assert not stopped.called
+    polling.holding.callback(None)
+    assert stopped.called
+    assert len(polling.polled) == 2
+
+
+def test_what_nobody_keeps_up_with_is_dropped_and_counted(
+    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
+) -> None:
+    polling.holding = Deferred()
+    for _ in range(MOST_WAITING + 3):
+        hypervisor.change(STARTED)
+    assert changes.dropped == 2
+    assert len(logged_errors.flush()) == 1
+    holding, polling.holding = polling.holding, Deferred()
+    holding.callback(None)
+    for _ in range(MOST_WAITING + 3):
+        hypervisor.change(STARTED)
+    assert len(logged_errors.flush()) == 0, "it is still the same flood"
+    holding, polling.holding = polling.holding, None
+    holding.callback(None)
+    polling.holding = Deferred()
+    for _ in range(MOST_WAITING + 3):
+        hypervisor.change(STARTED)
+    assert len(logged_errors.flush()) == 1
+    polling.holding.callback(None)
+
+
+def test_a_poll_that_fails_is_not_the_end(
+    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
+) -> None:
+    polling.holding = Deferred()
+    hypervisor.change(STARTED)
+    hypervisor.change(STOPPED)
+    holding, polling.holding = polling.holding, None
+    holding.errback(RuntimeError("no luck"))
+    assert len(polling.polled) == 2
+    assert len(logged_errors.flush(RuntimeError)) == 1

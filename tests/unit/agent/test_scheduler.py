@@ -1,0 +1,111 @@
+"""When an agent polls."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+
+from meter.agent.scheduler import Timetable
+
+NOON = 1_700_006_400  # a multiple of 300, of 60 and of 40
+Runs = list[tuple[float, set[float]]]
+
+
+def timetable(clock: Clock, runs: Runs, *intervals: float, seconds: float = 0.0, **more: object) -> Timetable:
+    async def work(due: frozenset[float]) -> None:
+        runs.append((clock.seconds() - NOON, set(due)))
+        clock.rightNow += seconds  # a run that takes its time
+
+    service = Timetable(work, intervals, clock, name="polling", **more)  # type: ignore[arg-type]
+    service.startService()
+    return service
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.advance(NOON + 7)
+    return clock
+
+
+def test_the_first_run_is_at_once_and_the_others_are_aligned(clock: Clock) -> None:
+    runs: Runs = []
+    timetable(clock, runs, 60)
+    clock.pump([0] + [1] * 130)
+    assert runs == [(7, {60}), (60, {60}), (120, {60})]
+
+
+def test_what_is_due_together_runs_together(clock: Clock) -> None:
+    runs: Runs = []
+    timetable(clock, runs, 60, 40)
+    clock.pump([0] + [1] * 115)
+    assert runs == [(7, {40, 60}), (40, {40}), (60, {60}), (80, {40}), (120, {40, 60})]
+
+
+def test_an_offset_moves_all_of_them(clock: Clock) -> None:
+    runs: Runs = []
+    timetable(clock, runs, 60, offset_seconds=2.5)
+    clock.pump([0.5] * 240)
+    assert [at for at, _ in runs] == [9.5, 62.5, 122.5]
+
+
+def test_runs_that_one_was_too_late_for_are_left_out_and_counted(clock: Clock) -> None:
+    runs: Runs = []
+    skipped: list[int] = []
+    timetable(clock, runs, 60, seconds=125, tell_skipped=skipped.append)
+    clock.advance(0)
+    assert skipped == [2]
+    clock.pump([1] * 50)
+    assert [at for at, _ in runs] == [7, 180]
+
+
+def test_intervals_that_are_no_whole_numbers_run_once_each_time(clock: Clock) -> None:
+    runs: Runs = []
+    timetable(clock, runs, 0.1)
+    clock.pump([0] + [0.01] * 102)
+    assert len(runs) == 11
+
+
+@pytest.mark.parametrize("stop_at", ["waiting", "working"])
+def test_stopping_waits_for_the_run_under_way(clock: Clock, stop_at: str) -> None:
+    working: Deferred[None] = Deferred()
+
+    async def work(_: object) -> None:
+        await working
+
+    service = Timetable(work, [60], clock, name="polling")
+    service.startService()
+    clock.advance(0)
+    if stop_at == "waiting":
+        working.callback(None)
+    stopped = service.stopService()
+    assert stopped is not None
+    if stop_at == "working":
+        assert not stopped.called
+        working.callback(None)
+    assert stopped.called
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_failure_is_not_the_end(clock: Clock, logged_errors: object) -> None:
+    runs = []
+
+    async def work(_: object) -> None:
+        runs.append(clock.seconds())
+        raise RuntimeError("no luck")
+
+    Timetable(work, [60], clock, name="polling").startService()
+    with capturedLogs():
+        clock.pump([1] * 120)
+    assert len(runs) == 3
+    logged_errors.flush(RuntimeError)  # type: ignore[attr-defined]
+
+
+def test_nothing_to_do_is_done(clock: Clock) -> None:
+    service = Timetable(lambda _: Deferred(), [], clock, name="polling")
+    service.startService()
+    stopped = service.stopService()
+    assert stopped is not None
+    assert stopped.called

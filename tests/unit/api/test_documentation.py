@@ -1,0 +1,113 @@
+"""What docs/api.rst shows is what the API answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import textwrap
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meter.api import Acceptance
+from meter.api.operations import V1
+from meter.api.operations import V2
+from meter.api.operations import Operation
+from meter.testing import MemoryStore
+from tests.asking import KEYS
+from tests.asking import Asking
+from tests.unit.api.test_ingest import Bus
+
+PAGE = (Path(__file__).parents[3] / "docs" / "api.rst").read_text()
+EXAMPLES = re.findall(r"\$ curl -s 'http://localhost:8777(.*?)' \| jq \.\n((?:   .*\n)+)", PAGE)
+
+
+@pytest.fixture(scope="module")
+def ask() -> Asking:
+    return Asking()
+
+
+@pytest.mark.parametrize(("path", "shown"), EXAMPLES, ids=[path for path, _ in EXAMPLES])
+def test_an_example_shows_what_is_answered(ask: Asking, path: str, shown: str) -> None:
+    assert json.loads(textwrap.dedent(shown)) == ask(path, headers={"Host": "localhost:8777"}).json
+
+
+@pytest.mark.parametrize("operation", V2, ids=[operation.name for operation in V2])
+def test_every_operation_and_parameter_is_described(operation: Operation) -> None:
+    assert f"``{operation.method} {operation.path}``" in PAGE
+    for parameter in operation.parameters:
+        names = [f"{parameter.name}.{member}" for member in parameter.members if member in ("func", "param")]
+        assert all(f"``{name}``" in PAGE for name in names or [parameter.name])
+
+
+@pytest.mark.parametrize("operation", V1, ids=[operation.name for operation in V1])
+def test_every_path_of_v1_is_described(operation: Operation) -> None:
+    named = re.sub("/v1/(resources|users|projects|sources)/{id}", "/v1/{owners}/{id}", operation.path)
+    shortened = operation.path[operation.path.find("/volume/") :].replace("/volume", "…/volume")
+    last = operation.path.rpartition("/meters/{meter}")[2]
+    assert any(f"``{path}``" in PAGE for path in (operation.path, named, f"…/meters/{{meter}}{last}", shortened)), (
+        operation.path
+    )
+
+
+def test_the_ten_lines_of_python_verify_a_proof(monkeypatch: pytest.MonkeyPatch, ask: Asking) -> None:
+    (shown,) = re.findall(r"   import hashlib.*?(?=\n\n\()", PAGE, re.DOTALL)
+    code = textwrap.dedent(shown)
+    proof = json.loads(ask("/v2/samples/s0/proof").body)
+
+    def verify(proof: Any) -> None:
+        monkeypatch.setattr(urllib.request, "urlopen", lambda _: io.StringIO(json.dumps(proof)))
+        exec(code, {"API": "http://cloud:8777", "SAMPLE": "s0", "SECRET": b"secret"})
+
+    verify(proof)
+    proof["message"]["counter_volume"] += 1
+    with pytest.raises(AssertionError):
+        verify(proof)
+
+
+CORNERS = re.findall(
+    r"^``(\w+) (.*)``\n(?:   sent: ``(.*)``\n\n)?(?:   with: ``(.*): (.*)``\n\n)?(?:(?:   (?!→|sent|with).*\n)+\n)?"
+    r"   → \*\*(\d+)\*\* (.*)$",
+    (CORNERS_PAGE := (Path(__file__).parents[3] / "docs" / "api-corners.rst").read_text()),
+    re.MULTILINE,
+)
+
+
+@pytest.fixture(scope="module")
+def ask_or_send() -> Asking:
+    """Return an API that takes samples too, and leaves them out of those that are asked for."""
+    return Asking(acceptance=Acceptance(KEYS, "openstack", Bus(), MemoryStore()))  # type: ignore[arg-type]
+
+
+def test_all_corners_are_read() -> None:
+    assert len(CORNERS) == CORNERS_PAGE.count("→") == 91
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "header", "value", "status", "said"),
+    CORNERS,
+    ids=[f"{one[0]} {one[1]} {one[2] or one[4]}"[:200] for one in CORNERS],
+)
+def test_a_corner_is_as_shown(
+    ask_or_send: Asking, method: str, path: str, sent: str, header: str, value: str, status: str, said: str
+) -> None:
+    headers = {"Accept": "application/json", "Host": "localhost:8777", "Content-Type": "application/json"}
+    if header:
+        headers[header] = value
+    answer = ask_or_send(path, method=method, headers=headers, body=sent.encode() or None)
+    assert answer.status == int(status), answer.body
+    if method == "HEAD":
+        assert (answer.body, said) == (b"", "nothing")
+    elif member := re.fullmatch("``(.*)`` is ``(.*)``", said):
+        found = answer.json
+        for step in member[1].split("."):
+            found = found[int(step) if step.isdigit() else step]
+        assert found == json.loads(member[2])
+    elif answer.status < 300:
+        assert said == f"{len(answer.json)} of them"
+    else:
+        error = answer.json["error_message"]
+        assert said == (error if isinstance(error, str) else error.get("faultstring", error.get("description")))

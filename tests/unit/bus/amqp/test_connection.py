@@ -1,0 +1,246 @@
+"""Keeping a connection, and channels on it, without end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import fail
+from twisted.internet.defer import succeed
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.logger import formatEvent
+from twisted.logger import globalLogPublisher
+from txamqp.client import TwistedEvent
+
+from meter.bus.amqp.channel import ChannelLost
+from meter.bus.amqp.connection import Connection
+from meter.bus.amqp.connection import KeptChannel
+from meter.bus.amqp.consumer import HandingBack
+from meter.daemon.services import Backoff
+
+
+class Client:
+    """A client that is let in when the test says so."""
+
+    broker = "RabbitMQ 3"
+
+    def __init__(self):
+        self.entering = Deferred()
+        self.disconnected = TwistedEvent()
+        self.closed = False
+        self.why = ChannelLost("open")
+
+    async def enter(self):
+        await self.entering
+
+    def lose(self, why):
+        if not self.closed:
+            self.closed = True
+            self.why = ChannelLost(why)
+            self.disconnected.fire()
+
+    abort = lose
+
+    async def leave(self, seconds):
+        self.lose("left")
+
+
+class Endpoint:
+    """Hands out prepared outcomes."""
+
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+        self.attempts = 0
+
+    def connect(self, factory):
+        self.attempts += 1
+        outcome = self.outcomes.pop(0)
+        return fail(outcome) if isinstance(outcome, Exception) else succeed(outcome)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def told():
+    texts = []
+
+    def observe(event):
+        if event.get("log_namespace", "").startswith("meter.bus.amqp") and event["log_level"] >= LogLevel.info:
+            texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield texts
+    globalLogPublisher.removeObserver(observe)
+
+
+def kept(clock, *outcomes):
+    endpoint = Endpoint(*outcomes)
+    backoff = Backoff(first=1.0, most=8.0, rng=lambda: 1.0)
+    connection = Connection(endpoint, Client, clock=clock, peer="rabbit:5672", purpose="testing", backoff=backoff)
+    connection.startService()
+    return connection, endpoint
+
+
+def test_it_tries_again_with_growing_pauses_and_says_why_once(clock, told):
+    connection, endpoint = kept(clock, *[Refused("no")] * 4, client := Client())
+    assert connection.client is None
+    assert connection.reason.startswith("rabbit:5672: Connection was refused")
+    attempts = []
+    for _ in range(15):
+        attempts.append(endpoint.attempts)
+        clock.advance(1)
+    assert attempts == [1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
+    client.entering.callback(None)
+    assert connection.client is client
+    assert connection.reason == "connected to RabbitMQ 3 at rabbit:5672"
+    assert [text.partition(",")[0].partition(" at")[0] for text in told] == [
+        "testing: not connected",
+        "testing: connected to RabbitMQ 3",
+    ]
+    connection.stopService()
+
+
+def test_a_connection_that_worked_is_replaced_after_a_short_pause(clock):
+    first, second = Client(), Client()
+    connection, _ = kept(clock, *[Refused("no")] * 3, first, second)
+    clock.pump([1] * 8)
+    first.entering.callback(None)
+    waiting = connection.connected()
+    assert waiting.result is first
+    first.lose("power cut")
+    assert connection.client is None
+    assert connection.reason == "rabbit:5672: power cut"
+    late = connection.connected()
+    clock.advance(1)
+    second.entering.callback(None)
+    assert late.result is second
+    connection.stopService()
+
+
+def test_a_handshake_that_takes_too_long_is_given_up(clock):
+    silent, other = Client(), Client()
+    connection, _ = kept(clock, silent, other)
+    clock.advance(30)
+    assert silent.closed
+    assert connection.reason == "rabbit:5672: the broker did not let us in within 30 s"
+    connection.stopService()
+
+
+@pytest.mark.parametrize("state", ["pausing", "entering", "connected"])
+def test_it_stops_in_every_state_and_can_start_again(clock, state):
+    client = Client()
+    connection, endpoint = kept(clock, Refused("no") if state == "pausing" else client)
+    if state == "connected":
+        client.entering.callback(None)
+    stopping = connection.stopService()
+    assert stopping.called
+    assert not clock.getDelayedCalls()
+    assert client.closed is (state != "pausing")
+    assert connection.reason == "stopped"
+    endpoint.outcomes.append(another := Client())
+    connection.startService()
+    another.entering.callback(None)
+    assert connection.client is another
+    connection.stopService()
+
+
+class Channel:
+    def __init__(self):
+        self.lost = TwistedEvent()
+        self.why = ChannelLost("open")
+        self.left = False
+
+    async def leave(self, seconds):
+        self.left = True
+        if not self.lost._result:
+            self.lost.fire()
+
+
+def kept_channel(clock, prepare):
+    channels = []
+
+    async def open_channel():
+        channels.append(Channel())
+        return channels[-1]
+
+    client = SimpleNamespace(open_channel=open_channel, closed=False, aborted=[], why="open")
+    client.abort = client.aborted.append
+    connection = SimpleNamespace(client=client, reason="connected", connected=lambda: succeed(client))
+    kept = KeptChannel(connection, prepare, clock=clock, purpose="testing", backoff=Backoff(first=1.0, rng=lambda: 1.0))
+    kept.startService()
+    return kept, channels, client
+
+
+def test_a_channel_is_offered_once_it_is_prepared_and_replaced_when_lost(clock):
+    prepared = []
+
+    async def prepare(channel):
+        prepared.append(channel)
+
+    kept, channels, _ = kept_channel(clock, prepare)
+    assert kept.channel is channels[0] is prepared[0]
+    channels[0].why = ChannelLost("404 no queue")
+    channels[0].lost.fire()
+    assert kept.channel is None
+    assert kept.reason == "404 no queue"
+    clock.advance(1)
+    assert kept.channel is channels[1]
+    kept.stopService()
+    assert channels[1].left
+    assert not clock.getDelayedCalls()
+
+
+def test_a_channel_that_cannot_be_prepared_is_left_and_another_tried(clock):
+    seen = []
+
+    async def prepare(channel):
+        seen.append(channel)
+        if len(seen) == 1:
+            raise ChannelLost("403 ACCESS_REFUSED")
+
+    kept, made, _ = kept_channel(clock, prepare)
+    assert kept.channel is None
+    assert kept.reason == "403 ACCESS_REFUSED"
+    assert made[0].left
+    clock.advance(1)
+    assert kept.channel is made[1]
+    kept.stopService()
+
+
+def test_a_broker_that_never_prepares_a_channel_is_left(clock):
+    async def prepare(channel):
+        await Deferred()
+
+    kept, _, client = kept_channel(clock, prepare)
+    clock.advance(60)
+    assert client.aborted == ["the broker did not prepare a channel for testing within 60 s"]
+    kept.stopService()
+
+
+def test_deliveries_that_fail_together_pause_together_and_the_pause_grows(clock):
+    handing_back = HandingBack(clock, Backoff(first=1.0, rng=lambda: 1.0))
+    ended = []
+
+    def fails(name):
+        Deferred.fromCoroutine(handing_back.pause()).addCallback(lambda _: ended.append(name))
+
+    fails("a")
+    clock.advance(0.5)
+    fails("b")
+    clock.advance(0.5)
+    assert ended == ["a", "b"]
+    fails("c")
+    clock.advance(1.9)
+    assert ended == ["a", "b"]
+    clock.advance(0.1)
+    assert ended == ["a", "b", "c"]
+    handing_back.succeeded()
+    fails("d")
+    clock.advance(1)
+    assert ended[-1] == "d"

@@ -1,0 +1,294 @@
+"""Publishing with confirms, on a channel that answers what the test wants."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import succeed
+from twisted.internet.task import Clock
+from txamqp.client import TwistedEvent
+
+from meter.bus.amqp.channel import ChannelLost
+from meter.bus.amqp.publisher import Publisher
+from meter.interfaces import Publication
+from meter.interfaces import Unavailable
+
+CPU = Publication(exchange="metering", routing_key="metering.cpu", body=b"{}")
+
+
+class Channel:
+    """A channel that records what is published."""
+
+    def __init__(self, client):
+        self.client = client
+        self.lost = TwistedEvent()
+        self.why = ChannelLost("open")
+        self.published = []
+
+    def confirm_select(self):
+        return succeed(None)
+
+    def basic_publish(self, **arguments):
+        if "bad" in arguments["content"].properties["headers"]:
+            raise ValueError("cannot be a header")
+        self.published.append(arguments)
+
+    def ack(self, tag, multiple=False):
+        self.on_ack(SimpleNamespace(delivery_tag=tag, multiple=multiple))
+
+    def nack(self, tag, multiple=False):
+        self.on_nack(SimpleNamespace(delivery_tag=tag, multiple=multiple))
+
+    def give_back(self, number):
+        """Return publication ``number`` of those published here, counted from 1."""
+        arguments = self.published[number - 1]
+        self.on_return(
+            SimpleNamespace(
+                reply_text="NO_ROUTE",
+                exchange=arguments["exchange"],
+                routing_key=arguments["routing_key"],
+                content=arguments["content"],
+            )
+        )
+
+    def lose(self, why):
+        self.why = ChannelLost(why)
+        self.lost.fire()
+
+    async def leave(self, seconds):
+        if not self.lost._result:
+            self.lose("left")
+
+
+class Client:
+    """A client whose channels are handed out one after another."""
+
+    def __init__(self):
+        self.blocked = None
+        self.closed = False
+        self.why = "open"
+        self.channels = []
+
+    async def open_channel(self):
+        self.channels.append(Channel(self))
+        return self.channels[-1]
+
+    def abort(self, reason):
+        self.why = reason
+        self.channels[-1].lose(reason)
+
+
+class Topology:
+    """What was declared."""
+
+    def __init__(self):
+        self.declared = []
+
+    async def exchange(self, client, name):
+        self.declared.append(f"exchange {name}")
+
+    async def queue(self, client, name):
+        self.declared.append(f"queue {name}")
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def client():
+    return Client()
+
+
+@pytest.fixture
+def topology():
+    return Topology()
+
+
+@pytest.fixture
+def publisher(client, topology, clock):
+    connection = SimpleNamespace(client=client, reason="connected", connected=lambda: succeed(client))
+    publisher = Publisher(
+        connection, topology, clock=clock, window=3, confirm_timeout_seconds=30.0, largest_body_bytes=100
+    )
+    publisher.startService()
+    yield publisher
+    if publisher.running:
+        publisher.stopService()
+        client.channels[-1].nack(99, multiple=True)
+    assert not clock.getDelayedCalls()
+
+
+def publish(publisher, number, publication=CPU):
+    """Begin ``number`` publications; their outcomes are Deferreds of "safe" or of the error's text."""
+    works = [Deferred.fromCoroutine(publisher.publish(publication)) for _ in range(number)]
+    for work in works:
+        work.addCallbacks(lambda _: "safe", lambda failure: str(failure.trap(Unavailable) and failure.value))
+    return works
+
+
+def outcomes(works):
+    return [work.result if work.called else None for work in works]
+
+
+def test_our_exchange_and_the_queue_of_dead_letters_are_declared_first(publisher, topology):
+    assert topology.declared == ["exchange metering", "queue metering.dead"]
+    assert publisher.ready
+
+
+def test_a_publication_succeeds_when_it_is_confirmed_and_not_before(publisher, client):
+    works = publish(publisher, 2)
+    [channel] = client.channels
+    assert len(channel.published) == 2
+    assert outcomes(works) == [None, None]
+    channel.ack(2)
+    assert outcomes(works) == [None, "safe"]
+    channel.ack(1)
+    assert outcomes(works) == ["safe", "safe"]
+
+
+def test_one_confirmation_may_be_for_many(publisher, client):
+    works = publish(publisher, 3)
+    client.channels[0].ack(2, multiple=True)
+    assert outcomes(works) == ["safe", "safe", None]
+
+
+def test_more_than_the_window_wait_for_their_turn_in_order(publisher, client):
+    works = [*publish(publisher, 3), *publish(publisher, 2, Publication(exchange="e", routing_key="late", body=b""))]
+    [channel] = client.channels
+    assert len(channel.published) == 3
+    channel.ack(2)
+    assert len(channel.published) == 4
+    channel.ack(3, multiple=True)
+    assert len(channel.published) == 5
+    channel.ack(5, multiple=True)
+    assert outcomes(works) == ["safe"] * 5
+
+
+def test_the_window_opens_for_as_many_as_were_confirmed_at_once(publisher, client):
+    works = publish(publisher, 9)
+    [channel] = client.channels
+    channel.ack(3, multiple=True)
+    assert len(channel.published) == 6
+    channel.ack(6, multiple=True)
+    channel.ack(9, multiple=True)
+    assert outcomes(works) == ["safe"] * 9
+
+
+def test_a_refused_publication_is_unavailable(publisher, client):
+    works = publish(publisher, 2)
+    client.channels[0].nack(1)
+    client.channels[0].ack(2)
+    assert outcomes(works) == ["the broker did not take the message: its queue is full", "safe"]
+
+
+def test_a_returned_publication_is_unavailable_though_it_is_confirmed(publisher, client):
+    works = publish(publisher, 3)
+    client.channels[0].give_back(2)
+    client.channels[0].ack(3, multiple=True)
+    assert outcomes(works) == [
+        "safe",
+        "NO_ROUTE: no queue is bound to exchange 'metering' for routing key 'metering.cpu'",
+        "safe",
+    ]
+
+
+def test_a_dead_letter_that_comes_back_makes_its_queue_again(publisher, client, topology):
+    works = publish(publisher, 1, Publication(exchange="", routing_key="metering.dead", body=b""))
+    client.channels[0].give_back(1)
+    client.channels[0].ack(1)
+    assert outcomes(works)[0].startswith("NO_ROUTE")
+    assert topology.declared[2:] == ["queue metering.dead"]
+
+
+def test_a_confirmation_that_is_late_ends_the_connection_and_all_that_was_out(publisher, client, clock):
+    works = publish(publisher, 4)
+    clock.advance(29)
+    late = publish(publisher, 1)
+    clock.advance(1)
+    assert outcomes(works)[0] == "not confirmed within 30 s"
+    assert outcomes(works + late) == [
+        "not confirmed within 30 s",
+        "lost before it was confirmed: the broker confirmed nothing for 30 s",
+        "lost before it was confirmed: the broker confirmed nothing for 30 s",
+        *outcomes(works)[3:],
+        *outcomes(late),
+    ]
+    assert None not in outcomes(works + late)
+
+
+def test_a_lost_channel_fails_what_is_out_and_is_replaced(publisher, client, clock):
+    works = publish(publisher, 5)
+    client.channels[0].lose("404")
+    assert outcomes(works)[:3] == ["lost before it was confirmed: 404"] * 3
+    assert None not in outcomes(works)
+    assert not publisher.ready
+    clock.advance(1)
+    again = publish(publisher, 1)
+    client.channels[1].ack(1)
+    assert outcomes(again) == ["safe"]
+
+
+def test_a_blocked_broker_is_waited_for(publisher, client, clock):
+    client.blocked = "low on disk"
+    works = publish(publisher, 2)
+    assert client.channels[0].published == []
+    assert publisher.reason == "the broker blocks publishing: low on disk"
+    clock.advance(29)
+    client.blocked = None
+    client.channels[0].on_unblocked()
+    assert len(client.channels[0].published) == 2
+    client.channels[0].ack(2, multiple=True)
+    assert outcomes(works) == ["safe", "safe"]
+
+
+def test_a_blocked_broker_is_not_waited_for_without_end(publisher, client, clock):
+    client.blocked = "low on disk"
+    works = publish(publisher, 1)
+    clock.advance(30)
+    assert outcomes(works) == ["not sent within 30 s: the broker blocks publishing: low on disk"]
+
+
+def test_what_was_sent_before_the_block_keeps_the_connection(publisher, client, clock):
+    works = publish(publisher, 1)
+    client.blocked = "low on disk"
+    clock.advance(30)
+    assert outcomes(works) == ["not confirmed within 30 s: the broker blocks publishing: low on disk"]
+    assert len(client.channels) == 1
+    assert not client.channels[0].lost._result
+    client.channels[0].ack(1)
+
+
+def test_a_publication_that_cannot_be_encoded_does_not_count(publisher, client):
+    bad = Deferred.fromCoroutine(
+        publisher.publish(Publication(exchange="e", routing_key="k", body=b"", headers={"bad": "x"}))
+    )
+    assert bad.result.check(ValueError)
+    bad.addErrback(lambda _: None)
+    works = publish(publisher, 1)
+    client.channels[0].ack(1)
+    assert outcomes(works) == ["safe"]
+
+
+def test_who_gives_up_waiting_harms_nobody(publisher, client):
+    works = publish(publisher, 4)
+    for work in (works[0], works[3]):
+        work.addErrback(lambda _: None)
+        work.cancel()
+    client.channels[0].ack(3, multiple=True)
+    assert outcomes(works)[1:3] == ["safe", "safe"]
+    assert len(client.channels[0].published) == 3
+
+
+def test_stopping_waits_for_confirmations_and_takes_no_more(publisher, client):
+    works = publish(publisher, 4)
+    stopping = publisher.stopService()
+    assert outcomes(works)[3] == "the bus is stopped"
+    assert not stopping.called
+    client.channels[0].ack(3, multiple=True)
+    assert stopping.called
+    assert outcomes(works)[:3] == ["safe"] * 3
+    assert outcomes(publish(publisher, 1)) == ["the bus is stopped"]

@@ -1,0 +1,265 @@
+"""No secret survives masking, and what only looks like one to a careless eye stays readable."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import meter.bus.masking
+from meter.bus.masking import _PLAIN_PAIR
+from meter.bus.masking import _QUOTED_PAIR
+from meter.bus.masking import _SECRET_WORDS
+from meter.bus.masking import _STEM
+from meter.bus.masking import FARTHEST_STEM
+from meter.bus.masking import LARGEST_STRUCTURE_BYTES
+from meter.bus.masking import MASK
+from meter.bus.masking import _plain_hidden
+from meter.bus.masking import _quoted_hidden
+from meter.bus.masking import _replaced
+from meter.bus.masking import is_secret_name
+from meter.bus.masking import masked
+from meter.bus.masking import masked_body
+from meter.bus.masking import masked_text
+
+NOTIFICATIONS = Path(__file__).parents[2] / "data" / "notifications"
+FERNET = "gAAAAABo" + "aB3_-" * 30 + "=="
+JWS = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhYmMifQ.c2lnbmF0dXJlLW9mLWl0"
+
+
+def wrapped(content: Any) -> bytes:
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(content)}).encode()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "auth_token", "_context_auth_token", "X-Auth-Token", "x_subject_token", "service_token", "token", "tokenId",
+        "password", "admin_pass", "adminPass", "adminpass", "ADMIN_PASSWORD", "rootpass", "passwd", "pass", "passphrase",
+        "secret", "client_secret", "secretKey", "api_key", "apiKey", "api-key", "private_key", "access_key",
+        "signing_keys", "encryption_key", "auth", "provider_auth", "providerAuth", "guestPass", "Authorization", "credentials", "Set-Cookie", "user_data",
+    ],
+)  # fmt: skip
+def test_a_name_of_secrets_is_told_in_every_spelling(name: str) -> None:
+    assert is_secret_name(name)
+    assert masked({"a": [{name: "hunter2"}]}) == {"a": [{name: MASK}]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "key_name", "keypair", "keypairs", "public_key", "fingerprint", "encryption_key_id", "access_key_id", "key",
+        "_meter_key_id", "message_signature", "routing_key", "auth_url", "auth-url", "user_auth_plugin", "pci_passthrough",
+        "compass", "author", "monkey", "tenant_id", "user_id", "metadata", "keystone",
+    ],
+)  # fmt: skip
+def test_a_name_that_only_names_or_identifies_stays(name: str) -> None:
+    assert not is_secret_name(name)
+    assert masked({name: "hunter2"}) == {name: "hunter2"}
+
+
+@pytest.mark.parametrize("value", [None, True, False, "", [], {}])
+def test_what_tells_nothing_stays(value: Any) -> None:
+    assert masked({"password": value}) == {"password": value}
+
+
+@pytest.mark.parametrize("value", ["a", 12345, 0, 1.5, ["a"], {"a": "b"}])
+def test_everything_else_under_a_secret_name_goes_whole(value: Any) -> None:
+    assert masked({"password": value}) == {"password": MASK}
+
+
+@pytest.mark.parametrize("pair", [{"key": "adminPass", "value": "x"}, {"name": "api_key", "value": "x"}])
+def test_the_value_of_a_pair_is_masked_by_the_name_in_the_pair(pair: dict[str, str]) -> None:
+    assert masked([pair])[0]["value"] == MASK
+
+
+def test_a_pair_of_another_name_stays() -> None:
+    assert masked({"key": "purpose", "value": "exercise"}) == {"key": "purpose", "value": "exercise"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (FERNET, MASK),
+        (f"got {FERNET}, sorry", f"got {MASK}, sorry"),
+        (JWS, MASK),
+        ("Authorization: Bearer abcdefgh12345", f"Authorization: {MASK} {MASK}"),
+        ("amqp://nova:hunter2@10.0.0.1:5672/v", f"amqp://{MASK}@10.0.0.1:5672/v"),
+        ("X-Auth-Token: abc def", f"X-Auth-Token: {MASK} def"),
+        ("http://a/?token=abc&x=1", f"http://a/?token={MASK}&x=1"),
+        ('{"adminPass": "a\\"b", "x": 1', f'{{"adminPass": "{MASK}", "x": 1'),
+        ("{'password': 'a b', 'x': 1}", f"{{'password': '{MASK}', 'x': 1}}"),
+        ('{"password": 1234}', f'{{"password": "{MASK}"}}'),
+        (r'{"m": "{\"auth_token\": \"a\\\"b\", \"x\": 1}"', rf'{{"m": "{{\"auth_token\": \"{MASK}\", \"x\": 1}}"'),
+        ('{"password": "cut off in the mid', f'{{"password": "{MASK}'),
+        ('{"password": null, "token": ""}', '{"password": null, "token": ""}'),
+        ("Zoë 日本 🚀 eyJ http://host/path", "Zoë 日本 🚀 eyJ http://host/path"),
+        ("", ""),
+    ],
+)
+def test_text_that_is_not_json_is_masked_by_its_looks(text: str, expected: str) -> None:
+    assert masked_text(text) == expected
+
+
+def test_json_inside_a_text_is_looked_into() -> None:
+    inner = json.dumps({"a": json.dumps({"password": "hunter2", "b": 1})})
+    assert json.loads(json.loads(masked({"x": inner})["x"])["a"]) == {"password": MASK, "b": 1}
+
+
+@pytest.mark.parametrize("enveloped", [True, False])
+def test_the_token_that_nova_publishes_is_masked_and_nothing_else(enveloped: bool) -> None:
+    content = json.loads((NOTIFICATIONS / "nova.scheduler.select_destinations.start.json").read_text())["message"]
+    body = masked_body(wrapped(content) if enveloped else json.dumps(content).encode())
+    assert b"gAAAA" not in body
+    kept = json.loads(body)
+    kept = json.loads(kept["oslo.message"]) if enveloped else kept
+    content["payload"]["request_spec"]["instance_properties"]["pci_requests"]["_context"]["auth_token"] = MASK
+    assert kept == content
+
+
+def test_a_body_without_secrets_stays_byte_for_byte() -> None:
+    body = b' { "a" : 1e2, "b": "\\u00eb", "n": 123456789012345678901234567890, "a": 2 } '
+    assert masked_body(body) == body
+
+
+def test_a_secret_under_a_name_that_comes_twice_does_not_hide_behind_the_last() -> None:
+    assert b"hunter2" not in masked_body(b'{"password": "hunter2", "password": null}')
+
+
+def test_bytes_that_are_no_text_survive_next_to_a_masked_secret() -> None:
+    assert masked_body(b"\xff\x00 password=hunter2 \xfe") == b"\xff\x00 password=*** \xfe"
+
+
+def test_what_lies_too_deep_is_masked_as_a_whole() -> None:
+    assert b"hunter2" not in masked_body(b'{"a":' * 500 + b'"hunter2"' + b"}" * 500)
+    assert b"hunter2" not in masked_body(b'{"a":' * 5000 + b'{"token":"hunter2"}' + b"}" * 5000)
+
+
+def test_a_large_body_is_masked_too() -> None:
+    filling = "x" * LARGEST_STRUCTURE_BYTES
+    assert b"hunter2" not in masked_body(wrapped({"filling": filling, "adminPass": "hunter2"}))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "token",
+        'token"',
+        '"token":"',
+        "token ",
+        "pass_",
+        "eyJ",
+        "eyJaaaaaaaa.",
+        "gAAAAA ",
+        "://a:",
+        "Bearer ",
+        "\\",
+        "[",
+    ],
+)
+def test_no_text_makes_masking_slow(hostile: str) -> None:
+    # Half a second, where the time grows with the length; hours, where it grows with its square.
+    masked_body((hostile * 2_000_000)[:2_000_000].encode())
+    masked_body(("password" + hostile * 2_000_000)[:2_000_000].encode())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["auth_token", "key", "value"]), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_masking_twice_is_masking_once(value: Any) -> None:
+    once = masked(value)
+    assert masked(once) == once
+
+
+@given(JSON, st.sampled_from(["auth_token", "adminPass", "password"]))
+def test_no_secret_survives_wherever_it_stands(value: Any, name: str) -> None:
+    body = wrapped({"payload": [value, {"deep": {name: "hunter2hunter2"}, "text": f"x {FERNET} y"}]})
+    hidden = masked_body(body)
+    assert b"hunter2" not in hidden
+    assert b"gAAAA" not in hidden
+
+
+@given(st.binary())
+def test_any_bytes_can_be_masked(body: bytes) -> None:
+    assert isinstance(masked_body(body), bytes)
+
+
+@given(st.from_regex(re.compile(_SECRET_WORDS, re.ASCII | re.IGNORECASE), fullmatch=True))
+def test_every_secret_word_has_one_of_the_stems_that_are_looked_for_first(word: str) -> None:
+    stem = _STEM.search(word.lower())
+    assert stem is not None
+    assert stem.start() <= FARTHEST_STEM
+
+
+PIECES = st.sampled_from(
+    [
+        "token",
+        "passecret",
+        "Encryption_Key",
+        "admin_pass",
+        "user-data",
+        "auth",
+        "İ",
+        " ",
+        '"',
+        "'",
+        "\\",
+        ":",
+        "=",
+        "x",
+        "7",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=25).map("".join), st.sampled_from(["", "." * 3000]))
+def test_looking_at_stems_alone_misses_nothing_that_the_patterns_find(text: str, filling: str) -> None:
+    text = text + filling + text
+    quoted = _QUOTED_PAIR.sub(_quoted_hidden, text)
+    assert _replaced(_QUOTED_PAIR, _quoted_hidden, text) == quoted
+    assert _replaced(_PLAIN_PAIR, _plain_hidden, quoted) == _PLAIN_PAIR.sub(_plain_hidden, quoted)
+
+
+class CountedPattern:
+    """A pattern that counts at how many places it is tried, and how often it searches a whole text."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self.tries = self.searches = 0
+
+    def match(self, text: str, start: int) -> re.Match[str] | None:
+        self.tries += 1
+        return self._pattern.match(text, start)
+
+    def sub(self, hide: Callable[[re.Match[str]], str], text: str) -> str:
+        self.searches += 1
+        return self._pattern.sub(hide, text)
+
+
+def test_the_body_of_the_largest_message_stops_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    notifications = b",".join(path.read_bytes() for path in sorted(NOTIFICATIONS.glob("*.json")))
+    body = b"[%b]" % b",".join([notifications] * (8 * 1024**2 // len(notifications)))
+    patterns = [CountedPattern(_QUOTED_PAIR), CountedPattern(_PLAIN_PAIR)]
+    monkeypatch.setattr(meter.bus.masking, "_QUOTED_PAIR", patterns[0])
+    monkeypatch.setattr(meter.bus.masking, "_PLAIN_PAIR", patterns[1])
+    assert b"gAAAA" not in masked_body(body)
+    assert [each.searches for each in patterns] == [0, 0], "of the whole text"
+    assert all(0 < each.tries < len(body) // 8 for each in patterns), [each.tries for each in patterns]
+
+
+def test_what_has_no_secret_is_returned_as_it_is_and_what_has_one_is_left_as_it_was():
+    open_, secret = {"a": [{"b": "c"}], "d": "e=f"}, {"a": [{"password": "hunter2"}], "z": 1}
+    assert masked(open_) is open_
+    assert masked(secret) == {"a": [{"password": MASK}], "z": 1}
+    assert secret == {"a": [{"password": "hunter2"}], "z": 1}

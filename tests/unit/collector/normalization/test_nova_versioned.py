@@ -1,0 +1,212 @@
+"""Nova's two forms of one fact are told alike and counted once; two facts are never taken for one."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meter.collector.normalization.nova_times import FirstTimes
+from meter.collector.normalization.nova_versioned import one_form
+from meter.collector.normalization.nova_versioned import unversioned_event_type
+from meter.listeners.nova import booting_listener
+from meter.listeners.nova import flavor_listener
+from meter.listeners.nova import instance_listener
+from meter.listeners.nova import node_listener
+from meter.notification import Notification
+from meter.notification import notification
+from meter.notification import with_stable_ids
+
+NOTIFICATIONS = Path(__file__).parents[3] / "data" / "notifications"
+
+
+def content(name: str) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads((NOTIFICATIONS / f"{name}.json").read_text())["message"]
+    return message
+
+
+def captured(name: str) -> Notification:
+    return one_form(notification(content(name)))
+
+
+PAIRS = [
+    ("nova.compute.instance.create.end", "nova-versioned.instance.create.end"),
+    ("nova.compute.instance.delete.end", "nova-versioned.instance.delete.end"),
+    ("nova.compute.instance.exists.1", "nova-versioned.instance.exists"),
+    ("nova.compute.instance.update.1", "nova-versioned.instance.update"),
+    ("nova.compute.metrics.update", "nova-versioned.metrics.update"),
+]
+
+
+@pytest.mark.parametrize(("unversioned", "versioned"), PAIRS)
+def test_both_forms_of_a_fact_are_one_event_with_one_id(unversioned: str, versioned: str) -> None:
+    one, other = captured(unversioned), captured(versioned)
+    assert content(unversioned)["message_id"] != content(versioned)["message_id"]
+    assert (one.event_type, one.message_id) == (other.event_type, other.message_id)
+
+
+@pytest.mark.parametrize(("unversioned", "versioned"), PAIRS)
+def test_both_forms_give_the_same_samples_with_the_same_ids(unversioned: str, versioned: str) -> None:
+    told = []
+    for name in (unversioned, versioned):
+        heard = captured(name)
+        made = [
+            sample
+            for listener in (instance_listener, flavor_listener, booting_listener, node_listener)
+            for sample in listener.samples(heard)
+        ]
+        samples = with_stable_ids(heard, made)
+        told.append(
+            [
+                (
+                    each.message_id,
+                    each.name,
+                    each.volume,
+                    each.unit,
+                    each.user_id,
+                    each.project_id,
+                    each.resource_id,
+                    each.timestamp,
+                )
+                for each in samples
+            ]
+        )
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("nova.compute.instance.create.end", "2026-11-22T16:11:24+00:00"),  # the launch
+        ("nova.compute.instance.delete.end", "2026-11-22T16:10:46+00:00"),  # the deletion
+        ("nova.compute.instance.exists.1", "2026-11-22T16:15:40+00:00"),  # the end of the audited period
+        ("nova.compute.instance.update.1", "2026-11-22T16:10:44+00:00"),
+        ("nova.compute.metrics.update", "2026-11-22T15:47:54+00:00"),  # the readings
+        ("nova.compute.instance.power_off.end", "2026-11-22T16:12:53.186721+00:00"),  # only its own
+    ],
+)
+def test_the_time_of_a_fact_is_the_moment_that_both_payloads_name(name: str, time: str) -> None:
+    assert captured(name).timestamp.isoformat() == time
+
+
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        ("create.end", {"launched_at": ""}),
+        ("create.end", {"launched_at": 7}),
+        ("create.end", {"launched_at": "soon"}),
+        ("create.end", {"launched_at": "2026-11-22T17:11:24"}),  # an hour after it was told
+        ("create.end", {"launched_at": "2026-11-21T16:11:24"}),  # a day before
+        ("delete.end", {"deleted_at": "", "terminated_at": ""}),
+        ("exists.1", {"audit_period_ending": None}),
+    ],
+)
+def test_a_moment_that_is_missing_or_cannot_be_true_leaves_the_time_of_the_notification(
+    event: str, change: dict[str, Any]
+) -> None:
+    odd = copy.deepcopy(content(f"nova.compute.instance.{event}"))
+    odd["payload"] |= change
+    own = notification(odd)
+    assert one_form(own).timestamp == own.timestamp
+
+
+def test_a_deletion_after_a_soft_deletion_has_the_time_of_the_later() -> None:
+    reclaimed = copy.deepcopy(content("nova.compute.instance.delete.end"))
+    reclaimed["payload"] |= {"deleted_at": "2026-11-22T12:00:00.5", "terminated_at": "2026-11-22T16:10:46.9"}
+    assert one_form(notification(reclaimed)).timestamp.isoformat() == "2026-11-22T16:10:46+00:00"
+
+
+def test_the_second_form_of_a_fact_without_a_moment_gets_the_time_of_the_first() -> None:
+    times = FirstTimes(most=2)
+    first = captured("nova.compute.instance.power_off.end")
+    later = replace(first, timestamp=first.timestamp + timedelta(milliseconds=7))
+    assert times.applied(first).timestamp == times.applied(later).timestamp == first.timestamp
+    for number in range(2):
+        other = replace(first, message_id=f"other {number}")
+        assert times.applied(other) is other
+    assert times.applied(later) is later, "what is long past is forgotten"
+
+
+def test_what_both_forms_know_of_an_instance_is_the_same_metadata() -> None:
+    one, other = (
+        next(iter(instance_listener.samples(captured(name)))).resource_metadata
+        for name in ("nova.compute.instance.exists.1", "nova-versioned.instance.exists")
+    )
+    ways_of_writing = {"created_at", "launched_at", "image_ref_url", "image_meta"}
+    assert {key: one[key] for key in one.keys() - ways_of_writing} == {
+        key: other[key] for key in other.keys() - ways_of_writing
+    }
+    assert other["image_ref"] == one["image_ref"] == "6de405a4-cdeb-438c-92cb-3bb028091897"
+
+
+def test_two_audits_of_one_instance_are_two_facts() -> None:
+    assert (
+        captured("nova.compute.instance.exists.1").message_id != captured("nova.compute.instance.exists.2").message_id
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("nova.compute.instance.exists.1", {"audit_period_ending": "2026-11-22 16:16:40.781671"}),
+        ("nova.compute.instance.exists.1", {"instance_id": "another"}),
+        ("nova.compute.instance.update.1", {"new_task_state": "deleting"}),
+        ("nova.compute.instance.volume.attach", {"volume_id": "another"}),
+        ("nova.compute.metrics.update", {"nodename": "another"}),
+    ],
+)
+def test_facts_of_one_request_that_differ_have_ids_that_differ(name: str, change: dict[str, Any]) -> None:
+    other = copy.deepcopy(content(name))
+    other["payload"] |= change
+    assert one_form(notification(other)).message_id != captured(name).message_id
+
+
+def test_a_fact_without_a_request_keeps_its_own_id() -> None:
+    lonely = content("nova.compute.instance.exists.1")
+    del lonely["_context_request_id"]
+    assert one_form(notification(lonely)).message_id == lonely["message_id"]
+
+
+@pytest.mark.parametrize(
+    ("versioned", "unversioned"),
+    [
+        ("instance.create.end", "compute.instance.create.end"),
+        ("instance.power_off.end", "compute.instance.power_off.end"),
+        ("instance.resize_finish.end", "compute.instance.finish_resize.end"),
+        ("instance.resize_revert.start", "compute.instance.resize.revert.start"),
+        ("instance.volume_attach.end", "compute.instance.volume.attach"),
+        ("instance.live_migration_post_dest.end", "compute.instance.live_migration.post.dest.end"),
+        ("instance.exists", "compute.instance.exists"),
+        # Only this form has these: they stay what they are, and nobody's.
+        ("instance.volume_attach.start", "instance.volume_attach.start"),
+        ("instance.lock", "instance.lock"),
+        ("flavor.create", "flavor.create"),
+    ],
+)
+def test_events_have_the_names_of_the_unversioned_form(versioned: str, unversioned: str) -> None:
+    assert unversioned_event_type(versioned) == unversioned
+
+
+def test_what_is_not_novas_is_left_as_it_is() -> None:
+    volume = notification(content("openstack.volume.exists"))
+    assert one_form(volume) is volume
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"nova_object.name": "X"},
+        {"nova_object.name": "X", "nova_object.data": None},
+        {"nova_object.name": "X", "nova_object.data": []},
+        {"nova_object.name": "X", "nova_object.data": {"flavor": 7, "audit_period": [], "metrics": {}}},
+    ],
+)
+@pytest.mark.parametrize("event_type", ["instance.create.end", "metrics.update"])
+def test_an_object_that_holds_nothing_of_use_is_survived(event_type: str, payload: Any) -> None:
+    odd = content("nova-versioned.instance.create.end") | {"event_type": event_type, "payload": payload}
+    assert one_form(notification(odd)).event_type.startswith("compute.")

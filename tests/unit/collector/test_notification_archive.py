@@ -1,0 +1,149 @@
+"""What nobody wanted is kept, where that is asked for, with its secrets masked; who is not metered is left out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
+
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.notification_archive import ARCHIVE_QUEUE
+from meter.collector.notification_archive import Archive
+from meter.collector.notifications import Listening
+from meter.interfaces import Delivery
+from meter.interfaces import Unavailable
+from meter.listeners.swift import objectstore_listener
+from meter.message import open_envelope
+from meter.settings import NotificationsSection
+from tests.unit.collector.test_notifications import KEYS
+from tests.unit.collector.test_notifications import NOTIFICATIONS
+from tests.unit.collector.test_notifications import Account
+from tests.unit.collector.test_notifications import Bus
+from tests.unit.collector.test_notifications import active
+from tests.unit.collector.test_notifications import bare
+from tests.unit.collector.test_notifications import captured
+
+
+class Counts(list[str]):
+    """What was counted, in order."""
+
+
+@pytest.fixture
+def bus() -> Bus:
+    return Bus()
+
+
+@pytest.fixture
+def counts() -> Counts:
+    return Counts()
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+@pytest.fixture
+def listening(bus: Bus, counts: Counts, account: Account) -> Listening:
+    archive = Archive(bus, NotificationsSection().archive_event_types, counts.append)
+    return Listening(
+        [active(objectstore_listener)],
+        bus,
+        KEYS,
+        DeadLetters(bus, Clock()),
+        source="openstack",
+        account=account,
+        archive=archive,
+        ignored_users=["meter"],
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_nobody_wants_is_archived_with_where_it_came_from(
+    listening: Listening, bus: Bus, counts: Counts, account: Account
+) -> None:
+    said = captured("compute.instance.exists.1")
+    await listening.receive(said)
+    [kept] = bus.published
+    assert (kept.exchange, kept.routing_key) == ("", ARCHIVE_QUEUE)
+    assert kept.headers == {
+        "meter-exchange": "nova",
+        "meter-routing-key": "notifications.info",
+        "meter-event-type": "compute.instance.exists",
+        **({"meter-masked": True} if kept.body != said.body else {}),
+    }
+    assert open_envelope(kept.body)["payload"] == open_envelope(said.body)["payload"]
+    assert counts == ["kept"]
+    assert account.notifications == [("compute.instance.exists", "unwanted")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_secrets_are_masked_before_anything_is_archived(listening: Listening, bus: Bus) -> None:
+    await listening.receive(
+        bare("compute.instance.create.start", {"adminPass": "hunter2"}, _context_auth_token="gAAAAx")
+    )
+    [kept] = bus.published
+    assert b"hunter2" not in kept.body
+    assert b"gAAAAx" not in kept.body
+    assert kept.headers["meter-masked"] is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_tells_of_no_resource_and_what_was_wanted_is_not_archived(listening: Listening, bus: Bus) -> None:
+    await listening.receive(bare("scheduler.select_destinations.start", {}))
+    swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
+    await listening.receive(bare(swift["event_type"], swift["payload"]))
+    assert not [each for each in bus.published if each.routing_key == ARCHIVE_QUEUE]
+    assert bus.messages
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_notification_that_may_not_be_safe_in_the_archive_comes_again(listening: Listening, bus: Bus) -> None:
+    bus.answers = [Unavailable("the broker is away")]
+    with pytest.raises(Unavailable):
+        await listening.receive(captured("compute.instance.exists.1"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_no_broker_takes_is_counted(
+    listening: Listening, bus: Bus, counts: Counts, account: Account
+) -> None:
+    bus.answers = [ValueError("a publication has too many bytes")]
+    await listening.receive(captured("compute.instance.exists.1"))
+    assert counts == ["refused"]
+    assert account.notifications == [("compute.instance.exists", "unwanted")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "outcome"),
+    [({"x-first-death-reason": "expired"}, "dropped_age"), ({"x-first-death-reason": "maxlen"}, "dropped_length")],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_falls_out_of_the_archive_is_counted(
+    bus: Bus, counts: Counts, headers: dict[str, Any], outcome: str
+) -> None:
+    archive = Archive(bus, ["*"], counts.append)
+    await archive.dropped(Delivery(body=b"", exchange="", routing_key="x", headers=headers))
+    assert counts == [outcome]
+
+
+@pytest.mark.parametrize(("user", "outcome"), [("meter", "ignored"), ("ann", "sampled"), (None, "sampled")])
+@pytest_twisted.ensureDeferred
+async def test_requests_of_users_that_are_ignored_are_not_metered(
+    listening: Listening, bus: Bus, account: Account, user: str | None, outcome: str
+) -> None:
+    swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
+    swift["payload"]["initiator"]["id"] = user
+    await listening.receive(bare(swift["event_type"], swift["payload"]))
+    assert account.notifications == [("objectstore.http.request", outcome)]
+    assert bool(bus.published) == (outcome == "sampled")
+
+
+@pytest.mark.parametrize("payload", [None, [], {}, {"initiator": "meter"}, {"initiator": {"id": ["meter"]}}])
+@pytest_twisted.ensureDeferred
+async def test_a_request_of_whatever_form_is_survived(listening: Listening, account: Account, payload: Any) -> None:
+    await listening.receive(bare("objectstore.http.request", payload))
+    assert account.notifications[0][1] != "ignored"

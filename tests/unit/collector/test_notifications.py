@@ -1,0 +1,524 @@
+"""A notification becomes signed samples on the bus, is counted, or is set aside; nothing else can become of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from collections.abc import Iterable
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.notifications import Listening
+from meter.interfaces import Binding
+from meter.interfaces import Delivery
+from meter.interfaces import IListener
+from meter.interfaces import IPublisher
+from meter.interfaces import Publication
+from meter.interfaces import Subscription
+from meter.interfaces import Topic
+from meter.interfaces import Unavailable
+from meter.listeners.nova import instance_listener
+from meter.message import MeteringMessage
+from meter.message import metering_messages
+from meter.message import open_envelope
+from meter.message import read
+from meter.notification import Notification
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import Decision
+from meter.sample import Sample
+from meter.signature import Keyring
+from meter.signature import SigningKey
+from meter.signature import keyring
+
+NOTIFICATIONS = Path(__file__).parents[2] / "data" / "notifications"
+KEYS = keyring(["secret"])
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@implementer(IPublisher)
+class Bus:
+    """Keeps what is published; ``answers`` are raised or awaited, one for each publication."""
+
+    def __init__(self) -> None:
+        self.published: list[Publication] = []
+        self.answers: list[Exception | Deferred[None]] = []
+
+    async def publish(self, publication: Publication) -> None:
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            await answer
+        self.published.append(publication)
+
+    @property
+    def dead(self) -> list[Publication]:
+        return [publication for publication in self.published if publication.routing_key == "metering.dead"]
+
+    @property
+    def messages(self) -> list[MeteringMessage]:
+        """What was published for the collector, in order, verified."""
+        messages = []
+        for publication in self.published:
+            if publication.exchange == "metering":
+                entries, key_id = metering_messages(open_envelope(publication.body))
+                messages += [read(entry, KEYS, key_id) for entry in entries]
+                assert publication.routing_key == f"metering.{messages[-1].name}"
+        return messages
+
+
+class Account:
+    def __init__(self) -> None:
+        self.notifications: list[tuple[str, str]] = []
+
+    def notified(self, event_type: str, outcome: str) -> None:
+        self.notifications.append((event_type, outcome))
+
+
+@implementer(IListener)
+class FakeListener:
+    """Returns, or calls, what it is given."""
+
+    meters = ()
+    options = None
+
+    def __init__(self, name: str, made: Any, event_types: Iterable[str] = ("*",), topics: Iterable[Topic] = ()) -> None:
+        self.name = name
+        self.made = made
+        self.event_types = tuple(event_types)
+        self.topics = tuple(topics)
+        self.heard: list[Notification] = []
+
+    def configured(self, options: Any) -> Any:
+        return self
+
+    async def enabled(self, here: Any) -> Any:
+        raise NotImplementedError
+
+    def samples(self, notification: Notification) -> Any:
+        self.heard.append(notification)
+        return self.made() if callable(self.made) else self.made
+
+
+def gauge(name: str = "m", **fields: Any) -> Sample:
+    return Sample(
+        **{"name": name, "type": "gauge", "unit": "B", "volume": 1, "resource_id": "r", "timestamp": NOON, **fields}
+    )
+
+
+def active(listener: Any, meters_off: tuple[str, ...] = ()) -> Decision:
+    return Decision(
+        kind=LISTENER, name=listener.name, origin="test", state="active", plugin=listener, meters_off=meters_off
+    )
+
+
+@pytest.fixture
+def bus() -> Bus:
+    return Bus()
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+Listen = Callable[..., Listening]
+
+
+@pytest.fixture
+def listening(bus: Bus, account: Account) -> Listen:
+    def make(*listeners: Any, keys: Keyring = KEYS, **arguments: Any) -> Listening:
+        decisions = [listener if isinstance(listener, Decision) else active(listener) for listener in listeners]
+        dead_letters = DeadLetters(bus, Clock())
+        return Listening(decisions, bus, keys, dead_letters, source="openstack", account=account, **arguments)
+
+    return make
+
+
+def delivery(body: bytes) -> Delivery:
+    return Delivery(body=body, exchange="nova", routing_key="notifications.info")
+
+
+def bare(event_type: str = "a.b", payload: Any = None, **more: Any) -> Delivery:
+    content = {"message_id": "n1", "event_type": event_type, "timestamp": "2026-11-22 12:00:00", "payload": payload}
+    return delivery(json.dumps(content | more).encode())
+
+
+def captured(name: str, *, enveloped: bool = True) -> Delivery:
+    content = json.loads((NOTIFICATIONS / f"nova.{name}.json").read_text())["message"]
+    if enveloped:
+        content = {"oslo.version": "2.0", "oslo.message": json.dumps(content)}
+    return delivery(json.dumps(content).encode())
+
+
+# --- what becomes samples ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enveloped", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_an_instance_that_was_created_gives_five_signed_samples(
+    listening: Listen, bus: Bus, account: Account, enveloped: bool
+) -> None:
+    await listening(instance_listener).receive(captured("compute.instance.create.end", enveloped=enveloped))
+    assert [(message.name, message.volume, message.unit) for message in bus.messages] == [
+        ("instance", 1, "instance"),
+        ("memory", 64, "MiB"),
+        ("vcpus", 1, "vcpu"),
+        ("disk.root.size", 1, "GiB"),
+        ("disk.ephemeral.size", 0, "GiB"),
+    ]
+    for message in bus.messages:
+        assert message.resource_id == "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"
+        assert message.user_id == "4cc236f0eb364412abb1024bc6ffbdf3"
+        assert message.project_id == "b6e8cc20ee9c457e83f13218eca89c43"
+        assert message.source == "openstack"
+        assert message.metadata["display_name"] == "qemu-kept-6b031417"
+        assert message.timestamp == datetime(2026, 11, 22, 16, 11, 24, tzinfo=UTC), "its launch"
+    assert account.notifications == [("compute.instance.create.end", "sampled")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_notification_that_comes_again_gives_the_same_samples(listening: Listen, bus: Bus) -> None:
+    for _ in range(3):
+        await listening(instance_listener).receive(captured("compute.instance.exists.1"))
+    assert len(bus.messages) == 15
+    assert len({message.message_id for message in bus.messages}) == 5
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_ids_of_a_listener_do_not_depend_on_the_others(listening: Listen, bus: Bus) -> None:
+    good, bad = FakeListener("good", [gauge()]), FakeListener("bad", [gauge(), 1])
+    await listening(good, bad).receive(bare())
+    await listening(bad, good).receive(bare())
+    await listening(good).receive(bare())
+    assert len({message.message_id for message in bus.messages}) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_samples_of_one_meter_and_resource_have_two_ids(listening: Listen, bus: Bus) -> None:
+    await listening(FakeListener("twice", [gauge(), gauge()])).receive(bare())
+    assert len({message.message_id for message in bus.messages}) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_of_one_meter_share_casts_of_bounded_size(listening: Listen, bus: Bus) -> None:
+    samples = [gauge(resource_id=str(n)) for n in range(5)]
+    await listening(FakeListener("many", samples), batch_samples=2).receive(bare())
+    assert len(bus.published) == 3
+    assert [message.resource_id for message in bus.messages] == ["0", "1", "2", "3", "4"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_meter_that_is_switched_off_is_not_sent(listening: Listen, bus: Bus, account: Account) -> None:
+    create = captured("compute.instance.create.end")
+    await listening(active(instance_listener, meters_off=("disk.*", "vcpus"))).receive(create)
+    assert [message.name for message in bus.messages] == ["instance", "memory"]
+    await listening(active(instance_listener, meters_off=("*",))).receive(create)
+    assert [outcome for _, outcome in account.notifications] == ["sampled", "empty"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sample_is_signed_with_the_key_of_its_time(listening: Listen, bus: Bus) -> None:
+    keys = Keyring([SigningKey("old", b"old", not_after=NOON), SigningKey("new", b"new", not_before=NOON)])
+    await listening(FakeListener("one", [gauge()]), keys=keys).receive(bare())
+    (entry,), key_id = metering_messages(open_envelope(bus.published[0].body))
+    assert (key_id, read(entry, keys).key_id) == ("new", "new")
+
+
+# --- who hears what ------------------------------------------------------------------------------------------------
+
+
+def test_every_topic_of_the_listeners_is_bound_once(listening: Listen) -> None:
+    nova, glance, errors = Topic("nova"), Topic("glance"), Topic("nova", "notifications.error")
+    first, second = FakeListener("1", [], topics=[nova, errors]), FakeListener("2", [], topics=[glance, nova])
+    assert listening(first, second).subscription("q", prefetch=7) == Subscription(
+        queue="q",
+        bindings=(
+            Binding("nova", "notifications.info"),
+            Binding("nova", "notifications.error"),
+            Binding("glance", "notifications.info"),
+        ),
+        prefetch=7,
+    )
+    assert listening().subscription().queue == "meter.notifications"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "event_type", "heard"),
+    [
+        (["compute.instance.*"], "compute.instance.create.end", True),
+        (["compute.instance.*"], "compute.instances", False),
+        (["image.upload", "image.delete"], "image.delete", True),
+        (["image.upload"], "image.uploaded", False),
+        (["image.upload"], "my.image.upload", False),
+        (["image.upload"], "image.upload\n", False),
+        (["IMAGE.*"], "image.upload", False),
+        (["*"], "größe", True),
+        ([], "anything", False),
+        (["*a*a*a*a*a*a*a*a*a*b"], "a" * 255, False),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_listener_hears_the_event_types_it_wants(
+    listening: Listen, patterns: list[str], event_type: str, heard: bool
+) -> None:
+    listener = FakeListener("one", [], event_types=patterns)
+    await listening(listener).receive(bare(event_type))
+    assert bool(listener.heard) == heard
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_nobody_wants_is_counted_by_event_type(listening: Listen, bus: Bus, account: Account) -> None:
+    await listening(instance_listener).receive(bare("image.upload"))
+    assert account.notifications == [("image.upload", "unwanted")]
+    assert bus.published == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_wanted_but_gives_nothing_is_counted_apart(listening: Listen, bus: Bus, account: Account) -> None:
+    await listening(instance_listener).receive(captured("compute.instance.create.start"))
+    assert account.notifications == [("compute.instance.create.start", "empty")]
+    assert bus.published == []
+
+
+# --- nothing is let go before it is safe ---------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_notification_is_held_until_every_sample_is_confirmed(listening: Listen, bus: Bus) -> None:
+    confirms: list[Deferred[None]] = [Deferred(), Deferred()]
+    bus.answers = [*confirms]
+    received = Deferred.fromCoroutine(listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
+    confirms[1].callback(None)
+    assert not received.called
+    confirms[0].callback(None)
+    assert received.called
+    await received
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_confirm_the_notification_is_handed_back(listening: Listen, bus: Bus, account: Account) -> None:
+    late: Deferred[None] = Deferred()
+    bus.answers = [Unavailable("the bus: away"), late]
+    received = Deferred.fromCoroutine(listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
+    assert not received.called  # the other publication is not left behind
+    late.callback(None)
+    with pytest.raises(Unavailable):
+        await received
+    assert account.notifications == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cancelled_publication_hands_back_too(listening: Listen, bus: Bus) -> None:
+    bus.answers = [Deferred()]
+    received = Deferred.fromCoroutine(listening(FakeListener("one", [gauge()])).receive(bare()))
+    received.cancel()
+    with pytest.raises(Unavailable):
+        await received
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_room_among_the_dead_the_notification_is_handed_back(listening: Listen, bus: Bus) -> None:
+    bus.answers = [Unavailable("the bus: away")]
+    with pytest.raises(Unavailable):
+        await listening().receive(delivery(b"rubbish"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_bus_can_never_take_is_set_aside(listening: Listen, bus: Bus, account: Account) -> None:
+    bus.answers = [ValueError("the body has 17 MiB, at most 16 are allowed")]
+    await listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare())
+    assert [message.name for message in bus.messages] == ["b"]
+    assert bus.dead[0].headers["meter-reason"] == "samples for metering.a: the body has 17 MiB, at most 16 are allowed"
+    assert account.notifications == [("a.b", "dead")]
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "body is not JSON"),
+        (b"\xff\xfe", "body is not JSON"),
+        (b"[]", "body must be a JSON object"),
+        (b"[" * 100_000, "body is not JSON"),
+        (b'{"a": nan}', "body is not JSON"),
+        (b"{}", "message_id"),
+        (b'{"oslo.version": "3.0", "oslo.message": "{}"}', "envelope version must be 2.x"),
+        (b'{"oslo.version": "2.0", "oslo.message": "{"}', "oslo.message is not JSON"),
+        (b'{"message_id": "1", "event_type": "a", "timestamp": "noon", "payload": {}}', "timestamp"),
+        (b'{"message_id": "1", "event_type": "a", "timestamp": "2026-01-01"}', "payload"),
+        (b'{"message_id": "1", "event_type": 7, "timestamp": "2026-01-01", "payload": 1}', "event_type"),
+        (bare("x" * 10_000).body, "event_type must have at most 255 characters, not 10000"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_notification_is_set_aside(
+    listening: Listen, bus: Bus, account: Account, body: bytes, reason: str
+) -> None:
+    await listening(instance_listener).receive(delivery(body))
+    (letter,) = bus.published
+    assert reason in str(letter.headers["meter-reason"])
+    assert letter.headers["meter-kind"] == "undecodable"
+    assert letter.headers["meter-exchange"] == "nova"
+    assert letter.body == body
+    assert account.notifications == [("unknown", "dead")]
+
+
+def raising(error: Exception) -> Callable[[], Any]:
+    def raise_it() -> Any:
+        raise error
+
+    return raise_it
+
+
+def raising_after_one() -> Iterable[Sample]:
+    yield gauge()
+    raise ValueError("second thoughts")
+
+
+class Unspeakable(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "reason"),
+    [
+        (raising(ValueError("payload.x must be a number, not 'y'")), "misunderstood", "payload.x must be a number"),
+        (raising(KeyError("x")), "listener", "KeyError: 'x'"),
+        (raising(Unspeakable()), "misunderstood", "Unspeakable"),
+        (lambda: gauge(volume=float("nan")), "misunderstood", "volume of m must be finite"),
+        (None, "listener", "TypeError: 'NoneType' object is not iterable"),
+        (7, "listener", "TypeError: 'int' object is not iterable"),
+        ("text", "listener", "TypeError: samples() must give Samples, not str"),
+        ([gauge(), {"name": "x"}], "listener", "TypeError: samples() must give Samples, not dict"),
+        (lambda: itertools.repeat(gauge()), "misunderstood", "more than 50 samples of one notification"),
+        ([gauge("\ud800")], "misunderstood", "surrogates not allowed"),
+        ([gauge(resource_metadata={"a": "\ud800"})], "unsignable", "the message cannot be signed"),
+        ([gauge(resource_metadata={"a": {1, 2}, "b": object()})], "unsignable", "the message cannot be signed"),
+        (lambda: [gauge(volume=10**5000)], "unsignable", "the message cannot be signed"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_listener_that_fails_hurts_only_itself(
+    listening: Listen, bus: Bus, account: Account, made: Any, kind: str, reason: str
+) -> None:
+    bad, good = FakeListener("bad", made), FakeListener("good", [gauge("kept")])
+    await listening(bad, good, most_samples=50).receive(bare(payload={"adminPass": "hunter2", "x": "y"}))
+    assert [message.name for message in bus.messages] == ["kept"]
+    (letter,) = bus.dead
+    assert reason in str(letter.headers["meter-reason"])
+    assert letter.headers["meter-kind"] == kind
+    assert letter.headers["meter-listener"] == "bad"
+    assert letter.headers["meter-event-type"] == "a.b"
+    assert json.loads(letter.body)["payload"] == {"adminPass": "***", "x": "y"}
+    assert account.notifications == [("a.b", "dead")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_listener_yields_before_it_gives_up_is_kept(listening: Listen, bus: Bus, account: Account) -> None:
+    await listening(FakeListener("partly", raising_after_one)).receive(bare())
+    assert [message.name for message in bus.messages] == ["m"]
+    assert bus.dead[0].headers["meter-reason"] == "second thoughts"
+    assert account.notifications == [("a.b", "dead")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_looks_like_a_secret_does_not_get_into_metadata(listening: Listen, bus: Bus) -> None:
+    metadata = {"key_name": "mine", "adminPass": "hunter2", "note": "gAAAAABm" + "x" * 40, "deep": [{"api_key": "k"}]}
+    await listening(FakeListener("open", [gauge(resource_metadata=metadata)])).receive(bare())
+    assert bus.messages[0].metadata == {
+        "key_name": "mine",
+        "adminPass": "***",
+        "note": "***",
+        "deep": [{"api_key": "***"}],
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_of_a_time_that_no_key_covers_are_set_aside(listening: Listen, bus: Bus) -> None:
+    keys = Keyring([SigningKey("old", b"old", not_after=NOON)])
+    await listening(FakeListener("late", [gauge()]), keys=keys).receive(bare())
+    assert "no signing key covers 2026-11-22T12:00:00" in str(bus.dead[0].headers["meter-reason"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_token_in_a_notification_does_not_get_among_the_dead(listening: Listen, bus: Bus) -> None:
+    listener = FakeListener("scheduler", raising(ValueError("no")), event_types=["scheduler.*"])
+    await listening(listener).receive(captured("scheduler.select_destinations.start"))
+    assert b"gAAAA" not in bus.dead[0].body
+    assert b"select_destinations" in bus.dead[0].body
+
+
+# --- any input -----------------------------------------------------------------------------------------------------
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=50)
+    | st.sampled_from(["\0", "64", "2026-11-22T12:00:00", "x" * 100_000])
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=10), inner, max_size=5),
+    max_leaves=10,
+)
+FIELDS = ("instance_id", "user_id", "tenant_id", "memory_mb", "vcpus", "root_gb", "image_meta", "metadata")
+PAYLOADS = VALUES | st.builds(
+    lambda changes: json.loads(captured("compute.instance.exists.1", enveloped=False).body)["payload"] | changes,
+    st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=3),
+)
+CONTENTS = st.builds(
+    lambda content, payload: content | {"payload": payload},
+    st.fixed_dictionaries(
+        {
+            "message_id": st.text(min_size=1) | VALUES,
+            "event_type": st.sampled_from(["compute.instance.exists", "image.upload"]) | VALUES,
+            "timestamp": st.sampled_from(["2026-11-22 12:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31"]) | VALUES,
+            "publisher_id": VALUES,
+        }
+    ),
+    PAYLOADS,
+)
+BODIES = st.one_of(
+    CONTENTS.map(lambda content: json.dumps(content).encode()),
+    CONTENTS.map(lambda content: json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(content)}).encode()),
+    st.tuples(CONTENTS, st.integers(0, 2000), st.binary(max_size=4)).map(
+        lambda parts: json.dumps(parts[0]).encode()[: parts[1]] + parts[2]
+    ),
+    st.integers(1, 3000).map(
+        lambda depth: bare("compute.instance.exists").body.replace(b"null", b'{"a":' * depth + b"[1]" + b"}" * depth)
+    ),
+    st.binary(),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(BODIES)
+def test_any_body_ends_as_published_counted_or_dead(body: bytes) -> None:
+    bus, account = Bus(), Account()
+    dead_letters = DeadLetters(bus, Clock())
+    listening = Listening([active(instance_listener)], bus, KEYS, dead_letters, source="openstack", account=account)
+    received = Deferred.fromCoroutine(listening.receive(delivery(body)))
+    assert received.result is None
+    ((_, outcome),) = account.notifications
+    assert len(bus.dead) == (outcome == "dead")
+    # What a listener made before it stumbled is good, and the notification is set aside all the same.
+    assert {"sampled": len(bus.messages) > 0, "dead": True}.get(outcome, not bus.messages)

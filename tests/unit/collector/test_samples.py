@@ -1,0 +1,328 @@
+"""The collector's intake: what is stored, what is set aside, and when a delivery counts as done."""
+
+import json
+
+import pytest
+import pytest_twisted
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from meter.bus.dead_letter_publisher import DeadLetters
+from meter.collector.samples import Intake
+from meter.daemon.metrics import CollectingMetrics
+from meter.daemon.metrics import exposition
+from meter.daemon.metrics import metrics_registry
+from meter.interfaces import Delivery
+from meter.interfaces import IPublisher
+from meter.interfaces import Unavailable
+from meter.message import cast
+from meter.query import SampleFilter
+from meter.signature import keyring
+from meter.signature import signature
+from meter.testing import MemoryStore
+
+KEYS = keyring(["secret"])
+
+
+def message(number=1, **changes):
+    fields = {
+        "source": "openstack",
+        "counter_name": "cpu",
+        "counter_type": "cumulative",
+        "counter_unit": "ns",
+        "counter_volume": number,
+        "user_id": None,
+        "project_id": "p",
+        "resource_id": "r",
+        "timestamp": "2026-11-22T17:00:59",
+        "resource_metadata": {},
+        "message_id": f"00000000-0000-4000-8000-{number:012}",
+    } | changes
+    return fields | {"message_signature": signature(fields, b"secret")}
+
+
+@implementer(IPublisher)
+class DeadQueue:
+    def __init__(self):
+        self.letters = []
+        self.away = False
+
+    async def publish(self, publication):
+        if self.away:
+            raise Unavailable("no broker")
+        self.letters.append(publication)
+
+    def reasons(self):
+        return [letter.headers["meter-reason"] for letter in self.letters]
+
+
+class Collector:
+    def __init__(self, **limits):
+        self.clock = Clock()
+        self.store = MemoryStore(self.clock)
+        self.dead = DeadQueue()
+        self.registry = metrics_registry("test")
+        limits = {"batch_samples": 1000, "batch_seconds": 0.05} | limits
+        self.intake = Intake(
+            self.store,
+            KEYS,
+            DeadLetters(self.dead, self.clock),
+            self.clock,
+            metrics=CollectingMetrics(self.registry),
+            **limits,
+        )
+
+    def take(self, body):
+        done = Deferred.fromCoroutine(
+            self.intake.receive(Delivery(body=body, exchange="metering", routing_key="metering.cpu"))
+        )
+        done.addErrback(lambda failure: failure.value)
+        for _ in range(500):
+            if done.called:
+                break
+            self.clock.advance(0.05)
+        return done
+
+    async def volumes(self):
+        return sorted(row.volume for row in await self.store.samples(SampleFilter(), 10_000))
+
+
+@pytest_twisted.ensureDeferred
+async def test_stores_what_is_verified():
+    collector = Collector()
+
+    assert await collector.take(cast([message(1), message(2)])) is None
+
+    assert await collector.volumes() == [1, 2]
+    assert collector.dead.letters == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_bad_sample_does_not_take_the_others_with_it():
+    batch = [message(number) for number in range(1, 101)]
+    batch[49] |= {"counter_volume": 51}  # one digit changed after signing
+    collector = Collector()
+
+    await collector.take(cast(batch, "default"))
+
+    assert await collector.volumes() == [n for n in range(1, 101) if n != 50]
+    [letter] = collector.dead.letters
+    assert "the signature does not match" in letter.headers["meter-reason"]
+    assert letter.headers["meter-kind"] == "unverified"
+    assert letter.headers["meter-meter"] == "cpu"
+    [inside] = json.loads(json.loads(letter.body)["oslo.message"])["args"]["data"]
+    assert inside["message_id"] == "00000000-0000-4000-8000-000000000050"
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_fact_under_a_known_id_is_dead_lettered_as_a_conflict_and_the_first_stays():
+    collector = Collector()
+
+    await collector.take(cast([message(1)]))
+    await collector.take(cast([message(1, counter_volume=1000), message(2)]))
+
+    assert await collector.volumes() == [1, 2]
+    [letter] = collector.dead.letters
+    assert letter.headers["meter-kind"] == "conflict"
+    assert "volume" in letter.headers["meter-reason"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_store_refuses_is_set_aside_with_its_reason():
+    collector = Collector()
+
+    await collector.take(cast([message(1), message(2, resource_metadata={"a": "\0"})]))
+
+    assert await collector.volumes() == [1]
+    assert collector.dead.reasons()[0].startswith("the store refuses it:")
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"{}", b'{"method": "record_metering_data"}', b"[" * 5000])
+def test_what_cannot_be_read_is_set_aside_whole(body):
+    collector = Collector()
+
+    collector.take(body)
+
+    [letter] = collector.dead.letters
+    assert letter.headers["meter-kind"] == "undecodable"
+    assert letter.headers["meter-exchange"] == "metering"
+
+
+def test_an_empty_batch_is_done_at_once():
+    assert Collector().take(cast([])).called
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_delivery_is_not_done_before_it_is_committed():
+    collector, commit = Collector(), Deferred()
+    write = collector.store.write
+
+    async def slow(messages):
+        await commit
+        return await write(messages)
+
+    collector.store.write = slow
+    done = collector.take(cast([message(1)]))
+
+    assert not done.called
+    commit.callback(None)
+    assert done.called
+
+
+@pytest.mark.parametrize("what", ["store", "dead letters"])
+def test_while_something_is_away_the_delivery_is_handed_back(what):
+    collector = Collector()
+    if what == "store":
+        collector.store.unavailable = "no database"
+    else:
+        collector.dead.away = True
+
+    done = collector.take(cast([message(1), message(2) | {"counter_volume": 9}]))
+
+    assert isinstance(done.result, Unavailable)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_second_delivery_changes_nothing():
+    collector = Collector()
+    await collector.take(cast([message(1)]))
+    await collector.take(cast([message(1), message(2)]))
+
+    assert await collector.volumes() == [1, 2]
+    text = exposition(collector.registry).decode()
+    assert 'meter_collected_samples_total{outcome="duplicate"} 1.0' in text
+    assert 'meter_collected_samples_total{outcome="stored"} 2.0' in text
+
+
+def test_deliveries_that_arrive_together_are_written_together():
+    collector, sizes = Collector(batch_samples=3), []
+    write = collector.store.write
+
+    async def counted(messages):
+        sizes.append(len(messages))
+        return await write(messages)
+
+    collector.store.write = counted
+    done = [
+        Deferred.fromCoroutine(collector.intake.receive(Delivery(body=cast([message(n)]), exchange="", routing_key="")))
+        for n in range(1, 6)
+    ]
+    assert sizes == [3]
+    collector.clock.advance(0.05)
+
+    assert sizes == [3, 2]
+    assert all(each.called for each in done)
+
+
+def test_in_a_shared_batch_each_delivery_hears_of_its_own_refusals():
+    collector = Collector()
+    bad = message(2, resource_metadata={"a": "\0"})
+    for body in (cast([message(1)]), cast([message(3), bad])):
+        Deferred.fromCoroutine(collector.intake.receive(Delivery(body=body, exchange="", routing_key="k")))
+    collector.clock.advance(0.05)
+
+    [letter] = collector.dead.letters
+    assert b"000000000002" in letter.body
+
+
+def test_a_large_batch_leaves_others_their_turn():
+    collector, turns = Collector(), []
+    collector.clock.callLater(0, turns.append, "another's turn")
+    Deferred.fromCoroutine(
+        collector.intake.receive(Delivery(body=cast([message(n) for n in range(1, 1001)]), exchange="", routing_key=""))
+    )
+    assert turns == []
+    collector.clock.advance(0)
+    assert turns == ["another's turn"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(JSON | st.dictionaries(st.sampled_from(list(message())), JSON).map(lambda d: message() | d), max_size=5)
+)
+def test_whatever_arrives_is_stored_or_dead_with_a_reason(entries):
+    try:
+        body = json.dumps({"method": "record_metering_data", "args": {"data": entries}}).encode()
+    except UnicodeEncodeError:
+        return
+    collector = Collector()
+
+    done = collector.take(body)
+
+    assert done.result is None
+    outcomes = exposition(collector.registry).decode()
+    assert all(letter.headers["meter-reason"] for letter in collector.dead.letters)
+    assert collector.dead.letters or not entries or "meter_collected_samples_total" in outcomes
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_number_that_is_not_finite_is_one_bad_sample_and_its_letter_still_has_it():
+    body = cast([message(1), message(2), message(3)]).replace(b'\\"counter_volume\\":2', b'\\"counter_volume\\":NaN')
+    collector = Collector()
+
+    await collector.take(body)
+
+    assert await collector.volumes() == [1, 3]
+    [letter] = collector.dead.letters
+    assert "counter_volume must be a finite number, not nan" in letter.headers["meter-reason"]
+    assert b'"counter_volume": NaN' in letter.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_a_character_is_one_bad_sample_too():
+    body = json.dumps({"method": "record_metering_data", "args": {"data": [message(1), message(2)]}})
+    collector = Collector()
+
+    await collector.take(body.replace('"p"', '"\\ud800"', 1).encode())
+
+    assert await collector.volumes() == [2]
+    [letter] = collector.dead.letters
+    assert b'"\\ud800"' in letter.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_transaction_has_more_samples_than_it_may():
+    collector, sizes = Collector(batch_samples=100), []
+    write = collector.store.write
+
+    async def counted(messages):
+        sizes.append(len(messages))
+        return await write(messages)
+
+    collector.store.write = counted
+    small = Deferred.fromCoroutine(
+        collector.intake.receive(
+            Delivery(body=cast([message(n) for n in range(900, 950)]), exchange="", routing_key="")
+        )
+    )
+    assert await collector.take(cast([message(n) for n in range(1, 260)])) is None
+
+    assert small.called
+    assert sum(sizes) == 50 + 259
+    assert max(sizes) <= 100
+    assert len(await collector.volumes()) == 309
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_a_large_delivery_the_refused_are_told_in_whichever_transaction_they_were():
+    batch = [message(n, resource_metadata={"a": "\0"} if n in (5, 150) else {}) for n in range(1, 201)]
+    collector = Collector(batch_samples=100)
+
+    await collector.take(cast(batch))
+
+    assert len(await collector.volumes()) == 198
+    assert [b"000000000005" in letter.body or b"000000000150" in letter.body for letter in collector.dead.letters] == [
+        True,
+        True,
+    ]

@@ -1,0 +1,91 @@
+"""Names of units of information, and what is told of a meter that arrives in two."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+
+import pytest
+from twisted.logger import capturedLogs
+
+from meter.collector.unit_watch import MOST_METERS
+from meter.collector.unit_watch import UnitWatch
+from meter.message import MeteringMessage
+from meter.message import Signer
+from meter.message import read
+from meter.message import sign
+from meter.sample import Sample
+from meter.settings.config_file import parse
+from meter.signature import keyring
+from meter.units import binary_name
+from meter.units import older_name
+
+KEYS = keyring(["secret"])
+SAMPLE = Sample(
+    name="memory",
+    type="gauge",
+    unit="MiB",
+    volume=64,
+    resource_id="r",
+    timestamp=datetime(2026, 11, 27, tzinfo=UTC),
+    resource_metadata={},
+)
+
+
+@pytest.mark.parametrize(
+    ("binary", "older"),
+    [
+        ("MiB", "MB"),
+        ("GiB", "GB"),
+        ("GiB h", "GB h"),
+        ("KiB/s", "KB/s"),
+        ("TiB", "TB"),
+        ("B", "B"),
+        ("B/s", "B/s"),
+        ("", ""),
+        ("MiBs", "MiBs"),
+        ("numMiB", "numMiB"),
+        ("%", "%"),
+    ],
+)
+def test_a_unit_has_a_name_of_today_and_one_of_yesterday(binary: str, older: str) -> None:
+    assert older_name(binary) == older
+    assert older_name(older) == older
+    assert binary_name(older) == binary
+
+
+@pytest.mark.parametrize(("setting", "unit"), [("true", "MiB"), ("false", "MB")])
+def test_the_setting_names_the_units_of_what_is_made_and_changes_no_volume(setting: str, unit: str) -> None:
+    units = parse(f"[units]\nbinary = {setting}", "meter-compute").units
+    message = Signer(KEYS, "here", unit_name=units.name_of).message(SAMPLE)
+    assert (message["counter_unit"], message["counter_volume"]) == (unit, 64)
+
+
+def told(*units: str) -> list[tuple[str, str, str]]:
+    watch = UnitWatch()
+    with capturedLogs() as logs:
+        for unit in units:
+            watch.see([read(sign(replace(SAMPLE, unit=unit), KEYS, "here"), KEYS)])
+    return [(each["unit"], each["others"], each["hint"]) for each in logs]
+
+
+def test_a_meter_that_arrives_in_another_unit_is_told_once_for_each() -> None:
+    hint = "; [units] binary makes agents and collectors use one name"
+    assert told("MB", "MB", "MiB", "MB", "MiB", "B") == [("MiB", "MB", hint), ("B", "MB, MiB", "")]
+
+
+def test_a_meter_in_one_unit_is_told_by_nobody() -> None:
+    assert told("MiB", "MiB", "MiB") == []
+
+
+def test_of_names_without_end_a_bounded_number_is_remembered() -> None:
+    def messages(unit: str, *numbers: int) -> list[MeteringMessage]:
+        samples = (replace(SAMPLE, name=f"instance:{number}", unit=unit) for number in numbers)
+        return [read(sign(each, KEYS, "here"), KEYS) for each in samples]
+
+    watch = UnitWatch()
+    watch.see(messages("MiB", *range(MOST_METERS + 5)))
+    with capturedLogs() as logs:
+        watch.see(messages("MB", MOST_METERS + 1, 1))
+    assert [each["meter"] for each in logs] == ["instance:1"]

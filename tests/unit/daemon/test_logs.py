@@ -1,0 +1,116 @@
+"""What is written, and from which level on."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from twisted.logger import Logger
+from twisted.logger import LogLevel
+from twisted.logger import LogPublisher
+
+from meter.daemon.logs import as_json
+from meter.daemon.logs import as_text
+from meter.daemon.logs import json_lines
+from meter.daemon.logs import level_filter
+from meter.daemon.logs import observer
+from meter.daemon.logs import text_lines
+
+
+@pytest.fixture
+def written():
+    """Return a function that logs and returns what ``write`` made of it."""
+
+    def write(log, how=as_text, levels="info", namespace="meter.agent.polling"):
+        stream = io.StringIO()
+        log(Logger(namespace=namespace, observer=LogPublisher(observer(stream, how, levels))))
+        return stream.getvalue()
+
+    return write
+
+
+EVENT = {
+    "log_time": 1795366859.7015,
+    "log_level": LogLevel.warn,
+    "log_namespace": "meter.agent.polling",
+    "log_format": "polled {samples} samples of {who}",
+    "samples": 12,
+    "who": "Zoë",
+    "what": object(),
+}
+
+
+def test_a_line_of_text_says_when_how_important_where_and_what():
+    assert as_text(EVENT) == "2026-11-22T17:00:59.701Z warn meter.agent.polling: polled 12 samples of Zoë"
+
+
+def test_a_line_of_json_has_the_text_and_the_plain_fields():
+    assert json.loads(as_json(EVENT)) == {
+        "time": "2026-11-22T17:00:59.701Z",
+        "level": "warn",
+        "namespace": "meter.agent.polling",
+        "text": "polled 12 samples of Zoë",
+        "samples": 12,
+        "who": "Zoë",
+    }
+
+
+@pytest.mark.parametrize("how", [as_text, as_json])
+def test_half_a_character_does_not_cost_the_line(written, how):
+    assert "broken \\ud83d name" in written(lambda log: log.info("broken {x}", x="\ud83d name"), how)
+
+
+@pytest.mark.parametrize("how", [as_text, as_json])
+def test_failures_come_with_their_traceback(written, how):
+    def fail(log):
+        try:
+            raise ZeroDivisionError("by\nzero")
+        except ZeroDivisionError:
+            log.failure("cannot divide")
+
+    text = written(fail, how)
+    assert "cannot divide" in text
+    assert "Traceback" in text
+    assert "ZeroDivisionError: by" in text
+
+
+def test_a_json_line_is_one_line_whatever_is_in_it(written):
+    line = written(lambda log: log.info("{text}", text="two\nlines\u2028and \u0000 more {gone}"), as_json)
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["text"] == "two\nlines\u2028and \u0000 more {gone}"
+
+
+@pytest.mark.parametrize(
+    ("levels", "namespace", "level", "appears"),
+    [
+        ("info", "meter.bus.amqp", "info", True),
+        ("info", "meter.bus.amqp", "debug", False),
+        ("info meter.bus.amqp=debug", "meter.bus.amqp.client", "debug", True),
+        ("info meter.bus.amqp=debug", "meter.store", "debug", False),
+        ("error,meter.bus.amqp=warn", "meter.bus.amqp", "warn", True),
+        ("error,meter.bus.amqp=warn", "meter.store", "warn", False),
+        ("info", "twisted.conch.ssh.session", "info", False),
+        ("info twisted.conch=info", "twisted.conch.ssh.session", "info", True),
+        ("", "meter", "info", True),
+    ],
+)
+def test_the_level_is_chosen_for_all_and_for_parts(written, levels, namespace, level, appears):
+    assert bool(written(lambda log: getattr(log, level)("x"), levels=levels, namespace=namespace)) is appears
+
+
+@pytest.mark.parametrize("levels", ["loud", "info meter.bus.amqp", "info meter=loud"])
+def test_a_level_that_is_none_is_refused_with_those_that_are(levels):
+    with pytest.raises(ValueError, match="none of the levels debug, info, warn, error, critical"):
+        level_filter(levels)
+
+
+@pytest.mark.parametrize("factory", [text_lines, json_lines])
+def test_twistd_can_call_the_formats_without_arguments(factory, capsys, monkeypatch):
+    monkeypatch.setenv("METER_LOG_LEVELS", "warn")
+    log = Logger(namespace="meter", observer=factory())
+    log.info("not this")
+    log.warn("but this")
+    out = capsys.readouterr().out
+    assert "but this" in out
+    assert "not this" not in out

@@ -1,0 +1,213 @@
+"""The status pages, as a probe and as Prometheus see them, and the log of what came and went."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel
+from twisted.logger import globalLogPublisher
+from twisted.web.test.requesthelper import DummyChannel
+
+from meter.daemon.status import Dispensable
+from meter.daemon.status import readiness_of
+from meter.daemon.status import readiness_text
+from meter.daemon.status import readiness_watch
+from meter.daemon.status import status_site
+from meter.interfaces import Readiness
+
+
+class Dependency:
+    def __init__(self, name: str, ready: bool = True, reason: str = "connected") -> None:
+        self.name = name
+        self.state = Readiness(name, ready, reason)
+
+    def readiness(self) -> Readiness:
+        return self.state
+
+
+class Raising:
+    name = "hypervisor"
+
+    def readiness(self) -> Readiness:
+        raise OSError("no socket")
+
+
+def exposition() -> bytes:
+    return b"meter_x 1\n"
+
+
+def ask(
+    path: str, dependencies=(), method: str = "GET", headers: str = "", body: bytes = b"", metrics=exposition
+) -> tuple[int, dict[str, str], bytes]:
+    """Put a request on the wire of the site; return status, headers and body of the answer."""
+    site = status_site(dependencies, metrics, "text/plain; version=0.0.4", Clock())
+    channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+    transport = StringTransport()
+    channel.makeConnection(transport)
+    channel.dataReceived(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode() + body)
+    head, _, content = transport.value().partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    channel.connectionLost(None)
+    return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), content
+
+
+def test_a_process_that_turns_is_healthy_whatever_it_lacks():
+    assert ask("/healthz", [Raising(), Dependency("bus", False)])[::2] == (200, b"ok\n")
+
+
+def test_a_daemon_is_ready_when_all_it_depends_on_is():
+    status, headers, body = ask("/readyz", [Dependency("bus", reason="amqp://broker/"), Dependency("store")])
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert json.loads(body) == {
+        "ready": True,
+        "degraded": False,
+        "dependencies": [
+            {"name": "bus", "ready": True, "reason": "amqp://broker/"},
+            {"name": "store", "ready": True, "reason": "connected"},
+        ],
+    }
+
+
+def test_a_daemon_that_needs_nothing_is_ready():
+    assert ask("/readyz")[0] == 200
+
+
+def test_what_is_missing_is_named_with_its_reason():
+    status, _, body = ask("/readyz", [Dependency("bus"), Dependency("store", False, "connection refused"), Raising()])
+    assert status == 503
+    answer = json.loads(body)
+    assert answer["ready"] is False
+    assert answer["dependencies"][1:] == [
+        {"name": "store", "ready": False, "reason": "connection refused"},
+        {"name": "hypervisor", "ready": False, "reason": "cannot tell its state: OSError: no socket"},
+    ]
+
+
+def test_a_daemon_that_lacks_what_it_can_do_without_is_ready_and_degraded():
+    bus = Dependency("bus", False, "connection refused")
+    spared = Dispensable(bus, "samples are refused")
+    status, _, body = ask("/readyz", [spared, Dependency("store")])
+    assert status == 200
+    answer = json.loads(body)
+    assert (answer["ready"], answer["degraded"]) == (True, True)
+    assert answer["dependencies"][0] == {
+        "name": "bus",
+        "ready": False,
+        "reason": "samples are refused: connection refused",
+    }
+    assert readiness_text([spared]) == "bus: degraded: samples are refused: connection refused"
+    status, _, body = ask("/readyz", [spared, Dependency("store", False)])
+    assert (status, json.loads(body)["degraded"]) == (503, False)
+
+    bus.state = Readiness("bus", True, "amqp://broker/")
+    assert json.loads(ask("/readyz", [spared])[2])["degraded"] is False
+    assert readiness_text([spared]) == "bus: ready: amqp://broker/"
+
+
+def test_metrics_are_served_as_text():
+    status, headers, body = ask("/metrics")
+    assert (status, headers["content-type"], body) == (200, "text/plain; version=0.0.4", b"meter_x 1\n")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nothing"])
+def test_head_is_answered_like_get_without_a_body(path):
+    status, headers, body = ask(path)
+    head = ask(path, method="HEAD")
+    assert (head[0], head[1]["content-length"], head[2]) == (status, str(len(body)), b"")
+    assert headers["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz/", "/HEALTHZ", "/readyz/x", "/<script>"])
+def test_there_is_nothing_else_and_it_is_said_in_plain_text(path):
+    status, headers, body = ask(path)
+    assert (status, headers["content-type"]) == (404, "text/plain; charset=utf-8")
+    assert body == b"there is nothing here; there are /healthz, /readyz, /metrics\n"
+
+
+def test_a_query_is_ignored():
+    assert ask("/healthz?verbose=1")[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW"])
+def test_only_get_and_head_are_answered(method):
+    status, headers, body = ask("/healthz", method=method)
+    assert (status, headers["allow"]) == (405, "get, head")
+    assert b"<" not in body
+
+
+def test_a_body_is_read_and_not_kept():
+    assert ask("/healthz", headers="Content-Length: 5\r\n", body=b"12345")[0] == 200
+    assert ask("/healthz", headers="Transfer-Encoding: chunked\r\n", body=b"5\r\n12345\r\n0\r\n\r\n")[0] == 200
+    request = status_site([], exposition, "text/plain", Clock()).requestFactory(DummyChannel())
+    request.gotLength(10)
+    request.handleContentChunk(b"x" * 10)
+    assert request.content.tell() == 0
+
+
+def test_metrics_that_fail_are_an_error_in_plain_text_and_in_the_log(logged_errors):
+    def failing() -> bytes:
+        raise ZeroDivisionError
+
+    status, headers, body = ask("/metrics", metrics=failing)
+    assert (status, headers["content-type"]) == (500, "text/plain; charset=utf-8")
+    assert b"ZeroDivisionError" not in body
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_a_dependency_that_raises_is_named_as_well_as_it_can_be():
+    assert readiness_of(Raising()).name == "hypervisor"
+    nameless = type("Nameless", (), {"readiness": lambda self: 1 / 0})()
+    assert readiness_of(nameless) == Readiness(
+        "Nameless", False, "cannot tell its state: ZeroDivisionError: division by zero"
+    )
+
+
+def test_people_get_a_line_per_dependency():
+    assert readiness_text([Dependency("bus"), Dependency("store", False, "away")]) == (
+        "bus: ready: connected\nstore: not ready: away"
+    )
+
+
+@pytest.fixture
+def logged():
+    """The lines that the watch has logged."""
+    lines: list[tuple[LogLevel, str]] = []
+
+    def observer(event):
+        if event.get("log_namespace") == "meter.daemon.status.ReadinessLog":
+            lines.append((event["log_level"].name, f"{event['dependency']} {event['reason']}"))
+
+    globalLogPublisher.addObserver(observer)
+    yield lines
+    globalLogPublisher.removeObserver(observer)
+
+
+def test_a_change_is_logged_once(logged):
+    clock, bus = Clock(), Dependency("bus", False, "connecting")
+    service = readiness_watch([bus], clock)
+    service.startService()
+    assert logged == [], "what is being connected at the start is no news"
+    clock.pump([1.0] * 5)
+    assert logged == [("warn", "bus connecting")]
+    bus.state = Readiness("bus", False, "still connecting")
+    clock.pump([1.0] * 5)
+    assert len(logged) == 1
+    bus.state = Readiness("bus", True, "connected")
+    clock.pump([1.0] * 5)
+    assert logged[1:] == [("info", "bus connected")]
+    service.stopService()
+
+
+def test_a_dependency_that_comes_later_is_watched_too(logged):
+    clock, dependencies = Clock(), []
+    service = readiness_watch(dependencies, clock)
+    service.startService()
+    clock.advance(1)
+    dependencies.append(Dependency("bus"))
+    clock.advance(1)
+    assert logged == [("info", "bus connected")]
+    service.stopService()

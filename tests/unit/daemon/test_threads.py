@@ -1,0 +1,72 @@
+"""Threads for calls that block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThread
+
+from meter.daemon.threads import CallThread
+
+
+@pytest.fixture
+def thread() -> Iterator[CallThread]:
+    thread = CallThread(IReactorFromThreads(reactor), "calls of a test")
+    yield thread
+    thread.finish()
+
+
+@pytest_twisted.ensureDeferred
+async def test_calls_are_made_in_one_thread_in_the_order_given(thread: CallThread) -> None:
+    made: list[int] = []
+    names = [
+        thread.call(lambda number=number: (made.append(number), threading.current_thread().name)) for number in range(3)
+    ]
+    assert {(await name)[1] for name in names} == {"calls of a test"}
+    assert made == [0, 1, 2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_answer_comes_in_the_reactors_thread(thread: CallThread) -> None:
+    await thread.call(int)
+    assert threading.current_thread() is threading.main_thread()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_call_raises_is_raised_and_the_next_call_is_made(thread: CallThread) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await thread.call(lambda: 1 / 0)
+    assert await thread.call(lambda: 7) == 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_answer_to_a_call_given_up_is_forgotten(thread: CallThread) -> None:
+    go_on = threading.Event()
+    waiting = thread.call(go_on.wait)
+    waiting.cancel()
+    go_on.set()
+    with pytest.raises(CancelledError):
+        await waiting
+    assert await thread.call(lambda: 7) == 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_finished_thread_ends_when_its_last_call_returns(thread: CallThread) -> None:
+    go_on = threading.Event()
+    waiting = thread.call(go_on.wait)
+    thread.finish()
+    assert thread.alive
+    go_on.set()
+    assert await waiting
+    await deferToThread(thread._thread.join, 10)
+    assert not thread.alive
+
+
+def test_a_thread_does_not_keep_the_process_from_ending(thread: CallThread) -> None:
+    assert thread._thread.daemon

@@ -1,0 +1,169 @@
+"""A file of definitions is read as it is; what is wrong in it is told with file and line, and the rest works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from meter.declarative.notifications import DefinedListener
+from meter.declarative.notifications import overridden
+from meter.declarative.notifications import own_definitions
+from meter.declarative.notifications import read_definitions
+from meter.declarative.notifications.files import DefinitionFile
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import configure
+from meter.plugins.registry import find
+from meter.sample import MeterDefinition
+
+SITES = """
+[[meter]]
+name = "site.visitors"
+event_types = ["site.counted"]
+unit = "visitor"
+volume = "$.payload.visitors"
+resource = "$.payload.site"
+"""
+
+
+def toml(folder: Path, text: str, name: str = "sites.toml") -> DefinitionFile:
+    path = folder / name
+    path.write_text(dedent(text), encoding="utf-8")
+    return read_definitions(path, name)
+
+
+def test_six_lines_define_a_meter(tmp_path: Path) -> None:
+    file = toml(tmp_path, SITES)
+    assert file.problems == ()
+    (definition,) = file.definitions
+    assert definition.meters == (MeterDefinition("site.visitors", "gauge", "visitor"),)
+    assert definition.origin == "sites.toml:2"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('name = ""', "name: string should have at least 1 character, not ''"),
+        ("event_types = []", "event_types: should be an event type with * and ?, or several in a list, not []"),
+        ('event_types = ["[a-z]"]', "event_types: should be an event type of at most 1000 characters, with * and ?"),
+        ('type = "rate"', "type: should be gauge, delta, cumulative or a path, not 'rate'"),
+        ('volume = "$.payload["', "volume: '$.payload[' is no JSONPath"),
+        (
+            "volume = true",
+            "volume: should be a number, a path that begins with $, several, or { from = …, to = … }, not",
+        ),
+        ('volume = { from = "$.payload.a" }', "volume: should be a number, a path"),
+        ('volume = "$..a..b"', "volume: '$..a..b': '..' may stand once"),
+        (
+            "resource = \"$.payload.x[?(@.a =~ '(a*)*b')]\"",
+            "resource: \"$.payload.x[?(@.a =~ '(a*)*b')]\": compare with",
+        ),
+        ('metadata = "people"', "metadata: there is no [metadata.people] in this file; there are: none"),
+        ("metadata = { a = [] }", "metadata.a: should be a path, a text, a number or a table, not []"),
+        ('lookup = ["colour"]', "lookup: colour: should be of name, type, unit, volume"),
+        ('vollume = "$.payload.x"', "vollume: there is no such key; known are name, names, event_types, except"),
+        ('optional = ["volume"]', "optional: input should be 'user', 'project' or 'timestamp', not 'volume'"),
+        (f'volume = "$.{"a" * 510}"', "volume: should have at most 500 characters, not 512"),
+    ],
+)
+def test_a_definition_that_is_wrong_is_told_with_its_line_and_the_others_work(
+    tmp_path: Path, line: str, problem: str
+) -> None:
+    key = line.partition(" ")[0]
+    wrong = "\n".join(each for each in SITES.strip().splitlines() if not each.startswith(f"{key} "))
+    file = toml(tmp_path, f"{SITES}\n{wrong}\n{line}\n")
+    assert [definition.origin for definition in file.definitions] == ["sites.toml:2"]
+    (told, *_) = file.problems
+    meter = "''" if key == "name" else "'site.visitors'"
+    assert told.startswith(f"sites.toml:9: meter {meter}: {problem}"), told
+
+
+@pytest.mark.parametrize("missing", ["name", "event_types", "unit", "resource"])
+def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+    text = "\n".join(line for line in SITES.splitlines() if not line.startswith(missing))
+    (problem,) = toml(tmp_path, text).problems
+    assert problem.endswith(f"{missing}: is missing")
+
+
+def test_what_is_no_toml_is_told_with_the_line(tmp_path: Path) -> None:
+    (problem,) = toml(tmp_path, "\n\n[[meter]\n").problems
+    assert problem.startswith("sites.toml:3: not TOML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("metric: [", "own.yaml:1: not YAML: "),
+        ("- a", "own.yaml:1: should have a list named metric, as Ceilometer's meters.yaml"),
+        ("metric:\n  - 7\n", "own.yaml:2: should be a table of a meter, not 7"),
+        (
+            "---\nmetric:\n  - name: x\n    event_type: '(a'\n    type: gauge\n    unit: B\n    volume: 1\n    resource_id: $.payload.id\n",
+            "own.yaml:3: meter 'x': event_types: '(a' is no pattern (missing ): (a): use a regular expression of RE2",
+        ),
+        (
+            "metric:\n  - name: x\n    event_type: a\n    type: gauge\n    unit: B\n    volume: {fields: [a], plugin: map}\n    resource_id: $.payload.id\n",
+            "own.yaml:2: meter 'x': volume: should be a path, a number, or two fields with plugin: timedelta",
+        ),
+    ],
+)
+def test_what_is_wrong_in_yaml_is_told_with_the_line(tmp_path: Path, text: str, problem: str) -> None:
+    (told,) = toml(tmp_path, text, "own.yaml").problems
+    assert told.startswith(problem), told
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'a = "\xe9"')
+    (problem,) = read_definitions(tmp_path / "latin.toml").problems
+    assert "latin.toml: cannot be read: 'utf-8' codec can't decode" in problem
+
+
+def test_every_file_of_the_directory_is_a_listener_of_its_own(tmp_path: Path) -> None:
+    toml(tmp_path, SITES)
+    toml(tmp_path, "exchanges = ['halls']\n" + SITES.replace("site.", "hall."), "halls.toml")
+    toml(tmp_path, SITES.replace("unit", "units"), "broken.toml")
+    toml(tmp_path, "not ours", "README.txt")
+    decisions, problems = own_definitions(str(tmp_path))
+    assert [(each.name, each.state, each.reason) for each in decisions] == [
+        ("definitions.broken", "broken", "has no definition that works"),
+        ("definitions.halls", "asked at start", ""),
+        ("definitions.sites", "asked at start", ""),
+    ]
+    assert [topic.exchange for topic in decisions[1].plugin.topics] == ["halls"]
+    assert len(problems) == 2
+    assert all(problem.startswith(f"{tmp_path}/broken.toml:2: meter 'site.visitors': ") for problem in problems)
+
+
+@pytest.mark.parametrize("directory", ["", "/nowhere/at/all"])
+def test_no_directory_has_no_definitions(directory: str) -> None:
+    assert own_definitions(directory) == ([], [])
+
+
+def test_a_single_meter_of_a_file_is_disabled_by_name(tmp_path: Path) -> None:
+    toml(tmp_path, SITES + SITES.replace("site.visitors", "site.guests"))
+    decisions, _ = own_definitions(str(tmp_path))
+    configured = configure(decisions, {}, ["site.guests"])
+    assert configured.warnings == ()
+    assert not configured.decisions[0].takes("site.guests")
+    assert configured.decisions[0].takes("site.visitors")
+
+
+def test_who_defines_a_built_in_meter_anew_has_it_once(tmp_path: Path) -> None:
+    toml(tmp_path, SITES.replace("site.visitors", "volume.size"))
+    own, _ = own_definitions(str(tmp_path))
+    decisions = {each.name: each for each in overridden([*find([LISTENER]), *own], own)}
+    assert not decisions["cinder.volume"].takes("volume.size")
+    assert decisions["cinder.volume"].takes("volume")
+    assert decisions["cinder.volume"].reason == "volume.size from definitions.sites"
+    assert decisions["definitions.sites"].takes("volume.size")
+
+
+def test_the_built_in_definitions_are_without_a_problem() -> None:
+    assert [each.reason for each in find([LISTENER]) if each.state == "broken"] == []
+    assert sum(isinstance(each.plugin, DefinedListener) for each in find([LISTENER])) > 25
+
+
+def test_the_example_for_operators_is_right() -> None:
+    decisions, problems = own_definitions(str(Path(__file__).parents[4] / "etc" / "meters.d"))
+    assert problems == []
+    assert [each.name for each in decisions] == ["definitions.example"]

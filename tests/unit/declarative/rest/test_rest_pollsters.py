@@ -1,0 +1,578 @@
+"""REST pollsters by description: ours, and Ceilometer's dynamic pollsters as they are."""
+
+from __future__ import annotations
+
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from zope.interface.verify import verifyObject
+
+from meter.declarative.rest import RestPollster
+from meter.declarative.rest import own_pollsters
+from meter.declarative.rest.definition import RestDefinition
+from meter.declarative.rest.expressions import BadExpression
+from meter.declarative.rest.expressions import NoValue
+from meter.declarative.rest.expressions import expression
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.interfaces import ICentralPollster
+from meter.interfaces import IOmissions
+from meter.interfaces import Unavailable
+from meter.openstack import BadAnswer
+from meter.openstack import IOpenStack
+from meter.openstack import IWeb
+from meter.openstack import Limits
+from meter.openstack import Web
+from meter.sample import Sample
+from meter.testing import FakeCycle
+from meter.testing import FakeSurroundings
+from tests.openstack_stub import Reply
+from tests.openstack_stub import StubCloud
+from tests.openstack_stub import captured_cloud
+from tests.openstack_stub import http
+from tests.openstack_stub import openstack
+from tests.openstack_stub import reply
+from tests.unit.pollsters.test_openstack import Omissions
+
+UPS = """
+[[pollster]]
+meter = "ups.load"
+type = "gauge"
+unit = "%"
+url = "http://ups.example/api/devices?page=1"
+entries = "data.devices"
+volume = "load.percent"
+resource = "serial"
+project = "owner"
+metadata = { name = "name", room = "place.room" }
+next = "data.next"
+
+[[pollster]]
+name = "ups.state"
+meter = "ups.state"
+type = "gauge"
+unit = "state"
+url = "http://ups.example/api/devices"
+entries = "data.devices"
+volume = "state"
+words = { online = 1, battery = 2 }
+otherwise = -1
+skip = ["unknown"]
+resource = "serial"
+"""
+
+# As in Ceilometer's administration guide for dynamic pollsters.
+MAGNUM = """
+---
+- name: "dynamic.magnum.cluster"
+  sample_type: "gauge"
+  unit: "cluster"
+  value_attribute: "status"
+  endpoint_type: "container-infra"
+  url_path: "v1/clusters"
+  metadata_fields:
+    - "labels"
+    - "uuid"
+    - "name"
+  metadata_mapping:
+    name: "display_name"
+  preserve_mapped_metadata: false
+  skip_sample_values: ["DELETED"]
+  value_mapping:
+    CREATE_IN_PROGRESS: "0"
+    CREATE_FAILED: "1"
+    CREATE_COMPLETE: "2"
+  default_value: 0
+  resource_id_attribute: "uuid"
+  headers:
+    - Openstack-API-Version: "container-infra latest"
+"""
+
+IDENTITY = """
+- name: "dynamic.projects"
+  sample_type: "gauge"
+  unit: "project"
+  value_attribute: "enabled"
+  endpoint_type: "identity"
+  url_path: "{path}"
+"""
+
+RADOSGW = """
+- name: "dynamic.radosgw.api.request.{category}"
+  sample_type: "gauge"
+  unit: "request"
+  value_attribute: "[categories].ops"
+  url_path: "http://rgw.example/admin/usage"
+  user_id_attribute: "user | value.split('$')[0]"
+  project_id_attribute: "user | value.split('$') | value[0]"
+  resource_id_attribute: "user | value.split ('$') | value[0] | value.strip()"
+  response_entries_key: "summary"
+  skip_sample_values: ["stat"]
+"""
+
+SERVERS = """
+---
+- name: "dynamic.servers"
+  next_sample_url_attribute: "servers_links | filter(lambda v: v.get('rel') == 'next', value) | list(value) | value[0] | value.get('href')"
+  sample_type: "gauge"
+  unit: "server"
+  value_attribute: "status"
+  endpoint_type: compute
+  url_path: "/v2.1/servers/detail"
+  project_id_attribute: "tenant_id"
+  metadata_fields: ["name", "status"]
+  value_mapping: {ACTIVE: "1"}
+  default_value: 0
+  extra_metadata_fields_skip:
+    - metadata: {status: "OFF"}
+  extra_metadata_fields:
+    - name: "project_name"
+      endpoint_type: identity
+      url_path: "'/v3/projects/' + str(sample['project_id'])"
+      value: "name"
+      extra_metadata_fields_cache_seconds: 1800
+      metadata_fields: ["domain_id"]
+      metadata_mapping: {domain_id: id}
+      preserve_mapped_metadata: false
+    - name: "domain_name"
+      endpoint_type: identity
+      url_path: "'/v3/domains/' + str(extra_metadata_by_name['project_name']['metadata']['id'])"
+      value: "name"
+"""
+
+OURS = """
+[[pollster]]
+name = "servers"
+meter = "server.disk.{name}"
+type = "gauge"
+unit = "GB"
+service = "compute"
+path = "/servers/detail"
+each = "disks"
+volume = "gb"
+project = "tenant_id"
+
+[[pollster.more]]
+name = "project_name"
+service = "identity"
+path = "'/v3/projects/' + str(sample['project_id'])"
+value = "name"
+metadata = { domain = "domain_id" }
+"""
+
+
+def written(directory: Path, **files: str) -> Path:
+    for name, text in files.items():
+        stem, _, suffix = name.rpartition("_")
+        (directory / f"{stem}.{suffix}").write_text(text)
+    return directory
+
+
+def pollsters(directory: Path) -> dict[str, RestPollster]:
+    decisions, problems = own_pollsters(str(directory))
+    assert problems == []
+    return {each.name: each.plugin for each in decisions}
+
+
+def cycle_of(stub: StubCloud) -> FakeCycle:
+    clock = Clock()
+    web = Web(http(stub, clock), clock, limits=Limits(requests_per_second=inf, attempts=1))
+    providers = {IWeb: web, IOpenStack: openstack(stub, clock), IOmissions: Omissions()}
+    return FakeCycle(providers, clock=clock)
+
+
+async def polled(pollster: RestPollster, stub: StubCloud) -> list[Sample]:
+    return list(await pollster.poll(cycle_of(stub)))
+
+
+def ups(**more: Any) -> RestPollster:
+    base = {"meter": "ups.load", "type": "gauge", "unit": "%", "url": "http://ups.example/api", "volume": "load"}
+    return RestPollster(RestDefinition.model_validate({**base, **more}))
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_api_becomes_a_meter_by_description(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, ups_toml=UPS))["ups.load"]
+    assert verifyObject(ICentralPollster, pollster)
+    stub = StubCloud()
+    device = {"serial": "S1", "load": {"percent": "12.5"}, "owner": "p1", "name": "Ü 名", "place": {"room": 7}}
+    first = {"data": {"devices": [device], "next": "/api/devices?page=2"}}
+    second = {"data": {"devices": [{**device, "serial": 2, "load": {"percent": 80}}], "next": None}}
+    stub.on("GET", "/api/devices", reply(first), reply(second))
+    one, two = await polled(pollster, stub)
+    assert (one.name, one.type, one.unit, one.volume) == ("ups.load", "gauge", "%", 12.5)
+    assert (one.resource_id, one.project_id) == ("S1", "p1")
+    assert one.resource_metadata == {"name": "Ü 名", "room": 7}
+    assert (two.resource_id, two.volume) == ("2", 80)
+    assert stub.asked[1].query == {"page": ["2"]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_words_become_numbers_and_some_are_skipped(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, ups_toml=UPS))["ups.state"]
+    stub = StubCloud()
+    states = ["online", "battery", "unknown", "on fire"]
+    devices = [{"serial": state, "state": state} for state in states]
+    stub.on("GET", "/api/devices", reply({"data": {"devices": devices}}))
+    volumes = {each.resource_id: each.volume for each in await polled(pollster, stub)}
+    assert volumes == {"online": 1, "battery": 2, "on fire": -1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_ceilometers_yaml_loads_as_it_is(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, magnum_yaml=MAGNUM))["dynamic.magnum.cluster"]
+    stub = captured_cloud()
+    token = stub._answers["POST", "/v3/auth/tokens"]
+
+    def with_magnum(asked: Any) -> Reply:
+        answer = token(asked)
+        body = answer.body.replace(b'"type": "placement"', b'"type": "container-infra"')
+        return Reply(answer.status, body, answer.headers)
+
+    stub.on("POST", "/v3/auth/tokens", with_magnum)
+    clusters = [
+        {"uuid": "c1", "status": "CREATE_COMPLETE", "name": "one", "labels": {"a": 1}, "project_id": "p"},
+        {"uuid": "c2", "status": "DELETED"},
+        {"uuid": "c3", "status": "ROLLBACK"},
+    ]
+    stub.on("GET", "/v1/clusters", reply({"clusters": clusters}))
+    one, three = await polled(pollster, stub)
+    assert (one.resource_id, one.volume, one.project_id) == ("c1", 2, "p")
+    assert one.resource_metadata == {"labels": {"a": 1}, "uuid": "c1", "display_name": "one"}
+    assert three.volume == 0
+    assert stub.asked[-1].header("OpenStack-API-Version") == "container-infra latest"
+
+
+@pytest.mark.parametrize("path", ["/v3/projects", "v3/projects"])
+@pytest_twisted.ensureDeferred
+async def test_a_path_of_ceilometers_is_joined_to_the_address_as_a_link_is(path: str, tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, a_yaml=IDENTITY.format(path=path)))["dynamic.projects"]
+    stub = captured_cloud()
+    await polled(pollster, stub)
+    assert stub.asked[-1].path == "/v3/projects"  # the address ends in /v3
+
+
+@pytest_twisted.ensureDeferred
+async def test_several_meters_of_one_entry(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, radosgw_yaml=RADOSGW))["dynamic.radosgw.api.request.{category}"]
+    assert [each.name for each in pollster.meters] == ["dynamic.radosgw.api.request.*"]
+    stub = StubCloud()
+    categories = [
+        {"category": "get_obj", "ops": 46},
+        {"category": "put_obj", "ops": "many"},
+        {"category": "list_bucket", "ops": 8},
+        {"category": "stat", "ops": 1},
+        {"ops": 8},
+    ]
+    users = [{"user": "p1$u", "categories": categories}, {"user": "p2$u", "categories": None}]
+    stub.on("GET", "/admin/usage", reply({"entries": [], "summary": users}))
+    cycle = cycle_of(stub)
+    samples = list(await pollster.poll(cycle))
+    assert [(each.name, each.volume, each.resource_id, each.project_id) for each in samples] == [
+        ("dynamic.radosgw.api.request.get_obj", 46, "p1", "p1"),
+        ("dynamic.radosgw.api.request.list_bucket", 8, "p1", "p1"),
+    ]
+    counted = cycle.provider(IOmissions).counted
+    assert {reason: count for (_, reason), count in counted.items()} == {"bad-volume": 1, "no-name": 1, "no-list": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_xml_is_read_as_json_would_tell_it(tmp_path: Path) -> None:
+    pollster = ups(entries="List.Bucket", volume="Size", resource="@id", responses=["xml", "json"])
+    stub = StubCloud()
+    xml = b'<?xml version="1.0"?><List><Bucket id="a"><Size>5</Size></Bucket><Bucket id="b"><Size>6</Size></Bucket></List>'
+    stub.on("GET", "/api", Reply(200, xml), reply({"List": {"Bucket": [{"@id": "c", "Size": 7}]}}))
+    assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("a", 5), ("b", 6)]
+    assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("c", 7)]
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><x>&b;</x>',
+        b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><x>&e;</x>',
+        b"<x>" * 5000,
+        b"<x",
+        b"",
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_xml_that_is_none_or_means_harm_is_a_bad_answer(bomb: bytes) -> None:
+    stub = StubCloud()
+    stub.on("GET", "/api", Reply(200, bomb))
+    with pytest.raises(BadAnswer, match="is no XML"):
+        await polled(ups(responses=["xml"]), stub)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_text_is_one_entry() -> None:
+    stub = StubCloud()
+    stub.on("GET", "/api", Reply(200, "load: 17 °".encode()))
+    pollster = ups(responses=["json", "text"], volume=". | int(value.split(' ')[1])", resource=". | 'ups'")
+    assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("ups", 17)]
+
+
+# --- more metadata
+
+
+def projects(stub: StubCloud, *names: str) -> None:
+    for name in names:
+        stub.on("GET", f"/v3/projects/{name}", reply({"project": {"id": name, "name": f"Ü {name}", "domain_id": "d"}}))
+    stub.on("GET", "/v3/domains/d", reply({"domain": {"id": "d", "name": "Default"}}))
+
+
+async def servers(pollster: RestPollster, cycle: FakeCycle) -> dict[str, Any]:
+    return {each.resource_id: each.resource_metadata for each in await pollster.poll(cycle)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_metadata_comes_from_other_services_too_and_is_asked_for_once(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
+    stub = captured_cloud()
+    listed = [
+        {"id": each, "tenant_id": f"p{each[-1]}", "status": "ACTIVE", "name": each} for each in ("s1", "s2", "t1")
+    ]
+    stub.on(
+        "GET", "/v2.1/servers/detail", reply({"servers": [*listed, {"id": "s3", "tenant_id": "p1", "status": "OFF"}]})
+    )
+    projects(stub, "p1", "p2")
+    cycle = cycle_of(stub)
+    found = await servers(pollster, cycle)
+    more = {"project_name": "Ü p1", "domain_name": "Default", "id": "d"}
+    assert found["s1"] == {"name": "s1", "status": "ACTIVE"} | more
+    assert found["s2"]["project_name"] == "Ü p2"
+    assert found["s3"] == {"name": None, "status": "OFF"}  # extra_metadata_fields_skip
+    asked = [stub.times("GET", path) for path in ("/v3/projects/p1", "/v3/projects/p2", "/v3/domains/d")]
+    assert asked == [1, 1, 1]
+    cycle.clock.advance(1801)
+    await servers(pollster, cycle.following())
+    assert stub.times("GET", "/v3/projects/p1") == 2
+    assert stub.times("GET", "/v3/domains/d") == 1  # an hour, where nothing else is said
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_may_be_one_of_several_and_is_missing_on_the_last_page(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
+    stub = captured_cloud()
+    projects(stub, "p1")
+    links = [{"rel": "prev", "href": "/v2.1/servers/detail?marker=0"}]
+    more = [*links, {"rel": "next", "href": "/v2.1/servers/detail?marker=1"}]
+    first, last = ({"id": each, "tenant_id": "p1", "status": "ACTIVE"} for each in ("s1", "s2"))
+    pages = [{"servers": [first], "servers_links": more}, {"servers": [last], "servers_links": links}]
+    stub.on("GET", "/v2.1/servers/detail", *map(reply, pages))
+    assert [each.resource_id for each in await polled(pollster, stub)] == ["s1", "s2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_our_own_words_say_the_same(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, ours_toml=OURS))["servers"]
+    stub = captured_cloud()
+    disks = [{"name": "vda", "gb": 5}, {"name": "vdb", "gb": 7}]
+    stub.on("GET", "/v2.1/servers/detail", reply({"servers": [{"id": "s1", "tenant_id": "p1", "disks": disks}]}))
+    projects(stub, "p1")
+    samples = list(await pollster.poll(cycle_of(stub)))
+    assert [(each.name, each.volume) for each in samples] == [("server.disk.vda", 5), ("server.disk.vdb", 7)]
+    assert samples[0].resource_metadata == {"project_name": "Ü p1", "domain": "d"}
+    assert stub.times("GET", "/v3/projects/p1") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sample_whose_further_metadata_cannot_be_had_is_a_sample(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
+    stub = captured_cloud()
+    listed = [{"id": "s1", "tenant_id": "p1", "status": "ACTIVE"}, {"id": "s2", "tenant_id": "p1", "status": "ACTIVE"}]
+    stub.on("GET", "/v2.1/servers/detail", reply({"servers": listed}))
+    stub.on("GET", "/v3/projects/p1", reply({"error": "no such project"}, 404))
+    cycle = cycle_of(stub)
+    with capturedLogs() as logs:
+        assert (await servers(pollster, cycle))["s1"] == {"name": None, "status": "ACTIVE"}
+        await servers(pollster, cycle.following())
+    assert stub.times("GET", "/v3/projects/p1") == 2  # once in each cycle
+    told = [each["what"] for each in logs if "are without" in each["log_format"]]
+    assert told == ["project_name", "domain_name"]
+
+
+@pytest.mark.parametrize("project", ["//evil.example/x", "http://evil.example/"])
+@pytest_twisted.ensureDeferred
+async def test_a_question_about_a_sample_leads_to_no_other_host(project: str, tmp_path: Path) -> None:
+    elsewhere = SERVERS.replace("'/v3/projects/' + str(sample['project_id'])", "str(sample['project_id'])")
+    pollster = pollsters(written(tmp_path, servers_yaml=elsewhere))["dynamic.servers"]
+    stub = captured_cloud()
+    stub.on("GET", "/v2.1/servers/detail", reply({"servers": [{"id": "s", "tenant_id": project, "status": "ACTIVE"}]}))
+    assert "project_name" not in (await servers(pollster, cycle_of(stub)))["s"]
+    assert not [each for each in stub.asked if "evil" in (each.header("Host") or "")]
+
+
+def test_what_is_wrong_in_extra_metadata_is_told(tmp_path: Path) -> None:
+    wrong = SERVERS.replace("endpoint_type: identity", "host_command: get-vm", 1)
+    wrong += (
+        SERVERS.replace("dynamic.servers", "other").replace("str(sample", "open(sample").lstrip().removeprefix("---")
+    )
+    _, problems = own_pollsters(str(written(tmp_path, a_yaml=wrong)))
+    assert "extra_metadata_fields: host_command: not done by Meter" in problems[0]
+    assert "more.0.path" in problems[1]
+    assert "there are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
+
+
+def test_a_place_of_more_metadata_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    wrong = OURS.replace('"domain_id"', '"domain..id"')
+    _, problems = own_pollsters(str(written(tmp_path, a_toml=wrong)))
+    assert "more.0.metadata" in problems[0]
+    assert "'domain..id' should be names with dots between them" in problems[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_is_off_where_the_catalogue_lacks_its_service(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, magnum_yaml=MAGNUM))["dynamic.magnum.cluster"]
+    answer = await pollster.enabled(FakeSurroundings({IOpenStack: openstack(captured_cloud())}))
+    assert isinstance(answer, Disabled)
+    assert "container-infra" in answer.reason
+    assert isinstance(await ups().enabled(FakeSurroundings()), Disabled)
+    assert await ups().enabled(cycle_of(StubCloud())) == Enabled()
+
+
+def test_what_is_wrong_in_a_file_is_told_and_the_rest_works(tmp_path: Path) -> None:
+    wrong = """
+[[pollster]]
+meter = "a"
+type = "gauge"
+unit = "x"
+url = "http://h/"
+volume = "v | __import__('os')"
+[[pollster]]
+meter = "b"
+type = "guage"
+unit = "x"
+volume = "v"
+urls = "http://h/"
+[[pollster]]
+meter = "good"
+type = "gauge"
+unit = "x"
+url = "http://h/"
+volume = "v"
+"""
+    multi = (
+        MAGNUM + "- {name: 'x.{y}', sample_type: gauge, unit: u, value_attribute: v, url_path: p, endpoint_type: e}\n"
+    )
+    files = written(
+        tmp_path, a_toml=wrong, b_toml="[pollster", c_yaml=multi, d_yaml="- 5\n- {host_command: rm, name: n}\n"
+    )
+    decisions, problems = own_pollsters(str(files))
+    assert [each.name for each in decisions] == ["good", "dynamic.magnum.cluster"]
+    told = "\n".join(problems)
+    assert "a.toml: pollster 1 (a): volume" in told
+    assert "is not understood here" in told
+    assert "pollster 2 (b): urls: there is no such field; known are meter, type" in told
+    assert "b.toml: cannot be read" in told
+    assert "c.yaml: pollster 2 (x.{y}): meter may end in one {place} of what each leads to" in told
+    assert "d.yaml: pollster 1 (?): should be a mapping" in told
+    assert "host_command: not done by Meter, which runs no code that a file names" in told
+
+
+def test_no_directory_has_no_pollsters(tmp_path: Path) -> None:
+    assert own_pollsters("") == own_pollsters(str(tmp_path / "none")) == ([], [])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_secret_is_read_from_its_file_and_sent(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("pass\n")
+    stub = StubCloud()
+    stub.on("GET", "/api", reply([]))
+    await polled(ups(username="me", password_file=str(secret)), stub)
+    await polled(ups(token_file=str(secret)), stub)
+    assert [each.header("Authorization") for each in stub.asked] == ["Basic bWU6cGFzcw==", "Bearer pass"]
+    with pytest.raises(Unavailable, match="secret cannot be read"):
+        await polled(ups(token_file=str(tmp_path / "none")), stub)
+
+
+@pytest.mark.parametrize(
+    ("next_", "said"),
+    [("http://evil.example/api", "elsewhere"), ("/api?page=2", "in circles")],
+)
+@pytest_twisted.ensureDeferred
+async def test_pages_lead_neither_elsewhere_nor_in_circles(next_: str, said: str) -> None:
+    stub = StubCloud()
+    stub.on("GET", "/api", reply({"all": [], "next": next_}))
+    with pytest.raises(BadAnswer, match=said):
+        await polled(ups(entries="all", next="next"), stub)
+    assert len(stub.asked) <= 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_entries_that_make_no_sample_cost_themselves_only() -> None:
+    stub = StubCloud()
+    loads: list[Any] = [1, None, "x", [], True, "0.5"]
+    entries: list[Any] = [{"id": str(number), "load": load} for number, load in enumerate(loads)]
+    stub.on("GET", "/api", reply([*entries, {"load": 1}, 5, None]))
+    cycle = cycle_of(stub)
+    samples = list(await ups().poll(cycle))
+    assert {each.resource_id: each.volume for each in samples} == {"0": 1, "4": 1, "5": 0.5}
+    assert sum(cycle.provider(IOmissions).counted.values()) == 6
+
+
+@pytest.mark.parametrize("wrong", [5, "text", {"a": 1, "b": []}, None])
+@pytest_twisted.ensureDeferred
+async def test_an_answer_without_the_list_is_a_bad_answer(wrong: Any) -> None:
+    stub = StubCloud()
+    stub.on("GET", "/api", reply(wrong))
+    with pytest.raises(BadAnswer, match="should be a list at 'data'"):
+        await polled(ups(entries="data"), stub)
+
+
+# --- expressions
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a.b.1", 20),
+        ("a.b.7", None),
+        ("a.none.x", None),
+        (".", {"a": {"b": [10, 20]}, "s": "7 GB"}),
+        ("a.b | value[0] * 2", 20),
+        ("a.b | sum(value) / len(value)", 15),
+        ("s | value.split(' ')[0] | int(value) * 1024", 7168),
+        ("a | value.get('c', 3)", 3),
+        ("s | 1 if value.endswith('GB') else 0", 1),
+        ("s | value == 'x' or value == '7 GB'", True),
+        ("s | value[:1] in ['7']", True),
+        ("none | value * 2", None),
+    ],
+)
+def test_an_expression_is_a_place_and_operations(text: str, value: Any) -> None:
+    assert expression(text).value({"a": {"b": [10, 20]}, "s": "7 GB"}) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a..b",
+        "a | __import__('os')",
+        "a | value.__class__",
+        "a | [x for x in value]",
+        "a | (lambda: 1)()",
+        "a | 9 ** 9 ** 9",
+        "a | open('/etc/passwd')",
+        "a | value.format(1)",
+        "a | 1 +",
+        "a | " + "(" * 500,
+        "x" * 1001,
+    ],
+)
+def test_what_is_more_than_reckoning_is_refused(text: str) -> None:
+    with pytest.raises(BadExpression):
+        expression(text)
+
+
+@pytest.mark.parametrize("text", ["a | value / 0", "a | value['x']", "a | 'x' * 1000000000", "a | '%999999d' % value"])
+def test_reckoning_that_fails_has_no_value(text: str) -> None:
+    with pytest.raises(NoValue):
+        expression(text).value({"a": 1})

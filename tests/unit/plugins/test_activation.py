@@ -1,0 +1,63 @@
+"""Plugins are asked at start, and what works with them runs only while the service does."""
+
+from dataclasses import dataclass
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from meter.agent.cycle import Surroundings
+from meter.interfaces import Disabled
+from meter.interfaces import Enabled
+from meter.plugins.activation import Activation
+from meter.plugins.registry import COMPUTE
+from meter.plugins.registry import Decision
+
+
+@dataclass(frozen=True)
+class Plugin:
+    verdict: object
+
+    async def enabled(self, here):
+        return await self.verdict if isinstance(self.verdict, Deferred) else self.verdict
+
+
+def activation(made, **verdicts):
+    here = Surroundings("meter-compute", None, Clock())
+    candidates = [
+        Decision(kind=COMPUTE, name=name, origin="test", state="asked at start", plugin=Plugin(verdict))
+        for name, verdict in verdicts.items()
+    ]
+
+    def make(active):
+        service = Service()
+        made.append((service, [each.name for each in active]))
+        return service
+
+    return Activation(candidates, here, make, name="pollsters")
+
+
+def test_starts_what_works_with_those_that_are_enabled():
+    made = []
+    service = activation(made, lamp=Enabled(), torch=Disabled("there is no torch"))
+    service.startService()
+
+    assert [names for _, names in made] == [["lamp"]]
+    assert made[0][0].running
+    assert [(each.name, each.state, each.reason) for each in service.decisions] == [
+        ("lamp", "active", ""),
+        ("torch", "off here", "there is no torch"),
+    ]
+    service.stopService()
+    assert not made[0][0].running
+
+
+def test_stopping_while_a_plugin_thinks_starts_nothing():
+    made = []
+    service = activation(made, lamp=Deferred())
+    service.startService()
+
+    stopped = service.stopService()
+
+    assert stopped.called
+    assert made == []

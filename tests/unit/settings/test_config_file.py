@@ -1,0 +1,245 @@
+"""Reading the configuration: defaults, secrets, and every mistake at once."""
+
+import re
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from pydantic import SecretStr
+
+from meter.settings import Config
+from meter.settings.config_file import ConfigError
+from meter.settings.config_file import effective
+from meter.settings.config_file import is_local
+from meter.settings.config_file import keyring
+from meter.settings.config_file import load
+from meter.settings.config_file import masked
+from meter.settings.config_file import parse
+
+REFERENCE = Path(__file__).parents[3] / "etc/meter.toml"
+
+
+def problems(text, daemon="meter-collector"):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, daemon, "meter.toml")
+    return caught.value.problems
+
+
+def test_every_mistake_is_reported_at_once_with_its_place():
+    found = problems(
+        """
+        [polling]
+        interval_second = 3
+        timeout_seconds = "soon"
+        [poling]
+        [bus]
+        prefetch = 0
+        queue_type = "lazy"
+        [[signing.keys]]
+        key = "x"
+        """
+    )
+
+    assert found == [
+        "meter.toml: [bus] queue_type: input should be 'classic' or 'quorum', not 'lazy'",
+        "meter.toml: [bus] prefetch: input should be greater than 0, not 0",
+        "meter.toml: [signing.keys.0] id: is missing",
+        "meter.toml: [polling] timeout_seconds: input should be a valid number, not 'soon'",
+        "meter.toml: [polling] interval_second: there is no such key; did you mean interval_seconds?",
+        "meter.toml: [poling]: there is no such section; did you mean polling?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "daemon", "expected"),
+    [
+        ("[bus]\nurl = 'local:'", "meter-api", "works inside twistd meter only; meter-api needs amqp://"),
+        ("[bus]\nurl = 'http://h'", "meter", "should be amqp://"),
+        ("[store]\ndsn = 'mysql://h/d'", "meter", "should be postgresql://"),
+        ("[signing]\nkey = ''", "meter", "must not be empty"),
+        ("[signing]\nkey = 'a'\n[[signing.keys]]\nid = 'b'\nkey = 'c'", "meter", "leave key and key_file out"),
+        ("[[signing.keys]]\nid = 'b'", "meter", "key: is missing; set key or key_file"),
+        ("[[signing.keys]]\nid = 'b'\nkey='1'\n[[signing.keys]]\nid = 'b'\nkey='2'", "meter", "same id"),
+        ("[api]\nlisten = 'tcp:8777'", "meter", "only a loopback interface or a UNIX socket"),
+        ("[status]\nlisten = 'tcp:x'", "meter", "is not an endpoint like tcp:8777"),
+        ("[status.by_daemon]\nmeter-api = 'tpc:80'", "meter", "is not an endpoint like tcp:8777"),
+        ("[api.auth]\nmode = 'keystone'\nkeystone.password = 'p'", "meter", "should be an http:// or https:// URL"),
+        ("[api.auth]\nmode = 'keystone'\nkeystone.auth_url = 'http://k'", "meter", "set password or password_file"),
+        ("[api.auth]\nmode = 'tokens'", "meter", "list at least one token"),
+        (
+            f"[api.auth]\nmode = 'tokens'\ntokens = [{{sha256 = '{'0' * 64}'}}]",
+            "meter",
+            "either admin = true or a project_id",
+        ),
+        (
+            "[api.auth]\nmode = 'tokens'\ntokens = [{sha256 = 'abc', admin = true}]",
+            "meter",
+            "sha256: string should match pattern",
+        ),
+        ("[bus]\nurl_file = '/nowhere'", "meter", "[bus] url_file: cannot be read"),
+        ("not toml", "meter", "not TOML"),
+    ],
+)
+def test_a_mistake_says_what_would_be_right(text, daemon, expected):
+    [found] = problems(text, daemon)
+    assert expected in found
+
+
+def test_a_file_that_is_not_there_is_a_mistake_too(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(str(tmp_path / "none.toml"), "meter")
+
+
+def test_secrets_come_from_files(tmp_path):
+    (tmp_path / "url").write_text("amqp://u:p@h/\n")
+    (tmp_path / "key").write_text(" hunter2\n")
+
+    config = parse(
+        f"[bus]\nurl_file = '{tmp_path}/url'\n[[signing.keys]]\nid = 'a'\nkey_file = '{tmp_path}/key'", "meter-api"
+    )
+
+    assert config.bus.url.get_secret_value() == "amqp://u:p@h/"
+    assert config.signing.keys[0].key == SecretStr("hunter2")
+
+
+def test_a_secret_and_its_file_exclude_each_other(tmp_path):
+    (tmp_path / "key").write_text("x")
+    assert "leave it out when key_file is set" in problems(f"[signing]\nkey = 'a'\nkey_file = '{tmp_path}/key'")[0]
+
+
+def test_an_empty_secret_file_is_a_mistake(tmp_path):
+    (tmp_path / "key").write_text("\n")
+    assert f"{tmp_path}/key is empty" in problems(f"[signing]\nkey_file = '{tmp_path}/key'")[0]
+
+
+def test_the_single_daemon_needs_nothing_beside_itself():
+    config = parse("[meter]\nstate_dir = '/srv/m'", "meter")
+
+    assert config.bus.url.get_secret_value() == "local:"
+    assert config.store.dsn.get_secret_value() == "embedded:/srv/m/postgresql"
+
+
+def test_the_single_daemon_takes_what_it_is_told():
+    config = parse("[bus]\nurl = 'amqp://h/'\n[store]\nreaders = 1", "meter")
+
+    assert config.bus.url.get_secret_value() == "amqp://h/"
+    assert config.store.dsn.get_secret_value().startswith("embedded:")
+
+
+def test_what_is_in_effect_is_shown_as_toml_without_secrets():
+    text = """
+    [bus]
+    url = "amqp://meter:hunter2@rabbit/"
+    [store]
+    dsn = "host=db password=hunter2 user=m"
+    [signing]
+    key = "hunter2"
+    [polling]
+    interval_seconds = 5
+    [status]
+    by_daemon = { meter-api = "tcp:1:interface=127.0.0.1" }
+    [pollsters.lamp]
+    room = "k\\"itchen"
+    """
+
+    shown = effective(parse(text, "meter-collector"))
+
+    assert "hunter2" not in shown
+    back = tomllib.loads(shown)
+    assert back["bus"]["url"] == "amqp://meter:***@rabbit/"
+    assert back["store"]["dsn"] == "host=db password=*** user=m"
+    assert back["signing"]["key"] == "**********"
+    assert back["polling"]["interval_seconds"] == 5
+    assert back["status"]["by_daemon"] == {"meter-api": "tcp:1:interface=127.0.0.1"}
+    assert back["pollsters"]["lamp"] == {"room": 'k"itchen'}
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("amqp://u:p%40ss@h:5672/v", "amqp://u:***@h:5672/v"),
+        ("postgresql://u:p@h/d?password=x&sslmode=require", "postgresql://u:***@h/d?password=***&sslmode=require"),
+        ("password='it\\'s' host=h", "password=*** host=h"),
+        ("local:", "local:"),
+    ],
+)
+def test_passwords_in_locations_are_masked(location, shown):
+    assert masked(location) == shown
+
+
+@pytest.mark.parametrize(
+    ("listen", "local"),
+    [
+        ("tcp:1:interface=127.0.0.1", True),
+        ("tcp:1:interface=127.1.2.3", True),
+        ("tcp6:1:interface=\\:\\:1", True),
+        ("tcp:1:interface=localhost", True),
+        ("unix:/run/x", True),
+        ("tcp:1", False),
+        ("tcp:1:interface=0.0.0.0", False),
+        ("tcp:1:interface=10.0.0.1", False),
+    ],
+)
+def test_knows_what_only_this_host_can_reach(listen, local):
+    assert is_local(listen) is local
+
+
+def test_without_a_key_one_is_made_once_and_for_its_owner_only(tmp_path):
+    config = parse(f"[meter]\nstate_dir = '{tmp_path}/new'", "meter")
+
+    first, second = keyring(config), keyring(config)
+
+    [key], [again] = first._keys, second._keys
+    assert key.secret == again.secret
+    assert len(key.secret) == 64
+    assert stat.S_IMODE(config.signing_key_file.stat().st_mode) == 0o600
+    assert [path.name for path in config.signing_key_file.parent.iterdir()] == ["signing.key"]
+
+
+def test_a_check_makes_no_key(tmp_path):
+    keyring(parse(f"[meter]\nstate_dir = '{tmp_path}/new'", "meter"), make=False)
+
+    assert not (tmp_path / "new").exists()
+
+
+def test_key_times_without_a_zone_are_utc():
+    config = parse("[[signing.keys]]\nid = 'a'\nkey = 'b'\nnot_before = 2026-01-01T00:00:00", "meter")
+
+    assert keyring(config)._keys[0].not_before.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+def sections(model, prefix=""):
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield f"{prefix}{name}", field.annotation
+            yield from sections(field.annotation, f"{prefix}{name}.")
+
+
+def test_the_reference_shows_every_setting_with_its_default_and_its_sentence():
+    text = REFERENCE.read_text()
+    shown = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
+    shown["signing"]["key"] = None  # there it is only hinted at
+    shown["api"]["auth"]["keystone"]["password"] = None
+    prose = re.sub(r"\n## ", " ", text)
+
+    for place, model in sections(Config):
+        table = shown
+        for part in place.split("."):
+            table = table[part]
+        plain = {
+            name: field
+            for name, field in model.model_fields.items()
+            if (f"{place}.{name}") not in dict(sections(Config))
+        }
+        assert set(plain) == {name for name, value in table.items() if f"{place}.{name}" not in dict(sections(Config))}
+        for name, field in plain.items():
+            default = field.get_default(call_default_factory=True)
+            default = default.get_secret_value() if isinstance(default, SecretStr) else default
+            assert table[name] == default, f"{place}.{name}"
+            assert field.description in prose, f"{place}.{name}"
+
+
+def test_the_reference_changes_nothing():
+    assert load(str(REFERENCE), "meter") == parse("", "meter")

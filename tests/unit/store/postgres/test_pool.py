@@ -1,0 +1,363 @@
+"""The pool of connections, on connections that are none and a clock that is turned by hand."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from meter.interfaces import Unavailable
+from meter.store.postgres.connection import Conflict
+from meter.store.postgres.connection import Lost
+from meter.store.postgres.connection import TimedOut
+from meter.store.postgres.pool import Pool
+
+
+class FakeSession:
+    """A connection that opens unless ``down``, and answers each statement with what ``answers`` has for it."""
+
+    def __init__(self, down=None):
+        self.down = down
+        self.closed = False
+        self.lost = Deferred()
+        self.said = []
+
+    async def open(self):
+        if self.down:
+            raise Lost(self.down)
+
+    async def rows(self, statement, parameters=None):
+        self.said.append(statement)
+        return [(statement,)]
+
+    async def count(self, statement, parameters=None):
+        self.said.append(statement)
+        return 1
+
+    def patient(self):
+        pass
+
+    async def interrupt(self):
+        self.said.append("interrupt")
+
+    def close(self):
+        if not self.closed:
+            self.closed = True
+            self.lost.callback(None)
+
+
+class Server:
+    """Makes sessions and remembers them; ``down`` is why it cannot be reached."""
+
+    def __init__(self, down=None):
+        self.down = down
+        self.sessions = []
+
+    def __call__(self):
+        self.sessions.append(FakeSession(self.down))
+        return self.sessions[-1]
+
+
+def pool_of(server, clock=None, **options):
+    pool = Pool(server, clock or Clock(), name="pool", rng=lambda: 1.0, **{"size": 1, **options})
+    pool.startService()
+    return pool
+
+
+def start(coroutine):
+    """Run as far as it goes, and return what comes of it."""
+    results = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    return results
+
+
+def value(results):
+    [result] = results
+    return getattr(result, "value", result)
+
+
+async def nothing_much(session):
+    await session.count("UPDATE")
+    return "done"
+
+
+def test_a_transaction_is_begun_and_committed():
+    server = Server()
+
+    assert value(start(pool_of(server).run(nothing_much))) == "done"
+    assert server.sessions[0].said == ["BEGIN", "COMMIT", "BEGIN", "UPDATE", "COMMIT"]
+
+
+def test_a_transaction_that_raises_is_rolled_back():
+    async def wrong(session):
+        raise ZeroDivisionError
+
+    server = Server()
+
+    assert isinstance(value(start(pool_of(server).run(wrong))), ZeroDivisionError)
+    assert server.sessions[0].said[-1] == "ROLLBACK"
+
+
+def test_only_coroutine_functions_are_transactions():
+    def at_once(session):
+        return Deferred()
+
+    assert isinstance(value(start(pool_of(Server()).run(at_once))), TypeError)
+
+
+def test_an_unreachable_server_is_tried_for_ever_with_growing_pauses():
+    server, clock = Server(down="no route to db"), Clock()
+    pool = pool_of(server, clock)
+    for _ in range(100):
+        clock.advance(1)
+
+    assert not pool.ready
+    assert pool.reason == "no route to db"
+    assert 5 < len(server.sessions) < 12
+    assert all(session.closed for session in server.sessions)
+    error = value(start(pool.rows("SELECT")))
+    assert isinstance(error, Unavailable)
+    assert "no route to db" in str(error)
+
+    server.down = None
+    clock.advance(30)
+    assert pool.ready
+    assert value(start(pool.rows("SELECT"))) == [("SELECT",)]
+
+
+def test_a_connection_is_not_used_until_it_is_prepared():
+    states = ["the schema is missing", None]
+
+    async def prepare(session):
+        if reason := states.pop(0):
+            raise Unavailable(reason)
+
+    server, clock = Server(), Clock()
+    pool = pool_of(server, clock, prepare=prepare)
+
+    assert (pool.ready, pool.reason) == (False, "the schema is missing")
+    assert server.sessions[0].closed
+    clock.advance(1)
+    assert pool.ready
+
+
+def test_a_preparation_that_is_wrong_is_logged_and_tried_again(logged_errors):
+    states = [ZeroDivisionError(), None]
+
+    async def prepare(session):
+        if error := states.pop(0):
+            raise error
+
+    clock = Clock()
+    pool = pool_of(Server(), clock, prepare=prepare)
+    clock.advance(1)
+
+    assert pool.ready
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_a_lost_connection_is_replaced_at_once():
+    server = Server()
+    pool = pool_of(server)
+
+    server.sessions[0].close()
+
+    assert pool.ready
+    assert pool.generation == 2
+    assert value(start(pool.rows("SELECT"))) == [("SELECT",)]
+    assert "SELECT" in server.sessions[1].said
+
+
+def test_callers_take_turns_and_are_served_in_order():
+    first, second, served = Deferred(), Deferred(), []
+
+    async def slow(session, name, until):
+        served.append(name)
+        await until
+
+    pool = pool_of(Server())
+    start(pool.run(slow, "first", first))
+    start(pool.run(slow, "second", second))
+    assert served == ["first"]
+
+    first.callback(None)
+    assert served == ["first", "second"]
+    second.callback(None)
+
+
+def test_no_more_than_so_many_callers_wait():
+    async def forever(session):
+        await Deferred()
+
+    pool = pool_of(Server(), most_waiting=2)
+    waiting = [start(pool.run(forever)) for _ in range(3)]
+    assert not any(waiting)
+
+    error = value(start(pool.run(forever)))
+    assert isinstance(error, Unavailable)
+    assert "2 callers" in str(error)
+
+
+def test_callers_who_wait_are_told_when_the_last_connection_is_lost():
+    async def forever(session):
+        await session.lost
+
+    server, clock = Server(), Clock()
+    pool = pool_of(server, clock)
+    start(pool.run(forever))
+    waiting = start(pool.rows("SELECT"))
+
+    server.down = "gone"
+    server.sessions[0].close()
+
+    assert isinstance(value(waiting), Unavailable)
+
+
+def test_a_caller_who_gives_up_waiting_loses_its_turn_only():
+    until = Deferred()
+
+    async def slow(session):
+        await until
+
+    server = Server()
+    pool = pool_of(server)
+    start(pool.run(slow))
+    impatient = Deferred.fromCoroutine(pool.rows("SELECT 1"))
+    patient = start(pool.rows("SELECT 2"))
+    impatient.cancel()
+    impatient.addErrback(lambda failure: failure.trap(CancelledError))
+    until.callback(None)
+
+    assert value(patient) == [("SELECT 2",)]
+    assert "SELECT 1" not in server.sessions[0].said
+
+
+def test_a_caller_waits_for_a_connection_so_long_only():
+    until = Deferred()
+
+    async def slow(session):
+        await until
+
+    server, clock = Server(), Clock()
+    pool = pool_of(server, clock, longest_wait_seconds=2)
+    start(pool.run(slow))
+    first = start(pool.rows("SELECT 1"))
+    clock.advance(1)
+    second = start(pool.rows("SELECT 2"))
+    clock.advance(1)
+
+    assert isinstance(value(first), Unavailable)
+    assert "all 1 connections of the pool have been busy for 2 s" in str(value(first))
+    until.callback(None)
+    assert value(second) == [("SELECT 2",)]
+    assert "SELECT 1" not in server.sessions[0].said
+    assert not clock.getDelayedCalls()
+
+
+class Interruptible(FakeSession):
+    """Answers ``SELECT slow``, and is interrupted, when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.answer, self.interrupted = Deferred(), Deferred()
+
+    async def rows(self, statement, parameters=None):
+        if statement == "SELECT slow":
+            return await self.answer
+        return await super().rows(statement, parameters)
+
+    async def interrupt(self):
+        await super().interrupt()
+        await self.interrupted
+
+
+def abandoned(pool):
+    asked = Deferred.fromCoroutine(pool.rows("SELECT slow"))
+    asked.cancel()
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+
+
+def test_a_question_that_nobody_waits_for_is_interrupted_and_only_that():
+    session = Interruptible()
+    pool = pool_of(lambda: session)
+    abandoned(pool)
+    next_one = start(pool.rows("SELECT 1"))
+    assert session.said[-1] == "interrupt"
+
+    session.answer.errback(TimedOut("canceling statement due to user request"))
+    assert not next_one  # an interruption that is late would be its end
+    session.interrupted.callback(None)
+    assert value(next_one) == [("SELECT 1",)]
+
+
+def test_an_interruption_that_fails_leaves_the_question_to_itself(logged_errors):
+    for error in (Lost("too many connections"), ZeroDivisionError()):
+        session = Interruptible()
+        pool = pool_of(lambda session=session: session)
+        abandoned(pool)
+        session.interrupted.errback(error)
+        next_one = start(pool.rows("SELECT 1"))
+        assert not next_one
+
+        session.answer.callback([])
+        assert value(next_one) == [("SELECT 1",)]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_a_transaction_that_nobody_waits_for_is_not_interrupted():
+    until = Deferred()
+
+    async def slow(session):
+        await until
+
+    server = Server()
+    asked = Deferred.fromCoroutine(pool_of(server).run(slow))
+    asked.cancel()
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    until.callback(None)
+    assert server.sessions[0].said[-2:] == ["BEGIN", "COMMIT"]
+
+
+def test_a_conflict_is_tried_again_a_few_times():
+    tries = []
+
+    async def quarrel(session):
+        tries.append(1)
+        raise Conflict("deadlock detected")
+
+    clock = Clock()
+    results = start(pool_of(Server(), clock, attempts=3).run(quarrel))
+    assert len(tries) == 1
+    clock.pump([0.1] * 10)
+
+    assert len(tries) == 3
+    assert isinstance(value(results), Conflict)
+
+
+def test_stopping_waits_for_transactions_but_not_for_ever(logged_errors):
+    async def forever(session):
+        await session.lost
+
+    server, clock = Server(), Clock()
+    pool = pool_of(server, clock, patience_seconds=5)
+    start(pool.run(forever))
+    stopped = []
+    pool.stopService().addBoth(stopped.append)
+
+    assert isinstance(value(start(pool.rows("SELECT"))), Unavailable)
+    assert not stopped
+    assert not server.sessions[0].closed
+    clock.advance(5)
+    assert stopped
+    assert server.sessions[0].closed
+    assert len(server.sessions) == 1
+
+
+def test_stopping_ends_a_pause_between_attempts():
+    clock = Clock()
+    pool = pool_of(Server(down="away"), clock)
+    stopped = []
+    pool.stopService().addBoth(stopped.append)
+
+    assert stopped
+    assert not clock.getDelayedCalls()

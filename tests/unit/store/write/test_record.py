@@ -1,0 +1,120 @@
+"""Messages taken apart for the store, and put together again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from msgspec.structs import replace
+
+from meter.message import read
+from meter.signature import Keyring
+from meter.signature import SigningKey
+from meter.store.write.record import Unstorable
+from meter.store.write.record import fields_of
+from meter.store.write.record import form_of
+from meter.store.write.record import message_id_of
+from meter.store.write.record import record_of
+from meter.store.write.record import text_of
+from meter.store.write.record import uuid_of
+from meter.store.write.record import volume_of
+from tests.store_messages import message
+from tests.store_messages import messages
+
+VECTORS = json.loads((Path(__file__).parents[3] / "data/signature-vectors.json").read_text())
+
+
+def with_fields(**fields):
+    """A message that was sent with other ``fields`` than Meter writes."""
+    sent = message()
+    return replace(sent, fields={**sent.fields, **fields})
+
+
+def kept(record):
+    """``record`` as it comes back: its form as text, its signature and metadata as they are."""
+    return replace(record, form=form_of(text_of(record.form)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(sent=messages())
+def test_any_message_comes_back_to_the_letter(sent):
+    record = kept(record_of(sent))
+
+    assert repr(fields_of(record)) == repr(sent.fields)
+    assert repr(volume_of(record)) == repr(sent.volume)
+    assert message_id_of(record) == sent.message_id
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector["case"] for vector in VECTORS])
+def test_what_ceilometer_signs_verifies_when_it_comes_back(vector):
+    keys = Keyring([SigningKey("theirs", vector["secret"].encode())])
+    sent = read(vector["message"], keys)
+
+    again = fields_of(kept(record_of(sent)))
+
+    assert repr(again) == repr(vector["message"])
+    assert keys.verify(again, sent.timestamp) == "theirs"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"user_name": "ann", "project_name": None, "monotonic_time": 12.5},
+        {"monotonic_time": None},
+        {"publisher_id": "ceilometer.polling"},
+        {"message_signature": ""},
+    ],
+)
+def test_usual_messages_leave_no_whole_copy(fields):
+    assert not record_of(with_fields(**fields)).rest.startswith("{")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"note": "a"}, {"user_name": ["ann"]}, {"user_name": "a" * 256}, {"publisher_id": 5}]
+)
+def test_unusual_messages_are_kept_whole_and_make_no_form_of_their_own(fields):
+    record = record_of(with_fields(**fields))
+
+    assert record.rest.startswith("{")
+    assert record.form.fields == ()
+
+
+def test_messages_of_one_kind_have_one_form():
+    assert record_of(message("cpu", 1)).form == record_of(message("ram", 7, at=3600, resource_id="other")).form
+    assert record_of(message("cpu", 1)).form != record_of(message("cpu", 1.0)).form
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (message("a\0"), "name has a NUL"),
+        (message(project_id="\0"), "project_id has a NUL"),
+        (replace(message(), user_id="\ud800"), "user_id has half a surrogate"),
+        (message(metadata={"a": {"b": ["\0"]}}), r"resource_metadata\.a\.b\[0\] has a NUL"),
+        (with_fields(note="\udfff"), "not JSON"),
+        (with_fields(note=float("nan")), "not finite"),
+        (with_fields(note=(1, 2)), "only Python knows"),
+        (with_fields(note=object()), "not JSON"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_with_its_place(sent, reason):
+    with pytest.raises(Unstorable, match=reason):
+        record_of(sent)
+
+
+def test_a_backslash_before_u0000_is_no_nul():
+    sent = message(metadata={"path": "C:\\u0000"})
+
+    assert fields_of(kept(record_of(sent))) == sent.fields
+
+
+def test_ids_that_are_no_uuid_get_one_that_is_always_the_same():
+    canonical = "cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11"
+
+    assert uuid_of(canonical) == canonical
+    assert uuid_of(canonical.upper()) != canonical
+    assert uuid_of("sample 7") == uuid_of("sample 7") != uuid_of("sample 8")
