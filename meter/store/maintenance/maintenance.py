@@ -268,7 +268,7 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups of hours whose samples were let go: the others would only be settled again."""
-    for table in ("rollup", "settled"):
+    for table in ("rollup", "final_period"):
         await session.count(
             f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
             [before],

@@ -166,7 +166,7 @@ GROUP BY o.id ORDER BY o.meter_id, o.id
 
 NEXT_HOUR_TO_FINALIZE = f"""
 SELECT date_trunc('hour', earliest.timestamp)
-FROM ({GAPS.format(spans="(SELECT start, hours FROM finalized WHERE hours = 1)")}) AS gap
+FROM ({GAPS.format(spans="(SELECT start, hours FROM final_period WHERE hours = 1)")}) AS gap
 CROSS JOIN LATERAL (
     SELECT s.timestamp FROM sample s
     WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= greatest(gap.start, %(since)s) AND s.timestamp < least(gap.finish, %(until)s)

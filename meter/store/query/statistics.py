@@ -129,7 +129,7 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
         pieces=_pieces(query, groups, grown, lasted),
         window=_window(query),
         growing=GROWING.format(cells="cell", grouped=grouped) if grown else "",
-        time_weighted=LASTING.format(cells="growing" if grown else "cell") if lasted else "",
+        lasting=LASTING.format(cells="growing" if grown else "cell") if lasted else "",
         cells="lasting" if lasted else "growing" if grown else "cell",
         grouped=grouped,
         aggregates=following(

@@ -98,7 +98,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """A message, taken apart; a struct, because a batch makes a thousand.
 
     ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
-    ``rest`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (a mapping).
+    ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (a mapping).
     """
 
     series: Series

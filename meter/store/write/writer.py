@@ -58,7 +58,7 @@ from meter.store.write.record import record_of
 INSERT_SAMPLES = f"""
 INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
 SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
-    decode(signature, 'hex'), coalesce(rest, '')
+    decode(signature, 'hex'), coalesce(verbatim_json, '')
 FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
     %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
     AS given (moment, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
