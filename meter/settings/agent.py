@@ -1,4 +1,4 @@
-"""The settings of the agents: when they poll, what they keep on disk, and the libvirt of a host."""
+"""Settings of the agents: polling, the spool on disk, and libvirt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PollingSection(Section):
     batch_samples: Count = Field(default=100, description="Maximum number of samples in one message.")
 
     def interval_of(self, pollster: str) -> float:
-        """Return the interval of a pollster in seconds: the first whose pattern matches, else the one of all."""
+        """Return the interval of a pollster in seconds."""
         matching = (seconds for pattern, seconds in self.intervals.items() if fnmatchcase(pollster, pattern))
         return next(matching, self.interval_seconds)
 

@@ -1,4 +1,4 @@
-"""The settings of the HTTP API, and who may ask it."""
+"""Settings of the HTTP API and its authentication."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of the collector: how it writes, and what it listens to."""
+"""Settings of the collector: writing of samples, and consuming of notifications."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ SERVICE_EXCHANGES = (
     "ironic",
     "sahara",
 )
-"""Where services publish today. Cinder and others that name no exchange use ``openstack``, Designate also ``central``."""
+"""Exchanges that services publish notifications to by default. Services without one of their own use ``openstack``, as Cinder
+does; Designate also uses ``central``."""
 
 
 METERING_KINDS = (
@@ -59,7 +60,7 @@ METERING_KINDS = (
     "baremetal.*",
     "objectstore.*",
 )
-"""Event types that tell of resources which are used; others tell of the services themselves."""
+"""Event types that concern resources of tenants; others concern the services themselves."""
 
 
 class CollectorSection(Section):
@@ -127,8 +128,8 @@ class NotificationsSection(Section):
     )
 
     @property
-    def heard(self) -> tuple[Topic, ...]:
-        """What the collector subscribes to, whatever its listeners want."""
+    def service_topics(self) -> tuple[Topic, ...]:
+        """Topics that the collector subscribes to, besides those of its listeners."""
         return tuple(
             Topic(exchange, f"{topic}.{priority}")
             for exchange in self.exchanges

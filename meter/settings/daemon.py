@@ -1,4 +1,4 @@
-"""The settings that every daemon has: its place, the bus, the keys, plugins, and seeing inside."""
+"""Settings of every daemon: state directory, bus, signing keys, plugins, status pages and manhole."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class UnitsSection(Section):
 
     @property
     def name_of(self) -> Callable[[str], str] | None:
-        """The function that renames units of samples; ``None`` if units keep their names."""
+        """The function from a unit to the name to use for it; ``None`` if units keep their names."""
         return None if self.binary else older_name
 
 

@@ -1,4 +1,4 @@
-"""The rules in ``[[compute.owners]]``: whose domains are that Nova does not know."""
+"""Rules in ``[[compute.owners]]`` that assign an owner to domains not created by Nova."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import model_validator
 from meter.settings.section import Section
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-"""What a rule of owners fills in: ``{team}``."""
+"""A placeholder in ``project_id`` or ``user_id``: ``{team}``."""
 ELEMENT_PATH = re.compile(r"(\{[^{}]+\})?[\w.-]+(/(\{[^{}]+\})?[\w.-]+)*")
 
 
@@ -43,8 +43,8 @@ class OwnerSection(Section):
             try:
                 known = set(re.compile(self.name).groupindex)
             except re.error as error:
-                raise ValueError(f"name is no regular expression: {error}") from error
+                raise ValueError(f"name is not a regular expression: {error}") from error
         for placeholder in PLACEHOLDER.findall(self.project_id + self.user_id):
             if known is not None and placeholder not in known:
-                raise ValueError(f"{{{placeholder}}} is no group of name: write (?P<{placeholder}>...)")
+                raise ValueError(f"{{{placeholder}}} is not a named group of name: write (?P<{placeholder}>...)")
         return self

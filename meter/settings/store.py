@@ -1,4 +1,4 @@
-"""The settings of the data store."""
+"""Settings of the data store."""
 
 from __future__ import annotations
 
