@@ -277,11 +277,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A durable queue of ours and what flows into it; ``prefetch`` bounds the deliveries that are out unanswered.
+    """A durable queue of Meter and its bindings; ``prefetch`` is the maximum number of unacknowledged deliveries.
 
-    ``single_active``: of all that subscribe to the queue one alone is delivered to, and another as soon as it is gone.
-    ``beside`` names a queue and makes this one listen in: it is the subscriber's alone, is gone with it, and may lose
-    what is too much. It begins where the other queue exists, and is nobody a publication could be meant for alone.
+    ``single_active``: one of the queue's consumers receives all deliveries, and another takes over when it disconnects.
+    ``observe_queue`` makes the queue an exclusive, auto-deleted one of bounded length, which receives copies while the named
+    queue exists. It does not count as a consumer: a message routed to it alone is unroutable.
     """
 
     queue: str
