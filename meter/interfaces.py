@@ -114,7 +114,7 @@ class IMeterPlugin(IPlugin):
         """Return a provider with ``options``, an instance of the class of :attr:`options`. Called before all other methods."""
 
     async def enabled(context: IPluginContext) -> Enabled | Disabled:
-        """Return :class:`Enabled` or :class:`Disabled`, asked once at start; ``here`` is an :class:`IPluginContext`."""
+        """Return :class:`Enabled` or :class:`Disabled`, called once at start; ``context`` is an :class:`IPluginContext`."""
 
 
 class IPollster(IMeterPlugin):
