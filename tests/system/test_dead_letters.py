@@ -31,7 +31,7 @@ from tests.system.test_spine import PUBLISHER
 from tests.system.test_spine import publish
 from tests.system.test_spine import sample
 
-METER_DEAD = str(Path(sys.executable).with_name("meter-dead"))
+METER_DEAD = str(Path(sys.executable).with_name("meter-dead-letters"))
 
 
 def set_aside(daemon):
