@@ -15,4 +15,5 @@ Count = Annotated[int, Field(gt=0)]
 class Section(BaseModel):
     """A section: unknown keys are mistakes, and ``"300"`` is not ``300``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # An infinite number in a section of a plugin stays one when the configuration is shown.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
