@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
+from typing import NamedTuple
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
+from cachetools import TLRUCache
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import field_validator
+from twisted.internet.interfaces import IReactorTime
 
 from meter.declarative.rest.expressions import NoValue
 from meter.declarative.rest.expressions import Reckoning
@@ -26,7 +29,7 @@ NAMES = ("sample", "extra_metadata_captured", "extra_metadata_by_name")
 """What a path may be made of: the entry, and what was found before by its name, flat and in full."""
 
 MOST_KEPT = 10_000
-"""Answers that one pollster keeps."""
+"""ResponseCache that one pollster keeps."""
 
 
 class Enrichment(BaseModel):
@@ -81,23 +84,19 @@ def _reckoning(path: str) -> Reckoning | None:
     return reckoning(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
 
 
-class Answers:
-    """Answers that are kept, the oldest of which go first."""
+class CachedResponse(NamedTuple):
+    """The decoded body of a response, and for how many seconds it may be used."""
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[float, Any]] = OrderedDict()
+    document: Any
+    seconds: float
 
-    def get(self, url: str, now: float) -> Any:
-        """Return the answer to ``url`` that may be used ``now``, else ``None``."""
-        until, document = self._kept.get(url, (now, None))
-        return document if now < until else None
 
-    def put(self, url: str, until: float, document: Any) -> None:
-        """Keep an answer."""
-        self._kept[url] = until, document
-        self._kept.move_to_end(url)
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
+ResponseCache = TLRUCache[str, CachedResponse, float]
+"""ResponseCache by URL, each for its own time."""
+
+
+def _response_cache(clock: IReactorTime) -> ResponseCache:
+    return TLRUCache(MOST_KEPT, lambda _, kept, now: now + kept.seconds, clock.seconds)
 
 
 class Enriching:
@@ -113,7 +112,8 @@ class Enriching:
         self._cycle = cycle
         self._enrichments = enrichments
         self._unless = unless
-        self._kept: Answers = Answers() if cycle.trial else cycle.kept(("rest", name, "answers"), Answers)
+        make = partial(_response_cache, cycle.clock)
+        self._kept: ResponseCache = make() if cycle.trial else cycle.kept(("rest", name, "answers"), make)
         self._now: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
 
@@ -141,12 +141,10 @@ class Enriching:
         openstack = self._cycle.provider(IOpenStack)
         url = enrichment.url(await openstack.url(enrichment.service), names)
         if url not in self._now:
-            now = self._cycle.clock.seconds()
-            document = self._kept.get(url, now)
-            if document is None:
-                document = await self._asked(openstack, enrichment, url)
-                if not isinstance(document, Unavailable):
-                    self._kept.put(url, now + enrichment.keep_seconds, document)
+            kept = self._kept.get(url)
+            document = await self._asked(openstack, enrichment, url) if kept is None else kept.document
+            if kept is None and not isinstance(document, Unavailable):
+                self._kept[url] = CachedResponse(document, enrichment.keep_seconds)
             self._now[url] = document
         if isinstance(self._now[url], Unavailable):
             raise self._now[url]
