@@ -33,15 +33,15 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Site
 
 from meter.agent.cycle import Cycle
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
+from meter.http import HttpClient
+from meter.http import HttpRequest
+from meter.http import LimitedHttpClient
+from meter.http import Limits
 from meter.openstack import Cloud
 from meter.openstack import Credentials
-from meter.openstack import Http
 from meter.openstack import IOpenStack
 from meter.openstack import Keystone
-from meter.openstack import Limits
-from meter.openstack import Request
-from meter.openstack import Web
 from meter.pollsters.openstack import storage
 
 DELAY_SECONDS = 0.001
@@ -93,16 +93,18 @@ def serve(projects: int) -> None:
 
 async def measure(port: int, projects: int, requests_per_second: float) -> None:
     treq = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor)))
-    web = Web(
-        Http(treq, reactor), reactor, by_service={SERVICE: Limits(requests_per_second=requests_per_second, in_flight=8)}
+    web = LimitedHttpClient(
+        HttpClient(treq, reactor),
+        reactor,
+        by_service={SERVICE: Limits(requests_per_second=requests_per_second, in_flight=8)},
     )
 
-    async def send(request: Request) -> Any:
+    async def send(request: HttpRequest) -> Any:
         return await web.exchange("identity", request)
 
     url = f"http://127.0.0.1:{port}"
     cloud = Cloud(web, Keystone(send, Credentials(auth_url=url, token="t"), reactor))
-    cycle = Cycle(Surroundings("benchmark", None, reactor, {IOpenStack: cloud}))
+    cycle = Cycle(PluginContext("benchmark", None, reactor, {IOpenStack: cloud}))
     began, processor = time.perf_counter(), time.process_time()
     samples = list(await storage.poll(cycle))
     seconds, processor = time.perf_counter() - began, time.process_time() - processor

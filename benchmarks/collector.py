@@ -24,7 +24,7 @@ from benchmarks.store_write import BATCH
 from benchmarks.store_write import bare_seconds
 from benchmarks.store_write import messages
 from meter.bus.amqp import AmqpBus
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.daemon.services import sleep
 from meter.message import sign
 from meter.sample import Sample
@@ -75,7 +75,7 @@ async def fill(reactor, url: str, sent) -> int:
     bus.startService()
     while not bus.readiness().ready:
         await sleep(reactor, 0.05)
-    publications = casts(sent)
+    publications = batch_publications(sent)
     for first in range(0, len(publications), 200):
         await gatherResults([Deferred.fromCoroutine(bus.publish(each)) for each in publications[first : first + 200]])
     await bus.stopService()

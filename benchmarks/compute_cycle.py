@@ -43,7 +43,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.task import react
 
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
 from meter.agent.polling import CycleReport
 from meter.agent.polling import Polling
 from meter.agent.spool import Spool
@@ -170,7 +170,7 @@ class Agent:
             run=lambda function, *arguments: self._thread.call(lambda: function(*arguments)),
         )
         self._polling = Polling(
-            Surroundings("meter-compute", Config(), reactor, {IHypervisor: self._hypervisor}),
+            PluginContext("meter-compute", Config(), reactor, {IHypervisor: self._hypervisor}),
             self._spool.put,
             keyring(["secret"]),
             source="openstack",

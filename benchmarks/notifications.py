@@ -28,8 +28,8 @@ from twisted.internet.task import react
 from zope.interface import implementer
 
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import read_definitions
@@ -44,7 +44,7 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.signature import keyring
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.rabbitmq import installed
 
@@ -87,12 +87,12 @@ def mix(count):
 
 def listening(bus, account, clock, batch_seconds=0.0):
     keys = keyring(["benchmark"])
-    decisions = decide_now(find([LISTENER]), FakeSurroundings())
-    return Listening(
+    decisions = decide_now(find([LISTENER]), FakePluginContext())
+    return NotificationConsumer(
         decisions,
         bus,
         keys,
-        DeadLetters(bus, clock),
+        DeadLetterPublisher(bus, clock),
         source="openstack",
         account=account,
         clock=clock,

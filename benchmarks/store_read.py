@@ -59,7 +59,7 @@ A_DAY = """
 INSERT INTO sample
 SELECT %(day)s + interval '300 s' * poll + interval '1 ms' * (s.series_id %% 1000), now(), gen_random_uuid(),
     CASE WHEN m.type = 'cumulative' THEN (poll + 288 * (%(n)s %% 4)) * 1e9 + s.series_id ELSE (poll * 7 + s.series_id) %% 100 END,
-    s.metadata_id, s.series_id, s.form_id, sha256(uuid_send(gen_random_uuid())), ''
+    s.metadata_id, s.series_id, s.wire_format_id, sha256(uuid_send(gen_random_uuid())), ''
 FROM generate_series(0, 287) AS poll CROSS JOIN sample s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
 WHERE s.timestamp = %(like)s
 """
@@ -116,8 +116,8 @@ async def fill(store: PostgresStore, days: int) -> None:
             await pool.rows(made, {"day": day, "like": like, "n": n})
         sys.stderr.write(f"\rday {n + 1} of {days}")
     begin = time.perf_counter()
-    settled = await store.keeping.settle(TODAY)
-    sys.stderr.write(f"\rsettled {settled} hours and days in {time.perf_counter() - begin:.1f} s\n")
+    finalized = await store.keeping.finalize(TODAY)
+    sys.stderr.write(f"\rsettled {finalized} hours and days in {time.perf_counter() - begin:.1f} s\n")
     await store.keeping.compact(week_of(TODAY))
     await pool.rows("SELECT 1")
 

@@ -125,16 +125,16 @@ async def measure(reactor, dsn: str, days: int) -> None:
     alone = await latencies(store, lambda: time.perf_counter() < until)
 
     writer = writing(dsn)
-    beside = await latencies(store, lambda: writer.poll() is None)
+    observe_queue = await latencies(store, lambda: writer.poll() is None)
     speed = writer.communicate()[0].strip()
     await pool.rows(
         "WITH gone AS (DELETE FROM sample WHERE timestamp >= %s RETURNING 1) SELECT count(*) FROM gone", [TODAY]
     )
 
     print(f"{'':12} {'questions':>10} {'median':>10} {'p99':>10}")
-    for name, took in (("alone", alone), (f"{speed}/s", beside)):
+    for name, took in (("alone", alone), (f"{speed}/s", observe_queue)):
         print(f"{name:12} {len(took):10} {at(took, 50):7.1f} ms {at(took, 99):7.1f} ms")
-    print(f"{'ratio':23} {at(beside, 50) / at(alone, 50):8.1f}x {at(beside, 99) / at(alone, 99):9.1f}x")
+    print(f"{'ratio':23} {at(observe_queue, 50) / at(alone, 50):8.1f}x {at(observe_queue, 99) / at(alone, 99):9.1f}x")
     await gatherResults([store.stopService(), keeper.stopService()])
 
 

@@ -19,13 +19,13 @@ from twisted.application.service import IService
 from twisted.python import usage
 from zope.interface import implementer
 
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
 from meter.agent.destination import encoded
-from meter.agent.leader import Turns
+from meter.agent.leader import LeaderElection
 from meter.agent.outbox import Outbox
 from meter.agent.polling import CycleReport
 from meter.agent.polling import Polling
-from meter.agent.scheduler import Timetable
+from meter.agent.scheduler import AlignedSchedule
 from meter.agent.spool import Spool
 from meter.daemon.manhole import manhole
 from meter.daemon.manhole import namespace
@@ -48,13 +48,13 @@ from meter.daemon.status import readiness_text
 from meter.daemon.status import readiness_watch
 from meter.daemon.status import status_site
 from meter.daemon.threads import CallThread
-from meter.declarative.notifications import overridden
-from meter.declarative.notifications import own_definitions
-from meter.declarative.rest import own_pollsters
+from meter.declarative.notifications import load_user_definitions
+from meter.declarative.notifications import without_redefined_meters
+from meter.declarative.rest import load_user_pollsters
 from meter.interfaces import IBus
 from meter.interfaces import IDependency
 from meter.interfaces import IHealth
-from meter.interfaces import IOmissions
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Readiness
 from meter.plugins.activation import Activation
 from meter.plugins.registry import CENTRAL
@@ -74,11 +74,11 @@ from meter.settings.config_file import keyring
 from meter.settings.config_file import load
 from meter.settings.config_file import parse
 from meter.signature import Keyring
-from meter.taps.monotonic_clock import keep_steady
+from meter.taps.monotonic_clock import use_monotonic_clock
 from meter.taps.process_locks import check_spool
 from meter.taps.process_locks import claimed
 from meter.taps.process_locks import destination
-from meter.taps.signals import heed_a_second_signal
+from meter.taps.signals import exit_on_second_signal
 
 STOP_SECONDS = 75.0
 """How long all parts of a daemon together may take to stop; less than ``TimeoutStopSec`` in ``etc/systemd``."""
@@ -105,7 +105,7 @@ class Daemon:
         self.name = name
         self.config = config
         self.reactor: Any = reactor
-        keep_steady(self.reactor)
+        use_monotonic_clock(self.reactor)
         self.root = StagedService(self.reactor, most_seconds=STOP_SECONDS)
         self.registry = metrics_registry(name)
         self.dependencies: list[IDependency] = []
@@ -118,17 +118,17 @@ class Daemon:
         self._keys: Keyring | None = None
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
-        self.health_metrics.count_given_up(lambda: self.root.given_up)
+        self.health_metrics.count_given_up(lambda: self.root.timed_out)
 
     def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:
         sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}
-        own, wrong = own_definitions(self.config.notifications.definitions)
-        rest, wrong_rest = own_pollsters(self.config.central.pollsters_dir)
+        own, wrong = load_user_definitions(self.config.notifications.definitions)
+        rest, wrong_rest = load_user_pollsters(self.config.central.pollsters_dir)
         configured = configure([*find(), *own, *rest], sections, self.config.plugins.disable)
         self.problems += configured.problems
         self.warnings += [*configured.warnings, *(wrong if LISTENER in kinds else ())]
         self.warnings += wrong_rest if CENTRAL in kinds else ()
-        return [decision for decision in overridden(configured.decisions, own) if decision.kind in kinds]
+        return [decision for decision in without_redefined_meters(configured.decisions, own) if decision.kind in kinds]
 
     @property
     def state_dir(self) -> Path:
@@ -163,9 +163,9 @@ class Daemon:
         """Return the present state of each dependency."""
         return [readiness_of(dependency) for dependency in self.dependencies]
 
-    def surroundings(self, providers: Mapping[Any, Any] | None = None) -> Surroundings:
+    def plugin_context(self, providers: Mapping[Any, Any] | None = None) -> PluginContext:
         """Return what this daemon's plugins may look at, with collaborators by interface."""
-        return Surroundings(self.name, self.config, self.reactor, {IHealth: self, **(providers or {})})
+        return PluginContext(self.name, self.config, self.reactor, {IHealth: self, **(providers or {})})
 
     def poll(
         self,
@@ -203,9 +203,9 @@ class Daemon:
         )
         self.add(outbox)
         metrics = PollingMetrics(self.registry)
-        here = self.surroundings({IOmissions: metrics, IBus: bus, **(providers or {})})
+        context = self.plugin_context({ISkippedSamples: metrics, IBus: bus, **(providers or {})})
         polling = Polling(
-            here,
+            context,
             outbox.put,
             self.keys,
             source=self.config.meter.source,
@@ -225,10 +225,10 @@ class Daemon:
                 await polling.cycle([each for each in active if intervals[each.name] in due])
 
             agent = StagedService(self.reactor)
-            turns = Turns(bus, turn, cycle, self.reactor) if turn else None
+            turns = LeaderElection(bus, turn, cycle, self.reactor) if turn else None
             if turns:
                 turns.setServiceParent(agent)
-            Timetable(
+            AlignedSchedule(
                 turns.take if turns else cycle,
                 set(intervals.values()),
                 self.reactor,
@@ -242,7 +242,7 @@ class Daemon:
         for pattern in settings.intervals:
             if not any(fnmatchcase(each.name, pattern) for each in candidates):
                 self.warnings.append(f"[polling] intervals: {pattern!r} is the name of no pollster")
-        self.activate(Activation(candidates, here, begin, name="pollsters"))
+        self.activate(Activation(candidates, context, begin, name="pollsters"))
         self.polling = polling
         return outbox
 
@@ -271,7 +271,7 @@ class Daemon:
         self.activations.append(activation)
         self.add(activation)
 
-    def see_inside(self) -> None:
+    def add_diagnostics(self) -> None:
         """Add status pages, metrics and manhole. They come first, so that they also see the others start and stop."""
         status = self._own("status")
         if status:
@@ -328,7 +328,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
     try:
         config = load(path, name) if path else parse("", name, "built-in defaults")
         daemon = Daemon(name, config, kinds, only_checking=checking)
-        daemon.see_inside()
+        daemon.add_diagnostics()
         if not daemon.problems:
             compose(daemon)
     except ConfigError as error:
@@ -346,7 +346,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         _leave([f"{path or 'built-in defaults'}: {problem}" for problem in daemon.problems])
     for warning in daemon.warnings:
         sys.stderr.write(f"{path or 'built-in defaults'}: {warning}\n")
-    heed_a_second_signal(daemon.reactor)
+    exit_on_second_signal(daemon.reactor)
     # What is loaded by now stays: looking it through for reference cycles, again and again, would take 40 ms each time.
     gc.collect()
     gc.freeze()
@@ -356,7 +356,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
 def _show(daemon: Daemon) -> NoReturn:
     """Print what is in effect, then leave: with 0, or with 1 and what is wrong."""
     decisions = [
-        each for activation in daemon.activations for each in decide_now(activation.decisions, activation.here)
+        each for activation in daemon.activations for each in decide_now(activation.decisions, activation.context)
     ]
     sys.stdout.write(effective(daemon.config))
     sys.stdout.write(f"\n{report(decisions)}\n" if decisions else "\n")

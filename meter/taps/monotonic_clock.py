@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 
-def keep_steady(reactor: Any) -> None:
+def use_monotonic_clock(reactor: Any) -> None:
     """Have ``reactor.seconds`` count on from now whatever becomes of the clock; ``reactor.wall_seconds`` is the clock's.
 
     The two agree until the clock is set; :func:`meter.daemon.services.wall_seconds` is for whoever means the time of day.

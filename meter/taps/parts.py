@@ -9,14 +9,14 @@ from typing import Any
 
 from twisted.application.service import IService
 
-from meter.agent.domain_events import DomainChanges
+from meter.agent.domain_events import DomainEventPoller
 from meter.agent.spool import Spool
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.bus.local import LocalBus
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
-from meter.collector.notifications import Listening
-from meter.collector.samples import Intake
+from meter.collector.notifications import NotificationConsumer
+from meter.collector.samples import SampleConsumer
 from meter.collector.unit_watch import UnitWatch
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.ports import Port
@@ -112,7 +112,7 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
 def poll_changes(daemon: Daemon, hypervisor: LibvirtHypervisor) -> None:
     """Have domains polled when they start, stop or change their state in another way, besides when their turn comes."""
     if daemon.polling is not None:
-        changes = DomainChanges(hypervisor, daemon.polling)
+        changes = DomainEventPoller(hypervisor, daemon.polling)
         daemon.health_metrics.count_unpolled_changes(lambda: hypervisor.dropped_changes + changes.dropped)
         daemon.add(changes)
 
@@ -173,10 +173,10 @@ def add_collecting(
         units.see(messages)
         after_commit(messages, result)
 
-    intake = Intake(
+    intake = SampleConsumer(
         store,
         daemon.keys,
-        DeadLetters(bus, daemon.reactor, of_queue=METERING_QUEUE, count=metrics.dead),
+        DeadLetterPublisher(bus, daemon.reactor, of_queue=METERING_QUEUE, count=metrics.dead),
         daemon.reactor,
         batch_samples=settings.batch_samples,
         batch_seconds=settings.batch_seconds,
@@ -197,12 +197,12 @@ def add_collecting(
         )
     )
 
-    dead_notifications = DeadLetters(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
+    dead_notifications = DeadLetterPublisher(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
 
     archive = add_archive(daemon, bus, metrics)
 
     def hear(active: Sequence[Decision]) -> IService:
-        listening = Listening(
+        listening = NotificationConsumer(
             active,
             bus,
             daemon.keys,
@@ -223,15 +223,15 @@ def add_collecting(
             metrics.counting(NOTIFICATIONS_QUEUE, listening.receive),
         )
 
-    daemon.activate(Activation(daemon.plugins(LISTENER), daemon.surroundings(), hear, name="listeners"))
+    daemon.activate(Activation(daemon.plugins(LISTENER), daemon.plugin_context(), hear, name="listeners"))
 
 
 def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     """Add the HTTP API and the port it is served on. Samples that clients send go onto ``bus``, where they are to be taken."""
     # Importing klein installs the global reactor; by now it has been chosen.
-    from meter.api import Acceptance
     from meter.api import Api
     from meter.api import Limits
+    from meter.api import SampleIngest
     from meter.api import site
 
     settings = daemon.config.api
@@ -239,7 +239,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         store,
         daemon.reactor,
         auth=_api_auth(daemon),
-        acceptance=Acceptance(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
+        acceptance=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
         limits=Limits(
             default=settings.default_limit,
             largest=settings.largest_limit,

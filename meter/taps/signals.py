@@ -8,7 +8,7 @@ from typing import Any
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-def heed_a_second_signal(reactor: Any) -> None:
+def exit_on_second_signal(reactor: Any) -> None:
     """From the moment ``reactor`` begins to stop, let SIGTERM and SIGINT end the process the way they end any other.
 
     Twisted would ignore them until every part has stopped. Nothing is lost by it, no more than by SIGKILL.

@@ -92,14 +92,14 @@ class CachedResponse(NamedTuple):
 
 
 ResponseCache = TLRUCache[str, CachedResponse, float]
-"""ResponseCache by URL, each for its own time."""
+"""Responses by URL, each with its own time to live."""
 
 
 def _response_cache(clock: IReactorTime) -> ResponseCache:
     return TLRUCache(MOST_KEPT, lambda _, kept, now: now + kept.seconds, clock.seconds)
 
 
-class Enriching:
+class MetadataFetcher:
     """Asks, within one poll, what ``enrichments`` want to know about samples, none of them twice.
 
     What cannot be had is left out of the metadata; :attr:`failures` has the reason by the name of each. ``unless`` has
@@ -113,7 +113,7 @@ class Enriching:
         self._enrichments = enrichments
         self._unless = unless
         make = partial(_response_cache, cycle.clock)
-        self._kept: ResponseCache = make() if cycle.trial else cycle.kept(("rest", name, "answers"), make)
+        self._kept: ResponseCache = make() if cycle.trial else cycle.daemon_cache(("rest", name, "answers"), make)
         self._now: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
 

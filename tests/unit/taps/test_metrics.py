@@ -42,13 +42,13 @@ dsn = "postgresql:///nowhere"
 @pytest.fixture
 def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], CollectorRegistry]:
     """Compose a daemon, as for ``--check``, and return its registry; nothing of it starts."""
-    monkeypatch.setattr(composing, "keep_steady", lambda _: None)
+    monkeypatch.setattr(composing, "use_monotonic_clock", lambda _: None)
 
     def composed(name: str) -> CollectorRegistry:
         kinds, add_parts = DAEMONS[name]
         config = parse(CONFIGURATION.format(directory=tmp_path), name, "test")
         daemon = composing.Daemon(name, config, kinds, only_checking=True)
-        daemon.see_inside()
+        daemon.add_diagnostics()
         add_parts(daemon)
         assert daemon.problems == []
         return daemon.registry
