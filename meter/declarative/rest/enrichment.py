@@ -17,10 +17,10 @@ from pydantic import Field
 from pydantic import field_validator
 from twisted.internet.interfaces import IReactorTime
 
+from meter.declarative.rest.expressions import Formula
 from meter.declarative.rest.expressions import NoValue
-from meter.declarative.rest.expressions import Reckoning
 from meter.declarative.rest.expressions import expression
-from meter.declarative.rest.expressions import reckoning
+from meter.declarative.rest.expressions import formula
 from meter.interfaces import ICycle
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
@@ -28,8 +28,8 @@ from meter.openstack import IOpenStack
 NAMES = ("sample", "extra_metadata_captured", "extra_metadata_by_name")
 """What a path may be made of: the entry, and what was found before by its name, flat and in full."""
 
-MOST_KEPT = 10_000
-"""ResponseCache that one pollster keeps."""
+CACHED_RESPONSES = 10_000
+"""Responses that one pollster keeps."""
 
 
 class Enrichment(BaseModel):
@@ -53,7 +53,7 @@ class Enrichment(BaseModel):
     @field_validator("path")
     @classmethod
     def _path(cls, text: str) -> str:
-        _reckoning(text)
+        _formula(text)
         return text
 
     @field_validator("value")
@@ -71,7 +71,7 @@ class Enrichment(BaseModel):
 
     def url(self, root: str, names: Mapping[str, Any]) -> str:
         """Return what is asked about a sample, where the service is at ``root``; ``NoValue``."""
-        made = _reckoning(self.path)
+        made = _formula(self.path)
         path = self.path if made is None else made.value(names)
         url = urljoin(root, str(path))
         if urlsplit(url)[:2] != urlsplit(root)[:2]:
@@ -79,9 +79,9 @@ class Enrichment(BaseModel):
         return url
 
 
-def _reckoning(path: str) -> Reckoning | None:
+def _formula(path: str) -> Formula | None:
     """Return the operation that ``path`` is, ``None`` for one that is a path already."""
-    return reckoning(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
+    return formula(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
 
 
 class CachedResponse(NamedTuple):
@@ -96,7 +96,7 @@ ResponseCache = TLRUCache[str, CachedResponse, float]
 
 
 def _response_cache(clock: IReactorTime) -> ResponseCache:
-    return TLRUCache(MOST_KEPT, lambda _, kept, now: now + kept.seconds, clock.seconds)
+    return TLRUCache(CACHED_RESPONSES, lambda _, kept, now: now + kept.seconds, clock.seconds)
 
 
 class MetadataFetcher:

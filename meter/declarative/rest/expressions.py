@@ -55,9 +55,10 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sum": sum,
 }
 METHODS = ("endswith", "get", "join", "lower", "replace", "split", "startswith", "strip", "upper")
-LONGEST = 1000
+LONGEST_EXPRESSION = 1000
+"""Characters."""
 
-MOST_KEPT = 1024
+CACHED_EXPRESSIONS = 1024
 """Expressions that are cached after parsing: each is evaluated for every entry of every answer."""
 
 
@@ -74,21 +75,21 @@ class Expression:
     """A path and the operations on the value there; ``text`` is the source of both."""
 
     text: str
-    place: tuple[str, ...]
+    path: tuple[str, ...]
     operations: tuple[ast.expr, ...] = ()
 
     def value(self, entry: Any) -> Any:
         """Return the value for ``entry``, ``None`` where the path does not exist; raise :class:`NoValue` where an operation fails."""
-        found = at(entry, self.place)
+        found = at(entry, self.path)
         for operation in self.operations:
             if found is None:
                 return None
-            found = _outcome(self.text, operation, {"value": found})
+            found = _result(self.text, operation, {"value": found})
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class Reckoning:
+class Formula:
     """An operation on several named values; ``text`` is its source."""
 
     text: str
@@ -96,12 +97,12 @@ class Reckoning:
 
     def value(self, names: Mapping[str, Any]) -> Any:
         """Return the result for the values ``names``; raise :class:`NoValue` where the operation fails."""
-        return _outcome(self.text, self.operation, names)
+        return _result(self.text, self.operation, names)
 
 
-def at(value: Any, place: tuple[str, ...]) -> Any:
-    """Return the value at ``place``, ``None`` where it does not exist."""
-    for part in place:
+def at(value: Any, path: tuple[str, ...]) -> Any:
+    """Return the value at ``path``, ``None`` where it does not exist."""
+    for part in path:
         if isinstance(value, Mapping):
             value = value.get(part)
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
@@ -111,31 +112,33 @@ def at(value: Any, place: tuple[str, ...]) -> Any:
     return value
 
 
-@lru_cache(maxsize=MOST_KEPT)
+@lru_cache(maxsize=CACHED_EXPRESSIONS)
 def expression(text: str) -> Expression:
     """Parse ``text``; raise :class:`BadExpression`."""
-    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
-        raise BadExpression(f"should be a path such as a.b.0.c, at most {LONGEST} characters long, not {text!r:.80}")
-    place, *operations = (part.strip() for part in text.split(" | "))
-    return Expression(text, _place(place), tuple(_operation(each) for each in operations))
+    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_EXPRESSION:
+        raise BadExpression(
+            f"should be a path such as a.b.0.c, at most {LONGEST_EXPRESSION} characters long, not {text!r:.80}"
+        )
+    path, *operations = (part.strip() for part in text.split(" | "))
+    return Expression(text, _parse_path(path), tuple(_parse_operation(each) for each in operations))
 
 
-@lru_cache(maxsize=MOST_KEPT)
-def reckoning(text: str, names: tuple[str, ...]) -> Reckoning:
+@lru_cache(maxsize=CACHED_EXPRESSIONS)
+def formula(text: str, names: tuple[str, ...]) -> Formula:
     """Parse ``text``, an operation on the values ``names``; raise :class:`BadExpression`."""
-    if len(text) > LONGEST:
-        raise BadExpression(f"should be at most {LONGEST} characters long, not {len(text)}")
-    return Reckoning(text, _operation(text, names))
+    if len(text) > LONGEST_EXPRESSION:
+        raise BadExpression(f"should be at most {LONGEST_EXPRESSION} characters long, not {len(text)}")
+    return Formula(text, _parse_operation(text, names))
 
 
-def _outcome(text: str, operation: ast.expr, names: Mapping[str, Any]) -> Any:
+def _result(text: str, operation: ast.expr, names: Mapping[str, Any]) -> Any:
     try:
-        return _reckoned(operation, names)
+        return _evaluate(operation, names)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise NoValue(f"{text}: {type(error).__name__}: {error}") from None
 
 
-def _place(text: str) -> tuple[str, ...]:
+def _parse_path(text: str) -> tuple[str, ...]:
     if text == ".":
         return ()
     parts = tuple(text.split("."))
@@ -144,7 +147,7 @@ def _place(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _operation(text: str, names: Collection[str] = ("value",)) -> ast.expr:
+def _parse_operation(text: str, names: Collection[str] = ("value",)) -> ast.expr:
     try:
         parsed = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -184,9 +187,9 @@ def _allowed(node: ast.AST, names: Collection[str]) -> bool:
     return type(node) in OPERATORS
 
 
-def _reckoned(node: Any, names: Mapping[str, Any]) -> Any:
+def _evaluate(node: Any, names: Mapping[str, Any]) -> Any:
     def of(part: Any) -> Any:
-        return _reckoned(part, names)
+        return _evaluate(part, names)
 
     match node:
         case ast.Constant():
@@ -197,7 +200,7 @@ def _reckoned(node: Any, names: Mapping[str, Any]) -> Any:
             return {of(key): of(each) for key, each in zip(node.keys, node.values, strict=True)}
         case ast.Lambda():
             called = [argument.arg for argument in node.args.args]
-            return lambda *given: _reckoned(node.body, {**names, **dict(zip(called, given, strict=True))})
+            return lambda *given: _evaluate(node.body, {**names, **dict(zip(called, given, strict=True))})
         case ast.Name():
             return names[node.id] if node.id in names else FUNCTIONS[node.id]
         case ast.BinOp():
