@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from cachetools import TLRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
@@ -103,9 +103,10 @@ class KeystoneTokens:
         self._check = check
         self._admin_roles = frozenset(admin_roles)
         self._revalidate_seconds = revalidate_seconds
-        self._max_cached_tokens = max_cached_tokens
         # Keyed by hash: a memory dump or a manhole session reveals no tokens.
-        self._cache: OrderedDict[bytes, _CachedToken] = OrderedDict()
+        self._cache: TLRUCache[bytes, _CachedToken, float] = TLRUCache(
+            max_cached_tokens, lambda _, cached, __: cached.valid_until, clock.seconds
+        )
         self._waiters: dict[bytes, list[Deferred[None]]] = {}
         self._problem = "Keystone has not been contacted yet" if check else ""
         self._suspect = False
@@ -123,7 +124,7 @@ class KeystoneTokens:
             self._waiters[digest].append(waiter)
             await waiter
         cached = self._cache.get(digest)
-        if cached is None or cached.valid_until <= self._clock.seconds():
+        if cached is None:
             self._waiters[digest] = []
             try:
                 cached = self._store(digest, await self._query_keystone(token))
@@ -174,8 +175,7 @@ class KeystoneTokens:
         """Return whether Keystone is available, and if not, whether cached tokens still admit clients."""
         if not self._problem:
             return Readiness("keystone", True, f"tokens are validated at {self._uri}")
-        now = self._clock.seconds()
-        if any(cached.requester is not None and cached.valid_until > now for cached in self._cache.values()):
+        if any(cached.requester is not None for cached in self._cache.values()):
             reason = f"requests with tokens that are not cached are refused with 503: {self._problem}"
             return Readiness("keystone", False, reason, needed=False)
         return Readiness("keystone", False, self._problem)
@@ -190,7 +190,4 @@ class KeystoneTokens:
             is_admin = not self._admin_roles.isdisjoint(info.roles)
             requester = Requester(is_admin, info.project_id, info.user_id)
         self._cache[digest] = cached = _CachedToken(requester, valid_until)
-        self._cache.move_to_end(digest)
-        while len(self._cache) > self._max_cached_tokens:
-            self._cache.popitem(last=False)
         return cached

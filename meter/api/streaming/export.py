@@ -66,32 +66,40 @@ def _json_lines(records: Sequence[msgspec.Struct]) -> bytes:
 
 
 def _csv(records: Sequence[msgspec.Struct]) -> bytes:
-    column = [type(value) for value in msgspec.structs.astuple(records[0])].index(msgspec.Raw)
+    """Return ``records`` as lines of CSV, byte for byte as the ``csv`` module writes them.
+
+    Lines are made from JSON, since the ``csv`` module quotes and copies cell by cell: with it, a whole export from
+    PostgreSQL to the client takes 1.6 times as long (200 000 samples, median of 4 runs, 5.1 s instead of 3.1 s). The
+    module is used only for lines that need quotation marks outside the metadata.
+    """
+    metadata_index = [type(value) for value in msgspec.structs.astuple(records[0])].index(msgspec.Raw)
     cells: dict[int, bytes] = {}
     lines = []
     for values in map(msgspec.structs.astuple, records):
-        metadata = values[column]
-        # Records share metadata objects, all of which exist during this loop: their ids are unique.
+        metadata = values[metadata_index]
+        # Records share their metadata, and all records are alive during this loop: no two have the same id().
         cell = cells.get(id(metadata))
         if cell is None:
             cell = cells[id(metadata)] = _csv_json(bytes(metadata))
-        lines.append(b"%b,%b,%b\r\n" % (_csv_cells(values[:column]), cell, _csv_cells(values[column + 1 :])))
+        before, after = _csv_cells(values[:metadata_index]), _csv_cells(values[metadata_index + 1 :])
+        lines.append(b"%b,%b,%b\r\n" % (before, cell, after))
     return b"".join(lines)
 
 
 def _csv_json(text: bytes) -> bytes:
-    """Return ``text``, a JSON object, as the ``csv`` module writes it: only ``{}`` needs no quotation marks."""
+    """Return ``text``, a JSON object, as a CSV cell. Only ``{}`` needs no quotation marks."""
     return b'"%b"' % text.replace(b'"', b'""') if len(text) > len(b"{}") else text
 
 
 def _csv_cells(values: Sequence[Any]) -> bytes:
-    """Return ``values`` as the ``csv`` module writes them.
+    """Return ``values`` as CSV cells with commas between them.
 
-    If no value needs quoting, that is JSON without its quotation marks, which takes a quarter of the time.
+    If no cell needs quotation marks, that is their JSON without its brackets and quotation marks.
     """
     line = _ENCODER.encode(values)
     if b"\\" not in line and line.count(b",") < len(values):
-        return line[1:-1].replace(b",null", b",").replace(b'"', b"")
+        # A leading comma is added and removed again, so that a null in the first cell is replaced too.
+        return (b"," + line[1:-1]).replace(b",null", b",").replace(b'"', b"")[1:]
     cells = io.StringIO(newline="")
     csv.writer(cells).writerow(msgspec.to_builtins(values))
     return cells.getvalue().removesuffix("\r\n").encode()

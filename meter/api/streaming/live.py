@@ -10,6 +10,7 @@ from datetime import datetime
 from datetime import timedelta
 
 import msgspec
+from cachetools import FIFOCache
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -83,16 +84,15 @@ async def live(
     """
     signal = CommitSignal(clock)
     unsubscribe = store.follow(signal.set)
-    sent_ids: dict[str, None] = {}
+    sent_ids: FIFOCache[str, None] = FIFOCache(MAX_SENT_IDS)
     since = datetime.fromtimestamp(wall_seconds(clock), UTC) - OVERLAP
     try:
         yield b": connected\n\n"
         while True:
             async for page in _recorded_since(store, filter, since):
                 new = [row for row in page if row.message_id not in sent_ids]
-                sent_ids.update(dict.fromkeys(row.message_id for row in new))
-                while len(sent_ids) > MAX_SENT_IDS:
-                    del sent_ids[next(iter(sent_ids))]
+                for row in new:
+                    sent_ids[row.message_id] = None
                 if new:
                     yield b"".join(_event(row, render) for row in new)
                 since = max(since, page[-1].recorded_at - OVERLAP)

@@ -19,7 +19,13 @@ from meter.api import Limits
 from meter.api.streaming import export as export_module
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
+from meter.message import read
+from meter.message import sign
+from meter.sample import Sample
+from meter.signature import Keyring
 from meter.testing import MemoryStore
+from tests.api_client import KEYS
+from tests.api_client import NOON
 from tests.api_client import ApiClient
 from tests.api_client import Response
 from tests.api_client import message
@@ -78,6 +84,15 @@ def test_csv_export_is_quoted_like_the_csv_module(api: ApiClient) -> None:
     again = io.StringIO(newline="")
     csv.writer(again).writerows(rows)
     assert again.getvalue() == body
+
+
+def test_csv_of_unsigned_sample_has_an_empty_signature(api: ApiClient) -> None:
+    sample = Sample(name="odd", type="gauge", unit="", volume=1, resource_id="vm-1", timestamp=NOON)
+    fields = sign(sample, KEYS, "test") | {"message_signature": ""}
+    Deferred.fromCoroutine(api.store.write([read(fields, Keyring([], accept_unsigned=True))]))
+    for path in ("/v2/samples?q.field=meter&q.value=odd", "/v2/meters/odd"):
+        [row] = csv.DictReader(io.StringIO(exported(api, path, CSV).body.decode(), newline=""))
+        assert row["message_signature"] == ""
 
 
 def test_empty_csv_export_has_only_a_header(api: ApiClient) -> None:
