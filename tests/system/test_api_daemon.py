@@ -49,8 +49,8 @@ def post(api: Daemon, path: str, content: Any) -> tuple[int, Any]:
     request = urllib.request.Request(
         api.api + path, json.dumps(content).encode(), {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.status, json.load(answer)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return response.status, json.load(response)
 
 
 def ceilometer(api: Daemon, *arguments: str) -> str:
