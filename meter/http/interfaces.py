@@ -15,7 +15,7 @@ class IHttpClient(Interface):
     """HTTP within budgets."""
 
     async def exchange(service: str, request: HttpRequest) -> HttpResponse:
-        """Return the :class:`~meter.http.exchange.Answer`; ``service`` names the budget. Raises ``Unavailable``."""
+        """Return the :class:`~meter.http.exchange.HttpResponse`; ``service`` names the budget. Raises ``Unavailable``."""
 
     def seconds_for(service: str, requests: int) -> float:
         """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""

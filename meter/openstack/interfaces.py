@@ -30,7 +30,7 @@ class IOpenStack(Interface):
         method: str = "GET",
         base: str = "",
     ) -> HttpResponse:
-        """Return the service's :class:`~meter.http.exchange.Answer` of success.
+        """Return the service's :class:`~meter.http.exchange.HttpResponse` of success.
 
         ``path`` follows the service's URL in the catalogue, or ``base``.
         """

@@ -48,7 +48,7 @@ class Swift:
         self._seconds = seconds
 
     async def exchange(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
-        """Stand in for :class:`meter.http.exchange.Http`."""
+        """Stand in for :class:`meter.http.exchange.HttpClient`."""
         headers, content = Headers(), b""
         if request.url.endswith("/auth/tokens"):
             headers.addRawHeader("X-Subject-Token", "t")
