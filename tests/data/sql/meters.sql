@@ -18,7 +18,7 @@ CROSS JOIN LATERAL (
     FROM series x
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id FROM sample s
-        WHERE s.series_id = x.id AND (((s.timestamp >= $2) AND (s.timestamp < $3)))
+        WHERE s.series_id = x.id AND (s.timestamp >= $2) AND (s.timestamp < $3)
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) sample
     WHERE x.id = ANY(pair.ids)

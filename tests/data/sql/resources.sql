@@ -21,12 +21,12 @@ CROSS JOIN LATERAL (
     FROM series x
     CROSS JOIN LATERAL (
         SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s
-        WHERE s.series_id = x.id AND (((s.timestamp >= $3) AND (s.timestamp < $4)))
+        WHERE s.series_id = x.id AND (s.timestamp >= $3) AND (s.timestamp < $4)
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) newest
     CROSS JOIN LATERAL (
         SELECT s.timestamp FROM sample s
-        WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND (((s.timestamp >= $3) AND (s.timestamp < $4)))
+        WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND (s.timestamp >= $3) AND (s.timestamp < $4)
         ORDER BY s.timestamp LIMIT 1
     ) oldest
     WHERE x.id = ANY(asked.ids)

@@ -3,7 +3,7 @@ SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.times
 s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM sample s
-    WHERE (true) AND (((true) AND (s.message_id = $1::uuid))) AND (true)
+    WHERE (s.message_id = $1::uuid)
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC;

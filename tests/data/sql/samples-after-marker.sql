@@ -15,7 +15,7 @@ s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM series x CROSS JOIN LATERAL (
         SELECT s.* FROM sample s
-        WHERE s.series_id = x.id AND ((((s.timestamp >= $1) AND (s.timestamp < $2)))) AND (s.timestamp <= $3 AND (s.timestamp, s.message_id) < ($3, $4::uuid))
+        WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2) AND s.timestamp <= $3 AND (s.timestamp, s.message_id) < ($3, $4::uuid)
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
     ) s
     WHERE x.id = ANY($5)

@@ -14,7 +14,7 @@ s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM series x CROSS JOIN LATERAL (
         SELECT s.* FROM sample s CROSS JOIN LATERAL (SELECT d.document FROM metadata d WHERE d.id = s.metadata_id OFFSET 0) d
-        WHERE s.series_id = x.id AND ((((s.timestamp >= $1) AND (s.timestamp < $2))) AND (((ARRAY[d.document #> $3::text[]] && $4::jsonb[])))) AND (true)
+        WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2) AND ((ARRAY[d.document #> $3::text[]] && $4::jsonb[]))
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
     ) s
     WHERE x.id = ANY($5)

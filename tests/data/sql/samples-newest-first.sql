@@ -4,7 +4,7 @@ SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.times
 s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM sample s
-    WHERE (s.wire_format_id >= -2147483648) AND (((true))) AND (true)
+    WHERE s.wire_format_id >= -2147483648
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC;

@@ -13,10 +13,10 @@ SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.times
 s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM (
-        SELECT s.* FROM sample s WHERE s.wire_format_id >= -2147483648 AND ((s.timestamp >= $1) AND (s.timestamp < $2)) AND (true)
+        SELECT s.* FROM sample s WHERE s.wire_format_id >= -2147483648 AND (s.timestamp >= $1) AND (s.timestamp < $2)
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 60
     ) s CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = s.series_id OFFSET 0) x
-    WHERE ((x.meter_id IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4))) AND ((((s.timestamp >= $1) AND (s.timestamp < $2))))
+    WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4)) AND (s.timestamp >= $1) AND (s.timestamp < $2)
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC;
@@ -33,7 +33,7 @@ FROM (
     WITH head AS MATERIALIZED (
         SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL (
             SELECT s.timestamp, s.message_id FROM sample s
-            WHERE s.series_id = x.id AND ((((s.timestamp >= $1) AND (s.timestamp < $2)))) AND (true)
+            WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2)
             ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
         ) s
         WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4))
@@ -43,7 +43,7 @@ FROM (
     )
     SELECT s.* FROM oldest CROSS JOIN head JOIN series x ON x.id = head.id CROSS JOIN LATERAL (
         SELECT s.* FROM sample s
-        WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND ((((s.timestamp >= $1) AND (s.timestamp < $2)))) AND (true)
+        WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND (s.timestamp >= $1) AND (s.timestamp < $2)
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
     ) s
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20

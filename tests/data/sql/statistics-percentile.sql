@@ -10,7 +10,7 @@ WITH matching AS (
         GROUP BY m.unit, x.meter_id
     )
     SELECT piece.* FROM sampled CROSS JOIN LATERAL (
-        SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume FROM sample s WHERE s.series_id = ANY(sampled.ids) AND ((s.timestamp >= $2) AND (s.timestamp < $3))
+        SELECT unit, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.volume AS sum_volume FROM sample s WHERE s.series_id = ANY(sampled.ids) AND (s.timestamp >= $2) AND (s.timestamp < $3)
         OFFSET 0
     ) AS piece
 ), cell AS (
