@@ -32,7 +32,7 @@ WHERE x.id = ANY(%s)
 
 METADATA = "SELECT id, text FROM metadata WHERE id = ANY(%s)"
 
-FORMS = "SELECT id, text FROM wire_format WHERE id = ANY(%s)"
+WIRE_FORMATS = "SELECT id, text FROM wire_format WHERE id = ANY(%s)"
 
 MOST_CHARACTERS_OF_SERIES = 2**23
 """Of some 50 000 series. They share all texts but the resource's, and take twice as many bytes."""
@@ -91,8 +91,8 @@ class DimensionCaches:
         self.metadata: DimensionCache[Mapping[str, Any]] = DimensionCache(
             pool, METADATA, msgspec.json.decode, MOST_CHARACTERS_OF_METADATA
         )
-        self.forms: DimensionCache[WireFormat] = DimensionCache(
-            pool, FORMS, wire_format_of, MOST_CHARACTERS_OF_METADATA
+        self.wire_formats: DimensionCache[WireFormat] = DimensionCache(
+            pool, WIRE_FORMATS, wire_format_of, MOST_CHARACTERS_OF_METADATA
         )
 
 

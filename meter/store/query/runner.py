@@ -33,13 +33,14 @@ from meter.store.query.meters import MeterRow
 from meter.store.query.meters import meters_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
+from meter.store.query.samples import MatchingSeries
 from meter.store.query.samples import SampleRow
-from meter.store.query.samples import complete
+from meter.store.query.samples import matching_series_query
 from meter.store.query.samples import recent_samples_query
 from meter.store.query.samples import samples_of_many_series_query
 from meter.store.query.samples import samples_of_series_query
 from meter.store.query.samples import samples_query
-from meter.store.query.samples import selective_series_query
+from meter.store.query.samples import stored_samples
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.write.record import Record
@@ -75,14 +76,15 @@ class QueryRunner:
     async def _sample_rows(
         self, conditions: FilterConditions, limit: int, order: Sequence[Order], after: Marker | None
     ) -> list[tuple[Any, ...]]:
-        selective = None if order else selective_series_query(conditions)
-        if selective is None:
+        query = None if order else matching_series_query(conditions)
+        if query is None:
             return await self._query(samples_query(conditions, limit, order, after))
-        [[few, series_ids]] = await self._query(selective)
-        if not series_ids:
+        [row] = await self._query(query)
+        matching = MatchingSeries(*row)
+        if not matching.ids:
             return []
-        if len(series_ids) <= few:
-            return await self._query(samples_of_series_query(conditions, limit, after, series_ids))
+        if len(matching.ids) <= matching.few:
+            return await self._query(samples_of_series_query(conditions, limit, after, matching.ids))
         rows = await self._query(recent_samples_query(conditions, limit, after))
         if len(rows) == limit:
             return rows
@@ -90,7 +92,7 @@ class QueryRunner:
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():
-            return await complete(rows, self._dimensions)
+            return await stored_samples(rows, self._dimensions)
 
     async def message(self, message_id: str, filter: SampleFilter) -> Mapping[str, Any] | None:
         """See ``IStore.message``."""
@@ -101,7 +103,7 @@ class QueryRunner:
 
     async def _message(self, row: SampleRow) -> Mapping[str, Any] | None:
         series = await self._dimensions.series.get_many({row.series_id})
-        wire_formats = await self._dimensions.forms.get_many({row.wire_format_id})
+        wire_formats = await self._dimensions.wire_formats.get_many({row.wire_format_id})
         texts = await self._pool.rows(METADATA_TEXT, [row.metadata_id])
         if not (series and wire_formats and texts):
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
 
@@ -35,8 +36,8 @@ from meter.store.write.record import volume_of
 
 # The inner query limits the rows, so that only the rows of the result are converted.
 SAMPLES = """
-SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume, encode(s.signature, 'hex'),
-    s.verbatim_json, s.recorded_at
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+    encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM ({page}) s
 ORDER BY {order} s.timestamp DESC, s.message_id DESC
 """
@@ -113,11 +114,23 @@ class SampleRow(NamedTuple):
     recorded_at: datetime
 
 
-def selective_series_query(conditions: FilterConditions) -> Sql | None:
-    """Return the statement whose row is the number of series that are few, and the ids of matching series, one more if not few.
+SERIES_ID, METADATA_ID, WIRE_FORMAT_ID = (
+    itemgetter(SampleRow._fields.index(field)) for field in ("series_id", "metadata_id", "wire_format_id")
+)
 
-    ``None`` if samples are not found by series.
+
+class MatchingSeries(NamedTuple):
+    """The row of :func:`matching_series_query`.
+
+    ``few`` is how many series count as few; ``ids`` has those that match, and at most one more than ``few``.
     """
+
+    few: int
+    ids: Sequence[int]
+
+
+def matching_series_query(conditions: FilterConditions) -> Sql | None:
+    """Return the statement whose row is a :class:`MatchingSeries`; ``None`` if samples are not found by series."""
     if conditions.access_path is not AccessPath.SERIES:
         return None
     return filled(MATCHING_SERIES, of_series=conditions.series)
@@ -206,28 +219,41 @@ def _sort_column(order: Order) -> Column:
     return column_of(order.field)
 
 
-async def complete(rows: Sequence[tuple[Any, ...]], dimension_caches: DimensionCaches) -> list[StoredSample]:
-    """Return ``rows``, each like a :class:`Row`, as samples, without those that refer to what is there no longer.
+async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionCaches) -> list[StoredSample]:
+    """Return the samples of ``rows``, which are each a :class:`SampleRow`, without those that refer to deleted rows.
 
-    Tens of thousands pass here in a second, so that a row is taken apart as a :class:`Record` only where it has to be.
+    This runs for tens of thousands of rows a second: therefore rows are unpacked instead of made to named tuples, and only
+    messages that are stored as a whole are decoded as a :class:`Record`.
     """
-    all_series: Mapping[int, tuple[Any, ...]] = await dimension_caches.series.get_many({row[0] for row in rows})
-    all_metadata = await dimension_caches.metadata.get_many({row[1] for row in rows})
-    forms = await dimension_caches.forms.get_many({row[2] for row in rows})
+    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(SERIES_ID, rows)))
+    all_metadata = await dimensions.metadata.get_many(set(map(METADATA_ID, rows)))
+    wire_formats = await dimensions.wire_formats.get_many(set(map(WIRE_FORMAT_ID, rows)))
     samples = []
     for row in rows:
-        series_id, metadata_id, wire_format_id, message_id, timestamp, volume, signature, verbatim_json, recorded_at = (
-            row
-        )
+        (
+            series_id,
+            metadata_id,
+            wire_format_id,
+            message_id,
+            timestamp,
+            volume,
+            signature,
+            verbatim_json,
+            recorded_at,
+        ) = row
         try:
-            series, metadata, wire_format = all_series[series_id], all_metadata[metadata_id], forms[wire_format_id]
+            series, metadata, wire_format = (
+                all_series[series_id],
+                all_metadata[metadata_id],
+                wire_formats[wire_format_id],
+            )
         except KeyError:
             continue
         if verbatim_json.startswith("{"):
             record = Record(Series(*series), "", wire_format, message_id, timestamp, volume, signature, verbatim_json)
-            message_id, number = message_id_of(record), volume_of(record)
-        else:
-            number = int(volume) if wire_format.volume == "int" else volume
+            message_id, volume = message_id_of(record), volume_of(record)
+        elif wire_format.volume == "int":
+            volume = int(volume)
         name, type_, unit, resource_id, user_id, project_id, source = series[:7]
         samples.append(
             StoredSample(
@@ -235,7 +261,7 @@ async def complete(rows: Sequence[tuple[Any, ...]], dimension_caches: DimensionC
                 name=name,
                 type=type_,
                 unit=unit,
-                volume=number,
+                volume=volume,
                 resource_id=resource_id,
                 user_id=user_id,
                 project_id=project_id,

@@ -12,6 +12,7 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import NamedTuple
 
 from meter.counter_runs import RunKind
 from meter.interfaces import RequestError
@@ -204,28 +205,43 @@ def _longest_rollup(query: StatisticsQuery, conditions: FilterConditions) -> int
     return DAY if start.hour == 0 and period % (DAY * SECONDS_IN_HOUR) == 0 else HOUR
 
 
+class StatisticsRow(NamedTuple):
+    """A row of :func:`statistics_statement`: one window, unit and group. Without a period ``window_start`` is ``None``."""
+
+    window_start: datetime | None
+    unit: str
+    first: datetime
+    last: datetime
+    group: Sequence[str | None]
+    values: Sequence[float]
+
+
 def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> list[Statistics]:
     """Return the statistics in ``rows``, which :func:`statistics_statement` selects."""
-    period, groupby, groups = query.period or 0, query.groupby, len(query.groupby)
-    labels = [aggregate.label for aggregate in query.aggregates]
-    return [
-        Statistics(
-            unit=unit,
-            group=dict(zip(groupby, rest[:groups], strict=True)),
-            period=period,
-            period_start=window_start or first,
-            period_end=_end(window_start, period) if window_start else last,
-            first=first,
-            last=last,
-            values=dict(zip(labels, map(float, rest[groups:]), strict=True)),
+    groups, labels = len(query.groupby), [aggregate.label for aggregate in query.aggregates]
+    period = query.period or 0
+    length = timedelta(seconds=period)
+    answer = []
+    for window_start, unit, first, last, *others in rows:
+        row = StatisticsRow(window_start, unit, first, last, others[:groups], others[groups:])
+        answer.append(
+            Statistics(
+                unit=row.unit,
+                group=dict(zip(query.groupby, row.group, strict=True)),
+                period=period,
+                period_start=row.window_start or row.first,
+                period_end=_end(row.window_start, length) if row.window_start else row.last,
+                first=row.first,
+                last=row.last,
+                values=dict(zip(labels, map(float, row.values), strict=True)),
+            )
         )
-        for window_start, unit, first, last, *rest in rows
-    ]
+    return answer
 
 
-def _end(start: datetime, period: int) -> datetime:
+def _end(start: datetime, length: timedelta) -> datetime:
     try:
-        return start + timedelta(seconds=period)
+        return start + length
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)
 

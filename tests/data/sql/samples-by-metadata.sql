@@ -9,8 +9,8 @@ FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS most FROM pg_class WHERE 
 -- $5 = [1]
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume, encode(s.signature, 'hex'),
-s.verbatim_json, s.recorded_at
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM series x CROSS JOIN LATERAL (
         SELECT s.* FROM sample s CROSS JOIN LATERAL (SELECT d.document FROM metadata d WHERE d.id = s.metadata_id OFFSET 0) d

@@ -9,8 +9,8 @@ FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS most FROM pg_class WHERE 
 -- $4 = 'demo'
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume, encode(s.signature, 'hex'),
-s.verbatim_json, s.recorded_at
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
     SELECT s.* FROM (
         SELECT s.* FROM sample s WHERE s.wire_format_id >= -2147483648 AND (s.timestamp >= $1) AND (s.timestamp < $2)
@@ -27,8 +27,8 @@ ORDER BY s.timestamp DESC, s.message_id DESC;
 -- $4 = 'demo'
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume, encode(s.signature, 'hex'),
-s.verbatim_json, s.recorded_at
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
 FROM (
     WITH head AS MATERIALIZED (
         SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL (
