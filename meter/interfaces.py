@@ -362,10 +362,10 @@ class IStore(Interface):
         Two samples can share an id if their times lie further apart than one is compared with: the newest is returned.
         """
 
-    def follow(heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` soon after samples were committed, by whichever process; return what ends that.
+    def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.
 
-        It says that there is something new, not what: ask for samples recorded since.
+        A call carries no data: query the samples recorded since.
         """
 
 

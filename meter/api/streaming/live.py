@@ -81,7 +81,7 @@ async def live(
     Nothing is kept for a client that is slow: it is behind, and reads on from where it was.
     """
     bell = Bell(clock)
-    leave = store.follow(bell.ring)
+    leave = store.subscribe_to_commits(bell.ring)
     known: dict[str, None] = {}
     since = datetime.fromtimestamp(wall_seconds(clock), UTC) - OVERLAP
     try:
