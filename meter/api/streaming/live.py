@@ -82,7 +82,7 @@ async def live(
     Nothing is kept for a client that is slow: it is behind, and reads on from where it was.
     """
     bell = Bell(clock)
-    leave = store.follow(bell.ring)
+    leave = store.subscribe_to_commits(bell.ring)
     known: FIFOCache[str, None] = FIFOCache(MOST_REMEMBERED)
     since = datetime.fromtimestamp(wall_seconds(clock), UTC) - OVERLAP
     try:
