@@ -12,7 +12,7 @@ from twisted.application.service import IService
 from meter.agent.domain_events import DomainEventPoller
 from meter.agent.spool import Spool
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.local import LocalBus
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.collector.notifications import NotificationConsumer
@@ -176,7 +176,7 @@ def add_collecting(
     intake = SampleConsumer(
         store,
         daemon.keys,
-        DeadLetterPublisher(bus, daemon.reactor, of_queue=METERING_QUEUE, count=metrics.dead),
+        DeadLetterPublisher(bus, daemon.reactor, source_queue=METERING_QUEUE, count=metrics.dead),
         daemon.reactor,
         batch_samples=settings.batch_samples,
         batch_seconds=settings.batch_seconds,
@@ -197,7 +197,7 @@ def add_collecting(
         )
     )
 
-    dead_notifications = DeadLetterPublisher(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
+    dead_notifications = DeadLetterPublisher(bus, daemon.reactor, source_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
 
     archive = add_archive(daemon, bus, metrics)
 
