@@ -27,4 +27,4 @@ def compose(daemon: Daemon) -> None:
     daemon.own({}, {})
     bus = add_bus(daemon)
     cloud = add_cloud(daemon)
-    daemon.poll(bus, [CENTRAL], cloud, turn=settings.turn, timeout_seconds=settings.timeout_seconds)
+    daemon.poll(bus, [CENTRAL], cloud, turn=settings.leader_group, timeout_seconds=settings.timeout_seconds)
