@@ -56,7 +56,7 @@ def add_cloud(daemon: Daemon) -> dict[Any, Any]:
     if config is None:
         return {IHttpClient: client}
     for each in daemon.plugins(CENTRAL):
-        if each.state == "asked at start" and IDependsOnIntervals.providedBy(each.plugin):
+        if each.state == "pending" and IDependsOnIntervals.providedBy(each.plugin):
             conflicts = each.plugin.interval_conflicts(daemon.config.polling.interval_of)
             daemon.problems += [f"[pollsters.{each.name}] {text}" for text in conflicts]
 

@@ -267,7 +267,7 @@ class Daemon:
         return encoded(present)
 
     def activate(self, activation: Activation) -> None:
-        """Add plugins that are asked at start."""
+        """Add plugins whose state is *pending*."""
         self.activations.append(activation)
         self.add(activation)
 
