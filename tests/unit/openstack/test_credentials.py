@@ -17,7 +17,7 @@ from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
 from meter.settings import OpenStackSection
-from meter.taps.cloud import cloud_config
+from meter.taps.parts.cloud import cloud_config
 
 CLOUDS = """
 clouds:
