@@ -53,7 +53,7 @@ seconds = {poll_seconds}
 [plugins]
 disable = ["system", "example"]
 [central]
-turn = ""
+leader_group = ""
 {more}
 """
 

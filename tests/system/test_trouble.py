@@ -38,7 +38,7 @@ def test_a_check_shows_what_is_in_effect_without_secrets(house, name):
         assert re.search(r"^PLUGIN +KIND +STATE +ORIGIN +REASON$", checked.stdout, re.M)
     if name in ("meter-compute", "meter"):
         assert re.search(r"^cpu +compute +active ", checked.stdout, re.M)
-        assert re.search(r"^example +compute +off here ", checked.stdout, re.M)
+        assert re.search(r"^example +compute +not applicable ", checked.stdout, re.M)
     assert not (house.directory / f"{name}-0/state").exists()
 
 

@@ -40,7 +40,7 @@ ROOMS = {
     "psycopg2": "meter/store/*",
     "re2": "meter/declarative/notifications/pa*s.py",
     "sqlite3": "meter/agent/spool.py",
-    "treq": "meter/http/* or meter/openstack/*",
+    "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",
     "twisted.internet.reactor": "meter/taps/*",
     "txamqp": "meter/bus/amqp/*",

@@ -152,7 +152,7 @@ class MetadataFetcher:
 
     async def _asked(self, openstack: Any, enrichment: Enrichment, url: str) -> Any:
         try:
-            answer = await openstack.ask(enrichment.service, "", headers=enrichment.headers, base=url)
+            answer = await openstack.request(enrichment.service, "", headers=enrichment.headers, base=url)
             document = answer.json()
         except Unavailable as error:
             return error

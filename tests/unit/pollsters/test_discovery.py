@@ -38,4 +38,4 @@ def test_a_module_in_a_directory_of_another_distribution_is_found(tmp_path: Path
     )
     by_twisted, by_the_registry = done.stdout.splitlines()
     assert "'tape'" in by_twisted
-    assert by_the_registry == "[('example', 'asked at start'), ('tape', 'asked at start')]"
+    assert by_the_registry == "[('example', 'pending'), ('tape', 'pending')]"

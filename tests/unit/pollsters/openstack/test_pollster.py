@@ -271,7 +271,7 @@ def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None
 
     for each in ids:
         stub.on("GET", f"/v1/AUTH_{each}", account)
-    cycle = cycle_of(stub, clock, limits=Limits(requests_per_second=50, in_flight=4))
+    cycle = cycle_of(stub, clock, limits=Limits(requests_per_second=50, max_in_flight=4))
     poll = Deferred.fromCoroutine(family.storage.poll(cycle))
     while not poll.called and clock.seconds() < 60:
         clock.advance(0.01)

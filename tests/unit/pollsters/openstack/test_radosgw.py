@@ -33,7 +33,7 @@ from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import http
 from tests.openstack_stub import openstack
 from tests.openstack_stub import reply
-from tests.unit.pollsters.test_openstack import SkippedSamples
+from tests.unit.pollsters.openstack.test_pollster import SkippedSamples
 
 # As the gateway's documentation of GET /admin/bucket and GET /admin/usage has them.
 BUCKETS = [

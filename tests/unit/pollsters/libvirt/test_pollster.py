@@ -48,7 +48,7 @@ from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakePluginContext
 
-DATA = Path(__file__).parents[2] / "data/libvirt"
+DATA = Path(__file__).parents[3] / "data/libvirt"
 UUID = "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"
 NOVA_XML = (DATA / "nova-instance.xml").read_text()
 NOVA_STATS: dict[str, Any] = {

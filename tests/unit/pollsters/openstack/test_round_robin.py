@@ -28,7 +28,7 @@ from meter.sample import Sample
 from meter.settings.config_file import parse
 from meter.testing import FakeCycle
 from tests.openstack_stub import document
-from tests.unit.pollsters.test_openstack import SkippedSamples
+from tests.unit.pollsters.openstack.test_pollster import SkippedSamples
 
 CONFIG = """
 [signing]
@@ -47,8 +47,8 @@ class Swift:
         self.asked: list[tuple[float, str]] = []
         self._seconds = seconds
 
-    async def exchange(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
-        """Stand in for :class:`meter.http.exchange.HttpClient`."""
+    async def send(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
+        """Stand in for :class:`meter.http.client.HttpClient`."""
         headers, content = Headers(), b""
         if request.url.endswith("/auth/tokens"):
             headers.addRawHeader("X-Subject-Token", "t")
@@ -78,7 +78,7 @@ def cycle_of(swift: Swift, interval: float, **limits: Any) -> FakeCycle:
     web = LimitedHttpClient(swift, swift.clock, limits=Limits(**limits), by_service={"identity": Limits()})  # type: ignore[arg-type]
 
     async def send(request: HttpRequest) -> HttpResponse:
-        return await web.exchange("identity", request)
+        return await web.send("identity", request)
 
     keystone = Keystone(send, Credentials(auth_url="http://k", token="t"), swift.clock)
     providers = {IOpenStack: Cloud(web, keystone), ISkippedSamples: SkippedSamples()}
@@ -105,7 +105,7 @@ def clock() -> Clock:
 
 def test_five_thousand_accounts_are_asked_within_the_budget_and_within_the_cycle(clock: Clock) -> None:
     swift = Swift(clock, 5000)
-    cycle = cycle_of(swift, 300, requests_per_second=20, in_flight=4)
+    cycle = cycle_of(swift, 300, requests_per_second=20, max_in_flight=4)
     began = clock.seconds()
     assert {each.resource_id for each in polled(cycle)} == set(swift.accounts)
     assert 250 <= clock.seconds() - began <= 270
@@ -115,7 +115,7 @@ def test_five_thousand_accounts_are_asked_within_the_budget_and_within_the_cycle
 
 def test_where_the_budget_is_too_small_a_cycle_ends_in_time_and_the_next_goes_on(clock: Clock) -> None:
     swift = Swift(clock, 1000)
-    cycle = cycle_of(swift, 60, requests_per_second=10, in_flight=4)
+    cycle = cycle_of(swift, 60, requests_per_second=10, max_in_flight=4)
     began = clock.seconds()
     with capturedLogs() as logs:
         first = {each.resource_id for each in polled(cycle)}
@@ -134,7 +134,7 @@ def test_where_the_budget_is_too_small_a_cycle_ends_in_time_and_the_next_goes_on
 
 def test_where_the_service_is_too_slow_it_says_that(clock: Clock) -> None:
     swift = Swift(clock, 100, seconds=5)
-    cycle = cycle_of(swift, 60, requests_per_second=100, in_flight=4)
+    cycle = cycle_of(swift, 60, requests_per_second=100, max_in_flight=4)
     with capturedLogs() as logs:
         found = polled(cycle)
     assert 40 <= len(found) <= 50
