@@ -19,12 +19,9 @@ from meter.bus.amqp import Browser
 from meter.bus.dead_letter import DeadLetter
 from meter.bus.dead_letter import letter
 from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
-from meter.daemon.services import sleep
+from meter.daemon.supervised import wait_ready
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-
-READY_SECONDS = 20.0
-"""How long the broker may take to be ready for replayed letters."""
 
 PAGE_LETTERS = 10
 """Letters read from disk at a time; one has at most 8 MiB."""
@@ -77,11 +74,7 @@ class BrokerDeadLetters:
         """Publish, and wait until the broker has it in a queue; see ``DeadLetterQueue.send``."""
         if not self._bus.running:
             self._bus.startService()
-            deadline = self._clock.seconds() + READY_SECONDS
-            while not self._bus.readiness().ready:
-                if self._clock.seconds() > deadline:
-                    raise Unavailable(self._bus.readiness().reason)
-                await sleep(self._clock, 0.05)
+            await wait_ready(self._bus, self._clock)
         await self._bus.publish(publication)
 
     async def remove(self, lying: Entry) -> None:

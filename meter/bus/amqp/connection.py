@@ -6,8 +6,6 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -17,8 +15,8 @@ from twisted.logger import Logger
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.client import ClientFactory
 from meter.daemon.services import Backoff
-from meter.daemon.services import sleep
 from meter.daemon.services import within
+from meter.daemon.supervised import SupervisedService
 from meter.interfaces import Unavailable
 
 HANDSHAKE_SECONDS = 30.0
@@ -34,7 +32,7 @@ LEAVE_SECONDS = 2.0
 """How long the broker may take to say goodbye."""
 
 
-class Connection(Service):
+class Connection(SupervisedService):
     """Keeps one connection to the broker: connects in the background when started, and again whenever it is lost.
 
     ``client`` is the live :class:`~meter.bus.amqp.client.Client` or ``None``; ``reason`` says why it is ``None``, or what
@@ -43,6 +41,7 @@ class Connection(Service):
     """
 
     _log = Logger()
+    on_stop = "cancel"
 
     def __init__(
         self,
@@ -54,30 +53,18 @@ class Connection(Service):
         purpose: str,
         backoff: Backoff | None = None,
     ) -> None:
+        super().__init__(clock, backoff=backoff or Backoff(most=LONGEST_PAUSE_SECONDS))
         self._endpoint = endpoint
         self._factory = ClientFactory(make_client)
-        self._clock = clock
         self._peer = peer
         self._purpose = purpose
-        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
         self._waiting: list[Deferred[Client]] = []
-        self._keeping: Deferred[None] | None = None
         self.client: Client | None = None
-        self.reason = "not started"
 
     def startService(self) -> None:
         """Begin to connect; returns at once."""
+        self._set_state(False, f"connecting to {self._peer}")
         super().startService()
-        self.reason = f"connecting to {self._peer}"
-        self._keeping = Deferred.fromCoroutine(self._keep())
-
-    def stopService(self) -> Deferred[None] | None:
-        """Fire when the connection is closed."""
-        super().stopService()
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            keeping.cancel()
-        return keeping
 
     def connected(self) -> Deferred[Client]:
         """Fire with the live client, now or once there is one."""
@@ -88,25 +75,18 @@ class Connection(Service):
             waiting.callback(self.client)
         return waiting
 
-    async def _keep(self) -> None:
-        while self.running:
-            try:
-                await self._connect_and_stay()
-            except Exception as error:
-                if self.running:
-                    self._tell(f"{self._peer}: {error}")
-            self.client = None
-            if self.running:
-                await _pause(self._clock, self._backoff)
-        self.reason = "stopped"
+    async def _run(self) -> None:
+        await super()._run()
+        self._set_state(False, "stopped")
 
-    async def _connect_and_stay(self) -> None:
+    async def _attempt(self) -> float:
+        """Connect and stay connected; raise the reason when the connection is lost."""
         client: Any = await self._endpoint.connect(self._factory)
         try:
             await within(self._clock, HANDSHAKE_SECONDS, client.enter())
             self._backoff.reset()
             self.client = client
-            self.reason = f"connected to {client.broker} at {self._peer}"
+            self._set_state(True, f"connected to {client.broker} at {self._peer}")
             self._log.info("{purpose}: {reason}", purpose=self._purpose, reason=self.reason)
             waiting, self._waiting = self._waiting, []
             for each in waiting:
@@ -119,20 +99,21 @@ class Connection(Service):
             await client.leave(LEAVE_SECONDS)
         raise client.why
 
-    def _tell(self, reason: str) -> None:
-        """Log why there is no connection, once as long as it stays the same."""
-        if reason != self.reason:
-            self._log.warn("{purpose}: not connected, trying again: {reason}", purpose=self._purpose, reason=reason)
-        self.reason = reason
+    def _attempt_failed(self, error: Exception) -> None:
+        if self._set_state(False, f"{self._peer}: {error}"):
+            self._log.warn(
+                "{purpose}: not connected, trying again: {reason}", purpose=self._purpose, reason=self.reason
+            )
 
 
-class ChannelService(Service):
+class ChannelService(SupervisedService):
     """Keeps one channel open: ``prepare`` gets each new one before it is offered as ``channel``.
 
     ``channel`` is ``None`` in between, and ``reason`` says why.
     """
 
     _log = Logger()
+    on_stop = "cancel"
 
     def __init__(
         self,
@@ -143,14 +124,11 @@ class ChannelService(Service):
         purpose: str,
         backoff: Backoff | None = None,
     ) -> None:
+        super().__init__(clock, backoff=backoff or Backoff(most=LONGEST_PAUSE_SECONDS), reason="")
         self._connection = connection
         self._prepare = prepare
-        self._clock = clock
         self._purpose = purpose
-        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
-        self._keeping: Deferred[None] | None = None
         self.channel: Any = None
-        self._reason = ""
 
     @property
     def reason(self) -> str:
@@ -162,36 +140,14 @@ class ChannelService(Service):
             return str(client.why)
         return self._reason or f"a channel for {self._purpose} is being opened"
 
-    def startService(self) -> None:
-        """Begin; returns at once."""
-        super().startService()
-        self._keeping = Deferred.fromCoroutine(self._keep())
-
-    def stopService(self) -> Deferred[None] | None:
-        """Fire when the channel is closed."""
-        super().stopService()
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            keeping.cancel()
-        return keeping
-
-    async def _keep(self) -> None:
-        while self.running:
-            try:
-                client = await self._connection.connected()
-                await self._open_and_stay(client)
-            except Exception as error:
-                if self.running:
-                    self._tell(str(error))
-            if self.running:
-                await _pause(self._clock, self._backoff)
-
-    async def _open_and_stay(self, client: Client) -> None:
+    async def _attempt(self) -> float:
+        """Open and prepare a channel, and raise the reason when it is lost."""
+        client = await self._connection.connected()
         channel = await within(self._clock, PREPARE_SECONDS, client.open_channel())
         try:
             await within(self._clock, PREPARE_SECONDS, _coroutine(self._prepare(channel)))
             self._backoff.reset()
-            self._reason = ""
+            self._set_state(True, "")
             self.channel = channel
             await channel.lost.wait()
         except DeferredTimeout:
@@ -202,20 +158,11 @@ class ChannelService(Service):
             await channel.leave(LEAVE_SECONDS)
         raise channel.why
 
-    def _tell(self, reason: str) -> None:
-        """Log why the channel is lost, once as long as it stays the same; a lost connection speaks for itself."""
-        if self._connection.client is not None and reason != self._reason:
-            self._log.warn("{purpose}: no channel, trying again: {reason}", purpose=self._purpose, reason=reason)
-        self._reason = reason
+    def _attempt_failed(self, error: Exception) -> None:
+        is_new = self._set_state(False, str(error))
+        if is_new and self._connection.client is not None:  # a lost connection logs its own reason
+            self._log.warn("{purpose}: no channel, trying again: {reason}", purpose=self._purpose, reason=self._reason)
 
 
 async def _coroutine(work: Awaitable[None]) -> None:
     await work
-
-
-async def _pause(clock: IReactorTime, backoff: Backoff) -> None:
-    """Wait, unless stopping cancels it. The pause also lets the reactor finish with what was lost."""
-    try:
-        await sleep(clock, backoff.next())
-    except CancelledError:
-        return

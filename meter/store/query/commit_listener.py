@@ -43,8 +43,9 @@ class CommitListener(Pool):
     async def _listen(self, session: Session) -> None:
         await session.count(f"LISTEN {CHANNEL}")
 
-    def _join(self, session: Session) -> None:
-        super()._join(session)
+    def join(self, session: Session) -> None:
+        """Use the connection, and call everyone: commits may have been missed before it listened."""
+        super().join(session)
         self._tell()
 
     def _tell(self) -> None:
