@@ -64,7 +64,7 @@ class Site:
 
     @property
     def listeners(self) -> int:
-        return sum(each.passing for each in self.bus.subscriptions)
+        return sum(each.ephemeral for each in self.bus.subscriptions)
 
 
 @pytest_twisted.ensureDeferred
