@@ -115,7 +115,7 @@ class SampleRow(NamedTuple):
     recorded_at: datetime
 
 
-SERIES_ID, METADATA_ID, WIRE_FORMAT_ID = (
+_series_id, _metadata_id, _wire_format_id = (
     itemgetter(SampleRow._fields.index(field)) for field in ("series_id", "metadata_id", "wire_format_id")
 )
 
@@ -226,9 +226,9 @@ async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionC
     This runs for tens of thousands of rows a second: therefore rows are unpacked instead of made to named tuples, and only
     messages that are stored as a whole are decoded as a :class:`Record`.
     """
-    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(SERIES_ID, rows)))
-    all_metadata = await dimensions.metadata.get_many(set(map(METADATA_ID, rows)))
-    wire_formats = await dimensions.wire_formats.get_many(set(map(WIRE_FORMAT_ID, rows)))
+    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(_series_id, rows)))
+    all_metadata = await dimensions.metadata.get_many(set(map(_metadata_id, rows)))
+    wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)))
     samples = []
     for row in rows:
         (
