@@ -44,6 +44,6 @@ class StoreSection(Section):
         default=0.0,
         description="What hours and days amounted to is kept so long, and as long as their samples; 0 is for ever.",
     )
-    settle_after_seconds: Seconds = Field(
+    finalize_after_seconds: Seconds = Field(
         default=900.0, description="An hour is added up so long after its end, and again whenever a sample comes late."
     )

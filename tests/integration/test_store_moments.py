@@ -25,7 +25,7 @@ async def test_a_question_as_of_a_moment_waits_for_what_is_being_written(postgre
     async with running(postgresql.dsn()) as store:
 
         async def slowly(session):
-            written.append(await store._writing._store(session, [record_of(message())]))
+            written.append(await store._sample_writer._store(session, [record_of(message())]))
             await gate
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
@@ -54,7 +54,7 @@ async def test_who_follows_is_told_when_the_connection_comes_back(postgresql):
     dsn = postgresql.dsn()
     heard = []
     async with running(dsn) as store, running(dsn, readers=0) as other:
-        await until(lambda: store._following.ready)
+        await until(lambda: store._commit_listener.ready)
         store.follow(lambda: heard.append(None))
         await other.write([message()])
         await until(lambda: len(heard) == 1)
