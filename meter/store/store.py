@@ -206,6 +206,6 @@ class PostgresStore(Service):
         """Return a message as it was signed; see ``IStore.message``."""
         return await self._query_runner.message(message_id, filter)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call back after commits; see ``IStore.follow``."""
-        return self._commit_listener.follow(heard)
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""
+        return self._commit_listener.subscribe_to_commits(callback)

@@ -49,7 +49,7 @@ class MemoryStore:
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
         self._rows: defaultdict[str, list[tuple[StoredSample, Mapping[str, Any]]]] = defaultdict(list)
-        self._followers: dict[object, Callable[[], object]] = {}
+        self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
@@ -71,8 +71,8 @@ class MemoryStore:
             elif reason := conflict(message.message_id, *_stated(row), [_stated(other) for other in known]):
                 refused.append(Refusal(index, reason, "conflict"))
         if stored:
-            for heard in list(self._followers.values()):
-                heard()
+            for callback in list(self._callbacks.values()):
+                callback()
         return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
 
     async def samples(
@@ -135,19 +135,19 @@ class MemoryStore:
         return found and copy.deepcopy(found[1])
 
     @property
-    def followers(self) -> int:
-        """How many follow what is written."""
-        return len(self._followers)
+    def subscribers(self) -> int:
+        """The number of subscriptions to commits."""
+        return len(self._callbacks)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` after each write that stored something."""
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after each write that stored something."""
         key = object()
-        self._followers[key] = heard
+        self._callbacks[key] = callback
 
-        def leave() -> None:
-            self._followers.pop(key, None)
+        def unsubscribe() -> None:
+            self._callbacks.pop(key, None)
 
-        return leave
+        return unsubscribe
 
     def _newest(self, message_id: str, filter: SampleFilter) -> tuple[StoredSample, Mapping[str, Any]] | None:
         self._check()

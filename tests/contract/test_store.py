@@ -998,12 +998,12 @@ async def later_than(then):
 @pytest_twisted.ensureDeferred
 async def test_who_follows_hears_of_what_was_stored_and_of_nothing_else(store):
     heard = []
-    leave = store.follow(lambda: heard.append(None))
+    unsubscribe = store.subscribe_to_commits(lambda: heard.append(None))
     sent = message()
 
     await store.write([sent])
     await until(lambda: heard)
-    leave()
+    unsubscribe()
     await store.write([message()])
 
     assert len(heard) == 1

@@ -31,8 +31,8 @@ from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
-from meter.store.query.as_of import RECORDING
-from meter.store.query.commit_listener import TELL
+from meter.store.query.as_of import WRITER_LOCK_SQL
+from meter.store.query.commit_listener import NOTIFY_SQL
 from meter.store.write.dimensions import CachedId
 from meter.store.write.dimensions import IdCache
 from meter.store.write.dimensions import K
@@ -81,7 +81,7 @@ SELECT count(*) FROM stored
 """Inserts samples, some of which are in final hours or days, and marks those that got a new sample as not final."""
 
 BEGIN_TO_WRITE = f"""
-{LOCK_HOURS_SHARED}; {RECORDING}; SELECT {TELL};
+{LOCK_HOURS_SHARED}; {WRITER_LOCK_SQL}; SELECT {NOTIFY_SQL};
 SELECT before, meter, NULL FROM retention_cutoff WHERE before > %s
 UNION ALL SELECT final_period.start, NULL, final_period.hours
 FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start) USING (hours, start)
