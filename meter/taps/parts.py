@@ -208,7 +208,7 @@ def add_collecting(
             daemon.keys,
             dead_notifications,
             source=daemon.config.meter.source,
-            account=metrics,
+            metrics=metrics,
             topics=daemon.config.notifications.heard,
             clock=daemon.reactor,
             batch_seconds=daemon.config.notifications.batch_seconds,
