@@ -104,7 +104,7 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
     daemon.health_metrics.count_abandoned_calls(
         hanging=lambda: hypervisor.stuck_threads, ever=lambda: hypervisor.abandoned_calls
     )
-    daemon.health_metrics.count_hanging_domains(lambda: len(hypervisor.hanging))
+    daemon.health_metrics.count_hanging_domains(lambda: len(hypervisor.hung))
     daemon.add(hypervisor)
     return hypervisor
 
@@ -113,7 +113,7 @@ def poll_changes(daemon: Daemon, hypervisor: LibvirtHypervisor) -> None:
     """Have domains polled when they start, stop or change their state in another way, besides when their turn comes."""
     if daemon.polling is not None:
         changes = DomainEventPoller(hypervisor, daemon.polling)
-        daemon.health_metrics.count_unpolled_changes(lambda: hypervisor.dropped_changes + changes.dropped)
+        daemon.health_metrics.count_unpolled_changes(lambda: hypervisor.dropped_events + changes.dropped)
         daemon.add(changes)
 
 
