@@ -102,7 +102,7 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
         uri, clock=daemon.reactor, reactor_threads=daemon.reactor, timeout_seconds=settings.timeout_seconds
     )
     daemon.health_metrics.count_abandoned_calls(
-        hanging=lambda: hypervisor.stuck_threads, ever=lambda: hypervisor.abandoned_calls
+        hung=lambda: hypervisor.stuck_threads, total=lambda: hypervisor.abandoned_calls
     )
     daemon.health_metrics.count_hanging_domains(lambda: len(hypervisor.hung))
     daemon.add(hypervisor)
