@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.daemon.services import InFlight
 from meter.interfaces import Delivery
 from meter.interfaces import IBus

@@ -120,7 +120,7 @@ async def work(reactor: Any, options: Any) -> int:
                 facts = await opened.upgrade()
             case "status":
                 facts = await opened.status()
-                status = DONE if facts["schema"] == facts["needed"] else EXIT_FOUND_PROBLEMS
+                status = EXIT_FOUND_PROBLEMS if facts["schema_problem"] else DONE
             case "partitions":
                 facts = {"partitions": await opened.partitions()}
             case "retention":

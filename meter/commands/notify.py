@@ -178,7 +178,7 @@ def explain(captured: Sequence[tuple[str, Publication]], config: Config, reactor
     """Write what becomes of each; the status says whether all make samples."""
     decisions = installed(config, reactor)
     topics = [
-        *config.notifications.heard,
+        *config.notifications.service_topics,
         *(topic for each in decisions if each.state == "active" for topic in each.plugin.topics),
     ]
     status = DONE

@@ -369,7 +369,7 @@ class RequestMetrics:
         self._services = BoundedLabel()
         self._requests = Counter(
             "meter_requests",
-            "HTTP requests, by service and outcome (ok, refused, failed, timeout, held: not sent while the circuit breaker is open).",
+            "HTTP requests, by service and outcome (ok, refused, failed, timeout, rejected: not sent while the circuit breaker is open).",
             ["service", "outcome"],
             registry=registry,
         )
@@ -399,7 +399,7 @@ class RequestMetrics:
             registry=registry,
         )
 
-    def waited(self, service: str, seconds: float) -> None:
+    def throttled(self, service: str, seconds: float) -> None:
         """Add the time that one request has waited for the rate limiter."""
         self._waited.labels(self._services.bounded(service)).inc(seconds)
 
@@ -414,10 +414,10 @@ class RequestMetrics:
         self._requests.labels(name, outcome).inc()
         self._seconds.labels(name).observe(seconds)
 
-    def held(self, service: str) -> None:
+    def rejected(self, service: str) -> None:
         """Count a request that was not sent because the circuit breaker is open."""
-        self._requests.labels(self._services.bounded(service), "held").inc()
+        self._requests.labels(self._services.bounded(service), "rejected").inc()
 
-    def opened(self, service: str, open_: bool) -> None:
+    def circuit_changed(self, service: str, is_open: bool) -> None:
         """Set whether the circuit breaker of the service is open."""
-        self._open.labels(self._services.bounded(service)).set(open_)
+        self._open.labels(self._services.bounded(service)).set(is_open)

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from typing import TypeVar
 
+from cachetools import FIFOCache
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -100,7 +101,7 @@ class LibvirtHypervisor(SupervisedService):
         self._failed: Mapping[str, str] = {}
         self._unreadable: frozenset[str] = frozenset()
         self._unreadable_before: frozenset[str] = frozenset()
-        self._absences: dict[str, Absence] = {}
+        self._absences: FIFOCache[str, Absence] = FIFOCache(MAX_PENDING_EVENTS)
         self._xml_cache = XmlCache()
         self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self.hung = HungDomains()
@@ -285,10 +286,7 @@ class LibvirtHypervisor(SupervisedService):
             if event.description.startswith(("started (", "resumed (")):
                 self._absences.pop(event.uuid, None)
             return
-        self._absences.pop(event.uuid, None)  # reinsert: the newest is last
         self._absences[event.uuid] = absence
-        if len(self._absences) > MAX_PENDING_EVENTS:
-            del self._absences[next(iter(self._absences))]
 
     async def _notify_observers(self) -> None:
         """Pass pending events on, in order, until there are none."""

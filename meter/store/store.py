@@ -132,8 +132,8 @@ class PostgresStore(Service):
         self._writers = pool("writers", writers, read_only=False)
         self._readers = pool("readers", readers, read_only=True, where=replica_dsn or dsn)
         self._pools = [each for each, size in ((self._writers, writers), (self._readers, readers)) if size]
-        self._following = CommitListener(
-            lambda notified: connect("follower", read_only=True, notified=notified), clock, size=min(readers, 1)
+        self._commit_listener = CommitListener(
+            lambda notified: connect("commit listener", read_only=True, notified=notified), clock, size=min(readers, 1)
         )
         self.keeping = Maintenance(
             pool("keeper", 1, read_only=False, seconds=max(statement_timeout_seconds, KEEPING_SECONDS)),
@@ -143,7 +143,7 @@ class PostgresStore(Service):
             settle_after_seconds=settle_after_seconds,
         )
         self._reading_suffices = reading_suffices
-        self._services = [self._following, *self._pools, *([self.keeping] if keep else [])]
+        self._services = [self._commit_listener, *self._pools, *([self.keeping] if keep else [])]
         self._writing = SampleWriter(self._writers, clock, remembered=remembered)
         self._reading = QueryRunner(self._readers, clock, statement_timeout_seconds)
 
@@ -202,6 +202,6 @@ class PostgresStore(Service):
         """Return a message as it was signed; see ``IStore.message``."""
         return await self._reading.message(message_id, filter)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Tell of commits; see ``IStore.follow``."""
-        return self._following.follow(heard)
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""
+        return self._commit_listener.subscribe_to_commits(callback)

@@ -16,11 +16,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.identity import Fact
 from meter.identity import compared
 from meter.identity import conflict
 from meter.identity import fact_of
 from meter.identity import may_differ
-from meter.identity import same_fact
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -49,7 +49,7 @@ class MemoryStore:
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
         self._rows: defaultdict[str, list[tuple[StoredSample, Mapping[str, Any]]]] = defaultdict(list)
-        self._followers: dict[object, Callable[[], object]] = {}
+        self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
@@ -68,13 +68,11 @@ class MemoryStore:
             if not known:
                 rows.append((row, copy.deepcopy(message.fields)))
                 stored += 1
-            elif not any(_same_fact(other, row) for other in known):
-                refused.append(
-                    Refusal(index, conflict(message.message_id, fact_of(known[0]), fact_of(row)), "conflict")
-                )
+            elif reason := conflict(message.message_id, *_stated(row), [_stated(other) for other in known]):
+                refused.append(Refusal(index, reason, "conflict"))
         if stored:
-            for heard in list(self._followers.values()):
-                heard()
+            for callback in list(self._callbacks.values()):
+                callback()
         return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
 
     async def samples(
@@ -137,19 +135,19 @@ class MemoryStore:
         return found and copy.deepcopy(found[1])
 
     @property
-    def followers(self) -> int:
-        """How many follow what is written."""
-        return len(self._followers)
+    def subscribers(self) -> int:
+        """The number of subscriptions to commits."""
+        return len(self._callbacks)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` after each write that stored something."""
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after each write that stored something."""
         key = object()
-        self._followers[key] = heard
+        self._callbacks[key] = callback
 
-        def leave() -> None:
-            self._followers.pop(key, None)
+        def unsubscribe() -> None:
+            self._callbacks.pop(key, None)
 
-        return leave
+        return unsubscribe
 
     def _newest(self, message_id: str, filter: SampleFilter) -> tuple[StoredSample, Mapping[str, Any]] | None:
         self._check()
@@ -176,8 +174,9 @@ def _rank(row: StoredSample, field: Field) -> tuple[bool, Any]:
     return value is None, value if value is not None else 0
 
 
-def _same_fact(stored: StoredSample, sent: StoredSample) -> bool:
-    return same_fact(fact_of(stored), fact_of(sent), may_differ(stored.metadata) | may_differ(sent.metadata))
+def _stated(row: StoredSample) -> tuple[Fact, frozenset[str]]:
+    """Return the fact that ``row`` states, and the fields in which a repeat may differ."""
+    return fact_of(row, row.volume, row.timestamp), may_differ(row.metadata)
 
 
 def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:

@@ -129,6 +129,6 @@ class VisibleStore:
         """Raise the :class:`Fault` that asking for ``filter`` would raise."""
         visible(filter, self._requester)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` after commits, of whomever: it tells nothing but that there may be something to ask for."""
-        return self._store.follow(heard)
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after commits, whoever owns their samples: a call carries no data."""
+        return self._store.subscribe_to_commits(callback)

@@ -17,7 +17,7 @@ from meter.bus.amqp.publisher import Publisher
 from meter.bus.amqp.topology import QueueType
 from meter.bus.amqp.topology import Topology
 from meter.bus.amqp.url import broker_address
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.daemon.services import StagedService
 from meter.interfaces import BoundedQueue
 from meter.interfaces import IBus

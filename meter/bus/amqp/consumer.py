@@ -20,8 +20,8 @@ from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import Connection
 from meter.bus.amqp.topology import Topology
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.daemon.services import Backoff
 from meter.daemon.services import InFlight
 from meter.daemon.services import sleep

@@ -25,7 +25,7 @@ from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import Connection
 from meter.bus.amqp.topology import EXCHANGE
 from meter.bus.amqp.topology import Topology
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.daemon.services import InFlight
 from meter.daemon.services import within
 from meter.interfaces import BoundedQueue

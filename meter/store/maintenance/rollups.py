@@ -23,7 +23,7 @@ from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.partials import GAPS
 from meter.store.query.partials import INCREASE_BETWEEN
-from meter.store.query.partials import PIECE
+from meter.store.query.partials import PARTIAL_COLUMNS
 from meter.store.query.partials import carried_hours
 from meter.store.query.partials import overlaps
 from meter.store.query.partials import partial_from_rollup
@@ -48,7 +48,7 @@ MOST_METADATA_RUNS = 4
 MOST_ALTERNATIONS = 12
 """Into so many rollups an hour of a series may fall where samples of other series of its resource lie in between."""
 
-COLUMNS = ", ".join(column for column in PIECE if column != "tie")
+COLUMNS = ", ".join(column for column in PARTIAL_COLUMNS if column != "tie")
 
 GONE = (
     "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id JOIN retention_cutoff h ON h.meter IN (m.name, '')"

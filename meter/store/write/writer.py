@@ -31,8 +31,8 @@ from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
-from meter.store.query.as_of import RECORDING
-from meter.store.query.commit_listener import TELL
+from meter.store.query.as_of import WRITER_LOCK_SQL
+from meter.store.query.commit_listener import NOTIFY_SQL
 from meter.store.write.dimensions import CachedId
 from meter.store.write.dimensions import IdCache
 from meter.store.write.dimensions import K
@@ -41,8 +41,8 @@ from meter.store.write.dimensions import numbers
 from meter.store.write.dimensions import upsert_metadata
 from meter.store.write.dimensions import upsert_series
 from meter.store.write.dimensions import upsert_wire_formats
-from meter.store.write.duplicates import HOLD_BOUNDARIES
-from meter.store.write.duplicates import UNKNOWN
+from meter.store.write.duplicates import IS_NEW
+from meter.store.write.duplicates import LOCK_BOUNDARIES
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
 from meter.store.write.duplicates import conflicts
@@ -62,7 +62,7 @@ SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id
 FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
     %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
     AS given (moment, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
-WHERE {UNKNOWN}
+WHERE {IS_NEW}
 ON CONFLICT DO NOTHING
 """
 
@@ -81,7 +81,7 @@ SELECT count(*) FROM stored
 """
 
 BEGIN_TO_RECORD = f"""
-{HOLD}; {RECORDING}; SELECT {TELL};
+{HOLD}; {WRITER_LOCK_SQL}; SELECT {NOTIFY_SQL};
 SELECT before, meter, NULL FROM retention_cutoff WHERE before > %s
 UNION ALL SELECT final_period.start, NULL, final_period.hours
 FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS span (hours, start) USING (hours, start)
@@ -193,7 +193,7 @@ class SampleWriter:
         spans = sorted({(hours, start_of(moment, hours)) for moment in moments for hours in (HOUR, DAY)})
         begin, parameters = BEGIN_TO_RECORD, [buckets(moments), moments[0], *_columns_of(spans)]
         if near := boundaries(moments):
-            begin, parameters = HOLD_BOUNDARIES + begin, [near, *parameters]
+            begin, parameters = LOCK_BOUNDARIES + begin, [near, *parameters]
         facts = await session.rows(begin, parameters)
         if retention_cutoffs := {meter: before for before, meter, hours in facts if hours is None}:
             _refuse_too_old(records, retention_cutoffs)

@@ -24,8 +24,7 @@ from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
-from meter.store.query.conditions import of_sample
-from meter.store.query.conditions import of_series
+from meter.store.query.conditions import split_filter
 from meter.store.query.metadata import metadata_values
 from meter.store.query.statistics import statistics_statement
 from meter.store.write.dimensions import CachedId
@@ -102,7 +101,8 @@ def test_values_are_always_parameters():
         as_of=datetime(2026, 2, 1, tzinfo=UTC),
         metadata=(MetadataMatch("'; --", "'; --"),),
     )
-    for condition in (of_series(filter), of_sample(filter)):
+    conditions = split_filter(filter)
+    for condition in (conditions.series, conditions.sample):
         assert "'; --" not in condition.text
         assert condition.text.count("%s") == len(condition.parameters)
 
@@ -114,14 +114,14 @@ def test_a_key_with_dots_is_read_in_every_way():
 
 @pytest.mark.parametrize("field", ["volume", "id; DROP TABLE sample"])
 def test_a_field_that_cannot_be_asked_for_is_refused(field):
-    with pytest.raises(RequestError, match="cannot be asked for by"):
-        of_series(SampleFilter(equals={field: "x"}))
+    with pytest.raises(RequestError, match="cannot be selected by"):
+        split_filter(SampleFilter(equals={field: "x"}))
 
 
 @pytest.mark.parametrize("value", ["a\0b", float("nan"), "\ud800"])
 def test_metadata_that_nothing_can_equal_is_refused(value):
-    with pytest.raises(RequestError, match="metadata cannot hold"):
-        of_sample(SampleFilter(metadata=(MetadataMatch("k", value),)))
+    with pytest.raises(RequestError, match="metadata cannot contain"):
+        split_filter(SampleFilter(metadata=(MetadataMatch("k", value),)))
 
 
 @pytest.mark.parametrize(

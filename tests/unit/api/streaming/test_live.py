@@ -122,7 +122,7 @@ def test_who_leaves_is_forgotten_and_their_place_is_free() -> None:
     first = following.client()
     assert b"503" in following.client().received
     first.leave()
-    assert following.store.followers == 0
+    assert following.store.subscribers == 0
     second = following.client()
     assert b"200 OK" in second.received
     second.leave()
