@@ -28,7 +28,7 @@ from twisted.internet.task import react
 from zope.interface import implementer
 
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.declarative.notifications import DefinedListener
@@ -94,7 +94,7 @@ def listening(bus, account, clock, batch_seconds=0.0):
         keys,
         DeadLetterPublisher(bus, clock),
         source="openstack",
-        account=account,
+        metrics=account,
         clock=clock,
         batch_seconds=batch_seconds,
     )

@@ -103,6 +103,6 @@ class VisibleStore:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""
         restrict(filter, self._requester)
 
-    def follow(self, callback: Callable[[], object]) -> Callable[[], None]:
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits of any project; it conveys no data. Return the function that unsubscribes."""
-        return self._store.follow(callback)
+        return self._store.subscribe_to_commits(callback)

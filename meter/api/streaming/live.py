@@ -83,7 +83,7 @@ async def live(
     Nothing is buffered for a slow client: it falls behind, and its next page begins where the last one ended.
     """
     signal = CommitSignal(clock)
-    unsubscribe = store.follow(signal.set)
+    unsubscribe = store.subscribe_to_commits(signal.set)
     sent_ids: FIFOCache[str, None] = FIFOCache(MAX_SENT_IDS)
     since = datetime.fromtimestamp(wall_seconds(clock), UTC) - OVERLAP
     try:

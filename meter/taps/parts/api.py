@@ -56,8 +56,9 @@ def _authentication(daemon: Daemon) -> Any:
             StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
         )
     if auth.mode == "keystone":
+        from meter.http import BadTlsOptions
+        from meter.http import TlsOptions
         from meter.openstack.credentials import BadCredentials
-        from meter.openstack.credentials import Tls
         from meter.openstack.validation import validating_keystone
 
         keystone = auth.keystone
@@ -66,7 +67,7 @@ def _authentication(daemon: Daemon) -> Any:
         try:
             asked = validating_keystone(
                 daemon.reactor,
-                Tls(ca_file=keystone.ca_file, insecure=keystone.insecure),
+                TlsOptions(ca_file=keystone.ca_file, insecure=keystone.insecure),
                 auth_url=keystone.auth_url,
                 username=keystone.username,
                 password=keystone.password.get_secret_value() if keystone.password else "",
@@ -74,7 +75,7 @@ def _authentication(daemon: Daemon) -> Any:
                 project_name=keystone.project_name,
                 project_domain_name=keystone.project_domain_name,
             )
-        except BadCredentials as error:
+        except (BadCredentials, BadTlsOptions) as error:
             daemon.problems.append(f"[api.auth.keystone] {error}")
             return StaticTokens(())
         tokens = KeystoneTokens(

@@ -144,7 +144,7 @@ def nots(depth: int) -> str:
         ({"=": {"metadata.\0": "a"}}, "unknown field"),
         ({"=~": {"volume": "3"}}, "=~ requires a string field and a string pattern"),
         ({"=~": {"meter": "a" * 501}}, "at most 500 characters"),
-        ({"=~": {"meter": "("}}, "no regular expression"),
+        ({"=~": {"meter": "("}}, "not a regular expression"),
         (nots(50), "nested more than 32 levels deep"),
         (nots(1000), "Filter expression not valid: "),
         ({"in": {"meter": ["x"] * 501}}, "more than 500 conditions"),

@@ -122,7 +122,7 @@ def test_disconnected_client_is_unsubscribed_and_no_longer_counted() -> None:
     first = live_api.client()
     assert b"503" in live_api.client().received
     first.disconnect()
-    assert live_api.store.followers == 0
+    assert live_api.store.subscribers == 0
     second = live_api.client()
     assert b"200 OK" in second.received
     second.disconnect()

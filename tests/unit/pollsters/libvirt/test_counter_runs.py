@@ -35,7 +35,7 @@ from tests.metered import metered
 
 CASES = {
     case["name"]: case
-    for case in json.loads((Path(__file__).parents[2] / "data/cases/counters.json").read_text(encoding="utf-8"))
+    for case in json.loads((Path(__file__).parents[3] / "data/cases/counters.json").read_text(encoding="utf-8"))
 }
 POLLSTERS = (instance, cpu, vcpus, memory, disk, disk_device, network)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -48,7 +48,7 @@ from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakePluginContext
 
-DATA = Path(__file__).parents[2] / "data/libvirt"
+DATA = Path(__file__).parents[3] / "data/libvirt"
 UUID = "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"
 NOVA_XML = (DATA / "nova-instance.xml").read_text()
 NOVA_STATS: dict[str, Any] = {
@@ -103,7 +103,7 @@ def test_twisted_finds_them() -> None:
 
 
 @pytest.mark.parametrize("pollster", POLLSTERS, ids=lambda pollster: pollster.name)
-def test_each_provides_its_interface(pollster: GuestPollster) -> None:
+def test_pollster_provides_its_interface(pollster: GuestPollster) -> None:
     assert verifyObject(IDomainPollster, pollster)
     assert pollster.meters == tuple(row.meter for row in FAMILIES[pollster.name])
 

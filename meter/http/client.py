@@ -1,7 +1,7 @@
-"""One HTTP exchange: what was asked, what came back, and every way in which that may go wrong.
+"""One HTTP request and its response, with every way in which that can fail as an exception.
 
-Nothing here waits for ever or grows without bound: an exchange has a time limit and its answer a largest size.
-Redirects are not followed, because the token would go where they lead.
+A request has a time limit and its response body a size limit. Redirects are not followed: they would take the token
+to another host.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
 
-SHOWN_CHARACTERS = 200
-"""How much of a wrong answer an error text shows."""
+MAX_QUOTED_BYTES = 200
+"""How much of an error response's body an exception quotes."""
 
 
 class BadResponse(Unavailable):
-    """A service answered, but not with what it should; the text says what was asked and what came."""
+    """A response that is not what the protocol asks for; the text names the request and what is wrong."""
 
 
 class ResponseTimedOut(Unavailable):
-    """An exchange took too long."""
+    """No complete response within the time limit."""
 
 
 class ErrorResponse(BadResponse):
-    """A service answered with an error; ``status`` is HTTP's, ``retry_after_seconds`` its wish, where it has one."""
+    """A response with an error status; ``retry_after_seconds`` is its Retry-After header, if it has one."""
 
     def __init__(self, text: str, status: int, retry_after_seconds: float | None = None) -> None:
         super().__init__(text)
@@ -54,7 +54,7 @@ class ErrorResponse(BadResponse):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """What is asked. ``headers`` may hold secrets: they are never shown."""
+    """A request. ``headers`` and ``body`` may hold secrets and are left out of its ``repr``."""
 
     method: str
     url: str
@@ -67,7 +67,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """What came back, whole, and when: ``received_at`` is an aware ``datetime``."""
+    """A complete response; ``received_at`` is an aware ``datetime``."""
 
     request: HttpRequest
     status: int
@@ -81,31 +81,33 @@ class HttpResponse:
         return values[-1] if values else None
 
     def json(self) -> Any:
-        """Return the body's JSON value; :class:`BadAnswer` for anything else, whatever its content type says."""
+        """Return the body parsed as JSON, whatever its content type; raise :class:`BadResponse`."""
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             kind = self.header("content-type") or "no content type"
             raise BadResponse(
-                f"{self.request}: the answer ({self.status}, {kind}, {len(self.body)} bytes) is no JSON: {error}"
+                f"{self.request}: the response ({self.status}, {kind}, {len(self.body)} bytes) is not JSON: {error}"
             ) from None
 
     def checked(self) -> HttpResponse:
-        """Return this answer if it is one of success, else raise :class:`Refused` or :class:`BadAnswer`."""
+        """Return this response if its status is 2xx, else raise :class:`ErrorResponse` or :class:`BadResponse`."""
         if 200 <= self.status < 300:
             return self
         if 300 <= self.status < 400:
             raise BadResponse(
-                f"{self.request}: redirects ({self.status}) to {self.header('location')}; redirects are not followed,"
-                " the endpoint should be what it leads to"
+                f"{self.request}: redirected ({self.status}) to {self.header('location')}; redirects are not followed,"
+                " configure the URL it redirects to"
             )
-        shown = self.body[:SHOWN_CHARACTERS].decode(errors="replace")
+        quoted = self.body[:MAX_QUOTED_BYTES].decode(errors="replace")
         raise ErrorResponse(
-            f"{self.request}: {self.status} {' '.join(shown.split())}".rstrip(), self.status, self.retry_after_seconds()
+            f"{self.request}: {self.status} {' '.join(quoted.split())}".rstrip(),
+            self.status,
+            self.retry_after_seconds(),
         )
 
     def retry_after_seconds(self) -> float | None:
-        """Return what Retry-After says, a number or a date, in seconds from now; ``None`` where it says nothing."""
+        """Return the Retry-After header, a number or a date, as seconds from now; ``None`` without a valid one."""
         value = self.header("retry-after")
         if value is None:
             return None
@@ -119,9 +121,9 @@ class HttpResponse:
 
 
 class HttpClient:
-    """Exchanges requests for answers through ``treq``, a ``treq.client.HTTPClient`` or one of treq's stubs.
+    """Sends requests through ``treq``, a ``treq.client.HTTPClient`` or one of treq's stubs.
 
-    An exchange, connecting and the whole body included, takes at most ``timeout_seconds``, and a body at most
+    A request takes at most ``timeout_seconds``, from connecting to the end of the response body, which has at most
     ``largest_body_bytes`` after decompression.
     """
 
@@ -133,15 +135,15 @@ class HttpClient:
         self._timeout_seconds = timeout_seconds
         self._largest_body_bytes = largest_body_bytes
 
-    async def exchange(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
-        """Return the answer, whatever its status; :class:`Unavailable` where there is none."""
+    async def send(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
+        """Return the response, whatever its status; raise :class:`Unavailable` without a complete one."""
         seconds = timeout_seconds or self._timeout_seconds
         try:
-            return await within(self._clock, seconds, self._exchange(request))
+            return await within(self._clock, seconds, self._send(request))
         except DeferredTimeout:
-            raise ResponseTimedOut(f"{request}: no whole answer within {seconds:g} s") from None
+            raise ResponseTimedOut(f"{request}: no complete response within {seconds:g} s") from None
 
-    async def _exchange(self, request: HttpRequest) -> HttpResponse:
+    async def _send(self, request: HttpRequest) -> HttpResponse:
         try:
             response = await self._treq.request(
                 request.method,
@@ -150,15 +152,15 @@ class HttpClient:
                 data=request.body,
                 allow_redirects=False,
                 unbuffered=True,
-                reactor=self._clock,  # or treq takes the global one
+                reactor=self._clock,  # without it treq takes the global reactor
             )
-            body = b"" if request.method == "HEAD" else await self._body(request, response)
+            body = b"" if request.method == "HEAD" else await self._read_body(request, response)
         except (Unavailable, CancelledError):
             raise
         except ValueError as error:
-            raise BadResponse(f"{request}: cannot be asked: {error}") from None
+            raise BadResponse(f"{request}: cannot be sent: {error}") from None
         except Exception as error:
-            raise Unavailable(f"{request}: {_reason(error)}") from None
+            raise Unavailable(f"{request}: {_describe_failure(error)}") from None
         return HttpResponse(
             request=request,
             status=response.code,
@@ -167,64 +169,69 @@ class HttpClient:
             received_at=datetime.fromtimestamp(wall_seconds(self._clock), UTC),
         )
 
-    def _body(self, request: HttpRequest, response: Any) -> Deferred[bytes]:
-        body = _Body(self._largest_body_bytes, f"{request}: the answer has more than {self._largest_body_bytes} bytes")
-        response.deliverBody(body)
-        return body.whole
+    def _read_body(self, request: HttpRequest, response: Any) -> Deferred[bytes]:
+        reader = _BodyReader(
+            self._largest_body_bytes, f"{request}: the response body has more than {self._largest_body_bytes} bytes"
+        )
+        response.deliverBody(reader)
+        return reader.complete
 
 
 _DONE = Failure(ResponseDone())
 
 
-class _Body(Protocol):
-    """Collects a body up to a size."""
+class _BodyReader(Protocol):
+    """Collects a response body up to a size limit; ``complete`` fires with it."""
 
-    def __init__(self, largest_bytes: int, too_large: str) -> None:
-        self._largest_bytes = largest_bytes
+    def __init__(self, max_bytes: int, too_large: str) -> None:
+        self._max_bytes = max_bytes
         self._too_large = too_large
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._bytes = 0
-        self.whole: Deferred[bytes] = Deferred(lambda _: self._leave())
+        self.complete: Deferred[bytes] = Deferred(lambda _: self._abort())
 
     def dataReceived(self, data: bytes) -> None:
         self._bytes += len(data)
-        if self._bytes <= self._largest_bytes:
-            self._pieces.append(data)
-        elif not self.whole.called:
-            self._pieces.clear()
-            self.whole.errback(BadResponse(self._too_large))
-            self._leave()
+        if self._bytes <= self._max_bytes:
+            self._chunks.append(data)
+        elif not self.complete.called:
+            self._chunks.clear()
+            self.complete.errback(BadResponse(self._too_large))
+            self._abort()
 
     def connectionLost(self, reason: Failure = _DONE) -> None:
-        if self.whole.called:
+        if self.complete.called:
             return
-        if reason.check(ResponseDone, PotentialDataLoss):  # without a length, the end of the connection is the end
-            self.whole.callback(b"".join(self._pieces))
+        if reason.check(ResponseDone, PotentialDataLoss):  # without Content-Length, the body ends with the connection
+            self.complete.callback(b"".join(self._chunks))
         else:
-            self.whole.errback(reason)
+            self.complete.errback(reason)
 
-    def _leave(self) -> None:
-        # The decoder of gzip, and treq's stubs, offer no way to abort.
+    def _abort(self) -> None:
+        # The gzip decoder's transport, and that of treq's stubs, have no abortConnection.
         abort = getattr(self.transport, "abortConnection", None) or getattr(self.transport, "loseConnection", None)
         if abort is not None:
             abort()
 
 
-def _reason(error: Exception) -> str:
-    """Say what went wrong below: Twisted wraps it in a list of failures."""
+def _describe_failure(error: Exception) -> str:
+    """Describe the cause: Twisted wraps it in an exception with a list of failures, ``reasons``."""
     failures = getattr(error, "reasons", None)
-    return "; ".join(_told(each.value) for each in failures) if failures else _told(error)
+    return "; ".join(_describe(each.value) for each in failures) if failures else _describe(error)
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, VerificationError):
-        return "its certificate is for another host"
-    if "certificate verify failed" in str(error):  # OpenSSL's reason goes no further than its callback
-        return "its certificate is not believed: it has expired, or no authority that is known here (ca_file) has signed it"
+        return "the server's certificate is for another host"
+    if "certificate verify failed" in str(error):  # OpenSSL does not say why in the exception
+        return (
+            "the server's certificate cannot be verified: it has expired, or no trusted CA (the system's, or ca_file)"
+            " has signed it"
+        )
     return f"{type(error).__name__}: {error}"
 
 
 def without_userinfo(url: str) -> str:
-    """Return ``url`` without a name and password in it."""
+    """Return ``url`` without the user name and password before the host."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,4 +1,4 @@
-"""Dead letters keep the body, the reason and where it came from; secrets they do not keep."""
+"""A dead letter keeps body, reason and origin without secrets, can be read back, and says whether a replay can succeed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from twisted.logger import LogLevel
 from twisted.logger import capturedLogs
 from zope.interface import implementer
 
-from meter.bus.dead_letter import letter
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
+from meter.bus.dead_letters import parse_dead_letter
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
@@ -51,7 +51,7 @@ def clock() -> Clock:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_dead_letter_says_why_when_and_where_from(bus: Bus, clock: Clock) -> None:
+async def test_dead_letter_has_reason_time_and_origin(bus: Bus, clock: Clock) -> None:
     counted: list[str] = []
     dead_letters = DeadLetterPublisher(bus, clock, count=counted.append)
     await dead_letters.dead_letter(
@@ -88,7 +88,7 @@ async def test_a_dead_letter_says_why_when_and_where_from(bus: Bus, clock: Clock
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_queue_can_have_another_name(bus: Bus, clock: Clock) -> None:
+async def test_dead_letter_queue_name_is_configurable(bus: Bus, clock: Clock) -> None:
     await DeadLetterPublisher(bus, clock, "dead.elsewhere").dead_letter(body=b"", reason="x", origin=ORIGIN)
     assert bus.published[0].routing_key == "dead.elsewhere"
 
@@ -104,7 +104,7 @@ async def test_the_queue_can_have_another_name(bus: Bus, clock: Clock) -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_header_is_short_printable_ascii_without_secrets(
+async def test_header_is_short_printable_ascii_without_secrets(
     bus: Bus, clock: Clock, reason: str, header: str
 ) -> None:
     await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason=reason, origin=ORIGIN)
@@ -113,46 +113,46 @@ async def test_a_header_is_short_printable_ascii_without_secrets(
 
 
 @pytest_twisted.ensureDeferred
-async def test_secrets_in_the_body_are_masked(bus: Bus, clock: Clock) -> None:
+async def test_body_is_stored_with_secrets_masked(bus: Bus, clock: Clock) -> None:
     await DeadLetterPublisher(bus, clock).dead_letter(body=b'{"auth_token":"hunter2"}', reason="x", origin=ORIGIN)
     assert bus.published[0].body == b'{"auth_token":"***"}'
     assert bus.published[0].headers["meter-masked"] is True
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_letter_names_the_queue_it_came_from(bus: Bus, clock: Clock) -> None:
-    await DeadLetterPublisher(bus, clock, of_queue="meter.metering").dead_letter(body=b"", reason="x", origin=ORIGIN)
+async def test_dead_letter_names_its_source_queue(bus: Bus, clock: Clock) -> None:
+    await DeadLetterPublisher(bus, clock, source_queue="meter.metering").dead_letter(
+        body=b"", reason="x", origin=ORIGIN
+    )
     assert bus.published[0].headers["meter-queue"] == "meter.metering"
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_replayed_and_failed_again_says_so_and_where_it_came_from_at_first(
-    bus: Bus, clock: Clock
-) -> None:
-    dead_letters = DeadLetterPublisher(bus, clock, of_queue="meter.notifications")
+async def test_second_dead_letter_of_a_replayed_message_keeps_origin_and_replay_count(bus: Bus, clock: Clock) -> None:
+    dead_letters = DeadLetterPublisher(bus, clock, source_queue="meter.notifications")
     await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN)
     first = bus.published[0]
-    again = letter(first.headers, first.body).publication()
+    again = parse_dead_letter(first.headers, first.body).publication()
     assert (again.exchange, again.routing_key) == ("", "meter.notifications")
     await dead_letters.dead_letter(
         body=again.body, reason="x", origin=replace(ORIGIN, exchange="", routing_key="q", headers=again.headers)
     )
-    second = letter(bus.published[1].headers, bus.published[1].body)
+    second = parse_dead_letter(bus.published[1].headers, bus.published[1].body)
     assert (second.exchange, second.routing_key, second.replayed) == ("nova", "notifications.info", 1)
     assert second.publication().headers["meter-replayed"] == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_headers_of_any_type_on_a_replayed_message_do_no_harm(bus: Bus, clock: Clock) -> None:
+async def test_replayed_message_with_headers_of_any_type_is_dead_lettered(bus: Bus, clock: Clock) -> None:
     odd = {"meter-replayed": [1], "meter-exchange": b"\xff", "meter-routing-key": {"a": None}}
     await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason="x", origin=replace(ORIGIN, headers=odd))
     headers = bus.published[0].headers
     assert headers["meter-replayed"] == "[1]"
-    assert letter(headers, b"").replayed == 0
+    assert parse_dead_letter(headers, b"").replayed == 0
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_body_that_is_too_large_is_cut_and_says_so(bus: Bus, clock: Clock) -> None:
+async def test_body_over_the_limit_is_truncated_and_flagged(bus: Bus, clock: Clock) -> None:
     dead_letters = DeadLetterPublisher(bus, clock, largest_body_bytes=10)
     await dead_letters.dead_letter(body=b"0123456789", reason="x", origin=ORIGIN)
     await dead_letters.dead_letter(body=b"0123456789a", reason="x", origin=ORIGIN)
@@ -161,7 +161,7 @@ async def test_a_body_that_is_too_large_is_cut_and_says_so(bus: Bus, clock: Cloc
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_the_bus_nothing_is_counted_as_safe(bus: Bus, clock: Clock) -> None:
+async def test_dead_letter_is_not_counted_without_the_bus(bus: Bus, clock: Clock) -> None:
     counted: list[str] = []
     bus.away = True
     with pytest.raises(Unavailable):
@@ -170,10 +170,66 @@ async def test_without_the_bus_nothing_is_counted_as_safe(bus: Bus, clock: Clock
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_first_of_a_kind_is_a_warning_and_a_flood_is_not(bus: Bus, clock: Clock) -> None:
+async def test_first_dead_letter_of_a_kind_is_logged_as_warning_and_the_others_as_debug(bus: Bus, clock: Clock) -> None:
     dead_letters = DeadLetterPublisher(bus, clock)
     with capturedLogs() as events:
         for kind in ("undecodable", "undecodable", "invalid"):
             await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN, kind=kind)
     levels: list[Any] = [event["log_level"] for event in events]
     assert levels == [LogLevel.warn, LogLevel.debug, LogLevel.warn]
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+WRITTEN = {
+    "meter-id": "3f2a9c1e-5d0e-4c55-9a3b-2f8f0e7b1f66",
+    "meter-at": "2026-11-22T17:00:59",
+    "meter-kind": "unverified",
+    "meter-meter": "cpu",
+    "meter-reason": "the signature does not match",
+    "meter-exchange": "metering",
+    "meter-routing-key": "metering.cpu",
+    "meter-queue": "meter.metering",
+}
+
+
+def test_dead_letter_is_read_as_it_was_written():
+    found = parse_dead_letter(WRITTEN, b"{}")
+    assert (found.id, found.kind, found.subject) == (WRITTEN["meter-id"], "unverified", "cpu")
+    assert (found.masked, found.truncated, found.replayed, found.not_replayable) == (False, False, 0, None)
+
+
+def test_replay_goes_to_the_source_queue_alone_and_carries_the_origin():
+
+    replay = parse_dead_letter(WRITTEN, b"{}").publication()
+    assert (replay.exchange, replay.routing_key, replay.body) == ("", "meter.metering", b"{}")
+    assert replay.headers == {
+        "meter-replayed": 1,
+        "meter-exchange": "metering",
+        "meter-routing-key": "metering.cpu",
+    }
+
+
+def test_replay_without_a_source_queue_goes_to_the_exchange():
+
+    replay = parse_dead_letter({**WRITTEN, "meter-queue": ""}, b"{}").publication()
+    assert (replay.exchange, replay.routing_key) == ("metering", "metering.cpu")
+
+
+@pytest.mark.parametrize(
+    ("headers", "not_replayable"),
+    [
+        ({"meter-masked": True}, "secrets in its body are masked"),
+        ({"meter-cut": True}, "truncated"),
+        ({"meter-size": 20_000_000, "meter-masked": True}, "truncated"),
+    ],
+)
+def test_dead_letter_with_changed_body_is_not_replayable(headers, not_replayable):
+    assert not_replayable in (parse_dead_letter(WRITTEN | headers, b"{}").not_replayable or "")
+
+
+def test_foreign_dead_letter_has_an_id_and_is_not_replayable():
+    found = parse_dead_letter({"x-death": [{"queue": "other"}], "meter-at": b"\xff", "meter-kind": 5}, b"a")
+    assert found.id == parse_dead_letter({}, b"a").id != parse_dead_letter({}, b"b").id
+    assert (found.at, found.kind) == (r"b'\\xff'", "5")
+    assert "do not name the queue or exchange" in (found.not_replayable or "")
