@@ -28,7 +28,7 @@ from twisted.internet.task import react
 from zope.interface import implementer
 
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.declarative.notifications import DefinedListener

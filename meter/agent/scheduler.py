@@ -10,12 +10,12 @@ from collections.abc import Collection
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from meter.daemon.services import Repeating
+from meter.daemon.services import LoopService
 
 SAME_MOMENT_SECONDS = 0.001
 
 
-class AlignedSchedule(Repeating):
+class AlignedSchedule(LoopService):
     """Calls ``work`` with the intervals that are due, for ever: a failure is logged, never the end.
 
     The first run, of all intervals, is ``offset_seconds`` after the start; later ones are at the multiples of each
@@ -50,7 +50,7 @@ class AlignedSchedule(Repeating):
         super().startService()
 
     async def _run(self) -> None:
-        while self._due and await self._wait_until(min(self._due.values())):
+        while self._due and await self._sleep_until(min(self._due.values())):
             began = self._clock.seconds()
             due = frozenset(each for each, at in self._due.items() if at <= began + SAME_MOMENT_SECONDS)
             try:

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.reflect import safe_str
 
 from meter.bus.batches import BATCH_SAMPLES
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.masking import masked
 from meter.collector.batcher import PublicationBatcher
 from meter.collector.batcher import Unpublishable

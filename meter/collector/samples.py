@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery

@@ -26,7 +26,8 @@ from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.replay_archive import replay_archive
-from meter.daemon.services import sleep
+from meter.daemon.supervised import READY_SECONDS
+from meter.daemon.supervised import wait_ready
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.notifications import without_redefined_meters
 from meter.interfaces import Publication
@@ -40,9 +41,6 @@ from meter.plugins.registry import find
 from meter.sample import Sample
 from meter.sample import utc_text
 from meter.settings import Config
-
-READY_SECONDS = 20.0
-"""How long the broker may take to be ready."""
 
 
 class PublishOptions(usage.Options):
@@ -156,11 +154,7 @@ async def publish(
     bus = AmqpBus(reactor, url, clock=reactor, name="meter-notify")
     bus.startService()
     try:
-        deadline = reactor.seconds() + READY_SECONDS
-        while not bus.readiness().ready:
-            if reactor.seconds() > deadline:
-                raise Unavailable(f"the broker: {bus.readiness().reason}")
-            await sleep(reactor, 0.05)
+        await wait_ready(bus, reactor, seconds=READY_SECONDS, name="the broker")
         for name, each in captured:
             to = Publication(
                 exchange=exchange or each.exchange or "openstack",
@@ -184,7 +178,7 @@ def explain(captured: Sequence[tuple[str, Publication]], config: Config, reactor
     """Write what becomes of each; the status says whether all make samples."""
     decisions = installed(config, reactor)
     topics = [
-        *config.notifications.heard,
+        *config.notifications.service_topics,
         *(topic for each in decisions if each.state == "active" for topic in each.plugin.topics),
     ]
     status = DONE

@@ -342,7 +342,7 @@ class RequestMetrics:
         self._services = Names()
         self._requests = Counter(
             "meter_requests",
-            "Requests by service and outcome: ok, refused, failed, timeout, held.",
+            "Requests by service and outcome: ok, refused, failed, timeout, rejected.",
             ["service", "outcome"],
             registry=registry,
         )
@@ -366,7 +366,7 @@ class RequestMetrics:
             "meter_request_circuit_open", "1 while the service is left alone, else 0.", ["service"], registry=registry
         )
 
-    def waited(self, service: str, seconds: float) -> None:
+    def throttled(self, service: str, seconds: float) -> None:
         """Add the time that one request waited."""
         self._waited.labels(self._services.bounded(service)).inc(seconds)
 
@@ -381,10 +381,10 @@ class RequestMetrics:
         self._requests.labels(name, outcome).inc()
         self._seconds.labels(name).observe(seconds)
 
-    def held(self, service: str) -> None:
+    def rejected(self, service: str) -> None:
         """Count a request that was not even sent."""
-        self._requests.labels(self._services.bounded(service), "held").inc()
+        self._requests.labels(self._services.bounded(service), "rejected").inc()
 
-    def opened(self, service: str, open_: bool) -> None:
+    def circuit_changed(self, service: str, is_open: bool) -> None:
         """Show whether the service is left alone."""
-        self._open.labels(self._services.bounded(service)).set(open_)
+        self._open.labels(self._services.bounded(service)).set(is_open)

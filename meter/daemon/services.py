@@ -182,11 +182,8 @@ def _name(service: IService) -> str:
     return service.name or type(service).__name__
 
 
-class Repeating(Service):
-    """Runs ``_run`` from start to stop: a loop that goes on while :meth:`_wait_until` says so.
-
-    Stopping ends a wait at once, and waits for the work that is under way.
-    """
+class LoopService(Service):
+    """Runs the coroutine ``_run`` from start to stop. It sleeps in ``_sleep``, which ``wake`` and stopping end early."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -199,31 +196,38 @@ class Repeating(Service):
         self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None] | None:
-        """Fire when no run is under way and none will come."""
+        """Fire when the work in progress has ended; no more is begun."""
         super().stopService()
-        if self._pause is not None:
-            self._pause.cancel()
+        self.wake()
         loop, self._loop = self._loop, None
         return loop
+
+    def wake(self) -> None:
+        """End the present sleep, if there is one."""
+        if self._pause is not None:
+            self._pause.cancel()
 
     async def _run(self) -> None:
         raise NotImplementedError
 
-    async def _wait_until(self, due: float) -> bool:
-        """Wait for ``due`` and return whether there is still a reason to run."""
-        if not self.running:
-            return False
-        self._pause = sleep(self._clock, max(0.0, due - self._clock.seconds()))
+    async def _sleep(self, seconds: float) -> None:
+        """Return after ``seconds``, or when woken."""
+        self._pause = sleep(self._clock, seconds)
         try:
             await self._pause
         except CancelledError:
-            return False
+            pass  # woken up, or stopping
         finally:
             self._pause = None
+
+    async def _sleep_until(self, due: float) -> bool:
+        """Sleep until ``due``, in seconds of the clock; return whether the service still runs."""
+        if self.running:
+            await self._sleep(max(0.0, due - self._clock.seconds()))
         return bool(self.running)
 
 
-class Periodic(Repeating):
+class Periodic(LoopService):
     """Calls ``work`` every ``interval`` seconds of ``clock``, for ever: a failure is logged and counted, never the end.
 
     Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped``. The first run starts
@@ -252,7 +256,7 @@ class Periodic(Repeating):
 
     async def _run(self) -> None:
         due = self._clock.seconds() + self._first_after
-        while await self._wait_until(due):
+        while await self._sleep_until(due):
             try:
                 await self._work()
             except Exception:

@@ -13,8 +13,7 @@ from datetime import datetime
 from typing import Any
 from typing import TypeVar
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
+from cachetools import FIFOCache
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -24,9 +23,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import Backoff
-from meter.daemon.services import sleep
 from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
+from meter.daemon.supervised import SupervisedService
 from meter.hypervisor.connection_thread import Line
 from meter.hypervisor.connection_thread import Question
 from meter.hypervisor.disks import Sizes
@@ -45,7 +44,6 @@ from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import IDependency
 from meter.interfaces import IHypervisor
-from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 
 T = TypeVar("T")
@@ -56,7 +54,7 @@ MOST_CHANGES = 1000
 
 
 @implementer(IHypervisor, IDependency)
-class LibvirtHypervisor(Service):
+class LibvirtHypervisor(SupervisedService):
     """Asks the libvirt at ``uri``; a call that does not return costs ``timeout_seconds``, never the answer of others.
 
     libvirt waits without limit for a domain whose emulator hangs. Such a call is left behind in its thread, counted in
@@ -72,6 +70,7 @@ class LibvirtHypervisor(Service):
 
     name = "libvirt"
     _log = Logger()
+    on_stop = "cancel"
 
     def __init__(
         self,
@@ -86,14 +85,13 @@ class LibvirtHypervisor(Service):
         open_connection: Callable[[str], Any] = open_read_only,
         processes: Processes | None = None,
     ) -> None:
+        super().__init__(clock, backoff=backoff, reason=f"{uri} has not been asked yet")
         self.uri = uri
         self.abandoned_calls = 0
         self.dropped_changes = 0
-        self._clock = clock
         self._reactor_threads = reactor_threads
         self._timeout_seconds = timeout_seconds
         self._check_seconds = check_seconds
-        self._backoff = backoff or Backoff()
         self._stuck_limit = stuck_limit
         self._open_connection = open_connection
         self._turn = DeferredLock()
@@ -103,7 +101,7 @@ class LibvirtHypervisor(Service):
         self._failed: Mapping[str, str] = {}
         self._unreadable: frozenset[str] = frozenset()
         self._unreadable_before: frozenset[str] = frozenset()
-        self._absences: dict[str, Absence] = {}
+        self._absences: FIFOCache[str, Absence] = FIFOCache(MOST_CHANGES)
         self._descriptions = Descriptions()
         self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self.hanging = HangingDomains()
@@ -113,10 +111,7 @@ class LibvirtHypervisor(Service):
         self._state_changes = StateChanges()
         self._overflowing = False
         self._telling: Deferred[None] | None = None
-        self._readiness = Readiness("libvirt", False, f"{uri} has not been asked yet")
         self._told: bool | None = None
-        self._checking: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
 
     # --- IHypervisor and IDependency
 
@@ -154,10 +149,6 @@ class LibvirtHypervisor(Service):
         """
         self._observers.append(receive)
 
-    def readiness(self) -> Readiness:
-        """Say whether libvirt answered the last question."""
-        return self._readiness
-
     @property
     def stuck_threads(self) -> int:
         """How many calls that were left behind hang still."""
@@ -166,45 +157,28 @@ class LibvirtHypervisor(Service):
 
     # --- IService
 
-    def startService(self) -> None:
-        """Begin to look for libvirt; returns at once."""
-        super().startService()
-        self._checking = Deferred.fromCoroutine(self._check_for_ever())
-
     def stopService(self) -> Deferred[None]:
         """Fire when the connection is closed, or was given up."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
 
-    async def _stop(self) -> None:
-        checking, self._checking = self._checking, None
-        if checking is not None:
-            checking.cancel()
-            await checking
+    async def _stop(self, loop: Deferred[None] | None) -> None:
+        if loop is not None:
+            await loop
         self._changes.clear()
         line, self._line = self._line, None
-        self._readiness = Readiness("libvirt", False, "stopped")
+        self._set_state(False, "stopped")
         if line is not None:
             with suppress(DeferredTimeout):
                 await within(self._clock, CLOSE_SECONDS, line.finish())
 
-    async def _check_for_ever(self) -> None:
-        with suppress(CancelledError):
-            while True:
-                try:
-                    await self._ask(_ping)
-                except Unavailable:
-                    seconds = self._backoff.next()
-                else:
-                    self._backoff.reset()
-                    seconds = self._check_seconds
-                self._pause = sleep(self._clock, seconds)
-                try:
-                    await self._pause
-                except CancelledError:
-                    if self._pause is not None:  # stopped, not woken up
-                        raise
-                self._pause = None
+    async def _attempt(self) -> float:
+        await self._ask(_ping)
+        self._backoff.reset()
+        return self._check_seconds
+
+    def _attempt_failed(self, error: Exception) -> None:
+        if not isinstance(error, Unavailable):  # which _ask has reported
+            super()._attempt_failed(error)
 
     def _now(self) -> float:
         return wall_seconds(self._clock)
@@ -216,15 +190,15 @@ class LibvirtHypervisor(Service):
         try:
             answer = await self._ask_past_a_stuck_call(question)
         except Unavailable as error:
-            self._found(Readiness("libvirt", False, str(error)))
+            self._found(False, str(error))
             raise
         finally:
             self._turn.release()
-        self._found(self._connected())
+        self._found(True, self._connected())
         return answer
 
-    def _connected(self) -> Readiness:
-        return Readiness("libvirt", True, f"connected to {self.uri}{self.hanging.remark()}")
+    def _connected(self) -> str:
+        return f"connected to {self.uri}{self.hanging.remark()}"
 
     async def _look_for_hanging(self) -> None:
         """While a call hangs, find out which domain it waits for."""
@@ -232,10 +206,10 @@ class LibvirtHypervisor(Service):
             least = self._timeout_seconds / 2
             with suppress(Unavailable):
                 self.hanging.set(await self._ask(lambda connection: hanging_domains(connection, least, self._now)))
-                self._found(self._connected())
+                self._found(True, self._connected())
         elif len(self.hanging):
             self.hanging.set({})
-            self._found(self._connected())
+            self._found(True, self._connected())
 
     async def _ask_past_a_stuck_call(self, question: Question[T]) -> T:
         for _ in range(2):
@@ -264,25 +238,23 @@ class LibvirtHypervisor(Service):
         self._line = None
         line.finish().addErrback(lambda _: None)
 
-    def _found(self, readiness: Readiness) -> None:
-        self._readiness = readiness
-        if readiness.ready == self._told:
+    def _found(self, ready: bool, reason: str) -> None:
+        self._set_state(ready, reason)
+        if ready == self._told:
             return
-        self._told = readiness.ready
-        if readiness.ready:
+        self._told = ready
+        if ready:
             self._log.info("libvirt at {uri} answers", uri=self.uri)
         else:
-            self._log.warn("libvirt does not answer: {reason}", reason=readiness.reason)
+            self._log.warn("libvirt does not answer: {reason}", reason=reason)
 
     # --- being told
 
     def _lost(self, line: Line, reason: str) -> None:
         if line is self._line:
             self._state_changes = StateChanges()  # events are missed until there is a connection again
-            self._found(Readiness("libvirt", False, f"the connection to {self.uri} is lost: {reason}"))
-            pause, self._pause = self._pause, None
-            if pause is not None:
-                pause.cancel()
+            self._found(False, f"the connection to {self.uri} is lost: {reason}")
+            self.wake()
 
     def _changed(self, line: Line, change: Change) -> None:
         if line is not self._line:
@@ -312,10 +284,7 @@ class LibvirtHypervisor(Service):
             if change.words.startswith(("started (", "resumed (")):
                 self._absences.pop(change.uuid, None)
             return
-        self._absences.pop(change.uuid, None)  # the latest comes last
         self._absences[change.uuid] = absence
-        if len(self._absences) > MOST_CHANGES:
-            del self._absences[next(iter(self._absences))]
 
     async def _tell_all(self) -> None:
         """Pass on what waits, in order, then leave: whoever adds the next begins anew."""

@@ -16,11 +16,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.identity import Fact
 from meter.identity import compared
 from meter.identity import conflict
 from meter.identity import fact_of
 from meter.identity import may_differ
-from meter.identity import same_fact
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -68,10 +68,8 @@ class MemoryStore:
             if not known:
                 rows.append((row, copy.deepcopy(message.fields)))
                 stored += 1
-            elif not any(_same_fact(other, row) for other in known):
-                refused.append(
-                    Refusal(index, conflict(message.message_id, fact_of(known[0]), fact_of(row)), "conflict")
-                )
+            elif reason := conflict(message.message_id, *_stated(row), [_stated(other) for other in known]):
+                refused.append(Refusal(index, reason, "conflict"))
         if stored:
             for callback in list(self._callbacks.values()):
                 callback()
@@ -178,8 +176,9 @@ def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:
     return value is None, value if value is not None else 0
 
 
-def _same_fact(stored: StoredSample, sent: StoredSample) -> bool:
-    return same_fact(fact_of(stored), fact_of(sent), may_differ(stored.metadata) | may_differ(sent.metadata))
+def _stated(row: StoredSample) -> tuple[Fact, frozenset[str]]:
+    """Return the fact that ``row`` states, and the fields in which a repeat may differ."""
+    return fact_of(row, row.volume, row.timestamp), may_differ(row.metadata)
 
 
 def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.notification_archive import ARCHIVE_QUEUE
 from meter.collector.notification_archive import DROPPED_QUEUE
 from meter.collector.notification_archive import Archive

@@ -12,7 +12,7 @@ from twisted.internet import reactor
 
 from meter.bus.amqp.channel import NOT_FOUND
 from meter.bus.amqp.channel import ChannelLost
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.interfaces import Binding

@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.interfaces import Binding

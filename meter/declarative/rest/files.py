@@ -53,7 +53,7 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
                     problems.append(f"{where}: the name is taken by another in {decisions[pollster.name].origin}")
                 else:
                     decisions[pollster.name] = Decision(
-                        kind=CENTRAL, name=pollster.name, origin=str(path), state="asked at start", plugin=pollster
+                        kind=CENTRAL, name=pollster.name, origin=str(path), state="pending", plugin=pollster
                     )
     return list(decisions.values()), problems
 

@@ -130,9 +130,9 @@ class RestPollster:
             path = "" if url else definition.path.lstrip("/")
             if definition.joined and not url:
                 url, path = urljoin(await openstack.url(definition.service), definition.path), ""
-            answer: HttpResponse = await openstack.ask(definition.service, path, headers=headers, base=url)
+            answer: HttpResponse = await openstack.request(definition.service, path, headers=headers, base=url)
             return answer
-        asked: HttpResponse = await cycle.provider(IHttpClient).exchange(
+        asked: HttpResponse = await cycle.provider(IHttpClient).send(
             self.name, HttpRequest(method=definition.method, url=url, headers=headers)
         )
         return asked.checked()

@@ -114,7 +114,7 @@ class StoragePollster:
         for _ in range(MOST_PAGES):
             query = {"format": "json", **({"marker": marker} if marker else {})}
             account = f"{self.options.reseller_prefix}{project_id}"
-            answer = await openstack.ask(SERVICE, account, base=root, query=query)
+            answer = await openstack.request(SERVICE, account, base=root, query=query)
             yield answer
             names = [name for each in _containers(answer) if isinstance(name := each.get("name"), str)]
             if not names or names[-1] <= marker or len(names) < _page_size(answer, len(names)):

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import within
-from meter.http.exchange import ErrorResponse
+from meter.http.client import ErrorResponse
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster

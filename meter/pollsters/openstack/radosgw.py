@@ -124,7 +124,7 @@ class RadosgwPollster:
         date = formatdate(wall_seconds(cycle.clock), usegmt=True)
         headers = signed("GET", urlsplit(url).path, options.access_key, secret_key, date)
         request = HttpRequest(method="GET", url=f"{url}?{urlencode({**query, 'format': 'json'})}", headers=headers)
-        answer: HttpResponse = await cycle.provider(IHttpClient).exchange(SERVICE, request)
+        answer: HttpResponse = await cycle.provider(IHttpClient).send(SERVICE, request)
         return answer.checked()
 
 

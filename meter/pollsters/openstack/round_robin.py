@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
-from meter.http.exchange import ErrorResponse
+from meter.http.client import ErrorResponse
 from meter.interfaces import ICycle
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack

@@ -96,7 +96,7 @@ POOL = Row(
         path="scheduler-stats/get_pools",
         key="pools",
         query={"detail": "True"},
-        sized=False,
+        accepts_limit=False,
     ),
     measures=(
         Measure(gauge("volume.provider.pool.capacity.total", "GiB"), _capacity("total_capacity_gb")),
@@ -130,7 +130,7 @@ class _ServiceRow(Row):
 
 VOLUME_SERVICE = _ServiceRow(
     name="volume.service",
-    listing=Listing(service="block-storage", version="v3", path="os-services", key="services", sized=False),
+    listing=Listing(service="block-storage", version="v3", path="os-services", key="services", accepts_limit=False),
     measures=(Measure(gauge("volume.service.health", "service"), _up),),
     metadata=all_of("binary", "host", "zone", "status", "state", "disabled_reason", "updated_at"),
     ids_return=True,
@@ -191,7 +191,7 @@ HYPERVISOR = Row(
         key="hypervisors",
         # Every Nova knows 2.1, which tells all sizes, on one page; from 2.88 on they are not told.
         headers={"OpenStack-API-Version": "compute 2.1"},
-        sized=False,
+        accepts_limit=False,
     ),
     measures=(
         Measure(gauge("hypervisor.up", "hypervisor"), _up),
@@ -212,14 +212,14 @@ HYPERVISOR = Row(
 
 PROJECT = Row(
     name="identity.project",
-    listing=Listing(service="identity", version="v3", path="projects", key="projects", sized=False),
+    listing=Listing(service="identity", version="v3", path="projects", key="projects", accepts_limit=False),
     measures=(Measure(gauge("identity.project", "project"), one),),
     project=("id",),
     metadata=all_of("name", "domain_id", "parent_id", "enabled", "tags"),
 )
 USER = Row(
     name="identity.user",
-    listing=Listing(service="identity", version="v3", path="users", key="users", sized=False),
+    listing=Listing(service="identity", version="v3", path="users", key="users", accepts_limit=False),
     measures=(Measure(gauge("identity.user", "user"), one),),
     project=("default_project_id",),
     user=("id",),

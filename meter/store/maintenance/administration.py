@@ -60,7 +60,7 @@ class Administration:
 
     async def upgrade(self) -> Facts:
         """Bring the schema up to date, however long that takes; return versions before and after."""
-        before = await self._schema.found(self._connection)
+        before = await self._schema.database_version(self._connection)
         await self._in_transaction(lambda: self._schema.upgrade(self._connection))
         return {"before": before, "version": self._schema.version}
 
@@ -75,8 +75,9 @@ class Administration:
             "database": self._where,
             "server": server,
             "standby": standby,
-            "schema": await self._schema.found(session),
-            "needed": self._schema.version,
+            "schema_version": await self._schema.database_version(session),
+            "required_schema_version": self._schema.version,
+            "schema_problem": await self._schema.problem(session),
             "extensions": dict(extensions),
             "unsafe_settings": await unsafe_settings(session),
         }

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
-from meter.counter_runs import RunKind
 from meter.counter_runs import interval_of
 from meter.counter_runs import run_of
 from meter.message import MeteringMessage
@@ -188,9 +187,7 @@ class Verification:
 
 
 def _runs(series: Series, message: MeteringMessage) -> dict[str, tuple[Any, Any]]:
-    """Return what the columns and the metadata say of run and interval. What an older version stored has neither."""
-    if (series.run_kind, series.run, series.interval) == (RunKind.NONE, None, 0):
-        return {}
+    """Return what the columns and the metadata say of run and interval."""
     run, interval = run_of(message.type, message.metadata), interval_of(message.metadata)
     return {"run": ((series.run_kind, series.run), run), "interval": (series.interval, interval)}
 

@@ -45,8 +45,9 @@ class CommitListener(Pool):
     async def _listen(self, session: Session) -> None:
         await session.count(f"LISTEN {CHANNEL}")
 
-    def _join(self, session: Session) -> None:
-        super()._join(session)
+    def join(self, session: Session) -> None:
+        """Use the connection, and call every subscriber: commits may have been missed before it listened."""
+        super().join(session)
         self._notify()
 
     def _notify(self) -> None:

@@ -41,8 +41,8 @@ from meter.store.write.dimensions import numbers
 from meter.store.write.dimensions import upsert_metadata
 from meter.store.write.dimensions import upsert_series
 from meter.store.write.dimensions import upsert_wire_formats
-from meter.store.write.duplicates import HOLD_BOUNDARIES
-from meter.store.write.duplicates import UNKNOWN
+from meter.store.write.duplicates import IS_NEW
+from meter.store.write.duplicates import LOCK_BOUNDARIES
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
 from meter.store.write.duplicates import conflicts
@@ -62,7 +62,7 @@ SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id
 FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
     %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
     AS given (moment, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
-WHERE {UNKNOWN}
+WHERE {IS_NEW}
 ON CONFLICT DO NOTHING
 """
 
@@ -193,7 +193,7 @@ class SampleWriter:
         spans = sorted({(hours, start_of(moment, hours)) for moment in moments for hours in (HOUR, DAY)})
         begin, parameters = BEGIN_TO_RECORD, [buckets(moments), moments[0], *_columns_of(spans)]
         if near := boundaries(moments):
-            begin, parameters = HOLD_BOUNDARIES + begin, [near, *parameters]
+            begin, parameters = LOCK_BOUNDARIES + begin, [near, *parameters]
         facts = await session.rows(begin, parameters)
         if retention_cutoffs := {meter: before for before, meter, hours in facts if hours is None}:
             _refuse_too_old(records, retention_cutoffs)

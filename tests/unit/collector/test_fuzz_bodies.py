@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 import meter.collector.samples
-from meter.bus.dead_letter import letter
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
-from meter.bus.dead_letter_publisher import header_text
+from meter.bus.dead_letters import DeadLetterPublisher
+from meter.bus.dead_letters import header_text
+from meter.bus.dead_letters import parse_dead_letter
 from meter.collector.notifications import NotificationConsumer
 from meter.collector.samples import TURN
 from meter.collector.samples import SampleConsumer
@@ -83,7 +83,7 @@ class Collector:
 
     @property
     def dead_letters(self) -> list[Any]:
-        return [letter(each.headers, each.body) for each in self.dead.dead_letters]
+        return [parse_dead_letter(each.headers, each.body) for each in self.dead.dead_letters]
 
 
 def accounted(collector: Collector, body: bytes) -> None:
@@ -334,7 +334,7 @@ def test_a_body_of_20_megabytes_is_set_aside_cut_and_in_reasonable_time(body: by
     collector = Collector()
     accounted(collector, body)  # what grows with the square of the length would take hours
     [dead] = collector.dead_letters
-    assert dead.cut
+    assert dead.truncated
     assert len(dead.body) <= 8 * 1024 * 1024
 
 
@@ -366,7 +366,7 @@ def heard(body: bytes) -> tuple[Bus, Account, str]:
     metrics.notified(event_type, outcome)
     exposition(registry)
     assert len(bus.dead) == (outcome == "dead")
-    assert all(letter(each.headers, each.body).reason for each in bus.dead)
+    assert all(parse_dead_letter(each.headers, each.body).reason for each in bus.dead)
     return bus, account, outcome
 
 

@@ -640,7 +640,7 @@ async def test_a_lost_connection_is_noticed_at_once_and_opened_again(
     host.failures = [failure(libvirt.VIR_ERR_RPC)]
     reasons = []
     found = hypervisor._found
-    hypervisor._found = lambda readiness: (reasons.append(readiness.reason), found(readiness))  # type: ignore[method-assign,func-returns-value]
+    hypervisor._found = lambda ready, reason: (reasons.append(reason), found(ready, reason))  # type: ignore[method-assign,func-returns-value]
     connection.on_close(connection, 1, None)
     await until(lambda: len(reasons) == 2)
     assert reasons == [f"the connection to {URI} is lost: end of file", f"connected to {URI}"]

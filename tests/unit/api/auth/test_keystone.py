@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from meter.api import LOOK_SECONDS
 from meter.api import IAuth
 from meter.api import KeystoneTokens
-from meter.http.exchange import ErrorResponse
+from meter.http.client import ErrorResponse
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
