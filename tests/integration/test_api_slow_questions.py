@@ -82,7 +82,7 @@ async def test_a_pattern_that_backtracks_is_stopped(postgresql: Any, field: str)
         stored = Asking(store=store)
         refused = await answered(stored, matching(stored, field))
         assert refused.status == 400
-        assert refused.fault.startswith("the question took longer than 1 s")
+        assert refused.fault.startswith("the query took longer than 1 s")
 
 
 @pytest_twisted.ensureDeferred
