@@ -94,7 +94,7 @@ def listening(bus, account, clock, batch_seconds=0.0):
         keys,
         DeadLetterPublisher(bus, clock),
         source="openstack",
-        account=account,
+        metrics=account,
         clock=clock,
         batch_seconds=batch_seconds,
     )

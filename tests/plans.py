@@ -99,9 +99,9 @@ async def count_rows_read(pool: Any, query: Callable[[], Awaitable[Any]]) -> tup
     read = RowsRead()
     for statement, parameters in statements:
         settings = NEWEST_FIRST if statement.startswith(NEWEST_FIRST) else ""
-        [[[explained]]] = await pool.rows(
+        [[[output]]] = await pool.rows(
             f"{settings}{EXPLAIN}{statement.removeprefix(NEWEST_FIRST)}",
             parameters,
         )
-        read.add(explained["Plan"])
+        read.add(output["Plan"])
     return result, read

@@ -56,7 +56,7 @@ class AlignedSchedule(LoopService):
             try:
                 await self._work(due)
             except Exception:
-                self._log.failure("{work} failed and will be tried again", work=self.name)
+                self._log.failure("{work} failed; it runs again at its next time", work=self.name)
             self._plan(due, began)
 
     def _plan(self, done: Collection[float], began: float) -> None:
@@ -68,7 +68,9 @@ class AlignedSchedule(LoopService):
             missed += round((self._due[interval] - following) / interval)
         if missed:
             self._tell_skipped(missed)
-            self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)
+            self._log.warn(
+                "{work} took longer than its interval: {missed} runs are skipped", work=self.name, missed=missed
+            )
 
     def _after(self, moment: float, interval: float) -> float:
         past = math.floor((moment + SAME_MOMENT_SECONDS - self._offset) / interval)

@@ -1,4 +1,4 @@
-"""NotificationConsumer: a port that is taken is a state to wait out, not the end of the daemon."""
+"""Listening ports: an address in use is a state of the daemon, not an error that ends it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from meter.interfaces import IDependency
 
 @implementer(IDependency)
 class Port(SupervisedService):
-    """Serves ``factory`` on the endpoint ``description``; tries again with growing pauses while it cannot.
+    """Serves ``factory`` on the endpoint ``description``; retries after growing pauses while it cannot listen.
 
-    Stopping takes no new connections; it fires when the port is closed.
+    Stopping closes the port; open connections stay. ``advice`` ends the log line about an address in use.
     """
 
     _log = Logger()
@@ -48,7 +48,7 @@ class Port(SupervisedService):
         self.port: IListeningPort | None = None
 
     def stopService(self) -> Deferred[None]:
-        """Fire when nothing listens any more."""
+        """Fire when the port is closed."""
         return Deferred.fromCoroutine(self._stop(super().stopService()))
 
     async def _attempt(self) -> None:
@@ -73,7 +73,7 @@ class Port(SupervisedService):
 
 
 def address(host: Any) -> str:
-    """Return an address of Twisted's for people: ``127.0.0.1:8777``, ``[::1]:8777`` or a path."""
+    """Return the text of a Twisted address: ``127.0.0.1:8777``, ``[::1]:8777`` or a path."""
     if hasattr(host, "port"):
         return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
     name = host.name

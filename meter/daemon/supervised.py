@@ -1,4 +1,4 @@
-"""Services that try for ever: the loop that keeps a connection, a server or a port up, and waiting until it is."""
+"""Supervised services: the loop that keeps a connection, a server or a port open, and waiting until it is ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READY_CHECK_SECONDS = 0.05
 
 
 class SupervisedService(LoopService):
-    """Repeats ``_attempt`` from start to stop; whatever an attempt raises is reported, and the next one follows.
+    """Repeats ``_attempt`` from start to stop; an exception is reported, and the next attempt follows.
 
     An attempt does the work for as long as it lasts and returns the seconds until the next attempt: 0 for one at once,
     ``None`` when there is nothing left to do. After one that raises, ``_attempt_failed`` is called and the loop sleeps for the
@@ -50,7 +50,7 @@ class SupervisedService(LoopService):
 
     @property
     def reason(self) -> str:
-        """Why it cannot be used, or what it is connected to."""
+        """Why the service cannot be used, or what it is connected to."""
         return self._reason
 
     def readiness(self) -> Readiness:
@@ -71,7 +71,7 @@ class SupervisedService(LoopService):
     def _attempt_failed(self, error: Exception) -> None:
         """Report what an attempt raised."""
         if self._set_state(False, f"{type(error).__name__}: {error}"):
-            self._log.failure("{service} failed and tries again", service=self.name)
+            self._log.failure("{service} failed; retrying", service=self.name)
 
     def _set_state(self, ready: bool, reason: str) -> bool:
         """Set ``ready`` and ``reason``; return whether either is new, so that the caller logs each state once."""

@@ -38,7 +38,7 @@ def meter_db(postgresql, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_database_is_upgraded_once(meter_db):
+async def test_upgrade_happens_once(meter_db):
     status, out, _ = await meter_db("status", "--json")
     assert (status, json.loads(out)["schema_version"]) == (1, 0)
     status, _, errors = await meter_db("size")
@@ -62,7 +62,7 @@ async def test_a_database_is_upgraded_once(meter_db):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_inside_is_told(meter_db):
+async def test_partitions_retention_and_size_are_reported(meter_db):
     async with running(meter_db.dsn) as store:
         await store.write([message(at=START), message(at=START.replace(year=1999))])
         await finalized(store)

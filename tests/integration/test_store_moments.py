@@ -25,7 +25,7 @@ async def test_query_as_of_a_moment_waits_for_writers_in_progress(postgresql):
     async with running(postgresql.dsn()) as store:
 
         async def slowly(session):
-            written.append(await store._writing._store(session, [record_of(message())]))
+            written.append(await store._sample_writer._store(session, [record_of(message())]))
             await gate
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))

@@ -35,8 +35,8 @@ from meter.store import PostgresStore
 from meter.store.maintenance.partitions import WEEK
 from meter.store.maintenance.partitions import week_of
 from meter.store.maintenance.rollups import FROM_SAMPLES
-from meter.store.maintenance.rollups import MOST_ALTERNATIONS
-from meter.store.maintenance.rollups import MOST_METADATA_RUNS
+from meter.store.maintenance.rollups import MAX_ALTERNATIONS
+from meter.store.maintenance.rollups import MAX_METADATA_RUNS
 from meter.store.maintenance.rollups import NEXT_HOUR_TO_FINALIZE
 from meter.store.maintenance.verification import Verification
 from tests.integration.test_store_rollups import running
@@ -174,7 +174,7 @@ async def analyzed_while_empty(database: Database) -> datetime:
 async def new_partition(database: Database) -> datetime:
     """A week with statistics and rollups, and a minute of the next week in a partition without statistics."""
     await database.polled(THURSDAY, 29, seconds=300)
-    await database.store.keeping.finalize(THURSDAY + timedelta(hours=2))
+    await database.store.maintenance.finalize(THURSDAY + timedelta(hours=2))
     database.execute("VACUUM ANALYZE")
     await database.polled(NEW_WEEK + timedelta(hours=5), 29)
     return NEW_WEEK + timedelta(hours=5)
@@ -183,7 +183,7 @@ async def new_partition(database: Database) -> datetime:
 async def right_statistics(database: Database) -> datetime:
     """The statistics are right, and all hours except the last have final rollups."""
     await database.polled(THURSDAY - timedelta(hours=2), 35, seconds=300)
-    await database.store.keeping.finalize(THURSDAY)
+    await database.store.maintenance.finalize(THURSDAY)
     database.execute("VACUUM ANALYZE")
     return THURSDAY
 
@@ -223,7 +223,7 @@ def filled(request):
     opening = running(dsn)
 
     async def fill(store: PostgresStore) -> tuple[Database, datetime]:
-        await store.keeping._partitions.cover([THURSDAY, NEW_WEEK])
+        await store.maintenance._partitions.ensure([THURSDAY, NEW_WEEK])
         postgresql.execute(NO_STATISTICS, dsn)
         database = Database(store, lambda statement: postgresql.execute(statement, dsn))
         return database, await request.param(database)
@@ -508,8 +508,8 @@ async def test_finalizing_an_hour_reads_that_hour(filled):
     span = {
         "start": hour,
         "hours": 1,
-        "stretches": MOST_METADATA_RUNS,
-        "alternations": MOST_ALTERNATIONS,
+        "max_metadata_runs": MAX_METADATA_RUNS,
+        "max_alternations": MAX_ALTERNATIONS,
         "since": hour - timedelta(days=3),
         "until": hour + timedelta(hours=1),
     }
@@ -518,14 +518,14 @@ async def test_finalizing_an_hour_reads_that_hour(filled):
     async def work(session: Any) -> None:
         for statement in (NEXT_HOUR_TO_FINALIZE, FROM_SAMPLES):
             rows = RowsRead()
-            [[[explained]]] = await session.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", span)
-            rows.add(explained["Plan"])
+            [[[output]]] = await session.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", span)
+            rows.add(output["Plan"])
             read.append(rows)
         raise RolledBack
 
     database.execute(f"DELETE FROM rollup WHERE start = '{hour}'")
     with pytest.raises(RolledBack):
-        await database.store.keeping._pool.run(work)
+        await database.store.maintenance._pool.run(work)
     next_hour, from_samples = read
     about = database.count(SampleFilter(start=hour, end=hour + timedelta(hours=1)))
     assert next_hour.tables["sample"] <= 100, next_hour.text()

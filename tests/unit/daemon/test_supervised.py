@@ -1,4 +1,4 @@
-"""The loop that keeps something up, with a clock that the test advances."""
+"""The supervised loop and wait_ready, with a clock that the test advances."""
 
 from __future__ import annotations
 

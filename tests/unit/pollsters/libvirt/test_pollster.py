@@ -103,7 +103,7 @@ def test_twisted_finds_them() -> None:
 
 
 @pytest.mark.parametrize("pollster", POLLSTERS, ids=lambda pollster: pollster.name)
-def test_each_provides_its_interface(pollster: GuestPollster) -> None:
+def test_pollster_provides_its_interface(pollster: GuestPollster) -> None:
     assert verifyObject(IDomainPollster, pollster)
     assert pollster.meters == tuple(row.meter for row in FAMILIES[pollster.name])
 

@@ -167,7 +167,7 @@ async def test_within_a_second_nothing_can_be_told_and_nothing_is_lost() -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_trial_leaves_no_trace() -> None:
+async def test_trial_does_not_subscribe() -> None:
     host = Host()
     await host.poll(FIRST)
     assert (await host.poll(INCREASE_BETWEEN, trial=True))["cpu.delta"] == 15_000_000_000
