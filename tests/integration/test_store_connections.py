@@ -61,7 +61,7 @@ async def test_settings_with_which_confirmed_samples_may_be_lost_are_warned_of_o
     warnings = []
 
     def observe(event):
-        if "confirms what a crash may lose" in (event.get("log_format") or ""):
+        if "a crash of PostgreSQL may lose committed samples" in (event.get("log_format") or ""):
             warnings.append(event["settings"])
 
     globalLogPublisher.addObserver(observe)
@@ -136,7 +136,7 @@ async def test_a_frozen_server_is_unavailable_after_the_limit(postgresql):
     async with running(postgresql.dsn(), statement_timeout_seconds=0.3, silence_seconds=0.3) as store:
         postgresql.freeze()
         try:
-            with pytest.raises(Unavailable, match="no answer in time"):
+            with pytest.raises(Unavailable, match="did not answer in time"):
                 await store.samples(ALL, 1)
         finally:
             postgresql.thaw()
