@@ -204,7 +204,9 @@ Benchmark = Callable[[Any, Report, argparse.Namespace], Coroutine[Any, Any, None
 def parser(description: str | None, *, runs: int = RUNS) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--runs", type=_positive, default=runs, help="how many times each figure is measured (%(default)s)")
+    made.add_argument(
+        "--runs", type=_positive, default=runs, help="how many times each figure is measured (%(default)s)"
+    )
     return made
 
 
@@ -311,7 +313,9 @@ def postgresql_server(report: Report, mode: str, options: argparse.Namespace) ->
         try:
             server.start()
             report.line()
-            report.line(f"{settings_of(mode, server.url)}; its disk takes {number(fsync_milliseconds(path))} ms for an fsync")
+            report.line(
+                f"{settings_of(mode, server.url)}; its disk takes {number(fsync_milliseconds(path))} ms for an fsync"
+            )
             yield server
         finally:
             server.kill()

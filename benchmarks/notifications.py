@@ -37,6 +37,7 @@ from meter.bus.batches import METERING_EXCHANGE
 from meter.bus.dead_letter_publisher import DEAD_QUEUE
 from meter.bus.dead_letter_publisher import DeadLetters
 from meter.collector.notifications import Listening
+from meter.collector.notifications import heard
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import read_definitions
 from meter.interfaces import Binding
@@ -117,14 +118,15 @@ class Arrived:
 
 
 def mix(count: int) -> list[bytes]:
-    """Return the bodies of ``count`` notifications."""
+    """Return the bodies of ``count`` notifications. Cinder's have volumes of their own, as ids of their samples depend on it."""
     captured = [json.loads(path.read_text())["message"] for path in CAPTURED]
     bodies = []
     for message in itertools.islice(itertools.cycle(captured), count):
         own = {"message_id": str(uuid.uuid4())}
         if "_context_request_id" in message:
             own["_context_request_id"] = f"req-{uuid.uuid4()}"
-        bodies.append(seal(message | own))
+        payload = {name: str(uuid.uuid4()) for name in ("volume_id", "snapshot_id") if name in message["payload"]}
+        bodies.append(seal(message | own | {"payload": message["payload"] | payload}))
     return bodies
 
 
@@ -133,7 +135,7 @@ def expected_of(count: int) -> Expected:
     decisions = decide_now(find([LISTENER]), FakeSurroundings())
     expected = Expected()
     for path, times in zip(CAPTURED, _times(count), strict=True):
-        read = notification(json.loads(path.read_text())["message"])
+        read = heard(seal(json.loads(path.read_text())["message"]))
         wanting = [each.plugin for each in decisions if _wants(each.plugin, read.event_type)]
         samples = [sample.name for plugin in wanting for sample in plugin.samples(read)]
         outcome = "sampled" if samples else "empty" if wanting else "unwanted"
@@ -181,7 +183,9 @@ def within_the_process(report: Report, options: argparse.Namespace) -> None:
         collector = listening(bus, outcomes, Clock())
         begin = time.perf_counter()
         for body in bodies:
-            Deferred.fromCoroutine(collector.receive(Delivery(body=body, exchange="nova", routing_key="notifications.info")))
+            Deferred.fromCoroutine(
+                collector.receive(Delivery(body=body, exchange="nova", routing_key="notifications.info"))
+            )
         seconds = time.perf_counter() - begin
         table.add("signed and published", len(bodies) / seconds, "notifications/s", "reading their JSON")
 
@@ -213,7 +217,13 @@ async def on_rabbitmq(reactor: Any, report: Report, url: str, options: argparse.
         await publish(bus, bodies)
         taken = Taken()
         took = await take(
-            reactor, bus, Subscription(queue="notifications", prefetch=PREFETCH), taken.receive, taken.count, len(bodies), options
+            reactor,
+            bus,
+            Subscription(queue="notifications", prefetch=PREFETCH),
+            taken.receive,
+            taken.count,
+            len(bodies),
+            options,
         )
         report.compare("notifications taken from RabbitMQ", len(bodies), len(taken.bodies))
         table.add("taken and acknowledged", len(bodies) / took.wall, "notifications/s")
@@ -237,7 +247,13 @@ async def on_rabbitmq(reactor: Any, report: Report, url: str, options: argparse.
         samples, dead = Taken(), Taken()
         total = expected.samples.total()
         await take(
-            reactor, bus, Subscription(queue="samples", prefetch=PREFETCH), samples.receive, samples.samples, total, options
+            reactor,
+            bus,
+            Subscription(queue="samples", prefetch=PREFETCH),
+            samples.receive,
+            samples.samples,
+            total,
+            options,
         )
         await take(reactor, bus, Subscription(queue=DEAD_QUEUE), dead.receive, dead.count, 0, options)
         arrived = Arrived(dead_letters=dead.count())

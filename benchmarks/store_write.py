@@ -57,7 +57,9 @@ async def measure(reactor: Any, report: Report, dsn: str, title: str, options: a
             table.add("bare inserts", samples / bare_seconds, "samples/s")
             table.add("store.write", samples / took.wall, "samples/s", "bare inserts")
             table.add("reading a sample's JSON", reading * 1e6, "µs of a core")
-            table.add("Python in store.write", took.processor / samples * 1e6, "µs of a core", "reading a sample's JSON")
+            table.add(
+                "Python in store.write", took.processor / samples * 1e6, "µs of a core", "reading a sample's JSON"
+            )
         report.compare("rows of bare inserts", len(sent), await bare.rows())
         bare_bytes = await bare.bytes() / len(sent)
     [(size,)] = measuring.rows(
