@@ -30,6 +30,7 @@ from benchmarks.measuring import Table
 from meter.daemon.services import sleep
 from meter.identity import WEEK
 from meter.identity import week_of
+from meter.message import MeteringMessage
 from meter.message import read
 from meter.message import sign
 from meter.query import Aggregate
@@ -85,7 +86,7 @@ STANDARD = (
 )
 
 
-def first_poll(at: datetime):
+def first_poll(at: datetime, instances: int) -> list[MeteringMessage]:
     """Return a sample of each meter and instance, as they are read from the bus."""
     keys = keyring(["a secret of the benchmark"])
     return [
@@ -113,18 +114,18 @@ def first_poll(at: datetime):
             ),
             keys,
         )
-        for number in range(INSTANCES)
+        for number in range(instances)
         for name, type_, unit in METERS
     ]
 
 
-async def fill(store: PostgresStore, dsn: str, days: int, table: Table | None = None) -> None:
+async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table: Table | None = None) -> None:
     """Have ``days`` of samples, up to today, and settle them; where there is a ``table``, measure that for each day."""
     pool = store.keeping._pool
     for n in range(days):
         day = TODAY - timedelta(days=days - n)
         like = day - timedelta(microseconds=1)  # the poll that the others are made after
-        if not (await store.write(first_poll(like))).stored or await pool.rows(
+        if not (await store.write(first_poll(like, instances))).stored or await pool.rows(
             "SELECT FROM sample WHERE timestamp >= %s AND timestamp < %s LIMIT 1",
             [day + timedelta(hours=1), day + WEEK / 7],
         ):
@@ -388,7 +389,7 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
     days = options.days
     store = await opened(reactor, dsn, keep=True)
     sizes = Table("samples")
-    await fill(store, dsn, days, sizes)
+    await fill(store, dsn, days, options.instances, sizes)
     add_sizes(report, dsn, sizes)
     report.table(sizes)
     pool = store.keeping._pool
@@ -430,7 +431,10 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
 
 def main() -> None:
     parser = measuring.with_postgresql(measuring.parser(__doc__), "durable")
-    parser.add_argument("--days", type=int, default=3, help="of samples, 332 350 each (%(default)s)")
+    parser.add_argument("--days", type=int, default=3, help="of samples (%(default)s)")
+    parser.add_argument(
+        "--instances", type=int, default=INSTANCES, help="at least 8, 1 445 samples a day each (%(default)s)"
+    )
     parser.add_argument("--dsn", help="a database that keeps the samples, instead of a private server")
     measuring.run(benchmark, parser.parse_args())
 

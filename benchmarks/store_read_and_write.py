@@ -45,6 +45,8 @@ DAYS = 3
 BATCH_SAMPLES = 1000
 BATCHES = 100
 """Transactions that are written in a run."""
+SECONDS_OF_RUN = 3600
+"""How far apart the times are from which on the runs write, a poll a second: a run writes 100 or 2 000 polls."""
 WRITERS = 2
 WRITE = "write"
 WRITING = "writing"
@@ -53,7 +55,7 @@ WRITING = "writing"
 PAGE = 100
 
 
-def questions(store: PostgresStore, days: int) -> Iterator[tuple[str, Callable[[], Awaitable[Any]]]]:
+def questions(store: PostgresStore, days: int, instances: int) -> Iterator[tuple[str, Callable[[], Awaitable[Any]]]]:
     """Yield questions without end, each kind as often as the others."""
     start = TODAY - timedelta(days=days)
     equals = {"meter": "cpu"}
@@ -69,23 +71,23 @@ def questions(store: PostgresStore, days: int) -> Iterator[tuple[str, Callable[[
     for number in itertools.count():
         for name, query in asked.items():
             yield name, lambda query=query: store.statistics(query)
-        one = SampleFilter(equals={"resource_id": f"00000000-0000-4000-8000-{number % INSTANCES:012}"})
+        one = SampleFilter(equals={"resource_id": f"00000000-0000-4000-8000-{number % instances:012}"})
         yield "samples", lambda one=one: store.samples(one, PAGE)
 
 
 class Asker:
     """Asks one question after the other, and compares each answer with the first of its kind."""
 
-    def __init__(self, store: PostgresStore, days: int) -> None:
+    def __init__(self, store: PostgresStore, options: argparse.Namespace) -> None:
         self._store = store
-        self._days = days
+        self._options = options
         self._first: dict[str, Any] = {}
         self.differing = 0
 
     async def ask(self, going_on: Callable[[], bool]) -> list[float]:
         """Return the milliseconds that each question took, sorted, while ``going_on``."""
         took: list[float] = []
-        for name, ask in questions(self._store, self._days):
+        for name, ask in questions(self._store, self._options.days, self._options.instances):
             begin = time.perf_counter()
             answer = await ask()
             took.append((time.perf_counter() - begin) * 1000)
@@ -102,17 +104,17 @@ def at(took: list[float], percent: float) -> float:
     return took[min(math.ceil(len(took) * percent / 100), len(took)) - 1]
 
 
-def batches(first: int) -> Iterator[list[MeteringMessage]]:
+def batches(first: int, instances: int) -> Iterator[list[MeteringMessage]]:
     """Yield what is polled every second from ``first`` seconds after midnight on, in batches."""
-    polls = (first_poll(TODAY + timedelta(seconds=n)) for n in itertools.count(first))
+    polls = (first_poll(TODAY + timedelta(seconds=n), instances) for n in itertools.count(first))
     messages = itertools.chain.from_iterable(polls)
     while True:
         yield list(itertools.islice(messages, BATCH_SAMPLES))
 
 
-async def write(reactor: Any, dsn: str, run: int, count: int) -> None:
+async def write(reactor: Any, dsn: str, first: int, count: int, instances: int) -> None:
     """Write while another process asks: say when it begins, and in the end how many samples a second were stored."""
-    prepared = list(itertools.islice(batches(run * 1000), count + 1))
+    prepared = list(itertools.islice(batches(first, instances), count + 1))
     store = await opened(reactor, dsn, readers=0, writers=WRITERS)
     await store.write(prepared.pop())
     print(WRITING, flush=True)
@@ -126,9 +128,16 @@ async def write(reactor: Any, dsn: str, run: int, count: int) -> None:
     await store.stopService()
 
 
-def writer(dsn: str, run: int, count: int) -> subprocess.Popen[str]:
+def writer(dsn: str, first: int, count: int, instances: int) -> subprocess.Popen[str]:
     """Return the process that writes, as it begins to."""
-    command = [sys.executable, "-m", "benchmarks.store_read_and_write", WRITE, dsn, str(run), str(count)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.store_read_and_write",
+        WRITE,
+        dsn,
+        *map(str, (first, count, instances)),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=measuring.ROOT)
     assert process.stdout is not None
     if process.stdout.readline().strip() != WRITING:
@@ -138,16 +147,16 @@ def writer(dsn: str, run: int, count: int) -> subprocess.Popen[str]:
 
 async def measure(reactor: Any, report: Report, dsn: str, title: str, options: argparse.Namespace) -> None:
     keeper = await opened(reactor, dsn, keep=True)
-    await fill(keeper, dsn, options.days)
+    await fill(keeper, dsn, options.days, options.instances)
     store = await opened(reactor, dsn, writers=0)
-    asker = Asker(store, options.days)
+    asker = Asker(store, options)
     await asker.ask(iter([True] * 200 + [False]).__next__)  # warm
     table = Table(title)
     expected, asked = measuring.rows(dsn, "SELECT count(*) FROM sample")[0][0], 0
     for run in range(options.runs):
         until = time.perf_counter() + options.alone_seconds
         alone = await asker.ask(lambda until=until: time.perf_counter() < until)
-        process = writer(dsn, run, options.batches)
+        process = writer(dsn, run * SECONDS_OF_RUN, options.batches, options.instances)
         try:
             beside = await asker.ask(lambda process=process: process.poll() is None)
         finally:
@@ -181,10 +190,13 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
 
 def main() -> None:
     if sys.argv[1:2] == [WRITE]:
-        dsn, run, count = sys.argv[2:]
-        react(lambda reactor: Deferred.fromCoroutine(write(reactor, dsn, int(run), int(count))))
+        dsn, *numbers = sys.argv[2:]
+        react(lambda reactor: Deferred.fromCoroutine(write(reactor, dsn, *map(int, numbers))))
     parser = measuring.with_postgresql(measuring.parser(__doc__, runs=3), "both")
-    parser.add_argument("--days", type=int, default=DAYS, help="of samples, 332 350 each (%(default)s)")
+    parser.add_argument("--days", type=int, default=DAYS, help="of samples (%(default)s)")
+    parser.add_argument(
+        "--instances", type=int, default=INSTANCES, help="at least 8, 1 445 samples a day each (%(default)s)"
+    )
     parser.add_argument("--batches", type=int, default=BATCHES, help="of 1 000 samples, written in a run (%(default)s)")
     parser.add_argument("--alone-seconds", type=float, default=4.0, help="of questions without a writer (%(default)s)")
     parser.add_argument("--dsn", help="a database that keeps the samples, instead of a private server")
