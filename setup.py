@@ -49,7 +49,7 @@ setup(
     entry_points={
         "console_scripts": [
             "meter-db = meter.commands.db:main",
-            "meter-dead = meter.commands.dead_letters:main",
+            "meter-dead-letters = meter.commands.dead_letters:main",
             "meter-notify = meter.commands.notify:main",
             "meter-verify = meter.commands.verify:main",
         ],

@@ -34,15 +34,15 @@ from benchmarks import measuring
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.agent.cycle import Cycle
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
+from meter.http import HttpClient
+from meter.http import HttpRequest
+from meter.http import LimitedHttpClient
+from meter.http import Limits
 from meter.openstack import Cloud
 from meter.openstack import Credentials
-from meter.openstack import Http
 from meter.openstack import IOpenStack
 from meter.openstack import Keystone
-from meter.openstack import Limits
-from meter.openstack import Request
-from meter.openstack import Web
 from meter.pollsters.openstack import storage
 
 DELAY_SECONDS = 0.001
@@ -118,13 +118,13 @@ async def measure(port: int, report: Report, options: argparse.Namespace) -> Non
         alone = await measuring.timed(bare())
         await seen()
         limits = Limits(requests_per_second=rate, in_flight=8)
-        web = Web(Http(treq, reactor), reactor, by_service={SERVICE: limits})
+        web = LimitedHttpClient(HttpClient(treq, reactor), reactor, by_service={SERVICE: limits})
 
-        async def send(request: Request, web: Web = web) -> Any:
+        async def send(request: HttpRequest, web: LimitedHttpClient = web) -> Any:
             return await web.exchange("identity", request)
 
         cloud = Cloud(web, Keystone(send, Credentials(auth_url=url, token="t"), reactor))
-        cycle = Cycle(Surroundings("benchmark", None, reactor, {IOpenStack: cloud}))
+        cycle = Cycle(PluginContext("benchmark", None, reactor, {IOpenStack: cloud}))
         samples: list[Any] = []
 
         async def poll(samples: list[Any] = samples, cycle: Cycle = cycle) -> None:

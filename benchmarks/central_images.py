@@ -30,16 +30,16 @@ from benchmarks import measuring
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.agent.cycle import Cycle
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
+from meter.http import HttpClient
+from meter.http import HttpRequest
+from meter.http import LimitedHttpClient
+from meter.http import Limits
 from meter.openstack import Cloud
 from meter.openstack import Credentials
-from meter.openstack import Http
 from meter.openstack import IOpenStack
 from meter.openstack import Keystone
-from meter.openstack import Limits
 from meter.openstack import Listing
-from meter.openstack import Request
-from meter.openstack import Web
 from meter.pollsters.openstack import image
 
 PAGE = 100
@@ -95,9 +95,9 @@ def client() -> HTTPClient:
 
 
 def cloud_at(port: int) -> Cloud:
-    web = Web(Http(client(), reactor), reactor, limits=Limits(requests_per_second=inf))
+    web = LimitedHttpClient(HttpClient(client(), reactor), reactor, limits=Limits(requests_per_second=inf))
 
-    async def send(request: Request) -> Any:
+    async def send(request: HttpRequest) -> Any:
         return await web.exchange("identity", request)
 
     url = f"http://127.0.0.1:{port}"
@@ -116,7 +116,7 @@ async def bare(port: int, images: int) -> list[str]:
 
 async def polled(port: int) -> list[Any]:
     """Return the samples of the pollster."""
-    return list(await image.poll(Cycle(Surroundings("benchmark", None, reactor, {IOpenStack: cloud_at(port)}))))
+    return list(await image.poll(Cycle(PluginContext("benchmark", None, reactor, {IOpenStack: cloud_at(port)}))))
 
 
 async def peak_bytes(port: int) -> int:

@@ -33,7 +33,7 @@ from benchmarks.workload import PADDING
 from benchmarks.workload import bare_inserts
 from benchmarks.workload import signed_samples
 from meter.bus.amqp import AmqpBus
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.interfaces import Publication
 from meter.message import read
 from meter.signature import keyring
@@ -105,7 +105,7 @@ async def measure(
                 messages = [read(each, keys) for each in batch]
                 split = [messages[first : first + BATCH_SAMPLES] for first in range(0, len(messages), BATCH_SAMPLES)]
                 bare_speed = len(batch) / await bare.seconds(split)
-                publications = casts(batch)
+                publications = batch_publications(batch)
                 del batch, messages, split
                 least = reading_seconds(publications)
                 sent += ids

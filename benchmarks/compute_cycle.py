@@ -38,7 +38,7 @@ from benchmarks import measuring
 from benchmarks.measuring import NotInstalled
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
 from meter.agent.polling import CycleReport
 from meter.agent.polling import Polling
 from meter.agent.spool import Spool
@@ -168,7 +168,7 @@ class Agent:
             run=lambda function, *arguments: self._thread.call(lambda: function(*arguments)),
         )
         self._polling = Polling(
-            Surroundings("meter-compute", Config(), reactor, {IHypervisor: self._hypervisor}),
+            PluginContext("meter-compute", Config(), reactor, {IHypervisor: self._hypervisor}),
             self._spool.put,
             keyring(["secret"]),
             source="openstack",

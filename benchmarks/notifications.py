@@ -34,9 +34,9 @@ from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.bus.amqp import AmqpBus
 from meter.bus.batches import METERING_EXCHANGE
-from meter.bus.dead_letter_publisher import DEAD_QUEUE
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.collector.notifications import heard
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import read_definitions
@@ -51,7 +51,7 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.signature import keyring
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 
 NOTIFICATIONS = 6_000
 PREFETCH = 1_000
@@ -132,7 +132,7 @@ def mix(count: int) -> list[bytes]:
 
 def expected_of(count: int) -> Expected:
     """Return what the first ``count`` notifications of the mix have to give, as the listeners say."""
-    decisions = decide_now(find([LISTENER]), FakeSurroundings())
+    decisions = decide_now(find([LISTENER]), FakePluginContext())
     expected = Expected()
     for path, times in zip(CAPTURED, _times(count), strict=True):
         read = heard(seal(json.loads(path.read_text())["message"]))
@@ -156,12 +156,12 @@ def _wants(plugin: Any, event_type: str) -> bool:
     return any(fnmatchcase(event_type, pattern) for pattern in plugin.event_types)
 
 
-def listening(bus: Any, outcomes: Outcomes, clock: Any, batch_seconds: float = 0.0) -> Listening:
-    return Listening(
-        decide_now(find([LISTENER]), FakeSurroundings()),
+def listening(bus: Any, outcomes: Outcomes, clock: Any, batch_seconds: float = 0.0) -> NotificationConsumer:
+    return NotificationConsumer(
+        decide_now(find([LISTENER]), FakePluginContext()),
         bus,
         keyring(["benchmark"]),
-        DeadLetters(bus, clock),
+        DeadLetterPublisher(bus, clock),
         source="openstack",
         account=outcomes,
         clock=clock,
@@ -208,7 +208,7 @@ async def on_rabbitmq(reactor: Any, report: Report, url: str, options: argparse.
     queues = {
         "samples": (Binding(METERING_EXCHANGE, f"{METERING_EXCHANGE}.#", ours=True),),
         "notifications": (),
-        DEAD_QUEUE: (),
+        DEAD_LETTER_QUEUE: (),
     }
     for name, bindings in queues.items():
         await take(reactor, bus, Subscription(queue=name, bindings=bindings), _ignore, lambda: 0, 0, options)
@@ -255,7 +255,7 @@ async def on_rabbitmq(reactor: Any, report: Report, url: str, options: argparse.
             total,
             options,
         )
-        await take(reactor, bus, Subscription(queue=DEAD_QUEUE), dead.receive, dead.count, 0, options)
+        await take(reactor, bus, Subscription(queue=DEAD_LETTER_QUEUE), dead.receive, dead.count, 0, options)
         arrived = Arrived(dead_letters=dead.count())
         for body in samples.bodies:
             arrived.add(body)

@@ -59,7 +59,7 @@ A_DAY = """
 INSERT INTO sample
 SELECT %(day)s + interval '300 s' * poll + interval '1 ms' * (s.series_id %% 1000), now(), gen_random_uuid(),
     CASE WHEN m.type = 'cumulative' THEN (poll + 288 * (%(n)s %% 4)) * 1e9 + s.series_id ELSE (poll * 7 + s.series_id) %% 100 END,
-    s.metadata_id, s.series_id, s.form_id, sha256(uuid_send(gen_random_uuid())), ''
+    s.metadata_id, s.series_id, s.wire_format_id, sha256(uuid_send(gen_random_uuid())), ''
 FROM generate_series(0, 287) AS poll CROSS JOIN sample s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
 WHERE s.timestamp = %(like)s
 """
@@ -135,10 +135,10 @@ async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table:
         [[count]] = await pool.rows(made, {"day": day, "like": like, "n": n})
         if table is not None:
             bare, _ = await milliseconds(pool.rows(ADDING_UP, [day]))
-            settling, _ = await milliseconds(store.keeping.settle(day + WEEK / 7))
+            settling, _ = await milliseconds(store.keeping.finalize(day + WEEK / 7))
             table.add("adding up in SQL", count / bare * 1000, "samples/s")
             table.add("settling hours and days", count / settling * 1000, "samples/s", "adding up in SQL")
-    await store.keeping.settle(TODAY)
+    await store.keeping.finalize(TODAY)
     await store.keeping.compact(week_of(TODAY))
     measuring.rows(dsn, "VACUUM (ANALYZE)")
 

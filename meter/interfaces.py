@@ -64,7 +64,7 @@ class Disabled:
     reason: str
 
 
-class ISurroundings(Interface):
+class IPluginContext(Interface):
     """Where a plugin finds itself: what it may look at to decide, and collaborators to work with."""
 
     daemon: str = Attribute(
@@ -76,14 +76,14 @@ class ISurroundings(Interface):
     def provider(interface: Any) -> Any:
         """Return the daemon's provider of ``interface`` (``IHypervisor``…); ``LookupError`` when it has none."""
 
-    def kept(key: Hashable, make: Callable[[], Any]) -> Any:
+    def daemon_cache(key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what ``make()`` returned when ``key`` was first asked for in this daemon: what plugins remember.
 
         It lives as long as the daemon, so it must not grow with what comes and goes.
         """
 
 
-class ICycle(ISurroundings):
+class ICycle(IPluginContext):
     """One polling cycle, shared by all pollsters that run in it."""
 
     timestamp: datetime = Attribute(
@@ -91,7 +91,7 @@ class ICycle(ISurroundings):
     )
     trial: bool = Attribute("Whether the samples are only shown, not kept: a trial may leave no trace.")
 
-    async def shared(key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def cycle_cache(key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
         """Return ``await make()``, called once per cycle for each ``key`` whoever asks first; its failure is shared too."""
 
 
@@ -111,8 +111,8 @@ class IMeterPlugin(IPlugin):
     def configured(options: Any) -> Any:
         """Return a provider that works with ``options``, an instance of the same class. Called before any work."""
 
-    async def enabled(here: ISurroundings) -> Enabled | Disabled:
-        """Return :class:`Enabled` or :class:`Disabled`, asked once at start; ``here`` is an :class:`ISurroundings`."""
+    async def enabled(context: IPluginContext) -> Enabled | Disabled:
+        """Return :class:`Enabled` or :class:`Disabled`, asked once at start; ``here`` is an :class:`IPluginContext`."""
 
 
 class IPollster(IMeterPlugin):
@@ -220,10 +220,10 @@ class IHypervisor(Interface):
         """Call ``receive`` with each :class:`Domain` whose state has changed, as it was then; ``event`` says how."""
 
 
-class IOmissions(Interface):
+class ISkippedSamples(Interface):
     """Counts what plugins could not measure. A daemon that polls provides one."""
 
-    def omitted(plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(plugin: str, reason: str, count: int = 1) -> None:
         """Count ``count`` samples that ``plugin`` left out; ``reason`` is a word from a short list of the plugin's."""
 
 
@@ -284,7 +284,7 @@ class Subscription:
     bindings: tuple[Binding, ...] = ()
     prefetch: int = 200
     single_active: bool = False
-    beside: str = ""
+    observe_queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Among:
+class In:
     """``field`` is one of ``values``."""
 
     field: Field
@@ -64,27 +64,27 @@ class Among:
 
 
 @dataclass(frozen=True, slots=True)
-class Every:
+class And:
     """All ``parts`` hold."""
 
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Either:
+class Or:
     """At least one of ``parts`` holds."""
 
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class Not:
     """``part`` does not hold."""
 
     part: Expression
 
 
-Expression = Comparison | Among | Every | Either | Never
+Expression = Comparison | In | And | Or | Not
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class _Belongings:
     def selectables(self) -> list[Any]:
         return [each for each in self._all_selectables() if each not in self._selectables]
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Turn the reactor until nothing is left, or until the grace is over."""
         for _ in range(CLEARING_ATTEMPTS):
             if not (self.delayed() or self.selectables()):
@@ -111,7 +111,7 @@ def logged_errors() -> Iterator[LoggedErrors]:
     globalLogPublisher.addObserver(errors)
     try:
         yield errors
-        belongings.settle()
+        belongings.finalize()
         lines = belongings.clear()
         lines += [
             f"logged an error: {eventAsText(event, includeTimestamp=False, includeSystem=False)}"

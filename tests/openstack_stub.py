@@ -18,14 +18,14 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from meter.http.exchange import Http
-from meter.http.exchange import Request
-from meter.openstack import Answer
+from meter.http import HttpResponse
+from meter.http import LimitedHttpClient
+from meter.http import Limits
+from meter.http.exchange import HttpClient
+from meter.http.exchange import HttpRequest
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import Keystone
-from meter.openstack import Limits
-from meter.openstack import Web
 
 DATA = Path(__file__).parent / "data/api"
 
@@ -49,7 +49,7 @@ class Asked:
 
 
 @dataclass
-class Reply:
+class JsonResponse:
     """What the cloud answers; ``silent`` for never."""
 
     status: int = 200
@@ -58,25 +58,25 @@ class Reply:
     silent: bool = False
 
 
-def reply(document: Any, status: int = 200, **headers: str) -> Reply:
+def reply(document: Any, status: int = 200, **headers: str) -> JsonResponse:
     more = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status, json.dumps(document).encode(), {"Content-Type": "application/json", **more})
+    return JsonResponse(status, json.dumps(document).encode(), {"Content-Type": "application/json", **more})
 
 
-def captured(name: str) -> Reply:
+def captured(name: str) -> JsonResponse:
     """The answer in the file ``name``.json, byte by byte but for the length."""
     exchange = json.loads((DATA / f"{name}.json").read_text())
     body = exchange["body"]
     headers = {key: value for key, value in exchange["response_headers"] if key not in ("Content-Length", "Connection")}
     raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    return Reply(exchange["status"], raw, headers)
+    return JsonResponse(exchange["status"], raw, headers)
 
 
 def document(name: str) -> Any:
     return json.loads((DATA / f"{name}.json").read_text())["body"]
 
 
-Answering = Callable[[Asked], Reply]
+Answering = Callable[[Asked], JsonResponse]
 
 
 class StubCloud(Resource):
@@ -90,13 +90,13 @@ class StubCloud(Resource):
         self.waiting: list[Any] = []
         self._answers: dict[tuple[str, str], Answering] = {}
 
-    def on(self, method: str, path: str, *replies: Reply | Answering) -> None:
+    def on(self, method: str, path: str, *replies: JsonResponse | Answering) -> None:
         """Answer with each of ``replies`` in turn, and with the last from then on."""
         left = list(replies)
 
-        def answer(asked: Asked) -> Reply:
+        def answer(asked: Asked) -> JsonResponse:
             chosen = left.pop(0) if len(left) > 1 else left[0]
-            return chosen if isinstance(chosen, Reply) else chosen(asked)
+            return chosen if isinstance(chosen, JsonResponse) else chosen(asked)
 
         self._answers[method, path] = answer
 
@@ -110,7 +110,9 @@ class StubCloud(Resource):
         )
         self.asked.append(asked)
         answer = self._answers.get((asked.method, asked.path))
-        found = answer(asked) if answer else Reply(404, b"<html>no such page</html>", {"Content-Type": "text/html"})
+        found = (
+            answer(asked) if answer else JsonResponse(404, b"<html>no such page</html>", {"Content-Type": "text/html"})
+        )
         if found.silent:
             self.waiting.append(request)
             return NOT_DONE_YET
@@ -120,12 +122,12 @@ class StubCloud(Resource):
         return b"" if asked.method == "HEAD" else found.body
 
 
-def http(cloud: StubCloud, clock: Clock, **limits: Any) -> Http:
-    return Http(StubTreq(cloud), clock, **limits)
+def http(cloud: StubCloud, clock: Clock, **limits: Any) -> HttpClient:
+    return HttpClient(StubTreq(cloud), clock, **limits)
 
 
-async def ask(http: Http, url: str, method: str = "GET") -> Answer:
-    return await http.exchange(Request(method=method, url=url))
+async def ask(http: HttpClient, url: str, method: str = "GET") -> HttpResponse:
+    return await http.exchange(HttpRequest(method=method, url=url))
 
 
 KEYSTONE = "http://127.0.0.1:15000"
@@ -170,10 +172,10 @@ def openstack(
     A page waits for the turns of a reactor only where ``turns`` has them.
     """
     clock = clock or Clock()
-    web = Web(http(stub, clock), clock, limits=limits or Limits(requests_per_second=inf, attempts=1))
+    web = LimitedHttpClient(http(stub, clock), clock, limits=limits or Limits(requests_per_second=inf, attempts=1))
     credentials = Credentials(auth_url=KEYSTONE, username="meter", password="secret", project_name="service")
 
-    async def send(request: Request) -> Answer:
+    async def send(request: HttpRequest) -> HttpResponse:
         return await web.exchange("identity", request)
 
     return Cloud(web, Keystone(send, credentials, clock), clock=turns, **arguments)

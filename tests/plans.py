@@ -18,7 +18,7 @@ REMOVED = ("Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Remo
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class QueryRunner:
     """What one or more statements read.
 
     ``rows`` is, by table, how many rows its scans passed, whether or not a condition threw them away; an index scan that
@@ -92,11 +92,11 @@ def _noted(asked: Any) -> Iterator[list[tuple[str, Any]]]:
         del asked.rows
 
 
-async def reading_of(asked: Any, question: Callable[[], Awaitable[Any]]) -> tuple[Any, Reading]:
+async def reading_of(asked: Any, question: Callable[[], Awaitable[Any]]) -> tuple[Any, QueryRunner]:
     """Return the answer to ``question`` and what the statements read that it asks ``asked``, a pool or a connection."""
     with _noted(asked) as statements:
         answer = await question()
-    reading = Reading()
+    reading = QueryRunner()
     for statement, parameters in statements:
         settings = NEWEST_FIRST if statement.startswith(NEWEST_FIRST) else ""
         [[[explained]]] = await asked.rows(

@@ -1,4 +1,4 @@
-"""What a plugin may look at and share: its surroundings, and the polling cycle it runs in."""
+"""What a plugin may look at and share: its plugin_context, and the polling cycle it runs in."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from zope.interface import implementer
 
 from meter.daemon.services import wall_seconds
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 
 
-@implementer(ISurroundings)
+@implementer(IPluginContext)
 @dataclass(frozen=True)
-class Surroundings:
+class PluginContext:
     """What plugins may look at and work with; ``providers`` maps an interface to its one provider here."""
 
     daemon: str
@@ -40,14 +40,14 @@ class Surroundings:
         except KeyError:
             raise LookupError(f"{self.daemon} has no {interface.__name__}") from None
 
-    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def daemon_cache(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what ``make()`` returned when ``key`` was first asked for."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
-    def with_providers(self, providers: Mapping[Any, Any]) -> Surroundings:
-        """Return the same surroundings, what is kept included, with other ``providers`` in place of some."""
+    def with_providers(self, providers: Mapping[Any, Any]) -> PluginContext:
+        """Return the same plugin_context, what is kept included, with other ``providers`` in place of some."""
         return replace(self, providers={**self.providers, **providers})
 
 
@@ -55,24 +55,24 @@ class Surroundings:
 class Cycle:
     """One polling cycle; what its pollsters share lives as long as it."""
 
-    def __init__(self, here: Surroundings, *, trial: bool = False) -> None:
-        self._here = here
+    def __init__(self, context: PluginContext, *, trial: bool = False) -> None:
+        self._here = context
         self.trial = trial
         self._shared: dict[Hashable, _SharedWork] = {}
-        self.daemon = here.daemon
-        self.config = here.config
-        self.clock = here.clock
-        self.timestamp = datetime.fromtimestamp(wall_seconds(here.clock), UTC)
+        self.daemon = context.daemon
+        self.config = context.config
+        self.clock = context.clock
+        self.timestamp = datetime.fromtimestamp(wall_seconds(context.clock), UTC)
 
     def provider(self, interface: Any) -> Any:
         """Return the daemon's provider of ``interface``; ``LookupError`` when it has none."""
         return self._here.provider(interface)
 
-    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def daemon_cache(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what ``make()`` returned when ``key`` was first asked for in this daemon."""
-        return self._here.kept(key, make)
+        return self._here.daemon_cache(key, make)
 
-    async def shared(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def cycle_cache(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
         """Return what ``make`` gave to the first that asked with ``key`` in this cycle, or raise what it raised."""
         if key not in self._shared:
             self._shared[key] = _SharedWork(make())

@@ -22,7 +22,7 @@ MOST_WAITING = 1000
 
 
 @implementer(IHypervisor)
-class OneDomain:
+class SingleDomainHypervisor:
     """A hypervisor that has one domain, as it was at some moment."""
 
     def __init__(self, uri: str, domain: Domain) -> None:
@@ -41,7 +41,7 @@ class OneDomain:
         """Nothing happens to a moment."""
 
 
-class DomainChanges(Service):
+class DomainEventPoller(Service):
     """Has ``polling`` poll each domain that ``hypervisor`` tells to have changed, one after another.
 
     Stopping waits for those that are there already. ``dropped`` counts those that were too many.
@@ -79,7 +79,9 @@ class DomainChanges(Service):
         while self._waiting:
             domain = self._waiting.popleft()
             try:
-                report = await self._polling.out_of_turn(IDomainPollster, {IHypervisor: OneDomain(self._uri, domain)})
+                report = await self._polling.poll_off_schedule(
+                    IDomainPollster, {IHypervisor: SingleDomainHypervisor(self._uri, domain)}
+                )
             except Exception:
                 self._log.failure("{domain} was {change} and could not be polled", domain=domain.name, change=domain.event)  # fmt: skip
             else:

@@ -57,7 +57,7 @@ class Note(msgspec.Struct, frozen=True):
     done: Mapping[str, int] = {}
 
 
-class Turns(Service):
+class LeaderElection(Service):
     """Lets ``work`` be done by one of all agents that share ``name`` on ``bus``.
 
     Time is cut into slots, the multiples of each interval since 1970; the work of an interval is done once in each.

@@ -24,8 +24,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.agent.cycle import Cycle
-from meter.agent.cycle import Surroundings
-from meter.bus.batches import casts
+from meter.agent.cycle import PluginContext
+from meter.bus.batches import batch_publications
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.services import Slices
 from meter.daemon.services import within
@@ -63,7 +63,7 @@ class Polling:
 
     def __init__(
         self,
-        here: Surroundings,
+        context: PluginContext,
         put: Callable[[Sequence[Publication]], Awaitable[None]],
         keys: Keyring,
         *,
@@ -76,7 +76,7 @@ class Polling:
         unit_name: Callable[[str], str] | None = None,
     ) -> None:
         self.pollsters: tuple[Decision, ...] = ()
-        self._here = here
+        self._here = context
         self._after_cycle = after_cycle
         self._put = put
         self._keys = keys
@@ -105,29 +105,29 @@ class Polling:
         self._after_cycle(report)
         return report
 
-    async def out_of_turn(self, interface: Any, providers: Mapping[Any, Any]) -> CycleReport:
+    async def poll_off_schedule(self, interface: Any, providers: Mapping[Any, Any]) -> CycleReport:
         """Poll those that provide ``interface``, with other ``providers`` in place of some; what they give is kept."""
         async with self._turn:
             pollsters = [each for each in self.pollsters if interface.providedBy(each.plugin)]
             return await self._cycle(pollsters, self._here.with_providers(providers))
 
-    async def _cycle(self, pollsters: Sequence[Decision], here: Surroundings) -> CycleReport:
-        cycle = Cycle(here)
-        began = here.clock.seconds()
+    async def _cycle(self, pollsters: Sequence[Decision], context: PluginContext) -> CycleReport:
+        cycle = Cycle(context)
+        began = context.clock.seconds()
         one_at_a_time = DeferredLock()
         kept = await gatherResults(
             [Deferred.fromCoroutine(self._poll(each, cycle, one_at_a_time)) for each in pollsters], consumeErrors=True
         )
         meters = sum(kept, Counter[str]())
         failed = tuple(each.name for each in pollsters if each.name in self._troubles)
-        return CycleReport(meters.total(), len(meters), failed, here.clock.seconds() - began)
+        return CycleReport(meters.total(), len(meters), failed, context.clock.seconds() - began)
 
     async def poll_now(self, name: str) -> list[Sample]:
         """Poll the pollster called ``name`` out of turn and return its samples without keeping them."""
         for each in self.pollsters:
             if each.name == name:
                 found = await each.plugin.poll(Cycle(self._here, trial=True))
-                samples = await _Drawing(each, found, self._here.clock, self._timeout).some(sys.maxsize)
+                samples = await SampleStream(each, found, self._here.clock, self._timeout).some(sys.maxsize)
                 name_of = self._unit_name
                 return [replace(one, unit=name_of(one.unit)) for one in samples] if name_of else samples
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
@@ -147,7 +147,7 @@ class Polling:
             if pollster.name in self._under_way:
                 raise DeferredTimeout(f"still busy with an earlier cycle after {self._timeout} s")
             found = await within(clock, self._timeout, self._tracked(pollster, cycle))
-            drawing = _Drawing(pollster, found, clock, self._timeout, clock.seconds() - began)
+            drawing = SampleStream(pollster, found, clock, self._timeout, clock.seconds() - began)
             # Samples are made, signed and written some at a time: memory is bounded, and nobody waits for one that hangs.
             async with one_at_a_time:
                 while samples := await drawing.some(MOST_AT_ONCE):
@@ -161,7 +161,7 @@ class Polling:
             outcome, trouble = "error", f"{type(error).__name__}: {error}"
         seconds, count = (drawing.seconds, drawing.count) if drawing is not None else (clock.seconds() - began, 0)
         self._metrics.polled(pollster.name, outcome, seconds, count)
-        self._tell_change(pollster.name, trouble)
+        self._log_state_change(pollster.name, trouble)
         return kept
 
     def _tracked(self, pollster: Decision, cycle: Cycle) -> Deferred[Any]:
@@ -182,7 +182,7 @@ class Polling:
 
         return work.addBoth(gone)
 
-    def _tell_change(self, name: str, trouble: str) -> None:
+    def _log_state_change(self, name: str, trouble: str) -> None:
         """One line when a pollster begins to fail, or fails otherwise, and one when it works again."""
         if trouble == self._troubles.get(name, ""):
             return
@@ -214,7 +214,9 @@ class Polling:
             for first in range(0, len(messages), self._batch):
                 if slices.over:
                     await slices.pause()
-                publications += casts(messages[first : first + self._batch], key_id, batch_samples=self._batch)
+                publications += batch_publications(
+                    messages[first : first + self._batch], key_id, batch_samples=self._batch
+                )
         if not publications:
             return True
         try:
@@ -232,7 +234,7 @@ class Polling:
         return True
 
 
-class _Drawing:
+class SampleStream:
     """Draws samples from what a pollster returned: a list, or a generator that makes each as it is drawn.
 
     ``seconds`` is the time that the pollster has taken, which began with ``seconds`` and may come to ``limit_seconds``;

@@ -15,7 +15,7 @@ from meter.daemon.services import Repeating
 SAME_MOMENT_SECONDS = 0.001
 
 
-class Timetable(Repeating):
+class AlignedSchedule(Repeating):
     """Calls ``work`` with the intervals that are due, for ever: a failure is logged, never the end.
 
     The first run, of all intervals, is ``offset_seconds`` after the start; later ones are at the multiples of each

@@ -77,7 +77,7 @@ class Spool:
     SQLite in WAL mode with full synchronisation: what :meth:`put` returned from survives power loss. All work is done
     through ``run``, off the reactor thread. ``filled_for`` is noted in it as the destination of what it holds. ``rows``, ``bytes``, ``oldest_at`` and ``lost_samples``
     are as of the last call; ``oldest_at`` is when the oldest publication was put here, in seconds since 1970, ``None`` of an
-    empty spool. Another process may put and remove too, as ``meter-dead`` does.
+    empty spool. Another process may put and remove too, as ``meter-dead-letters`` does.
     """
 
     _log = Logger()

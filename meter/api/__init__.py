@@ -18,19 +18,19 @@ from meter.api.auth.tokens import StaticTokens
 from meter.api.auth.visibility import Everyone
 from meter.api.auth.visibility import IAuth
 from meter.api.auth.visibility import Requester
-from meter.api.ingest import Acceptance
+from meter.api.ingest import SampleIngest
 from meter.api.request.context import Limits
 from meter.api.serving import site
 
 __all__ = [
     "LOOK_SECONDS",
-    "Acceptance",
     "Api",
     "Everyone",
     "IAuth",
     "KeystoneTokens",
     "Limits",
     "Requester",
+    "SampleIngest",
     "StaticToken",
     "StaticTokens",
     "site",

@@ -31,7 +31,7 @@ from meter.api.auth.visibility import Requester
 from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import Abort
 from meter.api.errors import Fault
-from meter.api.ingest import Acceptance
+from meter.api.ingest import SampleIngest
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
 from meter.api.operations import Operation
@@ -43,12 +43,12 @@ from meter.api.request.body import json_of
 from meter.api.request.body import pairs_of
 from meter.api.request.body import with_pairs
 from meter.api.request.context import Limits
-from meter.api.request.context import Question
+from meter.api.request.context import RequestContext
 from meter.api.request.media_types import JSON_TYPES
 from meter.api.request.media_types import answer_type
-from meter.api.responses import Document
-from meter.api.responses import Flow
-from meter.api.responses import Reply
+from meter.api.responses import JsonResponse
+from meter.api.responses import RawResponse
+from meter.api.responses import StreamingResponse
 from meter.api.streaming.backpressure import stream
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
@@ -90,7 +90,7 @@ class Api:
         clock: IReactorTime,
         *,
         auth: IAuth | None = None,
-        acceptance: Acceptance | None = None,
+        acceptance: SampleIngest | None = None,
         limits: Limits | None = None,
         base_url: str | None = None,
         cors_origins: Collection[str] = (),
@@ -108,7 +108,7 @@ class Api:
 
     def resource(self) -> IResource:
         """Return the root resource of a site that is this API."""
-        return _Entrance(self._klein.resource(), self._failed, self._cors_origins)
+        return RootResource(self._klein.resource(), self._failed, self._cors_origins)
 
     def _routed(self) -> Klein:
         app = Klein()
@@ -131,7 +131,7 @@ class Api:
                 requester = _NOBODY if operation.open else await self._auth.requester(request)
                 base_url = self._base_url or asked_root(request)
                 asked, in_body = pairs_of(request, operation, content)
-                question = Question(
+                question = RequestContext(
                     path=path,
                     arguments=read_arguments(operation.parameters, [*asked, *in_body]),
                     body=None if operation.body is None else json_of(content),
@@ -153,16 +153,16 @@ class Api:
     async def _sent(self, request: Request, status: int, answer: Any) -> bytes:
         """Send a flow to its end, or return the body that klein sends."""
         match answer:
-            case Flow(media_type, chunks):
+            case StreamingResponse(media_type, chunks):
                 request.setResponseCode(status)
                 request.setHeader("content-type", media_type)
                 request.setHeader("cache-control", "no-store")
                 if request.method != b"HEAD":
                     await stream(request, chunks, self._clock)
                 return b""
-            case Document(media_type, body):
+            case RawResponse(media_type, body):
                 return _ready(request, status, body, f"{media_type}; charset=utf-8")
-            case Reply(content, headers):
+            case JsonResponse(content, headers):
                 for name, value in headers.items():
                     request.setHeader(name, value)
                 return _ready(request, status, msgspec.json.encode(content))
@@ -171,16 +171,16 @@ class Api:
     @contextmanager
     def _admitted(self, operation: Operation) -> Iterator[None]:
         """Count who is being answered; :class:`Fault` 503 when they are as many as may be."""
-        most = self._limits.live if operation.lasting else self._limits.requests
-        if self._answering[operation.lasting] >= most:
+        most = self._limits.live if operation.time_weighted else self._limits.requests
+        if self._answering[operation.time_weighted] >= most:
             raise Fault(
                 503, f"{most} clients are being answered: try again.", {"Retry-After": str(RETRY_AFTER_SECONDS)}
             )
-        self._answering[operation.lasting] += 1
+        self._answering[operation.time_weighted] += 1
         try:
             yield
         finally:
-            self._answering[operation.lasting] -= 1
+            self._answering[operation.time_weighted] -= 1
 
     def _failed(self, request: Request, failure: Failure) -> bytes:
         """Turn any failure into a response that says what its cause may know."""
@@ -230,7 +230,7 @@ def _ready(request: Request, status: int, body: bytes, content_type: str = JSON_
     return body
 
 
-class _Entrance(Resource):
+class RootResource(Resource):
     """Names each request and keeps from klein what it would answer in HTML or plain text."""
 
     isLeaf = True  # noqa: N815 - Twisted's name

@@ -18,7 +18,7 @@ from meter.api.request.complex_query import expression_of
 from meter.api.request.complex_query import limit_of
 from meter.api.request.complex_query import order_of
 from meter.api.request.complex_query import read_complex_query
-from meter.api.request.context import Question
+from meter.api.request.context import RequestContext
 from meter.api.request.paging import beyond
 from meter.api.request.paging import marker_after
 from meter.api.request.paging import next_link
@@ -28,14 +28,14 @@ from meter.api.request.simple_query import METER_FIELDS
 from meter.api.request.simple_query import RESOURCE_FIELDS
 from meter.api.request.simple_query import SAMPLE_FIELDS
 from meter.api.request.statistics import FUNCTIONS
-from meter.api.responses import Flow
-from meter.api.responses import Reply
+from meter.api.responses import JsonResponse
+from meter.api.responses import StreamingResponse
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.export import PAGE_SAMPLES
 from meter.api.streaming.export import export
 from meter.api.streaming.live import EVENT_STREAM
 from meter.api.streaming.live import live as live_events
-from meter.query import Every
+from meter.query import And
 from meter.query import Field
 from meter.query import Order
 from meter.query import SampleFilter
@@ -45,12 +45,12 @@ from meter.query import StoredResource
 Row = TypeVar("Row")
 
 
-async def versions(question: Question) -> rendering_service.Versions:
+async def versions(question: RequestContext) -> rendering_service.Versions:
     """Answer ``/``."""
     return rendering_service.versions(question.base_url)
 
 
-async def meters(question: Question) -> Reply:
+async def meters(question: RequestContext) -> JsonResponse:
     """Answer ``/v2/meters``."""
     unique = bool(question.arguments["unique"])
     order = ("meter", "type", "unit") if unique else ("meter", "resource_id", "type", "unit")
@@ -63,53 +63,53 @@ async def meters(question: Question) -> Reply:
     return _page(question, rows, rendering.meter, place)
 
 
-def _beyond(question: Question, filter: SampleFilter, order: Sequence[Field]) -> SampleFilter:
+def _beyond(question: RequestContext, filter: SampleFilter, order: Sequence[Field]) -> SampleFilter:
     """Return ``filter`` for what comes after the marker that was given, if one was."""
     marker = question.arguments["marker"]
     if marker is None:
         return filter
     asked = () if filter.expression is None else (filter.expression,)
-    return replace(filter, expression=Every((*asked, beyond(marker, order))))
+    return replace(filter, expression=And((*asked, beyond(marker, order))))
 
 
 def _page(
-    question: Question, rows: Sequence[Row], render: Callable[[Row], msgspec.Struct], place: Callable[[Row], str]
-) -> Reply:
+    question: RequestContext, rows: Sequence[Row], render: Callable[[Row], msgspec.Struct], place: Callable[[Row], str]
+) -> JsonResponse:
     """Answer with as many of ``rows``, one more than may be, as may be, and with the way to the others."""
     size = question.limit
     link = {"Link": next_link(question.url, place(rows[size - 1]))} if len(rows) > size else {}
-    return Reply([render(row) for row in rows[:size]], link)
+    return JsonResponse([render(row) for row in rows[:size]], link)
 
 
 # --- samples -------------------------------------------------------------------------------------------------------
 
 
-async def meter_samples(question: Question) -> Reply | Flow:
+async def meter_samples(question: RequestContext) -> JsonResponse | StreamingResponse:
     """Answer ``/v2/meters/{meter}``."""
-    return await _listed(question, question.of_meter().filter, question.arguments["limit"], rendering.OLD_SAMPLE)
+    return await _listed(question, question.meter_query().filter, question.arguments["limit"], rendering.OLD_SAMPLE)
 
 
-async def samples(question: Question) -> Reply | Flow:
+async def samples(question: RequestContext) -> JsonResponse | StreamingResponse:
     """Answer ``/v2/samples``."""
     asked = question.simple_query(SAMPLE_FIELDS)
     return await _listed(question, asked.filter, question.arguments["limit"], rendering.SAMPLE)
 
 
-async def queried_samples(question: Question) -> Reply | Flow:
+async def queried_samples(question: RequestContext) -> JsonResponse | StreamingResponse:
     """Answer ``/v2/query/samples``."""
     asked = read_complex_query({} if question.body is msgspec.UNSET else question.body)
     limit = limit_of(asked)
-    filter = question.as_asked(SampleFilter(expression=expression_of(asked.filter)))
+    filter = question.with_as_of(SampleFilter(expression=expression_of(asked.filter)))
     return await _listed(question, filter, limit, rendering.SAMPLE, order_of(asked.orderby))
 
 
 async def _listed(
-    question: Question,
+    question: RequestContext,
     filter: SampleFilter,
     limit: int | None,
     shape: rendering.SampleShape,
     order: Sequence[Order] = (),
-) -> Reply | Flow:
+) -> JsonResponse | StreamingResponse:
     """Answer with samples: a page and the way to the next one, or all of them as they come."""
     marker = question.arguments["marker"]
     after = None if marker is None else read_marker(marker)
@@ -121,15 +121,15 @@ async def _listed(
         # The first page is asked for here, while a fault still has a status of its own.
         first = await question.store.samples(filter, min(limit or PAGE_SAMPLES, PAGE_SAMPLES), (), after)
         chunks = export(question.store, filter, question.media_type, shape, question.flat, limit=limit, rows=first)
-        return Flow(question.media_type, chunks)
+        return StreamingResponse(question.media_type, chunks)
     size = question.limit_of(limit)
     rows = await question.store.samples(filter, size + 1, order, after)
     more = len(rows) > size and not order
     link = {"Link": next_link(question.url, marker_after(rows[size - 1]))} if more else {}
-    return Reply(shape.rendered(rows[:size], question.flat), link)
+    return JsonResponse(shape.rendered(rows[:size], question.flat), link)
 
 
-async def post_samples(question: Question) -> Sequence[rendering.OldSample]:
+async def post_samples(question: RequestContext) -> Sequence[rendering.OldSample]:
     """Answer a POST to ``/v2/meters/{meter}``."""
     acceptance = question.acceptance
     if acceptance is None:
@@ -142,15 +142,15 @@ async def post_samples(question: Question) -> Sequence[rendering.OldSample]:
     ]
 
 
-async def live(question: Question) -> Flow:
+async def live(question: RequestContext) -> StreamingResponse:
     """Answer ``/v2/live``."""
     asked = question.simple_query(SAMPLE_FIELDS)
     question.store.check(asked.filter)
     events = live_events(question.store, asked.filter, lambda row: rendering.sample(row, question.flat), question.clock)
-    return Flow(EVENT_STREAM, events)
+    return StreamingResponse(EVENT_STREAM, events)
 
 
-async def proof(question: Question) -> rendering.Proof:
+async def proof(question: RequestContext) -> rendering.Proof:
     """Answer ``/v2/samples/{id}/proof``."""
     sample_id = question.path["id"]
     row = await question.store.sample(sample_id)
@@ -160,7 +160,7 @@ async def proof(question: Question) -> rendering.Proof:
     return rendering.Proof(message=dict(message), key_id=row.key_id)
 
 
-async def one_sample(question: Question) -> rendering.Sample:
+async def one_sample(question: RequestContext) -> rendering.Sample:
     """Answer ``/v2/samples/{id}``."""
     row = await question.store.sample(question.path["id"])
     if row is None:
@@ -171,7 +171,7 @@ async def one_sample(question: Question) -> rendering.Sample:
 # --- resources, and what there is ----------------------------------------------------------------------------------
 
 
-async def resources(question: Question) -> Reply:
+async def resources(question: RequestContext) -> JsonResponse:
     """Answer ``/v2/resources``."""
     filter = _beyond(question, question.simple_query(RESOURCE_FIELDS).filter, ("resource_id",))
     rows = await question.store.resources(filter, question.limit + 1)
@@ -184,7 +184,7 @@ async def resources(question: Question) -> Reply:
     )
 
 
-async def one_resource(question: Question) -> rendering.Resource:
+async def one_resource(question: RequestContext) -> rendering.Resource:
     """Answer ``/v2/resources/{id}``."""
     resource_id = question.path["id"]
     row = await _resource(question, resource_id)
@@ -196,12 +196,12 @@ async def one_resource(question: Question) -> rendering.Resource:
     return rendering.resource(row, question.flat, question.base_url, meter_links=True)
 
 
-async def _resource(question: Question, resource_id: str) -> StoredResource | None:
+async def _resource(question: RequestContext, resource_id: str) -> StoredResource | None:
     rows = await question.store.resources(SampleFilter(equals={"resource_id": resource_id}), 1)
     return rows[0] if rows else None
 
 
-async def capabilities(question: Question) -> rendering_service.Capabilities:
+async def capabilities(question: RequestContext) -> rendering_service.Capabilities:
     """Answer ``/v2/capabilities``."""
     able = [f"{kind}:query:{way}" for kind in ("meters", "resources", "samples") for way in ("simple", "metadata")]
     able += ["samples:query:complex", "statistics:groupby", "statistics:query:simple", "statistics:query:metadata"]

@@ -13,7 +13,7 @@ import msgspec
 from meter.api.auth.visibility import Requester
 from meter.api.errors import Fault
 from meter.api.errors import invalid_input
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
 from meter.interfaces import Unavailable
@@ -54,7 +54,7 @@ DEEPEST_METADATA = 100
 """Levels that the dots of one key may lead down."""
 
 
-class Acceptance:
+class SampleIngest:
     """What becomes of samples that clients send.
 
     They are signed with ``keys``; ``source`` is the source of those that name none. ``publisher`` is the way all samples
@@ -74,7 +74,7 @@ class Acceptance:
         for message in messages:
             by_key.setdefault(message.key_id, []).append(message.fields)
         for key_id, fields in by_key.items():
-            for publication in casts(fields, key_id):
+            for publication in batch_publications(fields, key_id):
                 try:
                     await self._publisher.publish(publication)
                 except ValueError as error:

@@ -13,8 +13,8 @@ import msgspec
 
 import meter
 from meter.api.request.arguments import Parameter
-from meter.api.request.context import Question
-from meter.api.responses import Document
+from meter.api.request.context import RequestContext
+from meter.api.responses import RawResponse
 
 HTML = "text/html"
 JSON_TYPES = {"text": "string", "integer": "integer", "boolean": "boolean"}
@@ -30,14 +30,14 @@ FAULTS = {
 }
 
 
-async def description(question: Question) -> dict[str, Any]:
+async def description(question: RequestContext) -> dict[str, Any]:
     """Answer ``/openapi.json``."""
     return document(question.operations(), question.base_url)
 
 
-async def page(question: Question) -> Document:
+async def page(question: RequestContext) -> RawResponse:
     """Answer ``/docs``."""
-    return Document(HTML, html(question.operations()).encode())
+    return RawResponse(HTML, html(question.operations()).encode())
 
 
 def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
-from meter.api.request.context import Question
+from meter.api.request.context import RequestContext
 from meter.api.request.statistics import statistics
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.live import EVENT_STREAM
@@ -46,10 +46,10 @@ class Operation:
     body: Any = None
     status: int = 200
     result: Any
-    answer: Callable[[Question], Awaitable[Any]]
+    answer: Callable[[RequestContext], Awaitable[Any]]
     media_types: tuple[str, ...] = (JSON,)
     open: bool = False
-    lasting: bool = False
+    time_weighted: bool = False
 
 
 QUERY = Parameter(
@@ -203,7 +203,7 @@ V2: tuple[Operation, ...] = (
         result=str,
         answer=handlers.live,
         media_types=(EVENT_STREAM,),
-        lasting=True,
+        time_weighted=True,
     ),
     Operation(
         name="openapi",

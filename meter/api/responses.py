@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class JsonResponse:
     """A record that becomes JSON, and headers to go with it."""
 
     content: Any
@@ -18,7 +18,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class RawResponse:
     """Bytes that are ready to be sent."""
 
     media_type: str
@@ -26,7 +26,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class StreamingResponse:
     """A body of any length, made piece by piece as the client takes it."""
 
     media_type: str

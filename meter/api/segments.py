@@ -11,11 +11,11 @@ import msgspec
 from meter.api.errors import Fault
 from meter.api.errors import invalid_input
 from meter.api.request.arguments import Parameter
-from meter.api.request.context import Question
+from meter.api.request.context import RequestContext
 from meter.api.request.paging import beyond
 from meter.api.request.paging import next_link
 from meter.api.request.paging import place_after
-from meter.api.responses import Reply
+from meter.api.responses import JsonResponse
 from meter.completeness.instance_times import InstanceTime
 from meter.completeness.instance_times import instance_times
 from meter.completeness.segments import RUNNING
@@ -72,7 +72,7 @@ class InstanceSegments(msgspec.Struct, kw_only=True):
     seconds: list[Spent]
 
 
-async def segments(question: Question) -> Reply:
+async def segments(question: RequestContext) -> JsonResponse:
     """Answer ``/v2/segments``: a page of instances by id, deleted ones too, and the marker of the next page."""
     asked = question.arguments
     start, end = _time("start", asked["start"]), _time("end", asked["end"])
@@ -82,7 +82,7 @@ async def segments(question: Question) -> Reply:
         raise invalid_input("limit", asked["limit"], f"it may be at most {MOST_INSTANCES} instances.")
     limit = min(question.limit, MOST_INSTANCES)
     names: tuple[IdField, ...] = ("resource_id", "project_id")
-    filter = question.as_asked(SampleFilter(equals={name: asked[name] for name in names if asked[name]}))
+    filter = question.with_as_of(SampleFilter(equals={name: asked[name] for name in names if asked[name]}))
     if asked["marker"] is not None:
         filter = replace(filter, expression=beyond(asked["marker"], ("resource_id",)))
     # The future is never counted, nor, as of a time, what came after it.
@@ -90,7 +90,7 @@ async def segments(question: Question) -> Reply:
     end = known if end is None else min(end, known)
     times, last = await instance_times(question.store, filter, start, end, limit)
     link = {} if last is None else {"Link": next_link(question.url, place_after(last))}
-    return Reply([_rendered(each, start, end) for each in times], link)
+    return JsonResponse([_rendered(each, start, end) for each in times], link)
 
 
 def _rendered(lived: InstanceTime, start: datetime | None, end: datetime) -> InstanceSegments:

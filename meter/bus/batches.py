@@ -28,14 +28,14 @@ _UNFIT = re.compile(r"[^!-~]|[*#]")
 def routing_key(meter: str) -> str:
     """Return where messages of ``meter`` are published: ``metering.<meter>``.
 
-    A meter's name may hold any character; a routing key holds at most 255 bytes. What is not printable ASCII, and the
+    A meter's name may hold any character; a routing key holds at most 255 bytes. What is not escape_terminal ASCII, and the
     wildcards of bindings, becomes ``_``, so that everybody can bind to exactly this key. Two meters may share a key:
     the name that counts is the one in the message.
     """
     return _UNFIT.sub("_", f"metering.{meter[:LONGEST_ROUTING_KEY]}")[:LONGEST_ROUTING_KEY]
 
 
-def casts(
+def batch_publications(
     messages: Iterable[Mapping[str, Any]],
     key_id: str | None = None,
     *,

@@ -16,7 +16,7 @@ IDS = uuid.UUID("d2f1a2c6-0f64-5a0c-9c55-0d3f2f7a8e41")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class DeadLetter:
     """One dead letter. ``at`` is in UTC, as text; ``about`` is the meter or event type, where one is known.
 
     ``queue`` is the queue it was delivered from; ``masked`` and ``cut`` say that ``body`` is not what was sent.
@@ -38,7 +38,7 @@ class Letter:
     body: bytes = field(repr=False)
 
     @property
-    def obstacle(self) -> str | None:
+    def not_replayable(self) -> str | None:
         """Why replaying it is no good, or ``None``."""
         if self.cut:
             return "only the beginning of its body was kept"
@@ -66,7 +66,7 @@ class Letter:
         return Publication(exchange=exchange, routing_key=routing_key, body=self.body, headers=headers)
 
 
-def letter(headers: Mapping[str, Any], body: bytes) -> Letter:
+def letter(headers: Mapping[str, Any], body: bytes) -> DeadLetter:
     """Read the letter that lies there with these headers, whoever put it there."""
 
     def text(*names: str) -> str:
@@ -74,7 +74,7 @@ def letter(headers: Mapping[str, Any], body: bytes) -> Letter:
         return value if isinstance(value, str) else header_text(repr(value))
 
     count = headers.get("meter-replayed", 0)
-    return Letter(
+    return DeadLetter(
         id=text("id") or str(uuid.uuid5(IDS, body.hex())),
         at=text("at"),
         kind=text("kind"),

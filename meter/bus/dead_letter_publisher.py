@@ -20,7 +20,7 @@ from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.sample import utc_text
 
-DEAD_QUEUE = "metering.dead"
+DEAD_LETTER_QUEUE = "metering.dead"
 """The durable queue of dead letters, reached through the default exchange."""
 
 LONGEST_HEADER = 500
@@ -35,13 +35,13 @@ def _uncounted(kind: str) -> None:
 
 
 def header_text(text: str) -> str:
-    """Return ``text`` fit for a header: secrets masked, printable ASCII only, at most 500 characters."""
+    """Return ``text`` fit for a header: secrets masked, escape_terminal ASCII only, at most 500 characters."""
     fit = masked_text(text[: 4 * LONGEST_HEADER]).encode("unicode_escape").decode("ascii")
     return fit if len(fit) <= LONGEST_HEADER else fit[: LONGEST_HEADER - 3] + "..."
 
 
 def _origin_headers(origin: Delivery) -> dict[str, str | int]:
-    """Return where ``origin`` came from at first, and how often it was replayed since: what ``meter-dead`` told it."""
+    """Return where ``origin`` came from at first, and how often it was replayed since: what ``meter-dead-letters`` told it."""
     replayed: Mapping[str, Any] = origin.headers if "meter-replayed" in origin.headers else {}
     found: dict[str, str | int] = {
         "exchange": replayed.get("meter-exchange", origin.exchange),
@@ -52,7 +52,7 @@ def _origin_headers(origin: Delivery) -> dict[str, str | int]:
     return {name: value if isinstance(value, str | int) else repr(value) for name, value in found.items()}
 
 
-class DeadLetters:
+class DeadLetterPublisher:
     """Puts messages aside on the bus.
 
     ``of_queue`` names the queue that they were delivered from, so that one can be replayed to it alone. ``count`` is
@@ -66,7 +66,7 @@ class DeadLetters:
         self,
         publisher: IPublisher,
         clock: IReactorTime,
-        queue: str = DEAD_QUEUE,
+        queue: str = DEAD_LETTER_QUEUE,
         *,
         of_queue: str | None = None,
         count: Callable[[str], object] = _uncounted,
@@ -80,7 +80,7 @@ class DeadLetters:
         self._largest_body_bytes = largest_body_bytes
         self._warned: set[str] = set()
 
-    async def put_aside(
+    async def dead_letter(
         self, *, body: bytes, reason: str, origin: Delivery, kind: str = "bad", **headers: str | int | bool | None
     ) -> None:
         """Return once ``body`` is safe among the dead letters; :class:`~meter.interfaces.Unavailable` when it may not be.

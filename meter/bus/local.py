@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from meter.bus.dead_letter_publisher import DEAD_QUEUE
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.daemon.services import InFlight
 from meter.interfaces import Delivery
 from meter.interfaces import IBus
@@ -57,7 +57,7 @@ class LocalSubscription(Service):
         self.setName(f"subscription to {subscription.queue}")
         self.queue = subscription.queue
         self._bus = bus
-        self.passing = bool(subscription.beside)
+        self.passing = bool(subscription.observe_queue)
         self._bindings = subscription.bindings
         self._receive = receive
         self._turns = DeferredSemaphore(subscription.prefetch)
@@ -129,7 +129,7 @@ class LocalBus(Service):
         self.subscriptions: list[LocalSubscription] = []
         self.dead: deque[Publication] = deque(maxlen=MOST_DEAD_IN_MEMORY)
         self._keep_dead = keep_dead or self._keep_in_memory
-        self._dead_letters = DeadLetters(self, clock, count=count_dead)
+        self._dead_letters = DeadLetterPublisher(self, clock, count=count_dead)
         self._largest_body_bytes = largest_body_bytes
 
     def subscribe(self, subscription: Subscription, receive: Receiver) -> LocalSubscription:
@@ -161,7 +161,7 @@ class LocalBus(Service):
             for refusal in outcomes:
                 if refusal is not None:
                     raise refusal
-        elif publication.exchange == "" and publication.routing_key == DEAD_QUEUE:
+        elif publication.exchange == "" and publication.routing_key == DEAD_LETTER_QUEUE:
             await self._keep_dead(publication)
         else:
             raise Unavailable(
@@ -187,10 +187,10 @@ class LocalBus(Service):
                 raise
             except Exception as error:
                 self._log.failure("{service}: a defect, the message is set aside", service=receiver.name)
-                if receiver.queue == DEAD_QUEUE:
+                if receiver.queue == DEAD_LETTER_QUEUE:
                     # Its dead letter would come here again, and so on without end.
                     raise Unavailable(f"{receiver.name}: {type(error).__name__}: {error}") from error
-                await self._dead_letters.put_aside(
+                await self._dead_letters.dead_letter(
                     body=delivery.body,
                     reason=f"{type(error).__name__}: {error}",
                     origin=delivery,

@@ -1,4 +1,4 @@
-"""Gathering: signed messages of several notifications share casts, as those of one polling cycle do.
+"""PublicationBatcher: signed messages of several notifications share casts, as those of one polling cycle do.
 
 A notification makes one or two samples of each of a few meters. Cast by themselves they cost the bus and whoever reads
 it three messages for every notification; gathered for a few milliseconds they cost a tenth of that.
@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.reflect import safe_str
 
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
@@ -41,7 +41,7 @@ class _Part:
     published: Deferred[None] = field(default_factory=Deferred)
 
 
-class Gathering:
+class PublicationBatcher:
     """Publishes signed messages in common casts of at most ``batch_samples``, gathered for ``batch_seconds``.
 
     A cast holds one meter, and what is gathered is of many: it is sent before the time when it is
@@ -110,7 +110,7 @@ class Gathering:
         publications = [
             publication
             for key_id, messages in by_key.items()
-            for publication in casts(messages, key_id, batch_samples=self._batch_samples)
+            for publication in batch_publications(messages, key_id, batch_samples=self._batch_samples)
         ]
         sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in publications])
         failures = [error for _, error in sent if error is not None]

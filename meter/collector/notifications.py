@@ -25,13 +25,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.reflect import safe_str
 
 from meter.bus.batches import BATCH_SAMPLES
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.bus.masking import masked
-from meter.collector.batcher import Gathering
+from meter.collector.batcher import PublicationBatcher
 from meter.collector.batcher import Unpublishable
 from meter.collector.normalization.ignored_users import requester
 from meter.collector.normalization.nova_times import FirstTimes
-from meter.collector.normalization.nova_versioned import one_form
+from meter.collector.normalization.nova_versioned import normalize
 from meter.collector.normalization.repeated_actions import one_action
 from meter.collector.notification_archive import Archive
 from meter.interfaces import Binding
@@ -64,7 +64,7 @@ MOST_SAMPLES = 10_000
 """Samples that one listener may make of one notification."""
 
 
-class ListeningAccount(Protocol):
+class NotificationMetrics(Protocol):
     """Where notifications are counted; :mod:`meter.daemon.metrics` has the real one."""
 
     def notified(self, event_type: str, outcome: str) -> None:
@@ -99,7 +99,7 @@ class _Part:
     key_id: str
 
 
-class Listening:
+class NotificationConsumer:
     """Takes notifications: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
     ``listeners`` are decisions of :mod:`meter.plugins.registry` that are active; ``topics`` are heard whoever wants them. A
@@ -115,10 +115,10 @@ class Listening:
         listeners: Iterable[Decision],
         publisher: IPublisher,
         keys: Keyring,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetterPublisher,
         *,
         source: str,
-        account: ListeningAccount,
+        account: NotificationMetrics,
         topics: Iterable[Topic] = (),
         clock: IReactorTime | None = None,
         batch_samples: int = BATCH_SAMPLES,
@@ -130,7 +130,7 @@ class Listening:
     ) -> None:
         self._listeners = [(listener, _matcher(listener.plugin.event_types)) for listener in listeners]
         self._topics = tuple(topics)
-        self._gathering = Gathering(publisher, clock, batch_samples=batch_samples, batch_seconds=batch_seconds)
+        self._gathering = PublicationBatcher(publisher, clock, batch_samples=batch_samples, batch_seconds=batch_seconds)
         self._keys = keys
         self._dead_letters = dead_letters
         self._source = source
@@ -161,7 +161,7 @@ class Listening:
         try:
             notification = self._first_times.applied(heard(delivery.body))
         except (ValueError, RecursionError) as error:
-            await self._put_aside(delivery, _Fault("undecodable", str(error)))
+            await self._dead_letter(delivery, _Fault("undecodable", str(error)))
             self._account.notified("unknown", "dead")
             return
         if self._ignored_users and requester(notification) in self._ignored_users:
@@ -178,7 +178,7 @@ class Listening:
                 faults.append(fault)
         faults += await self._publish(parts)
         for fault in faults:
-            await self._put_aside(delivery, fault, notification.event_type)
+            await self._dead_letter(delivery, fault, notification.event_type)
         outcome = "dead" if faults else "sampled" if parts else "empty" if wanting else "unwanted"
         if outcome == "unwanted" and self._archive is not None:
             await self._archive.keep(delivery, notification.event_type)
@@ -247,8 +247,8 @@ class Listening:
             return _fault(error, part.listener)
         return None
 
-    async def _put_aside(self, delivery: Delivery, fault: _Fault, event_type: str | None = None) -> None:
-        await self._dead_letters.put_aside(
+    async def _dead_letter(self, delivery: Delivery, fault: _Fault, event_type: str | None = None) -> None:
+        await self._dead_letters.dead_letter(
             body=delivery.body,
             reason=fault.reason,
             origin=delivery,
@@ -266,7 +266,7 @@ def heard(body: bytes) -> Notification:
     content = notification_of(open_envelope(body))
     if len(content.event_type) > LONGEST_EVENT_TYPE:
         raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(content.event_type)}")
-    return one_action(one_form(content))
+    return one_action(normalize(content))
 
 
 def _without_secrets(samples: Iterable[Sample]) -> Iterator[Sample]:

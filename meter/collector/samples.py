@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
@@ -45,7 +45,7 @@ class _Batch:
     parts: list[tuple[int, int, Deferred[WriteResult]]] = field(default_factory=list)
 
 
-class Intake:
+class SampleConsumer:
     """Takes metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
     A batch has at most ``batch_samples``, and a large delivery is several; it waits ``batch_seconds`` for more, unless it
@@ -59,7 +59,7 @@ class Intake:
         self,
         store: IStore,
         keys: Keyring,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetterPublisher,
         clock: IReactorTime,
         *,
         batch_samples: int,
@@ -87,7 +87,7 @@ class Intake:
         try:
             entries, key_id = metering_messages(open_envelope(delivery.body))
         except BadMessage as error:
-            await self._dead_letters.put_aside(
+            await self._dead_letters.dead_letter(
                 body=delivery.body, reason=str(error), origin=delivery, kind="undecodable"
             )
             return
@@ -100,7 +100,7 @@ class Intake:
         for entry, reason, kind in bad:
             body = delivery.body if len(entries) == 1 else cast_as_it_came(entry, key_id)
             meter = entry.get("counter_name") if isinstance(entry, dict) else None
-            await self._dead_letters.put_aside(
+            await self._dead_letters.dead_letter(
                 body=body,
                 reason=reason,
                 origin=delivery,

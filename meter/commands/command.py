@@ -24,15 +24,15 @@ from meter.settings.config_file import load
 from meter.settings.config_file import parse
 
 DONE = 0
-FOUND_WRONG = 1
+EXIT_FOUND_PROBLEMS = 1
 """The command did its work, and what it looked at is not as it should be."""
 UNAVAILABLE = 2
 """Something that it needs is away; the same command may work later."""
-MISTAKEN = 3
+EXIT_USAGE = 3
 """The command line or the configuration cannot be used as it is."""
 
 
-class Mistake(Exception):
+class CommandError(Exception):
     """What the user asked for cannot be done; the text says what would be right."""
 
 
@@ -59,7 +59,7 @@ def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoRetur
         options.parseOptions(arguments)
     except usage.UsageError as error:
         sys.stderr.write(f"{error}\nTry --help.\n")
-        sys.exit(MISTAKEN)
+        sys.exit(EXIT_USAGE)
 
     async def main(reactor: Any) -> None:
         raise SystemExit(await _status(work(reactor, options)))
@@ -71,9 +71,9 @@ async def _status(work: Awaitable[int]) -> int:
     try:
         return await work
     except ConfigError as error:
-        return _ended(MISTAKEN, *error.problems)
-    except Mistake as error:
-        return _ended(MISTAKEN, str(error))
+        return _ended(EXIT_USAGE, *error.problems)
+    except CommandError as error:
+        return _ended(EXIT_USAGE, str(error))
     except Unavailable as error:
         return _ended(UNAVAILABLE, str(error))
     except BrokenPipeError:
@@ -84,7 +84,7 @@ async def _status(work: Awaitable[int]) -> int:
 
 def _ended(status: int, *lines: str) -> int:
     for line in lines:
-        sys.stderr.write(f"{printable(line)}\n")
+        sys.stderr.write(f"{escape_terminal(line)}\n")
     return status
 
 
@@ -114,7 +114,7 @@ def spool_of(config: Config, name: str) -> Path:
     return Path(config.meter.state_dir) / f"{name}.spool"
 
 
-def printable(text: str) -> str:
+def escape_terminal(text: str) -> str:
     """Return ``text`` with what would steer a terminal escaped; line ends stay."""
     if text.isprintable():
         return text

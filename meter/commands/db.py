@@ -15,11 +15,11 @@ from typing import Any
 from twisted.python import usage
 
 from meter.commands.command import DONE
-from meter.commands.command import FOUND_WRONG
+from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
-from meter.commands.command import Mistake
 from meter.commands.command import configuration
-from meter.commands.command import printable
+from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.completeness.instance_times import project_segments
 from meter.completeness.instance_times import told_segments
@@ -110,16 +110,16 @@ async def work(reactor: Any, options: Any) -> int:
             until = min(end or now, now)  # the future is never counted
             if asked["project"]:
                 facts = await project_segments(opened_store, asked["project"], start, until)
-                return _told(facts, asked, DONE if facts["instances"] else FOUND_WRONG)
+                return _told(facts, asked, DONE if facts["instances"] else EXIT_FOUND_PROBLEMS)
             facts = await told_segments(opened_store, asked["instance"], start, until)
-        return _told(facts, asked, DONE if facts["segments"] else FOUND_WRONG)
+        return _told(facts, asked, DONE if facts["segments"] else EXIT_FOUND_PROBLEMS)
     async with database(reactor, config) as opened:
         match options.subCommand:
             case "upgrade":
                 facts = await opened.upgrade()
             case "status":
                 facts = await opened.status()
-                status = DONE if facts["schema"] == facts["needed"] else FOUND_WRONG
+                status = DONE if facts["schema"] == facts["needed"] else EXIT_FOUND_PROBLEMS
             case "partitions":
                 facts = {"partitions": await opened.partitions()}
             case "retention":
@@ -136,7 +136,7 @@ async def work(reactor: Any, options: Any) -> int:
 
 
 def _told(facts: Mapping[str, Any], asked: Mapping[str, Any], status: int) -> int:
-    sys.stdout.write(f"{json.dumps(facts)}\n" if asked["json"] else printable(written(facts)))
+    sys.stdout.write(f"{json.dumps(facts)}\n" if asked["json"] else escape_terminal(written(facts)))
     sys.stdout.flush()
     return status
 
@@ -145,7 +145,7 @@ def _moment(asked: Mapping[str, Any], name: str) -> datetime | None:
     try:
         return moment(asked[name], f"--{name}") if asked[name] else None
     except BadMessage as error:
-        raise Mistake(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 def written(facts: Mapping[str, Any]) -> str:

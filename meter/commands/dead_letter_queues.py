@@ -16,9 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from meter.agent.spool import Spool
 from meter.bus.amqp import AmqpBus
 from meter.bus.amqp import Browser
-from meter.bus.dead_letter import Letter
+from meter.bus.dead_letter import DeadLetter
 from meter.bus.dead_letter import letter
-from meter.bus.dead_letter_publisher import DEAD_QUEUE
+from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
 from meter.daemon.services import sleep
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
@@ -30,51 +30,51 @@ PAGE_LETTERS = 10
 """Letters read from disk at a time; one has at most 8 MiB."""
 
 
-class Lying(NamedTuple):
+class Entry(NamedTuple):
     """A letter in its box; ``place`` is the box's own word for where."""
 
-    letter: Letter
+    letter: DeadLetter
     place: Any
 
 
-class Letterbox(Protocol):
+class DeadLetterQueue(Protocol):
     """Dead letters, oldest first. What is taken and not removed is there again after :meth:`close`, as it was."""
 
     async def open(self) -> int:
         """Return how many letters there are to take."""
 
-    async def next(self) -> Lying | None:
+    async def next(self) -> Entry | None:
         """Take the next letter; ``None`` when all have been taken."""
 
     async def send(self, publication: Publication) -> None:
         """Return once ``publication`` is safe where its receiver will get it."""
 
-    async def remove(self, lying: Lying) -> None:
+    async def remove(self, lying: Entry) -> None:
         """Remove a letter for good."""
 
     async def close(self) -> None:
         """Put back what is not removed. Never fails."""
 
 
-class BrokerLetters:
+class BrokerDeadLetters:
     """The letters in ``metering.dead`` of the RabbitMQ at ``url``."""
 
     def __init__(self, reactor: Any, url: str, *, clock: IReactorTime, name: str, largest_body_bytes: int) -> None:
         self._clock = clock
-        self._browser = Browser(reactor, url, DEAD_QUEUE, clock=clock, name=name)
+        self._browser = Browser(reactor, url, DEAD_LETTER_QUEUE, clock=clock, name=name)
         self._bus = AmqpBus(reactor, url, clock=clock, name=name, largest_body_bytes=largest_body_bytes)
 
     async def open(self) -> int:
-        """Connect; see ``Letterbox.open``."""
+        """Connect; see ``DeadLetterQueue.open``."""
         return await self._browser.open()
 
-    async def next(self) -> Lying | None:
-        """Take a letter out of the queue, unacknowledged; see ``Letterbox.next``."""
+    async def next(self) -> Entry | None:
+        """Take a letter out of the queue, unacknowledged; see ``DeadLetterQueue.next``."""
         held = await self._browser.next()
-        return None if held is None else Lying(letter(held.delivery.headers, held.delivery.body), held)
+        return None if held is None else Entry(letter(held.delivery.headers, held.delivery.body), held)
 
     async def send(self, publication: Publication) -> None:
-        """Publish, and wait until the broker has it in a queue; see ``Letterbox.send``."""
+        """Publish, and wait until the broker has it in a queue; see ``DeadLetterQueue.send``."""
         if not self._bus.running:
             self._bus.startService()
             deadline = self._clock.seconds() + READY_SECONDS
@@ -84,18 +84,18 @@ class BrokerLetters:
                 await sleep(self._clock, 0.05)
         await self._bus.publish(publication)
 
-    async def remove(self, lying: Lying) -> None:
-        """Acknowledge a letter; see ``Letterbox.remove``."""
+    async def remove(self, lying: Entry) -> None:
+        """Acknowledge a letter; see ``DeadLetterQueue.remove``."""
         self._browser.remove(lying.place)
 
     async def close(self) -> None:
-        """Disconnect; see ``Letterbox.close``."""
+        """Disconnect; see ``DeadLetterQueue.close``."""
         await self._browser.close()
         if self._bus.running:
             await self._bus.stopService()
 
 
-class SpooledLetters:
+class SpooledDeadLetters:
     """The letters in the spool ``dead``. What is sent goes into the spool ``outbox``, from where the daemon delivers it.
 
     The daemon may run meanwhile or not: SQLite keeps the two apart. It looks into its outbox at least once a minute.
@@ -106,19 +106,19 @@ class SpooledLetters:
         self._outbox = _spool(outbox, clock)
         self._exists = dead.exists()
         self._largest_bytes = largest_bytes
-        self._page: deque[Lying] = deque()
+        self._page: deque[Entry] = deque()
         self._last = 0
         self._unseen = 0
 
     async def open(self) -> int:
-        """Look whether there are any; see ``Letterbox.open``."""
+        """Look whether there are any; see ``DeadLetterQueue.open``."""
         if self._exists:
             await self._read_page()
             self._unseen = self._dead.rows
         return self._unseen
 
-    async def next(self) -> Lying | None:
-        """Read a letter; see ``Letterbox.next``."""
+    async def next(self) -> Entry | None:
+        """Read a letter; see ``DeadLetterQueue.next``."""
         if not self._unseen:
             return None
         if not self._page:
@@ -129,21 +129,21 @@ class SpooledLetters:
     async def _read_page(self) -> None:
         for waiting in await self._dead.oldest(PAGE_LETTERS, after=self._last):
             self._last = waiting.id
-            self._page.append(Lying(letter(waiting.publication.headers, waiting.publication.body), waiting.id))
+            self._page.append(Entry(letter(waiting.publication.headers, waiting.publication.body), waiting.id))
 
     async def send(self, publication: Publication) -> None:
-        """Write to the daemon's outbox; see ``Letterbox.send``."""
+        """Write to the daemon's outbox; see ``DeadLetterQueue.send``."""
         await self._outbox.oldest(0)  # which counts what is there
         if self._outbox.bytes + len(publication.body) > self._largest_bytes:
             raise Unavailable("the daemon's outbox is full: let it empty itself first")
         await self._outbox.put([publication])
 
-    async def remove(self, lying: Lying) -> None:
-        """Remove a letter from the disk; see ``Letterbox.remove``."""
+    async def remove(self, lying: Entry) -> None:
+        """Remove a letter from the disk; see ``DeadLetterQueue.remove``."""
         await self._dead.remove([lying.place])
 
     async def close(self) -> None:
-        """Close the files; see ``Letterbox.close``."""
+        """Close the files; see ``DeadLetterQueue.close``."""
         await self._dead.close()
         await self._outbox.close()
 

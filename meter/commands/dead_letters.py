@@ -1,4 +1,4 @@
-"""``meter-dead``: lists dead letters, shows them, and replays them after a fix."""
+"""``meter-dead-letters``: lists dead letters, shows them, and replays them after a fix."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 from twisted.python import usage
 
-from meter.bus.dead_letter import Letter
+from meter.bus.dead_letter import DeadLetter
 from meter.bus.masking import masked_body
 from meter.commands.command import DONE
-from meter.commands.command import FOUND_WRONG
+from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
-from meter.commands.command import Mistake
 from meter.commands.command import configuration
-from meter.commands.command import printable
+from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.command import spool_of
-from meter.commands.dead_letter_queues import BrokerLetters
-from meter.commands.dead_letter_queues import Letterbox
-from meter.commands.dead_letter_queues import Lying
-from meter.commands.dead_letter_queues import SpooledLetters
+from meter.commands.dead_letter_queues import BrokerDeadLetters
+from meter.commands.dead_letter_queues import DeadLetterQueue
+from meter.commands.dead_letter_queues import Entry
+from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.settings.config_file import SINGLE
 
 SHORTEST_ID = 8
@@ -92,7 +92,7 @@ class DropOptions(usage.Options):
 class Options(CommandOptions):
     """What to do."""
 
-    synopsis = "Usage: meter-dead [--config FILE] list | show | replay | drop"
+    synopsis = "Usage: meter-dead-letters [--config FILE] list | show | replay | drop"
     subCommands = [  # noqa: N815, RUF012
         ["list", None, ListOptions, "List dead letters, the oldest first."],
         ["show", None, ShowOptions, "Show one letter: headers and body."],
@@ -112,14 +112,14 @@ class Options(CommandOptions):
 
 
 def main() -> None:
-    """Run ``meter-dead``."""
+    """Run ``meter-dead-letters``."""
     run(Options(), sys.argv[1:], work)
 
 
 async def work(reactor: Any, options: Any) -> int:
     """Open the letterbox that the configuration leads to and do what is asked."""
     asked = options.subOptions
-    async with letterbox(reactor, options["config"]) as (box, waiting):
+    async with dead_letter_queue(reactor, options["config"]) as (box, waiting):
         match options.subCommand:
             case "list":
                 return await list_letters(box, waiting, kind=asked["kind"], limit=asked["limit"], as_json=asked["json"])
@@ -128,18 +128,18 @@ async def work(reactor: Any, options: Any) -> int:
             case "drop":
                 return await drop(box, asked["ids"])
             case _:
-                chosen = letters(box, asked["kind"]) if asked["all"] else found(box, asked["ids"])
+                chosen = dead_letters(box, asked["kind"]) if asked["all"] else found(box, asked["ids"])
                 return await replay(box, chosen, force=bool(asked["force"]))
 
 
 @asynccontextmanager
-async def letterbox(reactor: Any, config_path: str | None) -> AsyncIterator[tuple[Letterbox, int]]:
+async def dead_letter_queue(reactor: Any, config_path: str | None) -> AsyncIterator[tuple[DeadLetterQueue, int]]:
     """Provide the configured letterbox, open, and how many letters are in it."""
     config = configuration(config_path)
     url = config.bus.url.get_secret_value()
-    box: Letterbox
+    box: DeadLetterQueue
     if url == "local:":
-        box = SpooledLetters(
+        box = SpooledDeadLetters(
             spool_of(config, "dead-letters"),
             spool_of(config, SINGLE),
             clock=reactor,
@@ -147,34 +147,36 @@ async def letterbox(reactor: Any, config_path: str | None) -> AsyncIterator[tupl
         )
     else:
         largest = config.bus.largest_body_bytes
-        box = BrokerLetters(reactor, url, clock=reactor, name="meter-dead", largest_body_bytes=largest)
+        box = BrokerDeadLetters(reactor, url, clock=reactor, name="meter-dead-letters", largest_body_bytes=largest)
     try:
         yield box, await box.open()
     finally:
         await box.close()
 
 
-async def letters(box: Letterbox, kind: str | None = None) -> AsyncIterator[Lying]:
+async def dead_letters(box: DeadLetterQueue, kind: str | None = None) -> AsyncIterator[Entry]:
     """Yield the letters of ``kind``, or all."""
     while (lying := await box.next()) is not None:
         if kind in (None, lying.letter.kind):
             yield lying
 
 
-async def found(box: Letterbox, ids: Iterable[str]) -> AsyncIterator[Lying]:
-    """Yield the letters with these ids, after all of the box was looked through; :class:`Mistake` if one is not there."""
+async def found(box: DeadLetterQueue, ids: Iterable[str]) -> AsyncIterator[Entry]:
+    """Yield the letters with these ids, after all of the box was looked through; :class:`CommandError` if one is not there."""
     wanted = dict.fromkeys(ids)
     for each in wanted:
         if len(each) < SHORTEST_ID:
-            raise Mistake(f"{each}: an id has at least {SHORTEST_ID} characters; the list shows them")
-    chosen: dict[str, list[Lying]] = {each: [] for each in wanted}
-    async for lying in letters(box):
+            raise CommandError(f"{each}: an id has at least {SHORTEST_ID} characters; the list shows them")
+    chosen: dict[str, list[Entry]] = {each: [] for each in wanted}
+    async for lying in dead_letters(box):
         for each, lies in chosen.items():
             if lying.letter.id.startswith(each):
                 lies.append(lying)
     for each, lies in chosen.items():
         if len(lies) != 1:
-            raise Mistake(f"{each}: there are {len(lies)} such letters" if lies else f"{each}: there is no such letter")
+            raise CommandError(
+                f"{each}: there are {len(lies)} such letters" if lies else f"{each}: there is no such letter"
+            )
     for lying in {id(lies[0]): lies[0] for lies in chosen.values()}.values():
         yield lying
 
@@ -182,7 +184,7 @@ async def found(box: Letterbox, ids: Iterable[str]) -> AsyncIterator[Lying]:
 # --- list ----------------------------------------------------------------------------------------------------------
 
 
-async def list_letters(box: Letterbox, waiting: int, *, kind: str | None, limit: int, as_json: bool) -> int:
+async def list_letters(box: DeadLetterQueue, waiting: int, *, kind: str | None, limit: int, as_json: bool) -> int:
     """Write a line for each letter."""
     listed = place = 0
     if waiting and not as_json:
@@ -202,16 +204,16 @@ def _row(place: object, id: str, at: str, kind: str, about: str, reason: str) ->
     return f"{place:>5}  {id:<{SHORTEST_ID}}  {at:<19}  {kind:<12} {about:<28} {reason}\n"
 
 
-def _line(place: int, letter: Letter) -> str:
+def _line(place: int, letter: DeadLetter) -> str:
     remarks = [word for word in ("masked", "cut") if getattr(letter, word)]
     if letter.replayed:
         remarks.append(f"replayed {letter.replayed}x")
     reason = f"{letter.reason} [{', '.join(remarks)}]" if remarks else letter.reason
     cells = (letter.id[:SHORTEST_ID], letter.at[:19], letter.kind, letter.about, reason)
-    return _row(place, *(printable(cell).replace("\n", " ") for cell in cells))
+    return _row(place, *(escape_terminal(cell).replace("\n", " ") for cell in cells))
 
 
-def _json_line(place: int, letter: Letter) -> str:
+def _json_line(place: int, letter: DeadLetter) -> str:
     about = {name: getattr(letter, name) for name in ("id", "at", "kind", "about", "reason", "exchange", "routing_key")}
     state = {"masked": letter.masked, "cut": letter.cut, "replayed": letter.replayed, "bytes": len(letter.body)}
     return json.dumps({"n": place, **about, **state, "headers": dict(letter.headers)}, default=str) + "\n"
@@ -220,22 +222,22 @@ def _json_line(place: int, letter: Letter) -> str:
 # --- show ----------------------------------------------------------------------------------------------------------
 
 
-async def show(box: Letterbox, which: str) -> int:
+async def show(box: DeadLetterQueue, which: str) -> int:
     """Write one letter for people."""
     if len(which) < SHORTEST_ID:
         if not which.isdecimal() or which == "0":
-            raise Mistake(f"{which}: should be an id of at least {SHORTEST_ID} characters, or a place in the list")
+            raise CommandError(f"{which}: should be an id of at least {SHORTEST_ID} characters, or a place in the list")
         lying = None
         for _ in range(int(which)):
             lying = await box.next()
         if lying is None:
-            raise Mistake(f"{which}: there are fewer letters")
+            raise CommandError(f"{which}: there are fewer letters")
     else:
         [lying] = [each async for each in found(box, [which])]
     letter = lying.letter
     for name, value in {"meter-id": letter.id, **letter.headers}.items():
-        sys.stdout.write(f"{printable(str(name))}: {printable(str(value))}\n")
-    text = printable(readable(masked_body(letter.body)))
+        sys.stdout.write(f"{escape_terminal(str(name))}: {escape_terminal(str(value))}\n")
+    text = escape_terminal(readable(masked_body(letter.body)))
     left = len(text) - LONGEST_SHOWN
     sys.stdout.write(f"\n{text[:LONGEST_SHOWN]}\n")
     if left > 0:
@@ -258,37 +260,37 @@ def readable(body: bytes) -> str:
 # --- replay and drop -----------------------------------------------------------------------------------------------
 
 
-async def replay(box: Letterbox, chosen: AsyncIterator[Lying], *, force: bool) -> int:
+async def replay(box: DeadLetterQueue, chosen: AsyncIterator[Entry], *, force: bool) -> int:
     """Send letters back, and remove each when it is safe there; what cannot be replayed stays and is named."""
     sent = refused = 0
     async for lying in chosen:
-        obstacle = lying.letter.obstacle
-        if obstacle is not None and not force:
+        not_replayable = lying.letter.not_replayable
+        if not_replayable is not None and not force:
             refused += 1
-            sys.stderr.write(f"{printable(lying.letter.id)} stays: {obstacle} (--force replays it)\n")
+            sys.stderr.write(f"{escape_terminal(lying.letter.id)} stays: {not_replayable} (--force replays it)\n")
             continue
         publication = lying.letter.publication()
         try:
             await box.send(publication)
         except ValueError as error:
             refused += 1
-            sys.stderr.write(f"{printable(lying.letter.id)} stays: {printable(str(error))}\n")
+            sys.stderr.write(f"{escape_terminal(lying.letter.id)} stays: {escape_terminal(str(error))}\n")
             continue
         await box.remove(lying)
         sent += 1
         to = (
             publication.routing_key if not publication.exchange else f"{publication.exchange}/{publication.routing_key}"
         )
-        sys.stdout.write(printable(f"{lying.letter.id} is on its way to {to}") + "\n")
+        sys.stdout.write(escape_terminal(f"{lying.letter.id} is on its way to {to}") + "\n")
     sys.stdout.write(f"{sent} replayed, {refused} stay\n")
     sys.stdout.flush()
-    return FOUND_WRONG if refused else DONE
+    return EXIT_FOUND_PROBLEMS if refused else DONE
 
 
-async def drop(box: Letterbox, ids: Sequence[str]) -> int:
+async def drop(box: DeadLetterQueue, ids: Sequence[str]) -> int:
     """Remove letters for good."""
     async for lying in found(box, ids):
         await box.remove(lying)
-        sys.stdout.write(f"{printable(lying.letter.id)} is gone\n")
+        sys.stdout.write(f"{escape_terminal(lying.letter.id)} is gone\n")
     sys.stdout.flush()
     return DONE

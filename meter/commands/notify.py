@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import maybeDeferred
 from twisted.python import usage
 
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
 from meter.bus.amqp import AmqpBus
 from meter.collector.explain import Explanation
 from meter.collector.explain import Maker
@@ -19,16 +19,16 @@ from meter.collector.explain import explained
 from meter.collector.explain import is_heard
 from meter.commands.captured_notifications import captures
 from meter.commands.command import DONE
-from meter.commands.command import FOUND_WRONG
+from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
-from meter.commands.command import Mistake
 from meter.commands.command import configuration
-from meter.commands.command import printable
+from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.replay_archive import replay_archive
 from meter.daemon.services import sleep
-from meter.declarative.notifications import overridden
-from meter.declarative.notifications import own_definitions
+from meter.declarative.notifications import load_user_definitions
+from meter.declarative.notifications import without_redefined_meters
 from meter.interfaces import Publication
 from meter.interfaces import Topic
 from meter.interfaces import Unavailable
@@ -137,7 +137,7 @@ async def work(reactor: Any, options: Any) -> int:
         return explain(captured, config, reactor, as_json=bool(asked["json"]))
     url = asked["url"] or config.bus.url.get_secret_value()
     if not url.startswith(("amqp://", "amqps://")):
-        raise Mistake(f"--url: {url} is no broker; name one, as amqp://user:password@host:5672/")
+        raise CommandError(f"--url: {url} is no broker; name one, as amqp://user:password@host:5672/")
     return await publish(captured, reactor, url, exchange=asked["exchange"], routing_key=asked["routing-key"])
 
 
@@ -171,7 +171,7 @@ async def publish(
                 await bus.publish(to)
             except Unavailable as error:
                 raise Unavailable(f"{name}: {error}") from error
-            sys.stdout.write(printable(f"{name}: published on {to.exchange}, {to.routing_key}\n"))
+            sys.stdout.write(escape_terminal(f"{name}: published on {to.exchange}, {to.routing_key}\n"))
     finally:
         await maybeDeferred(bus.stopService)
     return DONE
@@ -184,28 +184,28 @@ def explain(captured: Sequence[tuple[str, Publication]], config: Config, reactor
     """Write what becomes of each; the status says whether all make samples."""
     decisions = installed(config, reactor)
     topics = [
-        *config.notifications.heard,
+        *config.notifications.service_topics,
         *(topic for each in decisions if each.state == "active" for topic in each.plugin.topics),
     ]
     status = DONE
     for name, each in captured:
         explanation = explained(each.body, decisions)
         if not any(maker.samples for maker in explanation.makers):
-            status = FOUND_WRONG
+            status = EXIT_FOUND_PROBLEMS
         lines = _json_lines(explanation) if as_json else _lines(name, each, explanation, topics)
-        sys.stdout.write("".join(printable(line) + "\n" for line in lines))
+        sys.stdout.write("".join(escape_terminal(line) + "\n" for line in lines))
     return status
 
 
 def installed(config: Config, reactor: Any) -> list[Decision]:
     """Return what is decided of every listener, as the collector would decide; tells what is wrong with definitions."""
-    own, problems = own_definitions(config.notifications.definitions)
+    own, problems = load_user_definitions(config.notifications.definitions)
     for problem in problems:
-        sys.stderr.write(printable(f"{problem}\n"))
+        sys.stderr.write(escape_terminal(f"{problem}\n"))
     sections = {"pollsters": config.pollsters, "listeners": config.listeners}
     configured = configure([*find(), *own], sections, config.plugins.disable)
-    decisions = [each for each in overridden(configured.decisions, own) if each.kind is LISTENER]
-    return decide_now(decisions, Surroundings("meter-collector", config, reactor, {}))
+    decisions = [each for each in without_redefined_meters(configured.decisions, own) if each.kind is LISTENER]
+    return decide_now(decisions, PluginContext("meter-collector", config, reactor, {}))
 
 
 def _lines(name: str, published: Publication, explanation: Explanation, topics: Sequence[Topic]) -> Iterator[str]:

@@ -12,13 +12,13 @@ from typing import NoReturn
 from twisted.python import usage
 
 from meter.agent.cycle import Cycle
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
 from meter.commands.command import DONE
-from meter.commands.command import FOUND_WRONG
+from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
-from meter.commands.command import Mistake
 from meter.commands.command import configuration
-from meter.commands.command import printable
+from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.daemon.services import sleep
 from meter.hypervisor import LibvirtHypervisor
@@ -87,21 +87,21 @@ async def work(reactor: Any, options: Any) -> int:
     hypervisor = LibvirtHypervisor(
         uri, clock=reactor, reactor_threads=reactor, timeout_seconds=config.compute.timeout_seconds
     )
-    here = Surroundings("meter-compute", config, reactor, {IHypervisor: hypervisor, IHealth: Nobody()})
+    context = PluginContext("meter-compute", config, reactor, {IHypervisor: hypervisor, IHealth: Nobody()})
     sections = {"pollsters": config.pollsters, "listeners": config.listeners}
     configured = configure(find(), sections, [] if options.subCommand == "try" else config.plugins.disable)
     pollsters = [each for each in configured.decisions if each.kind in (COMPUTE, CENTRAL)]
     if options.subCommand == "try":
         pollsters = [each for each in pollsters if fnmatchcase(each.name, sub["name"])]
         if not pollsters:
-            raise Mistake(
+            raise CommandError(
                 f"no pollster is called {sub['name']!r}: python -m meter.pollsters list shows those installed"
             )
-    pollsters = await decide(pollsters, here, reactor)
+    pollsters = await decide(pollsters, context, reactor)
     try:
         if options.subCommand == "list":
             return _said(report(pollsters))
-        return await _tried(pollsters, here, sub["again"])
+        return await _tried(pollsters, context, sub["again"])
     finally:
         await hypervisor.stopService()
 
@@ -114,15 +114,15 @@ class Nobody:
         return ()
 
 
-async def _tried(pollsters: Sequence[Decision], here: Surroundings, again: float | None) -> int:
-    samples, troubles = await _polled(pollsters, Cycle(here))
+async def _tried(pollsters: Sequence[Decision], context: PluginContext, again: float | None) -> int:
+    samples, troubles = await _polled(pollsters, Cycle(context))
     if again is not None:
-        await sleep(here.clock, again)
-        samples, troubles = await _polled(pollsters, Cycle(here))
+        await sleep(context.clock, again)
+        samples, troubles = await _polled(pollsters, Cycle(context))
     _said(table(samples))
     for trouble in troubles:
-        sys.stderr.write(f"{printable(trouble)}\n")
-    return FOUND_WRONG if troubles else DONE
+        sys.stderr.write(f"{escape_terminal(trouble)}\n")
+    return EXIT_FOUND_PROBLEMS if troubles else DONE
 
 
 async def _polled(pollsters: Iterable[Decision], cycle: Cycle) -> tuple[list[Sample], list[str]]:
@@ -149,9 +149,9 @@ def table(samples: Iterable[Sample]) -> str:
         project = sample.project_id or "-"
         time = f"{sample.timestamp:%H:%M:%S}"
         rows.append((sample.name, sample.type, volume, sample.unit, sample.resource_id, project, time))
-    widths = [max(len(printable(row[column])) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(len(escape_terminal(row[column])) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(escape_terminal(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
 

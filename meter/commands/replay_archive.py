@@ -13,8 +13,8 @@ from meter.bus.amqp import Browser
 from meter.collector.notification_archive import ARCHIVE_QUEUE
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.commands.command import DONE
-from meter.commands.command import Mistake
-from meter.commands.command import printable
+from meter.commands.command import CommandError
+from meter.commands.command import escape_terminal
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
 from meter.interfaces import Publication
@@ -30,9 +30,9 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
     One that still nobody wants comes back into the archive, behind those that are there now: it is not sent twice.
     """
     if not url.startswith(("amqp://", "amqps://")):
-        raise Mistake(f"[bus] url: {url} is no broker; the archive is a queue of RabbitMQ")
+        raise CommandError(f"[bus] url: {url} is no broker; the archive is a queue of RabbitMQ")
     if limit is not None and limit < 1:
-        raise Mistake(f"--limit: should be at least 1, not {limit}")
+        raise CommandError(f"--limit: should be at least 1, not {limit}")
     browser = Browser(reactor, url, ARCHIVE_QUEUE, clock=reactor, name="meter-notify")
     bus = AmqpBus(reactor, url, clock=reactor, name="meter-notify")
     chosen = 0
@@ -50,7 +50,9 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
                 await bus.publish(_again(held.delivery))
                 browser.remove(held)
             said = "is archived" if only_list else f"is on its way to {NOTIFICATIONS_QUEUE}"
-            sys.stdout.write(printable(f"{found} from {held.delivery.headers.get('meter-exchange', '')} {said}") + "\n")
+            sys.stdout.write(
+                escape_terminal(f"{found} from {held.delivery.headers.get('meter-exchange', '')} {said}") + "\n"
+            )
         sys.stdout.write(f"{chosen} of {waiting} notifications {'listed' if only_list else 'replayed'}\n")
         sys.stdout.flush()
     finally:

@@ -16,11 +16,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 from meter.commands.command import DONE
-from meter.commands.command import FOUND_WRONG
+from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
-from meter.commands.command import Mistake
 from meter.commands.command import configuration
-from meter.commands.command import printable
+from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
@@ -101,14 +101,16 @@ async def work(reactor: Any, options: Any) -> int:
     else:
         sys.stdout.write(", ".join(f"{count} {state}" for state, count in tally.states.items()) + "\n")
     sys.stdout.flush()
-    return FOUND_WRONG if tally.named else DONE
+    return EXIT_FOUND_PROBLEMS if tally.named else DONE
 
 
 def _keys(config: Config) -> Keyring:
     """Return the configured keys; one that would have to be made up first has signed nothing."""
     made = config.signing_key_file.exists()
     if config.signing.key is None and not config.signing.keys and not made:
-        raise Mistake(f"[signing] names no key, and there is no {config.signing_key_file}: nothing can be verified")
+        raise CommandError(
+            f"[signing] names no key, and there is no {config.signing_key_file}: nothing can be verified"
+        )
     # A row without signature is read like any other; whether it is accepted is asked of the configuration later.
     lenient = config.signing.model_copy(update={"accept_unsigned": True})
     return keyring(config.model_copy(update={"signing": lenient}), make=made)
@@ -191,7 +193,7 @@ def verdict(row: StoredRow, keys: Keyring, *, accept_unsigned: bool) -> Verdict:
 
 def _line(row: StoredRow, found: Verdict) -> str:
     cells = (row.message_id, row.meter or "-", row.resource_id or "-", utc_text(row.timestamp), found.reason or "")
-    return f"{found.state.upper():<8}  " + "  ".join(printable(cell).replace("\n", " ") for cell in cells) + "\n"
+    return f"{found.state.upper():<8}  " + "  ".join(escape_terminal(cell).replace("\n", " ") for cell in cells) + "\n"
 
 
 def _json_line(row: StoredRow, found: Verdict) -> str:

@@ -14,8 +14,8 @@ from meter.completeness.segments import METER
 from meter.completeness.segments import Segment
 from meter.completeness.segments import seconds_by_state_and_flavor
 from meter.completeness.segments import segments
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Every
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -88,7 +88,7 @@ async def instance_times(
 
 async def _samples(store: Readable, filter: SampleFilter) -> list[StoredSample]:
     parts = (filter.expression, FROM_NOVA) if filter.expression else (FROM_NOVA,)
-    wanted = replace(filter, expression=Every(parts))
+    wanted = replace(filter, expression=And(parts))
     samples: list[StoredSample] = []
     page = await store.samples(wanted, PAGE_SAMPLES)
     while page:

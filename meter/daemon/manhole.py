@@ -135,7 +135,7 @@ def _authorized_keys(path: str) -> tuple[list[tuple[Any, str]], list[str]]:
 # --- who may enter -------------------------------------------------------------------------------------------------
 
 
-class _Doorkeeper(SSHPublicKeyChecker):
+class AuthorizedKeysChecker(SSHPublicKeyChecker):
     """Admits the holders of the authorized keys, and knows them by comment and fingerprint."""
 
     _log = Logger()
@@ -248,7 +248,7 @@ def manhole(
         raise ValueError("\n".join(wrong))
     host_key, _ = _host_key(host_key_file)
     keys, _ = _authorized_keys(authorized_keys_file)
-    factory = _Factory(Portal(_Realm(names), [_Doorkeeper(keys)]), host_key, reactor)
+    factory = _Factory(Portal(_Realm(names), [AuthorizedKeysChecker(keys)]), host_key, reactor)
     advice = "; give this daemon a place of its own in [manhole.by_daemon]"
     # Within a service that is no IDependency: a daemon whose manhole is shut is as ready as any other.
     service = MultiService()

@@ -30,7 +30,7 @@ import meter
 from meter.daemon.status import readiness_of
 from meter.interfaces import Delivery
 from meter.interfaces import IDependency
-from meter.interfaces import IOmissions
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Receiver
 from meter.query import WriteResult
 
@@ -74,7 +74,7 @@ class Names:
         return name
 
 
-@implementer(IOmissions)
+@implementer(ISkippedSamples)
 class PollingMetrics:
     """What an agent's pollsters do."""
 
@@ -99,7 +99,7 @@ class PollingMetrics:
         )
         self._reasons = Names(50)
 
-    def omitted(self, plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
         """Count samples that a pollster left out, for a ``reason`` from a short list."""
         self._omitted.labels(plugin, self._reasons.bounded(reason)).inc(count)
 

@@ -1,4 +1,4 @@
-"""Listening: a port that is taken is a state to wait out, not the end of the daemon."""
+"""NotificationConsumer: a port that is taken is a state to wait out, not the end of the daemon."""
 
 from __future__ import annotations
 

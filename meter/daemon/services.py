@@ -151,9 +151,9 @@ class StagedService(MultiService):
         self._given_up = 0
 
     @property
-    def given_up(self) -> int:
+    def timed_out(self) -> int:
         """How many did not stop, or not cleanly; theirs included, where they are of this class too."""
-        return self._given_up + sum(child.given_up for child in self if isinstance(child, StagedService))
+        return self._given_up + sum(child.timed_out for child in self if isinstance(child, StagedService))
 
     def stopService(self) -> Deferred[None]:
         """Fire when the last child has stopped or was given up."""

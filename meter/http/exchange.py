@@ -35,15 +35,15 @@ SHOWN_CHARACTERS = 200
 """How much of a wrong answer an error text shows."""
 
 
-class BadAnswer(Unavailable):
+class BadResponse(Unavailable):
     """A service answered, but not with what it should; the text says what was asked and what came."""
 
 
-class NoAnswerInTime(Unavailable):
+class ResponseTimedOut(Unavailable):
     """An exchange took too long."""
 
 
-class Refused(BadAnswer):
+class ErrorResponse(BadResponse):
     """A service answered with an error; ``status`` is HTTP's, ``retry_after_seconds`` its wish, where it has one."""
 
     def __init__(self, text: str, status: int, retry_after_seconds: float | None = None) -> None:
@@ -53,7 +53,7 @@ class Refused(BadAnswer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class HttpRequest:
     """What is asked. ``headers`` may hold secrets: they are never shown."""
 
     method: str
@@ -66,10 +66,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class HttpResponse:
     """What came back, whole, and when: ``received_at`` is an aware ``datetime``."""
 
-    request: Request
+    request: HttpRequest
     status: int
     headers: Headers
     body: bytes
@@ -86,21 +86,21 @@ class Answer:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             kind = self.header("content-type") or "no content type"
-            raise BadAnswer(
+            raise BadResponse(
                 f"{self.request}: the answer ({self.status}, {kind}, {len(self.body)} bytes) is no JSON: {error}"
             ) from None
 
-    def checked(self) -> Answer:
+    def checked(self) -> HttpResponse:
         """Return this answer if it is one of success, else raise :class:`Refused` or :class:`BadAnswer`."""
         if 200 <= self.status < 300:
             return self
         if 300 <= self.status < 400:
-            raise BadAnswer(
+            raise BadResponse(
                 f"{self.request}: redirects ({self.status}) to {self.header('location')}; redirects are not followed,"
                 " the endpoint should be what it leads to"
             )
         shown = self.body[:SHOWN_CHARACTERS].decode(errors="replace")
-        raise Refused(
+        raise ErrorResponse(
             f"{self.request}: {self.status} {' '.join(shown.split())}".rstrip(), self.status, self.retry_after_seconds()
         )
 
@@ -118,7 +118,7 @@ class Answer:
         return max(0.0, (until - self.received_at).total_seconds())
 
 
-class Http:
+class HttpClient:
     """Exchanges requests for answers through ``treq``, a ``treq.client.HTTPClient`` or one of treq's stubs.
 
     An exchange, connecting and the whole body included, takes at most ``timeout_seconds``, and a body at most
@@ -133,15 +133,15 @@ class Http:
         self._timeout_seconds = timeout_seconds
         self._largest_body_bytes = largest_body_bytes
 
-    async def exchange(self, request: Request, timeout_seconds: float | None = None) -> Answer:
+    async def exchange(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
         """Return the answer, whatever its status; :class:`Unavailable` where there is none."""
         seconds = timeout_seconds or self._timeout_seconds
         try:
             return await within(self._clock, seconds, self._exchange(request))
         except DeferredTimeout:
-            raise NoAnswerInTime(f"{request}: no whole answer within {seconds:g} s") from None
+            raise ResponseTimedOut(f"{request}: no whole answer within {seconds:g} s") from None
 
-    async def _exchange(self, request: Request) -> Answer:
+    async def _exchange(self, request: HttpRequest) -> HttpResponse:
         try:
             response = await self._treq.request(
                 request.method,
@@ -156,10 +156,10 @@ class Http:
         except (Unavailable, CancelledError):
             raise
         except ValueError as error:
-            raise BadAnswer(f"{request}: cannot be asked: {error}") from None
+            raise BadResponse(f"{request}: cannot be asked: {error}") from None
         except Exception as error:
             raise Unavailable(f"{request}: {_reason(error)}") from None
-        return Answer(
+        return HttpResponse(
             request=request,
             status=response.code,
             headers=response.headers,
@@ -167,7 +167,7 @@ class Http:
             received_at=datetime.fromtimestamp(wall_seconds(self._clock), UTC),
         )
 
-    def _body(self, request: Request, response: Any) -> Deferred[bytes]:
+    def _body(self, request: HttpRequest, response: Any) -> Deferred[bytes]:
         body = _Body(self._largest_body_bytes, f"{request}: the answer has more than {self._largest_body_bytes} bytes")
         response.deliverBody(body)
         return body.whole
@@ -192,7 +192,7 @@ class _Body(Protocol):
             self._pieces.append(data)
         elif not self.whole.called:
             self._pieces.clear()
-            self.whole.errback(BadAnswer(self._too_large))
+            self.whole.errback(BadResponse(self._too_large))
             self._leave()
 
     def connectionLost(self, reason: Failure = _DONE) -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from meter.http.exchange import Answer
-    from meter.http.exchange import Request
+    from meter.http.exchange import HttpRequest
+    from meter.http.exchange import HttpResponse
 
 
-class IWeb(Interface):
+class IHttpClient(Interface):
     """HTTP within budgets."""
 
-    async def exchange(service: str, request: Request) -> Answer:
+    async def exchange(service: str, request: HttpRequest) -> HttpResponse:
         """Return the :class:`~meter.http.exchange.Answer`; ``service`` names the budget. Raises ``Unavailable``."""
 
     def seconds_for(service: str, requests: int) -> float:

@@ -19,11 +19,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import sleep
-from meter.http.exchange import Answer
-from meter.http.exchange import Http
-from meter.http.exchange import NoAnswerInTime
-from meter.http.exchange import Request
-from meter.http.interfaces import IWeb
+from meter.http.exchange import HttpClient
+from meter.http.exchange import HttpRequest
+from meter.http.exchange import HttpResponse
+from meter.http.exchange import ResponseTimedOut
+from meter.http.interfaces import IHttpClient
 from meter.interfaces import Unavailable
 
 TOO_MANY_REQUESTS = 429
@@ -43,7 +43,7 @@ class LeftAlone(Unavailable):
     """A request was not sent, because its service is left alone."""
 
 
-def _is_failure(answer: Answer) -> bool:
+def _is_failure(answer: HttpResponse) -> bool:
     return answer.status >= 500 and answer.status != NOT_IMPLEMENTED
 
 
@@ -69,7 +69,7 @@ class Limits:
         return requests * (1 + JITTER / 2) / self.requests_per_second
 
 
-class IAccount(Protocol):
+class IRequestMetrics(Protocol):
     """Takes note of what becomes of requests: :class:`meter.daemon.metrics.RequestMetrics`."""
 
     def waited(self, service: str, seconds: float) -> None:
@@ -88,7 +88,7 @@ class IAccount(Protocol):
         """Note whether the service is left alone."""
 
 
-class Unaccounted:
+class NullRequestMetrics:
     """Takes note of nothing."""
 
     def waited(self, service: str, seconds: float) -> None:
@@ -115,10 +115,10 @@ class Budget:
     def __init__(
         self,
         service: str,
-        http: Http,
+        http: HttpClient,
         limits: Limits,
         clock: IReactorTime,
-        account: IAccount,
+        account: IRequestMetrics,
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._service = service
@@ -135,13 +135,13 @@ class Budget:
         self._trying = False
         self._waiting_for_trial: list[Deferred[None]] = []
 
-    async def exchange(self, request: Request) -> Answer:
+    async def exchange(self, request: HttpRequest) -> HttpResponse:
         """Return an answer of any status; raise :class:`Unavailable` where there is none, or the service is left alone."""
         attempts = self._limits.attempts if request.method in ("GET", "HEAD") else 1
         for attempt in range(1, attempts + 1):
             try:
                 answer = await self._within_budget(request)
-            except (LeftAlone, NoAnswerInTime):
+            except (LeftAlone, ResponseTimedOut):
                 raise  # it has cost enough
             except Unavailable:
                 if attempt == attempts:
@@ -194,7 +194,7 @@ class Budget:
         for each in waiting:
             each.callback(None)
 
-    async def _within_budget(self, request: Request) -> Answer:
+    async def _within_budget(self, request: HttpRequest) -> HttpResponse:
         asked_at = self._clock.seconds()
         while True:
             trying = await self._admitted()
@@ -220,7 +220,7 @@ class Budget:
         if turn > now:
             await sleep(self._clock, turn - now)
 
-    async def _send(self, request: Request) -> Answer:
+    async def _send(self, request: HttpRequest) -> HttpResponse:
         began = self._clock.seconds()
         outcome = "failed"
         self._account.sent(self._service)
@@ -233,7 +233,7 @@ class Budget:
                 self._works()
             return answer
         except Unavailable as error:
-            outcome = "timeout" if isinstance(error, NoAnswerInTime) else "failed"
+            outcome = "timeout" if isinstance(error, ResponseTimedOut) else "failed"
             self._failed(str(error))
             raise
         finally:
@@ -259,8 +259,8 @@ class Budget:
         self._why_closed = reason
 
 
-@implementer(IWeb)
-class Web:
+@implementer(IHttpClient)
+class LimitedHttpClient:
     """All that this process asks over HTTP, each service within a budget of its own.
 
     ``by_service`` has the limits of services that differ from ``limits``.
@@ -268,21 +268,21 @@ class Web:
 
     def __init__(
         self,
-        http: Http,
+        http: HttpClient,
         clock: IReactorTime,
         *,
         limits: Limits | None = None,
         by_service: Mapping[str, Limits] | None = None,
-        account: IAccount | None = None,
+        account: IRequestMetrics | None = None,
     ) -> None:
         self._http = http
         self._clock = clock
         self._limits = limits or Limits()
         self._by_service = by_service or {}
-        self._account = account or Unaccounted()
+        self._account = account or NullRequestMetrics()
         self._budgets: dict[str, Budget] = {}
 
-    async def exchange(self, service: str, request: Request) -> Answer:
+    async def exchange(self, service: str, request: HttpRequest) -> HttpResponse:
         """Return the answer of ``service``, whatever its status; :class:`Unavailable` where there is none."""
         if service not in self._budgets:
             limits = self._limits_of(service)

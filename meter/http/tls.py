@@ -18,10 +18,10 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from meter.http.exchange import Http
-from meter.http.service_limiter import IAccount
+from meter.http.exchange import HttpClient
+from meter.http.service_limiter import IRequestMetrics
+from meter.http.service_limiter import LimitedHttpClient
 from meter.http.service_limiter import Limits
-from meter.http.service_limiter import Web
 from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import Tls
 
@@ -37,14 +37,14 @@ def web(
     largest_body_bytes: int,
     limits: Limits,
     by_service: Mapping[str, Limits],
-    account: IAccount,
-) -> Web:
+    account: IRequestMetrics,
+) -> LimitedHttpClient:
     """Return HTTP within budgets over ``reactor``; :class:`BadCredentials` for certificates that cannot be read."""
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.maxPersistentPerHost = KEPT_CONNECTIONS
     agent = Agent(reactor, contextFactory=Policy(tls), connectTimeout=CONNECT_SECONDS, pool=pool)
-    http = Http(HTTPClient(agent), reactor, largest_body_bytes=largest_body_bytes)
-    return Web(http, reactor, limits=limits, by_service=by_service, account=account)
+    http = HttpClient(HTTPClient(agent), reactor, largest_body_bytes=largest_body_bytes)
+    return LimitedHttpClient(http, reactor, limits=limits, by_service=by_service, account=account)
 
 
 @implementer(IPolicyForHTTPS)

@@ -56,7 +56,7 @@ class Line:
         return self._thread.alive
 
     @property
-    def told_of_changes(self) -> bool:
+    def receives_events(self) -> bool:
         """Whether libvirt tells of every change of a domain."""
         return self._watch is not None and self._watch.complete
 

@@ -155,8 +155,8 @@ def _uuid(arguments: Sequence[bytes]) -> str | None:
 def _directories(path: str, socket: str) -> list[Path]:
     """Where libvirt keeps the numbers of its processes: of the system, of a session, or beside a socket that was named."""
     if socket:
-        beside = Path(socket).parent
-        return [beside / "qemu/run", beside / "qemu"]
+        observe_queue = Path(socket).parent
+        return [observe_queue / "qemu/run", observe_queue / "qemu"]
     if path == "/session":
         runtime = os.environ.get("XDG_RUNTIME_DIR")
         return [Path(runtime) / "libvirt/qemu/run"] if runtime else [Path.home() / ".cache/libvirt/qemu/run"]

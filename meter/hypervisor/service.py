@@ -130,7 +130,7 @@ class LibvirtHypervisor(Service):
         await self._look_for_hanging()
         self._disk_sizes = reading.disk_sizes
         self._state_changes.read(reading.domains)
-        if self._line is not None and self._line.told_of_changes:
+        if self._line is not None and self._line.receives_events:
             self._descriptions = reading.descriptions
         else:
             self._descriptions = Descriptions(None, reading.descriptions.by_uuid)
@@ -192,7 +192,7 @@ class LibvirtHypervisor(Service):
         with suppress(CancelledError):
             while True:
                 try:
-                    await self._ask(_sign_of_life)
+                    await self._ask(_ping)
                 except Unavailable:
                     seconds = self._backoff.next()
                 else:
@@ -349,5 +349,5 @@ class LibvirtHypervisor(Service):
         return domain
 
 
-def _sign_of_life(connection: Any) -> None:
+def _ping(connection: Any) -> None:
     connection.numOfDomains()

@@ -5,13 +5,6 @@ page by page; :mod:`~meter.openstack.keystone` keeps the token, got with :mod:`~
 :mod:`~meter.openstack.catalogue` says where services are; :mod:`~meter.http.service_limiter` decides when a request may go out; :mod:`~meter.http.exchange` is one exchange.
 """
 
-from meter.http.exchange import Answer
-from meter.http.exchange import BadAnswer
-from meter.http.exchange import Http
-from meter.http.exchange import Request
-from meter.http.interfaces import IWeb
-from meter.http.service_limiter import Limits
-from meter.http.service_limiter import Web
 from meter.openstack.catalogue import NoService
 from meter.openstack.cloud import Cloud
 from meter.openstack.credentials import Credentials
@@ -23,20 +16,14 @@ from meter.openstack.listing import Listing
 from meter.openstack.listing import Page
 
 __all__ = [
-    "Answer",
-    "BadAnswer",
     "Cloud",
     "Credentials",
-    "Http",
     "IDependsOnIntervals",
+    "IHttpClient",
     "IOpenStack",
-    "IWeb",
     "Keystone",
-    "Limits",
     "Listing",
     "NoService",
     "Page",
-    "Request",
     "Token",
-    "Web",
 ]

@@ -18,10 +18,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import sleep
-from meter.http.exchange import Answer
-from meter.http.exchange import BadAnswer
-from meter.http.exchange import Request
-from meter.http.interfaces import IWeb
+from meter.http.exchange import BadResponse
+from meter.http.exchange import HttpRequest
+from meter.http.exchange import HttpResponse
+from meter.http.interfaces import IHttpClient
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
@@ -30,9 +30,9 @@ from meter.openstack.interfaces import IOpenStack
 from meter.openstack.keystone import UNAUTHORIZED
 from meter.openstack.keystone import Keystone
 from meter.openstack.keystone import Token
-from meter.openstack.listing import Circling
 from meter.openstack.listing import Item
 from meter.openstack.listing import Listing
+from meter.openstack.listing import LoopDetector
 from meter.openstack.listing import Page
 
 NOTHING: Mapping[str, str] = {}
@@ -50,7 +50,7 @@ class Cloud(Service):
 
     def __init__(
         self,
-        web: IWeb,
+        web: IHttpClient,
         keystone: Keystone,
         *,
         interface: str = "public",
@@ -115,12 +115,12 @@ class Cloud(Service):
         headers: Mapping[str, str] = NOTHING,
         method: str = "GET",
         base: str = "",
-    ) -> Answer:
+    ) -> HttpResponse:
         """Return an answer of success. A token that is not accepted is renewed, once."""
         for attempt in (1, 2):
             token = await self._token()
             root = base or token.catalogue.url(service, interface=self._interface, region=self._region)
-            request = Request(
+            request = HttpRequest(
                 method=method,
                 url=f"{root}/{path}".rstrip("/") + (f"?{urlencode(query)}" if query else ""),
                 headers={"Accept": "application/json", **headers, "X-Auth-Token": token.id},
@@ -146,12 +146,12 @@ class Cloud(Service):
         if listing.sized:
             query["limit"] = str(self._page_size)
 
-        def asked(query: Mapping[str, str]) -> Deferred[Answer]:
+        def asked(query: Mapping[str, str]) -> Deferred[HttpResponse]:
             return Deferred.fromCoroutine(
                 self.ask(listing.service, listing.path, query=query, headers=listing.headers, base=base)
             )
 
-        circling = Circling()
+        circling = LoopDetector()
         asking = asked(query)
         try:
             for number in range(1, self._most_pages + 1):
@@ -163,7 +163,7 @@ class Cloud(Service):
                     yield page
                     return
                 if circling.seen(following):
-                    raise BadAnswer(f"{answer.request}: the pages of {listing.path} go in circles")
+                    raise BadResponse(f"{answer.request}: the pages of {listing.path} go in circles")
                 if number == 1:
                     yield page
                     asking = asked(following)
@@ -171,7 +171,7 @@ class Cloud(Service):
                     asking = asked(following)
                     await self._sent()
                     yield page
-            raise BadAnswer(f"{answer.request}: {listing.path} has more than {self._most_pages} pages")
+            raise BadResponse(f"{answer.request}: {listing.path} has more than {self._most_pages} pages")
         finally:
             asking.addErrback(lambda _: None)  # who wants no more pages does not want to know
             asking.cancel()
@@ -183,11 +183,11 @@ class Cloud(Service):
             await sleep(self._clock, 0)
 
 
-def entries(answer: Answer, document: Any, key: str) -> Sequence[Item]:
+def entries(answer: HttpResponse, document: Any, key: str) -> Sequence[Item]:
     """Return the entries under ``key``; :class:`BadAnswer` where there is no list of objects."""
     found = document.get(key) if isinstance(document, Mapping) else None
     if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
-        raise BadAnswer(f"{answer.request}: the answer should have a list of objects under {key!r}")
+        raise BadResponse(f"{answer.request}: the answer should have a list of objects under {key!r}")
     return found
 
 

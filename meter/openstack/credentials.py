@@ -199,12 +199,12 @@ def _mapping(value: Any, file: Path) -> dict[str, Any]:
     return value
 
 
-def _account(auth: Mapping[str, Any], beside: Mapping[str, Any], where: str) -> Account:
+def _account(auth: Mapping[str, Any], observe_queue: Mapping[str, Any], where: str) -> Account:
     given = {
         OTHER_NAMES.get(name, name): str(value) for name, value in auth.items() if OTHER_NAMES.get(name, name) in NAMES
     }
     given.setdefault("auth_url", "")
-    kind = str(beside.get("auth_type") or auth.get("auth_type") or "").removeprefix("v3")
+    kind = str(observe_queue.get("auth_type") or auth.get("auth_type") or "").removeprefix("v3")
     wanted = {"password": "password", "applicationcredential": "application_credential_secret", "token": "token"}
     if kind and kind not in wanted:
         raise BadCredentials(f"{where}: auth_type should be password, v3applicationcredential or v3token, not {kind!r}")
@@ -214,13 +214,13 @@ def _account(auth: Mapping[str, Any], beside: Mapping[str, Any], where: str) -> 
     try:
         return Account(
             credentials=Credentials(**given),
-            region=str(beside.get("region_name") or ""),
-            interface=str(beside.get("interface") or "public").removesuffix("URL"),
+            region=str(observe_queue.get("region_name") or ""),
+            interface=str(observe_queue.get("interface") or "public").removesuffix("URL"),
             tls=Tls(
-                ca_file=str(beside.get("cacert") or ""),
-                cert_file=str(beside.get("cert") or ""),
-                key_file=str(beside.get("key") or ""),
-                insecure=beside.get("verify", True) is False or beside.get("insecure") is True,
+                ca_file=str(observe_queue.get("cacert") or ""),
+                cert_file=str(observe_queue.get("cert") or ""),
+                key_file=str(observe_queue.get("key") or ""),
+                insecure=observe_queue.get("verify", True) is False or observe_queue.get("insecure") is True,
             ),
         )
     except BadCredentials as error:

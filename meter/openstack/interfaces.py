@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from meter.http.exchange import Answer
+    from meter.http.exchange import HttpResponse
     from meter.openstack.listing import Listing
     from meter.openstack.listing import Page
 
@@ -29,7 +29,7 @@ class IOpenStack(Interface):
         headers: Mapping[str, str] = {},
         method: str = "GET",
         base: str = "",
-    ) -> Answer:
+    ) -> HttpResponse:
         """Return the service's :class:`~meter.http.exchange.Answer` of success.
 
         ``path`` follows the service's URL in the catalogue, or ``base``.
@@ -45,5 +45,5 @@ class IOpenStack(Interface):
 class IDependsOnIntervals(Interface):
     """A pollster whose options must fit the intervals of pollsters, its own among them."""
 
-    def misfits(interval_of: Callable[[str], float]) -> list[str]:
+    def interval_conflicts(interval_of: Callable[[str], float]) -> list[str]:
         """Return a clause for each option that does not fit; ``interval_of`` gives the seconds of a pollster by its name."""

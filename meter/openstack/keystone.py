@@ -13,10 +13,10 @@ import msgspec
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
-from meter.http.exchange import Answer
-from meter.http.exchange import BadAnswer
-from meter.http.exchange import Refused
-from meter.http.exchange import Request
+from meter.http.exchange import BadResponse
+from meter.http.exchange import ErrorResponse
+from meter.http.exchange import HttpRequest
+from meter.http.exchange import HttpResponse
 from meter.interfaces import Unavailable
 from meter.openstack.catalogue import Catalogue
 from meter.openstack.catalogue import versioned
@@ -25,7 +25,7 @@ from meter.openstack.credentials import Credentials
 NOT_FOUND = 404
 UNAUTHORIZED = 401
 
-Send = Callable[[Request], Awaitable[Answer]]
+Send = Callable[[HttpRequest], Awaitable[HttpResponse]]
 """Exchanges a request for an answer of whatever status; raises :class:`Unavailable`."""
 
 
@@ -90,7 +90,7 @@ class Keystone:
         self.authentications += 1
         asked_at = self._clock.seconds()
         answer = await self._send(
-            Request(
+            HttpRequest(
                 method="POST",
                 url=self._url,
                 headers={"Content-Type": "application/json", "Accept": "application/json"},
@@ -99,13 +99,13 @@ class Keystone:
         )
         try:
             answer.checked()
-        except Refused as error:
+        except ErrorResponse as error:
             if error.status == UNAUTHORIZED:
-                raise Refused(f"Keystone does not accept our credentials: {error}", error.status) from None
+                raise ErrorResponse(f"Keystone does not accept our credentials: {error}", error.status) from None
             raise
         id_ = answer.header("x-subject-token")
         if not id_:
-            raise BadAnswer(f"{answer.request}: the answer has no X-Subject-Token; is this Keystone v3?")
+            raise BadResponse(f"{answer.request}: the answer has no X-Subject-Token; is this Keystone v3?")
         token = _token(id_, answer)
         life = (token.expires_at - token.issued_at).total_seconds()
         self._token = token
@@ -121,7 +121,7 @@ class Keystone:
         for attempt in (1, 2):
             ours = await self.token()
             answer = await self._send(
-                Request(
+                HttpRequest(
                     method="GET",
                     url=f"{self._url}?nocatalog",
                     headers={
@@ -140,7 +140,7 @@ class Keystone:
         return _token(subject_token, answer.checked())
 
 
-def _token(id_: str, answer: Answer) -> Token:
+def _token(id_: str, answer: HttpResponse) -> Token:
     """Read a token's body; raise :class:`BadAnswer` where it lacks what is needed."""
     document = answer.json()
     try:
@@ -157,7 +157,7 @@ def _token(id_: str, answer: Answer) -> Token:
             catalogue=Catalogue.read(body.get("catalog")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BadAnswer(
+        raise BadResponse(
             f"{answer.request}: the answer is no token of Keystone v3: {type(error).__name__} {error}"
         ) from None
 

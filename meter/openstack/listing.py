@@ -40,7 +40,7 @@ class Page:
     received_at: datetime
 
 
-class Circling:
+class LoopDetector:
     """Sees that a walk goes in circles, and remembers one step only (Brent's way)."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from treq.client import HTTPClient
 from twisted.web.client import Agent
 
-from meter.http.exchange import Http
+from meter.http.exchange import HttpClient
 from meter.http.tls import Policy
 from meter.openstack.credentials import Credentials
 from meter.openstack.credentials import Tls
@@ -25,5 +25,5 @@ def validating_keystone(reactor: Any, tls: Tls, **account: str) -> Keystone:
     :class:`~meter.openstack.credentials.BadCredentials` for what cannot work.
     """
     agent = Agent(reactor, contextFactory=Policy(tls), connectTimeout=CONNECT_SECONDS)
-    web = Http(HTTPClient(agent), reactor, timeout_seconds=ANSWER_SECONDS)
+    web = HttpClient(HTTPClient(agent), reactor, timeout_seconds=ANSWER_SECONDS)
     return Keystone(web.exchange, Credentials(**account), reactor)

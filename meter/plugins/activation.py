@@ -14,7 +14,7 @@ from twisted.internet.defer import FirstError
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.plugins.registry import Decision
 from meter.plugins.registry import decide
 from meter.plugins.registry import report
@@ -32,13 +32,13 @@ class Activation(Service):
     def __init__(
         self,
         candidates: Sequence[Decision],
-        here: ISurroundings,
+        context: IPluginContext,
         make: Callable[[Sequence[Decision]], IService],
         *,
         name: str,
     ) -> None:
         self.setName(name)
-        self.here = here
+        self.context = context
         self._make = make
         self._asking: Deferred[None] | None = None
         self._made: IService | None = None
@@ -50,7 +50,7 @@ class Activation(Service):
         self._asking = Deferred.fromCoroutine(self._activate())
 
     async def _activate(self) -> None:
-        self.decisions = tuple(await decide(self.decisions, self.here, self.here.clock))
+        self.decisions = tuple(await decide(self.decisions, self.context, self.context.clock))
         self._log.info(
             "{name}: what is installed, and what works here\n{report}", name=self.name, report=report(self.decisions)
         )

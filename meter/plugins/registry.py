@@ -43,9 +43,9 @@ from meter.interfaces import ICentralPollster
 from meter.interfaces import IComputePollster
 from meter.interfaces import IListener
 from meter.interfaces import IMeterPlugin
-from meter.interfaces import ISurroundings
-from meter.plugins.validation import defects
+from meter.interfaces import IPluginContext
 from meter.plugins.validation import one_line
+from meter.plugins.validation import plugin_problems
 
 State = Literal["asked at start", "active", "disabled", "off here", "broken"]
 """*disabled* is the configuration's word, *off here* the plugin's own; *asked at start* is not decided yet."""
@@ -146,7 +146,7 @@ def _origin(entry: EntryPoint) -> str:
 
 
 def _examined(kind: Kind, name: str, origin: str, plugin: Any) -> Decision:
-    wrong = defects(kind.interface, plugin)
+    wrong = plugin_problems(kind.interface, plugin)
     if wrong:
         return replace(_broken(kind, name, origin, "; ".join(wrong)), plugin=plugin)
     return Decision(kind=kind, name=plugin.name, origin=origin, state="asked at start", plugin=plugin)
@@ -253,7 +253,7 @@ def _configured(decision: Decision, section: Any) -> tuple[Decision, list[str]]:
         plugin = decision.plugin.configured(options)
     except Exception as error:
         return _broken(decision.kind, decision.name, decision.origin, f"configured() failed: {one_line(error)}"), []
-    wrong = defects(decision.kind.interface, plugin)
+    wrong = plugin_problems(decision.kind.interface, plugin)
     if wrong:
         reason = f"configured() returned what is no plugin: {'; '.join(wrong)}"
         return _broken(decision.kind, decision.name, decision.origin, reason), []
@@ -279,22 +279,22 @@ def _problem(detail: Any, options: BaseModel) -> str:
 
 
 async def decide(
-    decisions: Iterable[Decision], here: ISurroundings, clock: IReactorTime, seconds: float = 10.0
+    decisions: Iterable[Decision], context: IPluginContext, clock: IReactorTime, seconds: float = 10.0
 ) -> list[Decision]:
     """Ask every plugin that is to be asked whether it is enabled ``here``, all at once, with ``seconds`` to answer."""
-    asked = [Deferred.fromCoroutine(_answer(decision, here, clock, seconds)) for decision in decisions]
+    asked = [Deferred.fromCoroutine(_answer(decision, context, clock, seconds)) for decision in decisions]
     return await gatherResults(asked, consumeErrors=True)
 
 
-def decide_now(decisions: Iterable[Decision], here: ISurroundings) -> list[Decision]:
+def decide_now(decisions: Iterable[Decision], context: IPluginContext) -> list[Decision]:
     """Like :func:`decide`, without a running reactor: a plugin that has to wait for its answer stays *asked at start*."""
-    return [_asked_now(decision, here) for decision in decisions]
+    return [_asked_now(decision, context) for decision in decisions]
 
 
-async def _answer(decision: Decision, here: ISurroundings, clock: IReactorTime, seconds: float) -> Decision:
+async def _answer(decision: Decision, context: IPluginContext, clock: IReactorTime, seconds: float) -> Decision:
     if decision.state != "asked at start":
         return decision
-    work = Deferred.fromCoroutine(_ask(decision, here))
+    work = Deferred.fromCoroutine(_ask(decision, context))
     # A plugin may refuse to be cancelled; the answer it may still give is let go.
     answer: Deferred[Decision] = Deferred()
     work.chainDeferred(answer)
@@ -306,21 +306,21 @@ async def _answer(decision: Decision, here: ISurroundings, clock: IReactorTime, 
         work.cancel()
 
 
-def _asked_now(decision: Decision, here: ISurroundings) -> Decision:
+def _asked_now(decision: Decision, context: IPluginContext) -> Decision:
     if decision.state != "asked at start":
         return decision
     answers: list[Decision] = []
-    work = Deferred.fromCoroutine(_ask(decision, here)).addCallback(answers.append)
+    work = Deferred.fromCoroutine(_ask(decision, context)).addCallback(answers.append)
     if answers:
         return answers[0]
     work.cancel()
     return decision
 
 
-async def _ask(decision: Decision, here: ISurroundings) -> Decision:
-    enabled: Callable[[ISurroundings], Awaitable[object]] = decision.plugin.enabled
+async def _ask(decision: Decision, context: IPluginContext) -> Decision:
+    enabled: Callable[[IPluginContext], Awaitable[object]] = decision.plugin.enabled
     try:
-        answer = await enabled(here)
+        answer = await enabled(context)
     except (Exception, SystemExit) as error:
         return replace(decision, state="broken", reason=f"enabled() failed: {one_line(error)}")
     if isinstance(answer, Enabled):

@@ -20,7 +20,7 @@ _ELEMENTS = {"meters": MeterDefinition, "topics": Topic, "event_types": str}
 _ASYNC = ("enabled", "poll")
 
 
-def defects(interface: Any, plugin: Any) -> list[str]:
+def plugin_problems(interface: Any, plugin: Any) -> list[str]:
     """Return all that keeps ``plugin`` from being a provider of ``interface``, a plugin interface: one clause each."""
     if not interface.providedBy(plugin):
         name = interface.__name__

@@ -1,7 +1,7 @@
-"""The settings: every section of the configuration as a typed model.
+"""Settings: each section of the configuration as a typed model.
 
-:mod:`~meter.settings.root` has them all, :mod:`~meter.settings.section` is what each is made of. A field's default and
-description are what ``etc/meter.toml`` shows; a test keeps the two equal.
+:mod:`~meter.settings.root` lists the sections, :mod:`~meter.settings.section` is their base class. ``etc/meter.toml`` shows
+the default and the description of each field; a test compares the two.
 """
 
 from meter.settings.agent import ComputeSection

@@ -27,7 +27,7 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
-from meter.store.maintenance.maintenance import Keeping
+from meter.store.maintenance.maintenance import Maintenance
 from meter.store.maintenance.maintenance import Retention
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
@@ -37,9 +37,9 @@ from meter.store.postgres.dsn import described
 from meter.store.postgres.durability import Durability
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
-from meter.store.query.commit_listener import Following
-from meter.store.query.runner import Reading
-from meter.store.write.writer import Writing
+from meter.store.query.commit_listener import CommitListener
+from meter.store.query.runner import QueryRunner
+from meter.store.write.writer import SampleWriter
 
 KEEPING_SECONDS = 900.0
 """A statement of the keeper may take so long: an hour of a hundred million samples, at 200 000 a second. What cannot be
@@ -132,10 +132,10 @@ class PostgresStore(Service):
         self._writers = pool("writers", writers, read_only=False)
         self._readers = pool("readers", readers, read_only=True, where=replica_dsn or dsn)
         self._pools = [each for each, size in ((self._writers, writers), (self._readers, readers)) if size]
-        self._following = Following(
+        self._following = CommitListener(
             lambda notified: connect("follower", read_only=True, notified=notified), clock, size=min(readers, 1)
         )
-        self.keeping = Keeping(
+        self.keeping = Maintenance(
             pool("keeper", 1, read_only=False, seconds=max(statement_timeout_seconds, KEEPING_SECONDS)),
             clock,
             connect=lambda: connect("compaction", read_only=False),
@@ -144,8 +144,8 @@ class PostgresStore(Service):
         )
         self._reading_suffices = reading_suffices
         self._services = [self._following, *self._pools, *([self.keeping] if keep else [])]
-        self._writing = Writing(self._writers, clock, remembered=remembered)
-        self._reading = Reading(self._readers, clock, statement_timeout_seconds)
+        self._writing = SampleWriter(self._writers, clock, remembered=remembered)
+        self._reading = QueryRunner(self._readers, clock, statement_timeout_seconds)
 
     def startService(self) -> None:
         """Begin to connect."""

@@ -1,7 +1,7 @@
 """In-memory stand-ins for what plugins and the API work with, for Meter's tests and for yours.
 
 :class:`~meter.testing.memory_store.MemoryStore` answers every question of :mod:`meter.query` in plain Python. The others give a
-plugin its surroundings without a daemon, a broker or a hypervisor::
+plugin its plugin_context without a daemon, a broker or a hypervisor::
 
     cycle = FakeCycle({IHypervisor: FakeHypervisor([domain])})
     samples = await MyPollster().poll(cycle)
@@ -28,15 +28,15 @@ from meter.interfaces import Absence
 from meter.interfaces import Domain
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.testing.memory_store import MemoryStore
 
-__all__ = ["FakeCycle", "FakeHypervisor", "FakeSurroundings", "MemoryStore"]
+__all__ = ["FakeCycle", "FakeHypervisor", "FakePluginContext", "MemoryStore"]
 
 
-@implementer(ISurroundings)
-class FakeSurroundings:
-    """Surroundings that hold the given ``providers``, a mapping from interface to object, and a clock to advance."""
+@implementer(IPluginContext)
+class FakePluginContext:
+    """PluginContext that hold the given ``providers``, a mapping from interface to object, and a clock to advance."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class FakeSurroundings:
         self._providers = dict(providers or {})
         self._kept: dict[Hashable, Any] = {}
 
-    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def daemon_cache(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what ``make()`` returned when ``key`` was first asked for, here or in a cycle that follows this one."""
         if key not in self._kept:
             self._kept[key] = make()
@@ -67,7 +67,7 @@ class FakeSurroundings:
 
 
 @implementer(ICycle)
-class FakeCycle(FakeSurroundings):
+class FakeCycle(FakePluginContext):
     """One polling cycle; it starts at ``timestamp``, else at the clock's present moment."""
 
     def __init__(
@@ -76,9 +76,9 @@ class FakeCycle(FakeSurroundings):
         *,
         timestamp: datetime | None = None,
         trial: bool = False,
-        **surroundings: Any,
+        **plugin_context: Any,
     ) -> None:
-        super().__init__(providers, **surroundings)
+        super().__init__(providers, **plugin_context)
         self.trial = trial
         self.timestamp = timestamp or datetime.fromtimestamp(self.clock.seconds(), UTC)
         self._locks: defaultdict[Hashable, DeferredLock] = defaultdict(DeferredLock)
@@ -90,7 +90,7 @@ class FakeCycle(FakeSurroundings):
         following._kept = self._kept
         return following
 
-    async def shared(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def cycle_cache(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
         """Return ``await make()`` of whoever asked first for ``key``; its failure is shared too."""
         lock = self._locks[key]
         await lock.acquire()

@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from meter.interfaces import RequestError
-from meter.query import Among
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
 from meter.query import Expression
 from meter.query import Field
-from meter.query import Never
+from meter.query import In
+from meter.query import Not
+from meter.query import Or
 from meter.query import SampleFilter
 from meter.query import Scalar
 from meter.query import StoredSample
@@ -72,13 +72,13 @@ def _before_end(timestamp: datetime, filter: SampleFilter) -> bool:
 def holds(row: StoredSample, expression: Expression) -> bool:
     """Say whether ``expression`` is true of ``row``; :class:`RequestError` for a field or a pattern that is none."""
     match expression:
-        case Every(parts):
+        case And(parts):
             return all(holds(row, part) for part in parts)
-        case Either(parts):
+        case Or(parts):
             return any(holds(row, part) for part in parts)
-        case Never(part):
+        case Not(part):
             return not holds(row, part)
-        case Among(field, values):
+        case In(field, values):
             return any(holds(row, Comparison(field, "=", value)) for value in values)
         case Comparison(field, "!=", value):
             return not holds(row, Comparison(field, "=", value))

@@ -39,7 +39,7 @@ from meter.query import WriteResult
 from meter.signature import SIGNATURE_FIELD
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
-from meter.testing.statistics import reckoned
+from meter.testing.statistics import compute_statistics
 
 
 @implementer(IStore)
@@ -129,7 +129,7 @@ class MemoryStore:
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return a row per window, unit and group, in that order."""
-        return reckoned(query, self._matching(query.filter))[: query.limit]
+        return compute_statistics(query, self._matching(query.filter))[: query.limit]
 
     async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
         """Return the metering message with this id as it was written, if ``filter`` lets its sample through."""

@@ -57,7 +57,7 @@ class Steps:
     arrived: Set[Key]
 
 
-def reckoned(query: StatisticsQuery, rows: Sequence[StoredSample]) -> list[Statistics]:
+def compute_statistics(query: StatisticsQuery, rows: Sequence[StoredSample]) -> list[Statistics]:
     """Return a row per window, unit and group, in that order, of samples that are given oldest first."""
     cells: defaultdict[tuple[Any, ...], list[StoredSample]] = defaultdict(list)
     try:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import amqp
 
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.message import sign
 from meter.sample import Sample
 from meter.signature import keyring
@@ -87,7 +87,7 @@ def cast_of(number: int, secret: str) -> tuple[str, str, bytes]:
         )
         for each in range(1, SAMPLES + 1)
     ]
-    [publication] = casts([sign(sample, keyring([secret]), "chaos") for sample in samples])
+    [publication] = batch_publications([sign(sample, keyring([secret]), "chaos") for sample in samples])
     return publication.exchange, publication.routing_key, publication.body
 
 

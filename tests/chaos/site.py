@@ -29,7 +29,7 @@ from typing import Any
 
 import psycopg2
 
-from meter.bus.dead_letter_publisher import DEAD_QUEUE
+from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
 from tests.chaos.broker import waiting_messages
 from tests.chaos.proxy import Proxy
 from tests.chaos.publisher import SAMPLES
@@ -208,8 +208,12 @@ class Site:
     def published(self) -> set[Known]:
         """Return what the publisher's journal says that the broker confirmed."""
         numbers = [int(line) for line in self._published.read_text().splitlines()] if self._published.exists() else []
-        casts = {(f"cast-{number}-{each}", "chaos.cast") for number in numbers for each in range(1, SAMPLES + 1)}
-        return casts | {(str(uuid.UUID(int=number)), meter) for number in numbers for meter in OF_A_NOTIFICATION}
+        batch_publications = {
+            (f"cast-{number}-{each}", "chaos.cast") for number in numbers for each in range(1, SAMPLES + 1)
+        }
+        return batch_publications | {
+            (str(uuid.UUID(int=number)), meter) for number in numbers for meter in OF_A_NOTIFICATION
+        }
 
     def sent(self, stored: Counter[Known] | None = None) -> set[Known]:
         """Return what was sent; with ``stored``, also cycles of which a part is stored."""
@@ -228,7 +232,7 @@ class Site:
 
     def dead_letters(self) -> int:
         """Return how many messages were set aside."""
-        return waiting_messages(self.url, DEAD_QUEUE)
+        return waiting_messages(self.url, DEAD_LETTER_QUEUE)
 
     def last_words(self) -> str:
         """Return the ends of the daemons' logs, for people."""

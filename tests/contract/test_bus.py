@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
-from meter.bus.dead_letter_publisher import DEAD_QUEUE
+from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
 from meter.bus.local import LocalBus
 from meter.daemon.services import sleep
 from meter.interfaces import Binding
@@ -149,7 +149,7 @@ async def test_a_defect_makes_a_dead_letter_and_the_next_message_arrives(bus, su
         dead.append(delivery)
 
     await subscribed(SAMPLES, receive)
-    await subscribed(Subscription(queue=DEAD_QUEUE), bury)
+    await subscribed(Subscription(queue=DEAD_LETTER_QUEUE), bury)
     await bus.publish(Publication(exchange="metering", routing_key="metering.cpu", body=b"bad"))
     await bus.publish(CPU)
     await until(lambda: dead and received)
@@ -178,8 +178,8 @@ async def test_a_defect_with_a_dead_letter_makes_no_second_one(bus, subscribed, 
         if len(attempts) == 1:
             raise LookupError("once")
 
-    await subscribed(Subscription(queue=DEAD_QUEUE), receive)
-    await published(bus, Publication(exchange="", routing_key=DEAD_QUEUE, body=b"letter"))
+    await subscribed(Subscription(queue=DEAD_LETTER_QUEUE), receive)
+    await published(bus, Publication(exchange="", routing_key=DEAD_LETTER_QUEUE, body=b"letter"))
     await until(lambda: len(attempts) >= 2)
     await sleep(reactor, 0.1)
     assert attempts == [b"letter", b"letter"]
@@ -292,7 +292,7 @@ async def test_what_no_bus_could_take_is_refused_and_harms_nobody(bus, subscribe
 
 
 BESIDE = Subscription(
-    queue="listening-in", bindings=(Binding("metering", "metering.cpu", ours=True),), beside=SAMPLES.queue
+    queue="listening-in", bindings=(Binding("metering", "metering.cpu", ours=True),), observe_queue=SAMPLES.queue
 )
 
 

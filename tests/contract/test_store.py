@@ -22,13 +22,13 @@ from meter.interfaces import RequestError
 from meter.message import MeteringMessage
 from meter.message import moment
 from meter.query import Aggregate
-from meter.query import Among
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
+from meter.query import In
 from meter.query import Marker
 from meter.query import MetadataMatch
-from meter.query import Never
+from meter.query import Not
+from meter.query import Or
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
@@ -45,7 +45,7 @@ from tests.store_messages import message
 from tests.waiting import until
 
 ALL = SampleFilter()
-DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "form")
+DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "wire_format")
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 
 
@@ -480,7 +480,7 @@ async def test_pages_are_the_same_whether_they_are_of_few_resources_or_of_many(s
         ]
     )
     owned = SampleFilter(equals={"project_id": project_id})
-    either = Either((Comparison("resource_id", "=", f"{project_id}-1"), Comparison("volume", "<", 20)))
+    either = Or((Comparison("resource_id", "=", f"{project_id}-1"), Comparison("volume", "<", 20)))
     for filter, expected in (
         (owned, range(120)),
         (replaced(owned, start=after(1), end=after(6)), [n for n in range(120) if 1 <= n % 7 < 6]),
@@ -867,18 +867,18 @@ RICH = {"n": 3, "text": "3", "on": True, "none": None, "os.type": "linux", "tags
         (Comparison("metadata.tags[0]", "=", "x"), {1}),
         (Comparison("metadata.when", "=", NOON), {1}),
         (Comparison("metadata.'; DROP TABLE sample; --%s", "=", "x"), set()),
-        (Among("resource_id", ("a", "b", "c")), {1, 2}),
-        (Among("volume", (1, 3.0)), {1, 3}),
-        (Among("metadata.n", (1, 3)), {1, 2}),
-        (Among("resource_id", ()), set()),
-        (Never(Among("resource_id", ("a", "b"))), {3}),
-        (Never(Comparison("user_id", "=", "u1")), {3}),
-        (Never(Comparison("user_id", "<", "z")), {3}),
-        (Every((Comparison("meter", "=", "cpu"), Comparison("volume", ">", 1))), {2}),
-        (Either((Comparison("unit", "=", "GB"), Comparison("volume", "<", 2))), {1, 3}),
-        (Never(Either((Comparison("unit", "=", "GB"), Comparison("volume", "<", 2)))), {2}),
-        (Every(()), {1, 2, 3}),
-        (Either(()), set()),
+        (In("resource_id", ("a", "b", "c")), {1, 2}),
+        (In("volume", (1, 3.0)), {1, 3}),
+        (In("metadata.n", (1, 3)), {1, 2}),
+        (In("resource_id", ()), set()),
+        (Not(In("resource_id", ("a", "b"))), {3}),
+        (Not(Comparison("user_id", "=", "u1")), {3}),
+        (Not(Comparison("user_id", "<", "z")), {3}),
+        (And((Comparison("meter", "=", "cpu"), Comparison("volume", ">", 1))), {2}),
+        (Or((Comparison("unit", "=", "GB"), Comparison("volume", "<", 2))), {1, 3}),
+        (Not(Or((Comparison("unit", "=", "GB"), Comparison("volume", "<", 2)))), {2}),
+        (And(()), {1, 2, 3}),
+        (Or(()), set()),
     ],
     ids=str,
 )
@@ -911,7 +911,7 @@ async def test_an_expression_may_be_deep(store):
     await store.write([message(volume=1), message(volume=2)])
     expression = Comparison("volume", "=", 1)
     for _ in range(40):
-        expression = Never(expression)
+        expression = Not(expression)
 
     assert await volumes(store, SampleFilter(expression=expression)) == [1]
 
@@ -1016,7 +1016,7 @@ async def test_who_follows_hears_of_what_was_stored_and_of_nothing_else(store):
 # --- aggregates that understand meters -----------------------------------------------------------------------------
 
 
-async def reckoned(store, *asked, **query):
+async def compute_statistics(store, *asked, **query):
     """The rows of statistics, each as its values in the order asked."""
     rows = await store.statistics(StatisticsQuery(filter=ALL, aggregates=asked, **query))
     return [tuple(row.values[aggregate.label] for aggregate in asked) for row in rows]
@@ -1029,7 +1029,7 @@ INCREASE, RATE, INTEGRAL = Aggregate("increase"), Aggregate("rate"), Aggregate("
 async def test_increase_and_rate_count_a_reset_from_zero_and_extrapolate_nothing(store):
     await store.write([message(volume=n, at=at) for at, n in ((0, 100), (10, 160), (20, 5), (30, 25))])
 
-    assert await reckoned(store, INCREASE, RATE) == [(60 + 5 + 20, pytest.approx(85 / 30))]
+    assert await compute_statistics(store, INCREASE, RATE) == [(60 + 5 + 20, pytest.approx(85 / 30))]
 
 
 @pytest_twisted.ensureDeferred
@@ -1038,18 +1038,18 @@ async def test_increase_and_rate_are_summed_over_resources(store):
     await store.write([message(volume=5 * n, at=n, resource_id="b") for n in (3, 7)])
     await store.write([message(volume=1000, at=4, resource_id="once")])
 
-    assert await reckoned(store, INCREASE, RATE) == [(10 + 20, pytest.approx(1 + 5))]
-    assert await reckoned(store, INCREASE, RATE, groupby=("resource_id",)) == [(10, 1), (20, 5), (0, 0)]
+    assert await compute_statistics(store, INCREASE, RATE) == [(10 + 20, pytest.approx(1 + 5))]
+    assert await compute_statistics(store, INCREASE, RATE, groupby=("resource_id",)) == [(10, 1), (20, 5), (0, 0)]
 
 
 @pytest_twisted.ensureDeferred
 async def test_what_grew_between_two_windows_counts_in_the_later_one_so_that_windows_add_up(store):
     await store.write([message(volume=n, at=n) for n in (0, 8, 12, 19, 31)])
 
-    rows = await reckoned(store, INCREASE, RATE, period=10)
+    rows = await compute_statistics(store, INCREASE, RATE, period=10)
 
     assert rows == [(8, 1), (4 + 7, 1), (12, 1)]
-    assert await reckoned(store, INCREASE) == [(31,)]
+    assert await compute_statistics(store, INCREASE) == [(31,)]
 
 
 @pytest_twisted.ensureDeferred
@@ -1058,8 +1058,8 @@ async def test_integral_holds_each_volume_until_the_next_sample(store):
     await store.write([message(volume=n, at=at * hour) for at, n in ((0, 10), (1, 20), (3, 7))])
     await store.write([message(volume=2, at=at * hour, resource_id="b") for at in (0, 0.5)])
 
-    assert await reckoned(store, INTEGRAL) == [(pytest.approx(10 + 40 + 1),)]
-    assert await reckoned(store, INTEGRAL, period=hour) == [
+    assert await compute_statistics(store, INTEGRAL) == [(pytest.approx(10 + 40 + 1),)]
+    assert await compute_statistics(store, INTEGRAL, period=hour) == [
         (pytest.approx(10 + 1),),
         (pytest.approx(40),),
         (pytest.approx(0),),
@@ -1071,10 +1071,10 @@ async def test_what_changes_between_two_samples_is_counted_once_whatever_the_gro
     for at, n, size in ((0, 0, "small"), (3600, 10, "small"), (7200, 30, "large"), (10800, 60, "large")):
         await store.write([message(volume=n, at=at, metadata={"size": size})])
 
-    rows = await reckoned(store, INCREASE, INTEGRAL, groupby=("metadata.size",))
+    rows = await compute_statistics(store, INCREASE, INTEGRAL, groupby=("metadata.size",))
 
     assert sorted(rows) == [(10, pytest.approx(10)), (50, pytest.approx(30))]
-    assert await reckoned(store, INCREASE, INTEGRAL) == [(60, pytest.approx(40))]
+    assert await compute_statistics(store, INCREASE, INTEGRAL) == [(60, pytest.approx(40))]
 
 
 @pytest.mark.parametrize(("param", "expected"), [("0", 1), ("50", 2.5), ("100", 4), ("95", 3.85), ("12.5", 1.375)])
@@ -1082,7 +1082,7 @@ async def test_what_changes_between_two_samples_is_counted_once_whatever_the_gro
 async def test_a_percentile_lies_between_neighbours(store, param, expected):
     await store.write([message(volume=n, at=n) for n in (3, 1, 4, 2)])
 
-    assert await reckoned(store, Aggregate("percentile", param)) == [(pytest.approx(expected),)]
+    assert await compute_statistics(store, Aggregate("percentile", param)) == [(pytest.approx(expected),)]
 
 
 @pytest.mark.parametrize(
@@ -1093,7 +1093,7 @@ async def test_a_percentile_that_is_none_is_refused(store, aggregate):
     await store.write([message()])
 
     with pytest.raises(RequestError):
-        await reckoned(store, aggregate)
+        await compute_statistics(store, aggregate)
 
 
 COUNTERS = {
@@ -1133,9 +1133,9 @@ async def test_a_live_migration_counts_what_the_guest_did_whether_or_not_the_arr
     assert len(resumed) < len(sent)
 
     await store.write(resumed)
-    assert await reckoned(store, INCREASE) == [(5,)]
+    assert await compute_statistics(store, INCREASE) == [(5,)]
     await store.write(sent)
-    assert await reckoned(store, INCREASE) == [(5,)]
+    assert await compute_statistics(store, INCREASE) == [(5,)]
 
 
 @pytest.mark.parametrize(("case", "told"), [("live migration", declared), ("disk detached", disks)])
@@ -1143,14 +1143,14 @@ async def test_a_live_migration_counts_what_the_guest_did_whether_or_not_the_arr
 async def test_steps_stay_within_declared_runs(store, case, told):
     await store.write(counted(COUNTERS[case], told))
 
-    assert await reckoned(store, INCREASE) == [(COUNTERS[case]["increase"],)]
+    assert await compute_statistics(store, INCREASE) == [(COUNTERS[case]["increase"],)]
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_counter_without_a_run_counts_from_zero_when_it_drops(store):
     await store.write(counted(COUNTERS["plain restart"], lambda poll: {}))
 
-    assert await reckoned(store, INCREASE, RATE) == [(8, pytest.approx(8 / 600))]
+    assert await compute_statistics(store, INCREASE, RATE) == [(8, pytest.approx(8 / 600))]
 
 
 @pytest_twisted.ensureDeferred
@@ -1161,7 +1161,7 @@ async def test_a_volume_is_carried_over_the_time_off_for_three_intervals_only(st
             [message(volume=volume, at=at * hour, metadata={"_meter": {"run": run, "interval": 300, "x": at}})]
         )
 
-    assert await reckoned(store, INTEGRAL) == [(pytest.approx(512 * (1 + 0.25 + 1)),)]
+    assert await compute_statistics(store, INTEGRAL) == [(pytest.approx(512 * (1 + 0.25 + 1)),)]
 
 
 @pytest_twisted.ensureDeferred
@@ -1171,7 +1171,7 @@ async def test_what_others_say_meanwhile_does_not_end_a_run(store):
     for at, metadata in ((0, polled), (30, {}), (31, {"_meter": {"run": "other"}}), (50, polled), (60, {})):
         await store.write([message(volume=2, at=at * hour, metadata=metadata)])
 
-    assert await reckoned(store, INTEGRAL) == [(pytest.approx(2 * (50 + 0.25)),)]
+    assert await compute_statistics(store, INTEGRAL) == [(pytest.approx(2 * (50 + 0.25)),)]
     until = StatisticsQuery(filter=SampleFilter(end=after(50 * hour)), aggregates=(INTEGRAL,))
     [row] = await store.statistics(until)
     assert row.values["integral"] == pytest.approx(2 * (0.25 + 1))
@@ -1190,7 +1190,7 @@ async def test_a_sample_whose_run_or_interval_makes_no_sense_is_stored_as_withou
     sent = [message(volume=n, at=at, metadata={"_meter": rubbish}) for at, n in ((0, 7), (7200, 3))]
 
     assert await store.write(sent) == WriteResult(2, 0)
-    assert await reckoned(store, INCREASE, INTEGRAL) == [(3, pytest.approx(14))]
+    assert await compute_statistics(store, INCREASE, INTEGRAL) == [(3, pytest.approx(14))]
     assert await store.message(sent[0].message_id) == sent[0].fields
 
 

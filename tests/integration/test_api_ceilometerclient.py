@@ -15,8 +15,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
-from meter.api import Acceptance
 from meter.api import Api
+from meter.api import SampleIngest
 from meter.api import site
 from tests.asking import KEYS
 from tests.asking import Asking
@@ -51,7 +51,7 @@ class Shell:
 async def shell() -> AsyncIterator[Shell]:
     asking = Asking()
     bus = Bus()
-    acceptance = Acceptance(KEYS, "openstack", bus, asking.store)  # type: ignore[arg-type]
+    acceptance = SampleIngest(KEYS, "openstack", bus, asking.store)  # type: ignore[arg-type]
     served: Any = site(Api(asking.store, asking.clock, acceptance=acceptance), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")
     yield Shell(f"http://127.0.0.1:{port.getHost().port}", bus)

@@ -11,8 +11,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
-from meter.api import Acceptance
 from meter.api import Api
+from meter.api import SampleIngest
 from meter.api import site
 from tests.asking import KEYS
 from tests.asking import Asking
@@ -25,7 +25,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 @pytest_twisted.async_yield_fixture
 async def url() -> AsyncIterator[str]:
     asking = Asking()
-    acceptance = Acceptance(KEYS, "test", Bus(), asking.store)  # type: ignore[arg-type]
+    acceptance = SampleIngest(KEYS, "test", Bus(), asking.store)  # type: ignore[arg-type]
     served: Any = site(Api(asking.store, asking.clock, acceptance=acceptance), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")
     yield f"http://127.0.0.1:{port.getHost().port}"

@@ -10,14 +10,14 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.collector.notification_archive import ARCHIVE_QUEUE
 from meter.collector.notification_archive import DROPPED_QUEUE
 from meter.collector.notification_archive import Archive
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
-from meter.collector.notifications import Listening
+from meter.collector.notifications import NotificationConsumer
 from meter.commands.command import DONE
-from meter.commands.command import Mistake
+from meter.commands.command import CommandError
 from meter.commands.replay_archive import replay_archive
 from meter.interfaces import Binding
 from meter.interfaces import BoundedQueue
@@ -55,11 +55,11 @@ def collector(amqp_bus):
             counts[outcome] += 1
 
         archive = Archive(bus, ["volume.*"], count)
-        listening = Listening(
+        listening = NotificationConsumer(
             [Decision(kind=LISTENER, name=each.name, origin="test", state="active", plugin=each) for each in listeners],
             bus,
             keyring(["secret"]),
-            DeadLetters(bus, reactor),
+            DeadLetterPublisher(bus, reactor),
             source="openstack",
             account=Account(),
             archive=archive,
@@ -133,5 +133,5 @@ async def test_an_archive_that_was_never_on_is_empty(rabbitmq, capsys):
 
 @pytest_twisted.ensureDeferred
 async def test_without_a_broker_there_is_nothing_to_replay():
-    with pytest.raises(Mistake, match="is no broker"):
+    with pytest.raises(CommandError, match="is no broker"):
         await replay_archive(reactor, "local:", event_type="*", limit=None, only_list=False)

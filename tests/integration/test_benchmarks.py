@@ -122,8 +122,8 @@ Spool.put = put
         "notifications",
         """
 from meter.collector import batcher
-whole = batcher.casts
-batcher.casts = lambda *arguments, **named: whole(*arguments, **named)[1:]
+whole = batcher.batch_publications
+batcher.batch_publications = lambda *arguments, **named: whole(*arguments, **named)[1:]
 """,
     ),
     "samples of notifications cannot be signed": (

@@ -12,8 +12,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.message import metering_messages
@@ -25,7 +25,7 @@ from meter.plugins.registry import find
 from meter.query import SampleFilter
 from meter.signature import keyring
 from meter.store import PostgresStore
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 from meter.testing import MemoryStore
 from tests.waiting import until
 
@@ -94,8 +94,10 @@ def store(request):
 async def heard(*notifications):
     """Return the metering messages that a collector makes of ``notifications``."""
     outbox = Outbox()
-    listeners = decide_now(find([LISTENER]), FakeSurroundings())
-    listening = Listening(listeners, outbox, KEYS, DeadLetters(outbox, reactor), source="openstack", account=Account())
+    listeners = decide_now(find([LISTENER]), FakePluginContext())
+    listening = NotificationConsumer(
+        listeners, outbox, KEYS, DeadLetterPublisher(outbox, reactor), source="openstack", account=Account()
+    )
     for each in notifications:
         body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(each)}).encode()
         await listening.receive(Delivery(body=body, exchange="nova", routing_key="notifications.info"))

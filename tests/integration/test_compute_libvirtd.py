@@ -31,8 +31,8 @@ from twisted.internet.task import Clock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from meter.agent.cycle import Surroundings
-from meter.agent.domain_events import OneDomain
+from meter.agent.cycle import PluginContext
+from meter.agent.domain_events import SingleDomainHypervisor
 from meter.agent.polling import Polling
 from meter.bus.batches import SAMPLES_HEADER
 from meter.daemon.metrics import PollingMetrics
@@ -56,7 +56,7 @@ from meter.settings import ComputeSection
 from meter.signature import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 from tests.metered import metered
 from tests.servers.libvirt import READING_BOOT_SECTOR
 from tests.servers.libvirt import Libvirtd
@@ -154,8 +154,8 @@ async def test_the_use_of_a_processor_is_told_by_the_second_poll(libvirtd: Libvi
 async def test_pollsters_say_at_start_what_the_domains_of_this_host_lack(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("plain"):
         async with hypervisor_at(libvirtd.uri) as hypervisor:
-            here = FakeSurroundings({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
-            answers = {pollster.name: await pollster.enabled(here) for pollster in POLLSTERS}
+            context = FakePluginContext({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
+            answers = {pollster.name: await pollster.enabled(context) for pollster in POLLSTERS}
     assert {name: answer.remark for name, answer in answers.items() if isinstance(answer, Enabled)} == {
         **dict.fromkeys(FAMILIES, ""),
         "memory": "1 of 1 running domains lack a balloon driver in the guest that tells",
@@ -353,12 +353,12 @@ async def test_a_guest_that_was_saved_counts_anew_when_it_is_restored(libvirtd: 
 async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_from_its_arrival(
     libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd
 ) -> None:
-    here: list[Domain] = []
+    context: list[Domain] = []
     there: list[Domain] = []
     clock = Clock()
     with libvirtd.guest("mover") as uuid:
         async with hypervisor_at(libvirtd.uri) as source, hypervisor_at(libvirtd_elsewhere.uri) as target:
-            source.observe(here.append)
+            source.observe(context.append)
             target.observe(there.append)
             cycles = [FakeCycle({IHypervisor: each}, clock=clock) for each in (source, target)]
             seen = [[await volumes(cycle)] for cycle in cycles]
@@ -383,7 +383,7 @@ async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_
     assert all(("cpu", uuid) in each for each in during)
     assert all(volume >= 0 for each in (*seen[0], *seen[1], arrived) for volume in each.values())
     assert gone == {}
-    assert not [domain.event for domain in here if str(domain.event).startswith("stopped")]
+    assert not [domain.event for domain in context if str(domain.event).startswith("stopped")]
     assert arrived["power.state", uuid] == 1
     assert {"cpu", "cpu.delta", "disk.read.bytes", "disk.device.capacity"} <= {meter for meter, _ in arrived}
 
@@ -409,7 +409,7 @@ class Agent:
     async def poll(self) -> list[Sample]:
         """Return what one cycle gives, after the changes before it."""
         while self._changed:
-            await self._poll(OneDomain(self._uri, self._changed.pop(0)))
+            await self._poll(SingleDomainHypervisor(self._uri, self._changed.pop(0)))
         return await self._poll(self._hypervisor)
 
     async def _poll(self, hypervisor: Any) -> list[Sample]:
@@ -427,11 +427,11 @@ async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_host
     clock = IReactorTime(reactor)
     with libvirtd.guest("counter", boot_sector=READING_BOOT_SECTOR) as uuid:
         async with hypervisor_at(libvirtd.uri) as source, hypervisor_at(libvirtd_elsewhere.uri) as target:
-            here, there = Agent(source, "hv1", clock), Agent(target, "hv2", clock)
+            context, there = Agent(source, "hv1", clock), Agent(target, "hv2", clock)
             while libvirtd.reads("counter") < 50:
                 await deferLater(reactor, 0.1)
             await there.poll()
-            first = await here.poll()
+            first = await context.poll()
             start = libvirtd.reads("counter")
             migration = deferToThread(
                 libvirtd.virsh,
@@ -439,7 +439,7 @@ async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_host
                 *("--bandwidth", "4", "counter", libvirtd_elsewhere.uri),
             )
             while not migration.called:
-                await gatherResults([Deferred.fromCoroutine(each.poll()) for each in (here, there)])
+                await gatherResults([Deferred.fromCoroutine(each.poll()) for each in (context, there)])
             await migration
             before = len(there.samples)
             await there.poll()
@@ -447,11 +447,11 @@ async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_host
             await deferLater(reactor, 0.5)
             await there.poll()
             end = libvirtd_elsewhere.reads("counter")
-            await here.poll()
+            await context.poll()
     meter, disk = "disk.device.read.requests", f"{uuid}-vda"
     assert {sample.resource_metadata["_meter"]["run"].partition("/")[0] for sample in first} == {"hv1"}
     counted = [
-        sample for sample in (*here.samples, *there.samples) if (sample.name, sample.resource_id) == (meter, disk)
+        sample for sample in (*context.samples, *there.samples) if (sample.name, sample.resource_id) == (meter, disk)
     ]
     counted.sort(key=lambda sample: sample.timestamp)
     runs = {sample.resource_metadata["_meter"]["run"] for sample in counted}
@@ -460,11 +460,11 @@ async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_host
     gaps = [(two.timestamp - one.timestamp).total_seconds() for one, two in pairwise(counted)]
     lost = (end - start) - await metered(counted, "increase")
     assert -20 <= lost <= 20 * (max(gaps) + 1), (start, end, [(str(s.timestamp), s.volume) for s in counted])
-    gauges = [[sample.timestamp for sample in each.samples if sample.name == "instance"] for each in (here, there)]
+    gauges = [[sample.timestamp for sample in each.samples if sample.name == "instance"] for each in (context, there)]
     assert max(gauges[0]) < min(gauges[1]), "one host after the other"
-    power = {sample.volume for each in (here, there) for sample in each.samples if sample.name == "power.state"}
+    power = {sample.volume for each in (context, there) for sample in each.samples if sample.name == "power.state"}
     assert power == {1}
-    assert not [sample for sample in here.samples if sample.name == "memory" and sample.volume == 0]
+    assert not [sample for sample in context.samples if sample.name == "memory" and sample.volume == 0]
     assert before
 
 
@@ -709,7 +709,7 @@ async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reacto
     monkeypatch.setattr(Signer, "message", work.counting("signed", Signer.message))
     async with hypervisor_at(f"test://{host}", timeout_seconds=120) as hypervisor:
         polling = Polling(
-            Surroundings("meter-compute", None, LookingClock(), {IHypervisor: hypervisor}),  # type: ignore[arg-type]
+            PluginContext("meter-compute", None, LookingClock(), {IHypervisor: hypervisor}),  # type: ignore[arg-type]
             put,
             keyring(["secret"]),
             source="here",

@@ -12,8 +12,8 @@ from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.integration.test_store_rollups import START
+from tests.integration.test_store_rollups import finalized
 from tests.integration.test_store_rollups import running
-from tests.integration.test_store_rollups import settled
 from tests.store_messages import message
 
 
@@ -60,7 +60,7 @@ async def test_a_database_is_upgraded_once(meter_db):
 async def test_what_is_inside_is_told(meter_db):
     async with running(meter_db.dsn) as store:
         await store.write([message(at=START), message(at=START.replace(year=1999))])
-        await settled(store)
+        await finalized(store)
 
     status, out, _ = await meter_db("partitions", "--json")
     partitions = json.loads(out)["partitions"]
@@ -68,9 +68,9 @@ async def test_what_is_inside_is_told(meter_db):
     assert {"sample_default", "sample_2026_11_16"} <= {each["partition"] for each in partitions}
 
     told = json.loads((await meter_db("retention", "--json"))[1])
-    assert (told["retention_days"], told["settled_hours"], told["settled_days"]) == (30.0, 2, 2)
+    assert (told["retention_days"], told["finalized_hours"], told["finalized_days"]) == (30.0, 2, 2)
     assert told["newest_settled_hour"] == "2026-11-16T00:00:00+00:00"
-    assert (told["oldest_unsettled_hour"], told["swept_rows"]) == (None, {})
+    assert (told["oldest_hour_not_final"], told["garbage_collected_rows"]) == (None, {})
 
     told = json.loads((await meter_db("size", "--json"))[1])
     assert {each["table"] for each in told["tables"]} >= {"sample", "rollup", "metadata"}

@@ -12,8 +12,8 @@ from twisted.internet import reactor
 
 from meter.bus.amqp.channel import NOT_FOUND
 from meter.bus.amqp.channel import ChannelLost
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Publication
@@ -24,7 +24,7 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.signature import keyring
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 from tests.waiting import published
 from tests.waiting import until
 
@@ -49,12 +49,12 @@ def ear(amqp_bus):
     async def ear(url, exchange, *, create_foreign_exchanges):
         bus = amqp_bus(url, create_foreign_exchanges=create_foreign_exchanges, rebind_seconds=REBIND_SECONDS)
         account = Account()
-        volumes = [each for each in decide_now(find([LISTENER]), FakeSurroundings()) if each.name == "cinder.volume"]
-        listening = Listening(
+        volumes = [each for each in decide_now(find([LISTENER]), FakePluginContext()) if each.name == "cinder.volume"]
+        listening = NotificationConsumer(
             volumes,
             bus,
             keyring(["secret"]),
-            DeadLetters(bus, reactor),
+            DeadLetterPublisher(bus, reactor),
             source="openstack",
             account=account,
             topics=[Topic(exchange)],
@@ -84,12 +84,12 @@ async def test_a_service_whose_exchange_appears_later_is_heard_from_then_on(rabb
     await sleep(reactor, 2 * REBIND_SECONDS)
     # The collector has looked for it, and has not made it.
     with pytest.raises(ChannelLost) as refused:
-        async with client.scratch_channel(2) as channel:
+        async with client.temporary_channel(2) as channel:
             await channel.exchange_declare(exchange="late", passive=True)
     assert refused.value.code == NOT_FOUND
 
     # The service starts, in its own way: an exchange that is not durable.
-    async with client.scratch_channel(2) as channel:
+    async with client.temporary_channel(2) as channel:
         await channel.exchange_declare(exchange="late", type="topic")
     service = amqp_bus(url)
     await until(lambda: service.readiness().ready)
@@ -106,7 +106,7 @@ async def test_who_consumed_before_still_gets_every_notification(
     url = rabbitmq.vhost()
     client = await amqp_client(url)
     # As a service and another consumer of its notifications have them: oslo.messaging's queue is named as its topic.
-    async with client.scratch_channel(2) as channel:
+    async with client.temporary_channel(2) as channel:
         await channel.exchange_declare(exchange="openstack", type="topic")
         await channel.queue_declare(queue="notifications.info")
         await channel.queue_bind(queue="notifications.info", exchange="openstack", routing_key="notifications.info")
@@ -118,6 +118,6 @@ async def test_who_consumed_before_still_gets_every_notification(
         await service.publish(said(number, "openstack"))
 
     await until(lambda: account.heard["sampled"] == 50)
-    async with client.scratch_channel(2) as channel:
+    async with client.temporary_channel(2) as channel:
         declared = await channel.queue_declare(queue="notifications.info", passive=True)
     assert (declared.message_count, declared.consumer_count) == (50, 0)

@@ -15,8 +15,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
@@ -30,7 +30,7 @@ from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.settings import NotificationsSection
 from meter.signature import keyring
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 
 KEYS = keyring(["secret"])
 NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
@@ -82,11 +82,11 @@ class Region:
         self.account = Account()
         self.messages: list[MeteringMessage] = []
         self.bus = AmqpBus(reactor, url, clock=reactor, name="test")
-        listening = Listening(
-            decide_now(find([LISTENER]), FakeSurroundings()),
+        listening = NotificationConsumer(
+            decide_now(find([LISTENER]), FakePluginContext()),
             self.bus,
             KEYS,
-            DeadLetters(self.bus, reactor),
+            DeadLetterPublisher(self.bus, reactor),
             source="openstack",
             account=self.account,
             topics=NotificationsSection().heard,

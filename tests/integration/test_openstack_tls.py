@@ -21,17 +21,17 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from meter.http.exchange import Http
+from meter.http import HttpRequest
+from meter.http import HttpResponse
+from meter.http import LimitedHttpClient
+from meter.http import Limits
+from meter.http.exchange import HttpClient
 from meter.http.tls import Policy
 from meter.interfaces import Unavailable
-from meter.openstack import Answer
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import Keystone
-from meter.openstack import Limits
 from meter.openstack import Listing
-from meter.openstack import Request
-from meter.openstack import Web
 from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import Tls
 from meter.openstack.validation import validating_keystone
@@ -112,9 +112,9 @@ async def images(url: str, **tls: Any) -> list[Any]:
     files = {name: str(value) for name, value in tls.items() if name != "insecure"}
     policy = Policy(Tls(**files, insecure="insecure" in tls))
     agent = Agent(reactor, contextFactory=policy, pool=HTTPConnectionPool(reactor, persistent=False))
-    asking = Web(Http(HTTPClient(agent), reactor), reactor, limits=Limits(attempts=1))
+    asking = LimitedHttpClient(HttpClient(HTTPClient(agent), reactor), reactor, limits=Limits(attempts=1))
 
-    async def send(request: Request) -> Answer:
+    async def send(request: HttpRequest) -> HttpResponse:
         return await asking.exchange("identity", request)
 
     cloud = Cloud(asking, Keystone(send, Credentials(auth_url=url, token="t"), reactor))

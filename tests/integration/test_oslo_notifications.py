@@ -19,8 +19,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from meter.bus.amqp import AmqpBus
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
@@ -100,8 +100,10 @@ class Region:
         decision = Decision(
             kind=LISTENER, name="nova.instance", origin="test", state="active", plugin=instance_listener
         )
-        dead_letters = DeadLetters(self.bus, reactor)
-        listening = Listening([decision], self.bus, KEYS, dead_letters, source="openstack", account=self.account)
+        dead_letters = DeadLetterPublisher(self.bus, reactor)
+        listening = NotificationConsumer(
+            [decision], self.bus, KEYS, dead_letters, source="openstack", account=self.account
+        )
         samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
         self._consumers = [
             self.bus.subscribe(listening.subscription(), listening.receive),

@@ -17,7 +17,7 @@ def port(description, clock=reactor):
     return Port(description, FACTORY, name="api", reactor=reactor, clock=clock, advice="; choose another")
 
 
-async def settled():
+async def finalized():
     for _ in range(5):
         await deferLater(reactor, 0)
 
@@ -27,7 +27,7 @@ async def test_says_where_it_listens():
     service = port("tcp:0:interface=127.0.0.1")
     assert not service.readiness().ready
     service.startService()
-    await settled()
+    await finalized()
 
     assert service.readiness().reason == f"listens on 127.0.0.1:{service.port.getHost().port}"
     assert service.readiness().ready
@@ -39,20 +39,20 @@ async def test_says_where_it_listens():
 async def test_a_port_that_is_taken_is_tried_again_until_it_is_free(logged_errors):
     first, clock = port("tcp:0:interface=127.0.0.1"), Clock()
     first.startService()
-    await settled()
+    await finalized()
     number = first.port.getHost().port
     second = port(f"tcp:{number}:interface=127.0.0.1", clock)
     second.startService()
-    await settled()
+    await finalized()
     assert "cannot listen on" in second.readiness().reason
     assert len(logged_errors.flush()) == 1
     clock.advance(1)
-    await settled()
+    await finalized()
     assert logged_errors.flush() == []  # told once
 
     await first.stopService()
     clock.advance(2)
-    await settled()
+    await finalized()
 
     assert second.readiness().ready
     await second.stopService()
@@ -62,10 +62,10 @@ async def test_a_port_that_is_taken_is_tried_again_until_it_is_free(logged_error
 async def test_stopping_while_it_waits_ends_the_waiting(logged_errors):
     first, clock = port("tcp:0:interface=127.0.0.1"), Clock()
     first.startService()
-    await settled()
+    await finalized()
     second = port(f"tcp:{first.port.getHost().port}:interface=127.0.0.1", clock)
     second.startService()
-    await settled()
+    await finalized()
 
     await second.stopService()
 
@@ -78,7 +78,7 @@ async def test_stopping_while_it_waits_ends_the_waiting(logged_errors):
 async def test_a_unix_socket_is_named_by_its_path(tmp_path):
     service = port(f"unix:{tmp_path}/api.sock:mode=600")
     service.startService()
-    await settled()
+    await finalized()
 
     assert address(service.port.getHost()) == f"{tmp_path}/api.sock"
     await service.stopService()

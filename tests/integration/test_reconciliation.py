@@ -6,7 +6,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import Subscription
@@ -58,7 +58,7 @@ async def test_what_agents_send_is_held_against_what_nova_lists(rabbitmq, amqp_b
         pass
     clock.advance(1.7)  # half the window is left for what was measured before to arrive
     metered = [*active[1:], "unknown"]
-    for publication in casts([{"counter_name": "instance", "resource_id": each} for each in metered]):
+    for publication in batch_publications([{"counter_name": "instance", "resource_id": each} for each in metered]):
         await collecting.publish(publication)
     while any(messages for _, messages in (await queues()).values()):
         pass

@@ -205,14 +205,12 @@ async def test_dictionaries_of_an_older_version_are_needed_as_long_as_its_sample
 
     columns = "SELECT DISTINCT data_type FROM information_schema.columns WHERE column_name = 'metadata_id'"
     assert postgresql.execute(columns, dsn) == [("integer",)]
-    needed = (
-        "SELECT needed_until - now() BETWEEN '4 weeks' AND '5 weeks', needed_until = '2100-01-01' FROM {} ORDER BY id"
-    )
+    needed = "SELECT retained_until - now() BETWEEN '4 weeks' AND '5 weeks', retained_until = '2100-01-01' FROM {} ORDER BY id"
     for table in ("series", "metadata"):
         assert postgresql.execute(needed.format(table), dsn) == [(True, False), (False, True)]
-    assert postgresql.execute(needed.format("form"), dsn) == [(False, True)]
+    assert postgresql.execute(needed.format("wire_format"), dsn) == [(False, True)]
     postgresql.execute("INSERT INTO metadata (hash, text, document) VALUES ('y', '[]', '[]')", dsn)
-    assert postgresql.execute("SELECT needed_until = 'infinity' FROM metadata WHERE hash = 'y'", dsn) == [(True,)]
+    assert postgresql.execute("SELECT retained_until = 'infinity' FROM metadata WHERE hash = 'y'", dsn) == [(True,)]
 
 
 @pytest_twisted.ensureDeferred
@@ -229,7 +227,7 @@ async def test_ids_that_an_older_version_stored_twice_stay_and_get_no_third_row(
         + STORED_BY_VERSION_1
         + "".join(
             f"INSERT INTO sample SELECT (timestamp '{monday}' AT TIME ZONE 'UTC') + n * interval '1 minute', recorded_at, '{id_}', n, metadata_id,"
-            " series_id, form_id, signature, rest FROM sample, generate_series(1, 2) n WHERE volume = 2.5;"
+            " series_id, wire_format_id, signature, verbatim_json FROM sample, generate_series(1, 2) n WHERE volume = 2.5;"
             for monday, id_ in zip(weeks, TWICE, strict=True)
         ),
         dsn,
@@ -270,7 +268,7 @@ async def test_a_week_whose_ids_are_twice_in_the_default_partition_still_gets_it
         "INSERT INTO schema_version (version, name) SELECT n, 'step' FROM generate_series(1, 5) AS n;"
         + STORED_BY_VERSION_1
         + f"INSERT INTO sample SELECT timestamptz '{at}' - n * interval '1 microsecond', recorded_at, '{TWICE[0]}', n, metadata_id,"
-        " series_id, form_id, signature, rest FROM sample, generate_series(1, 2) n;",
+        " series_id, wire_format_id, signature, verbatim_json FROM sample, generate_series(1, 2) n;",
         dsn,
     )
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=0, writers=1)
@@ -307,22 +305,22 @@ INSERT INTO source (name) VALUES ('test');
 INSERT INTO series (meter_id, resource_id, project_id, source_id) VALUES (1, 1, 1, 1);
 INSERT INTO metadata (hash, text, document)
     VALUES (sha256('{"flavor":{"vcpus":1}}'), '{"flavor":{"vcpus":1}}', '{"flavor":{"vcpus":1}}');
-INSERT INTO form (hash, text) SELECT sha256(convert_to(text, 'UTF8')), text FROM (VALUES (
+INSERT INTO wire_format (hash, text) SELECT sha256(convert_to(text, 'UTF8')), text FROM (VALUES (
     '[["source","counter_name","counter_type","counter_unit","counter_volume","user_id","project_id","resource_id",'
     '"timestamp","resource_metadata","message_id","message_signature"],"T0","float",[],"key-1"]')) AS _ (text);
-INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
     VALUES ('2026-11-18 12:00+00', '2026-11-18 12:01+00', 'cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11', 2.5, 1, 1, 1,
     decode(repeat('ab', 32), 'hex'), '');
 """
 
 STORED_BY_VERSION_5 = """
 INSERT INTO series (meter_id, resource_id, project_id, source_id) VALUES (1, 0, 1, 1);
-INSERT INTO settled (start, hours {tangled}) VALUES ('2026-11-18 12:00+00', 1 {false}), ('2026-11-18 00:00+00', 24 {false});
+INSERT INTO final_period (start, hours {tangled}) VALUES ('2026-11-18 12:00+00', 1 {false}), ('2026-11-18 00:00+00', 24 {false});
 INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
-        increase, integral, series_id, hours, stretch, metadata_id {overlap})
+        increase, integral, series_id, hours, metadata_run, metadata_id {overlap})
     SELECT start, '2026-11-18 12:00+00', '2026-11-18 12:00+00', 1, 2.5, 2.5, 2.5, 0, 2.5, 2.5, 0, 0, id, hours,
         2 - id, 2 - id {none}
-    FROM settled, series;
+    FROM final_period, series;
 """
 
 
@@ -342,23 +340,23 @@ INSERT INTO source (name) VALUES ('other');
 INSERT INTO resource (name) VALUES ('r2');
 INSERT INTO series (meter_id, resource_id, project_id, source_id) VALUES (1, 1, 1, 2), (1, 2, 1, 1);
 INSERT INTO sample SELECT timestamp + n * interval '10 minutes', recorded_at, gen_random_uuid(), volume + n, metadata_id,
-    1 + n % 2, form_id, signature, rest FROM sample, generate_series(1, 3) AS n;
-INSERT INTO settled (start, hours, tangled) VALUES ('2026-11-18 12:00+00', 1, true);
+    1 + n % 2, wire_format_id, signature, verbatim_json FROM sample, generate_series(1, 3) AS n;
+INSERT INTO final_period (start, hours, tangled) VALUES ('2026-11-18 12:00+00', 1, true);
 INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
-        increase, integral, series_id, hours, stretch, metadata_id)
+        increase, integral, series_id, hours, metadata_run, metadata_id)
     SELECT '2026-11-18 12:00+00', min(timestamp), max(timestamp), count(*), min(volume), max(volume), sum(volume), 0,
         min(volume), max(volume), 7, 7, series_id, 1, 1, 1
     FROM sample GROUP BY series_id;
 INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
-        increase, integral, series_id, hours, stretch, metadata_id)
+        increase, integral, series_id, hours, metadata_run, metadata_id)
     VALUES ('2026-11-18 12:00+00', '2026-11-18 12:05+00', '2026-11-18 12:50+00', 2, 1, 78, 79, 0, 1, 78, 77, 78, 3, 1, 1, 1);
 """
 
 STORED_BY_VERSION_3 = """
-INSERT INTO settled (start, hours, tangled)
+INSERT INTO final_period (start, hours, tangled)
     VALUES ('2026-11-18 12:00+00', 1, false), ('2026-11-18 00:00+00', 24, false);
 INSERT INTO rollup (start, first, last, count, smallest, largest, total, deviation, first_volume, last_volume,
         increase, integral, series_id, hours)
     SELECT start, '2026-11-18 12:00+00', '2026-11-18 12:00+00', 1, 2.5, 2.5, 2.5, 0, 2.5, 2.5, 0, 0, 1, hours
-    FROM settled;
+    FROM final_period;
 """

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from zope.interface import implementer
 
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.samples import Intake
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.samples import SampleConsumer
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.interfaces import Delivery
@@ -99,10 +99,10 @@ async def test_each_is_stored_to_the_letter_or_set_aside_with_its_reason_and_its
     neighbours = [dict(message(at=NOW).fields) for _ in range(len(refused))]
     async with running(dsn, retention=Retention(days=30)) as store:
         dead = DeadQueue()
-        intake = Intake(
+        intake = SampleConsumer(
             store,
             KEYS,
-            DeadLetters(dead, reactor),
+            DeadLetterPublisher(dead, reactor),
             reactor,
             batch_samples=1000,
             batch_seconds=0.05,

@@ -22,12 +22,12 @@ from twisted.internet.defer import Deferred
 
 from meter.api.streaming.live import _recorded_since
 from meter.query import Aggregate
-from meter.query import Among
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
+from meter.query import In
 from meter.query import Marker
 from meter.query import MetadataMatch
+from meter.query import Or
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
@@ -36,11 +36,11 @@ from meter.store.maintenance.partitions import WEEK
 from meter.store.maintenance.partitions import week_of
 from meter.store.maintenance.rollups import FROM_SAMPLES
 from meter.store.maintenance.rollups import MOST_ALTERNATIONS
-from meter.store.maintenance.rollups import MOST_STRETCHES
-from meter.store.maintenance.rollups import UNSETTLED
+from meter.store.maintenance.rollups import MOST_METADATA_RUNS
+from meter.store.maintenance.rollups import NEXT_HOUR_TO_FINALIZE
 from meter.store.maintenance.verification import Verification
 from tests.integration.test_store_rollups import running
-from tests.plans import Reading
+from tests.plans import QueryRunner
 from tests.plans import reading_of
 from tests.store_messages import message
 
@@ -69,7 +69,7 @@ FACTOR = 3
 AGAIN = """
 INSERT INTO sample
 SELECT timestamp + interval '1 s' * {seconds} * poll, recorded_at + interval '1 s' * {seconds} * poll, gen_random_uuid(),
-    volume + poll, metadata_id, series_id, form_id, signature, rest
+    volume + poll, metadata_id, series_id, wire_format_id, signature, verbatim_json
 FROM sample CROSS JOIN generate_series(1, {polls}) AS poll WHERE timestamp >= '{at}' AND timestamp < '{at}'::timestamptz + interval '1 s'
 """
 
@@ -174,7 +174,7 @@ async def looked_at_while_empty(house: House) -> datetime:
 async def monday_morning(house: House) -> datetime:
     """A week that PostgreSQL knows well, settled, and a minute of a new one in a partition that it does not know."""
     await house.polled(THURSDAY, 29, seconds=300)
-    await house.store.keeping.settle(THURSDAY + timedelta(hours=2))
+    await house.store.keeping.finalize(THURSDAY + timedelta(hours=2))
     house.execute("VACUUM ANALYZE")
     await house.polled(NEW_WEEK + timedelta(hours=5), 29)
     return NEW_WEEK + timedelta(hours=5)
@@ -183,7 +183,7 @@ async def monday_morning(house: House) -> datetime:
 async def middle_of_a_week(house: House) -> datetime:
     """Statistics are right, and all but the last hour is settled."""
     await house.polled(THURSDAY - timedelta(hours=2), 35, seconds=300)
-    await house.store.keeping.settle(THURSDAY)
+    await house.store.keeping.finalize(THURSDAY)
     house.execute("VACUUM ANALYZE")
     return THURSDAY
 
@@ -259,13 +259,11 @@ def statistics_questions(when: datetime) -> dict[str, StatisticsQuery]:
         everything = SampleFilter(**bounds)
         one = SampleFilter(equals={"meter": "cpu", "resource_id": "domain-00007"}, **bounds)
         project = SampleFilter(equals={"meter": "cpu", "project_id": "project-3"}, **bounds)
-        here = SampleFilter(equals={"meter": "cpu"}, metadata=HOST, **bounds)
+        context = SampleFilter(equals={"meter": "cpu"}, metadata=HOST, **bounds)
         nowhere = SampleFilter(equals={"meter": "cpu"}, metadata=NOWHERE, **bounds)
         mixed = SampleFilter(
             equals={"meter": "cpu"},
-            expression=Either(
-                (Comparison("metadata.host", "=", "host-3"), Comparison("resource_id", "=", "domain-00001"))
-            ),
+            expression=Or((Comparison("metadata.host", "=", "host-3"), Comparison("resource_id", "=", "domain-00001"))),
             **bounds,
         )
         asked |= {
@@ -280,17 +278,17 @@ def statistics_questions(when: datetime) -> dict[str, StatisticsQuery]:
             f"steps{of_time}": StatisticsQuery(filter=cpu, aggregates=STEPS),
             f"steps by resource{of_time}": StatisticsQuery(filter=cpu, aggregates=STEPS, groupby=("resource_id",)),
             f"steps by metadata{of_time}": StatisticsQuery(filter=cpu, aggregates=STEPS, groupby=("metadata.name",)),
-            f"steps of metadata by period{of_time}": StatisticsQuery(filter=here, aggregates=STEPS, period=10),
+            f"steps of metadata by period{of_time}": StatisticsQuery(filter=context, aggregates=STEPS, period=10),
             f"percentile{of_time}": StatisticsQuery(filter=cpu, aggregates=(Aggregate("percentile", "95"),)),
             f"percentile of metadata{of_time}": StatisticsQuery(
-                filter=here, aggregates=(Aggregate("percentile", "95"),)
+                filter=context, aggregates=(Aggregate("percentile", "95"),)
             ),
             f"deviation and cardinality{of_time}": StatisticsQuery(
                 filter=cpu, aggregates=(Aggregate("stddev"), Aggregate("cardinality", "resource_id"))
             ),
-            f"statistics of metadata{of_time}": StatisticsQuery(filter=here),
+            f"statistics of metadata{of_time}": StatisticsQuery(filter=context),
             f"statistics of metadata that are nowhere{of_time}": StatisticsQuery(filter=nowhere),
-            f"statistics of metadata by resource{of_time}": StatisticsQuery(filter=here, groupby=("resource_id",)),
+            f"statistics of metadata by resource{of_time}": StatisticsQuery(filter=context, groupby=("resource_id",)),
             f"statistics of metadata or a resource{of_time}": StatisticsQuery(filter=mixed, groupby=("metadata.name",)),
         }
     return asked
@@ -312,8 +310,8 @@ def page_questions(when: datetime) -> dict[str, tuple[SampleFilter, dict[str, An
             "a meter and metadata that are nowhere": {"equals": {"meter": "cpu"}, "metadata": NOWHERE},
             "volumes that are nowhere": {"expression": volumes},
             "a meter and volumes that are nowhere": {"equals": {"meter": "cpu"}, "expression": volumes},
-            "metadata or a volume": {"expression": Either((Comparison("metadata.host", "=", "nowhere"), volumes))},
-            "a meter or a volume": {"expression": Either((Comparison("resource_id", "=", "none"), volumes))},
+            "metadata or a volume": {"expression": Or((Comparison("metadata.host", "=", "nowhere"), volumes))},
+            "a meter or a volume": {"expression": Or((Comparison("resource_id", "=", "none"), volumes))},
             "what is recorded by now": {"equals": {"meter": "cpu"}, "as_of": datetime.now(UTC) - timedelta(seconds=1)},
         }.items():
             filter = SampleFilter(**fields, **bounds)
@@ -331,7 +329,7 @@ def page_questions(when: datetime) -> dict[str, tuple[SampleFilter, dict[str, An
     return asked
 
 
-def broken(house: House, reading: Reading, rows: int, more: int = 0) -> list[str]:
+def broken(house: House, reading: QueryRunner, rows: int, more: int = 0) -> list[str]:
     """Say where ``reading`` breaks the law for a question about ``rows`` samples; ``more`` may be read whatever it is about."""
     series = house.size("series")
     allowed = FACTOR * rows + more
@@ -340,7 +338,17 @@ def broken(house: House, reading: Reading, rows: int, more: int = 0) -> list[str
         said.append(f"{read} samples and rollups")
     if reading.rows["metadata"] > allowed:
         said.append(f"{reading.rows['metadata']} metadata")
-    for table in ("series", "meter", "resource", "user", "project", "source", "form", "settled", "horizon"):
+    for table in (
+        "series",
+        "meter",
+        "resource",
+        "user",
+        "project",
+        "source",
+        "wire_format",
+        "final_period",
+        "retention_cutoff",
+    ):
         # A dictionary may be looked through, and a row of it for each sample.
         if reading.rows[table] > allowed + FACTOR * (house.size(table) + series):
             said.append(f"{reading.rows[table]} rows of {table}")
@@ -443,7 +451,7 @@ async def test_a_sample_is_found_by_its_id_alone(filled):
             "sample since": lambda name=name: house.store.sample(name, SampleFilter(start=when)),
             "message": lambda name=name: house.store.message(name, SampleFilter()),
             "a few ids": lambda name=name: house.store.samples(
-                SampleFilter(expression=Every((Among("message_id", (name, every[0])), Comparison("volume", ">=", 0)))),
+                SampleFilter(expression=And((In("message_id", (name, every[0])), Comparison("volume", ">=", 0)))),
                 PAGE,
             ),
         }.items():
@@ -493,16 +501,16 @@ async def test_settling_an_hour_reads_that_hour(filled):
     span = {
         "start": hour,
         "hours": 1,
-        "stretches": MOST_STRETCHES,
+        "stretches": MOST_METADATA_RUNS,
         "alternations": MOST_ALTERNATIONS,
         "since": hour - timedelta(days=3),
         "until": hour + timedelta(hours=1),
     }
-    readings: list[Reading] = []
+    readings: list[QueryRunner] = []
 
     async def work(session: Any) -> None:
-        for statement in (UNSETTLED, FROM_SAMPLES):
-            reading = Reading()
+        for statement in (NEXT_HOUR_TO_FINALIZE, FROM_SAMPLES):
+            reading = QueryRunner()
             [[[explained]]] = await session.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", span)
             reading.add(explained["Plan"])
             readings.append(reading)

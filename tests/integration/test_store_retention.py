@@ -14,7 +14,7 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.partitions import partition_name
-from meter.store.maintenance.rollups import MOST_STRETCHES
+from meter.store.maintenance.rollups import MOST_METADATA_RUNS
 from tests.integration.test_store_rollups import comparable
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
@@ -53,12 +53,14 @@ async def test_weeks_that_are_too_old_are_dropped_and_their_rollups_answer(postg
 async def test_an_hour_whose_metadata_changed_often_keeps_its_sum_and_loses_what_it_said_of_metadata(postgresql):
     hour = (NOW - timedelta(days=30)).replace(minute=0, second=0, microsecond=0)
     async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
-        changes = [message(at=hour + timedelta(minutes=n), metadata={"size": n % 2}) for n in range(MOST_STRETCHES + 1)]
+        changes = [
+            message(at=hour + timedelta(minutes=n), metadata={"size": n % 2}) for n in range(MOST_METADATA_RUNS + 1)
+        ]
         await store.write([*changes, message(at=NOW, metadata={"size": 1})])
         await store.keeping.keep()
 
         [row] = await store.statistics(EVERYTHING)
-        assert row.values["count"] == MOST_STRETCHES + 2
+        assert row.values["count"] == MOST_METADATA_RUNS + 2
         [row] = await store.statistics(BY_SIZE)
         assert (row.group["metadata.size"], row.values["count"]) == ("1", 1)
 
@@ -117,7 +119,7 @@ async def test_rollups_stay_as_long_as_the_samples_that_they_would_be_made_of_ag
         before = await store.statistics(EVERYTHING)
         await store.keeping.keep()
 
-        assert await store.keeping.settle(NOW) == 0
+        assert await store.keeping.finalize(NOW) == 0
         assert comparable(await store.statistics(EVERYTHING)) == comparable(before)
 
 

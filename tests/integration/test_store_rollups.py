@@ -17,16 +17,16 @@ from twisted.internet.defer import gatherResults
 
 from meter.interfaces import Unavailable
 from meter.query import Aggregate
-from meter.query import Among
 from meter.query import Comparison
-from meter.query import Either
+from meter.query import In
 from meter.query import MetadataMatch
-from meter.query import Never
+from meter.query import Not
+from meter.query import Or
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.maintenance.maintenance import Retention
-from meter.store.maintenance.rollups import settle
+from meter.store.maintenance.rollups import finalize
 from meter.store.write.record import record_of
 from meter.testing import MemoryStore
 from tests.store_messages import message
@@ -128,8 +128,8 @@ class Usage:
                         *(None, None, None),
                         Comparison("project_id", "!=", "pb"),
                         Comparison("volume", "<", 200),
-                        Never(Among("metadata.size", (2, "1"))),
-                        Either((Comparison("metadata.size", "<", 2), Comparison("resource_id", "=", "a"))),
+                        Not(In("metadata.size", (2, "1"))),
+                        Or((Comparison("metadata.size", "<", 2), Comparison("resource_id", "=", "a"))),
                     ]
                 ),
             ),
@@ -168,8 +168,8 @@ class Usage:
         )
 
 
-async def settled(store):
-    await store.keeping.settle(START + 90 * HOUR)
+async def finalized(store):
+    await store.keeping.finalize(START + 90 * HOUR)
 
 
 async def same_answers(one, other, asked, count):
@@ -199,10 +199,10 @@ async def test_an_answer_is_the_same_whatever_is_settled(postgresql, seed):
             for each in (store, memory):
                 await each.write(batch + batch[:3])
             await same_answers(store, memory, usage.query, 5)  # some hours are late now
-            await settled(store)
+            await finalized(store)
             await same_answers(store, memory, usage.query, 15)
         [[hours, days]] = postgresql.execute(
-            "SELECT count(*) FILTER (WHERE hours = 1), count(*) FILTER (WHERE hours = 24) FROM settled", dsn
+            "SELECT count(*) FILTER (WHERE hours = 1), count(*) FILTER (WHERE hours = 24) FROM final_period", dsn
         )
         assert hours > 40
         assert days >= 3
@@ -220,8 +220,8 @@ async def test_whole_hours_answer_the_same_when_their_samples_are_gone(postgresq
             await same_answers(
                 store, memory, usage.query_of_whole_hours, 10
             )  # late ones of other meters unsettle hours
-            await settled(store)
-            await store.keeping.let_go(START + 90 * HOUR)
+            await finalized(store)
+            await store.keeping.expire(START + 90 * HOUR)
             await same_answers(store, memory, usage.query_of_whole_hours, 10)
         gone = SampleFilter(equals={"meter": "cpu"}, end=START + 42 * HOUR)
         assert not await store.samples(gone, 1)
@@ -238,9 +238,11 @@ async def test_an_answer_is_the_same_however_often_metadata_change(postgresql, s
             batch = [usage.message() for _ in range(size)]
             for each in (store, memory):
                 await each.write(batch)
-            await settled(store)
+            await finalized(store)
             await same_answers(store, memory, usage.query, 25)
-        stretches = postgresql.execute("SELECT DISTINCT hours, least(stretch, 5), metadata_id = 0 FROM rollup", dsn)
+        stretches = postgresql.execute(
+            "SELECT DISTINCT hours, least(metadata_run, 5), metadata_id = 0 FROM rollup", dsn
+        )
         told = {*((hours, n, False) for hours in (1, 24) for n in range(1, 5)), (24, 5, False)}
         assert {*stretches} >= {*told, (1, 0, True), (24, 1, True)}
 
@@ -272,7 +274,7 @@ async def test_an_answer_is_the_same_however_runs_and_sources_alternate(postgres
     async with running(dsn) as store:
         for each in (store, memory):
             await each.write(batch)
-        await settled(store)
+        await finalized(store)
         await same_answers(store, memory, usage.query, 25)
         overlaps = postgresql.execute("SELECT DISTINCT hours, overlap FROM rollup", dsn)
         assert {*overlaps} == {(hours, overlap) for hours in (1, 24) for overlap in (0, 1, 2)}
@@ -291,7 +293,7 @@ async def test_a_migration_is_told_by_rollups_alone(postgresql):
                 for name, type in (("cpu", "cumulative"), ("ram", "gauge"))
             ]
         )
-        await settled(store)
+        await finalized(store)
         before = {}
         for name in ("cpu", "ram"):
             asked = StatisticsQuery(filter=SampleFilter(equals={"meter": name}), aggregates=EVERYTHING)
@@ -308,10 +310,10 @@ async def test_a_migration_is_told_by_rollups_alone(postgresql):
 async def test_a_late_sample_unsettles_its_hour_and_day_and_a_known_one_does_not(postgresql):
     dsn = postgresql.dsn()
     batch = [message(volume=n, at=START + n * HOUR) for n in range(24)]
-    marks = "SELECT count(*) FROM settled"
+    marks = "SELECT count(*) FROM final_period"
     async with running(dsn) as store:
         await store.write(batch)
-        await settled(store)
+        await finalized(store)
         assert postgresql.execute(marks, dsn) == [(25,)]
 
         await store.write(batch)
@@ -320,7 +322,7 @@ async def test_a_late_sample_unsettles_its_hour_and_day_and_a_known_one_does_not
         await store.write([message(at=START + 2 * HOUR)])
         assert postgresql.execute(marks, dsn) == [(23,)]
 
-        await settled(store)
+        await finalized(store)
         assert postgresql.execute(marks, dsn) == [(25,)]
 
 
@@ -339,14 +341,14 @@ async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgr
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
         await written
-        settling = Deferred.fromCoroutine(settled(store))
+        settling = Deferred.fromCoroutine(finalized(store))
         await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
-        assert postgresql.execute("SELECT count(*) FROM settled", dsn) == [(0,)]
+        assert postgresql.execute("SELECT count(*) FROM final_period", dsn) == [(0,)]
 
         gate.callback(None)
         await writing
         await settling
-        assert postgresql.execute("SELECT hours, count FROM rollup WHERE stretch = 1 ORDER BY hours", dsn) == [
+        assert postgresql.execute("SELECT hours, count FROM rollup WHERE metadata_run = 1 ORDER BY hours", dsn) == [
             (1, 2),
             (24, 2),
         ]
@@ -360,7 +362,7 @@ async def test_settling_may_take_longer_than_a_question(postgresql):
 
         async def slowly(session):
             await session.rows("SELECT pg_sleep(1.5)")
-            return await settle(session, START, 1)
+            return await finalize(session, START, 1)
 
         assert await store.keeping._pool.run(slowly)
 
@@ -374,11 +376,11 @@ async def test_settling_among_writers_and_no_sample_is_overlooked(postgresql):
         for batch in batches:
             await memory.write(batch)
         work = [Deferred.fromCoroutine((store, other)[n % 2].write(batch)) for n, batch in enumerate(batches)]
-        work += [Deferred.fromCoroutine(settled(each)) for each in (store, other, store, other)]
+        work += [Deferred.fromCoroutine(finalized(each)) for each in (store, other, store, other)]
         await gatherResults(work, consumeErrors=True)
 
         await same_answers(store, memory, usage.query, 20)
-        await settled(store)
+        await finalized(store)
         await same_answers(other, memory, usage.query, 20)
 
 
@@ -390,16 +392,18 @@ async def test_settling_takes_no_numbers_for_totals_that_are_known_and_keeps_the
     last_number = "SELECT last_value FROM pg_sequences WHERE sequencename = 'series_id_seq'"
     async with running(dsn) as store:
         await store.write([message(at=START, resource_id=each) for each in "ab"])
-        await settled(store)
+        await finalized(store)
         before = postgresql.execute(last_number, dsn)
         await store.write([message(at=START + n * HOUR, resource_id=each) for n in range(1, 9) for each in "ab"])
-        await settled(store)
+        await finalized(store)
         assert postgresql.execute(last_number, dsn) == before
 
-        postgresql.execute("UPDATE series SET needed_until = 'infinity' WHERE resource_id > 0", dsn)
+        postgresql.execute("UPDATE series SET retained_until = 'infinity' WHERE resource_id > 0", dsn)
         await store.write([message(at=START)])
-        await settled(store)
-        assert postgresql.execute("SELECT needed_until::text FROM series WHERE resource_id = 0", dsn) == [("infinity",)]
+        await finalized(store)
+        assert postgresql.execute("SELECT retained_until::text FROM series WHERE resource_id = 0", dsn) == [
+            ("infinity",)
+        ]
 
 
 @pytest_twisted.ensureDeferred
@@ -407,7 +411,7 @@ async def test_a_crash_in_the_middle_of_settling_settles_nothing(postgresql):
     dsn = postgresql.dsn()
 
     async def crash(session):
-        await settle(session, START, 1)
+        await finalize(session, START, 1)
         session.close()
         await session.rows("SELECT 1")
 
@@ -417,7 +421,8 @@ async def test_a_crash_in_the_middle_of_settling_settles_nothing(postgresql):
             await store.keeping._pool.run(crash)
 
         assert (
-            postgresql.execute("SELECT count(*) FROM settled UNION ALL SELECT count(*) FROM rollup", dsn) == [(0,)] * 2
+            postgresql.execute("SELECT count(*) FROM final_period UNION ALL SELECT count(*) FROM rollup", dsn)
+            == [(0,)] * 2
         )
         [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))
         assert row.values["sum"] == 3
@@ -429,9 +434,9 @@ async def test_an_hour_that_cannot_be_added_up_is_left_to_its_samples(postgresql
     async with running(dsn) as store:
         await store.write([message(volume=volume, at=START) for volume in (1e200, -1e200)])
         await store.write([message(volume=1, at=START + n * HOUR, resource_id="b") for n in (1, 2)])
-        await settled(store)
+        await finalized(store)
 
-        assert postgresql.execute("SELECT count(*) FROM settled", dsn) == [(2,)]
+        assert postgresql.execute("SELECT count(*) FROM final_period", dsn) == [(2,)]
         [row] = await store.statistics(StatisticsQuery(filter=SampleFilter()))
         assert (row.values["max"], row.values["count"]) == (1e200, 4)
 
@@ -457,8 +462,8 @@ async def test_rollups_are_used_where_they_can_tell(postgresql, options, told_by
     query = StatisticsQuery(**{"filter": SampleFilter(start=START), **options})
     async with running(dsn) as store:
         await store.write([message(volume=1, at=START + n * HOUR, metadata={"size": 1}) for n in (1, 25)])
-        await store.keeping.settle(START + 30 * HOUR)  # a day, and an hour of the next one
-        postgresql.execute("UPDATE rollup SET largest = 1000 + hours", dsn)
+        await store.keeping.finalize(START + 30 * HOUR)  # a day, and an hour of the next one
+        postgresql.execute("UPDATE rollup SET max_volume = 1000 + hours", dsn)
 
         rows = await store.statistics(query)
 
@@ -474,14 +479,14 @@ OF_A = Comparison("resource_id", "=", "a")
     [
         ({}, {}, True),
         ({}, {"groupby": ("project_id", "source")}, True),
-        ({"expression": Never(Comparison("project_id", "=", "p2"))}, {"period": 3600}, True),
+        ({"expression": Not(Comparison("project_id", "=", "p2"))}, {"period": 3600}, True),
         ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "project_id"))}, True),
         ({}, {"aggregates": (Aggregate("max"), Aggregate("cardinality", "resource_id"))}, False),
         ({}, {"aggregates": (Aggregate("max"), Aggregate("increase"))}, False),
         ({}, {"groupby": ("resource_id",)}, False),
         ({}, {"groupby": ("metadata.size",)}, False),
         ({"equals": {"resource_id": "a"}}, {}, False),
-        ({"expression": Either((OF_A, Comparison("project_id", "=", "p1")))}, {}, False),
+        ({"expression": Or((OF_A, Comparison("project_id", "=", "p1")))}, {}, False),
         ({"metadata": (MetadataMatch("size", 1),)}, {}, False),
     ],
     ids=str,
@@ -491,9 +496,9 @@ async def test_what_is_asked_about_no_resource_is_told_by_totals(postgresql, fil
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write([message(at=START, resource_id=each, metadata={"size": 1}) for each in "ab"])
-        await settled(store)
+        await finalized(store)
         postgresql.execute(
-            "UPDATE rollup SET largest = 5000 FROM series x WHERE x.id = series_id AND x.resource_id = 0", dsn
+            "UPDATE rollup SET max_volume = 5000 FROM series x WHERE x.id = series_id AND x.resource_id = 0", dsn
         )
 
         rows = await store.statistics(StatisticsQuery(filter=SampleFilter(start=START, **filter), **options))

@@ -1,4 +1,4 @@
-"""Dictionaries are swept of what nothing needs any more, whoever writes meanwhile."""
+"""Dimension tables are swept of what nothing needs any more, whoever writes meanwhile."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.waiting import until
 
 NOW = datetime.now(UTC).replace(hour=12)
 FOUR_WEEKS = Retention(days=28, rollup_days=28)
-DICTIONARIES = ("series", "metadata", "form", "meter", "resource", '"user"', "project", "source", "run")
+DICTIONARIES = ("series", "metadata", "wire_format", "meter", "resource", '"user"', "project", "source", "run")
 
 DANGLING = """
 SELECT count(*) FROM sample s LEFT JOIN series x ON x.id = s.series_id LEFT JOIN metadata d ON d.id = s.metadata_id
-LEFT JOIN form f ON f.id = s.form_id LEFT JOIN meter m ON m.id = x.meter_id LEFT JOIN resource r ON r.id = x.resource_id
+LEFT JOIN wire_format f ON f.id = s.wire_format_id LEFT JOIN meter m ON m.id = x.meter_id LEFT JOIN resource r ON r.id = x.resource_id
 LEFT JOIN "user" u ON u.id = x.user_id LEFT JOIN project p ON p.id = x.project_id LEFT JOIN source o ON o.id = x.source_id
 LEFT JOIN run ON run.id = x.run_id
 WHERE x.id IS NULL OR d.id IS NULL OR f.id IS NULL OR m.id IS NULL OR r.id IS NULL OR u.id IS NULL OR p.id IS NULL
@@ -55,8 +55,8 @@ def of(who, weeks_ago=0.0, **options):
 
 async def time_passes(store, weeks=0.0):
     """Settle, let go and sweep as if it were ``weeks`` later."""
-    await store.keeping.settle(NOW + weeks * WEEK)
-    await store.keeping.let_go(NOW + weeks * WEEK)
+    await store.keeping.finalize(NOW + weeks * WEEK)
+    await store.keeping.expire(NOW + weeks * WEEK)
     await store.keeping.sweep()
 
 
@@ -76,13 +76,13 @@ async def test_what_was_let_go_takes_its_names_along_and_what_is_kept_keeps_its_
         await time_passes(store)
 
         # One series more is that of totals, to which the sample of ten weeks ago belonged.
-        assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 2) | {"form": 1, "series": 3}
+        assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 2) | {"wire_format": 1, "series": 3}
         assert await store.message(both[1].message_id) == both[1].fields
         assert {each.resource_id for each in await store.resources(SampleFilter(), 10)} == {
             "resource kept",
             "resource both",
         }
-    swept = dict(postgresql.execute("SELECT dictionary, rows FROM swept", dsn))
+    swept = dict(postgresql.execute("SELECT dimension, rows FROM garbage_collected", dsn))
     assert swept == dict.fromkeys(("metadata", "meter", "resource", "user", "project", "source", "run"), 1) | {
         "series": 2
     }
@@ -120,7 +120,7 @@ async def test_a_collector_that_remembers_what_was_swept_stores_what_comes_later
 @pytest_twisted.ensureDeferred
 async def test_what_lives_on_is_said_to_be_needed_once_a_week(postgresql):
     dsn = postgresql.dsn()
-    moves = "SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE relname IN ('series', 'metadata', 'form')"
+    moves = "SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE relname IN ('series', 'metadata', 'wire_format')"
     async with running(dsn) as store:
         for days in (14, 13.9, 7, 6.9, 6.8, 0):
             await store.write([of("a", days / 7)])
@@ -128,7 +128,7 @@ async def test_what_lives_on_is_said_to_be_needed_once_a_week(postgresql):
 
     weeks = {(NOW - timedelta(days=days)).date().isocalendar().week for days in (14, 13.9, 7, 6.9, 6.8, 0)}
     await until(lambda: postgresql.execute(moves, dsn) == [(3 * (len(weeks) - 1),)])
-    [[until_when]] = postgresql.execute("SELECT min(needed_until) FROM series", dsn)
+    [[until_when]] = postgresql.execute("SELECT min(retained_until) FROM series", dsn)
     assert NOW < until_when <= NOW + WEEK
 
 
@@ -138,8 +138,8 @@ async def test_a_row_that_a_writer_is_about_to_need_is_left_alone(postgresql):
     gate, begun = Deferred(), []
     async with running(dsn, retention=FOUR_WEEKS) as store:
         await store.write([of("a", 10)])
-        await store.keeping.settle(NOW)
-        await store.keeping.let_go(NOW)
+        await store.keeping.finalize(NOW)
+        await store.keeping.expire(NOW)
 
         async def slowly(session):
             begun.append(await store._writing._store(session, [record_of(of("a"))]))
@@ -162,8 +162,8 @@ async def test_a_writer_waits_for_a_row_that_is_being_swept_and_makes_it_anew(po
         await store.write([of("a", 10)])
 
         async def slowly(session):
-            for dictionary in ("form", "metadata", "series"):
-                begun.append(await sweep(session, dictionary, NOW - 5 * WEEK))
+            for dimension in ("wire_format", "metadata", "series"):
+                begun.append(await sweep(session, dimension, NOW - 5 * WEEK))
             await gate
 
         sweeping_now = Deferred.fromCoroutine(store.keeping._pool.run(slowly))
@@ -234,8 +234,8 @@ async def test_whatever_is_written_and_swept_at_the_same_time_every_sample_is_to
                 for _ in range(6)
             ]
             sent += [each for batch in batches for each in batch]
-            await one.keeping.settle(NOW + weeks * WEEK)
-            await one.keeping.let_go(NOW + weeks * WEEK)
+            await one.keeping.finalize(NOW + weeks * WEEK)
+            await one.keeping.expire(NOW + weeks * WEEK)
             work = [(one, other)[n % 2].write(batch) for n, batch in enumerate(batches)]
             work += [one.keeping.sweep(), other.keeping.sweep(), time_passes(other, weeks)]
             drawn.shuffle(work)
@@ -251,4 +251,4 @@ async def test_whatever_is_written_and_swept_at_the_same_time_every_sample_is_to
         await time_passes(one, 60)
         await one.keeping.sweep()
         assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 0)
-    assert dict(postgresql.execute("SELECT dictionary, rows FROM swept", dsn))["metadata"] > 20
+    assert dict(postgresql.execute("SELECT dimension, rows FROM garbage_collected", dsn))["metadata"] > 20

@@ -65,7 +65,7 @@ async def stored(database, postgresql):
     yield lambda statement: postgresql.execute(statement, database)
     await store.stopService()
     postgresql.execute(
-        'TRUNCATE sample, meter, resource, "user", project, source, run, series, metadata, form RESTART IDENTITY',
+        'TRUNCATE sample, meter, resource, "user", project, source, run, series, metadata, wire_format RESTART IDENTITY',
         database,
     )
 
@@ -131,16 +131,20 @@ async def test_a_range_has_its_start_and_not_its_end_and_may_be_of_one_meter(sto
             "meter, resource",
             1,
         ),
-        ("DELETE FROM form WHERE id = (SELECT form_id FROM sample WHERE timestamp = '{at5}')", "a form that is", 2),
+        (
+            "DELETE FROM wire_format WHERE id = (SELECT wire_format_id FROM sample WHERE timestamp = '{at5}')",
+            "a wire_format that is",
+            2,
+        ),
         ("DELETE FROM project WHERE name = 'p1'", "the column project", None),
         ("UPDATE resource SET name = 'small' WHERE name = 'large'", "differs from the column resource", 1),
         ("UPDATE meter SET unit = 'MB' WHERE name = 'disk'", "does not match", 1),
         ("UPDATE sample SET signature = '' WHERE timestamp = '{at1}'", "the signature is gone", 1),
         ("UPDATE sample SET message_id = gen_random_uuid() WHERE timestamp = '{at1}'", "does not match", 1),
         ("UPDATE sample SET message_id = gen_random_uuid() WHERE timestamp = '{at4}'", "the column message_id", 1),
-        ("UPDATE sample SET rest = '{{}}' WHERE timestamp = '{at1}'", "counter_volume", 1),
-        ("UPDATE sample SET rest = '{{' WHERE timestamp = '{at1}'", "tells no message", 1),
-        ("UPDATE form SET text = '[]'", "tells no message", None),
+        ("UPDATE sample SET verbatim_json = '{{}}' WHERE timestamp = '{at1}'", "counter_volume", 1),
+        ("UPDATE sample SET verbatim_json = '{{' WHERE timestamp = '{at1}'", "tells no message", 1),
+        ("UPDATE wire_format SET text = '[]'", "tells no message", None),
         ("UPDATE run SET name = 'hv2/1' WHERE name = 'hv1/1'", "differs from the column run", 1),
         ("UPDATE run SET name = 'hv2' WHERE name = 'hv1'", "differs from the column run", 1),
         ("DELETE FROM run WHERE name = 'hv1/1'", "differs from the column run", 1),

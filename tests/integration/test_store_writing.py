@@ -158,7 +158,7 @@ async def test_usual_messages_are_kept_without_a_second_copy(postgresql):
         await store.write([*ours, theirs])
         assert await store.message(theirs.message_id) == theirs.fields
 
-    assert postgresql.execute("SELECT count(*) FROM sample WHERE rest LIKE '{%'", dsn) == [(0,)]
+    assert postgresql.execute("SELECT count(*) FROM sample WHERE verbatim_json LIKE '{%'", dsn) == [(0,)]
 
 
 @pytest_twisted.ensureDeferred

@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from meter.agent.spool import Spool
-from meter.bus.batches import casts
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.batches import batch_publications
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.message import seal
@@ -31,7 +31,7 @@ from tests.system.test_spine import PUBLISHER
 from tests.system.test_spine import publish
 from tests.system.test_spine import sample
 
-METER_DEAD = str(Path(sys.executable).with_name("meter-dead"))
+METER_DEAD = str(Path(sys.executable).with_name("meter-dead-letters"))
 
 
 def set_aside(daemon):
@@ -58,7 +58,7 @@ def signed_with(secret, volume):
     return {
         "exchange": "metering",
         "routing_key": "metering.lamp.power",
-        "body": casts([sign(sample(volume), keyring([secret]), "test")])[0].body.decode(),
+        "body": batch_publications([sign(sample(volume), keyring([secret]), "test")])[0].body.decode(),
     }
 
 
@@ -87,21 +87,21 @@ def test_what_was_signed_with_a_key_that_nobody_knew_is_stored_after_the_fix(fur
     text = meter_dead(collector, "list")
     assert "the signature does not match" in text
     assert "5 of 5 letters" in text
-    letters = listed(collector)
-    assert [each["n"] for each in letters] == [1, 2, 3, 4, 5]
-    assert sorted(each["kind"] for each in letters) == ["undecodable", "undecodable", *["unverified"] * 3]
-    assert len({each["id"] for each in letters}) == 5
-    [garbage] = [each for each in letters if each["kind"] == "undecodable" and not each["masked"]]
+    dead_letters = listed(collector)
+    assert [each["n"] for each in dead_letters] == [1, 2, 3, 4, 5]
+    assert sorted(each["kind"] for each in dead_letters) == ["undecodable", "undecodable", *["unverified"] * 3]
+    assert len({each["id"] for each in dead_letters}) == 5
+    [garbage] = [each for each in dead_letters if each["kind"] == "undecodable" and not each["masked"]]
     assert r"not JSON \x1b[2J" in meter_dead(collector, "show", str(garbage["n"]))
 
     # Without the fix they come back, and say that they were replayed.
-    first = next(each["id"] for each in letters if each["kind"] == "unverified")
+    first = next(each["id"] for each in dead_letters if each["kind"] == "unverified")
     assert "is on its way to meter.metering" in meter_dead(collector, "replay", first[:8])
     until(lambda: set_aside(collector) == 6, "the letter to come back")
-    letters = listed(collector)
-    [back] = [each for each in letters if each["replayed"]]
-    assert (len(letters), back["replayed"]) == (5, 1)
-    assert first not in {each["id"] for each in letters}
+    dead_letters = listed(collector)
+    [back] = [each for each in dead_letters if each["replayed"]]
+    assert (len(dead_letters), back["replayed"]) == (5, 1)
+    assert first not in {each["id"] for each in dead_letters}
     assert (back["exchange"], back["routing_key"]) == ("metering", "metering.lamp.power")
 
     collector.stop()
@@ -117,9 +117,9 @@ def test_what_was_signed_with_a_key_that_nobody_knew_is_stored_after_the_fix(fur
     until(lambda: volumes() == [1, 2], "the two samples")
     until(lambda: set_aside(fixed) == 2, "the two hopeless letters")
 
-    letters = listed(fixed)
-    [masked] = [each for each in letters if each["masked"]]
-    assert len(letters) == 3
+    dead_letters = listed(fixed)
+    [masked] = [each for each in dead_letters if each["masked"]]
+    assert len(dead_letters) == 3
     assert "hunter2" not in meter_dead(fixed, "show", masked["id"])
     assert "1 replayed, 0 stay" in meter_dead(fixed, "replay", "--force", masked["id"])
     until(lambda: set_aside(fixed) == 3, "its return")
@@ -174,9 +174,9 @@ async def test_a_single_host_replays_too(house):
         run=maybeDeferred,
     )
     late = signed_with(SECRET, 7)
-    letters = DeadLetters(_Keeping(spool), Clock(), of_queue="meter.metering")
+    dead_letters = DeadLetterPublisher(_Keeping(spool), Clock(), of_queue="meter.metering")
     origin = Delivery(body=b"", exchange=late["exchange"], routing_key=late["routing_key"])
-    await letters.put_aside(body=late["body"].encode(), reason="nobody knew the key yet", origin=origin)
+    await dead_letters.dead_letter(body=late["body"].encode(), reason="nobody knew the key yet", origin=origin)
     await spool.close()
 
     meter.start()

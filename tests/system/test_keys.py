@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest_twisted
 
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.message import sign
 from meter.query import SampleFilter
 from meter.signature import Keyring
@@ -65,7 +65,7 @@ async def stored_samples(dsn):
 
 
 def body(one, keys, key_id=None):
-    [publication] = casts([sign(one, keys, "test")], key_id)
+    [publication] = batch_publications([sign(one, keys, "test")], key_id)
     return {"exchange": "metering", "routing_key": publication.routing_key, "body": publication.body.decode()}
 
 

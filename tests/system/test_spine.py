@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.message import sign
 from meter.sample import Sample
 from meter.signature import keyring
@@ -52,7 +52,7 @@ def publish(url, messages):
 def cast_bodies(samples, batch_samples=100):
     return [
         {"exchange": "metering", "routing_key": each.routing_key, "body": each.body.decode()}
-        for each in casts([sign(sample, KEYS, "test") for sample in samples], batch_samples=batch_samples)
+        for each in batch_publications([sign(sample, KEYS, "test") for sample in samples], batch_samples=batch_samples)
     ]
 
 

@@ -59,7 +59,7 @@ def test_all_mistakes_are_told_at_once_and_the_status_is_1(house, name, how):
     ran = subprocess.run(command, cwd=daemon.directory, capture_output=True, text=True, timeout=180)
 
     assert ran.returncode == 1
-    assert "[polling] interval_second: there is no such key; did you mean interval_seconds?" in ran.stderr
+    assert "[polling] interval_second: unknown key; did you mean interval_seconds?" in ran.stderr
     assert "[polling] timeout_seconds: input should be a valid number, not 'soon'" in ran.stderr
     assert "Traceback" not in ran.stderr
 

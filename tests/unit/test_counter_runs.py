@@ -73,7 +73,7 @@ def test_a_record_has_the_run_and_the_interval_of_its_metadata() -> None:
     assert (series.run_kind, series.run, series.interval) == (1, "a", 300.0)
 
 
-def reckoned(messages: list[Any], *functions: Any) -> list[float]:
+def compute_statistics(messages: list[Any], *functions: Any) -> list[float]:
     store, rows = MemoryStore(Clock()), []
     Deferred.fromCoroutine(store.write(messages))
     aggregates = tuple(Aggregate(function) for function in functions)
@@ -102,12 +102,12 @@ def test_however_runs_interleave_the_increase_is_the_sum_of_what_each_counted(
         for at, n in enumerate(turns)
     ]
 
-    assert reckoned(sent, "increase") == [sum(counters[-1] - counters[0] for counters in counted)]
+    assert compute_statistics(sent, "increase") == [sum(counters[-1] - counters[0] for counters in counted)]
 
 
 def test_within_a_declared_run_a_lower_volume_counts_nothing() -> None:
     sent = [message(volume=n, at=at, metadata={"_meter": {"run": "a"}}) for at, n in enumerate((5, 3, 4))]
-    assert reckoned(sent, "increase") == [1]
+    assert compute_statistics(sent, "increase") == [1]
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_within_a_declared_run_a_lower_volume_counts_nothing() -> None:
 )
 def test_a_domain_that_arrives_from_another_host_counts_from_zero(hosts: list[dict[str, Any]], increase: float) -> None:
     sent = [message(volume=n, at=n, type="cumulative", metadata=host) for n, host in zip((5, 7), hosts, strict=True)]
-    assert reckoned(sent, "increase") == [increase]
+    assert compute_statistics(sent, "increase") == [increase]
 
 
 def test_two_hosts_of_one_moment_did_not_arrive_one_from_the_other() -> None:
     sent = [message(volume=5, type="cumulative", metadata={"host": host}) for host in "ab"]
-    assert reckoned(sent, "increase") == [0]
+    assert compute_statistics(sent, "increase") == [0]
 
 
 def test_a_rate_is_that_of_the_seconds_within_runs() -> None:
@@ -137,7 +137,7 @@ def test_a_rate_is_that_of_the_seconds_within_runs() -> None:
         message(volume=n, at=at, metadata={"_meter": {"run": run}})
         for at, n, run in ((0, 0, "a"), (10, 20, "a"), (1000, 0, "b"), (1010, 20, "b"))
     ]
-    assert reckoned(sent, "increase", "rate") == [40, 2]
+    assert compute_statistics(sent, "increase", "rate") == [40, 2]
 
 
 HOUR = 3600
@@ -160,7 +160,7 @@ def test_a_volume_is_carried_over_three_intervals_unless_its_resource_lived(
     sent = [
         message(volume=4, at=at, metadata={"_meter": reserved}) for at, reserved in ((0, first), (2 * HOUR, second))
     ]
-    assert reckoned(sent, "integral") == [pytest.approx(4 * hours)]
+    assert compute_statistics(sent, "integral") == [pytest.approx(4 * hours)]
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_a_volume_is_carried_over_three_intervals_unless_its_resource_lived(
 def test_a_resource_lived_until_the_last_sample_of_its_run_whatever_came_between(last: Any, hours: float) -> None:
     told = [(0, {"run": "a", "interval": 300}), (2, {}), (5, last)]
     sent = [message(volume=4, at=at * HOUR, metadata={"_meter": reserved}) for at, reserved in told]
-    assert reckoned(sent, "integral") == [pytest.approx(4 * hours)]
+    assert compute_statistics(sent, "integral") == [pytest.approx(4 * hours)]

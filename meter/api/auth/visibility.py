@@ -20,13 +20,13 @@ from zope.interface import implementer
 from meter.api.errors import Abort
 from meter.api.errors import Fault
 from meter.interfaces import IStore
-from meter.query import Among
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
 from meter.query import Expression
+from meter.query import In
 from meter.query import Marker
-from meter.query import Never
+from meter.query import Not
+from meter.query import Or
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import Statistics
@@ -79,12 +79,12 @@ def _projects(expression: Expression) -> Iterator[object]:
     match expression:
         case Comparison("project_id", _, value):
             yield value
-        case Among("project_id", values):
+        case In("project_id", values):
             yield from values
-        case Every(parts) | Either(parts):
+        case And(parts) | Or(parts):
             for part in parts:
                 yield from _projects(part)
-        case Never(part):
+        case Not(part):
             yield from _projects(part)
 
 

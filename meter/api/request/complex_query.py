@@ -19,13 +19,13 @@ from meter.api.request.strict_json import BadJson
 from meter.api.request.strict_json import strict_json
 from meter.api.request.times import time_asked
 from meter.message import BadMessage
-from meter.query import Among
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
 from meter.query import Expression
 from meter.query import Field
-from meter.query import Never
+from meter.query import In
+from meter.query import Not
+from meter.query import Or
 from meter.query import Order
 from meter.query import Scalar
 
@@ -162,15 +162,15 @@ class _Reading:
                 if not isinstance(operand, list) or len(operand) < 2:
                     raise BadExpression(f"{word} takes a list of at least two expressions, not {_cut(operand)}")
                 parts = tuple(self.expression(part, depth + 1) for part in operand)
-                return Every(parts) if word.lower() == "and" else Either(parts)
+                return And(parts) if word.lower() == "and" else Or(parts)
             case "not":
-                return Never(self.expression(operand, depth + 1))
+                return Not(self.expression(operand, depth + 1))
             case "in":
                 name, values = _only_pair(operand)
                 if not isinstance(values, list) or not values:
                     raise BadExpression(f"in takes a list of at least one value, not {_cut(values)}")
                 self._count(len(values))
-                return Among(_field(name), tuple(_value(_field(name), "=", value) for value in values))
+                return In(_field(name), tuple(_value(_field(name), "=", value) for value in values))
             case symbol if symbol in OPERATORS:
                 name, value = _only_pair(operand)
                 return Comparison(_field(name), OPERATORS[symbol], _value(_field(name), OPERATORS[symbol], value))

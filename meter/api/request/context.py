@@ -16,7 +16,7 @@ from meter.api.auth.visibility import Requester
 from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import Fault
 from meter.api.errors import invalid_input
-from meter.api.ingest import Acceptance
+from meter.api.ingest import SampleIngest
 from meter.api.rendering.flattening import Flattening
 from meter.api.request.simple_query import SAMPLE_FIELDS
 from meter.api.request.simple_query import Queryable
@@ -44,7 +44,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class RequestContext:
     """A request that has been read: names from the path, arguments by parameter, and what is there to answer it.
 
     ``body`` is decoded JSON, ``UNSET`` where there is none. ``flat`` is for the metadata of the answer. ``media_type`` is the one to answer in, of those that the operation offers. ``now`` is in
@@ -58,7 +58,7 @@ class Question:
     requester: Requester
     store: VisibleStore
     flat: Flattening
-    acceptance: Acceptance | None
+    acceptance: SampleIngest | None
     clock: IReactorTime
     base_url: str
     url: str
@@ -85,16 +85,16 @@ class Question:
             raise invalid_input("limit", asked, f"it may be at most {self.limits.largest}; ask for shorter ranges.")
         return int(asked)
 
-    def of_meter(self) -> SimpleQuery:
+    def meter_query(self) -> SimpleQuery:
         """Return the question that is asked of the meter in the path."""
         return self.simple_query(SAMPLE_FIELDS, {"meter": self.path["meter"]})
 
     def simple_query(self, queryable: Queryable, fixed: Mapping[IdField, str] | None = None) -> SimpleQuery:
         """Return what the argument ``q`` asks, as of the time that was asked for."""
         asked = simple_query(self.arguments["q"], queryable, fixed)
-        return replace(asked, filter=self.as_asked(asked.filter))
+        return replace(asked, filter=self.with_as_of(asked.filter))
 
-    def as_asked(self, filter: SampleFilter) -> SampleFilter:
+    def with_as_of(self, filter: SampleFilter) -> SampleFilter:
         """Return ``filter`` as of the time that was asked for."""
         return replace(filter, as_of=_time("as_of", self.arguments.get("as_of")))
 

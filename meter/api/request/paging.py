@@ -12,12 +12,12 @@ import msgspec
 from meter.api.errors import invalid_input
 from meter.message import BadMessage
 from meter.message import moment
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
 from meter.query import Expression
 from meter.query import Field
 from meter.query import Marker
+from meter.query import Or
 from meter.query import StoredSample
 from meter.sample import utc_text
 
@@ -54,9 +54,9 @@ def beyond(text: str, fields: Sequence[Field]) -> Expression:
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
         raise invalid_input("marker", text, "it must come from the Link header of the page before.") from error
     same = [Comparison(field, "=", value) for field, value in zip(fields, values, strict=True)]
-    return Either(
+    return Or(
         tuple(
-            Every((*same[:n], Comparison(field, ">", value)))
+            And((*same[:n], Comparison(field, ">", value)))
             for n, (field, value) in enumerate(zip(fields, values, strict=True))
         )
     )

@@ -21,15 +21,15 @@ from meter.api.request.arguments import TRUE_WORDS
 from meter.api.request.arguments import integer
 from meter.api.request.times import time_asked
 from meter.message import BadMessage
-from meter.query import Among
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
 from meter.query import Expression
 from meter.query import Field
 from meter.query import IdField
+from meter.query import In
 from meter.query import MetadataMatch
-from meter.query import Never
+from meter.query import Not
+from meter.query import Or
 from meter.query import SampleFilter
 
 OPERATORS = ("lt", "le", "eq", "ne", "ge", "gt")
@@ -125,7 +125,7 @@ def simple_query(
     filter = SampleFilter(
         equals={**equals, **(fixed or {})},
         metadata=tuple(metadata),
-        expression=Every(tuple(lacking)) if lacking else None,
+        expression=And(tuple(lacking)) if lacking else None,
         **bounds,
     )
     return SimpleQuery(filter, start, end)
@@ -133,9 +133,7 @@ def simple_query(
 
 def _lacks(field: Field) -> Expression:
     """Return the condition that ``None`` asks for: samples whose metadata have no value in ``field``, or null."""
-    return Never(
-        Either((Comparison(field, "~", ""), Among(field, (True, False)), Comparison(field, ">=", -sys.float_info.max)))
-    )
+    return Not(Or((Comparison(field, "~", ""), In(field, (True, False)), Comparison(field, ">=", -sys.float_info.max))))
 
 
 def _value(term: Mapping[str, str]) -> str:

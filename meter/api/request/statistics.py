@@ -10,10 +10,10 @@ from typing import get_args
 from meter.api.errors import Fault
 from meter.api.errors import unknown_argument
 from meter.api.rendering import v2 as rendering
-from meter.api.request.context import Question
+from meter.api.request.context import RequestContext
 from meter.api.request.simple_query import METADATA_PREFIXES
 from meter.api.request.simple_query import SimpleQuery
-from meter.api.responses import Reply
+from meter.api.responses import JsonResponse
 from meter.query import STANDARD_AGGREGATES
 from meter.query import Aggregate
 from meter.query import AggregateFunction
@@ -41,9 +41,9 @@ RIGHT_ONE: Mapping[str, Mapping[SampleType, str]] = {
 """What to ask for instead."""
 
 
-async def statistics(question: Question) -> Reply:
+async def statistics(question: RequestContext) -> JsonResponse:
     """Answer ``/v2/meters/{meter}/statistics``; a warning says that the samples have more than one unit."""
-    asked = question.of_meter()
+    asked = question.meter_query()
     groupings = _groupings(question.arguments["groupby"])
     query = StatisticsQuery(
         filter=asked.filter,
@@ -61,7 +61,7 @@ async def statistics(question: Question) -> Reply:
             f"There are more than {question.limits.windows} windows and groups: ask for longer periods, fewer groups or"
             " a shorter range.",
         )
-    return Reply(
+    return JsonResponse(
         [rendering.statistics_row(row, asked, groupings, selected) for row in rows],
         unit_warning(rows, "each has rows of its own"),
     )
@@ -90,7 +90,7 @@ def _metadata_grouping(name: str) -> Grouping:
     return next((f"metadata.{name[len(p) :]}" for p in METADATA_PREFIXES if name.startswith(p) and name != p), "")
 
 
-def _period(question: Question, asked: SimpleQuery) -> int | None:
+def _period(question: RequestContext, asked: SimpleQuery) -> int | None:
     """Return the length of a window in seconds; :class:`Fault` when there would be too many of them."""
     period: int | None = question.arguments["period"]
     if not period:
@@ -135,7 +135,7 @@ def _is_percent(text: str | None) -> bool:
         return False
 
 
-async def _check_meaning(question: Question, aggregates: Sequence[Aggregate]) -> None:
+async def _check_meaning(question: RequestContext, aggregates: Sequence[Aggregate]) -> None:
     """Raise :class:`Fault` for an aggregate that means nothing for this meter, and name the right one."""
     if not any(aggregate.function in MEANT_FOR for aggregate in aggregates):
         return

@@ -17,10 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from meter.api.auth.visibility import VisibleStore
 from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
 from meter.query import Expression
+from meter.query import Or
 from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StoredSample
@@ -115,10 +115,10 @@ async def _recorded_since(
             return
         last = page[-1]
         # The first condition follows from the second, but only it tells the store which samples to leave alone.
-        beginning = Every(
+        beginning = And(
             (
                 Comparison("recorded_at", ">=", last.recorded_at),
-                Either(
+                Or(
                     (
                         Comparison("recorded_at", ">", last.recorded_at),
                         Comparison("message_id", ">", last.message_id),

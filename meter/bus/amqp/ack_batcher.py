@@ -37,7 +37,7 @@ class Answers:
         if self._telling is None:
             self._telling = self._clock.callLater(0, self.tell)
 
-    def handed_back(self, tag: int) -> None:
+    def requeued(self, tag: int) -> None:
         """Have a delivery delivered again."""
         del self._open[tag]
         with suppress(ChannelLost):

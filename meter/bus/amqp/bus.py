@@ -17,7 +17,7 @@ from meter.bus.amqp.publisher import Publisher
 from meter.bus.amqp.topology import QueueType
 from meter.bus.amqp.topology import Topology
 from meter.bus.amqp.url import broker_address
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.daemon.services import StagedService
 from meter.interfaces import BoundedQueue
 from meter.interfaces import IBus
@@ -90,7 +90,7 @@ class AmqpBus(StagedService):
             largest_body_bytes=largest_body_bytes,
             bounded=bounded,
         )
-        self._dead_letters = DeadLetters(self._publisher, clock, count=count_dead)
+        self._dead_letters = DeadLetterPublisher(self._publisher, clock, count=count_dead)
         self._consumers: list[Consumer] = []
         self.addService(self._publishing)
         self.addService(self._publisher)

@@ -66,7 +66,7 @@ class Content:
         return len(self.body) == self.size
 
 
-class _Arriving:
+class ContentAssembler:
     """A content whose frames are arriving."""
 
     __slots__ = ("_pieces", "header", "kept_bytes", "method", "seen_bytes", "wanted_bytes")
@@ -80,6 +80,7 @@ class _Arriving:
         self._pieces: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
+        """Append a body frame, of which no more than the wanted bytes are stored."""
         self.seen_bytes += len(piece)
         if self.kept_bytes < self.wanted_bytes:
             kept = piece[: self.wanted_bytes - self.kept_bytes]
@@ -87,6 +88,7 @@ class _Arriving:
             self._pieces.append(kept)
 
     def content(self) -> Content:
+        """Return the content assembled so far."""
         return Content(self.header.properties, self.header.size, b"".join(self._pieces))
 
 
@@ -115,7 +117,7 @@ class Channel(AMQChannel):
         self.on_cancel: Callable[[Any], object] = _ignored
         self.on_unblocked: Callable[[], object] = _ignored
         self._answers: deque[Deferred[Any]] = deque()
-        self._arriving: _Arriving | None = None
+        self._arriving: ContentAssembler | None = None
 
     def invoke(self, method: Any, arguments: tuple[Any, ...], content: Any = None) -> Deferred[Any] | None:
         """Send ``method``; called by all the methods that txAMQP makes from the protocol.
@@ -139,7 +141,7 @@ class Channel(AMQChannel):
             if not payload.method.content:
                 self._take(Message(payload.method, payload.args))
                 return
-            self._arriving = _Arriving(payload)
+            self._arriving = ContentAssembler(payload)
             return
         arriving = self._arriving
         if arriving is None:

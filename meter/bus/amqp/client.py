@@ -231,7 +231,7 @@ class Client(AMQClient):
         return channel
 
     @asynccontextmanager
-    async def scratch_channel(self, seconds: float) -> AsyncIterator[Any]:
+    async def temporary_channel(self, seconds: float) -> AsyncIterator[Any]:
         """Provide a channel for questions whose refusal closes it, closed within ``seconds`` afterwards."""
         channel = await self.open_channel()
         try:

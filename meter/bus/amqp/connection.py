@@ -126,7 +126,7 @@ class Connection(Service):
         self.reason = reason
 
 
-class KeptChannel(Service):
+class ChannelService(Service):
     """Keeps one channel open: ``prepare`` gets each new one before it is offered as ``channel``.
 
     ``channel`` is ``None`` in between, and ``reason`` says why.

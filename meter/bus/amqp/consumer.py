@@ -17,11 +17,11 @@ from meter.bus.amqp.ack_batcher import Answers
 from meter.bus.amqp.channel import HEADERS
 from meter.bus.amqp.channel import Channel
 from meter.bus.amqp.channel import ChannelLost
+from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import Connection
-from meter.bus.amqp.connection import KeptChannel
 from meter.bus.amqp.topology import Topology
-from meter.bus.dead_letter_publisher import DEAD_QUEUE
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.daemon.services import Backoff
 from meter.daemon.services import InFlight
 from meter.daemon.services import sleep
@@ -35,7 +35,7 @@ from meter.interfaces import Unavailable
 CONSUMER_TAG = "meter"
 
 
-class HandingBack:
+class RequeueBackoff:
     """When deliveries that could not be received go back: all that fail together after one pause, which grows.
 
     Without the pause they would be delivered again at once and keep both sides busy; with one for each of them, two
@@ -85,7 +85,7 @@ class Consumer(Service):
         self,
         connection: Connection,
         topology: Topology,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetterPublisher,
         subscription: Subscription,
         receive: Receiver,
         *,
@@ -102,8 +102,8 @@ class Consumer(Service):
         self._clock = clock
         self._rebind_seconds = rebind_seconds
         self._stop_seconds = stop_seconds
-        self._kept = KeptChannel(connection, self._prepare, clock=clock, purpose=f"queue {subscription.queue}")
-        self._handing_back = HandingBack(clock, backoff or Backoff())
+        self._kept = ChannelService(connection, self._prepare, clock=clock, purpose=f"queue {subscription.queue}")
+        self._handing_back = RequeueBackoff(clock, backoff or Backoff())
         self._in_hand = InFlight()
         self._answers: Answers | None = None
 
@@ -115,7 +115,7 @@ class Consumer(Service):
     @property
     def passing(self) -> bool:
         """Whether it only listens in, so that nothing depends on it."""
-        return bool(self._subscription.beside)
+        return bool(self._subscription.observe_queue)
 
     @property
     def reason(self) -> str:
@@ -154,8 +154,8 @@ class Consumer(Service):
 
     async def _prepare(self, channel: Any) -> None:
         wanted = self._subscription
-        if wanted.beside:
-            await self._topology.passing_queue(channel.client, wanted.queue, beside=wanted.beside)
+        if wanted.observe_queue:
+            await self._topology.passing_queue(channel.client, wanted.queue, observe_queue=wanted.observe_queue)
         else:
             await self._topology.queue(channel.client, wanted.queue, single_active=wanted.single_active)
         await self._topology.bind(channel.client, self._subscription)
@@ -189,7 +189,7 @@ class Consumer(Service):
         answers.came(message.delivery_tag)
         if not self.running:
             # It was on its way when the broker heard that no more are wanted.
-            answers.handed_back(message.delivery_tag)
+            answers.requeued(message.delivery_tag)
             return
         work = Deferred.fromCoroutine(self._deal_with(answers, message))
         work.addErrback(self._failed)
@@ -214,13 +214,13 @@ class Consumer(Service):
                 else:
                     kept = len(content.body)
                     reason = f"the body has {content.size} bytes, of which the first {kept} are kept"
-                    await self._put_aside(delivery, kind="too-large", reason=reason, size=content.size)
+                    await self._dead_letter(delivery, kind="too-large", reason=reason, size=content.size)
             except Unavailable as error:
                 self._log.debug("{service}: handed back: {error}", service=self.name, error=error)
                 try:
                     await self._handing_back.pause()
                 finally:
-                    answers.handed_back(message.delivery_tag)
+                    answers.requeued(message.delivery_tag)
             else:
                 self._handing_back.succeeded()
                 answers.done(message.delivery_tag)
@@ -232,12 +232,12 @@ class Consumer(Service):
             raise
         except Exception as error:
             self._log.failure("{service}: a defect, the message is set aside", service=self.name)
-            if self._subscription.queue == DEAD_QUEUE:
+            if self._subscription.queue == DEAD_LETTER_QUEUE:
                 # Its dead letter would come here again, and so on without end.
                 raise Unavailable(f"{type(error).__name__}: {error}") from error
-            await self._put_aside(delivery, kind="defect", reason=f"{type(error).__name__}: {error}")
+            await self._dead_letter(delivery, kind="defect", reason=f"{type(error).__name__}: {error}")
 
-    async def _put_aside(self, delivery: Delivery, *, kind: str, reason: str, size: int | None = None) -> None:
-        await self._dead_letters.put_aside(
+    async def _dead_letter(self, delivery: Delivery, *, kind: str, reason: str, size: int | None = None) -> None:
+        await self._dead_letters.dead_letter(
             body=delivery.body, reason=reason, origin=delivery, kind=kind, queue=self._subscription.queue, size=size
         )

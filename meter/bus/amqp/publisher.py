@@ -21,11 +21,11 @@ from meter.bus.amqp.channel import DELIVERY_MODE
 from meter.bus.amqp.channel import HEADERS
 from meter.bus.amqp.channel import MESSAGE_ID
 from meter.bus.amqp.channel import PERSISTENT
+from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import Connection
-from meter.bus.amqp.connection import KeptChannel
 from meter.bus.amqp.topology import EXCHANGE
 from meter.bus.amqp.topology import Topology
-from meter.bus.dead_letter_publisher import DEAD_QUEUE
+from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
 from meter.daemon.services import InFlight
 from meter.daemon.services import within
 from meter.interfaces import BoundedQueue
@@ -40,7 +40,7 @@ class _Returned(Unavailable):
     """The broker gave a publication back, because no queue wants it."""
 
 
-class _Confirming:
+class ConfirmTracker:
     """A channel whose publications the broker confirms, and those that it has not confirmed yet."""
 
     def __init__(self, channel: Any) -> None:
@@ -51,10 +51,11 @@ class _Confirming:
         self._returned: dict[int, str] = {}
         channel.on_ack = self._acked
         channel.on_nack = self._nacked
-        channel.on_return = self._took_back
+        channel.on_return = self._on_return
 
     @property
     def unconfirmed(self) -> int:
+        """Return the number of messages published and not yet confirmed."""
         return len(self._unconfirmed)
 
     def publish(self, publication: Publication) -> Deferred[None]:
@@ -85,7 +86,7 @@ class _Confirming:
         for confirmed in unconfirmed.values():
             confirmed.errback(Unavailable(f"lost before it was confirmed: {why}"))
 
-    def _took_back(self, message: Any) -> None:
+    def _on_return(self, message: Any) -> None:
         """Keep in mind what came back; RabbitMQ returns a message first and confirms it then."""
         token, _, tag = str(message.content.properties.get(MESSAGE_ID)).rpartition("-")
         if token == self._token:
@@ -137,13 +138,13 @@ class Publisher(Service):
     ) -> None:
         self._topology = topology
         self._bounded = bounded
-        self._own_queues = {DEAD_QUEUE, *(each.name for each in bounded)}
+        self._own_queues = {DEAD_LETTER_QUEUE, *(each.name for each in bounded)}
         self._clock = clock
         self._window = window
         self._confirm_timeout_seconds = confirm_timeout_seconds
         self._largest_body_bytes = largest_body_bytes
-        self._kept = KeptChannel(connection, self._prepare, clock=clock, purpose="publishing")
-        self._confirming: _Confirming | None = None
+        self._kept = ChannelService(connection, self._prepare, clock=clock, purpose="publishing")
+        self._confirming: ConfirmTracker | None = None
         self._waiting: deque[Deferred[None]] = deque()
         self._in_flight = InFlight()
 
@@ -218,7 +219,7 @@ class Publisher(Service):
             if not isinstance(value, str | int | bool):
                 raise ValueError(f"header {key} must be text, a whole number or a boolean, not {value!r}")
 
-    async def _turn(self) -> _Confirming:
+    async def _turn(self) -> ConfirmTracker:
         """Return the channel once there is room in its window and the broker takes publications."""
         deadline = self._clock.seconds() + self._confirm_timeout_seconds
         while True:
@@ -247,13 +248,13 @@ class Publisher(Service):
                 return
             self._waiting.popleft().callback(None)
 
-    def _has_room(self, confirming: _Confirming) -> bool:
+    def _has_room(self, confirming: ConfirmTracker) -> bool:
         return self.ready and confirming.unconfirmed < self._window
 
     async def _prepare(self, channel: Any) -> None:
         await self._topology.exchange(channel.client, EXCHANGE)
         await self._declare(channel.client)
-        confirming = _Confirming(channel)
+        confirming = ConfirmTracker(channel)
         channel.on_unblocked = self._wake
         await channel.confirm_select()
         self._confirming = confirming
@@ -261,11 +262,11 @@ class Publisher(Service):
 
     async def _declare(self, client: Any) -> None:
         """Declare the queues that are published to by name."""
-        await self._topology.queue(client, DEAD_QUEUE)
+        await self._topology.queue(client, DEAD_LETTER_QUEUE)
         for bounded in self._bounded:
             await self._topology.bounded_queue(client, bounded)
 
-    def _lost(self, confirming: _Confirming, why: Unavailable) -> None:
+    def _lost(self, confirming: ConfirmTracker, why: Unavailable) -> None:
         if self._confirming is confirming:
             self._confirming = None
         confirming.lost(why)

@@ -50,11 +50,11 @@ class Topology:
     async def exchange(self, client: Client, name: str) -> None:
         """Declare an exchange of ours: topic, durable."""
         try:
-            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(LEAVE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=name, type="topic", durable=True)
         except ChannelLost as lost:
             self._accept(f"exchange {name}", lost)
-            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(LEAVE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=name, passive=True)
 
     async def queue(
@@ -72,11 +72,11 @@ class Topology:
             **arguments,
         }
         try:
-            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(LEAVE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, durable=True, arguments=arguments)
         except ChannelLost as lost:
             self._accept(f"queue {name}", lost)
-            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(LEAVE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, passive=True)
 
     async def bounded_queue(self, client: Client, wanted: BoundedQueue) -> None:
@@ -91,13 +91,13 @@ class Topology:
         }
         await self.queue(client, wanted.name, arguments=bounds)
 
-    async def passing_queue(self, client: Client, name: str, *, beside: str) -> None:
+    async def passing_queue(self, client: Client, name: str, *, observe_queue: str) -> None:
         """Declare a queue that is gone with the connection, if the queue ``beside`` exists; else :class:`ChannelLost`.
 
         Otherwise the broker would take for safe what nobody but this queue gets.
         """
-        async with client.scratch_channel(LEAVE_SECONDS) as channel:
-            await channel.queue_declare(queue=beside, passive=True)
+        async with client.temporary_channel(LEAVE_SECONDS) as channel:
+            await channel.queue_declare(queue=observe_queue, passive=True)
             await channel.queue_declare(
                 queue=name, exclusive=True, auto_delete=True, arguments={"x-max-length": MOST_PASSING}
             )
@@ -106,7 +106,7 @@ class Topology:
         """Make every binding of ``subscription`` that can be made now; its queue exists."""
         for binding in subscription.bindings:
             if await self._exists(client, binding):
-                async with client.scratch_channel(LEAVE_SECONDS) as channel:
+                async with client.temporary_channel(LEAVE_SECONDS) as channel:
                     await channel.queue_bind(
                         queue=subscription.queue, exchange=binding.exchange, routing_key=binding.routing_key
                     )
@@ -116,7 +116,7 @@ class Topology:
             await self.exchange(client, binding.exchange)
             return True
         try:
-            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(LEAVE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=binding.exchange, passive=True)
         except ChannelLost as lost:
             if lost.code != NOT_FOUND:
@@ -125,7 +125,7 @@ class Topology:
                 self._tell_once(f"exchange {binding.exchange} does not exist yet and is looked for again")
                 return False
             # As oslo.messaging declares its exchanges by default, so that the service finds what it expects.
-            async with client.scratch_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(LEAVE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=binding.exchange, type="topic")
         return True
 

@@ -83,7 +83,7 @@ EMPTY_WHEN_NULL = ("state_description", "launched_at", "deleted_at", "terminated
 """Fields that are null in the versioned form where they are an empty text in the other."""
 
 
-def one_form(heard: Notification) -> Notification:
+def normalize(heard: Notification) -> Notification:
     """Return ``heard`` in the unversioned form, with id and time that both forms share; what is not Nova's as it is."""
     payload = heard.payload
     if isinstance(payload, dict) and OBJECT_NAME in payload:

@@ -10,8 +10,8 @@ from meter.declarative.notifications.files import DefinitionFile
 from meter.declarative.notifications.files import read_definitions
 from meter.declarative.notifications.listener import DefinedListener
 from meter.declarative.notifications.listener import built_in
-from meter.declarative.notifications.user_definitions import overridden
-from meter.declarative.notifications.user_definitions import own_definitions
+from meter.declarative.notifications.user_definitions import load_user_definitions
+from meter.declarative.notifications.user_definitions import without_redefined_meters
 
 __all__ = [
     "DefinedListener",
@@ -19,7 +19,7 @@ __all__ = [
     "DefinitionFile",
     "Outcome",
     "built_in",
-    "overridden",
-    "own_definitions",
+    "load_user_definitions",
     "read_definitions",
+    "without_redefined_meters",
 ]

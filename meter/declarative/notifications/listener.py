@@ -17,7 +17,7 @@ from meter.declarative.notifications.patterns import PatternIndex
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IListener
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.interfaces import Topic
 from meter.notification import Notification
 from meter.sample import MeterDefinition
@@ -45,7 +45,7 @@ class DefinedListener:
         """Return itself: there is nothing to choose."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Return :class:`Enabled`: hearing nothing costs nothing."""
         return Enabled()
 

@@ -18,7 +18,7 @@ DEFAULT_EXCHANGE = "openstack"
 """Where services publish that name no other, as oslo.messaging's."""
 
 
-def own_definitions(directory: str) -> tuple[list[Decision], list[str]]:
+def load_user_definitions(directory: str) -> tuple[list[Decision], list[str]]:
     """Return a decision for each file of ``directory`` in the order of their names, and a line for each problem.
 
     The listener of ``sites.toml`` is named ``definitions.sites``. A directory that does not exist has no files; ``""``
@@ -39,7 +39,7 @@ def own_definitions(directory: str) -> tuple[list[Decision], list[str]]:
     return decisions, problems
 
 
-def overridden(decisions: Sequence[Decision], own: Sequence[Decision]) -> list[Decision]:
+def without_redefined_meters(decisions: Sequence[Decision], own: Sequence[Decision]) -> list[Decision]:
     """Return ``decisions`` with every meter that ``own`` definitions make switched off in the others.
 
     Who defines a built-in meter anew wants it so, and not twice.

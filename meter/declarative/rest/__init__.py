@@ -5,7 +5,7 @@
 reads values out of answers.
 """
 
-from meter.declarative.rest.files import own_pollsters
+from meter.declarative.rest.files import load_user_pollsters
 from meter.declarative.rest.pollster import RestPollster
 
-__all__ = ["RestPollster", "own_pollsters"]
+__all__ = ["RestPollster", "load_user_pollsters"]

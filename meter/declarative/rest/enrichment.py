@@ -100,7 +100,7 @@ class Answers:
             self._kept.popitem(last=False)
 
 
-class Enriching:
+class MetadataFetcher:
     """Asks, within one poll, what ``enrichments`` want to know about samples, none of them twice.
 
     What cannot be had is left out of the metadata; :attr:`failures` has the reason by the name of each. ``unless`` has
@@ -113,7 +113,7 @@ class Enriching:
         self._cycle = cycle
         self._enrichments = enrichments
         self._unless = unless
-        self._kept: Answers = Answers() if cycle.trial else cycle.kept(("rest", name, "answers"), Answers)
+        self._kept: Answers = Answers() if cycle.trial else cycle.daemon_cache(("rest", name, "answers"), Answers)
         self._now: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
 

@@ -20,7 +20,7 @@ from meter.plugins.registry import Decision
 SUFFIXES = (".toml", ".yaml", ".yml")
 
 
-def own_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
+def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
     """Return a decision for each description in the files of ``directory``, and a line for each that is wrong.
 
     A directory that does not exist has none; ``""`` is none.

@@ -16,24 +16,24 @@ from zope.interface import implementer
 
 from meter.declarative.rest.definition import FIRST
 from meter.declarative.rest.definition import RestDefinition
-from meter.declarative.rest.enrichment import Enriching
+from meter.declarative.rest.enrichment import MetadataFetcher
 from meter.declarative.rest.expressions import Expression
 from meter.declarative.rest.expressions import NoValue
 from meter.declarative.rest.expressions import at
 from meter.declarative.rest.expressions import expression
 from meter.declarative.rest.responses import document as understood
+from meter.http import BadResponse
+from meter.http import HttpRequest
+from meter.http import HttpResponse
+from meter.http import IHttpClient
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.interfaces import Unavailable
-from meter.openstack import Answer
-from meter.openstack import BadAnswer
 from meter.openstack import IOpenStack
-from meter.openstack import IWeb
-from meter.openstack import Request
-from meter.openstack.listing import Circling
+from meter.openstack.listing import LoopDetector
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.table import BadItem
@@ -69,30 +69,30 @@ class RestPollster:
         """Return the pollster: its options are its definition."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work where there is HTTP and, for one of OpenStack's services, where the catalogue has it."""
         if self._definition.service:
-            return await enabled_with(here, self._definition.service)
+            return await enabled_with(context, self._definition.service)
         try:
-            here.provider(IWeb)
+            context.provider(IHttpClient)
         except LookupError:
             return Disabled("this daemon asks nothing over HTTP")
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all entries of all pages; an entry that makes none costs itself only."""
-        omitted = Omitted(cycle, self.name)
-        enriching = Enriching(cycle, self.name, self._definition.more, self._definition.more_unless)
+        samples_skipped = Omitted(cycle, self.name)
+        enriching = MetadataFetcher(cycle, self.name, self._definition.more, self._definition.more_unless)
         samples = []
         async for answer, document in self._answers(cycle):
             for entry in self._entries(answer, document):
-                for sample in self._samples(entry, answer, omitted):
+                for sample in self._samples(entry, answer, samples_skipped):
                     samples.append(await self._enriched(sample, entry, enriching))
-        omitted.tell()
-        self._tell(enriching, {} if cycle.trial else cycle.kept(("rest", self.name, "told"), dict))
+        samples_skipped.tell()
+        self._tell(enriching, {} if cycle.trial else cycle.daemon_cache(("rest", self.name, "told"), dict))
         return samples
 
-    def _tell(self, enriching: Enriching, told: dict[str, str]) -> None:
+    def _tell(self, enriching: MetadataFetcher, told: dict[str, str]) -> None:
         """Log what metadata could not be had, once as long as that stays so."""
         for name, reason in enriching.failures.items():
             if name not in told:
@@ -100,8 +100,8 @@ class RestPollster:
         told.clear()
         told.update(enriching.failures)
 
-    async def _answers(self, cycle: ICycle) -> AsyncIterator[tuple[Answer, Any]]:
-        definition, circling = self._definition, Circling()
+    async def _answers(self, cycle: ICycle) -> AsyncIterator[tuple[HttpResponse, Any]]:
+        definition, circling = self._definition, LoopDetector()
         following = definition.place("next")
         url = definition.url
         for _ in range(MOST_PAGES):
@@ -113,12 +113,12 @@ class RestPollster:
                 return
             url = urljoin(answer.request.url, link)
             if urlsplit(url)[:2] != urlsplit(answer.request.url)[:2]:
-                raise BadAnswer(f"{answer.request}: the next page is elsewhere: {url}")
+                raise BadResponse(f"{answer.request}: the next page is elsewhere: {url}")
             if circling.seen(url):
-                raise BadAnswer(f"{answer.request}: the pages go in circles")
-        raise BadAnswer(f"{answer.request}: there are more than {MOST_PAGES} pages")
+                raise BadResponse(f"{answer.request}: the pages go in circles")
+        raise BadResponse(f"{answer.request}: there are more than {MOST_PAGES} pages")
 
-    async def _ask(self, cycle: ICycle, url: str) -> Answer:
+    async def _ask(self, cycle: ICycle, url: str) -> HttpResponse:
         definition = self._definition
         try:
             accepted = "application/json" if definition.responses == ["json"] else "*/*"
@@ -130,25 +130,25 @@ class RestPollster:
             path = "" if url else definition.path.lstrip("/")
             if definition.joined and not url:
                 url, path = urljoin(await openstack.url(definition.service), definition.path), ""
-            answer: Answer = await openstack.ask(definition.service, path, headers=headers, base=url)
+            answer: HttpResponse = await openstack.ask(definition.service, path, headers=headers, base=url)
             return answer
-        asked: Answer = await cycle.provider(IWeb).exchange(
-            self.name, Request(method=definition.method, url=url, headers=headers)
+        asked: HttpResponse = await cycle.provider(IHttpClient).exchange(
+            self.name, HttpRequest(method=definition.method, url=url, headers=headers)
         )
         return asked.checked()
 
-    def _entries(self, answer: Answer, document: Any) -> list[Any]:
+    def _entries(self, answer: HttpResponse, document: Any) -> list[Any]:
         found = self._listed(answer, document)
         if isinstance(found, Mapping):
             return [found]
         if not isinstance(found, list):
-            raise BadAnswer(
+            raise BadResponse(
                 f"{answer.request}: there should be a list at {self._definition.entries or 'the top'!r},"
                 f" not {type(found).__name__}"
             )
         return found
 
-    def _listed(self, answer: Answer, document: Any) -> Any:
+    def _listed(self, answer: HttpResponse, document: Any) -> Any:
         place = self._definition.place("entries")
         if self._definition.entries == FIRST:
             return next(iter(document.values()), []) if isinstance(document, Mapping) else document
@@ -156,20 +156,20 @@ class RestPollster:
             try:
                 return place.value(document)
             except NoValue as error:
-                raise BadAnswer(f"{answer.request}: {error}") from None
+                raise BadResponse(f"{answer.request}: {error}") from None
         if isinstance(document, Mapping) and len(document) == 1:
             [only] = document.values()  # {"clusters": [...]}
             return only if isinstance(only, list) else document
         return document
 
-    def _samples(self, entry: Any, answer: Answer, omitted: Omitted) -> Iterator[Sample]:
+    def _samples(self, entry: Any, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
         """Yield the sample of ``entry``, or those of its elements; what makes none costs itself only."""
         definition = self._definition
         try:
             base = self._base(entry)
             elements = self._elements(entry)
         except BadItem as error:
-            omitted.add(str(entry)[:60], error)
+            samples_skipped.add(str(entry)[:60], error)
             return
         for element in elements:
             try:
@@ -179,7 +179,7 @@ class RestPollster:
                     volume = _number(definition, value)
                     yield Sample(name=name, volume=volume, timestamp=answer.received_at, **base)
             except (BadItem, BadSample) as error:
-                omitted.add(str(element)[:60], error)
+                samples_skipped.add(str(element)[:60], error)
 
     def _base(self, entry: Any) -> dict[str, Any]:
         """Return what all samples of ``entry`` have in common."""
@@ -219,7 +219,7 @@ class RestPollster:
             raise BadItem("no-name", f"there is no text at {definition.named_by!r} that would end the meter's name")
         return end, definition.called(end)
 
-    async def _enriched(self, sample: Sample, entry: Any, enriching: Enriching) -> Sample:
+    async def _enriched(self, sample: Sample, entry: Any, enriching: MetadataFetcher) -> Sample:
         if not self._definition.more:
             return sample
         seen = {

@@ -12,14 +12,14 @@ from xml.parsers.expat import ExpatError
 
 import xmltodict
 
-from meter.openstack import Answer
-from meter.openstack import BadAnswer
+from meter.http import BadResponse
+from meter.http import HttpResponse
 
 Response = Literal["json", "xml", "text"]
 """How an answer is understood."""
 
 
-def document(answer: Answer, ways: Sequence[Response]) -> Any:
+def document(answer: HttpResponse, ways: Sequence[Response]) -> Any:
     """Return what ``answer`` holds, understood in the first of ``ways`` that works; :class:`BadAnswer`.
 
     Of XML names become names of mappings, elements that are repeated a list, and everything else is text. A text is a
@@ -29,20 +29,20 @@ def document(answer: Answer, ways: Sequence[Response]) -> Any:
     for way in ways:
         try:
             return _UNDERSTOOD[way](answer)
-        except BadAnswer as error:
+        except BadResponse as error:
             failures.append(error)
     raise failures[0]
 
 
-def _xml(answer: Answer) -> Any:
+def _xml(answer: HttpResponse) -> Any:
     try:
         return xmltodict.parse(answer.body, disable_entities=True)
     except (ExpatError, ValueError, RecursionError) as error:
-        raise BadAnswer(f"{answer.request}: the answer ({answer.status}) is no XML: {error}") from None
+        raise BadResponse(f"{answer.request}: the answer ({answer.status}) is no XML: {error}") from None
 
 
-def _text(answer: Answer) -> Any:
+def _text(answer: HttpResponse) -> Any:
     return [answer.body.decode(errors="replace")]
 
 
-_UNDERSTOOD = {"json": Answer.json, "xml": _xml, "text": _text}
+_UNDERSTOOD = {"json": HttpResponse.json, "xml": _xml, "text": _text}

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IListener
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.interfaces import Topic
 from meter.message import moment
 from meter.notification import Notification
@@ -52,7 +52,7 @@ class SensorListener:
         """Return itself: there is nothing to choose."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Return :class:`Enabled`: hearing nothing costs nothing."""
         return Enabled()
 

@@ -23,7 +23,7 @@ from meter.declarative.notifications import DefinedListener
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IListener
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.notification import Notification
 from meter.sample import Sample
 
@@ -76,7 +76,7 @@ class BandwidthListener:
         """Return a listener that bills the granularity of ``options``."""
         return type(self)(self._defined, options)
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Return :class:`Enabled`: without such notifications it does nothing."""
         return Enabled()
 

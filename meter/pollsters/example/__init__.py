@@ -19,7 +19,7 @@ from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 
@@ -46,7 +46,7 @@ class ExamplePollster:
         """Return a pollster with the options from the configuration."""
         return replace(self, options=options)
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Answer once, at start. What ``here`` offers may be looked at; a reason is shown to the operator."""
         if not self.options.wanted:
             return Disabled("an example; [pollsters.example] wanted = true switches it on")

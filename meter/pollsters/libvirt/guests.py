@@ -261,8 +261,8 @@ async def read(cycle: ICycle) -> Reading:
     domains = await hypervisor.domains()
     now = datetime.fromtimestamp(wall_seconds(cycle.clock), UTC)
     steady_seconds = cycle.clock.seconds()
-    descriptions: Descriptions = cycle.kept("libvirt descriptions", lambda: Descriptions(local_to(cycle)))
-    lives: Lives = cycle.kept("libvirt lives", lambda: Lives(now))
+    descriptions: Descriptions = cycle.daemon_cache("libvirt descriptions", lambda: Descriptions(local_to(cycle)))
+    lives: Lives = cycle.daemon_cache("libvirt lives", lambda: Lives(now))
     host = descriptions.host
     slices = Slices(cycle.clock)
     guests = []

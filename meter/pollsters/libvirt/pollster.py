@@ -22,8 +22,8 @@ from meter.interfaces import Enabled
 from meter.interfaces import ICycle
 from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
-from meter.interfaces import IOmissions
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.pollsters.libvirt.counter_runs import Counters
 from meter.pollsters.libvirt.counter_runs import Opening
@@ -63,7 +63,7 @@ ONLY_BASICS = ("test",)
 """Drivers of libvirt that tell the state, the processors and the memory of a domain, and nothing else."""
 
 
-class Omissions:
+class SkippedSamples:
     """What one pollster left out in one cycle: counted all, told in the log when it is new."""
 
     _log = Logger()
@@ -93,7 +93,7 @@ class Omissions:
         if self._lines > MOST_LINES:
             self._log.warn("{more} more are not metered", more=self._lines - MOST_LINES)
         try:
-            count = cycle.provider(IOmissions).omitted
+            count = cycle.provider(ISkippedSamples).samples_skipped
         except LookupError:
             return
         for reason, times in self._counts.items():
@@ -146,10 +146,10 @@ class GuestPollster:
         """There is nothing to configure: ``[compute]`` has what concerns all of them."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work wherever the daemon has a hypervisor that may tell these statistics, be it reachable now or not."""
         try:
-            hypervisor = here.provider(IHypervisor)
+            hypervisor = context.provider(IHypervisor)
         except LookupError:
             return Disabled("no hypervisor is configured")
         driver = hypervisor.uri.partition(":")[0].partition("+")[0]
@@ -157,7 +157,7 @@ class GuestPollster:
             return Disabled(f"libvirt's {driver} driver tells nothing of this")
         if driver != "qemu" and self.name == "perf":
             return Disabled(f"only libvirt's qemu driver counts events of the processor, not {driver}")
-        return Enabled(await self._lacking(hypervisor, here.clock)) if self.name in TAKES else Enabled()
+        return Enabled(await self._lacking(hypervisor, context.clock)) if self.name in TAKES else Enabled()
 
     async def _lacking(self, hypervisor: IHypervisor, clock: IReactorTime) -> str:
         """Say which of the domains that run now lack what this pollster takes. Others may come that do not."""
@@ -172,12 +172,12 @@ class GuestPollster:
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return a sample of each guest, and each device of one, that has the volume: made as they are drawn."""
-        reading: Reading = await cycle.shared("libvirt reading", lambda: read(cycle))
-        remembered: Remembered = cycle.kept(("libvirt pollster", self.name), lambda: Remembered(self.rows))
+        reading: Reading = await cycle.cycle_cache("libvirt reading", lambda: read(cycle))
+        remembered: Remembered = cycle.daemon_cache(("libvirt pollster", self.name), lambda: Remembered(self.rows))
         return self._samples(reading, remembered, cycle)
 
     def _samples(self, reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[Sample]:
-        omissions = Omissions(self.name, remembered.told)
+        omissions = SkippedSamples(self.name, remembered.told)
         for uuid, why in reading.unreadable.items():
             if self.name == "instance":
                 omissions.tell(f"domain {uuid}", why, "xml")
@@ -288,7 +288,7 @@ def guest_has(row: Row, guest: Guest) -> bool:
 
 
 def _samples(
-    row: Row, poll: _Poll, memory: Memory | None, seen: dict[str, set[str]], omissions: Omissions, *, trial: bool
+    row: Row, poll: _Poll, memory: Memory | None, seen: dict[str, set[str]], omissions: SkippedSamples, *, trial: bool
 ) -> Iterator[Sample]:
     """Yield a sample of each subject of ``row`` that has the volume, and note what is left out."""
     meter, guest = row.meter.name, poll.guest

@@ -17,7 +17,7 @@ from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
 from meter.pollsters.openstack.pollster import ListingPollster
@@ -88,13 +88,13 @@ def _note(known: dict[str, Server], item: Item) -> None:
 
 async def servers(cycle: ICycle) -> Servers:
     """Return all instances; whoever asks in a cycle gets the same reading."""
-    kept: Servers = cycle.kept(("openstack", "servers"), Servers)
+    kept: Servers = cycle.daemon_cache(("openstack", "servers"), Servers)
 
     async def refresh() -> Servers:
         await kept.refresh(cycle.provider(IOpenStack), wall_seconds(cycle.clock))
         return kept
 
-    found: Servers = await cycle.shared(("openstack", "servers"), refresh)
+    found: Servers = await cycle.cycle_cache(("openstack", "servers"), refresh)
     return found
 
 
@@ -111,9 +111,9 @@ class InstancesPollster:
         """Return the pollster: it has no options."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work where the catalogue has Nova."""
-        return await enabled_with(here, "compute")
+        return await enabled_with(context, "compute")
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return a sample for each project that has instances; by status in its metadata."""

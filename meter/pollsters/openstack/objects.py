@@ -17,13 +17,13 @@ from pydantic import ConfigDict
 from pydantic import Field
 from zope.interface import implementer
 
+from meter.http import BadResponse
+from meter.http import HttpResponse
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
-from meter.openstack import Answer
-from meter.openstack import BadAnswer
+from meter.interfaces import IPluginContext
 from meter.openstack import IOpenStack
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
@@ -84,23 +84,23 @@ class StoragePollster:
         """Return the pollster with ``options``."""
         return replace(self, options=options)
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work where the catalogue has Swift."""
-        return await enabled_with(here, SERVICE)
+        return await enabled_with(context, SERVICE)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all accounts; of one that cannot be read there are none."""
         openstack = cycle.provider(IOpenStack)
-        omitted = Omitted(cycle, self.name)
+        samples_skipped = Omitted(cycle, self.name)
         root = await self._root(openstack)
 
         async def about(project_id: str) -> AsyncIterator[Iterable[Sample]]:
             async for answer in self._listing(openstack, root, project_id):
-                yield _samples(project_id, answer, omitted)
+                yield _samples(project_id, answer, samples_skipped)
 
         rounds = Rounds(cycle, self.name, SERVICE, openstack.seconds_for, at_once=self.options.at_once)
-        samples = await rounds.samples(about, omitted)
-        omitted.tell()
+        samples = await rounds.samples(about, samples_skipped)
+        samples_skipped.tell()
         return samples
 
     async def _root(self, openstack: Any) -> str:
@@ -109,7 +109,7 @@ class StoragePollster:
         head, _, last = url.rpartition("/")
         return head if last.startswith(self.options.reseller_prefix) else url
 
-    async def _listing(self, openstack: Any, root: str, project_id: str) -> AsyncIterator[Answer]:
+    async def _listing(self, openstack: Any, root: str, project_id: str) -> AsyncIterator[HttpResponse]:
         marker = ""
         for _ in range(MOST_PAGES):
             query = {"format": "json", **({"marker": marker} if marker else {})}
@@ -122,22 +122,22 @@ class StoragePollster:
             marker = names[-1]
 
 
-def _page_size(answer: Answer, got: int) -> int:
+def _page_size(answer: HttpResponse, got: int) -> int:
     """Containers of the account: while fewer came, there may be more to ask for."""
     total = answer.header("x-account-container-count") or "0"
     return got if total.isdecimal() and int(total) > got else got + 1
 
 
-def _containers(answer: Answer) -> Sequence[Mapping[str, Any]]:
+def _containers(answer: HttpResponse) -> Sequence[Mapping[str, Any]]:
     if not answer.body:
         return []
     found = answer.json()
     if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
-        raise BadAnswer(f"{answer.request}: the answer should be a list of containers")
+        raise BadResponse(f"{answer.request}: the answer should be a list of containers")
     return found
 
 
-def _samples(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Sample]:
+def _samples(project_id: str, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
     def sample(meter: MeterDefinition, resource: str, value: Any, name: str, metadata: Mapping[str, Any]) -> Sample:
         return Sample(
             name=meter.name,
@@ -155,7 +155,7 @@ def _samples(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Samp
             try:
                 yield sample(meter, project_id, answer.header(header), header, EXISTING)
             except BadItem as error:
-                omitted.add(project_id, error)
+                samples_skipped.add(project_id, error)
     for container in _containers(answer):
         resource = f"{project_id}/{container.get('name')}"
         metadata = {key: container[key] for key in ("storage_policy", "last_modified") if key in container}
@@ -163,4 +163,4 @@ def _samples(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Samp
             try:
                 yield sample(meter, resource, container.get(key), key, metadata)
             except BadItem as error:
-                omitted.add(resource, error)
+                samples_skipped.add(resource, error)

@@ -11,13 +11,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import within
-from meter.http.exchange import Refused
+from meter.http.exchange import ErrorResponse
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import IOmissions
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
@@ -68,11 +68,11 @@ class Omitted:
 
     def __init__(self, cycle: ICycle, name: str, most: int = 1000) -> None:
         self._name = name
-        self._diary: Diary = Diary() if cycle.trial else cycle.kept(("openstack", name), Diary)
+        self._diary: Diary = Diary() if cycle.trial else cycle.daemon_cache(("openstack", name), Diary)
         self._most = most
         self._reasons: dict[str, tuple[str, str]] = {}
         try:
-            self._count = cycle.provider(IOmissions).omitted
+            self._count = cycle.provider(ISkippedSamples).samples_skipped
         except LookupError:
             self._count = None
 
@@ -109,7 +109,7 @@ class Support:
             self._log.info("pollster {name}: now supported", name=name)
         self._worked, self._unsupported = True, False
 
-    def is_lacking(self, name: str, error: Refused, seconds: float, *, optional: bool) -> bool:
+    def is_lacking(self, name: str, error: ErrorResponse, seconds: float, *, optional: bool) -> bool:
         """Return whether ``error`` means that the service lacks the listing; log it the first time.
 
         What has worked before is away and not unsupported. *Not found* says it only of an ``optional`` listing.
@@ -127,13 +127,13 @@ class Support:
         return True
 
 
-async def enabled_with(here: ISurroundings, service: str, extension: Listing | None = None) -> Enabled | Disabled:
+async def enabled_with(context: IPluginContext, service: str, extension: Listing | None = None) -> Enabled | Disabled:
     """Answer for a pollster that works where the catalogue has ``service``, and the service has ``extension``.
 
     While Keystone cannot be asked the answer is yes: the pollster is unavailable until it can.
     """
     try:
-        openstack = here.provider(IOpenStack)
+        openstack = context.provider(IOpenStack)
     except LookupError:
         return Disabled("no OpenStack is configured: [openstack] says how")
 
@@ -145,7 +145,7 @@ async def enabled_with(here: ISurroundings, service: str, extension: Listing | N
                     break
         except NoService as error:
             return Disabled(str(error))
-        except Refused as error:
+        except ErrorResponse as error:
             if error.status in NOT_THERE:
                 return Disabled(f"the {service} service has no such extension: {error}")
         except Unavailable:
@@ -153,7 +153,7 @@ async def enabled_with(here: ISurroundings, service: str, extension: Listing | N
         return Enabled()
 
     try:
-        return await within(here.clock, ASKING_SECONDS, look())
+        return await within(context.clock, ASKING_SECONDS, look())
     except DeferredTimeout:
         return Enabled()
 
@@ -180,35 +180,37 @@ class ListingPollster:
         """Return the pollster: it has no options."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work where the catalogue has the service."""
         listing = self.row.listing
-        return await enabled_with(here, listing.service, listing if self.row.extension else None)
+        return await enabled_with(context, listing.service, listing if self.row.extension else None)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all entries, one page after the other; none where the service lacks the listing."""
-        omitted = Omitted(cycle, self.name)
-        support: Support = Support() if cycle.trial else cycle.kept(("openstack", self.name, "support"), Support)
+        samples_skipped = Omitted(cycle, self.name)
+        support: Support = (
+            Support() if cycle.trial else cycle.daemon_cache(("openstack", self.name, "support"), Support)
+        )
         if not support.due(cycle.clock.seconds()):
             return ()
         samples: dict[tuple[str, str], Sample] = {}
         try:
             async for page in cycle.provider(IOpenStack).pages(self.listing(cycle)):
                 support.worked(self.name)
-                for sample in self._of_page(page, omitted):
+                for sample in self._of_page(page, samples_skipped):
                     # A listing that changes between its pages may show an entry twice.
                     samples[sample.resource_id, sample.name] = sample
-        except Refused as error:
+        except ErrorResponse as error:
             if not support.is_lacking(self.name, error, cycle.clock.seconds(), optional=self.row.extension):
                 raise
-        omitted.tell()
+        samples_skipped.tell()
         return samples.values()
 
     def listing(self, cycle: ICycle) -> Listing:
         """Return what is asked for in ``cycle``."""
         return self.row.listing
 
-    def _of_page(self, page: Page, omitted: Omitted) -> Iterable[Sample]:
+    def _of_page(self, page: Page, samples_skipped: Omitted) -> Iterable[Sample]:
         for item in page.items:
             resource = "?"
             try:
@@ -216,7 +218,7 @@ class ListingPollster:
                 metadata = self.row.metadata_of(item)
                 user_id, project_id = self.row.user_of(item), self.row.project_of(item)
             except BadItem as error:
-                omitted.add(resource, error)
+                samples_skipped.add(resource, error)
                 continue
             for measure in self.row.measures:
                 try:
@@ -233,4 +235,4 @@ class ListingPollster:
                     )
                 except (BadItem, BadSample) as error:
                     if not (measure.optional and getattr(error, "kind", "") == "no-volume"):
-                        omitted.add(resource, error)
+                        samples_skipped.add(resource, error)

@@ -28,16 +28,16 @@ from pydantic import Field
 from zope.interface import implementer
 
 from meter.daemon.services import wall_seconds
+from meter.http import BadResponse
+from meter.http import HttpRequest
+from meter.http import HttpResponse
+from meter.http import IHttpClient
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.interfaces import Unavailable
-from meter.openstack import Answer
-from meter.openstack import BadAnswer
-from meter.openstack import IWeb
-from meter.openstack import Request
 from meter.pollsters.openstack.pollster import Omitted
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.round_robin import Rounds
@@ -89,27 +89,27 @@ class RadosgwPollster:
         """Return the pollster with ``options``."""
         return replace(self, options=options)
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work where it is told which gateway to ask, and there is a Keystone that lists the projects."""
         if not (self.options.url and self.options.access_key and self.options.secret_key_file):
             return Disabled("[pollsters.radosgw] has no url, access_key and secret_key_file")
-        return await enabled_with(here, "identity")
+        return await enabled_with(context, "identity")
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all projects; of one that cannot be read there are none."""
         secret_key = self._secret_key()
-        omitted = Omitted(cycle, self.name)
+        samples_skipped = Omitted(cycle, self.name)
 
         async def about(project_id: str) -> AsyncIterator[Iterable[Sample]]:
             user = self.options.user.replace("{project}", project_id)
             buckets = await self._ask(cycle, secret_key, "bucket", uid=user, stats="True")
             usage = await self._ask(cycle, secret_key, "usage", uid=user)
-            yield [*_held(project_id, buckets, omitted), *_asked(project_id, usage, omitted)]
+            yield [*_held(project_id, buckets, samples_skipped), *_asked(project_id, usage, samples_skipped)]
 
-        seconds_for = cycle.provider(IWeb).seconds_for
+        seconds_for = cycle.provider(IHttpClient).seconds_for
         rounds = Rounds(cycle, self.name, SERVICE, seconds_for, questions=QUESTIONS, at_once=self.options.at_once)
-        samples = await rounds.samples(about, omitted)
-        omitted.tell()
+        samples = await rounds.samples(about, samples_skipped)
+        samples_skipped.tell()
         return samples
 
     def _secret_key(self) -> str:
@@ -118,13 +118,13 @@ class RadosgwPollster:
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(f"{self.name}: its secret cannot be read: {error}") from None
 
-    async def _ask(self, cycle: ICycle, secret_key: str, what: str, **query: str) -> Answer:
+    async def _ask(self, cycle: ICycle, secret_key: str, what: str, **query: str) -> HttpResponse:
         options = self.options
         url = f"{options.url.rstrip('/')}/{what}"
         date = formatdate(wall_seconds(cycle.clock), usegmt=True)
         headers = signed("GET", urlsplit(url).path, options.access_key, secret_key, date)
-        request = Request(method="GET", url=f"{url}?{urlencode({**query, 'format': 'json'})}", headers=headers)
-        answer: Answer = await cycle.provider(IWeb).exchange(SERVICE, request)
+        request = HttpRequest(method="GET", url=f"{url}?{urlencode({**query, 'format': 'json'})}", headers=headers)
+        answer: HttpResponse = await cycle.provider(IHttpClient).exchange(SERVICE, request)
         return answer.checked()
 
 
@@ -134,7 +134,7 @@ def signed(method: str, path: str, access_key: str, secret_key: str, date: str) 
     return {"Date": date, "Authorization": f"AWS {access_key}:{base64.b64encode(digest).decode('ascii')}"}
 
 
-def _sample(answer: Answer, project_id: str, meter: MeterDefinition, volume: float, resource: str = "") -> Sample:
+def _sample(answer: HttpResponse, project_id: str, meter: MeterDefinition, volume: float, resource: str = "") -> Sample:
     return Sample(
         name=meter.name,
         type=meter.type,
@@ -146,7 +146,7 @@ def _sample(answer: Answer, project_id: str, meter: MeterDefinition, volume: flo
     )
 
 
-def _held(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Sample]:
+def _held(project_id: str, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
     """Yield what each bucket holds, then all of them together, unless one does not say."""
     buckets = _mappings(answer, answer.json())
     objects: float = 0
@@ -157,7 +157,7 @@ def _held(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Sample]
         try:
             held = _usage(bucket)
         except BadItem as error:
-            omitted.add(resource, error)
+            samples_skipped.add(resource, error)
             whole = False
             continue
         objects, size = objects + held[0], size + held[1]
@@ -185,19 +185,19 @@ def _bytes(part: Mapping[str, Any]) -> float:
     return number(part.get("size_kb"), "size_kb") * 1024
 
 
-def _asked(project_id: str, answer: Answer, omitted: Omitted) -> Iterator[Sample]:
+def _asked(project_id: str, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
     document = answer.json()
     summary = document.get("summary") if isinstance(document, Mapping) else None
     try:
         totals = [each.get("total") for each in _mappings(answer, summary)]
         requests = sum(number(each.get("ops") if isinstance(each, Mapping) else None, "ops") for each in totals)
     except BadItem as error:
-        omitted.add(project_id, error)
+        samples_skipped.add(project_id, error)
     else:
         yield _sample(answer, project_id, REQUESTS, requests)
 
 
-def _mappings(answer: Answer, value: Any) -> Sequence[Mapping[str, Any]]:
+def _mappings(answer: HttpResponse, value: Any) -> Sequence[Mapping[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
-        raise BadAnswer(f"{answer.request}: the answer should be a list of mappings")
+        raise BadResponse(f"{answer.request}: the answer should be a list of mappings")
     return value

@@ -36,7 +36,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import IBus
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.interfaces import Subscription
 from meter.message import BadMessage
 from meter.message import metering_messages
@@ -103,7 +103,7 @@ class Heard:
             Subscription(
                 queue=f"meter.reconciliation.{uuid.uuid4().hex}",
                 bindings=tuple(Binding(METERING_EXCHANGE, routing_key(kind), ours=True) for kind in kinds),
-                beside=METERING_QUEUE,
+                observe_queue=METERING_QUEUE,
             ),
             self._receive,
         )
@@ -195,7 +195,7 @@ class ReconciliationPollster:
         """Return the pollster with ``options``."""
         return replace(self, options=options)
 
-    def misfits(self, interval_of: Callable[[str], float]) -> list[str]:
+    def interval_conflicts(self, interval_of: Callable[[str], float]) -> list[str]:
         """Say which windows no comparison would come of, or a wrong one: every resource must be measured within one."""
         window, every = self._window_seconds(interval_of), self.options.every_seconds
         found = []
@@ -215,11 +215,11 @@ class ReconciliationPollster:
             found.append(f"every_seconds: should be at least window_seconds, {window:g}, not {every:g}")
         return found
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work where there are a cloud and a bus to listen to."""
         try:
-            here.provider(IOpenStack)
-            here.provider(IBus)
+            context.provider(IOpenStack)
+            context.provider(IBus)
         except LookupError as error:
             return Disabled(f"there is nothing to compare: {error}")
         return Enabled()
@@ -234,7 +234,7 @@ class ReconciliationPollster:
         def make() -> Comparison:
             return Comparison(Heard(cycle.provider(IBus), cycle.clock, options.kinds, options.most_resources))
 
-        state: Comparison = cycle.kept(("openstack", self.name), make)
+        state: Comparison = cycle.daemon_cache(("openstack", self.name), make)
         now = cycle.clock.seconds()
         if state.began is not None and state.heard.listening:
             return await self._end(cycle, state) if now - state.began >= window else ()

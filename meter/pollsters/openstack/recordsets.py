@@ -12,7 +12,7 @@ from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
 from meter.pollsters.openstack.pollster import Omitted
@@ -53,19 +53,19 @@ class RecordsetsPollster:
         """Return the pollster: it has no options."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         """Work where the catalogue has Designate."""
-        return await enabled_with(here, "dns")
+        return await enabled_with(context, "dns")
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return a sample for each zone; none has nothing in it, its SOA and NS are sets too."""
-        omitted = Omitted(cycle, self.name)
+        samples_skipped = Omitted(cycle, self.name)
         zones: dict[str, _Zone] = {}
         async for page in cycle.provider(IOpenStack).pages(LISTING):
             for item in page.items:
                 zone_id, project_id = item.get("zone_id"), item.get("project_id")
                 if not isinstance(zone_id, str) or not zone_id:
-                    omitted.add(str(item.get("id", "?")), BadItem("no-id", "it has no zone_id"))
+                    samples_skipped.add(str(item.get("id", "?")), BadItem("no-id", "it has no zone_id"))
                     continue
                 owner = project_id if isinstance(project_id, str) else None
                 zone = zones.setdefault(zone_id, _Zone(item.get("zone_name"), owner, page.received_at))
@@ -86,6 +86,6 @@ class RecordsetsPollster:
                     )
                 )
             except BadSample as error:
-                omitted.add(zone_id, error)
-        omitted.tell()
+                samples_skipped.add(zone_id, error)
+        samples_skipped.tell()
         return samples

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
-from meter.http.exchange import Refused
+from meter.http.exchange import ErrorResponse
 from meter.interfaces import ICycle
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
@@ -37,7 +37,7 @@ async def all_projects(cycle: ICycle) -> list[str]:
             ids |= {item["id"] for item in page.items if isinstance(item.get("id"), str) and item["id"]}
         return sorted(ids)
 
-    found: list[str] = await cycle.shared(("openstack", "projects"), listed)
+    found: list[str] = await cycle.cycle_cache(("openstack", "projects"), listed)
     return found
 
 
@@ -71,13 +71,15 @@ class Rounds:
         self._seconds_for = seconds_for
         self._questions = questions
         self._at_once = at_once
-        self._progress = _Progress() if cycle.trial else cycle.kept(("openstack", name, "progress"), _Progress)
+        self._progress = _Progress() if cycle.trial else cycle.daemon_cache(("openstack", name, "progress"), _Progress)
         self._seconds = math.inf
         if cycle.config is not None:
             given: float = min(cycle.config.central.timeout_seconds, cycle.config.polling.interval_of(name))
             self._seconds = SHARE_OF_CYCLE * given
 
-    async def samples(self, about: Callable[[str], AsyncIterator[Iterable[Sample]]], omitted: Omitted) -> list[Sample]:
+    async def samples(
+        self, about: Callable[[str], AsyncIterator[Iterable[Sample]]], samples_skipped: Omitted
+    ) -> list[Sample]:
         """Return what there is ``about`` each project; where something is missing, ``omitted`` is told why.
 
         A project that the service does not know has no samples. :class:`Unavailable` if no project could be read.
@@ -89,19 +91,19 @@ class Rounds:
             try:
                 async for some in about(project_id):
                     samples.extend(some)
-            except Refused as error:
+            except ErrorResponse as error:
                 if error.status != NOT_FOUND:
-                    omitted.add(project_id, BadItem("refused", str(error)))
+                    samples_skipped.add(project_id, BadItem("refused", str(error)))
             except Unavailable as error:
                 failures.append(error)
-                omitted.add(project_id, BadItem("unavailable", str(error)))
+                samples_skipped.add(project_id, BadItem("unavailable", str(error)))
 
         projects = await all_projects(self._cycle)
         left = await self._ask(projects, read)
         if failures and not samples:
             raise failures[0]
         for project_id in left:
-            omitted.add(project_id, self._why_left(len(projects)))
+            samples_skipped.add(project_id, self._why_left(len(projects)))
         return samples
 
     async def _ask(self, ids: list[str], read: Callable[[str], Awaitable[None]]) -> list[str]:

@@ -20,7 +20,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
 from meter.interfaces import IHealth
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 from meter.sample import SampleType
@@ -45,7 +45,7 @@ class SystemPollster:
         """There is nothing to configure."""
         return self
 
-    async def enabled(self, here: ISurroundings) -> Enabled:
+    async def enabled(self, context: IPluginContext) -> Enabled:
         """Every daemon can measure itself."""
         return Enabled()
 

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from meter.store.maintenance.maintenance import BEGINNING
-from meter.store.maintenance.rollups import unsettled_hour
+from meter.store.maintenance.rollups import next_hour_to_finalize
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
@@ -93,18 +93,20 @@ class Administration:
         """Return what was let go, by meter (``*`` for all), what was swept since, and how far hours and days are settled."""
         await self._check()
         session = self._connection
-        horizons = await session.rows("SELECT meter, before FROM horizon ORDER BY meter")
+        retention_cutoffs = await session.rows("SELECT meter, before FROM retention_cutoff ORDER BY meter")
         [[hours, days, newest]] = await session.rows(
             "SELECT count(*) FILTER (WHERE hours = 1), count(*) FILTER (WHERE hours = 24),"
-            " max(start) FILTER (WHERE hours = 1) FROM settled"
+            " max(start) FILTER (WHERE hours = 1) FROM final_period"
         )
         return {
-            "kept_since": {meter or "*": _text(before) for meter, before in horizons},
-            "swept_rows": dict(await session.rows("SELECT dictionary, rows FROM swept ORDER BY dictionary")),
-            "settled_hours": hours,
-            "settled_days": days,
+            "kept_since": {meter or "*": _text(before) for meter, before in retention_cutoffs},
+            "garbage_collected_rows": dict(
+                await session.rows("SELECT dimension, rows FROM garbage_collected ORDER BY dimension")
+            ),
+            "finalized_hours": hours,
+            "finalized_days": days,
             "newest_settled_hour": _text(newest),
-            "oldest_unsettled_hour": _text(await unsettled_hour(session, BEGINNING, datetime.now(UTC))),
+            "oldest_hour_not_final": _text(await next_hour_to_finalize(session, BEGINNING, datetime.now(UTC))),
         }
 
     async def size(self) -> Facts:

@@ -1,4 +1,4 @@
-"""Keeping house: hours and days are settled, partitions made ahead and made compact, what is too old is let go and swept.
+"""Maintenance house: hours and days are settled, partitions made ahead and made compact, what is too old is let go and swept.
 
 Any number of collectors may do it: each step is a transaction that finds nothing to do where another was faster.
 """
@@ -37,10 +37,10 @@ from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
 from meter.store.maintenance.rollups import HOUR
+from meter.store.maintenance.rollups import days_to_finalize
+from meter.store.maintenance.rollups import finalize
 from meter.store.maintenance.rollups import hold_all_hours
-from meter.store.maintenance.rollups import settle
-from meter.store.maintenance.rollups import unsettled_days
-from meter.store.maintenance.rollups import unsettled_hour
+from meter.store.maintenance.rollups import next_hour_to_finalize
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -56,13 +56,13 @@ COMPACTED_AFTER = timedelta(days=2)
 """How long a week has been over when few samples of it are still to come."""
 
 PORTIONS_AT_A_TIME = 100
-"""So many portions of a dictionary are swept before other work gets its turn."""
+"""So many portions of a dimension are swept before other work gets its turn."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 LET_GO = """
-INSERT INTO horizon (meter, before) VALUES (%s, %s)
-ON CONFLICT (meter) DO UPDATE SET before = greatest(horizon.before, excluded.before)
+INSERT INTO retention_cutoff (meter, before) VALUES (%s, %s)
+ON CONFLICT (meter) DO UPDATE SET before = greatest(retention_cutoff.before, excluded.before)
 """
 
 
@@ -79,7 +79,7 @@ class Retention:
     rollup_days: float = 0
 
 
-class Keeping(Service):
+class Maintenance(Service):
     """Keeps the house over ``pool``, which it starts and stops, every ``interval_seconds``.
 
     An hour is settled ``settle_after_seconds`` after its end, when few samples of it are still to come. ``connect``
@@ -141,29 +141,29 @@ class Keeping(Service):
         """Do all there is to do now; :class:`Unavailable` while the database cannot be reached."""
         [[now]] = await self._pool.rows("SELECT now()")
         await self._partitions.cover([now])
-        await self.settle(now - self._settle_after)
-        await self.let_go(now)
+        await self.finalize(now - self._settle_after)
+        await self.expire(now)
         await self.sweep()
 
-    async def settle(self, until: datetime) -> int:
+    async def finalize(self, until: datetime) -> int:
         """Settle the hours and the days that ended before ``until``; return how many were settled."""
         now = self._clock.seconds()
         self._left = {span: again for span, again in self._left.items() if again > now}
         self._hopeless &= {start for start, _ in self._left}
         until = until.replace(minute=0, second=0, microsecond=0)
-        settled, since = 0, BEGINNING
-        while (hour := await self._pool.run(unsettled_hour, since, until)) is not None:
-            settled += await self._settle(hour, HOUR)
+        finalized, since = 0, BEGINNING
+        while (hour := await self._pool.run(next_hour_to_finalize, since, until)) is not None:
+            finalized += await self._settle(hour, HOUR)
             since = hour + timedelta(hours=HOUR)
-        for day in await self._pool.run(unsettled_days, until.replace(hour=0)):
-            settled += await self._settle(day, DAY)
-        return settled
+        for day in await self._pool.run(days_to_finalize, until.replace(hour=0)):
+            finalized += await self._settle(day, DAY)
+        return finalized
 
     async def _settle(self, start: datetime, hours: int) -> bool:
         if (start, hours) in self._left:
             return False
         try:
-            return await self._pool.run(settle, start, hours)
+            return await self._pool.run(finalize, start, hours)
         except (Rejected, TimedOut) as error:
             self._left[start, hours] = self._clock.seconds() + RETRY_SECONDS
             if isinstance(error, Rejected):
@@ -174,7 +174,7 @@ class Keeping(Service):
             )
             return False
 
-    async def let_go(self, now: datetime) -> None:
+    async def expire(self, now: datetime) -> None:
         """Let go of what is too old. What is not settled yet stays until it is."""
         keep = self._retention
         if keep.days:
@@ -197,16 +197,16 @@ class Keeping(Service):
             )
 
     async def sweep(self) -> None:
-        """Delete what of the dictionaries nothing needs any more; there is nothing to do until more is let go."""
+        """Delete what of the dimension tables nothing needs any more; there is nothing to do until more is let go."""
         oldest = await self._pool.run(oldest_kept)
         if oldest is None or oldest == self._swept:
             return
         samples, rollups = oldest
         work = [
-            partial(sweep, dictionary="form", before=samples),
-            partial(sweep, dictionary="metadata", before=rollups),
-            partial(sweep, dictionary="series", before=rollups),
-            *(partial(sweep_names, dictionary=name) for name in NAMES),
+            partial(sweep, dimension="wire_format", before=samples),
+            partial(sweep, dimension="metadata", before=rollups),
+            partial(sweep, dimension="series", before=rollups),
+            *(partial(sweep_names, dimension=name) for name in NAMES),
         ]
         for portion in work:
             for _ in range(PORTIONS_AT_A_TIME):
@@ -230,7 +230,7 @@ class Keeping(Service):
         session = self._compacting = self._connect()
         try:
             await session.open()
-            session.patient()
+            session.disable_timeout()
             await session.count("SET statement_timeout = 0")
             made = await compact(session, until)
         finally:
@@ -244,7 +244,7 @@ async def _set_horizon(session: Session, meter: str, before: datetime, hopeless:
     """Have nobody write samples before ``before`` any more, and say so, unless some are not settled but may be."""
     await hold_all_hours(session)
     since = BEGINNING
-    while (hour := await unsettled_hour(session, since, before)) is not None:
+    while (hour := await next_hour_to_finalize(session, since, before)) is not None:
         if hour not in hopeless:
             return False
         since = hour + timedelta(hours=HOUR)
@@ -268,8 +268,8 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups of hours whose samples were let go: the others would only be settled again."""
-    for table in ("rollup", "settled"):
+    for table in ("rollup", "final_period"):
         await session.count(
-            f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM horizon WHERE meter = ''))",
+            f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
             [before],
         )

@@ -29,15 +29,15 @@ from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import fields_of
-from meter.store.write.record import form_of
 from meter.store.write.record import uuid_of
+from meter.store.write.record import wire_format_of
 
 PAGE_ROWS = 1000
 """Rows in memory at a time."""
 
 _PAGE = """
 SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text, s.timestamp,
-    s.volume, encode(s.signature, 'hex'), s.rest, s.metadata_id
+    s.volume, encode(s.signature, 'hex'), s.verbatim_json, s.metadata_id
 FROM (
     SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
     FROM sample s LEFT JOIN series x ON x.id = s.series_id
@@ -51,7 +51,7 @@ LEFT JOIN project p ON p.id = s.project_id
 LEFT JOIN source o ON o.id = s.source_id
 LEFT JOIN run ON run.id = s.run_id
 LEFT JOIN metadata d ON d.id = s.metadata_id
-LEFT JOIN form f ON f.id = s.form_id
+LEFT JOIN wire_format f ON f.id = s.wire_format_id
 ORDER BY s.timestamp, s.message_id
 """
 
@@ -205,19 +205,26 @@ def _encoded(value: Any) -> str:
 
 
 def _stored_row(row: Sequence[Any], otherwise: frozenset[int]) -> StoredRow:
-    name, type_, unit, resource_id, user_id, project_id, source, *rest = row
-    run_kind, run, interval, metadata, form, message_id, timestamp, volume, signature, left, metadata_id = rest
+    name, type_, unit, resource_id, user_id, project_id, source, *verbatim_json = row
+    run_kind, run, interval, metadata, wire_format, message_id, timestamp, volume, signature, left, metadata_id = (
+        verbatim_json
+    )
     fields, key_id, damage, record = None, None, None, None
     missing = [
         label
-        for label, value in {"meter": name, "resource": resource_id, "metadata": metadata, "form": form}.items()
+        for label, value in {
+            "meter": name,
+            "resource": resource_id,
+            "metadata": metadata,
+            "wire_format": wire_format,
+        }.items()
         if value is None
     ]
     if missing:
         damage = f"the row refers to a {', '.join(missing)} that is not there"
     else:
         try:
-            written = form_of(form)
+            written = wire_format_of(wire_format)
             key_id = written.key_id
             series = Series(name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval)
             record = Record(series, metadata, written, message_id, timestamp, volume, signature, left)

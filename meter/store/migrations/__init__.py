@@ -67,7 +67,7 @@ class Schema:
         """Apply the steps that are missing; :class:`Unavailable` for a database that is ahead of this Meter."""
         found = await self.found(session)
         if found < self.version:
-            session.patient()
+            session.disable_timeout()
             await session.count("SET LOCAL statement_timeout = 0")
             await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             found = await self.found(session)

@@ -113,11 +113,11 @@ class Connection:
         count: int = (await self._execute(statement, parameters)).rowcount
         return count
 
-    def patient(self) -> None:
+    def disable_timeout(self) -> None:
         """Wait without limit for the answers of this connection from now on."""
         self._answer_seconds = None
 
-    async def interrupt(self) -> None:
+    async def cancel_query(self) -> None:
         """Have the server stop what it executes here, which then fails as :class:`TimedOut`.
 
         The server is asked over a connection that is made for that: ``cancel()`` of psycopg2 2.9 blocks. Once it has
@@ -125,10 +125,10 @@ class Connection:
         """
         if self.closed:
             return
-        here = self._link.pollable()
+        context = self._link.pollable()
         parameters = {key: value for key, value in self._parameters.items() if key != "hostaddr"}
         # Where several hosts are named, the one that this connection has found.
-        parameters |= {"host": here.info.host, "port": str(here.info.port)}
+        parameters |= {"host": context.info.host, "port": str(context.info.port)}
         other = Connection(
             self._reactor,
             self._clock,
@@ -138,7 +138,7 @@ class Connection:
         )
         await other.open()
         try:
-            await other.rows(STOP, [here.get_backend_pid()])
+            await other.rows(STOP, [context.get_backend_pid()])
         finally:
             other.close()
 

@@ -39,7 +39,7 @@ from meter.interfaces import Readiness
 from meter.store.postgres.run_as import Account
 from meter.store.postgres.run_as import Unusable
 from meter.store.postgres.run_as import account
-from meter.store.postgres.run_as import own_session
+from meter.store.postgres.run_as import setsid_prefix
 
 NAME = "embedded PostgreSQL"
 SCHEME = "embedded:"
@@ -250,7 +250,7 @@ class EmbeddedPostgres(Service):
 
     def _spawn(self, program: Path, arguments: Sequence[str], who: Account) -> _Process:
         process = _Process(self._log)
-        command = [*own_session(), *who.wrapper, str(program), *arguments]
+        command = [*setsid_prefix(), *who.wrapper, str(program), *arguments]
         uid, gid = who.started_as
         self._reactor.spawnProcess(
             process,

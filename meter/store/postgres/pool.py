@@ -49,10 +49,10 @@ class Session(Protocol):
     async def count(self, statement: str, parameters: Parameters = None) -> int:
         """Execute and return the number of rows touched."""
 
-    def patient(self) -> None:
+    def disable_timeout(self) -> None:
         """Wait without limit from now on."""
 
-    async def interrupt(self) -> None:
+    async def cancel_query(self) -> None:
         """Have what is being executed fail; return when nothing that comes later can be hit any more."""
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class Pool(Service):
 
     async def _interrupted(self, session: Session) -> None:
         try:
-            await session.interrupt()
+            await session.cancel_query()
         except Unavailable as error:
             self._log.info("{pool} goes on with a question that nobody waits for: {error}", pool=self.name, error=error)
         except Exception:

@@ -111,7 +111,7 @@ def reachable(path: Path, uid: int) -> bool:
     return True
 
 
-def own_session() -> tuple[str, ...]:
+def setsid_prefix() -> tuple[str, ...]:
     """Return what to put before a command line so that a Ctrl-C at the daemon's terminal does not reach it."""
     setsid = shutil.which("setsid", path=SEARCH_PATH)
     return (setsid,) if setsid else ()

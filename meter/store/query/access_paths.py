@@ -7,13 +7,13 @@ can use them. All others find samples by series and time. docs/decisions/0009-pl
 
 from __future__ import annotations
 
-IN_ORDER_OF_TIME = "s.form_id >= -2147483648"
+IN_ORDER_OF_TIME = "s.wire_format_id >= -2147483648"
 """Makes the index on the time of samples ``s`` usable. True of every row: no integer is smaller."""
 
 IN_ORDER_OF_RECORDING = "s.metadata_id >= -2147483648"
 """Makes the index on ``recorded_at`` of samples ``s`` usable. True of every row, too."""
 
-ROLLUPS_BY_START = "{}.stretch >= -32768"
+ROLLUPS_BY_START = "{}.metadata_run >= -32768"
 """Makes the index on the start of rollups usable. True of every row: no small integer is smaller."""
 
 SERIES_OF_SAMPLE = "CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = s.series_id OFFSET 0) x"

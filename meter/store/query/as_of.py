@@ -25,7 +25,7 @@ EPOCH = "extract(epoch FROM {} - timestamptz '2020-01-01 00:00+00')"
 RECORDING = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, floor({EPOCH.format('clock_timestamp()')})::integer)"
 """The first statement of a transaction that records samples. ``recorded_at`` must be read from the clock after it."""
 
-UNDER_WAY = f"""
+WRITERS_IN_PROGRESS = f"""
 SELECT at.moment > clock_timestamp(), pg_is_in_recovery() AND at.moment > clock_timestamp() - interval '10 minutes', EXISTS (
     SELECT FROM pg_locks
     WHERE locktype = 'advisory' AND classid = {LOCKS} AND objsubid = 2
@@ -38,14 +38,14 @@ PAUSE_SECONDS = 0.05
 PAUSES = 60
 
 
-async def all_recorded(pool: Pool, clock: IReactorTime, moment: datetime) -> None:
+async def wait_for_writers_before(pool: Pool, clock: IReactorTime, moment: datetime) -> None:
     """Return once all that was recorded up to ``moment`` is committed, for good: later answers will be the same.
 
     :class:`RequestError` for a moment to come; :class:`Unavailable` while a transaction from before it goes on, or on
     a standby, which does not see the locks, for ten minutes.
     """
     for _ in range(PAUSES):
-        [[ahead, unseen, writing]] = await pool.rows(UNDER_WAY, [moment])
+        [[ahead, unseen, writing]] = await pool.rows(WRITERS_IN_PROGRESS, [moment])
         if ahead:
             raise RequestError(f"{moment.isoformat()} is yet to come: what is recorded by then is not known")
         if unseen:

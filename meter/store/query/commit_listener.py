@@ -1,4 +1,4 @@
-"""Following: a connection of its own that PostgreSQL tells of commits, whichever process made them."""
+"""CommitListener: a connection of its own that PostgreSQL tells of commits, whichever process made them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TELL = f"pg_notify('{CHANNEL}', '')"
 """Called in a transaction that stores samples: heard when it commits, and once only if it is called twice."""
 
 
-class Following(Pool):
+class CommitListener(Pool):
     """Listens, and tells those who follow. ``connect`` is given what a new session calls when it hears something.
 
     When the connection comes back all are told: nobody knows what was said meanwhile.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from meter.interfaces import RequestError
-from meter.query import Among
 from meter.query import Comparison
+from meter.query import In
 from meter.query import Marker
 from meter.query import SampleFilter
 from meter.store.postgres.sql import Sql
@@ -109,7 +109,7 @@ def of_range(filter: SampleFilter) -> Sql:
     return both(bounds)
 
 
-def told_by_stretches(filter: SampleFilter) -> bool:
+def answerable_by_rollups(filter: SampleFilter) -> bool:
     """Say whether ``filter`` lets through all or none of a series' samples that share their metadata, in a range of time."""
     return filter.as_of is None and "message_id" not in filter.equals and not _expressions(filter).of_rest
 
@@ -122,9 +122,9 @@ def about_resources(filter: SampleFilter) -> bool:
 def asks_for_ids(filter: SampleFilter) -> bool:
     """Say whether ``filter`` names the ids of all messages that it lets through."""
     return "message_id" in filter.equals or any(
-        part.field == "message_id" and (isinstance(part, Among) or part.operator == "=")
+        part.field == "message_id" and (isinstance(part, In) or part.operator == "=")
         for part in conjuncts(filter.expression)
-        if isinstance(part, Among | Comparison)
+        if isinstance(part, In | Comparison)
     )
 
 

@@ -13,9 +13,9 @@ from typing import TypeVar
 import msgspec
 
 from meter.store.postgres.pool import Pool
-from meter.store.write.record import Form
 from meter.store.write.record import Series
-from meter.store.write.record import form_of
+from meter.store.write.record import WireFormat
+from meter.store.write.record import wire_format_of
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ WHERE x.id = ANY(%s)
 
 METADATA = "SELECT id, text FROM metadata WHERE id = ANY(%s)"
 
-FORMS = "SELECT id, text FROM form WHERE id = ANY(%s)"
+FORMS = "SELECT id, text FROM wire_format WHERE id = ANY(%s)"
 
 MOST_CHARACTERS_OF_SERIES = 2**23
 """Of some 50 000 series. They share all texts but the resource's, and take twice as many bytes."""
@@ -41,7 +41,7 @@ MOST_CHARACTERS_OF_METADATA = 2**21
 """What is decoded from them takes some ten times as many bytes."""
 
 
-class Lookup(Generic[T]):
+class DimensionCache(Generic[T]):
     """The things of one dictionary by their numbers, which are given once and never again.
 
     ``statement`` is asked over ``pool`` for those that are not remembered; its rows are a number and the texts that
@@ -58,7 +58,7 @@ class Lookup(Generic[T]):
         self._young: dict[int, T] = {}
         self._old: dict[int, T] = {}
 
-    async def things(self, numbers: Set[int]) -> Mapping[int, T]:
+    async def get_many(self, numbers: Set[int]) -> Mapping[int, T]:
         """Return what ``numbers`` stand for, without those that are there no longer."""
         if self._generation != self._pool.generation:
             self._forget()  # after a failover a number may be that of something else
@@ -83,15 +83,17 @@ class Lookup(Generic[T]):
         self._old, self._young, self._characters = {}, {}, 0
 
 
-class Lookups:
+class DimensionCaches:
     """All that a row of ``sample`` refers to: its series, its metadata (decoded, and shared by samples), its form."""
 
     def __init__(self, pool: Pool) -> None:
-        self.series: Lookup[Series] = Lookup(pool, SERIES, _series, MOST_CHARACTERS_OF_SERIES)
-        self.metadata: Lookup[Mapping[str, Any]] = Lookup(
+        self.series: DimensionCache[Series] = DimensionCache(pool, SERIES, _series, MOST_CHARACTERS_OF_SERIES)
+        self.metadata: DimensionCache[Mapping[str, Any]] = DimensionCache(
             pool, METADATA, msgspec.json.decode, MOST_CHARACTERS_OF_METADATA
         )
-        self.forms: Lookup[Form] = Lookup(pool, FORMS, form_of, MOST_CHARACTERS_OF_METADATA)
+        self.forms: DimensionCache[WireFormat] = DimensionCache(
+            pool, FORMS, wire_format_of, MOST_CHARACTERS_OF_METADATA
+        )
 
 
 def _series(*texts: Any) -> Series:

@@ -11,13 +11,13 @@ from typing import Any
 from typing import Literal
 
 from meter.interfaces import RequestError
-from meter.query import Among
+from meter.query import And
 from meter.query import Comparison
-from meter.query import Either
-from meter.query import Every
 from meter.query import Expression
 from meter.query import Field
-from meter.query import Never
+from meter.query import In
+from meter.query import Not
+from meter.query import Or
 from meter.query import Scalar
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
@@ -29,7 +29,9 @@ from meter.store.write.record import uuid_of
 
 METADATA = "metadata."
 
-MESSAGE_ID = "CASE WHEN left(s.rest, 1) = '{' THEN s.rest::json ->> 'message_id' ELSE s.message_id::text END"
+MESSAGE_ID = (
+    "CASE WHEN left(s.verbatim_json, 1) = '{' THEN s.verbatim_json::json ->> 'message_id' ELSE s.message_id::text END"
+)
 """The id as it was sent, which may be no UUID."""
 
 
@@ -86,7 +88,7 @@ def column_of(field: Field) -> Column:
 
 def conjuncts(expression: Expression | None) -> Iterator[Expression]:
     """Yield conditions that together are ``expression``: the finer, the more can be asked of series alone."""
-    if isinstance(expression, Every):
+    if isinstance(expression, And):
         for part in expression.parts:
             yield from conjuncts(part)
     elif expression is not None:
@@ -96,12 +98,12 @@ def conjuncts(expression: Expression | None) -> Iterator[Expression]:
 def fields(expression: Expression | None) -> Iterator[Field]:
     """Yield what ``expression`` compares, with repetitions."""
     match expression:
-        case Every(parts) | Either(parts):
+        case And(parts) | Or(parts):
             for part in parts:
                 yield from fields(part)
-        case Never(part):
+        case Not(part):
             yield from fields(part)
-        case Comparison(field) | Among(field):
+        case Comparison(field) | In(field):
             yield field
 
 
@@ -118,21 +120,21 @@ def about_metadata(expression: Expression) -> bool:
 def condition(expression: Expression) -> Sql:
     """Return ``expression`` of a row ``s`` of ``sample`` with its series ``x`` and its metadata ``d``; see :mod:`meter.testing.filters`."""
     match expression:
-        case Every(parts):
+        case And(parts):
             return both(condition(part) for part in parts)
-        case Either(parts):
+        case Or(parts):
             return either(condition(part) for part in parts)
-        case Never(part):
+        case Not(part):
             return negated(condition(part))
         case Comparison(field, "!=", value):
             return negated(condition(Comparison(field, "=", value)))
         case Comparison(field, "=", value):
-            return condition(Among(field, (value,)))
-        case Among(field, values) if names_metadata(field):
+            return condition(In(field, (value,)))
+        case In(field, values) if names_metadata(field):
             return metadata_is(field.removeprefix(METADATA), values)
         case Comparison(field, operator, value) if names_metadata(field):
             return metadata_compares(field.removeprefix(METADATA), operator, value)
-        case Among(field, values):
+        case In(field, values):
             return _is(field, values)
         case Comparison(field, operator, value):
             return _compares(field, operator, value)

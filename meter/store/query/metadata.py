@@ -30,14 +30,14 @@ def metadata_is(key: str, values: Sequence[Scalar]) -> Sql:
         texts = [_json(value) for value in plain]
         conditions.append(Sql(f"ARRAY[{found}] && %s::jsonb[]", (*found.parameters, texts)))
     if times := [value for value in values if isinstance(value, datetime)]:
-        conditions.append(_any_found(key, Sql(OF_TEXT.format("moment_of(found #>> '{}') = ANY(%s)"), (times,))))
+        conditions.append(_any_found(key, Sql(OF_TEXT.format("to_timestamptz(found #>> '{}') = ANY(%s)"), (times,))))
     return either(conditions)
 
 
 def metadata_compares(key: str, operator: str, value: Scalar) -> Sql:
     """Ask a row ``d`` of ``metadata`` whether what is under ``key`` is of ``value``'s kind and before or after it, or matches it."""
     if isinstance(value, datetime):
-        condition = Sql(OF_TEXT.format(f"moment_of(found #>> '{{}}') {operator} %s"), (value,))
+        condition = Sql(OF_TEXT.format(f"to_timestamptz(found #>> '{{}}') {operator} %s"), (value,))
     elif isinstance(value, str):
         condition = Sql(OF_TEXT.format(f"""(found #>> '{{}}') COLLATE "C" {operator} %s"""), (value,))
     elif isinstance(value, bool) or operator == "~":

@@ -1,6 +1,6 @@
 """Pieces: what samples of a series amount to, be it one or many that follow one another; and those that tell an answer.
 
-A piece tells ``count``, ``smallest``, ``largest``, ``total`` and ``deviation`` (the sum of the squared distances from
+A piece tells ``count``, ``min_volume``, ``max_volume``, ``sum_volume`` and ``squared_deviations`` (the sum of the squared distances from
 the mean) of its volumes, the ``first`` and ``last`` time with their volumes, and of the steps within: ``increase`` and
 ``integral`` (see :mod:`meter.testing.statistics`). Pieces of a series that follow one another in time add up to one piece
 exactly, but for the rounding of sums.
@@ -31,10 +31,10 @@ PIECE = {
     "first": ("s.timestamp", "r.first"),
     "last": ("s.timestamp", "r.last"),
     "count": ("1::float8", "r.count::float8"),
-    "smallest": ("s.volume", "r.smallest"),
-    "largest": ("s.volume", "r.largest"),
-    "total": ("s.volume", "r.total"),
-    "deviation": ("0::float8", "r.deviation"),
+    "min_volume": ("s.volume", "r.min_volume"),
+    "max_volume": ("s.volume", "r.max_volume"),
+    "sum_volume": ("s.volume", "r.sum_volume"),
+    "squared_deviations": ("0::float8", "r.squared_deviations"),
     "first_volume": ("s.volume", "r.first_volume"),
     "last_volume": ("s.volume", "r.last_volume"),
     "increase": ("0::float8", "r.increase"),
@@ -47,17 +47,17 @@ Whole numbers are doubles here: sums of ``bigint`` take twice the time.
 """
 
 
-def piece_of_sample(columns: Iterable[str] = PIECE) -> str:
+def partial_from_sample(columns: Iterable[str] = PIECE) -> str:
     """Return ``columns`` of the piece that a row ``s`` of ``sample`` is."""
     return ", ".join(f"{(PIECE | METADATA_ID)[column][0]} AS {column}" for column in columns)
 
 
-def piece_of_rollup(columns: Iterable[str] = PIECE) -> str:
+def partial_from_rollup(columns: Iterable[str] = PIECE) -> str:
     """Return ``columns`` of the piece that a row ``r`` of ``rollup`` tells."""
     return ", ".join(f"{(PIECE | METADATA_ID)[column][1]} AS {column}" for column in columns)
 
 
-GROWN = (
+INCREASE_BETWEEN = (
     "CASE WHEN first_volume >= volume_before THEN first_volume - volume_before"
     f" WHEN before IS NOT NULL THEN CASE WHEN run_kind = {RunKind.DECLARED:d} THEN 0 ELSE first_volume END END"
 )
@@ -125,19 +125,19 @@ WITH sampled AS MATERIALIZED ({sampled}), rolled AS MATERIALIZED (
     GROUP BY {values_of_keys} {of_meter}
 ), rolled_past AS MATERIALIZED (
     SELECT {keys}, x.meter_id, array_agg(x.id) AS ids FROM series x JOIN meter m ON m.id = x.meter_id
-    WHERE {level} AND {series} AND EXISTS (SELECT FROM horizon)
+    WHERE {level} AND {series} AND EXISTS (SELECT FROM retention_cutoff)
     GROUP BY {values_of_keys}, x.meter_id
 ), span AS MATERIALIZED (
-    SELECT h.start, h.hours FROM settled h WHERE h.hours = {longest} AND {of_span}
+    SELECT h.start, h.hours FROM final_period h WHERE h.hours = {longest} AND {of_span}
     UNION ALL
-    SELECT h.start, h.hours FROM settled h
+    SELECT h.start, h.hours FROM final_period h
     WHERE h.hours = 1 AND {longest} = 24 AND {of_span} AND date_trunc('day', h.start) NOT IN (
-        SELECT h.start FROM settled h WHERE h.hours = 24 AND {of_span}
+        SELECT h.start FROM final_period h WHERE h.hours = 24 AND {of_span}
     )
 ), told AS MATERIALIZED ({adjoining}), gap AS MATERIALIZED (
     SELECT * FROM ({gaps}) AS gap WHERE {touching}
 ), past AS MATERIALIZED (
-    SELECT m.id AS meter_id, max(h.before) AS before FROM horizon h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
+    SELECT m.id AS meter_id, max(h.before) AS before FROM retention_cutoff h JOIN meter m ON h.meter IN (m.name, '') GROUP BY m.id
 )
 SELECT piece.* FROM told CROSS JOIN rolled {past_of_rolled} CROSS JOIN LATERAL (
     SELECT {names}, {of_rollup} FROM rollup r
@@ -177,7 +177,7 @@ SELECT piece.* FROM told CROSS JOIN sampled CROSS JOIN LATERAL (
 """
 
 # Steps between rollups that overlap are asked of the samples, as long as there are any: of all samples of such a series in
-# the hour or the day, of whose rollups there is one with this stretch.
+# the hour or the day, of whose rollups there is one with this metadata_run.
 OVERLAPPING = """
 UNION ALL
 SELECT piece.* FROM told CROSS JOIN sampled LEFT JOIN past ON past.meter_id = sampled.meter_id CROSS JOIN LATERAL (
@@ -188,7 +188,7 @@ SELECT piece.* FROM told CROSS JOIN sampled LEFT JOIN past ON past.meter_id = sa
         OFFSET 0
     ) AS s
     WHERE r.hours = told.hours AND r.series_id = ANY(sampled.ids) AND r.start >= told.start AND r.start < told.finish
-        AND r.stretch <= 1 AND r.overlap >= {least_overlap} AND (past.before IS NULL OR r.start >= past.before)
+        AND r.metadata_run <= 1 AND r.overlap >= {least_overlap} AND (past.before IS NULL OR r.start >= past.before)
     OFFSET 0
 ) AS piece
 """
@@ -239,8 +239,8 @@ def pieces(
         statement,
         **named,
         sampled=filled(SAMPLED, **named),
-        of_sample=piece_of_sample(columns),
-        of_rollup=piece_of_rollup(columns),
+        of_sample=partial_from_sample(columns),
+        of_rollup=partial_from_rollup(columns),
         added=f"{SERIES_OF_SAMPLE if needs_series(filter) else ''} {metadata_of_row(filter)}",
         row=of_row(filter),
         range=of_range(filter),

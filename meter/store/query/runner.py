@@ -28,18 +28,18 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
-from meter.store.query.as_of import all_recorded
+from meter.store.query.as_of import wait_for_writers_before
 from meter.store.query.conditions import metadata_of_sample
 from meter.store.query.conditions import of_sample
 from meter.store.query.conditions import of_series
-from meter.store.query.dimension_cache import Lookups
+from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.samples import Row
 from meter.store.query.samples import complete
-from meter.store.query.samples import few_series_asked
-from meter.store.query.samples import samples_asked
-from meter.store.query.samples import samples_at_a_glance_asked
-from meter.store.query.samples import samples_of_many_series_asked
-from meter.store.query.samples import samples_of_series_asked
+from meter.store.query.samples import recent_samples_query
+from meter.store.query.samples import samples_of_many_series_query
+from meter.store.query.samples import samples_of_series_query
+from meter.store.query.samples import samples_query
+from meter.store.query.samples import selective_series_query
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
 from meter.store.write.record import Record
@@ -143,14 +143,14 @@ def _listed(template: str, filter: SampleFilter, limit: int) -> Sql:
     )
 
 
-class Reading:
+class QueryRunner:
     """Answers questions over ``pool``, whose statements may take ``seconds``."""
 
     def __init__(self, pool: Pool, clock: IReactorTime, seconds: float) -> None:
         self._pool = pool
         self._clock = clock
         self._seconds = seconds
-        self._lookups = Lookups(pool)
+        self._lookups = DimensionCaches(pool)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -169,16 +169,16 @@ class Reading:
     async def _sample_rows(
         self, filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None
     ) -> list[tuple[Any, ...]]:
-        few = None if order else few_series_asked(filter)
+        few = None if order else selective_series_query(filter)
         if few is None:
-            return await self._asked(samples_asked(filter, limit, order, after))
+            return await self._asked(samples_query(filter, limit, order, after))
         [[most, series]] = await self._asked(few)
         if not series:
             return []
         if len(series) <= most:
-            return await self._asked(samples_of_series_asked(filter, limit, after, series))
-        rows = await self._asked(samples_at_a_glance_asked(filter, limit, after))
-        return rows if len(rows) == limit else await self._asked(samples_of_many_series_asked(filter, limit, after))
+            return await self._asked(samples_of_series_query(filter, limit, after, series))
+        rows = await self._asked(recent_samples_query(filter, limit, after))
+        return rows if len(rows) == limit else await self._asked(samples_of_many_series_query(filter, limit, after))
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._answering():
@@ -187,13 +187,13 @@ class Reading:
     async def message(self, message_id: str, filter: SampleFilter) -> Mapping[str, Any] | None:
         """See ``IStore.message``."""
         one = replace(filter, equals={**filter.equals, "message_id": message_id})
-        rows = await self._asked(samples_asked(one, 1, (), None))
+        rows = await self._asked(samples_query(one, 1, (), None))
         with self._answering():
             return await self._message(Row(*rows[0])) if rows else None
 
     async def _message(self, row: Row) -> Mapping[str, Any] | None:
-        series = await self._lookups.series.things({row.series_id})
-        forms = await self._lookups.forms.things({row.form_id})
+        series = await self._lookups.series.get_many({row.series_id})
+        forms = await self._lookups.forms.get_many({row.wire_format_id})
         texts = await self._pool.rows(METADATA_TEXT, [row.metadata_id])
         if not (series and forms and texts):
             return None
@@ -201,12 +201,12 @@ class Reading:
             Record(
                 series[row.series_id],
                 texts[0][0],
-                forms[row.form_id],
+                forms[row.wire_format_id],
                 row.message_id,
                 row.timestamp,
                 row.volume,
                 row.signature,
-                row.rest,
+                row.verbatim_json,
             )
         )
 
@@ -256,7 +256,7 @@ class Reading:
         """Return once all that ``filter`` may let through is committed."""
         if filter.as_of is not None:
             with self._answering():
-                await all_recorded(self._pool, self._clock, filter.as_of)
+                await wait_for_writers_before(self._pool, self._clock, filter.as_of)
 
     async def _asked(self, question: Sql) -> list[tuple[Any, ...]]:
         with self._answering():

@@ -28,7 +28,7 @@ from meter.store.query.conditions import needs_series
 from meter.store.query.conditions import of_range
 from meter.store.query.conditions import of_sample
 from meter.store.query.conditions import of_series
-from meter.store.query.dimension_cache import Lookups
+from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.expressions import COLUMNS
 from meter.store.query.expressions import METADATA
 from meter.store.query.expressions import Column
@@ -40,8 +40,8 @@ from meter.store.write.record import volume_of
 
 # The inner question picks, so that only what is picked is shaped.
 ROWS = """
-SELECT s.series_id, s.metadata_id, s.form_id, s.message_id::text, s.timestamp, s.volume, encode(s.signature, 'hex'),
-    s.rest, s.recorded_at
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume, encode(s.signature, 'hex'),
+    s.verbatim_json, s.recorded_at
 FROM ({picked}) s
 ORDER BY {outer} s.timestamp DESC, s.message_id DESC
 """
@@ -105,20 +105,20 @@ ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 
 
 class Row(NamedTuple):
-    """A row of ``sample`` as :func:`samples_asked` asks for it: numbers where others share what it refers to."""
+    """A row of ``sample`` as :func:`samples_query` asks for it: numbers where others share what it refers to."""
 
     series_id: int
     metadata_id: int
-    form_id: int
+    wire_format_id: int
     message_id: str
     timestamp: datetime
     volume: float
     signature: str
-    rest: str
+    verbatim_json: str
     recorded_at: datetime
 
 
-def few_series_asked(filter: SampleFilter) -> Sql | None:
+def selective_series_query(filter: SampleFilter) -> Sql | None:
     """Return the statement whose one row has a number and as many ids of matching series, or more; ``None`` if all may match."""
     series = of_series(filter)
     if series == both(()) or asks_for_ids(filter) or asks_since_recording(filter):
@@ -126,7 +126,7 @@ def few_series_asked(filter: SampleFilter) -> Sql | None:
     return filled(FEW, of_series=series)
 
 
-def samples_of_series_asked(filter: SampleFilter, limit: int, after: Marker | None, series: Sequence[int]) -> Sql:
+def samples_of_series_query(filter: SampleFilter, limit: int, after: Marker | None, series: Sequence[int]) -> Sql:
     """Return the statement whose rows are those of ``IStore.samples``, where all that match are of a few ``series``."""
     return _shaped(
         filled(
@@ -139,7 +139,7 @@ def samples_of_series_asked(filter: SampleFilter, limit: int, after: Marker | No
     )
 
 
-def samples_at_a_glance_asked(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
+def recent_samples_query(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
     """Return the statement whose rows are those of ``IStore.samples`` if it has ``limit`` rows, and too few otherwise."""
     return _shaped(
         filled(
@@ -154,7 +154,7 @@ def samples_at_a_glance_asked(filter: SampleFilter, limit: int, after: Marker | 
     )
 
 
-def samples_of_many_series_asked(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
+def samples_of_many_series_query(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
     """Return the statement whose rows are those of ``IStore.samples``, however many series match."""
     return _shaped(
         filled(
@@ -167,7 +167,7 @@ def samples_of_many_series_asked(filter: SampleFilter, limit: int, after: Marker
     )
 
 
-def samples_asked(filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None) -> Sql:
+def samples_query(filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None) -> Sql:
     """Return the statement whose rows are those of ``IStore.samples``.
 
     Samples are found by their ids where these are given, by when they were recorded where that is bounded, by series
@@ -208,26 +208,28 @@ def _column(order: Order) -> Column:
     return column_of(order.field)
 
 
-async def complete(rows: Sequence[tuple[Any, ...]], lookups: Lookups) -> list[StoredSample]:
+async def complete(rows: Sequence[tuple[Any, ...]], dimension_caches: DimensionCaches) -> list[StoredSample]:
     """Return ``rows``, each like a :class:`Row`, as samples, without those that refer to what is there no longer.
 
     Tens of thousands pass here in a second, so that a row is taken apart as a :class:`Record` only where it has to be.
     """
-    all_series: Mapping[int, tuple[Any, ...]] = await lookups.series.things({row[0] for row in rows})
-    all_metadata = await lookups.metadata.things({row[1] for row in rows})
-    forms = await lookups.forms.things({row[2] for row in rows})
+    all_series: Mapping[int, tuple[Any, ...]] = await dimension_caches.series.get_many({row[0] for row in rows})
+    all_metadata = await dimension_caches.metadata.get_many({row[1] for row in rows})
+    forms = await dimension_caches.forms.get_many({row[2] for row in rows})
     samples = []
     for row in rows:
-        series_id, metadata_id, form_id, message_id, timestamp, volume, signature, rest, recorded_at = row
+        series_id, metadata_id, wire_format_id, message_id, timestamp, volume, signature, verbatim_json, recorded_at = (
+            row
+        )
         try:
-            series, metadata, form = all_series[series_id], all_metadata[metadata_id], forms[form_id]
+            series, metadata, wire_format = all_series[series_id], all_metadata[metadata_id], forms[wire_format_id]
         except KeyError:
             continue
-        if rest.startswith("{"):
-            record = Record(Series(*series), "", form, message_id, timestamp, volume, signature, rest)
+        if verbatim_json.startswith("{"):
+            record = Record(Series(*series), "", wire_format, message_id, timestamp, volume, signature, verbatim_json)
             message_id, number = message_id_of(record), volume_of(record)
         else:
-            number = int(volume) if form.volume == "int" else volume
+            number = int(volume) if wire_format.volume == "int" else volume
         name, type_, unit, resource_id, user_id, project_id, source = series[:7]
         samples.append(
             StoredSample(
@@ -244,7 +246,7 @@ async def complete(rows: Sequence[tuple[Any, ...]], lookups: Lookups) -> list[St
                 recorded_at=recorded_at,
                 metadata=metadata,
                 signature=signature,
-                key_id=form.key_id,
+                key_id=wire_format.key_id,
             )
         )
     return samples

@@ -21,11 +21,11 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import following
 from meter.store.query.conditions import SERIES_FIELDS
+from meter.store.query.conditions import answerable_by_rollups
 from meter.store.query.conditions import column_of
-from meter.store.query.conditions import told_by_stretches
 from meter.store.query.expressions import METADATA
 from meter.store.query.metadata import metadata_values
-from meter.store.query.partials import GROWN
+from meter.store.query.partials import INCREASE_BETWEEN
 from meter.store.query.partials import PIECE
 from meter.store.query.partials import carried_hours
 from meter.store.query.partials import pieces
@@ -33,12 +33,12 @@ from meter.testing.statistics import SECONDS_IN_HOUR
 from meter.testing.statistics import fraction
 
 AGGREGATES = {
-    "max": "max(largest)",
-    "min": "min(smallest)",
-    "sum": "sum(total)",
-    "avg": "sum(total) / sum(count)",
+    "max": "max(max_volume)",
+    "min": "min(min_volume)",
+    "sum": "sum(sum_volume)",
+    "avg": "sum(sum_volume) / sum(count)",
     "count": "sum(count)",
-    "stddev": "sqrt((spread(ARRAY[count, total, deviation]))[3] / sum(count))",
+    "stddev": "sqrt((merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3] / sum(count))",
     "increase": "coalesce(sum(grown), 0)",
     "rate": "coalesce(sum(grown / nullif(seen, 0)), 0)",
     "integral": "coalesce(sum(lasted), 0)",
@@ -49,7 +49,7 @@ OF_GROWTH = frozenset({"increase", "rate"})
 """Aggregates of the steps from a sample of a run to the next one, see :mod:`meter.testing.statistics`."""
 
 OF_STEPS = ("first_volume", "last_volume", "increase", "integral", "tie")
-OF_ALL = tuple(column for column in PIECE if column not in (*OF_STEPS, "deviation"))
+OF_ALL = tuple(column for column in PIECE if column not in (*OF_STEPS, "squared_deviations"))
 """Columns of pieces that every answer is made of; only few need more."""
 
 # A run by host whose first sample is later than some sample by another host has arrived: it counts from zero.
@@ -59,7 +59,7 @@ GROWING = f""", of_runs AS (
     FROM {{cells}}
     WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
 ), growing AS (
-    SELECT *, increase + coalesce({GROWN}, CASE
+    SELECT *, increase + coalesce({INCREASE_BETWEEN}, CASE
             WHEN before IS NULL AND run_kind > {RunKind.DECLARED:d} AND first_of_kind < first THEN first_volume END, 0) AS grown,
         sum(extract(epoch FROM last - coalesce(before, first))::float8)
             OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS seen
@@ -160,7 +160,7 @@ def _pieces(query: StatisticsQuery, groups: Sequence[_Group], grown: bool, laste
         },
     }
     values = {group.column: group.value for group in groups if group.value}
-    columns = (*OF_ALL, *(["deviation"] if "stddev" in functions else []), *(OF_STEPS if steps else []))
+    columns = (*OF_ALL, *(["squared_deviations"] if "stddev" in functions else []), *(OF_STEPS if steps else []))
     # Overlaps with other runs matter to what is carried from one to the other only.
     least_overlap = 1 if lasted else 2 if grown else 0
     return pieces(query.filter, _longest_rollup(query), keys, values, columns, least_overlap)
@@ -169,7 +169,7 @@ def _pieces(query: StatisticsQuery, groups: Sequence[_Group], grown: bool, laste
 def _longest_rollup(query: StatisticsQuery) -> int:
     """Return how many hours a rollup may tell at once to be of use for ``query``, 0 if only samples are."""
     filter, period = query.filter, query.period
-    if not told_by_stretches(filter) or any(aggregate.function == "percentile" for aggregate in query.aggregates):
+    if not answerable_by_rollups(filter) or any(aggregate.function == "percentile" for aggregate in query.aggregates):
         return 0
     if period is None:
         return DAY
@@ -231,7 +231,7 @@ def _aggregate(aggregate: Aggregate) -> Sql:
     if aggregate.function == "cardinality" and aggregate.param in CARDINALITIES:
         return Sql(f"count(DISTINCT nullif({aggregate.param}, 0))")
     if aggregate.function == "percentile":
-        return Sql("percentile_cont(%s) WITHIN GROUP (ORDER BY total)", (fraction(aggregate),))
+        return Sql("percentile_cont(%s) WITHIN GROUP (ORDER BY sum_volume)", (fraction(aggregate),))
     if aggregate.function in AGGREGATES and aggregate.param is None:
         return Sql(AGGREGATES[aggregate.function])
     raise RequestError(

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from typing import TypeVar
 
 from meter.store.postgres.pool import Session
-from meter.store.write.record import Form
 from meter.store.write.record import Series
+from meter.store.write.record import WireFormat
 from meter.store.write.record import text_of
 
 K = TypeVar("K", bound=Hashable)
@@ -78,14 +78,14 @@ SERIES_KEY = "meter_id, resource_id, user_id, project_id, source_id, run_kind, r
 SAME_SERIES = " AND ".join(f"series.{column} = wanted.{column}" for column in SERIES_KEY.split(", "))
 
 # A row that is swept in this moment is waited for and made anew; one that is moved on cannot be swept.
-MOVE_ON = "DO UPDATE SET needed_until = greatest({table}.needed_until, excluded.needed_until)"
+MOVE_ON = "DO UPDATE SET retained_until = greatest({table}.retained_until, excluded.retained_until)"
 
 RESOLVE_SERIES = f"""
 SELECT pg_advisory_xact_lock_shared({LOCK});
 {INSERT_NAMES}
-INSERT INTO series ({SERIES_KEY}, needed_until)
+INSERT INTO series ({SERIES_KEY}, retained_until)
 SELECT {SERIES_KEY}, until FROM ({WANTED_SERIES}) AS wanted
-WHERE NOT EXISTS (SELECT FROM series WHERE {SAME_SERIES} AND series.needed_until >= wanted.until)
+WHERE NOT EXISTS (SELECT FROM series WHERE {SAME_SERIES} AND series.retained_until >= wanted.until)
 ORDER BY {SERIES_KEY}
 ON CONFLICT ({SERIES_KEY}) {MOVE_ON.format(table="series")};
 SELECT series.id FROM ({WANTED_SERIES}) AS wanted JOIN series ON {SAME_SERIES} ORDER BY wanted.n
@@ -97,31 +97,31 @@ HASHED = (
 )
 
 RESOLVE_TEXTS = f"""
-INSERT INTO {{table}} (hash, text, needed_until {{column}})
+INSERT INTO {{table}} (hash, text, retained_until {{column}})
 SELECT hash, text, until {{value}} FROM ({HASHED}) AS wanted
-WHERE NOT EXISTS (SELECT FROM {{table}} AS known WHERE known.hash = wanted.hash AND known.needed_until >= wanted.until)
+WHERE NOT EXISTS (SELECT FROM {{table}} AS known WHERE known.hash = wanted.hash AND known.retained_until >= wanted.until)
 ORDER BY hash
 ON CONFLICT (hash) {MOVE_ON};
 SELECT known.id FROM ({HASHED}) AS wanted JOIN {{table}} AS known ON known.hash = wanted.hash ORDER BY wanted.n
 """
 RESOLVE_METADATA = RESOLVE_TEXTS.format(table="metadata", column=", document", value=", text::jsonb")
-RESOLVE_FORMS = RESOLVE_TEXTS.format(table="form", column="", value="")
+RESOLVE_FORMS = RESOLVE_TEXTS.format(table="wire_format", column="", value="")
 
 
-class Known(NamedTuple):
+class CachedId(NamedTuple):
     """A number, and until when the row that has it stays."""
 
     number: int
     until: datetime
 
 
-class Memory(Generic[K]):
+class IdCache(Generic[K]):
     """Numbers by what they stand for, at most twice ``size`` of them; those not asked for in a while are forgotten."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._young: dict[K, Known] = {}
-        self._old: dict[K, Known] = {}
+        self._young: dict[K, CachedId] = {}
+        self._old: dict[K, CachedId] = {}
 
     def known(self, untils: Mapping[K, datetime]) -> dict[K, int]:
         """Return the numbers of the keys of ``untils`` that are remembered and stay until then."""
@@ -134,7 +134,7 @@ class Memory(Generic[K]):
                 found[key] = known.number
         return found
 
-    def update(self, found: Mapping[K, Known]) -> None:
+    def update(self, found: Mapping[K, CachedId]) -> None:
         """Remember what was found."""
         self._young.update(found)
         if len(self._young) >= self._size:
@@ -147,17 +147,17 @@ class Memory(Generic[K]):
 
 
 async def numbers(
-    memory: Memory[K],
+    memory: IdCache[K],
     untils: Mapping[K, datetime],
     resolve: Callable[[Mapping[K, datetime]], Awaitable[Sequence[int]]],
-) -> tuple[dict[K, int], dict[K, Known]]:
+) -> tuple[dict[K, int], dict[K, CachedId]]:
     """Return the number of each key of ``untils``, and what was not remembered: to be so once this is committed."""
     found = memory.known(untils)
     unknown = {key: until for key, until in untils.items() if key not in found}
     if not unknown:
         return found, {}
     resolved = dict(zip(unknown, await resolve(unknown), strict=True))
-    return found | resolved, {key: Known(number, unknown[key]) for key, number in resolved.items()}
+    return found | resolved, {key: CachedId(number, unknown[key]) for key, number in resolved.items()}
 
 
 def digest(text: str) -> bytes:
@@ -165,7 +165,7 @@ def digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-async def resolve_series(session: Session, wanted: Mapping[Series, datetime]) -> list[int]:
+async def upsert_series(session: Session, wanted: Mapping[Series, datetime]) -> list[int]:
     """Return the numbers of ``wanted``, in order, giving numbers to those that have none; each stays until then.
 
     All collectors fill the same tables in the same order and in the order of their keys: they wait for each other,
@@ -188,15 +188,15 @@ async def resolve_series(session: Session, wanted: Mapping[Series, datetime]) ->
     return _numbers(await session.rows(RESOLVE_SERIES, {**parameters, "untils": list(wanted.values())}))
 
 
-async def resolve_metadata(session: Session, texts: Mapping[bytes, str], wanted: Mapping[bytes, datetime]) -> list[int]:
+async def upsert_metadata(session: Session, texts: Mapping[bytes, str], wanted: Mapping[bytes, datetime]) -> list[int]:
     """Return the numbers of ``wanted``, digests of metadata whose JSON is among ``texts``; see :func:`resolve_series`."""
     asked = {"texts": [texts[hash_] for hash_ in wanted], "untils": list(wanted.values())}
     return _numbers(await session.rows(RESOLVE_METADATA, asked))
 
 
-async def resolve_forms(session: Session, wanted: Mapping[Form, datetime]) -> list[int]:
+async def upsert_wire_formats(session: Session, wanted: Mapping[WireFormat, datetime]) -> list[int]:
     """Return the numbers of ``wanted``; see :func:`resolve_series`."""
-    asked = {"texts": [text_of(form) for form in wanted], "untils": list(wanted.values())}
+    asked = {"texts": [text_of(wire_format) for wire_format in wanted], "untils": list(wanted.values())}
     return _numbers(await session.rows(RESOLVE_FORMS, asked))
 
 

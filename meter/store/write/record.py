@@ -80,17 +80,17 @@ class Series(NamedTuple):
     """Seconds from poll to poll, 0 if unknown. Run and interval are told by the metadata, see :mod:`meter.counter_runs`."""
 
 
-Constants = tuple[tuple[str, str | None], ...]
+RepeatedFields = tuple[tuple[str, str | None], ...]
 """Fields, by name, that say the same in message after message."""
 
 
-class Form(NamedTuple):
+class WireFormat(NamedTuple):
     """How a message is written. ``timestamp`` is separator, digits of the fraction and zone, ``T6Z``; '' if unknown."""
 
     fields: tuple[str, ...]
     timestamp: str
     volume: str
-    constants: Constants
+    repeated_fields: RepeatedFields
     key_id: str | None
 
 
@@ -98,17 +98,17 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """A message, taken apart; a struct, because a batch makes a thousand.
 
     ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
-    ``rest`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (a mapping).
+    ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (a mapping).
     """
 
     series: Series
     metadata: str
-    form: Form
+    wire_format: WireFormat
     message_id: str
     timestamp: datetime
     volume: float
     signature: str
-    rest: str
+    verbatim_json: str
 
 
 def record_of(message: MeteringMessage) -> Record:
@@ -133,11 +133,11 @@ def record_of(message: MeteringMessage) -> Record:
     signed = fields.get(SIGNATURE_FIELD)
     # What a key has verified is 64 hexadecimal digits.
     signature = signed if isinstance(signed, str) and (message.key_id or _SIGNATURE.fullmatch(signed)) else ""
-    constants: Constants
+    repeated_fields: RepeatedFields
     if signature and CONSTANT_FIELDS_OF_OTHERS.isdisjoint(fields) and fields.get(METADATA_FIELD) is not None:
-        constants, rest, told = (), "", True
+        repeated_fields, verbatim_json, told = (), "", True
     else:
-        constants, rest, told = _constants(fields, signature)
+        repeated_fields, verbatim_json, told = _constants(fields, signature)
     message_id = uuid_of(message.message_id)
     timestamp_form = _timestamp_form(fields["timestamp"], message.timestamp)
     kind = type(message.volume)
@@ -148,13 +148,15 @@ def record_of(message: MeteringMessage) -> Record:
         and (kind is float or abs(message.volume) <= LARGEST_PLAIN_INTEGER)
         and PLAIN_FIELDS.issuperset(fields)
     ):
-        form = _form(tuple(fields), timestamp_form, kind.__name__, constants, message.key_id)
+        wire_format = _form(tuple(fields), timestamp_form, kind.__name__, repeated_fields, message.key_id)
     else:
-        form = Form((), "", kind.__name__, (), message.key_id)
-        rest = _json(fields, "the message")
-        if msgspec.json.decode(rest) != fields:
+        wire_format = WireFormat((), "", kind.__name__, (), message.key_id)
+        verbatim_json = _json(fields, "the message")
+        if msgspec.json.decode(verbatim_json) != fields:
             raise Unstorable("the message is not JSON: it has a number that is not finite, or what only Python knows")
-    return Record(series, metadata, form, message_id, message.timestamp, float(message.volume), signature, rest)
+    return Record(
+        series, metadata, wire_format, message_id, message.timestamp, float(message.volume), signature, verbatim_json
+    )
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -165,14 +167,14 @@ def _series(*columns: Any) -> Series:
     return series
 
 
-_form = lru_cache(maxsize=1024)(Form)
+_form = lru_cache(maxsize=1024)(WireFormat)
 """There are a handful of forms: samples that have the same share it."""
 
 
-def _constants(fields: Mapping[str, Any], signature: str) -> tuple[Constants, str, bool]:
+def _constants(fields: Mapping[str, Any], signature: str) -> tuple[RepeatedFields, str, bool]:
     """Return what of ``fields`` belongs to the form, the JSON of ``monotonic_time``, and whether that tells them all."""
-    constants: list[tuple[str, str | None]] = []
-    rest = ""
+    repeated_fields: list[tuple[str, str | None]] = []
+    verbatim_json = ""
     told = True
     for name in CONSTANT_FIELDS.intersection(fields):
         value = fields[name]
@@ -181,20 +183,20 @@ def _constants(fields: Mapping[str, Any], signature: str) -> tuple[Constants, st
         if name == METADATA_FIELD and value is not None:
             continue
         if value is None or (type(value) is str and len(value) <= LONGEST_CONSTANT):
-            constants.append((name, value))
+            repeated_fields.append((name, value))
         elif name == "monotonic_time" and type(value) in (int, float):
-            rest = _json(value, name)
+            verbatim_json = _json(value, name)
         else:
             told = False
-    return tuple(sorted(constants)), rest, told
+    return tuple(sorted(repeated_fields)), verbatim_json, told
 
 
 def fields_of(record: Record) -> dict[str, Any]:
     """Put a message together again: the same fields in the same order, with the same types."""
-    if record.rest.startswith("{"):
-        whole: dict[str, Any] = msgspec.json.decode(record.rest)
+    if record.verbatim_json.startswith("{"):
+        whole: dict[str, Any] = msgspec.json.decode(record.verbatim_json)
         return whole
-    series, form = record.series, record.form
+    series, wire_format = record.series, record.wire_format
     values: dict[str, Any] = {
         "source": series.source,
         "counter_name": series.name,
@@ -204,29 +206,29 @@ def fields_of(record: Record) -> dict[str, Any]:
         "user_id": series.user_id,
         "project_id": series.project_id,
         "resource_id": series.resource_id,
-        "timestamp": _written(record.timestamp, form.timestamp),
+        "timestamp": _written(record.timestamp, wire_format.timestamp),
         "resource_metadata": msgspec.json.decode(record.metadata),
         "message_id": record.message_id,
         SIGNATURE_FIELD: record.signature,
     }
-    if record.rest:
-        values["monotonic_time"] = msgspec.json.decode(record.rest)
-    values.update(form.constants)
-    return {name: values[name] for name in form.fields}
+    if record.verbatim_json:
+        values["monotonic_time"] = msgspec.json.decode(record.verbatim_json)
+    values.update(wire_format.repeated_fields)
+    return {name: values[name] for name in wire_format.fields}
 
 
 def volume_of(record: Record) -> int | float:
     """Return the volume as it was sent: every digit, and ``int`` or ``float``."""
-    if record.rest.startswith("{"):
-        volume: int | float = msgspec.json.decode(record.rest)["counter_volume"]
+    if record.verbatim_json.startswith("{"):
+        volume: int | float = msgspec.json.decode(record.verbatim_json)["counter_volume"]
         return volume
-    return int(record.volume) if record.form.volume == "int" else record.volume
+    return int(record.volume) if record.wire_format.volume == "int" else record.volume
 
 
 def message_id_of(record: Record) -> str:
     """Return the id as it was sent, be it a UUID or not."""
-    if record.rest.startswith("{"):
-        message_id: str = msgspec.json.decode(record.rest)["message_id"]
+    if record.verbatim_json.startswith("{"):
+        message_id: str = msgspec.json.decode(record.verbatim_json)["message_id"]
         return message_id
     return record.message_id
 
@@ -238,30 +240,30 @@ def uuid_of(message_id: str) -> str:
     return str(uuid.uuid5(NAMESPACE, message_id))
 
 
-def text_of(form: Form) -> str:
+def text_of(wire_format: WireFormat) -> str:
     """Return ``form`` as it is stored: JSON."""
-    return msgspec.json.encode(form).decode()
+    return msgspec.json.encode(wire_format).decode()
 
 
 @lru_cache(maxsize=1024)
-def form_of(text: str) -> Form:
+def wire_format_of(text: str) -> WireFormat:
     """Return the form that is stored as ``text``."""
-    return msgspec.json.decode(text, type=Form)
+    return msgspec.json.decode(text, type=WireFormat)
 
 
 @lru_cache(maxsize=1024)
 def _timestamp_form(text: str, moment: datetime) -> str:
     """Return how ``moment`` was written as ``text``; '' when that cannot be told. One polling cycle shares its time."""
     match = _TIMESTAMP.fullmatch(text)
-    form = f"{match[1]}{len(match[2] or '')}{match[3]}" if match else ""
-    return form if _written(moment, form) == text else ""
+    wire_format = f"{match[1]}{len(match[2] or '')}{match[3]}" if match else ""
+    return wire_format if _written(moment, wire_format) == text else ""
 
 
-def _written(moment: datetime, form: str) -> str:
+def _written(moment: datetime, wire_format: str) -> str:
     """Return ``moment`` written in ``form``; a text that equals no other when the form is unknown."""
-    if not form:
+    if not wire_format:
         return ""
-    separator, digits, zone = form[0], int(form[1]), form[2:]
+    separator, digits, zone = wire_format[0], int(wire_format[1]), wire_format[2:]
     if zone not in ("", "Z"):
         try:
             moment = moment.astimezone(datetime.strptime(zone, "%z").tzinfo)

@@ -33,35 +33,35 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.as_of import RECORDING
 from meter.store.query.commit_listener import TELL
+from meter.store.write.dimensions import CachedId
+from meter.store.write.dimensions import IdCache
 from meter.store.write.dimensions import K
-from meter.store.write.dimensions import Known
-from meter.store.write.dimensions import Memory
 from meter.store.write.dimensions import digest
 from meter.store.write.dimensions import numbers
-from meter.store.write.dimensions import resolve_forms
-from meter.store.write.dimensions import resolve_metadata
-from meter.store.write.dimensions import resolve_series
+from meter.store.write.dimensions import upsert_metadata
+from meter.store.write.dimensions import upsert_series
+from meter.store.write.dimensions import upsert_wire_formats
 from meter.store.write.duplicates import HOLD_BOUNDARIES
 from meter.store.write.duplicates import UNKNOWN
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
 from meter.store.write.duplicates import conflicts
 from meter.store.write.duplicates import repeats
-from meter.store.write.record import Form
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import Unstorable
+from meter.store.write.record import WireFormat
 from meter.store.write.record import record_of
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, for ten times the time.
 # Times, which many samples share, are sent once and referred to by their position.
 INSERT_SAMPLES = f"""
-INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, form_id, signature, rest)
-SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id, series_id, form_id,
-    decode(signature, 'hex'), coalesce(rest, '')
+INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
+SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
+    decode(signature, 'hex'), coalesce(verbatim_json, '')
 FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
     %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
-    AS given (moment, message_id, volume, metadata_id, series_id, form_id, signature, rest)
+    AS given (moment, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
 WHERE {UNKNOWN}
 ON CONFLICT DO NOTHING
 """
@@ -71,8 +71,8 @@ ON CONFLICT DO NOTHING
 # What is late for an hour that was settled takes the mark away: from then on the samples themselves tell that hour.
 INSERT_LATE_SAMPLES = f"""
 WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp), unsettled AS (
-    DELETE FROM settled USING unnest(%s::smallint[], %s::timestamptz[]) AS late (hours, start)
-    WHERE settled.hours = late.hours AND settled.start = late.start AND EXISTS (
+    DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS late (hours, start)
+    WHERE final_period.hours = late.hours AND final_period.start = late.start AND EXISTS (
         SELECT FROM stored
         WHERE timestamp >= late.start AND timestamp < late.start + make_interval(hours => late.hours)
     )
@@ -82,9 +82,9 @@ SELECT count(*) FROM stored
 
 BEGIN_TO_RECORD = f"""
 {HOLD}; {RECORDING}; SELECT {TELL};
-SELECT before, meter, NULL FROM horizon WHERE before > %s
-UNION ALL SELECT settled.start, NULL, settled.hours
-FROM settled JOIN unnest(%s::smallint[], %s::timestamptz[]) AS span (hours, start) USING (hours, start)
+SELECT before, meter, NULL FROM retention_cutoff WHERE before > %s
+UNION ALL SELECT final_period.start, NULL, final_period.hours
+FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS span (hours, start) USING (hours, start)
 """
 """Takes part in what others wait for, and then tells horizons that may be too late, and what of the batch's time is settled.
 
@@ -97,7 +97,7 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 References = tuple[int, int, int]
 """The numbers of a sample's series, metadata and form."""
 
-News = tuple[Memory[Any], Mapping[Any, Known]]
+News = tuple[IdCache[Any], Mapping[Any, CachedId]]
 """What is to be remembered, and where, once the transaction that found it out is committed."""
 
 
@@ -109,15 +109,15 @@ class _TooOld(Exception):
         self.reasons = reasons
 
 
-class Writing:
+class SampleWriter:
     """Writes batches over ``pool``. ``remembered`` bounds how many series, metadata and forms are known by heart."""
 
     def __init__(self, pool: Pool, clock: IReactorTime, *, remembered: int = 50_000) -> None:
         self._pool = pool
         self._partitions = Partitions(pool, clock)
-        self._series: Memory[Series] = Memory(remembered)
-        self._metadata: Memory[bytes] = Memory(remembered)
-        self._forms: Memory[Form] = Memory(remembered)
+        self._series: IdCache[Series] = IdCache(remembered)
+        self._metadata: IdCache[bytes] = IdCache(remembered)
+        self._forms: IdCache[WireFormat] = IdCache(remembered)
         self._generation = 0
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
@@ -195,9 +195,9 @@ class Writing:
         if near := boundaries(moments):
             begin, parameters = HOLD_BOUNDARIES + begin, [near, *parameters]
         facts = await session.rows(begin, parameters)
-        if horizons := {meter: before for before, meter, hours in facts if hours is None}:
-            _refuse_too_old(records, horizons)
-        settled = [(hours, start) for start, _, hours in facts if hours is not None]
+        if retention_cutoffs := {meter: before for before, meter, hours in facts if hours is None}:
+            _refuse_too_old(records, retention_cutoffs)
+        finalized = [(hours, start) for start, _, hours in facts if hours is not None]
         stored = 0
         conflicting: dict[int, str] = {}
         for week, of_week in by_week(records).items():
@@ -205,8 +205,8 @@ class Writing:
                 *_columns([records[n] for n in of_week], [references[n] for n in of_week]),
                 *compared_range(week),
             ]
-            if settled:
-                [[new]] = await session.rows(INSERT_LATE_SAMPLES, [*columns, *_columns_of(settled)])
+            if finalized:
+                [[new]] = await session.rows(INSERT_LATE_SAMPLES, [*columns, *_columns_of(finalized)])
             else:
                 new = await session.count(INSERT_SAMPLES, columns)
             if new < len(of_week):
@@ -225,7 +225,7 @@ class Writing:
         texts = {hash_: record.metadata for hash_, record in zip(digests, records, strict=True)}
 
         async def look_up(
-            memory: Memory[K], keys: Sequence[K], resolve: Callable[..., Awaitable[Sequence[int]]], *args: Any
+            memory: IdCache[K], keys: Sequence[K], resolve: Callable[..., Awaitable[Sequence[int]]], *args: Any
         ) -> list[int]:
             # Of several samples that refer to one row the last, which is the newest, says how long it must stay.
             needed = dict(zip(keys, untils, strict=True))
@@ -234,9 +234,9 @@ class Writing:
             return [found[key] for key in keys]
 
         news: list[News] = []
-        series = await look_up(self._series, [record.series for record in records], resolve_series)
-        metadata = await look_up(self._metadata, digests, resolve_metadata, texts)
-        forms = await look_up(self._forms, [record.form for record in records], resolve_forms)
+        series = await look_up(self._series, [record.series for record in records], upsert_series)
+        metadata = await look_up(self._metadata, digests, upsert_metadata, texts)
+        forms = await look_up(self._forms, [record.wire_format for record in records], upsert_wire_formats)
         return list(zip(series, metadata, forms, strict=True)), news
 
     def _forget_if_reconnected(self) -> None:
@@ -252,7 +252,7 @@ def _columns(records: Sequence[Record], references: Sequence[References]) -> lis
     moments = sorted({record.timestamp for record in records})
     positions = {moment: position for position, moment in enumerate(moments, 1)}
     series, metadata, forms = zip(*references, strict=True)
-    rests = [record.rest for record in records]
+    rests = [record.verbatim_json for record in records]
     return [
         _array([moment.isoformat() for moment in moments]),
         _array_of_numbers([positions[record.timestamp] for record in records]),
@@ -280,13 +280,15 @@ def _array_of_numbers(numbers: list[int] | list[float]) -> str:
     return f"{{{repr(numbers)[1:-1]}}}"
 
 
-def _refuse_too_old(records: Sequence[Record], horizons: Mapping[str, datetime]) -> None:
+def _refuse_too_old(records: Sequence[Record], retention_cutoffs: Mapping[str, datetime]) -> None:
     """Raise if a record is older than what is kept of its meter: its neighbours in time were let go already."""
-    of_all = horizons.get("", BEGINNING)
+    of_all = retention_cutoffs.get("", BEGINNING)
     reasons = {}
     for position, record in enumerate(records):
-        horizon = max(of_all, horizons.get(record.series.name, BEGINNING))
-        if record.timestamp < horizon:
-            reasons[position] = f"it is older than the retention: samples before {horizon.isoformat()} were let go"
+        retention_cutoff = max(of_all, retention_cutoffs.get(record.series.name, BEGINNING))
+        if record.timestamp < retention_cutoff:
+            reasons[position] = (
+                f"it is older than the retention: samples before {retention_cutoff.isoformat()} were let go"
+            )
     if reasons:
         raise _TooOld(reasons)

@@ -22,7 +22,7 @@ from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
-from meter.interfaces import ISurroundings
+from meter.interfaces import IPluginContext
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 
@@ -44,7 +44,7 @@ class Ledger:
     def configured(self, options: Options) -> Ledger:
         return replace(self, options=options)
 
-    async def enabled(self, here: ISurroundings) -> Enabled | Disabled:
+    async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
         return Enabled() if self.options.journal else Disabled("no journal is configured")
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:

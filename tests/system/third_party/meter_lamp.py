@@ -27,7 +27,7 @@ class Lamp:
     def configured(self, options):
         return replace(self, options=options)
 
-    async def enabled(self, here):
+    async def enabled(self, context):
         return Enabled()
 
     async def poll(self, cycle):

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from meter.agent.domain_events import MOST_WAITING
-from meter.agent.domain_events import DomainChanges
-from meter.agent.domain_events import OneDomain
+from meter.agent.domain_events import DomainEventPoller
+from meter.agent.domain_events import SingleDomainHypervisor
 from meter.agent.polling import CycleReport
 from meter.interfaces import Domain
 from meter.interfaces import IDomainPollster
@@ -30,7 +30,7 @@ class Polling:
         self.polled: list[Any] = []
         self.holding: Deferred[None] | None = None
 
-    async def out_of_turn(self, interface: Any, providers: Any) -> CycleReport:
+    async def poll_off_schedule(self, interface: Any, providers: Any) -> CycleReport:
         assert interface is IDomainPollster
         [domain] = await providers[IHypervisor].domains()
         self.polled.append(domain.event)
@@ -50,18 +50,18 @@ def hypervisor() -> FakeHypervisor:
 
 
 @pytest.fixture
-def changes(hypervisor: FakeHypervisor, polling: Polling) -> DomainChanges:
-    changes = DomainChanges(hypervisor, polling)  # type: ignore[arg-type]
+def changes(hypervisor: FakeHypervisor, polling: Polling) -> DomainEventPoller:
+    changes = DomainEventPoller(hypervisor, polling)  # type: ignore[arg-type]
     changes.startService()
     return changes
 
 
 def test_one_domain_is_a_hypervisor() -> None:
-    assert verifyObject(IHypervisor, OneDomain("qemu:///system", STARTED))
+    assert verifyObject(IHypervisor, SingleDomainHypervisor("qemu:///system", STARTED))
 
 
 def test_changes_are_polled_in_order_one_after_another(
-    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling
+    changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling
 ) -> None:
     polling.holding = Deferred()
     hypervisor.change(STARTED)
@@ -74,7 +74,7 @@ def test_changes_are_polled_in_order_one_after_another(
 
 
 def test_stopping_waits_for_what_was_told_and_takes_no_more(
-    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling
+    changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling
 ) -> None:
     polling.holding = Deferred()
     hypervisor.change(STARTED)
@@ -89,7 +89,7 @@ def test_stopping_waits_for_what_was_told_and_takes_no_more(
 
 
 def test_what_nobody_keeps_up_with_is_dropped_and_counted(
-    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
+    changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
 ) -> None:
     polling.holding = Deferred()
     for _ in range(MOST_WAITING + 3):
@@ -111,7 +111,7 @@ def test_what_nobody_keeps_up_with_is_dropped_and_counted(
 
 
 def test_a_poll_that_fails_is_not_the_end(
-    changes: DomainChanges, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
+    changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
 ) -> None:
     polling.holding = Deferred()
     hypervisor.change(STARTED)

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
-from meter.agent.leader import Turns
-from meter.agent.scheduler import Timetable
+from meter.agent.leader import LeaderElection
+from meter.agent.scheduler import AlignedSchedule
 from meter.interfaces import Delivery
 from meter.interfaces import IDependency
 from meter.interfaces import Publication
@@ -104,7 +104,7 @@ class Agent:
         self.worked: list[tuple[float, frozenset[float]]] = []
         self.clock, self.slow = clock, slow
         self.bus = Bus(queue)
-        self.turns = Turns(self.bus, "central", self.work, clock, patience_seconds=5)  # type: ignore[arg-type]
+        self.turns = LeaderElection(self.bus, "central", self.work, clock, patience_seconds=5)  # type: ignore[arg-type]
         self.turns.startService()
 
     async def work(self, due: frozenset[float]) -> None:
@@ -236,7 +236,7 @@ def test_an_agent_that_never_reached_the_broker_works(queue: QueueOfOne, clock: 
 @pytest.mark.parametrize("how", ["down", "silent"])
 def test_without_the_broker_no_slot_of_a_short_interval_passes(queue: QueueOfOne, clock: Clock, how: str) -> None:
     agent = Agent(queue, clock)
-    timetable = Timetable(agent.turns.take, {1.0}, clock, name="cycles")
+    timetable = AlignedSchedule(agent.turns.take, {1.0}, clock, name="cycles")
     timetable.startService()
     clock.pump([0.1] * 30)
     setattr(queue, how, True)

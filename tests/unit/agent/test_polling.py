@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import eventAsText
 from zope.interface import implementer
 
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
 from meter.agent.polling import MOST_AT_ONCE
 from meter.agent.polling import Polling
 from meter.daemon.metrics import PollingMetrics
@@ -54,7 +54,7 @@ class Pollster:
     def configured(self, options):
         return self
 
-    async def enabled(self, here):
+    async def enabled(self, context):
         return self.verdict
 
     async def poll(self, cycle):
@@ -78,9 +78,9 @@ class Agent:
         self.spooled = []
         self.registry = metrics_registry("test")
         self.metrics = PollingMetrics(self.registry)
-        self.here = Surroundings("meter-compute", None, self.clock, providers or {})
+        self.context = PluginContext("meter-compute", None, self.clock, providers or {})
         self.polling = Polling(
-            self.here,
+            self.context,
             self.put,
             KEYS,
             source="here",
@@ -217,7 +217,7 @@ async def test_pollsters_share_what_one_of_them_asked_for():
             calls.append(1)
             return [sample(cycle)]
 
-        return await cycle.shared("listing", listing)
+        return await cycle.cycle_cache("listing", listing)
 
     agent = Agent(Pollster("a", work), Pollster("b", work))
     assert (await agent.cycle()).samples == 2
@@ -229,10 +229,10 @@ def test_a_failure_is_shared_too_and_giving_up_takes_nothing_from_others():
     listing = Deferred()
 
     async def patient(cycle):
-        return await cycle.shared("listing", lambda: listing)
+        return await cycle.cycle_cache("listing", lambda: listing)
 
     async def impatient(cycle):
-        waiting = Deferred.fromCoroutine(cycle.shared("listing", lambda: listing))
+        waiting = Deferred.fromCoroutine(cycle.cycle_cache("listing", lambda: listing))
         waiting.addErrback(lambda _: None)
         waiting.cancel()
         return []
@@ -305,7 +305,7 @@ async def test_out_of_turn_only_those_are_polled_that_provide_an_interface_and_w
         return [sample(cycle, volume=cycle.provider("thing"))]
 
     agent = Agent(DomainPollster("domains", work), Pollster("lamp", work), providers={"thing": 1})
-    report = await agent.polling.out_of_turn(IDomainPollster, {"thing": 2})
+    report = await agent.polling.poll_off_schedule(IDomainPollster, {"thing": 2})
 
     assert report.samples == 1
     assert [message.volume for message in agent.messages()] == [2]
@@ -322,7 +322,7 @@ def test_cycles_and_what_comes_in_between_wait_for_each_other():
 
     agent = Agent(DomainPollster("domains", work))
     agent.cycle()
-    between = Deferred.fromCoroutine(agent.polling.out_of_turn(IDomainPollster, {}))
+    between = Deferred.fromCoroutine(agent.polling.poll_off_schedule(IDomainPollster, {}))
 
     assert seen == ["begins"]
     waiting.callback(None)

@@ -7,18 +7,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from meter.agent.scheduler import Timetable
+from meter.agent.scheduler import AlignedSchedule
 
 NOON = 1_700_006_400  # a multiple of 300, of 60 and of 40
 Runs = list[tuple[float, set[float]]]
 
 
-def timetable(clock: Clock, runs: Runs, *intervals: float, seconds: float = 0.0, **more: object) -> Timetable:
+def timetable(clock: Clock, runs: Runs, *intervals: float, seconds: float = 0.0, **more: object) -> AlignedSchedule:
     async def work(due: frozenset[float]) -> None:
         runs.append((clock.seconds() - NOON, set(due)))
         clock.rightNow += seconds  # a run that takes its time
 
-    service = Timetable(work, intervals, clock, name="polling", **more)  # type: ignore[arg-type]
+    service = AlignedSchedule(work, intervals, clock, name="polling", **more)  # type: ignore[arg-type]
     service.startService()
     return service
 
@@ -75,7 +75,7 @@ def test_stopping_waits_for_the_run_under_way(clock: Clock, stop_at: str) -> Non
     async def work(_: object) -> None:
         await working
 
-    service = Timetable(work, [60], clock, name="polling")
+    service = AlignedSchedule(work, [60], clock, name="polling")
     service.startService()
     clock.advance(0)
     if stop_at == "waiting":
@@ -96,7 +96,7 @@ def test_a_failure_is_not_the_end(clock: Clock, logged_errors: object) -> None:
         runs.append(clock.seconds())
         raise RuntimeError("no luck")
 
-    Timetable(work, [60], clock, name="polling").startService()
+    AlignedSchedule(work, [60], clock, name="polling").startService()
     with capturedLogs():
         clock.pump([1] * 120)
     assert len(runs) == 3
@@ -104,7 +104,7 @@ def test_a_failure_is_not_the_end(clock: Clock, logged_errors: object) -> None:
 
 
 def test_nothing_to_do_is_done(clock: Clock) -> None:
-    service = Timetable(lambda _: Deferred(), [], clock, name="polling")
+    service = AlignedSchedule(lambda _: Deferred(), [], clock, name="polling")
     service.startService()
     stopped = service.stopService()
     assert stopped is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meter.api import Acceptance
+from meter.api import SampleIngest
 from meter.api.operations import V1
 from meter.api.operations import V2
 from meter.api.operations import Operation
@@ -79,7 +79,7 @@ CORNERS = re.findall(
 @pytest.fixture(scope="module")
 def ask_or_send() -> Asking:
     """Return an API that takes samples too, and leaves them out of those that are asked for."""
-    return Asking(acceptance=Acceptance(KEYS, "openstack", Bus(), MemoryStore()))  # type: ignore[arg-type]
+    return Asking(acceptance=SampleIngest(KEYS, "openstack", Bus(), MemoryStore()))  # type: ignore[arg-type]
 
 
 def test_all_corners_are_read() -> None:

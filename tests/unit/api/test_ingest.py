@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from meter.api import Acceptance
+from meter.api import SampleIngest
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import metering_messages
@@ -52,7 +52,7 @@ class Orchard:
     def __init__(self, keys: Keyring = KEYS) -> None:
         self.bus = Bus()
         self.store = MemoryStore()
-        acceptance = Acceptance(keys, "openstack", self.bus, self.store)  # type: ignore[arg-type]
+        acceptance = SampleIngest(keys, "openstack", self.bus, self.store)  # type: ignore[arg-type]
         self.ask = Asking(acceptance=acceptance, store=self.store, auth=TOKENS)
 
     def post(self, content: Any, path: str = "/v2/meters/apples", who: str = "admin") -> Answer:

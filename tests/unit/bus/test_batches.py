@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.bus.batches import routing_key
 from meter.message import metering_messages
 from meter.message import open_envelope
@@ -28,7 +28,7 @@ def signed(meter: str, resource: str = "r") -> dict[str, Any]:
 
 def test_each_meter_has_its_own_publication_in_order_of_appearance() -> None:
     messages = [signed("b", "1"), signed("a", "2"), signed("b", "3")]
-    first, second = casts(messages, "key-1")
+    first, second = batch_publications(messages, "key-1")
     assert (first.exchange, first.routing_key) == ("metering", "metering.b")
     assert (second.exchange, second.routing_key) == ("metering", "metering.a")
     assert metering_messages(open_envelope(first.body)) == ([messages[0], messages[2]], "key-1")
@@ -36,20 +36,20 @@ def test_each_meter_has_its_own_publication_in_order_of_appearance() -> None:
 
 
 def test_a_batch_has_a_bound() -> None:
-    publications = casts([signed("cpu", str(n)) for n in range(250)])
+    publications = batch_publications([signed("cpu", str(n)) for n in range(250)])
     batches = [metering_messages(open_envelope(publication.body))[0] for publication in publications]
     assert [len(batch) for batch in batches] == [100, 100, 50]
     assert [message["resource_id"] for batch in batches for message in batch] == [str(n) for n in range(250)]
-    assert [len(casts([signed("cpu")] * 5, batch_samples=size)) for size in (1, 2, 5)] == [5, 3, 1]
+    assert [len(batch_publications([signed("cpu")] * 5, batch_samples=size)) for size in (1, 2, 5)] == [5, 3, 1]
 
 
 def test_nothing_gives_no_publication() -> None:
-    assert casts([]) == []
+    assert batch_publications([]) == []
 
 
 def test_what_was_cast_still_verifies() -> None:
     message = signed("größe:日本")
-    (publication,) = casts([message], "key-1")
+    (publication,) = batch_publications([message], "key-1")
     (carried,), key_id = metering_messages(open_envelope(publication.body))
     assert read(carried, KEYS, key_id).name == "größe:日本"
 

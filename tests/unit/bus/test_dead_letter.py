@@ -21,7 +21,7 @@ WRITTEN = {
 def test_a_letter_is_read_as_it_was_written():
     found = letter(WRITTEN, b"{}")
     assert (found.id, found.kind, found.about) == (WRITTEN["meter-id"], "unverified", "cpu")
-    assert (found.masked, found.cut, found.replayed, found.obstacle) == (False, False, 0, None)
+    assert (found.masked, found.cut, found.replayed, found.not_replayable) == (False, False, 0, None)
 
 
 def test_a_letter_goes_back_to_its_queue_alone_and_carries_where_it_came_from():
@@ -40,19 +40,19 @@ def test_without_a_queue_it_goes_to_its_exchange():
 
 
 @pytest.mark.parametrize(
-    ("headers", "obstacle"),
+    ("headers", "not_replayable"),
     [
         ({"meter-masked": True}, "secrets in its body were masked"),
         ({"meter-cut": True}, "only the beginning"),
         ({"meter-size": 20_000_000, "meter-masked": True}, "only the beginning"),
     ],
 )
-def test_what_is_not_as_it_was_sent_says_so(headers, obstacle):
-    assert obstacle in (letter(WRITTEN | headers, b"{}").obstacle or "")
+def test_what_is_not_as_it_was_sent_says_so(headers, not_replayable):
+    assert not_replayable in (letter(WRITTEN | headers, b"{}").not_replayable or "")
 
 
 def test_a_letter_that_somebody_else_put_there_has_an_id_too_and_nowhere_to_go():
     found = letter({"x-death": [{"queue": "other"}], "meter-at": b"\xff", "meter-kind": 5}, b"a")
     assert found.id == letter({}, b"a").id != letter({}, b"b").id
     assert (found.at, found.kind) == (r"b'\\xff'", "5")
-    assert "nobody wrote down" in (found.obstacle or "")
+    assert "nobody wrote down" in (found.not_replayable or "")

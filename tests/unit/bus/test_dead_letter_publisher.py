@@ -16,7 +16,7 @@ from twisted.logger import capturedLogs
 from zope.interface import implementer
 
 from meter.bus.dead_letter import letter
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
@@ -53,8 +53,8 @@ def clock() -> Clock:
 @pytest_twisted.ensureDeferred
 async def test_a_dead_letter_says_why_when_and_where_from(bus: Bus, clock: Clock) -> None:
     counted: list[str] = []
-    letters = DeadLetters(bus, clock, count=counted.append)
-    await letters.put_aside(
+    dead_letters = DeadLetterPublisher(bus, clock, count=counted.append)
+    await dead_letters.dead_letter(
         body=b"{}",
         reason="no method",
         origin=ORIGIN,
@@ -89,7 +89,7 @@ async def test_a_dead_letter_says_why_when_and_where_from(bus: Bus, clock: Clock
 
 @pytest_twisted.ensureDeferred
 async def test_the_queue_can_have_another_name(bus: Bus, clock: Clock) -> None:
-    await DeadLetters(bus, clock, "dead.elsewhere").put_aside(body=b"", reason="x", origin=ORIGIN)
+    await DeadLetterPublisher(bus, clock, "dead.elsewhere").dead_letter(body=b"", reason="x", origin=ORIGIN)
     assert bus.published[0].routing_key == "dead.elsewhere"
 
 
@@ -107,21 +107,21 @@ async def test_the_queue_can_have_another_name(bus: Bus, clock: Clock) -> None:
 async def test_a_header_is_short_printable_ascii_without_secrets(
     bus: Bus, clock: Clock, reason: str, header: str
 ) -> None:
-    await DeadLetters(bus, clock).put_aside(body=b"", reason=reason, origin=ORIGIN)
+    await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason=reason, origin=ORIGIN)
     assert bus.published[0].headers["meter-reason"] == header
     assert len(header) <= 500
 
 
 @pytest_twisted.ensureDeferred
 async def test_secrets_in_the_body_are_masked(bus: Bus, clock: Clock) -> None:
-    await DeadLetters(bus, clock).put_aside(body=b'{"auth_token":"hunter2"}', reason="x", origin=ORIGIN)
+    await DeadLetterPublisher(bus, clock).dead_letter(body=b'{"auth_token":"hunter2"}', reason="x", origin=ORIGIN)
     assert bus.published[0].body == b'{"auth_token":"***"}'
     assert bus.published[0].headers["meter-masked"] is True
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_letter_names_the_queue_it_came_from(bus: Bus, clock: Clock) -> None:
-    await DeadLetters(bus, clock, of_queue="meter.metering").put_aside(body=b"", reason="x", origin=ORIGIN)
+    await DeadLetterPublisher(bus, clock, of_queue="meter.metering").dead_letter(body=b"", reason="x", origin=ORIGIN)
     assert bus.published[0].headers["meter-queue"] == "meter.metering"
 
 
@@ -129,12 +129,12 @@ async def test_a_letter_names_the_queue_it_came_from(bus: Bus, clock: Clock) -> 
 async def test_what_was_replayed_and_failed_again_says_so_and_where_it_came_from_at_first(
     bus: Bus, clock: Clock
 ) -> None:
-    letters = DeadLetters(bus, clock, of_queue="meter.notifications")
-    await letters.put_aside(body=b"", reason="x", origin=ORIGIN)
+    dead_letters = DeadLetterPublisher(bus, clock, of_queue="meter.notifications")
+    await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN)
     first = bus.published[0]
     again = letter(first.headers, first.body).publication()
     assert (again.exchange, again.routing_key) == ("", "meter.notifications")
-    await letters.put_aside(
+    await dead_letters.dead_letter(
         body=again.body, reason="x", origin=replace(ORIGIN, exchange="", routing_key="q", headers=again.headers)
     )
     second = letter(bus.published[1].headers, bus.published[1].body)
@@ -145,7 +145,7 @@ async def test_what_was_replayed_and_failed_again_says_so_and_where_it_came_from
 @pytest_twisted.ensureDeferred
 async def test_headers_of_any_type_on_a_replayed_message_do_no_harm(bus: Bus, clock: Clock) -> None:
     odd = {"meter-replayed": [1], "meter-exchange": b"\xff", "meter-routing-key": {"a": None}}
-    await DeadLetters(bus, clock).put_aside(body=b"", reason="x", origin=replace(ORIGIN, headers=odd))
+    await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason="x", origin=replace(ORIGIN, headers=odd))
     headers = bus.published[0].headers
     assert headers["meter-replayed"] == "[1]"
     assert letter(headers, b"").replayed == 0
@@ -153,9 +153,9 @@ async def test_headers_of_any_type_on_a_replayed_message_do_no_harm(bus: Bus, cl
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_is_too_large_is_cut_and_says_so(bus: Bus, clock: Clock) -> None:
-    letters = DeadLetters(bus, clock, largest_body_bytes=10)
-    await letters.put_aside(body=b"0123456789", reason="x", origin=ORIGIN)
-    await letters.put_aside(body=b"0123456789a", reason="x", origin=ORIGIN)
+    dead_letters = DeadLetterPublisher(bus, clock, largest_body_bytes=10)
+    await dead_letters.dead_letter(body=b"0123456789", reason="x", origin=ORIGIN)
+    await dead_letters.dead_letter(body=b"0123456789a", reason="x", origin=ORIGIN)
     assert [publication.body for publication in bus.published] == [b"0123456789", b"0123456789"]
     assert [publication.headers.get("meter-cut") for publication in bus.published] == [None, True]
 
@@ -165,15 +165,15 @@ async def test_without_the_bus_nothing_is_counted_as_safe(bus: Bus, clock: Clock
     counted: list[str] = []
     bus.away = True
     with pytest.raises(Unavailable):
-        await DeadLetters(bus, clock, count=counted.append).put_aside(body=b"", reason="x", origin=ORIGIN)
+        await DeadLetterPublisher(bus, clock, count=counted.append).dead_letter(body=b"", reason="x", origin=ORIGIN)
     assert counted == []
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_first_of_a_kind_is_a_warning_and_a_flood_is_not(bus: Bus, clock: Clock) -> None:
-    letters = DeadLetters(bus, clock)
+    dead_letters = DeadLetterPublisher(bus, clock)
     with capturedLogs() as events:
         for kind in ("undecodable", "undecodable", "invalid"):
-            await letters.put_aside(body=b"", reason="x", origin=ORIGIN, kind=kind)
+            await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN, kind=kind)
     levels: list[Any] = [event["log_level"] for event in events]
     assert levels == [LogLevel.warn, LogLevel.debug, LogLevel.warn]

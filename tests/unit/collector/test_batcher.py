@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from meter.collector.batcher import Gathering
+from meter.collector.batcher import PublicationBatcher
 from meter.collector.batcher import Unpublishable
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
@@ -41,7 +41,9 @@ class Gathered:
 
     def __init__(self, **arguments: Any) -> None:
         self.bus, self.clock = Bus(), Clock()
-        self.gathering = Gathering(self.bus, self.clock, **{"batch_samples": 4, "batch_seconds": 0.01, **arguments})
+        self.gathering = PublicationBatcher(
+            self.bus, self.clock, **{"batch_samples": 4, "batch_seconds": 0.01, **arguments}
+        )
         self.ends: dict[str, Any] = {}
 
     def send(self, *ids: str, meter: str = "m", key_id: str = "key", **fields: Any) -> None:

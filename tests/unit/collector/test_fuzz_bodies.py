@@ -16,11 +16,11 @@ from twisted.internet.task import Clock
 
 import meter.collector.samples
 from meter.bus.dead_letter import letter
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.bus.dead_letter_publisher import header_text
-from meter.collector.notifications import Listening
+from meter.collector.notifications import NotificationConsumer
 from meter.collector.samples import TURN
-from meter.collector.samples import Intake
+from meter.collector.samples import SampleConsumer
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import exposition
 from meter.daemon.metrics import metrics_registry
@@ -58,10 +58,10 @@ class Collector:
         self.dead = DeadQueue()
         self.registry = metrics_registry("test")
         metrics = CollectingMetrics(self.registry)
-        self.intake = Intake(
+        self.intake = SampleConsumer(
             self.store,
             keys,
-            DeadLetters(self.dead, self.clock, count=metrics.dead),
+            DeadLetterPublisher(self.dead, self.clock, count=metrics.dead),
             self.clock,
             metrics=metrics,
             **{"batch_samples": 1000, "batch_seconds": 0.05, **limits},
@@ -82,8 +82,8 @@ class Collector:
         return int(self.registry.get_sample_value("meter_collected_samples_total", {"outcome": outcome}) or 0)
 
     @property
-    def letters(self) -> list[Any]:
-        return [letter(each.headers, each.body) for each in self.dead.letters]
+    def dead_letters(self) -> list[Any]:
+        return [letter(each.headers, each.body) for each in self.dead.dead_letters]
 
 
 def accounted(collector: Collector, body: bytes) -> None:
@@ -94,17 +94,17 @@ def accounted(collector: Collector, body: bytes) -> None:
         entries = None
     collector.take(body)
 
-    letters = collector.letters
-    assert all(each.reason and each.kind and each.id for each in letters)
-    assert all(len(str(value)) <= 500 for each in letters for value in each.headers.values())
+    dead_letters = collector.dead_letters
+    assert all(each.reason and each.kind and each.id for each in dead_letters)
+    assert all(len(str(value)) <= 500 for each in dead_letters for value in each.headers.values())
     if entries is None:
-        assert [each.kind for each in letters] == ["undecodable"]
+        assert [each.kind for each in dead_letters] == ["undecodable"]
         assert collector.counted("stored") == 0
         return
-    refused = sum(each.kind == "unstorable" for each in letters)
-    assert collector.counted("stored") + collector.counted("duplicate") + len(letters) == len(entries)
+    refused = sum(each.kind == "unstorable" for each in dead_letters)
+    assert collector.counted("stored") + collector.counted("duplicate") + len(dead_letters) == len(entries)
     assert collector.counted("refused") == refused
-    assert {each.kind for each in letters} <= {"invalid", "unverified", "unstorable", "conflict"}
+    assert {each.kind for each in dead_letters} <= {"invalid", "unverified", "unstorable", "conflict"}
     exposition(collector.registry)  # which fails for a label that cannot be encoded
 
 
@@ -255,8 +255,8 @@ async def test_what_is_special_about_one_sample_does_not_take_another_with_it(sp
 def test_what_spoils_a_whole_body_is_dead_and_still_all_there(special: str) -> None:
     collector = Collector()
     collector.take(SPECIALS[special])
-    [dead] = collector.letters
-    assert (dead.kind, dead.body, dead.obstacle) == ("undecodable", SPECIALS[special], None)
+    [dead] = collector.dead_letters
+    assert (dead.kind, dead.body, dead.not_replayable) == ("undecodable", SPECIALS[special], None)
 
 
 @settings(max_examples=250, deadline=None)
@@ -279,7 +279,7 @@ def test_bodies_that_come_together_are_dealt_with_each_for_itself(bodies: list[b
     for _ in range(200):
         collector.clock.advance(0.05)
     assert [each.result for each in done] == [None] * len(bodies)
-    assert all(each.reason for each in collector.letters)
+    assert all(each.reason for each in collector.dead_letters)
 
 
 # --- large ones ----------------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def test_a_batch_of_50_000_is_stored_in_transactions_and_turns_of_bounded_size(m
 def test_a_body_of_20_megabytes_is_set_aside_cut_and_in_reasonable_time(body: bytes) -> None:
     collector = Collector()
     accounted(collector, body)  # what grows with the square of the length would take hours
-    [dead] = collector.letters
+    [dead] = collector.dead_letters
     assert dead.cut
     assert len(dead.body) <= 8 * 1024 * 1024
 
@@ -357,8 +357,8 @@ def heard(body: bytes) -> tuple[Bus, Account, str]:
     bus, account = Bus(), Account()
     registry = metrics_registry("test")
     metrics = CollectingMetrics(registry)
-    listening = Listening(
-        [active(instance_listener)], bus, STRICT, DeadLetters(bus, Clock()), source="openstack", account=account
+    listening = NotificationConsumer(
+        [active(instance_listener)], bus, STRICT, DeadLetterPublisher(bus, Clock()), source="openstack", account=account
     )
     done = Deferred.fromCoroutine(listening.receive(delivery(body)))
     assert done.result is None

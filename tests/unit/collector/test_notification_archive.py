@@ -9,10 +9,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
 
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.collector.notification_archive import ARCHIVE_QUEUE
 from meter.collector.notification_archive import Archive
-from meter.collector.notifications import Listening
+from meter.collector.notifications import NotificationConsumer
 from meter.interfaces import Delivery
 from meter.interfaces import Unavailable
 from meter.listeners.swift import objectstore_listener
@@ -47,13 +47,13 @@ def account() -> Account:
 
 
 @pytest.fixture
-def listening(bus: Bus, counts: Counts, account: Account) -> Listening:
+def listening(bus: Bus, counts: Counts, account: Account) -> NotificationConsumer:
     archive = Archive(bus, NotificationsSection().archive_event_types, counts.append)
-    return Listening(
+    return NotificationConsumer(
         [active(objectstore_listener)],
         bus,
         KEYS,
-        DeadLetters(bus, Clock()),
+        DeadLetterPublisher(bus, Clock()),
         source="openstack",
         account=account,
         archive=archive,
@@ -63,7 +63,7 @@ def listening(bus: Bus, counts: Counts, account: Account) -> Listening:
 
 @pytest_twisted.ensureDeferred
 async def test_what_nobody_wants_is_archived_with_where_it_came_from(
-    listening: Listening, bus: Bus, counts: Counts, account: Account
+    listening: NotificationConsumer, bus: Bus, counts: Counts, account: Account
 ) -> None:
     said = captured("compute.instance.exists.1")
     await listening.receive(said)
@@ -81,7 +81,7 @@ async def test_what_nobody_wants_is_archived_with_where_it_came_from(
 
 
 @pytest_twisted.ensureDeferred
-async def test_secrets_are_masked_before_anything_is_archived(listening: Listening, bus: Bus) -> None:
+async def test_secrets_are_masked_before_anything_is_archived(listening: NotificationConsumer, bus: Bus) -> None:
     await listening.receive(
         bare("compute.instance.create.start", {"adminPass": "hunter2"}, _context_auth_token="gAAAAx")
     )
@@ -92,7 +92,9 @@ async def test_secrets_are_masked_before_anything_is_archived(listening: Listeni
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_tells_of_no_resource_and_what_was_wanted_is_not_archived(listening: Listening, bus: Bus) -> None:
+async def test_what_tells_of_no_resource_and_what_was_wanted_is_not_archived(
+    listening: NotificationConsumer, bus: Bus
+) -> None:
     await listening.receive(bare("scheduler.select_destinations.start", {}))
     swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
     await listening.receive(bare(swift["event_type"], swift["payload"]))
@@ -101,7 +103,9 @@ async def test_what_tells_of_no_resource_and_what_was_wanted_is_not_archived(lis
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_notification_that_may_not_be_safe_in_the_archive_comes_again(listening: Listening, bus: Bus) -> None:
+async def test_a_notification_that_may_not_be_safe_in_the_archive_comes_again(
+    listening: NotificationConsumer, bus: Bus
+) -> None:
     bus.answers = [Unavailable("the broker is away")]
     with pytest.raises(Unavailable):
         await listening.receive(captured("compute.instance.exists.1"))
@@ -109,7 +113,7 @@ async def test_a_notification_that_may_not_be_safe_in_the_archive_comes_again(li
 
 @pytest_twisted.ensureDeferred
 async def test_one_that_no_broker_takes_is_counted(
-    listening: Listening, bus: Bus, counts: Counts, account: Account
+    listening: NotificationConsumer, bus: Bus, counts: Counts, account: Account
 ) -> None:
     bus.answers = [ValueError("a publication has too many bytes")]
     await listening.receive(captured("compute.instance.exists.1"))
@@ -133,7 +137,7 @@ async def test_what_falls_out_of_the_archive_is_counted(
 @pytest.mark.parametrize(("user", "outcome"), [("meter", "ignored"), ("ann", "sampled"), (None, "sampled")])
 @pytest_twisted.ensureDeferred
 async def test_requests_of_users_that_are_ignored_are_not_metered(
-    listening: Listening, bus: Bus, account: Account, user: str | None, outcome: str
+    listening: NotificationConsumer, bus: Bus, account: Account, user: str | None, outcome: str
 ) -> None:
     swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
     swift["payload"]["initiator"]["id"] = user
@@ -144,6 +148,8 @@ async def test_requests_of_users_that_are_ignored_are_not_metered(
 
 @pytest.mark.parametrize("payload", [None, [], {}, {"initiator": "meter"}, {"initiator": {"id": ["meter"]}}])
 @pytest_twisted.ensureDeferred
-async def test_a_request_of_whatever_form_is_survived(listening: Listening, account: Account, payload: Any) -> None:
+async def test_a_request_of_whatever_form_is_survived(
+    listening: NotificationConsumer, account: Account, payload: Any
+) -> None:
     await listening.receive(bare("objectstore.http.request", payload))
     assert account.notifications[0][1] != "ignored"

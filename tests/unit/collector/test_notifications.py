@@ -20,8 +20,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import IListener
@@ -105,7 +105,7 @@ class FakeListener:
     def configured(self, options: Any) -> Any:
         return self
 
-    async def enabled(self, here: Any) -> Any:
+    async def enabled(self, context: Any) -> Any:
         raise NotImplementedError
 
     def samples(self, notification: Notification) -> Any:
@@ -135,15 +135,17 @@ def account() -> Account:
     return Account()
 
 
-Listen = Callable[..., Listening]
+Listen = Callable[..., NotificationConsumer]
 
 
 @pytest.fixture
 def listening(bus: Bus, account: Account) -> Listen:
-    def make(*listeners: Any, keys: Keyring = KEYS, **arguments: Any) -> Listening:
+    def make(*listeners: Any, keys: Keyring = KEYS, **arguments: Any) -> NotificationConsumer:
         decisions = [listener if isinstance(listener, Decision) else active(listener) for listener in listeners]
-        dead_letters = DeadLetters(bus, Clock())
-        return Listening(decisions, bus, keys, dead_letters, source="openstack", account=account, **arguments)
+        dead_letters = DeadLetterPublisher(bus, Clock())
+        return NotificationConsumer(
+            decisions, bus, keys, dead_letters, source="openstack", account=account, **arguments
+        )
 
     return make
 
@@ -514,8 +516,10 @@ BODIES = st.one_of(
 @given(BODIES)
 def test_any_body_ends_as_published_counted_or_dead(body: bytes) -> None:
     bus, account = Bus(), Account()
-    dead_letters = DeadLetters(bus, Clock())
-    listening = Listening([active(instance_listener)], bus, KEYS, dead_letters, source="openstack", account=account)
+    dead_letters = DeadLetterPublisher(bus, Clock())
+    listening = NotificationConsumer(
+        [active(instance_listener)], bus, KEYS, dead_letters, source="openstack", account=account
+    )
     received = Deferred.fromCoroutine(listening.receive(delivery(body)))
     assert received.result is None
     ((_, outcome),) = account.notifications

@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.notifications import Listening
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.notifications import NotificationConsumer
 from meter.interfaces import Delivery
 from meter.message import seal
 from meter.plugins.registry import LISTENER
@@ -35,7 +35,9 @@ def collected(*told: Sequence[dict[str, Any]]) -> MemoryStore:
     results: list[WriteResult] = []
     for told_to_one in told:
         bus = Bus()
-        listening = Listening(find([LISTENER]), bus, KEYS, DeadLetters(bus, Clock()), source="test", account=Account())
+        listening = NotificationConsumer(
+            find([LISTENER]), bus, KEYS, DeadLetterPublisher(bus, Clock()), source="test", account=Account()
+        )
         for content in told_to_one:
             delivery = Delivery(body=seal(content), exchange="nova", routing_key="notifications.info")
             Deferred.fromCoroutine(listening.receive(delivery))

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from meter.bus.dead_letter_publisher import DeadLetters
-from meter.collector.samples import Intake
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.collector.samples import SampleConsumer
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import exposition
 from meter.daemon.metrics import metrics_registry
@@ -48,16 +48,16 @@ def message(number=1, **changes):
 @implementer(IPublisher)
 class DeadQueue:
     def __init__(self):
-        self.letters = []
+        self.dead_letters = []
         self.away = False
 
     async def publish(self, publication):
         if self.away:
             raise Unavailable("no broker")
-        self.letters.append(publication)
+        self.dead_letters.append(publication)
 
     def reasons(self):
-        return [letter.headers["meter-reason"] for letter in self.letters]
+        return [letter.headers["meter-reason"] for letter in self.dead_letters]
 
 
 class Collector:
@@ -67,10 +67,10 @@ class Collector:
         self.dead = DeadQueue()
         self.registry = metrics_registry("test")
         limits = {"batch_samples": 1000, "batch_seconds": 0.05} | limits
-        self.intake = Intake(
+        self.intake = SampleConsumer(
             self.store,
             KEYS,
-            DeadLetters(self.dead, self.clock),
+            DeadLetterPublisher(self.dead, self.clock),
             self.clock,
             metrics=CollectingMetrics(self.registry),
             **limits,
@@ -98,7 +98,7 @@ async def test_stores_what_is_verified():
     assert await collector.take(cast([message(1), message(2)])) is None
 
     assert await collector.volumes() == [1, 2]
-    assert collector.dead.letters == []
+    assert collector.dead.dead_letters == []
 
 
 @pytest_twisted.ensureDeferred
@@ -110,7 +110,7 @@ async def test_one_bad_sample_does_not_take_the_others_with_it():
     await collector.take(cast(batch, "default"))
 
     assert await collector.volumes() == [n for n in range(1, 101) if n != 50]
-    [letter] = collector.dead.letters
+    [letter] = collector.dead.dead_letters
     assert "the signature does not match" in letter.headers["meter-reason"]
     assert letter.headers["meter-kind"] == "unverified"
     assert letter.headers["meter-meter"] == "cpu"
@@ -126,7 +126,7 @@ async def test_another_fact_under_a_known_id_is_dead_lettered_as_a_conflict_and_
     await collector.take(cast([message(1, counter_volume=1000), message(2)]))
 
     assert await collector.volumes() == [1, 2]
-    [letter] = collector.dead.letters
+    [letter] = collector.dead.dead_letters
     assert letter.headers["meter-kind"] == "conflict"
     assert "volume" in letter.headers["meter-reason"]
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_set_aside_whole(body):
 
     collector.take(body)
 
-    [letter] = collector.dead.letters
+    [letter] = collector.dead.dead_letters
     assert letter.headers["meter-kind"] == "undecodable"
     assert letter.headers["meter-exchange"] == "metering"
 
@@ -225,7 +225,7 @@ def test_in_a_shared_batch_each_delivery_hears_of_its_own_refusals():
         Deferred.fromCoroutine(collector.intake.receive(Delivery(body=body, exchange="", routing_key="k")))
     collector.clock.advance(0.05)
 
-    [letter] = collector.dead.letters
+    [letter] = collector.dead.dead_letters
     assert b"000000000002" in letter.body
 
 
@@ -262,8 +262,8 @@ def test_whatever_arrives_is_stored_or_dead_with_a_reason(entries):
 
     assert done.result is None
     outcomes = exposition(collector.registry).decode()
-    assert all(letter.headers["meter-reason"] for letter in collector.dead.letters)
-    assert collector.dead.letters or not entries or "meter_collected_samples_total" in outcomes
+    assert all(letter.headers["meter-reason"] for letter in collector.dead.dead_letters)
+    assert collector.dead.dead_letters or not entries or "meter_collected_samples_total" in outcomes
 
 
 @pytest_twisted.ensureDeferred
@@ -274,7 +274,7 @@ async def test_a_number_that_is_not_finite_is_one_bad_sample_and_its_letter_stil
     await collector.take(body)
 
     assert await collector.volumes() == [1, 3]
-    [letter] = collector.dead.letters
+    [letter] = collector.dead.dead_letters
     assert "counter_volume must be a finite number, not nan" in letter.headers["meter-reason"]
     assert b'"counter_volume": NaN' in letter.body
 
@@ -287,7 +287,7 @@ async def test_half_a_character_is_one_bad_sample_too():
     await collector.take(body.replace('"p"', '"\\ud800"', 1).encode())
 
     assert await collector.volumes() == [2]
-    [letter] = collector.dead.letters
+    [letter] = collector.dead.dead_letters
     assert b'"\\ud800"' in letter.body
 
 
@@ -322,7 +322,9 @@ async def test_of_a_large_delivery_the_refused_are_told_in_whichever_transaction
     await collector.take(cast(batch))
 
     assert len(await collector.volumes()) == 198
-    assert [b"000000000005" in letter.body or b"000000000150" in letter.body for letter in collector.dead.letters] == [
+    assert [
+        b"000000000005" in letter.body or b"000000000150" in letter.body for letter in collector.dead.dead_letters
+    ] == [
         True,
         True,
     ]

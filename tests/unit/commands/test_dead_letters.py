@@ -1,4 +1,4 @@
-"""``meter-dead`` on letters that a daemon without a broker keeps on disk, while that daemon works."""
+"""``meter-dead-letters`` on letters that a daemon without a broker keeps on disk, while that daemon works."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from twisted.python import usage
 
 from meter.agent.outbox import Outbox
 from meter.agent.spool import Spool
-from meter.bus.dead_letter_publisher import DeadLetters
+from meter.bus.dead_letter_publisher import DeadLetterPublisher
 from meter.bus.local import LocalBus
-from meter.commands.command import Mistake
+from meter.commands.command import CommandError
 from meter.commands.command import configuration
-from meter.commands.command import printable
-from meter.commands.dead_letter_queues import SpooledLetters
+from meter.commands.command import escape_terminal
+from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.commands.dead_letters import Options
+from meter.commands.dead_letters import dead_letters
 from meter.commands.dead_letters import drop
 from meter.commands.dead_letters import found
-from meter.commands.dead_letters import letters
 from meter.commands.dead_letters import list_letters
 from meter.commands.dead_letters import readable
 from meter.commands.dead_letters import replay
@@ -46,7 +46,7 @@ class Single:
         self.dead_path, self.outbox_path = directory / "dead-letters.spool", directory / "meter.spool"
         self.dead = self._spool(self.dead_path)
         self.bus = LocalBus(self.clock, keep_dead=lambda publication: self.dead.put([publication]))
-        self.letters = DeadLetters(self.bus, self.clock, of_queue=QUEUE)
+        self.dead_letters = DeadLetterPublisher(self.bus, self.clock, of_queue=QUEUE)
         self.outbox = Outbox(
             self._spool(self.outbox_path), self.bus, self.clock, metrics=PublishingMetrics(metrics_registry("meter"))
         )
@@ -62,7 +62,7 @@ class Single:
         if self.fixed:
             self.got.append(delivery)
         else:
-            await self.letters.put_aside(body=delivery.body, reason="broken", origin=delivery, kind="invalid")
+            await self.dead_letters.dead_letter(body=delivery.body, reason="broken", origin=delivery, kind="invalid")
 
     def start(self) -> None:
         self.receiver.startService()
@@ -79,8 +79,8 @@ class Single:
         for body in bodies:
             await self.receive(Delivery(body=body, exchange="metering", routing_key="metering.cpu"))
 
-    def box(self, largest_bytes: int = 1_000_000) -> SpooledLetters:
-        return SpooledLetters(self.dead_path, self.outbox_path, clock=self.clock, largest_bytes=largest_bytes)
+    def box(self, largest_bytes: int = 1_000_000) -> SpooledDeadLetters:
+        return SpooledDeadLetters(self.dead_path, self.outbox_path, clock=self.clock, largest_bytes=largest_bytes)
 
 
 @pytest_twisted.async_yield_fixture
@@ -95,7 +95,7 @@ async def ids(single, kind=None):
     box = single.box()
     await box.open()
     try:
-        return [lying.letter.id async for lying in letters(box, kind)]
+        return [lying.letter.id async for lying in dead_letters(box, kind)]
     finally:
         await box.close()
 
@@ -114,7 +114,7 @@ async def test_replayed_letters_reach_the_running_daemon_and_are_gone_from_the_d
     await single.refuse(*(str(number).encode() for number in range(25)))
     single.fixed = True
 
-    status = await with_box(single, lambda box, _: replay(box, letters(box), force=False))
+    status = await with_box(single, lambda box, _: replay(box, dead_letters(box), force=False))
     assert status == 0
     assert "25 replayed, 0 stay" in capsys.readouterr().out
     single.clock.advance(60)
@@ -131,7 +131,7 @@ async def test_letters_replayed_while_the_daemon_is_down_are_delivered_at_its_ne
     first.start()
     await first.refuse(b"x")
     await first.stop()
-    assert await with_box(first, lambda box, _: replay(box, letters(box), force=False)) == 0
+    assert await with_box(first, lambda box, _: replay(box, dead_letters(box), force=False)) == 0
 
     second = Single(tmp_path)
     second.fixed = True
@@ -171,11 +171,11 @@ async def test_a_masked_letter_stays_unless_it_is_forced(single, capsys):
     await single.refuse(b'{"auth_token":"hunter2"}')
     single.fixed = True
 
-    assert await with_box(single, lambda box, _: replay(box, letters(box), force=False)) == 1
+    assert await with_box(single, lambda box, _: replay(box, dead_letters(box), force=False)) == 1
     assert "secrets in its body were masked" in capsys.readouterr().err
     assert len(await ids(single)) == 1
 
-    assert await with_box(single, lambda box, _: replay(box, letters(box), force=True)) == 0
+    assert await with_box(single, lambda box, _: replay(box, dead_letters(box), force=True)) == 0
     single.clock.advance(60)
     assert [delivery.body for delivery in single.got] == [b'{"auth_token":"***"}']
 
@@ -184,7 +184,7 @@ async def test_a_masked_letter_stays_unless_it_is_forced(single, capsys):
 async def test_replaying_does_not_drive_samples_out_of_a_full_outbox(single):
     await single.refuse(b"x" * 100)
     with pytest.raises(Unavailable, match="outbox is full"):
-        await with_box(single, lambda box, _: replay(box, letters(box), force=False), largest_bytes=99)
+        await with_box(single, lambda box, _: replay(box, dead_letters(box), force=False), largest_bytes=99)
     assert len(await ids(single)) == 1
 
 
@@ -203,7 +203,7 @@ async def test_dropped_letters_are_gone_and_no_others(single):
 async def test_a_letter_that_is_not_there_is_named_before_anything_is_done(single, word, complaint):
     await single.refuse(b"a")
     [good] = await ids(single)
-    with pytest.raises(Mistake, match=complaint):
+    with pytest.raises(CommandError, match=complaint):
         await with_box(single, lambda box, _: replay(box, found(box, [good, word]), force=False))
     assert await ids(single) == [good]
 
@@ -211,7 +211,7 @@ async def test_a_letter_that_is_not_there_is_named_before_anything_is_done(singl
 @pytest_twisted.ensureDeferred
 async def test_where_no_daemon_ever_put_anything_aside_there_is_nothing(tmp_path, capsys):
     clock = Clock()
-    box = SpooledLetters(tmp_path / "a" / "dead.spool", tmp_path / "a" / "out.spool", clock=clock, largest_bytes=1)
+    box = SpooledDeadLetters(tmp_path / "a" / "dead.spool", tmp_path / "a" / "out.spool", clock=clock, largest_bytes=1)
     assert await box.open() == 0
     await list_letters(box, 0, kind=None, limit=1, as_json=False)
     await box.close()
@@ -243,7 +243,7 @@ def test_a_file_with_a_local_bus_can_only_be_the_single_daemons(tmp_path):
 
 
 def test_what_would_steer_a_terminal_is_escaped():
-    assert printable("Zoë\n\x1b[2J\x9b") == "Zoë\n\\x1b[2J\\x9b"
+    assert escape_terminal("Zoë\n\x1b[2J\x9b") == "Zoë\n\\x1b[2J\\x9b"
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b'{"oslo.message": "no"}'])

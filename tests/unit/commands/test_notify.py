@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 
 from meter.commands.captured_notifications import captures
 from meter.commands.command import DONE
-from meter.commands.command import FOUND_WRONG
-from meter.commands.command import Mistake
+from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import CommandError
 from meter.commands.notify import explain
 from meter.settings.config_file import parse
 
@@ -58,7 +58,7 @@ def test_each_sample_is_shown_with_the_definition_that_makes_it(explaining: Expl
 
 def test_what_nobody_wants_is_said(explaining: Explain) -> None:
     status, text = explaining(captured("nova.scheduler.select_destinations.start"))
-    assert status == FOUND_WRONG
+    assert status == EXIT_FOUND_PROBLEMS
     assert "  no listener wants this event type" in text
 
 
@@ -80,7 +80,7 @@ def test_what_is_switched_off_is_said(explaining: Explain) -> None:
     _, text = explaining(captured("openstack.volume.resize.end"), configuration=off)
     assert "volume.size is switched off (without volume.size)" in text
     status, text = explaining(captured("glance.image.upload"), configuration=off)
-    assert status == FOUND_WRONG
+    assert status == EXIT_FOUND_PROBLEMS
     assert "glance.image would want it: disabled: [plugins] disable has glance.*" in text
 
 
@@ -138,7 +138,7 @@ def test_a_file_may_hold_a_list_of_bare_or_wrapped_notifications(tmp_path: Path)
 def test_a_file_that_is_no_notification_is_a_mistake(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content)
-    with pytest.raises(Mistake, match=said):
+    with pytest.raises(CommandError, match=said):
         list(captures(str(path)))
 
 
@@ -146,7 +146,7 @@ def test_what_the_collector_would_set_aside_is_said(explaining: Explain, tmp_pat
     status, text = explaining(
         written(tmp_path, {"event_type": "x" * 10_000, "message_id": "1", "timestamp": "2026-11-22"})
     )
-    assert status == FOUND_WRONG
+    assert status == EXIT_FOUND_PROBLEMS
     assert "one.json: set aside: a notification must have a payload" in text
     content = {"event_type": "x" * 10_000, "message_id": "1", "timestamp": "2026-11-22", "payload": {}}
     assert "event_type must have at most 255 characters, not 10000" in explaining(written(tmp_path, content))[1]
@@ -182,6 +182,6 @@ def test_a_file_may_hold_one_notification_a_line(explaining: Explain, tmp_path: 
 def test_a_line_that_is_no_notification_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_text(text)
-    with pytest.raises(Mistake) as mistake:
+    with pytest.raises(CommandError) as mistake:
         list(captures(str(path)))
     assert said in str(mistake.value)

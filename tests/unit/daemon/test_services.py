@@ -61,7 +61,7 @@ def test_a_part_that_never_stops_is_given_up_and_counted():
 
     assert diary[-1] == "stop bus"
     assert stopped.called
-    assert whole.given_up == 1
+    assert whole.timed_out == 1
 
 
 def test_all_parts_together_have_a_limit_too():
@@ -76,7 +76,7 @@ def test_all_parts_together_have_a_limit_too():
 
     assert stopped.called
     assert diary[-4:] == ["stop d", "stop c", "stop b", "stop a"]
-    assert whole.given_up == 4
+    assert whole.timed_out == 4
 
 
 def test_what_a_part_gives_up_counts_for_the_whole():
@@ -91,7 +91,7 @@ def test_what_a_part_gives_up_counts_for_the_whole():
     clock.advance(2)
 
     assert stopped.called
-    assert whole.given_up == 1
+    assert whole.timed_out == 1
 
 
 def periodic(clock, work, **more):

@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 
 from meter.daemon.services import wall_seconds
 from meter.taps.daemon import STOP_SECONDS
-from meter.taps.monotonic_clock import keep_steady
-from meter.taps.signals import heed_a_second_signal
+from meter.taps.monotonic_clock import use_monotonic_clock
+from meter.taps.signals import exit_on_second_signal
 
 UNITS = sorted(Path(__file__).parents[3].glob("etc/systemd/*.service"))
 
@@ -32,7 +32,7 @@ def test_what_is_due_comes_in_time_though_the_clock_is_set_back(monkeypatch):
     now = {"clock": 1_700_000_000.0, "since start": 5.0}
     monkeypatch.setattr(time, "time", lambda: now["clock"])
     monkeypatch.setattr(time, "monotonic", lambda: now["since start"])
-    keep_steady(reactor)
+    use_monotonic_clock(reactor)
     reactor.callLater(10, came.append, "due")
 
     now["clock"] -= 3600
@@ -54,7 +54,7 @@ def test_a_clock_of_a_test_has_one_time_for_both():
 def test_a_second_signal_ends_the_process(monkeypatch):
     reactor, set_to = Reactor(), {}
     monkeypatch.setattr(signal, "signal", lambda number, action: set_to.setdefault(number, action))
-    heed_a_second_signal(reactor)
+    exit_on_second_signal(reactor)
     assert set_to == {}
 
     reactor.fireSystemEvent("shutdown")
@@ -67,7 +67,7 @@ def test_two_signals_in_one_moment_are_one(monkeypatch):
     set_to = {signal.SIGTERM: lambda number, frame: heard.append(number), signal.SIGINT: signal.SIG_IGN}
     monkeypatch.setattr(signal, "signal", set_to.__setitem__)
     monkeypatch.setattr(signal, "getsignal", set_to.__getitem__)
-    heed_a_second_signal(reactor)
+    exit_on_second_signal(reactor)
     reactor.fireSystemEvent("startup")
     assert set_to[signal.SIGINT] is signal.SIG_IGN
 

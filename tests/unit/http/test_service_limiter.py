@@ -13,18 +13,18 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from meter.daemon.metrics import RequestMetrics
-from meter.http.exchange import BadAnswer
-from meter.http.exchange import Refused
+from meter.http import HttpRequest
+from meter.http import LimitedHttpClient
+from meter.http import Limits
+from meter.http.exchange import BadResponse
+from meter.http.exchange import ErrorResponse
 from meter.interfaces import Unavailable
-from meter.openstack import Limits
-from meter.openstack import Request
-from meter.openstack import Web
-from tests.openstack_stub import Reply
+from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import http
 from tests.openstack_stub import reply
 
-IMAGES = Request(method="GET", url="http://glance/v2/images")
+IMAGES = HttpRequest(method="GET", url="http://glance/v2/images")
 
 
 class Setting:
@@ -33,7 +33,7 @@ class Setting:
     def __init__(self, **limits: Any) -> None:
         self.cloud, self.clock, self.registry = StubCloud(), Clock(), CollectorRegistry()
         self.http = http(self.cloud, self.clock)
-        self.web = Web(
+        self.web = LimitedHttpClient(
             self.http,
             self.clock,
             limits=Limits(**{"requests_per_second": inf, "attempts": 1, **limits}),
@@ -47,7 +47,7 @@ class Setting:
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
 
-    def answer(self, *replies: Reply) -> None:
+    def answer(self, *replies: JsonResponse) -> None:
         self.cloud.on("GET", "/v2/images", *replies)
 
 
@@ -64,7 +64,7 @@ def test_a_service_gets_no_more_requests_a_second_than_its_budget() -> None:
 
 def test_no_more_are_in_flight_than_there_are_places() -> None:
     it = Setting(in_flight=3)
-    it.answer(Reply(silent=True))
+    it.answer(JsonResponse(silent=True))
     for _ in range(10):
         it.ask()
     assert len(it.cloud.asked) == 3
@@ -73,7 +73,7 @@ def test_no_more_are_in_flight_than_there_are_places() -> None:
 
 def test_silence_ends_after_the_time_limit_and_frees_its_place() -> None:
     it = Setting(in_flight=1, timeout_seconds=30)
-    it.answer(Reply(silent=True), reply({}))
+    it.answer(JsonResponse(silent=True), reply({}))
     silent, next_ = it.ask(), it.ask()
     it.clock.advance(29)
     assert not silent.called
@@ -146,7 +146,7 @@ async def test_a_service_that_fails_again_and_again_is_left_alone_and_then_tried
 
 def test_one_request_tries_a_service_that_was_left_alone_and_the_others_share_its_fate() -> None:
     it = Setting(breaker_failures=1, breaker_seconds=60, timeout_seconds=30)
-    it.answer(reply({}, 500), Reply(silent=True))
+    it.answer(reply({}, 500), JsonResponse(silent=True))
     it.ask()
     it.clock.advance(60)
     trial, *others = (it.ask() for _ in range(6))
@@ -172,7 +172,7 @@ def test_a_service_that_works_again_costs_nobody_an_answer() -> None:
 
 def test_a_trial_that_is_given_up_has_failed_and_nobody_waits_for_it_any_more() -> None:
     it = Setting(breaker_failures=1, breaker_seconds=60)
-    it.answer(reply({}, 500), Reply(silent=True), reply({}))
+    it.answer(reply({}, 500), JsonResponse(silent=True), reply({}))
     it.ask()
     it.clock.advance(60)
     trial, second, third = it.ask(), it.ask(), it.ask()
@@ -199,44 +199,44 @@ def test_a_failure_of_the_service_is_tried_again_but_only_for_questions() -> Non
     it.clock.pump([3] * 4)
     assert asked.result.status == 200
     it.cloud.on("POST", "/v2/images", reply({}, 502), reply({}))
-    posted = Deferred.fromCoroutine(it.web.exchange("image", Request(method="POST", url=IMAGES.url)))
+    posted = Deferred.fromCoroutine(it.web.exchange("image", HttpRequest(method="POST", url=IMAGES.url)))
     assert posted.result.status == 502
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_is_too_large_is_not_taken() -> None:
     it = Setting()
-    it.answer(Reply(200, b"x" * 1001))
+    it.answer(JsonResponse(200, b"x" * 1001))
     small = http(it.cloud, it.clock, largest_body_bytes=1000)
-    with pytest.raises(BadAnswer, match="more than 1000 bytes"):
+    with pytest.raises(BadResponse, match="more than 1000 bytes"):
         await small.exchange(IMAGES)
-    it.answer(Reply(200, b"x" * 1000))
+    it.answer(JsonResponse(200, b"x" * 1000))
     assert len((await small.exchange(IMAGES)).body) == 1000
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (Reply(200, b"<html>hello</html>", {"Content-Type": "text/html"}), "is no JSON"),
-        (Reply(200, b'{"images": [{"id": ', {"Content-Type": "application/json"}), "is no JSON"),
-        (Reply(200, b'{"name": "\xff"}'), "is no JSON"),
-        (Reply(200, b""), "is no JSON"),
+        (JsonResponse(200, b"<html>hello</html>", {"Content-Type": "text/html"}), "is no JSON"),
+        (JsonResponse(200, b'{"images": [{"id": ', {"Content-Type": "application/json"}), "is no JSON"),
+        (JsonResponse(200, b'{"name": "\xff"}'), "is no JSON"),
+        (JsonResponse(200, b""), "is no JSON"),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_is_no_json_is_a_bad_answer(wrong: Reply, said: str) -> None:
+async def test_what_is_no_json_is_a_bad_answer(wrong: JsonResponse, said: str) -> None:
     it = Setting()
     it.answer(wrong)
-    with pytest.raises(BadAnswer, match=said):
+    with pytest.raises(BadResponse, match=said):
         (await it.ask()).json()
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_error_page_is_shown_in_part_and_a_password_in_the_url_never() -> None:
     it = Setting()
-    it.answer(Reply(403, b"<p>no</p>" * 1000))
-    request = Request(method="GET", url="http://me:secret@glance/v2/images", headers={"X-Auth-Token": "gAAA"})
-    with pytest.raises(Refused, match=r"GET http://glance/v2/images: 403 <p>no</p>") as caught:
+    it.answer(JsonResponse(403, b"<p>no</p>" * 1000))
+    request = HttpRequest(method="GET", url="http://me:secret@glance/v2/images", headers={"X-Auth-Token": "gAAA"})
+    with pytest.raises(ErrorResponse, match=r"GET http://glance/v2/images: 403 <p>no</p>") as caught:
         (await it.web.exchange("image", request)).checked()
     assert len(str(caught.value)) < 300
     assert "gAAA" not in repr(request)
@@ -245,5 +245,5 @@ async def test_an_error_page_is_shown_in_part_and_a_password_in_the_url_never() 
 @pytest_twisted.ensureDeferred
 async def test_json_in_spite_of_its_content_type_is_read() -> None:
     it = Setting()
-    it.answer(Reply(200, '{"name": "Ünïcödé 😀 图像"}'.encode(), {"Content-Type": "text/plain"}))
+    it.answer(JsonResponse(200, '{"name": "Ünïcödé 😀 图像"}'.encode(), {"Content-Type": "text/plain"}))
     assert (await it.ask()).json() == {"name": "Ünïcödé 😀 图像"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meter.collector.normalization.nova_versioned import one_form
+from meter.collector.normalization.nova_versioned import normalize
 from meter.notification import Notification
 from meter.notification import notification
 from meter.plugins.registry import LISTENER
@@ -247,7 +247,7 @@ EXPECTED: dict[str, Expected] = {
 
 
 def captured(name: str) -> Notification:
-    return one_form(notification(json.loads((NOTIFICATIONS / f"{name}.json").read_text())["message"]))
+    return normalize(notification(json.loads((NOTIFICATIONS / f"{name}.json").read_text())["message"]))
 
 
 def heard(notification: Notification) -> list[Sample]:

@@ -20,7 +20,7 @@ from meter.listeners.nova import instance_listener
 from meter.notification import Notification
 from meter.notification import notification
 from meter.sample import Sample
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 
 NOTIFICATIONS = Path(__file__).parents[2] / "data" / "notifications"
 
@@ -58,7 +58,7 @@ def test_the_listener_provides_the_whole_contract() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_enabled_everywhere() -> None:
-    assert await instance_listener.enabled(FakeSurroundings()) == Enabled()
+    assert await instance_listener.enabled(FakePluginContext()) == Enabled()
 
 
 @pytest.mark.parametrize(

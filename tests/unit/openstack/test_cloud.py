@@ -11,15 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from meter.http import BadResponse
 from meter.interfaces import IDependency
-from meter.openstack import BadAnswer
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
 from meter.openstack import NoService
 from meter.openstack.catalogue import Catalogue
 from meter.openstack.catalogue import versioned
 from meter.openstack.cloud import Cloud
-from tests.openstack_stub import Reply
+from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import captured
 from tests.openstack_stub import captured_cloud
@@ -54,7 +54,7 @@ async def test_the_time_of_a_page_is_when_it_came() -> None:
     stub, clock = captured_cloud(), Clock()
     clock.advance(1000)
 
-    def late(_: object) -> Reply:
+    def late(_: object) -> JsonResponse:
         clock.advance(5)
         return captured("glance-02-images-page2")
 
@@ -111,7 +111,7 @@ async def test_a_page_ahead_that_fails_takes_nothing_from_the_one_before_it(logg
         async for page in cloud.pages(IMAGES):
             found.extend(page.items)
 
-    with pytest.raises(BadAnswer, match="404"):
+    with pytest.raises(BadResponse, match="404"):
         await walk()
     assert [each["id"] for each in found] == ["a", "b"]
     stub.on("GET", "/v2/images", *pages, reply({}, 404))
@@ -129,7 +129,7 @@ async def test_a_token_that_is_not_accepted_is_renewed_once() -> None:
     assert len(await listed(openstack(stub))) == 9
     assert stub.times("POST", TOKENS) == 2
     stub.on("GET", "/v2/images", reply({}, 401))
-    with pytest.raises(BadAnswer, match="401"):
+    with pytest.raises(BadResponse, match="401"):
         await listed(openstack(stub))
     assert stub.times("POST", TOKENS) == 4
 
@@ -139,7 +139,7 @@ async def test_a_listing_that_goes_in_circles_ends() -> None:
     stub = captured_cloud()
     pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "abcdbcdbcdbcdbcd"]
     stub.on("GET", "/v2/images", *pages)
-    with pytest.raises(BadAnswer, match="in circles"):
+    with pytest.raises(BadResponse, match="in circles"):
         await listed(openstack(stub))
     assert len(stub.asked) < 12
 
@@ -149,7 +149,7 @@ async def test_a_listing_that_goes_on_for_ever_ends() -> None:
     stub = captured_cloud()
     count = iter(range(10**9))
     stub.on("GET", "/v2/images", lambda _: reply({"images": [], "next": f"/v2/images?marker={next(count)}"}))
-    with pytest.raises(BadAnswer, match="more than 50 pages"):
+    with pytest.raises(BadResponse, match="more than 50 pages"):
         await listed(openstack(stub, most_pages=50))
 
 
@@ -184,15 +184,15 @@ async def test_the_next_page_is_found_where_services_put_it(first: Any) -> None:
 async def test_a_page_without_its_list_is_a_bad_answer(wrong: Any) -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2/images", reply(wrong))
-    with pytest.raises(BadAnswer, match="a list of objects under 'images'"):
+    with pytest.raises(BadResponse, match="a list of objects under 'images'"):
         await listed(openstack(stub))
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_redirect_to_elsewhere_is_not_followed() -> None:
     stub = captured_cloud()
-    stub.on("GET", "/v2/images", Reply(302, b"", {"Location": "http://evil.example/v2/images"}))
-    with pytest.raises(BadAnswer, match=r"redirects \(302\) to http://evil.example/v2/images"):
+    stub.on("GET", "/v2/images", JsonResponse(302, b"", {"Location": "http://evil.example/v2/images"}))
+    with pytest.raises(BadResponse, match=r"redirects \(302\) to http://evil.example/v2/images"):
         await listed(openstack(stub))
 
 
@@ -242,7 +242,7 @@ def test_readiness_follows_keystone() -> None:
 
 def test_it_starts_without_keystone() -> None:
     stub: StubCloud = StubCloud()
-    stub.on("POST", TOKENS, Reply(silent=True))
+    stub.on("POST", TOKENS, JsonResponse(silent=True))
     cloud = openstack(stub)
     cloud.startService()
     assert cloud.readiness().ready is False

@@ -16,7 +16,7 @@ from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
 from meter.settings import OpenStackSection
-from meter.taps.cloud import account_of
+from meter.taps.parts.cloud import account_of
 
 CLOUDS = """
 clouds:

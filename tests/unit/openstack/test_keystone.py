@@ -10,13 +10,13 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from meter.http.exchange import BadAnswer
-from meter.http.exchange import Refused
+from meter.http.exchange import BadResponse
+from meter.http.exchange import ErrorResponse
 from meter.interfaces import Unavailable
 from meter.openstack import Credentials
 from meter.openstack import Keystone
 from tests.openstack_stub import DATA
-from tests.openstack_stub import Reply
+from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import captured
 from tests.openstack_stub import http
@@ -44,7 +44,7 @@ def cloud_with_tokens() -> StubCloud:
     return cloud
 
 
-def token_of(seconds: int, name: str) -> Reply:
+def token_of(seconds: int, name: str) -> JsonResponse:
     body = {"token": {"issued_at": "2026-11-22T16:40:16Z", "expires_at": f"2026-11-22T16:40:{16 + seconds}.000000Z"}}
     return reply(body, 201, X_Subject_Token=name)
 
@@ -71,7 +71,7 @@ async def test_the_token_tells_whose_it_is_and_where_services_are() -> None:
 @pytest_twisted.ensureDeferred
 async def test_everybody_uses_one_token() -> None:
     cloud = StubCloud()
-    cloud.on("POST", TOKENS, Reply(silent=True))
+    cloud.on("POST", TOKENS, JsonResponse(silent=True))
     clock = Clock()
     treq = http(cloud, clock)
     ours = Keystone(treq.exchange, PASSWORD, clock)
@@ -115,26 +115,29 @@ async def test_a_token_that_was_refused_is_replaced_once_however_many_were_refus
 async def test_wrong_credentials_are_said_to_be_wrong() -> None:
     cloud = StubCloud()
     cloud.on("POST", TOKENS, captured("keystone-06-auth-tokens-401"))
-    with pytest.raises(Refused, match=r"Keystone does not accept our credentials.*401.*requires authentication"):
+    with pytest.raises(ErrorResponse, match=r"Keystone does not accept our credentials.*401.*requires authentication"):
         await keystone(cloud).token()
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (Reply(201, b"<html>welcome</html>", {"Content-Type": "text/html", "X-Subject-Token": "x"}), "is no JSON"),
-        (Reply(201, b'{"token": {"issued', {"X-Subject-Token": "x"}), "is no JSON"),
+        (
+            JsonResponse(201, b"<html>welcome</html>", {"Content-Type": "text/html", "X-Subject-Token": "x"}),
+            "is no JSON",
+        ),
+        (JsonResponse(201, b'{"token": {"issued', {"X-Subject-Token": "x"}), "is no JSON"),
         (reply({"token": {}}, 201), "no X-Subject-Token"),
         (reply({"token": {"issued_at": "now"}}, 201, X_Subject_Token="x"), "no token of Keystone v3"),
         (reply([], 201, X_Subject_Token="x"), "no token of Keystone v3"),
-        (Reply(302, b"", {"Location": "http://elsewhere/"}), "redirects.*elsewhere"),
+        (JsonResponse(302, b"", {"Location": "http://elsewhere/"}), "redirects.*elsewhere"),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_an_answer_that_is_no_token_is_named(wrong: Reply, said: str) -> None:
+async def test_an_answer_that_is_no_token_is_named(wrong: JsonResponse, said: str) -> None:
     cloud = StubCloud()
     cloud.on("POST", TOKENS, wrong)
-    with pytest.raises(BadAnswer, match=said):
+    with pytest.raises(BadResponse, match=said):
         await keystone(cloud).token()
 
 

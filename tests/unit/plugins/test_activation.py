@@ -6,7 +6,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from meter.agent.cycle import Surroundings
+from meter.agent.cycle import PluginContext
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.plugins.activation import Activation
@@ -18,12 +18,12 @@ from meter.plugins.registry import Decision
 class Plugin:
     verdict: object
 
-    async def enabled(self, here):
+    async def enabled(self, context):
         return await self.verdict if isinstance(self.verdict, Deferred) else self.verdict
 
 
 def activation(made, **verdicts):
-    here = Surroundings("meter-compute", None, Clock())
+    context = PluginContext("meter-compute", None, Clock())
     candidates = [
         Decision(kind=COMPUTE, name=name, origin="test", state="asked at start", plugin=Plugin(verdict))
         for name, verdict in verdicts.items()
@@ -34,7 +34,7 @@ def activation(made, **verdicts):
         made.append((service, [each.name for each in active]))
         return service
 
-    return Activation(candidates, here, make, name="pollsters")
+    return Activation(candidates, context, make, name="pollsters")
 
 
 def test_starts_what_works_with_those_that_are_enabled():

@@ -39,9 +39,9 @@ from meter.plugins.registry import decide
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.plugins.registry import report
-from meter.plugins.validation import defects
+from meter.plugins.validation import plugin_problems
 from meter.sample import MeterDefinition
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 
 
 class Limits(BaseModel):
@@ -69,7 +69,7 @@ class Pollster:
     def configured(self, options):
         return replace(self, options=options)
 
-    async def enabled(self, here):
+    async def enabled(self, context):
         if isinstance(self.answer, BaseException):
             raise self.answer
         return await self.answer if isinstance(self.answer, Deferred) else self.answer
@@ -90,7 +90,7 @@ class Listener:
     def configured(self, options):
         return self
 
-    async def enabled(self, here):
+    async def enabled(self, context):
         return Enabled()
 
     def samples(self, notification):
@@ -292,8 +292,8 @@ def test_the_kinds_look_where_the_interfaces_say():
 
 
 def test_a_sound_plugin_has_no_defects():
-    assert defects(IComputePollster, Pollster()) == []
-    assert defects(IListener, Listener()) == []
+    assert plugin_problems(IComputePollster, Pollster()) == []
+    assert plugin_problems(IListener, Listener()) == []
 
 
 def test_all_that_is_missing_is_named():
@@ -301,9 +301,9 @@ def test_all_that_is_missing_is_named():
     class Empty:
         name = "empty"
 
-    assert sorted(defects(IComputePollster, Empty())) == [
+    assert sorted(plugin_problems(IComputePollster, Empty())) == [
         "configured(options) is missing",
-        "enabled(here) is missing",
+        "enabled(context) is missing",
         "meters is missing",
         "options is missing",
         "poll(cycle) is missing",
@@ -322,12 +322,12 @@ def test_all_that_is_missing_is_named():
     ],
 )
 def test_a_wrong_value_is_named(change, defect):
-    [found] = defects(IComputePollster, Pollster(**change))
+    [found] = plugin_problems(IComputePollster, Pollster(**change))
     assert found.startswith(defect)
 
 
 def test_patterns_and_topics_of_a_listener_are_tuples():
-    found = defects(IListener, Listener(event_types="compute.*", topics=("nova",)))
+    found = plugin_problems(IListener, Listener(event_types="compute.*", topics=("nova",)))
     assert found == [
         "topics should be a tuple of Topic, not ('nova',)",
         "event_types should be a tuple of str, not 'compute.*'",
@@ -343,8 +343,8 @@ def test_a_method_that_is_not_async_or_takes_something_else_is_named():
         async def poll(self, cycle, more):
             return []
 
-    assert defects(IComputePollster, Plain()) == ["poll() should be async def"]
-    [defect] = defects(IComputePollster, Demanding())
+    assert plugin_problems(IComputePollster, Plain()) == ["poll() should be async def"]
+    [defect] = plugin_problems(IComputePollster, Demanding())
     assert defect.startswith("poll() should be poll(cycle): implementation requires too many arguments")
 
 
@@ -354,7 +354,7 @@ def test_a_property_that_raises_is_a_defect_and_no_crash():
         def meters(self):
             raise RuntimeError("no meters\ntoday")
 
-    assert defects(IListener, Raising.__new__(Raising)) == ["cannot be examined: RuntimeError: no meters today"]
+    assert plugin_problems(IListener, Raising.__new__(Raising)) == ["cannot be examined: RuntimeError: no meters today"]
 
 
 # --- configuring ---------------------------------------------------------------------------------------------------
@@ -487,7 +487,7 @@ async def test_each_plugin_answers_for_itself():
         Pollster(name="exits", answer=SystemExit(2)),
         Pollster(name="rubbish", answer=True),
     ]
-    decisions = await decide([candidate(each) for each in plugins], FakeSurroundings(), Clock())
+    decisions = await decide([candidate(each) for each in plugins], FakePluginContext(), Clock())
     assert states(decisions) == {
         "yes": ("active", ""),
         "partly": ("active", "one of two disks is broken"),
@@ -502,8 +502,8 @@ async def test_each_plugin_answers_for_itself():
 class Stubborn(Pollster):
     """Does not let itself be cancelled, and answers late."""
 
-    async def enabled(self, here):
-        late: Deferred[Any] = here.provider(Deferred)
+    async def enabled(self, context):
+        late: Deferred[Any] = context.provider(Deferred)
         try:
             await Deferred()
         except CancelledError:
@@ -514,7 +514,7 @@ def test_a_plugin_that_hangs_is_broken_and_keeps_nobody_else_waiting():
     clock, late = Clock(), Deferred()
     plugins = [Stubborn(name="stubborn"), Pollster(name="hangs", answer=Deferred()), Pollster(name="quick")]
     work = Deferred.fromCoroutine(
-        decide([candidate(each) for each in plugins], FakeSurroundings({Deferred: late}), clock, seconds=7)
+        decide([candidate(each) for each in plugins], FakePluginContext({Deferred: late}), clock, seconds=7)
     )
     assert not work.called
     clock.advance(7)
@@ -530,7 +530,7 @@ def test_a_plugin_that_hangs_is_broken_and_keeps_nobody_else_waiting():
 def test_asking_can_be_cancelled_and_leaves_nothing():
     clock, cancelled = Clock(), []
     plugins = [Pollster(name=name, answer=Deferred(cancelled.append)) for name in "ab"]
-    work = Deferred.fromCoroutine(decide([candidate(each) for each in plugins], FakeSurroundings(), clock))
+    work = Deferred.fromCoroutine(decide([candidate(each) for each in plugins], FakePluginContext(), clock))
     work.cancel()
     work.addErrback(lambda failure: None)
     assert len(cancelled) == 2
@@ -540,8 +540,8 @@ def test_asking_can_be_cancelled_and_leaves_nothing():
 @pytest_twisted.ensureDeferred
 async def test_only_those_that_are_to_be_asked_are_asked():
     off = replace(candidate(Pollster(answer=ZeroDivisionError())), state="disabled", reason="because")
-    assert await decide([off], FakeSurroundings(), Clock()) == [off]
-    assert decide_now([off], FakeSurroundings()) == [off]
+    assert await decide([off], FakePluginContext(), Clock()) == [off]
+    assert decide_now([off], FakePluginContext()) == [off]
 
 
 def test_without_a_reactor_those_that_would_wait_are_left_for_the_start():
@@ -551,7 +551,7 @@ def test_without_a_reactor_those_that_would_wait_are_left_for_the_start():
         Pollster(name="waits", answer=Deferred(cancelled.append)),
         Pollster(name="raises", answer=OSError("no")),
     ]
-    decisions = decide_now([candidate(each) for each in plugins], FakeSurroundings())
+    decisions = decide_now([candidate(each) for each in plugins], FakePluginContext())
     assert states(decisions) == {
         "yes": ("active", ""),
         "waits": ("asked at start", ""),

@@ -17,7 +17,7 @@ from meter.plugins.registry import find
 from meter.pollsters.example import ExampleOptions
 from meter.pollsters.example import example
 from meter.testing import FakeCycle
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 
 
 def test_it_provides_its_interface() -> None:
@@ -26,11 +26,11 @@ def test_it_provides_its_interface() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_off_until_it_is_wanted() -> None:
-    here = FakeSurroundings()
-    off = await example.enabled(here)
+    context = FakePluginContext()
+    off = await example.enabled(context)
     assert isinstance(off, Disabled)
     assert "[pollsters.example] wanted = true" in off.reason
-    assert await example.configured(ExampleOptions(wanted=True)).enabled(here) == Enabled()
+    assert await example.configured(ExampleOptions(wanted=True)).enabled(context) == Enabled()
 
 
 @pytest_twisted.ensureDeferred

@@ -25,7 +25,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
 from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
-from meter.interfaces import IOmissions
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.pollsters.libvirt import cpu
 from meter.pollsters.libvirt import disk
@@ -46,7 +46,7 @@ from meter.sample import Sample
 from meter.settings import ComputeSection
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 
 DATA = Path(__file__).parents[2] / "data/libvirt"
 UUID = "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"
@@ -115,9 +115,9 @@ def test_no_meter_is_made_twice() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_they_work_where_there_is_a_hypervisor() -> None:
-    qemu = FakeSurroundings({IHypervisor: FakeHypervisor(uri="qemu+unix:///system?socket=/run/x")})
+    qemu = FakePluginContext({IHypervisor: FakeHypervisor(uri="qemu+unix:///system?socket=/run/x")})
     assert {await pollster.enabled(qemu) for pollster in POLLSTERS} == {Enabled()}
-    assert await cpu.enabled(FakeSurroundings()) == Disabled("no hypervisor is configured")
+    assert await cpu.enabled(FakePluginContext()) == Disabled("no hypervisor is configured")
 
 
 @pytest_twisted.ensureDeferred
@@ -125,8 +125,8 @@ async def test_each_says_at_start_what_running_domains_lack() -> None:
     told = {"balloon.available": 1, "perf.cmt": 0}
     domains = [plain_domain(uuid="off")]
     domains += [replace(plain_domain(uuid=str(n), **(told if n == 0 else {})), run=n) for n in range(3)]
-    here = FakeSurroundings({IHypervisor: FakeHypervisor(domains, uri="qemu:///system")})
-    answers = {pollster.name: await pollster.enabled(here) for pollster in POLLSTERS}
+    context = FakePluginContext({IHypervisor: FakeHypervisor(domains, uri="qemu:///system")})
+    answers = {pollster.name: await pollster.enabled(context) for pollster in POLLSTERS}
     remarks = {name: answer.remark for name, answer in answers.items() if isinstance(answer, Enabled) and answer.remark}
     assert remarks == {
         "memory": "2 of 3 running domains lack a balloon driver in the guest that tells",
@@ -143,7 +143,7 @@ def test_a_libvirt_that_does_not_answer_does_not_hold_up_the_start() -> None:
     away.failure = Unavailable("nobody there")
     clock = Clock()
     for hypervisor in (Hanging(uri="qemu:///system"), away):
-        answer = Deferred.fromCoroutine(perf.enabled(FakeSurroundings({IHypervisor: hypervisor}, clock=clock)))
+        answer = Deferred.fromCoroutine(perf.enabled(FakePluginContext({IHypervisor: hypervisor}, clock=clock)))
         clock.advance(PROBE_SECONDS)
         assert answer.result == Enabled()
 
@@ -154,8 +154,8 @@ def test_a_libvirt_that_does_not_answer_does_not_hold_up_the_start() -> None:
 )
 @pytest_twisted.ensureDeferred
 async def test_each_says_why_it_has_nothing_to_do_with_a_driver(uri: str, off: set[str]) -> None:
-    here = FakeSurroundings({IHypervisor: FakeHypervisor(uri=uri)})
-    answers = {pollster.name: await pollster.enabled(here) for pollster in POLLSTERS}
+    context = FakePluginContext({IHypervisor: FakeHypervisor(uri=uri)})
+    answers = {pollster.name: await pollster.enabled(context) for pollster in POLLSTERS}
     assert {name for name, answer in answers.items() if isinstance(answer, Disabled)} == off
     assert all(uri.partition(":")[0] in answers[name].reason for name in off)  # type: ignore[union-attr]
 
@@ -321,7 +321,7 @@ async def test_events_of_the_processor_are_metered_where_they_are_counted() -> N
 @pytest_twisted.ensureDeferred
 async def test_what_nobody_asked_for_is_not_left_out() -> None:
     counted = Counted()
-    cycle = FakeCycle({IHypervisor: FakeHypervisor([plain_domain()]), IOmissions: counted})
+    cycle = FakeCycle({IHypervisor: FakeHypervisor([plain_domain()]), ISkippedSamples: counted})
     assert list(await perf.poll(cycle)) == []
     list(await instance.poll(cycle))
     assert counted.counts == {}, "neither events of the processor nor the disks of a flavor"
@@ -579,7 +579,7 @@ async def test_a_changed_description_counts_from_the_next_cycle_on_and_a_gone_on
     assert sample.resource_metadata["display_name"] == "renamed"
     hypervisor.running = []
     list(await instance.poll(second.following()))
-    assert len(cycle.kept("libvirt descriptions", list)) == 0
+    assert len(cycle.daemon_cache("libvirt descriptions", list)) == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -707,7 +707,7 @@ class Counted:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}
 
-    def omitted(self, plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
         self.counts[plugin, reason] = self.counts.get((plugin, reason), 0) + count
 
 
@@ -730,7 +730,7 @@ class Counted:
 async def test_a_domain_whose_xml_cannot_be_used_costs_itself_only(xml: str, reason: str) -> None:
     counted = Counted()
     domains = FakeHypervisor([plain_domain(xml, uuid="bad"), plain_domain(uuid="good")])
-    cycle = FakeCycle({IHypervisor: domains, IOmissions: counted})
+    cycle = FakeCycle({IHypervisor: domains, ISkippedSamples: counted})
     with capturedLogs() as events:
         samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(cycle)]
     assert {sample.resource_id for sample in samples} == {"good"}
@@ -749,7 +749,7 @@ async def test_a_statistic_that_is_no_count_costs_its_meter_only(value: object, 
     counted = Counted()
     domains = FakeHypervisor([plain_domain(uuid="bad", **{"balloon.current": value}), plain_domain(uuid="good")])
     with capturedLogs():
-        samples = list(await memory.poll(FakeCycle({IHypervisor: domains, IOmissions: counted})))
+        samples = list(await memory.poll(FakeCycle({IHypervisor: domains, ISkippedSamples: counted})))
     taken = [(sample.name, sample.resource_id) for sample in samples]
     assert taken == [("memory", "good"), ("memory.maximum", "bad"), ("memory.maximum", "good")]
     assert counted.counts["memory", reason] == 1
@@ -761,7 +761,7 @@ async def test_what_is_left_out_is_told_once_until_the_reason_changes_and_counte
     negative = plain_domain(uuid="bad", **{"balloon.current": -1})
     well = plain_domain(uuid="bad")
     counted = Counted()
-    cycle = FakeCycle({IHypervisor: FakeHypervisor(), IOmissions: counted})
+    cycle = FakeCycle({IHypervisor: FakeHypervisor(), ISkippedSamples: counted})
     with capturedLogs() as events:
         for domain in (missing, missing, negative, well, missing):
             cycle.provider(IHypervisor).running = [domain]

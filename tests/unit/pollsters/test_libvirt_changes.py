@@ -40,7 +40,7 @@ FIRST: dict[str, Any] = {
     "net.0.name": "tap0",
     "net.0.rx.bytes": 500,
 }
-GROWN = {
+INCREASE_BETWEEN = {
     **FIRST,
     "vcpu.0.time": 10_000_000_100,
     "vcpu.1.wait": 5_000_000_000,
@@ -80,7 +80,7 @@ class Host:
         memories: Iterator[Any] = (
             memory
             for pollster in POLLSTERS
-            for memory in self.cycle.kept(("libvirt pollster", pollster.name), dict).memories.values()
+            for memory in self.cycle.daemon_cache(("libvirt pollster", pollster.name), dict).memories.values()
         )
         return sum(map(len, memories))
 
@@ -89,7 +89,7 @@ class Host:
 async def test_the_second_poll_tells_what_has_changed_since_the_first() -> None:
     host = Host()
     assert await host.poll(FIRST) == {}
-    assert await host.poll(GROWN) == CHANGES
+    assert await host.poll(INCREASE_BETWEEN) == CHANGES
 
 
 @pytest_twisted.ensureDeferred
@@ -102,30 +102,30 @@ async def test_what_did_not_grow_has_a_rate_of_nothing() -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_counter_that_went_back_tells_nothing_and_is_where_the_next_begins() -> None:
     host = Host()
-    await host.poll(GROWN)
+    await host.poll(INCREASE_BETWEEN)
     assert await host.poll(FIRST) == {}
-    assert await host.poll(GROWN) == CHANGES
+    assert await host.poll(INCREASE_BETWEEN) == CHANGES
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_new_run_tells_nothing_even_where_its_counters_are_ahead() -> None:
     host = Host()
     await host.poll(FIRST, run=1)
-    assert await host.poll(GROWN, run=2) == {}
+    assert await host.poll(INCREASE_BETWEEN, run=2) == {}
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_disk_that_was_taken_out_and_put_in_again_is_another_one() -> None:
     host = Host()
     await host.poll(FIRST)
-    assert "disk.device.read.bytes.rate" not in await host.poll({**GROWN, "block.0.backingIndex": 2})
+    assert "disk.device.read.bytes.rate" not in await host.poll({**INCREASE_BETWEEN, "block.0.backingIndex": 2})
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_processor_that_was_plugged_in_makes_the_use_unknown_but_not_the_growth() -> None:
     host = Host()
     await host.poll(FIRST)
-    three = {**GROWN, "vcpu.current": 3, "vcpu.maximum": 3, "vcpu.2.time": 0, "vcpu.2.wait": 0}
+    three = {**INCREASE_BETWEEN, "vcpu.current": 3, "vcpu.maximum": 3, "vcpu.2.time": 0, "vcpu.2.wait": 0}
     changes = await host.poll(three)
     assert "cpu_util" not in changes
     assert changes["cpu.delta"] == 15_000_000_000
@@ -144,7 +144,7 @@ async def test_a_poll_that_missed_a_value_is_bridged() -> None:
     host = Host()
     await host.poll(FIRST)
     await host.poll({name: value for name, value in FIRST.items() if "bytes" not in name})
-    assert (await host.poll(GROWN))["disk.read.bytes.rate"] == 100.0
+    assert (await host.poll(INCREASE_BETWEEN))["disk.read.bytes.rate"] == 100.0
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])
@@ -154,7 +154,7 @@ async def test_over_a_clock_that_was_set_there_is_growth_but_no_rate(seconds: in
     midnight = datetime(2026, 1, 1, tzinfo=UTC)
     await host.poll_all(Domain("u", "n", XML, FIRST, run=1, read_at=midnight))
     later = midnight + timedelta(seconds=10 + seconds)
-    changes = await host.poll_all(Domain("u", "n", XML, GROWN, run=1, read_at=later))
+    changes = await host.poll_all(Domain("u", "n", XML, INCREASE_BETWEEN, run=1, read_at=later))
     assert set(changes) == {"cpu.delta", "network.incoming.bytes.delta"}
 
 
@@ -162,16 +162,16 @@ async def test_over_a_clock_that_was_set_there_is_growth_but_no_rate(seconds: in
 async def test_within_a_second_nothing_can_be_told_and_nothing_is_lost() -> None:
     host = Host()
     await host.poll(FIRST)
-    assert await host.poll(GROWN, seconds=0.5) == {}
-    assert (await host.poll(GROWN, seconds=9.5)) == CHANGES
+    assert await host.poll(INCREASE_BETWEEN, seconds=0.5) == {}
+    assert (await host.poll(INCREASE_BETWEEN, seconds=9.5)) == CHANGES
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_trial_leaves_no_trace() -> None:
     host = Host()
     await host.poll(FIRST)
-    assert (await host.poll(GROWN, trial=True))["cpu.delta"] == 15_000_000_000
-    assert (await host.poll(GROWN))["cpu.delta"] == 15_000_000_000
+    assert (await host.poll(INCREASE_BETWEEN, trial=True))["cpu.delta"] == 15_000_000_000
+    assert (await host.poll(INCREASE_BETWEEN))["cpu.delta"] == 15_000_000_000
 
 
 @pytest_twisted.ensureDeferred

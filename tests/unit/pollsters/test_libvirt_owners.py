@@ -79,11 +79,11 @@ def test_a_rule_without_a_condition_matches_all() -> None:
 @pytest.mark.parametrize(
     ("rule", "complaint"),
     [
-        ({"name": "(", "project_id": "x"}, "name is no regular expression"),
+        ({"name": "(", "project_id": "x"}, "name is not a regular expression"),
         ({"name": "a", "element": "b", "project_id": "x"}, "a name or an element, not both"),
         ({"name": "a"}, "needs a project_id or a user_id"),
-        ({"name": "a", "project_id": "{team}"}, r"\{team\} is no group of name"),
-        ({"project_id": "{team}"}, r"\{team\} is no group of name"),
+        ({"name": "a", "project_id": "{team}"}, r"\{team\} is not a named group of name"),
+        ({"project_id": "{team}"}, r"\{team\} is not a named group of name"),
         ({"element": "{http://x", "project_id": "x"}, "element should be like"),
         ({"element": "a[", "project_id": "x"}, "element should be like"),
         ({"pattern": "a", "project_id": "x"}, "Extra inputs"),

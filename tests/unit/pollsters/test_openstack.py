@@ -12,19 +12,19 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 import meter.pollsters.openstack as family
+from meter.http import Limits
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
-from meter.interfaces import IOmissions
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
-from meter.openstack import Limits
 from meter.pollsters.openstack.services import ROWS
 from meter.pollsters.openstack.table import Row
 from meter.sample import Sample
 from meter.testing import FakeCycle
-from meter.testing import FakeSurroundings
-from tests.openstack_stub import Reply
+from meter.testing import FakePluginContext
+from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import captured
 from tests.openstack_stub import captured_cloud
@@ -36,17 +36,17 @@ POLLSTERS = [value for value in vars(family).values() if ICentralPollster.provid
 DEMO_A = "b6e8cc20ee9c457e83f13218eca89c43"
 
 
-class Omissions:
+class SkippedSamples:
     def __init__(self) -> None:
         self.counted: dict[tuple[str, str], int] = {}
 
-    def omitted(self, plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
         self.counted[plugin, reason] = self.counted.get((plugin, reason), 0) + count
 
 
 def cycle_of(stub: StubCloud, clock: Clock | None = None, **arguments: Any) -> FakeCycle:
     clock = clock or Clock()
-    providers = {IOpenStack: openstack(stub, clock, **arguments), IOmissions: Omissions()}
+    providers = {IOpenStack: openstack(stub, clock, **arguments), ISkippedSamples: SkippedSamples()}
     return FakeCycle(providers, clock=clock, daemon="meter-central")
 
 
@@ -184,7 +184,7 @@ async def test_a_hypervisor_that_does_not_tell_its_size_is_still_up() -> None:
     cycle = cycle_of(stub)
     samples = list(await family.hypervisor.poll(cycle))
     assert {(each.name, each.volume) for each in samples} == {("hypervisor.up", 1)}
-    assert cycle.provider(IOmissions).counted == {}
+    assert cycle.provider(ISkippedSamples).counted == {}
 
 
 @pytest_twisted.ensureDeferred
@@ -223,11 +223,11 @@ async def test_an_account_that_cannot_be_read_costs_itself_only() -> None:
     stub = captured_cloud()
     swift(stub)
     other = next(each["id"] for each in document("keystone-21-projects")["projects"] if each["id"] != DEMO_A)
-    stub.on("GET", f"/v1/AUTH_{other}", Reply(403, b"<html>"))
+    stub.on("GET", f"/v1/AUTH_{other}", JsonResponse(403, b"<html>"))
     cycle = cycle_of(stub)
     samples = list(await family.storage.poll(cycle))
     assert DEMO_A in {each.resource_id for each in samples}
-    assert cycle.provider(IOmissions).counted == {("storage", "refused"): 1}
+    assert cycle.provider(ISkippedSamples).counted == {("storage", "refused"): 1}
 
 
 @pytest_twisted.ensureDeferred
@@ -237,10 +237,10 @@ async def test_an_account_of_many_containers_is_read_to_its_end() -> None:
     names = [f"c-{number}-漢字/ü" for number in range(5)]
     headers = {"X-Account-Container-Count": "5", "X-Account-Object-Count": "0", "X-Account-Bytes-Used": "0"}
 
-    def page(asked: Any) -> Reply:
+    def page(asked: Any) -> JsonResponse:
         marker = asked.query.get("marker", [""])[0]
         found = [{"name": name, "count": 1, "bytes": 2} for name in names if name > marker][:2]
-        return Reply(200, reply(found).body, headers)
+        return JsonResponse(200, reply(found).body, headers)
 
     stub.on("GET", f"/v1/AUTH_{DEMO_A}", page)
     samples = await polled(family.storage, stub)
@@ -252,10 +252,10 @@ async def test_an_account_of_many_containers_is_read_to_its_end() -> None:
 async def test_swift_that_is_down_is_unavailable() -> None:
     stub = captured_cloud()
     for project in document("keystone-21-projects")["projects"]:
-        stub.on("GET", f"/v1/AUTH_{project['id']}", Reply(503, b""))
+        stub.on("GET", f"/v1/AUTH_{project['id']}", JsonResponse(503, b""))
     cycle = cycle_of(stub)
     assert list(await family.storage.poll(cycle)) == []
-    assert cycle.provider(IOmissions).counted == {("storage", "refused"): 4}
+    assert cycle.provider(ISkippedSamples).counted == {("storage", "refused"): 4}
 
 
 def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None:
@@ -265,7 +265,7 @@ def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None
     stub.on("GET", "/v3/projects", reply({"projects": [{"id": each} for each in ids]}))
     times: list[float] = []
 
-    def account(_: Any) -> Reply:
+    def account(_: Any) -> JsonResponse:
         times.append(clock.seconds())
         return captured("swift-93-head-account-unknown")
 
@@ -283,7 +283,7 @@ def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None
 # --- services that no answers were captured of: made by hand, in the shapes that their references document
 
 
-def elsewhere(service: str, path: str, *replies: Reply) -> StubCloud:
+def elsewhere(service: str, path: str, *replies: JsonResponse) -> StubCloud:
     """A cloud that also has ``service``, which answers at ``path``."""
     token = document("keystone-01-auth-tokens-scoped")
     endpoint = {"interface": "public", "region": "R", "region_id": "R", "url": "http://127.0.0.1:1"}
@@ -294,11 +294,11 @@ def elsewhere(service: str, path: str, *replies: Reply) -> StubCloud:
     return stub
 
 
-def listing(key: str, **entry: Any) -> Reply:
+def listing(key: str, **entry: Any) -> JsonResponse:
     return reply({key: [entry]})
 
 
-BY_HAND: list[tuple[Any, str, str, Reply, dict[str, float], str | None]] = [
+BY_HAND: list[tuple[Any, str, str, JsonResponse, dict[str, float], str | None]] = [
     (
         family.backup,
         "block-storage",
@@ -359,7 +359,7 @@ BY_HAND: list[tuple[Any, str, str, Reply, dict[str, float], str | None]] = [
 )
 @pytest_twisted.ensureDeferred
 async def test_what_other_services_list(
-    pollster: Any, service: str, path: str, answer: Reply, volumes: dict[str, float], project_id: str
+    pollster: Any, service: str, path: str, answer: JsonResponse, volumes: dict[str, float], project_id: str
 ) -> None:
     samples = await polled(pollster, elsewhere(service, path, answer))
     assert {name: each.volume for (name, _), each in samples.items()} == volumes
@@ -394,7 +394,7 @@ async def test_sets_of_records_are_counted_by_zone_over_all_pages() -> None:
     assert {zone: each.volume for zone, each in samples.items()} == {"z1": 3, "z2": 1}
     assert samples["z1"].project_id == "p"
     assert stub.asked[-1].header("X-Auth-All-Projects") == "true"
-    assert cycle.provider(IOmissions).counted == {("dns.zone.recordsets", "no-id"): 1}
+    assert cycle.provider(ISkippedSamples).counted == {("dns.zone.recordsets", "no-id"): 1}
 
 
 @pytest_twisted.ensureDeferred
@@ -415,13 +415,13 @@ async def test_hypervisors_are_asked_in_a_way_that_makes_them_tell_their_sizes()
 
 @pytest_twisted.ensureDeferred
 async def test_a_service_that_is_not_in_the_catalogue_is_a_reason_to_be_off() -> None:
-    here = FakeSurroundings({IOpenStack: openstack(captured_cloud())})
-    assert await family.image.enabled(here) == Enabled()
-    assert await family.storage.enabled(here) == Enabled()
-    answer = await family.loadbalancer.enabled(here)
+    context = FakePluginContext({IOpenStack: openstack(captured_cloud())})
+    assert await family.image.enabled(context) == Enabled()
+    assert await family.storage.enabled(context) == Enabled()
+    answer = await family.loadbalancer.enabled(context)
     assert isinstance(answer, Disabled)
     assert "no public endpoint of 'load-balancer'" in answer.reason
-    assert await family.image.enabled(FakeSurroundings()) == Disabled(
+    assert await family.image.enabled(FakePluginContext()) == Disabled(
         "no OpenStack is configured: [openstack] says how"
     )
 
@@ -430,7 +430,7 @@ async def test_a_service_that_is_not_in_the_catalogue_is_a_reason_to_be_off() ->
 async def test_an_extension_that_neutron_does_not_have_is_a_reason_to_be_off() -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2.0/vpn/vpnservices", captured("neutron-24-loadbalancers-404"))
-    answer = await family.vpn.enabled(FakeSurroundings({IOpenStack: openstack(stub)}))
+    answer = await family.vpn.enabled(FakePluginContext({IOpenStack: openstack(stub)}))
     assert isinstance(answer, Disabled)
     assert "no such extension" in answer.reason
 
@@ -442,7 +442,7 @@ async def test_an_extension_that_is_lacking_is_told_once_and_asked_for_again_aft
         return sum(request.path == "/v2.0/fwaas/firewall_groups" for request in stub.asked)
 
     stub, clock = captured_cloud(), Clock()
-    stub.on("GET", "/v2.0/fwaas/firewall_groups", Reply(status))
+    stub.on("GET", "/v2.0/fwaas/firewall_groups", JsonResponse(status))
     cycle = cycle_of(stub, clock)
     with capturedLogs() as logs:
         for _ in range(12):
@@ -458,7 +458,7 @@ async def test_an_extension_that_is_lacking_is_told_once_and_asked_for_again_aft
         cycle = cycle.following()
         assert len(list(await family.firewall.poll(cycle))) == 1
         assert asked() == 3
-        stub.on("GET", "/v2.0/fwaas/firewall_groups", Reply(status))
+        stub.on("GET", "/v2.0/fwaas/firewall_groups", JsonResponse(status))
         with pytest.raises(Unavailable):  # what has worked is away
             await family.firewall.poll(cycle.following())
     told = [each["log_format"] for each in logs if "pollster" in each.get("log_format", "")]
@@ -468,7 +468,7 @@ async def test_an_extension_that_is_lacking_is_told_once_and_asked_for_again_aft
 @pytest_twisted.ensureDeferred
 async def test_a_listing_that_every_service_has_and_that_is_not_found_is_unavailable() -> None:
     stub = captured_cloud()
-    stub.on("GET", "/v2/images", Reply(404))
+    stub.on("GET", "/v2/images", JsonResponse(404))
     with pytest.raises(Unavailable):
         await family.image.poll(cycle_of(stub))
 
@@ -476,9 +476,9 @@ async def test_a_listing_that_every_service_has_and_that_is_not_found_is_unavail
 @pytest.mark.parametrize("silent", [True, False])
 def test_without_keystone_a_pollster_is_on_and_unavailable(silent: bool) -> None:
     stub, clock = StubCloud(), Clock()
-    stub.on("POST", "/v3/auth/tokens", Reply(503, silent=silent))
-    here = FakeSurroundings({IOpenStack: openstack(stub, clock)}, clock=clock)
-    answer = Deferred.fromCoroutine(family.image.enabled(here))
+    stub.on("POST", "/v3/auth/tokens", JsonResponse(503, silent=silent))
+    context = FakePluginContext({IOpenStack: openstack(stub, clock)}, clock=clock)
+    answer = Deferred.fromCoroutine(family.image.enabled(context))
     clock.advance(9)
     assert answer.result == Enabled()
     poll = Deferred.fromCoroutine(family.image.poll(cycle_of(stub, clock)))
@@ -503,7 +503,7 @@ async def test_entries_that_cannot_be_metered_are_counted_told_once_and_cost_the
         "7": 5,
         "名前 😀": 9,
     }
-    assert cycle.provider(IOmissions).counted == {
+    assert cycle.provider(ISkippedSamples).counted == {
         ("image", "no-volume"): 2,
         ("image", "bad-volume"): 10,
         ("image", "no-id"): 4,

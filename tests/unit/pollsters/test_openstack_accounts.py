@@ -15,20 +15,20 @@ from twisted.web.http_headers import Headers
 
 import meter.pollsters.openstack as family
 from meter.daemon.services import sleep
-from meter.interfaces import IOmissions
-from meter.openstack import Answer
+from meter.http import HttpRequest
+from meter.http import HttpResponse
+from meter.http import LimitedHttpClient
+from meter.http import Limits
+from meter.interfaces import ISkippedSamples
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import IOpenStack
 from meter.openstack import Keystone
-from meter.openstack import Limits
-from meter.openstack import Request
-from meter.openstack import Web
 from meter.sample import Sample
 from meter.settings.config_file import parse
 from meter.testing import FakeCycle
 from tests.openstack_stub import document
-from tests.unit.pollsters.test_openstack import Omissions
+from tests.unit.pollsters.test_openstack import SkippedSamples
 
 CONFIG = """
 [signing]
@@ -47,7 +47,7 @@ class Swift:
         self.asked: list[tuple[float, str]] = []
         self._seconds = seconds
 
-    async def exchange(self, request: Request, timeout_seconds: float | None = None) -> Answer:
+    async def exchange(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
         """Stand in for :class:`meter.http.exchange.Http`."""
         headers, content = Headers(), b""
         if request.url.endswith("/auth/tokens"):
@@ -61,7 +61,7 @@ class Swift:
                 await sleep(self.clock, self._seconds)
             headers.addRawHeader("X-Account-Bytes-Used", "7")
         now = datetime.fromtimestamp(self.clock.seconds(), UTC)
-        return Answer(request=request, status=200, headers=headers, body=content, received_at=now)
+        return HttpResponse(request=request, status=200, headers=headers, body=content, received_at=now)
 
     def most_a_second(self) -> int:
         """The most requests that any second began with and had."""
@@ -75,13 +75,13 @@ class Swift:
 
 
 def cycle_of(swift: Swift, interval: float, **limits: Any) -> FakeCycle:
-    web = Web(swift, swift.clock, limits=Limits(**limits), by_service={"identity": Limits()})  # type: ignore[arg-type]
+    web = LimitedHttpClient(swift, swift.clock, limits=Limits(**limits), by_service={"identity": Limits()})  # type: ignore[arg-type]
 
-    async def send(request: Request) -> Answer:
+    async def send(request: HttpRequest) -> HttpResponse:
         return await web.exchange("identity", request)
 
     keystone = Keystone(send, Credentials(auth_url="http://k", token="t"), swift.clock)
-    providers = {IOpenStack: Cloud(web, keystone), IOmissions: Omissions()}
+    providers = {IOpenStack: Cloud(web, keystone), ISkippedSamples: SkippedSamples()}
     config = parse(CONFIG.format(interval=interval), "meter-central", "test")
     return FakeCycle(providers, clock=swift.clock, config=config, daemon="meter-central")
 
@@ -110,7 +110,7 @@ def test_five_thousand_accounts_are_asked_within_the_budget_and_within_the_cycle
     assert {each.resource_id for each in polled(cycle)} == set(swift.accounts)
     assert 250 <= clock.seconds() - began <= 270
     assert swift.most_a_second() <= 20
-    assert not [each for each in cycle.provider(IOmissions).counted if each[1] == "no-time"]
+    assert not [each for each in cycle.provider(ISkippedSamples).counted if each[1] == "no-time"]
 
 
 def test_where_the_budget_is_too_small_a_cycle_ends_in_time_and_the_next_goes_on(clock: Clock) -> None:
@@ -121,7 +121,7 @@ def test_where_the_budget_is_too_small_a_cycle_ends_in_time_and_the_next_goes_on
         first = {each.resource_id for each in polled(cycle)}
     assert clock.seconds() - began < 60
     assert 500 <= len(first) < 550
-    assert cycle.provider(IOmissions).counted["storage", "no-time"] == 1000 - len(first)
+    assert cycle.provider(ISkippedSamples).counted["storage", "no-time"] == 1000 - len(first)
     [told] = [each["example"] for each in logs if each.get("kind") == "no-time"]
     assert "the budget of object-store takes 105 s for 1000 projects, and a cycle has 54 s for it" in told
     assert "requests_per_second in [openstack.by_service.object-store] 1.9 times as high" in told

@@ -13,27 +13,27 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 import meter.pollsters.openstack as family
+from meter.http import IHttpClient
+from meter.http import LimitedHttpClient
+from meter.http import Limits
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
-from meter.interfaces import IOmissions
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
-from meter.openstack import IWeb
-from meter.openstack import Limits
-from meter.openstack import Web
 from meter.pollsters.openstack.radosgw import RadosgwOptions
 from meter.pollsters.openstack.radosgw import signed
 from meter.testing import FakeCycle
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 from tests.openstack_stub import Asked
-from tests.openstack_stub import Reply
+from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import http
 from tests.openstack_stub import openstack
 from tests.openstack_stub import reply
-from tests.unit.pollsters.test_openstack import Omissions
+from tests.unit.pollsters.test_openstack import SkippedSamples
 
 # As the gateway's documentation of GET /admin/bucket and GET /admin/usage has them.
 BUCKETS = [
@@ -66,8 +66,10 @@ def gateway(buckets: Any = BUCKETS, summary: Any = SUMMARY, project: str = "one"
 def cycle_of(stub: StubCloud) -> FakeCycle:
     clock = Clock()
     clock.advance(1_000_000_000)
-    web = Web(http(stub, clock), clock, limits=Limits(requests_per_second=inf, attempts=1))
-    return FakeCycle({IWeb: web, IOpenStack: openstack(stub, clock), IOmissions: Omissions()}, clock=clock)
+    web = LimitedHttpClient(http(stub, clock), clock, limits=Limits(requests_per_second=inf, attempts=1))
+    return FakeCycle(
+        {IHttpClient: web, IOpenStack: openstack(stub, clock), ISkippedSamples: SkippedSamples()}, clock=clock
+    )
 
 
 @pytest.fixture
@@ -129,23 +131,25 @@ async def test_a_bucket_that_does_not_say_what_it_holds_leaves_the_sum_out(optio
     assert not {"radosgw.objects", "radosgw.objects.size", "radosgw.api.request"} & {name for name, _ in found}
 
 
-@pytest.mark.parametrize("answer", [Reply(403, b'{"Code":"AccessDenied"}'), reply({"not": "a list"}), Reply(200, b"<")])
+@pytest.mark.parametrize(
+    "answer", [JsonResponse(403, b'{"Code":"AccessDenied"}'), reply({"not": "a list"}), JsonResponse(200, b"<")]
+)
 @pytest_twisted.ensureDeferred
-async def test_a_gateway_that_answers_otherwise_has_no_samples(options: dict[str, Any], answer: Reply) -> None:
+async def test_a_gateway_that_answers_otherwise_has_no_samples(options: dict[str, Any], answer: JsonResponse) -> None:
     stub = gateway()
     stub.on("GET", "/admin/bucket", answer)
     pollster = family.radosgw.configured(RadosgwOptions(**options))
     cycle = cycle_of(stub)
     with suppress(Unavailable):
         assert list(await pollster.poll(cycle)) == []
-    assert {name for name, _ in cycle.provider(IOmissions).counted} == {"radosgw"}
+    assert {name for name, _ in cycle.provider(ISkippedSamples).counted} == {"radosgw"}
 
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_off_unless_it_is_told_which_gateway(options: dict[str, Any], tmp_path: Path) -> None:
-    here = FakeSurroundings({IOpenStack: openstack(captured_cloud())})
+    context = FakePluginContext({IOpenStack: openstack(captured_cloud())})
     assert verifyObject(ICentralPollster, family.radosgw)
-    assert isinstance(await family.radosgw.enabled(here), Disabled)
-    assert await family.radosgw.configured(RadosgwOptions(**options)).enabled(here) == Enabled()
+    assert isinstance(await family.radosgw.enabled(context), Disabled)
+    assert await family.radosgw.configured(RadosgwOptions(**options)).enabled(context) == Enabled()
     with pytest.raises(Unavailable, match="secret cannot be read"):
         await volumes(gateway(), {**options, "secret_key_file": str(tmp_path / "none")})

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from meter.bus.batches import casts
+from meter.bus.batches import batch_publications
 from meter.bus.local import LocalBus
 from meter.interfaces import Binding
 from meter.interfaces import IBus
@@ -54,7 +54,7 @@ class Site:
         self.stub.on("GET", "/v2.1/servers/detail", reply(listed))
 
     async def meters(self, *resources: str, name: str = "instance") -> None:
-        for publication in casts([{"counter_name": name, "resource_id": each} for each in resources]):
+        for publication in batch_publications([{"counter_name": name, "resource_id": each} for each in resources]):
             await self.bus.publish(publication)
 
     async def poll(self, after: float = 0.0) -> dict[str, Any]:
@@ -207,13 +207,13 @@ def test_a_window_must_fit_the_intervals_of_what_is_compared(
     options: dict[str, Any], own: float, words: list[str]
 ) -> None:
     pollster = ReconciliationPollster(ReconciliationOptions(**options))
-    found = pollster.misfits(intervals(instance=60.0, reconciliation=own))
+    found = pollster.interval_conflicts(intervals(instance=60.0, reconciliation=own))
     assert len(found) == len(words)
     assert all(word in text for word, text in zip(words, found, strict=True))
 
 
 def test_a_window_that_nobody_chose_fits_whatever_the_intervals_are() -> None:
     pollster = ReconciliationPollster(ReconciliationOptions())
-    assert not pollster.misfits(intervals())
-    assert not pollster.misfits(intervals(image=3600.0))
-    assert not pollster.misfits(intervals(reconciliation=3600.0))
+    assert not pollster.interval_conflicts(intervals())
+    assert not pollster.interval_conflicts(intervals(image=3600.0))
+    assert not pollster.interval_conflicts(intervals(reconciliation=3600.0))

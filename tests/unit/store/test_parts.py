@@ -28,8 +28,8 @@ from meter.store.query.conditions import of_sample
 from meter.store.query.conditions import of_series
 from meter.store.query.metadata import metadata_values
 from meter.store.query.statistics import statistics_statement
-from meter.store.write.dimensions import Known
-from meter.store.write.dimensions import Memory
+from meter.store.write.dimensions import CachedId
+from meter.store.write.dimensions import IdCache
 
 
 def parameters(dsn, **options):
@@ -67,10 +67,10 @@ LATER = datetime(2026, 11, 30, tzinfo=UTC)
 
 
 def test_a_memory_forgets_what_was_not_asked_for():
-    memory = Memory(10)
-    memory.update({"old": Known(1, LATER)})
+    memory = IdCache(10)
+    memory.update({"old": CachedId(1, LATER)})
     for number in range(100):
-        memory.update({number: Known(number, LATER)})
+        memory.update({number: CachedId(number, LATER)})
         assert memory.known({"old": LATER}) == {"old": 1}
 
     assert memory.known({5: LATER}) == {}
@@ -80,12 +80,12 @@ def test_a_memory_forgets_what_was_not_asked_for():
 
 
 def test_a_number_is_remembered_until_its_row_may_be_swept():
-    memory = Memory(10)
-    memory.update({"cpu": Known(1, LATER)})
+    memory = IdCache(10)
+    memory.update({"cpu": CachedId(1, LATER)})
 
     assert memory.known({"cpu": LATER - timedelta(weeks=5)}) == {"cpu": 1}
     assert memory.known({"cpu": LATER + timedelta(weeks=1)}) == {}
-    memory.update({"cpu": Known(1, LATER + timedelta(weeks=1))})
+    memory.update({"cpu": CachedId(1, LATER + timedelta(weeks=1))})
     assert memory.known({"cpu": LATER + timedelta(weeks=1)}) == {"cpu": 1}
 
 

@@ -20,6 +20,7 @@ from meter.taps import collector
 from meter.taps import compute
 from meter.taps import daemon as composing
 from meter.taps import single
+from meter.taps.parts.diagnostics import add_diagnostics
 
 PAGE = Path(__file__).parents[3] / "docs" / "operating.rst"
 DAEMONS: dict[str, tuple[list[Kind], Callable[[composing.Daemon], None]]] = {
@@ -42,13 +43,13 @@ dsn = "postgresql:///nowhere"
 @pytest.fixture
 def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], CollectorRegistry]:
     """Compose a daemon, as for ``--check``, and return its registry; nothing of it starts."""
-    monkeypatch.setattr(composing, "keep_steady", lambda _: None)
+    monkeypatch.setattr(composing, "use_monotonic_clock", lambda _: None)
 
     def composed(name: str) -> CollectorRegistry:
         kinds, add_parts = DAEMONS[name]
         config = parse(CONFIGURATION.format(directory=tmp_path), name, "test")
         daemon = composing.Daemon(name, config, kinds, only_checking=True)
-        daemon.see_inside()
+        add_diagnostics(daemon)
         add_parts(daemon)
         assert daemon.problems == []
         return daemon.registry

@@ -17,8 +17,8 @@ from zope.interface.verify import verifyObject
 from meter.interfaces import Domain
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
+from meter.interfaces import IPluginContext
 from meter.interfaces import IStore
-from meter.interfaces import ISurroundings
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
@@ -32,7 +32,7 @@ from meter.sample import Sample
 from meter.signature import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
-from meter.testing import FakeSurroundings
+from meter.testing import FakePluginContext
 from meter.testing import MemoryStore
 
 KEYS = keyring(["secret"])
@@ -62,7 +62,7 @@ async def store_of(*messages: MeteringMessage) -> MemoryStore:
 
 def test_the_fakes_provide_what_they_stand_in_for() -> None:
     verifyObject(IStore, MemoryStore())
-    verifyObject(ISurroundings, FakeSurroundings())
+    verifyObject(IPluginContext, FakePluginContext())
     verifyObject(ICycle, FakeCycle())
     verifyObject(IHypervisor, FakeHypervisor())
 
@@ -271,7 +271,7 @@ async def test_what_a_cycle_shares_is_made_once_even_when_two_ask_before_it_is_t
         made.append(Deferred())
         return await made[-1]
 
-    asking = [Deferred.fromCoroutine(cycle.shared("key", make)) for _ in range(2)]
+    asking = [Deferred.fromCoroutine(cycle.cycle_cache("key", make)) for _ in range(2)]
     made[0].callback("value")
     assert [await one for one in asking] == ["value", "value"]
     assert len(made) == 1
@@ -286,12 +286,12 @@ async def test_a_failure_that_a_cycle_shares_is_everyones() -> None:
 
     for _ in range(2):
         with pytest.raises(Unavailable):
-            await cycle.shared("key", fail)
+            await cycle.cycle_cache("key", fail)
 
 
 def test_a_missing_provider_is_named() -> None:
     with pytest.raises(LookupError, match="IHypervisor"):
-        FakeSurroundings().provider(IHypervisor)
+        FakePluginContext().provider(IHypervisor)
 
 
 @pytest_twisted.ensureDeferred

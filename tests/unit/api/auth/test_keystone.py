@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from meter.api import LOOK_SECONDS
 from meter.api import IAuth
 from meter.api import KeystoneTokens
-from meter.http.exchange import Refused
+from meter.http.exchange import ErrorResponse
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
@@ -212,7 +212,7 @@ def test_a_client_that_is_let_in_again_shows_that_keystone_is_back(cloud: Cloud)
 
 def test_no_token_of_a_client_makes_the_api_look_away(cloud: Cloud) -> None:
     cloud.look()
-    cloud.failure = Refused("Keystone answers 400: this is no token", 400)
+    cloud.failure = ErrorResponse("Keystone answers 400: this is no token", 400)
     assert cloud("strange").status == 503
     cloud.failure = None
     assert cloud.look().ready
@@ -220,14 +220,14 @@ def test_no_token_of_a_client_makes_the_api_look_away(cloud: Cloud) -> None:
 
 
 def test_an_account_that_is_refused_is_not_tried_until_it_is_locked(cloud: Cloud) -> None:
-    cloud.check_failure = Refused("Keystone does not accept our credentials", 401)
+    cloud.check_failure = ErrorResponse("Keystone does not accept our credentials", 401)
     assert "our credentials" in cloud.look(600).reason
     assert cloud.checks == 600 / 60
 
 
 def test_an_account_that_may_not_ask_about_tokens_is_not_ready_until_it_may(cloud: Cloud) -> None:
     cloud.look()
-    cloud.forbidden = Refused("Keystone answers 403", 403)
+    cloud.forbidden = ErrorResponse("Keystone answers 403", 403)
     assert cloud("blue").status == 503
     assert not cloud.look(120).ready
     cloud.forbidden = None

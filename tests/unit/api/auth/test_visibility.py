@@ -43,7 +43,7 @@ PUBLIC = ("versions", "capabilities")
 READING = [
     operation
     for operation in OPERATIONS
-    if not operation.open and not operation.lasting and operation.status == 200 and operation.name not in PUBLIC
+    if not operation.open and not operation.time_weighted and operation.status == 200 and operation.name not in PUBLIC
 ]
 RED = {"resources": "a/b%20c", "users": "bob", "projects": "red", "sources": "test", "samples": "s2"}
 """What belongs to project *red*, by what stands before it in a path."""

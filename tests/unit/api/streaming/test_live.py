@@ -1,4 +1,4 @@
-"""Following: samples as they are stored, once, to those who may see them."""
+"""CommitListener: samples as they are stored, once, to those who may see them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.api.auth.test_visibility import TOKENS
 from tests.unit.api.streaming.test_export import Transport
 
 
-class Following:
+class CommitListener:
     """Clients that follow one API."""
 
     def __init__(self, **settings: Any) -> None:
@@ -60,11 +60,11 @@ class Client:
 
 
 @pytest.fixture
-def following() -> Following:
-    return Following()
+def following() -> CommitListener:
+    return CommitListener()
 
 
-def test_samples_come_as_they_are_stored(following: Following) -> None:
+def test_samples_come_as_they_are_stored(following: CommitListener) -> None:
     following.write(message(message_id="long ago"))
     following.clock.advance(60)
     client = following.client()
@@ -78,7 +78,7 @@ def test_samples_come_as_they_are_stored(following: Following) -> None:
     client.leave()
 
 
-def test_only_those_of_the_question_and_of_the_own_project_come(following: Following) -> None:
+def test_only_those_of_the_question_and_of_the_own_project_come(following: CommitListener) -> None:
     disks = following.client("q.field=meter&q.value=disk")
     blue = following.client(who="blue")
     green = following.client(who="green")
@@ -88,14 +88,14 @@ def test_only_those_of_the_question_and_of_the_own_project_come(following: Follo
         client.leave()
 
 
-def test_a_comment_comes_where_nothing_does(following: Following) -> None:
+def test_a_comment_comes_where_nothing_does(following: CommitListener) -> None:
     client = following.client()
     following.clock.advance(16)
     assert client.received.count(b": nothing new\n\n") == 1
     client.leave()
 
 
-def test_a_slow_client_is_behind_and_costs_nothing(following: Following) -> None:
+def test_a_slow_client_is_behind_and_costs_nothing(following: CommitListener) -> None:
     client = following.client()
     following.write(message(message_id="a"))
     client.transport.producer.pauseProducing()
@@ -110,7 +110,7 @@ def test_a_slow_client_is_behind_and_costs_nothing(following: Following) -> None
     client.leave()
 
 
-def test_more_than_a_page_comes_at_once(following: Following) -> None:
+def test_more_than_a_page_comes_at_once(following: CommitListener) -> None:
     client = following.client()
     following.write(*(message(message_id=f"n{n:04}") for n in range(1201)))
     assert client.ids == [f"n{n:04}" for n in range(1201)]
@@ -118,7 +118,7 @@ def test_more_than_a_page_comes_at_once(following: Following) -> None:
 
 
 def test_who_leaves_is_forgotten_and_their_place_is_free() -> None:
-    following = Following(limits=Limits(live=1))
+    following = CommitListener(limits=Limits(live=1))
     first = following.client()
     assert b"503" in following.client().received
     first.leave()
@@ -128,7 +128,7 @@ def test_who_leaves_is_forgotten_and_their_place_is_free() -> None:
     second.leave()
 
 
-def test_a_store_that_goes_away_ends_the_stream(following: Following) -> None:
+def test_a_store_that_goes_away_ends_the_stream(following: CommitListener) -> None:
     client = following.client()
     following.store.unavailable = "no connection"
     following.clock.advance(16)

@@ -76,7 +76,7 @@ def test_one_alone_is_acknowledged_alone(answers, channel, clock):
 
 def test_what_is_handed_back_is_not_acknowledged_with_those_around_it(answers, channel, clock):
     answers.done(1)
-    answers.handed_back(2)
+    answers.requeued(2)
     answers.done(3)
     clock.advance(0)
     assert channel.told == [("again", 2), ("all up to", 3)]  # the broker has 2 back already
@@ -92,7 +92,7 @@ def test_who_stops_need_not_wait_for_the_end_of_the_turn(answers, channel, clock
 def test_a_channel_that_is_gone_is_told_nothing(answers, channel, clock):
     channel.why = ChannelLost("the network is away")
     answers.done(1)
-    answers.handed_back(2)
+    answers.requeued(2)
     clock.advance(0)
     assert channel.told == []
 
@@ -104,16 +104,16 @@ def test_in_whatever_order_work_ends_each_delivery_is_answered_once_and_no_open_
     for tag in range(1, 13):
         answers.came(tag)
     open_, told = set(range(1, 13)), 0
-    settled: set[int] = set()
+    finalized: set[int] = set()
     for step, tag in enumerate(order):
-        answers.handed_back(tag) if tag in back else answers.done(tag)
-        settled.add(tag)
+        answers.requeued(tag) if tag in back else answers.done(tag)
+        finalized.add(tag)
         if step in turns:
             clock.advance(0)
         for word, number in channel.told[told:]:
             answered = {each for each in open_ if each <= number} if word == "all up to" else {number} & open_
             assert answered
-            assert answered <= settled
+            assert answered <= finalized
             open_ -= answered
         told = len(channel.told)
     clock.advance(0)

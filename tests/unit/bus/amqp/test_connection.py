@@ -1,4 +1,4 @@
-"""Keeping a connection, and channels on it, without end."""
+"""Maintenance a connection, and channels on it, without end."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from twisted.logger import globalLogPublisher
 from txamqp.client import TwistedEvent
 
 from meter.bus.amqp.channel import ChannelLost
+from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import Connection
-from meter.bus.amqp.connection import KeptChannel
-from meter.bus.amqp.consumer import HandingBack
+from meter.bus.amqp.consumer import RequeueBackoff
 from meter.daemon.services import Backoff
 
 
@@ -172,7 +172,9 @@ def kept_channel(clock, prepare):
     client = SimpleNamespace(open_channel=open_channel, closed=False, aborted=[], why="open")
     client.abort = client.aborted.append
     connection = SimpleNamespace(client=client, reason="connected", connected=lambda: succeed(client))
-    kept = KeptChannel(connection, prepare, clock=clock, purpose="testing", backoff=Backoff(first=1.0, rng=lambda: 1.0))
+    kept = ChannelService(
+        connection, prepare, clock=clock, purpose="testing", backoff=Backoff(first=1.0, rng=lambda: 1.0)
+    )
     kept.startService()
     return kept, channels, client
 
@@ -224,7 +226,7 @@ def test_a_broker_that_never_prepares_a_channel_is_left(clock):
 
 
 def test_deliveries_that_fail_together_pause_together_and_the_pause_grows(clock):
-    handing_back = HandingBack(clock, Backoff(first=1.0, rng=lambda: 1.0))
+    handing_back = RequeueBackoff(clock, Backoff(first=1.0, rng=lambda: 1.0))
     ended = []
 
     def fails(name):

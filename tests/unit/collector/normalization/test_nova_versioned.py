@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from meter.collector.normalization.nova_times import FirstTimes
-from meter.collector.normalization.nova_versioned import one_form
+from meter.collector.normalization.nova_versioned import normalize
 from meter.collector.normalization.nova_versioned import unversioned_event_type
 from meter.listeners.nova import booting_listener
 from meter.listeners.nova import flavor_listener
@@ -31,7 +31,7 @@ def content(name: str) -> dict[str, Any]:
 
 
 def captured(name: str) -> Notification:
-    return one_form(notification(content(name)))
+    return normalize(notification(content(name)))
 
 
 PAIRS = [
@@ -112,13 +112,13 @@ def test_a_moment_that_is_missing_or_cannot_be_true_leaves_the_time_of_the_notif
     odd = copy.deepcopy(content(f"nova.compute.instance.{event}"))
     odd["payload"] |= change
     own = notification(odd)
-    assert one_form(own).timestamp == own.timestamp
+    assert normalize(own).timestamp == own.timestamp
 
 
 def test_a_deletion_after_a_soft_deletion_has_the_time_of_the_later() -> None:
     reclaimed = copy.deepcopy(content("nova.compute.instance.delete.end"))
     reclaimed["payload"] |= {"deleted_at": "2026-11-22T12:00:00.5", "terminated_at": "2026-11-22T16:10:46.9"}
-    assert one_form(notification(reclaimed)).timestamp.isoformat() == "2026-11-22T16:10:46+00:00"
+    assert normalize(notification(reclaimed)).timestamp.isoformat() == "2026-11-22T16:10:46+00:00"
 
 
 def test_the_second_form_of_a_fact_without_a_moment_gets_the_time_of_the_first() -> None:
@@ -163,13 +163,13 @@ def test_two_audits_of_one_instance_are_two_facts() -> None:
 def test_facts_of_one_request_that_differ_have_ids_that_differ(name: str, change: dict[str, Any]) -> None:
     other = copy.deepcopy(content(name))
     other["payload"] |= change
-    assert one_form(notification(other)).message_id != captured(name).message_id
+    assert normalize(notification(other)).message_id != captured(name).message_id
 
 
 def test_a_fact_without_a_request_keeps_its_own_id() -> None:
     lonely = content("nova.compute.instance.exists.1")
     del lonely["_context_request_id"]
-    assert one_form(notification(lonely)).message_id == lonely["message_id"]
+    assert normalize(notification(lonely)).message_id == lonely["message_id"]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_events_have_the_names_of_the_unversioned_form(versioned: str, unversion
 
 def test_what_is_not_novas_is_left_as_it_is() -> None:
     volume = notification(content("openstack.volume.exists"))
-    assert one_form(volume) is volume
+    assert normalize(volume) is volume
 
 
 @pytest.mark.parametrize(
@@ -209,4 +209,4 @@ def test_what_is_not_novas_is_left_as_it_is() -> None:
 @pytest.mark.parametrize("event_type", ["instance.create.end", "metrics.update"])
 def test_an_object_that_holds_nothing_of_use_is_survived(event_type: str, payload: Any) -> None:
     odd = content("nova-versioned.instance.create.end") | {"event_type": event_type, "payload": payload}
-    assert one_form(notification(odd)).event_type.startswith("compute.")
+    assert normalize(notification(odd)).event_type.startswith("compute.")

@@ -8,9 +8,9 @@ from textwrap import dedent
 import pytest
 
 from meter.declarative.notifications import DefinedListener
-from meter.declarative.notifications import overridden
-from meter.declarative.notifications import own_definitions
+from meter.declarative.notifications import load_user_definitions
 from meter.declarative.notifications import read_definitions
+from meter.declarative.notifications import without_redefined_meters
 from meter.declarative.notifications.files import DefinitionFile
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import configure
@@ -123,7 +123,7 @@ def test_every_file_of_the_directory_is_a_listener_of_its_own(tmp_path: Path) ->
     toml(tmp_path, "exchanges = ['halls']\n" + SITES.replace("site.", "hall."), "halls.toml")
     toml(tmp_path, SITES.replace("unit", "units"), "broken.toml")
     toml(tmp_path, "not ours", "README.txt")
-    decisions, problems = own_definitions(str(tmp_path))
+    decisions, problems = load_user_definitions(str(tmp_path))
     assert [(each.name, each.state, each.reason) for each in decisions] == [
         ("definitions.broken", "broken", "has no definition that works"),
         ("definitions.halls", "asked at start", ""),
@@ -136,12 +136,12 @@ def test_every_file_of_the_directory_is_a_listener_of_its_own(tmp_path: Path) ->
 
 @pytest.mark.parametrize("directory", ["", "/nowhere/at/all"])
 def test_no_directory_has_no_definitions(directory: str) -> None:
-    assert own_definitions(directory) == ([], [])
+    assert load_user_definitions(directory) == ([], [])
 
 
 def test_a_single_meter_of_a_file_is_disabled_by_name(tmp_path: Path) -> None:
     toml(tmp_path, SITES + SITES.replace("site.visitors", "site.guests"))
-    decisions, _ = own_definitions(str(tmp_path))
+    decisions, _ = load_user_definitions(str(tmp_path))
     configured = configure(decisions, {}, ["site.guests"])
     assert configured.warnings == ()
     assert not configured.decisions[0].takes("site.guests")
@@ -150,8 +150,8 @@ def test_a_single_meter_of_a_file_is_disabled_by_name(tmp_path: Path) -> None:
 
 def test_who_defines_a_built_in_meter_anew_has_it_once(tmp_path: Path) -> None:
     toml(tmp_path, SITES.replace("site.visitors", "volume.size"))
-    own, _ = own_definitions(str(tmp_path))
-    decisions = {each.name: each for each in overridden([*find([LISTENER]), *own], own)}
+    own, _ = load_user_definitions(str(tmp_path))
+    decisions = {each.name: each for each in without_redefined_meters([*find([LISTENER]), *own], own)}
     assert not decisions["cinder.volume"].takes("volume.size")
     assert decisions["cinder.volume"].takes("volume")
     assert decisions["cinder.volume"].reason == "volume.size from definitions.sites"
@@ -164,6 +164,6 @@ def test_the_built_in_definitions_are_without_a_problem() -> None:
 
 
 def test_the_example_for_operators_is_right() -> None:
-    decisions, problems = own_definitions(str(Path(__file__).parents[4] / "etc" / "meters.d"))
+    decisions, problems = load_user_definitions(str(Path(__file__).parents[4] / "etc" / "meters.d"))
     assert problems == []
     assert [each.name for each in decisions] == ["definitions.example"]

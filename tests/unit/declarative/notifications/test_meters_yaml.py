@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meter.collector.normalization.nova_versioned import one_form
+from meter.collector.normalization.nova_versioned import normalize
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import read_definitions
 from meter.notification import Notification
@@ -23,7 +23,7 @@ def listener() -> DefinedListener:
 
 
 def captured(name: str) -> Notification:
-    return one_form(notification(json.loads((DATA / "notifications" / f"{name}.json").read_text())["message"]))
+    return normalize(notification(json.loads((DATA / "notifications" / f"{name}.json").read_text())["message"]))
 
 
 def test_every_definition_of_it_loads() -> None:

@@ -13,31 +13,31 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from meter.declarative.rest import RestPollster
-from meter.declarative.rest import own_pollsters
+from meter.declarative.rest import load_user_pollsters
 from meter.declarative.rest.definition import RestDefinition
 from meter.declarative.rest.expressions import BadExpression
 from meter.declarative.rest.expressions import NoValue
 from meter.declarative.rest.expressions import expression
+from meter.http import BadResponse
+from meter.http import IHttpClient
+from meter.http import LimitedHttpClient
+from meter.http import Limits
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
-from meter.interfaces import IOmissions
+from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
-from meter.openstack import BadAnswer
 from meter.openstack import IOpenStack
-from meter.openstack import IWeb
-from meter.openstack import Limits
-from meter.openstack import Web
 from meter.sample import Sample
 from meter.testing import FakeCycle
-from meter.testing import FakeSurroundings
-from tests.openstack_stub import Reply
+from meter.testing import FakePluginContext
+from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import http
 from tests.openstack_stub import openstack
 from tests.openstack_stub import reply
-from tests.unit.pollsters.test_openstack import Omissions
+from tests.unit.pollsters.test_openstack import SkippedSamples
 
 UPS = """
 [[pollster]]
@@ -174,15 +174,15 @@ def written(directory: Path, **files: str) -> Path:
 
 
 def pollsters(directory: Path) -> dict[str, RestPollster]:
-    decisions, problems = own_pollsters(str(directory))
+    decisions, problems = load_user_pollsters(str(directory))
     assert problems == []
     return {each.name: each.plugin for each in decisions}
 
 
 def cycle_of(stub: StubCloud) -> FakeCycle:
     clock = Clock()
-    web = Web(http(stub, clock), clock, limits=Limits(requests_per_second=inf, attempts=1))
-    providers = {IWeb: web, IOpenStack: openstack(stub, clock), IOmissions: Omissions()}
+    web = LimitedHttpClient(http(stub, clock), clock, limits=Limits(requests_per_second=inf, attempts=1))
+    providers = {IHttpClient: web, IOpenStack: openstack(stub, clock), ISkippedSamples: SkippedSamples()}
     return FakeCycle(providers, clock=clock)
 
 
@@ -229,10 +229,10 @@ async def test_ceilometers_yaml_loads_as_it_is(tmp_path: Path) -> None:
     stub = captured_cloud()
     token = stub._answers["POST", "/v3/auth/tokens"]
 
-    def with_magnum(asked: Any) -> Reply:
+    def with_magnum(asked: Any) -> JsonResponse:
         answer = token(asked)
         body = answer.body.replace(b'"type": "placement"', b'"type": "container-infra"')
-        return Reply(answer.status, body, answer.headers)
+        return JsonResponse(answer.status, body, answer.headers)
 
     stub.on("POST", "/v3/auth/tokens", with_magnum)
     clusters = [
@@ -277,7 +277,7 @@ async def test_several_meters_of_one_entry(tmp_path: Path) -> None:
         ("dynamic.radosgw.api.request.get_obj", 46, "p1", "p1"),
         ("dynamic.radosgw.api.request.list_bucket", 8, "p1", "p1"),
     ]
-    counted = cycle.provider(IOmissions).counted
+    counted = cycle.provider(ISkippedSamples).counted
     assert {reason: count for (_, reason), count in counted.items()} == {"bad-volume": 1, "no-name": 1, "no-list": 1}
 
 
@@ -286,7 +286,7 @@ async def test_xml_is_read_as_json_would_tell_it(tmp_path: Path) -> None:
     pollster = ups(entries="List.Bucket", volume="Size", resource="@id", responses=["xml", "json"])
     stub = StubCloud()
     xml = b'<?xml version="1.0"?><List><Bucket id="a"><Size>5</Size></Bucket><Bucket id="b"><Size>6</Size></Bucket></List>'
-    stub.on("GET", "/api", Reply(200, xml), reply({"List": {"Bucket": [{"@id": "c", "Size": 7}]}}))
+    stub.on("GET", "/api", JsonResponse(200, xml), reply({"List": {"Bucket": [{"@id": "c", "Size": 7}]}}))
     assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("a", 5), ("b", 6)]
     assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("c", 7)]
 
@@ -304,15 +304,15 @@ async def test_xml_is_read_as_json_would_tell_it(tmp_path: Path) -> None:
 @pytest_twisted.ensureDeferred
 async def test_xml_that_is_none_or_means_harm_is_a_bad_answer(bomb: bytes) -> None:
     stub = StubCloud()
-    stub.on("GET", "/api", Reply(200, bomb))
-    with pytest.raises(BadAnswer, match="is no XML"):
+    stub.on("GET", "/api", JsonResponse(200, bomb))
+    with pytest.raises(BadResponse, match="is no XML"):
         await polled(ups(responses=["xml"]), stub)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_text_is_one_entry() -> None:
     stub = StubCloud()
-    stub.on("GET", "/api", Reply(200, "load: 17 °".encode()))
+    stub.on("GET", "/api", JsonResponse(200, "load: 17 °".encode()))
     pollster = ups(responses=["json", "text"], volume=". | int(value.split(' ')[1])", resource=". | 'ups'")
     assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("ups", 17)]
 
@@ -413,7 +413,7 @@ def test_what_is_wrong_in_extra_metadata_is_told(tmp_path: Path) -> None:
     wrong += (
         SERVERS.replace("dynamic.servers", "other").replace("str(sample", "open(sample").lstrip().removeprefix("---")
     )
-    _, problems = own_pollsters(str(written(tmp_path, a_yaml=wrong)))
+    _, problems = load_user_pollsters(str(written(tmp_path, a_yaml=wrong)))
     assert "extra_metadata_fields: host_command: not done by Meter" in problems[0]
     assert "more.0.path" in problems[1]
     assert "there are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
@@ -421,7 +421,7 @@ def test_what_is_wrong_in_extra_metadata_is_told(tmp_path: Path) -> None:
 
 def test_a_place_of_more_metadata_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     wrong = OURS.replace('"domain_id"', '"domain..id"')
-    _, problems = own_pollsters(str(written(tmp_path, a_toml=wrong)))
+    _, problems = load_user_pollsters(str(written(tmp_path, a_toml=wrong)))
     assert "more.0.metadata" in problems[0]
     assert "'domain..id' should be names with dots between them" in problems[0]
 
@@ -429,10 +429,10 @@ def test_a_place_of_more_metadata_that_cannot_be_read_is_told(tmp_path: Path) ->
 @pytest_twisted.ensureDeferred
 async def test_it_is_off_where_the_catalogue_lacks_its_service(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, magnum_yaml=MAGNUM))["dynamic.magnum.cluster"]
-    answer = await pollster.enabled(FakeSurroundings({IOpenStack: openstack(captured_cloud())}))
+    answer = await pollster.enabled(FakePluginContext({IOpenStack: openstack(captured_cloud())}))
     assert isinstance(answer, Disabled)
     assert "container-infra" in answer.reason
-    assert isinstance(await ups().enabled(FakeSurroundings()), Disabled)
+    assert isinstance(await ups().enabled(FakePluginContext()), Disabled)
     assert await ups().enabled(cycle_of(StubCloud())) == Enabled()
 
 
@@ -463,7 +463,7 @@ volume = "v"
     files = written(
         tmp_path, a_toml=wrong, b_toml="[pollster", c_yaml=multi, d_yaml="- 5\n- {host_command: rm, name: n}\n"
     )
-    decisions, problems = own_pollsters(str(files))
+    decisions, problems = load_user_pollsters(str(files))
     assert [each.name for each in decisions] == ["good", "dynamic.magnum.cluster"]
     told = "\n".join(problems)
     assert "a.toml: pollster 1 (a): volume" in told
@@ -476,7 +476,7 @@ volume = "v"
 
 
 def test_no_directory_has_no_pollsters(tmp_path: Path) -> None:
-    assert own_pollsters("") == own_pollsters(str(tmp_path / "none")) == ([], [])
+    assert load_user_pollsters("") == load_user_pollsters(str(tmp_path / "none")) == ([], [])
 
 
 @pytest_twisted.ensureDeferred
@@ -500,7 +500,7 @@ async def test_a_secret_is_read_from_its_file_and_sent(tmp_path: Path) -> None:
 async def test_pages_lead_neither_elsewhere_nor_in_circles(next_: str, said: str) -> None:
     stub = StubCloud()
     stub.on("GET", "/api", reply({"all": [], "next": next_}))
-    with pytest.raises(BadAnswer, match=said):
+    with pytest.raises(BadResponse, match=said):
         await polled(ups(entries="all", next="next"), stub)
     assert len(stub.asked) <= 3
 
@@ -514,7 +514,7 @@ async def test_entries_that_make_no_sample_cost_themselves_only() -> None:
     cycle = cycle_of(stub)
     samples = list(await ups().poll(cycle))
     assert {each.resource_id: each.volume for each in samples} == {"0": 1, "4": 1, "5": 0.5}
-    assert sum(cycle.provider(IOmissions).counted.values()) == 6
+    assert sum(cycle.provider(ISkippedSamples).counted.values()) == 6
 
 
 @pytest.mark.parametrize("wrong", [5, "text", {"a": 1, "b": []}, None])
@@ -522,7 +522,7 @@ async def test_entries_that_make_no_sample_cost_themselves_only() -> None:
 async def test_an_answer_without_the_list_is_a_bad_answer(wrong: Any) -> None:
     stub = StubCloud()
     stub.on("GET", "/api", reply(wrong))
-    with pytest.raises(BadAnswer, match="should be a list at 'data'"):
+    with pytest.raises(BadResponse, match="should be a list at 'data'"):
         await polled(ups(entries="data"), stub)
 
 

@@ -34,10 +34,10 @@ class FakeSession:
         self.said.append(statement)
         return 1
 
-    def patient(self):
+    def disable_timeout(self):
         pass
 
-    async def interrupt(self):
+    async def cancel_query(self):
         self.said.append("interrupt")
 
     def close(self):
@@ -223,12 +223,12 @@ def test_a_caller_who_gives_up_waiting_loses_its_turn_only():
     pool = pool_of(server)
     start(pool.run(slow))
     impatient = Deferred.fromCoroutine(pool.rows("SELECT 1"))
-    patient = start(pool.rows("SELECT 2"))
+    disable_timeout = start(pool.rows("SELECT 2"))
     impatient.cancel()
     impatient.addErrback(lambda failure: failure.trap(CancelledError))
     until.callback(None)
 
-    assert value(patient) == [("SELECT 2",)]
+    assert value(disable_timeout) == [("SELECT 2",)]
     assert "SELECT 1" not in server.sessions[0].said
 
 
@@ -266,8 +266,8 @@ class Interruptible(FakeSession):
             return await self.answer
         return await super().rows(statement, parameters)
 
-    async def interrupt(self):
-        await super().interrupt()
+    async def cancel_query(self):
+        await super().cancel_query()
         await self.interrupted
 
 

@@ -16,9 +16,9 @@ from meter.store.postgres.connection import TimedOut
 from meter.store.query.dimension_cache import FORMS
 from meter.store.query.dimension_cache import METADATA
 from meter.store.query.dimension_cache import SERIES
-from meter.store.query.dimension_cache import Lookup
-from meter.store.query.runner import Reading
-from meter.store.write.record import Form
+from meter.store.query.dimension_cache import DimensionCache
+from meter.store.query.runner import QueryRunner
+from meter.store.write.record import WireFormat
 from meter.store.write.record import text_of
 
 
@@ -38,8 +38,8 @@ class Database:
         return [(n, *self.tables[statement][n]) for n in parameters[0] if n in self.tables[statement]]
 
 
-def lookup_of(database: Any, most_characters: int = 1000) -> Lookup[str]:
-    return Lookup(database, METADATA, str.upper, most_characters)
+def lookup_of(database: Any, most_characters: int = 1000) -> DimensionCache[str]:
+    return DimensionCache(database, METADATA, str.upper, most_characters)
 
 
 def texts(count: int, length: int = 1) -> Database:
@@ -51,9 +51,9 @@ async def test_what_is_remembered_is_not_asked_for_again() -> None:
     database = texts(4)
     lookup = lookup_of(database)
 
-    assert await lookup.things({0, 1}) == {0: "A", 1: "B"}
-    assert await lookup.things({1, 2}) == {1: "B", 2: "C"}
-    assert await lookup.things({0, 1, 2}) == {0: "A", 1: "B", 2: "C"}
+    assert await lookup.get_many({0, 1}) == {0: "A", 1: "B"}
+    assert await lookup.get_many({1, 2}) == {1: "B", 2: "C"}
+    assert await lookup.get_many({0, 1, 2}) == {0: "A", 1: "B", 2: "C"}
     assert len(database.asked) == 2
 
 
@@ -62,20 +62,20 @@ async def test_what_is_not_there_is_left_out_and_asked_for_again() -> None:
     database = texts(1)
     lookup = lookup_of(database)
 
-    assert await lookup.things({0, 7}) == {0: "A"}
+    assert await lookup.get_many({0, 7}) == {0: "A"}
     database.tables[METADATA][7] = ("h",)
-    assert await lookup.things({0, 7}) == {0: "A", 7: "H"}
+    assert await lookup.get_many({0, 7}) == {0: "A", 7: "H"}
 
 
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_remembered_of_a_database_that_was_connected_to_before() -> None:
     database = texts(2)
     lookup = lookup_of(database)
-    await lookup.things({0, 1})
+    await lookup.get_many({0, 1})
 
     database.generation += 1
     database.tables[METADATA][0] = ("z",)
-    assert await lookup.things({0, 1}) == {0: "Z", 1: "B"}
+    assert await lookup.get_many({0, 1}) == {0: "Z", 1: "B"}
 
 
 @pytest_twisted.ensureDeferred
@@ -83,18 +83,18 @@ async def test_a_lookup_does_not_grow_without_bound_and_still_answers_all() -> N
     database = texts(20, length=10)
     lookup = lookup_of(database, most_characters=60)
 
-    assert len(await lookup.things(set(range(20)))) == 20
+    assert len(await lookup.get_many(set(range(20)))) == 20
     for n in range(20):
-        await lookup.things({n})
+        await lookup.get_many({n})
     assert len(lookup._young) + len(lookup._old) <= 8
     asked = len(database.asked)
-    await lookup.things({19})
+    await lookup.get_many({19})
     assert len(database.asked) == asked
 
 
 # --- as rows of samples need them -----------------------------------------------------------------------------------
 
-FORM = Form((), "T6", "int", (), "key-1")
+FORM = WireFormat((), "T6", "int", (), "key-1")
 SAMPLE = (1, 1, 1, "00000000-0000-4000-8000-000000000000", None, 1.0, "", "", None)
 
 
@@ -103,8 +103,8 @@ def of_samples(*samples: tuple[Any, ...]) -> Database:
     return Database({SERIES: {1: names}, METADATA: {1: ("{}",)}, FORMS: {1: (text_of(FORM),)}}, samples)
 
 
-def reading(database: Any) -> Reading:
-    return Reading(database, Clock(), 5.0)
+def reading(database: Any) -> QueryRunner:
+    return QueryRunner(database, Clock(), 5.0)
 
 
 @pytest_twisted.ensureDeferred

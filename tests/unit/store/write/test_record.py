@@ -15,12 +15,12 @@ from meter.signature import Keyring
 from meter.signature import SigningKey
 from meter.store.write.record import Unstorable
 from meter.store.write.record import fields_of
-from meter.store.write.record import form_of
 from meter.store.write.record import message_id_of
 from meter.store.write.record import record_of
 from meter.store.write.record import text_of
 from meter.store.write.record import uuid_of
 from meter.store.write.record import volume_of
+from meter.store.write.record import wire_format_of
 from tests.store_messages import message
 from tests.store_messages import messages
 
@@ -35,7 +35,7 @@ def with_fields(**fields):
 
 def kept(record):
     """``record`` as it comes back: its form as text, its signature and metadata as they are."""
-    return replace(record, form=form_of(text_of(record.form)))
+    return replace(record, wire_format=wire_format_of(text_of(record.wire_format)))
 
 
 @settings(max_examples=300, deadline=None)
@@ -70,7 +70,7 @@ def test_what_ceilometer_signs_verifies_when_it_comes_back(vector):
     ],
 )
 def test_usual_messages_leave_no_whole_copy(fields):
-    assert not record_of(with_fields(**fields)).rest.startswith("{")
+    assert not record_of(with_fields(**fields)).verbatim_json.startswith("{")
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,16 @@ def test_usual_messages_leave_no_whole_copy(fields):
 def test_unusual_messages_are_kept_whole_and_make_no_form_of_their_own(fields):
     record = record_of(with_fields(**fields))
 
-    assert record.rest.startswith("{")
-    assert record.form.fields == ()
+    assert record.verbatim_json.startswith("{")
+    assert record.wire_format.fields == ()
 
 
 def test_messages_of_one_kind_have_one_form():
-    assert record_of(message("cpu", 1)).form == record_of(message("ram", 7, at=3600, resource_id="other")).form
-    assert record_of(message("cpu", 1)).form != record_of(message("cpu", 1.0)).form
+    assert (
+        record_of(message("cpu", 1)).wire_format
+        == record_of(message("ram", 7, at=3600, resource_id="other")).wire_format
+    )
+    assert record_of(message("cpu", 1)).wire_format != record_of(message("cpu", 1.0)).wire_format
 
 
 @pytest.mark.parametrize(

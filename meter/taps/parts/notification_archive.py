@@ -1,4 +1,4 @@
-"""The archive of unwanted notifications as a part of a daemon that collects."""
+"""The archive of notifications that no listener accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from meter.taps.daemon import Daemon
 
 
 def archive_queues(config: Config) -> Sequence[BoundedQueue]:
-    """Return the queue of the archive of unwanted notifications, where one is wanted."""
+    """Return the queue of the archive; nothing if ``[notifications] archive_messages`` is 0."""
     settings = config.notifications
     if not settings.archive_messages:
         return ()
@@ -29,12 +29,12 @@ def archive_queues(config: Config) -> Sequence[BoundedQueue]:
 
 
 def add_archive(daemon: Daemon, bus: IBus, metrics: CollectingMetrics) -> Archive | None:
-    """Return the archive of unwanted notifications, and have counted what falls out of it."""
+    """Return the archive, and count the notifications that are dropped from it."""
     settings = daemon.config.notifications
     if not settings.archive_messages:
         return None
     if isinstance(bus, LocalBus):
-        daemon.warnings.append("[notifications] archive_messages: there is no archive without a broker")
+        daemon.warnings.append("[notifications] archive_messages: the in-process bus has no archive; it needs RabbitMQ")
         return None
     archive = Archive(bus, settings.archive_event_types, metrics.archived)
     daemon.add(bus.subscribe(archive.subscription(), metrics.counting(DROPPED_QUEUE, archive.dropped)))

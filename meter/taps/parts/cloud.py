@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from meter.daemon.metrics import RequestMetrics
+from meter.http import HttpRequest
+from meter.http import HttpResponse
+from meter.http import IHttpClient
+from meter.http import Limits
 from meter.http.tls import web
-from meter.openstack import Answer
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import IDependsOnIntervals
 from meter.openstack import IOpenStack
-from meter.openstack import IWeb
 from meter.openstack import Keystone
-from meter.openstack import Limits
-from meter.openstack import Request
 from meter.openstack.credentials import Account
 from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import Tls
@@ -53,13 +53,13 @@ def add_cloud(daemon: Daemon) -> dict[Any, Any]:
             " the password and the tokens"
         )
     if account is None:
-        return {IWeb: asking}
+        return {IHttpClient: asking}
     for each in daemon.plugins(CENTRAL):
         if each.state == "asked at start" and IDependsOnIntervals.providedBy(each.plugin):
-            wrong = each.plugin.misfits(daemon.config.polling.interval_of)
+            wrong = each.plugin.interval_conflicts(daemon.config.polling.interval_of)
             daemon.problems += [f"[pollsters.{each.name}] {text}" for text in wrong]
 
-    async def send(request: Request) -> Answer:
+    async def send(request: HttpRequest) -> HttpResponse:
         return await asking.exchange("identity", request)
 
     keystone = Keystone(send, account.credentials, daemon.reactor, renew_before_seconds=settings.renew_before_seconds)
@@ -73,7 +73,7 @@ def add_cloud(daemon: Daemon) -> dict[Any, Any]:
         clock=daemon.reactor,
     )
     daemon.add(cloud)
-    return {IWeb: asking, IOpenStack: cloud}
+    return {IHttpClient: asking, IOpenStack: cloud}
 
 
 def account_of(settings: OpenStackSection, variables: Mapping[str, str]) -> Account | None:
