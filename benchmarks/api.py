@@ -93,7 +93,7 @@ COPY = r"""\copy (SELECT s.message_id, m.name, m.type, m.unit, s.volume, r.name,
 
 EARLIER = """
 INSERT INTO sample SELECT s.timestamp - n * (SELECT max(timestamp) - min(timestamp) + interval '1 s' FROM sample),
-    s.recorded_at, gen_random_uuid(), s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.rest
+    s.recorded_at, gen_random_uuid(), s.volume, s.metadata_id, s.series_id, s.wire_format_id, s.signature, s.verbatim_json
 FROM generate_series(1, {copies}) AS n CROSS JOIN sample s
 """
 

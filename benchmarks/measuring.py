@@ -386,13 +386,13 @@ async def until_counted(
     reactor: Any, count: Callable[[], float], expected: float, *, every: float, stalled_seconds: float
 ) -> bool:
     """Wait until ``count()`` has reached ``expected``; return whether it did before it stood still for too long."""
-    last, changed = count(), time.monotonic()
+    last, changed = count(), reactor.seconds()
     while last < expected:
         await sleep(reactor, every)
         now = count()
         if now != last:
-            last, changed = now, time.monotonic()
-        elif time.monotonic() - changed > stalled_seconds:
+            last, changed = now, reactor.seconds()
+        elif reactor.seconds() - changed > stalled_seconds:
             return False
     return True
 

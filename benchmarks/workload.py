@@ -38,7 +38,7 @@ PADDING = {f"user_metadata.tag{tag}": "x" * 40 for tag in range(6)}
 _TABLE = """
 CREATE TABLE IF NOT EXISTS bare (
     timestamp timestamptz NOT NULL, recorded_at timestamptz NOT NULL, message_id uuid NOT NULL, volume float8 NOT NULL,
-    metadata_id integer NOT NULL, series_id integer NOT NULL, wire_format_id integer NOT NULL, signature bytea NOT NULL, rest text NOT NULL,
+    metadata_id integer NOT NULL, series_id integer NOT NULL, wire_format_id integer NOT NULL, signature bytea NOT NULL, verbatim_json text NOT NULL,
     UNIQUE (message_id)
 );
 CREATE INDEX IF NOT EXISTS bare_series ON bare (series_id, timestamp)
