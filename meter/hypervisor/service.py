@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from typing import TypeVar
 
+from cachetools import FIFOCache
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
@@ -103,7 +104,7 @@ class LibvirtHypervisor(Service):
         self._failed: Mapping[str, str] = {}
         self._unreadable: frozenset[str] = frozenset()
         self._unreadable_before: frozenset[str] = frozenset()
-        self._absences: dict[str, Absence] = {}
+        self._absences: FIFOCache[str, Absence] = FIFOCache(MOST_CHANGES)
         self._descriptions = Descriptions()
         self._disk_sizes: Mapping[Hashable, Sizes] = {}
         self.hanging = HangingDomains()
@@ -312,10 +313,7 @@ class LibvirtHypervisor(Service):
             if change.words.startswith(("started (", "resumed (")):
                 self._absences.pop(change.uuid, None)
             return
-        self._absences.pop(change.uuid, None)  # the latest comes last
         self._absences[change.uuid] = absence
-        if len(self._absences) > MOST_CHANGES:
-            del self._absences[next(iter(self._absences))]
 
     async def _tell_all(self) -> None:
         """Pass on what waits, in order, then leave: whoever adds the next begins anew."""

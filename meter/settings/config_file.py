@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.parse import urlunsplit
 
+import tomli_w
 from pydantic import BaseModel
 from pydantic import ValidationError
 from twisted.internet.endpoints import serverFromString
@@ -245,43 +246,10 @@ def _generated_key(path: Path) -> bytes:
 
 def effective(config: Config) -> str:
     """Return the effective configuration as TOML with secrets masked, for ``--check`` and the manhole."""
-    shown = config.model_dump(mode="json")
+    shown = config.model_dump(mode="json", exclude_none=True)
     shown["bus"]["url"] = masked(config.bus.url.get_secret_value())
     shown["store"]["dsn"] = masked(config.store.dsn.get_secret_value())
-    lines = []
-    for section, value in shown.items():
-        lines += _toml_table(section, value)
-    return "\n".join(lines).strip() + "\n"
-
-
-def _toml_table(name: str, table: Mapping[str, Any]) -> list[str]:
-    lines = [f"[{name}]"]
-    tables = []
-    for key, value in table.items():
-        if isinstance(value, dict) and name != "manhole" and key != "by_daemon":
-            tables += _toml_table(f"{name}.{_toml_key(key)}", value)
-        elif value is not None:
-            lines.append(f"{_toml_key(key)} = {_toml_value(key, value)}")
-    return [*(lines if len(lines) > 1 or not tables else []), "", *tables]
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key) else _toml_value("", key)
-
-
-def _toml_value(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list):
-        return f"[{', '.join(_toml_value(key, element) for element in value)}]"
-    if isinstance(value, dict):
-        return (
-            "{ " + ", ".join(f"{_toml_key(k)} = {_toml_value(k, v)}" for k, v in value.items() if v is not None) + " }"
-        )
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
+    return tomli_w.dumps(shown)
 
 
 def masked(location: str) -> str:

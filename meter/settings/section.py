@@ -15,4 +15,5 @@ Count = Annotated[int, Field(gt=0)]
 class Section(BaseModel):
     """A section of the configuration. Unknown keys and values of another type (``"300"`` for ``300``) are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # An infinite number in a section of a plugin stays one when the configuration is shown.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")

@@ -231,7 +231,7 @@ class Site:
             return Counter()
 
     def dead_letters(self) -> int:
-        """Return how many messages were set aside."""
+        """Return the number of dead-lettered messages."""
         return waiting_messages(self.url, DEAD_LETTER_QUEUE)
 
     def last_words(self) -> str:

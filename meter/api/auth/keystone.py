@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from cachetools import TLRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
@@ -101,9 +101,10 @@ class KeystoneTokens:
         self._check = check
         self._admin_roles = frozenset(admin_roles)
         self._revalidate_seconds = revalidate_seconds
-        self._most = most
         # By hash: whoever sees this process's memory in a dump or a manhole sees no tokens.
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: TLRUCache[bytes, _Known, float] = TLRUCache(
+            most, lambda _, known, __: known.good_until, clock.seconds
+        )
         self._asking: dict[bytes, list[Deferred[None]]] = {}
         self._trouble = "it has not been asked yet" if check else ""
         self._doubted = False
@@ -121,7 +122,7 @@ class KeystoneTokens:
             self._asking[digest].append(turn)
             await turn
         known = self._known.get(digest)
-        if known is None or known.good_until <= self._clock.seconds():
+        if known is None:
             self._asking[digest] = []
             try:
                 known = self._remembered(digest, await self._validated(token))
@@ -172,8 +173,7 @@ class KeystoneTokens:
         """Return whether Keystone can be asked, and if not, whether remembered tokens still let clients in."""
         if not self._trouble:
             return Readiness("keystone", True, f"it knows tokens at {self._uri}")
-        now = self._clock.seconds()
-        if any(known.requester is not None and known.good_until > now for known in self._known.values()):
+        if any(known.requester is not None for known in self._known.values()):
             reason = f"clients with tokens that are not remembered are refused with 503: {self._trouble}"
             return Readiness("keystone", False, reason, needed=False)
         return Readiness("keystone", False, self._trouble)
@@ -187,7 +187,4 @@ class KeystoneTokens:
             admin = not self._admin_roles.isdisjoint(said.roles)
             requester = Requester(admin, said.project_id, said.user_id)
         self._known[digest] = known = _Known(requester, good_until)
-        self._known.move_to_end(digest)
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
         return known

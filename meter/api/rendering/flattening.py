@@ -20,6 +20,8 @@ class Flattening:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
+        # A plain dict, emptied when it is full: this is looked up for every sample, which cachetools.LRUCache would make
+        # five times as slow.
         self._known: dict[int, tuple[Mapping[str, Any], msgspec.Raw]] = {}
 
     def __call__(self, metadata: Mapping[str, Any]) -> msgspec.Raw:

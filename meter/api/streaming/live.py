@@ -10,6 +10,7 @@ from datetime import datetime
 from datetime import timedelta
 
 import msgspec
+from cachetools import FIFOCache
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -82,16 +83,15 @@ async def live(
     """
     bell = Bell(clock)
     leave = store.follow(bell.ring)
-    known: dict[str, None] = {}
+    known: FIFOCache[str, None] = FIFOCache(MOST_REMEMBERED)
     since = datetime.fromtimestamp(wall_seconds(clock), UTC) - OVERLAP
     try:
         yield b": following\n\n"
         while True:
             async for page in _recorded_since(store, filter, since):
                 new = [row for row in page if row.message_id not in known]
-                known.update(dict.fromkeys(row.message_id for row in new))
-                while len(known) > MOST_REMEMBERED:
-                    del known[next(iter(known))]
+                for row in new:
+                    known[row.message_id] = None
                 if new:
                     yield b"".join(_event(row, render) for row in new)
                 since = max(since, page[-1].recorded_at - OVERLAP)

@@ -10,12 +10,13 @@ form each, the store keeps one sample of each id.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+
+from cachetools import FIFOCache
 
 from meter.message import BadMessage
 from meter.message import moment
@@ -57,17 +58,11 @@ class FirstTimes:
     """Gives every notification with the same id the time of the first one, as far back as ``most`` notifications."""
 
     def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._times: OrderedDict[str, datetime] = OrderedDict()
+        self._times: FIFOCache[str, datetime] = FIFOCache(most)
 
     def applied(self, heard: Notification) -> Notification:
         """Return ``heard`` with the time of the first notification of the same fact."""
-        first = self._times.get(heard.message_id)
-        if first is None:
-            self._times[heard.message_id] = heard.timestamp
-            if len(self._times) > self._most:
-                self._times.popitem(last=False)
-            return heard
+        first = self._times.setdefault(heard.message_id, heard.timestamp)
         if first == heard.timestamp:
             return heard
         # Another collector may have heard this one first.

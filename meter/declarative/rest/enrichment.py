@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
+from typing import NamedTuple
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
+from cachetools import TLRUCache
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import field_validator
+from twisted.internet.interfaces import IReactorTime
 
+from meter.declarative.rest.expressions import Formula
 from meter.declarative.rest.expressions import NoValue
-from meter.declarative.rest.expressions import Reckoning
 from meter.declarative.rest.expressions import expression
-from meter.declarative.rest.expressions import reckoning
+from meter.declarative.rest.expressions import formula
 from meter.interfaces import ICycle
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
@@ -25,8 +28,8 @@ from meter.openstack import IOpenStack
 NAMES = ("sample", "extra_metadata_captured", "extra_metadata_by_name")
 """What a path may be made of: the entry, and what was found before by its name, flat and in full."""
 
-MOST_KEPT = 10_000
-"""Answers that one pollster keeps."""
+CACHED_RESPONSES = 10_000
+"""Responses that one pollster keeps."""
 
 
 class Enrichment(BaseModel):
@@ -50,7 +53,7 @@ class Enrichment(BaseModel):
     @field_validator("path")
     @classmethod
     def _path(cls, text: str) -> str:
-        _reckoning(text)
+        _formula(text)
         return text
 
     @field_validator("value")
@@ -68,7 +71,7 @@ class Enrichment(BaseModel):
 
     def url(self, root: str, names: Mapping[str, Any]) -> str:
         """Return what is asked about a sample, where the service is at ``root``; ``NoValue``."""
-        made = _reckoning(self.path)
+        made = _formula(self.path)
         path = self.path if made is None else made.value(names)
         url = urljoin(root, str(path))
         if urlsplit(url)[:2] != urlsplit(root)[:2]:
@@ -76,28 +79,24 @@ class Enrichment(BaseModel):
         return url
 
 
-def _reckoning(path: str) -> Reckoning | None:
+def _formula(path: str) -> Formula | None:
     """Return the operation that ``path`` is, ``None`` for one that is a path already."""
-    return reckoning(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
+    return formula(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
 
 
-class Answers:
-    """Answers that are kept, the oldest of which go first."""
+class CachedResponse(NamedTuple):
+    """The decoded body of a response, and for how many seconds it may be used."""
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[float, Any]] = OrderedDict()
+    document: Any
+    seconds: float
 
-    def get(self, url: str, now: float) -> Any:
-        """Return the answer to ``url`` that may be used ``now``, else ``None``."""
-        until, document = self._kept.get(url, (now, None))
-        return document if now < until else None
 
-    def put(self, url: str, until: float, document: Any) -> None:
-        """Keep an answer."""
-        self._kept[url] = until, document
-        self._kept.move_to_end(url)
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
+ResponseCache = TLRUCache[str, CachedResponse, float]
+"""Responses by URL, each with its own time to live."""
+
+
+def _response_cache(clock: IReactorTime) -> ResponseCache:
+    return TLRUCache(CACHED_RESPONSES, lambda _, kept, now: now + kept.seconds, clock.seconds)
 
 
 class MetadataFetcher:
@@ -113,7 +112,8 @@ class MetadataFetcher:
         self._cycle = cycle
         self._enrichments = enrichments
         self._unless = unless
-        self._kept: Answers = Answers() if cycle.trial else cycle.daemon_cache(("rest", name, "answers"), Answers)
+        make = partial(_response_cache, cycle.clock)
+        self._kept: ResponseCache = make() if cycle.trial else cycle.daemon_cache(("rest", name, "answers"), make)
         self._now: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
 
@@ -141,12 +141,10 @@ class MetadataFetcher:
         openstack = self._cycle.provider(IOpenStack)
         url = enrichment.url(await openstack.url(enrichment.service), names)
         if url not in self._now:
-            now = self._cycle.clock.seconds()
-            document = self._kept.get(url, now)
-            if document is None:
-                document = await self._asked(openstack, enrichment, url)
-                if not isinstance(document, Unavailable):
-                    self._kept.put(url, now + enrichment.keep_seconds, document)
+            kept = self._kept.get(url)
+            document = await self._asked(openstack, enrichment, url) if kept is None else kept.document
+            if kept is None and not isinstance(document, Unavailable):
+                self._kept[url] = CachedResponse(document, enrichment.keep_seconds)
             self._now[url] = document
         if isinstance(self._now[url], Unavailable):
             raise self._now[url]

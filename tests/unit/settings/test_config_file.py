@@ -1,5 +1,6 @@
 """Reading the configuration: defaults, secrets, and every mistake at once."""
 
+import math
 import re
 import stat
 import tomllib
@@ -128,7 +129,7 @@ def test_the_single_daemon_takes_what_it_is_told():
     assert config.store.dsn.get_secret_value().startswith("embedded:")
 
 
-def test_what_is_in_effect_is_shown_as_toml_without_secrets():
+def test_effective_configuration_is_toml_without_secrets():
     text = """
     [bus]
     url = "amqp://meter:hunter2@rabbit/"
@@ -142,6 +143,7 @@ def test_what_is_in_effect_is_shown_as_toml_without_secrets():
     by_daemon = { meter-api = "tcp:1:interface=127.0.0.1" }
     [pollsters.lamp]
     room = "k\\"itchen"
+    watts = inf
     """
 
     shown = effective(parse(text, "meter-collector"))
@@ -153,7 +155,7 @@ def test_what_is_in_effect_is_shown_as_toml_without_secrets():
     assert back["signing"]["key"] == "**********"
     assert back["polling"]["interval_seconds"] == 5
     assert back["status"]["by_daemon"] == {"meter-api": "tcp:1:interface=127.0.0.1"}
-    assert back["pollsters"]["lamp"] == {"room": 'k"itchen'}
+    assert back["pollsters"]["lamp"] == {"room": 'k"itchen', "watts": math.inf}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,13 @@ from meter.api import Limits
 from meter.api.streaming import export as exporting
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
+from meter.message import read
+from meter.message import sign
+from meter.sample import Sample
+from meter.signature import Keyring
 from meter.testing import MemoryStore
+from tests.asking import KEYS
+from tests.asking import NOON
 from tests.asking import Answer
 from tests.asking import Asking
 from tests.asking import message
@@ -78,6 +84,15 @@ def test_csv_is_quoted_as_the_csv_module_does(ask: Asking) -> None:
     again = io.StringIO(newline="")
     csv.writer(again).writerows(rows)
     assert again.getvalue() == body
+
+
+def test_csv_of_unsigned_sample_has_an_empty_signature(ask: Asking) -> None:
+    sample = Sample(name="odd", type="gauge", unit="", volume=1, resource_id="vm-1", timestamp=NOON)
+    fields = sign(sample, KEYS, "test") | {"message_signature": ""}
+    Deferred.fromCoroutine(ask.store.write([read(fields, Keyring([], accept_unsigned=True))]))
+    for path in ("/v2/samples?q.field=meter&q.value=odd", "/v2/meters/odd"):
+        [row] = csv.DictReader(io.StringIO(exported(ask, path, CSV).body.decode(), newline=""))
+        assert row["message_signature"] == ""
 
 
 def test_an_export_of_nothing_has_a_head_only(ask: Asking) -> None:

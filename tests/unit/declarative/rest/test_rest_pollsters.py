@@ -416,14 +416,14 @@ def test_what_is_wrong_in_extra_metadata_is_told(tmp_path: Path) -> None:
     _, problems = load_user_pollsters(str(written(tmp_path, a_yaml=wrong)))
     assert "extra_metadata_fields: host_command: not done by Meter" in problems[0]
     assert "more.0.path" in problems[1]
-    assert "there are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
+    assert "allowed are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
 
 
 def test_a_place_of_more_metadata_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     wrong = OURS.replace('"domain_id"', '"domain..id"')
     _, problems = load_user_pollsters(str(written(tmp_path, a_toml=wrong)))
     assert "more.0.metadata" in problems[0]
-    assert "'domain..id' should be names with dots between them" in problems[0]
+    assert "'domain..id' should be names separated by dots" in problems[0]
 
 
 @pytest_twisted.ensureDeferred
@@ -467,7 +467,7 @@ volume = "v"
     assert [each.name for each in decisions] == ["good", "dynamic.magnum.cluster"]
     told = "\n".join(problems)
     assert "a.toml: pollster 1 (a): volume" in told
-    assert "is not understood here" in told
+    assert "is not allowed" in told
     assert "pollster 2 (b): urls: there is no such field; known are meter, type" in told
     assert "b.toml: cannot be read" in told
     assert "c.yaml: pollster 2 (x.{y}): meter may end in one {place} of what each leads to" in told
