@@ -54,6 +54,9 @@ RUNS = 5
 STALLED_SECONDS = 30.0
 """How long a benchmark waits for the next message before it counts what there is, unless ``--stalled-seconds`` says otherwise."""
 
+BUSY_LOAD = 0.5
+"""Load average from which on other work is said to have run beside a benchmark."""
+
 MODES = {
     "durable": {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"},
     "not-durable": {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
@@ -252,14 +255,14 @@ def run(benchmark: Benchmark, options: argparse.Namespace) -> None:
         report = Report()
         report.line(f"command: python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".rstrip())
         report.line(f"measured: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}, runs {options.runs}")
-        report.line(f"machine: {machine()}; load average before: {os.getloadavg()[0]:.1f}")
+        report.line(f"machine: {machine()}; {load('before')}")
         try:
             await benchmark(reactor, report, options)
         except NotInstalled as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(2) from None
         report.line()
-        report.line(f"load average after: {os.getloadavg()[0]:.1f}")
+        report.line(load("after"))
         raise SystemExit(report.conclude())
 
     react(lambda reactor: Deferred.fromCoroutine(measured(reactor)))
@@ -287,6 +290,13 @@ def machine() -> str:
         f"{len(os.sched_getaffinity(0))} cores, {total:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}"
     )
+
+
+def load(when: str) -> str:
+    """Return the load average of the last minute, and whether other work was running before the benchmark began."""
+    average = os.getloadavg()[0]
+    beside = ", measured beside other work" if when == "before" and average > BUSY_LOAD else ""
+    return f"load average {when}: {average:.1f}{beside}"
 
 
 # --- servers -------------------------------------------------------------------------------------------------------

@@ -154,3 +154,14 @@ def test_waiting_ends_when_the_count_stands_still() -> None:
 def test_arguments_have_what_each_benchmark_adds() -> None:
     parser = measuring.with_stall(measuring.parser("a benchmark"))
     assert parser.parse_args(["--runs", "3"]) == argparse.Namespace(runs=3, stalled_seconds=measuring.STALLED_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("average", "line"),
+    [(0.2, "load average before: 0.2"), (3.04, "load average before: 3.0, measured beside other work")],
+)
+def test_load_before_a_benchmark_says_whether_other_work_ran(
+    monkeypatch: pytest.MonkeyPatch, average: float, line: str
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (average, 0.0, 0.0))
+    assert measuring.load("before") == line
