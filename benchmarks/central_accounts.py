@@ -4,7 +4,8 @@ A stub Swift, a process of its own, answers each account after 1 ms and counts, 
 each request, how many came. Printed are the largest of these counts beside the budget, the time of the cycle beside that
 which the budget alone takes, and the processor's time for an account of three samples beside that of a bare request.
 
-No window may have more requests than the budget, each account is asked for once, and each project has its three samples.
+No cycle may be shorter than the budget allows, and no window may have a tenth more requests than the budget, which late processes
+bunch on a busy machine. Each account is asked for once, and each project has its three samples.
 
 The default budget of Meter, 20 requests a second, is measured by tests/unit/pollsters/test_openstack_accounts.py with a
 clock of its own.
@@ -47,6 +48,8 @@ from meter.pollsters.openstack import storage
 
 DELAY_SECONDS = 0.001
 SERVICE = "object-store"
+BUNCHED = 0.1
+"""The part of the budget that may arrive in a window beyond it, where a process was late and then sent or read several at once."""
 
 
 class Swift(Resource):
@@ -134,12 +137,14 @@ async def measure(port: int, report: Report, options: argparse.Namespace) -> Non
         counts = await seen()
         table.add("budget", rate, "requests/s")
         table.add("most requests in one second", counts["most"], "requests/s", "budget")
-        table.add("time of the budget alone", web.seconds_for(SERVICE, projects), "s")
+        alone_seconds = web.seconds_for(SERVICE, projects)
+        table.add("time of the budget alone", alone_seconds, "s")
         table.add("time of the cycle", took.wall, "s", "time of the budget alone")
         table.add("bare request", alone.processor / projects * 1e3, "ms of a core")
         table.add("account of three samples", took.processor / projects * 1e3, "ms of a core", "bare request")
         report.compare("requests for accounts", projects, counts["all"])
-        report.compare("one-second windows within the budget", True, counts["most"] <= rate)
+        report.compare("one-second windows within the budget", True, counts["most"] <= rate * (1 + BUNCHED))
+        report.compare("cycle as long as the budget alone takes, or longer", True, took.wall >= alone_seconds)
         report.compare("samples by project", expected, dict(Counter(sample.resource_id for sample in samples)))
     report.table(table)
 
