@@ -37,7 +37,7 @@ from benchmarks.measuring import Table
 from benchmarks.workload import BATCH_SAMPLES
 from benchmarks.workload import messages
 from meter.api import Api
-from meter.api import site
+from meter.api import make_site
 from meter.daemon.services import sleep
 from meter.query import SampleFilter
 from meter.store import PostgresStore
@@ -217,7 +217,9 @@ class Measurement:
 
     async def one_sample(self, table: Table) -> None:
         """Measure the processor time of one sample, from the store and over HTTP."""
-        port = self._reactor.listenTCP(0, site(Api(self._store, self._reactor), self._reactor), interface="127.0.0.1")
+        port = self._reactor.listenTCP(
+            0, make_site(Api(self._store, self._reactor), self._reactor), interface="127.0.0.1"
+        )
         number, requests = port.getHost().port, self._options.requests
         [one] = await self._store.samples(SampleFilter(), 1)
         filter = SampleFilter(equals={"message_id": one.message_id})

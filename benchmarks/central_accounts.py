@@ -7,7 +7,7 @@ which the budget alone takes, and the processor's time for an account of three s
 No cycle may be shorter than the budget allows, and no window may have a tenth more requests than the budget, which late processes
 bunch on a busy machine. Each account is asked for once, and each project has its three samples.
 
-The default budget of Meter, 20 requests a second, is measured by tests/unit/pollsters/test_openstack_accounts.py with a
+The default budget of Meter, 20 requests a second, is measured by tests/unit/pollsters/openstack/test_round_robin.py with a
 clock of its own.
 """
 
@@ -120,11 +120,11 @@ async def measure(port: int, report: Report, options: argparse.Namespace) -> Non
     for _ in range(options.runs):
         alone = await measuring.timed(bare())
         await seen()
-        limits = Limits(requests_per_second=rate, in_flight=8)
+        limits = Limits(requests_per_second=rate, max_in_flight=8)
         web = LimitedHttpClient(HttpClient(treq, reactor), reactor, by_service={SERVICE: limits})
 
         async def send(request: HttpRequest, web: LimitedHttpClient = web) -> Any:
-            return await web.exchange("identity", request)
+            return await web.send("identity", request)
 
         cloud = Cloud(web, Keystone(send, Credentials(auth_url=url, token="t"), reactor))
         cycle = Cycle(PluginContext("benchmark", None, reactor, {IOpenStack: cloud}))

@@ -34,10 +34,10 @@ from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.bus.amqp import AmqpBus
 from meter.bus.batches import METERING_EXCHANGE
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DeadLetterPublisher
+from meter.collector.conversion import parse_notification
 from meter.collector.notifications import NotificationConsumer
-from meter.collector.notifications import heard
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import read_definitions
 from meter.interfaces import Binding
@@ -135,7 +135,7 @@ def expected_of(count: int) -> Expected:
     decisions = decide_now(find([LISTENER]), FakePluginContext())
     expected = Expected()
     for path, times in zip(CAPTURED, _times(count), strict=True):
-        read = heard(seal(json.loads(path.read_text())["message"]))
+        read = parse_notification(seal(json.loads(path.read_text())["message"]))
         wanting = [each.plugin for each in decisions if _wants(each.plugin, read.event_type)]
         samples = [sample.name for plugin in wanting for sample in plugin.samples(read)]
         outcome = "sampled" if samples else "empty" if wanting else "unwanted"
@@ -163,7 +163,7 @@ def listening(bus: Any, outcomes: Outcomes, clock: Any, batch_seconds: float = 0
         keyring(["benchmark"]),
         DeadLetterPublisher(bus, clock),
         source="openstack",
-        account=outcomes,
+        metrics=outcomes,
         clock=clock,
         batch_seconds=batch_seconds,
     )

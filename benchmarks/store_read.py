@@ -121,7 +121,7 @@ def first_poll(at: datetime, instances: int) -> list[MeteringMessage]:
 
 async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table: Table | None = None) -> None:
     """Have ``days`` of samples, up to today, and settle them; where there is a ``table``, measure that for each day."""
-    pool = store.keeping._pool
+    pool = store.maintenance._pool
     for n in range(days):
         day = TODAY - timedelta(days=days - n)
         like = day - timedelta(microseconds=1)  # the poll that the others are made after
@@ -130,20 +130,22 @@ async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table:
             [day + timedelta(hours=1), day + WEEK / 7],
         ):
             continue
-        await store.keeping._partitions.cover([day])
+        await store.maintenance._partitions.ensure([day])
         made = f"WITH made AS ({A_DAY} RETURNING 1) SELECT count(*) FROM made"
         [[count]] = await pool.rows(made, {"day": day, "like": like, "n": n})
         if table is not None:
             bare, _ = await milliseconds(pool.rows(ADDING_UP, [day]))
-            settling, _ = await milliseconds(store.keeping.finalize(day + WEEK / 7))
+            settling, _ = await milliseconds(store.maintenance.finalize(day + WEEK / 7))
             table.add("adding up in SQL", count / bare * 1000, "samples/s")
             table.add("settling hours and days", count / settling * 1000, "samples/s", "adding up in SQL")
-    await store.keeping.finalize(TODAY)
-    await store.keeping.compact(week_of(TODAY))
+    await store.maintenance.finalize(TODAY)
+    await store.maintenance.compact(week_of(TODAY))
     measuring.rows(dsn, "VACUUM (ANALYZE)")
 
 
-async def opened(reactor: Any, dsn: str, *, keep: bool = False, readers: int = 1, writers: int = 1) -> PostgresStore:
+async def opened(
+    reactor: Any, dsn: str, *, maintain: bool = False, readers: int = 1, writers: int = 1
+) -> PostgresStore:
     """Return a store that is ready, and settles hours only when it is told to."""
     store = PostgresStore(
         reactor,
@@ -152,12 +154,12 @@ async def opened(reactor: Any, dsn: str, *, keep: bool = False, readers: int = 1
         migrate=True,
         readers=readers,
         writers=writers,
-        keep=keep,
+        maintain=maintain,
         statement_timeout_seconds=600,
     )
-    store.keeping._periodic.startService = lambda: None
+    store.maintenance._periodic.startService = lambda: None
     store.startService()
-    while not (store.readiness().ready and (store.keeping._pool.ready or not keep)):
+    while not (store.readiness().ready and (store.maintenance._pool.ready or not maintain)):
         await sleep(reactor, 0.01)
     return store
 
@@ -387,12 +389,12 @@ def add_sizes(report: Report, dsn: str, table: Table) -> None:
 
 async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Namespace) -> None:
     days = options.days
-    store = await opened(reactor, dsn, keep=True)
+    store = await opened(reactor, dsn, maintain=True)
     sizes = Table("samples")
     await fill(store, dsn, days, options.instances, sizes)
     add_sizes(report, dsn, sizes)
     report.table(sizes)
-    pool = store.keeping._pool
+    pool = store.maintenance._pool
     for asked in sorted({days, min(days, 3)}, reverse=True):
         table = Table(f"statistics of {asked} days")
         for name, question in statistics(TODAY - timedelta(days=asked), TODAY).items():

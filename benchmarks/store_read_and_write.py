@@ -146,8 +146,8 @@ def writer(dsn: str, first: int, count: int, instances: int) -> subprocess.Popen
 
 
 async def measure(reactor: Any, report: Report, dsn: str, title: str, options: argparse.Namespace) -> None:
-    keeper = await opened(reactor, dsn, keep=True)
-    await fill(keeper, dsn, options.days, options.instances)
+    filler = await opened(reactor, dsn, maintain=True)
+    await fill(filler, dsn, options.days, options.instances)
     store = await opened(reactor, dsn, writers=0)
     asker = Asker(store, options)
     await asker.ask(iter([True] * 200 + [False]).__next__)  # warm
@@ -175,7 +175,7 @@ async def measure(reactor: Any, report: Report, dsn: str, title: str, options: a
     report.compare("answers that are not those of before", 0, asker.differing)
     report.compare("samples in the store", expected, measuring.rows(dsn, "SELECT count(*) FROM sample")[0][0])
     measuring.rows(dsn, "DELETE FROM sample WHERE timestamp >= %s", [TODAY])
-    await gatherResults([store.stopService(), keeper.stopService()])
+    await gatherResults([store.stopService(), filler.stopService()])
 
 
 async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:

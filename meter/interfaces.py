@@ -366,10 +366,10 @@ class IStore(Interface):
         Of several matching samples with the same id, which are possible more than a week apart, the newest is returned.
         """
 
-    def follow(heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` shortly after any process has committed samples; return a function that unsubscribes.
+    def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.
 
-        The call carries no data: query the samples recorded since the last one.
+        A call carries no data: query the samples recorded since.
         """
 
 

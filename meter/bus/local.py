@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.daemon.services import InFlight
 from meter.interfaces import Delivery
 from meter.interfaces import IBus
@@ -57,7 +57,7 @@ class LocalSubscription(Service):
         self.setName(f"subscription to {subscription.queue}")
         self.queue = subscription.queue
         self._bus = bus
-        self.passing = bool(subscription.observe_queue)
+        self.ephemeral = bool(subscription.observe_queue)
         self._bindings = subscription.bindings
         self._receive = receive
         self._turns = DeferredSemaphore(subscription.prefetch)
@@ -148,7 +148,7 @@ class LocalBus(Service):
         """
         self._check(publication)
         receivers = self._receivers(publication)
-        if not all(each.passing for each in receivers):
+        if not all(each.ephemeral for each in receivers):
             delivery = Delivery(
                 body=publication.body,
                 exchange=publication.exchange,

@@ -63,7 +63,7 @@ class PublicationBatcher:
         """Return once the bus has confirmed ``messages``, all signed with the key ``key_id``.
 
         Raises :class:`~meter.interfaces.Unavailable` when that is not certain, :class:`Unpublishable`, or what
-        :func:`meter.bus.batches.casts` raises for messages that are no JSON. What is wrong with others is not theirs.
+        :func:`meter.bus.batches.batch_publications` raises for messages that are no JSON. What is wrong with others is not theirs.
         """
         if self._clock is None or not self._batch_seconds:
             await self._cast([_Part(messages, key_id)])

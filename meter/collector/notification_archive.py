@@ -11,7 +11,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from fnmatch import translate
 
-from meter.bus.dead_letter_publisher import header_text
+from meter.bus.dead_letters import header_text
 from meter.bus.masking import masked_body
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher

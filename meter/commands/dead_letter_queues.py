@@ -1,4 +1,4 @@
-"""Where dead letters lie: on the broker, or in the spool of a ``twistd meter`` that has none."""
+"""The queue of dead letters: on the broker, or in the spool of a ``twistd meter`` without a broker."""
 
 from __future__ import annotations
 
@@ -16,48 +16,45 @@ from twisted.internet.interfaces import IReactorTime
 from meter.agent.spool import Spool
 from meter.bus.amqp import AmqpBus
 from meter.bus.amqp import Browser
-from meter.bus.dead_letter import DeadLetter
-from meter.bus.dead_letter import letter
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
-from meter.daemon.services import sleep
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DeadLetter
+from meter.bus.dead_letters import parse_dead_letter
+from meter.daemon.supervised import wait_ready
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 
-READY_SECONDS = 20.0
-"""How long the broker may take to be ready for replayed letters."""
-
-PAGE_LETTERS = 10
-"""Letters read from disk at a time; one has at most 8 MiB."""
+PAGE_ENTRIES = 10
+"""Dead letters read from disk at a time; one has at most 8 MiB."""
 
 
 class Entry(NamedTuple):
-    """A letter in its box; ``place`` is the box's own word for where."""
+    """A dead letter in its queue; ``handle`` is what the queue removes it by."""
 
-    letter: DeadLetter
-    place: Any
+    dead_letter: DeadLetter
+    handle: Any
 
 
 class DeadLetterQueue(Protocol):
-    """Dead letters, oldest first. What is taken and not removed is there again after :meth:`close`, as it was."""
+    """Dead letters, oldest first. Those that are read and not removed are put back by :meth:`close`, unchanged."""
 
     async def open(self) -> int:
-        """Return how many letters there are to take."""
+        """Connect, and return the number of dead letters."""
 
     async def next(self) -> Entry | None:
-        """Take the next letter; ``None`` when all have been taken."""
+        """Return the next dead letter, ``None`` after the last one."""
 
     async def send(self, publication: Publication) -> None:
-        """Return once ``publication`` is safe where its receiver will get it."""
+        """Return once ``publication`` is durable on its way to its queue; raise ``Unavailable`` if that is uncertain."""
 
-    async def remove(self, lying: Entry) -> None:
-        """Remove a letter for good."""
+    async def remove(self, entry: Entry) -> None:
+        """Delete a dead letter permanently."""
 
     async def close(self) -> None:
-        """Put back what is not removed. Never fails."""
+        """Put back what was not removed, and disconnect. Never raises."""
 
 
 class BrokerDeadLetters:
-    """The letters in ``metering.dead`` of the RabbitMQ at ``url``."""
+    """The queue ``metering.dead`` of the RabbitMQ at ``url``."""
 
     def __init__(self, reactor: Any, url: str, *, clock: IReactorTime, name: str, largest_body_bytes: int) -> None:
         self._clock = clock
@@ -69,24 +66,20 @@ class BrokerDeadLetters:
         return await self._browser.open()
 
     async def next(self) -> Entry | None:
-        """Take a letter out of the queue, unacknowledged; see ``DeadLetterQueue.next``."""
+        """Get a message without acknowledging it; see ``DeadLetterQueue.next``."""
         held = await self._browser.next()
-        return None if held is None else Entry(letter(held.delivery.headers, held.delivery.body), held)
+        return None if held is None else Entry(parse_dead_letter(held.delivery.headers, held.delivery.body), held)
 
     async def send(self, publication: Publication) -> None:
-        """Publish, and wait until the broker has it in a queue; see ``DeadLetterQueue.send``."""
+        """Publish and wait for the confirm; see ``DeadLetterQueue.send``."""
         if not self._bus.running:
             self._bus.startService()
-            deadline = self._clock.seconds() + READY_SECONDS
-            while not self._bus.readiness().ready:
-                if self._clock.seconds() > deadline:
-                    raise Unavailable(self._bus.readiness().reason)
-                await sleep(self._clock, 0.05)
+            await wait_ready(self._bus, self._clock)
         await self._bus.publish(publication)
 
-    async def remove(self, lying: Entry) -> None:
-        """Acknowledge a letter; see ``DeadLetterQueue.remove``."""
-        self._browser.remove(lying.place)
+    async def remove(self, entry: Entry) -> None:
+        """Acknowledge the message; see ``DeadLetterQueue.remove``."""
+        self._browser.remove(entry.handle)
 
     async def close(self) -> None:
         """Disconnect; see ``DeadLetterQueue.close``."""
@@ -96,9 +89,9 @@ class BrokerDeadLetters:
 
 
 class SpooledDeadLetters:
-    """The letters in the spool ``dead``. What is sent goes into the spool ``outbox``, from where the daemon delivers it.
+    """The spool ``dead``. Replayed messages go into the spool ``outbox``, which the daemon delivers.
 
-    The daemon may run meanwhile or not: SQLite keeps the two apart. It looks into its outbox at least once a minute.
+    The daemon may be running or not: SQLite locks the files. A running daemon reads its outbox at least once a minute.
     """
 
     def __init__(self, dead: Path, outbox: Path, *, clock: IReactorTime, largest_bytes: int) -> None:
@@ -107,40 +100,40 @@ class SpooledDeadLetters:
         self._exists = dead.exists()
         self._largest_bytes = largest_bytes
         self._page: deque[Entry] = deque()
-        self._last = 0
-        self._unseen = 0
+        self._last_id = 0
+        self._unread = 0
 
     async def open(self) -> int:
-        """Look whether there are any; see ``DeadLetterQueue.open``."""
+        """Count the dead letters, without creating a file; see ``DeadLetterQueue.open``."""
         if self._exists:
             await self._read_page()
-            self._unseen = self._dead.rows
-        return self._unseen
+            self._unread = self._dead.rows
+        return self._unread
 
     async def next(self) -> Entry | None:
-        """Read a letter; see ``DeadLetterQueue.next``."""
-        if not self._unseen:
+        """Read a dead letter; see ``DeadLetterQueue.next``."""
+        if not self._unread:
             return None
         if not self._page:
             await self._read_page()
-        self._unseen -= 1
+        self._unread -= 1
         return self._page.popleft() if self._page else None
 
     async def _read_page(self) -> None:
-        for waiting in await self._dead.oldest(PAGE_LETTERS, after=self._last):
-            self._last = waiting.id
-            self._page.append(Entry(letter(waiting.publication.headers, waiting.publication.body), waiting.id))
+        for row in await self._dead.oldest(PAGE_ENTRIES, after=self._last_id):
+            self._last_id = row.id
+            self._page.append(Entry(parse_dead_letter(row.publication.headers, row.publication.body), row.id))
 
     async def send(self, publication: Publication) -> None:
         """Write to the daemon's outbox; see ``DeadLetterQueue.send``."""
-        await self._outbox.oldest(0)  # which counts what is there
+        await self._outbox.oldest(0)  # refreshes the outbox's size
         if self._outbox.bytes + len(publication.body) > self._largest_bytes:
-            raise Unavailable("the daemon's outbox is full: let it empty itself first")
+            raise Unavailable("the daemon's outbox is full: replay again when it has been delivered")
         await self._outbox.put([publication])
 
-    async def remove(self, lying: Entry) -> None:
-        """Remove a letter from the disk; see ``DeadLetterQueue.remove``."""
-        await self._dead.remove([lying.place])
+    async def remove(self, entry: Entry) -> None:
+        """Delete a dead letter from disk; see ``DeadLetterQueue.remove``."""
+        await self._dead.remove([entry.handle])
 
     async def close(self) -> None:
         """Close the files; see ``DeadLetterQueue.close``."""
@@ -149,5 +142,5 @@ class SpooledDeadLetters:
 
 
 def _spool(path: Path, clock: IReactorTime) -> Spool:
-    """Return a spool that neither forgets nor makes room: that is for the daemon to decide."""
+    """Return a spool without limits: only the daemon expires messages."""
     return Spool(path, largest_bytes=sys.maxsize, longest_age_seconds=math.inf, clock=clock, run=maybeDeferred)

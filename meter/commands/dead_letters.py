@@ -1,4 +1,4 @@
-"""``meter-dead-letters``: lists dead letters, shows them, and replays them after a fix."""
+"""``meter-dead-letters``: lists, shows, replays and discards dead letters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.python import usage
 
-from meter.bus.dead_letter import DeadLetter
+from meter.bus.dead_letters import DeadLetter
 from meter.bus.masking import masked_body
 from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
@@ -29,86 +29,86 @@ from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.settings.config_file import SINGLE
 
 SHORTEST_ID = 8
-"""Characters that an id may be cut to; a shorter number is a letter's place in the list."""
+"""Least characters of an abbreviated id. A shorter number is a position in the list."""
 
 LONGEST_SHOWN = 64 * 1024
-"""Characters of a body that are shown."""
+"""Characters of a body that ``show`` prints."""
 
 
 class ListOptions(usage.Options):
-    """Which letters to list."""
+    """Which dead letters to list."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        ["kind", "k", None, "Only letters of this kind: undecodable, unverified, invalid, unstorable, defect, …"],
-        ["limit", "n", 100, "At most so many.", int],
+        ["kind", "k", None, "Only dead letters of this kind: undecodable, unverified, invalid, unstorable, defect, …"],
+        ["limit", "n", 100, "Maximum number of dead letters to list.", int],
     ]
-    optFlags = [["json", None, "One JSON object a line, with every header."]]  # noqa: N815, RUF012
+    optFlags = [["json", None, "Print one JSON object per line, with all headers."]]  # noqa: N815, RUF012
 
 
 class ShowOptions(usage.Options):
-    """Which letter to show."""
+    """Which dead letter to show."""
 
-    synopsis = "ID or place in the list"
+    synopsis = "ID | POSITION"
 
     def parseArgs(self, *which: str) -> None:
-        """Take the letter's id, eight characters of it, or its place in the list."""
+        """Take an id, its first eight or more characters, or a position in the list."""
         if len(which) != 1:
-            raise usage.UsageError("show: name one letter, by its id or its place in the list")
+            raise usage.UsageError("show: name one dead letter by its id or its position in the list")
         [self["which"]] = which
 
 
 class ReplayOptions(usage.Options):
-    """Which letters to replay."""
+    """Which dead letters to replay."""
 
     synopsis = "[ID …]"
-    optParameters = [["kind", "k", None, "With --all: only letters of this kind."]]  # noqa: N815, RUF012
+    optParameters = [["kind", "k", None, "With --all: only dead letters of this kind."]]  # noqa: N815, RUF012
     optFlags = [  # noqa: N815, RUF012
-        ["all", "a", "All letters that can be replayed."],
-        ["force", None, "Also those whose secrets were masked, or of which only the beginning was kept."],
+        ["all", "a", "Replay all dead letters that can be replayed."],
+        ["force", None, "Also replay dead letters whose body is masked or truncated."],
     ]
 
     def parseArgs(self, *ids: str) -> None:
-        """Take ids, or eight characters of each."""
+        """Take ids, or the first eight or more characters of each."""
         self["ids"] = ids
 
     def postOptions(self) -> None:
-        """Ask for either."""
+        """Require either ids or ``--all``."""
         if bool(self["ids"]) == bool(self["all"]):
-            raise usage.UsageError("replay: name letters by their ids, or say --all")
+            raise usage.UsageError("replay: give either ids or --all")
 
 
-class DropOptions(usage.Options):
-    """Which letters to remove for good."""
+class DiscardOptions(usage.Options):
+    """Which dead letters to delete."""
 
     synopsis = "ID …"
 
     def parseArgs(self, *ids: str) -> None:
-        """Take ids, or eight characters of each."""
+        """Take ids, or the first eight or more characters of each."""
         if not ids:
-            raise usage.UsageError("drop: name letters by their ids")
+            raise usage.UsageError("discard: give at least one id")
         self["ids"] = ids
 
 
 class Options(CommandOptions):
-    """What to do."""
+    """The command line."""
 
-    synopsis = "Usage: meter-dead-letters [--config FILE] list | show | replay | drop"
+    synopsis = "Usage: meter-dead-letters [--config FILE] list | show | replay | discard"
     subCommands = [  # noqa: N815, RUF012
-        ["list", None, ListOptions, "List dead letters, the oldest first."],
-        ["show", None, ShowOptions, "Show one letter: headers and body."],
+        ["list", None, ListOptions, "List dead letters, oldest first."],
+        ["show", None, ShowOptions, "Show headers and body of one dead letter."],
         [
             "replay",
             None,
             ReplayOptions,
-            "Send letters back to where they failed; each is removed when it is safe there.",
+            "Send dead letters back to the queue they came from; each is removed once the broker has confirmed it.",
         ],
-        ["drop", None, DropOptions, "Remove letters for good."],
+        ["discard", None, DiscardOptions, "Delete dead letters permanently."],
     ]
 
     def postOptions(self) -> None:
-        """Ask for a command."""
+        """Require a subcommand."""
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: list, show, replay or drop")
+            raise usage.UsageError("give a subcommand: list, show, replay or discard")
 
 
 def main() -> None:
@@ -117,29 +117,33 @@ def main() -> None:
 
 
 async def work(reactor: Any, options: Any) -> int:
-    """Open the letterbox that the configuration leads to and do what is asked."""
-    asked = options.subOptions
-    async with dead_letter_queue(reactor, options["config"]) as (box, waiting):
+    """Open the configured dead-letter queue and run the subcommand; return the exit status."""
+    arguments = options.subOptions
+    async with dead_letter_queue(reactor, options["config"]) as (queue, total):
         match options.subCommand:
             case "list":
-                return await list_letters(box, waiting, kind=asked["kind"], limit=asked["limit"], as_json=asked["json"])
+                return await list_dead_letters(
+                    queue, total, kind=arguments["kind"], limit=arguments["limit"], as_json=arguments["json"]
+                )
             case "show":
-                return await show(box, asked["which"])
-            case "drop":
-                return await drop(box, asked["ids"])
+                return await show(queue, arguments["which"])
+            case "discard":
+                return await discard(queue, arguments["ids"])
             case _:
-                chosen = dead_letters(box, asked["kind"]) if asked["all"] else found(box, asked["ids"])
-                return await replay(box, chosen, force=bool(asked["force"]))
+                chosen = (
+                    entries(queue, arguments["kind"]) if arguments["all"] else entries_by_id(queue, arguments["ids"])
+                )
+                return await replay(queue, chosen, force=bool(arguments["force"]))
 
 
 @asynccontextmanager
 async def dead_letter_queue(reactor: Any, config_path: str | None) -> AsyncIterator[tuple[DeadLetterQueue, int]]:
-    """Provide the configured letterbox, open, and how many letters are in it."""
+    """Provide the configured dead-letter queue, open, and the number of dead letters in it."""
     config = configuration(config_path)
     url = config.bus.url.get_secret_value()
-    box: DeadLetterQueue
+    queue: DeadLetterQueue
     if url == "local:":
-        box = SpooledDeadLetters(
+        queue = SpooledDeadLetters(
             spool_of(config, "dead-letters"),
             spool_of(config, SINGLE),
             clock=reactor,
@@ -147,107 +151,114 @@ async def dead_letter_queue(reactor: Any, config_path: str | None) -> AsyncItera
         )
     else:
         largest = config.bus.largest_body_bytes
-        box = BrokerDeadLetters(reactor, url, clock=reactor, name="meter-dead-letters", largest_body_bytes=largest)
+        queue = BrokerDeadLetters(reactor, url, clock=reactor, name="meter-dead-letters", largest_body_bytes=largest)
     try:
-        yield box, await box.open()
+        yield queue, await queue.open()
     finally:
-        await box.close()
+        await queue.close()
 
 
-async def dead_letters(box: DeadLetterQueue, kind: str | None = None) -> AsyncIterator[Entry]:
-    """Yield the letters of ``kind``, or all."""
-    while (lying := await box.next()) is not None:
-        if kind in (None, lying.letter.kind):
-            yield lying
+async def entries(queue: DeadLetterQueue, kind: str | None = None) -> AsyncIterator[Entry]:
+    """Yield the dead letters of ``kind``, or all."""
+    while (entry := await queue.next()) is not None:
+        if kind in (None, entry.dead_letter.kind):
+            yield entry
 
 
-async def found(box: DeadLetterQueue, ids: Iterable[str]) -> AsyncIterator[Entry]:
-    """Yield the letters with these ids, after all of the box was looked through; :class:`CommandError` if one is not there."""
+async def entries_by_id(queue: DeadLetterQueue, ids: Iterable[str]) -> AsyncIterator[Entry]:
+    """Yield the dead letters with these ids, after reading the whole queue.
+
+    Raises :class:`CommandError` before the first if an id is too short, unknown or ambiguous.
+    """
     wanted = dict.fromkeys(ids)
     for each in wanted:
         if len(each) < SHORTEST_ID:
-            raise CommandError(f"{each}: an id has at least {SHORTEST_ID} characters; the list shows them")
-    chosen: dict[str, list[Entry]] = {each: [] for each in wanted}
-    async for lying in dead_letters(box):
-        for each, lies in chosen.items():
-            if lying.letter.id.startswith(each):
-                lies.append(lying)
-    for each, lies in chosen.items():
-        if len(lies) != 1:
+            raise CommandError(f"{each}: give at least the first {SHORTEST_ID} characters of an id; list prints them")
+    matches: dict[str, list[Entry]] = {each: [] for each in wanted}
+    async for entry in entries(queue):
+        for prefix, found in matches.items():
+            if entry.dead_letter.id.startswith(prefix):
+                found.append(entry)
+    for prefix, found in matches.items():
+        if len(found) != 1:
             raise CommandError(
-                f"{each}: there are {len(lies)} such letters" if lies else f"{each}: there is no such letter"
+                f"{prefix}: {len(found)} dead letters match" if found else f"{prefix}: no such dead letter"
             )
-    for lying in {id(lies[0]): lies[0] for lies in chosen.values()}.values():
-        yield lying
+    for entry in {id(found[0]): found[0] for found in matches.values()}.values():
+        yield entry
 
 
 # --- list ----------------------------------------------------------------------------------------------------------
 
 
-async def list_letters(box: DeadLetterQueue, waiting: int, *, kind: str | None, limit: int, as_json: bool) -> int:
-    """Write a line for each letter."""
-    listed = place = 0
-    if waiting and not as_json:
-        sys.stdout.write(_row("N", "ID", "WHEN", "KIND", "OF", "REASON"))
-    while listed < limit and (lying := await box.next()) is not None:
-        place += 1
-        if kind in (None, lying.letter.kind):
+async def list_dead_letters(queue: DeadLetterQueue, total: int, *, kind: str | None, limit: int, as_json: bool) -> int:
+    """Print a line for each dead letter."""
+    listed = position = 0
+    if total and not as_json:
+        sys.stdout.write(_row("N", "ID", "TIME", "KIND", "SUBJECT", "REASON"))
+    while listed < limit and (entry := await queue.next()) is not None:
+        position += 1
+        if kind in (None, entry.dead_letter.kind):
             listed += 1
-            sys.stdout.write(_json_line(place, lying.letter) if as_json else _line(place, lying.letter))
+            line = _json_line if as_json else _line
+            sys.stdout.write(line(position, entry.dead_letter))
     if not as_json:
-        sys.stdout.write(f"{listed} of {waiting} letters\n" if waiting else "no dead letters\n")
+        sys.stdout.write(f"{listed} of {total} dead letters\n" if total else "no dead letters\n")
     sys.stdout.flush()
     return DONE
 
 
-def _row(place: object, id: str, at: str, kind: str, about: str, reason: str) -> str:
-    return f"{place:>5}  {id:<{SHORTEST_ID}}  {at:<19}  {kind:<12} {about:<28} {reason}\n"
+def _row(position: object, id: str, at: str, kind: str, subject: str, reason: str) -> str:
+    return f"{position:>5}  {id:<{SHORTEST_ID}}  {at:<19}  {kind:<12} {subject:<28} {reason}\n"
 
 
-def _line(place: int, letter: DeadLetter) -> str:
-    remarks = [word for word in ("masked", "cut") if getattr(letter, word)]
-    if letter.replayed:
-        remarks.append(f"replayed {letter.replayed}x")
-    reason = f"{letter.reason} [{', '.join(remarks)}]" if remarks else letter.reason
-    cells = (letter.id[:SHORTEST_ID], letter.at[:19], letter.kind, letter.about, reason)
-    return _row(place, *(escape_terminal(cell).replace("\n", " ") for cell in cells))
+def _line(position: int, dead_letter: DeadLetter) -> str:
+    remarks = [word for word in ("masked", "truncated") if getattr(dead_letter, word)]
+    if dead_letter.replayed:
+        remarks.append(f"replayed {dead_letter.replayed}x")
+    reason = f"{dead_letter.reason} [{', '.join(remarks)}]" if remarks else dead_letter.reason
+    cells = (dead_letter.id[:SHORTEST_ID], dead_letter.at[:19], dead_letter.kind, dead_letter.subject, reason)
+    return _row(position, *(escape_terminal(cell).replace("\n", " ") for cell in cells))
 
 
-def _json_line(place: int, letter: DeadLetter) -> str:
-    about = {name: getattr(letter, name) for name in ("id", "at", "kind", "about", "reason", "exchange", "routing_key")}
-    state = {"masked": letter.masked, "cut": letter.cut, "replayed": letter.replayed, "bytes": len(letter.body)}
-    return json.dumps({"n": place, **about, **state, "headers": dict(letter.headers)}, default=str) + "\n"
+def _json_line(position: int, dead_letter: DeadLetter) -> str:
+    names = ("id", "at", "kind", "subject", "reason", "exchange", "routing_key", "masked", "truncated", "replayed")
+    members = {name: getattr(dead_letter, name) for name in names}
+    content = {"n": position, **members, "bytes": len(dead_letter.body), "headers": dict(dead_letter.headers)}
+    return json.dumps(content, default=str) + "\n"
 
 
 # --- show ----------------------------------------------------------------------------------------------------------
 
 
-async def show(box: DeadLetterQueue, which: str) -> int:
-    """Write one letter for people."""
+async def show(queue: DeadLetterQueue, which: str) -> int:
+    """Print headers and body of one dead letter."""
     if len(which) < SHORTEST_ID:
         if not which.isdecimal() or which == "0":
-            raise CommandError(f"{which}: should be an id of at least {SHORTEST_ID} characters, or a place in the list")
-        lying = None
+            raise CommandError(
+                f"{which}: should be an id of at least {SHORTEST_ID} characters, or a position in the list"
+            )
+        entry = None
         for _ in range(int(which)):
-            lying = await box.next()
-        if lying is None:
-            raise CommandError(f"{which}: there are fewer letters")
+            entry = await queue.next()
+        if entry is None:
+            raise CommandError(f"{which}: the queue has fewer dead letters")
     else:
-        [lying] = [each async for each in found(box, [which])]
-    letter = lying.letter
-    for name, value in {"meter-id": letter.id, **letter.headers}.items():
+        [entry] = [each async for each in entries_by_id(queue, [which])]
+    dead_letter = entry.dead_letter
+    for name, value in {"meter-id": dead_letter.id, **dead_letter.headers}.items():
         sys.stdout.write(f"{escape_terminal(str(name))}: {escape_terminal(str(value))}\n")
-    text = escape_terminal(readable(masked_body(letter.body)))
-    left = len(text) - LONGEST_SHOWN
+    text = escape_terminal(pretty_body(masked_body(dead_letter.body)))
+    omitted = len(text) - LONGEST_SHOWN
     sys.stdout.write(f"\n{text[:LONGEST_SHOWN]}\n")
-    if left > 0:
-        sys.stdout.write(f"… and {left} characters more\n")
+    if omitted > 0:
+        sys.stdout.write(f"… {omitted} more characters\n")
     sys.stdout.flush()
     return DONE
 
 
-def readable(body: bytes) -> str:
-    """Return a body indented if it is JSON, the message out of its envelope; as it is otherwise."""
+def pretty_body(body: bytes) -> str:
+    """Return a JSON body indented, with the message in its envelope decoded; any other body as text."""
     try:
         content = json.loads(body)
         if isinstance(content, dict) and isinstance(content.get("oslo.message"), str):
@@ -257,40 +268,40 @@ def readable(body: bytes) -> str:
         return body.decode("utf-8", "backslashreplace")
 
 
-# --- replay and drop -----------------------------------------------------------------------------------------------
+# --- replay and discard --------------------------------------------------------------------------------------------
 
 
-async def replay(box: DeadLetterQueue, chosen: AsyncIterator[Entry], *, force: bool) -> int:
-    """Send letters back, and remove each when it is safe there; what cannot be replayed stays and is named."""
-    sent = refused = 0
-    async for lying in chosen:
-        not_replayable = lying.letter.not_replayable
-        if not_replayable is not None and not force:
-            refused += 1
-            sys.stderr.write(f"{escape_terminal(lying.letter.id)} stays: {not_replayable} (--force replays it)\n")
+async def replay(queue: DeadLetterQueue, chosen: AsyncIterator[Entry], *, force: bool) -> int:
+    """Send dead letters back and remove each once that is confirmed; print those that are not replayed and why."""
+    replayed = kept = 0
+    async for entry in chosen:
+        problem = entry.dead_letter.not_replayable
+        if problem is not None and not force:
+            kept += 1
+            sys.stderr.write(f"{escape_terminal(entry.dead_letter.id)} not replayed: {problem}\n")
             continue
-        publication = lying.letter.publication()
+        publication = entry.dead_letter.publication()
         try:
-            await box.send(publication)
+            await queue.send(publication)
         except ValueError as error:
-            refused += 1
-            sys.stderr.write(f"{escape_terminal(lying.letter.id)} stays: {escape_terminal(str(error))}\n")
+            kept += 1
+            sys.stderr.write(f"{escape_terminal(entry.dead_letter.id)} not replayed: {escape_terminal(str(error))}\n")
             continue
-        await box.remove(lying)
-        sent += 1
+        await queue.remove(entry)
+        replayed += 1
         to = (
             publication.routing_key if not publication.exchange else f"{publication.exchange}/{publication.routing_key}"
         )
-        sys.stdout.write(escape_terminal(f"{lying.letter.id} is on its way to {to}") + "\n")
-    sys.stdout.write(f"{sent} replayed, {refused} stay\n")
+        sys.stdout.write(escape_terminal(f"{entry.dead_letter.id} replayed to {to}") + "\n")
+    sys.stdout.write(f"{replayed} replayed, {kept} kept\n")
     sys.stdout.flush()
-    return EXIT_FOUND_PROBLEMS if refused else DONE
+    return EXIT_FOUND_PROBLEMS if kept else DONE
 
 
-async def drop(box: DeadLetterQueue, ids: Sequence[str]) -> int:
-    """Remove letters for good."""
-    async for lying in found(box, ids):
-        await box.remove(lying)
-        sys.stdout.write(f"{escape_terminal(lying.letter.id)} is gone\n")
+async def discard(queue: DeadLetterQueue, ids: Sequence[str]) -> int:
+    """Delete dead letters permanently."""
+    async for entry in entries_by_id(queue, ids):
+        await queue.remove(entry)
+        sys.stdout.write(f"{escape_terminal(entry.dead_letter.id)} discarded\n")
     sys.stdout.flush()
     return DONE

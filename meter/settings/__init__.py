@@ -5,8 +5,8 @@ the default and the description of each field; a test compares the two.
 """
 
 from meter.settings.agent import ComputeSection
-from meter.settings.central import BudgetSection
 from meter.settings.central import OpenStackSection
+from meter.settings.central import ServiceLimitsSection
 from meter.settings.collector import NotificationsSection
 from meter.settings.daemon import MeterSection
 from meter.settings.owners import PLACEHOLDER
@@ -15,11 +15,11 @@ from meter.settings.root import Config
 
 __all__ = [
     "PLACEHOLDER",
-    "BudgetSection",
     "ComputeSection",
     "Config",
     "MeterSection",
     "NotificationsSection",
     "OpenStackSection",
     "OwnerSection",
+    "ServiceLimitsSection",
 ]

@@ -45,6 +45,6 @@ class StoreSection(Section):
         default=0.0,
         description="Days for which rollups (statistics of hours and days) are retained, but at least as long as their samples; 0 retains them for ever.",
     )
-    settle_after_seconds: Seconds = Field(
+    finalize_after_seconds: Seconds = Field(
         default=900.0, description="An hour is added up so long after its end, and again whenever a sample comes late."
     )

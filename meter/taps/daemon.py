@@ -65,7 +65,7 @@ class Daemon:
         self._keys: Keyring | None = None
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
-        self.health_metrics.count_given_up(lambda: self.root.timed_out)
+        self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)
 
     def _configured_plugins(self, kinds: Sequence[Kind]) -> list[Decision]:
         sections = {"pollsters": self.config.pollsters, "listeners": self.config.listeners}

@@ -29,7 +29,7 @@ from typing import Any
 
 import psycopg2
 
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from tests.chaos.broker import waiting_messages
 from tests.chaos.proxy import Proxy
 from tests.chaos.publisher import SAMPLES
@@ -53,7 +53,7 @@ seconds = {poll_seconds}
 [plugins]
 disable = ["system", "example"]
 [central]
-turn = ""
+leader_group = ""
 {more}
 """
 

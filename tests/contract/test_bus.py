@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
-from meter.bus.dead_letter_publisher import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.local import LocalBus
 from meter.daemon.services import sleep
 from meter.interfaces import Binding

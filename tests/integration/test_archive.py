@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.notification_archive import ARCHIVE_QUEUE
 from meter.collector.notification_archive import DROPPED_QUEUE
 from meter.collector.notification_archive import Archive
@@ -38,7 +38,7 @@ CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack
 ]
 
 
-class Account:
+class Metrics:
     def notified(self, event_type, outcome):
         pass
 
@@ -61,7 +61,7 @@ def collector(amqp_bus):
             keyring(["secret"]),
             DeadLetterPublisher(bus, reactor),
             source="openstack",
-            account=Account(),
+            metrics=Metrics(),
             archive=archive,
         )
         bus.subscribe(archive.subscription(), archive.dropped).startService()

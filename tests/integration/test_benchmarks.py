@@ -129,14 +129,14 @@ batcher.batch_publications = lambda *arguments, **named: whole(*arguments, **nam
     "samples of notifications cannot be signed": (
         "notifications",
         """
-from meter.collector import notifications
+from meter.collector import conversion
 from meter.signature import BadSignature
-whole = notifications.Signer.message
+whole = conversion.Signer.message
 def message(self, sample, *arguments):
     if sample.name == "volume":
         raise BadSignature("the volume cannot be signed")
     return whole(self, sample, *arguments)
-notifications.Signer.message = message
+conversion.Signer.message = message
 """,
     ),
     "statistics lack a row": (

@@ -1,4 +1,4 @@
-"""Dead letters on a real broker and on disk: listed, shown, replayed after a fix, and never lost on the way."""
+"""``meter-dead-letters`` on a real broker and on disk: dead letters are listed, shown, replayed after a fix, never lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from meter.agent.spool import Spool
 from meter.bus.batches import batch_publications
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.message import seal
@@ -31,27 +31,30 @@ from tests.system.test_spine import PUBLISHER
 from tests.system.test_spine import publish
 from tests.system.test_spine import sample
 
-METER_DEAD = str(Path(sys.executable).with_name("meter-dead-letters"))
+METER_DEAD_LETTERS = str(Path(sys.executable).with_name("meter-dead-letters"))
 
 
-def set_aside(daemon):
-    """How many letters the daemon says it has made."""
+def dead_lettered(daemon):
+    """Return how many messages the daemon has dead-lettered, from its metrics."""
     _, body = fetch(f"http://127.0.0.1:{daemon.status_port}/metrics")
     lines = [line for line in body.decode().splitlines() if line.startswith("meter_dead_letters_total{")]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def meter_dead(daemon, *arguments, status=0):
-    """Run the command with a daemon's configuration; return what it printed."""
+def meter_dead_letters(daemon, *arguments, status=0):
+    """Run the command with a daemon's configuration; return its output."""
     ran = subprocess.run(
-        [METER_DEAD, "--config", str(daemon.config_file), *arguments], capture_output=True, text=True, timeout=180
+        [METER_DEAD_LETTERS, "--config", str(daemon.config_file), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
     )
     assert ran.returncode == status, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
 
 
 def listed(daemon, *arguments):
-    return [json.loads(line) for line in meter_dead(daemon, "list", "--json", *arguments).splitlines()]
+    return [json.loads(line) for line in meter_dead_letters(daemon, "list", "--json", *arguments).splitlines()]
 
 
 def signed_with(secret, volume):
@@ -64,11 +67,11 @@ def signed_with(secret, volume):
 
 @pytest.fixture
 def volumes(furnished, postgresql):
-    """What is stored."""
+    """Return the stored volumes, ascending."""
     return lambda: [volume for (volume,) in postgresql.execute("SELECT volume FROM sample ORDER BY 1", furnished.store)]
 
 
-def test_what_was_signed_with_a_key_that_nobody_knew_is_stored_after_the_fix(furnished, volumes):
+def test_sample_signed_with_an_unknown_key_is_stored_after_the_key_is_added_and_it_is_replayed(furnished, volumes):
     new = "a secret that the collector does not know yet"
     collector = furnished.daemon("meter-collector").start().until_ready()
     notification = {"event_type": "compute.instance.create.end", "_context_auth_token": "hunter2", "payload": {}}
@@ -82,22 +85,22 @@ def test_what_was_signed_with_a_key_that_nobody_knew_is_stored_after_the_fix(fur
             signed_with("another", 3),
         ],
     )
-    until(lambda: set_aside(collector) == 5, "five dead letters")
+    until(lambda: dead_lettered(collector) == 5, "five dead letters")
 
-    text = meter_dead(collector, "list")
+    text = meter_dead_letters(collector, "list")
     assert "the signature does not match" in text
-    assert "5 of 5 letters" in text
+    assert "5 of 5 dead letters" in text
     dead_letters = listed(collector)
     assert [each["n"] for each in dead_letters] == [1, 2, 3, 4, 5]
     assert sorted(each["kind"] for each in dead_letters) == ["undecodable", "undecodable", *["unverified"] * 3]
     assert len({each["id"] for each in dead_letters}) == 5
     [garbage] = [each for each in dead_letters if each["kind"] == "undecodable" and not each["masked"]]
-    assert r"not JSON \x1b[2J" in meter_dead(collector, "show", str(garbage["n"]))
+    assert r"not JSON \x1b[2J" in meter_dead_letters(collector, "show", str(garbage["n"]))
 
-    # Without the fix they come back, and say that they were replayed.
+    # Without the fix they come back, with the number of replays.
     first = next(each["id"] for each in dead_letters if each["kind"] == "unverified")
-    assert "is on its way to meter.metering" in meter_dead(collector, "replay", first[:8])
-    until(lambda: set_aside(collector) == 6, "the letter to come back")
+    assert "replayed to meter.metering" in meter_dead_letters(collector, "replay", first[:8])
+    until(lambda: dead_lettered(collector) == 6, "the dead letter to come back")
     dead_letters = listed(collector)
     [back] = [each for each in dead_letters if each["replayed"]]
     assert (len(dead_letters), back["replayed"]) == (5, 1)
@@ -111,20 +114,20 @@ def test_what_was_signed_with_a_key_that_nobody_knew_is_stored_after_the_fix(fur
         base=WITHOUT_KEY,
     )
     fixed.start().until_ready()
-    replayed = meter_dead(fixed, "replay", "--all", status=1)
-    assert "4 replayed, 1 stay" in replayed
-    assert "secrets in its body were masked" in replayed
+    replayed = meter_dead_letters(fixed, "replay", "--all", status=1)
+    assert "4 replayed, 1 kept" in replayed
+    assert "secrets in its body are masked" in replayed
     until(lambda: volumes() == [1, 2], "the two samples")
-    until(lambda: set_aside(fixed) == 2, "the two hopeless letters")
+    until(lambda: dead_lettered(fixed) == 2, "the two dead letters that fail again")
 
     dead_letters = listed(fixed)
     [masked] = [each for each in dead_letters if each["masked"]]
     assert len(dead_letters) == 3
-    assert "hunter2" not in meter_dead(fixed, "show", masked["id"])
-    assert "1 replayed, 0 stay" in meter_dead(fixed, "replay", "--force", masked["id"])
-    until(lambda: set_aside(fixed) == 3, "its return")
-    meter_dead(fixed, "drop", *(each["id"] for each in listed(fixed)))
-    assert "no dead letters" in meter_dead(fixed, "list")
+    assert "hunter2" not in meter_dead_letters(fixed, "show", masked["id"])
+    assert "1 replayed, 0 kept" in meter_dead_letters(fixed, "replay", "--force", masked["id"])
+    until(lambda: dead_lettered(fixed) == 3, "its return")
+    meter_dead_letters(fixed, "discard", *(each["id"] for each in listed(fixed)))
+    assert "no dead letters" in meter_dead_letters(fixed, "list")
     assert volumes() == [1, 2]
 
 
@@ -136,17 +139,17 @@ listen = "tcp:{status_port}:interface=127.0.0.1"
 """
 
 
-def test_looking_changes_nothing_even_when_it_is_killed(furnished):
+def test_list_changes_nothing_even_when_it_is_killed(furnished):
     collector = furnished.daemon("meter-collector").start().until_ready()
     bodies = [f"{number:04} {'x' * 20_000}" for number in range(300)]
     publish(furnished.bus, [{"exchange": "metering", "routing_key": "metering.x", "body": body} for body in bodies])
-    until(lambda: set_aside(collector) == 300, "the letters")
+    until(lambda: dead_lettered(collector) == 300, "the dead letters")
     collector.stop()
     before = listed(collector, "--limit", "1000")
     assert len(before) == 300
 
     killed = subprocess.Popen(
-        [METER_DEAD, "--config", str(collector.config_file), "list", "--limit", "1000"], stdout=subprocess.PIPE
+        [METER_DEAD_LETTERS, "--config", str(collector.config_file), "list", "--limit", "1000"], stdout=subprocess.PIPE
     )
     assert b"REASON" in killed.stdout.readline()
     time.sleep(0.05)
@@ -162,7 +165,7 @@ def test_looking_changes_nothing_even_when_it_is_killed(furnished):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_single_host_replays_too(house):
+async def test_single_host_daemon_receives_replayed_dead_letters(house):
     meter = house.daemon(
         "meter", '[compute]\nlibvirt_uri = "test:///default"\n[polling]\ninterval_seconds = 1.0\n', base=SINGLE
     )
@@ -174,17 +177,17 @@ async def test_a_single_host_replays_too(house):
         run=maybeDeferred,
     )
     late = signed_with(SECRET, 7)
-    dead_letters = DeadLetterPublisher(_Keeping(spool), Clock(), of_queue="meter.metering")
+    dead_letters = DeadLetterPublisher(_Keeping(spool), Clock(), source_queue="meter.metering")
     origin = Delivery(body=b"", exchange=late["exchange"], routing_key=late["routing_key"])
-    await dead_letters.dead_letter(body=late["body"].encode(), reason="nobody knew the key yet", origin=origin)
+    await dead_letters.dead_letter(body=late["body"].encode(), reason="the key is not known yet", origin=origin)
     await spool.close()
 
     meter.start()
     until(lambda: "stored" in meter.log, "the first samples")
-    assert "nobody knew the key yet" in meter_dead(meter, "list")
-    assert "1 replayed, 0 stay" in meter_dead(meter, "replay", "--all")
+    assert "the key is not known yet" in meter_dead_letters(meter, "list")
+    assert "1 replayed, 0 kept" in meter_dead_letters(meter, "replay", "--all")
     until(lambda: meter_verify(meter, "--meter", "lamp.power")[1]["verified"] == 1, "the replayed sample")
-    assert "no dead letters" in meter_dead(meter, "list")
+    assert "no dead letters" in meter_dead_letters(meter, "list")
 
     meter.stop()
     _, counts = meter_verify(meter)  # which starts the embedded database itself
@@ -206,7 +209,7 @@ listen = "tcp:{{api_port}}:interface=127.0.0.1"
 
 @implementer(IPublisher)
 class _Keeping:
-    """A bus that has nobody but the spool of dead letters."""
+    """A bus with the spool of dead letters as its only receiver."""
 
     def __init__(self, spool):
         self._spool = spool

@@ -47,7 +47,7 @@ def without_redefined_meters(decisions: Sequence[Decision], own: Sequence[Decisi
     makers = {
         meter.name: decision
         for decision in decisions
-        if any(decision.name == each.name for each in own) and decision.state == "asked at start"
+        if any(decision.name == each.name for each in own) and decision.state == "pending"
         for meter in decision.plugin.meters
         if not meter.name.endswith("*")
     }
@@ -55,7 +55,7 @@ def without_redefined_meters(decisions: Sequence[Decision], own: Sequence[Decisi
 
 
 def _without(decision: Decision, makers: Mapping[str, Decision]) -> Decision:
-    if decision.kind is not LISTENER or decision.state != "asked at start" or decision.plugin is None:
+    if decision.kind is not LISTENER or decision.state != "pending" or decision.plugin is None:
         return decision
     taken = [meter.name for meter in decision.plugin.meters if makers.get(meter.name, decision).name != decision.name]
     if not taken:
@@ -72,4 +72,4 @@ def _decided(path: Path, file: DefinitionFile) -> Decision:
         reason = "has no definition that works"
         return Decision(kind=LISTENER, name=name, origin=str(path), state="broken", reason=reason)
     listener = DefinedListener(name, file.definitions, file.exchanges or (DEFAULT_EXCHANGE,))
-    return Decision(kind=LISTENER, name=name, origin=str(path), state="asked at start", plugin=listener)
+    return Decision(kind=LISTENER, name=name, origin=str(path), state="pending", plugin=listener)

@@ -1,4 +1,4 @@
-"""The cloud that ``[openstack]``, ``clouds.yaml`` or ``OS_*`` variables name, as a part of a daemon."""
+"""Adds the OpenStack client to a daemon, configured by ``[openstack]``, ``clouds.yaml`` or ``OS_*`` variables."""
 
 from __future__ import annotations
 
@@ -8,110 +8,111 @@ from dataclasses import replace
 from typing import Any
 
 from meter.daemon.metrics import RequestMetrics
+from meter.http import BadTlsOptions
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import IHttpClient
 from meter.http import Limits
-from meter.http.tls import web
+from meter.http import TlsOptions
+from meter.http.factory import create_limited_client
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import IDependsOnIntervals
 from meter.openstack import IOpenStack
 from meter.openstack import Keystone
-from meter.openstack.credentials import Account
 from meter.openstack.credentials import BadCredentials
-from meter.openstack.credentials import Tls
+from meter.openstack.credentials import CloudConfig
 from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
 from meter.plugins.registry import CENTRAL
-from meter.settings import BudgetSection
 from meter.settings import OpenStackSection
+from meter.settings import ServiceLimitsSection
 from meter.taps.daemon import Daemon
 
 
 def add_cloud(daemon: Daemon) -> dict[Any, Any]:
-    """Add the cloud, if there is one; return what pollsters may ask, by interface."""
+    """Add the HTTP client and, if one is configured, the cloud; return them as providers for pollsters, by interface."""
     settings = daemon.config.openstack
     try:
-        account = account_of(settings, os.environ)
-        tls = account.tls if account else _tls(settings)
-        asking = web(
+        config = cloud_config(settings, os.environ)
+        tls = config.tls if config else _tls_options(settings)
+        client = create_limited_client(
             daemon.reactor,
             tls,
             largest_body_bytes=settings.largest_body_bytes,
-            limits=_limits(settings.budget),
+            limits=_limits(settings.limits),
             by_service={name: _limits(each) for name, each in settings.by_service.items()},
-            account=RequestMetrics(daemon.registry),
+            metrics=RequestMetrics(daemon.registry),
         )
-    except BadCredentials as error:
+    except (BadCredentials, BadTlsOptions) as error:
         daemon.problems.append(f"[openstack] {error}")
         return {}
     if tls.insecure:
         daemon.warnings.append(
-            "[openstack] insecure: any certificate is taken; whoever is between here and the services can read"
+            "[openstack] insecure: the services' certificates are not verified; a man in the middle can read"
             " the password and the tokens"
         )
-    if account is None:
-        return {IHttpClient: asking}
+    if config is None:
+        return {IHttpClient: client}
     for each in daemon.plugins(CENTRAL):
-        if each.state == "asked at start" and IDependsOnIntervals.providedBy(each.plugin):
-            wrong = each.plugin.interval_conflicts(daemon.config.polling.interval_of)
-            daemon.problems += [f"[pollsters.{each.name}] {text}" for text in wrong]
+        if each.state == "pending" and IDependsOnIntervals.providedBy(each.plugin):
+            conflicts = each.plugin.interval_conflicts(daemon.config.polling.interval_of)
+            daemon.problems += [f"[pollsters.{each.name}] {text}" for text in conflicts]
 
     async def send(request: HttpRequest) -> HttpResponse:
-        return await asking.exchange("identity", request)
+        return await client.send("identity", request)
 
-    keystone = Keystone(send, account.credentials, daemon.reactor, renew_before_seconds=settings.renew_before_seconds)
+    keystone = Keystone(send, config.credentials, daemon.reactor, renew_before_seconds=settings.renew_before_seconds)
     cloud = Cloud(
-        asking,
+        client,
         keystone,
-        interface=account.interface,
-        region=account.region,
+        interface=config.interface,
+        region=config.region,
         page_size=settings.page_size,
-        most_pages=settings.most_pages,
+        max_pages=settings.max_pages,
         clock=daemon.reactor,
     )
     daemon.add(cloud)
-    return {IHttpClient: asking, IOpenStack: cloud}
+    return {IHttpClient: client, IOpenStack: cloud}
 
 
-def account_of(settings: OpenStackSection, variables: Mapping[str, str]) -> Account | None:
-    """Return who we are: by ``[openstack.auth]``, else by ``cloud`` or ``OS_CLOUD``, else by ``OS_*``; or ``None``."""
+def cloud_config(settings: OpenStackSection, variables: Mapping[str, str]) -> CloudConfig | None:
+    """Return the cloud of ``[openstack.auth]``, else of ``cloud`` or ``OS_CLOUD``, else of ``OS_*``, else ``None``."""
     given = {
         name: value.get_secret_value() if hasattr(value, "get_secret_value") else value
         for name, value in settings.auth
         if not name.endswith("_file")
     }
     name = settings.cloud or variables.get("OS_CLOUD", "")
-    account: Account | None
+    config: CloudConfig | None
     if given["auth_url"]:
-        account = Account(credentials=Credentials(**given))
+        config = CloudConfig(credentials=Credentials(**given))
     elif name:
-        account = from_clouds(name, clouds_files(variables, settings.clouds_file))
+        config = from_clouds(name, clouds_files(variables, settings.clouds_file))
     else:
-        account = from_variables(variables)
-    if account is None:
+        config = from_variables(variables)
+    if config is None:
         return None
-    ours, theirs = _tls(settings), account.tls
+    override = _tls_options(settings)
     return replace(
-        account,
-        region=settings.region or account.region,
-        interface=settings.interface or account.interface,
-        tls=Tls(
-            ca_file=ours.ca_file or theirs.ca_file,
-            cert_file=ours.cert_file or theirs.cert_file,
-            key_file=ours.key_file or theirs.key_file,
-            insecure=ours.insecure or theirs.insecure,
+        config,
+        region=settings.region or config.region,
+        interface=settings.interface or config.interface,
+        tls=TlsOptions(
+            ca_file=override.ca_file or config.tls.ca_file,
+            cert_file=override.cert_file or config.tls.cert_file,
+            key_file=override.key_file or config.tls.key_file,
+            insecure=override.insecure or config.tls.insecure,
         ),
     )
 
 
-def _tls(settings: OpenStackSection) -> Tls:
-    return Tls(
+def _tls_options(settings: OpenStackSection) -> TlsOptions:
+    return TlsOptions(
         ca_file=settings.ca_file, cert_file=settings.cert_file, key_file=settings.key_file, insecure=settings.insecure
     )
 
 
-def _limits(budget: BudgetSection) -> Limits:
-    return Limits(**budget.model_dump())
+def _limits(section: ServiceLimitsSection) -> Limits:
+    return Limits(**section.model_dump())

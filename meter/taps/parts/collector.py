@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from twisted.application.service import IService
 
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.local import LocalBus
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.collector.notifications import NotificationConsumer
@@ -51,7 +51,7 @@ def add_collector(
     samples = SampleConsumer(
         store,
         daemon.keys,
-        DeadLetterPublisher(bus, daemon.reactor, of_queue=METERING_QUEUE, count=metrics.dead),
+        DeadLetterPublisher(bus, daemon.reactor, source_queue=METERING_QUEUE, count=metrics.dead),
         daemon.reactor,
         batch_samples=settings.batch_samples,
         batch_seconds=settings.batch_seconds,
@@ -72,7 +72,7 @@ def add_collector(
         )
     )
 
-    dead_notifications = DeadLetterPublisher(bus, daemon.reactor, of_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
+    dead_notifications = DeadLetterPublisher(bus, daemon.reactor, source_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
 
     archive = add_archive(daemon, bus, metrics)
 
@@ -83,7 +83,7 @@ def add_collector(
             daemon.keys,
             dead_notifications,
             source=daemon.config.meter.source,
-            account=metrics,
+            metrics=metrics,
             topics=daemon.config.notifications.service_topics,
             clock=daemon.reactor,
             batch_seconds=daemon.config.notifications.batch_seconds,

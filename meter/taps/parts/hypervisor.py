@@ -18,9 +18,9 @@ def add_hypervisor(daemon: Daemon, *, installed_is_enough: bool) -> LibvirtHyper
         uri, clock=daemon.reactor, reactor_threads=daemon.reactor, timeout_seconds=settings.timeout_seconds
     )
     daemon.health_metrics.count_abandoned_calls(
-        hanging=lambda: hypervisor.stuck_threads, ever=lambda: hypervisor.abandoned_calls
+        hung=lambda: hypervisor.stuck_threads, total=lambda: hypervisor.abandoned_calls
     )
-    daemon.health_metrics.count_hanging_domains(lambda: len(hypervisor.hanging))
+    daemon.health_metrics.count_hanging_domains(lambda: len(hypervisor.hung))
     daemon.add(hypervisor)
     return hypervisor
 
@@ -29,5 +29,5 @@ def add_domain_events(daemon: Daemon, hypervisor: LibvirtHypervisor) -> None:
     """Poll a domain as soon as its state changes, in addition to the polling cycles."""
     if daemon.polling is not None:
         changes = DomainEventPoller(hypervisor, daemon.polling)
-        daemon.health_metrics.count_unpolled_changes(lambda: hypervisor.dropped_changes + changes.dropped)
+        daemon.health_metrics.count_unpolled_changes(lambda: hypervisor.dropped_events + changes.dropped)
         daemon.add(changes)

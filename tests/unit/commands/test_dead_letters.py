@@ -1,4 +1,4 @@
-"""``meter-dead-letters`` on letters that a daemon without a broker keeps on disk, while that daemon works."""
+"""``meter-dead-letters`` on the spool of a daemon without a broker, while that daemon runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from twisted.python import usage
 
 from meter.agent.outbox import Outbox
 from meter.agent.spool import Spool
-from meter.bus.dead_letter_publisher import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.local import LocalBus
 from meter.commands.command import CommandError
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.commands.dead_letters import Options
-from meter.commands.dead_letters import dead_letters
-from meter.commands.dead_letters import drop
-from meter.commands.dead_letters import found
-from meter.commands.dead_letters import list_letters
-from meter.commands.dead_letters import readable
+from meter.commands.dead_letters import discard
+from meter.commands.dead_letters import entries
+from meter.commands.dead_letters import entries_by_id
+from meter.commands.dead_letters import list_dead_letters
+from meter.commands.dead_letters import pretty_body
 from meter.commands.dead_letters import replay
 from meter.commands.dead_letters import show
 from meter.daemon.metrics import PublishingMetrics
@@ -38,7 +38,7 @@ QUEUE = "meter.metering"
 
 
 class Single:
-    """What of ``twistd meter`` has to do with dead letters: bus, outbox, and a receiver that refuses until it is fixed."""
+    """The parts of ``twistd meter`` that deal with dead letters: bus, outbox, and a receiver that fails until ``fixed``."""
 
     def __init__(self, directory: Any) -> None:
         self.clock = Clock()
@@ -46,12 +46,12 @@ class Single:
         self.dead_path, self.outbox_path = directory / "dead-letters.spool", directory / "meter.spool"
         self.dead = self._spool(self.dead_path)
         self.bus = LocalBus(self.clock, keep_dead=lambda publication: self.dead.put([publication]))
-        self.dead_letters = DeadLetterPublisher(self.bus, self.clock, of_queue=QUEUE)
+        self.dead_letters = DeadLetterPublisher(self.bus, self.clock, source_queue=QUEUE)
         self.outbox = Outbox(
             self._spool(self.outbox_path), self.bus, self.clock, metrics=PublishingMetrics(metrics_registry("meter"))
         )
         self.fixed = False
-        self.got: list[Delivery] = []
+        self.received: list[Delivery] = []
         binding = Binding("metering", "metering.#", ours=True)
         self.receiver = self.bus.subscribe(Subscription(queue=QUEUE, bindings=(binding,)), self.receive)
 
@@ -60,7 +60,7 @@ class Single:
 
     async def receive(self, delivery: Delivery) -> None:
         if self.fixed:
-            self.got.append(delivery)
+            self.received.append(delivery)
         else:
             await self.dead_letters.dead_letter(body=delivery.body, reason="broken", origin=delivery, kind="invalid")
 
@@ -75,11 +75,11 @@ class Single:
         await stopping
         await self.dead.close()
 
-    async def refuse(self, *bodies: bytes) -> None:
+    async def dead_letter(self, *bodies: bytes) -> None:
         for body in bodies:
             await self.receive(Delivery(body=body, exchange="metering", routing_key="metering.cpu"))
 
-    def box(self, largest_bytes: int = 1_000_000) -> SpooledDeadLetters:
+    def queue(self, largest_bytes: int = 1_000_000) -> SpooledDeadLetters:
         return SpooledDeadLetters(self.dead_path, self.outbox_path, clock=self.clock, largest_bytes=largest_bytes)
 
 
@@ -92,74 +92,74 @@ async def single(tmp_path):
 
 
 async def ids(single, kind=None):
-    box = single.box()
-    await box.open()
+    queue = single.queue()
+    await queue.open()
     try:
-        return [lying.letter.id async for lying in dead_letters(box, kind)]
+        return [entry.dead_letter.id async for entry in entries(queue, kind)]
     finally:
-        await box.close()
+        await queue.close()
 
 
-async def with_box(single, work, **arguments):
-    box = single.box(**arguments)
-    waiting = await box.open()
+async def with_queue(single, work, **arguments):
+    queue = single.queue(**arguments)
+    total = await queue.open()
     try:
-        return await work(box, waiting)
+        return await work(queue, total)
     finally:
-        await box.close()
+        await queue.close()
 
 
 @pytest_twisted.ensureDeferred
-async def test_replayed_letters_reach_the_running_daemon_and_are_gone_from_the_disk(single, capsys):
-    await single.refuse(*(str(number).encode() for number in range(25)))
+async def test_replayed_dead_letters_reach_the_running_daemon_and_leave_the_disk(single, capsys):
+    await single.dead_letter(*(str(number).encode() for number in range(25)))
     single.fixed = True
 
-    status = await with_box(single, lambda box, _: replay(box, dead_letters(box), force=False))
+    status = await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False))
     assert status == 0
-    assert "25 replayed, 0 stay" in capsys.readouterr().out
+    assert "25 replayed, 0 kept" in capsys.readouterr().out
     single.clock.advance(60)
 
-    assert [int(delivery.body) for delivery in single.got] == list(range(25))
-    assert single.got[0].headers["meter-replayed"] == 1
+    assert [int(delivery.body) for delivery in single.received] == list(range(25))
+    assert single.received[0].headers["meter-replayed"] == 1
     assert await ids(single) == []
     assert (single.outbox._spool.rows, single.outbox._spool.bytes) == (0, 0)
 
 
 @pytest_twisted.ensureDeferred
-async def test_letters_replayed_while_the_daemon_is_down_are_delivered_at_its_next_start(tmp_path):
+async def test_dead_letters_replayed_while_the_daemon_is_down_are_delivered_at_its_next_start(tmp_path):
     first = Single(tmp_path)
     first.start()
-    await first.refuse(b"x")
+    await first.dead_letter(b"x")
     await first.stop()
-    assert await with_box(first, lambda box, _: replay(box, dead_letters(box), force=False)) == 0
+    assert await with_queue(first, lambda queue, _: replay(queue, entries(queue), force=False)) == 0
 
     second = Single(tmp_path)
     second.fixed = True
     second.start()
     second.clock.advance(1)
-    assert [delivery.body for delivery in second.got] == [b"x"]
+    assert [delivery.body for delivery in second.received] == [b"x"]
     await second.stop()
 
 
 @pytest_twisted.ensureDeferred
-async def test_letters_are_listed_shown_and_left_where_they_are(single, capsys):
-    await single.refuse(b'{"oslo.version":"2.0","oslo.message":"{\\"a\\":\\"Zo\\u00eb\\"}"}', b"\xff\x1b[2J")
+async def test_list_and_show_leave_dead_letters_in_the_queue(single, capsys):
+    await single.dead_letter(b'{"oslo.version":"2.0","oslo.message":"{\\"a\\":\\"Zo\\u00eb\\"}"}', b"\xff\x1b[2J")
     before = await ids(single)
 
-    await with_box(single, lambda box, waiting: list_letters(box, waiting, kind=None, limit=100, as_json=False))
+    await with_queue(single, lambda queue, total: list_dead_letters(queue, total, kind=None, limit=100, as_json=False))
     text = capsys.readouterr().out
     assert before[0][:8] in text
     assert "2026-11-18T11:06:40  invalid" in text
-    assert "2 of 2 letters" in text
-    await with_box(single, lambda box, waiting: list_letters(box, waiting, kind="other", limit=9, as_json=False))
-    assert "0 of 2 letters" in capsys.readouterr().out
-    await with_box(single, lambda box, waiting: list_letters(box, waiting, kind=None, limit=1, as_json=True))
+    assert "2 of 2 dead letters" in text
+    await with_queue(single, lambda queue, total: list_dead_letters(queue, total, kind="other", limit=9, as_json=False))
+    assert "0 of 2 dead letters" in capsys.readouterr().out
+    await with_queue(single, lambda queue, total: list_dead_letters(queue, total, kind=None, limit=1, as_json=True))
     [line] = capsys.readouterr().out.splitlines()
     assert json.loads(line)["id"] == before[0]
 
-    await with_box(single, lambda box, _: show(box, "1"))
+    await with_queue(single, lambda queue, _: show(queue, "1"))
     assert '"a": "Zoë"' in capsys.readouterr().out
-    await with_box(single, lambda box, _: show(box, before[1]))
+    await with_queue(single, lambda queue, _: show(queue, before[1]))
     text = capsys.readouterr().out
     assert "meter-reason: broken" in text
     assert r"\xff\x1b[2J" in text
@@ -167,68 +167,79 @@ async def test_letters_are_listed_shown_and_left_where_they_are(single, capsys):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_masked_letter_stays_unless_it_is_forced(single, capsys):
-    await single.refuse(b'{"auth_token":"hunter2"}')
+async def test_masked_dead_letter_is_replayed_only_with_force(single, capsys):
+    await single.dead_letter(b'{"auth_token":"hunter2"}')
     single.fixed = True
 
-    assert await with_box(single, lambda box, _: replay(box, dead_letters(box), force=False)) == 1
-    assert "secrets in its body were masked" in capsys.readouterr().err
+    assert await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False)) == 1
+    assert "secrets in its body are masked" in capsys.readouterr().err
     assert len(await ids(single)) == 1
 
-    assert await with_box(single, lambda box, _: replay(box, dead_letters(box), force=True)) == 0
+    assert await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=True)) == 0
     single.clock.advance(60)
-    assert [delivery.body for delivery in single.got] == [b'{"auth_token":"***"}']
+    assert [delivery.body for delivery in single.received] == [b'{"auth_token":"***"}']
 
 
 @pytest_twisted.ensureDeferred
-async def test_replaying_does_not_drive_samples_out_of_a_full_outbox(single):
-    await single.refuse(b"x" * 100)
+async def test_replay_into_a_full_outbox_fails_and_evicts_no_sample(single):
+    await single.dead_letter(b"x" * 100)
     with pytest.raises(Unavailable, match="outbox is full"):
-        await with_box(single, lambda box, _: replay(box, dead_letters(box), force=False), largest_bytes=99)
+        await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False), largest_bytes=99)
     assert len(await ids(single)) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_dropped_letters_are_gone_and_no_others(single):
-    await single.refuse(b"a", b"b", b"c")
+async def test_discard_deletes_the_given_dead_letters_only(single):
+    await single.dead_letter(b"a", b"b", b"c")
     before = await ids(single)
-    assert await with_box(single, lambda box, _: drop(box, [before[1][:8], before[1]])) == 0
+    assert await with_queue(single, lambda queue, _: discard(queue, [before[1][:8], before[1]])) == 0
     assert await ids(single) == [before[0], before[2]]
 
 
 @pytest.mark.parametrize(
-    ("word", "complaint"), [("12", "at least 8 characters"), ("00000000", "there is no such letter")]
+    ("word", "complaint"), [("12", "at least the first 8 characters"), ("00000000", "no such dead letter")]
 )
 @pytest_twisted.ensureDeferred
-async def test_a_letter_that_is_not_there_is_named_before_anything_is_done(single, word, complaint):
-    await single.refuse(b"a")
+async def test_unknown_id_is_reported_before_anything_is_replayed(single, word, complaint):
+    await single.dead_letter(b"a")
     [good] = await ids(single)
     with pytest.raises(CommandError, match=complaint):
-        await with_box(single, lambda box, _: replay(box, found(box, [good, word]), force=False))
+        await with_queue(single, lambda queue, _: replay(queue, entries_by_id(queue, [good, word]), force=False))
     assert await ids(single) == [good]
 
 
 @pytest_twisted.ensureDeferred
-async def test_where_no_daemon_ever_put_anything_aside_there_is_nothing(tmp_path, capsys):
+async def test_queue_without_a_spool_file_is_empty_and_creates_none(tmp_path, capsys):
     clock = Clock()
-    box = SpooledDeadLetters(tmp_path / "a" / "dead.spool", tmp_path / "a" / "out.spool", clock=clock, largest_bytes=1)
-    assert await box.open() == 0
-    await list_letters(box, 0, kind=None, limit=1, as_json=False)
-    await box.close()
+    queue = SpooledDeadLetters(
+        tmp_path / "a" / "dead.spool", tmp_path / "a" / "out.spool", clock=clock, largest_bytes=1
+    )
+    assert await queue.open() == 0
+    await list_dead_letters(queue, 0, kind=None, limit=1, as_json=False)
+    await queue.close()
     assert capsys.readouterr().out == "no dead letters\n"
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["replay"], ["replay", "--all", "01234567"], ["drop"], ["show"], ["list", "--limit", "x"], ["bury"]],
+    [
+        [],
+        ["replay"],
+        ["replay", "--all", "01234567"],
+        ["discard"],
+        ["show"],
+        ["list", "--limit", "x"],
+        ["bury"],
+        ["drop", "01234567"],
+    ],
 )
-def test_a_command_line_that_says_too_little_is_refused(words):
+def test_incomplete_command_line_is_a_usage_error(words):
     with pytest.raises(usage.UsageError):
         Options().parseOptions(words)
 
 
-def test_a_file_that_names_no_bus_is_read_as_the_daemon_reads_it_that_has_run(tmp_path):
+def test_configuration_without_a_bus_is_that_of_the_daemon_that_has_run(tmp_path):
     file = tmp_path / "meter.toml"
     file.write_text(f'[meter]\nstate_dir = "{tmp_path}"\n')
     assert configuration(str(file)).bus.url.get_secret_value().startswith("amqp:")
@@ -236,16 +247,16 @@ def test_a_file_that_names_no_bus_is_read_as_the_daemon_reads_it_that_has_run(tm
     assert configuration(str(file)).bus.url.get_secret_value() == "local:"
 
 
-def test_a_file_with_a_local_bus_can_only_be_the_single_daemons(tmp_path):
+def test_configuration_with_a_local_bus_is_that_of_the_single_daemon(tmp_path):
     file = tmp_path / "meter.toml"
     file.write_text('[bus]\nurl = "local:"\n')
     assert configuration(str(file)).store.dsn.get_secret_value().startswith("embedded:")
 
 
-def test_what_would_steer_a_terminal_is_escaped():
+def test_terminal_control_characters_are_escaped():
     assert escape_terminal("Zoë\n\x1b[2J\x9b") == "Zoë\n\\x1b[2J\\x9b"
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b'{"oslo.message": "no"}'])
-def test_a_body_that_cannot_be_laid_out_is_shown_as_it_is(body):
-    assert readable(body) == body.decode("utf-8", "backslashreplace")
+def test_body_that_is_not_json_is_shown_unchanged(body):
+    assert pretty_body(body) == body.decode("utf-8", "backslashreplace")

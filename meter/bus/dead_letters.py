@@ -1,0 +1,213 @@
+"""Dead letters: messages that can never be processed as they are, stored with the reason for an operator to look at.
+
+:class:`DeadLetterPublisher` writes them to the bus, and :func:`parse_dead_letter` reads back what it wrote.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from meter.bus.masking import masked_body
+from meter.bus.masking import masked_text
+from meter.daemon.services import wall_seconds
+from meter.interfaces import Delivery
+from meter.interfaces import IPublisher
+from meter.interfaces import Publication
+from meter.sample import utc_text
+
+DEAD_LETTER_QUEUE = "metering.dead"
+"""The durable queue of dead letters, reached through the default exchange."""
+
+LONGEST_HEADER = 500
+"""Characters of a text header."""
+
+LARGEST_BODY_BYTES = 8 * 1024 * 1024
+"""A longer body is truncated before it is masked; its dead letter then has the header ``meter-cut``."""
+
+FOREIGN_IDS = uuid.UUID("d2f1a2c6-0f64-5a0c-9c55-0d3f2f7a8e41")
+"""Namespace of the ids of dead letters that another program put into the queue: derived from the body."""
+
+
+def header_text(text: str) -> str:
+    """Return ``text`` as a header value: secrets masked, printable ASCII, at most :data:`LONGEST_HEADER` characters."""
+    fit = masked_text(text[: 4 * LONGEST_HEADER]).encode("unicode_escape").decode("ascii")
+    return fit if len(fit) <= LONGEST_HEADER else fit[: LONGEST_HEADER - 3] + "..."
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def _ignore(kind: str) -> None:
+    """Count nothing."""
+
+
+class DeadLetterPublisher:
+    """Publishes dead letters to ``dead_letter_queue``.
+
+    ``source_queue`` is the queue that the messages were delivered from; a replay sends them back to that queue alone.
+    ``count`` is called with the ``kind`` of each dead letter, a word from a short list such as ``undecodable``. The
+    first dead letter of a kind is logged as a warning and the others at debug level, so that a flood of bad messages
+    does not flood the log as well.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        publisher: IPublisher,
+        clock: IReactorTime,
+        dead_letter_queue: str = DEAD_LETTER_QUEUE,
+        *,
+        source_queue: str | None = None,
+        count: Callable[[str], object] = _ignore,
+        largest_body_bytes: int = LARGEST_BODY_BYTES,
+    ) -> None:
+        self._publisher = publisher
+        self._clock = clock
+        self._dead_letter_queue = dead_letter_queue
+        self._source_queue = source_queue
+        self._count = count
+        self._largest_body_bytes = largest_body_bytes
+        self._logged_kinds: set[str] = set()
+
+    async def dead_letter(
+        self, *, body: bytes, reason: str, origin: Delivery, kind: str = "bad", **headers: str | int | bool | None
+    ) -> None:
+        """Return once the bus has confirmed the dead letter; raise :class:`~meter.interfaces.Unavailable` if it did not.
+
+        Secrets are masked in the body and in every header. ``reason`` tells the operator what is wrong. Further
+        ``headers`` become ``meter-<name>``; those that are ``None`` are omitted. Each dead letter gets a new id.
+        """
+        truncated = body[: self._largest_body_bytes]
+        safe = masked_body(truncated)
+        named: dict[str, str | int | bool | None] = {
+            "id": str(uuid.uuid4()),
+            "reason": reason,
+            "kind": kind,
+            "at": utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC)),
+            "queue": self._source_queue,
+            "cut": True if len(body) > self._largest_body_bytes else None,
+            "masked": True if safe != truncated else None,
+            **_origin_headers(origin),
+            **headers,
+        }
+        publication = Publication(
+            exchange="",
+            routing_key=self._dead_letter_queue,
+            body=safe,
+            headers={
+                f"meter-{name.replace('_', '-')}": header_text(value) if isinstance(value, str) else value
+                for name, value in named.items()
+                if value is not None
+            },
+        )
+        await self._publisher.publish(publication)
+        self._count(kind)
+        log = self._log.debug if kind in self._logged_kinds else self._log.warn
+        self._logged_kinds.add(kind)
+        log(
+            "dead-lettered a message from {headers[meter-exchange]}/{headers[meter-routing-key]}: {headers[meter-reason]}",
+            headers=publication.headers,
+        )
+
+
+def _origin_headers(origin: Delivery) -> dict[str, str | int]:
+    """Return where a message was published first and how often it was replayed since, from its headers if it was."""
+    replayed: Mapping[str, Any] = origin.headers if "meter-replayed" in origin.headers else {}
+    found: dict[str, str | int] = {
+        "exchange": replayed.get("meter-exchange", origin.exchange),
+        "routing_key": replayed.get("meter-routing-key", origin.routing_key),
+    }
+    if replayed:
+        found["replayed"] = replayed["meter-replayed"]
+    return {name: value if isinstance(value, str | int) else repr(value) for name, value in found.items()}
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One dead letter. ``at`` is a time in UTC, as text; ``subject`` is the meter or event type, where one is known.
+
+    ``queue`` is the queue it was delivered from. ``masked`` and ``truncated`` say that ``body`` differs from what was sent.
+    ``replayed`` is how often it was replayed. A field without a header is empty.
+    """
+
+    id: str
+    at: str
+    kind: str
+    subject: str
+    reason: str
+    exchange: str
+    routing_key: str
+    queue: str
+    masked: bool
+    truncated: bool
+    replayed: int
+    headers: Mapping[str, Any]
+    body: bytes = field(repr=False)
+
+    @property
+    def not_replayable(self) -> str | None:
+        """Why a replay cannot succeed, or ``None`` if it can."""
+        if self.truncated:
+            return "its body is truncated"
+        if self.masked:
+            return (
+                "secrets in its body are masked: a signed sample can no longer be verified;"
+                " a notification gives the same samples without them, and can be replayed with --force"
+            )
+        if not self.queue and not self.exchange and not self.routing_key:
+            return "its headers do not name the queue or exchange it came from"
+        return None
+
+    def publication(self) -> Publication:
+        """Return the message as it is replayed: to the queue it came from, so that no other consumer receives it.
+
+        Without a known queue it goes to its exchange. The headers record the original exchange and routing key and
+        the number of replays, for the next dead letter if processing fails again.
+        """
+        headers: dict[str, str | int | bool] = {
+            "meter-replayed": self.replayed + 1,
+            "meter-exchange": self.exchange,
+            "meter-routing-key": self.routing_key,
+        }
+        exchange, routing_key = ("", self.queue) if self.queue else (self.exchange, self.routing_key)
+        return Publication(exchange=exchange, routing_key=routing_key, body=self.body, headers=headers)
+
+
+def parse_dead_letter(headers: Mapping[str, Any], body: bytes) -> DeadLetter:
+    """Return the dead letter with these headers and this body. It need not be Meter's: any headers are accepted."""
+
+    def text(*names: str) -> str:
+        value = next((headers[f"meter-{name}"] for name in names if f"meter-{name}" in headers), "")
+        return value if isinstance(value, str) else header_text(repr(value))
+
+    count = headers.get("meter-replayed", 0)
+    return DeadLetter(
+        id=text("id") or str(uuid.uuid5(FOREIGN_IDS, body.hex())),
+        at=text("at"),
+        kind=text("kind"),
+        subject=text("meter", "event-type", "listener"),
+        reason=text("reason"),
+        exchange=text("exchange"),
+        routing_key=text("routing-key"),
+        queue=text("queue"),
+        masked="meter-masked" in headers,
+        # The consumer truncates a body that exceeds the bus's limit, and records the original size.
+        truncated="meter-cut" in headers or "meter-size" in headers,
+        replayed=count if isinstance(count, int) else 0,
+        headers=headers,
+        body=body,
+    )
