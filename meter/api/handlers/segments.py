@@ -27,15 +27,15 @@ MAX_INSTANCES = 1_000
 """Instances per response, each of which takes a query for its samples."""
 
 PARAMETERS = (
-    Parameter("resource_id", "text", "Only this instance.", narrows=True),
-    Parameter("project_id", "text", "Only instances of this project.", narrows=True),
+    Parameter("resource_id", "string", "Only this instance.", narrows=True),
+    Parameter("project_id", "string", "Only instances of this project.", narrows=True),
     Parameter(
         "start",
-        "text",
+        "string",
         "Start of the period (inclusive). Default: the first sample of each instance.",
         narrows=True,
     ),
-    Parameter("end", "text", "End of the period (exclusive). Default and maximum: the present time.", narrows=True),
+    Parameter("end", "string", "End of the period (exclusive). Default and maximum: the present time.", narrows=True),
 )
 
 
