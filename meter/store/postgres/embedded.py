@@ -33,9 +33,9 @@ from meter.daemon.services import sleep
 from meter.daemon.services import within
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
-from meter.store.postgres.run_as import Account
+from meter.store.postgres.run_as import RunAs
 from meter.store.postgres.run_as import Unusable
-from meter.store.postgres.run_as import account
+from meter.store.postgres.run_as import find_run_as
 from meter.store.postgres.run_as import setsid_prefix
 
 NAME = "embedded PostgreSQL"
@@ -156,7 +156,7 @@ class EmbeddedPostgres(SupervisedService):
     async def _run_server(self) -> None:
         """Run the server until it ends."""
         folder = programs(self._data)
-        who = account(folder / "postgres", self._data)
+        who = find_run_as(folder / "postgres", self._data)
         who.own(self._directory)
         self._make_place_for_socket(who)
         await self._stop_left_behind()
@@ -176,7 +176,7 @@ class EmbeddedPostgres(SupervisedService):
         if self.running:
             self._say(False, f"PostgreSQL ended by itself and is started again; it said: {server.said}")
 
-    def _make_place_for_socket(self, who: Account) -> None:
+    def _make_place_for_socket(self, who: RunAs) -> None:
         """Nobody else may own the place: a stranger's server in it would be taken for this one."""
         self._sockets.mkdir(mode=0o700, exist_ok=True)
         status = self._sockets.lstat()
@@ -184,7 +184,7 @@ class EmbeddedPostgres(SupervisedService):
             raise Unusable(f"{self._sockets} belongs to somebody else; remove it, or choose a shorter directory")
         who.own(self._sockets)
 
-    async def _initialise(self, folder: Path, who: Account) -> None:
+    async def _initialise(self, folder: Path, who: RunAs) -> None:
         """Make the data directory, complete or not at all: a daemon may be killed in the middle of this."""
         self._say(False, f"making {self._data}")
         new = self._directory / "data.new"
@@ -223,7 +223,7 @@ class EmbeddedPostgres(SupervisedService):
                 deadline += STOP_SECONDS
             await sleep(self._clock, 0.05)
 
-    def _spawn(self, program: Path, arguments: Sequence[str], who: Account) -> _Process:
+    def _spawn(self, program: Path, arguments: Sequence[str], who: RunAs) -> _Process:
         process = _Process(self._log)
         command = [*setsid_prefix(), *who.wrapper, str(program), *arguments]
         uid, gid = who.started_as
