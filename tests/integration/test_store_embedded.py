@@ -175,7 +175,7 @@ async def test_where_nothing_lets_another_user_reach_the_place_it_is_told(direct
     private.mkdir(mode=0o700)
     server = EmbeddedPostgres(reactor, private / "postgresql", clock=reactor)
     server.startService()
-    await until(lambda: "choose places that are open to others" in server.readiness().reason)
+    await until(lambda: "choose directories that this user can reach" in server.readiness().reason)
     await server.stopService()
 
 
