@@ -983,7 +983,7 @@ async def test_pages_continue_after_a_marker_while_samples_are_added(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_query_as_of_a_moment_excludes_later_recorded_samples(store):
+async def test_query_as_of_a_time_excludes_later_recorded_samples(store):
     await store.write([message(volume=1)])
     [first] = await store.samples(ALL, 10)
     until_then = SampleFilter(as_of=first.recorded_at)
