@@ -151,7 +151,7 @@ def _parallel_objects(parameter: Parameter, parallel: Mapping[str, list[str]]) -
             raise invalid_input(
                 f"{parameter.name}.{member}",
                 ", ".join(texts),
-                f"{len(texts)} values given for {count} {parameter.name}.{first}.",
+                f"{len(texts)} given, but only {count} {parameter.name}.{first}.",
             )
     return tuple({member: texts[n] for member, texts in parallel.items() if n < len(texts)} for n in range(count))
 

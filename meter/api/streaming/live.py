@@ -44,7 +44,7 @@ OLDEST_FIRST = (Order("recorded_at"), Order("message_id"))
 
 
 class CommitSignal:
-    """Set by commits, awaited by one stream. Commits while nobody waits are remembered as one."""
+    """Set by commits, awaited by one stream. Commits without a waiter are remembered as one."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock

@@ -113,8 +113,8 @@ def test_simple_query_matches(api: ApiClient, query: str, ids: set[str]) -> None
         ("meters?unique=perhaps", "Value: 'perhaps'. unable to convert to bool"),
         ("samples?q=a", "Invalid input for field/attribute q. Value: 'a'."),
         ("samples?q.field=user", "Invalid input for field/attribute value. Value: 'None'. Mandatory field missing"),
-        ("samples?q.value=x", "1 values given for 0 q.field"),
-        ("samples?q.field=user&q.value=a&q.op=eq&q.op=eq", "q.op. Value: 'eq, eq'. 2 values given for 1 q.field"),
+        ("samples?q.value=x", "1 given, but only 0 q.field"),
+        ("samples?q.field=user&q.value=a&q.op=eq&q.op=eq", "q.op. Value: 'eq, eq'. 2 given, but only 1 q.field"),
         ("samples?q[0].value=a", "q[0].field. Value: 'None'. Mandatory field missing"),
         ("samples?q[0].field=a&q[00].field=b", "it can be given only once"),
         ("samples?q[0].field=a&q.field=b", "cannot be used together"),
@@ -620,7 +620,7 @@ def test_body_of_a_non_json_type_is_415(api: ApiClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("meter", "asked", "value"),
+    ("meter", "query", "value"),
     [
         ("cpu", "aggregate.func=increase", {"increase": 10.0}),
         ("cpu", "aggregate.func=rate", {"rate": 10 / 60}),
@@ -629,8 +629,8 @@ def test_body_of_a_non_json_type_is_415(api: ApiClient) -> None:
         ("unknown", "aggregate.func=rate", None),
     ],
 )
-def test_aggregates_of_counters_and_gauges(api: ApiClient, meter: str, asked: str, value: Any) -> None:
-    response = api(f"/v2/meters/{meter}/statistics?{asked}")
+def test_aggregates_of_counters_and_gauges(api: ApiClient, meter: str, query: str, value: Any) -> None:
+    response = api(f"/v2/meters/{meter}/statistics?{query}")
     assert response.status == 200
     assert [row["aggregate"] for row in response.json] == ([] if value is None else [value])
 

@@ -86,8 +86,8 @@ def test_timestamp_is_encoded_like_in_messages(moment: datetime) -> None:
         key_id=None,
     )
     for schema in (SAMPLE, OLD_SAMPLE):
-        [shown] = msgspec.json.decode(msgspec.json.encode(schema.render_all([row], MetadataFlattener())))
-        assert (shown["timestamp"], shown["recorded_at"]) == (utc_text(moment),) * 2
+        [encoded] = msgspec.json.decode(msgspec.json.encode(schema.render_all([row], MetadataFlattener())))
+        assert (encoded["timestamp"], encoded["recorded_at"]) == (utc_text(moment),) * 2
 
 
 def test_deeply_nested_metadata_is_flattened_without_recursion() -> None:
