@@ -1,112 +1,84 @@
-"""What would become of a notification, and because of what: the answer to "why do I see nothing?"."""
+"""Why a notification makes the samples that it makes, or none: what ``meter-notify explain`` prints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace
-from fnmatch import fnmatchcase
+from typing import Any
 
 from meter.bus.local import topic_matches
-from meter.bus.masking import masked
-from meter.collector.notifications import heard
+from meter.collector.conversion import Conversion
+from meter.collector.conversion import ListenerResult
+from meter.collector.conversion import NotificationConverter
+from meter.collector.conversion import event_type_pattern
 from meter.declarative.notifications import DefinedListener
 from meter.interfaces import Topic
-from meter.message import BadMessage
-from meter.notification import Notification
-from meter.notification import with_stable_ids
 from meter.plugins.registry import Decision
-from meter.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
-    """What one listener, or one definition of it at ``origin``, made of a notification.
-
-    ``samples`` have their secrets masked. ``reason`` says why there are none, or not more.
-    """
+class ExplainedDefinition:
+    """The signed metering messages that the definition at ``origin`` makes, and why there are none or no more."""
 
     listener: str
     origin: str
-    samples: tuple[Sample, ...]
+    messages: tuple[Mapping[str, Any], ...]
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What would become of a message: ``notification`` as listeners hear it, ``None`` when it is none, for ``reason``.
+    """A conversion by definition. ``inactive`` are listeners that want the event type but do not run, with the reason."""
 
-    ``makers`` want its event type; ``silent`` would, but are switched off or broken, each with the reason.
-    """
-
-    notification: Notification | None
-    reason: str = ""
-    makers: tuple[Maker, ...] = ()
-    silent: tuple[tuple[str, str], ...] = ()
+    conversion: Conversion
+    definitions: tuple[ExplainedDefinition, ...] = ()
+    inactive: tuple[tuple[str, str], ...] = ()
 
 
-def explained(body: bytes, decisions: Iterable[Decision]) -> Explanation:
-    """Return what ``decisions``, active or not, would make of the message ``body``; nothing it holds makes this raise."""
-    try:
-        notification = heard(body)
-    except (BadMessage, ValueError, RecursionError) as error:
-        return Explanation(None, f"set aside: {error}")
-    makers: list[Maker] = []
-    silent = []
-    for decision in decisions:
-        if decision.plugin is None or not _wants(decision, notification.event_type):
-            continue
-        if decision.state == "active":
-            makers += _makers(decision, notification)
-        else:
-            silent.append(
-                (decision.name, f"{decision.state}: {decision.reason}" if decision.reason else decision.state)
-            )
-    return Explanation(notification, "", tuple(makers), tuple(silent))
+def explain_notification(
+    body: bytes, converter: NotificationConverter, decisions: Iterable[Decision] = ()
+) -> Explanation:
+    """Return what the collector makes of ``body`` with ``converter``; ``decisions`` are those of all installed listeners."""
+    conversion = converter.convert(body)
+    definitions = [each for result in conversion.results for each in _definitions(result)]
+    inactive = () if conversion.notification is None else _inactive(decisions, conversion.notification.event_type)
+    return Explanation(conversion, tuple(definitions), tuple(inactive))
 
 
-def is_heard(exchange: str, routing_key: str, topics: Sequence[Topic]) -> bool:
-    """Say whether a collector that subscribes to ``topics`` gets what is published there."""
+def is_received(exchange: str, routing_key: str, topics: Sequence[Topic]) -> bool:
+    """Return whether a collector that subscribes to ``topics`` receives messages with this exchange and routing key."""
     return any(topic.exchange == exchange and topic_matches(topic.routing_key, routing_key) for topic in topics)
 
 
-def _wants(decision: Decision, event_type: str) -> bool:
-    return any(fnmatchcase(event_type, pattern) for pattern in decision.plugin.event_types)
+def _inactive(decisions: Iterable[Decision], event_type: str) -> Iterator[tuple[str, str]]:
+    for decision in decisions:
+        if decision.plugin is None or decision.state == "active":
+            continue
+        if event_type_pattern(decision.plugin.event_types).match(event_type):
+            yield decision.name, f"{decision.state}: {decision.reason}" if decision.reason else decision.state
 
 
-def _makers(decision: Decision, notification: Notification) -> Iterator[Maker]:
-    if isinstance(decision.plugin, DefinedListener):
-        for outcome in decision.plugin.outcomes(notification):
-            yield _maker(decision, outcome.definition.origin, notification, outcome.samples, outcome.reason)
-        return
-    samples: list[Sample] = []
-    reason = ""
-    try:
-        for sample in decision.plugin.samples(notification):
-            samples.append(sample)
-        if not samples:
-            reason = "the listener makes no sample of it; its documentation says of what it does"
-    except Exception as error:
-        # Whatever a plugin raises is what is to be told.
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    yield _maker(decision, decision.origin, notification, samples, reason)
+def _definitions(result: ListenerResult) -> Iterator[ExplainedDefinition]:
+    listener = result.listener
+    messages = iter(result.messages)
+    for definition in result.definitions:
+        enabled = [sample for sample in definition.samples if listener.takes(sample.name)]
+        disabled = sorted({sample.name for sample in definition.samples if not listener.takes(sample.name)})
+        # Messages are in the order of the samples; there are none where signing failed.
+        own = tuple(message for _, message in zip(enabled, messages, strict=False))
+        reasons = [definition.reason] if definition.reason else []
+        if disabled:
+            why = f" ({listener.reason})" if listener.reason else ""
+            reasons.insert(0, f"{', '.join(disabled)} is disabled{why}")
+        elif not enabled and not reasons:
+            reasons = [_why_empty(listener)]
+        yield ExplainedDefinition(listener.name, definition.origin, own, "; ".join(reasons))
 
 
-def _maker(
-    decision: Decision, origin: str, notification: Notification, samples: Iterable[Sample], reason: str
-) -> Maker:
-    made = with_stable_ids(notification, list(samples))
-    kept = tuple(
-        replace(sample, resource_metadata=masked(sample.resource_metadata))
-        for sample in made
-        if decision.takes(sample.name)
-    )
-    off = sorted({sample.name for sample in made if not decision.takes(sample.name)})
-    if off:
-        why = f" ({decision.reason})" if decision.reason else ""
-        reason = "; ".join(filter(None, (f"{', '.join(off)} is switched off{why}", reason)))
-    elif not kept and not reason:
-        reason = "no sample: what it requires is not in the notification"
-    return Maker(decision.name, origin, kept, reason)
+def _why_empty(listener: Decision) -> str:
+    if isinstance(listener.plugin, DefinedListener):
+        return "no sample: the notification lacks a value that the definition requires"
+    return "no sample: see the documentation of the listener for the notifications it uses"

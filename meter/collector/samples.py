@@ -1,7 +1,8 @@
-"""The collector's intake: deliveries from the bus → verified metering messages → one commit → acknowledgement.
+"""Consumes metering messages: verifies each delivery, writes it to the store, and acknowledges it after the commit.
 
-Deliveries that arrive together are written in one transaction. What cannot be stored is set aside sample by sample
-with the reason; its neighbours are stored. Nothing is acknowledged before it is committed or safe among the dead.
+Deliveries that arrive together are written in one transaction. A sample that cannot be stored is dead-lettered alone,
+with the reason; the other samples of its delivery are stored. A delivery is acknowledged once each of its samples is
+committed or dead-lettered.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.collector.rejection import Rejection
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
@@ -29,31 +30,39 @@ from meter.message import cast_as_it_came
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
+from meter.query import Refusal
 from meter.query import WriteResult
 from meter.signature import BadSignature
 from meter.signature import Keyring
 
-TURN = 200
-"""Samples read before other work gets its turn: about 5 ms."""
+SAMPLES_PER_TURN = 200
+"""Samples verified before the reactor runs other work: about 5 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    """The part of a batch that one delivery contributed: ``first`` to ``end``, exclusive."""
+
+    first: int
+    end: int
+    refusals: Deferred[Sequence[Refusal]] = field(default_factory=Deferred)
+    """Fires after the commit with the store's refusals in this part, indexed from its beginning."""
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Messages of several deliveries that are written together, and who waits for them."""
+    """Messages of several deliveries that are written in one transaction."""
 
     messages: list[MeteringMessage] = field(default_factory=list)
-    parts: list[tuple[int, int, Deferred[WriteResult]]] = field(default_factory=list)
+    waiters: list[_Waiter] = field(default_factory=list)
 
 
 class SampleConsumer:
-    """Takes metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
+    """Stores metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
-    A batch has at most ``batch_samples``, and a large delivery is several; it waits ``batch_seconds`` for more, unless it
-    is full. ``after_commit`` is called with each
-    batch that was committed and what became of it.
+    A batch has at most ``batch_samples`` and is written when it is full or ``batch_seconds`` old; a larger delivery is
+    split. ``after_commit`` is called with the messages of each committed batch and the store's result.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -79,65 +88,55 @@ class SampleConsumer:
         self._timer: IDelayedCall | None = None
 
     async def receive(self, delivery: Delivery) -> None:
-        """Store the samples of one delivery; returns when each is committed, known already, or set aside.
+        """Return once each sample of one delivery is committed, known as a duplicate, or dead-lettered.
 
-        Raises :class:`meter.interfaces.Unavailable` when the store or the bus is away: nothing is lost, the delivery
-        comes again.
+        Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
         """
         try:
             entries, key_id = metering_messages(open_envelope(delivery.body))
         except BadMessage as error:
-            await self._dead_letters.dead_letter(
-                body=delivery.body, reason=str(error), origin=delivery, kind="undecodable"
-            )
+            await Rejection(kind="undecodable", reason=str(error)).dead_letter(self._dead_letters, delivery)
             return
-        good, bad = await self._read(entries, key_id)
-        for first in range(0, len(good), self._batch_samples):
-            part = good[first : first + self._batch_samples]
-            result = await self._written(part)
-            for refusal in result.refused:
-                bad.append((part[refusal.index].fields, f"the store refuses it: {refusal.reason}", refusal.kind))
-        for entry, reason, kind in bad:
+        messages, rejected = await self._verify(entries, key_id)
+        for first in range(0, len(messages), self._batch_samples):
+            part = messages[first : first + self._batch_samples]
+            for refusal in await self._enqueue(part):
+                entry = part[refusal.index].fields
+                rejected.append((entry, _rejection(refusal.kind, f"the store refuses it: {refusal.reason}", entry)))
+        for entry, rejection in rejected:
             body = delivery.body if len(entries) == 1 else cast_as_it_came(entry, key_id)
-            meter = entry.get("counter_name") if isinstance(entry, dict) else None
-            await self._dead_letters.dead_letter(
-                body=body,
-                reason=reason,
-                origin=delivery,
-                kind=kind,
-                meter=meter if isinstance(meter, str) else None,
-            )
+            await rejection.dead_letter(self._dead_letters, delivery, body)
 
-    async def _read(
+    async def _verify(
         self, entries: Sequence[Any], key_id: str | None
-    ) -> tuple[list[MeteringMessage], list[tuple[Any, str, str]]]:
-        """Return the messages that are valid and verified, and the others with reason and kind."""
-        good: list[MeteringMessage] = []
-        bad: list[tuple[Any, str, str]] = []
+    ) -> tuple[list[MeteringMessage], list[tuple[Any, Rejection]]]:
+        """Return the valid messages with a good signature, and the other entries with their rejections."""
+        messages: list[MeteringMessage] = []
+        rejected: list[tuple[Any, Rejection]] = []
         for number, entry in enumerate(entries, 1):
             try:
-                good.append(read(entry, self._keys, key_id))
+                messages.append(read(entry, self._keys, key_id))
             except BadMessage as error:
-                bad.append((entry, str(error), "invalid"))
+                rejected.append((entry, _rejection("invalid", str(error), entry)))
             except BadSignature as error:
-                bad.append((entry, str(error), "unverified"))
-            if number % TURN == 0:
+                rejected.append((entry, _rejection("unverified", str(error), entry)))
+            if number % SAMPLES_PER_TURN == 0:
                 await sleep(self._clock, 0)
-        return good, bad
+        return messages, rejected
 
-    def _written(self, messages: list[MeteringMessage]) -> Deferred[WriteResult]:
-        """Write ``messages`` together with what else arrives now; fire with what became of them."""
+    def _enqueue(self, messages: list[MeteringMessage]) -> Deferred[Sequence[Refusal]]:
+        """Add ``messages`` to the current batch; fire after its commit with the store's refusals among them."""
         if self._batch.messages and len(self._batch.messages) + len(messages) > self._batch_samples:
             self._flush()
-        waiting: Deferred[WriteResult] = Deferred()
         first = len(self._batch.messages)
+        waiter = _Waiter(first, first + len(messages))
         self._batch.messages += messages
-        self._batch.parts.append((first, len(self._batch.messages), waiting))
+        self._batch.waiters.append(waiter)
         if len(self._batch.messages) >= self._batch_samples:
             self._flush()
         elif self._timer is None:
             self._timer = self._clock.callLater(self._batch_seconds, self._flush)
-        return waiting
+        return waiter.refusals
 
     def _flush(self) -> None:
         batch, self._batch = self._batch, _Batch()
@@ -147,21 +146,26 @@ class SampleConsumer:
         Deferred.fromCoroutine(self._write(batch))
 
     async def _write(self, batch: _Batch) -> None:
-        """Commit a batch and tell each delivery what became of its part, a failure included."""
+        """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
         try:
             result = await self._store.write(batch.messages)
         except Exception as error:
-            for _, _, waiting in batch.parts:
-                waiting.errback(error)
+            for waiter in batch.waiters:
+                waiter.refusals.errback(error)
             return
         self._metrics.written(result, self._clock.seconds() - began)
         self._after_commit(batch.messages, result)
-        for first, end, waiting in batch.parts:
-            refused = tuple(
-                replace(refusal, index=refusal.index - first)
-                for refusal in result.refused
-                if first <= refusal.index < end
+        for waiter in batch.waiters:
+            waiter.refusals.callback(
+                [
+                    replace(refusal, index=refusal.index - waiter.first)
+                    for refusal in result.refused
+                    if waiter.first <= refusal.index < waiter.end
+                ]
             )
-            # Of a shared batch only the refusals are known per delivery; the counts stand in the metrics.
-            waiting.callback(WriteResult(end - first - len(refused), 0, refused))
+
+
+def _rejection(kind: str, reason: str, entry: Any) -> Rejection:
+    meter = entry.get("counter_name") if isinstance(entry, dict) else None
+    return Rejection(kind=kind, reason=reason, meter=meter if isinstance(meter, str) else None)

@@ -1,4 +1,4 @@
-"""Files of captured notifications: one, an array of them, or one a line, as JSON."""
+"""Reads files of captured notifications: JSON with one notification, an array of them, or one per line."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from meter.message import seal
 LARGEST_FILE_BYTES = 64 * 1024 * 1024
 
 
-def captures(name: str) -> Iterator[Publication]:
-    """Yield the notifications in the file ``name``, as they would be published; ``""`` where it does not say where."""
+def read_captured(name: str) -> Iterator[Publication]:
+    """Yield the notifications in the file ``name`` as publications; exchange and routing key are empty if not in the file."""
     try:
         if name == "-":
             text = sys.stdin.buffer.read(LARGEST_FILE_BYTES + 1)
@@ -24,15 +24,15 @@ def captures(name: str) -> Iterator[Publication]:
             with Path(name).open("rb") as file:
                 text = file.read(LARGEST_FILE_BYTES + 1)
         if len(text) > LARGEST_FILE_BYTES:
-            raise CommandError(f"{name}: has more than {LARGEST_FILE_BYTES} bytes")
+            raise CommandError(f"{name}: the file is larger than {LARGEST_FILE_BYTES} bytes")
     except OSError as error:
         raise CommandError(f"{name}: cannot be read: {error}") from error
     for each in _contents(name, text):
         if not isinstance(each, dict):
-            raise CommandError(f"{name}: a notification is a JSON object, not a {type(each).__name__}")
+            raise CommandError(f"{name}: a notification must be a JSON object, not a {type(each).__name__}")
         message = each.get("message", each)
         if not isinstance(message, dict):
-            raise CommandError(f"{name}: message is a JSON object, not a {type(message).__name__}")
+            raise CommandError(f"{name}: message must be a JSON object, not a {type(message).__name__}")
         enveloped = "oslo.version" in message and "oslo.message" in message
         yield Publication(
             exchange=str(each.get("exchange") or ""),
@@ -48,7 +48,7 @@ def _contents(name: str, text: bytes) -> Iterator[Any]:
     except (ValueError, RecursionError) as error:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if len(lines) < 2 or not _is_json(lines[0][1]):
-            raise CommandError(f"{name}: is no JSON: {error}") from error
+            raise CommandError(f"{name}: not JSON: {error}") from error
     else:
         yield from content if isinstance(content, list) else [content]
         return
@@ -56,7 +56,9 @@ def _contents(name: str, text: bytes) -> Iterator[Any]:
         try:
             yield json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise CommandError(f"{name}:{number}: is no JSON: {error}; each line holds one notification") from error
+            raise CommandError(
+                f"{name}:{number}: not JSON: {error}; each line must contain one notification"
+            ) from error
 
 
 def _is_json(line: bytes) -> bool:

@@ -1,23 +1,26 @@
-"""``meter-notify``: publishes captured notifications, or explains which samples they make, and what makes them."""
+"""``meter-notify``: publishes captured notifications, explains which samples they give, or replays archived ones."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import maybeDeferred
 from twisted.python import usage
 
 from meter.agent.cycle import PluginContext
 from meter.bus.amqp import AmqpBus
+from meter.collector.conversion import NotificationConverter
+from meter.collector.explain import ExplainedDefinition
 from meter.collector.explain import Explanation
-from meter.collector.explain import Maker
-from meter.collector.explain import explained
-from meter.collector.explain import is_heard
-from meter.commands.captured_notifications import captures
+from meter.collector.explain import explain_notification
+from meter.collector.explain import is_received
+from meter.commands.captured_notifications import read_captured
 from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import CommandError
@@ -38,79 +41,86 @@ from meter.plugins.registry import Decision
 from meter.plugins.registry import configure
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
-from meter.sample import Sample
 from meter.sample import utc_text
 from meter.settings import Config
+from meter.settings.config_file import keyring
 
 
 class PublishOptions(usage.Options):
-    """What to publish, and where."""
+    """Which files to publish, and where to."""
 
     synopsis = "FILE …"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        ["url", "u", None, "The broker. [default: [bus] url of the configuration]"],
-        ["exchange", "e", None, "The exchange. [default: the one the file names, else openstack]"],
-        ["routing-key", "k", None, "The routing key. [default: the one the file names, else notifications.info]"],
+        ["url", "u", None, "URL of the broker. [default: [bus] url of the configuration]"],
+        ["exchange", "e", None, "Exchange to publish to. [default: the one in the file, else openstack]"],
+        ["routing-key", "k", None, "Routing key. [default: the one in the file, else notifications.info]"],
     ]
 
     def parseArgs(self, *files: str) -> None:
         """Take the files."""
         if not files:
-            raise usage.UsageError("publish: name at least one file")
+            raise usage.UsageError("publish: give at least one file")
         self["files"] = files
 
 
 class ExplainOptions(usage.Options):
-    """What to explain."""
+    """Which files to explain."""
 
     synopsis = "FILE …"
-    optFlags = [["json", None, "One JSON object a line: each sample, with the definition that makes it."]]  # noqa: N815, RUF012
+    optFlags = [  # noqa: N815, RUF012
+        ["json", None, "Print one JSON object per line: a sample and the definition that makes it, or a reason."]
+    ]
 
     def parseArgs(self, *files: str) -> None:
         """Take the files."""
         if not files:
-            raise usage.UsageError("explain: name at least one file")
+            raise usage.UsageError("explain: give at least one file")
         self["files"] = files
 
 
 class ReplayOptions(usage.Options):
-    """Which notifications of the archive to replay."""
+    """Which archived notifications to replay."""
 
     optParameters = [  # noqa: N815, RUF012
-        ["event-type", "t", "*", "Only these: an event type with * and ?."],
-        ["limit", "n", None, "At most so many, the oldest first.", int],
+        ["event-type", "t", "*", "Only this event type; * and ? are wildcards."],
+        ["limit", "n", None, "Maximum number of notifications, oldest first.", int],
     ]
-    optFlags = [["list", None, "Only list them; nothing is sent."]]  # noqa: N815, RUF012
+    optFlags = [["list", None, "List them without sending anything."]]  # noqa: N815, RUF012
 
 
 class Options(CommandOptions):
-    """What to do."""
+    """The command line."""
 
     synopsis = "Usage: meter-notify [--config FILE] publish | explain FILE … | replay"
     longdesc = (
-        "A FILE holds notifications as JSON: one, an array of them, or one a line; each bare, in its envelope, "
-        "or as {exchange, routing_key, message}. - is the standard input."
+        "A FILE contains notifications as JSON: one, an array of them, or one per line; each without an envelope, in an "
+        "oslo.messaging envelope, or as {exchange, routing_key, message}. - is the standard input."
     )
     subCommands = [  # noqa: N815, RUF012
-        ["publish", None, PublishOptions, "Publish notifications; each is told when the broker has it in a queue."],
+        [
+            "publish",
+            None,
+            PublishOptions,
+            "Publish notifications, and print a line for each that the broker has confirmed.",
+        ],
         [
             "explain",
             None,
             ExplainOptions,
-            "Show which samples they make and which definition makes them. Sends nothing.",
+            "Print the samples that the collector makes of them, and which definition makes each. Sends nothing.",
         ],
         [
             "replay",
             None,
             ReplayOptions,
-            "Send archived notifications that nobody wanted to the collector again; each is removed when it is safe there.",
+            "Send archived notifications to the collector again; each is removed once the broker has confirmed it.",
         ],
     ]
 
     def postOptions(self) -> None:
-        """Ask for a command."""
+        """Require a subcommand."""
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: publish, explain or replay")
+            raise usage.UsageError("give a subcommand: publish, explain or replay")
 
 
 def main() -> None:
@@ -119,24 +129,24 @@ def main() -> None:
 
 
 async def work(reactor: Any, options: Any) -> int:
-    """Do what is asked."""
+    """Run the subcommand; return the exit status."""
     config = configuration(options["config"])
-    asked = options.subOptions
+    arguments = options.subOptions
     if options.subCommand == "replay":
         return await replay_archive(
             reactor,
             config.bus.url.get_secret_value(),
-            event_type=asked["event-type"],
-            limit=asked["limit"],
-            only_list=bool(asked["list"]),
+            event_type=arguments["event-type"],
+            limit=arguments["limit"],
+            only_list=bool(arguments["list"]),
         )
-    captured = [(name, each) for name in asked["files"] for each in captures(name)]
+    captured = [(name, each) for name in arguments["files"] for each in read_captured(name)]
     if options.subCommand == "explain":
-        return explain(captured, config, reactor, as_json=bool(asked["json"]))
-    url = asked["url"] or config.bus.url.get_secret_value()
+        return explain(captured, config, reactor, as_json=bool(arguments["json"]))
+    url = arguments["url"] or config.bus.url.get_secret_value()
     if not url.startswith(("amqp://", "amqps://")):
-        raise CommandError(f"--url: {url} is no broker; name one, as amqp://user:password@host:5672/")
-    return await publish(captured, reactor, url, exchange=asked["exchange"], routing_key=asked["routing-key"])
+        raise CommandError(f"--url: should be the URL of a broker, such as amqp://user:password@host:5672/, not {url}")
+    return await publish(captured, reactor, url, exchange=arguments["exchange"], routing_key=arguments["routing-key"])
 
 
 # --- publish -------------------------------------------------------------------------------------------------------
@@ -150,22 +160,26 @@ async def publish(
     exchange: str | None,
     routing_key: str | None,
 ) -> int:
-    """Publish each and write a line for it; raises :class:`Unavailable` for the first that the broker does not take."""
+    """Publish each and print a line for it; raises :class:`Unavailable` at the first that the broker does not confirm."""
     bus = AmqpBus(reactor, url, clock=reactor, name="meter-notify")
     bus.startService()
     try:
         await wait_ready(bus, reactor, seconds=READY_SECONDS, name="the broker")
         for name, each in captured:
-            to = Publication(
+            publication = Publication(
                 exchange=exchange or each.exchange or "openstack",
                 routing_key=routing_key or each.routing_key or "notifications.info",
                 body=each.body,
             )
             try:
-                await bus.publish(to)
+                await bus.publish(publication)
             except Unavailable as error:
                 raise Unavailable(f"{name}: {error}") from error
-            sys.stdout.write(escape_terminal(f"{name}: published on {to.exchange}, {to.routing_key}\n"))
+            sys.stdout.write(
+                escape_terminal(
+                    f"{name}: published to exchange {publication.exchange} with routing key {publication.routing_key}\n"
+                )
+            )
     finally:
         await maybeDeferred(bus.stopService)
     return DONE
@@ -175,86 +189,107 @@ async def publish(
 
 
 def explain(captured: Sequence[tuple[str, Publication]], config: Config, reactor: Any, *, as_json: bool) -> int:
-    """Write what becomes of each; the status says whether all make samples."""
-    decisions = installed(config, reactor)
-    topics = [
-        *config.notifications.service_topics,
-        *(topic for each in decisions if each.state == "active" for topic in each.plugin.topics),
-    ]
+    """Print what the collector makes of each notification; the status says whether all give samples."""
+    decisions = installed_listeners(config, reactor)
+    active = [decision for decision in decisions if decision.state == "active"]
+    topics = [*config.notifications.service_topics, *(topic for decision in active for topic in decision.plugin.topics)]
+    converter = NotificationConverter(
+        active,
+        keyring(config, make=False),
+        source=config.meter.source,
+        unit_name=config.units.name_of,
+        ignored_users=config.notifications.ignored_users,
+    )
     status = DONE
-    for name, each in captured:
-        explanation = explained(each.body, decisions)
-        if not any(maker.samples for maker in explanation.makers):
+    for name, publication in captured:
+        explanation = explain_notification(publication.body, converter, decisions)
+        if not any(result.messages for result in explanation.conversion.results):
             status = EXIT_FOUND_PROBLEMS
-        lines = _json_lines(explanation) if as_json else _lines(name, each, explanation, topics)
+        lines = _json_lines(explanation) if as_json else _lines(name, publication, explanation, topics)
         sys.stdout.write("".join(escape_terminal(line) + "\n" for line in lines))
     return status
 
 
-def installed(config: Config, reactor: Any) -> list[Decision]:
-    """Return what is decided of every listener, as the collector would decide; tells what is wrong with definitions."""
-    own, problems = load_user_definitions(config.notifications.definitions)
+def installed_listeners(config: Config, reactor: Any) -> list[Decision]:
+    """Return the decision about each installed listener, as the collector takes it; print problems of definitions."""
+    user_defined, problems = load_user_definitions(config.notifications.definitions)
     for problem in problems:
         sys.stderr.write(escape_terminal(f"{problem}\n"))
     sections = {"pollsters": config.pollsters, "listeners": config.listeners}
-    configured = configure([*find(), *own], sections, config.plugins.disable)
-    decisions = [each for each in without_redefined_meters(configured.decisions, own) if each.kind is LISTENER]
-    return decide_now(decisions, PluginContext("meter-collector", config, reactor, {}))
+    configured = configure([*find(), *user_defined], sections, config.plugins.disable)
+    decisions = without_redefined_meters(configured.decisions, user_defined)
+    context = PluginContext("meter-collector", config, reactor, {})
+    return decide_now([decision for decision in decisions if decision.kind is LISTENER], context)
 
 
-def _lines(name: str, published: Publication, explanation: Explanation, topics: Sequence[Topic]) -> Iterator[str]:
-    said = explanation.notification
-    if said is None:
-        yield f"{name}: {explanation.reason}"
+def _lines(name: str, publication: Publication, explanation: Explanation, topics: Sequence[Topic]) -> Iterator[str]:
+    conversion = explanation.conversion
+    notification = conversion.notification
+    if notification is None:
+        yield from (f"{name}: dead-lettered ({each.kind}): {each.reason}" for each in conversion.rejections)
         return
-    yield f"{name}: {said.event_type} from {said.publisher_id}, {utc_text(said.timestamp)}"
-    if published.exchange and not is_heard(published.exchange, published.routing_key, topics):
+    yield f"{name}: {notification.event_type} from {notification.publisher_id}, {utc_text(notification.timestamp)}"
+    if publication.exchange and not is_received(publication.exchange, publication.routing_key, topics):
         yield (
-            f"  NOT HEARD: nothing is bound to exchange {published.exchange} for {published.routing_key}; "
-            "see [notifications] exchanges, topics and priorities"
+            f"  NOT RECEIVED: the collector's queue is not bound to exchange {publication.exchange} for"
+            f" {publication.routing_key}; see [notifications] exchanges, topics and priorities"
         )
-    if not explanation.makers:
-        yield "  no listener wants this event type"
-    for maker in explanation.makers:
-        for sample in maker.samples:
-            yield f"  {_shown(sample)}  by {maker.origin}"
-        if maker.reason:
-            yield f"  {maker.listener}, {maker.origin}: {maker.reason}"
-    for listener, reason in explanation.silent:
-        yield f"  {listener} would want it: {reason}"
+    if reason := _reason(explanation):
+        yield f"  {reason}"
+    for definition in explanation.definitions:
+        for message in definition.messages:
+            yield f"  {_sample_text(message)}  by {definition.origin}"
+        if definition.reason:
+            yield f"  {definition.listener}, {definition.origin}: {definition.reason}"
+    for rejection in conversion.rejections:
+        yield f"  dead-lettered ({rejection.kind}), because of {rejection.listener}: {rejection.reason}"
+    for listener, why in explanation.inactive:
+        yield f"  {listener} wants this event type but is not active: {why}"
 
 
-def _shown(sample: Sample) -> str:
+def _reason(explanation: Explanation) -> str:
+    """Return why no listener was run, or an empty text."""
+    outcome = explanation.conversion.outcome
+    if outcome == "ignored":
+        return "ignored: the request of one of [notifications] ignored_users"
+    return "no listener wants this event type" if outcome == "unwanted" else ""
+
+
+def _sample_text(message: Mapping[str, Any]) -> str:
     return (
-        f"{sample.name} = {sample.volume} {sample.unit} ({sample.type})  resource {sample.resource_id}"
-        f"  project {sample.project_id or '-'}  user {sample.user_id or '-'}"
+        f"{message['counter_name']} = {message['counter_volume']} {message['counter_unit']} ({message['counter_type']})"
+        f"  resource {message['resource_id']}  project {message['project_id'] or '-'}  user {message['user_id'] or '-'}"
     )
 
 
 def _json_lines(explanation: Explanation) -> Iterator[str]:
-    if explanation.notification is None or not explanation.makers:
-        yield json.dumps({"reason": explanation.reason or "no listener wants this event type"})
-    for maker in explanation.makers:
-        for sample in maker.samples:
-            yield json.dumps(_as_json(sample, maker))
-        if maker.reason:
-            yield json.dumps({"listener": maker.listener, "definition": maker.origin, "reason": maker.reason})
+    if reason := _reason(explanation):
+        yield json.dumps({"reason": reason})
+    for definition in explanation.definitions:
+        for message in definition.messages:
+            yield json.dumps(_sample_json(message, definition))
+        if definition.reason:
+            yield json.dumps(
+                {"listener": definition.listener, "definition": definition.origin, "reason": definition.reason}
+            )
+    for rejection in explanation.conversion.rejections:
+        yield json.dumps({"listener": rejection.listener, "dead_letter": rejection.kind, "reason": rejection.reason})
 
 
-def _as_json(sample: Sample, maker: Maker) -> dict[str, Any]:
+def _sample_json(message: Mapping[str, Any], definition: ExplainedDefinition) -> dict[str, Any]:
     return {
-        "meter": sample.name,
-        "type": sample.type,
-        "volume": sample.volume,
-        "unit": sample.unit,
-        "resource_id": sample.resource_id,
-        "project_id": sample.project_id,
-        "user_id": sample.user_id,
-        "timestamp": utc_text(sample.timestamp),
-        "metadata": sample.resource_metadata,
-        "message_id": sample.message_id,
-        "listener": maker.listener,
-        "definition": maker.origin,
+        "meter": message["counter_name"],
+        "type": message["counter_type"],
+        "volume": message["counter_volume"],
+        "unit": message["counter_unit"],
+        "resource_id": message["resource_id"],
+        "project_id": message["project_id"],
+        "user_id": message["user_id"],
+        "timestamp": message["timestamp"],
+        "metadata": msgspec.json.decode(message["resource_metadata"]),
+        "message_id": message["message_id"],
+        "listener": definition.listener,
+        "definition": definition.origin,
     }
 
 

@@ -68,9 +68,10 @@ class FakeCycle(Cycle):
 
 @implementer(IHypervisor)
 class FakeHypervisor:
-    """A hypervisor that runs the given domains. Set ``failure`` to an exception to have it raised; ``calls`` counts.
+    """A hypervisor that runs the given domains.
 
-    ``absences`` says by UUID why a domain does not run any more; others are gone.
+    While ``failure`` is set to an exception, :meth:`domains` raises it; ``calls`` counts its calls. ``absences`` has by UUID why
+    a domain is not running; other domains are gone.
     """
 
     def __init__(self, domains: Iterable[Domain] = (), *, uri: str = "test:///fake") -> None:
@@ -82,20 +83,20 @@ class FakeHypervisor:
         self._observers: list[Callable[[Domain], object]] = []
 
     def absence(self, uuid: str) -> Absence:
-        """Return what ``absences`` says, else that it is gone."""
+        """Return the absence of the domain ``uuid``: gone, unless ``absences`` has another."""
         return self.absences.get(uuid, Absence("gone"))
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
-        """Let ``receive`` know of changes."""
+        """Call ``receive`` with each changed domain."""
         self._observers.append(receive)
 
     def change(self, domain: Domain) -> None:
-        """Tell all observers of ``domain``, whose ``event`` says what has happened to it."""
+        """Call all observers with ``domain``, whose ``event`` is the change."""
         for receive in self._observers:
             receive(domain)
 
     async def domains(self) -> Sequence[Domain]:
-        """Return the domains that run now."""
+        """Return the running domains."""
         self.calls += 1
         if self.failure is not None:
             raise self.failure

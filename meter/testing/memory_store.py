@@ -1,4 +1,4 @@
-"""A store in memory: the readable reference of what every question to a store means."""
+"""A store in memory: the readable reference for the result of every query."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from meter.testing.statistics import compute_statistics
 
 @implementer(IStore)
 class MemoryStore:
-    """Keeps samples in a mapping. Set ``unavailable`` to a text to have every call raise ``Unavailable`` with it."""
+    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it."""
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
@@ -53,7 +53,7 @@ class MemoryStore:
         self.unavailable: str | None = None
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Keep what is new, count what is known, refuse what has another's id and what PostgreSQL could not hold either."""
+        """Store new messages, count duplicates, and refuse conflicts and what PostgreSQL cannot store either."""
         self._check()
         stored = 0
         refused = []
@@ -78,18 +78,18 @@ class MemoryStore:
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
-        """Return the newest first; samples of one moment come in the order of their ids, last first."""
+        """Return the newest samples first; samples with the same timestamp are in descending order of their ids."""
         rows = self._matching(filter)[::-1]
         if after is not None:
             if order:
-                raise RequestError("a page can be continued in the order newest first only")
+                raise RequestError("only a page in the order newest first can be continued after a marker")
             rows = [row for row in rows if (row.timestamp, row.message_id) < (after.timestamp, after.message_id)]
         for criterion in reversed(order):
-            rows.sort(key=lambda row: _rank(row, criterion.field), reverse=criterion.descending)
+            rows.sort(key=lambda row: _sort_key(row, criterion.field), reverse=criterion.descending)
         return rows[:limit]
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
-        """Return the sample with this id if ``filter`` lets it through."""
+        """Return the sample with this id if it matches ``filter``."""
         found = self._newest(message_id, filter)
         return found and found[0]
 
@@ -97,9 +97,11 @@ class MemoryStore:
         """Return one meter per name, resource, type and unit; per name, type and unit where ``unique``."""
         rows = self._matching(filter)
         if unique:
-            nobody = dict.fromkeys(("resource_id", "user_id", "project_id", "source"))
-            kinds = sorted({(row.name, row.type, row.unit) for row in rows})
-            return [StoredMeter(name=name, type=kind, unit=unit, **nobody) for name, kind, unit in kinds[:limit]]
+            no_owner = dict.fromkeys(("resource_id", "user_id", "project_id", "source"))
+            unique_meters = sorted({(row.name, row.type, row.unit) for row in rows})
+            return [
+                StoredMeter(name=name, type=type_, unit=unit, **no_owner) for name, type_, unit in unique_meters[:limit]
+            ]
         newest = {(row.name, row.resource_id, row.type, row.unit): row for row in rows}
         fields = tuple(StoredMeter.__dataclass_fields__)
         return [
@@ -107,7 +109,7 @@ class MemoryStore:
         ]
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
-        """Return one resource per id; all that is said of it comes from its matching samples alone."""
+        """Return one resource per id, described by its matching samples only."""
         by_resource: defaultdict[str, list[StoredSample]] = defaultdict(list)
         for row in self._matching(filter):
             by_resource[row.resource_id].append(row)
@@ -130,7 +132,7 @@ class MemoryStore:
         return compute_statistics(query, self._matching(query.filter))[: query.limit]
 
     async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
-        """Return the metering message with this id as it was written, if ``filter`` lets its sample through."""
+        """Return the message with this id exactly as it was signed, if its sample matches ``filter``."""
         found = self._newest(message_id, filter)
         return found and copy.deepcopy(found[1])
 
@@ -166,8 +168,8 @@ class MemoryStore:
             raise Unavailable(self.unavailable)
 
 
-def _rank(row: StoredSample, field: Field) -> tuple[bool, Any]:
-    """Return what orders ``row``: what is absent comes last, or first where the order descends."""
+def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:
+    """Return the sort key of ``row``: an absent value comes last, or first in descending order."""
     if field not in ATTRIBUTES:
         raise RequestError(f"samples cannot be ordered by {field!r}: use {', '.join(ATTRIBUTES)}")
     value = getattr(row, ATTRIBUTES[field])
@@ -199,7 +201,7 @@ def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:
 
 
 def unstorable(value: Any) -> str | None:
-    """Return why no text column can hold ``value``, any JSON: a NUL or half a surrogate pair; ``None`` if one can."""
+    """Return why PostgreSQL cannot store ``value``, any JSON: a NUL or half of a surrogate pair; ``None`` if it can."""
     if isinstance(value, str):
         if "\0" in value:
             return f"a text holds a NUL character: {value[:80]!r}"

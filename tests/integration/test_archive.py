@@ -38,7 +38,7 @@ CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack
 ]
 
 
-class Account:
+class Metrics:
     def notified(self, event_type, outcome):
         pass
 
@@ -61,7 +61,7 @@ def collector(amqp_bus):
             keyring(["secret"]),
             DeadLetterPublisher(bus, reactor),
             source="openstack",
-            account=Account(),
+            metrics=Metrics(),
             archive=archive,
         )
         bus.subscribe(archive.subscription(), archive.dropped).startService()

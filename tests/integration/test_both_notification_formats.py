@@ -73,7 +73,7 @@ class Outbox:
             yield from (read(entry, KEYS, key_id) for entry in entries)
 
 
-class Account:
+class Metrics:
     def notified(self, event_type, outcome):
         assert outcome == "sampled", event_type
 
@@ -96,7 +96,7 @@ async def heard(*notifications):
     outbox = Outbox()
     listeners = decide_now(find([LISTENER]), FakePluginContext())
     listening = NotificationConsumer(
-        listeners, outbox, KEYS, DeadLetterPublisher(outbox, reactor), source="openstack", account=Account()
+        listeners, outbox, KEYS, DeadLetterPublisher(outbox, reactor), source="openstack", metrics=Metrics()
     )
     for each in notifications:
         body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(each)}).encode()

@@ -34,7 +34,7 @@ CAPTURED = json.loads((Path(__file__).parents[1] / "data/notifications/openstack
 REBIND_SECONDS = 0.2
 
 
-class Account:
+class Metrics:
     def __init__(self):
         self.heard = Counter()
 
@@ -44,11 +44,11 @@ class Account:
 
 @pytest.fixture
 def ear(amqp_bus):
-    """Starts the collector's ear on a broker; returns its account."""
+    """Starts the collector's ear on a broker; returns its metrics."""
 
     async def ear(url, exchange, *, create_foreign_exchanges):
         bus = amqp_bus(url, create_foreign_exchanges=create_foreign_exchanges, rebind_seconds=REBIND_SECONDS)
-        account = Account()
+        metrics = Metrics()
         volumes = [each for each in decide_now(find([LISTENER]), FakePluginContext()) if each.name == "cinder.volume"]
         listening = NotificationConsumer(
             volumes,
@@ -56,14 +56,14 @@ def ear(amqp_bus):
             keyring(["secret"]),
             DeadLetterPublisher(bus, reactor),
             source="openstack",
-            account=account,
+            metrics=metrics,
             topics=[Topic(exchange)],
         )
         samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
         bus.subscribe(samples, _drop).startService()
         bus.subscribe(listening.subscription(), listening.receive).startService()
         await until(lambda: bus.readiness().ready)
-        return account
+        return metrics
 
     return ear
 
@@ -79,7 +79,7 @@ def said(number, exchange="", routing_key="notifications.info"):
 @pytest_twisted.ensureDeferred
 async def test_a_service_whose_exchange_appears_later_is_heard_from_then_on(rabbitmq, ear, amqp_bus, amqp_client):
     url = rabbitmq.vhost()
-    account = await ear(url, "late", create_foreign_exchanges=False)
+    metrics = await ear(url, "late", create_foreign_exchanges=False)
     client = await amqp_client(url)
     await sleep(reactor, 2 * REBIND_SECONDS)
     # The collector has looked for it, and has not made it.
@@ -95,7 +95,7 @@ async def test_a_service_whose_exchange_appears_later_is_heard_from_then_on(rabb
     await until(lambda: service.readiness().ready)
     await published(service, said(1, "late"))
 
-    await until(lambda: account.heard["sampled"] == 1)
+    await until(lambda: metrics.heard["sampled"] == 1)
 
 
 @pytest.mark.parametrize("create_foreign_exchanges", [True, False])
@@ -110,14 +110,14 @@ async def test_who_consumed_before_still_gets_every_notification(
         await channel.exchange_declare(exchange="openstack", type="topic")
         await channel.queue_declare(queue="notifications.info")
         await channel.queue_bind(queue="notifications.info", exchange="openstack", routing_key="notifications.info")
-    account = await ear(url, "openstack", create_foreign_exchanges=create_foreign_exchanges)
+    metrics = await ear(url, "openstack", create_foreign_exchanges=create_foreign_exchanges)
     service = amqp_bus(url)
     await until(lambda: service.readiness().ready)
 
     for number in range(50):
         await service.publish(said(number, "openstack"))
 
-    await until(lambda: account.heard["sampled"] == 50)
+    await until(lambda: metrics.heard["sampled"] == 50)
     async with client.temporary_channel(2) as channel:
         declared = await channel.queue_declare(queue="notifications.info", passive=True)
     assert (declared.message_count, declared.consumer_count) == (50, 0)

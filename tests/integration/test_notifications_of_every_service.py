@@ -64,7 +64,7 @@ for transport in transports.values():
 """The services, each with its exchange, in one process of their own."""
 
 
-class Account:
+class Metrics:
     """Keeps what is counted."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Region:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.account = Account()
+        self.metrics = Metrics()
         self.messages: list[MeteringMessage] = []
         self.bus = AmqpBus(reactor, url, clock=reactor, name="test")
         listening = NotificationConsumer(
@@ -88,7 +88,7 @@ class Region:
             KEYS,
             DeadLetterPublisher(self.bus, reactor),
             source="openstack",
-            account=self.account,
+            metrics=self.metrics,
             topics=NotificationsSection().heard,
         )
         samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
@@ -133,10 +133,10 @@ async def publish(url: str, driver: str, files: list[str]) -> None:
 async def test_every_service_is_heard_and_each_fact_is_counted_once(region: Region, driver: str) -> None:
     files = sorted(map(str, NOTIFICATIONS.glob("*.json")))
     await publish(region.url, driver, files)
-    while sum(region.account.outcomes.values()) < len(files):
+    while sum(region.metrics.outcomes.values()) < len(files):
         await sleep(reactor, 0.02)
     # Nothing is said by: image.create, select_destinations.start, instance.create.start, create.error and three updates.
-    assert region.account.outcomes == {"sampled": 39, "unwanted": 2, "empty": 5}
+    assert region.metrics.outcomes == {"sampled": 39, "unwanted": 2, "empty": 5}
     ids: dict[str, set[str]] = {}
     for message in region.messages:
         ids.setdefault(message.name, set()).add(message.message_id)

@@ -114,7 +114,7 @@ async def test_that_there_is_no_such_exchange_is_said(rabbitmq):
 @pytest_twisted.ensureDeferred
 async def test_why_the_broker_cannot_be_used_is_said(rabbitmq, monkeypatch):
     monkeypatch.setattr(notify, "READY_SECONDS", 1.0)
-    captured = [(str(path), each) for path in (RESIZED,) for each in notify.captures(str(path))]
+    captured = [(str(path), each) for path in (RESIZED,) for each in notify.read_captured(str(path))]
 
     with pytest.raises(Unavailable, match=r"the broker: .*nonesuch"):
         await notify.publish(captured, reactor, f"{rabbitmq.vhost()}-nonesuch", exchange=None, routing_key=None)

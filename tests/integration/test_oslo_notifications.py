@@ -78,7 +78,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await sleep(reactor, 0.02)
 
 
-class Account:
+class Metrics:
     """Keeps what is counted."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Region:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.account = Account()
+        self.metrics = Metrics()
         self.messages: list[MeteringMessage] = []
         self.dead: list[Delivery] = []
         self.bus = AmqpBus(reactor, url, clock=reactor, name="test")
@@ -102,7 +102,7 @@ class Region:
         )
         dead_letters = DeadLetterPublisher(self.bus, reactor)
         listening = NotificationConsumer(
-            [decision], self.bus, KEYS, dead_letters, source="openstack", account=self.account
+            [decision], self.bus, KEYS, dead_letters, source="openstack", metrics=self.metrics
         )
         samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
         self._consumers = [
@@ -165,7 +165,7 @@ async def test_an_instance_that_was_created_becomes_five_samples(region: Region,
         assert message.metadata["host"] == "host1"
         assert message.metadata["user_metadata"] == {"stack": "s1"}
         assert abs(message.timestamp - datetime.now(UTC)) < timedelta(minutes=2)
-    assert region.account.outcomes == [("compute.instance.create.end", "sampled")]
+    assert region.metrics.outcomes == [("compute.instance.create.end", "sampled")]
 
 
 @pytest_twisted.ensureDeferred

@@ -61,12 +61,12 @@ async def test_unsafe_settings_of_the_server_are_logged_once(postgresql):
     warnings = []
 
     def observe(event):
-        if "confirms what a crash may lose" in (event.get("log_format") or ""):
+        if "a crash of PostgreSQL may lose committed samples" in (event.get("log_format") or ""):
             warnings.append(event["settings"])
 
     globalLogPublisher.addObserver(observe)
     try:
-        async with running(f"{dsn}?options=-c%20synchronous_commit%3Doff", writers=3, keep=True) as store:
+        async with running(f"{dsn}?options=-c%20synchronous_commit%3Doff", writers=3, maintain=True) as store:
             await until(lambda: len(store._writers._alive) == 3)
         assert warnings == ["fsync = off, full_page_writes = off, synchronous_commit = off"]
 
@@ -136,7 +136,7 @@ async def test_frozen_server_is_unavailable_after_the_time_limit(postgresql):
     async with running(postgresql.dsn(), statement_timeout_seconds=0.3, silence_seconds=0.3) as store:
         postgresql.freeze()
         try:
-            with pytest.raises(Unavailable, match="no answer in time"):
+            with pytest.raises(Unavailable, match="did not answer in time"):
                 await store.samples(ALL, 1)
         finally:
             postgresql.thaw()

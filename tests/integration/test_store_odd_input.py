@@ -93,7 +93,7 @@ REFUSED = {
 
 
 @pytest_twisted.ensureDeferred
-async def test_each_is_stored_to_the_letter_or_set_aside_with_its_reason_and_its_neighbours_are_stored(postgresql):
+async def test_odd_message_is_stored_exactly_or_dead_lettered_with_its_reason_and_the_others_are_stored(postgresql):
     dsn = postgresql.dsn()
     stored = {name: odd(**changes) for name, changes in STORED.items()}
     refused = {name: (odd(**changes), reason) for name, (changes, reason) in REFUSED.items()}
@@ -109,7 +109,7 @@ async def test_each_is_stored_to_the_letter_or_set_aside_with_its_reason_and_its
             batch_seconds=0.05,
             metrics=CollectingMetrics(metrics_registry("test")),
         )
-        await store.keeping.keep()
+        await store.maintenance.run()
         odd_ones = [each for each, _ in refused.values()]
         bodies = [_body([each for pair in zip(neighbours, odd_ones, strict=True) for each in pair])]
         bodies.append(_body(list(stored.values())))
@@ -128,12 +128,12 @@ async def test_each_is_stored_to_the_letter_or_set_aside_with_its_reason_and_its
 
 
 def _body(entries):
-    """Return a cast as Python's own ``json`` writes it, which writes what is no JSON too."""
+    """Return a cast as Python's own ``json`` writes it, which also writes what is not JSON, such as NaN."""
     return json.dumps({"method": CAST_METHOD, "args": {"data": entries}}).encode()
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_first_day_of_all_is_stored_where_everything_is_kept(postgresql):
+async def test_sample_of_the_first_possible_day_is_stored_without_retention(postgresql):
     async with running(postgresql.dsn()) as store:
         first = message(at=datetime(1, 1, 1, tzinfo=UTC))
         assert (await store.write([first])).stored == 1
@@ -141,7 +141,7 @@ async def test_the_first_day_of_all_is_stored_where_everything_is_kept(postgresq
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_resource_that_changes_project_belongs_to_each_for_its_time(postgresql):
+async def test_resource_that_changes_project_belongs_to_each_project_for_its_time(postgresql):
     async with running(postgresql.dsn()) as store:
         before, after = message(at=NOW - timedelta(hours=1), project_id="old"), message(at=NOW, project_id="new")
         await store.write([before, after])
@@ -155,7 +155,7 @@ async def test_a_resource_that_changes_project_belongs_to_each_for_its_time(post
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_name_with_two_units_or_types_is_two_meters(postgresql):
+async def test_meter_name_with_two_units_or_types_is_two_meters(postgresql):
     async with running(postgresql.dsn()) as store:
         await store.write(
             [

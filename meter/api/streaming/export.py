@@ -1,4 +1,4 @@
-"""Export: all samples that a query matches, as CSV or JSON lines, page by page, so that memory stays constant."""
+"""Export: all samples of a query as CSV or JSON lines, page by page, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from meter.api.auth.visibility import VisibleStore
-from meter.api.rendering.flattening import Flattening
-from meter.api.rendering.v2 import SampleShape
+from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.v2 import SampleSchema
 from meter.query import Marker
 from meter.query import SampleFilter
 from meter.query import StoredSample
@@ -23,7 +23,7 @@ JSON_LINES = "application/x-ndjson"
 MEDIA_TYPES = (CSV, JSON_LINES)
 
 PAGE_SAMPLES = 1000
-"""Samples asked for at a time. While a client takes its page, the export holds no connection to the database."""
+"""Samples per query. While a client reads a page, the export holds no connection to the database."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -32,33 +32,33 @@ async def export(
     store: VisibleStore,
     filter: SampleFilter,
     media_type: str,
-    shape: SampleShape,
-    flat: Flattening,
+    schema: SampleSchema,
+    flatten: MetadataFlattener,
     *,
     limit: int | None,
     rows: Sequence[StoredSample],
 ) -> AsyncIterator[bytes]:
-    """Yield the samples of ``filter``, at most ``limit``, of which ``rows`` is the first page."""
-    write = _csv if media_type == CSV else _json_lines
+    """Yield the encoded samples of ``filter``, at most ``limit``; ``rows`` is their first page."""
+    encode = _csv if media_type == CSV else _json_lines
     if media_type == CSV:
-        yield _csv_line(shape.record.__struct_fields__)
+        yield _csv_header(schema.record.__struct_fields__)
     sent = 0
     while rows:
         sent += len(rows)
-        wanted = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
-        if len(rows) < PAGE_SAMPLES or wanted <= 0:
-            yield write(shape.rendered(rows, flat))
+        size = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
+        if len(rows) < PAGE_SAMPLES or size <= 0:
+            yield encode(schema.render_all(rows, flatten))
             return
-        # The database finds the next page while this one is written, and is at most that one page ahead of the client.
+        # The next page is queried while this one is written: the database is at most one page ahead of the client.
         after = Marker(rows[-1].timestamp, rows[-1].message_id)
-        coming = Deferred.fromCoroutine(store.samples(filter, wanted, (), after))
+        next_page = Deferred.fromCoroutine(store.samples(filter, size, (), after))
         try:
-            yield write(shape.rendered(rows, flat))
-            rows = await coming
+            yield encode(schema.render_all(rows, flatten))
+            rows = await next_page
         finally:
-            if not coming.called:
-                coming.cancel()  # the client is gone
-            coming.addErrback(lambda _: None)
+            if not next_page.called:
+                next_page.cancel()  # the client has disconnected
+            next_page.addErrback(lambda _: None)
 
 
 def _json_lines(records: Sequence[msgspec.Struct]) -> bytes:
@@ -68,9 +68,9 @@ def _json_lines(records: Sequence[msgspec.Struct]) -> bytes:
 def _csv(records: Sequence[msgspec.Struct]) -> bytes:
     """Return ``records`` as lines of CSV, byte for byte as the ``csv`` module writes them.
 
-    They are made of JSON by hand, because the ``csv`` module quotes and copies cell by cell: a whole export, from
-    PostgreSQL to the client, takes 1.6 times as long with it (200 000 samples, median of 4 runs, 5.1 s instead of 3.1 s).
-    The module writes only the lines that need quotation marks outside the metadata.
+    Lines are made from JSON, since the ``csv`` module quotes and copies cell by cell: with it, a whole export from
+    PostgreSQL to the client takes 1.6 times as long (200 000 samples, median of 4 runs, 5.1 s instead of 3.1 s). The
+    module is used only for lines that need quotation marks outside the metadata.
     """
     metadata_index = [type(value) for value in msgspec.structs.astuple(records[0])].index(msgspec.Raw)
     cells: dict[int, bytes] = {}
@@ -94,16 +94,16 @@ def _csv_json(text: bytes) -> bytes:
 def _csv_cells(values: Sequence[Any]) -> bytes:
     """Return ``values`` as CSV cells with commas between them.
 
-    Where no cell needs quotation marks, that is their JSON without its brackets and quotation marks.
+    If no cell needs quotation marks, that is their JSON without its brackets and quotation marks.
     """
     line = _ENCODER.encode(values)
     if b"\\" not in line and line.count(b",") < len(values):
-        # Every cell has a comma before it for a moment, the first one too: it may be null.
+        # A leading comma is added and removed again, so that a null in the first cell is replaced too.
         return (b"," + line[1:-1]).replace(b",null", b",").replace(b'"', b"")[1:]
     cells = io.StringIO(newline="")
     csv.writer(cells).writerow(msgspec.to_builtins(values))
     return cells.getvalue().removesuffix("\r\n").encode()
 
 
-def _csv_line(names: Sequence[str]) -> bytes:
+def _csv_header(names: Sequence[str]) -> bytes:
     return (",".join(names) + "\r\n").encode()

@@ -5,7 +5,7 @@ what cannot be described; an operator's own lie in a directory that the configur
 """
 
 from meter.declarative.notifications.definition import Definition
-from meter.declarative.notifications.definition import Outcome
+from meter.declarative.notifications.definition import DefinitionResult
 from meter.declarative.notifications.files import DefinitionFile
 from meter.declarative.notifications.files import read_definitions
 from meter.declarative.notifications.listener import DefinedListener
@@ -17,7 +17,7 @@ __all__ = [
     "DefinedListener",
     "Definition",
     "DefinitionFile",
-    "Outcome",
+    "DefinitionResult",
     "built_in",
     "load_user_definitions",
     "read_definitions",

@@ -198,9 +198,9 @@ class Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one definition made of a notification that it wants: samples, or the reason why there are none."""
+class DefinitionResult:
+    """The samples that the definition at ``origin`` made of a notification, or the ``reason`` why it could not."""
 
-    definition: Definition
+    origin: str
     samples: tuple[Sample, ...]
     reason: str = ""

@@ -10,7 +10,7 @@ from typing import Self
 from zope.interface import implementer
 
 from meter.declarative.notifications.definition import Definition
-from meter.declarative.notifications.definition import Outcome
+from meter.declarative.notifications.definition import DefinitionResult
 from meter.declarative.notifications.definition import Scope
 from meter.declarative.notifications.files import read_definitions
 from meter.declarative.notifications.patterns import PatternIndex
@@ -50,27 +50,26 @@ class DefinedListener:
         return Enabled()
 
     def samples(self, notification: Notification) -> Iterator[Sample]:
-        """Yield what all definitions make of a notification, then raise ``ValueError`` for those that cannot."""
+        """Yield the samples of all definitions, then raise ``ValueError`` with the reasons of those that failed."""
         reasons: dict[str, None] = {}
-        for outcome in self.outcomes(notification):
-            yield from outcome.samples
-            if outcome.reason:
-                reasons[outcome.reason] = None
+        for result in self.results(notification):
+            yield from result.samples
+            if result.reason:
+                reasons[result.reason] = None
         if reasons:
             raise ValueError("; ".join(reasons))
 
-    def outcomes(self, notification: Notification) -> Iterator[Outcome]:
-        """Yield what each definition that wants a notification makes of it, in their order."""
-        wanting = self._index.wanting(notification.event_type)
+    def results(self, notification: Notification) -> Iterator[DefinitionResult]:
+        """Yield the result of each definition that wants the event type, in their order."""
         scope = Scope(notification)
-        for number in wanting:
+        for number in self._index.wanting(notification.event_type):
             definition = self.definitions[number]
             try:
                 if not isinstance(notification.payload, dict):
                     raise ValueError(f"payload must be a mapping, not a {type(notification.payload).__name__}")
-                yield Outcome(definition, tuple(definition.samples(scope)))
+                yield DefinitionResult(definition.origin, tuple(definition.samples(scope)))
             except ValueError as error:
-                yield Outcome(definition, (), str(error))
+                yield DefinitionResult(definition.origin, (), str(error))
 
     def __repr__(self) -> str:
         return f"<listener {self.name}: {len(self.definitions)} definitions>"

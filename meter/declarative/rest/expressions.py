@@ -1,10 +1,10 @@
-"""Expressions: a path into an answer, then operations on the value there, as in ``size | value / 1024``.
+"""Expressions: a path into a response, then operations on the value there, as in ``size | value / 1024``.
 
 Ceilometer runs such operations as Python code, whatever they do. Here they are evaluated from their syntax tree, and only
 what is listed below is allowed: no names but those of the values, no loops, no attributes but a few methods of texts and
 mappings.
 
-``lambda`` is allowed, together with ``filter``, because Ceilometer's documentation finds the next page of an answer with
+``lambda`` is allowed, together with ``filter``, because Ceilometer's documentation finds the next page of a response with
 it, and its users have copied that::
 
     next_sample_url_attribute: "links | filter(lambda v: v.get('rel') == 'next', value) | list(value) | value[0] | value.get('href')"
@@ -59,7 +59,7 @@ LONGEST_EXPRESSION = 1000
 """Characters."""
 
 CACHED_EXPRESSIONS = 1024
-"""Expressions that are cached after parsing: each is evaluated for every entry of every answer."""
+"""Expressions that are cached after parsing: each is evaluated for every entry of every response."""
 
 
 class BadExpression(ValueError):
@@ -236,7 +236,7 @@ def _evaluate(node: Any, names: Mapping[str, Any]) -> Any:
         case ast.Attribute():
             owner = of(node.value)
             if not isinstance(owner, str | dict):
-                raise TypeError(f"{type(owner).__name__} has no {node.attr} here")
+                raise TypeError(f"{type(owner).__name__} has no method {node.attr}")
             return getattr(owner, node.attr)
         case _:  # ast.Call is the only other node that is allowed
             return of(node.func)(*(of(each) for each in node.args))

@@ -18,40 +18,42 @@ from meter.store.postgres.sql import either
 MAX_NESTED_PARTS = 5
 """The most parts of a dotted key that is read in every possible way: 16 ways for five parts."""
 
-IF_STRING = "CASE WHEN jsonb_typeof(found) = 'string' THEN {} ELSE false END"
-IF_NUMBER = "CASE WHEN jsonb_typeof(found) = 'number' THEN {} ELSE false END"
+IF_STRING = "CASE WHEN jsonb_typeof(element) = 'string' THEN {} ELSE false END"
+IF_NUMBER = "CASE WHEN jsonb_typeof(element) = 'number' THEN {} ELSE false END"
 
 
 def metadata_equals_any(key: str, values: Sequence[Scalar]) -> Sql:
     """Return the condition that a row ``d`` of ``metadata`` has one of ``values`` under the dotted ``key``."""
     conditions = []
     if plain := [value for value in values if not isinstance(value, datetime)]:
-        found = metadata_values(key)
+        elements = metadata_values(key)
         texts = [_json(value) for value in plain]
-        conditions.append(Sql(f"ARRAY[{found}] && %s::jsonb[]", (*found.parameters, texts)))
+        conditions.append(Sql(f"ARRAY[{elements}] && %s::jsonb[]", (*elements.parameters, texts)))
     if times := [value for value in values if isinstance(value, datetime)]:
-        conditions.append(_any_found(key, Sql(IF_STRING.format("to_timestamptz(found #>> '{}') = ANY(%s)"), (times,))))
+        conditions.append(
+            _any_element(key, Sql(IF_STRING.format("to_timestamptz(element #>> '{}') = ANY(%s)"), (times,)))
+        )
     return either(conditions)
 
 
 def metadata_compares(key: str, operator: str, value: Scalar) -> Sql:
     """Return the condition that a value under ``key`` in a row ``d`` of ``metadata`` has the JSON type of ``value`` and compares so."""
     if isinstance(value, datetime):
-        condition = Sql(IF_STRING.format(f"to_timestamptz(found #>> '{{}}') {operator} %s"), (value,))
+        condition = Sql(IF_STRING.format(f"to_timestamptz(element #>> '{{}}') {operator} %s"), (value,))
     elif isinstance(value, str):
-        condition = Sql(IF_STRING.format(f"""(found #>> '{{}}') COLLATE "C" {operator} %s"""), (value,))
+        condition = Sql(IF_STRING.format(f"""(element #>> '{{}}') COLLATE "C" {operator} %s"""), (value,))
     elif isinstance(value, bool) or operator == "~":
         return Sql("false")
     else:
-        condition = Sql(IF_NUMBER.format(f"found {operator} %s::jsonb"), (_json(value),))
-    return _any_found(key, condition)
+        condition = Sql(IF_NUMBER.format(f"element {operator} %s::jsonb"), (_json(value),))
+    return _any_element(key, condition)
 
 
-def _any_found(key: str, condition: Sql) -> Sql:
-    values = metadata_values(key)
+def _any_element(key: str, condition: Sql) -> Sql:
+    elements = metadata_values(key)
     return Sql(
-        f"EXISTS (SELECT FROM unnest(ARRAY[{values}]) AS _ (found) WHERE {condition})",
-        (*values.parameters, *condition.parameters),
+        f"EXISTS (SELECT FROM unnest(ARRAY[{elements}]) AS _ (element) WHERE {condition})",
+        (*elements.parameters, *condition.parameters),
     )
 
 

@@ -43,21 +43,22 @@ ORDER BY {order} s.timestamp DESC, s.message_id DESC
 """
 
 PAGE = """
-SELECT s.* {keys} FROM sample s {added}
+SELECT s.* {keys} FROM sample s {joins}
 WHERE {condition}
 ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
-# As many series as are few, and one more if there are more. Few: the square root of all, so that reading a page of each is cheap.
+# The ids of the matching series, as far as they are few, and one more. Few is the square root of the number of all series: so
+# many index lookups, one for each, are cheap.
 MATCHING_SERIES = """
-SELECT few.most, ARRAY(SELECT x.id FROM series x WHERE {of_series} LIMIT few.most + 1)
-FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS most FROM pg_class WHERE oid = 'series'::regclass) few
+SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE {series} LIMIT threshold.few + 1) AS ids
+FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold
 """
 
 NEWEST_OF_FEW_SERIES = """
 SELECT s.* FROM series x CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s {added}
-    WHERE s.series_id = x.id AND {of_sample}
+    SELECT s.* FROM sample s {joins}
+    WHERE s.series_id = x.id AND {sample}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ) s
 WHERE x.id = ANY({series})
@@ -70,9 +71,9 @@ RECENT_PAGES = 3
 # If many series match, most of the newest samples match too.
 NEWEST_AMONG_RECENT = """
 SELECT s.* FROM (
-    SELECT s.* FROM sample s WHERE {in_order} AND {of_time}
-    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {most}
-) s {added}
+    SELECT s.* FROM sample s WHERE {in_order} AND {time_range}
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {recent}
+) s {joins}
 WHERE {condition}
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
@@ -80,20 +81,20 @@ ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 # The newest sample of each series tells which series can be on the page, and which samples are too old for it: those older than
 # the newest samples of as many series as the page has rows. A series that ended long ago costs one index lookup.
 NEWEST_OF_MANY_SERIES = """
-WITH head AS MATERIALIZED (
+WITH newest_of_series AS MATERIALIZED (
     SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id FROM sample s {added}
-        WHERE s.series_id = x.id AND {of_sample}
+        SELECT s.timestamp, s.message_id FROM sample s {joins}
+        WHERE s.series_id = x.id AND {sample}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) s
-    WHERE {of_series}
+    WHERE {series}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ), oldest AS MATERIALIZED (
-    SELECT CASE WHEN count(*) = {limit} THEN min(timestamp) ELSE '-infinity' END AS timestamp FROM head
+    SELECT CASE WHEN count(*) = {limit} THEN min(timestamp) ELSE '-infinity' END AS timestamp FROM newest_of_series
 )
-SELECT s.* FROM oldest CROSS JOIN head JOIN series x ON x.id = head.id CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s {added}
-    WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND {of_sample}
+SELECT s.* FROM oldest CROSS JOIN newest_of_series JOIN series x ON x.id = newest_of_series.id CROSS JOIN LATERAL (
+    SELECT s.* FROM sample s {joins}
+    WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND {sample}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
@@ -114,7 +115,7 @@ class SampleRow(NamedTuple):
     recorded_at: datetime
 
 
-SERIES_ID, METADATA_ID, WIRE_FORMAT_ID = (
+_series_id, _metadata_id, _wire_format_id = (
     itemgetter(SampleRow._fields.index(field)) for field in ("series_id", "metadata_id", "wire_format_id")
 )
 
@@ -133,7 +134,7 @@ def matching_series_query(conditions: FilterConditions) -> Sql | None:
     """Return the statement whose row is a :class:`MatchingSeries`; ``None`` if samples are not found by series."""
     if conditions.access_path is not AccessPath.SERIES:
         return None
-    return filled(MATCHING_SERIES, of_series=conditions.series)
+    return filled(MATCHING_SERIES, series=conditions.series)
 
 
 def samples_of_series_query(
@@ -143,8 +144,8 @@ def samples_of_series_query(
     return _sample_rows(
         filled(
             NEWEST_OF_FEW_SERIES,
-            added=conditions.joined_metadata,
-            of_sample=conjunction(conditions.sample, after_marker(after)),
+            joins=conditions.joined_metadata,
+            sample=conjunction(conditions.sample, after_marker(after)),
             series=Sql("%s", (list(series_ids),)),
             limit=limit,
         )
@@ -157,9 +158,9 @@ def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker
         filled(
             NEWEST_AMONG_RECENT,
             in_order=IN_ORDER_OF_TIME,
-            of_time=conjunction(conditions.range, after_marker(after)),
-            most=RECENT_PAGES * limit,
-            added=f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}",
+            time_range=conjunction(conditions.range, after_marker(after)),
+            recent=RECENT_PAGES * limit,
+            joins=f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}",
             condition=conjunction(conditions.series, conditions.sample),
             limit=limit,
         )
@@ -171,9 +172,9 @@ def samples_of_many_series_query(conditions: FilterConditions, limit: int, after
     return _sample_rows(
         filled(
             NEWEST_OF_MANY_SERIES,
-            added=conditions.joined_metadata,
-            of_sample=conjunction(conditions.sample, after_marker(after)),
-            of_series=conditions.series,
+            joins=conditions.joined_metadata,
+            sample=conjunction(conditions.sample, after_marker(after)),
+            series=conditions.series,
             limit=limit,
         )
     )
@@ -199,7 +200,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         PAGE,
         keys="".join(f", {column.value} AS key_{n}" for n, column in enumerate(columns)),
         # Joining series that no condition needs would take longer than the rest of a small query.
-        added=f"{SERIES_OF_SAMPLE if needs_series else ''} {conditions.joined_metadata}",
+        joins=f"{SERIES_OF_SAMPLE if needs_series else ''} {conditions.joined_metadata}",
         condition=conjunction(series, conditions.sample, after_marker(after)),
         order=sort_keys,
         limit=limit,
@@ -225,9 +226,9 @@ async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionC
     This runs for tens of thousands of rows a second: therefore rows are unpacked instead of made to named tuples, and only
     messages that are stored as a whole are decoded as a :class:`Record`.
     """
-    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(SERIES_ID, rows)))
-    all_metadata = await dimensions.metadata.get_many(set(map(METADATA_ID, rows)))
-    wire_formats = await dimensions.wire_formats.get_many(set(map(WIRE_FORMAT_ID, rows)))
+    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(_series_id, rows)))
+    all_metadata = await dimensions.metadata.get_many(set(map(_metadata_id, rows)))
+    wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)))
     samples = []
     for row in rows:
         (

@@ -45,9 +45,9 @@ AGGREGATES = {
     "avg": "sum(sum_volume) / sum(count)",
     "count": "sum(count)",
     "stddev": "sqrt((merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3] / sum(count))",
-    "increase": "coalesce(sum(grown), 0)",
-    "rate": "coalesce(sum(grown / nullif(seen, 0)), 0)",
-    "integral": "coalesce(sum(lasted), 0)",
+    "increase": "coalesce(sum(total_increase), 0)",
+    "rate": "coalesce(sum(total_increase / nullif(run_seconds, 0)), 0)",
+    "integral": "coalesce(sum(total_integral), 0)",
 }
 """Each aggregate as SQL over the partials of one window, unit and group."""
 
@@ -61,29 +61,29 @@ BASIC_COLUMNS = tuple(column for column in PARTIAL_COLUMNS if column not in (*ST
 """Columns of partials that all statistics need."""
 
 # A run that is defined by its host and begins after another such run of the resource has migrated here: its counter began at 0.
-GROWING = f""", of_runs AS (
+WITH_INCREASE = f""", run_step AS (
     SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
-        min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_kind
-    FROM {{cells}}
+        min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind
+    FROM {{source}}
     WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), growing AS (
+), with_increase AS (
     SELECT *, increase + coalesce({INCREASE_BETWEEN}, CASE
-            WHEN before IS NULL AND run_kind > {RunKind.DECLARED:d} AND first_of_kind < first THEN first_volume END, 0) AS grown,
+            WHEN before IS NULL AND run_kind > {RunKind.DECLARED:d} AND first_of_run_kind < first THEN first_volume END, 0) AS total_increase,
         sum(extract(epoch FROM last - coalesce(before, first))::float8)
-            OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS seen
-    FROM of_runs
+            OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS run_seconds
+    FROM run_step
 )"""
 
 # Overlapping partials are read only where their samples have expired: there is no time between them to integrate over.
-LASTING = f""", of_resources AS (
-    SELECT *, lead(first) OVER step AS next, lead(first) OVER of_run IS NOT NULL AS continued
-    FROM {{cells}}
+WITH_INTEGRAL = f""", resource_step AS (
+    SELECT *, lead(first) OVER step AS next, lead(first) OVER run IS NOT NULL AS run_continues
+    FROM {{source}}
     WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie),
-        of_run AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), lasting AS (
+        run AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
+), with_integral AS (
     SELECT *, integral + coalesce(last_volume
-        * {carried_hours("greatest(next - last, '0')", within_run="continued")}, 0) AS lasted
-    FROM of_resources
+        * {carried_hours("greatest(next - last, '0')", within_run="run_continues")}, 0) AS total_integral
+    FROM resource_step
 )"""
 
 RUN_KEYS = {
@@ -99,14 +99,14 @@ MAX_PERIOD = 10**10
 """Seconds, more than three centuries: much longer periods overflow PostgreSQL's intervals."""
 
 STATISTICS = """
-WITH matching AS ({pieces}), cell AS (
-    SELECT *, {window} AS window_start FROM matching
-) {growing} {lasting}, rows AS (
+WITH partial AS ({partials}), windowed AS (
+    SELECT *, {window} AS window_start FROM partial
+) {increases} {integrals}, aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
-    FROM {cells} GROUP BY window_start, unit {grouped}
+    FROM {source} GROUP BY window_start, unit {grouped}
 )
 SELECT window_start, unit, first, last {groups} {values}
-FROM rows {named}
+FROM aggregated {joins}
 ORDER BY coalesce(window_start, first), unit {order}
 LIMIT {limit}
 """
@@ -137,19 +137,19 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     grouped = "".join(f", {column}" for column in dict.fromkeys(group.column for group in groups))
     return filled(
         STATISTICS,
-        pieces=_partials(query, groups),
+        partials=_partials(query, groups, increase=increase, integral=integral),
         window=_window(query),
-        growing=GROWING.format(cells="cell", grouped=grouped) if increase else "",
-        lasting=LASTING.format(cells="growing" if increase else "cell") if integral else "",
-        cells="lasting" if integral else "growing" if increase else "cell",
+        increases=WITH_INCREASE.format(source="windowed", grouped=grouped) if increase else "",
+        integrals=WITH_INTEGRAL.format(source="with_increase" if increase else "windowed") if integral else "",
+        source="with_integral" if integral else "with_increase" if increase else "windowed",
         grouped=grouped,
         aggregates=following(
             Sql(f"{value} AS value_{n}", value.parameters) for n, value in enumerate(map(_aggregate, query.aggregates))
         ),
         groups="".join(f", {name}" for name in names),
         values="".join(f", value_{n}" for n in range(len(query.aggregates))),
-        named=" ".join(
-            f"LEFT JOIN LATERAL (SELECT name FROM {group.table} WHERE id = rows.{group.column} OFFSET 0) AS name_{n} ON true"
+        joins=" ".join(
+            f"LEFT JOIN LATERAL (SELECT name FROM {group.table} WHERE id = aggregated.{group.column} OFFSET 0) AS name_{n} ON true"
             for n, group in enumerate(groups)
             if group.table
         ),
@@ -158,17 +158,14 @@ def statistics_statement(query: StatisticsQuery) -> Sql:
     )
 
 
-def _partials(query: StatisticsQuery, groups: Sequence[_Group]) -> Sql:
+def _partials(query: StatisticsQuery, groups: Sequence[_Group], *, increase: bool, integral: bool) -> Sql:
     """Return the statement that reads the partials for ``query``, with the columns that its aggregates need."""
     conditions = split_filter(query.filter)
-    functions = {aggregate.function for aggregate in query.aggregates}
-    increase, integral = bool(functions & INCREASES), "integral" in functions
-    steps = increase or integral
     columns = BASIC_COLUMNS
     keys = {"unit": "m.unit"}
-    if "stddev" in functions:
+    if any(aggregate.function == "stddev" for aggregate in query.aggregates):
         columns += ("squared_deviations",)
-    if steps:
+    if increase or integral:
         columns += STEP_COLUMNS
         keys |= RUN_KEYS
     if integral:
@@ -221,10 +218,10 @@ def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> li
     groups, labels = len(query.groupby), [aggregate.label for aggregate in query.aggregates]
     period = query.period or 0
     length = timedelta(seconds=period)
-    answer = []
+    statistics = []
     for window_start, unit, first, last, *others in rows:
         row = StatisticsRow(window_start, unit, first, last, others[:groups], others[groups:])
-        answer.append(
+        statistics.append(
             Statistics(
                 unit=row.unit,
                 group=dict(zip(query.groupby, row.group, strict=True)),
@@ -236,7 +233,7 @@ def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> li
                 values=dict(zip(labels, map(float, row.values), strict=True)),
             )
         )
-    return answer
+    return statistics
 
 
 def _end(start: datetime, length: timedelta) -> datetime:
@@ -253,7 +250,7 @@ def _window(query: StatisticsQuery) -> Sql:
         raise RequestError(f"period must be from 1 to {MAX_PERIOD} seconds, not {query.period}")
     stride = "%s * interval '1 second'"
     if query.filter.start is None:
-        return Sql(f"date_bin({stride}, first, (SELECT min(first) FROM matching))", (query.period,))
+        return Sql(f"date_bin({stride}, first, (SELECT min(first) FROM partial))", (query.period,))
     return Sql(f"date_bin({stride}, first, %s)", (query.period, query.filter.start))
 
 

@@ -17,33 +17,35 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     from meter.api import Api
     from meter.api import Limits
     from meter.api import SampleIngest
-    from meter.api import site
+    from meter.api import make_site
 
     settings = daemon.config.api
     api = Api(
         store,
         daemon.reactor,
         auth=_authentication(daemon),
-        acceptance=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
+        ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
         limits=Limits(
-            default=settings.default_limit,
-            largest=settings.largest_limit,
-            windows=settings.largest_statistics,
-            requests=settings.most_requests,
-            live=settings.most_live,
+            default_limit=settings.default_limit,
+            max_limit=settings.largest_limit,
+            max_windows=settings.largest_statistics,
+            max_requests=settings.most_requests,
+            max_live=settings.most_live,
         ),
         base_url=settings.base_url or None,
         cors_origins=settings.cors_origins,
     )
-    served = site(api, daemon.reactor, largest_body_bytes=settings.largest_body_bytes, access_log=settings.access_log)
+    served = make_site(
+        api, daemon.reactor, largest_body_bytes=settings.largest_body_bytes, access_log=settings.access_log
+    )
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
 
 def _authentication(daemon: Daemon) -> Any:
     """Return the authentication that ``[api.auth]`` names."""
-    from meter.api import LOOK_SECONDS
-    from meter.api import Everyone
+    from meter.api import PROBE_SECONDS
     from meter.api import KeystoneTokens
+    from meter.api import NoAuth
     from meter.api import Requester
     from meter.api import StaticToken
     from meter.api import StaticTokens
@@ -83,9 +85,9 @@ def _authentication(daemon: Daemon) -> Any:
             uri=keystone.auth_url,
             admin_roles=keystone.admin_roles,
             revalidate_seconds=keystone.revalidate_seconds,
-            most=keystone.cached_tokens,
+            max_cached_tokens=keystone.cached_tokens,
         )
         daemon.dependencies.append(tokens)
-        daemon.add(Periodic(tokens.look, LOOK_SECONDS, daemon.reactor, name="keystone check"))
+        daemon.add(Periodic(tokens.probe, PROBE_SECONDS, daemon.reactor, name="keystone check"))
         return tokens
-    return Everyone()
+    return NoAuth()

@@ -83,7 +83,7 @@ def add_collector(
             daemon.keys,
             dead_notifications,
             source=daemon.config.meter.source,
-            account=metrics,
+            metrics=metrics,
             topics=daemon.config.notifications.service_topics,
             clock=daemon.reactor,
             batch_seconds=daemon.config.notifications.batch_seconds,

@@ -33,13 +33,13 @@ def add_store(
         writers=settings.writers if writes else 0,
         application_name=daemon.name,
         statement_timeout_seconds=settings.statement_timeout_seconds,
-        keep=writes,
+        maintain=writes,
         retention=Retention(
             days=settings.retention_days,
             meter_days=settings.retention_days_by_meter,
             rollup_days=settings.rollup_retention_days,
         ),
-        settle_after_seconds=settings.settle_after_seconds,
+        finalize_after_seconds=settings.finalize_after_seconds,
         replica_dsn=settings.replica_dsn.get_secret_value(),
         reading_suffices=reading_suffices,
     )

@@ -11,5 +11,5 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (SELECT FROM sample s WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2) LIMIT 1) s
     WHERE x.meter_id = m.id AND (x.meter_id IN (SELECT id FROM meter WHERE name = $3))
     LIMIT 1
-) sampled
+) existing
 ORDER BY m.name, m.type, m.unit LIMIT $4;

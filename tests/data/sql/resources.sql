@@ -5,14 +5,14 @@
 -- $5 = 100
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
-SELECT asked.name, u.name, p.name, o.name, span.first_sample, span.last_sample, d.text,
-(SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(span.meter_ids))
+SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
+(SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(summary.meter_ids))
 FROM (
     SELECT r.name, x.ids
     FROM (SELECT x.resource_id, array_agg(x.id) AS ids FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) GROUP BY x.resource_id OFFSET 0) x
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
     ORDER BY r.name OFFSET 0
-) asked
+) selected
 CROSS JOIN LATERAL (
     SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
     array_agg(DISTINCT x.meter_id) AS meter_ids,
@@ -29,11 +29,11 @@ CROSS JOIN LATERAL (
         WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND (s.timestamp >= $3) AND (s.timestamp < $4)
         ORDER BY s.timestamp LIMIT 1
     ) oldest
-    WHERE x.id = ANY(asked.ids)
-) span
-CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = span.metadata_id OFFSET 0) d
-CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = span.series_id OFFSET 0) x
+    WHERE x.id = ANY(selected.ids)
+) summary
+CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = summary.metadata_id OFFSET 0) d
+CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = summary.series_id OFFSET 0) x
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = x.user_id OFFSET 0) u ON true
 LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = x.project_id OFFSET 0) p ON true
 LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = x.source_id OFFSET 0) o ON true
-ORDER BY asked.name LIMIT $5;
+ORDER BY selected.name LIMIT $5;

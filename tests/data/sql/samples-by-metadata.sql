@@ -1,6 +1,6 @@
 -- $1 = 'cpu'
-SELECT few.most, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) LIMIT few.most + 1)
-FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS most FROM pg_class WHERE oid = 'series'::regclass) few;
+SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) LIMIT threshold.few + 1) AS ids
+FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold;
 
 -- $1 = 2026-11-01 00:00:00+00:00
 -- $2 = 2026-12-01 00:00:00+00:00

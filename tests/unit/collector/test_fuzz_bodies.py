@@ -19,7 +19,7 @@ from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import header_text
 from meter.bus.dead_letters import parse_dead_letter
 from meter.collector.notifications import NotificationConsumer
-from meter.collector.samples import TURN
+from meter.collector.samples import SAMPLES_PER_TURN
 from meter.collector.samples import SampleConsumer
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import exposition
@@ -37,8 +37,8 @@ from meter.signature import Keyring
 from meter.signature import SigningKey
 from meter.signature import signature
 from meter.testing import MemoryStore
-from tests.unit.collector.test_notifications import Account
 from tests.unit.collector.test_notifications import Bus
+from tests.unit.collector.test_notifications import Metrics
 from tests.unit.collector.test_notifications import active
 from tests.unit.collector.test_notifications import delivery
 from tests.unit.collector.test_samples import DeadQueue
@@ -321,7 +321,7 @@ def test_a_batch_of_50_000_is_stored_in_transactions_and_turns_of_bounded_size(m
         collector.clock.advance(0.05)
     assert done.result is None
     assert sum(turns) == sum(store.sizes) == collector.counted("stored") == 50_000
-    assert max(turns) <= TURN
+    assert max(turns) <= SAMPLES_PER_TURN
     assert max(store.sizes) <= 1000
 
 
@@ -353,21 +353,20 @@ EVENT = {
 }
 
 
-def heard(body: bytes) -> tuple[Bus, Account, str]:
-    bus, account = Bus(), Account()
+def consumed(body: bytes) -> tuple[Bus, Metrics, str]:
+    bus, metrics = Bus(), Metrics()
     registry = metrics_registry("test")
-    metrics = CollectingMetrics(registry)
-    listening = NotificationConsumer(
-        [active(instance_listener)], bus, STRICT, DeadLetterPublisher(bus, Clock()), source="openstack", account=account
+    consumer = NotificationConsumer(
+        [active(instance_listener)], bus, STRICT, DeadLetterPublisher(bus, Clock()), source="openstack", metrics=metrics
     )
-    done = Deferred.fromCoroutine(listening.receive(delivery(body)))
+    done = Deferred.fromCoroutine(consumer.receive(delivery(body)))
     assert done.result is None
-    [(event_type, outcome)] = account.notifications
-    metrics.notified(event_type, outcome)
+    [(event_type, outcome)] = metrics.notifications
+    CollectingMetrics(registry).notified(event_type, outcome)
     exposition(registry)
     assert len(bus.dead) == (outcome == "dead")
     assert all(parse_dead_letter(each.headers, each.body).reason for each in bus.dead)
-    return bus, account, outcome
+    return bus, metrics, outcome
 
 
 @settings(max_examples=200, deadline=None)
@@ -384,13 +383,13 @@ def heard(body: bytes) -> tuple[Bus, Account, str]:
 @example({}, {"vcpus": 10**400})
 def test_any_notification_is_sampled_ignored_or_dead(changes: dict[str, Any], payload: dict[str, Any]) -> None:
     content = {**EVENT, "payload": EVENT["payload"] | payload, **changes}
-    heard(json.dumps(content).encode())
-    heard(json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(content)}).encode())
+    consumed(json.dumps(content).encode())
+    consumed(json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(content)}).encode())
 
 
 @pytest.mark.parametrize("special", SPECIALS)
 def test_what_is_no_notification_is_dead_too(special: str) -> None:
-    assert heard(SPECIALS[special])[2] == "dead"
+    assert consumed(SPECIALS[special])[2] == "dead"
 
 
 @given(st.text(st.characters(), max_size=3000))

@@ -20,8 +20,8 @@ from meter.message import open_envelope
 from meter.settings import NotificationsSection
 from tests.unit.collector.test_notifications import KEYS
 from tests.unit.collector.test_notifications import NOTIFICATIONS
-from tests.unit.collector.test_notifications import Account
 from tests.unit.collector.test_notifications import Bus
+from tests.unit.collector.test_notifications import Metrics
 from tests.unit.collector.test_notifications import active
 from tests.unit.collector.test_notifications import bare
 from tests.unit.collector.test_notifications import captured
@@ -42,12 +42,12 @@ def counts() -> Counts:
 
 
 @pytest.fixture
-def account() -> Account:
-    return Account()
+def metrics() -> Metrics:
+    return Metrics()
 
 
 @pytest.fixture
-def listening(bus: Bus, counts: Counts, account: Account) -> NotificationConsumer:
+def listening(bus: Bus, counts: Counts, metrics: Metrics) -> NotificationConsumer:
     archive = Archive(bus, NotificationsSection().archive_event_types, counts.append)
     return NotificationConsumer(
         [active(objectstore_listener)],
@@ -55,7 +55,7 @@ def listening(bus: Bus, counts: Counts, account: Account) -> NotificationConsume
         KEYS,
         DeadLetterPublisher(bus, Clock()),
         source="openstack",
-        account=account,
+        metrics=metrics,
         archive=archive,
         ignored_users=["meter"],
     )
@@ -63,7 +63,7 @@ def listening(bus: Bus, counts: Counts, account: Account) -> NotificationConsume
 
 @pytest_twisted.ensureDeferred
 async def test_what_nobody_wants_is_archived_with_where_it_came_from(
-    listening: NotificationConsumer, bus: Bus, counts: Counts, account: Account
+    listening: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
 ) -> None:
     said = captured("compute.instance.exists.1")
     await listening.receive(said)
@@ -77,7 +77,7 @@ async def test_what_nobody_wants_is_archived_with_where_it_came_from(
     }
     assert open_envelope(kept.body)["payload"] == open_envelope(said.body)["payload"]
     assert counts == ["kept"]
-    assert account.notifications == [("compute.instance.exists", "unwanted")]
+    assert metrics.notifications == [("compute.instance.exists", "unwanted")]
 
 
 @pytest_twisted.ensureDeferred
@@ -113,12 +113,12 @@ async def test_a_notification_that_may_not_be_safe_in_the_archive_comes_again(
 
 @pytest_twisted.ensureDeferred
 async def test_one_that_no_broker_takes_is_counted(
-    listening: NotificationConsumer, bus: Bus, counts: Counts, account: Account
+    listening: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
 ) -> None:
     bus.answers = [ValueError("a publication has too many bytes")]
     await listening.receive(captured("compute.instance.exists.1"))
     assert counts == ["refused"]
-    assert account.notifications == [("compute.instance.exists", "unwanted")]
+    assert metrics.notifications == [("compute.instance.exists", "unwanted")]
 
 
 @pytest.mark.parametrize(
@@ -137,19 +137,19 @@ async def test_what_falls_out_of_the_archive_is_counted(
 @pytest.mark.parametrize(("user", "outcome"), [("meter", "ignored"), ("ann", "sampled"), (None, "sampled")])
 @pytest_twisted.ensureDeferred
 async def test_requests_of_users_that_are_ignored_are_not_metered(
-    listening: NotificationConsumer, bus: Bus, account: Account, user: str | None, outcome: str
+    listening: NotificationConsumer, bus: Bus, metrics: Metrics, user: str | None, outcome: str
 ) -> None:
     swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
     swift["payload"]["initiator"]["id"] = user
     await listening.receive(bare(swift["event_type"], swift["payload"]))
-    assert account.notifications == [("objectstore.http.request", outcome)]
+    assert metrics.notifications == [("objectstore.http.request", outcome)]
     assert bool(bus.published) == (outcome == "sampled")
 
 
 @pytest.mark.parametrize("payload", [None, [], {}, {"initiator": "meter"}, {"initiator": {"id": ["meter"]}}])
 @pytest_twisted.ensureDeferred
 async def test_a_request_of_whatever_form_is_survived(
-    listening: NotificationConsumer, account: Account, payload: Any
+    listening: NotificationConsumer, metrics: Metrics, payload: Any
 ) -> None:
     await listening.receive(bare("objectstore.http.request", payload))
-    assert account.notifications[0][1] != "ignored"
+    assert metrics.notifications[0][1] != "ignored"

@@ -80,7 +80,7 @@ class Bus:
         return messages
 
 
-class Account:
+class Metrics:
     def __init__(self) -> None:
         self.notifications: list[tuple[str, str]] = []
 
@@ -131,20 +131,20 @@ def bus() -> Bus:
 
 
 @pytest.fixture
-def account() -> Account:
-    return Account()
+def metrics() -> Metrics:
+    return Metrics()
 
 
 Listen = Callable[..., NotificationConsumer]
 
 
 @pytest.fixture
-def listening(bus: Bus, account: Account) -> Listen:
+def listening(bus: Bus, metrics: Metrics) -> Listen:
     def make(*listeners: Any, keys: Keyring = KEYS, **arguments: Any) -> NotificationConsumer:
         decisions = [listener if isinstance(listener, Decision) else active(listener) for listener in listeners]
         dead_letters = DeadLetterPublisher(bus, Clock())
         return NotificationConsumer(
-            decisions, bus, keys, dead_letters, source="openstack", account=account, **arguments
+            decisions, bus, keys, dead_letters, source="openstack", metrics=metrics, **arguments
         )
 
     return make
@@ -172,7 +172,7 @@ def captured(name: str, *, enveloped: bool = True) -> Delivery:
 @pytest.mark.parametrize("enveloped", [True, False])
 @pytest_twisted.ensureDeferred
 async def test_an_instance_that_was_created_gives_five_signed_samples(
-    listening: Listen, bus: Bus, account: Account, enveloped: bool
+    listening: Listen, bus: Bus, metrics: Metrics, enveloped: bool
 ) -> None:
     await listening(instance_listener).receive(captured("compute.instance.create.end", enveloped=enveloped))
     assert [(message.name, message.volume, message.unit) for message in bus.messages] == [
@@ -189,7 +189,7 @@ async def test_an_instance_that_was_created_gives_five_signed_samples(
         assert message.source == "openstack"
         assert message.metadata["display_name"] == "qemu-kept-6b031417"
         assert message.timestamp == datetime(2026, 11, 22, 16, 11, 24, tzinfo=UTC), "its launch"
-    assert account.notifications == [("compute.instance.create.end", "sampled")]
+    assert metrics.notifications == [("compute.instance.create.end", "sampled")]
 
 
 @pytest_twisted.ensureDeferred
@@ -224,12 +224,12 @@ async def test_samples_of_one_meter_share_casts_of_bounded_size(listening: Liste
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_meter_that_is_switched_off_is_not_sent(listening: Listen, bus: Bus, account: Account) -> None:
+async def test_a_meter_that_is_switched_off_is_not_sent(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     create = captured("compute.instance.create.end")
     await listening(active(instance_listener, meters_off=("disk.*", "vcpus"))).receive(create)
     assert [message.name for message in bus.messages] == ["instance", "memory"]
     await listening(active(instance_listener, meters_off=("*",))).receive(create)
-    assert [outcome for _, outcome in account.notifications] == ["sampled", "empty"]
+    assert [outcome for _, outcome in metrics.notifications] == ["sampled", "empty"]
 
 
 @pytest_twisted.ensureDeferred
@@ -283,16 +283,16 @@ async def test_a_listener_hears_the_event_types_it_wants(
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_nobody_wants_is_counted_by_event_type(listening: Listen, bus: Bus, account: Account) -> None:
+async def test_what_nobody_wants_is_counted_by_event_type(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     await listening(instance_listener).receive(bare("image.upload"))
-    assert account.notifications == [("image.upload", "unwanted")]
+    assert metrics.notifications == [("image.upload", "unwanted")]
     assert bus.published == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_wanted_but_gives_nothing_is_counted_apart(listening: Listen, bus: Bus, account: Account) -> None:
+async def test_what_is_wanted_but_gives_nothing_is_counted_apart(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     await listening(instance_listener).receive(captured("compute.instance.create.start"))
-    assert account.notifications == [("compute.instance.create.start", "empty")]
+    assert metrics.notifications == [("compute.instance.create.start", "empty")]
     assert bus.published == []
 
 
@@ -312,7 +312,7 @@ async def test_a_notification_is_held_until_every_sample_is_confirmed(listening:
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_confirm_the_notification_is_handed_back(listening: Listen, bus: Bus, account: Account) -> None:
+async def test_without_a_confirm_the_notification_is_handed_back(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     late: Deferred[None] = Deferred()
     bus.answers = [Unavailable("the bus: away"), late]
     received = Deferred.fromCoroutine(listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
@@ -320,7 +320,7 @@ async def test_without_a_confirm_the_notification_is_handed_back(listening: List
     late.callback(None)
     with pytest.raises(Unavailable):
         await received
-    assert account.notifications == []
+    assert metrics.notifications == []
 
 
 @pytest_twisted.ensureDeferred
@@ -340,12 +340,12 @@ async def test_without_room_among_the_dead_the_notification_is_handed_back(liste
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_the_bus_can_never_take_is_set_aside(listening: Listen, bus: Bus, account: Account) -> None:
+async def test_what_the_bus_can_never_take_is_set_aside(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     bus.answers = [ValueError("the body has 17 MiB, at most 16 are allowed")]
     await listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare())
     assert [message.name for message in bus.messages] == ["b"]
     assert bus.dead[0].headers["meter-reason"] == "samples for metering.a: the body has 17 MiB, at most 16 are allowed"
-    assert account.notifications == [("a.b", "dead")]
+    assert metrics.notifications == [("a.b", "dead")]
 
 
 # --- bad input -----------------------------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ async def test_what_the_bus_can_never_take_is_set_aside(listening: Listen, bus: 
 )
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_notification_is_set_aside(
-    listening: Listen, bus: Bus, account: Account, body: bytes, reason: str
+    listening: Listen, bus: Bus, metrics: Metrics, body: bytes, reason: str
 ) -> None:
     await listening(instance_listener).receive(delivery(body))
     (letter,) = bus.published
@@ -378,7 +378,7 @@ async def test_what_is_no_notification_is_set_aside(
     assert letter.headers["meter-kind"] == "undecodable"
     assert letter.headers["meter-exchange"] == "nova"
     assert letter.body == body
-    assert account.notifications == [("unknown", "dead")]
+    assert metrics.notifications == [("unknown", "dead")]
 
 
 def raising(error: Exception) -> Callable[[], Any]:
@@ -418,7 +418,7 @@ class Unspeakable(ValueError):
 )
 @pytest_twisted.ensureDeferred
 async def test_a_listener_that_fails_hurts_only_itself(
-    listening: Listen, bus: Bus, account: Account, made: Any, kind: str, reason: str
+    listening: Listen, bus: Bus, metrics: Metrics, made: Any, kind: str, reason: str
 ) -> None:
     bad, good = FakeListener("bad", made), FakeListener("good", [gauge("kept")])
     await listening(bad, good, most_samples=50).receive(bare(payload={"adminPass": "hunter2", "x": "y"}))
@@ -429,15 +429,15 @@ async def test_a_listener_that_fails_hurts_only_itself(
     assert letter.headers["meter-listener"] == "bad"
     assert letter.headers["meter-event-type"] == "a.b"
     assert json.loads(letter.body)["payload"] == {"adminPass": "***", "x": "y"}
-    assert account.notifications == [("a.b", "dead")]
+    assert metrics.notifications == [("a.b", "dead")]
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_listener_yields_before_it_gives_up_is_kept(listening: Listen, bus: Bus, account: Account) -> None:
+async def test_what_a_listener_yields_before_it_gives_up_is_kept(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     await listening(FakeListener("partly", raising_after_one)).receive(bare())
     assert [message.name for message in bus.messages] == ["m"]
     assert bus.dead[0].headers["meter-reason"] == "second thoughts"
-    assert account.notifications == [("a.b", "dead")]
+    assert metrics.notifications == [("a.b", "dead")]
 
 
 @pytest_twisted.ensureDeferred
@@ -515,14 +515,14 @@ BODIES = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(BODIES)
 def test_any_body_ends_as_published_counted_or_dead(body: bytes) -> None:
-    bus, account = Bus(), Account()
+    bus, metrics = Bus(), Metrics()
     dead_letters = DeadLetterPublisher(bus, Clock())
     listening = NotificationConsumer(
-        [active(instance_listener)], bus, KEYS, dead_letters, source="openstack", account=account
+        [active(instance_listener)], bus, KEYS, dead_letters, source="openstack", metrics=metrics
     )
     received = Deferred.fromCoroutine(listening.receive(delivery(body)))
     assert received.result is None
-    ((_, outcome),) = account.notifications
+    ((_, outcome),) = metrics.notifications
     assert len(bus.dead) == (outcome == "dead")
     # What a listener made before it stumbled is good, and the notification is set aside all the same.
     assert {"sampled": len(bus.messages) > 0, "dead": True}.get(outcome, not bus.messages)

@@ -20,8 +20,8 @@ from meter.query import SampleFilter
 from meter.query import StoredSample
 from meter.query import WriteResult
 from meter.testing import MemoryStore
-from tests.unit.collector.test_notifications import Account
 from tests.unit.collector.test_notifications import Bus
+from tests.unit.collector.test_notifications import Metrics
 from tests.unit.completeness.test_lives import KEYS
 from tests.unit.completeness.test_lives import NOON
 from tests.unit.completeness.test_lives import instance
@@ -36,7 +36,7 @@ def collected(*told: Sequence[dict[str, Any]]) -> MemoryStore:
     for told_to_one in told:
         bus = Bus()
         listening = NotificationConsumer(
-            find([LISTENER]), bus, KEYS, DeadLetterPublisher(bus, Clock()), source="test", account=Account()
+            find([LISTENER]), bus, KEYS, DeadLetterPublisher(bus, Clock()), source="test", metrics=Metrics()
         )
         for content in told_to_one:
             delivery = Delivery(body=seal(content), exchange="nova", routing_key="notifications.info")

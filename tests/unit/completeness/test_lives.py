@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from meter.collector.notifications import heard
+from meter.collector.conversion import parse_notification
 from meter.completeness.segments import seconds_by_state_and_flavor
 from meter.completeness.segments import segments
 from meter.message import read
@@ -65,7 +65,7 @@ def said(event_type: str, seconds: float, payload: Any, **context: Any) -> dict[
 def made(notifications: Sequence[dict[str, Any]]) -> list[Sample]:
     samples = []
     for content in notifications:
-        notification = heard(seal(content))
+        notification = parse_notification(seal(content))
         for listener in LISTENERS:
             if any(fnmatchcase(notification.event_type, pattern) for pattern in listener.event_types):
                 samples += with_stable_ids(notification, list(listener.samples(notification)))
@@ -359,7 +359,7 @@ def test_an_action_that_is_no_repetition_has_its_own_time(period: dict[str, Any]
 
 def test_actions_of_two_volumes_and_without_a_volume_stay_apart() -> None:
     ids = {
-        heard(seal(said("volume.create.end", 0, payload))).message_id
+        parse_notification(seal(said("volume.create.end", 0, payload))).message_id
         for payload in ({"volume_id": "x"}, {"volume_id": "y"}, {"volume_id": None}, [])
     }
     assert len(ids) == 3

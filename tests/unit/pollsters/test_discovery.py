@@ -1,4 +1,4 @@
-"""A copy of the example with three names changed works, inside Meter's package and beside it."""
+"""A copy of the example with three names changed is found in a directory of another distribution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ print(sorted((each.name, each.state) for each in find([COMPUTE]) if each.name in
 """
 
 
-def test_a_module_in_a_directory_of_another_distribution_is_found(tmp_path: Path) -> None:
+def test_module_in_a_directory_of_another_distribution_is_found(tmp_path: Path) -> None:
     plugins = tmp_path / "meter/pollsters"
     plugins.mkdir(parents=True)
     source = Path(meter.pollsters.example.__file__).read_text()
@@ -36,6 +36,6 @@ def test_a_module_in_a_directory_of_another_distribution_is_found(tmp_path: Path
         timeout=180,
         check=True,
     )
-    by_twisted, by_the_registry = done.stdout.splitlines()
+    by_twisted, by_registry = done.stdout.splitlines()
     assert "'tape'" in by_twisted
-    assert by_the_registry == "[('example', 'pending'), ('tape', 'pending')]"
+    assert by_registry == "[('example', 'pending'), ('tape', 'pending')]"

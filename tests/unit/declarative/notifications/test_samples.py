@@ -262,8 +262,8 @@ VALUES = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(VALUES | st.fixed_dictionaries({"site": VALUES, "visitors": VALUES, "gates": VALUES}))
 def test_any_payload_gives_samples_or_the_reason(payload: Any) -> None:
-    for sample in iter(ANY.outcomes(said(payload))):
-        assert sample.samples or sample.reason or not payload or isinstance(payload, dict)
+    for result in ANY.results(said(payload)):
+        assert result.samples or result.reason or not payload or isinstance(payload, dict)
 
 
 def _any() -> DefinedListener:

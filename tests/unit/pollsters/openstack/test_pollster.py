@@ -1,4 +1,4 @@
-"""The pollsters of OpenStack on answers captured from real services."""
+"""The pollsters of OpenStack with responses captured from real services."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from meter.interfaces import ICentralPollster
 from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
-from meter.pollsters.openstack.services import ROWS
-from meter.pollsters.openstack.table import Row
+from meter.pollsters.openstack.services import METERED_LISTINGS
+from meter.pollsters.openstack.table import MeteredListing
 from meter.sample import Sample
 from meter.testing import FakeCycle
 from meter.testing import FakePluginContext
@@ -51,17 +51,17 @@ def cycle_of(stub: StubCloud, clock: Clock | None = None, **arguments: Any) -> F
 
 
 async def polled(pollster: Any, stub: StubCloud) -> dict[tuple[str, str], Sample]:
-    """Samples by meter and resource."""
+    """The samples of one poll, by meter and resource."""
     return {(each.name, each.resource_id): each for each in await pollster.poll(cycle_of(stub))}
 
 
 @pytest.mark.parametrize("pollster", POLLSTERS, ids=lambda each: each.name)
-def test_each_provides_its_interface(pollster: Any) -> None:
+def test_pollster_provides_its_interface(pollster: Any) -> None:
     assert verifyObject(ICentralPollster, pollster)
 
 
 @pytest_twisted.ensureDeferred
-async def test_images_of_all_pages_and_their_sizes() -> None:
+async def test_images_on_all_pages_have_count_and_size() -> None:
     samples = await polled(family.image, captured_cloud())
     page_1, page_2 = document("glance-01-images-page1"), document("glance-02-images-page2")
     listed = {each["id"]: each for each in [*page_1["images"], *page_2["images"]]}
@@ -75,7 +75,7 @@ async def test_images_of_all_pages_and_their_sizes() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_volumes_tell_size_owner_and_what_they_are_attached_to() -> None:
+async def test_volume_has_size_owner_and_attachments() -> None:
     sample = (await polled(family.volume, captured_cloud()))["volume.size", "e9af964e-0c71-4827-81ff-ee0b137a2013"]
     assert (sample.volume, sample.unit) == (3, "GiB")
     assert sample.project_id == "d222ebc061f2407690de641c61f649d5"
@@ -84,14 +84,14 @@ async def test_volumes_tell_size_owner_and_what_they_are_attached_to() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_volumes_of_all_projects_are_asked_for() -> None:
+async def test_volumes_of_all_projects_are_requested() -> None:
     stub = captured_cloud()
     await polled(family.volume, stub)
-    assert stub.asked[-1].query["all_tenants"] == ["1"]
+    assert stub.requests[-1].query["all_tenants"] == ["1"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_snapshots() -> None:
+async def test_snapshots_have_size_and_project() -> None:
     samples = await polled(family.snapshot, captured_cloud())
     sample = samples["volume.snapshot.size", "bd62f94f-9f5d-478d-a421-a733a41e6e34"]
     assert (sample.volume, sample.project_id) == (2, "d222ebc061f2407690de641c61f649d5")
@@ -99,7 +99,7 @@ async def test_snapshots() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_pool_without_end_has_the_capacities_that_are_numbers() -> None:
+async def test_pool_has_only_the_capacities_that_are_numbers() -> None:
     samples = await polled(family.pool, captured_cloud())
     volumes = {name.rpartition(".")[2]: each.volume for (name, _), each in samples.items()}
     assert volumes == {"provisioned": 0, "allocated": 916}
@@ -107,7 +107,7 @@ async def test_a_pool_without_end_has_the_capacities_that_are_numbers() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_may_still_be_promised_of_a_thin_pool() -> None:
+async def test_virtual_free_capacity_of_a_thin_pool_considers_over_subscription() -> None:
     stub = captured_cloud()
     capabilities = {
         "total_capacity_gb": 100.0,
@@ -124,7 +124,7 @@ async def test_what_may_still_be_promised_of_a_thin_pool() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_health_of_volume_services() -> None:
+async def test_volume_services_have_their_health() -> None:
     samples = await polled(family.volume_service, captured_cloud())
     assert {resource: each.volume for (_, resource), each in samples.items()} == {
         f"{each['binary']}@{each['host']}": int(each["state"] == "up")
@@ -141,7 +141,7 @@ async def test_the_health_of_volume_services() -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_neutron_lists_is_one_each(pollster: Any, meter: str, name: str, key: str) -> None:
+async def test_each_resource_of_neutron_is_one_sample(pollster: Any, meter: str, name: str, key: str) -> None:
     samples = await polled(pollster, captured_cloud())
     listed = document(name)[key]
     assert {(each.resource_id, each.project_id, each.volume) for each in samples.values()} == {
@@ -151,7 +151,7 @@ async def test_what_neutron_lists_is_one_each(pollster: Any, meter: str, name: s
 
 
 @pytest_twisted.ensureDeferred
-async def test_instances_are_counted_by_project_and_then_only_changes_are_asked_for() -> None:
+async def test_instances_are_counted_by_project_and_later_only_changes_are_requested() -> None:
     stub, clock = captured_cloud(), Clock()
     clock.advance(1_795_000_000)
     cycle = cycle_of(stub, clock)
@@ -163,7 +163,7 @@ async def test_instances_are_counted_by_project_and_then_only_changes_are_asked_
     stub.on("GET", "/v2.1/servers/detail", reply(changes))
     clock.advance(300)
     second = {each.project_id: each.volume for each in await family.instances.poll(cycle.following())}
-    assert stub.asked[-1].query["changes-since"] == ["2026-11-18T11:04:40Z"]
+    assert stub.requests[-1].query["changes-since"] == ["2026-11-18T11:04:40Z"]
     expected = dict(first)
     expected[gone["tenant_id"]] -= 1
     expected[grown["tenant_id"]] += 1
@@ -171,15 +171,15 @@ async def test_instances_are_counted_by_project_and_then_only_changes_are_asked_
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_usage_of_today_by_project() -> None:
+async def test_usage_of_today_is_by_project() -> None:
     stub = captured_cloud()
     samples = await polled(family.usage, stub)
     assert samples["nova.usage.hours", DEMO_A].volume == pytest.approx(1.3314943655555553)
-    assert stub.asked[-1].query["start"] == ["1970-01-01T00:00:00"]
+    assert stub.requests[-1].query["start"] == ["1970-01-01T00:00:00"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_hypervisor_that_does_not_tell_its_size_is_still_up() -> None:
+async def test_hypervisor_without_sizes_is_up() -> None:
     stub = captured_cloud()
     cycle = cycle_of(stub)
     samples = list(await family.hypervisor.poll(cycle))
@@ -188,7 +188,7 @@ async def test_a_hypervisor_that_does_not_tell_its_size_is_still_up() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_projects_of_keystone() -> None:
+async def test_projects_are_metered() -> None:
     samples = await polled(family.project, captured_cloud())
     assert len(samples) == len(document("keystone-21-projects")["projects"])
 
@@ -203,7 +203,7 @@ def swift(stub: StubCloud) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_account_and_its_containers_are_one_question() -> None:
+async def test_account_and_containers_take_one_request() -> None:
     stub = captured_cloud()
     swift(stub)
     samples = await polled(family.storage, stub)
@@ -219,7 +219,7 @@ async def test_an_account_and_its_containers_are_one_question() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_account_that_cannot_be_read_costs_itself_only() -> None:
+async def test_unreadable_account_does_not_affect_others() -> None:
     stub = captured_cloud()
     swift(stub)
     other = next(each["id"] for each in document("keystone-21-projects")["projects"] if each["id"] != DEMO_A)
@@ -231,14 +231,14 @@ async def test_an_account_that_cannot_be_read_costs_itself_only() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_account_of_many_containers_is_read_to_its_end() -> None:
+async def test_account_with_many_containers_is_read_page_by_page() -> None:
     stub = captured_cloud()
     swift(stub)
     names = [f"c-{number}-漢字/ü" for number in range(5)]
     headers = {"X-Account-Container-Count": "5", "X-Account-Object-Count": "0", "X-Account-Bytes-Used": "0"}
 
-    def page(asked: Any) -> JsonResponse:
-        marker = asked.query.get("marker", [""])[0]
+    def page(request: Any) -> JsonResponse:
+        marker = request.query.get("marker", [""])[0]
         found = [{"name": name, "count": 1, "bytes": 2} for name in names if name > marker][:2]
         return JsonResponse(200, reply(found).body, headers)
 
@@ -249,7 +249,7 @@ async def test_an_account_of_many_containers_is_read_to_its_end() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_swift_that_is_down_is_unavailable() -> None:
+async def test_account_requests_that_fail_are_counted() -> None:
     stub = captured_cloud()
     for project in document("keystone-21-projects")["projects"]:
         stub.on("GET", f"/v1/AUTH_{project['id']}", JsonResponse(503, b""))
@@ -258,7 +258,7 @@ async def test_swift_that_is_down_is_unavailable() -> None:
     assert cycle.provider(ISkippedSamples).counted == {("storage", "refused"): 4}
 
 
-def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None:
+def test_hundreds_of_accounts_are_read_at_the_rate_limit() -> None:
     stub, clock = StubCloud(), Clock()
     stub.on("POST", "/v3/auth/tokens", captured("keystone-01-auth-tokens-scoped"))
     ids = [f"{number:032x}" for number in range(300)]
@@ -280,11 +280,11 @@ def test_hundreds_of_accounts_are_read_within_the_budget_and_no_faster() -> None
     assert max(sum(begin <= each < begin + 1 for each in times) for begin in times) <= 51
 
 
-# --- services that no answers were captured of: made by hand, in the shapes that their references document
+# --- services without captured responses: written by hand, as their API references document them
 
 
-def elsewhere(service: str, path: str, *replies: JsonResponse) -> StubCloud:
-    """A cloud that also has ``service``, which answers at ``path``."""
+def cloud_with(service: str, path: str, *replies: JsonResponse) -> StubCloud:
+    """A cloud that also has ``service``, which responds at ``path``."""
     token = document("keystone-01-auth-tokens-scoped")
     endpoint = {"interface": "public", "region": "R", "region_id": "R", "url": "http://127.0.0.1:1"}
     token["token"]["catalog"].append({"type": service, "endpoints": [endpoint]})
@@ -358,16 +358,16 @@ BY_HAND: list[tuple[Any, str, str, JsonResponse, dict[str, float], str | None]] 
     ids=lambda each: getattr(each, "name", ""),
 )
 @pytest_twisted.ensureDeferred
-async def test_what_other_services_list(
+async def test_entry_of_another_service_has_its_volumes_and_project(
     pollster: Any, service: str, path: str, answer: JsonResponse, volumes: dict[str, float], project_id: str
 ) -> None:
-    samples = await polled(pollster, elsewhere(service, path, answer))
+    samples = await polled(pollster, cloud_with(service, path, answer))
     assert {name: each.volume for (name, _), each in samples.items()} == volumes
     assert {(each.resource_id, each.project_id) for each in samples.values()} == {("b", project_id)}
 
 
 @pytest_twisted.ensureDeferred
-async def test_ports_of_all_pages_also_those_of_nobody() -> None:
+async def test_ports_on_all_pages_include_those_without_project() -> None:
     last = {"ports": [{**document("neutron-20-ports-limit2")["ports"][0], "id": "last"}]}
     stub = captured_cloud()
     stub.on("GET", "/v2.0/ports", captured("neutron-20-ports-limit2"), reply(last))
@@ -380,7 +380,7 @@ async def test_ports_of_all_pages_also_those_of_nobody() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_sets_of_records_are_counted_by_zone_over_all_pages() -> None:
+async def test_recordsets_are_counted_by_zone_over_all_pages() -> None:
     def sets(*zones: object) -> list[dict[str, object]]:
         return [
             {"id": f"r{number}", "zone_id": zone, "zone_name": "example.org.", "project_id": "p", "type": "A"}
@@ -388,33 +388,33 @@ async def test_sets_of_records_are_counted_by_zone_over_all_pages() -> None:
         ]
 
     first = {"recordsets": sets("z1", "z1", "z2"), "links": {"next": "https://dns/v2/recordsets?marker=r2"}}
-    stub = elsewhere("dns", "/v2/recordsets", reply(first), reply({"recordsets": sets("z1", None), "links": {}}))
+    stub = cloud_with("dns", "/v2/recordsets", reply(first), reply({"recordsets": sets("z1", None), "links": {}}))
     cycle = cycle_of(stub)
     samples = {each.resource_id: each for each in await family.recordsets.poll(cycle)}
     assert {zone: each.volume for zone, each in samples.items()} == {"z1": 3, "z2": 1}
     assert samples["z1"].project_id == "p"
-    assert stub.asked[-1].header("X-Auth-All-Projects") == "true"
+    assert stub.requests[-1].header("X-Auth-All-Projects") == "true"
     assert cycle.provider(ISkippedSamples).counted == {("dns.zone.recordsets", "no-id"): 1}
 
 
 @pytest_twisted.ensureDeferred
-async def test_hypervisors_are_asked_in_a_way_that_makes_them_tell_their_sizes() -> None:
+async def test_hypervisors_are_requested_with_the_microversion_that_has_sizes() -> None:
     stub = captured_cloud()
     sizes = {"vcpus": 8, "vcpus_used": 2, "memory_mb": 16000, "memory_mb_used": 512, "local_gb": 100}
     entry = {**document("nova-06-hypervisors-detail-2.88")["hypervisors"][0], **sizes, "id": 1}
     more = {"local_gb_used": 3, "running_vms": 1}
     stub.on("GET", "/v2.1/os-hypervisors/detail", reply({"hypervisors": [{**entry, **more}]}))
     samples = await polled(family.hypervisor, stub)
-    assert stub.asked[-1].header("OpenStack-API-Version") == "compute 2.1"
+    assert stub.requests[-1].header("OpenStack-API-Version") == "compute 2.1"
     assert samples["hypervisor.memory", "fake1"].volume == 16000
     assert len(samples) == 8
 
 
-# --- enabled, intervals, and what is wrong
+# --- enabled(), unsupported listings, and skipped entries
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_service_that_is_not_in_the_catalogue_is_a_reason_to_be_off() -> None:
+async def test_pollster_is_disabled_if_the_catalogue_lacks_its_service() -> None:
     context = FakePluginContext({IOpenStack: openstack(captured_cloud())})
     assert await family.image.enabled(context) == Enabled()
     assert await family.storage.enabled(context) == Enabled()
@@ -422,12 +422,12 @@ async def test_a_service_that_is_not_in_the_catalogue_is_a_reason_to_be_off() ->
     assert isinstance(answer, Disabled)
     assert "no public endpoint of 'load-balancer'" in answer.reason
     assert await family.image.enabled(FakePluginContext()) == Disabled(
-        "no OpenStack is configured: [openstack] says how"
+        "no OpenStack cloud is configured in [openstack]"
     )
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_extension_that_neutron_does_not_have_is_a_reason_to_be_off() -> None:
+async def test_pollster_is_disabled_if_neutron_lacks_its_extension() -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2.0/vpn/vpnservices", captured("neutron-24-loadbalancers-404"))
     answer = await family.vpn.enabled(FakePluginContext({IOpenStack: openstack(stub)}))
@@ -437,9 +437,9 @@ async def test_an_extension_that_neutron_does_not_have_is_a_reason_to_be_off() -
 
 @pytest.mark.parametrize("status", [404, 410, 501])
 @pytest_twisted.ensureDeferred
-async def test_an_extension_that_is_lacking_is_told_once_and_asked_for_again_after_an_hour(status: int) -> None:
-    def asked() -> int:
-        return sum(request.path == "/v2.0/fwaas/firewall_groups" for request in stub.asked)
+async def test_missing_extension_is_logged_once_and_retried_after_an_hour(status: int) -> None:
+    def requests_sent() -> int:
+        return sum(request.path == "/v2.0/fwaas/firewall_groups" for request in stub.requests)
 
     stub, clock = captured_cloud(), Clock()
     stub.on("GET", "/v2.0/fwaas/firewall_groups", JsonResponse(status))
@@ -449,24 +449,24 @@ async def test_an_extension_that_is_lacking_is_told_once_and_asked_for_again_aft
             assert not list(await family.firewall.poll(cycle))
             clock.advance(299)
             cycle = cycle.following()
-        assert asked() == 1
+        assert requests_sent() == 1
         clock.advance(12)
         assert not list(await family.firewall.poll(cycle.following()))
-        assert asked() == 2
+        assert requests_sent() == 2
         stub.on("GET", "/v2.0/fwaas/firewall_groups", reply({"firewall_groups": [{"id": "f", "project_id": "p"}]}))
         clock.advance(3600)
         cycle = cycle.following()
         assert len(list(await family.firewall.poll(cycle))) == 1
-        assert asked() == 3
+        assert requests_sent() == 3
         stub.on("GET", "/v2.0/fwaas/firewall_groups", JsonResponse(status))
-        with pytest.raises(Unavailable):  # what has worked is away
+        with pytest.raises(Unavailable):  # a listing that has worked is unavailable
             await family.firewall.poll(cycle.following())
-    told = [each["log_format"] for each in logs if "pollster" in each.get("log_format", "")]
-    assert ["unsupported" in each for each in told] == [True, False]
+    logged = [each["log_format"] for each in logs if "pollster" in each.get("log_format", "")]
+    assert ["unsupported" in each for each in logged] == [True, False]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_listing_that_every_service_has_and_that_is_not_found_is_unavailable() -> None:
+async def test_status_404_of_a_mandatory_listing_is_unavailable() -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2/images", JsonResponse(404))
     with pytest.raises(Unavailable):
@@ -474,7 +474,7 @@ async def test_a_listing_that_every_service_has_and_that_is_not_found_is_unavail
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_without_keystone_a_pollster_is_on_and_unavailable(silent: bool) -> None:
+def test_pollster_is_enabled_and_unavailable_while_keystone_is_down(silent: bool) -> None:
     stub, clock = StubCloud(), Clock()
     stub.on("POST", "/v3/auth/tokens", JsonResponse(503, silent=silent))
     context = FakePluginContext({IOpenStack: openstack(stub, clock)}, clock=clock)
@@ -488,7 +488,7 @@ def test_without_keystone_a_pollster_is_on_and_unavailable(silent: bool) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_entries_that_cannot_be_metered_are_counted_told_once_and_cost_themselves_only() -> None:
+async def test_entries_that_cannot_be_metered_are_counted_and_logged_once() -> None:
     stub = captured_cloud()
     sizes: list[Any] = [None, -1, "many", True, "NaN", [], "7", 5]
     images: list[Any] = [{"id": str(number), "size": size} for number, size in enumerate(sizes)]
@@ -508,11 +508,11 @@ async def test_entries_that_cannot_be_metered_are_counted_told_once_and_cost_the
         ("image", "bad-volume"): 10,
         ("image", "no-id"): 4,
     }
-    assert len([each for each in logs if "are left out" in each["log_format"]]) == 3
+    assert len([each for each in logs if "are not metered" in each["log_format"]]) == 3
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_entry_that_two_pages_show_is_one_sample() -> None:
+async def test_entry_on_two_pages_is_one_sample() -> None:
     stub = captured_cloud()
     page = document("glance-02-images-page2")
     stub.on("GET", "/v2/images", reply({**page, "next": "/v2/images?marker=x"}), reply(page))
@@ -520,8 +520,8 @@ async def test_an_entry_that_two_pages_show_is_one_sample() -> None:
     assert len(samples) == len({(each.name, each.resource_id) for each in samples})
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_resource_whose_id_never_comes_back_says_that_it_existed_throughout(row: Row) -> None:
-    returning = {"volume.pool", "volume.service", "hypervisor"}
-    told = row.metadata_of({"id": "1", "name": "n"}).get("_meter")
-    assert told == (None if row.name in returning else {"run": "exists"})
+@pytest.mark.parametrize("metered", METERED_LISTINGS, ids=lambda metered: metered.name)
+def test_resource_whose_id_is_not_reused_has_the_run_exists(metered: MeteredListing) -> None:
+    reused = {"volume.pool", "volume.service", "hypervisor"}
+    reserved = metered.metadata_of({"id": "1", "name": "n"}).get("_meter")
+    assert reserved == (None if metered.name in reused else {"run": "exists"})

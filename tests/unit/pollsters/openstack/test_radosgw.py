@@ -1,4 +1,4 @@
-"""Ceph's object gateway, in the shapes that its administrative API documents."""
+"""Ceph's RADOS gateway, with responses as its admin ops API documents them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 from meter.pollsters.openstack.radosgw import RadosgwOptions
-from meter.pollsters.openstack.radosgw import signed
+from meter.pollsters.openstack.radosgw import signature_headers
 from meter.testing import FakeCycle
 from meter.testing import FakePluginContext
-from tests.openstack_stub import Asked
 from tests.openstack_stub import JsonResponse
+from tests.openstack_stub import ReceivedRequest
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import http
@@ -35,7 +35,7 @@ from tests.openstack_stub import openstack
 from tests.openstack_stub import reply
 from tests.unit.pollsters.openstack.test_pollster import SkippedSamples
 
-# As the gateway's documentation of GET /admin/bucket and GET /admin/usage has them.
+# As in the gateway's documentation of GET /admin/bucket and GET /admin/usage.
 BUCKETS = [
     {
         "bucket": "photos",
@@ -56,7 +56,9 @@ def gateway(buckets: Any = BUCKETS, summary: Any = SUMMARY, project: str = "one"
     stub.on("GET", "/v3/projects", reply({"projects": [{"id": "one"}, {"id": "two"}]}))
 
     def answer(document: Any) -> Any:
-        return lambda asked: reply(document) if asked.query["uid"] == [project] else reply({"Code": "NoSuchUser"}, 404)
+        return lambda request: (
+            reply(document) if request.query["uid"] == [project] else reply({"Code": "NoSuchUser"}, 404)
+        )
 
     stub.on("GET", "/admin/bucket", answer(buckets))
     stub.on("GET", "/admin/usage", answer({"entries": [], "summary": summary}))
@@ -84,17 +86,17 @@ async def volumes(stub: StubCloud, options: dict[str, Any]) -> dict[tuple[str, s
     return {(each.name, each.resource_id): each.volume for each in await pollster.poll(cycle_of(stub))}
 
 
-def test_a_signature_is_the_one_that_amazons_documentation_computes() -> None:
+def test_signature_equals_the_example_in_amazons_documentation() -> None:
     secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
     date = "Tue, 27 Mar 2007 19:36:42 +0000"
-    assert signed("GET", "/johnsmith/photos/puppy.jpg", "AKIAIOSFODNN7EXAMPLE", secret, date) == {
+    assert signature_headers("GET", "/johnsmith/photos/puppy.jpg", "AKIAIOSFODNN7EXAMPLE", secret, date) == {
         "Date": date,
         "Authorization": "AWS AKIAIOSFODNN7EXAMPLE:bWq2s1WEIj+Ydj0vQ697zp+IXMU=",
     }
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_project_holds_and_how_often_it_asked(options: dict[str, Any]) -> None:
+async def test_project_has_samples_of_buckets_totals_and_requests(options: dict[str, Any]) -> None:
     stub = gateway()
     assert await volumes(stub, options) == {
         ("radosgw.containers.objects", "one/photos"): 4,
@@ -108,21 +110,24 @@ async def test_what_a_project_holds_and_how_often_it_asked(options: dict[str, An
         ("radosgw.objects.containers", "one"): 3,
         ("radosgw.api.request", "one"): 102,
     }
-    asked: Asked = next(each for each in stub.asked if each.path == "/admin/bucket")
+    request: ReceivedRequest = next(each for each in stub.requests if each.path == "/admin/bucket")
     date = "Sun, 09 Sep 2001 01:46:40 GMT"
-    assert asked.header("Authorization") == signed("GET", asked.path, "meter", "s3cret", date)["Authorization"]
-    assert asked.header("Date") == date
-    assert asked.query == {"uid": ["one"], "stats": ["True"], "format": ["json"]}
+    assert (
+        request.header("Authorization")
+        == signature_headers("GET", request.path, "meter", "s3cret", date)["Authorization"]
+    )
+    assert request.header("Date") == date
+    assert request.query == {"uid": ["one"], "stats": ["True"], "format": ["json"]}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_project_may_be_a_tenant_of_its_own(options: dict[str, Any]) -> None:
+async def test_project_may_have_a_tenant_of_its_own(options: dict[str, Any]) -> None:
     found = await volumes(gateway(project="one$one"), {**options, "user": "{project}${project}"})
     assert found["radosgw.api.request", "one"] == 102
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bucket_that_does_not_say_what_it_holds_leaves_the_sum_out(options: dict[str, Any]) -> None:
+async def test_bucket_without_usage_suppresses_the_totals(options: dict[str, Any]) -> None:
     wrong = [{"bucket": "odd", "usage": {"rgw.main": {"size": -1, "num_objects": 1}}}, {"bucket": "none"}, *BUCKETS]
     stub = gateway(wrong, [{"total": {"ops": "many"}}])
     found = await volumes(stub, options)
@@ -135,7 +140,7 @@ async def test_a_bucket_that_does_not_say_what_it_holds_leaves_the_sum_out(optio
     "answer", [JsonResponse(403, b'{"Code":"AccessDenied"}'), reply({"not": "a list"}), JsonResponse(200, b"<")]
 )
 @pytest_twisted.ensureDeferred
-async def test_a_gateway_that_answers_otherwise_has_no_samples(options: dict[str, Any], answer: JsonResponse) -> None:
+async def test_unexpected_response_makes_no_samples(options: dict[str, Any], answer: JsonResponse) -> None:
     stub = gateway()
     stub.on("GET", "/admin/bucket", answer)
     pollster = family.radosgw.configured(RadosgwOptions(**options))
@@ -146,7 +151,7 @@ async def test_a_gateway_that_answers_otherwise_has_no_samples(options: dict[str
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_is_off_unless_it_is_told_which_gateway(options: dict[str, Any], tmp_path: Path) -> None:
+async def test_pollster_is_disabled_without_a_gateway(options: dict[str, Any], tmp_path: Path) -> None:
     context = FakePluginContext({IOpenStack: openstack(captured_cloud())})
     assert verifyObject(ICentralPollster, family.radosgw)
     assert isinstance(await family.radosgw.enabled(context), Disabled)

@@ -1,4 +1,4 @@
-"""Reconciliation: what is metered against what is listed; what comes and goes is neither a ghost nor a miss."""
+"""Reconciliation: ghosts and misses; resources created or deleted within the window are neither."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import openstack
 from tests.openstack_stub import reply
 
-OPTIONS = ReconciliationOptions(every_seconds=86400.0, window_seconds=1000.0, kinds=("instance",), most_ids=2)
+OPTIONS = ReconciliationOptions(every_seconds=86400.0, window_seconds=1000.0, kinds=("instance",), max_ids=2)
 
 
 class Site:
-    """A cloud whose Nova lists what a test says, a bus with a collector on it, and polls at a test's pace."""
+    """A cloud whose Nova lists given servers, a bus with a collector, and a pollster."""
 
     def __init__(self, options: ReconciliationOptions = OPTIONS, *, collector: bool = True) -> None:
         self.clock = Clock()
@@ -63,12 +63,12 @@ class Site:
         return {each.name.rpartition(".")[2]: each for each in await self.pollster.poll(self.cycle)}
 
     @property
-    def listeners(self) -> int:
+    def observers(self) -> int:
         return sum(each.ephemeral for each in self.bus.subscriptions)
 
 
 @pytest_twisted.ensureDeferred
-async def test_ghosts_and_misses_are_samples_and_lines_of_the_log() -> None:
+async def test_ghosts_and_misses_are_sent_as_samples_and_logged() -> None:
     site = Site()
     site.lists("well", "silent", "gone")
     assert await site.poll() == {}
@@ -91,22 +91,22 @@ async def test_ghosts_and_misses_are_samples_and_lines_of_the_log() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_listens_within_the_window_only_and_once_a_day() -> None:
+async def test_bus_is_observed_only_within_the_window_once_a_day() -> None:
     site = Site()
     site.lists("well")
     await site.poll()
-    assert site.listeners == 1
+    assert site.observers == 1
     await site.poll(after=1000)
-    assert site.listeners == 0
+    assert site.observers == 0
     assert await site.poll(after=80_000) == {}
-    assert site.listeners == 0
+    assert site.observers == 0
     await site.poll(after=5400)
-    assert site.listeners == 1
+    assert site.observers == 1
     assert (await site.poll(after=1000))["misses"].volume == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_instance_that_is_not_active_is_not_missed() -> None:
+async def test_inactive_instance_is_not_a_miss() -> None:
     site = Site()
     site.lists("shelved", status="SHELVED_OFFLOADED")
     await site.poll()
@@ -114,7 +114,7 @@ async def test_an_instance_that_is_not_active_is_not_missed() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_measured_before_the_first_list_is_not_heard() -> None:
+async def test_samples_at_the_beginning_of_the_window_are_ignored() -> None:
     site = Site()
     site.lists()
     await site.poll()
@@ -123,19 +123,19 @@ async def test_what_was_measured_before_the_first_list_is_not_heard() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_agent_that_lost_its_turn_stops_listening_and_begins_anew_with_the_next() -> None:
+async def test_agent_that_is_no_longer_polled_stops_observing_and_later_begins_a_new_window() -> None:
     site = Site()
     site.lists("well")
     await site.poll()
     site.clock.advance(2001)
-    assert site.listeners == 0
+    assert site.observers == 0
     assert await site.poll() == {}
-    assert site.listeners == 1
+    assert site.observers == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_more_resources_than_can_be_remembered_are_not_compared() -> None:
-    site = Site(OPTIONS.model_copy(update={"most_resources": 2}))
+async def test_more_resources_than_max_resources_are_not_compared() -> None:
+    site = Site(OPTIONS.model_copy(update={"max_resources": 2}))
     site.lists("a")
     await site.poll()
     site.clock.advance(100)
@@ -144,7 +144,7 @@ async def test_more_resources_than_can_be_remembered_are_not_compared() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_but_the_collector_makes_a_sample_safe() -> None:
+async def test_observing_does_not_make_a_sample_routable() -> None:
     site = Site(collector=False)
     site.lists()
     await site.poll()
@@ -153,7 +153,7 @@ async def test_nobody_but_the_collector_makes_a_sample_safe() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_rubbish_on_the_bus_and_a_service_that_is_not_there_do_no_harm() -> None:
+async def test_malformed_messages_are_ignored() -> None:
     site = Site(OPTIONS.model_copy(update={"kinds": ("instance", "image")}))
     site.lists("a")
     await site.poll()
@@ -176,7 +176,7 @@ async def poll_all(site: Site, after: float) -> list[Any]:
     return list(await site.pollster.poll(site.cycle))
 
 
-def test_a_trial_leaves_no_trace() -> None:
+def test_trial_does_not_subscribe() -> None:
     site = Site()
     site.cycle.trial = True
     found: list[Any] = []
@@ -199,11 +199,11 @@ def intervals(**seconds: float) -> Callable[[str], float]:
             ["at least 360, not 330: 'volume' is polled", "'image' is polled every 300"],
         ),
         ({"window_seconds": 330.0, "kinds": ["instance"]}, 300.0, []),
-        ({"window_seconds": 500.0}, 600.0, ["at least 600, not 500: so often 'reconciliation' is polled"]),
+        ({"window_seconds": 500.0}, 600.0, ["at least 600, not 500: the polls of 'reconciliation'"]),
         ({"every_seconds": 1700.0}, 300.0, ["every_seconds: should be at least window_seconds, 1800, not 1700"]),
     ],
 )
-def test_a_window_must_fit_the_intervals_of_what_is_compared(
+def test_window_must_fit_the_intervals_of_the_compared_meters(
     options: dict[str, Any], own: float, words: list[str]
 ) -> None:
     pollster = ReconciliationPollster(ReconciliationOptions(**options))
@@ -212,7 +212,7 @@ def test_a_window_must_fit_the_intervals_of_what_is_compared(
     assert all(word in text for word, text in zip(words, found, strict=True))
 
 
-def test_a_window_that_nobody_chose_fits_whatever_the_intervals_are() -> None:
+def test_default_window_fits_all_intervals() -> None:
     pollster = ReconciliationPollster(ReconciliationOptions())
     assert not pollster.interval_conflicts(intervals())
     assert not pollster.interval_conflicts(intervals(image=3600.0))

@@ -1,4 +1,4 @@
-"""Swift with thousands of accounts: within the budget, within the cycle, and in turn where a cycle is too short."""
+"""Swift with thousands of accounts: within the rate limit and the cycle, or in a round-robin over several cycles."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ interval_seconds = {interval}
 
 
 class Swift:
-    """Answers for Keystone and for Swift, in ``seconds``, and remembers when each account was asked for."""
+    """Keystone and Swift, which respond after ``seconds``; ``requests`` has the time of each request and its account."""
 
     def __init__(self, clock: Clock, accounts: int, seconds: float = 0.0) -> None:
         self.clock = clock
         self.accounts = [f"{number:032x}" for number in range(accounts)]
-        self.asked: list[tuple[float, str]] = []
+        self.requests: list[tuple[float, str]] = []
         self._seconds = seconds
 
     async def send(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
@@ -56,16 +56,16 @@ class Swift:
         elif "/projects" in request.url:
             content = json.dumps({"projects": [{"id": each} for each in self.accounts]}).encode()
         else:
-            self.asked.append((self.clock.seconds(), request.url.partition("AUTH_")[2].partition("?")[0]))
+            self.requests.append((self.clock.seconds(), request.url.partition("AUTH_")[2].partition("?")[0]))
             if self._seconds:
                 await sleep(self.clock, self._seconds)
             headers.addRawHeader("X-Account-Bytes-Used", "7")
         now = datetime.fromtimestamp(self.clock.seconds(), UTC)
         return HttpResponse(request=request, status=200, headers=headers, body=content, received_at=now)
 
-    def most_a_second(self) -> int:
-        """The most requests that any second began with and had."""
-        times = [moment for moment, _ in self.asked]
+    def max_per_second(self) -> int:
+        """The highest number of requests within one second."""
+        times = [moment for moment, _ in self.requests]
         most = first = 0
         for number, moment in enumerate(times):
             while times[first] <= moment - 1:
@@ -103,17 +103,17 @@ def clock() -> Clock:
     return clock
 
 
-def test_five_thousand_accounts_are_asked_within_the_budget_and_within_the_cycle(clock: Clock) -> None:
+def test_five_thousand_accounts_are_polled_within_rate_limit_and_cycle(clock: Clock) -> None:
     swift = Swift(clock, 5000)
     cycle = cycle_of(swift, 300, requests_per_second=20, max_in_flight=4)
     began = clock.seconds()
     assert {each.resource_id for each in polled(cycle)} == set(swift.accounts)
     assert 250 <= clock.seconds() - began <= 270
-    assert swift.most_a_second() <= 20
+    assert swift.max_per_second() <= 20
     assert not [each for each in cycle.provider(ISkippedSamples).counted if each[1] == "no-time"]
 
 
-def test_where_the_budget_is_too_small_a_cycle_ends_in_time_and_the_next_goes_on(clock: Clock) -> None:
+def test_cycle_ends_in_time_with_a_low_rate_limit_and_the_next_continues(clock: Clock) -> None:
     swift = Swift(clock, 1000)
     cycle = cycle_of(swift, 60, requests_per_second=10, max_in_flight=4)
     began = clock.seconds()
@@ -122,21 +122,21 @@ def test_where_the_budget_is_too_small_a_cycle_ends_in_time_and_the_next_goes_on
     assert clock.seconds() - began < 60
     assert 500 <= len(first) < 550
     assert cycle.provider(ISkippedSamples).counted["storage", "no-time"] == 1000 - len(first)
-    [told] = [each["example"] for each in logs if each.get("kind") == "no-time"]
-    assert "the budget of object-store takes 105 s for 1000 projects, and a cycle has 54 s for it" in told
-    assert "requests_per_second in [openstack.by_service.object-store] 1.9 times as high" in told
+    [example] = [each["example"] for each in logs if each.get("kind") == "no-time"]
+    assert "the rate limit of object-store needs 105 s for 1000 projects, a cycle has 54 s" in example
+    assert "requests_per_second in [openstack.by_service.object-store] 1.9 times as high" in example
     with capturedLogs() as logs:
         second = {each.resource_id for each in polled(cycle.following())}
     assert set(swift.accounts) == first | second
     assert min(second - first) == min(set(swift.accounts) - first)
-    assert not [each for each in logs if each.get("kind") == "no-time"]  # told once
+    assert not [each for each in logs if each.get("kind") == "no-time"]  # logged once
 
 
-def test_where_the_service_is_too_slow_it_says_that(clock: Clock) -> None:
+def test_slow_service_is_named_as_the_reason(clock: Clock) -> None:
     swift = Swift(clock, 100, seconds=5)
     cycle = cycle_of(swift, 60, requests_per_second=100, max_in_flight=4)
     with capturedLogs() as logs:
         found = polled(cycle)
     assert 40 <= len(found) <= 50
-    [told] = [each["example"] for each in logs if each.get("kind") == "no-time"]
-    assert "there was no answer about all 100 projects within 54 s" in told
+    [example] = [each["example"] for each in logs if each.get("kind") == "no-time"]
+    assert "the service did not respond for all 100 projects within 54 s" in example

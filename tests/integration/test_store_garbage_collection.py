@@ -1,4 +1,4 @@
-"""Dimension tables are swept of what nothing needs any more, whoever writes meanwhile."""
+"""Garbage collection: unused rows of the dimension tables are deleted while others write."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from twisted.internet.defer import gatherResults
 from meter.identity import WEEK
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
-from meter.store.maintenance import garbage_collection as sweeping
-from meter.store.maintenance import maintenance as keeping_module
-from meter.store.maintenance.garbage_collection import sweep
-from meter.store.maintenance.garbage_collection import sweep_names
+from meter.store.maintenance import garbage_collection
+from meter.store.maintenance import maintenance
+from meter.store.maintenance.garbage_collection import collect
+from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.maintenance import Retention
 from meter.store.write.record import record_of
 from tests.integration.test_store_rollups import running
@@ -27,7 +27,7 @@ from tests.waiting import until
 
 NOW = datetime.now(UTC).replace(hour=12)
 FOUR_WEEKS = Retention(days=28, rollup_days=28)
-DICTIONARIES = ("series", "metadata", "wire_format", "meter", "resource", '"user"', "project", "source", "run")
+DIMENSION_TABLES = ("series", "metadata", "wire_format", "meter", "resource", '"user"', "project", "source", "run")
 
 DANGLING = """
 SELECT count(*) FROM sample s LEFT JOIN series x ON x.id = s.series_id LEFT JOIN metadata d ON d.id = s.metadata_id
@@ -40,7 +40,7 @@ OR o.id IS NULL OR run.id IS NULL
 
 
 def of(who, weeks_ago=0.0, **options):
-    """Return a message whose names and metadata are all ``who``'s own."""
+    """Return a message whose names and metadata no other message has, except those of the same ``who``."""
     return message(
         f"meter of {who}",
         at=NOW - weeks_ago * WEEK,
@@ -54,42 +54,44 @@ def of(who, weeks_ago=0.0, **options):
 
 
 async def time_passes(store, weeks=0.0):
-    """Settle, let go and sweep as if it were ``weeks`` later."""
-    await store.keeping.finalize(NOW + weeks * WEEK)
-    await store.keeping.expire(NOW + weeks * WEEK)
-    await store.keeping.sweep()
+    """Finalize, expire and collect garbage as if it were ``weeks`` later."""
+    await store.maintenance.finalize(NOW + weeks * WEEK)
+    await store.maintenance.expire(NOW + weeks * WEEK)
+    await store.maintenance.collect_garbage()
 
 
 def rows(postgresql, dsn):
-    return {table.strip('"'): postgresql.execute(f"SELECT count(*) FROM {table}", dsn)[0][0] for table in DICTIONARIES}
+    return {
+        table.strip('"'): postgresql.execute(f"SELECT count(*) FROM {table}", dsn)[0][0] for table in DIMENSION_TABLES
+    }
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_let_go_takes_its_names_along_and_what_is_kept_keeps_its_own(postgresql):
+async def test_garbage_collection_deletes_the_rows_of_expired_samples_and_no_others(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, retention=FOUR_WEEKS) as store:
         both = [of("both", 10), of("both")]
         await store.write([of("gone", 10), of("kept"), *both])
-        await store.keeping.sweep()
+        await store.maintenance.collect_garbage()
         assert rows(postgresql, dsn)["metadata"] == 3
 
         await time_passes(store)
 
-        # One series more is that of totals, to which the sample of ten weeks ago belonged.
+        # The additional series is the owner series of the sample of ten weeks ago.
         assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 2) | {"wire_format": 1, "series": 3}
         assert await store.message(both[1].message_id) == both[1].fields
         assert {each.resource_id for each in await store.resources(SampleFilter(), 10)} == {
             "resource kept",
             "resource both",
         }
-    swept = dict(postgresql.execute("SELECT dimension, rows FROM garbage_collected", dsn))
-    assert swept == dict.fromkeys(("metadata", "meter", "resource", "user", "project", "source", "run"), 1) | {
+    collected = dict(postgresql.execute("SELECT dimension, rows FROM garbage_collected", dsn))
+    assert collected == dict.fromkeys(("metadata", "meter", "resource", "user", "project", "source", "run"), 1) | {
         "series": 2
     }
 
 
 @pytest_twisted.ensureDeferred
-async def test_rollups_keep_the_names_that_they_are_asked_by(postgresql):
+async def test_rollups_retain_the_names_of_their_series(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, retention=Retention(days=28)) as store:
         await store.write([of("old", 10), of("kept")])
@@ -101,7 +103,7 @@ async def test_rollups_keep_the_names_that_they_are_asked_by(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_collector_that_remembers_what_was_swept_stores_what_comes_later_exactly(postgresql):
+async def test_collector_with_cached_ids_of_deleted_rows_stores_later_samples_exactly(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, retention=FOUR_WEEKS) as one, running(dsn, retention=FOUR_WEEKS) as other:
         for store in (one, other):
@@ -118,7 +120,7 @@ async def test_a_collector_that_remembers_what_was_swept_stores_what_comes_later
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_lives_on_is_said_to_be_needed_once_a_week(postgresql):
+async def test_retention_of_rows_in_use_is_extended_once_a_week(postgresql):
     dsn = postgresql.dsn()
     moves = "SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE relname IN ('series', 'metadata', 'wire_format')"
     async with running(dsn) as store:
@@ -133,21 +135,21 @@ async def test_what_lives_on_is_said_to_be_needed_once_a_week(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_row_that_a_writer_is_about_to_need_is_left_alone(postgresql):
+async def test_row_that_a_writer_is_extending_is_not_collected(postgresql):
     dsn = postgresql.dsn()
     gate, begun = Deferred(), []
     async with running(dsn, retention=FOUR_WEEKS) as store:
         await store.write([of("a", 10)])
-        await store.keeping.finalize(NOW)
-        await store.keeping.expire(NOW)
+        await store.maintenance.finalize(NOW)
+        await store.maintenance.expire(NOW)
 
         async def slowly(session):
-            begun.append(await store._writing._store(session, [record_of(of("a"))]))
+            begun.append(await store._sample_writer._store(session, [record_of(of("a"))]))
             await gate
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
         await until(lambda: begun)
-        await store.keeping.sweep()
+        await store.maintenance.collect_garbage()
         gate.callback(None)
         await writing
 
@@ -155,7 +157,7 @@ async def test_a_row_that_a_writer_is_about_to_need_is_left_alone(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_writer_waits_for_a_row_that_is_being_swept_and_makes_it_anew(postgresql):
+async def test_writer_waits_for_a_row_that_is_being_collected_and_inserts_it_again(postgresql):
     dsn = postgresql.dsn()
     gate, begun = Deferred(), []
     async with running(dsn, retention=FOUR_WEEKS) as store:
@@ -163,92 +165,92 @@ async def test_a_writer_waits_for_a_row_that_is_being_swept_and_makes_it_anew(po
 
         async def slowly(session):
             for dimension in ("wire_format", "metadata", "series"):
-                begun.append(await sweep(session, dimension, NOW - 5 * WEEK))
+                begun.append(await collect(session, dimension, NOW - 5 * WEEK))
             await gate
 
-        sweeping_now = Deferred.fromCoroutine(store.keeping._pool.run(slowly))
+        collecting = Deferred.fromCoroutine(store.maintenance._pool.run(slowly))
         await until(lambda: len(begun) == 3)
         assert begun == [1, 1, 1]
         sent = of("a")
         writing = Deferred.fromCoroutine(store.write([sent]))
         await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
         gate.callback(None)
-        await sweeping_now
+        await collecting
         await writing
 
         assert await store.message(sent.message_id) == sent.fields
 
 
 @pytest_twisted.ensureDeferred
-async def test_names_stay_that_a_series_is_about_to_refer_to(postgresql):
+async def test_names_that_a_new_series_refers_to_are_not_collected(postgresql):
     dsn = postgresql.dsn()
     gate, begun = Deferred(), []
     async with running(dsn) as store:
         postgresql.execute("INSERT INTO resource (name) VALUES ('resource a')", dsn)
 
         async def slowly(session):
-            begun.append(await store._writing._store(session, [record_of(of("a"))]))
+            begun.append(await store._sample_writer._store(session, [record_of(of("a"))]))
             await gate
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
         await until(lambda: begun)
-        sweeping_now = Deferred.fromCoroutine(store.keeping._pool.run(sweep_names, "resource"))
+        collecting = Deferred.fromCoroutine(store.maintenance._pool.run(collect_names, "resource"))
         await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
         gate.callback(None)
         await writing
 
-        assert await sweeping_now == 0
+        assert await collecting == 0
         assert (rows(postgresql, dsn)["resource"], postgresql.execute(DANGLING, dsn)) == (1, [(0,)])
 
 
 @pytest_twisted.ensureDeferred
-async def test_much_is_swept_in_portions_and_the_rest_another_time(postgresql, monkeypatch):
+async def test_garbage_is_collected_in_batches_and_the_rest_in_the_next_run(postgresql, monkeypatch):
     dsn = postgresql.dsn()
-    for module in (sweeping, keeping_module):
-        monkeypatch.setattr(module, "PORTION", 5)
-    monkeypatch.setattr(keeping_module, "PORTIONS_AT_A_TIME", 2)
+    for module in (garbage_collection, maintenance):
+        monkeypatch.setattr(module, "BATCH_ROWS", 5)
+    monkeypatch.setattr(maintenance, "MAX_BATCHES", 2)
     async with running(dsn, retention=FOUR_WEEKS) as store:
         await store.write([of(n, 10) for n in range(23)])
         await time_passes(store)
         assert rows(postgresql, dsn)["metadata"] == 13
 
         for _ in range(30):
-            await store.keeping.sweep()
+            await store.maintenance.collect_garbage()
         assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest_twisted.ensureDeferred
-async def test_whatever_is_written_and_swept_at_the_same_time_every_sample_is_told_exactly(postgresql, seed):
+async def test_samples_written_while_garbage_is_collected_come_back_exactly(postgresql, seed):
     drawn = random.Random(seed)
     dsn = postgresql.dsn()
     sent = []
     async with (
-        running(dsn, retention=FOUR_WEEKS, remembered=8) as one,
+        running(dsn, retention=FOUR_WEEKS, cached_ids=8) as one,
         running(dsn, retention=FOUR_WEEKS) as other,
     ):
-        for turn in range(15):
-            weeks = 2 * turn  # those who were heard of some turns ago are swept, and heard of again
+        for cycle in range(15):
+            weeks = 2 * cycle  # rows used some cycles ago are collected, and made again later
             batches = [
-                [of((3 * turn + drawn.randrange(5)) % 15, drawn.randrange(6) - weeks) for _ in range(20)]
+                [of((3 * cycle + drawn.randrange(5)) % 15, drawn.randrange(6) - weeks) for _ in range(20)]
                 for _ in range(6)
             ]
             sent += [each for batch in batches for each in batch]
-            await one.keeping.finalize(NOW + weeks * WEEK)
-            await one.keeping.expire(NOW + weeks * WEEK)
+            await one.maintenance.finalize(NOW + weeks * WEEK)
+            await one.maintenance.expire(NOW + weeks * WEEK)
             work = [(one, other)[n % 2].write(batch) for n, batch in enumerate(batches)]
-            work += [one.keeping.sweep(), other.keeping.sweep(), time_passes(other, weeks)]
+            work += [one.maintenance.collect_garbage(), other.maintenance.collect_garbage(), time_passes(other, weeks)]
             drawn.shuffle(work)
             await gatherResults([Deferred.fromCoroutine(each) for each in work], consumeErrors=True)
             assert postgresql.execute(DANGLING, dsn) == [(0,)]
 
-        told = {sample.message_id: sample for sample in await one.samples(SampleFilter(), 10_000)}
+        stored = {sample.message_id: sample for sample in await one.samples(SampleFilter(), 10_000)}
         for each in sent:
-            if each.message_id in told:
+            if each.message_id in stored:
                 assert await other.message(each.message_id) == each.fields
-        assert len(told) > 100
+        assert len(stored) > 100
 
         await time_passes(one, 60)
-        await one.keeping.sweep()
+        await one.maintenance.collect_garbage()
         assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 0)
     assert dict(postgresql.execute("SELECT dimension, rows FROM garbage_collected", dsn))["metadata"] > 20

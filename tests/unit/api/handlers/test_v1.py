@@ -1,4 +1,4 @@
-"""The v1 API: the same samples in the words of 2012."""
+"""The v1 API."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from meter.api import Limits
-from tests.asking import KEYS
-from tests.asking import SAMPLES
-from tests.asking import Asking
-from tests.asking import message
+from tests.api_client import KEYS
+from tests.api_client import SAMPLES
+from tests.api_client import ApiClient
+from tests.api_client import message
 from tests.unit.api.auth.test_visibility import TOKENS
 
 
 @pytest.fixture(scope="module")
-def ask() -> Asking:
-    return Asking()
+def api() -> ApiClient:
+    return ApiClient()
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def ask() -> Asking:
         ("sources/test/meters/cpu?metadata.flavor.name=m1", "message_id", ["s0"]),
     ],
 )
-def test_a_list_is_answered(ask: Asking, path: str, key: str, found: list[str]) -> None:
-    answer = ask(f"/v1/{path}")
-    assert answer.status == 200, answer.body
-    ((_, listed),) = answer.json.items()
+def test_v1_list_has_the_expected_entries(api: ApiClient, path: str, key: str, found: list[str]) -> None:
+    response = api(f"/v1/{path}")
+    assert response.status == 200, response.body
+    ((_, listed),) = response.json.items()
     assert [one[key] for one in listed] == found
 
 
@@ -78,13 +78,13 @@ def test_a_list_is_answered(ask: Asking, path: str, key: str, found: list[str]) 
         ("projects/red/meters/none/volume/sum", {"volume": None}),
     ],
 )
-def test_a_question_is_answered(ask: Asking, path: str, body: Any) -> None:
-    answer = ask(f"/v1/{path}")
-    assert (answer.status, answer.json) == (200, body)
+def test_v1_response_is_as_expected(api: ApiClient, path: str, body: Any) -> None:
+    response = api(f"/v1/{path}")
+    assert (response.status, response.json) == (200, body)
 
 
-def test_an_event_is_a_sample_as_it_was_signed(ask: Asking) -> None:
-    (event,) = ask("/v1/sources/test/meters/cpu?metadata.size=0").json["events"]
+def test_event_is_a_sample_as_it_was_signed(api: ApiClient) -> None:
+    (event,) = api("/v1/sources/test/meters/cpu?metadata.size=0").json["events"]
     assert event == {**SAMPLES[0].fields}
     assert KEYS.verify(event, SAMPLES[0].timestamp) == "key-1"
 
@@ -98,39 +98,39 @@ def test_an_event_is_a_sample_as_it_was_signed(ask: Asking) -> None:
         ("meters?start_timestamp=", 400, "start_timestamp. Value: ''. it must not be empty"),
         ("meters?end_timestamp=", 400, "end_timestamp. Value: ''. it must not be empty"),
         ("meters?search_offset=1", 400, "cannot be used without timestamp"),
-        ("meters?metadata.a=1&metadata.a=2", 400, "it may be given once"),
+        ("meters?metadata.a=1&metadata.a=2", 400, "it can be given only once"),
     ],
 )
-def test_what_cannot_be_answered_says_why(ask: Asking, path: str, status: int, text: str) -> None:
-    answer = ask(f"/v1/{path}")
-    assert (answer.status, text in answer.fault) == (status, True)
+def test_invalid_v1_request_has_the_reason(api: ApiClient, path: str, status: int, text: str) -> None:
+    response = api(f"/v1/{path}")
+    assert (response.status, text in response.faultstring) == (status, True)
 
 
 @pytest.mark.parametrize(("function", "volume"), [("max", 1.0), ("sum", 2.0)])
-def test_a_volume_of_samples_in_two_units_says_so(function: str, volume: float) -> None:
-    ask = Asking()
+def test_volume_of_samples_in_two_units_has_a_warning(function: str, volume: float) -> None:
+    api = ApiClient()
     units = [message(minute, name="ram", type="gauge", unit=unit) for minute, unit in ((0, "MB"), (1, "MiB"))]
-    Deferred.fromCoroutine(ask.store.write(units))
+    Deferred.fromCoroutine(api.store.write(units))
     for owner in ("resources/vm-1", "projects/blue"):
-        answer = ask(f"/v1/{owner}/meters/ram/volume/{function}")
-        assert answer.json == {"volume": volume}
-        assert answer.headers["warning"] == (
-            '299 - "the samples have 2 units: MB, MiB; this is one number for all of them, without conversion"'
+        response = api(f"/v1/{owner}/meters/ram/volume/{function}")
+        assert response.json == {"volume": volume}
+        assert response.headers["warning"] == (
+            '299 - "the samples have 2 units: MB, MiB; the value combines them without conversion"'
         )
-        assert "warning" not in ask(f"/v1/{owner}/meters/cpu/volume/{function}").headers
+        assert "warning" not in api(f"/v1/{owner}/meters/cpu/volume/{function}").headers
 
 
-def test_half_an_answer_is_none() -> None:
-    ask = Asking(limits=Limits(largest=2))
-    assert ask("/v1/sources/test/meters/cpu").status == 400
-    assert "more than 2" in ask("/v1/meters").fault
-    assert ask("/v1/resources").status == 200
+def test_response_beyond_the_limit_is_400() -> None:
+    api = ApiClient(limits=Limits(max_limit=2))
+    assert api("/v1/sources/test/meters/cpu").status == 400
+    assert "more than 2" in api("/v1/meters").faultstring
+    assert api("/v1/resources").status == 200
 
 
-def test_a_project_of_someone_else_is_404() -> None:
-    ask = Asking(auth=TOKENS)
+def test_project_of_another_tenant_is_404() -> None:
+    api = ApiClient(auth=TOKENS)
     headers = {"X-Auth-Token": "blue-token"}
-    assert ask("/v1/projects/red/meters", headers=headers).status == 404
-    assert ask("/v1/projects/red/meters/cpu/volume/sum", headers=headers).status == 404
-    assert len(ask("/v1/projects/blue/meters/cpu", headers=headers).json["events"]) == 2
-    assert ask("/v1/projects", headers=headers).json == {"projects": ["blue"]}
+    assert api("/v1/projects/red/meters", headers=headers).status == 404
+    assert api("/v1/projects/red/meters/cpu/volume/sum", headers=headers).status == 404
+    assert len(api("/v1/projects/blue/meters/cpu", headers=headers).json["events"]) == 2
+    assert api("/v1/projects", headers=headers).json == {"projects": ["blue"]}

@@ -1,4 +1,4 @@
-"""What a client may send, and for how long, before the API hangs up."""
+"""Limits on request sizes and idle connections, and the access log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
 from meter.api import Api
-from meter.api import site
+from meter.api import make_site
 from meter.testing import MemoryStore
 
 Channel = HTTPChannel
@@ -34,8 +34,8 @@ def transport() -> StringTransport:
 
 @pytest.fixture
 def channel(clock: Clock, transport: StringTransport) -> Iterator[Channel]:
-    """A connection to an API that takes bodies of ten bytes."""
-    channel = site(Api(MemoryStore(), clock), clock, largest_body_bytes=10).buildProtocol(None)
+    """A connection to an API that accepts bodies of up to ten bytes."""
+    channel = make_site(Api(MemoryStore(), clock), clock, largest_body_bytes=10).buildProtocol(None)
     assert channel is not None
     channel.makeConnection(transport)
     yield channel
@@ -46,38 +46,40 @@ def channel(clock: Clock, transport: StringTransport) -> Iterator[Channel]:
 HEAD = b"POST /v2/samples HTTP/1.1\r\nHost: cloud\r\nContent-Type: application/json\r\n"
 
 
-def test_a_body_of_the_largest_size_is_taken(channel: Channel, transport: StringTransport) -> None:
+def test_body_of_the_maximum_size_is_accepted(channel: Channel, transport: StringTransport) -> None:
     channel.dataReceived(HEAD + b"Content-Length: 10\r\n\r\n0123456789")
     assert transport.value().startswith(b"HTTP/1.1 405 ")
 
 
-def test_a_body_announced_too_large_is_refused_before_it_is_sent(channel: Channel, transport: StringTransport) -> None:
+def test_body_announced_as_too_large_is_rejected_before_it_is_sent(
+    channel: Channel, transport: StringTransport
+) -> None:
     channel.dataReceived(HEAD + b"Expect: 100-continue\r\nContent-Length: 11\r\n\r\n")
-    answer = transport.value()
-    assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"at most 10 bytes" in answer
-    assert b"100 Continue" not in answer
+    response = transport.value()
+    assert response.startswith(b"HTTP/1.1 413 ")
+    assert b"at most 10 bytes" in response
+    assert b"100 Continue" not in response
 
 
-def test_a_body_that_grows_too_large_is_refused_when_it_does(channel: Channel, transport: StringTransport) -> None:
+def test_chunked_body_is_rejected_once_it_is_too_large(channel: Channel, transport: StringTransport) -> None:
     channel.dataReceived(HEAD + b"Transfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n")
     assert transport.value() == b""
     channel.dataReceived(b"6\r\n012345\r\n")
     assert transport.value().startswith(b"HTTP/1.1 413 ")
 
 
-def test_the_rest_of_a_refused_body_is_taken_so_that_the_client_reads_why(
+def test_rest_of_a_rejected_body_is_discarded_so_that_the_client_reads_the_response(
     channel: Channel, transport: StringTransport
 ) -> None:
     channel.dataReceived(HEAD + b"Content-Length: 20\r\n\r\n01234")
-    answer = transport.value()
+    response = transport.value()
     assert not transport.disconnecting
     channel.dataReceived(b"0123456789abcde")
     assert transport.disconnecting
-    assert transport.value() == answer
+    assert transport.value() == response
 
 
-def test_the_rest_of_a_refused_body_is_not_waited_for_for_ever(
+def test_connection_with_a_rejected_body_is_closed_after_a_time(
     channel: Channel, transport: StringTransport, clock: Clock
 ) -> None:
     channel.dataReceived(HEAD + b"Content-Length: 20\r\n\r\n01234")
@@ -85,14 +87,14 @@ def test_the_rest_of_a_refused_body_is_not_waited_for_for_ever(
     assert transport.disconnecting
 
 
-def test_a_client_that_says_nothing_is_hung_up_on(channel: Channel, transport: StringTransport, clock: Clock) -> None:
+def test_idle_connection_is_closed(channel: Channel, transport: StringTransport, clock: Clock) -> None:
     channel.dataReceived(b"GET /v2/sam")
     clock.advance(60)
     assert transport.disconnecting
 
 
-def test_a_site_writes_no_log_file(clock: Clock) -> None:
-    assert site(Api(MemoryStore(), clock), clock).logPath is None
+def test_site_writes_no_log_file(clock: Clock) -> None:
+    assert make_site(Api(MemoryStore(), clock), clock).logPath is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_site_writes_no_log_file(clock: Clock) -> None:
     ],
     ids=range(7),
 )
-def test_what_is_hardly_a_request_is_told_so_in_json(
+def test_malformed_request_is_answered_in_json(
     channel: Channel, transport: StringTransport, request_text: bytes, status: int
 ) -> None:
     for start in range(0, len(request_text), 16384):
@@ -120,18 +122,18 @@ def test_what_is_hardly_a_request_is_told_so_in_json(
     assert transport.disconnecting
 
 
-def test_a_long_query_is_read_as_far_as_terms_may_be_many(channel: Channel, transport: StringTransport) -> None:
+def test_request_line_has_room_for_the_maximum_number_of_terms(channel: Channel, transport: StringTransport) -> None:
     channel.dataReceived(b"GET /v2/samples?" + b"q.field=user&q.value=x&" * 900 + b" HTTP/1.1\r\nHost: c\r\n\r\n")
     assert transport.value().startswith(b"HTTP/1.1 400 ")
     assert b"at most 100 terms" in transport.value()
 
 
 @pytest.mark.parametrize(("wanted", "level"), [(True, LogLevel.info), (False, LogLevel.debug)])
-def test_requests_are_logged_where_that_is_wanted(clock: Clock, wanted: bool, level: LogLevel) -> None:
+def test_request_is_logged_at_the_level_of_the_access_log(clock: Clock, wanted: bool, level: LogLevel) -> None:
     events: list[Any] = []
     globalLogPublisher.addObserver(events.append)
     try:
-        channel: Any = site(Api(MemoryStore(), clock), clock, access_log=wanted).buildProtocol(None)
+        channel: Any = make_site(Api(MemoryStore(), clock), clock, access_log=wanted).buildProtocol(None)
         channel.makeConnection(StringTransport())
         channel.dataReceived(b"GET /v2/samples?limit=1 HTTP/1.1\r\nHost: cloud\r\n\r\n")
         channel.connectionLost(Failure(ConnectionDone()))

@@ -1,4 +1,4 @@
-"""An API over an in-memory store that holds a few known samples, and asking it without a network."""
+"""A client of an API over an in-memory store with a few samples, without a network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECORDED = NOON + timedelta(minutes=10)
 
 
 def message(minute: float = 0, **changes: Any) -> MeteringMessage:
-    """Return a signed message of the meter ``cpu``, measured ``minute`` minutes after noon."""
+    """Return a signed message of the meter ``cpu``, with a timestamp ``minute`` minutes after noon."""
     fields: dict[str, Any] = {
         "name": "cpu",
         "type": "cumulative",
@@ -48,11 +48,11 @@ SAMPLES = (
     message(2, message_id="s2", volume=60, resource_id="a/b c", project_id="red", user_id="bob"),
     message(3, message_id="s3", name="disk.size", type="gauge", unit="GB", volume=2.5, project_id=None, user_id=None),
 )
-"""Three samples of ``cpu`` on two resources of two projects, and one of ``disk.size`` that nobody owns."""
+"""Three samples of ``cpu`` from two resources of two projects, and one of ``disk.size`` without project and user."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response: status, headers with lower-case names, body as bytes."""
 
     status: int
@@ -65,15 +65,15 @@ class Answer:
         return msgspec.json.decode(self.body)
 
     @property
-    def fault(self) -> str:
-        """The text of a fault."""
+    def faultstring(self) -> str:
+        """The text of an error in WSME's shape."""
         text = self.json["error_message"]["faultstring"]
         assert isinstance(text, str)
         return text
 
 
-class Asking:
-    """Asks an API; its store holds :data:`SAMPLES`, its clock stands at ten past noon."""
+class ApiClient:
+    """Calls an API whose store has :data:`SAMPLES` and whose clock stands at ten past noon."""
 
     def __init__(self, **collaborators: Any) -> None:
         self.clock = Clock()
@@ -82,31 +82,31 @@ class Asking:
         Deferred.fromCoroutine(self.store.write(SAMPLES))
         self._treq = StubTreq(Api(collaborators.pop("store", self.store), self.clock, **collaborators).resource())
 
-    def post(self, path: str, content: Any, **headers: str) -> Answer:
-        """Return the answer to a POST of ``content`` as JSON, which has to be there at once."""
+    def post(self, path: str, content: Any, **headers: str) -> Response:
+        """Return the response to a POST of ``content`` as JSON, which must be available at once."""
         body = content if isinstance(content, bytes) else msgspec.json.encode(content)
         return self(path, method="POST", body=body, headers={"Content-Type": "application/json", **headers})
 
     def pending(
         self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
-    ) -> Deferred[Answer]:
-        """Send a request; ``path`` is sent as it is."""
-        return Deferred.fromCoroutine(self._answer(path, method, {"Host": "cloud:8777", **(headers or {})}, body))
+    ) -> Deferred[Response]:
+        """Send a request and return its pending response; ``path`` is sent unchanged."""
+        return Deferred.fromCoroutine(self._request(path, method, {"Host": "cloud:8777", **(headers or {})}, body))
 
-    async def _answer(self, path: str, method: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    async def _request(self, path: str, method: str, headers: Mapping[str, str], body: bytes | None) -> Response:
         response = await self._treq.request(method, f"http://cloud:8777{path}", headers=dict(headers), data=body)
         names = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
-        return Answer(response.code, names, await response.content())
+        return Response(response.code, names, await response.content())
 
     def flush(self) -> None:
-        """Carry what has been sent so far to the other side."""
+        """Transfer the data sent so far to the other side."""
         self._treq.flush()
 
-    def __call__(self, path: str, **request: Any) -> Answer:
-        """Return the answer to a request, which has to be there at once."""
-        answers: list[Any] = []
-        self.pending(path, **request).addBoth(answers.append)
+    def __call__(self, path: str, **request: Any) -> Response:
+        """Return the response to a request, which must be available at once."""
+        responses: list[Any] = []
+        self.pending(path, **request).addBoth(responses.append)
         self.flush()
-        (answer,) = answers
-        assert isinstance(answer, Answer), answer
-        return answer
+        (response,) = responses
+        assert isinstance(response, Response), response
+        return response

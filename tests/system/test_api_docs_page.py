@@ -1,4 +1,4 @@
-"""The page for people is opened in Chromium, which can reach nothing but the daemon."""
+"""The documentation page in Chromium, without access to anything but the daemon."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tests.system.daemons import until
 
 CHROMIUM = shutil.which("chromium")
 INSTALL = "Chromium is not installed: apt-get install --no-install-recommends chromium"
-READING_ONLY = BASE.replace("[api]\n", "[api]\naccept_samples = false\n")
+READ_ONLY = BASE.replace("[api]\n", "[api]\naccept_samples = false\n")
 
 
 @pytest.fixture
 def api(house: House) -> Iterator[Daemon]:
-    """A daemon whose store cannot be reached: what it says of itself it says all the same."""
+    """A daemon whose store is unreachable, which the documentation does not need."""
     if CHROMIUM is None:
         not_installed(INSTALL)
     house.store = "postgresql://127.0.0.1:1/none"
-    api = house.daemon("meter-api", base=READING_ONLY).start()
+    api = house.daemon("meter-api", base=READ_ONLY).start()
     until(lambda: fetch(f"{api.api}/docs")[0] == 200, "the page")
     yield api
     assert api.stop() in STOPPED, api.log
 
 
-def opened(url: str, profile: Path) -> str:
-    """Return the document that Chromium makes of ``url``, as HTML, without a network."""
+def render(url: str, profile: Path) -> str:
+    """Return the DOM that Chromium builds from ``url``, as HTML, without a network."""
     assert CHROMIUM is not None
     options = [
         "--headless",
@@ -46,17 +46,17 @@ def opened(url: str, profile: Path) -> str:
         "--no-first-run",
         f"--user-data-dir={profile}",
     ]
-    elsewhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    no_network = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     ran = subprocess.run(
-        [CHROMIUM, *options, elsewhere, "--dump-dom", url], capture_output=True, text=True, timeout=180, check=False
+        [CHROMIUM, *options, no_network, "--dump-dom", url], capture_output=True, text=True, timeout=180, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
-def test_a_browser_without_internet_shows_every_operation(api: Daemon, tmp_path: Path) -> None:
-    document = opened(f"{api.api}/docs", tmp_path / "profile")
-    # Chromium wrote this: what its parser made of the page has closed what the page leaves open.
+def test_browser_without_internet_shows_every_operation(api: Daemon, tmp_path: Path) -> None:
+    document = render(f"{api.api}/docs", tmp_path / "profile")
+    # Proof that Chromium has parsed the page: it has closed elements that the page leaves open.
     assert document.count("</td></tr>") > 20
     for operation in OPERATIONS:
         assert f'<h2 id="{operation.name}"><b>{operation.method}</b> <code>{operation.path}</code></h2>' in document

@@ -1,4 +1,4 @@
-"""The corners of the v2 API, as a table of request and answer."""
+"""Corner cases of the v2 API, as tables of requests and responses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from meter.api import Limits
-from tests.asking import KEYS
-from tests.asking import SAMPLES
-from tests.asking import Asking
-from tests.asking import message
+from tests.api_client import KEYS
+from tests.api_client import SAMPLES
+from tests.api_client import ApiClient
+from tests.api_client import message
 
 ALL = {"s0", "s1", "s2", "s3"}
 
 
 @pytest.fixture(scope="module")
-def ask() -> Asking:
-    return Asking()
+def api() -> ApiClient:
+    return ApiClient()
 
 
 def q(field: str, value: str, op: str | None = None, kind: str | None = None, n: int | None = None) -> str:
@@ -69,7 +69,7 @@ def q(field: str, value: str, op: str | None = None, kind: str | None = None, n:
         (q("metadata.on", "yes", kind="boolean"), {"s1"}),
         (q("metadata.on", "true"), set()),
         (q("resource_metadata.flavor.name", "m1"), {"s0"}),
-        # the shorter forms of times that Ceilometer's clients may send: the first moment of a day, a month, a year
+        # short forms of times that Ceilometer accepted: the first moment of a day, a month, a year
         (q("timestamp", "2026-11-22T12:01:0", op="ge"), {"s1", "s2", "s3"}),
         (q("timestamp", "2026-11-22T12", op="ge"), ALL),
         (q("timestamp", "2026-1-2", op="ge"), ALL),
@@ -78,21 +78,21 @@ def q(field: str, value: str, op: str | None = None, kind: str | None = None, n:
         (q("timestamp", "2026", op="ge"), ALL),
         (q("timestamp", "2026", op="lt"), set()),
         (q("timestamp", "2026-11-22T13:01:00,5+01", op="lt"), {"s0", "s1"}),
-        # None asks for what has no such metadata, or null
+        # None matches samples whose metadata lacks the key, or has null
         (q("metadata.size", "None"), {"s2", "s3"}),
         (q("metadata.on", "None"), {"s0", "s2", "s3"}),
         (q("metadata.flavor.name", "None") + "&" + q("meter", "cpu"), {"s1", "s2"}),
         (q("metadata.flavor", "None") + "&" + q("metadata.size", "0"), {"s0"}),
         (q("metadata.size", "None", kind="string"), set()),
         (q("metadata.size", "'None'"), set()),
-        # one operator belongs to the first field, though it may be meant for the second
+        # a single operator applies to the first field, even if meant for the second
         ("q.field=timestamp&q.field=user&q.op=ge&q.value=2026-11-22&q.value=ann", {"s0", "s1"}),
     ],
 )
-def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
-    answer = ask(f"/v2/samples?{query}")
-    assert answer.status == 200, answer.body
-    assert {sample["id"] for sample in answer.json} == ids
+def test_simple_query_matches(api: ApiClient, query: str, ids: set[str]) -> None:
+    response = api(f"/v2/samples?{query}")
+    assert response.status == 200, response.body
+    assert {sample["id"] for sample in response.json} == ids
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,21 @@ def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
         ("samples/s0?limit=1", 'Unknown argument: "limit"'),
         ("resources/vm-1?q.field=a&q.value=b", 'Unknown argument: "q.field, q.value"'),
         ("capabilities?x", 'Unknown argument: "x"'),
-        ("samples?limit=1&limit=1", "Invalid input for field/attribute limit. Value: '1, 1'. it may be given once."),
+        (
+            "samples?limit=1&limit=1",
+            "Invalid input for field/attribute limit. Value: '1, 1'. it can be given only once.",
+        ),
         ("samples?limit=NaN", "Invalid input for field/attribute limit. Value: 'NaN'. unable to convert to int"),
         ("samples?limit=0", "Limit must be positive"),
         ("meters?limit=-1", "Limit must be positive"),
-        ("resources?limit=1000000000000", "Value: '1000000000000'. it may be at most 10000"),
+        ("resources?limit=1000000000000", "Value: '1000000000000'. the maximum is 10000"),
         ("meters?unique=perhaps", "Value: 'perhaps'. unable to convert to bool"),
         ("samples?q=a", "Invalid input for field/attribute q. Value: 'a'."),
         ("samples?q.field=user", "Invalid input for field/attribute value. Value: 'None'. Mandatory field missing"),
-        ("samples?q.value=x", "there are 1 of them and 0 q.field"),
-        ("samples?q.field=user&q.value=a&q.op=eq&q.op=eq", "q.op. Value: 'eq, eq'. there are 2 of them and 1 q.field"),
+        ("samples?q.value=x", "1 given, but only 0 q.field"),
+        ("samples?q.field=user&q.value=a&q.op=eq&q.op=eq", "q.op. Value: 'eq, eq'. 2 given, but only 1 q.field"),
         ("samples?q[0].value=a", "q[0].field. Value: 'None'. Mandatory field missing"),
-        ("samples?q[0].field=a&q[00].field=b", "it may be given once"),
+        ("samples?q[0].field=a&q[00].field=b", "it can be given only once"),
         ("samples?q[0].field=a&q.field=b", "cannot be used together"),
         ("samples?q[0].colour=a", 'Unknown argument: "q[0].colour"'),
         ("samples?" + q("user", "a", op="like"), "Value should be one of: lt, le, eq, ne, ge, gt"),
@@ -135,7 +138,7 @@ def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
         ),
         (
             "samples?" + q("timestamp", "2026-01-01", op="gt") + "&" + q("search_offset", "9" * 12, op="eq"),
-            "leads out of the calendar",
+            "the resulting time is out of range",
         ),
         (
             "samples?" + q("wings", "3"),
@@ -161,11 +164,11 @@ def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
         ("samples?" + q("metadata.a", "maybe", kind="boolean"), "Unable to convert the value maybe"),
         ("samples?" + q("metadata.a", "soon", kind="datetime"), "Unable to convert the value soon"),
         ("samples?" + "&".join(["q.field=user&q.value=a"] * 101), "at most 100 terms"),
-        ("samples?" + "&".join(["q.op="] * 2001), "at most 2000 values"),
-        ("samples?q.field=%ff", "must be UTF-8"),
-        ("samples?q.field=user&q.value=a%00b", "must not hold NUL"),
-        ("samples/a%00b", "must not hold NUL"),
-        ("samples/%ff", "The path must be UTF-8"),
+        ("samples?" + "&".join(["q.op="] * 2001), "at most 2000 parameters"),
+        ("samples?q.field=%ff", "must be percent-encoded UTF-8"),
+        ("samples?q.field=user&q.value=a%00b", "must not contain NUL"),
+        ("samples/a%00b", "must not contain NUL"),
+        ("samples/%ff", "The path must be percent-encoded UTF-8"),
         ("meters/cpu/statistics?groupby=wings", 'Unknown argument: "wings": Invalid groupby fields'),
         ("meters/cpu/statistics?groupby=metadata.", "Invalid groupby fields"),
         ("meters/cpu/statistics?aggregate.func=mmm", "Invalid aggregation function: mmm"),
@@ -180,54 +183,57 @@ def test_a_simple_query_finds(ask: Asking, query: str, ids: set[str]) -> None:
         ("meters/cpu/statistics?aggregate.func=percentile&aggregate.param=nan", "must be a number from 0 to 100"),
         (
             "meters/cpu/statistics?aggregate.func=integral",
-            "integral is for gauge meters, and cpu is cumulative: use increase.",
+            "integral requires a gauge meter, but cpu is a cumulative meter; use increase.",
         ),
         (
             "meters/disk.size/statistics?aggregate.func=rate",
-            "rate is for cumulative meters, and disk.size is gauge: use avg.",
+            "rate requires a cumulative meter, but disk.size is a gauge meter; use avg.",
         ),
         (
             "meters/disk.size/statistics?aggregate.func=max&aggregate.func=increase",
-            "increase is for cumulative meters, and disk.size is gauge: use max and min, or integral.",
+            "increase requires a cumulative meter, but disk.size is a gauge meter; use max and min, or integral.",
         ),
         ("samples?as_of=yesterday", "Invalid input for field/attribute as_of. Value: 'yesterday'. invalid timestamp"),
         ("samples?as_of=", "Invalid input for field/attribute as_of. Value: ''. it must not be empty"),
         ("samples?marker=", "Invalid input for field/attribute marker. Value: ''. it must not be empty"),
         ("meters/cpu/statistics?groupby[0]=", 'Unknown argument: "": Invalid groupby fields'),
-        ("meters/cpu/statistics?groupby[0]=user_id&groupby[00]=source", "it may be given once"),
-        ("meters/cpu/statistics?groupby[0]=user_id&groupby[0]=source", "it may be given once"),
+        ("meters/cpu/statistics?groupby[0]=user_id&groupby[00]=source", "it can be given only once"),
+        ("meters/cpu/statistics?groupby[0]=user_id&groupby[0]=source", "it can be given only once"),
         ("meters/cpu/statistics?groupby[0]=user_id&groupby=source", "groupby and groupby[…] cannot be used together"),
         ("meters/cpu/statistics?groupby[]=user_id", 'Unknown argument: "groupby[]"'),
         ("samples?limit[0]=1", 'Unknown argument: "limit[0]"'),
         ("samples?limit=1.0", "Value: '1.0'. unable to convert to int"),
-        ("samples?marker=x", "Invalid input for field/attribute marker. Value: 'x'. it must come from the Link header"),
-        ("samples?marker=MjAyNi0xMS0yMg", "it must come from the Link header"),
+        (
+            "samples?marker=x",
+            "Invalid input for field/attribute marker. Value: 'x'. it must be taken from the Link header",
+        ),
+        ("samples?marker=MjAyNi0xMS0yMg", "it must be taken from the Link header"),
         ("live?limit=1", 'Unknown argument: "limit"'),
-        ("meters/cpu/statistics?aggregate=max", "it is given as aggregate.func and aggregate.param"),
+        ("meters/cpu/statistics?aggregate=max", "use aggregate.func and aggregate.param"),
         ("meters/cpu/statistics?period=-1", "Period must be positive."),
         ("meters/cpu/statistics?period=" + "9" * 40, "Invalid period 9999"),
         (
             "meters/cpu/statistics?period=1&" + q("timestamp", "2016-11-22", op="ge"),
-            "Invalid period 1: it would make 315576600 windows",
+            "Invalid period 1: it makes 315576600 windows",
         ),
         ("meters/cpu/statistics?limit=1", 'Unknown argument: "limit"'),
     ],
 )
-def test_a_question_that_cannot_be_answered_is_400_and_says_why(ask: Asking, path: str, fault: str) -> None:
-    answer = ask(f"/v2/{path}")
-    assert answer.status == 400
-    assert fault in answer.fault
-    assert answer.json["error_message"].keys() == {"debuginfo", "faultcode", "faultstring"}
-    assert answer.json["error_message"]["faultcode"] == "Client"
+def test_invalid_request_is_400_with_the_reason(api: ApiClient, path: str, fault: str) -> None:
+    response = api(f"/v2/{path}")
+    assert response.status == 400
+    assert fault in response.faultstring
+    assert response.json["error_message"].keys() == {"debuginfo", "faultcode", "faultstring"}
+    assert response.json["error_message"]["faultcode"] == "Client"
 
 
-def test_windows_of_all_groups_are_counted_together() -> None:
-    ask = Asking(limits=Limits(windows=2))
+def test_limit_of_windows_covers_all_groups_together() -> None:
+    api = ApiClient(limits=Limits(max_windows=2))
     path = "/v2/meters/cpu/statistics?period=60&groupby=resource_id"
-    assert len(ask(f"{path}&{q('resource_id', 'vm-1')}").json) == 2
-    answer = ask(path)
-    assert answer.status == 400
-    assert answer.fault.startswith("There are more than 2 windows and groups: ask for longer periods")
+    assert len(api(f"{path}&{q('resource_id', 'vm-1')}").json) == 2
+    response = api(path)
+    assert response.status == 400
+    assert response.faultstring.startswith("There are more than 2 rows of windows and groups: use a longer period")
 
 
 CPU_OF_VM_1 = {
@@ -309,66 +315,66 @@ WHOLE_CPU = {
         ("/v2/meters/unknown/statistics", []),
     ],
 )
-def test_a_question_is_answered(ask: Asking, path: str, body: Any) -> None:
-    answer = ask(path)
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json == body
+def test_response_is_as_expected(api: ApiClient, path: str, body: Any) -> None:
+    response = api(path)
+    assert response.status == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json == body
 
 
 @pytest.mark.parametrize("path", ["/dev//x", "%2Fdev%2F%2Fx", "%252Fdev%252F/x", "/dev//x/"])
-def test_an_id_may_hold_slashes_anywhere(path: str) -> None:
-    ask = Asking()
-    Deferred.fromCoroutine(ask.store.write([message(resource_id="/dev//x")]))
-    assert ask(f"/v2/resources/{path}").json["resource_id"] == "/dev//x"
+def test_id_can_contain_slashes(path: str) -> None:
+    api = ApiClient()
+    Deferred.fromCoroutine(api.store.write([message(resource_id="/dev//x")]))
+    assert api(f"/v2/resources/{path}").json["resource_id"] == "/dev//x"
 
 
-def test_the_root_names_the_version_and_where_it_is(ask: Asking) -> None:
-    (version,) = ask("/").json["versions"]["values"]
+def test_root_lists_the_version_with_its_link(api: ApiClient) -> None:
+    (version,) = api("/").json["versions"]["values"]
     assert (version["id"], version["status"]) == ("v2", "stable")
     assert version["links"][0] == {"rel": "self", "href": "http://cloud:8777/v2"}
     assert version["media-types"][0]["base"] == "application/json"
 
 
-def test_links_begin_with_the_base_url_where_one_is_given() -> None:
-    ask = Asking(base_url="https://metering.example.org/")
-    assert ask("/v2/resources/vm-1").json["links"][0]["href"] == "https://metering.example.org/v2/resources/vm-1"
+def test_links_begin_with_the_configured_base_url() -> None:
+    api = ApiClient(base_url="https://metering.example.org/")
+    assert api("/v2/resources/vm-1").json["links"][0]["href"] == "https://metering.example.org/v2/resources/vm-1"
 
 
 @pytest.mark.parametrize("host", ["<script>", "a" * 80, "a..b"])
-def test_a_strange_host_is_never_repeated(ask: Asking, host: str) -> None:
-    answer = ask("/", headers={"Host": host})
-    assert answer.headers["content-type"] == "application/json"
-    assert b"<" not in answer.body
-    assert answer.status in (200, 400)
+def test_invalid_host_header_is_not_repeated_in_the_response(api: ApiClient, host: str) -> None:
+    response = api("/", headers={"Host": host})
+    assert response.headers["content-type"] == "application/json"
+    assert b"<" not in response.body
+    assert response.status in (200, 400)
 
 
-def test_meters_are_listed_by_resource_or_once(ask: Asking) -> None:
-    by_resource = ask("/v2/meters").json
+def test_meters_are_listed_per_resource_or_unique(api: ApiClient) -> None:
+    by_resource = api("/v2/meters").json
     assert [(meter["name"], meter["resource_id"], meter["meter_id"]) for meter in by_resource] == [
         ("cpu", "a/b c", "YS9iIGMrY3B1"),
         ("cpu", "vm-1", "dm0tMStjcHU="),
         ("disk.size", "vm-1", "dm0tMStkaXNrLnNpemU="),
     ]
-    unique = ask("/v2/meters?unique=True").json
+    unique = api("/v2/meters?unique=True").json
     assert [(meter["name"], meter["resource_id"], meter["meter_id"]) for meter in unique] == [
         ("cpu", None, "Tm9uZStjcHU="),
         ("disk.size", None, "Tm9uZStkaXNrLnNpemU="),
     ]
 
 
-def test_the_meter_in_the_path_wins_over_one_in_the_query(ask: Asking) -> None:
-    assert {sample["counter_name"] for sample in ask("/v2/meters/cpu?" + q("meter", "disk.size")).json} == {"cpu"}
+def test_meter_in_the_path_wins_over_one_in_the_query(api: ApiClient) -> None:
+    assert {sample["counter_name"] for sample in api("/v2/meters/cpu?" + q("meter", "disk.size")).json} == {"cpu"}
 
 
-def test_an_answer_without_a_limit_is_cut_at_the_default() -> None:
-    ask = Asking(limits=Limits(default=2))
-    assert len(ask("/v2/samples").json) == 2
-    assert len(ask("/v2/samples?limit=3").json) == 3
+def test_response_has_the_default_limit() -> None:
+    api = ApiClient(limits=Limits(default_limit=2))
+    assert len(api("/v2/samples").json) == 2
+    assert len(api("/v2/samples?limit=3").json) == 3
 
 
-def test_statistics_have_a_row_per_group_under_the_name_that_was_asked(ask: Asking) -> None:
-    rows = ask(
+def test_statistics_have_a_row_per_group_with_the_requested_name(api: ApiClient) -> None:
+    rows = api(
         "/v2/meters/cpu/statistics?groupby=project_id&groupby=resource_metadata.flavor.name&groupby=project_id"
     ).json
     assert [row["groupby"] for row in rows] == [
@@ -378,52 +384,52 @@ def test_statistics_have_a_row_per_group_under_the_name_that_was_asked(ask: Aski
     ]
 
 
-def test_groups_may_be_numbered(ask: Asking) -> None:
-    numbered = ask("/v2/meters/cpu/statistics?groupby[1]=user_id&groupby[0]=project_id")
-    assert numbered.json == ask("/v2/meters/cpu/statistics?groupby=project_id&groupby=user_id").json
+def test_groupby_can_be_indexed(api: ApiClient) -> None:
+    numbered = api("/v2/meters/cpu/statistics?groupby[1]=user_id&groupby[0]=project_id")
+    assert numbered.json == api("/v2/meters/cpu/statistics?groupby=project_id&groupby=user_id").json
     assert {(row["groupby"]["project_id"], row["groupby"]["user_id"]) for row in numbered.json} == {
         ("blue", "ann"),
         ("red", "bob"),
     }
 
 
-def test_statistics_of_a_meter_in_two_units_are_apart_and_say_so() -> None:
-    ask = Asking()
+def test_statistics_of_a_meter_in_two_units_have_separate_rows_and_a_warning() -> None:
+    api = ApiClient()
     units = [message(minute, name="ram", type="gauge", unit=unit) for minute, unit in ((0, "MB"), (1, "MiB"))]
-    Deferred.fromCoroutine(ask.store.write(units))
-    answer = ask("/v2/meters/ram/statistics")
-    assert sorted((row["unit"], row["count"]) for row in answer.json) == [("MB", 1), ("MiB", 1)]
-    assert answer.headers["warning"] == '299 - "the samples have 2 units: MB, MiB; each has rows of its own"'
-    assert "warning" not in ask("/v2/meters/cpu/statistics").headers
+    Deferred.fromCoroutine(api.store.write(units))
+    response = api("/v2/meters/ram/statistics")
+    assert sorted((row["unit"], row["count"]) for row in response.json) == [("MB", 1), ("MiB", 1)]
+    assert response.headers["warning"] == '299 - "the samples have 2 units: MB, MiB; each unit has its own rows"'
+    assert "warning" not in api("/v2/meters/cpu/statistics").headers
 
 
-def test_a_meter_in_two_units_is_listed_in_both() -> None:
-    ask = Asking()
+def test_meter_in_two_units_is_listed_in_both() -> None:
+    api = ApiClient()
     units = [message(minute, name="ram", type="gauge", unit=unit) for minute, unit in ((0, "MB"), (1, "MiB"))]
-    Deferred.fromCoroutine(ask.store.write(units))
-    listed = ask("/v2/meters?" + q("resource_id", "vm-1")).json
+    Deferred.fromCoroutine(api.store.write(units))
+    listed = api("/v2/meters?" + q("resource_id", "vm-1")).json
     assert [(one["name"], one["unit"]) for one in listed] == [
         ("cpu", "ns"),
         ("disk.size", "GB"),
         ("ram", "MB"),
         ("ram", "MiB"),
     ]
-    assert len({one["meter_id"] for one in listed}) == 3  # made of resource and name, as it was
-    assert [link["rel"] for link in ask("/v2/resources/vm-1").json["links"]] == [
+    assert len({one["meter_id"] for one in listed}) == 3  # made of resource and name, as in Ceilometer
+    assert [link["rel"] for link in api("/v2/resources/vm-1").json["links"]] == [
         "self",
         "cpu",
         "disk.size",
         "ram",
         "ram",
     ]
-    (resource,) = ask("/v1/sources/test/resources?metadata.nothing=None&end_timestamp=2026-11-22T12:02").json[
+    (resource,) = api("/v1/sources/test/resources?metadata.nothing=None&end_timestamp=2026-11-22T12:02").json[
         "resources"
     ]
     assert resource["meter"] == ["cpu", "ram"]
 
 
-def test_statistics_have_a_row_per_window_that_has_samples(ask: Asking) -> None:
-    rows = ask("/v2/meters/cpu/statistics?period=60&" + q("timestamp", "2026-11-22T11:59:30", op="ge")).json
+def test_statistics_have_a_row_per_window_with_samples(api: ApiClient) -> None:
+    rows = api("/v2/meters/cpu/statistics?period=60&" + q("timestamp", "2026-11-22T11:59:30", op="ge")).json
     assert [(row["period"], row["period_start"], row["period_end"], row["count"]) for row in rows] == [
         (60, "2026-11-22T11:59:30", "2026-11-22T12:00:30", 1),
         (60, "2026-11-22T12:00:30", "2026-11-22T12:01:30", 1),
@@ -431,25 +437,25 @@ def test_statistics_have_a_row_per_window_that_has_samples(ask: Asking) -> None:
     ]
 
 
-def test_chosen_aggregates_stand_apart_and_standard_ones_in_their_old_place_too(ask: Asking) -> None:
+def test_selected_standard_aggregates_have_their_usual_members_too(api: ApiClient) -> None:
     aggregates = "aggregate.func=cardinality&aggregate.param=resource_id&aggregate.func=max&aggregate.func=max"
-    (row,) = ask(f"/v2/meters/cpu/statistics?{aggregates}").json
+    (row,) = api(f"/v2/meters/cpu/statistics?{aggregates}").json
     assert row["aggregate"] == {"cardinality/resource_id": 2.0, "max": 60.0}
     assert row["max"] == 60.0
     assert not {"min", "avg", "sum", "count"} & row.keys()
 
 
-def test_standard_aggregates_that_are_chosen_are_where_old_pollers_look(ask: Asking) -> None:
+def test_all_standard_aggregates_can_be_selected(api: ApiClient) -> None:
     chosen = "&".join(f"aggregate.func={function}" for function in ("max", "min", "avg", "sum", "count"))
-    (row,) = ask(f"/v2/meters/cpu/statistics?{chosen}").json
+    (row,) = api(f"/v2/meters/cpu/statistics?{chosen}").json
     values = {"max": 60.0, "min": 10.0, "avg": 30.0, "sum": 90.0, "count": 3}
     assert row["aggregate"] == values
     assert {name: row[name] for name in values} == values
     assert isinstance(row["count"], int)
 
 
-def test_aggregates_that_ceilometer_did_not_have_stand_apart_only(ask: Asking) -> None:
-    (row,) = ask("/v2/meters/cpu/statistics?aggregate.func=stddev&aggregate.func=increase").json
+def test_selected_new_aggregates_are_in_aggregate_only(api: ApiClient) -> None:
+    (row,) = api("/v2/meters/cpu/statistics?aggregate.func=stddev&aggregate.func=increase").json
     assert row["aggregate"].keys() == {"stddev", "increase"}
     assert not {"max", "min", "avg", "sum", "count", "stddev", "increase"} & row.keys()
 
@@ -461,23 +467,23 @@ def test_aggregates_that_ceilometer_did_not_have_stand_apart_only(ask: Asking) -
         ("2026-11-22T12:05:00", "5", (None, None, None)),
     ],
 )
-def test_an_offset_widens_the_search_and_not_the_duration(
-    ask: Asking, start: str, offset: str, duration: tuple[Any, ...]
+def test_search_offset_widens_the_range_and_not_the_duration(
+    api: ApiClient, start: str, offset: str, duration: tuple[Any, ...]
 ) -> None:
     query = q("timestamp", start, op="ge") + "&" + q("search_offset", offset, op="eq")
-    (row,) = ask(f"/v2/meters/cpu/statistics?{query}").json
+    (row,) = api(f"/v2/meters/cpu/statistics?{query}").json
     assert row["count"] == 3
     assert (row["duration"], row["duration_start"], row["duration_end"]) == duration
 
 
-def test_capabilities_are_those_that_are_there(ask: Asking) -> None:
-    able = ask("/v2/capabilities").json
+def test_capabilities_list_the_supported_features(api: ApiClient) -> None:
+    able = api("/v2/capabilities").json
     assert able["storage"] == {"storage:production_ready": True}
     assert able["api"]["statistics:aggregation:selectable:stddev"] is True
     assert able["api"]["samples:query:complex"] is True
 
 
-# --- how it was asked ----------------------------------------------------------------------------------------------
+# --- paths, methods and media types --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -497,27 +503,27 @@ def test_capabilities_are_those_that_are_there(ask: Asking) -> None:
         ("POST", "/v2/query/alarms/history", 410),
     ],
 )
-def test_an_abort_is_an_object_for_those_who_name_json_and_a_text_for_others(
-    ask: Asking, method: str, path: str, status: int
+def test_http_error_is_an_object_if_json_is_accepted_and_a_string_otherwise(
+    api: ApiClient, method: str, path: str, status: int
 ) -> None:
-    plain = ask(path, method=method, headers={"Accept": "*/*"})
+    plain = api(path, method=method, headers={"Accept": "*/*"})
     assert plain.status == status
     assert plain.headers["content-type"] == "application/json"
     assert plain.json["error_message"].startswith(f"{status} ")
-    by_name = ask(path, method=method, headers={"Accept": "application/json"})
+    by_name = api(path, method=method, headers={"Accept": "application/json"})
     assert by_name.status == status
     assert by_name.json["error_message"].keys() == {"code", "title", "description"}
     assert by_name.json["error_message"]["code"] == status
 
 
-def test_a_wrong_method_is_told_the_right_ones(ask: Asking) -> None:
-    assert ask("/v2/samples", method="POST").headers["allow"] == "GET, HEAD"
+def test_405_has_the_allowed_methods(api: ApiClient) -> None:
+    assert api("/v2/samples", method="POST").headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(("path", "what"), [("samples/nope", "Sample nope"), ("resources/no/pe", "Resource no/pe")])
-def test_what_is_not_there_is_404_by_name(ask: Asking, path: str, what: str) -> None:
-    answer = ask(f"/v2/{path}")
-    assert (answer.status, answer.fault) == (404, f"{what} Not Found")
+def test_missing_entry_is_404_with_its_id(api: ApiClient, path: str, what: str) -> None:
+    response = api(f"/v2/{path}")
+    assert (response.status, response.faultstring) == (404, f"{what} Not Found")
 
 
 @pytest.mark.parametrize(
@@ -549,10 +555,10 @@ def test_what_is_not_there_is_404_by_name(ask: Asking, path: str, what: str) -> 
     ],
 )
 @pytest.mark.parametrize("path", ["/v2/samples", "/v2/meters", "/v2/meters/cpu/statistics", "/v1/meters", "/"])
-def test_answers_are_json_or_none(ask: Asking, path: str, accept: str, status: int) -> None:
-    answer = ask(path, headers={"Accept": accept})
-    assert answer.status == status
-    assert answer.headers["content-type"] == "application/json"
+def test_response_is_json_or_406(api: ApiClient, path: str, accept: str, status: int) -> None:
+    response = api(path, headers={"Accept": accept})
+    assert response.status == status
+    assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(
@@ -565,12 +571,12 @@ def test_answers_are_json_or_none(ask: Asking, path: str, accept: str, status: i
         ("application/json;q=0, */*", "text/csv"),
     ],
 )
-def test_the_best_of_what_is_accepted_is_answered(ask: Asking, accept: str, media_type: str) -> None:
-    assert ask("/v2/samples", headers={"Accept": accept}).headers["content-type"] == media_type
+def test_preferred_media_type_is_returned(api: ApiClient, accept: str, media_type: str) -> None:
+    assert api("/v2/samples", headers={"Accept": accept}).headers["content-type"] == media_type
 
 
-def test_who_refuses_json_is_not_told_javascript(ask: Asking) -> None:
-    assert ask("/v2/meters", headers={"Accept": "application/json;q=0, */*"}).status == 406
+def test_json_with_quality_zero_excludes_its_aliases(api: ApiClient) -> None:
+    assert api("/v2/meters", headers={"Accept": "application/json;q=0, */*"}).status == 406
 
 
 @pytest.mark.parametrize(
@@ -588,33 +594,33 @@ def test_who_refuses_json_is_not_told_javascript(ask: Asking) -> None:
         ("/v2/alarms", 410, None),
     ],
 )
-def test_an_odd_method_is_told_which_there_are(
-    ask: Asking, method: str, path: str, status: int, allow: str | None
+def test_unknown_method_is_405_with_the_allowed_methods(
+    api: ApiClient, method: str, path: str, status: int, allow: str | None
 ) -> None:
-    answer = ask(path, method=method, headers={"Accept": "application/json"})
-    assert (answer.status, answer.headers.get("allow")) == (status, allow)
-    assert answer.json["error_message"]["code"] == status
+    response = api(path, method=method, headers={"Accept": "application/json"})
+    assert (response.status, response.headers.get("allow")) == (status, allow)
+    assert response.json["error_message"]["code"] == status
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/v2/samples", "/v2/meters/cpu/statistics", "/v2/nothing", "/v2/samples?limit=0"]
 )
-def test_head_is_get_without_a_body(ask: Asking, path: str) -> None:
-    head, get = ask(path, method="HEAD"), ask(path)
+def test_head_equals_get_without_a_body(api: ApiClient, path: str) -> None:
+    head, get = api(path, method="HEAD"), api(path)
     assert (head.status, head.body) == (get.status, b"")
     assert head.headers["content-length"] == str(len(get.body))
 
 
-def test_a_body_that_is_no_json_is_415(ask: Asking) -> None:
-    answer = ask("/v2/samples", body=b"x", headers={"Content-Type": "text/plain; charset=utf-8"})
-    assert (answer.status, answer.fault) == (415, "Unknown mimetype: text/plain")
+def test_body_of_a_non_json_type_is_415(api: ApiClient) -> None:
+    response = api("/v2/samples", body=b"x", headers={"Content-Type": "text/plain; charset=utf-8"})
+    assert (response.status, response.faultstring) == (415, "Unknown mimetype: text/plain")
 
 
 # --- aggregates, pages, times of recording -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("meter", "asked", "value"),
+    ("meter", "query", "value"),
     [
         ("cpu", "aggregate.func=increase", {"increase": 10.0}),
         ("cpu", "aggregate.func=rate", {"rate": 10 / 60}),
@@ -623,20 +629,20 @@ def test_a_body_that_is_no_json_is_415(ask: Asking) -> None:
         ("unknown", "aggregate.func=rate", None),
     ],
 )
-def test_aggregates_understand_meters(ask: Asking, meter: str, asked: str, value: Any) -> None:
-    answer = ask(f"/v2/meters/{meter}/statistics?{asked}")
-    assert answer.status == 200
-    assert [row["aggregate"] for row in answer.json] == ([] if value is None else [value])
+def test_aggregates_of_counters_and_gauges(api: ApiClient, meter: str, query: str, value: Any) -> None:
+    response = api(f"/v2/meters/{meter}/statistics?{query}")
+    assert response.status == 200
+    assert [row["aggregate"] for row in response.json] == ([] if value is None else [value])
 
 
-def test_pages_lead_from_one_to_the_next_and_end() -> None:
-    ask = Asking()
+def test_pages_of_samples_are_linked_and_end() -> None:
+    api = ApiClient()
     path, seen = "/v2/samples?limit=3&" + q("source", "test"), []
     while path:
-        answer = ask(path)
-        seen.append([sample["id"] for sample in answer.json])
-        Deferred.fromCoroutine(ask.store.write([message(9)]))
-        link = answer.headers.get("link", "")
+        response = api(path)
+        seen.append([sample["id"] for sample in response.json])
+        Deferred.fromCoroutine(api.store.write([message(9)]))
+        link = response.headers.get("link", "")
         assert not link or link.endswith('>; rel="next"')
         path = link.partition(">")[0].removeprefix("<http://cloud:8777")
     assert seen == [["s3", "s2", "s1"], ["s0"]]
@@ -650,34 +656,36 @@ def test_pages_lead_from_one_to_the_next_and_end() -> None:
         ("/v2/resources?limit=1", "resource_id", ["a/b c", "vm-1"]),
     ],
 )
-def test_pages_of_meters_and_resources_do_too(ask: Asking, path: str, key: str, found: list[str]) -> None:
+def test_pages_of_meters_and_resources_are_linked_and_end(
+    api: ApiClient, path: str, key: str, found: list[str]
+) -> None:
     seen = []
     while path:
-        answer = ask(path)
-        seen += [one[key] for one in answer.json]
-        path = answer.headers.get("link", "").partition(">")[0].removeprefix("<http://cloud:8777")
+        response = api(path)
+        seen += [one[key] for one in response.json]
+        path = response.headers.get("link", "").partition(">")[0].removeprefix("<http://cloud:8777")
     assert seen == found
 
 
 @pytest.mark.parametrize("marker", ["x", "WyJhIiwiYiJd", "W10", "eA", "WyJcdTAwMDAiXQ"])
-def test_a_marker_of_something_else_is_400(ask: Asking, marker: str) -> None:
-    assert "it must come from the Link header" in ask(f"/v2/resources?marker={marker}").fault
+def test_marker_of_another_list_is_400(api: ApiClient, marker: str) -> None:
+    assert "it must be taken from the Link header" in api(f"/v2/resources?marker={marker}").faultstring
 
 
-def test_a_whole_page_that_is_the_last_leads_nowhere(ask: Asking) -> None:
-    assert "link" not in ask("/v2/samples?limit=4").headers
-    assert "link" not in ask("/v2/meters/cpu").headers
-    assert "limit=2&marker=" in ask("/v2/meters/cpu?limit=2").headers["link"]
+def test_full_last_page_has_no_link(api: ApiClient) -> None:
+    assert "link" not in api("/v2/samples?limit=4").headers
+    assert "link" not in api("/v2/meters/cpu").headers
+    assert "limit=2&marker=" in api("/v2/meters/cpu?limit=2").headers["link"]
 
 
 @pytest.mark.parametrize("path", ["samples", "meters", "meters/cpu", "meters/cpu/statistics", "resources"])
-def test_what_was_recorded_later_than_asked_is_left_out(ask: Asking, path: str) -> None:
-    assert ask(f"/v2/{path}?as_of=2026-11-22T12:09:59").json == []
-    assert ask(f"/v2/{path}?as_of=2026-11-22T12:10:00").json == ask(f"/v2/{path}").json != []
+def test_samples_recorded_after_as_of_are_excluded(api: ApiClient, path: str) -> None:
+    assert api(f"/v2/{path}?as_of=2026-11-22T12:09:59").json == []
+    assert api(f"/v2/{path}?as_of=2026-11-22T12:10:00").json == api(f"/v2/{path}").json != []
 
 
-def test_a_proof_is_the_message_as_it_was_signed_and_the_key(ask: Asking) -> None:
-    proof = ask("/v2/samples/s0/proof").json
+def test_proof_is_the_message_as_it_was_signed_and_the_key(api: ApiClient) -> None:
+    proof = api("/v2/samples/s0/proof").json
     assert proof == {"message": SAMPLES[0].fields, "key_id": "key-1"}
     assert KEYS.verify(proof["message"], SAMPLES[0].timestamp) == "key-1"
-    assert ask("/v2/samples/nope/proof").fault == "Sample nope Not Found"
+    assert api("/v2/samples/nope/proof").faultstring == "Sample nope Not Found"

@@ -1,0 +1,238 @@
+"""Converts notifications into signed samples. The collector and ``meter-notify explain`` both use this code.
+
+A body is parsed and normalized, then every listener that wants its event type is run; its samples get stable ids, their
+metadata are masked, and they are signed as metering messages. Nothing is sent here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any
+from typing import Literal
+
+from twisted.python.reflect import safe_str
+
+from meter.bus.masking import masked
+from meter.collector.normalization.ignored_users import requester
+from meter.collector.normalization.nova_times import FirstTimes
+from meter.collector.normalization.nova_versioned import normalize
+from meter.collector.normalization.repeated_actions import one_action
+from meter.collector.rejection import Rejection
+from meter.collector.rejection import rejection_of
+from meter.declarative.notifications import DefinedListener
+from meter.declarative.notifications import DefinitionResult
+from meter.message import BadMessage
+from meter.message import Signer
+from meter.message import open_envelope
+from meter.notification import Notification
+from meter.notification import notification as notification_of
+from meter.notification import stable_ids
+from meter.plugins.registry import Decision
+from meter.sample import Sample
+from meter.signature import Keyring
+
+LONGEST_EVENT_TYPE = 255
+"""Characters; OpenStack's services use at most 60."""
+
+CACHED_EVENT_TYPES = 1024
+"""Event types whose matching listeners are cached."""
+
+MOST_SAMPLES = 10_000
+"""Samples that one listener may make of one notification."""
+
+Outcome = Literal["sampled", "empty", "unwanted", "ignored", "dead"]
+"""*empty*: listeners want the event type and made no sample. *unwanted*: no listener wants it. *ignored*: the request of
+a user who is not metered. *dead*: at least one rejection, so the notification is dead-lettered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerResult:
+    """What one listener made of a notification.
+
+    ``definitions`` are its samples as yielded, by definition; a listener that is not made of definitions counts as
+    one. ``messages`` are the signed metering messages of these samples, in the same order and without those of disabled
+    meters; all are signed with ``key_id``. With a ``rejection`` the messages may be fewer, or none.
+    """
+
+    listener: Decision
+    definitions: Sequence[DefinitionResult]
+    messages: Sequence[Mapping[str, Any]] = ()
+    key_id: str = ""
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a message body becomes; ``notification`` is as listeners receive it, ``None`` if it cannot be parsed."""
+
+    outcome: Outcome
+    notification: Notification | None = None
+    results: Sequence[ListenerResult] = ()
+    rejections: Sequence[Rejection] = ()
+
+
+class NotificationConverter:
+    """Converts bodies with the active ``listeners``. :meth:`convert` has no side effects but what :class:`FirstTimes` stores.
+
+    ``source`` is that of samples without one, ``unit_name`` returns the configured name of a unit, and ``ignored_users`` are
+    ids of users whose requests are not metered.
+    """
+
+    def __init__(
+        self,
+        listeners: Iterable[Decision],
+        keys: Keyring,
+        *,
+        source: str,
+        unit_name: Callable[[str], str] | None = None,
+        ignored_users: Iterable[str] = (),
+        most_samples: int = MOST_SAMPLES,
+    ) -> None:
+        self._listeners = [(listener, event_type_pattern(listener.plugin.event_types)) for listener in listeners]
+        self._keys = keys
+        self._source = source
+        self._unit_name = unit_name
+        self._ignored_users = frozenset(ignored_users)
+        self._most_samples = most_samples
+        self._first_times = FirstTimes()
+        self._listeners_of = lru_cache(CACHED_EVENT_TYPES)(self._match)
+
+    def convert(self, body: bytes) -> Conversion:
+        """Return what ``body`` becomes; whatever it contains and whatever a listener raises, this does not raise."""
+        try:
+            notification = self._first_times.applied(parse_notification(body))
+        except (ValueError, RecursionError) as error:
+            return Conversion("dead", rejections=(Rejection(kind="undecodable", reason=str(error)),))
+        if self._ignored_users and requester(notification) in self._ignored_users:
+            return Conversion("ignored", notification)
+        listeners = self._listeners_of(notification.event_type)
+        results = [self._convert_with(listener, notification) for listener in listeners]
+        rejections = [result.rejection for result in results if result.rejection is not None]
+        outcome: Outcome = "unwanted"
+        if rejections:
+            outcome = "dead"
+        elif results:
+            outcome = "sampled" if any(result.messages for result in results) else "empty"
+        return Conversion(outcome, notification, results, rejections)
+
+    def _match(self, event_type: str) -> tuple[Decision, ...]:
+        return tuple(listener for listener, pattern in self._listeners if pattern.match(event_type))
+
+    def _convert_with(self, listener: Decision, notification: Notification) -> ListenerResult:
+        """Run one listener and sign its samples. Ids are assigned per listener: a failure of one changes no other's ids."""
+        definitions, rejection = _run_listener(listener, notification, self._most_samples)
+        try:
+            messages, key_id = self._sign(listener, notification, definitions)
+        except Exception as error:
+            return ListenerResult(
+                listener,
+                definitions,
+                rejection=rejection_of(error, listener=listener.name, event_type=notification.event_type),
+            )
+        return ListenerResult(listener, definitions, messages, key_id, rejection)
+
+    def _sign(
+        self, listener: Decision, notification: Notification, definitions: Sequence[DefinitionResult]
+    ) -> tuple[Sequence[Mapping[str, Any]], str]:
+        """Return the signed messages of all samples of enabled meters, and the id of the key."""
+        samples = [sample for definition in definitions for sample in definition.samples]
+        identified = zip(stable_ids(notification, samples), samples, strict=True)
+        enabled = {id_: sample for id_, sample in identified if listener.takes(sample.name)}
+        if not enabled:
+            return (), ""
+        key_id = self._keys.key_for(next(iter(enabled.values())).timestamp).id
+        signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=notification.may_differ)
+        masked_samples = zip(enabled, _mask_metadata(enabled.values()), strict=True)
+        return [signer.message(sample, id_) for id_, sample in masked_samples], key_id
+
+
+def parse_notification(body: bytes) -> Notification:
+    """Return the notification in ``body``, normalized; raises :class:`~meter.message.BadMessage` if it contains none.
+
+    Raises ``RecursionError`` for one that is nested too deeply.
+    """
+    content = notification_of(open_envelope(body))
+    if len(content.event_type) > LONGEST_EVENT_TYPE:
+        raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(content.event_type)}")
+    return one_action(normalize(content))
+
+
+def event_type_pattern(patterns: Iterable[str]) -> re.Pattern[str]:
+    """Return one regular expression for several shell patterns, which matches without backtracking over ``*``."""
+    return re.compile("|".join(translate(pattern) for pattern in patterns) or r"(?!)")
+
+
+class _TooManySamples(ValueError):
+    """A listener yields more samples than one notification may give."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"more than {most} samples of one notification")
+
+
+def _run_listener(
+    listener: Decision, notification: Notification, most_samples: int
+) -> tuple[Sequence[DefinitionResult], Rejection | None]:
+    """Return the samples that a listener yields, and why the notification is rejected if it is.
+
+    Samples yielded before a ``ValueError`` are kept: the listener understood a part of the notification. After any other
+    error, and beyond ``most_samples``, all are dropped.
+    """
+    run = _run_definitions if isinstance(listener.plugin, DefinedListener) else _run_plugin
+    try:
+        definitions = run(listener, notification, most_samples)
+    except Exception as error:
+        return (), rejection_of(error, listener=listener.name, event_type=notification.event_type)
+    reasons = dict.fromkeys(definition.reason for definition in definitions if definition.reason)
+    if not reasons:
+        return definitions, None
+    return definitions, Rejection(
+        kind="misunderstood", reason="; ".join(reasons), listener=listener.name, event_type=notification.event_type
+    )
+
+
+def _run_definitions(listener: Decision, notification: Notification, most_samples: int) -> list[DefinitionResult]:
+    definitions: list[DefinitionResult] = []
+    count = 0
+    for definition in listener.plugin.results(notification):
+        count += len(definition.samples)
+        if count > most_samples:
+            raise _TooManySamples(most_samples)
+        definitions.append(definition)
+    return definitions
+
+
+def _run_plugin(listener: Decision, notification: Notification, most_samples: int) -> list[DefinitionResult]:
+    samples: list[Sample] = []
+    reason = ""
+    try:
+        for sample in listener.plugin.samples(notification):
+            if not isinstance(sample, Sample):
+                raise TypeError(f"samples() must give Samples, not {type(sample).__name__}")
+            if len(samples) == most_samples:
+                raise _TooManySamples(most_samples)
+            samples.append(sample)
+    except _TooManySamples:
+        raise
+    except ValueError as error:
+        reason = safe_str(error) or type(error).__name__
+    return [DefinitionResult(listener.origin, tuple(samples), reason)]
+
+
+def _mask_metadata(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Yield ``samples`` with secrets in their metadata masked, once for samples that share one mapping."""
+    masked_by_id: dict[int, Mapping[str, Any]] = {}
+    for sample in samples:
+        metadata = sample.resource_metadata
+        safe = masked_by_id.get(id(metadata))
+        if safe is None:
+            safe = masked_by_id[id(metadata)] = masked(metadata)
+        yield sample if safe is metadata else replace(sample, resource_metadata=safe)

@@ -1,0 +1,51 @@
+"""Why the collector dead-letters a message or a part of it: the record that both of its consumers use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.python.reflect import safe_str
+
+from meter.bus.dead_letters import DeadLetterPublisher
+from meter.interfaces import Delivery
+from meter.signature import BadSignature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """What can never be processed as it is. ``kind`` is one of the kinds in docs/dead-letters.rst, ``reason`` a text.
+
+    ``meter``, or ``event_type`` and ``listener``, say what it is about, where that is known.
+    """
+
+    kind: str
+    reason: str
+    meter: str | None = None
+    event_type: str | None = None
+    listener: str | None = None
+
+    async def dead_letter(self, dead_letters: DeadLetterPublisher, origin: Delivery, body: bytes | None = None) -> None:
+        """Return once the dead letter is confirmed; raises :class:`~meter.interfaces.Unavailable` if it may be lost.
+
+        ``body`` is the rejected part of the delivery ``origin``, ``None`` if all of it is rejected.
+        """
+        await dead_letters.dead_letter(
+            body=origin.body if body is None else body,
+            reason=self.reason,
+            origin=origin,
+            kind=self.kind,
+            meter=self.meter,
+            event_type=self.event_type,
+            listener=self.listener,
+        )
+
+
+def rejection_of(error: Exception, *, listener: str, event_type: str) -> Rejection:
+    """Return why ``error`` rejects a notification: raised by the listener, or while its samples were signed or encoded."""
+    if isinstance(error, BadSignature):
+        kind, reason = "unsignable", str(error)
+    elif isinstance(error, ValueError):
+        kind, reason = "misunderstood", safe_str(error)
+    else:
+        kind, reason = "listener", f"{type(error).__name__}: {safe_str(error)}"
+    return Rejection(kind=kind, reason=reason, listener=listener, event_type=event_type)
