@@ -8,7 +8,6 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -48,7 +47,7 @@ class PluginContext:
 
     def with_providers(self, providers: Mapping[Any, Any]) -> PluginContext:
         """Return a context with the same daemon cache, in which ``providers`` replace some of the providers."""
-        return replace(self, providers={**self.providers, **providers})
+        return PluginContext(self.daemon, self.config, self.clock, {**self.providers, **providers}, self._daemon_cache)
 
 
 @implementer(ICycle)

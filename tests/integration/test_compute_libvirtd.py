@@ -58,6 +58,7 @@ from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakePluginContext
 from tests.metered import metered
+from tests.polling_agent import PollingAgent
 from tests.servers.libvirt import READING_BOOT_SECTOR
 from tests.servers.libvirt import Libvirtd
 
@@ -404,18 +405,15 @@ class Agent:
     def restart(self) -> None:
         """Discard all samples."""
         config = SimpleNamespace(compute=ComputeSection(host=self._host))
-        self._cycle = FakeCycle({IHypervisor: self._hypervisor}, clock=self._clock, config=config)
+        context = FakePluginContext({IHypervisor: self._hypervisor}, clock=self._clock, config=config)
+        self._agent = PollingAgent(POLLSTERS, context)
 
     async def poll(self) -> list[Sample]:
         """Return the samples of one cycle and of the events before it."""
         while self._changed:
-            await self._poll(SingleDomainHypervisor(self._uri, self._changed.pop(0)))
-        return await self._poll(self._hypervisor)
-
-    async def _poll(self, hypervisor: Any) -> list[Sample]:
-        self._cycle = self._cycle.following()
-        self._cycle._providers[IHypervisor] = hypervisor
-        samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(self._cycle)]
+            domain = SingleDomainHypervisor(self._uri, self._changed.pop(0))
+            self.samples += await self._agent.poll_domain({IHypervisor: domain})
+        samples = await self._agent.cycle()
         self.samples += samples
         return samples
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from meter.interfaces import Absence
 from meter.interfaces import Domain
@@ -29,9 +30,10 @@ from meter.pollsters.libvirt import vcpus
 from meter.sample import LONGEST_RUN
 from meter.sample import Sample
 from meter.settings import ComputeSection
-from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
+from meter.testing import FakePluginContext
 from tests.metered import metered
+from tests.polling_agent import PollingAgent
 
 CASES = {
     case["name"]: case
@@ -64,16 +66,19 @@ class Host:
 
     def restart(self) -> None:
         """Restart the agent, which loses all state."""
-        self._cycle = FakeCycle({IHypervisor: self.hypervisor}, config=ComputeConfig(self._name))
+        self._clock = Clock()
+        providers = {IHypervisor: self.hypervisor}
+        self.agent = PollingAgent(
+            POLLSTERS, FakePluginContext(providers, clock=self._clock, config=ComputeConfig(self._name))
+        )
 
     async def poll(self, minute: float, stats: dict[str, Any] | None, **more: Any) -> list[Sample]:
         """Poll a host that has one domain with ``stats``, or none; return the samples."""
         at = NOON + timedelta(minutes=minute)
         more = {"uuid": "u", "name": "n", "xml": XML, "run": None if stats is None else 1, **more}
         self.hypervisor.running = [] if stats is None else [Domain(stats=stats, read_at=at, **more)]
-        self._cycle.clock.advance(max(0.0, at.timestamp() - self._cycle.clock.seconds()))
-        self._cycle = self._cycle.following()
-        samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(self._cycle)]
+        self._clock.advance(max(0.0, at.timestamp() - self._clock.seconds()))
+        samples = await self.agent.cycle()
         self.samples += samples
         return samples
 
@@ -473,10 +478,7 @@ async def test_missing_gauge_of_a_running_domain_has_not_ended() -> None:
 async def test_trial_leaves_runs_and_gauges_unchanged() -> None:
     host = Host()
     await host.poll(0, FULL)
-    host._cycle.trial = True
-    trial = host._cycle.following()
-    trial.trial = True
     host.hypervisor.running = [replace(host.hypervisor.running[0], stats=OFF, run=None)]
     for pollster in POLLSTERS:
-        list(await pollster.poll(trial))
+        await host.agent.poll_now(pollster.name)
     assert volumes_of(await host.poll(5, OFF, run=None), "memory") == {"memory": 0}
