@@ -19,7 +19,7 @@ from meter.interfaces import IStore
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.message import read
 from meter.message import sign
 from meter.sample import RESERVED_METADATA
@@ -171,7 +171,7 @@ def _volume(given: int | float | str) -> int | float:
 
 def _time(name: str, given: str) -> datetime:
     try:
-        return moment(given, name)
+        return parse_timestamp(given, name)
     except BadMessage as error:
         raise invalid_input(name, given[:80], "invalid timestamp format") from error
 

@@ -20,7 +20,7 @@ from meter.completeness.instance_times import InstanceTime
 from meter.completeness.instance_times import instance_times
 from meter.completeness.segments import RUNNING
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.query import IdField
 from meter.query import SampleFilter
 from meter.sample import utc_text
@@ -123,6 +123,6 @@ def _rendered(lived: InstanceTime, start: datetime | None, end: datetime) -> Ins
 
 def _time(name: str, text: str | None) -> datetime | None:
     try:
-        return None if text is None else moment(text, name)
+        return None if text is None else parse_timestamp(text, name)
     except BadMessage as error:
         raise invalid_input(name, text, "invalid timestamp format") from error

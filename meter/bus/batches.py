@@ -1,4 +1,4 @@
-"""Casting: signed metering messages as publications for the bus, a batch of one meter each."""
+"""Batches signed metering messages into publications for the bus, each with messages of one meter."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ METERING_EXCHANGE = "metering"
 """The topic exchange that carries every metering message."""
 
 BATCH_SAMPLES = 100
-"""Messages in one cast, unless the caller says otherwise."""
+"""Default maximum of messages in one cast."""
 
 LONGEST_ROUTING_KEY = 255
-"""Bytes of a routing key, by AMQP 0-9-1 (a short string)."""
+"""Bytes of a routing key, limited by AMQP 0-9-1 (a short string)."""
 
 SAMPLES_HEADER = "meter-samples"
-"""Header with the number of samples in a cast, for whoever must account for it without opening it."""
+"""Header with the number of samples in a cast, for counting them without decoding the body."""
 
-_UNFIT = re.compile(r"[^!-~]|[*#]")
+_NOT_ALLOWED = re.compile(r"[^!-~]|[*#]")
 
 
 def routing_key(meter: str) -> str:
-    """Return where messages of ``meter`` are published: ``metering.<meter>``.
+    """Return the routing key of messages of ``meter``: ``metering.<meter>``, at most 255 bytes.
 
-    A meter's name may hold any character; a routing key holds at most 255 bytes. What is not escape_terminal ASCII, and the
-    wildcards of bindings, becomes ``_``, so that everybody can bind to exactly this key. Two meters may share a key:
-    the name that counts is the one in the message.
+    Characters other than printable ASCII, and the wildcards ``*`` and ``#``, are replaced by ``_``, so that a consumer can
+    bind to exactly this key. Two meters may share a routing key: consumers must use the name in the message.
     """
-    return _UNFIT.sub("_", f"metering.{meter[:LONGEST_ROUTING_KEY]}")[:LONGEST_ROUTING_KEY]
+    return _NOT_ALLOWED.sub("_", f"metering.{meter[:LONGEST_ROUTING_KEY]}")[:LONGEST_ROUTING_KEY]
 
 
 def batch_publications(
@@ -42,10 +41,10 @@ def batch_publications(
     exchange: str = METERING_EXCHANGE,
     batch_samples: int = BATCH_SAMPLES,
 ) -> list[Publication]:
-    """Return the publications that carry signed ``messages``, grouped by meter, at most ``batch_samples`` in each.
+    """Return publications of signed ``messages``, one meter and at most ``batch_samples`` in each.
 
-    Meters come in the order of their first message, messages in the order given. ``key_id`` names the key that signed
-    them. Raises ``ValueError``, ``TypeError`` or ``RecursionError`` for a message that is not JSON.
+    Meters are in the order of their first message, messages in the given order. ``key_id`` is the id of the key that
+    signed them. Raises ``ValueError``, ``TypeError`` or ``RecursionError`` for a message that is not JSON.
     """
     meters: dict[str, list[Mapping[str, Any]]] = {}
     for message in messages:

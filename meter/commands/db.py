@@ -26,7 +26,7 @@ from meter.completeness.instance_times import told_segments
 from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.settings import Config
 from meter.store import Administration
 from meter.store import EmbeddedPostgres
@@ -143,7 +143,7 @@ def _told(facts: Mapping[str, Any], asked: Mapping[str, Any], status: int) -> in
 
 def _moment(asked: Mapping[str, Any], name: str) -> datetime | None:
     try:
-        return moment(asked[name], f"--{name}") if asked[name] else None
+        return parse_timestamp(asked[name], f"--{name}") if asked[name] else None
     except BadMessage as error:
         raise CommandError(str(error)) from error
 

@@ -20,7 +20,7 @@ from typing import Any
 from typing import Protocol
 
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 
 METER = "instance"
 """The meter whose samples tell of segments."""
@@ -173,6 +173,6 @@ def _time(sample: Told, name: str) -> datetime | None:
     """Return a time of the metadata, ``None`` for one that is not set or makes no sense."""
     value = sample.metadata.get(name)
     try:
-        return moment(value, name) if isinstance(value, str) and value else None
+        return parse_timestamp(value, name) if isinstance(value, str) and value else None
     except BadMessage:
         return None

@@ -55,7 +55,7 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
     if url == "local:":
         bus = LocalBus(
             daemon.reactor,
-            keep_dead=_dead_letters_on_disk(daemon),
+            store_dead_letter=_dead_letters_on_disk(daemon),
             count_dead=count_dead,
             largest_body_bytes=settings.largest_body_bytes,
         )
@@ -170,7 +170,7 @@ def add_collecting(
     units = UnitWatch()
 
     def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:
-        units.see(messages)
+        units.observe(messages)
         after_commit(messages, result)
 
     intake = SampleConsumer(

@@ -11,7 +11,7 @@ import msgspec
 
 from meter.api.errors import invalid_input
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.query import And
 from meter.query import Comparison
 from meter.query import Expression
@@ -34,7 +34,7 @@ def read_marker(text: str) -> Marker:
         timestamp, _, message_id = decoded.partition(" ")
         if not message_id or "\0" in message_id:
             raise ValueError(text)
-        return Marker(moment(timestamp, "marker"), message_id)
+        return Marker(parse_timestamp(timestamp, "marker"), message_id)
     except (ValueError, binascii.Error, BadMessage) as error:
         raise invalid_input("marker", text, "it must come from the Link header of the page before.") from error
 

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 
 _SHORT = re.compile(
     r"(?P<year>\d{4})(-(?P<month>\d{1,2})(-(?P<day>\d{1,2})(?P<rest>[T ]\d{2}(:\d{2}(:\d{1,2}.*)?)?.*)?)?)?",
@@ -22,10 +22,10 @@ def time_asked(text: str, label: str) -> datetime:
     (``2026-03``) or a year (``2026``), each of which means its first moment.
     """
     try:
-        return moment(text, label)
+        return parse_timestamp(text, label)
     except BadMessage:
         found = _SHORT.fullmatch(text)
         if found is None:
             raise
         date = f"{found['year']}-{int(found['month'] or 1):02}-{int(found['day'] or 1):02}"
-        return moment(date + _ONE_DIGIT_SECONDS.sub(r"\g<1>0\2", found["rest"] or "", count=1), label)
+        return parse_timestamp(date + _ONE_DIGIT_SECONDS.sub(r"\g<1>0\2", found["rest"] or "", count=1), label)

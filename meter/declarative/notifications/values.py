@@ -13,7 +13,7 @@ from typing import Any
 from meter.declarative.notifications.paths import MISSING
 from meter.declarative.notifications.paths import Path
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 
 LONGEST_ID = 512
 """Characters of a name, unit or id, as everywhere in Meter."""
@@ -117,7 +117,7 @@ def time(value: Any, label: str) -> datetime:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{label} must be a time like 2026-11-22T17:00:59.5, not {shown(value)}")
     try:
-        return moment(value, label)
+        return parse_timestamp(value, label)
     except BadMessage as error:
         raise ValueError(str(error)) from error
 

@@ -16,7 +16,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import IListener
 from meter.interfaces import IPluginContext
 from meter.interfaces import Topic
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.notification import Notification
 from meter.sample import MeterDefinition
 from meter.sample import Sample
@@ -63,7 +63,9 @@ class SensorListener:
         if not isinstance(node, str) or not node:
             raise ValueError(f"payload.node_uuid must be a non-empty text, not {node!r:.60}")
         when = payload.get("timestamp")
-        measured = moment(when, "payload.timestamp") if isinstance(when, str) and when else notification.timestamp
+        measured = (
+            parse_timestamp(when, "payload.timestamp") if isinstance(when, str) and when else notification.timestamp
+        )
         wrong = []
         for group, sensors in _mapping(payload.get("payload"), "payload.payload").items():
             if group not in METERS:
