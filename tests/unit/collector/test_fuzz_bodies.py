@@ -297,7 +297,9 @@ class CountingStore(MemoryStore):
         return WriteResult(len(messages), 0)
 
 
-def test_batch_of_50_000_is_stored_in_transactions_and_reactor_turns_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_of_50_000_is_stored_in_transactions_and_reactor_turns_of_limited_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     template = message(1) | {"message_signature": ""}
     body = body_of([template | {"message_id": f"m{number}"} for number in range(50_000)], wrapped=False)
     store, turns = CountingStore(), [0]
