@@ -21,8 +21,8 @@ from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
+from meter.completeness.instance_times import instance_segments
 from meter.completeness.instance_times import project_segments
-from meter.completeness.instance_times import told_segments
 from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
@@ -111,7 +111,7 @@ async def work(reactor: Any, options: Any) -> int:
             if asked["project"]:
                 facts = await project_segments(opened_store, asked["project"], start, until)
                 return _told(facts, asked, DONE if facts["instances"] else EXIT_FOUND_PROBLEMS)
-            facts = await told_segments(opened_store, asked["instance"], start, until)
+            facts = await instance_segments(opened_store, asked["instance"], start, until)
         return _told(facts, asked, DONE if facts["segments"] else EXIT_FOUND_PROBLEMS)
     async with database(reactor, config) as opened:
         match options.subCommand:
