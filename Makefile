@@ -39,7 +39,7 @@ $(VENV)/bin/python:
 	@# Groups of dependencies are read by pip 25.1 and later.
 	$(PIP) install --upgrade 'pip>=25.1'
 
-$(VENV)/.run: setup.py | $(VENV)/bin/python
+$(VENV)/.run: setup.py pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[all]'
 	@touch $@
 

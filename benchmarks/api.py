@@ -32,7 +32,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from benchmarks.store_write import messages
 from meter.api import Api
-from meter.api import site
+from meter.api import make_site
 from meter.daemon.services import sleep
 from meter.query import SampleFilter
 from meter.store import PostgresStore
@@ -144,7 +144,7 @@ async def what_http_adds(reactor, dsn: str, count: int = 500) -> None:
     store.startService()
     while not store.readiness().ready:
         await sleep(reactor, 0.01)
-    port = reactor.listenTCP(0, site(Api(store, reactor), reactor), interface="127.0.0.1")
+    port = reactor.listenTCP(0, make_site(Api(store, reactor), reactor), interface="127.0.0.1")
     [one] = await store.samples(SampleFilter(), 1)
     filter = SampleFilter(equals={"message_id": one.message_id})
     begin = time.process_time()

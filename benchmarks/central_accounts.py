@@ -8,7 +8,7 @@ the processor's time for an account of three samples.
 
 5 000 projects at 100 a second, on a machine with 2 cores: at most 98 requests in any second, 52.6 s of which the budget
 alone takes 52.5 s, 1.4 ms of one core for each, nearly all of it Twisted's and treq's. With the budget of 20 a second that
-is the default the same takes 262 s of a cycle of 300: tests/unit/pollsters/test_openstack_accounts.py has that with a
+is the default the same takes 262 s of a cycle of 300: tests/unit/pollsters/openstack/test_round_robin.py has that with a
 clock of its own.
 """
 
@@ -96,11 +96,11 @@ async def measure(port: int, projects: int, requests_per_second: float) -> None:
     web = LimitedHttpClient(
         HttpClient(treq, reactor),
         reactor,
-        by_service={SERVICE: Limits(requests_per_second=requests_per_second, in_flight=8)},
+        by_service={SERVICE: Limits(requests_per_second=requests_per_second, max_in_flight=8)},
     )
 
     async def send(request: HttpRequest) -> Any:
-        return await web.exchange("identity", request)
+        return await web.send("identity", request)
 
     url = f"http://127.0.0.1:{port}"
     cloud = Cloud(web, Keystone(send, Credentials(auth_url=url, token="t"), reactor))

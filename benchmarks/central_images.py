@@ -103,11 +103,11 @@ def cloud_at(port: int) -> Cloud:
     web = LimitedHttpClient(HttpClient(client(), reactor), reactor, limits=Limits(requests_per_second=inf))
 
     async def send(request: HttpRequest) -> Any:
-        return await web.exchange("identity", request)
+        return await web.send("identity", request)
 
     url = f"http://127.0.0.1:{port}"
     keystone = Keystone(send, Credentials(auth_url=url, token="t"), reactor)
-    return Cloud(web, keystone, page_size=PAGE, most_pages=10**6, clock=reactor)
+    return Cloud(web, keystone, page_size=PAGE, max_pages=10**6, clock=reactor)
 
 
 async def bare(port: int, images: int) -> None:

@@ -103,7 +103,7 @@ def first_poll(at: datetime):
 
 async def fill(store: PostgresStore, days: int) -> None:
     """Have ``days`` of samples, up to today, and settle them."""
-    pool = store.keeping._pool
+    pool = store.maintenance._pool
     for n in range(days):
         day = TODAY - timedelta(days=days - n)
         like = day - timedelta(microseconds=1)  # the poll that the others are made after
@@ -111,14 +111,14 @@ async def fill(store: PostgresStore, days: int) -> None:
             "SELECT FROM sample WHERE timestamp >= %s AND timestamp < %s LIMIT 1",
             [day + timedelta(hours=1), day + WEEK / 7],
         ):
-            await store.keeping._partitions.cover([day])
+            await store.maintenance._partitions.ensure([day])
             made = f"WITH made AS ({A_DAY} RETURNING 1) SELECT count(*) FROM made"
             await pool.rows(made, {"day": day, "like": like, "n": n})
         sys.stderr.write(f"\rday {n + 1} of {days}")
     begin = time.perf_counter()
-    finalized = await store.keeping.finalize(TODAY)
+    finalized = await store.maintenance.finalize(TODAY)
     sys.stderr.write(f"\rsettled {finalized} hours and days in {time.perf_counter() - begin:.1f} s\n")
-    await store.keeping.compact(week_of(TODAY))
+    await store.maintenance.compact(week_of(TODAY))
     await pool.rows("SELECT 1")
 
 
@@ -132,7 +132,7 @@ async def best(ask: Callable[[], Awaitable[object]]) -> float:
     return min(times) * 1000
 
 
-async def opened(reactor, dsn: str, *, keep: bool = False, readers: int = 1, writers: int = 1) -> PostgresStore:
+async def opened(reactor, dsn: str, *, maintain: bool = False, readers: int = 1, writers: int = 1) -> PostgresStore:
     """Return a store that is ready, and keeps house only when it is told to."""
     store = PostgresStore(
         reactor,
@@ -141,12 +141,12 @@ async def opened(reactor, dsn: str, *, keep: bool = False, readers: int = 1, wri
         migrate=True,
         readers=readers,
         writers=writers,
-        keep=keep,
+        maintain=maintain,
         statement_timeout_seconds=600,
     )
-    store.keeping._periodic.startService = lambda: None
+    store.maintenance._periodic.startService = lambda: None
     store.startService()
-    while not (store.readiness().ready and (store.keeping._pool.ready or not keep)):
+    while not (store.readiness().ready and (store.maintenance._pool.ready or not maintain)):
         await sleep(reactor, 0.01)
     return store
 
@@ -261,9 +261,9 @@ def pages(store: PostgresStore, end: datetime) -> dict[str, tuple[Callable[[], A
 
 
 async def measure(reactor, dsn: str, days: int) -> None:
-    store = await opened(reactor, dsn, keep=True)
+    store = await opened(reactor, dsn, maintain=True)
     await fill(store, days)
-    pool = store.keeping._pool
+    pool = store.maintenance._pool
 
     async def vacuum(session):
         await session.count("COMMIT")

@@ -115,9 +115,9 @@ def writing(dsn: str) -> subprocess.Popen[str]:
 
 
 async def measure(reactor, dsn: str, days: int) -> None:
-    keeper = await opened(reactor, dsn, keep=True)
+    keeper = await opened(reactor, dsn, maintain=True)
     await fill(keeper, days)
-    pool = keeper.keeping._pool
+    pool = keeper.maintenance._pool
     store = await opened(reactor, dsn, writers=0)
     await latencies(store, iter([True] * 200 + [False]).__next__)  # warm
 

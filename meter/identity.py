@@ -6,14 +6,15 @@ Every store follows these rules: it stores one row for a sample, however often i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import UTC
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
 from typing import NamedTuple
+from typing import Protocol
 
-from meter.query import StoredSample
 from meter.sample import RESERVED_METADATA
 
 WEEK = timedelta(weeks=1)
@@ -57,12 +58,6 @@ def may_differ(metadata: Mapping[str, Any]) -> frozenset[str]:
 NOTHING: frozenset[str] = frozenset()
 
 
-def same_fact(one: Fact, other: Fact, differences: frozenset[str]) -> bool:
-    """Return whether two facts are equal except for the fields ``differences``, which may differ by one of the samples."""
-    pairs = zip(Fact._fields, one, other, strict=True)
-    return all(value == other_value or name in differences for name, value, other_value in pairs)
-
-
 def week_of(timestamp: datetime) -> date:
     """Return the Monday, in UTC, of the week of an aware time. The year 1 began on a Monday."""
     day = timestamp.astimezone(UTC).date()
@@ -92,28 +87,69 @@ def compared_range(week: date) -> tuple[datetime, datetime]:
     return first, last
 
 
-def fact_of(sample: StoredSample) -> Fact:
-    """Return the fact of a stored sample."""
+class FactAttributes(Protocol):
+    """The attributes of a series, or of a sample, that belong to a :class:`Fact`."""
+
+    @property
+    def name(self) -> str:
+        """The name of the meter."""
+
+    @property
+    def type(self) -> str:
+        """The type of the meter."""
+
+    @property
+    def unit(self) -> str:
+        """The unit of the meter."""
+
+    @property
+    def resource_id(self) -> str:
+        """The resource."""
+
+    @property
+    def user_id(self) -> str | None:
+        """The user who owns the resource."""
+
+    @property
+    def project_id(self) -> str | None:
+        """The project that owns the resource."""
+
+
+def fact_of(attributes: FactAttributes, volume: float, timestamp: datetime) -> Fact:
+    """Return the fact of a sample with these attributes."""
     return Fact(
-        sample.name,
-        sample.type,
-        sample.unit,
-        sample.resource_id,
-        sample.user_id,
-        sample.project_id,
-        float(sample.volume),
-        sample.timestamp,
+        attributes.name,
+        attributes.type,
+        attributes.unit,
+        attributes.resource_id,
+        attributes.user_id,
+        attributes.project_id,
+        float(volume),
+        timestamp.astimezone(UTC),
     )
 
 
-def conflict(message_id: str, stored: Fact, sent: Fact) -> str:
-    """Return the text of a conflict: ``message_id`` is that of another stored sample, with the fields that differ."""
+def conflict(
+    message_id: str, sent: Fact, differences: frozenset[str], stored: Sequence[tuple[Fact, frozenset[str]]]
+) -> str | None:
+    """Return why ``sent`` conflicts with the ``stored`` facts of this ``message_id``; ``None`` if it is a duplicate of one.
+
+    Each stored fact has the fields of its sample that :func:`may_differ`, ``differences`` are those of ``sent``; neither are
+    compared.
+    """
+    if any(_same_fact(fact, sent, differences | others) for fact, others in stored):
+        return None
     different = [
         f"{name} {_shown(sent_value)} (stored: {_shown(stored_value)})"
-        for name, stored_value, sent_value in zip(Fact._fields, stored, sent, strict=True)
+        for name, stored_value, sent_value in zip(Fact._fields, stored[0][0], sent, strict=True)
         if stored_value != sent_value
     ]
     return f"message_id {message_id!r} belongs to another sample, which is stored already; this one has {', '.join(different)}"
+
+
+def _same_fact(one: Fact, other: Fact, differences: frozenset[str]) -> bool:
+    pairs = zip(Fact._fields, one, other, strict=True)
+    return all(value == other_value or name in differences for name, value, other_value in pairs)
 
 
 def _shown(value: object) -> str:

@@ -1,6 +1,6 @@
-"""The whole contract between Meter's rooms, and between Meter and its plugins.
+"""The interfaces between the parts of Meter, and between Meter and its plugins.
 
-One sample's road: ``IPollster`` or ``IListener`` → ``IPublisher`` (the bus) → ``IStore`` → the API.
+The way of a sample: ``IPollster`` or ``IListener`` → ``IPublisher`` (the bus) → ``IStore`` → the API.
 Methods written ``async def`` return awaitables; every other method returns at once.
 """
 
@@ -40,11 +40,11 @@ from meter.sample import Sample
 
 
 class Unavailable(Exception):
-    """Something that Meter depends on cannot be used now; the same call may work later. The text names it and says why."""
+    """A dependency is unavailable; the same call may succeed later. The text names the dependency and the reason."""
 
 
 class RequestError(ValueError):
-    """A question that can never be answered as asked; the text is for whoever asked."""
+    """A query that is invalid and fails however often it is repeated. The text is shown to the client."""
 
 
 # --- plugins -------------------------------------------------------------------------------------------------------
@@ -52,20 +52,20 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Enabled:
-    """A plugin's answer to "are you enabled here?": yes; ``remark`` (a clause for people) says what will be missing."""
+    """Returned by :meth:`IMeterPlugin.enabled`: the plugin is active. ``remark``, a clause, states what it cannot measure."""
 
     remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """A plugin's answer to "are you enabled here?": no, because of ``reason`` (a clause for people)."""
+    """Returned by :meth:`IMeterPlugin.enabled`: the plugin is not active. ``reason`` is a clause."""
 
     reason: str
 
 
 class IPluginContext(Interface):
-    """Where a plugin finds itself: what it may look at to decide, and collaborators to work with."""
+    """The environment of a plugin: the daemon, its configuration and clock, and collaborators."""
 
     daemon: str = Attribute(
         "Name of the daemon: ``meter-compute``, ``meter-central``, ``meter-collector`` or ``meter``."
@@ -74,12 +74,12 @@ class IPluginContext(Interface):
     clock: IReactorTime = Attribute("The daemon's ``IReactorTime``.")
 
     def provider(interface: Any) -> Any:
-        """Return the daemon's provider of ``interface`` (``IHypervisor``…); ``LookupError`` when it has none."""
+        """Return the daemon's provider of ``interface`` (``IHypervisor``…). Raises ``LookupError`` if it has none."""
 
     def daemon_cache(key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what ``make()`` returned when ``key`` was first asked for in this daemon: what plugins remember.
+        """Return the object that is cached under ``key`` in this daemon, created by ``make()`` on first use.
 
-        It lives as long as the daemon, so it must not grow with what comes and goes.
+        It lives as long as the daemon, so its size must be bounded.
         """
 
 
@@ -87,42 +87,44 @@ class ICycle(IPluginContext):
     """One polling cycle, shared by all pollsters that run in it."""
 
     timestamp: datetime = Attribute(
-        "Start of the cycle, an aware ``datetime``: the time of samples that know no better."
+        "Start of the cycle, an aware ``datetime``: the timestamp of samples that have no better one."
     )
-    trial: bool = Attribute("Whether the samples are only shown, not kept: a trial may leave no trace.")
+    trial: bool = Attribute(
+        "Whether the samples are only displayed and not published. A trial must not change any state."
+    )
 
     async def cycle_cache(key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Return ``await make()``, called once per cycle for each ``key`` whoever asks first; its failure is shared too."""
+        """Return the result of ``await make()``, which is called once per cycle and ``key``. Its exception is shared as well."""
 
 
 class IMeterPlugin(IPlugin):
-    """What pollsters and listeners have in common. A frozen dataclass makes a good provider."""
+    """The common interface of pollsters and listeners. A frozen dataclass is a good provider."""
 
     name: str = Attribute(
-        "Text that is unique among plugins of its kind: section of its options, and what ``disable`` matches."
+        "Name, unique among plugins of the same kind: the section of its options, and what ``[plugins] disable`` matches."
     )
     meters: tuple[MeterDefinition, ...] = Attribute(
-        "Tuple of :class:`meter.sample.MeterDefinition`: all that this plugin may ever yield."
+        "Tuple of :class:`meter.sample.MeterDefinition`: every meter that the plugin can yield samples of."
     )
     options: Any = Attribute(
-        "Default options: an instance of a ``pydantic.BaseModel`` of the plugin's own, or ``None``."
+        "Default options: an instance of a ``pydantic.BaseModel`` that the plugin defines, or ``None``."
     )
 
     def configured(options: Any) -> Any:
-        """Return a provider that works with ``options``, an instance of the same class. Called before any work."""
+        """Return a provider with ``options``, an instance of the class of :attr:`options`. Called before all other methods."""
 
     async def enabled(context: IPluginContext) -> Enabled | Disabled:
-        """Return :class:`Enabled` or :class:`Disabled`, asked once at start; ``here`` is an :class:`IPluginContext`."""
+        """Return :class:`Enabled` or :class:`Disabled`, called once at start; ``context`` is an :class:`IPluginContext`."""
 
 
 class IPollster(IMeterPlugin):
-    """Asks something for its usage when told to. Provide a subinterface, which says in which agent."""
+    """Measures usage once per polling cycle. Plugins provide a subinterface, which determines the agent that runs them."""
 
     async def poll(cycle: ICycle) -> Iterable[Sample]:
-        """Return the samples of now, an iterable of :class:`meter.sample.Sample`; ``cycle`` is an :class:`ICycle`.
+        """Return the current samples, an iterable of :class:`meter.sample.Sample`; ``cycle`` is an :class:`ICycle`.
 
-        Where they are very many, a generator: it makes them as they are kept, and the reactor turns in between.
-        Raise :class:`Unavailable` when what you ask is not there now. Never block: no waiting call outside ``await``.
+        For very many samples return a generator: it is consumed in slices, between which the reactor runs.
+        Raise :class:`Unavailable` if the source of the measurements is unavailable. Never block: wait only with ``await``.
         """
 
 
@@ -131,9 +133,9 @@ class IComputePollster(IPollster):
 
 
 class IDomainPollster(IComputePollster):
-    """A compute pollster that takes all it says from ``cycle.provider(IHypervisor).domains()``.
+    """A compute pollster whose only source is ``cycle.provider(IHypervisor).domains()``.
 
-    Between the cycles it is also polled with one domain alone, whenever libvirt tells that one started, stopped,
+    It is also polled between cycles, with a single domain, whenever libvirt reports that the domain has started, stopped,
     paused….
     """
 
@@ -144,7 +146,7 @@ class ICentralPollster(IPollster):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Where notifications are published: ``Topic("nova")`` is routing key ``notifications.info`` on exchange ``nova``."""
+    """A topic of notifications: ``Topic("nova")`` is routing key ``notifications.info`` on exchange ``nova``."""
 
     exchange: str
     routing_key: str = "notifications.info"
@@ -153,14 +155,16 @@ class Topic:
 class IListener(IMeterPlugin):
     """Makes samples from notifications: entry point group ``meter.collector``."""
 
-    topics: tuple[Topic, ...] = Attribute("Tuple of :class:`Topic` to hear.")
-    event_types: tuple[str, ...] = Attribute("Tuple of shell patterns of event types wanted: ``compute.instance.*``.")
+    topics: tuple[Topic, ...] = Attribute("Tuple of :class:`Topic` to subscribe to.")
+    event_types: tuple[str, ...] = Attribute(
+        "Tuple of shell patterns of event types that the listener accepts: ``compute.instance.*``."
+    )
 
     def samples(notification: Notification) -> Iterable[Sample]:
         """Return an iterable of samples made from a :class:`meter.notification.Notification`, possibly empty.
 
-        Their ids are replaced by ones derived from the notification's. Raise ``ValueError`` for a payload that cannot
-        be understood: the notification is put aside with that text.
+        Their ids are replaced by ids derived from the notification's. Raise ``ValueError`` for an invalid payload: the
+        notification is dead-lettered with that text.
         """
 
 
@@ -171,11 +175,11 @@ class IListener(IMeterPlugin):
 class Domain:
     """A libvirt domain as polled: ``stats`` has libvirt's names (``cpu.time``, ``vcpu.0.time``, ``state.state``).
 
-    ``run`` tells its runs apart, ``None`` while it is off: counters start again with each. ``read_at`` is when libvirt
-    told its statistics, ``None`` for just now. ``event`` is what has just happened to it, where that is why it is
-    polled: ``started (booted)``. Where the process that runs it can be seen, ``process`` names it, with the same text as
-    long as it runs and to whoever looks, ``started_at`` is its start, and ``processors`` changes when another virtual
-    processor takes the number of one that was unplugged.
+    ``run`` identifies the current run of the domain, at whose start its counters begin at zero; ``None`` while it is shut
+    off. ``read_at`` is when libvirt returned the statistics, ``None`` for now. ``event`` is the lifecycle event that caused
+    the poll: ``started (booted)``. If the process of the domain is visible, ``process`` identifies it, with the same text
+    for every observer, ``started_at`` is its start, and ``processors`` changes when a virtual CPU is plugged in under the
+    number of one that was unplugged.
     """
 
     uuid: str
@@ -192,10 +196,10 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Why a domain is missing from the domains, or is off, and since when, if libvirt reported that.
+    """Why a domain is missing from the list of domains or shut off, and since when, if libvirt reported that.
 
-    *gone*: it is undefined, or has ended and was never defined. *migrated*: another host runs it. *unreadable*: it may
-    still be there.
+    *gone*: it was undefined, or was transient and has ended. *migrated*: another host runs it. *unreadable*: unknown, it
+    may still exist.
     """
 
     why: Literal["gone", "migrated", "unreadable"]
@@ -211,20 +215,20 @@ class IHypervisor(Interface):
         """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
 
     def absence(uuid: str) -> Absence:
-        """Return the :class:`Absence` of a domain that was missing in the last answer, or shut off.
+        """Return the :class:`Absence` of a domain that was missing in the last list of domains, or shut off.
 
-        One that the answer before the last could not give is *unreadable* as well: whether it was there, nobody knows.
+        A domain whose statistics could not be read for the list before the last is *unreadable*, too.
         """
 
     def observe(receive: Callable[[Domain], object]) -> None:
-        """Call ``receive`` with each :class:`Domain` whose state has changed, as it was then; ``event`` says how."""
+        """Call ``receive`` with each :class:`Domain` whose state changes, as it is right after the change given in ``event``."""
 
 
 class ISkippedSamples(Interface):
-    """Counts what plugins could not measure. A daemon that polls provides one."""
+    """Counts the samples that pollsters skip because they could not measure. Daemons that poll provide it."""
 
     def samples_skipped(plugin: str, reason: str, count: int = 1) -> None:
-        """Count ``count`` samples that ``plugin`` left out; ``reason`` is a word from a short list of the plugin's."""
+        """Count ``count`` samples that ``plugin`` skipped; ``reason`` is one of a few constants of the plugin."""
 
 
 # --- the bus -------------------------------------------------------------------------------------------------------
@@ -232,7 +236,7 @@ class ISkippedSamples(Interface):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """One message for the bus. ``headers`` hold text, whole numbers and booleans only."""
+    """A message to publish. Values of ``headers`` are text, integers and booleans."""
 
     exchange: str
     routing_key: str
@@ -241,15 +245,15 @@ class Publication:
 
 
 class IPublisher(Interface):
-    """Hands messages to the bus."""
+    """Publishes messages on the bus."""
 
     async def publish(publication: Publication) -> None:
-        """Return once the bus has made the :class:`Publication` safe; :class:`Unavailable` when that is not certain."""
+        """Return once the bus has confirmed the :class:`Publication`. Raises :class:`Unavailable` without a confirmation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One message from the bus."""
+    """A message delivered by the bus."""
 
     body: bytes
     exchange: str
@@ -260,10 +264,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Messages of ``exchange`` whose routing key matches ``routing_key`` go to the queue.
+    """Routes messages of ``exchange`` whose routing key matches ``routing_key`` to the queue.
 
-    ``ours``: the exchange is Meter's, declared durable. Others are taken as they are; where one does not exist yet it
-    is made the way OpenStack's services make theirs, and where that is not wanted it is looked for again.
+    ``ours``: the exchange belongs to Meter and is declared durable. Other exchanges are used as they are. One that does
+    not exist is declared as OpenStack's services do, or waited for, as ``[collector] create_exchanges`` says.
     """
 
     exchange: str
@@ -273,11 +277,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A durable queue of ours and what flows into it; ``prefetch`` bounds the deliveries that are out unanswered.
+    """A durable queue of Meter and its bindings; ``prefetch`` is the maximum number of unacknowledged deliveries.
 
-    ``single_active``: of all that subscribe to the queue one alone is delivered to, and another as soon as it is gone.
-    ``beside`` names a queue and makes this one listen in: it is the subscriber's alone, is gone with it, and may lose
-    what is too much. It begins where the other queue exists, and is nobody a publication could be meant for alone.
+    ``single_active``: one of the queue's consumers receives all deliveries, and another takes over when it disconnects.
+    ``observe_queue`` makes the queue an exclusive, auto-deleted one of bounded length, which receives copies while the named
+    queue exists. It does not count as a consumer: a message routed to it alone is unroutable.
     """
 
     queue: str
@@ -289,7 +293,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundedQueue:
-    """A durable queue limited in length and age. The oldest messages are dropped first, into the queue ``dropped``."""
+    """A durable queue of limited length and message age. The oldest messages are moved to the queue ``dropped`` first."""
 
     name: str
     most_messages: int
@@ -298,38 +302,38 @@ class BoundedQueue:
 
 
 Receiver = Callable[[Delivery], Awaitable[None]]
-"""Takes one delivery. Returning acknowledges it. Raising :class:`Unavailable` hands it back, to be delivered again
-after a pause. Anything else raised is a defect: the delivery is handed to ``metering.dead`` with the error's text."""
+"""Processes one delivery. Returning acknowledges it. Raising :class:`Unavailable` requeues it after a pause. Any other
+exception is a defect: the delivery is dead-lettered to ``metering.dead`` with the text of the exception."""
 
 
 class ISubscription(IService):
-    """A service that delivers what flows into a queue."""
+    """A service that consumes a queue."""
 
-    ready: bool = Attribute("Whether it is being delivered to now.")
+    ready: bool = Attribute("Whether the broker delivers to it now.")
 
 
 class IBus(IPublisher):
     """A message bus: RabbitMQ (:mod:`meter.bus.amqp`) or, within one process, :mod:`meter.bus.local`."""
 
     def subscribe(subscription: Subscription, receive: Receiver) -> ISubscription:
-        """Return a service: started, it delivers to ``receive``; stopping, it takes no more and waits for what is out."""
+        """Return a service that calls ``receive`` for each delivery. When it stops, it waits for the deliveries in progress."""
 
 
 # --- the store -----------------------------------------------------------------------------------------------------
 
 
 class IStore(Interface):
-    """Where samples are kept. Queries and answers are the records of :mod:`meter.query`.
+    """The data store. Queries and results are the records of :mod:`meter.query`.
 
-    Every method raises :class:`Unavailable` while the database cannot be reached, and :class:`RequestError` for a
-    question it cannot answer. Cancelling a question ends the looking for its answer.
+    Every method raises :class:`Unavailable` while the database is unavailable, and :class:`RequestError` for an invalid
+    query. Cancelling the Deferred of a query cancels the statement in the database.
     """
 
     async def write(messages: Sequence[MeteringMessage]) -> WriteResult:
         """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`.
 
-        One fact is one row: a message whose id is stored already in the week of its time or in a week beside it is a
-        duplicate if it states the same fact, and otherwise refused as a conflict (see :mod:`meter.identity`).
+        A message whose id is already stored, in the week of its timestamp or an adjacent week, is a duplicate if it states
+        the same fact. Otherwise it is a conflict and refused (see :mod:`meter.identity`).
         """
 
     async def samples(
@@ -337,14 +341,14 @@ class IStore(Interface):
     ) -> Sequence[StoredSample]:
         """Return at most ``limit`` matching :class:`~meter.query.StoredSample`.
 
-        Newest first, and of one moment by descending id, unless ``order`` says otherwise. ``after`` continues a page
-        in the former order, and excludes ``order``.
+        They are sorted by descending timestamp and message id, or by ``order``. ``after`` continues a page in the default
+        order, and excludes ``order``.
         """
 
     async def sample(message_id: str, filter: SampleFilter) -> StoredSample | None:
-        """Return the :class:`~meter.query.StoredSample` with this id if ``filter`` lets it through, else ``None``.
+        """Return the :class:`~meter.query.StoredSample` with this id that matches ``filter``, else ``None``.
 
-        Of several samples with one id, the newest that it lets through.
+        Of several matching samples with the same id, the newest is returned.
         """
 
     async def meters(filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
@@ -357,15 +361,15 @@ class IStore(Interface):
         """Return the :class:`~meter.query.Statistics` of a :class:`~meter.query.StatisticsQuery`, oldest first."""
 
     async def message(message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
-        """Return the metering message with this id exactly as it was signed, if ``filter`` lets its sample through.
+        """Return the metering message with this id exactly as it was signed, if its sample matches ``filter``.
 
-        Two samples can share an id if their times lie further apart than one is compared with: the newest is returned.
+        Of several matching samples with the same id, which are possible more than a week apart, the newest is returned.
         """
 
-    def follow(heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` soon after samples were committed, by whichever process; return what ends that.
+    def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.
 
-        It says that there is something new, not what: ask for samples recorded since.
+        A call carries no data: query the samples recorded since.
         """
 
 
@@ -374,9 +378,9 @@ class IStore(Interface):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The state of one dependency. ``reason`` says why it is not ready, or what it is connected to.
+    """The state of a dependency. ``reason`` says why it is not ready, or what it is connected to.
 
-    Without one that is not ``needed`` the daemon goes on with all but what ``reason`` says.
+    The daemon is ready without a dependency that is not ``needed``; ``reason`` then also says what does not work.
     """
 
     name: str
@@ -386,14 +390,14 @@ class Readiness:
 
 
 class IDependency(Interface):
-    """Something outside the process that a daemon needs, or that it offers to others, and its state."""
+    """An external service that a daemon depends on, or one that it provides, and its state."""
 
     def readiness() -> Readiness:
-        """Return the present :class:`Readiness`."""
+        """Return the current :class:`Readiness`."""
 
 
 class IHealth(Interface):
-    """The states of all that a daemon depends on."""
+    """The states of all dependencies of a daemon."""
 
     def readinesses() -> Sequence[Readiness]:
-        """Return the present state of each dependency."""
+        """Return the current state of each dependency."""

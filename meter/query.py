@@ -1,4 +1,4 @@
-"""Questions to the store and its answers, as frozen records. Times are aware and in UTC throughout."""
+"""Queries to the store and their results, as frozen records. All times are timezone-aware and in UTC."""
 
 from __future__ import annotations
 
@@ -30,16 +30,23 @@ AggregateFunction = Literal[
     "integral",
     "percentile",
 ]
-"""``stddev`` is the population's. ``increase`` is how much a cumulative meter grew, per run (:mod:`meter.counter_runs`) of a resource
-and summed: within a declared run a lower volume counts nothing, otherwise it was counted from zero. The first sample of a
-run counts nothing, unless the run is by host and another host had a sample of the resource before: then all of it counts.
-``rate`` is the increase divided by the seconds between samples of a run, per resource and summed. ``integral`` is for
-gauges: each volume holds until the resource's next sample, but for three polling intervals at most unless both samples are
-of one declared run or the interval is unknown, times hours (``GB`` gives GB-hours), summed. ``percentile`` takes its
-parameter between 0 and 100, and interpolates between neighbours."""
+"""``stddev`` is the standard deviation of the population.
+
+``increase`` is for cumulative meters: the sum of the increases from each sample of a run (:mod:`meter.counter_runs`) to the next
+one. A lower volume is an increase of 0 within a declared run, and a counter reset elsewhere: the whole volume is the
+increase. The first sample of a run is no increase, unless the run is defined by its host and another host had a sample of
+the resource before: then the whole volume is.
+
+``rate`` is, summed over resources, the increase divided by the seconds between samples of the same run.
+
+``integral`` is for gauges: the sum of volume times hours (``GB`` gives GB-hours), where a volume is valid until the next
+sample of the resource. It is valid for three polling intervals at most, unless the interval is unknown or a later sample
+belongs to the same declared run.
+
+``percentile`` takes a parameter from 0 to 100 and interpolates between neighbouring volumes."""
 
 Field = str
-"""Of a sample: an :data:`IdField`, ``type``, ``unit``, ``volume``, ``timestamp``, ``recorded_at``, ``signature``, or
+"""A field of a sample: an :data:`IdField`, ``type``, ``unit``, ``volume``, ``timestamp``, ``recorded_at``, ``signature``, or
 ``metadata.<dotted key>``."""
 
 Scalar = str | int | float | bool | datetime
@@ -47,8 +54,8 @@ Scalar = str | int | float | bool | datetime
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``field operator value``. A field that is absent or null matches no comparison but ``!=``; ``~`` is a regular
-    expression of PostgreSQL's, found anywhere in a text."""
+    """``field operator value``. A field that is absent or null matches ``!=`` only; ``~`` searches a text for a PostgreSQL
+    regular expression."""
 
     field: Field
     operator: Literal["=", "!=", "<", "<=", ">", ">=", "~"]
@@ -57,7 +64,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """``field`` is one of ``values``."""
+    """``field`` equals one of ``values``."""
 
     field: Field
     values: tuple[Scalar, ...]
@@ -65,21 +72,21 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All ``parts`` hold."""
+    """All ``parts`` are true; with no parts, true."""
 
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one of ``parts`` holds."""
+    """At least one of ``parts`` is true; with no parts, false."""
 
     parts: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """``part`` does not hold."""
+    """``part`` is false."""
 
     part: Expression
 
@@ -89,7 +96,7 @@ Expression = Comparison | In | And | Or | Not
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One criterion of order."""
+    """One sort key. Null values come last, or first if ``descending``."""
 
     field: Field
     descending: bool = False
@@ -97,7 +104,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """The last sample of a page: the next page begins after it. Stable while samples arrive."""
+    """The position of the last sample of a page, after which the next page begins. It stays valid while samples are added."""
 
     timestamp: datetime
     message_id: str
@@ -105,9 +112,9 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class MetadataMatch:
-    """``metadata[key] == value``, compared with its type: ``0`` is neither ``"0"`` nor ``False``.
+    """``metadata[key] == value``, of the same type: ``0`` equals neither ``"0"`` nor ``False``.
 
-    ``key`` is dotted (``flavor.name``); an element of a list is ``key[0]``.
+    ``key`` is a dotted path (``flavor.name``); ``key[0]`` is the first element of a list.
     """
 
     key: str
@@ -116,12 +123,11 @@ class MetadataMatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleFilter:
-    """Which samples a question is about.
+    """The samples that a query selects: those that meet all of these conditions.
 
-    ``equals`` maps a field to its value, ``None`` for samples that have none; a field that is absent may be anything.
-    The range is ``start <= timestamp < end`` unless ``after_start`` (``<``) or ``through_end`` (``<=``) say otherwise.
-    ``expression`` is a condition more. ``as_of`` leaves out what was recorded later: the same question has the same
-    answer next year.
+    ``equals`` maps fields to their required values; ``None`` selects samples without the field. The range is
+    ``start <= timestamp < end``; ``after_start`` makes it exclude ``start`` and ``through_end`` include ``end``. ``as_of``
+    excludes samples recorded later, so that the same query has the same result at any later time.
     """
 
     equals: Mapping[IdField, str | None] = field(default_factory=dict)
@@ -136,9 +142,10 @@ class SampleFilter:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A selectable aggregate.
+    """An aggregate function with its parameter.
 
-    ``param`` is what ``cardinality`` counts (``resource_id``, ``user_id``, ``project_id``) and which ``percentile``.
+    ``param`` is the field whose distinct values ``cardinality`` counts (``resource_id``, ``user_id``, ``project_id``), or the
+    percentage of ``percentile``.
     """
 
     function: AggregateFunction
@@ -146,7 +153,7 @@ class Aggregate:
 
     @property
     def label(self) -> str:
-        """The name under which the answer lists it: ``max``, ``cardinality/resource_id``."""
+        """Its key in the results: ``max``, ``cardinality/resource_id``."""
         return self.function if self.param is None else f"{self.function}/{self.param}"
 
 
@@ -155,11 +162,11 @@ STANDARD_AGGREGATES = tuple(Aggregate(function) for function in ("max", "min", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsQuery:
-    """Statistics of the samples of ``filter``: one row per unit, group and window that has samples.
+    """A query for statistics of the samples that ``filter`` selects: one row per unit, group and window that has samples.
 
-    ``period`` is the length of a window in seconds; windows start at ``filter.start``, or at the first matching
-    sample, and hold ``start <= timestamp < end``. Without a period there is one window from first to last sample.
-    ``limit`` is how many rows to answer with at most, the oldest.
+    ``period`` is the length of a window in seconds. The first window starts at ``filter.start``, or at the first matching
+    sample; a window has ``start <= timestamp < end``. Without a period there is one window from the first to the last
+    sample. ``limit`` is the maximum number of rows; the oldest are returned.
     """
 
     filter: SampleFilter
@@ -170,9 +177,9 @@ class StatisticsQuery:
 
 
 class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the store. ``recorded_at`` is when it was committed; ``metadata`` is as sent, nested.
+    """A sample in the store. ``recorded_at`` is when it was stored; ``metadata`` is nested, as it was sent.
 
-    (A struct is made in an eighth of the time of a dataclass, and there are tens of thousands in an answer.)
+    It is a struct because creating one takes an eighth of the time of a dataclass, and a result may have tens of thousands.
     """
 
     message_id: str
@@ -193,8 +200,9 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMeter:
-    """A meter of one resource in one type and unit, by its newest sample of these; with ``unique`` asked, all but name,
-    type and unit is ``None``."""
+    """A meter of one resource with one type and unit; owner and source are those of its newest sample.
+
+    In the list of unique meters all fields except ``name``, ``type`` and ``unit`` are ``None``."""
 
     name: str
     type: SampleType
@@ -207,9 +215,10 @@ class StoredMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResource:
-    """A resource: owner, source and metadata of its newest matching sample, and its first and last in the range.
+    """A resource with the owner, source and metadata of its newest matching sample.
 
-    ``meters`` has a name once for each type and unit that the meter occurs in.
+    ``first_sample`` and ``last_sample`` are the timestamps of its oldest and newest matching samples. ``meters`` has the name
+    of a meter once for each combination of type and unit.
     """
 
     resource_id: str
@@ -223,8 +232,10 @@ class StoredResource:
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of statistics. ``values`` has a number per asked aggregate, by label; ``first`` and ``last`` are the
-    timestamps of the oldest and newest sample in the row; ``group`` has a value per asked grouping."""
+    """One row of statistics: a window, unit and group.
+
+    ``values`` has the number of each requested aggregate by its label, ``group`` the value of each requested grouping.
+    ``first`` and ``last`` are the timestamps of the oldest and newest sample. ``period`` is 0 if the query had none."""
 
     unit: str
     group: Mapping[Grouping, str | None]
@@ -238,9 +249,9 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One message of a batch that the store will never take, by its position in the batch.
+    """A message of a batch that the store will never accept, by its position in the batch.
 
-    ``unstorable`` is what the store cannot hold; ``conflict`` what has the ``message_id`` of another stored sample.
+    ``unstorable``: PostgreSQL cannot store the message. ``conflict``: another sample with its ``message_id`` is stored.
     """
 
     index: int
@@ -250,7 +261,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of a batch, committed: ``stored`` new rows, ``duplicates`` known already, ``refused`` ones."""
+    """The outcome of a committed batch: how many messages were stored, how many were duplicates, and the refused ones."""
 
     stored: int
     duplicates: int

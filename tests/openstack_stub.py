@@ -1,4 +1,4 @@
-"""A cloud made of captured answers, to be asked through treq's stub: no sockets, no time that passes by itself."""
+"""A cloud made of captured responses, reached through treq's stub: no sockets, and time only by a Clock."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from twisted.web.server import NOT_DONE_YET
 from meter.http import HttpResponse
 from meter.http import LimitedHttpClient
 from meter.http import Limits
-from meter.http.exchange import HttpClient
-from meter.http.exchange import HttpRequest
+from meter.http.client import HttpClient
+from meter.http.client import HttpRequest
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import Keystone
@@ -32,7 +32,7 @@ DATA = Path(__file__).parent / "data/api"
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the cloud got it."""
+    """A request as the cloud received it."""
 
     method: str
     path: str
@@ -50,7 +50,7 @@ class Asked:
 
 @dataclass
 class JsonResponse:
-    """What the cloud answers; ``silent`` for never."""
+    """A response of the cloud; ``silent``: it never comes."""
 
     status: int = 200
     body: bytes = b""
@@ -64,7 +64,7 @@ def reply(document: Any, status: int = 200, **headers: str) -> JsonResponse:
 
 
 def captured(name: str) -> JsonResponse:
-    """The answer in the file ``name``.json, byte by byte but for the length."""
+    """The captured response in ``name``.json."""
     exchange = json.loads((DATA / f"{name}.json").read_text())
     body = exchange["body"]
     headers = {key: value for key, value in exchange["response_headers"] if key not in ("Content-Length", "Connection")}
@@ -80,7 +80,7 @@ Answering = Callable[[Asked], JsonResponse]
 
 
 class StubCloud(Resource):
-    """Answers by method and path: ``cloud.on("GET", "/v3/projects", reply(...))``; all that was asked is in ``asked``."""
+    """Responds by method and path: ``cloud.on("GET", "/v3/projects", reply(...))``. ``asked`` has all requests."""
 
     isLeaf = True  # noqa: N815  # Twisted reads it so
 
@@ -91,7 +91,7 @@ class StubCloud(Resource):
         self._answers: dict[tuple[str, str], Answering] = {}
 
     def on(self, method: str, path: str, *replies: JsonResponse | Answering) -> None:
-        """Answer with each of ``replies`` in turn, and with the last from then on."""
+        """Respond with each of ``replies`` in order, and with the last from then on."""
         left = list(replies)
 
         def answer(asked: Asked) -> JsonResponse:
@@ -127,14 +127,14 @@ def http(cloud: StubCloud, clock: Clock, **limits: Any) -> HttpClient:
 
 
 async def ask(http: HttpClient, url: str, method: str = "GET") -> HttpResponse:
-    return await http.exchange(HttpRequest(method=method, url=url))
+    return await http.send(HttpRequest(method=method, url=url))
 
 
 KEYSTONE = "http://127.0.0.1:15000"
 
 
 def captured_cloud() -> StubCloud:
-    """A cloud whose Keystone gives a token and whose services answer as they did when captured."""
+    """A cloud whose Keystone issues a token and whose services respond with captured responses."""
     cloud = StubCloud()
     cloud.on("POST", "/v3/auth/tokens", captured("keystone-01-auth-tokens-scoped"))
     project = "/v3/28d7e332c3534141a51842ce497e19ac"
@@ -164,18 +164,18 @@ def openstack(
     clock: Clock | None = None,
     *,
     limits: Limits | None = None,
-    turns: Clock | None = None,
+    reactor: Clock | None = None,
     **arguments: Any,
 ) -> Cloud:
-    """The cloud asked through ``stub``, as fast as it answers unless ``limits`` says otherwise.
+    """A client of ``stub``, without a rate limit unless ``limits`` has one.
 
-    A page waits for the turns of a reactor only where ``turns`` has them.
+    ``reactor`` is the clock that flushes a prefetch request before a page is yielded; without it nothing is awaited.
     """
     clock = clock or Clock()
-    web = LimitedHttpClient(http(stub, clock), clock, limits=limits or Limits(requests_per_second=inf, attempts=1))
+    client = LimitedHttpClient(http(stub, clock), clock, limits=limits or Limits(requests_per_second=inf, attempts=1))
     credentials = Credentials(auth_url=KEYSTONE, username="meter", password="secret", project_name="service")
 
     async def send(request: HttpRequest) -> HttpResponse:
-        return await web.exchange("identity", request)
+        return await client.send("identity", request)
 
-    return Cloud(web, Keystone(send, credentials, clock), clock=turns, **arguments)
+    return Cloud(client, Keystone(send, credentials, clock), clock=reactor, **arguments)

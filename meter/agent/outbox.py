@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -18,8 +15,8 @@ from meter.agent.spool import Waiting
 from meter.bus.batches import SAMPLES_HEADER
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.services import Backoff
-from meter.daemon.services import sleep
 from meter.daemon.services import within
+from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
@@ -29,9 +26,12 @@ from meter.interfaces import Unavailable
 LONGEST_PAUSE_SECONDS = 5.0
 """How long a bus that is back may stay unnoticed: to ask one that is away goes no further than this process."""
 
+IDLE_SECONDS = 60.0
+"""How often an empty spool is looked into, besides when something is put into it: others may write to its file."""
+
 
 @implementer(IDependency)
-class Outbox(Service):
+class Outbox(SupervisedService):
     """Empties the spool onto the bus, oldest first; removes what the bus has confirmed and nothing else.
 
     While the bus is away it tries again with growing pauses. Stopping sends what can be sent within ``patience``
@@ -40,6 +40,7 @@ class Outbox(Service):
 
     name = "outbox"
     _log = Logger()
+    on_stop = "drain"
 
     def __init__(
         self,
@@ -52,19 +53,15 @@ class Outbox(Service):
         patience: float = 5.0,
         backoff: Backoff | None = None,
     ) -> None:
+        super().__init__(clock, backoff=backoff or Backoff(most=LONGEST_PAUSE_SECONDS), reason="nothing was sent yet")
         self._spool = spool
         self._publisher = publisher
-        self._clock = clock
         self._metrics = metrics
         self._batch = batch
         self._patience = patience
-        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
-        self._loop: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
         self._empty: list[Deferred[None]] = []
         self._kicked = False
-        self._reason = "nothing was sent yet"
-        self._sending = True
+        self._ready = True
         self._counted_losses = 0
         self.confirmed_samples = 0
 
@@ -84,8 +81,8 @@ class Outbox(Service):
     def kick(self) -> None:
         """Look into the spool now."""
         self._kicked = True
-        if self._sending and self._pause is not None:
-            self._pause.cancel()
+        if self.ready:
+            self.wake()
 
     def when_empty(self) -> Deferred[None]:
         """Fire when the spool is found empty: all that was put has been confirmed."""
@@ -96,22 +93,13 @@ class Outbox(Service):
 
     def readiness(self) -> Readiness:
         """Ready while what is put goes out."""
-        return Readiness("outbox", self._sending, f"{self._spool.rows} messages wait; {self._reason}")
-
-    def startService(self) -> None:
-        """Begin to send; returns at once."""
-        super().startService()
-        self._loop = Deferred.fromCoroutine(self._run())
+        return Readiness(self.name, self.ready, f"{self._spool.rows} messages wait; {self.reason}")
 
     def stopService(self) -> Deferred[None]:
         """Fire when sending has ended and the file is closed."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
 
-    async def _stop(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-        loop, self._loop = self._loop, None
+    async def _stop(self, loop: Deferred[None] | None) -> None:
         if loop is not None:
             try:
                 await within(self._clock, self._patience, loop)
@@ -123,37 +111,19 @@ class Outbox(Service):
                 )
         await self._spool.close()
 
-    async def _run(self) -> None:
-        """Send until stopped; when stopped, until the spool is empty or the bus does not take more."""
-        while True:
-            self._kicked = False
-            try:
-                sent = await self._send_some()
-            except Unavailable as error:
-                self._note_trouble(str(error))
-                if not self.running:
-                    return
-                await self._wait(self._backoff.next())
-                continue
-            self._note_success()
-            if not sent:
-                if not self.running:
-                    return
-                empty, self._empty = self._empty, []
-                for waiting in empty:
-                    waiting.callback(None)
-                if not self._kicked:
-                    await self._wait(60.0)
-
-    async def _wait(self, seconds: float) -> None:
+    async def _attempt(self) -> float | None:
+        """Send the oldest messages; when stopping, ``None`` once the spool is empty."""
+        self._kicked = False
+        sent = await self._send_some()
+        self._note_success()
+        if sent:
+            return 0.0
         if not self.running:
-            return
-        self._pause = sleep(self._clock, seconds)
-        try:
-            with contextlib.suppress(CancelledError):  # kicked, or stopping
-                await self._pause
-        finally:
-            self._pause = None
+            return None
+        empty, self._empty = self._empty, []
+        for waiting in empty:
+            waiting.callback(None)
+        return 0.0 if self._kicked else IDLE_SECONDS
 
     async def _send_some(self) -> int:
         waiting = await self._spool.oldest(self._batch)
@@ -191,17 +161,19 @@ class Outbox(Service):
         lost, self._counted_losses = self._spool.lost_samples - self._counted_losses, self._spool.lost_samples
         self._metrics.dropped(lost)
 
-    def _note_trouble(self, reason: str) -> None:
-        if self._sending:
-            self._log.warn("samples stay in the spool: {reason}", reason=reason)
-        self._sending = False
-        self._reason = reason
+    def _attempt_failed(self, error: Exception) -> None:
+        if not isinstance(error, Unavailable):
+            if self.running:
+                super()._attempt_failed(error)
+            return
+        if self.ready:
+            self._log.warn("samples stay in the spool: {reason}", reason=str(error))
+        self._set_state(False, str(error))
 
     def _note_success(self) -> None:
-        if not self._sending:
+        if not self.ready:
             self._log.info("the bus takes samples again; {rows} messages wait", rows=self._spool.rows)
-        self._sending = True
-        self._reason = "the last ones were confirmed"
+        self._set_state(True, "the last ones were confirmed")
         self._backoff.reset()
 
 

@@ -10,12 +10,12 @@ from collections.abc import Collection
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from meter.daemon.services import Repeating
+from meter.daemon.services import LoopService
 
 SAME_MOMENT_SECONDS = 0.001
 
 
-class AlignedSchedule(Repeating):
+class AlignedSchedule(LoopService):
     """Calls ``work`` with the intervals that are due, for ever: a failure is logged, never the end.
 
     The first run, of all intervals, is ``offset_seconds`` after the start; later ones are at the multiples of each
@@ -50,13 +50,13 @@ class AlignedSchedule(Repeating):
         super().startService()
 
     async def _run(self) -> None:
-        while self._due and await self._wait_until(min(self._due.values())):
+        while self._due and await self._sleep_until(min(self._due.values())):
             began = self._clock.seconds()
             due = frozenset(each for each, at in self._due.items() if at <= began + SAME_MOMENT_SECONDS)
             try:
                 await self._work(due)
             except Exception:
-                self._log.failure("{work} failed and will be tried again", work=self.name)
+                self._log.failure("{work} failed; it runs again at its next time", work=self.name)
             self._plan(due, began)
 
     def _plan(self, done: Collection[float], began: float) -> None:
@@ -68,7 +68,9 @@ class AlignedSchedule(Repeating):
             missed += round((self._due[interval] - following) / interval)
         if missed:
             self._tell_skipped(missed)
-            self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)
+            self._log.warn(
+                "{work} took longer than its interval: {missed} runs are skipped", work=self.name, missed=missed
+            )
 
     def _after(self, moment: float, interval: float) -> float:
         past = math.floor((moment + SAME_MOMENT_SECONDS - self._offset) / interval)

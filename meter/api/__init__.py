@@ -1,37 +1,36 @@
-"""The HTTP API: what Ceilometer's v2 API served, answered from Meter's store.
+"""The HTTP API: Ceilometer's v1 and v2 APIs over Meter's store.
 
-A request's road: :mod:`.application` routes it by :mod:`.declarations`; :mod:`.requests` takes out what it holds, with
-:mod:`.media_types`, :mod:`.question_body` and :mod:`.strict_json`; :mod:`.arguments`, :mod:`.simple_query`,
-:mod:`.complex_query` and :mod:`.times` read it; :mod:`.visibility` decides what the requester may see; :mod:`.answers` and
-:mod:`.statistics` ask the store, :mod:`.posting` takes what is sent; :mod:`.rendering` shapes the answer
-(:mod:`.flattening` its metadata), :mod:`.faults` what went wrong. :mod:`.exporting` and :mod:`.live` answer with streams,
-:mod:`.openapi` describes it all. :mod:`.serving` puts it on the network.
+A request passes :mod:`.site` (limits on sizes and times), :mod:`.root_resource` (request id, CORS) and
+:mod:`.application`, which routes it by :mod:`.operations`: :mod:`.auth` identifies the requester, :mod:`.request` parses
+the request into a context, and one of :mod:`.handlers` queries the store, through :mod:`.auth.visibility`, or passes
+samples to :mod:`.ingest`. :mod:`.rendering` has the JSON schemas of the responses, :mod:`.streaming` exports and
+server-sent events, :mod:`.errors` the error responses. :mod:`.openapi` describes all operations.
 
 Importing this package imports klein 24.8, which installs the global reactor: choose the reactor first.
 """
 
 from meter.api.application import Api
-from meter.api.auth.keystone import LOOK_SECONDS
+from meter.api.auth.keystone import PROBE_SECONDS
 from meter.api.auth.keystone import KeystoneTokens
-from meter.api.auth.tokens import StaticToken
-from meter.api.auth.tokens import StaticTokens
-from meter.api.auth.visibility import Everyone
-from meter.api.auth.visibility import IAuth
-from meter.api.auth.visibility import Requester
+from meter.api.auth.requester import IAuth
+from meter.api.auth.requester import NoAuth
+from meter.api.auth.requester import Requester
+from meter.api.auth.static_tokens import StaticToken
+from meter.api.auth.static_tokens import StaticTokens
 from meter.api.ingest import SampleIngest
-from meter.api.request.context import Limits
-from meter.api.serving import site
+from meter.api.limits import Limits
+from meter.api.site import make_site
 
 __all__ = [
-    "LOOK_SECONDS",
+    "PROBE_SECONDS",
     "Api",
-    "Everyone",
     "IAuth",
     "KeystoneTokens",
     "Limits",
+    "NoAuth",
     "Requester",
     "SampleIngest",
     "StaticToken",
     "StaticTokens",
-    "site",
+    "make_site",
 ]

@@ -1,4 +1,4 @@
-"""Samples that clients send: read by Ceilometer's rules, signed like all others, and published or written at once."""
+"""Ingest of samples that clients POST: validated by Ceilometer's rules, signed, and published or written directly."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from meter.api.auth.visibility import Requester
-from meter.api.errors import Fault
+from meter.api.auth.requester import Requester
+from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
+from meter.api.request.times import invalid_time
 from meter.bus.batches import batch_publications
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
@@ -31,7 +32,7 @@ from meter.signature import Keyring
 
 
 class PostedSample(msgspec.Struct, kw_only=True):
-    """A sample as clients send it. ``counter_volume`` may be a number in a text."""
+    """A sample in the body of a POST. ``counter_volume`` can be a number in a string."""
 
     counter_name: str
     counter_type: str
@@ -50,15 +51,14 @@ class PostedSample(msgspec.Struct, kw_only=True):
 MANDATORY = ("counter_name", "counter_type", "counter_unit", "counter_volume", "resource_id")
 ATTRIBUTES = frozenset(PostedSample.__struct_fields__)
 
-DEEPEST_METADATA = 100
-"""Levels that the dots of one key may lead down."""
+MAX_METADATA_DEPTH = 100
+"""Levels of nesting that the dots in one key can create."""
 
 
 class SampleIngest:
-    """What becomes of samples that clients send.
+    """Signs samples with ``keys``, and publishes them on the bus or writes them to the store.
 
-    They are signed with ``keys``; ``source`` is the source of those that name none. ``publisher`` is the way all samples
-    take, ``store`` the short one.
+    ``source`` is the source of samples that have none.
     """
 
     def __init__(self, keys: Keyring, source: str, publisher: IPublisher, store: IStore) -> None:
@@ -68,8 +68,8 @@ class SampleIngest:
         self._store = store
 
     async def publish(self, samples: Sequence[Sample]) -> Sequence[MeteringMessage]:
-        """Return the messages of ``samples`` once the bus has made them safe; ``Unavailable`` while it cannot."""
-        messages = self._signed(samples)
+        """Publish ``samples``; return their messages once the bus has confirmed them. ``Unavailable`` if it cannot."""
+        messages = self._sign(samples)
         by_key: dict[str | None, list[Mapping[str, Any]]] = {}
         for message in messages:
             by_key.setdefault(message.key_id, []).append(message.fields)
@@ -78,26 +78,26 @@ class SampleIngest:
                 try:
                     await self._publisher.publish(publication)
                 except ValueError as error:
-                    raise Fault(400, f"The bus does not take the samples: {error}") from error
+                    raise ApiError(400, f"The message bus rejected the samples: {error}") from error
                 except Unavailable as error:
-                    raise Unavailable(f"samples cannot be sent over the bus: {error}") from error
+                    raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
         return messages
 
     async def write(self, samples: Sequence[Sample]) -> Sequence[MeteringMessage]:
-        """Return the messages of ``samples`` once they are in the store."""
-        messages = self._signed(samples)
+        """Write ``samples`` to the store; return their messages once they are committed."""
+        messages = self._sign(samples)
         result = await self._store.write(messages)
         if result.refused:
-            raise Fault(400, f"Sample {result.refused[0].index}: {result.refused[0].reason}")
+            raise ApiError(400, f"Sample {result.refused[0].index}: {result.refused[0].reason}")
         return messages
 
-    def samples(self, body: Any, meter: str, requester: Requester, now: float) -> list[Sample]:
-        """Return the samples that the decoded ``body`` holds; :class:`Fault` 400 where any of it is none of ``meter``."""
+    def parse(self, body: Any, meter: str, requester: Requester, now: float) -> list[Sample]:
+        """Return the samples in the decoded ``body``; :class:`ApiError` 400 if one is invalid or of another meter."""
         if not body:
-            raise Fault(400, "Samples should be included in request body")
+            raise ApiError(400, "Samples should be included in request body")
         if not isinstance(body, list):
-            raise Fault(400, "The body must be a list of samples.")
-        return [self._sample(_posted(one), meter, requester, now) for one in body]
+            raise ApiError(400, "The body must be a list of samples.")
+        return [self._sample(_validate(each), meter, requester, now) for each in body]
 
     def _sample(self, posted: PostedSample, meter: str, requester: Requester, now: float) -> Sample:
         if posted.counter_name != meter:
@@ -111,7 +111,7 @@ class SampleIngest:
             raise invalid_input("project_id", posted.project_id, "can not post samples to other projects")
         project_id = posted.project_id or requester.project_id
         source = posted.source or self._source
-        if posted.recorded_at is not None:  # not kept, as the store says when it recorded, but no less checked
+        if posted.recorded_at is not None:  # validated only: the store records its own time
             _time("recorded_at", posted.recorded_at)
         try:
             return Sample(
@@ -126,78 +126,78 @@ class SampleIngest:
                 timestamp=datetime.fromtimestamp(now, UTC)
                 if posted.timestamp is None
                 else _time("timestamp", posted.timestamp),
-                resource_metadata=nested(posted.resource_metadata or {}),
+                resource_metadata=unflatten(posted.resource_metadata or {}),
             )
         except BadSample as error:
-            raise Fault(400, f"Invalid sample: {error}") from error
+            raise ApiError(400, f"Invalid sample: {error}") from error
 
-    def _signed(self, samples: Sequence[Sample]) -> list[MeteringMessage]:
+    def _sign(self, samples: Sequence[Sample]) -> list[MeteringMessage]:
         try:
             return [read(sign(sample, self._keys, self._source), self._keys) for sample in samples]
         except (BadMessage, BadSignature) as error:
-            raise Fault(400, f"Invalid sample: {error}") from error
+            raise ApiError(400, f"Invalid sample: {error}") from error
 
 
-def _posted(one: Any) -> PostedSample:
-    if not isinstance(one, dict):
-        raise Fault(400, "The body must be a list of samples, each an object.")
-    unknown = sorted(one.keys() - ATTRIBUTES)
+def _validate(content: Any) -> PostedSample:
+    """Return one sample of a body; :class:`ApiError` 400 for unknown, missing or invalid members."""
+    if not isinstance(content, dict):
+        raise ApiError(400, "The body must be a list of samples, each an object.")
+    unknown = sorted(content.keys() - ATTRIBUTES)
     if unknown:
-        raise Fault(400, f"Unknown attribute: {', '.join(unknown)[:200]}")
+        raise ApiError(400, f"Unknown attribute: {', '.join(unknown)[:200]}")
     for name in MANDATORY:
-        if one.get(name) is None:
+        if content.get(name) is None:
             raise invalid_input(name, None, "Mandatory field missing.")
     try:
-        posted = msgspec.convert(one, PostedSample)
+        posted = msgspec.convert(content, PostedSample)
     except msgspec.ValidationError as error:
-        raise Fault(400, f"Invalid sample: {error}") from error
+        raise ApiError(400, f"Invalid sample: {error}") from error
     metadata = posted.resource_metadata or {}
     texts = (*msgspec.structs.astuple(posted), *metadata, *metadata.values())
     if any("\0" in text for text in texts if isinstance(text, str)):
-        raise Fault(400, "Invalid sample: a text must not hold NUL characters.")
+        raise ApiError(400, "Invalid sample: strings must not contain NUL characters.")
     return posted
 
 
 def _volume(given: int | float | str) -> int | float:
     if not isinstance(given, str):
         return given
-    for kind in (int, float):
+    for number in (int, float):
         try:
-            return kind(given)
+            return number(given)
         except ValueError:
             continue
     raise invalid_input("counter_volume", given[:80], "unable to convert to float")
 
 
-def _time(name: str, given: str) -> datetime:
+def _time(name: str, text: str) -> datetime:
     try:
-        return parse_timestamp(given, name)
+        return parse_timestamp(text, name)
     except BadMessage as error:
-        raise invalid_input(name, given[:80], "invalid timestamp format") from error
+        raise invalid_time(name, text[:80]) from error
 
 
-def nested(flat: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return ``flat`` metadata as it is stored: a dot in a key leads one level down.
+def unflatten(flat: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return ``flat`` metadata nested, as it is stored: a dot in a key separates levels.
 
-    Below a key that has a value of its own there is no level: ``{"a": "b", "a.b": "c"}`` stays as it is, and nothing is
-    lost.
+    A key that has a value itself gets no level below it: ``{"a": "b", "a.b": "c"}`` is returned unchanged, without loss.
     """
     tree: dict[str, Any] = {}
     for key in sorted(flat):
         *path, name = key.split(".")
         if (path or [name])[0] == RESERVED_METADATA:
-            # It says which run of a counter a sample belongs to: whoever could set it could bend another's increase.
+            # It assigns a sample to a run of a counter: a client that could set it could distort the increase of others.
             raise invalid_input(
                 "resource_metadata", key[:80], f"{RESERVED_METADATA} is reserved for Meter's own agents"
             )
-        if len(path) >= DEEPEST_METADATA:
-            raise invalid_input("resource_metadata", key[:80], f"it may be at most {DEEPEST_METADATA} deep")
-        place: Any = tree
+        if len(path) >= MAX_METADATA_DEPTH:
+            raise invalid_input("resource_metadata", key[:80], f"keys can have at most {MAX_METADATA_DEPTH} levels")
+        node: Any = tree
         for level, step in enumerate(path):
-            inner = place.setdefault(step, {})
+            inner = node.setdefault(step, {})
             if not isinstance(inner, dict):
                 name = ".".join((*path[level:], name))
                 break
-            place = inner
-        place[name] = flat[key]
+            node = inner
+        node[name] = flat[key]
     return tree

@@ -1,4 +1,4 @@
-"""The API's description of itself: OpenAPI 3.1, and the same as a page for people, from the operations that are routed."""
+"""Description of the API, as an OpenAPI 3.1 document and as a web page, generated from the list of operations."""
 
 from __future__ import annotations
 
@@ -13,31 +13,19 @@ import msgspec
 
 import meter
 from meter.api.request.arguments import Parameter
-from meter.api.request.context import RequestContext
-from meter.api.responses import RawResponse
 
 HTML = "text/html"
-JSON_TYPES = {"text": "string", "integer": "integer", "boolean": "boolean"}
-FAULTS = {
-    "400": "It cannot be answered as asked.",
-    "401": "Nobody knows who asks, or they ask for another project.",
-    "403": "It is not for whoever asks.",
-    "404": "There is no such thing to be seen.",
-    "406": "The Accept header leaves out all that it can be answered in.",
-    "413": "The body is too large.",
-    "415": "The body is not JSON.",
-    "503": "Try again after the seconds in Retry-After.",
+JSON_SCHEMA_TYPES = {"text": "string", "integer": "integer", "boolean": "boolean"}
+ERRORS = {
+    "400": "Invalid request.",
+    "401": "Missing or invalid token, or project not permitted.",
+    "403": "Not permitted.",
+    "404": "Not found.",
+    "406": "The Accept header excludes every media type of this resource.",
+    "413": "Request body too large.",
+    "415": "Unsupported media type of the request body.",
+    "503": "Temporarily unavailable. Retry after the number of seconds in Retry-After.",
 }
-
-
-async def description(question: RequestContext) -> dict[str, Any]:
-    """Answer ``/openapi.json``."""
-    return document(question.operations(), question.base_url)
-
-
-async def page(question: RequestContext) -> RawResponse:
-    """Answer ``/docs``."""
-    return RawResponse(HTML, html(question.operations()).encode())
 
 
 def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
@@ -53,7 +41,7 @@ def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
         "info": {
             "title": "Meter",
             "version": meter.__version__,
-            "description": "Ceilometer's v2 API, answered from Meter's store.",
+            "description": "Usage metering, compatible with the v2 API of Ceilometer.",
         },
         "servers": [{"url": base_url}],
         "security": [{"token": []}],
@@ -67,7 +55,7 @@ def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
 
 _ERROR: Mapping[str, Any] = {
     "type": "object",
-    "description": "A fault, an abort, or nobody knows who asks.",
+    "description": "An error: error_message for invalid requests, error for missing or invalid tokens.",
     "properties": {
         "error_message": {"type": ["object", "string"]},
         "error": {"type": "object"},
@@ -82,41 +70,41 @@ def _operation(operation: Any, by_type: Mapping[str, Any]) -> dict[str, Any]:
         for media_type in operation.media_types
     }
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
         "parameters": [
-            *(_in_path(name) for name in re.findall(r"{(\w+)}", operation.path)),
-            *(each for parameter in operation.parameters for each in _in_query(parameter)),
+            *(_path_parameter(name) for name in re.findall(r"{(\w+)}", operation.path)),
+            *(each for parameter in operation.parameters for each in _query_parameters(parameter)),
         ],
         "responses": {
             str(operation.status): {"description": operation.summary, "content": content},
-            **{status: {"description": text, **error} for status, text in FAULTS.items()},
+            **{status: {"description": text, **error} for status, text in ERRORS.items()},
         },
     }
-    if operation.open:
-        told["security"] = []
+    if operation.public:
+        description["security"] = []
     if operation.body is not None:
-        told["requestBody"] = {
+        description["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": by_type[str(operation.body)]}},
         }
-    return told
+    return description
 
 
-def _in_path(name: str) -> dict[str, Any]:
+def _path_parameter(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": "path",
         "required": True,
-        "description": "It may hold slashes.",
+        "description": "Can contain slashes.",
         "schema": {"type": "string", "minLength": 1},
     }
 
 
-def _in_query(parameter: Parameter) -> Iterable[dict[str, Any]]:
+def _query_parameters(parameter: Parameter) -> Iterable[dict[str, Any]]:
     names = [f"{parameter.name}.{member}" for member in parameter.members] or [parameter.name]
-    schema: dict[str, Any] = {"type": JSON_TYPES[parameter.type]}
+    schema: dict[str, Any] = {"type": JSON_SCHEMA_TYPES[parameter.type]}
     if parameter.prefix:
         names, schema = [f"{parameter.name}*"], {"type": "string"}
     elif parameter.many or parameter.members:
@@ -125,38 +113,38 @@ def _in_query(parameter: Parameter) -> Iterable[dict[str, Any]]:
         yield {"name": name, "in": "query", "description": parameter.description, "schema": schema}
 
 
-# --- for people ----------------------------------------------------------------------------------------------------
+# --- web page ------------------------------------------------------------------------------------------------------
 
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Meter {version}: the API</title>
+<title>Meter {version} API</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 h2 {{ font-size: 1.1rem; margin: 2rem 0 0 }} code {{ font: 0.95em ui-monospace, monospace }}
 b {{ color: #0b6 }} p {{ margin: 0.3rem 0 }} td {{ vertical-align: top; padding: 0.1rem 1rem 0.1rem 0 }}
 </style>
-<h1>Meter {version}</h1>
-<p>Ceilometer's API, answered from Meter's store. The same for programs: <a href="openapi.json">openapi.json</a>.</p>
+<h1>Meter {version} API</h1>
+<p>Usage metering, compatible with the v2 API of Ceilometer. OpenAPI document: <a href="openapi.json">openapi.json</a>.</p>
 {operations}
 </html>
 """
 
 
-def html(operations: Sequence[Any]) -> str:
-    """Return a page that needs nothing from anywhere else."""
+def page(operations: Sequence[Any]) -> str:
+    """Return the web page of ``operations``; it loads no other files."""
     return _PAGE.format(version=escape(meter.__version__), operations="\n".join(map(_section, operations)))
 
 
 def _section(operation: Any) -> str:
     rows = "".join(
-        f"<tr><td><code>{escape(told['name'])}</code><td>{escape(told['description'])}"
+        f"<tr><td><code>{escape(each['name'])}</code><td>{escape(each['description'])}"
         for parameter in operation.parameters
-        for told in _in_query(parameter)
+        for each in _query_parameters(parameter)
     )
-    others = ", ".join(f"<code>{escape(each)}</code>" for each in operation.media_types)
+    media_types = ", ".join(f"<code>{escape(media_type)}</code>" for media_type in operation.media_types)
     return (
         f'<h2 id="{escape(operation.name)}"><b>{operation.method}</b> <code>{escape(operation.path)}</code></h2>'
-        f"<p>{escape(operation.summary)} Answers {operation.status} with {others}.</p><table>{rows}</table>"
+        f"<p>{escape(operation.summary)} Response {operation.status}: {media_types}.</p><table>{rows}</table>"
     )

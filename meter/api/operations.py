@@ -1,6 +1,6 @@
-"""Every operation of the API as data: where it is, what may be asked, what comes back and who answers.
+"""The operations of the API, as data: path, parameters, handler and response type of each.
 
-Requests are routed from this list, and :mod:`meter.api.openapi` describes it to clients.
+:mod:`meter.api.application` routes requests by this list, and :mod:`meter.api.openapi` describes it to clients.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from meter.api import handlers
 from meter.api import openapi
-from meter.api import segments
-from meter.api import v1
+from meter.api.handlers import segments
+from meter.api.handlers import service
+from meter.api.handlers import v1
+from meter.api.handlers import v2
+from meter.api.handlers.statistics import statistics
 from meter.api.ingest import PostedSample
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
+from meter.api.rendering.segments import InstanceSegments
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
 from meter.api.request.context import RequestContext
-from meter.api.request.statistics import statistics
+from meter.api.responses import RawResponse
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.live import EVENT_STREAM
 
@@ -31,11 +34,11 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method on one path. Names in braces in ``path`` match anything, slashes too.
+    """One method on one path. Variables of ``path``, in braces, match any text, slashes included.
 
-    ``result`` is the type that JSON is made from, ``body`` the type of the JSON that is sent. ``media_types`` are what
-    it can answer in, the usual one first. ``open``: no one need say who they are. ``lasting``: it is answered for as
-    long as the client stays.
+    ``body`` and ``result`` are the types of the JSON in the request and in the response. ``media_types`` are those of
+    the response, the default first. ``public``: no authentication. ``streaming``: the response lasts until the client
+    disconnects.
     """
 
     name: str
@@ -46,154 +49,167 @@ class Operation:
     body: Any = None
     status: int = 200
     result: Any
-    answer: Callable[[RequestContext], Awaitable[Any]]
+    handler: Callable[[RequestContext], Awaitable[Any]]
     media_types: tuple[str, ...] = (JSON,)
-    open: bool = False
-    time_weighted: bool = False
+    public: bool = False
+    streaming: bool = False
 
 
 QUERY = Parameter(
     "q",
     "text",
-    "Terms that all must hold: a field, an operator (default eq), a value, and for metadata a type.",
+    "Filter terms, joined by AND. Each has a field, an operator (default eq), a value and, for metadata, a type.",
     members=("field", "op", "value", "type"),
     mandatory=("field", "value"),
     narrows=True,
 )
-LIMIT = Parameter("limit", "integer", "The most entries to answer with.")
-MARKER = Parameter("marker", "text", "Where the page before ended: from its Link header.", narrows=True)
-AS_OF = Parameter("as_of", "text", "Leave out what was recorded later than this time.", narrows=True)
-UNIQUE = Parameter("unique", "boolean", "List each meter once, not once per resource.")
-METER_LINKS = Parameter("meter_links", "integer", "0 leaves the links to meters out.")
-DIRECT = Parameter("direct", "boolean", "Write to the store at once, instead of sending over the bus.")
-GROUPBY = Parameter(
-    "groupby", "text", "Makes a row per value of user_id, project_id, resource_id, source or metadata.<key>.", many=True
+LIMIT = Parameter("limit", "integer", "Maximum number of entries in the response.")
+MARKER = Parameter("marker", "text", "Start of the page, from the Link header of the previous page.", narrows=True)
+AS_OF = Parameter("as_of", "text", "Exclude samples recorded after this time.", narrows=True)
+UNIQUE = Parameter("unique", "boolean", "List each meter once instead of once per resource.")
+METER_LINKS = Parameter("meter_links", "integer", "0 omits the links to meters.")
+DIRECT = Parameter(
+    "direct", "boolean", "Write the samples directly to the store instead of publishing them on the bus."
 )
-PERIOD = Parameter("period", "integer", "Length of a window in seconds; without one there is one window.")
+GROUPBY = Parameter(
+    "groupby", "text", "Group by user_id, project_id, resource_id, source or metadata.<key>; repeatable.", many=True
+)
+PERIOD = Parameter("period", "integer", "Length of a window in seconds. Default: one window over the whole range.")
 AGGREGATE = Parameter(
     "aggregate",
     "text",
-    "Aggregates instead of the standard ones: max, min, sum, avg, count, stddev, cardinality (of resource_id, user_id or"
-    " project_id), increase and rate of cumulative meters, integral of gauges, percentile (from 0 to 100).",
+    "Aggregates to compute instead of the standard ones: max, min, sum, avg, count, stddev, cardinality (of resource_id,"
+    " user_id or project_id), increase and rate (cumulative meters), integral (gauges), percentile (0 to 100).",
     members=("func", "param"),
     mandatory=("func",),
 )
-START = Parameter("start_timestamp", "text", "The first moment of the range.", narrows=True)
-END = Parameter("end_timestamp", "text", "The first moment after the range.", narrows=True)
-OFFSET = Parameter("search_offset", "integer", "Minutes by which the range is widened on both sides.")
+START = Parameter("start_timestamp", "text", "Start of the time range (inclusive).", narrows=True)
+END = Parameter("end_timestamp", "text", "End of the time range (exclusive).", narrows=True)
+OFFSET = Parameter("search_offset", "integer", "Minutes by which the time range is extended on both sides.")
 METADATA = Parameter(
-    "metadata.", "text", "A value that the metadata must have under the key that follows.", prefix=True, narrows=True
+    "metadata.", "text", "Required value of the metadata key that follows the prefix.", prefix=True, narrows=True
 )
 
 SAMPLES = (JSON, *MEDIA_TYPES)
+
+
+async def _openapi(context: RequestContext) -> dict[str, Any]:
+    """Handle ``/openapi.json``."""
+    return openapi.document(OPERATIONS, context.base_url)
+
+
+async def _docs(context: RequestContext) -> RawResponse:
+    """Handle ``/docs``."""
+    return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode())
+
 
 V2: tuple[Operation, ...] = (
     Operation(
         name="versions",
         path="/",
-        summary="The versions of the API.",
+        summary="Versions of the API.",
         result=rendering_service.Versions,
-        answer=handlers.versions,
+        handler=service.versions,
     ),
     Operation(
         name="capabilities",
         path="/v2/capabilities",
-        summary="What the API and the store can do.",
+        summary="Features that the API and the store support.",
         result=rendering_service.Capabilities,
-        answer=handlers.capabilities,
+        handler=service.capabilities,
     ),
     Operation(
         name="meters",
         path="/v2/meters",
-        summary="The meters of each resource, or of any.",
+        summary="Meters, per resource or unique.",
         parameters=(QUERY, LIMIT, UNIQUE, MARKER, AS_OF),
         result=Sequence[rendering.Meter],
-        answer=handlers.meters,
+        handler=v2.meters,
     ),
     Operation(
         name="meter_samples",
         path="/v2/meters/{meter}",
-        summary="The samples of a meter, newest first.",
+        summary="Samples of a meter, newest first.",
         parameters=(QUERY, LIMIT, MARKER, AS_OF),
         result=Sequence[rendering.OldSample],
-        answer=handlers.meter_samples,
+        handler=v2.meter_samples,
         media_types=SAMPLES,
     ),
     Operation(
         name="post_samples",
         method="POST",
         path="/v2/meters/{meter}",
-        summary="Take samples of a meter.",
+        summary="Submit samples of a meter.",
         parameters=(DIRECT,),
         body=Sequence[PostedSample],
         status=201,
         result=Sequence[rendering.OldSample],
-        answer=handlers.post_samples,
+        handler=v2.post_samples,
     ),
     Operation(
         name="statistics",
         path="/v2/meters/{meter}/statistics",
-        summary="Statistics of the samples of a meter, by unit, group and window, oldest first.",
+        summary="Statistics of a meter, one row per unit, group and window, oldest first.",
         parameters=(QUERY, GROUPBY, PERIOD, AGGREGATE, AS_OF),
         result=Sequence[rendering.StatisticsRow],
-        answer=statistics,
+        handler=statistics,
     ),
     Operation(
         name="samples",
         path="/v2/samples",
-        summary="Samples of any meter, newest first.",
+        summary="Samples of all meters, newest first.",
         parameters=(QUERY, LIMIT, MARKER, AS_OF),
         result=Sequence[rendering.Sample],
-        answer=handlers.samples,
+        handler=v2.samples,
         media_types=SAMPLES,
     ),
     Operation(
-        name="one_sample",
+        name="sample",
         path="/v2/samples/{id}",
         summary="One sample.",
         result=rendering.Sample,
-        answer=handlers.one_sample,
+        handler=v2.sample,
     ),
     Operation(
         name="proof",
         path="/v2/samples/{id}/proof",
-        summary="A sample's message exactly as it was signed, and the name of the key.",
+        summary="The metering message of a sample exactly as it was signed, and the id of the signing key.",
         result=rendering.Proof,
-        answer=handlers.proof,
+        handler=v2.proof,
     ),
     Operation(
-        name="queried_samples",
+        name="query_samples",
         method="POST",
         path="/v2/query/samples",
-        summary="Samples by an expression, in an order.",
+        summary="Samples that match an expression, in a given order.",
         parameters=(MARKER, AS_OF),
         body=ComplexQuery,
         result=Sequence[rendering.Sample],
-        answer=handlers.queried_samples,
+        handler=v2.query_samples,
         media_types=SAMPLES,
     ),
     Operation(
         name="resources",
         path="/v2/resources",
-        summary="Resources that have samples, by id.",
+        summary="Resources that have samples, ordered by id.",
         parameters=(QUERY, LIMIT, METER_LINKS, MARKER, AS_OF),
         result=Sequence[rendering.Resource],
-        answer=handlers.resources,
+        handler=v2.resources,
     ),
     Operation(
-        name="one_resource",
+        name="resource",
         path="/v2/resources/{id}",
         summary="One resource.",
         result=rendering.Resource,
-        answer=handlers.one_resource,
+        handler=v2.resource,
     ),
     Operation(
         name="segments",
         path="/v2/segments",
-        summary="How long instances, deleted ones too, were in which state with which flavor in a period, by id.",
+        summary="Time that instances, deleted ones included, spent in each state with each flavor, ordered by id.",
         parameters=(*segments.PARAMETERS, LIMIT, MARKER, AS_OF),
-        result=Sequence[segments.InstanceSegments],
-        answer=segments.segments,
+        result=Sequence[InstanceSegments],
+        handler=segments.segments,
     ),
     Operation(
         name="live",
@@ -201,57 +217,60 @@ V2: tuple[Operation, ...] = (
         summary="Samples as they are stored, as server-sent events.",
         parameters=(QUERY,),
         result=str,
-        answer=handlers.live,
+        handler=v2.live,
         media_types=(EVENT_STREAM,),
-        time_weighted=True,
+        streaming=True,
     ),
     Operation(
         name="openapi",
         path="/openapi.json",
-        summary="This description.",
+        summary="OpenAPI description of this API.",
         result=dict[str, Any],
-        answer=openapi.description,
-        open=True,
+        handler=_openapi,
+        public=True,
     ),
     Operation(
         name="docs",
         path="/docs",
-        summary="This description, for people.",
+        summary="Documentation of this API as a web page.",
         result=str,
-        answer=openapi.page,
+        handler=_docs,
         media_types=(openapi.HTML,),
-        open=True,
+        public=True,
     ),
 )
 
 
-def _v1(name: str, owners: str | None, rest: str, what: str, result: Any, answer: Any) -> Operation:
+def _v1(name: str, owners: str | None, rest: str, what: str, result: Any, handler: Any) -> Operation:
     path = f"/v1/{owners}/{{id}}{rest}" if owners else f"/v1{rest}"
     return Operation(
         name=f"v1_{owners or 'all'}_{name}",
         path=path,
-        summary=f"{what}{f' of one of the {owners}' if owners else ''}, as v1 told it.",
+        summary=f"{what}{f' of one {owners[:-1]}' if owners else ''}, in the format of the v1 API.",
         parameters=(START, END, OFFSET, METADATA),
         result=result,
-        answer=v1.of(owners, answer),
+        handler=v1.handler_for(owners, handler),
     )
 
 
 V1: tuple[Operation, ...] = (
-    *(_v1("meters", o, "/meters", "Meters", rendering_v1.Meters, v1.meters) for o in (None, *v1.OWNERS)),
+    *(_v1("meters", o, "/meters", "Meters", rendering_v1.Meters, v1.meters) for o in (None, *v1.OWNER_FIELDS)),
     *(
         _v1("resources", o, "/resources", "Resources", rendering_v1.Resources, v1.resources)
         for o in (None, "users", "projects", "sources")
     ),
     *(_v1("users", o, "/users", "Users", rendering_v1.Users, v1.users) for o in (None, "sources")),
     *(_v1("projects", o, "/projects", "Projects", rendering_v1.Projects, v1.projects) for o in (None, "sources")),
-    _v1("itself", "sources", "", "What is known", rendering_v1.Source, v1.source),
-    *(_v1("events", o, "/meters/{meter}", "Samples", rendering_v1.Events, v1.events) for o in v1.OWNERS),
+    _v1("source", "sources", "", "Details", rendering_v1.Source, v1.source),
+    *(_v1("events", o, "/meters/{meter}", "Samples", rendering_v1.Events, v1.events) for o in v1.OWNER_FIELDS),
     _v1("duration", "resources", "/meters/{meter}/duration", "Duration", rendering_v1.Duration, v1.duration),
     *(
-        _v1(name, o, f"/meters/{{meter}}/volume/{name}", "Volume", rendering_v1.Volume, answer)
+        _v1(f"volume_{name}", o, f"/meters/{{meter}}/volume/{name}", what, rendering_v1.Volume, handler)
         for o in ("resources", "projects")
-        for name, answer in (("max", v1.largest_volume), ("sum", v1.sum_of_volumes))
+        for name, what, handler in (
+            ("max", "Maximum volume", v1.max_volume),
+            ("sum", "Sum of volumes", v1.sum_of_volumes),
+        )
     ),
 )
 
@@ -260,4 +279,4 @@ OPERATIONS = (*V2, *V1)
 GONE: dict[str, str] = dict.fromkeys(
     ("/v2/alarms", "/v2/query/alarms"), "alarms URLs is unavailable when Aodh is disabled or unavailable."
 )
-"""Paths that Ceilometer once served, with all that is below them, and what it says there now."""
+"""Paths that Ceilometer once served, with everything below them, and the text of its 410 response."""

@@ -1,4 +1,4 @@
-"""What an operation may answer with, where a record that becomes JSON is not all."""
+"""Responses that a handler can return in place of a plain record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class JsonResponse:
-    """A record that becomes JSON, and headers to go with it."""
+    """A record to encode as JSON, and additional headers."""
 
     content: Any
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -19,7 +19,7 @@ class JsonResponse:
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """Bytes that are ready to be sent."""
+    """An encoded body."""
 
     media_type: str
     body: bytes
@@ -27,7 +27,7 @@ class RawResponse:
 
 @dataclass(frozen=True, slots=True)
 class StreamingResponse:
-    """A body of any length, made piece by piece as the client takes it."""
+    """A body of unknown length, produced in chunks at the speed of the client."""
 
     media_type: str
     chunks: AsyncIterator[bytes]

@@ -24,6 +24,7 @@ from meter.commands.command import run
 from meter.completeness.instance_times import instance_segments
 from meter.completeness.instance_times import project_segments
 from meter.daemon.services import sleep
+from meter.daemon.supervised import wait_ready
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import parse_timestamp
@@ -119,7 +120,7 @@ async def work(reactor: Any, options: Any) -> int:
                 facts = await opened.upgrade()
             case "status":
                 facts = await opened.status()
-                status = DONE if facts["schema"] == facts["needed"] else EXIT_FOUND_PROBLEMS
+                status = EXIT_FOUND_PROBLEMS if facts["schema_problem"] else DONE
             case "partitions":
                 facts = {"partitions": await opened.partitions()}
             case "retention":
@@ -209,11 +210,7 @@ async def store(reactor: Any, config: Config) -> AsyncIterator[PostgresStore]:
         )
         opened.startService()
         try:
-            deadline = reactor.seconds() + (CONNECT_SECONDS if patient else ANSWER_SECONDS)
-            while not opened.readiness().ready:
-                if reactor.seconds() >= deadline:
-                    raise Unavailable(opened.readiness().reason)
-                await sleep(reactor, 0.05)
+            await wait_ready(opened, reactor, seconds=CONNECT_SECONDS if patient else ANSWER_SECONDS)
             yield opened
         finally:
             await opened.stopService()

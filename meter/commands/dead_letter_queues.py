@@ -19,12 +19,9 @@ from meter.bus.amqp import Browser
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLetter
 from meter.bus.dead_letters import parse_dead_letter
-from meter.daemon.services import sleep
+from meter.daemon.supervised import wait_ready
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-
-READY_SECONDS = 20.0
-"""How long to wait for the broker before a replay fails, in seconds."""
 
 PAGE_ENTRIES = 10
 """Dead letters read from disk at a time; one has at most 8 MiB."""
@@ -77,11 +74,7 @@ class BrokerDeadLetters:
         """Publish and wait for the confirm; see ``DeadLetterQueue.send``."""
         if not self._bus.running:
             self._bus.startService()
-            deadline = self._clock.seconds() + READY_SECONDS
-            while not self._bus.readiness().ready:
-                if self._clock.seconds() > deadline:
-                    raise Unavailable(self._bus.readiness().reason)
-                await sleep(self._clock, 0.05)
+            await wait_ready(self._bus, self._clock)
         await self._bus.publish(publication)
 
     async def remove(self, entry: Entry) -> None:

@@ -29,7 +29,8 @@ from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.replay_archive import replay_archive
-from meter.daemon.services import sleep
+from meter.daemon.supervised import READY_SECONDS
+from meter.daemon.supervised import wait_ready
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.notifications import without_redefined_meters
 from meter.interfaces import Publication
@@ -43,9 +44,6 @@ from meter.plugins.registry import find
 from meter.sample import utc_text
 from meter.settings import Config
 from meter.settings.config_file import keyring
-
-READY_SECONDS = 20.0
-"""How long to wait for the broker before the command fails, in seconds."""
 
 
 class PublishOptions(usage.Options):
@@ -166,11 +164,7 @@ async def publish(
     bus = AmqpBus(reactor, url, clock=reactor, name="meter-notify")
     bus.startService()
     try:
-        deadline = reactor.seconds() + READY_SECONDS
-        while not bus.readiness().ready:
-            if reactor.seconds() > deadline:
-                raise Unavailable(f"the broker: {bus.readiness().reason}")
-            await sleep(reactor, 0.05)
+        await wait_ready(bus, reactor, seconds=READY_SECONDS, name="the broker")
         for name, each in captured:
             publication = Publication(
                 exchange=exchange or each.exchange or "openstack",
@@ -198,7 +192,7 @@ def explain(captured: Sequence[tuple[str, Publication]], config: Config, reactor
     """Print what the collector makes of each notification; the status says whether all give samples."""
     decisions = installed_listeners(config, reactor)
     active = [decision for decision in decisions if decision.state == "active"]
-    topics = [*config.notifications.heard, *(topic for decision in active for topic in decision.plugin.topics)]
+    topics = [*config.notifications.service_topics, *(topic for decision in active for topic in decision.plugin.topics)]
     converter = NotificationConverter(
         active,
         keyring(config, make=False),

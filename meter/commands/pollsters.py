@@ -1,4 +1,4 @@
-"""``python -m meter.pollsters``: which pollsters are installed, and what one would measure now, without bus or store."""
+"""``python -m meter.pollsters``: lists installed pollsters, and polls one without bus or store."""
 
 from __future__ import annotations
 
@@ -37,41 +37,42 @@ from meter.sample import Sample
 
 
 class TryOptions(usage.Options):
-    """Which pollsters, and how."""
+    """Options of ``try``."""
 
     synopsis = "try [options] NAME"
     longdesc = (
-        "Polls the pollsters called NAME, with * and ?, and shows their samples. Nothing is signed, sent or kept."
+        "Polls the pollsters whose names match the pattern NAME (* and ?) and prints their samples. Nothing is signed,"
+        " sent or stored."
     )
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        ["uri", None, None, "libvirt's connection URI. [default: as configured]"],
-        ["again", None, None, "Poll once more after so many seconds, which rates and deltas take.", float],
+        ["uri", None, None, "Connection URI of libvirt. [default: as configured]"],
+        ["again", None, None, "Poll again after this many seconds; rates and deltas need two polls.", float],
     ]
 
     def parseOptions(self, options: Any = None) -> None:
-        """Take options after the name as well; Twisted wants them before."""
+        """Permit options after the name; Twisted requires them before it."""
         if options and not options[0].startswith("-"):
             options = [*options[1:], options[0]]
         super().parseOptions(options)
 
     def parseArgs(self, name: str) -> None:  # type: ignore[override]
-        """Take the name."""
+        """Take the name pattern."""
         self["name"] = name
 
 
 class Options(CommandOptions):
-    """What to do."""
+    """Options of the command."""
 
     synopsis = "python -m meter.pollsters [--config FILE] list | try NAME [--uri URI] [--again SECONDS]"
     subCommands = [  # noqa: N815, RUF012
-        ["list", None, usage.Options, "Say what is installed, and what would work here."],
-        ["try", None, TryOptions, "Show what a pollster would measure now."],
+        ["list", None, usage.Options, "List installed pollsters with their state on this host."],
+        ["try", None, TryOptions, "Poll one or more pollsters now and print their samples."],
     ]
 
     def postOptions(self) -> None:
-        """Something has to be done."""
+        """Require a subcommand."""
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: list, or try NAME")
+            raise usage.UsageError("a subcommand is required: list, or try NAME")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -80,14 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 async def work(reactor: Any, options: Any) -> int:
-    """Do what the options say."""
+    """Run the subcommand; return the exit status."""
     config = configuration(options["config"])
     sub = options.subOptions
     uri, _ = resolve_uri(sub.get("uri") or config.compute.libvirt_uri)
     hypervisor = LibvirtHypervisor(
         uri, clock=reactor, reactor_threads=reactor, timeout_seconds=config.compute.timeout_seconds
     )
-    context = PluginContext("meter-compute", config, reactor, {IHypervisor: hypervisor, IHealth: Nobody()})
+    context = PluginContext("meter-compute", config, reactor, {IHypervisor: hypervisor, IHealth: NoDependencies()})
     sections = {"pollsters": config.pollsters, "listeners": config.listeners}
     configured = configure(find(), sections, [] if options.subCommand == "try" else config.plugins.disable)
     pollsters = [each for each in configured.decisions if each.kind in (COMPUTE, CENTRAL)]
@@ -95,54 +96,55 @@ async def work(reactor: Any, options: Any) -> int:
         pollsters = [each for each in pollsters if fnmatchcase(each.name, sub["name"])]
         if not pollsters:
             raise CommandError(
-                f"no pollster is called {sub['name']!r}: python -m meter.pollsters list shows those installed"
+                f"no pollster matches {sub['name']!r}; python -m meter.pollsters list shows those installed"
             )
     pollsters = await decide(pollsters, context, reactor)
     try:
         if options.subCommand == "list":
-            return _said(report(pollsters))
-        return await _tried(pollsters, context, sub["again"])
+            return _print(report(pollsters))
+        return await _try(pollsters, context, sub["again"])
     finally:
         await hypervisor.stopService()
 
 
-class Nobody:
-    """The health of a daemon that depends on nothing."""
+class NoDependencies:
+    """The health of a daemon without dependencies."""
 
     def readinesses(self) -> Sequence[Any]:
-        """Return nothing."""
+        """Return an empty sequence."""
         return ()
 
 
-async def _tried(pollsters: Sequence[Decision], context: PluginContext, again: float | None) -> int:
-    samples, troubles = await _polled(pollsters, Cycle(context))
+async def _try(pollsters: Sequence[Decision], context: PluginContext, again: float | None) -> int:
+    samples, problems = await _poll(pollsters, Cycle(context))
     if again is not None:
         await sleep(context.clock, again)
-        samples, troubles = await _polled(pollsters, Cycle(context))
-    _said(table(samples))
-    for trouble in troubles:
-        sys.stderr.write(f"{escape_terminal(trouble)}\n")
-    return EXIT_FOUND_PROBLEMS if troubles else DONE
+        samples, problems = await _poll(pollsters, Cycle(context))
+    _print(table(samples))
+    for problem in problems:
+        sys.stderr.write(f"{escape_terminal(problem)}\n")
+    return EXIT_FOUND_PROBLEMS if problems else DONE
 
 
-async def _polled(pollsters: Iterable[Decision], cycle: Cycle) -> tuple[list[Sample], list[str]]:
+async def _poll(pollsters: Iterable[Decision], cycle: Cycle) -> tuple[list[Sample], list[str]]:
+    """Return the samples of all ``pollsters``, and a message for each that made none."""
     samples: list[Sample] = []
-    troubles = []
+    problems = []
     for each in pollsters:
         if each.state != "active":
-            troubles.append(f"{each.name} is {each.state}: {each.reason}")
+            problems.append(f"{each.name} is {each.state}: {each.reason}")
             continue
         try:
             samples += await each.plugin.poll(cycle)
         except Unavailable as error:
-            troubles.append(f"{each.name}: {error}")
+            problems.append(f"{each.name}: {error}")
         except Exception as error:
-            troubles.append(f"{each.name} failed: {type(error).__name__}: {error}")
-    return samples, troubles
+            problems.append(f"{each.name} failed: {type(error).__name__}: {error}")
+    return samples, problems
 
 
 def table(samples: Iterable[Sample]) -> str:
-    """Return samples as lines for people, a column per field."""
+    """Return samples as an aligned table, one per line, with a heading."""
     rows = [("METER", "TYPE", "VOLUME", "UNIT", "RESOURCE", "PROJECT", "TIME")]
     for sample in samples:
         volume = f"{sample.volume:.6g}" if isinstance(sample.volume, float) else str(sample.volume)
@@ -156,7 +158,7 @@ def table(samples: Iterable[Sample]) -> str:
     )
 
 
-def _said(text: str) -> int:
+def _print(text: str) -> int:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     return DONE

@@ -15,13 +15,9 @@ from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.commands.command import DONE
 from meter.commands.command import CommandError
 from meter.commands.command import escape_terminal
-from meter.daemon.services import sleep
+from meter.daemon.supervised import wait_ready
 from meter.interfaces import Delivery
 from meter.interfaces import Publication
-from meter.interfaces import Unavailable
-
-READY_SECONDS = 20.0
-"""How long to wait for the broker before the command fails, in seconds."""
 
 
 async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int | None, only_list: bool) -> int:
@@ -40,7 +36,7 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
         waiting = await browser.open()
         if not only_list and waiting:
             bus.startService()
-            await _wait_ready(reactor, bus)
+            await wait_ready(bus, reactor, name="the broker")
         while (limit is None or chosen < limit) and (held := await browser.next()) is not None:
             found_type = str(held.delivery.headers.get("meter-event-type", ""))
             if not fnmatchcase(found_type, event_type):
@@ -59,14 +55,6 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
         await browser.close()
         await maybeDeferred(bus.stopService)
     return DONE
-
-
-async def _wait_ready(reactor: Any, bus: AmqpBus) -> None:
-    deadline = reactor.seconds() + READY_SECONDS
-    while not bus.readiness().ready:
-        if reactor.seconds() > deadline:
-            raise Unavailable(f"the broker: {bus.readiness().reason}")
-        await sleep(reactor, 0.05)
 
 
 def _replay_publication(delivery: Delivery) -> Publication:

@@ -1,4 +1,4 @@
-"""``meter-verify``: verifies again, with the configured keys, what is stored."""
+"""``meter-verify``: verifies the signatures of stored samples with the configured keys."""
 
 from __future__ import annotations
 
@@ -38,22 +38,27 @@ from meter.store import Verification
 from meter.store import embedded_directory
 
 CONNECT_SECONDS = 60.0
-"""How long an embedded database, which may have to be started first, may take to answer."""
+"""Time limit for the connection to an embedded database, which may have to be started first."""
 
 
 class Options(CommandOptions):
-    """What to verify."""
+    """The options of ``meter-verify``."""
 
     synopsis = "Usage: meter-verify [--config FILE] [--from TIME] [--to TIME] [--meter METER]"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        ["from", None, None, "Samples measured at this time, as 2026-11-22T17:00 (UTC), or later. [default: all]"],
-        ["to", None, None, "Samples measured before this time. [default: all]"],
-        ["meter", "m", None, "Samples of this meter only."],
+        [
+            "from",
+            None,
+            None,
+            "Verify samples with this timestamp, such as 2026-11-22T17:00 (UTC), or a later one. [default: all]",
+        ],
+        ["to", None, None, "Verify samples with an earlier timestamp. [default: all]"],
+        ["meter", "m", None, "Verify samples of this meter only."],
     ]
-    optFlags = [["json", None, "One JSON object a line: rows that fail, then the counts."]]  # noqa: N815, RUF012
+    optFlags = [["json", None, "Write one JSON object a line: each failed row, then the counts."]]  # noqa: N815, RUF012
 
     def postOptions(self) -> None:
-        """Read the times."""
+        """Parse the times."""
         for name in ("from", "to"):
             try:
                 self[name] = None if self[name] is None else parse_timestamp(self[name], f"--{name}")
@@ -66,7 +71,7 @@ State = Literal["verified", "unsigned", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be said of a row. ``reason`` says what is wrong with it; ``key_id`` names the key that verified it."""
+    """The result for a row. ``reason`` says why it is reported, ``key_id`` is the id of the key that verified it."""
 
     state: State
     key_id: str | None = None
@@ -75,11 +80,11 @@ class Verdict:
 
 @dataclass(slots=True)
 class Tally:
-    """How many rows are in which state, how many of them were verified by which key, and how many were named."""
+    """The number of rows by state, the number of verified rows by key id, and the number of reported rows."""
 
     states: dict[State, int] = field(default_factory=lambda: {"verified": 0, "unsigned": 0, "failed": 0})
     keys: Counter[str] = field(default_factory=Counter)
-    named: int = 0
+    reported: int = 0
 
 
 def main() -> None:
@@ -88,12 +93,12 @@ def main() -> None:
 
 
 async def work(reactor: Any, options: Any) -> int:
-    """Verify what is asked for; the exit status says whether any row failed."""
+    """Verify the requested rows; return the exit status, :data:`EXIT_FOUND_PROBLEMS` if a row is reported."""
     config = configuration(options["config"])
     keys = _keys(config)
     async with _store(reactor, config) as store:
         rows = store.rows(options["from"], options["to"], options["meter"])
-        tally = await verified(
+        tally = await verify_rows(
             rows, keys, accept_unsigned=config.signing.accept_unsigned, as_json=bool(options["json"])
         )
     if options["json"]:
@@ -101,24 +106,24 @@ async def work(reactor: Any, options: Any) -> int:
     else:
         sys.stdout.write(", ".join(f"{count} {state}" for state, count in tally.states.items()) + "\n")
     sys.stdout.flush()
-    return EXIT_FOUND_PROBLEMS if tally.named else DONE
+    return EXIT_FOUND_PROBLEMS if tally.reported else DONE
 
 
 def _keys(config: Config) -> Keyring:
-    """Return the configured keys; one that would have to be made up first has signed nothing."""
-    made = config.signing_key_file.exists()
-    if config.signing.key is None and not config.signing.keys and not made:
+    """Return the configured keys. A key file that does not exist is not created: its key would have signed nothing."""
+    exists = config.signing_key_file.exists()
+    if config.signing.key is None and not config.signing.keys and not exists:
         raise CommandError(
-            f"[signing] names no key, and there is no {config.signing_key_file}: nothing can be verified"
+            f"nothing can be verified: [signing] has no key, and {config.signing_key_file} does not exist"
         )
-    # A row without signature is read like any other; whether it is accepted is asked of the configuration later.
-    lenient = config.signing.model_copy(update={"accept_unsigned": True})
-    return keyring(config.model_copy(update={"signing": lenient}), make=made)
+    # Unsigned rows must be readable; verdict() decides whether they are accepted.
+    signing = config.signing.model_copy(update={"accept_unsigned": True})
+    return keyring(config.model_copy(update={"signing": signing}), make=exists)
 
 
 @asynccontextmanager
 async def _store(reactor: Any, config: Config) -> AsyncIterator[Verification]:
-    """Provide the configured store, connected; an embedded one is started if no daemon runs it."""
+    """Provide the configured store, connected; start an embedded database unless a daemon runs it."""
     dsn = config.store.dsn.get_secret_value()
     directory = embedded_directory(dsn)
     if directory is not None and not (directory / "data").exists():
@@ -155,25 +160,25 @@ async def _connected(reactor: Any, config: Config, dsn: str, *, patient: bool) -
             return store
 
 
-async def verified(rows: AsyncIterator[StoredRow], keys: Keyring, *, accept_unsigned: bool, as_json: bool) -> Tally:
-    """Verify row after row, write a line for each that something is wrong with, and return how many there are of what."""
+async def verify_rows(rows: AsyncIterator[StoredRow], keys: Keyring, *, accept_unsigned: bool, as_json: bool) -> Tally:
+    """Verify ``rows``, write a line for each that is reported, and return the counts."""
     tally = Tally()
     async for row in rows:
-        found = verdict(row, keys, accept_unsigned=accept_unsigned)
-        tally.states[found.state] += 1
-        if found.key_id is not None:
-            tally.keys[found.key_id] += 1
-        if found.reason is not None:
-            tally.named += 1
-            sys.stdout.write(_json_line(row, found) if as_json else _line(row, found))
+        result = verdict(row, keys, accept_unsigned=accept_unsigned)
+        tally.states[result.state] += 1
+        if result.key_id is not None:
+            tally.keys[result.key_id] += 1
+        if result.reason is not None:
+            tally.reported += 1
+            sys.stdout.write(_json_line(row, result) if as_json else _line(row, result))
     return tally
 
 
 def verdict(row: StoredRow, keys: Keyring, *, accept_unsigned: bool) -> Verdict:
-    """Judge a row with ``keys``, which let unsigned messages pass.
+    """Return the result for a row. ``keys`` must accept unsigned messages.
 
-    It fails when its message is not what was signed, and when its columns say something else than its message. One that
-    came without a signature proves nothing, which is wrong where unsigned samples are not accepted.
+    A row fails if the signature does not match its message, or if its columns differ from its message. A row that arrived
+    unsigned does not fail, but is reported if unsigned samples are not accepted.
     """
     if row.fields is None:
         return Verdict("failed", reason=row.damage)
@@ -183,27 +188,29 @@ def verdict(row: StoredRow, keys: Keyring, *, accept_unsigned: bool) -> Verdict:
         return Verdict("failed", reason=str(error))
     reason = row.damage or row.difference(message)
     if message.key_id is None and row.key_id is not None:
-        reason = f"the signature is gone that key {row.key_id} verified when it came"
+        reason = f"the signature that key {row.key_id} verified on arrival is missing"
     if reason is not None:
         return Verdict("failed", reason=reason)
     if message.key_id is not None:
         return Verdict("verified", message.key_id)
-    return Verdict("unsigned", reason=None if accept_unsigned else "not signed, which [signing] does not accept")
+    return Verdict(
+        "unsigned", reason=None if accept_unsigned else "unsigned, and [signing] does not accept unsigned samples"
+    )
 
 
-def _line(row: StoredRow, found: Verdict) -> str:
-    cells = (row.message_id, row.meter or "-", row.resource_id or "-", utc_text(row.timestamp), found.reason or "")
-    return f"{found.state.upper():<8}  " + "  ".join(escape_terminal(cell).replace("\n", " ") for cell in cells) + "\n"
+def _line(row: StoredRow, result: Verdict) -> str:
+    cells = (row.message_id, row.meter or "-", row.resource_id or "-", utc_text(row.timestamp), result.reason or "")
+    return f"{result.state.upper():<8}  " + "  ".join(escape_terminal(cell).replace("\n", " ") for cell in cells) + "\n"
 
 
-def _json_line(row: StoredRow, found: Verdict) -> str:
-    told = {
-        "state": found.state,
+def _json_line(row: StoredRow, result: Verdict) -> str:
+    values = {
+        "state": result.state,
         "message_id": row.message_id,
         "meter": row.meter,
         "resource_id": row.resource_id,
         "timestamp": utc_text(row.timestamp),
         "key_id": row.key_id,
-        "reason": found.reason,
+        "reason": result.reason,
     }
-    return json.dumps(told) + "\n"
+    return json.dumps(values) + "\n"

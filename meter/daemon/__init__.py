@@ -1,1 +1,1 @@
-"""What every daemon has: ordered services, threads, ports, status pages, metrics, logs and a manhole."""
+"""Infrastructure of every daemon: ordered and supervised services, threads, ports, status pages, metrics, logs, manhole."""

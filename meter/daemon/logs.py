@@ -1,8 +1,8 @@
-"""What daemons write about themselves: lines of text for people or of JSON for machines, from a level on.
+"""Log observers: lines of text or of JSON, filtered by level.
 
-Both formats are made for ``twistd --logger=meter.daemon.logs.text_lines`` and ``--logger=meter.daemon.logs.json_lines``, which calls
-them without an argument. How much is written stands in the environment variable ``METER_LOG_LEVELS``: a level, and
-levels of single parts after it, as in ``info meter.bus.amqp=debug``.
+For ``twistd --logger=meter.daemon.logs.text_lines`` and ``twistd --logger=meter.daemon.logs.json_lines``, which call
+the function without an argument. The environment variable ``METER_LOG_LEVELS`` sets the level, and levels of single
+namespaces after it: ``info meter.bus.amqp=debug``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from zope.interface import provider
 
 ENVIRONMENT_VARIABLE = "METER_LOG_LEVELS"
 
-CHATTER = {"twisted.conch": LogLevel.warn, "twisted.web": LogLevel.warn}
-"""Parts of Twisted that write a line per connection or request, and what to hear of them unless told otherwise."""
+DEFAULT_LEVELS = {"twisted.conch": LogLevel.warn, "twisted.web": LogLevel.warn}
+"""Default levels of the parts of Twisted that log a line per connection or request."""
 
 
 def text_lines() -> ILogObserver:
@@ -44,11 +44,11 @@ def json_lines() -> ILogObserver:
 
 
 def observer(stream: TextIO, write: Callable[[LogEvent], str], levels: str) -> ILogObserver:
-    """Return an observer that puts ``write(event)`` on ``stream`` for events of ``levels``, see :func:`level_filter`."""
+    """Return an observer that writes ``write(event)`` to ``stream`` for events that pass :func:`level_filter`."""
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
-        # Half a character in somebody's text must not cost the line.
+        # A lone surrogate in a text must not lose the line.
         stream.write(write(event).encode("utf-8", "backslashreplace").decode() + "\n")
         stream.flush()
 
@@ -56,10 +56,10 @@ def observer(stream: TextIO, write: Callable[[LogEvent], str], levels: str) -> I
 
 
 def level_filter(levels: str) -> LogLevelFilterPredicate:
-    """Return the filter that ``levels`` describes: ``info meter.bus.amqp=debug``; ``ValueError`` says what is wrong with it."""
+    """Return the filter for ``levels``, as ``info meter.bus.amqp=debug``; ``ValueError`` for any other text."""
     default, *parts = levels.replace(",", " ").split() or ["info"]
     predicate = LogLevelFilterPredicate(defaultLogLevel=_level(default, levels))
-    for namespace, level in CHATTER.items():
+    for namespace, level in DEFAULT_LEVELS.items():
         predicate.setLogLevelForNamespace(namespace, level)
     for part in parts:
         namespace, _, level_name = part.partition("=")
@@ -73,8 +73,8 @@ def _level(name: str, levels: str) -> Any:
     except InvalidLogLevelError:
         known = ", ".join(level.name for level in LogLevel.iterconstants())
         raise ValueError(
-            f"{levels!r} should be a level and then parts with theirs, like 'info meter.bus.amqp=debug'; "
-            f"{name!r} is none of the levels {known}"
+            f"{levels!r} must be a level, followed by levels of namespaces, as 'info meter.bus.amqp=debug'; "
+            f"{name!r} is not one of the levels {known}"
         ) from None
 
 
@@ -98,7 +98,7 @@ def as_json(event: LogEvent) -> str:
 
 
 def _plain_fields(event: Mapping[str, object]) -> dict[str, object]:
-    """A number in a field stays a number; objects are in the text already."""
+    """Return the fields with JSON values; objects are in the text already."""
     internal = {"isError", "format", "message", "system", "time", "failure", "why"}
     return {
         name: value

@@ -1,8 +1,8 @@
-"""A Python shell inside the running daemon, over SSH: for those who hold a key, and for nobody else.
+"""The manhole: a Python shell inside the running daemon, over SSH, for holders of an authorized key.
 
-Whoever enters can do all that the daemon can. So it listens on loopback or a UNIX socket only, knows neither passwords
-nor forwarding, takes its host key and the keys it admits from files that nobody else may write, and is off unless the
-configuration says where it listens. What is typed runs in the reactor: a long expression holds up the daemon.
+A session has all rights of the daemon. Therefore it listens on loopback or a UNIX socket only, supports neither
+passwords nor forwarding, reads its host key and the authorized keys from files that no other user may write, and is
+disabled unless ``[manhole] listen`` is set. Input runs in the reactor thread: a long expression blocks the daemon.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from meter.daemon.ports import Port
 __all__ = ["manhole", "namespace", "problems"]
 
 USER = b"meter"
-"""The only name to log in with; the key tells people apart."""
+"""The only user name; users are identified by their keys."""
 
 LOGIN_SECONDS = 60
 LOGIN_ATTEMPTS = 6
 
 
-# --- what the settings must be -------------------------------------------------------------------------------------
+# --- validation of the settings ------------------------------------------------------------------------------------
 
 
 def problems(listen: str, host_key_file: str, authorized_keys_file: str) -> list[str]:
-    """Return a text for each thing that keeps the manhole from being safe to open; nothing is opened."""
+    """Return a text for each setting with which the manhole would be unsafe; nothing is opened."""
     _, wrong_host_key = _host_key(host_key_file)
     _, wrong_keys = _authorized_keys(authorized_keys_file)
     return [
@@ -77,13 +77,13 @@ def _unsafe_endpoint(listen: str) -> Iterator[str]:
     modes = [value for name, _, value in given if name == "mode"]
     if kind == "unix":
         if not modes or not all(re.fullmatch(r"[0-7]*[0-7][0-7]0", mode) for mode in modes):
-            yield f"{listen!r} lets every user of this host connect; add :mode=600"
+            yield f"{listen!r} allows every user of this host to connect; add :mode=600"
     elif kind not in ("tcp", "tcp6") or not interfaces or not all(map(_is_loopback, interfaces)):
-        yield f"{listen!r} could be reached from elsewhere; use tcp:8778:interface=127.0.0.1 or unix:PATH:mode=600"
+        yield f"{listen!r} can be reached from other hosts; use tcp:8778:interface=127.0.0.1 or unix:PATH:mode=600"
     try:
         serverFromString(object(), listen)
     except Exception as error:
-        # Parsers of endpoints raise whatever their parts raise.
+        # The parsers of endpoints may raise any exception.
         yield f"{listen!r} is not an endpoint ({type(error).__name__}: {error})"
 
 
@@ -95,27 +95,27 @@ def _is_loopback(interface: str) -> bool:
 
 
 def _host_key(path: str) -> tuple[Any, list[str]]:
-    """Return the private key in the file and what is wrong with it."""
-    make = f"make one with: ssh-keygen -t ed25519 -N '' -f {path}"
+    """Return the private key in the file, and its problems."""
+    advice = f"create one with: ssh-keygen -t ed25519 -N '' -f {path}"
     try:
         if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            return None, [f"{path} may be read by others; correct that with: chmod 600 {path}"]
+            return None, [f"{path} is accessible to other users; fix that with: chmod 600 {path}"]
         key = Key.fromFile(path)
     except OSError as error:
-        return None, [f"{path}: {error.strerror}; {make}"]
+        return None, [f"{path}: {error.strerror}; {advice}"]
     except EncryptedKeyError:
-        return None, [f"{path} asks for a passphrase, and nobody is there to type it; {make}"]
+        return None, [f"{path} has a passphrase, which a daemon cannot enter; {advice}"]
     except (BadKeyError, ValueError):
-        return None, [f"{path} is not a private key; {make}"]
-    return (None, [f"{path} is a public key; name the private one"]) if key.isPublic() else (key, [])
+        return None, [f"{path} is not a private key; {advice}"]
+    return (None, [f"{path} is a public key; the private key is needed"]) if key.isPublic() else (key, [])
 
 
 def _authorized_keys(path: str) -> tuple[list[tuple[Any, str]], list[str]]:
-    """Return the public keys in the file with their comments, and what is wrong with it."""
+    """Return the public keys in the file with their comments, and its problems."""
     keys, wrong = [], []
     try:
         if os.stat(path).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            wrong.append(f"{path} may be written by others; correct that with: chmod go-w {path}")
+            wrong.append(f"{path} is writable by other users; fix that with: chmod go-w {path}")
         lines = Path(path).read_bytes().splitlines()
     except OSError as error:
         return [], [f"{path}: {error.strerror}"]
@@ -125,18 +125,18 @@ def _authorized_keys(path: str) -> tuple[list[tuple[Any, str]], list[str]]:
         try:
             key = Key.fromString(line.strip())
         except Exception:
-            # Of a damaged line the parser raises whatever it stumbles on.
-            wrong.append(f"{path}, line {number}: should be a public key, without options: ssh-ed25519 AAAA… comment")
+            # The parser may raise any exception for a damaged line.
+            wrong.append(f"{path}, line {number}: not a public key without options: ssh-ed25519 AAAA… comment")
         else:
             keys.append((key, b" ".join(line.split()[2:]).decode(errors="replace")))
-    return keys, wrong if keys or wrong else [f"{path} has no key in it: nobody could enter"]
+    return keys, wrong if keys or wrong else [f"{path} contains no key: nobody could log in"]
 
 
-# --- who may enter -------------------------------------------------------------------------------------------------
+# --- authentication ------------------------------------------------------------------------------------------------
 
 
 class AuthorizedKeysChecker(SSHPublicKeyChecker):
-    """Admits the holders of the authorized keys, and knows them by comment and fingerprint."""
+    """Authenticates holders of the authorized keys, and identifies them by comment and fingerprint."""
 
     _log = Logger()
 
@@ -145,7 +145,7 @@ class AuthorizedKeysChecker(SSHPublicKeyChecker):
         super().__init__(InMemorySSHKeyDB({USER: [key for key, _ in keys]}))
 
     def requestAvatarId(self, credentials: Any) -> Deferred[str]:
-        """Fire with a text that says who this is; fail for everybody else."""
+        """Fire with comment and fingerprint of the key; fail for a key that is not authorized."""
         who = self._known(credentials.blob)
         deferred: Deferred[Any] = super().requestAvatarId(credentials)
         return deferred.addCallbacks(lambda _: who, self._refuse, errbackArgs=(who,))
@@ -156,13 +156,13 @@ class AuthorizedKeysChecker(SSHPublicKeyChecker):
 
     def _refuse(self, failure: Failure, who: str) -> Failure:
         if not failure.check(ValidPublicKey):
-            self._log.warn("the manhole was closed to {who}", who=who)
+            self._log.warn("manhole: login refused for {who}", who=who)
         return failure
 
 
 @implementer(IRealm)
 class _Realm(TerminalRealm):
-    """Gives whoever was admitted a session, and writes down who came and went."""
+    """Creates the sessions of authenticated users, and logs logins and logouts."""
 
     _log = Logger()
 
@@ -172,44 +172,44 @@ class _Realm(TerminalRealm):
         self.chainedProtocolFactory: Any = functools.partial(ServerProtocol, Shell, names)
 
     def requestAvatar(self, avatar_id: Any, mind: object, *interfaces: Any) -> Any:
-        """Let ``avatar_id`` in."""
+        """Create the session of ``avatar_id``."""
         interface, avatar, _ = super().requestAvatar(avatar_id, mind, *interfaces)
-        self._log.warn("{who} entered the manhole", who=avatar_id)
-        return interface, avatar, lambda: self._log.warn("{who} left the manhole", who=avatar_id)
+        self._log.warn("manhole: {who} logged in", who=avatar_id)
+        return interface, avatar, lambda: self._log.warn("manhole: {who} logged out", who=avatar_id)
 
 
 class _UserAuth(SSHUserAuthServer):
-    """Twisted's own allows ten hours and 20 attempts."""
+    """Time and attempts to log in; Twisted's defaults are ten hours and 20 attempts."""
 
     loginTimeout = LOGIN_SECONDS  # noqa: N815
     attemptsBeforeDisconnect = LOGIN_ATTEMPTS  # noqa: N815
 
 
 class _Transport(SSHServerTransport):
-    """One connection. Who is not in after a minute is put out, so that silent connections do not pile up."""
+    """One connection, aborted if it is not authenticated within LOGIN_SECONDS: idle connections must not accumulate."""
 
     factory: _Factory
     transport: Any
     _limit: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Begin, and the time to log in with it."""
+        """Start the login timeout."""
         super().connectionMade()
         self.factory.connections.add(self)
-        self._limit = self.factory.clock.callLater(LOGIN_SECONDS, self._put_out)
+        self._limit = self.factory.clock.callLater(LOGIN_SECONDS, self._login_timed_out)
 
-    def _put_out(self) -> None:
+    def _login_timed_out(self) -> None:
         self._limit = None
         if not hasattr(self, "avatar"):
             self.transport.abortConnection()
 
     def receiveError(self, reason_code: int, description: bytes) -> None:
-        """A client that goes is no error, as which Twisted logs it."""
+        """Do not log a normal disconnect as an error, as Twisted does."""
         if reason_code != DISCONNECT_BY_APPLICATION:
             super().receiveError(reason_code, description)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """End."""
+        """Cancel the login timeout."""
         self.factory.connections.discard(self)
         if self._limit is not None:
             self._limit.cancel()
@@ -217,7 +217,7 @@ class _Transport(SSHServerTransport):
 
 
 class _Factory(SSHFactory):
-    """Keys on the instance: on ``ConchFactory`` they are dictionaries shared by all instances."""
+    """Has its keys on the instance: on ``SSHFactory`` they are dictionaries shared by all instances."""
 
     protocol = _Transport
     noisy = False
@@ -231,7 +231,7 @@ class _Factory(SSHFactory):
         self.connections: set[_Transport] = set()
 
     def stopFactory(self) -> None:
-        """Put out whoever is still inside when the port is closed."""
+        """Close the sessions that are open when the port is closed."""
         for connection in list(self.connections):
             connection.transport.loseConnection()
 
@@ -239,9 +239,9 @@ class _Factory(SSHFactory):
 def manhole(
     reactor: Any, listen: str, host_key_file: str, authorized_keys_file: str, names: Mapping[str, object]
 ) -> IService:
-    """Return the service that listens on the endpoint ``listen`` and shows ``names``, see :func:`namespace`.
+    """Return the service that listens on ``listen`` and offers ``names`` in its sessions, see :func:`namespace`.
 
-    Where the place is taken it waits for it. Raises ``ValueError`` with a line for each of :func:`problems`.
+    While the address is in use it retries. Raises ``ValueError`` with a line for each of :func:`problems`.
     """
     wrong = problems(listen, host_key_file, authorized_keys_file)
     if wrong:
@@ -249,8 +249,8 @@ def manhole(
     host_key, _ = _host_key(host_key_file)
     keys, _ = _authorized_keys(authorized_keys_file)
     factory = _Factory(Portal(_Realm(names), [AuthorizedKeysChecker(keys)]), host_key, reactor)
-    advice = "; give this daemon a place of its own in [manhole.by_daemon]"
-    # Within a service that is no IDependency: a daemon whose manhole is shut is as ready as any other.
+    advice = "; set another endpoint for this daemon in [manhole.by_daemon]"
+    # Wrapped in a service that is not an IDependency: a manhole that cannot listen must not affect readiness.
     service = MultiService()
     service.setName("manhole")
     Port(listen, factory, name="manhole", reactor=reactor, clock=reactor, advice=advice).setServiceParent(service)

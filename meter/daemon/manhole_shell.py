@@ -1,4 +1,4 @@
-"""What someone inside the manhole can type, and what is shown: the shell of :mod:`meter.daemon.manhole`."""
+"""The shell of :mod:`meter.daemon.manhole`: its namespace, and how results are shown."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from meter.daemon.services import InFlight
 from meter.plugins.registry import Decision
 from meter.plugins.registry import report
 
-GREETING = "help() lists what is here, ^D leaves\n"
+GREETING = "help() lists the names, ^D logs out\n"
 
 
 class Plugins(Mapping[str, Decision]):
-    """The decisions on a daemon's plugins by name, as of now; shown as a table."""
+    """The current decisions on the plugins of a daemon, by name; ``repr`` is a table."""
 
     def __init__(self, decisions: Callable[[], Iterable[Decision]]) -> None:
         self._decisions = decisions
@@ -45,8 +45,8 @@ class Plugins(Mapping[str, Decision]):
         return report(self._decisions())
 
 
-async def _polls_nothing(pollster: str) -> object:
-    raise LookupError(f"this daemon does not poll, neither {pollster} nor anything else")
+async def _no_pollsters(pollster: str) -> object:
+    raise LookupError(f"this daemon does not poll: no pollster {pollster}")
 
 
 def namespace(
@@ -55,20 +55,20 @@ def namespace(
     config: str,
     pollsters: Callable[[], Iterable[Decision]] = tuple,
     listeners: Callable[[], Iterable[Decision]] = tuple,
-    poll_now: Callable[[str], Awaitable[object]] = _polls_nothing,
+    poll_now: Callable[[str], Awaitable[object]] = _no_pollsters,
 ) -> dict[str, object]:
-    """Return what a manhole shows of its daemon.
+    """Return the names that a manhole session offers.
 
-    ``status()`` is a text for people; ``config`` the effective configuration, its secrets masked; ``poll_now(name)``
-    polls one pollster out of turn.
+    ``status()`` is text; ``config`` the effective configuration with secrets masked; ``poll_now(name)`` polls one
+    pollster at once.
     """
     words = {
-        "status()": "what this daemon depends on, and whether it is there",
-        "pollsters": "the pollsters, and what was decided on each; pollsters['cpu'] is one",
+        "status()": "the dependencies of this daemon and their readiness",
+        "pollsters": "the pollsters and whether each is active; pollsters['cpu'] is one",
         "listeners": "the same for listeners",
-        "poll_now('cpu')": "poll once now and show the samples; they are not sent",
+        "poll_now('cpu')": "poll once now and show the samples without sending them",
         "config": "the effective configuration, secrets masked",
-        "_": "the last result; coroutines and Deferreds are waited for",
+        "_": "the last result; coroutines and Deferreds are awaited",
     }
 
     def help_text() -> str:
@@ -85,23 +85,23 @@ def namespace(
 
 
 class _Interpreter(ManholeInterpreter):
-    """Shows results: awaited, texts of several lines as they are, everything else as Python writes it."""
+    """Shows results: awaitables once they have one, multi-line text unchanged, anything else as its ``repr``."""
 
     def __init__(self, shell: Shell, names: Mapping[str, object]) -> None:
-        super().__init__(shell, {"__name__": "__console__", "exit": _leave, "quit": _leave, **names})
+        super().__init__(shell, {"__name__": "__console__", "exit": _logout, "quit": _logout, **names})
         self._shell = shell
 
     def runcode(self, *args: Any, **kwargs: Any) -> None:
-        """Run what was typed; leaving is not an error of the daemon."""
+        """Run the input; ``exit()`` logs out instead of raising in the daemon."""
         try:
             super().runcode(*args, **kwargs)
         except SystemExit:
             self._shell.handle_QUIT()
 
     def displayhook(self, obj: object) -> None:
-        """Show the value of an expression, now or as soon as there is one."""
+        """Show the value of an expression, now or when it is awaited."""
         if inspect.iscoroutine(obj):
-            # Ours alone: nobody else will look at its failure.
+            # Only this shell has the Deferred, so it must consume the failure.
             self._wait(Deferred.fromCoroutine(obj)).addErrback(lambda _: None)
         elif isinstance(obj, Deferred):
             self._wait(obj)
@@ -131,53 +131,53 @@ class _Interpreter(ManholeInterpreter):
         try:
             text = value if isinstance(value, str) and "\n" in value else repr(value)
         except Exception as error:
-            text = f"<{type(value).__name__} that cannot be shown: {error!r}>"
+            text = f"<{type(value).__name__} whose repr() failed: {error!r}>"
         self.write(text.rstrip("\n") + "\n", isAsync=later)
 
 
-def _leave() -> None:
-    """Leave, as ^D does. (The builtin of this name would close the daemon's own standard input.)"""
+def _logout() -> None:
+    """Log out, as ^D does. (The builtin would close the daemon's standard input.)"""
     raise SystemExit
 
 
 class Shell(Manhole):
-    """One session. It ends at ^D, and when its input ends and nothing is waited for any more."""
+    """One session. It ends at ^D, and at the end of its input once all results are shown."""
 
     def __init__(self, names: Mapping[str, object]) -> None:
         super().__init__()
         self._names = names
         self.waiting = InFlight()
         self.ended: Callable[[], object] = bool
-        """Called when the shell is left, before the connection is closed."""
+        """Called at logout, before the connection is closed."""
 
     def connectionMade(self) -> None:
-        """Begin."""
+        """Create the interpreter."""
         super().connectionMade()
         self.interpreter = _Interpreter(self, self._names)
 
     def terminalSize(self, width: int, height: int) -> None:
-        """Greet: this is called once, and clears the screen."""
+        """Show the greeting: Twisted calls this once, and it clears the screen."""
         super().terminalSize(width, height)
         self.addOutput(GREETING, True)
 
     def handle_QUIT(self) -> None:
-        """Leave."""
+        """Log out."""
         self.ended()
         super().handle_QUIT()
 
     def input_ended(self) -> None:
-        """Leave as soon as the last result is shown."""
+        """Log out once the last result is shown."""
         self.waiting.idle().addCallback(lambda _: self.handle_QUIT())
 
 
 class Session(TerminalSession):
-    """What a client may ask of a session: a shell, with a terminal or without; no commands, no files, no forwarding."""
+    """An SSH session: a shell with or without a terminal; no commands, no file transfer, no forwarding."""
 
     width = 80
     height = 24
 
     def openShell(self, proto: Any) -> None:
-        """Connect a shell to the client."""
+        """Start a shell for the client."""
         self._terminal = self.chainedProtocolFactory()
         self.transportFactory(proto, self._terminal, IConchUser(self.original), self.width, self.height)
         # Without an exit status the client reports an error.
@@ -186,10 +186,10 @@ class Session(TerminalSession):
         shell.ended = functools.partial(send_request, struct.pack(">L", 0))
 
     def eofReceived(self) -> None:
-        """Twisted's own raises ``NotImplementedError``; a client whose input comes from a pipe sends this."""
+        """End the input, as a client with a pipe does; Twisted's own raises ``NotImplementedError``."""
         shell: Any = self._terminal.terminalProtocol
         if shell is not None:
             shell.input_ended()
 
     def windowChanged(self, size: object) -> None:
-        """Do nothing: lines are not broken to the width of the terminal. (Twisted's own raises.)"""
+        """Do nothing: lines are not wrapped. (Twisted's own raises.)"""

@@ -1,7 +1,7 @@
-"""The daemons' own metrics for Prometheus: one typed object per concern, in one registry per daemon.
+"""Prometheus metrics of the daemons: one typed object per concern, one registry per daemon.
 
-Names are ``meter_<noun>_<unit>[_total]``. Labels hold names of plugins and dependencies and words from short lists,
-never a resource, a project or anything else that a message could make up: the number of series is bounded.
+Names are ``meter_<noun>_<unit>[_total]``. Label values are names of plugins and dependencies and words from short lists,
+never a resource, a project or another value from a message: the number of series is bounded.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from meter.interfaces import Receiver
 from meter.query import WriteResult
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of what :func:`exposition` returns."""
+"""The content type of :func:`exposition`."""
 
 OTHER = "other"
-"""The label of whatever comes after the most names a label may have."""
+"""The label value of all names beyond the limit of a label."""
 
 SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 
 
 def metrics_registry(daemon: str) -> CollectorRegistry:
-    """Return a new registry that says which daemon this is and of which version: ``meter_build_info``."""
-    # A second series per counter with its time of birth is of no use here; the library only knows it as a global switch.
+    """Return a new registry with ``meter_build_info``: the daemon and its versions."""
+    # No second series per counter with its creation time. The library has only a global switch for it.
     disable_created_metrics()
     registry = CollectorRegistry()
-    build = Info("meter_build", "The daemon and the versions it runs on.", registry=registry)
+    build = Info("meter_build", "Name of the daemon, version of Meter and version of Python.", registry=registry)
     build.info({"daemon": daemon, "version": meter.__version__, "python": platform.python_version()})
     return registry
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """Return all metrics in Prometheus' text format, of type :data:`CONTENT_TYPE`."""
+    """Return all metrics in Prometheus' text format."""
     return generate_latest(registry)
 
 
-class Names:
-    """Keeps a label to its first ``most`` distinct names; the rest are :data:`OTHER`."""
+class BoundedLabel:
+    """Limits a label to its first ``most`` distinct values; the others become :data:`OTHER`."""
 
     def __init__(self, most: int = 100) -> None:
         self._most = most
@@ -76,58 +76,76 @@ class Names:
 
 @implementer(ISkippedSamples)
 class PollingMetrics:
-    """What an agent's pollsters do."""
+    """Polling by an agent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._polls = Counter(
-            "meter_polls", "Polls by pollster and outcome.", ["pollster", "outcome"], registry=registry
+            "meter_polls",
+            "Polls, by pollster and outcome (ok, unavailable, timeout, error).",
+            ["pollster", "outcome"],
+            registry=registry,
         )
         self._seconds = Histogram(
-            "meter_poll_seconds", "Length of a poll.", ["pollster"], registry=registry, buckets=SECONDS_BUCKETS
+            "meter_poll_seconds",
+            "Duration of a poll in seconds, by pollster.",
+            ["pollster"],
+            registry=registry,
+            buckets=SECONDS_BUCKETS,
         )
-        self._samples = Counter("meter_polled_samples", "Samples made by polling.", ["pollster"], registry=registry)
-        self._cycles = Counter("meter_polling_cycles", "Polling cycles that have ended.", registry=registry)
+        self._samples = Counter(
+            "meter_polled_samples", "Samples that polling has produced, by pollster.", ["pollster"], registry=registry
+        )
+        self._cycles = Counter("meter_polling_cycles", "Polling cycles completed.", registry=registry)
         self._skipped = Counter(
-            "meter_polling_cycles_skipped", "Polling cycles left out because one took too long.", registry=registry
+            "meter_polling_cycles_skipped",
+            "Polling cycles skipped because an earlier cycle took longer than its interval.",
+            registry=registry,
         )
 
         self._omitted = Counter(
             "meter_omitted_samples",
-            "Samples that a pollster left out, by its reason.",
+            "Samples that a pollster could not measure, by pollster and reason.",
             ["pollster", "reason"],
             registry=registry,
         )
-        self._reasons = Names(50)
+        self._reasons = BoundedLabel(50)
 
     def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
-        """Count samples that a pollster left out, for a ``reason`` from a short list."""
+        """Count samples that a pollster could not measure; ``reason`` is one of a short list."""
         self._omitted.labels(plugin, self._reasons.bounded(reason)).inc(count)
 
     def polled(self, pollster: str, outcome: str, seconds: float, samples: int = 0) -> None:
-        """Count a poll; ``outcome`` is one of a few words: ``ok``, ``unavailable``, ``timeout``, ``error``"""
+        """Count a poll; ``outcome`` is ``ok``, ``unavailable``, ``timeout`` or ``error``."""
         self._polls.labels(pollster, outcome).inc()
         self._seconds.labels(pollster).observe(seconds)
         self._samples.labels(pollster).inc(samples)
 
     def cycle_ended(self) -> None:
-        """Count a cycle."""
+        """Count a completed cycle."""
         self._cycles.inc()
 
     def cycles_skipped(self, count: int) -> None:
-        """Count cycles that were left out."""
+        """Count skipped cycles."""
         self._skipped.inc(count)
 
 
 class PublishingMetrics:
-    """What goes to the bus, and what waits in the spool."""
+    """Publishing to the bus, and the spool."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._samples = Counter("meter_published_samples", "Samples that the bus has confirmed.", registry=registry)
-        self._messages = Counter("meter_publications", "Messages by outcome.", ["outcome"], registry=registry)
+        self._samples = Counter(
+            "meter_published_samples", "Samples that the message bus has confirmed.", registry=registry
+        )
+        self._messages = Counter(
+            "meter_publications",
+            "Publications to the message bus, by outcome (confirmed, unavailable, refused).",
+            ["outcome"],
+            registry=registry,
+        )
         self._registry = registry
         self._dropped = Counter(
             "meter_spool_dropped_samples",
-            "Samples lost because the spool was full, they waited too long, or the disk did not take them.",
+            "Samples lost because the spool was full, they exceeded its maximum age, or writing to disk failed.",
             registry=registry,
         )
 
@@ -143,64 +161,73 @@ class PublishingMetrics:
         size_bytes: Callable[[], int],
         oldest_seconds: Callable[[], float],
     ) -> None:
-        """Show the state of the spool, asked whenever the metrics are read."""
+        """Export the state of the spool; the functions are called at each scrape."""
         shown: list[tuple[str, str, Callable[[], float]]] = [
-            ("messages", "Messages waiting in the spool.", messages),
-            ("bytes", "Size of the messages in the spool.", size_bytes),
-            ("oldest_seconds", "Age of the oldest message in the spool.", oldest_seconds),
+            ("messages", "Messages in the spool that the bus has not confirmed yet.", messages),
+            ("bytes", "Size of the messages in the spool in bytes.", size_bytes),
+            ("oldest_seconds", "Age of the oldest message in the spool in seconds.", oldest_seconds),
         ]
         for unit, meaning, now in shown:
             Gauge(f"meter_spool_{unit}", meaning, registry=self._registry).set_function(now)
 
     def dropped(self, samples: int) -> None:
-        """Count samples that the spool had no room for."""
+        """Count samples that were lost in the spool or before it."""
         self._dropped.inc(samples)
 
 
 class CollectingMetrics:
-    """What the collector takes in, stores and sets aside."""
+    """Deliveries, notifications, samples and dead letters of a collector."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._deliveries = Counter(
-            "meter_deliveries", "Deliveries by queue, those that came again included.", ["queue"], registry=registry
+            "meter_deliveries",
+            "Messages delivered to this daemon, redeliveries included, by queue.",
+            ["queue"],
+            registry=registry,
         )
         self._notifications = Counter(
             "meter_notifications",
-            "Notifications by event type and outcome.",
+            "Notifications, by event type and outcome (sampled, unwanted, dead).",
             ["event_type", "outcome"],
             registry=registry,
         )
-        self._event_types = Names(500)  # the services know some 310
+        self._event_types = BoundedLabel(500)  # OpenStack services have some 310
         self._samples = Counter(
             "meter_collected_samples",
-            "Samples by outcome: stored, duplicate, conflict (the id of another sample), refused.",
+            "Samples, by outcome (stored, duplicate, conflict: the id belongs to another sample, refused).",
             ["outcome"],
             registry=registry,
         )
         for outcome in ("stored", "duplicate", "conflict", "refused"):
             self._samples.labels(outcome)
         self._dead = Counter(
-            "meter_dead_letters", "Messages set aside, by class of reason.", ["reason"], registry=registry
+            "meter_dead_letters",
+            "Messages published to the dead letter queue, by kind of reason.",
+            ["reason"],
+            registry=registry,
         )
         self._archived = Counter(
             "meter_archived_notifications",
-            "Unwanted notifications by what became of them: kept, dropped_length, dropped_age, refused.",
+            "Unwanted notifications, by outcome in the archive (kept, dropped_length, dropped_age, refused).",
             ["outcome"],
             registry=registry,
         )
-        self._reasons = Names(50)
+        self._reasons = BoundedLabel(50)
         self._write_seconds = Histogram(
-            "meter_store_write_seconds", "Length of writing a batch.", registry=registry, buckets=SECONDS_BUCKETS
+            "meter_store_write_seconds",
+            "Duration of writing a batch of samples to the store in seconds.",
+            registry=registry,
+            buckets=SECONDS_BUCKETS,
         )
         self._write_samples = Histogram(
             "meter_store_write_samples",
-            "Samples in a batch.",
+            "Samples per batch written to the store.",
             registry=registry,
             buckets=(1, 10, 50, 100, 200, 500, 1000, 2000, 5000),
         )
 
     def counting(self, queue: str, receive: Receiver) -> Receiver:
-        """Return ``receive``, which counts each delivery of ``queue`` when it comes, and again when it comes again."""
+        """Return ``receive`` wrapped to count each delivery of ``queue``, redeliveries included."""
         deliveries = self._deliveries.labels(queue)
 
         async def counted(delivery: Delivery) -> None:
@@ -210,11 +237,11 @@ class CollectingMetrics:
         return counted
 
     def notified(self, event_type: str, outcome: str) -> None:
-        """Count a notification: ``sampled``, ``unwanted`` or ``dead``; any number of event types may come."""
+        """Count a notification; ``outcome`` is ``sampled``, ``unwanted`` or ``dead``. The event types are bounded."""
         self._notifications.labels(self._event_types.bounded(event_type), outcome).inc()
 
     def archived(self, outcome: str) -> None:
-        """Count an unwanted notification that was kept in the archive, or that fell out of it."""
+        """Count an unwanted notification that the archive has stored, dropped or refused."""
         self._archived.labels(outcome).inc()
 
     def written(self, result: WriteResult, seconds: float) -> None:
@@ -228,65 +255,65 @@ class CollectingMetrics:
         self._write_samples.observe(result.stored + result.duplicates + len(result.refused))
 
     def dead(self, reason: str) -> None:
-        """Count a message set aside; ``reason`` is a class of reasons (``undecodable``, ``bad signature``), not a text."""
+        """Count a dead letter; ``reason`` is a kind (``undecodable``, ``bad signature``), not a text."""
         self._dead.labels(self._reasons.bounded(reason)).inc()
 
 
 class HealthMetrics:
-    """The state of the process and of what it depends on."""
+    """The process and its dependencies."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._ready = Gauge(
-            "meter_dependency_ready", "1 while the dependency can be used, else 0.", ["dependency"], registry=registry
+            "meter_dependency_ready", "1 while the dependency is ready, else 0.", ["dependency"], registry=registry
         )
         self._lag = Histogram(
             "meter_reactor_lag_seconds",
-            "How late the reactor calls what is due.",
+            "Delay between the due time of a reactor timer and its call in seconds.",
             registry=registry,
             buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
         )
         self._registry = registry
-        self._given_up = Gauge(
-            "meter_given_up_services",
-            "Parts of the daemon that did not stop in time, or not cleanly.",
-            registry=registry,
-        )
 
     def watch(self, dependencies: Iterable[IDependency]) -> None:
-        """Show the readiness of each dependency, asked whenever the metrics are read."""
+        """Export the readiness of each dependency; it is read at each scrape."""
         for dependency in dependencies:
             gauge = self._ready.labels(readiness_of(dependency).name)
             gauge.set_function(functools.partial(_is_ready, dependency))
 
-    def count_abandoned_calls(self, hanging: Callable[[], int], ever: Callable[[], int]) -> None:
-        """Show how many calls that were given up hang still, and how many there were, asked whenever the metrics are read."""
+    def count_abandoned_calls(self, hung: Callable[[], int], total: Callable[[], int]) -> None:
+        """Export how many abandoned calls still hang, and how many were abandoned in total."""
         gauge = Gauge(
-            "meter_abandoned_threads", "Threads that hang in a call that was given up.", registry=self._registry
+            "meter_abandoned_threads",
+            "Threads that still hang in an abandoned call to libvirt.",
+            registry=self._registry,
         )
-        gauge.set_function(hanging)
-        self._registry.register(_Count("meter_abandoned_calls", "Calls that were given up.", ever))
+        gauge.set_function(hung)
+        self._registry.register(
+            _Count("meter_abandoned_calls", "Calls to libvirt that were abandoned after the timeout.", total)
+        )
 
     def count_hanging_domains(self, count: Callable[[], int]) -> None:
-        """Show how many domains do not answer libvirt, asked whenever the metrics are read."""
-        documentation = "Domains whose emulator does not answer libvirt; the log and /readyz name them."
+        """Export how many domains do not answer libvirt."""
+        documentation = "Domains whose emulator does not answer libvirt. The log and /readyz name them."
         Gauge("meter_hanging_domains", documentation, registry=self._registry).set_function(count)
 
     def count_unpolled_changes(self, count: Callable[[], int]) -> None:
-        """Show how many changes of domains were let go, asked whenever the metrics are read."""
-        documentation = "Changes of domains that were not polled when they happened: too many waited."
+        """Export how many lifecycle events were dropped."""
+        documentation = "Lifecycle events of domains dropped without a poll because too many were pending."
         self._registry.register(_Count("meter_unpolled_domain_changes", documentation, count))
 
-    def count_given_up(self, count: Callable[[], int]) -> None:
-        """Show ``count()`` parts that were given up while stopping, asked whenever the metrics are read."""
-        self._given_up.set_function(count)
+    def count_stop_timeouts(self, count: Callable[[], int]) -> None:
+        """Export how many services did not stop in time, or raised while stopping."""
+        documentation = "Services that did not stop in time, or raised an exception while stopping."
+        self._registry.register(_Count("meter_service_stop_timeouts", documentation, count))
 
     def lagged(self, seconds: float) -> None:
-        """Take one measurement of the reactor's lag."""
+        """Record one measurement of the reactor's lag."""
         self._lag.observe(seconds)
 
 
 class _Count(Collector):
-    """A counter that somebody else keeps, asked whenever the metrics are read."""
+    """A counter whose value ``count`` returns at each scrape."""
 
     def __init__(self, name: str, documentation: str, count: Callable[[], int]) -> None:
         self._name = name
@@ -294,7 +321,7 @@ class _Count(Collector):
         self._count = count
 
     def collect(self) -> Iterable[Metric]:
-        """Return it as it is now."""
+        """Return the current value."""
         return [CounterMetricFamily(self._name, self._documentation, self._count())]
 
 
@@ -303,9 +330,9 @@ def _is_ready(dependency: IDependency) -> float:
 
 
 class ReactorLag(Service):
-    """Measures every ``interval`` seconds how late ``clock`` calls, and tells ``observe`` in seconds.
+    """Measures every ``interval`` seconds how late ``clock`` makes a call, and passes the seconds to ``observe``.
 
-    A reactor that is late is busy: with code that blocks, or with more work than the processor can do.
+    A late reactor is busy: with code that blocks, or with more work than one processor can do.
     """
 
     def __init__(self, clock: IReactorTime, observe: Callable[[float], None], interval: float = 1.0) -> None:
@@ -316,12 +343,12 @@ class ReactorLag(Service):
         self._call: IDelayedCall | None = None
 
     def startService(self) -> None:
-        """Begin measuring."""
+        """Start measuring."""
         super().startService()
         self._expect()
 
     def stopService(self) -> None:
-        """End measuring."""
+        """Stop measuring."""
         super().stopService()
         if self._call is not None:
             self._call.cancel()
@@ -336,42 +363,48 @@ class ReactorLag(Service):
 
 
 class RequestMetrics:
-    """What is asked of other services over HTTP; a service is one of the catalogue, or a pollster's own."""
+    """HTTP requests to other services; a service is a name of the catalogue, or chosen by a pollster."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._services = Names()
+        self._services = BoundedLabel()
         self._requests = Counter(
             "meter_requests",
-            "Requests by service and outcome: ok, refused, failed, timeout, held.",
+            "HTTP requests, by service and outcome (ok, refused, failed, timeout, rejected: not sent while the circuit breaker is open).",
             ["service", "outcome"],
             registry=registry,
         )
         self._seconds = Histogram(
             "meter_request_seconds",
-            "From sending a request to its whole answer.",
+            "Time from sending a request to receiving the complete response in seconds, by service.",
             ["service"],
             registry=registry,
             buckets=SECONDS_BUCKETS,
         )
         self._waited = Counter(
             "meter_request_waited_seconds",
-            "Time that requests waited for their budget.",
+            "Time that requests have waited for the rate limiter in seconds, by service.",
             ["service"],
             registry=registry,
         )
         self._in_flight = Gauge(
-            "meter_requests_in_flight", "Requests without an answer.", ["service"], registry=registry
+            "meter_requests_in_flight",
+            "Requests sent and not answered yet, by service.",
+            ["service"],
+            registry=registry,
         )
         self._open = Gauge(
-            "meter_request_circuit_open", "1 while the service is left alone, else 0.", ["service"], registry=registry
+            "meter_request_circuit_open",
+            "1 while the circuit breaker of the service is open, else 0.",
+            ["service"],
+            registry=registry,
         )
 
-    def waited(self, service: str, seconds: float) -> None:
-        """Add the time that one request waited."""
+    def throttled(self, service: str, seconds: float) -> None:
+        """Add the time that one request has waited for the rate limiter."""
         self._waited.labels(self._services.bounded(service)).inc(seconds)
 
     def sent(self, service: str) -> None:
-        """Count a request that is on its way."""
+        """Count a request that was sent."""
         self._in_flight.labels(self._services.bounded(service)).inc()
 
     def ended(self, service: str, outcome: str, seconds: float) -> None:
@@ -381,10 +414,10 @@ class RequestMetrics:
         self._requests.labels(name, outcome).inc()
         self._seconds.labels(name).observe(seconds)
 
-    def held(self, service: str) -> None:
-        """Count a request that was not even sent."""
-        self._requests.labels(self._services.bounded(service), "held").inc()
+    def rejected(self, service: str) -> None:
+        """Count a request that was not sent because the circuit breaker is open."""
+        self._requests.labels(self._services.bounded(service), "rejected").inc()
 
-    def opened(self, service: str, open_: bool) -> None:
-        """Show whether the service is left alone."""
-        self._open.labels(self._services.bounded(service)).set(open_)
+    def circuit_changed(self, service: str, is_open: bool) -> None:
+        """Set whether the circuit breaker of the service is open."""
+        self._open.labels(self._services.bounded(service)).set(is_open)

@@ -1,7 +1,7 @@
-"""Exclusive ownership by one process: a lock file that the kernel releases when its owner ends, however it ends.
+"""Exclusive locks of one process, which the kernel releases when the process ends, however it ends.
 
-A daemon that keeps things on disk locks ``STATE_DIR/DAEMON.lock`` before it does anything. A lock taken before ``twistd``
-goes into the background is inherited by the process that goes on.
+A daemon with state on disk locks ``STATE_DIR/DAEMON.lock`` before it does anything else. A lock that is acquired before
+``twistd`` daemonizes is inherited by the daemonized process.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LOCKS_UNSUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 
 class Taken(Exception):
-    """Something that belongs to another process, or cannot be locked; the text says what, by whom, and what to do."""
+    """A lock is held by another process, or cannot be acquired; the text says what, by whom, and what to do."""
 
 
 class LockFile(Service):
-    """Holds the lock on ``path`` from its making until the process ends. ``setting`` is what names its directory.
+    """Holds the lock on ``path`` from construction until the process ends. ``setting`` names the setting of its directory.
 
-    ``mode`` is that of the directory, where it is made. Raises :class:`Taken` where another process holds the lock, or
-    where nobody can.
+    ``mode`` is the mode of the directory, if it is created. Raises :class:`Taken` if another process holds the lock, or
+    if the file system does not support locks.
     """
 
     def __init__(self, path: Path, *, owner: str, setting: str, mode: int = 0o777) -> None:
@@ -39,8 +39,8 @@ class LockFile(Service):
             self._file: IO[bytes] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", 0)
         except OSError as error:
             raise Taken(
-                f"{setting}: {path} cannot be written ({error.strerror}): it must lie in a directory in which"
-                f" {owner} (user id {os.geteuid()}) may make files"
+                f"{setting}: {path} cannot be written ({error.strerror}): it must be in a directory in which"
+                f" {owner} (user id {os.geteuid()}) may create files"
             ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,40 +49,40 @@ class LockFile(Service):
             self._file.close()
             if error.errno in LOCKS_UNSUPPORTED:
                 raise Taken(
-                    f"{setting}: {path} cannot be locked ({error.strerror}): network file systems may have no locks;"
-                    " give a directory on a local disk"
+                    f"{setting}: {path} cannot be locked ({error.strerror}): network file systems may not support"
+                    " locks; use a directory on a local disk"
                 ) from error
             if not isinstance(error, BlockingIOError):
                 raise Taken(f"{setting}: {path} cannot be locked: {error.strerror}") from error
             raise Taken(
-                f"{setting}: {path} is locked by {_described(holder)}. Only one {owner} may use this directory:"
-                " stop that process, or give each a directory of its own"
+                f"{setting}: {path} is locked by {_owner_text(holder)}. Only one {owner} may use this directory:"
+                " stop that process, or set another directory for one of them"
             ) from error
-        self._tell_owner()
+        self._write_owner()
 
     def startService(self) -> None:
-        """Write down who holds the lock: ``twistd`` may have gone into the background since it was taken."""
+        """Write the owner again: ``twistd`` may have daemonized since the lock was acquired."""
         super().startService()
-        self._tell_owner()
+        self._write_owner()
 
     def release(self) -> None:
-        """Let others have the lock."""
+        """Release the lock."""
         self._file.close()
 
-    def _tell_owner(self) -> None:
+    def _write_owner(self) -> None:
         text = f"{os.getpid()}\n{platform.node()}\n{command_of(os.getpid())}\n".encode("utf-8", "replace")
         try:
             os.pwrite(self._file.fileno(), text, 0)
             os.ftruncate(self._file.fileno(), len(text))
         except OSError:
-            pass  # a full disk: the lock holds, its owner's name is a courtesy
+            pass  # the disk is full: the lock is held all the same, only its owner is not shown
 
 
 class ListenLock:
-    """Marks that a daemon of this name listens as ``listen`` says, for others of its name on this host.
+    """A lock on the endpoint ``listen`` among daemons of the same name on this host, held while the process lives.
 
-    The mark is a socket in Linux's abstract namespace: it is gone with its process. Raises :class:`Taken` where another
-    process has it. Elsewhere than on Linux nothing is marked.
+    The lock is a socket in Linux's abstract namespace, which disappears with its process. Raises :class:`Taken` if
+    another process holds it. On other systems there is no lock.
     """
 
     def __init__(self, listen: str, *, owner: str, setting: str) -> None:
@@ -90,28 +90,28 @@ class ListenLock:
         if platform.system() != "Linux":
             return
         name = f"\0meter/{owner}/{listen}"[:100]
-        mark = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        lock_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            mark.bind(name)
-            mark.listen(1)
+            lock_socket.bind(name)
+            lock_socket.listen(1)
         except OSError as error:
-            mark.close()
+            lock_socket.close()
             if error.errno != errno.EADDRINUSE:
                 return
             raise Taken(
                 f"{setting}: {listen} is used by another {owner}, {_listener(name)}. Two of them would measure everything"
-                " twice: stop that process, or give each a port and a state_dir of its own"
+                " twice: stop that process, or set another port and state_dir for one of them"
             ) from error
-        self._socket = mark
+        self._socket = lock_socket
 
     def release(self) -> None:
-        """Let others have the mark."""
+        """Release the lock."""
         if self._socket is not None:
             self._socket.close()
 
 
 def command_of(process: int) -> str:
-    """Return the command line of a process, without what may be a password; empty where it cannot be read."""
+    """Return the command line of a process with passwords in URLs masked; empty where it cannot be read."""
     try:
         words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -120,7 +120,7 @@ def command_of(process: int) -> str:
     return re.sub(r"//[^/@\s]+@", "//***@", text)[:500]
 
 
-def _described(holder: str) -> str:
+def _owner_text(holder: str) -> str:
     process, host, command = [*holder.split("\n"), "", "", ""][:3]
     if not process:
         return "another process"
@@ -135,6 +135,6 @@ def _listener(name: str) -> str:
             probe.connect(name)
             process, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         except OSError:
-            return "whose process is not known"
+            return "process unknown"
     command = command_of(process)
     return f"process {process}" + (f" ({command})" if command else "")

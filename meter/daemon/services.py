@@ -1,4 +1,4 @@
-"""Services that start and stop in order, work that repeats for ever, and waiting with a clock that is given."""
+"""Services that start and stop in order, periodic services, and timeouts and pauses on an injected clock."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 def wall_seconds(clock: IReactorTime) -> float:
-    """Return the time of day in seconds since 1970, which administrators and NTP may set back.
+    """Return the wall-clock time in seconds since 1970, which administrators and NTP may set back.
 
-    Timers must not notice that: a daemon's ``seconds`` is steady, and its time of day is ``wall_seconds``
-    (:mod:`meter.taps.monotonic_clock`). Any other clock, such as ``task.Clock`` in tests, has one time for both.
+    Timers must not be affected by that: ``seconds`` of a daemon's reactor is monotonic, and ``wall_seconds`` is the wall
+    clock (:mod:`meter.taps.monotonic_clock`). Any other clock, such as ``task.Clock`` in tests, has one time for both.
     """
     now: float = getattr(clock, "wall_seconds", clock.seconds)()
     return now
@@ -40,10 +40,10 @@ def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
 
 
 def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | Deferred[T]) -> Deferred[T]:
-    """Return the outcome of ``work``, or fail with :class:`DeferredTimeout` after ``seconds``, whatever ``work`` does.
+    """Return the result of ``work``, or fail with :class:`DeferredTimeout` after ``seconds``, whatever ``work`` does.
 
-    When the time has passed the work is cancelled and what becomes of it is ignored. (``Deferred.addTimeout`` only
-    cancels: it waits for ever for a coroutine that takes no notice.)
+    After the timeout the work is cancelled and its result is ignored. (``Deferred.addTimeout`` only cancels: it waits
+    for ever for a coroutine that ignores the cancellation.)
     """
     deferred = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
     answer: Deferred[T] = Deferred(lambda _: deferred.cancel())
@@ -65,7 +65,7 @@ def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | D
 
 
 class Slices:
-    """Cuts long work into slices of ``seconds``, so that the reactor turns in between: ``if s.over: await s.pause()``."""
+    """Cuts long work into slices of ``seconds``, so that the reactor runs in between: ``if s.over: await s.pause()``."""
 
     def __init__(self, clock: IReactorTime, seconds: float = 0.005) -> None:
         self._clock = clock
@@ -74,19 +74,19 @@ class Slices:
 
     @property
     def over(self) -> bool:
-        """Whether this slice has lasted long enough (or the clock was set back)."""
+        """Whether the current slice has ended (or the clock was set back)."""
         return not self._end - self._seconds <= self._clock.seconds() <= self._end
 
     async def pause(self) -> None:
-        """Let the reactor turn once, and begin the next slice."""
+        """Yield to the reactor once, and begin the next slice."""
         await sleep(self._clock, 0)
         self._end = self._clock.seconds() + self._seconds
 
 
 class Backoff:
-    """Growing pauses between attempts: ``first`` doubling up to ``most`` seconds, each cut by a random part.
+    """Exponential backoff with jitter: pauses of ``first`` seconds, doubling up to ``most``, each cut by up to half.
 
-    The jitter keeps a thousand agents from returning to a restarted broker in the same second.
+    The jitter keeps a thousand agents from reconnecting to a restarted broker in the same second.
     """
 
     def __init__(self, first: float = 0.5, most: float = 30.0, rng: Callable[[], float] = random.random) -> None:
@@ -96,18 +96,18 @@ class Backoff:
         self._attempt = 0
 
     def reset(self) -> None:
-        """Start again from the first pause: the thing has worked."""
+        """Start again from the first pause: an attempt has succeeded."""
         self._attempt = 0
 
     def next(self) -> float:
-        """Return the next pause in seconds: between half and all of the present length."""
+        """Return the next pause in seconds: between half of the current length and all of it."""
         length: float = min(self._most, self._first * 2 ** min(self._attempt, 30))
         self._attempt += 1
         return length * (0.5 + self._rng() / 2)
 
 
 class InFlight:
-    """Counts work that is under way and tells when there is none, so that stopping can wait for it."""
+    """Counts work in progress, so that stopping can wait until there is none: ``with in_flight: ...``."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -124,7 +124,7 @@ class InFlight:
                 waiting.callback(None)
 
     def idle(self) -> Deferred[None]:
-        """Fire when nothing is under way."""
+        """Fire when no work is in progress."""
         waiting: Deferred[None] = Deferred(lambda d: self._idle.remove(d) if d in self._idle else None)
         if self.count:
             self._idle.append(waiting)
@@ -136,9 +136,9 @@ class InFlight:
 class StagedService(MultiService):
     """Starts its children in the order they were added and stops them one after another, the last added first.
 
-    Each has ``patience`` seconds to stop, all together have ``most_seconds``; after that it is given up, with a log line
-    and a count in ``given_up``.
-    (Twisted's own ``MultiService`` stops all children at once: a connection would close under its users.)
+    Each child has ``patience`` seconds to stop, all together have ``most_seconds``. A child that takes longer is logged
+    and counted in ``timed_out``, and the next one is stopped. (Twisted's own ``MultiService`` stops all children at
+    once: a connection would close before its users have stopped.)
     """
 
     _log = Logger()
@@ -148,15 +148,15 @@ class StagedService(MultiService):
         self._clock = clock
         self._patience = patience
         self._most_seconds = most_seconds
-        self._given_up = 0
+        self._timed_out = 0
 
     @property
     def timed_out(self) -> int:
-        """How many did not stop, or not cleanly; theirs included, where they are of this class too."""
-        return self._given_up + sum(child.timed_out for child in self if isinstance(child, StagedService))
+        """How many services did not stop in time, or raised; those of children of this class included."""
+        return self._timed_out + sum(child.timed_out for child in self if isinstance(child, StagedService))
 
     def stopService(self) -> Deferred[None]:
-        """Fire when the last child has stopped or was given up."""
+        """Fire when the last child has stopped or exceeded its time."""
         Service.stopService(self)
         return Deferred.fromCoroutine(self._stop_children())
 
@@ -167,14 +167,14 @@ class StagedService(MultiService):
             try:
                 await within(self._clock, patience, maybeDeferred(child.stopService))
             except DeferredTimeout:
-                self._given_up += 1
+                self._timed_out += 1
                 self._log.warn(
-                    "{service} did not stop within {patience} s and is given up",
+                    "{service} did not stop within {patience} s; continuing without it",
                     service=_name(child),
                     patience=patience,
                 )
             except Exception:
-                self._given_up += 1
+                self._timed_out += 1
                 self._log.failure("{service} did not stop cleanly", service=_name(child))
 
 
@@ -182,11 +182,8 @@ def _name(service: IService) -> str:
     return service.name or type(service).__name__
 
 
-class Repeating(Service):
-    """Runs ``_run`` from start to stop: a loop that goes on while :meth:`_wait_until` says so.
-
-    Stopping ends a wait at once, and waits for the work that is under way.
-    """
+class LoopService(Service):
+    """Runs the coroutine ``_run`` from start to stop. It sleeps in ``_sleep``, which ``wake`` and stopping end early."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -199,36 +196,43 @@ class Repeating(Service):
         self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None] | None:
-        """Fire when no run is under way and none will come."""
+        """Fire when the work in progress has ended; no more is begun."""
         super().stopService()
-        if self._pause is not None:
-            self._pause.cancel()
+        self.wake()
         loop, self._loop = self._loop, None
         return loop
+
+    def wake(self) -> None:
+        """End the present sleep, if there is one."""
+        if self._pause is not None:
+            self._pause.cancel()
 
     async def _run(self) -> None:
         raise NotImplementedError
 
-    async def _wait_until(self, due: float) -> bool:
-        """Wait for ``due`` and return whether there is still a reason to run."""
-        if not self.running:
-            return False
-        self._pause = sleep(self._clock, max(0.0, due - self._clock.seconds()))
+    async def _sleep(self, seconds: float) -> None:
+        """Return after ``seconds``, or when woken."""
+        self._pause = sleep(self._clock, seconds)
         try:
             await self._pause
         except CancelledError:
-            return False
+            pass  # woken up, or stopping
         finally:
             self._pause = None
+
+    async def _sleep_until(self, due: float) -> bool:
+        """Sleep until ``due``, in seconds of the clock; return whether the service still runs."""
+        if self.running:
+            await self._sleep(max(0.0, due - self._clock.seconds()))
         return bool(self.running)
 
 
-class Periodic(Repeating):
-    """Calls ``work`` every ``interval`` seconds of ``clock``, for ever: a failure is logged and counted, never the end.
+class Periodic(LoopService):
+    """Calls ``work`` every ``interval`` seconds of ``clock``. A failure is logged and counted, and the calls go on.
 
-    Runs do not overlap: while one is late, its next times are skipped and counted in ``skipped``. The first run starts
-    ``first_after`` seconds after the start. Stopping waits for the run that is under way.
-    (Twisted's ``TimerService`` ends for good at the first exception.)
+    Runs do not overlap: those that fall due during a longer run are skipped and counted in ``skipped``. The first run
+    starts after ``first_after`` seconds. Stopping waits for the run in progress.
+    (Twisted's ``TimerService`` stops at the first exception.)
     """
 
     _log = Logger()
@@ -252,16 +256,18 @@ class Periodic(Repeating):
 
     async def _run(self) -> None:
         due = self._clock.seconds() + self._first_after
-        while await self._wait_until(due):
+        while await self._sleep_until(due):
             try:
                 await self._work()
             except Exception:
                 self.failures += 1
-                self._log.failure("{work} failed and will be tried again", work=self.name)
+                self._log.failure("{work} failed; it runs again at its next time", work=self.name)
             due += self._interval
             late = self._clock.seconds() - due
             if late > 0:
                 missed = int(late // self._interval) + 1
                 self.skipped += missed
                 due += missed * self._interval
-                self._log.warn("{work} overran: {missed} runs skipped", work=self.name, missed=missed)
+                self._log.warn(
+                    "{work} took longer than its interval: {missed} runs are skipped", work=self.name, missed=missed
+                )

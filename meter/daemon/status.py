@@ -1,4 +1,4 @@
-"""Seeing from outside whether a daemon lives, what it can use, and how it does: ``/healthz``, ``/readyz``, ``/metrics``."""
+"""Status pages of a daemon: liveness ``/healthz``, readiness ``/readyz`` and metrics ``/metrics``."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ Answer = tuple[int, str, bytes]
 
 
 def readiness_of(dependency: IDependency) -> Readiness:
-    """Return the readiness of ``dependency``; one that raises is not ready because of what it raised."""
+    """Return the readiness of ``dependency``; one that raises is not ready, with the exception as its reason."""
     try:
         return dependency.readiness()
     except Exception as error:
         name = getattr(dependency, "name", None) or type(dependency).__name__
-        return Readiness(str(name), False, f"cannot tell its state: {type(error).__name__}: {error}")
+        return Readiness(str(name), False, f"the readiness check failed: {type(error).__name__}: {error}")
 
 
 @implementer(IDependency)
 class Dispensable:
-    """``dependency``, without which a daemon goes on; ``without`` says what is then missing."""
+    """An optional ``dependency``: without it the daemon is degraded. ``without`` says what is missing then."""
 
     def __init__(self, dependency: IDependency, without: str) -> None:
         self._dependency = dependency
         self._without = without
 
     def readiness(self) -> Readiness:
-        """Return the state of the dependency, and what its absence means."""
+        """Return the readiness of the dependency, with ``without`` in front of the reason."""
         state = readiness_of(self._dependency)
         return state if state.ready else replace(state, needed=False, reason=f"{self._without}: {state.reason}")
 
 
 def readiness_text(dependencies: Sequence[IDependency]) -> str:
-    """Return the state of each dependency, one a line, for people."""
+    """Return the state of each dependency as text, one per line."""
     states = [readiness_of(dependency) for dependency in dependencies]
     return "\n".join(f"{state.name}: {_word(state)}: {state.reason}" for state in states)
 
@@ -70,10 +70,10 @@ def status_site(
 ) -> Site:
     """Return the site that a daemon serves on ``[status] listen``.
 
-    ``/healthz`` answers ``ok`` while the process turns. ``/readyz`` answers ``{"ready": …, "degraded": …,
-    "dependencies": [{"name", "ready", "reason"}, …]}`` with 200, or 503 unless all that are needed are ready; it is
-    *degraded* while it is ready and lacks another. ``/metrics`` answers ``exposition()``, of type ``exposition_type``. ``clock`` times silent
-    connections out.
+    ``/healthz`` returns ``ok`` while the reactor runs. ``/readyz`` returns ``{"ready": …, "degraded": …,
+    "dependencies": [{"name", "ready", "reason"}, …]}`` with 200, or 503 unless all needed dependencies are ready; a
+    daemon is *degraded* while it is ready and an optional dependency is not. ``/metrics`` returns ``exposition()`` with
+    the content type ``exposition_type``. ``clock`` times idle connections out.
     """
 
     def health() -> Answer:
@@ -95,7 +95,7 @@ def status_site(
 
 
 class _Pages(Resource):
-    """Answers GET and HEAD of the paths it has, and says so of all others, in plain text."""
+    """Serves GET and HEAD for ``pages`` by path; 404 and 405 for anything else, in plain text."""
 
     _log = Logger()
 
@@ -105,7 +105,7 @@ class _Pages(Resource):
         self._pages = pages
 
     def render(self, request: Request) -> bytes:
-        """Answer any request at once."""
+        """Return the response."""
         code, content_type, body = self._answer(request)
         request.setResponseCode(code)
         request.setHeader("Content-Type", content_type)
@@ -116,26 +116,26 @@ class _Pages(Resource):
         page = self._pages.get(request.path)
         if page is None:
             known = b", ".join(self._pages)
-            return NOT_FOUND, TEXT, b"there is nothing here; there are " + known + b"\n"
+            return NOT_FOUND, TEXT, b"not found; the pages are " + known + b"\n"
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("Allow", "GET, HEAD")
-            return NOT_ALLOWED, TEXT, b"only GET and HEAD are answered here\n"
+            return NOT_ALLOWED, TEXT, b"only GET and HEAD are supported\n"
         try:
             return page()
         except Exception:
-            self._log.failure("{path} could not be answered", path=request.path.decode("ascii"))
-            return INTERNAL_SERVER_ERROR, TEXT, b"this page failed; the log says why\n"
+            self._log.failure("the page {path} failed", path=request.path.decode("ascii"))
+            return INTERNAL_SERVER_ERROR, TEXT, b"internal error; the log has the traceback\n"
 
 
 class _BodilessRequest(Request):
-    """Keeps nothing of a body: no page takes one, and whoever can connect could send one without end."""
+    """Discards request bodies: no page needs one, and a client could send one without end."""
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Let the bytes go."""
+        """Discard the bytes."""
 
 
 class _QuietSite(Site):
-    """Writes no access log: probes come every few seconds and are no news."""
+    """Writes no access log: probes come every few seconds."""
 
     noisy = False
 
@@ -144,7 +144,7 @@ class _QuietSite(Site):
 
 
 class ReadinessLog:
-    """Logs when a dependency becomes ready or is lost: once per change, and once at the first look."""
+    """Logs when a dependency becomes ready or not ready: once per change, and at the first check."""
 
     _log = Logger()
 
@@ -152,8 +152,8 @@ class ReadinessLog:
         self._dependencies = dependencies
         self._before: dict[int, bool] = {}
 
-    async def look(self) -> None:
-        """Look at every dependency and log what has changed since the last time."""
+    async def check(self) -> None:
+        """Check every dependency and log changes since the last check."""
         for index, dependency in enumerate(self._dependencies):
             state = readiness_of(dependency)
             if self._before.get(index) == state.ready:
@@ -170,9 +170,9 @@ class ReadinessLog:
 def readiness_watch(
     dependencies: Sequence[IDependency], clock: IReactorTime, interval: float = 1.0, first_after: float = 1.0
 ) -> Periodic:
-    """Return the service that looks every ``interval`` seconds whether a dependency was lost or has returned.
+    """Return the service that checks every ``interval`` seconds whether a dependency was lost or has returned.
 
-    The first look comes after ``first_after`` seconds: a connection that is being made at the start is no news.
+    The first check comes after ``first_after`` seconds, so that connecting at the start is not logged as a loss.
     """
     log = ReadinessLog(dependencies)
-    return Periodic(log.look, interval, clock, name="readiness watch", first_after=first_after)
+    return Periodic(log.check, interval, clock, name="readiness watch", first_after=first_after)

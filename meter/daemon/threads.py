@@ -1,7 +1,7 @@
-"""A thread for calls that block, perhaps for ever, and that must not keep the process from ending.
+"""A daemon thread for calls that block, perhaps for ever, and must not delay the end of the process.
 
-The reactor's own thread pool is not for such calls: one that hangs occupies a thread that others wait for, and the
-process does not end before it returns.
+The reactor's thread pool is unsuitable for such calls: a call that hangs occupies a thread that others wait for, and
+the process does not end before it returns.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _Call = tuple[Callable[[], Any], Deferred[Any]]
 
 
 class CallThread:
-    """One daemon thread that makes calls, one after another, in the order they were given.
+    """One daemon thread that executes calls in order, one at a time.
 
-    A call cannot be interrupted: whoever tires of waiting cancels the Deferred, calls :meth:`finish` and takes another
+    A call cannot be interrupted: a caller that stops waiting cancels the Deferred, calls :meth:`finish` and uses another
     thread. This one then ends when its call returns, if ever.
     """
 
@@ -40,13 +40,13 @@ class CallThread:
         return self._thread.is_alive()
 
     def call(self, function: Callable[[], T]) -> Deferred[T]:
-        """Call ``function`` in the thread; fire in the reactor's thread with what it returns or raises."""
+        """Call ``function`` in the thread; fire in the reactor's thread with its result or exception."""
         answer: Deferred[T] = Deferred()
         self._calls.put((function, answer))
         return answer
 
     def finish(self) -> None:
-        """Let the thread end after the calls it was given; returns at once."""
+        """End the thread after the pending calls; returns at once."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -56,5 +56,5 @@ class CallThread:
                 outcome: Any = function()
             except BaseException:
                 outcome = Failure()
-            # A Deferred that was cancelled meanwhile takes one late outcome and forgets it; so does a failed one.
+            # A Deferred without a canceller that was cancelled meanwhile ignores one late result.
             self._reactor_threads.callFromThread(answer.callback, outcome)

@@ -1,17 +1,23 @@
-"""HTTP clients: one exchange, TLS, and a rate limiter with a circuit breaker per service. The only code that knows treq."""
+"""HTTP client: requests with time and size limits, TLS, and a rate limiter with a circuit breaker per service.
 
-from meter.http.exchange import BadResponse
-from meter.http.exchange import ErrorResponse
-from meter.http.exchange import HttpClient
-from meter.http.exchange import HttpRequest
-from meter.http.exchange import HttpResponse
-from meter.http.exchange import ResponseTimedOut
+The only package that knows treq. It knows nothing of OpenStack.
+"""
+
+from meter.http.client import BadResponse
+from meter.http.client import ErrorResponse
+from meter.http.client import HttpClient
+from meter.http.client import HttpRequest
+from meter.http.client import HttpResponse
+from meter.http.client import ResponseTimedOut
 from meter.http.interfaces import IHttpClient
 from meter.http.service_limiter import LimitedHttpClient
 from meter.http.service_limiter import Limits
+from meter.http.tls import BadTlsOptions
+from meter.http.tls import TlsOptions
 
 __all__ = [
     "BadResponse",
+    "BadTlsOptions",
     "ErrorResponse",
     "HttpClient",
     "HttpRequest",
@@ -20,4 +26,5 @@ __all__ = [
     "LimitedHttpClient",
     "Limits",
     "ResponseTimedOut",
+    "TlsOptions",
 ]

@@ -1,4 +1,4 @@
-"""What the HTTP client provides to whoever sends requests with it."""
+"""The HTTP client that pollsters use."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from meter.http.exchange import HttpRequest
-    from meter.http.exchange import HttpResponse
+    from meter.http.client import HttpRequest
+    from meter.http.client import HttpResponse
 
 
 class IHttpClient(Interface):
-    """HTTP within budgets."""
+    """An HTTP client that limits the requests to each service."""
 
-    async def exchange(service: str, request: HttpRequest) -> HttpResponse:
-        """Return the :class:`~meter.http.exchange.Answer`; ``service`` names the budget. Raises ``Unavailable``."""
+    async def send(service: str, request: HttpRequest) -> HttpResponse:
+        """Return the response, whatever its status; ``service`` selects the limits. Raises ``Unavailable``."""
 
     def seconds_for(service: str, requests: int) -> float:
-        """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
+        """Return how many seconds the rate limit of ``service`` needs for ``requests`` requests."""

@@ -1,6 +1,7 @@
-"""A budget per service: how often it may be asked, by how many at once, and when it is left alone.
+"""A rate limiter and a circuit breaker per service.
 
-A service that is down, or that asks for a pause, costs nobody else anything: its requests fail at once meanwhile.
+Requests to a service that is down, or that asks for a long pause, fail at once while its circuit is open; other
+services are not affected.
 """
 
 from __future__ import annotations
@@ -19,278 +20,281 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import sleep
-from meter.http.exchange import HttpClient
-from meter.http.exchange import HttpRequest
-from meter.http.exchange import HttpResponse
-from meter.http.exchange import ResponseTimedOut
+from meter.http.client import HttpClient
+from meter.http.client import HttpRequest
+from meter.http.client import HttpResponse
+from meter.http.client import ResponseTimedOut
 from meter.http.interfaces import IHttpClient
 from meter.interfaces import Unavailable
 
 TOO_MANY_REQUESTS = 429
 NOT_IMPLEMENTED = 501
-"""Not implemented: the only status from 500 on that is no failure of the service."""
+"""The only status from 500 on that does not count as a failure of the service."""
 JITTER = 0.1
-"""How much longer than the rate asks for a gap between two requests may be, at random."""
+"""The gap between two requests is longer than the rate requires, by a random fraction of up to this much."""
 
-LONGEST_HOLD_SECONDS = 3600.0
-"""A service may ask for a longer pause; it is asked again after this."""
+MAX_OPEN_SECONDS = 3600.0
+"""How long a circuit stays open at most, whatever Retry-After says."""
 
-LONGEST_WAIT_SECONDS = 5.0
-"""A request waits if the service is due to be tried again within this many seconds, or a tenth of ``breaker_seconds``."""
-
-
-class LeftAlone(Unavailable):
-    """A request was not sent, because its service is left alone."""
+MAX_WAIT_FOR_TRIAL_SECONDS = 5.0
+"""A request waits if the trial request is due within this time, or within a tenth of ``breaker_seconds`` if less."""
 
 
-def _is_failure(answer: HttpResponse) -> bool:
-    return answer.status >= 500 and answer.status != NOT_IMPLEMENTED
+class CircuitOpen(Unavailable):
+    """A request that was not sent, because the circuit breaker of its service is open."""
+
+
+def _is_failure(response: HttpResponse) -> bool:
+    return response.status >= 500 and response.status != NOT_IMPLEMENTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one service may be asked.
+    """The limits of one service.
 
-    ``requests_per_second`` is never exceeded, whatever the reason of a request. ``attempts`` is how often a question that changes nothing is asked when the answer is a failure of the service.
-    After ``breaker_failures`` failures in a row the service is left alone for ``breaker_seconds``, then asked once.
-    ``longest_pause_seconds`` is how long a request waits for a service that asks for it (Retry-After).
+    - ``requests_per_second`` and ``max_in_flight`` bound all requests, retries included.
+    - ``attempts``: how often a GET or HEAD request is sent while the service fails.
+    - ``breaker_failures`` consecutive failures open the circuit for ``breaker_seconds``; one trial request follows.
+    - ``max_retry_after_seconds``: the longest Retry-After that requests wait for; a longer one opens the circuit.
     """
 
     requests_per_second: float = 20.0
-    in_flight: int = 4
+    max_in_flight: int = 4
     timeout_seconds: float = 30.0
     attempts: int = 3
     breaker_failures: int = 5
     breaker_seconds: float = 60.0
-    longest_pause_seconds: float = 30.0
+    max_retry_after_seconds: float = 30.0
 
     def seconds_for(self, requests: int) -> float:
-        """Return how long so many requests take on average when nothing but their rate holds them back."""
+        """Return how many seconds the rate limit needs on average for ``requests`` requests."""
         return requests * (1 + JITTER / 2) / self.requests_per_second
 
 
 class IRequestMetrics(Protocol):
-    """Takes note of what becomes of requests: :class:`meter.daemon.metrics.RequestMetrics`."""
+    """Metrics of requests: :class:`meter.daemon.metrics.RequestMetrics`."""
 
-    def waited(self, service: str, seconds: float) -> None:
-        """Take the time that a request waited."""
+    def throttled(self, service: str, seconds: float) -> None:
+        """Add the seconds that a request waited before it was sent."""
 
     def sent(self, service: str) -> None:
-        """Note that a request was sent."""
+        """Count a request that was sent."""
 
     def ended(self, service: str, outcome: str, seconds: float) -> None:
-        """Note how it ended."""
+        """Count the end of a request that was sent."""
 
-    def held(self, service: str) -> None:
-        """Note that a request was not sent."""
+    def rejected(self, service: str) -> None:
+        """Count a request that was not sent because the circuit is open."""
 
-    def opened(self, service: str, open_: bool) -> None:
-        """Note whether the service is left alone."""
+    def circuit_changed(self, service: str, is_open: bool) -> None:
+        """Record whether the circuit is open."""
 
 
 class NullRequestMetrics:
-    """Takes note of nothing."""
+    """Metrics that record nothing."""
 
-    def waited(self, service: str, seconds: float) -> None:
-        """Ignore it."""
+    def throttled(self, service: str, seconds: float) -> None:
+        """Do nothing."""
 
     def sent(self, service: str) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def ended(self, service: str, outcome: str, seconds: float) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
-    def held(self, service: str) -> None:
-        """Ignore it."""
+    def rejected(self, service: str) -> None:
+        """Do nothing."""
 
-    def opened(self, service: str, open_: bool) -> None:
-        """Ignore it."""
+    def circuit_changed(self, service: str, is_open: bool) -> None:
+        """Do nothing."""
 
 
-class Budget:
-    """Lets the requests to one service go out within ``limits``."""
+class ServiceLimiter:
+    """Sends the requests to one service within ``limits``."""
 
     _log = Logger()
 
     def __init__(
         self,
         service: str,
-        http: HttpClient,
+        client: HttpClient,
         limits: Limits,
         clock: IReactorTime,
-        account: IRequestMetrics,
+        metrics: IRequestMetrics,
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._service = service
-        self._http = http
+        self._client = client
         self._limits = limits
         self._clock = clock
-        self._account = account
+        self._metrics = metrics
         self._rng = rng
-        self._places = DeferredSemaphore(limits.in_flight)
+        self._slots = DeferredSemaphore(limits.max_in_flight)
         self._next_at = 0.0
         self._failures = 0
-        self._closed_until = 0.0
-        self._why_closed = ""
-        self._trying = False
+        self._open_until = 0.0
+        self._open_reason = ""
+        self._half_open = False
         self._waiting_for_trial: list[Deferred[None]] = []
 
-    async def exchange(self, request: HttpRequest) -> HttpResponse:
-        """Return an answer of any status; raise :class:`Unavailable` where there is none, or the service is left alone."""
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Return the response, whatever its status; raise :class:`Unavailable`, or :class:`CircuitOpen`."""
         attempts = self._limits.attempts if request.method in ("GET", "HEAD") else 1
         for attempt in range(1, attempts + 1):
             try:
-                answer = await self._within_budget(request)
-            except (LeftAlone, ResponseTimedOut):
-                raise  # it has cost enough
+                response = await self._send_within_limits(request)
+            except (CircuitOpen, ResponseTimedOut):
+                raise  # a retry would cost the caller a second time limit
             except Unavailable:
                 if attempt == attempts:
                     raise
-                await sleep(self._clock, self._pause(attempt))
+                await sleep(self._clock, self._backoff(attempt))
                 continue
-            if answer.status != TOO_MANY_REQUESTS and not _is_failure(answer):
-                return answer
-            wish = answer.retry_after_seconds()
-            if wish is not None and wish > self._limits.longest_pause_seconds:
-                self._leave_alone(wish, f"{request}: {answer.status}, Retry-After: {wish:g} s")
-                return answer
+            if response.status != TOO_MANY_REQUESTS and not _is_failure(response):
+                return response
+            retry_after = response.retry_after_seconds()
+            if retry_after is not None and retry_after > self._limits.max_retry_after_seconds:
+                self._open_circuit(retry_after, f"{request}: {response.status}, Retry-After: {retry_after:g} s")
+                return response
             if attempt == attempts:
-                return answer
-            pause = self._pause(attempt) if wish is None else wish
-            self._next_at = max(self._next_at, self._clock.seconds() + pause)  # for everybody who asks this service
+                return response
+            pause = self._backoff(attempt) if retry_after is None else retry_after
+            self._next_at = max(self._next_at, self._clock.seconds() + pause)  # for all requests to this service
         raise AssertionError("the last attempt returns or raises")
 
-    def _pause(self, attempt: int) -> float:
+    def _backoff(self, attempt: int) -> float:
         return (0.5 + self._rng()) * 0.5 * 2.0**attempt
 
-    async def _admitted(self) -> bool:
-        """Return when the service may be asked, and whether this request is the one that tries it.
+    async def _check_circuit(self) -> bool:
+        """Return once the circuit lets this request pass; true if it is the trial request of a half-open circuit.
 
-        Raise :class:`LeftAlone` while it is left alone for longer. All others wait until it is known what became of the
-        trial, so that a service that works again costs nobody a cycle.
+        Raise :class:`CircuitOpen` unless the trial is due soon. Other requests wait for the outcome of the trial, so
+        that a service that has recovered fails none of them.
         """
-        longest_wait = min(LONGEST_WAIT_SECONDS, self._limits.breaker_seconds / 10)
-        while self._closed_until:
-            left = self._closed_until - self._clock.seconds()
-            if left > longest_wait:
-                self._account.held(self._service)
-                raise LeftAlone(
-                    f"{self._service} is left alone for {math.ceil(left)} s more, because of {self._why_closed}"
+        max_wait = min(MAX_WAIT_FOR_TRIAL_SECONDS, self._limits.breaker_seconds / 10)
+        while self._open_until:
+            left = self._open_until - self._clock.seconds()
+            if left > max_wait:
+                self._metrics.rejected(self._service)
+                raise CircuitOpen(
+                    f"circuit breaker for {self._service} is open for another {math.ceil(left)} s: {self._open_reason}"
                 )
             if left > 0:
                 await sleep(self._clock, left)
-            elif self._trying:
-                ended: Deferred[None] = Deferred(self._waiting_for_trial.remove)
-                self._waiting_for_trial.append(ended)
-                await ended
+            elif self._half_open:
+                trial_ended: Deferred[None] = Deferred(self._waiting_for_trial.remove)
+                self._waiting_for_trial.append(trial_ended)
+                await trial_ended
             else:
-                self._trying = True
+                self._half_open = True
                 return True
         return False
 
-    def _trial_ended(self) -> None:
-        self._trying = False
+    def _end_trial(self) -> None:
+        self._half_open = False
         waiting, self._waiting_for_trial = self._waiting_for_trial, []
         for each in waiting:
             each.callback(None)
 
-    async def _within_budget(self, request: HttpRequest) -> HttpResponse:
-        asked_at = self._clock.seconds()
+    async def _send_within_limits(self, request: HttpRequest) -> HttpResponse:
+        arrived_at = self._clock.seconds()
         while True:
-            trying = await self._admitted()
+            is_trial = await self._check_circuit()
             try:
-                await self._places.acquire()
+                await self._slots.acquire()
                 try:
-                    await self._turn()
-                    if self._closed_until and not trying:
-                        continue  # it has broken down while this one waited
-                    self._account.waited(self._service, self._clock.seconds() - asked_at)
-                    return await self._send(request)
+                    await self._throttle()
+                    if self._open_until and not is_trial:
+                        continue  # the circuit opened while this request waited
+                    self._metrics.throttled(self._service, self._clock.seconds() - arrived_at)
+                    return await self._send_once(request)
                 finally:
-                    self._places.release()
+                    self._slots.release()
             finally:
-                if trying:
-                    self._trial_ended()
+                if is_trial:
+                    self._end_trial()
 
-    async def _turn(self) -> None:
-        """Wait for a moment that keeps to the rate; the jitter keeps agents out of step with each other and only slows down."""
+    async def _throttle(self) -> None:
+        """Wait until the rate limit permits a request. The jitter, which only slows down, keeps agents out of step."""
         now = self._clock.seconds()
-        turn = max(now, self._next_at)
-        self._next_at = turn + (1 + JITTER * self._rng()) / self._limits.requests_per_second
-        if turn > now:
-            await sleep(self._clock, turn - now)
+        send_at = max(now, self._next_at)
+        self._next_at = send_at + (1 + JITTER * self._rng()) / self._limits.requests_per_second
+        if send_at > now:
+            await sleep(self._clock, send_at - now)
 
-    async def _send(self, request: HttpRequest) -> HttpResponse:
-        began = self._clock.seconds()
+    async def _send_once(self, request: HttpRequest) -> HttpResponse:
+        sent_at = self._clock.seconds()
         outcome = "failed"
-        self._account.sent(self._service)
+        self._metrics.sent(self._service)
         try:
-            answer = await self._http.exchange(request, self._limits.timeout_seconds)
-            if _is_failure(answer):
-                self._failed(f"{request}: {answer.status}")
+            response = await self._client.send(request, self._limits.timeout_seconds)
+            if _is_failure(response):
+                self._record_failure(f"{request}: {response.status}")
             else:
-                outcome = "ok" if answer.status < 400 else "refused"
-                self._works()
-            return answer
+                outcome = "ok" if response.status < 400 else "refused"
+                self._record_success()
+            return response
         except Unavailable as error:
             outcome = "timeout" if isinstance(error, ResponseTimedOut) else "failed"
-            self._failed(str(error))
+            self._record_failure(str(error))
             raise
         finally:
-            self._account.ended(self._service, outcome, self._clock.seconds() - began)
+            self._metrics.ended(self._service, outcome, self._clock.seconds() - sent_at)
 
-    def _works(self) -> None:
+    def _record_success(self) -> None:
         self._failures = 0
-        if self._closed_until:
-            self._closed_until = 0.0
-            self._account.opened(self._service, False)
-            self._log.info("{service} is asked again: it works", service=self._service)
+        if self._open_until:
+            self._open_until = 0.0
+            self._metrics.circuit_changed(self._service, False)
+            self._log.info("circuit breaker for {service} is closed: the service works again", service=self._service)
 
-    def _failed(self, reason: str) -> None:
+    def _record_failure(self, reason: str) -> None:
         self._failures += 1
         if self._failures >= self._limits.breaker_failures:
-            self._leave_alone(self._limits.breaker_seconds, f"{self._failures} failures in a row, the last: {reason}")
+            self._open_circuit(
+                self._limits.breaker_seconds, f"{self._failures} consecutive failures, the last: {reason}"
+            )
 
-    def _leave_alone(self, seconds: float, reason: str) -> None:
-        if not self._closed_until:
-            self._log.warn("{service} is left alone: {reason}", service=self._service, reason=reason)
-            self._account.opened(self._service, True)
-        self._closed_until = self._clock.seconds() + min(seconds, LONGEST_HOLD_SECONDS)
-        self._why_closed = reason
+    def _open_circuit(self, seconds: float, reason: str) -> None:
+        if not self._open_until:
+            self._log.warn("circuit breaker for {service} is open: {reason}", service=self._service, reason=reason)
+            self._metrics.circuit_changed(self._service, True)
+        self._open_until = self._clock.seconds() + min(seconds, MAX_OPEN_SECONDS)
+        self._open_reason = reason
 
 
 @implementer(IHttpClient)
 class LimitedHttpClient:
-    """All that this process asks over HTTP, each service within a budget of its own.
+    """The HTTP client of a daemon: each service has a :class:`ServiceLimiter` of its own.
 
     ``by_service`` has the limits of services that differ from ``limits``.
     """
 
     def __init__(
         self,
-        http: HttpClient,
+        client: HttpClient,
         clock: IReactorTime,
         *,
         limits: Limits | None = None,
         by_service: Mapping[str, Limits] | None = None,
-        account: IRequestMetrics | None = None,
+        metrics: IRequestMetrics | None = None,
     ) -> None:
-        self._http = http
+        self._client = client
         self._clock = clock
         self._limits = limits or Limits()
         self._by_service = by_service or {}
-        self._account = account or NullRequestMetrics()
-        self._budgets: dict[str, Budget] = {}
+        self._metrics = metrics or NullRequestMetrics()
+        self._limiters: dict[str, ServiceLimiter] = {}
 
-    async def exchange(self, service: str, request: HttpRequest) -> HttpResponse:
-        """Return the answer of ``service``, whatever its status; :class:`Unavailable` where there is none."""
-        if service not in self._budgets:
+    async def send(self, service: str, request: HttpRequest) -> HttpResponse:
+        """Return the response of ``service``, whatever its status; raise :class:`Unavailable`."""
+        if service not in self._limiters:
             limits = self._limits_of(service)
-            self._budgets[service] = Budget(service, self._http, limits, self._clock, self._account)
-        return await self._budgets[service].exchange(request)
+            self._limiters[service] = ServiceLimiter(service, self._client, limits, self._clock, self._metrics)
+        return await self._limiters[service].send(request)
 
     def seconds_for(self, service: str, requests: int) -> float:
-        """Return how long the budget of ``service`` takes for so many requests."""
+        """Return how many seconds the rate limit of ``service`` needs for ``requests`` requests."""
         return self._limits_of(service).seconds_for(requests)
 
     def _limits_of(self, service: str) -> Limits:

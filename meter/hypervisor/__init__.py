@@ -1,4 +1,4 @@
-"""The libvirt of this host: all domains with their statistics, whatever hangs. The only code that knows libvirt."""
+"""The hypervisor: all libvirt domains with their statistics, even when some hang. The only code that knows libvirt."""
 
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.service import LibvirtHypervisor

@@ -1,9 +1,9 @@
-"""Sizes of disk images that libvirt's bulk call does not give, asked for once per disk.
+"""Sizes of disk images that libvirt's bulk call does not return, queried once per disk.
 
-While a domain runs, the bulk call gives as the allocation of a disk the highest offset that its guest has written to
-since the domain started. Until the first write that is 0, and then ``virDomainGetBlockInfo`` (``virsh domblkinfo``, which
-Ceilometer reads) gives other values: the space that the image occupies as the allocation, and the length of the image
-as its physical size. From the first write on, and while the domain is off, both give the same (libvirt 9.0;
+While a domain runs, the bulk call returns as the allocation of a disk the highest offset that its guest has written to
+since the domain started. Until the first write that is 0, where ``virDomainGetBlockInfo`` (``virsh domblkinfo``, which
+Ceilometer reads) returns the space that the image occupies as its allocation and the length of the image as its
+physical size. After the first write, and while the domain is off, both calls return the same values (libvirt 9.0;
 tests/integration/test_compute_libvirtd.py).
 """
 
@@ -16,40 +16,39 @@ from typing import Any
 
 from meter.hypervisor.library import load_libvirt
 
-ASKING_SECONDS = 0.25
-"""The longest time that one reading spends on asking for sizes of disks. The next reading asks for the rest."""
+QUERY_SECONDS = 0.25
+"""Time limit for querying sizes in one reading. The next reading queries the remaining disks."""
 
-MOST_DISKS = 4096
-"""Of one domain, as in the pollsters."""
+MAX_DISKS = 4096
+"""Per domain; the pollsters have the same limit."""
 
 Sizes = tuple[int, int] | None
-"""Allocation and physical size in bytes; ``None`` where libvirt did not tell."""
+"""Allocation and physical size in bytes; ``None`` where libvirt returned an error."""
 
 
 class DiskSizes:
     """Corrects the statistics of the disks in one reading.
 
-    ``known`` has the answers that earlier readings got; ``found`` those that still hold. An answer holds for one run of
-    one domain, and for as long as the bulk call gives the same sizes.
+    ``known`` has the sizes that earlier readings found, ``found`` those that are valid in this one. A size is valid for
+    one run of one domain, as long as the bulk call returns the same values.
     """
 
     def __init__(self, known: Mapping[Hashable, Sizes], now: Callable[[], float]) -> None:
         self.found: dict[Hashable, Sizes] = {}
         self._known = known
         self._now = now
-        self._end = now() + ASKING_SECONDS
+        self._end = now() + QUERY_SECONDS
 
     def corrected(self, domain: Any, stats: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return ``stats`` with the allocation and physical size of each disk as ``virDomainGetBlockInfo`` gives them.
+        """Return ``stats`` with the allocation and physical size of each disk from ``virDomainGetBlockInfo``.
 
-        A disk whose sizes could not be asked for in time is returned without them. Where libvirt refuses to answer, the
-        sizes stay as they are.
+        Disks that were not queried in time have no sizes. Where libvirt returns an error, the sizes are unchanged.
         """
         count = stats.get("block.count")
         if not isinstance(count, int) or count < 1 or (number := domain.ID()) < 0:
             return stats
         corrected: dict[str, Any] | None = None
-        for index in range(min(count, MOST_DISKS)):
+        for index in range(min(count, MAX_DISKS)):
             prefix = f"block.{index}."
             name = stats.get(f"{prefix}name")
             if stats.get(f"{prefix}allocation") != 0 or not name:
@@ -66,7 +65,7 @@ class DiskSizes:
         return stats if corrected is None else corrected
 
     def _find(self, key: Hashable, domain: Any, name: str) -> bool:
-        """Remember what is known, or what libvirt says now; return whether there was time to ask."""
+        """Set ``found[key]`` from earlier readings or by a call; return whether there was time for it."""
         if key in self._known:
             self.found[key] = self._known[key]
         elif self._now() >= self._end:

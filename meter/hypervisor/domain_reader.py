@@ -1,4 +1,4 @@
-"""Reading domains from a connection. What stands here runs in a thread of its own and may block."""
+"""Reading domains from a connection. These functions block; they run in the thread of the connection."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 from meter.hypervisor.disks import DiskSizes
 from meter.hypervisor.disks import Sizes
 from meter.hypervisor.events import SHUT_OFF
-from meter.hypervisor.events import Change
+from meter.hypervisor.events import LifecycleEvent
 from meter.hypervisor.library import load_libvirt
 from meter.hypervisor.qemu_processes import Process
 from meter.hypervisor.qemu_processes import Search
 from meter.interfaces import Domain
 
-DESCRIPTION_SECONDS = 3600.0
-"""After so long at most the XML of a domain is read again, whatever libvirt told or did not tell of it."""
+XML_MAX_AGE_SECONDS = 3600.0
+"""Longest time before the XML of a domain is read again, even without an event from libvirt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """The XML of a domain and its process, when they were read, and what changes when they must have changed."""
+class CachedXml:
+    """The XML of a domain and its process, when they were read, and a fingerprint that changes when they may have."""
 
     xml: str
     read_at: float
@@ -37,59 +37,59 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptions:
-    """The XML of domains by UUID, as far as ``connection`` would have told if it had changed."""
+class XmlCache:
+    """The XML of domains by UUID, valid as long as ``connection`` has reported no change."""
 
     connection: Any = None
-    by_uuid: Mapping[str, Described] = field(default_factory=dict)
+    by_uuid: Mapping[str, CachedXml] = field(default_factory=dict)
 
-    def known_to(self, connection: Any) -> Mapping[str, Described]:
-        """Return what can be relied on: between two connections anything may have happened."""
+    def known_to(self, connection: Any) -> Mapping[str, CachedXml]:
+        """Return the valid entries: none for another connection, as events were missed in between."""
         return self.by_uuid if self.connection is connection else {}
 
-    def without(self, uuids: set[str]) -> Descriptions:
-        """Return the others."""
-        kept = {uuid: described for uuid, described in self.by_uuid.items() if uuid not in uuids}
-        return Descriptions(self.connection, kept)
+    def without(self, uuids: set[str]) -> XmlCache:
+        """Return a copy without ``uuids``."""
+        kept = {uuid: cached for uuid, cached in self.by_uuid.items() if uuid not in uuids}
+        return XmlCache(self.connection, kept)
 
-    def with_last(self, uuid: str, xml: str) -> Descriptions:
-        """Return these and the XML of one more domain, to be read again at the next opportunity."""
-        return Descriptions(self.connection, {**self.by_uuid, uuid: Described(xml, 0.0, None)})
+    def with_last(self, uuid: str, xml: str) -> XmlCache:
+        """Return a copy with the XML of one more domain, which the next reading reads again."""
+        return XmlCache(self.connection, {**self.by_uuid, uuid: CachedXml(xml, 0.0, None)})
 
     def xml(self, uuid: str) -> str | None:
-        """Return the last known XML of a domain, be it as it may."""
-        described = self.by_uuid.get(uuid)
-        return described.xml if described else None
+        """Return the last known XML of a domain, valid or not."""
+        cached = self.by_uuid.get(uuid)
+        return cached.xml if cached else None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All domains at one moment; ``failed`` has the names of those that could not be read, each with its reason.
+    """All domains at one time; ``failed`` maps the names of those that could not be read to the reason.
 
-    ``unreadable`` has the UUIDs of all that libvirt listed and ``domains`` does not have.
+    ``unreadable`` has the UUIDs of the domains that libvirt listed and that could not be read.
     """
 
     domains: Sequence[Domain]
     failed: Mapping[str, str]
     unreadable: frozenset[str]
-    descriptions: Descriptions
+    xml_cache: XmlCache
     disk_sizes: Mapping[Hashable, Sizes]
 
 
 def read_domains(
     connection: Any,
-    known: Descriptions,
+    known: XmlCache,
     known_sizes: Mapping[Hashable, Sizes],
     now: Callable[[], float],
     search: Search,
 ) -> Reading:
     """Read all domains, running or not, in one bulk call, and the XML of those that are new or changed.
 
-    Of disks that no guest has written to the sizes are asked for as well, once for each (:mod:`meter.hypervisor.disks`).
+    The sizes of disks that no guest has written to are queried once each (:mod:`meter.hypervisor.disks`).
 
-    ``NOWAIT`` makes libvirt leave out what a busy domain would have to be asked for. A domain that disappears meanwhile
-    is left out. Drivers that know no statistics but the state (``test:///``), or no bulk call at all, are asked for the
-    basic ones domain by domain.
+    With ``NOWAIT`` libvirt omits statistics that need an answer from a busy domain. A domain that disappears meanwhile
+    is omitted. Where the driver has no statistics but the state (``test:///``), or no bulk call, the basic statistics
+    are read domain by domain.
     """
     libvirt = load_libvirt()
     try:
@@ -102,7 +102,7 @@ def read_domains(
     domains = []
     failed = {}
     unreadable = set()
-    described = {}
+    cached = {}
     reliable = known.known_to(connection)
     sizes = DiskSizes(known_sizes, now)
     for domain, stats in records:
@@ -111,40 +111,40 @@ def read_domains(
             if all(name.startswith("state.") for name in stats):
                 stats = {**stats, **_basic_stats(domain.info())}
             stats = sizes.corrected(domain, stats)
-            described[uuid] = _described(domain, stats, reliable.get(uuid), seconds, search)
-            domains.append(_record(domain, described[uuid], stats, seconds))
+            cached[uuid] = _cached(domain, stats, reliable.get(uuid), seconds, search)
+            domains.append(_record(domain, cached[uuid], stats, seconds))
         except libvirt.libvirtError as error:
             if not connection.isAlive():
                 raise
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 failed[domain.name()] = str(error)
                 unreadable.add(uuid)
-    return Reading(domains, failed, frozenset(unreadable), Descriptions(connection, described), sizes.found)
+    return Reading(domains, failed, frozenset(unreadable), XmlCache(connection, cached), sizes.found)
 
 
 def read_changed(
     connection: Any,
-    change: Change,
+    event: LifecycleEvent,
     known_xml: str | None,
     known_sizes: Mapping[Hashable, Sizes],
     now: Callable[[], float],
     search: Search,
 ) -> Domain | None:
-    """Read the domain to which ``change`` has happened; ``None`` where it is gone and nobody knows its XML.
+    """Read the domain of ``event``; ``None`` where it is gone and its XML is not known.
 
-    The state is the one that the change led to, and no other statistics are told of a domain that does not run any more.
+    The state is the one after the event. A domain that does not run any more has no other statistics.
     """
     libvirt = load_libvirt()
     stats: Mapping[str, Any] = {}
     xml, run, process = known_xml, None, None
     try:
-        if change.state != SHUT_OFF or xml is None:
-            domain = connection.lookupByUUIDString(change.uuid)
+        if event.state != SHUT_OFF or xml is None:
+            domain = connection.lookupByUUIDString(event.uuid)
             records = connection.domainListGetStats([domain], 0, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
             stats = DiskSizes(known_sizes, now).corrected(domain, records[0][1]) if records else {}
             run = domain.ID() if domain.ID() >= 0 else None
             xml = domain.XMLDesc() or xml
-            process = search.of(change.uuid, change.name, domain.ID())
+            process = search.of(event.uuid, event.name, domain.ID())
     except libvirt.libvirtError:
         if not connection.isAlive():
             raise
@@ -152,19 +152,19 @@ def read_changed(
         return None
     if run is None or stats.get("state.state") == SHUT_OFF:
         stats = {}
-    return _changed(change, xml, {**stats, "state.state": change.state}, run, process)
+    return _domain_after(event, xml, {**stats, "state.state": event.state}, run, process)
 
 
-def without_reading(change: Change, known_xml: str | None) -> Domain | None:
-    """Return what is known of a changed domain when libvirt cannot be asked."""
-    return None if known_xml is None else _changed(change, known_xml, {"state.state": change.state}, None)
+def without_reading(event: LifecycleEvent, known_xml: str | None) -> Domain | None:
+    """Return the domain of ``event`` without a call, from the XML that is known."""
+    return None if known_xml is None else _domain_after(event, known_xml, {"state.state": event.state}, None)
 
 
-def _changed(
-    change: Change, xml: str, stats: Mapping[str, Any], run: int | None, process: Process | None = None
+def _domain_after(
+    event: LifecycleEvent, xml: str, stats: Mapping[str, Any], run: int | None, process: Process | None = None
 ) -> Domain:
-    at = datetime.fromtimestamp(change.at, UTC)
-    return Domain(change.uuid, change.name, xml, stats, run, at, change.words, *_of_process(process))
+    at = datetime.fromtimestamp(event.at, UTC)
+    return Domain(event.uuid, event.name, xml, stats, run, at, event.description, *_of_process(process))
 
 
 def _of_process(process: Process | None) -> tuple[str | None, datetime | None, str]:
@@ -173,13 +173,13 @@ def _of_process(process: Process | None) -> tuple[str | None, datetime | None, s
     return process.id, datetime.fromtimestamp(process.started_at, UTC), process.processors
 
 
-def _record(domain: Any, described: Described, stats: Mapping[str, Any], seconds: float) -> Domain:
+def _record(domain: Any, cached: CachedXml, stats: Mapping[str, Any], seconds: float) -> Domain:
     number = domain.ID()
-    process, started_at, processors = _of_process(described.process)
+    process, started_at, processors = _of_process(cached.process)
     return Domain(
         uuid=domain.UUIDString(),
         name=domain.name(),
-        xml=described.xml,
+        xml=cached.xml,
         stats=stats,
         run=number if number >= 0 else None,
         read_at=datetime.fromtimestamp(seconds, UTC),
@@ -189,13 +189,13 @@ def _record(domain: Any, described: Described, stats: Mapping[str, Any], seconds
     )
 
 
-def _described(
-    domain: Any, stats: Mapping[str, Any], known: Described | None, seconds: float, search: Search
-) -> Described:
-    """Return XML and process from the cache, or read them: when they may have changed, and after some time in any case.
+def _cached(
+    domain: Any, stats: Mapping[str, Any], known: CachedXml | None, seconds: float, search: Search
+) -> CachedXml:
+    """Return XML and process from the cache, or read them when they may have changed or are too old.
 
-    Should libvirt have told of a change and it was missed: another run, name or device shows by itself, and what does
-    not show is found out when the time has come, which is another for each domain.
+    If an event was missed, another run, name or device changes the fingerprint; any other change is found when the
+    entry expires, which is at a different time for each domain.
     """
     fingerprint = (
         domain.ID(),
@@ -205,14 +205,14 @@ def _described(
     )
     if known is not None and known.fingerprint == fingerprint:
         spread = 0.5 + zlib.crc32(domain.UUIDString().encode()) % 1000 / 2000
-        if 0 <= seconds - known.read_at < DESCRIPTION_SECONDS * spread:
+        if 0 <= seconds - known.read_at < XML_MAX_AGE_SECONDS * spread:
             return known
     process = search.of(domain.UUIDString(), domain.name(), domain.ID())
-    return Described(domain.XMLDesc(), seconds, fingerprint, process)
+    return CachedXml(domain.XMLDesc(), seconds, fingerprint, process)
 
 
 def _basic_stats(info: Sequence[int]) -> dict[str, int]:
-    """Name the fields of libvirt's ``virDomainInfo`` as the bulk call names them."""
+    """Return the fields of ``virDomainInfo`` under the names of the bulk call."""
     state, maximum_kib, current_kib, vcpus, cpu_time_ns = info
     return {
         "state.state": state,

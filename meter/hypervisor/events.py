@@ -1,4 +1,4 @@
-"""What libvirt tells of its own accord: changes of domains, and that a connection is lost."""
+"""Events of libvirt: changes of domains, and the loss of a connection."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KEEP_ALIVE_SECONDS = 5
 KEEP_ALIVE_MISSED = 3
 
 RUNNING, PAUSED, SHUTTING_DOWN, SHUT_OFF, CRASHED, SUSPENDED = 1, 3, 4, 5, 6, 7
-"""Of libvirt's virDomainState."""
+"""Values of virDomainState."""
 
-# By libvirt's virDomainEventType, in its order: a word, the state that follows, the words of its details.
+# In the order of virDomainEventType: name, resulting state, names of the details.
 LIFECYCLE: tuple[tuple[str, int | None, tuple[str, ...]], ...] = (
     ("defined", None, ("added", "updated", "renamed", "from snapshot")),
     ("undefined", None, ("removed", "renamed")),
@@ -44,68 +44,68 @@ LIFECYCLE: tuple[tuple[str, int | None, tuple[str, ...]], ...] = (
 
 
 ELSEWHERE = ("started (migrated)", "suspended (post-copy)", "stopped (migrated)")
-"""Reasons of libvirt for a domain that another host runs."""
+"""Events of a domain that another host runs."""
 
 LEAVING = ("suspended (migrated)", "suspended (post-copy)", "stopped (migrated)")
-"""Reason that the source host of a migration gives. If the migration fails, the domain is resumed there."""
+"""Events on the source host of a migration. If the migration fails, the domain is resumed there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Something that has happened to a domain at ``at``, in seconds since 1970.
+class LifecycleEvent:
+    """A change of a domain at ``at``, in seconds since 1970. ``description`` is event and detail: ``started (booted)``.
 
-    ``state`` is the one it is in since, by libvirt's virDomainState; ``None`` where that is not what has changed.
+    ``state`` is the resulting virDomainState, ``None`` where the state has not changed.
     """
 
     uuid: str
     name: str
     at: float
-    words: str
+    description: str
     state: int | None
 
 
-def lifecycle_change(uuid: str, name: str, at: float, event: int, detail: int) -> Change:
-    """Return what a lifecycle event says; a newer libvirt may know events and details that this one does not.
+def lifecycle_event(uuid: str, name: str, at: float, event: int, detail: int) -> LifecycleEvent:
+    """Return the event with its names. Events and details of a newer libvirt are shown by number.
 
-    A domain that has migrated away is not off: the host it went to says how it is. One that has not arrived yet runs
-    elsewhere.
+    The state is ``None`` for a domain that has migrated away, which is not off, and for one that has not arrived yet:
+    both run on another host.
     """
     word, state, details = LIFECYCLE[event] if 0 <= event < len(LIFECYCLE) else (f"event {event}", None, ())
-    why = details[detail] if 0 <= detail < len(details) else f"detail {detail}"
-    words = f"{word} ({why})"
-    return Change(uuid, name, at, words, None if words in ELSEWHERE else state)
+    reason = details[detail] if 0 <= detail < len(details) else f"detail {detail}"
+    description = f"{word} ({reason})"
+    return LifecycleEvent(uuid, name, at, description, None if description in ELSEWHERE else state)
 
 
-class Watch:
-    """Listens to one connection. ``tell`` and ``lose`` are called in the thread of libvirt's event loop.
+class EventListener:
+    """Registers for the events of one connection. Both callbacks run in the thread of libvirt's event loop.
 
-    ``tell`` gets each :class:`Change`, ``lose`` the reason why the connection is no more. ``complete`` says whether the
-    driver tells of changes at all.
+    ``on_event`` is called with each :class:`LifecycleEvent`, ``on_lost`` with the reason why the connection was lost.
+    ``complete`` says whether the driver supports all events.
     """
 
     def __init__(
         self,
         connection: Any,
         now: Callable[[], float],
-        tell: Callable[[Change], object],
-        lose: Callable[[str], object],
+        on_event: Callable[[LifecycleEvent], object],
+        on_lost: Callable[[str], object],
     ) -> None:
         libvirt = load_libvirt()
         self._connection = connection
         self._registered: list[int] = []
         self._now = now
-        self._tell = tell
-        self._lose = lose
-        with suppress(libvirt.libvirtError):  # the test driver has none
+        self._on_event = on_event
+        self._on_lost = on_lost
+        with suppress(libvirt.libvirtError):  # the test driver does not support it
             connection.setKeepAlive(KEEP_ALIVE_SECONDS, KEEP_ALIVE_MISSED)
         with suppress(libvirt.libvirtError):
             connection.registerCloseCallback(self._closed, None)
         self.complete = True
         kinds = {
             libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: self._lifecycle,
-            libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: self._described,
-            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: self._described,
-            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: self._described,
+            libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: self._definition_changed,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: self._definition_changed,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: self._definition_changed,
         }
         for kind, callback in kinds.items():
             try:
@@ -114,7 +114,7 @@ class Watch:
                 self.complete = False
 
     def end(self) -> None:
-        """Listen no more. libvirt 9.0 does not close a connection that someone still listens to."""
+        """Deregister. libvirt 9.0 does not close a connection with registered callbacks."""
         libvirt = load_libvirt()
         for number in self._registered:
             with suppress(libvirt.libvirtError):
@@ -123,11 +123,11 @@ class Watch:
             self._connection.unregisterCloseCallback()
 
     def _lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _: Any) -> None:
-        self._tell(lifecycle_change(domain.UUIDString(), domain.name(), self._now(), event, detail))
+        self._on_event(lifecycle_event(domain.UUIDString(), domain.name(), self._now(), event, detail))
 
-    def _described(self, _connection: Any, domain: Any, *_: Any) -> None:
-        self._tell(Change(domain.UUIDString(), domain.name(), self._now(), "described anew", None))
+    def _definition_changed(self, _connection: Any, domain: Any, *_: Any) -> None:
+        self._on_event(LifecycleEvent(domain.UUIDString(), domain.name(), self._now(), "definition changed", None))
 
     def _closed(self, _connection: Any, reason: int, _: Any) -> None:
-        reasons = ("error", "end of file", "no sign of life", "closed here")
-        self._lose(reasons[reason] if 0 <= reason < len(reasons) else str(reason))
+        names = ("error", "end of file", "keep-alive timeout", "closed by this side")
+        self._on_lost(names[reason] if 0 <= reason < len(names) else str(reason))

@@ -1,6 +1,6 @@
-"""Which domains hang: those whose emulator has not answered libvirt for some time.
+"""Hung domains: those whose emulator has not answered libvirt for some time.
 
-libvirt answers that (``virsh domcontrol``) without asking the emulator, also while another call waits for it.
+libvirt reports this (``virsh domcontrol``) without a call to the emulator, even while another call waits for it.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from typing import Any
 
 from twisted.logger import Logger
 
-LOOKING_SECONDS = 0.25
-"""The longest time that one search spends on asking about domains."""
+SEARCH_SECONDS = 0.25
+"""Time limit of one search."""
 
-MOST_SHOWN = 5
+MAX_SHOWN = 5
 
 OCCUPIED, ERROR = 2, 3
-"""Of libvirt's virDomainControlState: a command waits for the emulator's answer; the emulator cannot be talked to."""
+"""Values of virDomainControlState: a command waits for the emulator; the emulator cannot be reached."""
 
 
-def hanging_domains(connection: Any, least_seconds: float, now: Callable[[], float]) -> dict[str, float]:
-    """Return, by name, for how many seconds each domain has not answered, if that is at least ``least_seconds``.
+def hung_domains(connection: Any, least_seconds: float, now: Callable[[], float]) -> dict[str, float]:
+    """Return, by name, how many seconds each hung domain has not answered, if at least ``least_seconds``.
 
     Runs in libvirt's thread and may block.
     """
     found: dict[str, float] = {}
-    end = now() + LOOKING_SECONDS
+    end = now() + SEARCH_SECONDS
     for domain in connection.listAllDomains():
         if now() >= end:
             break
         try:
             state, _, milliseconds = domain.controlInfo() if domain.ID() >= 0 else (0, 0, 0)
         except Exception:
-            continue  # it has gone, or its driver cannot tell: that costs its name in the log and nothing else
+            continue  # undefined meanwhile, or not supported by the driver: its name is missing from the log, nothing else
         if state == ERROR or (state == OCCUPIED and milliseconds >= 1000 * least_seconds):
             found[domain.name()] = milliseconds / 1000
     return found
 
 
-class HangingDomains:
+class HungDomains:
     """The domains that hang now. Logs when a domain begins to hang and when it answers again."""
 
     _log = Logger()
@@ -51,7 +51,7 @@ class HangingDomains:
         return len(self._names)
 
     def set(self, found: Mapping[str, float]) -> None:
-        """Take what a search has found."""
+        """Replace the hung domains by those that a search has found."""
         for name in sorted(found.keys() - self._names):
             self._log.warn(
                 "domain {domain} hangs: its emulator has not answered libvirt for {seconds:.0f} s",
@@ -62,10 +62,10 @@ class HangingDomains:
             self._log.info("domain {domain} answers again", domain=name)
         self._names = frozenset(found)
 
-    def remark(self) -> str:
-        """Return what to add to the state of libvirt: ``; hanging: web-1, web-2``."""
+    def readiness_suffix(self) -> str:
+        """Return the suffix for the readiness of libvirt: ``; hung domains: web-1, web-2``."""
         if not self._names:
             return ""
-        more = len(self._names) - MOST_SHOWN
-        shown = ", ".join(sorted(self._names)[:MOST_SHOWN])
-        return f"; hanging: {shown}{f' and {more} more' if more > 0 else ''}"
+        more = len(self._names) - MAX_SHOWN
+        shown = ", ".join(sorted(self._names)[:MAX_SHOWN])
+        return f"; hung domains: {shown}{f' and {more} more' if more > 0 else ''}"

@@ -1,4 +1,4 @@
-"""The library: loading it, its event loop, and opening a connection."""
+"""The libvirt library: loading it, running its event loop, opening a connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_libvirt() -> Any:
 
 
 def open_read_only(uri: str) -> Any:
-    """Return a ``libvirt.virConnect`` that cannot change anything. Call it in a thread: it may take for ever."""
+    """Return a read-only ``libvirt.virConnect``. Call it in a thread: it blocks, perhaps for ever."""
     libvirt = load_libvirt()
     with _starting:
         _start_event_loop(libvirt)
@@ -31,11 +31,11 @@ def open_read_only(uri: str) -> Any:
 
 @functools.cache
 def _start_event_loop(libvirt: Any) -> None:
-    """Run libvirt's own event loop in a thread for as long as the process lives: events and keep-alive come through it.
+    """Run libvirt's default event loop, which delivers events and keep-alives, in a thread until the process ends.
 
-    It has to be there before the first connection, which is opened after ``twistd`` has forked.
+    It must run before the first connection is opened, and ``twistd`` must have forked before.
     """
-    # libvirt prints every error, though it raises it too.
+    # By default libvirt prints every error to stderr, besides raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     libvirt.virEventRegisterDefaultImpl()
 

@@ -1,6 +1,6 @@
-"""The process that runs a domain, where it is local: what names one run of a domain and stays the same while it lasts.
+"""The local process of a domain, which identifies one run of the domain.
 
-Everything here reads files and may block: it is called in libvirt's thread, when a domain is new or runs anew.
+These functions read files and may block: they run in the thread of the connection, for domains that are new or restarted.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from urllib.parse import urlsplit
 
 SYSTEM_RUN = Path("/run/libvirt")
 VCPU_THREAD = re.compile(r"CPU (\d+)/")
-MOST_THREADS = 4096
+MAX_THREADS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that runs a domain.
+    """The process of a domain.
 
-    ``id`` names it among all that this host ever ran: the boot of the host, and the process's start within it.
-    ``started_at`` is in seconds since 1970. ``processors`` changes when a virtual processor is unplugged and another one
-    takes its number; it is empty where the threads cannot be told.
+    ``id`` is unique among all processes of this host: the boot id, and the start time in ticks since the boot.
+    ``started_at`` is in seconds since 1970. ``processors`` is a digest that changes when a vCPU is unplugged and another
+    takes its number; it is empty where the threads cannot be read.
     """
 
     id: str
@@ -40,10 +40,10 @@ class Process:
 
 
 class Processes:
-    """Finds the processes of the domains of the libvirt at ``uri``, where that runs on this host.
+    """Finds the processes of the domains of the libvirt at ``uri``, if that is local.
 
-    QEMU's process is named by the file that libvirt keeps of its number, else by the UUID among its arguments; that of a
-    container is its id. Without the permission to look, or with libvirt on another host, there is none.
+    A QEMU process is found by libvirt's PID file, else by the UUID in its arguments; the PID of a container is its
+    domain id. Nothing is found without permission to read ``/proc``, or with libvirt on another host.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Processes:
         self._proc = proc
 
     def search(self) -> Search:
-        """Return a search, in which the list of all processes is read at most once."""
+        """Return a search, which reads the list of all processes at most once."""
         return Search(self)
 
     def of(self, uuid: str, name: str, number: int, others: Callable[[], dict[str, list[int]]]) -> Process | None:
-        """Return the process of a domain, ``None`` where it cannot be told; ``others`` gives processes by UUID."""
+        """Return the process of a domain, ``None`` where it is not found; ``others`` returns PIDs by UUID."""
         if not self._local or number < 0:
             return None
         if self._driver == "lxc":
@@ -81,7 +81,7 @@ class Processes:
         return self._process(found[0]) if len(found) == 1 else None
 
     def by_uuid(self) -> dict[str, list[int]]:
-        """Return the numbers of all processes that have a UUID among their arguments, as QEMU's have."""
+        """Return the PIDs of all processes with a ``-uuid`` argument, by UUID."""
         found: dict[str, list[int]] = {}
         for pid in self._pids():
             if uuid := _uuid(self._arguments(pid)):
@@ -93,7 +93,7 @@ class Processes:
             yield from (int(name) for name in os.listdir(self._proc) if name.isdecimal())
 
     def _runs(self, pid: int, uuid: str) -> bool:
-        """Whether the process is the domain's: the file of its number may be of an earlier one."""
+        """Whether the process is the domain's: the PID file may be stale."""
         return _uuid(self._arguments(pid)) == uuid
 
     def _arguments(self, pid: int) -> Sequence[bytes]:
@@ -112,10 +112,10 @@ class Processes:
         return Process(f"{boot}.{ticks}", self._now() - age, self._processors(pid))
 
     def _processors(self, pid: int) -> str:
-        """Return a digest of which thread is which virtual processor, by its start."""
+        """Return a digest of the start times of the vCPU threads."""
         starts = {}
         try:
-            for task in islice((self._proc / str(pid) / "task").iterdir(), MOST_THREADS):
+            for task in islice((self._proc / str(pid) / "task").iterdir(), MAX_THREADS):
                 if match := VCPU_THREAD.match((task / "comm").read_text()):
                     starts[int(match[1])] = self._start_ticks(task / "stat")
         except (OSError, ValueError, IndexError):
@@ -124,7 +124,7 @@ class Processes:
 
     @staticmethod
     def _start_ticks(stat: Path) -> int:
-        """Return field 22 of proc_pid_stat(5): the start, in ticks of the clock since the boot."""
+        """Return field 22 of proc_pid_stat(5): the start time in clock ticks since the boot."""
         return int(stat.read_text().rpartition(")")[2].split()[19])
 
 
@@ -136,7 +136,7 @@ class Search:
         self._by_uuid: dict[str, list[int]] | None = None
 
     def of(self, uuid: str, name: str, number: int) -> Process | None:
-        """Return the process of a domain, ``None`` where it cannot be told."""
+        """Return the process of a domain, ``None`` where it is not found."""
         return self._processes.of(uuid, name, number, self._others)
 
     def _others(self) -> dict[str, list[int]]:
@@ -153,10 +153,10 @@ def _uuid(arguments: Sequence[bytes]) -> str | None:
 
 
 def _directories(path: str, socket: str) -> list[Path]:
-    """Where libvirt keeps the numbers of its processes: of the system, of a session, or beside a socket that was named."""
+    """Return the directories of PID files: of the system, of a session, or next to a given socket."""
     if socket:
-        observe_queue = Path(socket).parent
-        return [observe_queue / "qemu/run", observe_queue / "qemu"]
+        folder = Path(socket).parent
+        return [folder / "qemu/run", folder / "qemu"]
     if path == "/session":
         runtime = os.environ.get("XDG_RUNTIME_DIR")
         return [Path(runtime) / "libvirt/qemu/run"] if runtime else [Path.home() / ".cache/libvirt/qemu/run"]

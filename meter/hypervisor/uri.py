@@ -1,4 +1,4 @@
-"""Which libvirt is meant by ``auto``."""
+"""Resolving the libvirt URI ``auto``."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def resolve_uri(
     sockets: Sequence[str] = SOCKETS,
     search_path: str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
 ) -> tuple[str, str]:
-    """Return the connection URI that ``setting`` means, and a clause that says why.
+    """Return the connection URI for ``setting``, and the reason for the choice.
 
-    ``"auto"`` is this host's QEMU where a libvirt daemon answers (or, with ``installed_is_enough``, could be started),
-    and libvirt's built-in pretence of a host elsewhere. Every other setting is a URI already. Call it before the
-    reactor runs: it knocks at the daemon's sockets, and a socket that systemd guards may take a second to open.
+    ``"auto"`` is this host's QEMU where a libvirt daemon answers (or, with ``installed_is_enough``, is installed), and
+    libvirt's built-in test driver otherwise. Any other setting is returned unchanged. Call it before the reactor runs:
+    it connects to the sockets of the daemon, and a socket activated by systemd may take a second.
     """
     if setting != "auto":
-        return setting, "the configuration says so"
+        return setting, "set in the configuration"
     for path in sockets:
         if _accepts(path):
             return SYSTEM_URI, f"a libvirt daemon answers at {path}"
@@ -44,8 +44,8 @@ def resolve_uri(
 
 
 def _accepts(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as knocking, suppress(OSError):
-        knocking.settimeout(2.0)
-        knocking.connect(path)
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(2.0)
+        probe.connect(path)
         return True
     return False

@@ -1,8 +1,10 @@
-"""OpenStack over HTTP: the only package that knows treq and Keystone.
+"""A client of OpenStack's APIs: the only package that knows Keystone. Requests go through :mod:`meter.http`.
 
-From the outside in: :mod:`~meter.openstack.cloud` is what pollsters ask, :mod:`~meter.openstack.listing` what it gives them
-page by page; :mod:`~meter.openstack.keystone` keeps the token, got with :mod:`~meter.openstack.credentials`;
-:mod:`~meter.openstack.catalogue` says where services are; :mod:`~meter.http.service_limiter` decides when a request may go out; :mod:`~meter.http.exchange` is one exchange.
+- :mod:`~meter.openstack.cloud`: requests and listings for pollsters, with one token.
+- :mod:`~meter.openstack.listing`: a listing and its pages.
+- :mod:`~meter.openstack.keystone`: tokens; :mod:`~meter.openstack.credentials`: how to get one.
+- :mod:`~meter.openstack.catalogue`: the URLs of services.
+- :mod:`~meter.openstack.validation`: validates the tokens of the API's clients.
 """
 
 from meter.openstack.catalogue import NoService
@@ -19,7 +21,6 @@ __all__ = [
     "Cloud",
     "Credentials",
     "IDependsOnIntervals",
-    "IHttpClient",
     "IOpenStack",
     "Keystone",
     "Listing",

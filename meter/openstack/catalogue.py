@@ -1,4 +1,4 @@
-"""The service catalogue of a token: where a service is, by its type, region and interface."""
+"""The service catalogue of a token: the URLs of services by type, region and interface."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "dns": ("dns",),
     "load-balancer": ("load-balancer",),
 }
-"""Types under which one service has been registered, the best first."""
+"""Service types under which a service may be registered, in order of preference."""
 
 
 class NoService(Unavailable):
-    """The catalogue has no such service for us; the text says what it has."""
+    """A service that the token's catalogue lacks; the text names those that it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of one service."""
+    """One URL of one service."""
 
     service: str
     interface: str
@@ -36,13 +36,13 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All endpoints that came with a token."""
+    """The endpoints in a token."""
 
     endpoints: tuple[Endpoint, ...] = ()
 
     @classmethod
     def read(cls, catalog: Any) -> Catalogue:
-        """Return the catalogue of a token's body; entries that are not as Keystone documents them are left out."""
+        """Return the catalogue in a token's body; malformed entries are skipped."""
         found = []
         for service in _mappings(catalog):
             for endpoint in _mappings(service.get("endpoints")):
@@ -53,7 +53,7 @@ class Catalogue:
         return cls(tuple(found))
 
     def url(self, service: str, *, interface: str, region: str = "") -> str:
-        """Return the URL of ``service``, without a slash at the end; :class:`NoService` when there is none."""
+        """Return the URL of ``service`` without a trailing slash; raise :class:`NoService`."""
         for kind in ALIASES.get(service, (service,)):
             for endpoint in self.endpoints:
                 if (endpoint.service, endpoint.interface) == (kind, interface) and region in ("", endpoint.region):
@@ -70,6 +70,6 @@ def _mappings(value: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def versioned(url: str, version: str) -> str:
-    """Return ``url`` with ``version`` (``v3``) at its end, unless its path names a version already."""
+    """Return ``url`` with ``version`` (``v3``) appended, unless its path contains a version already."""
     url = url.rstrip("/")
     return url if re.search(r"/v\d+(\.\d+)?(/|$)", urlsplit(url).path) else f"{url}/{version}"

@@ -1,4 +1,4 @@
-"""The cloud as pollsters see it: questions to its services, with one token, and listings page by page."""
+"""The OpenStack client that pollsters use: requests with one token, and listings page by page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import sleep
-from meter.http.exchange import BadResponse
-from meter.http.exchange import HttpRequest
-from meter.http.exchange import HttpResponse
+from meter.http.client import BadResponse
+from meter.http.client import HttpRequest
+from meter.http.client import HttpResponse
 from meter.http.interfaces import IHttpClient
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
@@ -35,88 +35,88 @@ from meter.openstack.listing import Listing
 from meter.openstack.listing import LoopDetector
 from meter.openstack.listing import Page
 
-NOTHING: Mapping[str, str] = {}
+EMPTY: Mapping[str, str] = {}
 
 
 @implementer(IOpenStack, IDependency)
 class Cloud(Service):
-    """The cloud behind ``keystone``; ``web`` exchanges requests within budgets.
+    """The cloud whose catalogue ``keystone`` provides; requests go through ``client``.
 
-    ``interface`` and ``region`` choose from the catalogue. Pages are asked for with ``page_size`` entries; a listing
-    has ``most_pages`` at most. With a ``clock`` the next page is on its way while one is turned into samples.
+    ``interface`` and ``region`` select endpoints. A page has up to ``page_size`` entries, a listing up to ``max_pages``
+    pages. With a ``clock``, the request for the next page is sent before a page is processed.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        web: IHttpClient,
+        client: IHttpClient,
         keystone: Keystone,
         *,
         interface: str = "public",
         region: str = "",
         page_size: int = 500,
-        most_pages: int = 2000,
+        max_pages: int = 2000,
         clock: IReactorTime | None = None,
     ) -> None:
         self.setName("openstack")
-        self._web = web
+        self._client = client
         self._keystone = keystone
         self._interface = interface
         self._region = region
         self._page_size = page_size
-        self._most_pages = most_pages
+        self._max_pages = max_pages
         self._clock = clock
-        self._trouble = "Keystone was not asked yet"
-        self._first: Deferred[None] | None = None
+        self._problem = "Keystone has not been asked for a token yet"
+        self._first_token: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Ask for a token; returns at once."""
+        """Begin to fetch a token; return at once."""
         super().startService()
-        self._first = Deferred.fromCoroutine(self._try())
+        self._first_token = Deferred.fromCoroutine(self._fetch_first_token())
 
     def stopService(self) -> None:
-        """End what was begun at the start."""
+        """Cancel the fetching of the first token, if it has not ended."""
         super().stopService()
-        if self._first is not None:
-            self._first.cancel()
+        if self._first_token is not None:
+            self._first_token.cancel()
 
-    async def _try(self) -> None:
-        with suppress(Unavailable):  # told, and tried again with the next question
+    async def _fetch_first_token(self) -> None:
+        with suppress(Unavailable):  # logged by _token(); the next request tries again
             await self._token()
 
     def readiness(self) -> Readiness:
-        """Return whether Keystone gave us a token when it was last asked."""
-        return Readiness("openstack", not self._trouble, self._trouble or "Keystone gives us tokens")
+        """Return ready if the last attempt to get a token succeeded."""
+        return Readiness("openstack", not self._problem, self._problem or "Keystone issues tokens")
 
     async def _token(self) -> Token:
         try:
             token = await self._keystone.token()
         except Unavailable as error:
-            if str(error) != self._trouble:
-                self._log.warn("openstack: {reason}", reason=str(error))
-            self._trouble = str(error)
+            if str(error) != self._problem:
+                self._log.warn("openstack: no token from Keystone: {reason}", reason=str(error))
+            self._problem = str(error)
             raise
-        if self._trouble:
-            self._log.info("openstack: Keystone gives us a token")
-        self._trouble = ""
+        if self._problem:
+            self._log.info("openstack: Keystone has issued a token")
+        self._problem = ""
         return token
 
     async def url(self, service: str) -> str:
-        """Return the URL of ``service`` in the catalogue."""
+        """Return the URL of ``service`` in the catalogue; raise :class:`~meter.openstack.catalogue.NoService`."""
         return (await self._token()).catalogue.url(service, interface=self._interface, region=self._region)
 
-    async def ask(
+    async def request(
         self,
         service: str,
         path: str,
         *,
-        query: Mapping[str, str] = NOTHING,
-        headers: Mapping[str, str] = NOTHING,
+        query: Mapping[str, str] = EMPTY,
+        headers: Mapping[str, str] = EMPTY,
         method: str = "GET",
         base: str = "",
     ) -> HttpResponse:
-        """Return an answer of success. A token that is not accepted is renewed, once."""
+        """Return the response, whose status is 2xx. A token that the service rejects is renewed once."""
         for attempt in (1, 2):
             token = await self._token()
             root = base or token.catalogue.url(service, interface=self._interface, region=self._region)
@@ -125,77 +125,76 @@ class Cloud(Service):
                 url=f"{root}/{path}".rstrip("/") + (f"?{urlencode(query)}" if query else ""),
                 headers={"Accept": "application/json", **headers, "X-Auth-Token": token.id},
             )
-            answer = await self._web.exchange(service, request)
-            if answer.status == UNAUTHORIZED and attempt == 1:
+            response = await self._client.send(service, request)
+            if response.status == UNAUTHORIZED and attempt == 1:
                 self._keystone.reject(token)
                 continue
             break
-        return answer.checked()
+        return response.checked()
 
     def seconds_for(self, service: str, requests: int) -> float:
-        """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
-        return self._web.seconds_for(service, requests)
+        """Return how many seconds the rate limit of ``service`` needs for ``requests`` requests."""
+        return self._client.seconds_for(service, requests)
 
     async def pages(self, listing: Listing) -> AsyncIterator[Page]:
-        """Iterate over the pages of ``listing``; a listing that goes in circles, or on for ever, is a :class:`BadAnswer`.
+        """Iterate over the pages of ``listing``; raise :class:`BadResponse` if they loop or exceed ``max_pages``.
 
-        Who asks for a second page wants all: from then on one page is asked for ahead, within the same budget.
+        From the second page on, the next page is prefetched, within the same rate limit.
         """
         base = versioned(await self.url(listing.service), listing.version)
         query = dict(listing.query)
-        if listing.sized:
+        if listing.accepts_limit:
             query["limit"] = str(self._page_size)
 
-        def asked(query: Mapping[str, str]) -> Deferred[HttpResponse]:
+        def fetch(query: Mapping[str, str]) -> Deferred[HttpResponse]:
             return Deferred.fromCoroutine(
-                self.ask(listing.service, listing.path, query=query, headers=listing.headers, base=base)
+                self.request(listing.service, listing.path, query=query, headers=listing.headers, base=base)
             )
 
-        circling = LoopDetector()
-        asking = asked(query)
+        loop = LoopDetector()
+        pending = fetch(query)
         try:
-            for number in range(1, self._most_pages + 1):
-                answer = await asking
-                document = answer.json()
-                page = Page(entries(answer, document, listing.key), answer.received_at)
+            for number in range(1, self._max_pages + 1):
+                response = await pending
+                document = response.json()
+                page = Page(entries(response, document, listing.key), response.received_at)
                 following = next_query(document, listing.key)
                 if following is None:
                     yield page
                     return
-                if circling.seen(following):
-                    raise BadResponse(f"{answer.request}: the pages of {listing.path} go in circles")
+                if loop.seen(following):
+                    raise BadResponse(f"{response.request}: the pages of {listing.path} loop")
                 if number == 1:
                     yield page
-                    asking = asked(following)
+                    pending = fetch(following)
                 else:
-                    asking = asked(following)
-                    await self._sent()
+                    pending = fetch(following)
+                    await self._flush_writes()
                     yield page
-            raise BadResponse(f"{answer.request}: {listing.path} has more than {self._most_pages} pages")
+            raise BadResponse(f"{response.request}: {listing.path} has more than {self._max_pages} pages")
         finally:
-            asking.addErrback(lambda _: None)  # who wants no more pages does not want to know
-            asking.cancel()
+            pending.addErrback(lambda _: None)  # the caller wants no more pages
+            pending.cancel()
 
-    async def _sent(self) -> None:
-        """Let the reactor send what was written: it does so at the end of a turn, at whose beginning this goes on."""
+    async def _flush_writes(self) -> None:
+        """Wait for the reactor to send what was written, which it does at the end of its current iteration."""
         if self._clock is not None:
             await sleep(self._clock, 0)
             await sleep(self._clock, 0)
 
 
-def entries(answer: HttpResponse, document: Any, key: str) -> Sequence[Item]:
-    """Return the entries under ``key``; :class:`BadAnswer` where there is no list of objects."""
+def entries(response: HttpResponse, document: Any, key: str) -> Sequence[Item]:
+    """Return the entries under ``key``; raise :class:`BadResponse` unless they are a list of objects."""
     found = document.get(key) if isinstance(document, Mapping) else None
     if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
-        raise BadResponse(f"{answer.request}: the answer should have a list of objects under {key!r}")
+        raise BadResponse(f"{response.request}: the response should have a list of objects under {key!r}")
     return found
 
 
 def next_query(document: Any, key: str) -> dict[str, str] | None:
     """Return the query of the next page, ``None`` after the last.
 
-    Only the query is taken of the link: a service behind a proxy gives links that lead elsewhere, and the token must
-    not follow them.
+    Only the query of the link is used: a service behind a proxy may link to another host, which must not get the token.
     """
     links = document.get("links")
     link = document.get("next") or (links.get("next") if isinstance(links, Mapping) else None)

@@ -1,4 +1,4 @@
-"""Who we are to Keystone, and where it is: from settings, from ``clouds.yaml``, or from ``OS_*`` variables."""
+"""Keystone's URL and our credentials: from settings, ``clouds.yaml`` or ``OS_*`` environment variables."""
 
 from __future__ import annotations
 
@@ -12,29 +12,21 @@ from typing import Any
 
 import yaml
 
+from meter.http import TlsOptions
+
 SECRETS = ("password", "application_credential_secret", "token")
 
 
 class BadCredentials(ValueError):
-    """Credentials that cannot work; the text says what is missing or wrong, and where."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """How Keystone and the services are known: ``ca_file`` instead of the system's authorities; our own certificate."""
-
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-    insecure: bool = False
+    """Incomplete or contradictory credentials; the text says what is missing or wrong, and where."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What Keystone v3 is told. The names are those of ``clouds.yaml``; what is empty is not there.
+    """Credentials for Keystone v3. Fields are named as in ``clouds.yaml``; an empty text is none.
 
-    The way is an application credential, a token or a password, whichever is given, in this order. The scope is the
-    system, a project, a domain, or none; an application credential has its own.
+    The authentication method is the first of application credential, token and password that is given. The scope is
+    the system, a project, a domain, or none; an application credential has its own.
     """
 
     auth_url: str
@@ -56,11 +48,11 @@ class Credentials:
     system_scope: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what Keystone could not understand."""
+        """Raise :class:`BadCredentials` for what Keystone would reject."""
         if not self.auth_url.startswith(("http://", "https://")):
             raise BadCredentials(f"auth_url should be an http:// or https:// URL, not {self.auth_url!r}")
         if not (self.application_credential_secret or self.token or self.password):
-            raise BadCredentials("there is no password, application_credential_secret or token")
+            raise BadCredentials("needs a password, application_credential_secret or token")
         if self.password and not (self.username or self.user_id or self.application_credential_secret or self.token):
             raise BadCredentials("a password needs username or user_id")
         if self.application_credential_secret and not self.application_credential_id:
@@ -81,12 +73,12 @@ class Credentials:
 
     def _identity(self) -> dict[str, Any]:
         if self.application_credential_secret:
-            proof: dict[str, Any] = {"secret": self.application_credential_secret}
+            credential: dict[str, Any] = {"secret": self.application_credential_secret}
             if self.application_credential_id:
-                proof["id"] = self.application_credential_id
+                credential["id"] = self.application_credential_id
             else:
-                proof |= {"name": self.application_credential_name, "user": self._user()}
-            return {"methods": ["application_credential"], "application_credential": proof}
+                credential |= {"name": self.application_credential_name, "user": self._user()}
+            return {"methods": ["application_credential"], "application_credential": credential}
         if self.token:
             return {"methods": ["token"], "token": {"id": self.token}}
         return {"methods": ["password"], "password": {"user": {**self._user(), "password": self.password}}}
@@ -98,7 +90,7 @@ class Credentials:
 
     def _scope(self) -> dict[str, Any] | None:
         if self.application_credential_secret:
-            return None  # Keystone refuses any other than its own
+            return None  # Keystone rejects a request with a scope other than the credential's own
         if self.system_scope:
             return {"system": {"all": True}}
         if self.project_id:
@@ -112,18 +104,18 @@ class Credentials:
 
 
 def _domain(id_: str, name: str) -> dict[str, str]:
-    """As the clients have it, a name without a domain is in the one with id ``default``."""
+    """Return the domain to send: like OpenStack's clients, the one with the id ``default`` if none is given."""
     return {"name": name} if name and not id_ else {"id": id_ or "default"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """Credentials with what stands beside them: region, interface of the catalogue, TLS."""
+class CloudConfig:
+    """One cloud of ``clouds.yaml``: credentials, region, interface of its endpoints, and TLS."""
 
     credentials: Credentials
     region: str = ""
     interface: str = "public"
-    tls: Tls = field(default_factory=Tls)
+    tls: TlsOptions = field(default_factory=TlsOptions)
 
 
 NAMES = frozenset(each.name for each in fields(Credentials))
@@ -133,17 +125,17 @@ OTHER_NAMES = {
     "tenant_id": "project_id",
     "default_domain": "user_domain_id",
 }
-"""Older spellings that clouds.yaml and the variables may have."""
+"""Older names in clouds.yaml and the environment variables."""
 
 
-def from_variables(variables: Mapping[str, str]) -> Account | None:
-    """Return the account that ``OS_*`` variables describe, or ``None`` where there is no ``OS_AUTH_URL``."""
+def from_variables(variables: Mapping[str, str]) -> CloudConfig | None:
+    """Return the cloud that ``OS_*`` variables describe, ``None`` without ``OS_AUTH_URL``."""
     if not variables.get("OS_AUTH_URL"):
         return None
     given = {
         name.removeprefix("OS_").lower(): value for name, value in variables.items() if name.startswith("OS_") and value
     }
-    return _account(
+    return _cloud_config(
         given,
         {
             "region_name": given.get("region_name"),
@@ -157,24 +149,24 @@ def from_variables(variables: Mapping[str, str]) -> Account | None:
     )
 
 
-def from_clouds(name: str, files: Sequence[Path]) -> Account:
-    """Return the account ``name`` of the first of ``files`` that exists, with the secrets of ``secure.yaml`` beside it."""
+def from_clouds(name: str, files: Sequence[Path]) -> CloudConfig:
+    """Return the cloud ``name`` of the first of ``files`` that exists, with secrets from ``secure.yaml`` beside it."""
     for file in files:
         if file.is_file():
             break
     else:
-        raise BadCredentials(f"there is no {' nor '.join(map(str, files))}")
+        raise BadCredentials(f"no such file: {', '.join(map(str, files))}")
     cloud = _cloud(file, name)
     if cloud is None:
         raise BadCredentials(f"{file} has no cloud {name!r}")
     secure = file.with_name("secure.yaml")
     secrets = (_cloud(secure, name) if secure.is_file() else None) or {}
     auth = {**_mapping(cloud.get("auth"), file), **_mapping(secrets.get("auth"), secure)}
-    return _account(auth, {**cloud, **secrets}, f"cloud {name!r} of {file}")
+    return _cloud_config(auth, {**cloud, **secrets}, f"cloud {name!r} of {file}")
 
 
 def clouds_files(variables: Mapping[str, str], configured: str = "") -> list[Path]:
-    """Return where ``clouds.yaml`` may be, in the order in which the clients of OpenStack look for it."""
+    """Return the paths where ``clouds.yaml`` may be, in the search order of OpenStack's clients."""
     named = configured or variables.get("OS_CLIENT_CONFIG_FILE", "")
     if named:
         return [Path(named)]
@@ -195,32 +187,32 @@ def _mapping(value: Any, file: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BadCredentials(f"{file} should hold mappings, as clouds: NAME: auth: …, not {value!r:.80}")
+        raise BadCredentials(f"{file}: expected mappings, like clouds: NAME: auth: …, not {value!r:.80}")
     return value
 
 
-def _account(auth: Mapping[str, Any], observe_queue: Mapping[str, Any], where: str) -> Account:
+def _cloud_config(auth: Mapping[str, Any], cloud: Mapping[str, Any], where: str) -> CloudConfig:
     given = {
         OTHER_NAMES.get(name, name): str(value) for name, value in auth.items() if OTHER_NAMES.get(name, name) in NAMES
     }
     given.setdefault("auth_url", "")
-    kind = str(observe_queue.get("auth_type") or auth.get("auth_type") or "").removeprefix("v3")
-    wanted = {"password": "password", "applicationcredential": "application_credential_secret", "token": "token"}
-    if kind and kind not in wanted:
+    kind = str(cloud.get("auth_type") or auth.get("auth_type") or "").removeprefix("v3")
+    secret_of = {"password": "password", "applicationcredential": "application_credential_secret", "token": "token"}
+    if kind and kind not in secret_of:
         raise BadCredentials(f"{where}: auth_type should be password, v3applicationcredential or v3token, not {kind!r}")
     if kind:
-        # A file may hold the secrets of several ways.
-        given = {name: value for name, value in given.items() if name not in SECRETS or name == wanted[kind]}
+        # A file may hold secrets of other authentication methods as well.
+        given = {name: value for name, value in given.items() if name not in SECRETS or name == secret_of[kind]}
     try:
-        return Account(
+        return CloudConfig(
             credentials=Credentials(**given),
-            region=str(observe_queue.get("region_name") or ""),
-            interface=str(observe_queue.get("interface") or "public").removesuffix("URL"),
-            tls=Tls(
-                ca_file=str(observe_queue.get("cacert") or ""),
-                cert_file=str(observe_queue.get("cert") or ""),
-                key_file=str(observe_queue.get("key") or ""),
-                insecure=observe_queue.get("verify", True) is False or observe_queue.get("insecure") is True,
+            region=str(cloud.get("region_name") or ""),
+            interface=str(cloud.get("interface") or "public").removesuffix("URL"),
+            tls=TlsOptions(
+                ca_file=str(cloud.get("cacert") or ""),
+                cert_file=str(cloud.get("cert") or ""),
+                key_file=str(cloud.get("key") or ""),
+                insecure=cloud.get("verify", True) is False or cloud.get("insecure") is True,
             ),
         )
     except BadCredentials as error:

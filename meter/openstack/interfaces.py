@@ -1,4 +1,4 @@
-"""What pollsters ask: OpenStack."""
+"""The OpenStack client that pollsters use."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from zope.interface import Interface
 
 if TYPE_CHECKING:
-    from meter.http.exchange import HttpResponse
+    from meter.http.client import HttpResponse
     from meter.openstack.listing import Listing
     from meter.openstack.listing import Page
 
 
 class IOpenStack(Interface):
-    """The cloud that ``[openstack]`` names, asked with one token. Every method raises ``Unavailable``."""
+    """The cloud that ``[openstack]`` configures. Methods that send requests raise ``Unavailable``."""
 
     async def url(service: str) -> str:
-        """Return where ``service`` is; :class:`~meter.openstack.catalogue.NoService` where the catalogue has none."""
+        """Return the URL of ``service``; raise :class:`~meter.openstack.catalogue.NoService`."""
 
-    async def ask(
+    async def request(
         service: str,
         path: str,
         *,
@@ -30,20 +30,20 @@ class IOpenStack(Interface):
         method: str = "GET",
         base: str = "",
     ) -> HttpResponse:
-        """Return the service's :class:`~meter.http.exchange.Answer` of success.
+        """Send an authenticated request; return its :class:`~meter.http.client.HttpResponse`, whose status is 2xx.
 
-        ``path`` follows the service's URL in the catalogue, or ``base``.
+        ``path`` is appended to ``base``, by default the service's URL in the catalogue.
         """
 
     def seconds_for(service: str, requests: int) -> float:
-        """Return how long the budget of ``service`` takes for so many requests, if nothing else does."""
+        """Return how many seconds the rate limit of ``service`` needs for ``requests`` requests."""
 
     def pages(listing: Listing) -> AsyncIterator[Page]:
         """Iterate over the :class:`~meter.openstack.listing.Page` of a :class:`~meter.openstack.listing.Listing`."""
 
 
 class IDependsOnIntervals(Interface):
-    """A pollster whose options must fit the intervals of pollsters, its own among them."""
+    """A pollster whose options must fit the intervals at which pollsters run, its own included."""
 
     def interval_conflicts(interval_of: Callable[[str], float]) -> list[str]:
-        """Return a clause for each option that does not fit; ``interval_of`` gives the seconds of a pollster by its name."""
+        """Return a message per option that does not fit; ``interval_of`` maps a pollster's name to seconds."""

@@ -1,4 +1,4 @@
-"""Keystone v3: one token for all that this process asks, renewed before it ends, and what others' tokens say."""
+"""Keystone v3: the token of this process, renewed before it expires, and validation of other tokens."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import msgspec
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
-from meter.http.exchange import BadResponse
-from meter.http.exchange import ErrorResponse
-from meter.http.exchange import HttpRequest
-from meter.http.exchange import HttpResponse
+from meter.http.client import BadResponse
+from meter.http.client import ErrorResponse
+from meter.http.client import HttpRequest
+from meter.http.client import HttpResponse
 from meter.interfaces import Unavailable
 from meter.openstack.catalogue import Catalogue
 from meter.openstack.catalogue import versioned
@@ -26,12 +26,12 @@ NOT_FOUND = 404
 UNAUTHORIZED = 401
 
 Send = Callable[[HttpRequest], Awaitable[HttpResponse]]
-"""Exchanges a request for an answer of whatever status; raises :class:`Unavailable`."""
+"""Sends a request and returns the response, whatever its status; raises :class:`Unavailable`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What Keystone says about a token: until when it is good, whose it is, for what, and where services are."""
+    """A token: its validity, user, scope, roles and service catalogue."""
 
     id: str = field(repr=False)
     issued_at: datetime
@@ -45,11 +45,11 @@ class Token:
 
 
 class Keystone:
-    """Keystone at ``credentials.auth_url``; ``send`` exchanges requests for answers.
+    """Keystone at ``credentials.auth_url``; requests go through ``send``.
 
-    Its own token is fetched when first asked for, whoever asks meanwhile waits for the same, and it is renewed
-    ``renew_before_seconds`` before it ends, or after three quarters of its life where that is shorter. How long it
-    lives is told by Keystone and measured by ``clock``, so it does not matter how far the two clocks are apart.
+    Our token is fetched on first use, once for all concurrent callers. It is renewed ``renew_before_seconds`` before
+    it expires, or after three quarters of its lifetime if that comes later. The lifetime is what Keystone says, counted
+    by ``clock``, so differing clocks do no harm.
     """
 
     def __init__(
@@ -62,34 +62,34 @@ class Keystone:
         self._url = f"{versioned(credentials.auth_url, 'v3')}/auth/tokens"
         self._token: Token | None = None
         self._renew_at = 0.0
-        self._one_at_a_time = DeferredLock()
+        self._lock = DeferredLock()
         self.authentications = 0
 
     async def token(self) -> Token:
-        """Return a token that is good for a while; :class:`Unavailable` when Keystone gives none, and why."""
+        """Return our token, renewed if due; raise :class:`Unavailable` if Keystone issues none."""
         if self._token is None or self._clock.seconds() >= self._renew_at:
-            await self._one_at_a_time.acquire()
+            await self._lock.acquire()
             try:
                 if self._token is None or self._clock.seconds() >= self._renew_at:
                     await self._authenticate()
             finally:
-                self._one_at_a_time.release()
+                self._lock.release()
         assert self._token is not None
         return self._token
 
     def reject(self, token: Token) -> None:
-        """Forget ``token``, which a service did not accept; nothing happens if it was renewed in the meantime."""
+        """Discard ``token``, which a service rejected, unless it has been renewed since."""
         if token is self._token:
             self._token = None
 
     async def check(self) -> None:
-        """Return if Keystone answers, accepts our account and can say what a token is; else :class:`Unavailable`."""
+        """Raise :class:`Unavailable` unless Keystone authenticates us and validates a token."""
         await self.validate((await self.token()).id)
 
     async def _authenticate(self) -> None:
         self.authentications += 1
-        asked_at = self._clock.seconds()
-        answer = await self._send(
+        sent_at = self._clock.seconds()
+        response = await self._send(
             HttpRequest(
                 method="POST",
                 url=self._url,
@@ -98,29 +98,29 @@ class Keystone:
             )
         )
         try:
-            answer.checked()
+            response.checked()
         except ErrorResponse as error:
             if error.status == UNAUTHORIZED:
-                raise ErrorResponse(f"Keystone does not accept our credentials: {error}", error.status) from None
+                raise ErrorResponse(f"Keystone rejects our credentials: {error}", error.status) from None
             raise
-        id_ = answer.header("x-subject-token")
+        id_ = response.header("x-subject-token")
         if not id_:
-            raise BadResponse(f"{answer.request}: the answer has no X-Subject-Token; is this Keystone v3?")
-        token = _token(id_, answer)
-        life = (token.expires_at - token.issued_at).total_seconds()
+            raise BadResponse(f"{response.request}: the response has no X-Subject-Token header; is this Keystone v3?")
+        token = _parse_token(id_, response)
+        lifetime = (token.expires_at - token.issued_at).total_seconds()
         self._token = token
-        self._renew_at = asked_at + life - min(self._renew_before_seconds, life / 4)
+        self._renew_at = sent_at + lifetime - min(self._renew_before_seconds, lifetime / 4)
 
     async def validate(self, subject_token: str) -> Token | None:
-        """Return what Keystone says about ``subject_token``, ``None`` if it is not (or no longer) good.
+        """Return the token with the id ``subject_token``, ``None`` if it is invalid or expired.
 
-        Raises :class:`Unavailable` when Keystone cannot be asked, or does not accept us.
+        Raises :class:`Unavailable` if Keystone is not reachable or rejects us.
         """
         if not subject_token or not subject_token.isascii() or not subject_token.isprintable():
-            return None  # no header could carry it
+            return None  # cannot be sent in a header
         for attempt in (1, 2):
             ours = await self.token()
-            answer = await self._send(
+            response = await self._send(
                 HttpRequest(
                     method="GET",
                     url=f"{self._url}?nocatalog",
@@ -131,18 +131,18 @@ class Keystone:
                     },
                 )
             )
-            if answer.status == UNAUTHORIZED and attempt == 1:
+            if response.status == UNAUTHORIZED and attempt == 1:
                 self.reject(ours)
                 continue
             break
-        if answer.status == NOT_FOUND:
+        if response.status == NOT_FOUND:
             return None
-        return _token(subject_token, answer.checked())
+        return _parse_token(subject_token, response.checked())
 
 
-def _token(id_: str, answer: HttpResponse) -> Token:
-    """Read a token's body; raise :class:`BadAnswer` where it lacks what is needed."""
-    document = answer.json()
+def _parse_token(id_: str, response: HttpResponse) -> Token:
+    """Return the token in the body of ``response``; raise :class:`BadResponse` for one that is not a token."""
+    document = response.json()
     try:
         body = document["token"]
         return Token(
@@ -158,7 +158,7 @@ def _token(id_: str, answer: HttpResponse) -> Token:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadResponse(
-            f"{answer.request}: the answer is no token of Keystone v3: {type(error).__name__} {error}"
+            f"{response.request}: the response is not a Keystone v3 token: {type(error).__name__} {error}"
         ) from None
 
 

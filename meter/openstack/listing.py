@@ -1,4 +1,4 @@
-"""Listings: what they are asked for, a page of one, and seeing that their pages lead round in a circle."""
+"""Listings of OpenStack's APIs: which request lists what, a page of entries, and detection of loops in paging."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from datetime import datetime
 from typing import Any
 
 Item = Mapping[str, Any]
-"""One entry of a listing, as the service gave it: anything may be missing or wrong in it."""
+"""One entry of a listing as the service sent it: not validated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """A listing of a service: ``Listing(service="image", version="v2", path="images", key="images")``.
 
-    ``key`` holds the entries. ``sized`` is whether the service may be told how many entries a page should have.
+    ``key`` is the member of the response that holds the entries. ``accepts_limit``: the request may have the query
+    parameter ``limit``, the number of entries per page.
     """
 
     service: str
@@ -26,7 +27,7 @@ class Listing:
     key: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    sized: bool = True
+    accepts_limit: bool = True
 
     def __hash__(self) -> int:
         return hash((self.service, self.path))
@@ -34,26 +35,26 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some entries of a listing, and when they came: an aware ``datetime``."""
+    """Entries of a listing; ``received_at`` is an aware ``datetime``."""
 
     items: Sequence[Item]
     received_at: datetime
 
 
 class LoopDetector:
-    """Sees that a walk goes in circles, and remembers one step only (Brent's way)."""
+    """Detects a loop in a sequence of links with constant memory (Brent's algorithm)."""
 
     def __init__(self) -> None:
         self._landmark: object = None
         self._steps = 0
         self._next_landmark = 1
 
-    def seen(self, place: object) -> bool:
-        """Take the next ``place``; return whether the walk was there before, at the latest in its third round."""
-        if place == self._landmark:
+    def seen(self, link: object) -> bool:
+        """Take the next ``link``; return true if it was seen before, at the latest in the third round of a loop."""
+        if link == self._landmark:
             return True
         self._steps += 1
         if self._steps == self._next_landmark:
-            self._landmark = place
+            self._landmark = link
             self._next_landmark *= 2
         return False

@@ -1,29 +1,23 @@
-"""Asking Keystone about the tokens that others present."""
+"""Validation of the tokens that clients of the API send."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from treq.client import HTTPClient
-from twisted.web.client import Agent
-
-from meter.http.exchange import HttpClient
-from meter.http.tls import Policy
+from meter.http import TlsOptions
+from meter.http.factory import create_client
 from meter.openstack.credentials import Credentials
-from meter.openstack.credentials import Tls
 from meter.openstack.keystone import Keystone
 
 CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 10.0
-"""Somebody waits for the answer; a Keystone that takes longer is as good as away."""
+TIMEOUT_SECONDS = 10.0
+"""A client of the API waits for the result, so these limits are shorter than those of pollsters."""
 
 
-def validating_keystone(reactor: Any, tls: Tls, **account: str) -> Keystone:
-    """Return the Keystone of ``account`` to ask whose a token is; it gives up sooner than one that is asked for usage.
+def validating_keystone(reactor: Any, tls: TlsOptions, **account: str) -> Keystone:
+    """Return a Keystone client that validates tokens; ``account`` has the fields of ``Credentials``.
 
-    ``account`` has the fields of :class:`~meter.openstack.credentials.Credentials`. Raises
-    :class:`~meter.openstack.credentials.BadCredentials` for what cannot work.
+    Raises :class:`~meter.openstack.credentials.BadCredentials` or :class:`~meter.http.tls.BadTlsOptions`.
     """
-    agent = Agent(reactor, contextFactory=Policy(tls), connectTimeout=CONNECT_SECONDS)
-    web = HttpClient(HTTPClient(agent), reactor, timeout_seconds=ANSWER_SECONDS)
-    return Keystone(web.exchange, Credentials(**account), reactor)
+    client = create_client(reactor, tls, connect_seconds=CONNECT_SECONDS, timeout_seconds=TIMEOUT_SECONDS)
+    return Keystone(client.send, Credentials(**account), reactor)

@@ -1,1 +1,1 @@
-"""Plugins: which are installed, how they are configured and validated, and which of them are active."""
+"""Plugins: discovery, validation, configuration and activation."""

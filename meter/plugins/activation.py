@@ -1,4 +1,4 @@
-"""Activation: asks installed plugins at start whether they are enabled here, then starts what works with those that are."""
+"""Activation: asks each installed plugin at start whether it is applicable, then starts a service with those that are."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from meter.plugins.registry import report
 
 
 class Activation(Service):
-    """Starts ``make(active decisions)``, a service, once every candidate has answered; stops it when stopped.
+    """Starts the service that ``make`` returns for the active plugins, once all ``candidates`` have answered.
 
-    ``decisions`` is what is known of each plugin so far: for the manhole, and for whoever wonders why one is silent;
-    ``here`` is what they are asked about.
+    ``decisions`` has the present state of each plugin, for the manhole. ``context`` is passed to their ``enabled()``.
     """
 
     _log = Logger()
@@ -41,25 +40,25 @@ class Activation(Service):
         self.context = context
         self._make = make
         self._asking: Deferred[None] | None = None
-        self._made: IService | None = None
+        self._service: IService | None = None
         self.decisions = tuple(candidates)
 
     def startService(self) -> None:
-        """Begin to ask; returns at once."""
+        """Begin to ask the plugins; return at once."""
         super().startService()
         self._asking = Deferred.fromCoroutine(self._activate())
 
     async def _activate(self) -> None:
         self.decisions = tuple(await decide(self.decisions, self.context, self.context.clock))
         self._log.info(
-            "{name}: what is installed, and what works here\n{report}", name=self.name, report=report(self.decisions)
+            "{name}: installed plugins and their states\n{report}", name=self.name, report=report(self.decisions)
         )
         if self.running:
-            self._made = self._make([each for each in self.decisions if each.state == "active"])
-            self._made.startService()
+            self._service = self._make([each for each in self.decisions if each.state == "active"])
+            self._service.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Fire when the service that was made has stopped."""
+        """Return a Deferred that fires when the started service has stopped."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -68,6 +67,6 @@ class Activation(Service):
             self._asking.cancel()
             with contextlib.suppress(CancelledError, FirstError):
                 await self._asking
-        made, self._made = self._made, None
-        if made is not None:
-            await maybeDeferred(made.stopService)
+        service, self._service = self._service, None
+        if service is not None:
+            await maybeDeferred(service.stopService)

@@ -1,14 +1,14 @@
-"""Which plugins are installed, how they are configured, and which of them work here, with the reason for each.
+"""The plugin registry: which plugins are installed, their configuration, and which are active, each with the reason.
 
-Plugins are found in two places: modules in the packages ``meter.pollsters`` and ``meter.listeners``, which
-:mod:`twisted.plugin` makes open to other distributions, and entry points. Three steps lead from there to work, each
-taking and giving :class:`Decision` records::
+Plugins are found in two places: modules in the packages ``meter.pollsters`` and ``meter.listeners``, to which
+:mod:`twisted.plugin` lets other distributions add, and entry points. Three functions take and return
+:class:`Decision` records::
 
     found = find()
     configured = configure(found, {"pollsters": config.pollsters, "listeners": config.listeners}, disable)
-    decisions = await decide(configured.decisions, here, clock)
+    decisions = await decide(configured.decisions, context, clock)
 
-Nothing a plugin does makes any of them raise: what is wrong with it becomes the reason of its decision.
+None of them raises because of a plugin: its problem becomes the reason of its decision.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from meter.interfaces import IPluginContext
 from meter.plugins.validation import one_line
 from meter.plugins.validation import plugin_problems
 
-State = Literal["asked at start", "active", "disabled", "off here", "broken"]
-"""*disabled* is the configuration's word, *off here* the plugin's own; *asked at start* is not decided yet."""
+State = Literal["pending", "active", "disabled", "not applicable", "broken"]
+"""*pending*: not decided yet. *disabled*: by the configuration. *not applicable*: by the plugin's own ``enabled()``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of plugin: what it provides, where it is looked for, and the section that holds its options."""
+    """A kind of plugin: its interface, the package and entry point group it is found in, its configuration section."""
 
     name: str
     interface: Any
@@ -70,9 +70,9 @@ KINDS = (COMPUTE, CENTRAL, LISTENER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is known and decided about one plugin. ``plugin`` is the provider to work with, ``None`` when broken.
+    """The state of one plugin and the reason for it. ``plugin`` is the configured provider, ``None`` if broken.
 
-    ``meters_off`` has the patterns of meters that are switched off while the plugin works: ask :meth:`takes`.
+    ``meters_off`` has the patterns of meters that ``[plugins] disable`` excludes from an active plugin.
     """
 
     kind: Kind
@@ -84,33 +84,37 @@ class Decision:
     meters_off: tuple[str, ...] = ()
 
     def takes(self, meter: str) -> bool:
-        """Say whether samples of ``meter`` are wanted from this plugin."""
+        """Return whether samples of ``meter`` are taken from this plugin."""
         return not any(fnmatchcase(meter, pattern) for pattern in self.meters_off)
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """Decisions after reading the configuration; ``problems`` forbid the start, ``warnings`` do not."""
+    """The result of :func:`configure`; a daemon does not start with ``problems``, ``warnings`` are logged."""
 
     decisions: tuple[Decision, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-# --- finding -------------------------------------------------------------------------------------------------------
+# --- discovery -----------------------------------------------------------------------------------------------------
 
 
 def find(kinds: Iterable[Kind] = KINDS) -> list[Decision]:
-    """Return a decision for everything installed: *asked at start*, or *broken* with all that is wrong with it."""
-    return [decision for kind in kinds for decision in _each_once([*_dropped_in(kind), *_entered(kind)])]
+    """Return a decision for each installed plugin: *pending*, or *broken* with its problems as the reason."""
+    return [
+        decision
+        for kind in kinds
+        for decision in _without_duplicates([*_from_modules(kind), *_from_entry_points(kind)])
+    ]
 
 
-def _dropped_in(kind: Kind) -> Iterator[Decision]:
-    """Find what ``twisted.plugin.getPlugins`` finds, and say why a module's plugins are missing.
+def _from_modules(kind: Kind) -> Iterator[Decision]:
+    """Yield what ``twisted.plugin.getPlugins`` finds, and a broken decision for a module that cannot be imported.
 
-    Twisted 26.10 only logs a module that cannot be imported, and believes a ``dropin.cache`` that is newer than a
-    changed plugin: where files keep their old times, or a plugin's variables depend on another module, a new plugin
-    stays invisible. So the modules themselves are read (test_a_stale_dropin_cache_hides_nothing).
+    Twisted 26.10 only logs a module that cannot be imported, and trusts a ``dropin.cache`` that is newer than a changed
+    plugin: if files keep their old modification times, or the names in a plugin module depend on another module, a new
+    plugin is not found. So the modules are imported here (test_stale_dropin_cache_hides_no_plugin).
     """
     import_module(kind.package)
     for module in getModule(kind.package).iterModules():
@@ -121,16 +125,16 @@ def _dropped_in(kind: Kind) -> Iterator[Decision]:
             yield _broken(kind, name, module.name, f"cannot be imported: {one_line(error)}")
             continue
         for variable, value in variables:
-            if kind.interface.providedBy(value) or _is_homeless(value):
-                yield _examined(kind, variable, f"{module.name}:{variable}", value)
+            if kind.interface.providedBy(value) or _has_no_kind(value):
+                yield _validated(kind, variable, f"{module.name}:{variable}", value)
 
 
-def _is_homeless(value: object) -> bool:
-    """A plugin that provides the general interface alone would be found by nobody."""
+def _has_no_kind(value: object) -> bool:
+    """Return whether ``value`` provides the base interface but that of no kind, so that it would never be found."""
     return IMeterPlugin.providedBy(value) and not any(kind.interface.providedBy(value) for kind in KINDS)
 
 
-def _entered(kind: Kind) -> Iterator[Decision]:
+def _from_entry_points(kind: Kind) -> Iterator[Decision]:
     for entry in sorted(entry_points(group=kind.group)):
         try:
             loaded = entry.load()
@@ -138,22 +142,22 @@ def _entered(kind: Kind) -> Iterator[Decision]:
         except (Exception, SystemExit) as error:
             yield _broken(kind, entry.name, _origin(entry), f"cannot be loaded: {one_line(error)}")
         else:
-            yield _examined(kind, entry.name, _origin(entry), plugin)
+            yield _validated(kind, entry.name, _origin(entry), plugin)
 
 
 def _origin(entry: EntryPoint) -> str:
     return f"{entry.value} ({entry.dist.name} {entry.dist.version})" if entry.dist else entry.value
 
 
-def _examined(kind: Kind, name: str, origin: str, plugin: Any) -> Decision:
-    wrong = plugin_problems(kind.interface, plugin)
-    if wrong:
-        return replace(_broken(kind, name, origin, "; ".join(wrong)), plugin=plugin)
-    return Decision(kind=kind, name=plugin.name, origin=origin, state="asked at start", plugin=plugin)
+def _validated(kind: Kind, name: str, origin: str, plugin: Any) -> Decision:
+    problems = plugin_problems(kind.interface, plugin)
+    if problems:
+        return replace(_broken(kind, name, origin, "; ".join(problems)), plugin=plugin)
+    return Decision(kind=kind, name=plugin.name, origin=origin, state="pending", plugin=plugin)
 
 
-def _each_once(decisions: Iterable[Decision]) -> Iterator[Decision]:
-    """The same object found twice is one plugin; another object with a name that is taken stays out."""
+def _without_duplicates(decisions: Iterable[Decision]) -> Iterator[Decision]:
+    """Yield an object that was found twice once; another object with the same name is broken."""
     seen: set[int] = set()
     taken: dict[str, str] = {}
     for decision in decisions:
@@ -163,7 +167,7 @@ def _each_once(decisions: Iterable[Decision]) -> Iterator[Decision]:
         if decision.state == "broken":
             yield replace(decision, plugin=None)
         elif decision.name in taken:
-            reason = f"the name {decision.name} is taken by {taken[decision.name]}"
+            reason = f"the name {decision.name} is already used by {taken[decision.name]}"
             yield _broken(decision.kind, decision.name, decision.origin, reason)
         else:
             taken[decision.name] = decision.origin
@@ -174,29 +178,29 @@ def _broken(kind: Kind, name: str, origin: str, reason: str) -> Decision:
     return Decision(kind=kind, name=name, origin=origin, state="broken", reason=reason)
 
 
-# --- configuring ---------------------------------------------------------------------------------------------------
+# --- configuration -------------------------------------------------------------------------------------------------
 
 
 def configure(
     found: Iterable[Decision], sections: Mapping[str, Mapping[str, Any]], disable: Sequence[str]
 ) -> Configured:
-    """Give plugins their options and switch off what ``disable`` names.
+    """Apply the options of plugins and disable those that ``disable`` matches.
 
     ``sections`` maps a kind's section to its sub-sections: ``{"pollsters": {"cpu": {"limit": 5}}}``. ``disable`` has
-    shell patterns of names of plugins and meters. Pass all kinds that share the file, then keep those you work with:
-    a section or pattern is a mistake only when no kind knows it.
+    shell patterns of names of plugins and meters. Pass the plugins of all kinds: a section or pattern is an error only
+    if it matches no plugin of any kind.
     """
     found = list(found)
     problems = list(_unknown_sections(found, sections))
     decisions = []
     for decision in found:
-        if decision.state == "asked at start":
+        if decision.state == "pending":
             section = sections.get(decision.kind.section, {}).get(decision.name)
-            decision, wrong = _configured(_switched(decision, disable), section)
+            decision, wrong = _configured(_with_disabled(decision, disable), section)
             problems += [text for text in wrong if text not in problems]
         decisions.append(decision)
-    idle = [pattern for pattern in disable if not any(_concerns(pattern, each) for each in found)]
-    warnings = [f"[plugins] disable: {pattern!r} is the name of no plugin and of no meter" for pattern in idle]
+    unmatched = [pattern for pattern in disable if not any(_matches(pattern, each) for each in found)]
+    warnings = [f"[plugins] disable: {pattern!r} matches no plugin and no meter" for pattern in unmatched]
     return Configured(tuple(decisions), tuple(problems), tuple(warnings))
 
 
@@ -208,9 +212,9 @@ def _unknown_sections(found: Sequence[Decision], sections: Mapping[str, Mapping[
                 yield f"[{section}.{name}]: no such plugin is installed; installed are: {', '.join(installed) or 'none'}"
 
 
-def _switched(decision: Decision, disable: Sequence[str]) -> Decision:
+def _with_disabled(decision: Decision, disable: Sequence[str]) -> Decision:
     by_name = [pattern for pattern in disable if fnmatchcase(decision.name, pattern)]
-    by_meter = [pattern for pattern in disable if _touches_meters(pattern, decision)]
+    by_meter = [pattern for pattern in disable if _matches_meters(pattern, decision)]
     meters = [definition.name for definition in decision.plugin.meters]
     if by_name or (by_meter and all(any(fnmatchcase(meter, pattern) for pattern in by_meter) for meter in meters)):
         return replace(decision, state="disabled", reason=f"[plugins] disable has {', '.join(by_name or by_meter)}")
@@ -219,8 +223,8 @@ def _switched(decision: Decision, disable: Sequence[str]) -> Decision:
     return decision
 
 
-def _touches_meters(pattern: str, decision: Decision) -> bool:
-    """``instance:*`` is touched by ``instance:m1.*``: what follows is known only when measuring."""
+def _matches_meters(pattern: str, decision: Decision) -> bool:
+    """Return whether ``pattern`` matches a meter of the plugin; ``instance:m1.*`` matches the meters ``instance:*``."""
     return any(
         fnmatchcase(definition.name, pattern)
         or (definition.name.endswith("*") and fnmatchcase(pattern, definition.name))
@@ -228,8 +232,8 @@ def _touches_meters(pattern: str, decision: Decision) -> bool:
     )
 
 
-def _concerns(pattern: str, decision: Decision) -> bool:
-    return fnmatchcase(decision.name, pattern) or (decision.plugin is not None and _touches_meters(pattern, decision))
+def _matches(pattern: str, decision: Decision) -> bool:
+    return fnmatchcase(decision.name, pattern) or (decision.plugin is not None and _matches_meters(pattern, decision))
 
 
 def _configured(decision: Decision, section: Any) -> tuple[Decision, list[str]]:
@@ -244,7 +248,7 @@ def _configured(decision: Decision, section: Any) -> tuple[Decision, list[str]]:
         try:
             options = _merged(options, section)
         except ValidationError as error:
-            return replace(decision, state="broken", reason="its options are wrong"), [
+            return replace(decision, state="broken", reason="its options are invalid"), [
                 f"{where} {_problem(detail, options)}" for detail in error.errors(include_input=False)
             ]
     if decision.state == "disabled":
@@ -253,15 +257,15 @@ def _configured(decision: Decision, section: Any) -> tuple[Decision, list[str]]:
         plugin = decision.plugin.configured(options)
     except Exception as error:
         return _broken(decision.kind, decision.name, decision.origin, f"configured() failed: {one_line(error)}"), []
-    wrong = plugin_problems(decision.kind.interface, plugin)
-    if wrong:
-        reason = f"configured() returned what is no plugin: {'; '.join(wrong)}"
+    problems = plugin_problems(decision.kind.interface, plugin)
+    if problems:
+        reason = f"configured() did not return a valid plugin: {'; '.join(problems)}"
         return _broken(decision.kind, decision.name, decision.origin, reason), []
     return replace(decision, plugin=plugin), []
 
 
 def _merged(options: BaseModel, section: Mapping[str, Any]) -> BaseModel:
-    """Validate the section over the plugin's own defaults, which need not be those of the class."""
+    """Return the section validated over the plugin's own defaults, which may differ from those of the model."""
     aliases = {field.alias: name for name, field in type(options).model_fields.items() if field.alias}
     given = {aliases.get(key, key): value for key, value in section.items()}
     return type(options).model_validate({**dict(options), **given}, extra="forbid", by_name=True)
@@ -275,68 +279,68 @@ def _problem(detail: Any, options: BaseModel) -> str:
     return f"{where}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 
-# --- asking --------------------------------------------------------------------------------------------------------
+# --- activation ----------------------------------------------------------------------------------------------------
 
 
 async def decide(
     decisions: Iterable[Decision], context: IPluginContext, clock: IReactorTime, seconds: float = 10.0
 ) -> list[Decision]:
-    """Ask every plugin that is to be asked whether it is enabled ``here``, all at once, with ``seconds`` to answer."""
-    asked = [Deferred.fromCoroutine(_answer(decision, context, clock, seconds)) for decision in decisions]
-    return await gatherResults(asked, consumeErrors=True)
+    """Call ``enabled(context)`` of all pending plugins concurrently; one that takes over ``seconds`` is broken."""
+    deciding = [Deferred.fromCoroutine(_decide_within(decision, context, clock, seconds)) for decision in decisions]
+    return await gatherResults(deciding, consumeErrors=True)
 
 
 def decide_now(decisions: Iterable[Decision], context: IPluginContext) -> list[Decision]:
-    """Like :func:`decide`, without a running reactor: a plugin that has to wait for its answer stays *asked at start*."""
-    return [_asked_now(decision, context) for decision in decisions]
+    """Do the same without a running reactor: a plugin whose ``enabled()`` has to wait stays *pending*."""
+    return [_decide_now(decision, context) for decision in decisions]
 
 
-async def _answer(decision: Decision, context: IPluginContext, clock: IReactorTime, seconds: float) -> Decision:
-    if decision.state != "asked at start":
+async def _decide_within(decision: Decision, context: IPluginContext, clock: IReactorTime, seconds: float) -> Decision:
+    if decision.state != "pending":
         return decision
-    work = Deferred.fromCoroutine(_ask(decision, context))
-    # A plugin may refuse to be cancelled; the answer it may still give is let go.
-    answer: Deferred[Decision] = Deferred()
-    work.chainDeferred(answer)
+    work = Deferred.fromCoroutine(_call_enabled(decision, context))
+    # A plugin may ignore cancellation; a result that comes after the time limit is dropped.
+    result: Deferred[Decision] = Deferred()
+    work.chainDeferred(result)
     try:
-        return await answer.addTimeout(seconds, clock)
+        return await result.addTimeout(seconds, clock)
     except DeferredTimeout:
-        return replace(decision, state="broken", reason=f"enabled() did not answer within {seconds:g} s")
+        return replace(decision, state="broken", reason=f"enabled() did not return within {seconds:g} s")
     finally:
         work.cancel()
 
 
-def _asked_now(decision: Decision, context: IPluginContext) -> Decision:
-    if decision.state != "asked at start":
+def _decide_now(decision: Decision, context: IPluginContext) -> Decision:
+    if decision.state != "pending":
         return decision
-    answers: list[Decision] = []
-    work = Deferred.fromCoroutine(_ask(decision, context)).addCallback(answers.append)
-    if answers:
-        return answers[0]
+    results: list[Decision] = []
+    work = Deferred.fromCoroutine(_call_enabled(decision, context)).addCallback(results.append)
+    if results:
+        return results[0]
     work.cancel()
     return decision
 
 
-async def _ask(decision: Decision, context: IPluginContext) -> Decision:
+async def _call_enabled(decision: Decision, context: IPluginContext) -> Decision:
     enabled: Callable[[IPluginContext], Awaitable[object]] = decision.plugin.enabled
     try:
-        answer = await enabled(context)
+        result = await enabled(context)
     except (Exception, SystemExit) as error:
         return replace(decision, state="broken", reason=f"enabled() failed: {one_line(error)}")
-    if isinstance(answer, Enabled):
-        reason = "; ".join(text for text in (decision.reason, str(answer.remark)) if text)
+    if isinstance(result, Enabled):
+        reason = "; ".join(text for text in (decision.reason, str(result.remark)) if text)
         return replace(decision, state="active", reason=reason)
-    if isinstance(answer, Disabled):
-        return replace(decision, state="off here", reason=str(answer.reason))
-    wanted = "it should return Enabled() or Disabled(reason)"
-    return replace(decision, state="broken", reason=f"enabled() answered {reprlib.repr(answer)}; {wanted}")
+    if isinstance(result, Disabled):
+        return replace(decision, state="not applicable", reason=str(result.reason))
+    expected = "it should return Enabled() or Disabled(reason)"
+    return replace(decision, state="broken", reason=f"enabled() returned {reprlib.repr(result)}; {expected}")
 
 
-# --- telling -------------------------------------------------------------------------------------------------------
+# --- report --------------------------------------------------------------------------------------------------------
 
 
 def report(decisions: Iterable[Decision]) -> str:
-    """Return an aligned table of the decisions, one a line, without a final line break."""
+    """Return the decisions as an aligned table, one per line, without a final line break."""
     rows = [("PLUGIN", "KIND", "STATE", "ORIGIN", "REASON")]
     rows += [(each.name, each.kind.name, each.state, each.origin, each.reason) for each in decisions]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,4 +1,4 @@
-"""What keeps an object from being a plugin, in words for whoever wrote it. Good for tests of plugins, too."""
+"""Validation of plugins against their interfaces; tests of a plugin can use it too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ASYNC = ("enabled", "poll")
 
 
 def plugin_problems(interface: Any, plugin: Any) -> list[str]:
-    """Return all that keeps ``plugin`` from being a provider of ``interface``, a plugin interface: one clause each."""
+    """Return a message per problem of ``plugin`` as a provider of ``interface``, a plugin interface."""
     if not interface.providedBy(plugin):
         name = interface.__name__
         return [f"{reprlib.repr(plugin)} does not provide {name}: decorate its class with @implementer({name})"]
@@ -29,14 +29,14 @@ def plugin_problems(interface: Any, plugin: Any) -> list[str]:
         verifyObject(interface, plugin)
         return list(_wrong_values(interface, plugin))
     except Invalid as error:
-        # Several at once come as one MultipleInvalid.
-        return [_clause(each) for each in getattr(error, "exceptions", [error])]
+        # Several problems come as one MultipleInvalid.
+        return [_problem(each) for each in getattr(error, "exceptions", [error])]
     except Exception as error:
-        # An attribute may be a property, and raise what it likes.
-        return [f"cannot be examined: {one_line(error)}"]
+        # An attribute may be a property that raises any exception.
+        return [f"validation failed: {one_line(error)}"]
 
 
-def _clause(error: Exception) -> str:
+def _problem(error: Exception) -> str:
     if isinstance(error, BrokenMethodImplementation):
         method = error.method
         return f"{method.getName()}() should be {method.getName()}{method.getSignatureString()}: {error.mess}"
@@ -63,5 +63,5 @@ def _wrong_values(interface: Any, plugin: Any) -> Iterator[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line of text: its type and what it says."""
+    """Return an error as one line of text: its type and its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")

@@ -1,7 +1,7 @@
-"""Pollsters: every module or package in here is read at start, and so is what other distributions put beside it.
+"""Pollsters: every module or package in this directory is loaded at start, also those of other distributions.
 
-A distribution of your own needs the same directories, ``meter/pollsters/``, *without* an ``__init__.py`` in them.
-``docs/write-a-pollster.rst`` shows how to write one.
+Another distribution installs its modules in ``meter/pollsters/`` too, *without* an ``__init__.py`` in ``meter/`` and
+``meter/pollsters/``. ``docs/write-a-pollster.rst`` shows how to write one.
 """
 
 from twisted.plugin import pluginPackagePaths

@@ -1,12 +1,12 @@
-"""The settings: every section of the configuration as a typed model.
+"""Settings: each section of the configuration as a typed model.
 
-:mod:`~meter.settings.root` has them all, :mod:`~meter.settings.section` is what each is made of. A field's default and
-description are what ``etc/meter.toml`` shows; a test keeps the two equal.
+:mod:`~meter.settings.root` lists the sections, :mod:`~meter.settings.section` is their base class. ``etc/meter.toml`` shows
+the default and the description of each field; a test compares the two.
 """
 
 from meter.settings.agent import ComputeSection
-from meter.settings.central import BudgetSection
 from meter.settings.central import OpenStackSection
+from meter.settings.central import ServiceLimitsSection
 from meter.settings.collector import NotificationsSection
 from meter.settings.daemon import MeterSection
 from meter.settings.owners import PLACEHOLDER
@@ -15,11 +15,11 @@ from meter.settings.root import Config
 
 __all__ = [
     "PLACEHOLDER",
-    "BudgetSection",
     "ComputeSection",
     "Config",
     "MeterSection",
     "NotificationsSection",
     "OpenStackSection",
     "OwnerSection",
+    "ServiceLimitsSection",
 ]

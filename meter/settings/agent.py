@@ -1,4 +1,4 @@
-"""The settings of the agents: when they poll, what they keep on disk, and the libvirt of a host."""
+"""Settings of the agents: polling, the spool on disk, and libvirt."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ from meter.settings.section import Section
 
 
 class PollingSection(Section):
-    """When the agents poll."""
+    """Schedule and limits of polling."""
 
     interval_seconds: Seconds = Field(
         default=300.0,
-        description="From one polling cycle to the next. The first is at the start, the others at its multiples by the clock.",
+        description="Seconds between polling cycles. The first cycle runs at start, the others at multiples of the interval by the wall clock.",
     )
     intervals: dict[str, Seconds] = Field(
         default_factory=dict,
-        description='Pollsters that have another one, by name, with * and ?; the first that matches counts: { cpu = 60.0, "disk*" = 3600.0 }.',
+        description='Other intervals for single pollsters, by name pattern (* and ?); the first match applies: { cpu = 60.0, "disk*" = 3600.0 }.',
     )
     jitter_seconds: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
-        description="All cycles are late by a random part of so many seconds, chosen at the start, to spread the load of many agents.",
+        description="Upper bound of a random delay of all cycles, chosen at start, which spreads the load of many agents.",
     )
     timeout_seconds: Seconds = Field(
-        default=60.0, description="A pollster that takes longer is given up for this cycle."
+        default=60.0, description="How long one pollster may take in a cycle before it is cancelled."
     )
-    batch_samples: Count = Field(default=100, description="Samples in one message, at most.")
+    batch_samples: Count = Field(default=100, description="Maximum number of samples in one message.")
 
     def interval_of(self, pollster: str) -> float:
-        """Return the interval of a pollster in seconds: the first whose pattern matches, else the one of all."""
+        """Return the interval of a pollster in seconds."""
         matching = (seconds for pattern, seconds in self.intervals.items() if fnmatchcase(pollster, pattern))
         return next(matching, self.interval_seconds)
 
 
 class SpoolSection(Section):
-    """The agents' outbox on disk, for samples that the bus has not confirmed."""
+    """Samples on disk that the bus has not confirmed yet."""
 
     largest_bytes: Count = Field(
-        default=1024 * 1024 * 1024, description="When it is full the oldest samples go, counted and logged."
+        default=1024 * 1024 * 1024,
+        description="Maximum size of the spool. When it is full, the oldest samples are dropped, counted and logged.",
     )
     longest_age_seconds: Seconds = Field(
-        default=14 * 86400.0, description="Samples that waited longer go, counted and logged."
+        default=14 * 86400.0, description="Samples that have waited longer are dropped, counted and logged."
     )
     send_to_new_destination: bool = Field(
         default=False,
-        description="Send spooled samples although they were spooled for another broker, virtual host or signing key; otherwise the daemon refuses to start while there are any.",
+        description="Send spooled samples even though they were spooled for another broker, virtual host or signing key. If false, the daemon refuses to start while such samples are in the spool.",
     )
 
 
@@ -60,20 +61,20 @@ class ComputeSection(Section):
     libvirt_uri: str = Field(
         default="auto",
         min_length=1,
-        description='libvirt\'s connection URI: "qemu:///system"; "auto" is that where libvirt is installed, else libvirt\'s own "test:///default".',
+        description='libvirt connection URI. "auto" is "qemu:///system" where libvirt is installed, else libvirt\'s own "test:///default".',
     )
     timeout_seconds: Seconds = Field(
         default=10.0,
-        description="A call of libvirt that takes longer is abandoned, and asked again past the domain that hangs.",
+        description="How long a libvirt call may take before it is abandoned. The call is then repeated without the domain that hangs.",
     )
-    host: str = Field(
-        default="", description="What this host is called in the metadata of samples; its own name by default."
-    )
+    host: str = Field(default="", description="Name of this host in the metadata of samples; its host name by default.")
     default_project_id: str = Field(
-        default="", description="Whose the domains are that neither Nova nor a rule knows; nobody's by default."
+        default="", description="Project of domains that neither Nova nor a rule in owners assigns; none by default."
     )
-    default_user_id: str = Field(default="", description="Likewise.")
+    default_user_id: str = Field(
+        default="", description="User of domains that neither Nova nor a rule in owners assigns; none by default."
+    )
     owners: list[OwnerSection] = Field(
         default_factory=list,
-        description="[[compute.owners]]: rules for domains that Nova does not know, the first that matches counts. name or element, project_id, user_id; see docs/compute.rst.",
+        description="[[compute.owners]]: rules that assign an owner to domains not created by Nova; the first match applies. name or element, project_id, user_id; see docs/compute.rst.",
     )

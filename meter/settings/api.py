@@ -1,4 +1,4 @@
-"""The settings of the HTTP API, and who may ask it."""
+"""Settings of the HTTP API and its authentication."""
 
 from __future__ import annotations
 
@@ -16,43 +16,52 @@ class ApiTokenSection(Section):
     """One static token of the API."""
 
     sha256: str = Field(
-        pattern="^[0-9a-f]{64}$", description="The token's SHA-256 in hexadecimal: printf %s TOKEN | sha256sum"
+        pattern="^[0-9a-f]{64}$", description="SHA-256 of the token in hexadecimal: printf %s TOKEN | sha256sum"
     )
-    admin: bool = Field(default=False, description="Sees the samples of all projects.")
-    project_id: str | None = Field(default=None, description="Whose samples it sees, unless it is an admin's.")
-    user_id: str | None = Field(default=None, description="Who asks, for the log.")
+    admin: bool = Field(default=False, description="Whether the token gives access to the samples of all projects.")
+    project_id: str | None = Field(
+        default=None, description="Project whose samples the token gives access to, unless admin is true."
+    )
+    user_id: str | None = Field(default=None, description="Name of the client in the access log.")
 
 
 class ApiKeystoneSection(Section):
-    """How the API asks Keystone about the tokens of whoever asks it."""
+    """How the API validates the tokens of its clients with Keystone."""
 
-    auth_url: str = Field(default="", description="Keystone: https://keystone.example.org/v3")
-    username: str = Field(default="meter", description="The API's own account, which may validate tokens.")
-    password: SecretStr | None = Field(default=None, description="Its password.")
-    password_file: str = Field(default="", description="A file that holds it.")
-    user_domain_name: str = Field(default="Default", description="The domain of the account.")
-    project_name: str = Field(default="service", description="The project in which it has a role.")
-    project_domain_name: str = Field(default="Default", description="The domain of that project.")
-    ca_file: str = Field(default="", description="Authorities that sign Keystone's certificate, PEM.")
+    auth_url: str = Field(default="", description="URL of Keystone: https://keystone.example.org/v3")
+    username: str = Field(
+        default="meter", description="User that the API authenticates as; it must be allowed to validate tokens."
+    )
+    password: SecretStr | None = Field(default=None, description="Password of that user.")
+    password_file: str = Field(default="", description="File that contains the password.")
+    user_domain_name: str = Field(default="Default", description="Domain of that user.")
+    project_name: str = Field(default="service", description="Project in which that user has a role.")
+    project_domain_name: str = Field(default="Default", description="Domain of that project.")
+    ca_file: str = Field(
+        default="",
+        description="CA certificates (PEM) that Keystone's certificate is verified against; the system's by default.",
+    )
     insecure: bool = Field(
-        default=False, description="Take any certificate: whoever is in between can read the password and the tokens."
+        default=False,
+        description="Accept any TLS certificate. Anyone between the API and Keystone can then read the password and the tokens.",
     )
     admin_roles: list[str] = Field(
         default_factory=lambda: ["admin"],
-        description="Whoever has one of these roles sees the samples of all projects.",
+        description="Roles that give access to the samples of all projects.",
     )
     revalidate_seconds: Seconds = Field(
-        default=60.0, description="A token is asked about again after so long: a revoked one is let in no longer."
+        default=60.0,
+        description="How long a validated token is cached. A revoked token is accepted for this long at most.",
     )
-    cached_tokens: Count = Field(default=10_000, description="Tokens that are remembered meanwhile, at most.")
+    cached_tokens: Count = Field(default=10_000, description="Maximum number of tokens in the cache.")
 
 
 class ApiAuthSection(Section):
-    """Who may ask the API."""
+    """Authentication of API clients."""
 
     mode: Literal["none", "tokens", "keystone"] = Field(
         default="none",
-        description="none: whoever reaches it sees all, so it listens on loopback only. tokens: those listed in tokens, sent as X-Auth-Token. keystone: those that Keystone knows.",
+        description="none: every client sees everything, so only loopback addresses are allowed in listen. tokens: clients send one of the tokens below as X-Auth-Token. keystone: clients send a Keystone token.",
     )
     tokens: list[ApiTokenSection] = Field(
         default_factory=list, description="[[api.auth.tokens]]: sha256, and admin or project_id."
@@ -64,29 +73,35 @@ class ApiSection(Section):
     """The HTTP API."""
 
     listen: str = Field(
-        default="tcp:8777:interface=127.0.0.1", description="Where it listens: a Twisted endpoint description."
+        default="tcp:8777:interface=127.0.0.1", description="Twisted endpoint description of the address to listen on."
     )
     base_url: str = Field(
         default="",
-        description="How clients reach it, for the links in answers: https://metering.example.org; by default as the request says.",
+        description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default it is taken from each request.",
     )
-    default_limit: Count = Field(default=100, description="Entries in an answer when the question names no limit.")
-    largest_limit: Count = Field(default=10000, description="The largest limit a question may name.")
+    default_limit: Count = Field(
+        default=100, description="Number of entries in a response if the request sets no limit."
+    )
+    largest_limit: Count = Field(default=10000, description="Largest limit that a request may set.")
     largest_statistics: Count = Field(
-        default=200_000, description="Windows, of all groups together, in one answer of statistics; more are refused."
+        default=200_000,
+        description="Maximum number of statistics windows, over all groups, in one response; a query with more is refused.",
     )
-    largest_body_bytes: Count = Field(default=1024 * 1024, description="Larger requests are refused.")
+    largest_body_bytes: Count = Field(
+        default=1024 * 1024, description="Maximum size of a request body; larger requests are refused."
+    )
     most_requests: Count = Field(
-        default=100, description="Requests that are answered at the same time; more are told to try again."
+        default=100,
+        description="Maximum number of requests in progress; further requests are answered 503 with Retry-After.",
     )
-    most_live: Count = Field(default=50, description="Clients that follow /v2/live at the same time.")
+    most_live: Count = Field(default=50, description="Maximum number of clients of /v2/live at the same time.")
     accept_samples: bool = Field(
         default=True,
-        description="Take samples that clients POST, sign them and send them over the bus. Without it meter-api needs no bus.",
+        description="Accept samples that clients POST, sign them and publish them on the bus. If false, meter-api needs no bus.",
     )
     cors_origins: list[str] = Field(
         default_factory=list,
-        description='Pages that may ask from within a browser: ["https://dashboard.example.org"], or ["*"] for any.',
+        description='Origins of web pages that may call the API: ["https://dashboard.example.org"], or ["*"] for all.',
     )
-    access_log: bool = Field(default=False, description="Log each request, who asked and what came of it.")
+    access_log: bool = Field(default=False, description="Log each request with its client and its status.")
     auth: ApiAuthSection = ApiAuthSection()

@@ -1,4 +1,4 @@
-"""The settings of the central agent: which cloud it asks, within which budget, and with whom it shares the work."""
+"""Settings of the central agent: leader election, the cloud to poll, and the limits of requests to its services."""
 
 from __future__ import annotations
 
@@ -15,86 +15,120 @@ from meter.settings.section import Section
 class CentralSection(Section):
     """The central agent."""
 
-    turn: str = Field(
+    leader_group: str = Field(
         default="central",
         pattern="^[A-Za-z0-9._-]{0,100}$",
-        description='Agents with the same word here, and the same broker, take turns: one measures, the others stand by. "" for an agent that always measures.',
+        description='Central agents of one leader_group on one broker elect a leader, which polls; the others stand by. "": no election, this agent always polls.',
     )
     timeout_seconds: Seconds = Field(
-        default=300.0, description="A pollster of the central agent that takes longer is given up for this cycle."
+        default=300.0, description="Time limit of one poll by one pollster of the central agent (seconds)."
     )
     pollsters_dir: str = Field(
         default="/etc/meter/pollsters.d",
-        description="Declarative REST pollsters: *.toml as docs/rest-pollsters.rst describes, and Ceilometer's own *.yaml.",
+        description="Directory of declarative REST pollsters: *.toml (see docs/rest-pollsters.rst) and Ceilometer's dynamic pollsters, *.yaml.",
     )
 
 
 class OpenStackAuthSection(Section):
-    """Who Meter is to Keystone, in the words of clouds.yaml."""
+    """Meter's credentials for Keystone; the keys are those of clouds.yaml."""
 
-    auth_url: str = Field(default="", description="Keystone: https://keystone.example.org:5000")
-    username: str = Field(default="", description="A user who may list what belongs to all projects.")
-    user_id: str = Field(default="", description="The same by id.")
-    user_domain_name: str = Field(default="", description="The user's domain, the default one where nothing is said.")
-    user_domain_id: str = Field(default="", description="The user's domain by id.")
-    password: SecretStr = Field(default=SecretStr(""), description="The user's password.")
-    password_file: str = Field(default="", description="A file that holds the password.")
-    application_credential_id: str = Field(default="", description="An application credential, instead of a user.")
-    application_credential_name: str = Field(default="", description="The same by name, with the user.")
-    application_credential_secret: SecretStr = Field(default=SecretStr(""), description="Its secret.")
-    application_credential_secret_file: str = Field(default="", description="A file that holds the secret.")
-    token: SecretStr = Field(default=SecretStr(""), description="A token to get our own with.")
-    token_file: str = Field(default="", description="A file that holds the token.")
-    project_name: str = Field(default="", description="The scope: a project,")
-    project_id: str = Field(default="", description="by its id,")
-    project_domain_name: str = Field(default="", description="in this domain;")
-    project_domain_id: str = Field(default="", description="by its id;")
-    domain_name: str = Field(default="", description="or a domain,")
-    domain_id: str = Field(default="", description="by its id,")
-    system_scope: Literal["", "all"] = Field(default="", description='or the system, "all".')
+    auth_url: str = Field(default="", description="URL of Keystone: https://keystone.example.org:5000")
+    username: str = Field(
+        default="", description="Name of a user that is permitted to list the resources of all projects."
+    )
+    user_id: str = Field(default="", description="ID of the user, instead of username.")
+    user_domain_name: str = Field(default="", description="Name of the user's domain. Without it: the default domain.")
+    user_domain_id: str = Field(default="", description="ID of the user's domain, instead of user_domain_name.")
+    password: SecretStr = Field(default=SecretStr(""), description="Password of the user.")
+    password_file: str = Field(default="", description="File that contains the password of the user.")
+    application_credential_id: str = Field(
+        default="", description="ID of an application credential, instead of a user with a password."
+    )
+    application_credential_name: str = Field(
+        default="", description="Name of the application credential, instead of its ID; needs username or user_id."
+    )
+    application_credential_secret: SecretStr = Field(
+        default=SecretStr(""), description="Secret of the application credential."
+    )
+    application_credential_secret_file: str = Field(
+        default="", description="File that contains the secret of the application credential."
+    )
+    token: SecretStr = Field(
+        default=SecretStr(""), description="Token to authenticate with, instead of a user with a password."
+    )
+    token_file: str = Field(default="", description="File that contains the token to authenticate with.")
+    project_name: str = Field(default="", description="Name of the project that the token is scoped to.")
+    project_id: str = Field(
+        default="", description="ID of the project that the token is scoped to, instead of project_name."
+    )
+    project_domain_name: str = Field(default="", description="Name of the domain of project_name.")
+    project_domain_id: str = Field(
+        default="", description="ID of the domain of project_name, instead of project_domain_name."
+    )
+    domain_name: str = Field(
+        default="", description="Name of the domain that the token is scoped to, instead of a project."
+    )
+    domain_id: str = Field(
+        default="", description="ID of the domain that the token is scoped to, instead of domain_name."
+    )
+    system_scope: Literal["", "all"] = Field(
+        default="", description='"all" scopes the token to the system, instead of a project or domain.'
+    )
 
 
-class BudgetSection(Section):
-    """What one service may be asked."""
+class ServiceLimitsSection(Section):
+    """Rate limit, retries and circuit breaker of requests to one service."""
 
-    requests_per_second: Seconds = Field(default=20.0, description="Requests a second, at most.")
-    in_flight: Count = Field(default=4, description="Requests without an answer, at most.")
-    timeout_seconds: Seconds = Field(default=30.0, description="A request that takes longer has failed.")
-    attempts: Count = Field(default=3, description="How often a request is sent that fails on the service's side.")
-    breaker_failures: Count = Field(default=5, description="After so many failures in a row the service is left alone")
-    breaker_seconds: Seconds = Field(default=60.0, description="for so long, then it is asked once.")
-    longest_pause_seconds: Seconds = Field(
+    requests_per_second: Seconds = Field(
+        default=20.0, description="Maximum rate of requests to one service (per second)."
+    )
+    max_in_flight: Count = Field(
+        default=4, description="Maximum number of requests to one service that wait for a response."
+    )
+    timeout_seconds: Seconds = Field(default=30.0, description="Time limit of one request (seconds).")
+    attempts: Count = Field(default=3, description="How often a GET request is sent at most while the service fails.")
+    breaker_failures: Count = Field(default=5, description="Consecutive failures that open the circuit breaker.")
+    breaker_seconds: Seconds = Field(
+        default=60.0, description="How long the circuit breaker stays open before one trial request (seconds)."
+    )
+    max_retry_after_seconds: Seconds = Field(
         default=30.0,
-        description="A request waits so long for a service that says Retry-After; for a longer pause it is left alone.",
+        description="Longest Retry-After that requests wait for; a longer one opens the circuit breaker (seconds).",
     )
 
 
 class OpenStackSection(Section):
-    """The cloud whose services are asked. Without any of it, OS_CLOUD and the other OS_ variables say which."""
+    """The cloud to poll. Without any of these settings, OS_CLOUD and the other OS_* environment variables select it."""
 
-    cloud: str = Field(default="", description="The name of a cloud in clouds.yaml, instead of [openstack.auth].")
+    cloud: str = Field(default="", description="Name of a cloud in clouds.yaml, instead of [openstack.auth].")
     clouds_file: str = Field(
-        default="", description="Where clouds.yaml is; by default where the clients of OpenStack look for it."
+        default="", description="Path of clouds.yaml; by default it is searched for as OpenStack's clients do."
     )
-    region: str = Field(default="", description="The region whose endpoints are asked.")
+    region: str = Field(default="", description="Region whose endpoints are used.")
     interface: Literal["", "public", "internal", "admin"] = Field(
-        default="", description="Which of a service's endpoints: public, where clouds.yaml does not say otherwise."
+        default="", description="Interface of the endpoints to use; by default that in clouds.yaml, else public."
     )
-    ca_file: str = Field(default="", description="Authorities that sign the services' certificates, PEM.")
-    cert_file: str = Field(default="", description="Our own certificate, PEM.")
-    key_file: str = Field(default="", description="The private key of our certificate, PEM.")
+    ca_file: str = Field(
+        default="", description="CA certificates that verify the services, instead of the system's CAs (PEM file)."
+    )
+    cert_file: str = Field(default="", description="Client certificate (PEM file).")
+    key_file: str = Field(default="", description="Private key of the client certificate (PEM file).")
     insecure: bool = Field(
-        default=False, description="Take any certificate: whoever is in between can read the password."
+        default=False,
+        description="Do not verify the services' certificates: a man in the middle can read the password.",
     )
-    page_size: Count = Field(default=500, description="Entries on a page of a listing.")
-    most_pages: Count = Field(default=2000, description="A listing with more pages is given up.")
-    largest_body_bytes: Count = Field(default=64 * 1024 * 1024, description="Larger answers are not read.")
+    page_size: Count = Field(default=500, description="Entries requested per page of a listing.")
+    max_pages: Count = Field(default=2000, description="Maximum number of pages of a listing; a longer one fails.")
+    largest_body_bytes: Count = Field(
+        default=64 * 1024 * 1024, description="Maximum size of a response body; a larger one fails (bytes)."
+    )
     renew_before_seconds: Seconds = Field(
-        default=120.0, description="The token is renewed so long before it ends, or after three quarters of its life."
+        default=120.0,
+        description="How long before its expiry the token is renewed, at most a quarter of its lifetime (seconds).",
     )
     auth: OpenStackAuthSection = OpenStackAuthSection()
-    budget: BudgetSection = BudgetSection()
-    by_service: dict[str, BudgetSection] = Field(
+    limits: ServiceLimitsSection = ServiceLimitsSection()
+    by_service: dict[str, ServiceLimitsSection] = Field(
         default_factory=dict,
-        description="Budgets of services that differ, by type: { image = { requests_per_second = 5.0 } }.",
+        description="Limits of single services, by type: { image = { requests_per_second = 5.0 } }.",
     )

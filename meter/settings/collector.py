@@ -1,4 +1,4 @@
-"""The settings of the collector: how it writes, and what it listens to."""
+"""Settings of the collector: writing of samples, and consuming of notifications."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ SERVICE_EXCHANGES = (
     "ironic",
     "sahara",
 )
-"""Where services publish today. Cinder and others that name no exchange use ``openstack``, Designate also ``central``."""
+"""Exchanges that services publish notifications to by default. Services without one of their own use ``openstack``, as Cinder
+does; Designate also uses ``central``."""
 
 
 METERING_KINDS = (
@@ -59,76 +60,76 @@ METERING_KINDS = (
     "baremetal.*",
     "objectstore.*",
 )
-"""Event types that tell of resources which are used; others tell of the services themselves."""
+"""Event types that concern resources of tenants; others concern the services themselves."""
 
 
 class CollectorSection(Section):
     """The collector."""
 
-    batch_samples: Count = Field(default=1000, description="Samples written in one transaction, at most.")
+    batch_samples: Count = Field(default=1000, description="Maximum number of samples written in one transaction.")
     batch_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=0.05, description="How long samples wait for others to be written with."
+        default=0.05, description="How long samples wait for others to be written in the same transaction."
     )
     exchange_retry_seconds: Seconds = Field(
-        default=10.0, description="How often an exchange that does not exist is looked for again."
+        default=10.0, description="How often the collector tries again to bind to an exchange that does not exist."
     )
     create_exchanges: bool = Field(
         default=True,
-        description="Make a service's exchange (topic, not durable, as the services do) where it does not exist yet.",
+        description="Declare the exchange of a service (topic, not durable, as the services do) if it does not exist.",
     )
     ceilometer_exchange: str = Field(
         default="ceilometer",
-        description='Also take samples that Ceilometer\'s agents publish on this exchange; "" for none.',
+        description='Exchange on which Ceilometer\'s agents publish samples, which are stored too; "" for none.',
     )
 
 
 class NotificationsSection(Section):
-    """The notifications that the collector hears, and the meters that are made of them."""
+    """The notifications that the collector consumes, and the meters made of them."""
 
     exchanges: list[str] = Field(
         default_factory=lambda: list(SERVICE_EXCHANGES),
-        description="Exchanges of the services. Those of installed listeners are heard too.",
+        description="Exchanges of the services. Exchanges of installed listeners are added.",
     )
     topics: list[str] = Field(
         default_factory=lambda: ["notifications", "versioned_notifications"],
-        description="Topics of the services; the second is Nova's other form of the same facts, which are counted once.",
+        description="Notification topics of the services. Nova publishes its versioned notifications on the second; a fact that arrives in both formats is counted once.",
     )
     priorities: list[Priority] = Field(
         default_factory=lambda: list(PRIORITIES),
-        description="Priorities that are heard of each topic.",
+        description="Notification priorities consumed from each topic.",
     )
     prefetch: Count = Field(
         default=1000,
-        description="Notifications delivered and not yet acknowledged, at most; this queue's own prefetch.",
+        description="Maximum number of notifications delivered and not yet acknowledged.",
     )
     batch_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=0.05, description="How long samples wait for those of other notifications to be published with."
+        default=0.05,
+        description="How long samples wait for those of other notifications to be published in the same message.",
     )
     definitions: str = Field(
         default="/etc/meter/meters.d",
-        description='Your own meters: a directory of *.toml, or of Ceilometer\'s meters.yaml; "" for none.',
+        description='Directory of user-defined meters: *.toml, or Ceilometer\'s meters.yaml; "" for none.',
     )
 
     ignored_users: list[str] = Field(
         default_factory=list,
-        description="Ids of users whose requests to Swift and other services are not metered, such as Meter's own user, which asks about"
-        " every tenant's account.",
+        description="Ids of users whose requests to Swift and other services are not metered, such as Meter's own user, which requests the account of every tenant.",
     )
     archive_messages: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="How many notifications that no listener accepts are archived for meter-notify replay; 0 archives none.",
+        description="Maximum number of archived notifications, which meter-notify replay can publish again; only those that no listener accepts are archived. 0 archives none.",
     )
     archive_days: Annotated[float, Field(gt=0, le=365)] = Field(
         default=7.0, description="Days after which an archived notification is dropped."
     )
     archive_event_types: list[str] = Field(
         default_factory=lambda: list(METERING_KINDS),
-        description="Which unwanted notifications are archived: event types with * and ?.",
+        description="Event types of the notifications that are archived, with * and ?.",
     )
 
     @property
-    def heard(self) -> tuple[Topic, ...]:
-        """What the collector subscribes to, whatever its listeners want."""
+    def service_topics(self) -> tuple[Topic, ...]:
+        """Topics that the collector subscribes to, besides those of its listeners."""
         return tuple(
             Topic(exchange, f"{topic}.{priority}")
             for exchange in self.exchanges

@@ -1,6 +1,6 @@
-"""Reading the configuration: one TOML file for every daemon, with every problem reported at once.
+"""The configuration file: one TOML file for all daemons; all errors in it are reported at once.
 
-The sections are in :mod:`meter.settings`. Every secret has a twin that names a file.
+The sections are in :mod:`meter.settings`. Every secret can also be given as the name of a file that contains it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.parse import urlunsplit
 
+import tomli_w
 from pydantic import BaseModel
 from pydantic import ValidationError
 from twisted.internet.endpoints import serverFromString
@@ -30,11 +31,11 @@ from meter.signature import SigningKey
 
 DEFAULT_FILE = "/etc/meter/meter.toml"
 SINGLE = "meter"
-"""The daemon that is all of them in one process."""
+"""Name of the daemon that contains all others."""
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. ``problems`` has a line of text for each mistake."""
+    """An unusable configuration. ``problems`` has a line of text for each error."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -42,9 +43,9 @@ class ConfigError(Exception):
 
 
 def load(path: str, daemon: str) -> Config:
-    """Return the configuration of ``daemon`` from the file at ``path``; :class:`ConfigError` with all that is wrong.
+    """Return the configuration of ``daemon`` from the file at ``path``. Raises :class:`ConfigError`.
 
-    Secrets in files are read here. Nothing is written, connected to or listened on.
+    Files of secrets are read here. Nothing is written, connected to or listened on.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -54,7 +55,7 @@ def load(path: str, daemon: str) -> Config:
 
 
 def parse(text: str, daemon: str, path: str = "configuration") -> Config:
-    """Like :func:`load`, from a text."""
+    """Return the configuration of ``daemon`` from ``text``; ``path`` is its name in errors. Raises :class:`ConfigError`."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -73,7 +74,7 @@ def parse(text: str, daemon: str, path: str = "configuration") -> Config:
 
 
 def _with_defaults_of(daemon: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """``twistd meter`` needs nothing beside itself unless it is told to."""
+    """Return ``raw`` with the defaults of ``twistd meter``, which needs no external services, if ``daemon`` is that."""
     if daemon != SINGLE:
         return raw
     state_dir = _table(raw, "meter").get("state_dir", MeterSection().state_dir)
@@ -91,7 +92,7 @@ def _table(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
-    """Put the contents of ``*_file`` secrets where the secrets belong; yield what is wrong with them."""
+    """Replace ``*_file`` settings by the contents of the files; yield a text for each error."""
     places = [("bus", _table(raw, "bus"), "url"), ("store", _table(raw, "store"), "dsn")]
     places.append(("signing", _table(raw, "signing"), "key"))
     keystone = _table(_table(_table(raw, "api"), "auth"), "keystone")
@@ -106,7 +107,7 @@ def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
         if not isinstance(path, str) or not path:
             continue
         if name in table:
-            yield f"[{section}] {name}: leave it out when {name}_file is set"
+            yield f"[{section}] {name}: remove it, as {name}_file is set"
             continue
         try:
             table[name] = Path(path).read_text(encoding="utf-8").strip()
@@ -118,11 +119,11 @@ def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
 
 
 def _problem(detail: Any) -> str:
-    """Say in one line what pydantic found: where, what it is, what would be right."""
+    """Return one line for an error of pydantic: where it is, what is wrong, what would be right."""
     *section, name = (str(part) for part in detail["loc"])
     where = f"[{'.'.join(section)}] {name}" if section else f"[{name}]"
     if detail["type"] == "extra_forbidden":
-        return f"{where}: there is no such {'key' if section else 'section'}{_suggestion(section, name)}"
+        return f"{where}: unknown {'key' if section else 'section'}{_suggestion(section, name)}"
     if detail["type"] == "missing":
         return f"{where}: is missing"
     given = "" if isinstance(detail["input"], dict | list) or _is_secret(name) else f", not {detail['input']!r}"
@@ -142,11 +143,11 @@ def _suggestion(section: list[str], name: str) -> str:
     close = difflib.get_close_matches(name, known, 1)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; known are {', '.join(known)}" if known else ""
+    return f"; known: {', '.join(known)}" if known else ""
 
 
 def _contradictions(config: Config, daemon: str) -> Iterator[str]:
-    """Yield what is wrong although each value is right by itself."""
+    """Yield errors that concern several settings."""
     url = config.bus.url.get_secret_value()
     if url == "local:":
         if daemon != SINGLE:
@@ -158,7 +159,7 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
         yield '[store] dsn: should be postgresql://user@host/database or "embedded:/some/directory"'
     signing = config.signing
     if signing.key is not None and signing.keys:
-        yield "[signing] keys: leave key and key_file out when keys are listed"
+        yield "[signing] keys: remove key and key_file when keys are listed"
     if signing.key is not None and not signing.key.get_secret_value():
         yield "[signing] key: must not be empty"
     for number, entry in enumerate(signing.keys):
@@ -178,10 +179,10 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
         if auth.keystone.password is None or not auth.keystone.password.get_secret_value():
             yield "[api.auth.keystone] password: is missing; set password or password_file"
     if auth.mode == "tokens" and not auth.tokens:
-        yield "[api.auth] tokens: list at least one token, or nobody may ask"
+        yield "[api.auth] tokens: list at least one token; without one every request is refused"
     for number, token in enumerate(auth.tokens):
         if token.admin == (token.project_id is not None):
-            yield f"[api.auth.tokens.{number}]: give it either admin = true or a project_id"
+            yield f"[api.auth.tokens.{number}]: needs either admin = true or a project_id"
     if auth.mode == "none" and not is_local(config.api.listen):
         yield '[api] listen: with [api.auth] mode = "none" only a loopback interface or a UNIX socket is allowed'
 
@@ -195,7 +196,7 @@ def _endpoint_problems(text: str) -> Iterator[str]:
 
 
 def is_local(listen: str) -> bool:
-    """Say whether nothing but this host can connect to the endpoint description ``listen``."""
+    """Return whether only this host can connect to the endpoint description ``listen``."""
     if listen.startswith("unix:"):
         return True
     interface = re.search(r":interface=((?:\\.|[^:])*)", listen)
@@ -206,9 +207,9 @@ def is_local(listen: str) -> bool:
 
 
 def keyring(config: Config, *, make: bool = True) -> Keyring:
-    """Return the signing keys; where none is configured, the one in ``state_dir``, made if it is not there yet.
+    """Return the signing keys. If none is configured, it is the one in ``state_dir``, which is generated if it is missing.
 
-    Without ``make`` a key that is not there yet is made up and not kept.
+    Without ``make`` a missing key is generated and not written.
     """
     signing = config.signing
     if signing.keys:
@@ -229,7 +230,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _generated_key(path: Path) -> bytes:
-    """Several daemons may start at once on a new host: the first to create the file decides."""
+    """Return the key in the file at ``path``, which the first of several daemons that start at once creates."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.touch(mode=0o600)
@@ -244,44 +245,11 @@ def _generated_key(path: Path) -> bytes:
 
 
 def effective(config: Config) -> str:
-    """Return the whole configuration as TOML with secrets masked: what ``--check`` and the manhole show."""
-    shown = config.model_dump(mode="json")
+    """Return the effective configuration as TOML with secrets masked, for ``--check`` and the manhole."""
+    shown = config.model_dump(mode="json", exclude_none=True)
     shown["bus"]["url"] = masked(config.bus.url.get_secret_value())
     shown["store"]["dsn"] = masked(config.store.dsn.get_secret_value())
-    lines = []
-    for section, value in shown.items():
-        lines += _toml_table(section, value)
-    return "\n".join(lines).strip() + "\n"
-
-
-def _toml_table(name: str, table: Mapping[str, Any]) -> list[str]:
-    lines = [f"[{name}]"]
-    tables = []
-    for key, value in table.items():
-        if isinstance(value, dict) and name != "manhole" and key != "by_daemon":
-            tables += _toml_table(f"{name}.{_toml_key(key)}", value)
-        elif value is not None:
-            lines.append(f"{_toml_key(key)} = {_toml_value(key, value)}")
-    return [*(lines if len(lines) > 1 or not tables else []), "", *tables]
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key) else _toml_value("", key)
-
-
-def _toml_value(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list):
-        return f"[{', '.join(_toml_value(key, element) for element in value)}]"
-    if isinstance(value, dict):
-        return (
-            "{ " + ", ".join(f"{_toml_key(k)} = {_toml_value(k, v)}" for k, v in value.items() if v is not None) + " }"
-        )
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
+    return tomli_w.dumps(shown)
 
 
 def masked(location: str) -> str:

@@ -1,4 +1,4 @@
-"""The settings that every daemon has: its place, the bus, the keys, plugins, and seeing inside."""
+"""Settings of every daemon: state directory, bus, signing keys, plugins, status pages and manhole."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from meter.units import older_name
 
 
 class MeterSection(Section):
-    """What all daemons share."""
+    """Settings of all daemons."""
 
     state_dir: str = Field(
         default="/var/lib/meter",
-        description="Where a daemon keeps what must survive it: spool, embedded database, generated key.",
+        description="Directory of persistent state: spool, embedded database, generated signing key.",
     )
-    source: str = Field(
-        default="openstack", min_length=1, description="The source named in samples that say nothing else."
-    )
+    source: str = Field(default="openstack", min_length=1, description="Source of samples that do not name one.")
 
 
 class BusSection(Section):
@@ -32,31 +30,45 @@ class BusSection(Section):
 
     url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
-        description='RabbitMQ as amqp:// or amqps://, or "local:" inside twistd meter, whose default that is.',
+        description='URL of RabbitMQ, amqp:// or amqps://. "local:" is the in-process bus, the default of twistd meter.',
     )
-    url_file: str = Field(default="", description="A file that holds the URL, instead of url.")
+    url_file: str = Field(default="", description="File that contains the URL, instead of url.")
     queue_type: Literal["classic", "quorum"] = Field(
-        default="classic", description="How our durable queues are declared; existing ones stay as they are."
+        default="classic",
+        description="Type of the durable queues that Meter declares; existing queues keep their type.",
     )
-    heartbeat_seconds: Count = Field(default=20, description="A connection silent for three of these is dead.")
-    window: Count = Field(default=100, description="Messages published and not yet confirmed, at most.")
+    heartbeat_seconds: Count = Field(
+        default=20,
+        description="Heartbeat interval. A connection that is silent for three intervals is closed and opened again.",
+    )
+    window: Count = Field(
+        default=100, description="Maximum number of published messages that the broker has not confirmed."
+    )
     confirm_timeout_seconds: Seconds = Field(
-        default=30.0, description="A broker that confirms nothing for so long is left and reconnected."
+        default=30.0,
+        description="How long the broker may take to confirm a message before the connection is opened again.",
     )
-    prefetch: Count = Field(default=200, description="Messages delivered and not yet acknowledged, at most, per queue.")
+    prefetch: Count = Field(
+        default=200, description="Maximum number of messages per queue that are delivered and not yet acknowledged."
+    )
     largest_body_bytes: Count = Field(
-        default=16 * 1024 * 1024, description="Larger messages are not published, and set aside when they arrive."
+        default=16 * 1024 * 1024,
+        description="Maximum size of a message. Larger messages are not published, and dead-lettered when they arrive.",
     )
 
 
 class SigningKeySection(Section):
     """One of several signing keys."""
 
-    id: str = Field(min_length=1, max_length=64, description="Names the key in messages and in the store.")
+    id: str = Field(min_length=1, max_length=64, description="Id of the key in messages and in the store.")
     key: SecretStr | None = Field(default=None, description="The shared secret.")
-    key_file: str = Field(default="", description="A file that holds it.")
-    not_before: datetime | None = Field(default=None, description="Samples measured earlier may not be signed with it.")
-    not_after: datetime | None = Field(default=None, description="Nor those measured at this time or later.")
+    key_file: str = Field(default="", description="File that contains the shared secret, instead of key.")
+    not_before: datetime | None = Field(
+        default=None, description="The key does not sign samples with a timestamp before this time."
+    )
+    not_after: datetime | None = Field(
+        default=None, description="The key does not sign samples with a timestamp at or after this time."
+    )
 
 
 class SigningSection(Section):
@@ -64,14 +76,14 @@ class SigningSection(Section):
 
     key: SecretStr | None = Field(
         default=None,
-        description="The shared secret of all agents and collectors. Without any key, state_dir/signing.key is used, and made at the first start.",
+        description="Shared secret of all agents and collectors. If no key is configured, state_dir/signing.key is used, which is generated at the first start.",
     )
-    key_file: str = Field(default="", description="A file that holds it.")
+    key_file: str = Field(default="", description="File that contains the shared secret, instead of key.")
     keys: list[SigningKeySection] = Field(
         default_factory=list,
-        description="Several keys, for rotation: all are accepted, the first that covers a sample's time signs it.",
+        description="[[signing.keys]]: several keys, for rotation. All are accepted; the first that covers the timestamp of a sample signs it.",
     )
-    accept_unsigned: bool = Field(default=False, description="Store messages that carry no signature at all.")
+    accept_unsigned: bool = Field(default=False, description="Store messages without a signature.")
 
 
 class UnitsSection(Section):
@@ -79,48 +91,51 @@ class UnitsSection(Section):
 
     binary: bool = Field(
         default=True,
-        description="Name powers of 1024 KiB, MiB, GiB, as Ceilometer 26 and newer do; false: KB, MB, GB, as before. Volumes do not change.",
+        description="true: powers of 1024 are named KiB, MiB, GiB, as in Ceilometer 26 and newer; false: KB, MB, GB, as in older versions. Volumes are the same.",
     )
 
     @property
     def name_of(self) -> Callable[[str], str] | None:
-        """The function that renames units of samples; ``None`` if units keep their names."""
+        """The function from a unit to the name to use for it; ``None`` if units keep their names."""
         return None if self.binary else older_name
 
 
 class PluginsSection(Section):
-    """Which of the installed plugins work."""
+    """Which of the installed plugins are active."""
 
     disable: list[str] = Field(
         default_factory=list,
-        description='Names of pollsters, listeners or meters to switch off, with * and ?: ["disk.*"].',
+        description='Names of pollsters, listeners or meters to disable, with * and ?: ["disk.*"].',
     )
 
 
 class StatusSection(Section):
-    """Health, readiness and metrics, in every daemon."""
+    """Health, readiness and metrics of every daemon."""
 
     listen: str = Field(
         default="tcp:8779:interface=127.0.0.1",
-        description='Serves /healthz, /readyz and /metrics; "" for nowhere. Daemons that share a host share this file: see by_daemon.',
+        description='Twisted endpoint description of the address that serves /healthz, /readyz and /metrics; "" for none. Daemons on one host need different addresses, see by_daemon.',
     )
     by_daemon: dict[str, str] = Field(
-        default_factory=dict, description='Where one daemon differs: { meter-api = "tcp:8780:interface=127.0.0.1" }.'
+        default_factory=dict,
+        description='Addresses of single daemons, instead of listen: { meter-api = "tcp:8780:interface=127.0.0.1" }.',
     )
 
 
 class ManholeSection(Section):
-    """A Python shell inside the running daemon over SSH. Whoever has a key can do all that the daemon can."""
+    """A Python shell in the running daemon over SSH. Anyone with a key can do everything that the daemon can."""
 
     listen: str = Field(
         default="",
-        description='Off when empty. "tcp:8778:interface=127.0.0.1" or "unix:/run/meter/manhole.sock:mode=600"; nothing but loopback or a UNIX socket.',
+        description='Disabled if empty. "tcp:8778:interface=127.0.0.1" or "unix:/run/meter/manhole.sock:mode=600"; only loopback addresses and UNIX sockets are allowed.',
     )
-    by_daemon: dict[str, str] = Field(default_factory=dict, description="Where one daemon differs.")
+    by_daemon: dict[str, str] = Field(
+        default_factory=dict, description="Addresses of single daemons, instead of listen."
+    )
     host_key_file: str = Field(
         default="/etc/meter/manhole_host_key",
-        description="Made with: ssh-keygen -t ed25519 -N '' -f /etc/meter/manhole_host_key",
+        description="SSH host key. Generate it with: ssh-keygen -t ed25519 -N '' -f /etc/meter/manhole_host_key",
     )
     authorized_keys_file: str = Field(
-        default="/etc/meter/manhole_authorized_keys", description="Public keys of those who may enter, one a line."
+        default="/etc/meter/manhole_authorized_keys", description="Public keys that may log in, one per line."
     )

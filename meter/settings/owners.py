@@ -1,4 +1,4 @@
-"""The rules in ``[[compute.owners]]``: whose domains are that Nova does not know."""
+"""Rules in ``[[compute.owners]]`` that assign an owner to domains not created by Nova."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from pydantic import model_validator
 from meter.settings.section import Section
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-"""What a rule of owners fills in: ``{team}``."""
+"""A placeholder in ``project_id`` or ``user_id``: ``{team}``."""
 ELEMENT_PATH = re.compile(r"(\{[^{}]+\})?[\w.-]+(/(\{[^{}]+\})?[\w.-]+)*")
 
 
 class OwnerSection(Section):
-    """A rule that says whose domains are that Nova does not know."""
+    """A rule that assigns an owner to domains not created by Nova."""
 
     name: str = Field(
         default="",
-        description="Matches domains by name: a regular expression for all of it, whose groups have names: (?P<team>[a-z]+)-.*",
+        description="Regular expression that the whole domain name must match; its named groups can be used in project_id and user_id: (?P<team>[a-z]+)-.*",
     )
     element: str = Field(
         default="",
-        description="Or by an element of your own in the domain's metadata: {http://example.org/billing}owner. Its attributes, its children's texts and its own {text} can be filled in.",
+        description="Instead of name: an XML element in the domain's metadata, {http://example.org/billing}owner. Its attributes, the texts of its children and its own {text} can be used in project_id and user_id.",
     )
-    project_id: str = Field(default="", description='Whose they are: "lab", or with what was found: "{team}".')
-    user_id: str = Field(default="", description="Likewise.")
+    project_id: str = Field(
+        default="", description='Project of the matching domains: "lab", or with a placeholder: "{team}".'
+    )
+    user_id: str = Field(default="", description="User of the matching domains, written as project_id is.")
 
     @model_validator(mode="after")
     def _can_match(self) -> OwnerSection:
@@ -41,8 +43,8 @@ class OwnerSection(Section):
             try:
                 known = set(re.compile(self.name).groupindex)
             except re.error as error:
-                raise ValueError(f"name is no regular expression: {error}") from error
+                raise ValueError(f"name is not a regular expression: {error}") from error
         for placeholder in PLACEHOLDER.findall(self.project_id + self.user_id):
             if known is not None and placeholder not in known:
-                raise ValueError(f"{{{placeholder}}} is no group of name: write (?P<{placeholder}>...)")
+                raise ValueError(f"{{{placeholder}}} is not a named group of name: write (?P<{placeholder}>...)")
         return self

@@ -27,7 +27,7 @@ from meter.settings.store import StoreSection
 
 
 class Config(Section):
-    """The whole configuration. ``pollsters`` and ``listeners`` hold the sections that plugins declare themselves."""
+    """The whole configuration. ``pollsters`` and ``listeners`` contain the sections of plugins, which declare their own options."""
 
     meter: MeterSection = MeterSection()
     bus: BusSection = BusSection()
@@ -54,5 +54,5 @@ class Config(Section):
 
     @property
     def signing_key_file(self) -> Path:
-        """The file that holds the signing key when the configuration names none."""
+        """Path of the generated signing key, which is used if the configuration names none."""
         return Path(self.meter.state_dir) / "signing.key"

@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""The base class of all sections of the configuration, and types of their fields."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A section: unknown keys are mistakes, and ``"300"`` is not ``300``."""
+    """A section of the configuration. Unknown keys and values of another type (``"300"`` for ``300``) are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # An infinite number in a section of a plugin stays one when the configuration is shown.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")

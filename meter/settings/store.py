@@ -1,4 +1,4 @@
-"""The settings of the data store."""
+"""Settings of the data store."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ class StoreSection(Section):
 
     dsn: SecretStr = Field(
         default=SecretStr("postgresql://meter@127.0.0.1/meter"),
-        description='A PostgreSQL URL, or "embedded:DIRECTORY"; twistd meter embeds one under state_dir by default.',
+        description='PostgreSQL URL, or "embedded:DIRECTORY". The default of twistd meter is an embedded server in state_dir.',
     )
-    dsn_file: str = Field(default="", description="A file that holds the DSN, instead of dsn.")
-    readers: Count = Field(default=4, description="Connections that answer questions.")
+    dsn_file: str = Field(default="", description="File that contains the DSN, instead of dsn.")
+    readers: Count = Field(default=4, description="Number of connections for queries.")
     longest_wait_seconds: Seconds = Field(
-        default=10.0, description="While all readers are busy a question waits so long, then it is to be asked again."
+        default=10.0, description="How long a query waits for a free connection before it fails with 503."
     )
-    writers: Count = Field(default=2, description="Connections that write samples.")
+    writers: Count = Field(default=2, description="Number of connections that write samples.")
     statement_timeout_seconds: Seconds = Field(
-        default=30.0, description="A question that takes longer is given up and answered with an error."
+        default=30.0, description="How long a query may run before it is cancelled and answered with an error."
     )
     replica_dsn: SecretStr = Field(
-        default=SecretStr(""), description="A read replica that answers the questions of the API, instead of dsn."
+        default=SecretStr(""), description="DSN of a read replica that answers the queries of the API, instead of dsn."
     )
     retention_days: Days = Field(
-        default=0.0, description="Samples are kept so long, in whole weeks; 0 is for ever. Rollups stay."
+        default=0.0,
+        description="Days for which samples are retained, in whole weeks; 0 retains them for ever. Rollups are retained longer, see rollup_retention_days.",
     )
     retention_days_by_meter: dict[str, Days] = Field(
         default_factory=dict,
-        description='Meters that are kept less long, by shell pattern, the first that fits: { "disk.*" = 30.0 }.',
+        description='Shorter retention of single meters, by name pattern (* and ?); the first match applies: { "disk.*" = 30.0 }.',
     )
     rollup_retention_days: Days = Field(
         default=0.0,
-        description="What hours and days amounted to is kept so long, and as long as their samples; 0 is for ever.",
+        description="Days for which rollups (statistics of hours and days) are retained, but at least as long as their samples; 0 retains them for ever.",
     )
-    settle_after_seconds: Seconds = Field(
+    finalize_after_seconds: Seconds = Field(
         default=900.0, description="An hour is added up so long after its end, and again whenever a sample comes late."
     )

@@ -1,8 +1,7 @@
-"""The store: samples in PostgreSQL. The only code that knows SQL, txpostgres and psycopg2.
+"""The store: samples in PostgreSQL. The only code that uses SQL, txpostgres and psycopg2.
 
-:class:`PostgresStore` is what daemons use. :mod:`meter.store.postgres.embedded` runs a PostgreSQL of one's own for it.
-:mod:`meter.store.maintenance.verification` reads what is stored for ``meter-verify``,
-:mod:`meter.store.maintenance.administration` describes the database for ``meter-db``.
+Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the database themselves. ``meter-verify`` uses
+:class:`Verification`, ``meter-db`` uses :class:`Administration`.
 """
 
 from meter.store.maintenance.administration import Administration

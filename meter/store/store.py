@@ -1,4 +1,4 @@
-"""The store: samples in PostgreSQL, reached through two pools, one for writing and one for reading."""
+"""The store: samples in PostgreSQL, written over one connection pool and read over another."""
 
 from __future__ import annotations
 
@@ -41,23 +41,26 @@ from meter.store.query.commit_listener import CommitListener
 from meter.store.query.runner import QueryRunner
 from meter.store.write.writer import SampleWriter
 
-KEEPING_SECONDS = 900.0
-"""A statement of the keeper may take so long: an hour of a hundred million samples, at 200 000 a second. What cannot be
-settled is never let go."""
+MAINTENANCE_TIMEOUT_SECONDS = 900.0
+"""Statement timeout of maintenance: enough for an hour with a hundred million samples, at 200 000 a second. Samples of an hour
+that cannot be finalized never expire."""
 
 
 @implementer(IStore, IDependency)
 class PostgresStore(Service):
-    """Samples in the PostgreSQL at ``dsn``, anything that libpq understands; ``ValueError`` if it does not.
+    """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
-    Starting returns at once; until the database can be reached and has the schema every method raises ``Unavailable``.
-    With ``migrate`` the schema is made or upgraded, without it is waited for. ``readers`` and ``writers`` are numbers of
-    connections; none means that the store is only written, or only read. ``remembered`` bounds what is kept of the
-    dictionaries in memory. A question that takes longer than ``statement_timeout_seconds`` is stopped; a server that
-    says nothing for ``silence_seconds`` more is held for dead. While all readers are busy a question waits for
-    ``longest_wait_seconds`` at most. Questions go to ``replica_dsn`` where there is one; where ``reading_suffices``, the
-    daemon is ready, and degraded, while there is only that.
-    With ``keep`` it settles hours and lets go of what is older than ``retention``, see :mod:`meter.store.maintenance.maintenance`.
+    Starting returns at once. Until the database can be reached and has the schema, every method raises ``Unavailable``. With
+    ``migrate`` the store creates or upgrades the schema; without it, it waits until another process has.
+
+    ``readers`` and ``writers`` are numbers of connections; 0 for a store that is only written, or only read. A query waits
+    for a free reader for at most ``longest_wait_seconds``. A query that takes longer than ``statement_timeout_seconds`` is
+    cancelled; a server that does not respond for another ``silence_seconds`` is considered dead. ``cached_ids`` is the
+    size of each cache of dimension ids.
+
+    Queries go to ``replica_dsn`` if there is one. With ``reading_suffices`` the daemon is ready, but degraded, while only
+    the readers are connected. With ``maintain`` the store runs :class:`~meter.store.maintenance.maintenance.Maintenance`,
+    which finalizes hours and deletes what is older than ``retention``.
     """
 
     def __init__(
@@ -72,11 +75,11 @@ class PostgresStore(Service):
         longest_wait_seconds: float = 10.0,
         statement_timeout_seconds: float = 30.0,
         silence_seconds: float = 10.0,
-        remembered: int = 50_000,
+        cached_ids: int = 50_000,
         application_name: str = "meter",
-        keep: bool = False,
+        maintain: bool = False,
         retention: Retention = Retention(),  # noqa: B008 (frozen)
-        settle_after_seconds: float = 900.0,
+        finalize_after_seconds: float = 900.0,
         replica_dsn: str = "",
         reading_suffices: bool = False,
     ) -> None:
@@ -132,20 +135,22 @@ class PostgresStore(Service):
         self._writers = pool("writers", writers, read_only=False)
         self._readers = pool("readers", readers, read_only=True, where=replica_dsn or dsn)
         self._pools = [each for each, size in ((self._writers, writers), (self._readers, readers)) if size]
-        self._following = CommitListener(
-            lambda notified: connect("follower", read_only=True, notified=notified), clock, size=min(readers, 1)
+        self._commit_listener = CommitListener(
+            lambda notified: connect("commit listener", read_only=True, notified=notified), clock, size=min(readers, 1)
         )
-        self.keeping = Maintenance(
-            pool("keeper", 1, read_only=False, seconds=max(statement_timeout_seconds, KEEPING_SECONDS)),
+        self.maintenance = Maintenance(
+            pool(
+                "maintenance", 1, read_only=False, seconds=max(statement_timeout_seconds, MAINTENANCE_TIMEOUT_SECONDS)
+            ),
             clock,
             connect=lambda: connect("compaction", read_only=False),
             retention=retention,
-            settle_after_seconds=settle_after_seconds,
+            finalize_after_seconds=finalize_after_seconds,
         )
         self._reading_suffices = reading_suffices
-        self._services = [self._following, *self._pools, *([self.keeping] if keep else [])]
-        self._writing = SampleWriter(self._writers, clock, remembered=remembered)
-        self._reading = QueryRunner(self._readers, clock, statement_timeout_seconds)
+        self._services = [self._commit_listener, *self._pools, *([self.maintenance] if maintain else [])]
+        self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
+        self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds)
 
     def startService(self) -> None:
         """Begin to connect."""
@@ -154,54 +159,53 @@ class PostgresStore(Service):
             service.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Fire when what is under way is done and all connections are closed."""
+        """Fire when running transactions are done and all connections are closed."""
         super().stopService()
         return gatherResults([service.stopService() for service in self._services], consumeErrors=True)
 
     def readiness(self) -> Readiness:
-        """Say whether the store can be used, or why not."""
+        """Return whether the store can be used, or why not."""
         for pool in self._pools:
             if not pool.ready and pool is self._writers and self._reading_suffices and self._readers.ready:
-                return Readiness("store", False, f"nothing can be written: {pool.reason}", needed=False)
+                return Readiness("store", False, f"samples cannot be written: {pool.reason}", needed=False)
             if not pool.ready:
                 return Readiness("store", False, pool.reason)
         return Readiness("store", True, self._where)
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
         """Commit a batch; see ``IStore.write``."""
-        return await self._writing.write(messages)
+        return await self._sample_writer.write(messages)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
         """Return the newest matching samples; see ``IStore.samples``."""
-        return await self._reading.samples(filter, limit, order, after)
+        return await self._query_runner.samples(filter, limit, order, after)
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
         """Return one sample; see ``IStore.sample``."""
-        asked = filter.equals.get("message_id", message_id)
-        if asked != message_id:
+        if filter.equals.get("message_id", message_id) != message_id:
             return None
-        one = replace(filter, equals={**filter.equals, "message_id": message_id})
-        found = await self._reading.samples(one, 1)
+        by_id = replace(filter, equals={**filter.equals, "message_id": message_id})
+        found = await self._query_runner.samples(by_id, 1)
         return found[0] if found else None
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return meters; see ``IStore.meters``."""
-        return await self._reading.meters(filter, limit, unique)
+        return await self._query_runner.meters(filter, limit, unique)
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """Return resources; see ``IStore.resources``."""
-        return await self._reading.resources(filter, limit)
+        return await self._query_runner.resources(filter, limit)
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return statistics; see ``IStore.statistics``."""
-        return await self._reading.statistics(query)
+        return await self._query_runner.statistics(query)
 
     async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
         """Return a message as it was signed; see ``IStore.message``."""
-        return await self._reading.message(message_id, filter)
+        return await self._query_runner.message(message_id, filter)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Tell of commits; see ``IStore.follow``."""
-        return self._following.follow(heard)
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""
+        return self._commit_listener.subscribe_to_commits(callback)

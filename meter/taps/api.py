@@ -1,4 +1,4 @@
-"""``twistd meter-api``: answers Ceilometer's v2 API from the store."""
+"""``twistd meter-api``: serves Ceilometer's v2 API from the store."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from twisted.application.service import IService
 
 from meter.taps.daemon import Daemon
-from meter.taps.daemon import Options
-from meter.taps.daemon import make
-from meter.taps.parts import add_api
-from meter.taps.parts import add_bus
-from meter.taps.parts import add_store
+from meter.taps.main import Options
+from meter.taps.main import make
+from meter.taps.parts.api import add_api
+from meter.taps.parts.bus import add_bus
+from meter.taps.parts.store import add_store
 
 __all__ = ["Options", "makeService"]
 
@@ -22,8 +22,8 @@ def makeService(options: Any) -> IService:
 
 
 def compose(daemon: Daemon) -> None:
-    """Store → API, and what clients send → bus."""
+    """Store → API, and samples of clients → bus."""
     accepts = daemon.config.api.accept_samples
     store = add_store(daemon, reads=True, writes=accepts, reading_suffices=True)
-    bus = add_bus(daemon, without="samples that clients send are refused with 503") if accepts else None
+    bus = add_bus(daemon, without="samples of clients are refused with 503") if accepts else None
     add_api(daemon, store, bus)

@@ -1,4 +1,4 @@
-"""``twistd meter-central``: polls what belongs to no single compute node and sends what it measures over the bus."""
+"""``twistd meter-central``: polls OpenStack services and publishes the samples on the bus."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 from twisted.application.service import IService
 
 from meter.plugins.registry import CENTRAL
-from meter.taps.cloud import add_cloud
 from meter.taps.daemon import Daemon
-from meter.taps.daemon import Options
-from meter.taps.daemon import make
-from meter.taps.parts import add_bus
+from meter.taps.main import Options
+from meter.taps.main import make
+from meter.taps.parts.bus import add_bus
+from meter.taps.parts.cloud import add_cloud
+from meter.taps.parts.polling import add_polling
+from meter.taps.parts.process_locks import lock_resources
 
 __all__ = ["Options", "makeService"]
 
@@ -24,7 +26,7 @@ def makeService(options: Any) -> IService:
 def compose(daemon: Daemon) -> None:
     """OpenStack → pollsters → outbox → bus."""
     settings = daemon.config.central
-    daemon.own({}, {})
+    lock_resources(daemon, {}, {})
     bus = add_bus(daemon)
     cloud = add_cloud(daemon)
-    daemon.poll(bus, [CENTRAL], cloud, turn=settings.turn, timeout_seconds=settings.timeout_seconds)
+    add_polling(daemon, bus, [CENTRAL], cloud, turn=settings.leader_group, timeout_seconds=settings.timeout_seconds)

@@ -1,4 +1,4 @@
-"""``twistd meter-collector``: writes metering messages into the store, and turns notifications into such messages."""
+"""``twistd meter-collector``: writes metering messages into the store, and makes metering messages of notifications."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from twisted.application.service import IService
 from meter.daemon.metrics import CollectingMetrics
 from meter.plugins.registry import LISTENER
 from meter.taps.daemon import Daemon
-from meter.taps.daemon import Options
-from meter.taps.daemon import make
-from meter.taps.parts import add_bus
-from meter.taps.parts import add_collecting
-from meter.taps.parts import add_store
+from meter.taps.main import Options
+from meter.taps.main import make
+from meter.taps.parts.bus import add_bus
+from meter.taps.parts.collector import add_collector
+from meter.taps.parts.store import add_store
 
 __all__ = ["Options", "makeService"]
 
@@ -24,8 +24,8 @@ def makeService(options: Any) -> IService:
 
 
 def compose(daemon: Daemon) -> None:
-    """Bus → intake → store, and bus → listeners → bus."""
+    """Bus → sample consumer → store, and bus → notification consumer → bus."""
     metrics = CollectingMetrics(daemon.registry)
     store = add_store(daemon, writes=True)
     bus = add_bus(daemon, metrics)
-    add_collecting(daemon, bus, store, metrics)
+    add_collector(daemon, bus, store, metrics)

@@ -1,4 +1,4 @@
-"""``twistd meter-compute``: polls the hypervisor of this host and sends what it measures over the bus."""
+"""``twistd meter-compute``: polls the hypervisor of this host and publishes the samples on the bus."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from twisted.application.service import IService
 from meter.interfaces import IHypervisor
 from meter.plugins.registry import COMPUTE
 from meter.taps.daemon import Daemon
-from meter.taps.daemon import Options
-from meter.taps.daemon import make
-from meter.taps.parts import add_bus
-from meter.taps.parts import add_hypervisor
-from meter.taps.parts import poll_changes
+from meter.taps.main import Options
+from meter.taps.main import make
+from meter.taps.parts.bus import add_bus
+from meter.taps.parts.hypervisor import add_domain_events
+from meter.taps.parts.hypervisor import add_hypervisor
+from meter.taps.parts.polling import add_polling
+from meter.taps.parts.process_locks import lock_resources
 
 __all__ = ["Options", "makeService"]
 
@@ -25,8 +27,8 @@ def makeService(options: Any) -> IService:
 
 def compose(daemon: Daemon) -> None:
     """Hypervisor → pollsters → outbox → bus."""
-    daemon.own({}, {})
+    lock_resources(daemon, {}, {})
     bus = add_bus(daemon)
     hypervisor = add_hypervisor(daemon, installed_is_enough=True)
-    daemon.poll(bus, [COMPUTE], {IHypervisor: hypervisor})
-    poll_changes(daemon, hypervisor)
+    add_polling(daemon, bus, [COMPUTE], {IHypervisor: hypervisor})
+    add_domain_events(daemon, hypervisor)

@@ -1,7 +1,7 @@
-"""Timers that do not notice when somebody sets the clock.
+"""Reactor timers on the monotonic clock, so that setting the system clock does not affect them.
 
-Twisted (26.10, its ticket 2424) counts the time of its timers by ``time.time()``. When a clock is set back by an hour, nothing that
-is due happens for an hour: no poll, no heartbeat, no time-out. Shown by the campaign's fault "the clock set back".
+Twisted (26.10, ticket 2424) schedules timers by ``time.time()``. After the system clock is set back by an hour, no timer
+fires for an hour: no poll, no heartbeat, no time-out. The fault "the clock set back" of ``make chaos`` shows it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def use_monotonic_clock(reactor: Any) -> None:
-    """Have ``reactor.seconds`` count on from now whatever becomes of the clock; ``reactor.wall_seconds`` is the clock's.
+    """Make ``reactor.seconds`` monotonic, and add ``reactor.wall_seconds``, the time of the system clock.
 
-    The two agree until the clock is set; :func:`meter.daemon.services.wall_seconds` is for whoever means the time of day.
+    The two are equal until the system clock is set. For the time of day use :func:`meter.daemon.services.wall_seconds`.
     """
     ahead = time.time() - time.monotonic()
     reactor.seconds = lambda: time.monotonic() + ahead

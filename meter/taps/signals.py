@@ -1,4 +1,4 @@
-"""Signals: the first asks a daemon to stop in order, a second one stops it at once."""
+"""Signals: the first SIGTERM or SIGINT stops a daemon in order, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def exit_on_second_signal(reactor: Any) -> None:
-    """From the moment ``reactor`` begins to stop, let SIGTERM and SIGINT end the process the way they end any other.
+    """Restore the default action of SIGTERM and SIGINT as soon as ``reactor`` begins to stop.
 
-    Twisted would ignore them until every part has stopped. Nothing is lost by it, no more than by SIGKILL.
+    Twisted would ignore both until every service has stopped. Like SIGKILL, a second signal loses no samples.
     """
-    reactor.addSystemEventTrigger("after", "startup", _heed_one_alone)
-    reactor.addSystemEventTrigger("before", "shutdown", _let_signals_end_the_process)
+    reactor.addSystemEventTrigger("after", "startup", _handle_first_signal)
+    reactor.addSystemEventTrigger("before", "shutdown", _restore_default_actions)
 
 
-def _heed_one_alone() -> None:
-    """Let nothing follow the first signal before the reactor has seen it: Twisted 26.10 logs a traceback for each.
+def _handle_first_signal() -> None:
+    """Ignore further signals until the reactor has handled the first: Twisted 26.10 logs a traceback for each.
 
-    Who stops a daemon by its process group and by its number sends two in one moment, and means one.
+    Stopping a daemon by its process group and by its process id sends two signals at once that mean one.
     """
     for number in ENDING:
         stop = signal.getsignal(number)
-        if callable(stop):  # it is the reactor's: SIGINT is not where it was ignored from the start
-            signal.signal(number, _ignoring_others(stop))
+        if callable(stop):  # the reactor's handler; SIGINT has none if it was ignored when the process started
+            signal.signal(number, _ignore_others_after(stop))
 
 
-def _ignoring_others(stop: Any) -> Any:
-    def heed(number: int, frame: Any) -> None:
+def _ignore_others_after(stop: Any) -> Any:
+    def handle(number: int, frame: Any) -> None:
         for each in ENDING:
             signal.signal(each, signal.SIG_IGN)
         stop(number, frame)
 
-    return heed
+    return handle
 
 
-def _let_signals_end_the_process() -> None:
+def _restore_default_actions() -> None:
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)

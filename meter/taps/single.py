@@ -1,4 +1,4 @@
-"""``twistd meter``: every daemon in one process, with a database and a bus of its own. For one host, and a first run."""
+"""``twistd meter``: all daemons in one process, with an embedded PostgreSQL and an in-process bus, for one host and for a first run"""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from meter.plugins.registry import LISTENER
 from meter.query import WriteResult
 from meter.settings.config_file import SINGLE
 from meter.store import embedded_directory
-from meter.taps.cloud import add_cloud
 from meter.taps.daemon import Daemon
-from meter.taps.daemon import Options
-from meter.taps.daemon import make
-from meter.taps.parts import add_api
-from meter.taps.parts import add_bus
-from meter.taps.parts import add_collecting
-from meter.taps.parts import add_hypervisor
-from meter.taps.parts import add_store
-from meter.taps.parts import poll_changes
+from meter.taps.main import Options
+from meter.taps.main import make
+from meter.taps.parts.api import add_api
+from meter.taps.parts.bus import add_bus
+from meter.taps.parts.cloud import add_cloud
+from meter.taps.parts.collector import add_collector
+from meter.taps.parts.hypervisor import add_domain_events
+from meter.taps.parts.hypervisor import add_hypervisor
+from meter.taps.parts.polling import add_polling
+from meter.taps.parts.process_locks import lock_resources
+from meter.taps.parts.store import add_store
 
 __all__ = ["Options", "makeService"]
 
@@ -39,23 +41,23 @@ def makeService(options: Any) -> IService:
 
 
 def compose(daemon: Daemon) -> None:
-    """Hypervisor → pollsters → outbox → bus → intake → store → API."""
+    """Hypervisor → pollsters → outbox → bus → sample consumer → store → API."""
     database = embedded_directory(daemon.config.store.dsn.get_secret_value())
-    daemon.own({"[store] dsn": database} if database else {}, {"[api] listen": daemon.config.api.listen})
+    lock_resources(daemon, {"[store] dsn": database} if database else {}, {"[api] listen": daemon.config.api.listen})
     metrics = CollectingMetrics(daemon.registry)
     tally = Tally()
     store = add_store(daemon, reads=True, writes=True)
     bus = add_bus(daemon, metrics)
-    add_collecting(daemon, bus, store, metrics, after_commit=tally.committed)
+    add_collector(daemon, bus, store, metrics, after_commit=tally.committed)
     hypervisor = add_hypervisor(daemon, installed_is_enough=False)
     providers = {IHypervisor: hypervisor, **add_cloud(daemon)}
-    outbox = daemon.poll(bus, [COMPUTE, CENTRAL], providers, after_cycle=lambda _: tally.tell(outbox, _))
-    poll_changes(daemon, hypervisor)
+    outbox = add_polling(daemon, bus, [COMPUTE, CENTRAL], providers, after_cycle=lambda _: tally.tell(outbox, _))
+    add_domain_events(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
 
 
 class Tally:
-    """Says after each polling cycle what reached the store: the line that a first run waits for."""
+    """Logs after each polling cycle how many samples were stored."""
 
     _log = Logger()
 
@@ -69,7 +71,7 @@ class Tally:
         self._meters.update(message.name for message in messages)
 
     def tell(self, outbox: Outbox, _: CycleReport) -> None:
-        """Log what was stored since the last time, once all that was polled is committed."""
+        """Log the number stored since the last cycle, once all samples of this one are committed."""
         outbox.when_empty().addCallback(lambda _: self._tell())
 
     def _tell(self) -> None:

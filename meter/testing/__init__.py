@@ -1,7 +1,7 @@
-"""In-memory stand-ins for what plugins and the API work with, for Meter's tests and for yours.
+"""In-memory fakes of what plugins and the API use, for the tests of Meter and of your plugins.
 
-:class:`~meter.testing.memory_store.MemoryStore` answers every question of :mod:`meter.query` in plain Python. The others give a
-plugin its plugin_context without a daemon, a broker or a hypervisor::
+:class:`~meter.testing.memory_store.MemoryStore` executes every query of :mod:`meter.query` in plain Python. The other fakes give
+a plugin its context without a daemon, a broker or a hypervisor::
 
     cycle = FakeCycle({IHypervisor: FakeHypervisor([domain])})
     samples = await MyPollster().poll(cycle)
@@ -36,7 +36,7 @@ __all__ = ["FakeCycle", "FakeHypervisor", "FakePluginContext", "MemoryStore"]
 
 @implementer(IPluginContext)
 class FakePluginContext:
-    """PluginContext that hold the given ``providers``, a mapping from interface to object, and a clock to advance."""
+    """A plugin context with the given ``providers``, a mapping from interface to object, and a clock that tests advance."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class FakePluginContext:
         self.config = config
         self.clock: Any = clock or Clock()
         self._providers = dict(providers or {})
-        self._kept: dict[Hashable, Any] = {}
+        self._daemon_cache: dict[Hashable, Any] = {}
 
     def daemon_cache(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what ``make()`` returned when ``key`` was first asked for, here or in a cycle that follows this one."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        """Return the value that ``make()`` returned for the first request of ``key``, in this cycle or one before."""
+        if key not in self._daemon_cache:
+            self._daemon_cache[key] = make()
+        return self._daemon_cache[key]
 
     def provider(self, interface: Any) -> Any:
         """Return the provider of ``interface``; ``LookupError`` names the interface when there is none."""
@@ -68,7 +68,7 @@ class FakePluginContext:
 
 @implementer(ICycle)
 class FakeCycle(FakePluginContext):
-    """One polling cycle; it starts at ``timestamp``, else at the clock's present moment."""
+    """A polling cycle that starts at ``timestamp``, or now according to the clock."""
 
     def __init__(
         self,
@@ -85,13 +85,13 @@ class FakeCycle(FakePluginContext):
         self._outcomes: dict[Hashable, tuple[Any, Exception | None]] = {}
 
     def following(self) -> FakeCycle:
-        """Return the next cycle of the same daemon, at the clock's present moment: what is kept is there."""
-        following = FakeCycle(self._providers, clock=self.clock, config=self.config, daemon=self.daemon)
-        following._kept = self._kept
-        return following
+        """Return the next cycle of the same daemon, which starts now and has the same daemon cache."""
+        next_cycle = FakeCycle(self._providers, clock=self.clock, config=self.config, daemon=self.daemon)
+        next_cycle._daemon_cache = self._daemon_cache
+        return next_cycle
 
     async def cycle_cache(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Return ``await make()`` of whoever asked first for ``key``; its failure is shared too."""
+        """Return the result of ``await make()``, called once per ``key``; its exception is shared too."""
         lock = self._locks[key]
         await lock.acquire()
         try:
@@ -110,9 +110,10 @@ class FakeCycle(FakePluginContext):
 
 @implementer(IHypervisor)
 class FakeHypervisor:
-    """A hypervisor that runs the given domains. Set ``failure`` to an exception to have it raised; ``calls`` counts.
+    """A hypervisor that runs the given domains.
 
-    ``absences`` says by UUID why a domain does not run any more; others are gone.
+    While ``failure`` is set to an exception, :meth:`domains` raises it; ``calls`` counts its calls. ``absences`` has by UUID why
+    a domain is not running; other domains are gone.
     """
 
     def __init__(self, domains: Iterable[Domain] = (), *, uri: str = "test:///fake") -> None:
@@ -124,20 +125,20 @@ class FakeHypervisor:
         self._observers: list[Callable[[Domain], object]] = []
 
     def absence(self, uuid: str) -> Absence:
-        """Return what ``absences`` says, else that it is gone."""
+        """Return the absence of the domain ``uuid``: gone, unless ``absences`` has another."""
         return self.absences.get(uuid, Absence("gone"))
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
-        """Let ``receive`` know of changes."""
+        """Call ``receive`` with each changed domain."""
         self._observers.append(receive)
 
     def change(self, domain: Domain) -> None:
-        """Tell all observers of ``domain``, whose ``event`` says what has happened to it."""
+        """Call all observers with ``domain``, whose ``event`` is the change."""
         for receive in self._observers:
             receive(domain)
 
     async def domains(self) -> Sequence[Domain]:
-        """Return the domains that run now."""
+        """Return the running domains."""
         self.calls += 1
         if self.failure is not None:
             raise self.failure

@@ -1,4 +1,4 @@
-"""What a filter lets through, in plain Python: where the meaning of a condition is in doubt, read it here."""
+"""The reference for filters, in plain Python: which samples match a filter, and what each comparison means."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from meter.query import SampleFilter
 from meter.query import Scalar
 from meter.query import StoredSample
 
-METADATA = "metadata."
+METADATA_PREFIX = "metadata."
 
 ATTRIBUTES: Mapping[Field, str] = {
     "meter": "name",
@@ -35,7 +35,7 @@ ATTRIBUTES: Mapping[Field, str] = {
         )
     },
 }
-"""Fields of a sample that are no metadata, and the attribute of a stored sample that has them."""
+"""The fields of a sample other than metadata, with the attribute of a stored sample that has the value."""
 
 ORDERINGS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -46,66 +46,66 @@ ORDERINGS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 def matches(row: StoredSample, filter: SampleFilter) -> bool:
-    """Say whether ``filter`` lets ``row`` through."""
+    """Return whether ``row`` matches ``filter``."""
     return (
         all(getattr(row, ATTRIBUTES[field]) == value for field, value in filter.equals.items())
-        and _after_start(row.timestamp, filter)
-        and _before_end(row.timestamp, filter)
-        and all(holds(row, Comparison(METADATA + match.key, "=", match.value)) for match in filter.metadata)
+        and _is_after_start(row.timestamp, filter)
+        and _is_before_end(row.timestamp, filter)
+        and all(evaluate(row, Comparison(METADATA_PREFIX + match.key, "=", match.value)) for match in filter.metadata)
         and (filter.as_of is None or row.recorded_at <= filter.as_of)
-        and (filter.expression is None or holds(row, filter.expression))
+        and (filter.expression is None or evaluate(row, filter.expression))
     )
 
 
-def _after_start(timestamp: datetime, filter: SampleFilter) -> bool:
+def _is_after_start(timestamp: datetime, filter: SampleFilter) -> bool:
     if filter.start is None:
         return True
     return timestamp > filter.start if filter.after_start else timestamp >= filter.start
 
 
-def _before_end(timestamp: datetime, filter: SampleFilter) -> bool:
+def _is_before_end(timestamp: datetime, filter: SampleFilter) -> bool:
     if filter.end is None:
         return True
     return timestamp <= filter.end if filter.through_end else timestamp < filter.end
 
 
-def holds(row: StoredSample, expression: Expression) -> bool:
-    """Say whether ``expression`` is true of ``row``; :class:`RequestError` for a field or a pattern that is none."""
+def evaluate(row: StoredSample, expression: Expression) -> bool:
+    """Return whether ``expression`` is true of ``row``; :class:`RequestError` for an unknown field or an invalid pattern."""
     match expression:
         case And(parts):
-            return all(holds(row, part) for part in parts)
+            return all(evaluate(row, part) for part in parts)
         case Or(parts):
-            return any(holds(row, part) for part in parts)
+            return any(evaluate(row, part) for part in parts)
         case Not(part):
-            return not holds(row, part)
+            return not evaluate(row, part)
         case In(field, values):
-            return any(holds(row, Comparison(field, "=", value)) for value in values)
+            return any(evaluate(row, Comparison(field, "=", value)) for value in values)
         case Comparison(field, "!=", value):
-            return not holds(row, Comparison(field, "=", value))
-        case Comparison(field, how, value):
-            return any(_compares(found, how, value) for found in values_of(row, field))
+            return not evaluate(row, Comparison(field, "=", value))
+        case Comparison(field, comparison, value):
+            return any(_compares(found, comparison, value) for found in values_of(row, field))
 
 
 def values_of(row: StoredSample, field: Field) -> list[Any]:
-    """Return each value that ``field`` has in ``row``: one, but for a key of metadata that is missing or ambiguous."""
-    if field.startswith(METADATA) and field != METADATA:
-        return list(values_at(row.metadata, field.removeprefix(METADATA)))
+    """Return the values of ``field`` in ``row``: exactly one, except for a metadata key, which may be missing or ambiguous."""
+    if field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX:
+        return list(values_at(row.metadata, field.removeprefix(METADATA_PREFIX)))
     if field not in ATTRIBUTES:
-        raise RequestError(f"samples have no field {field!r}: use {', '.join(ATTRIBUTES)} or {METADATA}<key>")
+        raise RequestError(f"samples have no field {field!r}: use {', '.join(ATTRIBUTES)} or {METADATA_PREFIX}<key>")
     return [getattr(row, ATTRIBUTES[field])]
 
 
-def _compares(found: Any, how: str, wanted: Scalar) -> bool:
-    """Compare with types: numbers with numbers, booleans with booleans, text with text; a time with a text of it."""
+def _compares(found: Any, comparison: str, wanted: Scalar) -> bool:
+    """Compare values of the same type: numbers, booleans or texts; and a time with a text that states one."""
     if isinstance(wanted, datetime) and isinstance(found, str):
-        found = _moment(found)
+        found = _parsed_time(found)
     if found is None or _kind(found) is not _kind(wanted):
         return False
-    if how == "=":
+    if comparison == "=":
         return bool(found == wanted)
-    if how == "~":
+    if comparison == "~":
         return isinstance(found, str) and _pattern(str(wanted)).search(found) is not None
-    return not isinstance(found, bool) and ORDERINGS[how](found, wanted)
+    return not isinstance(found, bool) and ORDERINGS[comparison](found, wanted)
 
 
 def _kind(value: Any) -> type:
@@ -116,10 +116,10 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise RequestError(f"{text!r} is no regular expression: {error}") from error
+        raise RequestError(f"{text!r} is not a regular expression: {error}") from error
 
 
-def _moment(text: str) -> datetime | None:
+def _parsed_time(text: str) -> datetime | None:
     try:
         parsed = datetime.fromisoformat(text)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
@@ -131,7 +131,7 @@ _ELEMENT = re.compile(r"\[(\d+)\]\.?(.*)", re.DOTALL)
 
 
 def values_at(metadata: Any, key: str) -> Iterator[Any]:
-    """Yield each value that the dotted ``key`` may mean: ``a.b`` is ``b`` within ``a``, and also a key with a dot in it."""
+    """Yield each value that the dotted ``key`` may select: ``a.b`` is ``b`` within ``a``, and also a key that contains a dot."""
     if not key:
         yield metadata
     elif isinstance(metadata, Mapping):

@@ -1,4 +1,4 @@
-"""A store in memory: the readable reference of what every question to a store means."""
+"""A store in memory: the readable reference for the result of every query."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.identity import Fact
 from meter.identity import compared
 from meter.identity import conflict
 from meter.identity import fact_of
 from meter.identity import may_differ
-from meter.identity import same_fact
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -44,16 +44,16 @@ from meter.testing.statistics import compute_statistics
 
 @implementer(IStore)
 class MemoryStore:
-    """Keeps samples in a mapping. Set ``unavailable`` to a text to have every call raise ``Unavailable`` with it."""
+    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it."""
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
         self._rows: defaultdict[str, list[tuple[StoredSample, Mapping[str, Any]]]] = defaultdict(list)
-        self._followers: dict[object, Callable[[], object]] = {}
+        self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Keep what is new, count what is known, refuse what has another's id and what PostgreSQL could not hold either."""
+        """Store new messages, count duplicates, and refuse conflicts and what PostgreSQL cannot store either."""
         self._check()
         stored = 0
         refused = []
@@ -68,30 +68,28 @@ class MemoryStore:
             if not known:
                 rows.append((row, copy.deepcopy(message.fields)))
                 stored += 1
-            elif not any(_same_fact(other, row) for other in known):
-                refused.append(
-                    Refusal(index, conflict(message.message_id, fact_of(known[0]), fact_of(row)), "conflict")
-                )
+            elif reason := conflict(message.message_id, *_stated(row), [_stated(other) for other in known]):
+                refused.append(Refusal(index, reason, "conflict"))
         if stored:
-            for heard in list(self._followers.values()):
-                heard()
+            for callback in list(self._callbacks.values()):
+                callback()
         return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
-        """Return the newest first; samples of one moment come in the order of their ids, last first."""
+        """Return the newest samples first; samples with the same timestamp are in descending order of their ids."""
         rows = self._matching(filter)[::-1]
         if after is not None:
             if order:
-                raise RequestError("a page can be continued in the order newest first only")
+                raise RequestError("only a page in the order newest first can be continued after a marker")
             rows = [row for row in rows if (row.timestamp, row.message_id) < (after.timestamp, after.message_id)]
         for criterion in reversed(order):
-            rows.sort(key=lambda row: _rank(row, criterion.field), reverse=criterion.descending)
+            rows.sort(key=lambda row: _sort_key(row, criterion.field), reverse=criterion.descending)
         return rows[:limit]
 
     async def sample(self, message_id: str, filter: SampleFilter) -> StoredSample | None:
-        """Return the sample with this id if ``filter`` lets it through."""
+        """Return the sample with this id if it matches ``filter``."""
         found = self._newest(message_id, filter)
         return found and found[0]
 
@@ -99,9 +97,11 @@ class MemoryStore:
         """Return one meter per name, resource, type and unit; per name, type and unit where ``unique``."""
         rows = self._matching(filter)
         if unique:
-            nobody = dict.fromkeys(("resource_id", "user_id", "project_id", "source"))
-            kinds = sorted({(row.name, row.type, row.unit) for row in rows})
-            return [StoredMeter(name=name, type=kind, unit=unit, **nobody) for name, kind, unit in kinds[:limit]]
+            no_owner = dict.fromkeys(("resource_id", "user_id", "project_id", "source"))
+            unique_meters = sorted({(row.name, row.type, row.unit) for row in rows})
+            return [
+                StoredMeter(name=name, type=type_, unit=unit, **no_owner) for name, type_, unit in unique_meters[:limit]
+            ]
         newest = {(row.name, row.resource_id, row.type, row.unit): row for row in rows}
         fields = tuple(StoredMeter.__dataclass_fields__)
         return [
@@ -109,7 +109,7 @@ class MemoryStore:
         ]
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
-        """Return one resource per id; all that is said of it comes from its matching samples alone."""
+        """Return one resource per id, described by its matching samples only."""
         by_resource: defaultdict[str, list[StoredSample]] = defaultdict(list)
         for row in self._matching(filter):
             by_resource[row.resource_id].append(row)
@@ -132,24 +132,24 @@ class MemoryStore:
         return compute_statistics(query, self._matching(query.filter))[: query.limit]
 
     async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
-        """Return the metering message with this id as it was written, if ``filter`` lets its sample through."""
+        """Return the message with this id exactly as it was signed, if its sample matches ``filter``."""
         found = self._newest(message_id, filter)
         return found and copy.deepcopy(found[1])
 
     @property
-    def followers(self) -> int:
-        """How many follow what is written."""
-        return len(self._followers)
+    def subscribers(self) -> int:
+        """The number of subscriptions to commits."""
+        return len(self._callbacks)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` after each write that stored something."""
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after each write that stored something."""
         key = object()
-        self._followers[key] = heard
+        self._callbacks[key] = callback
 
-        def leave() -> None:
-            self._followers.pop(key, None)
+        def unsubscribe() -> None:
+            self._callbacks.pop(key, None)
 
-        return leave
+        return unsubscribe
 
     def _newest(self, message_id: str, filter: SampleFilter) -> tuple[StoredSample, Mapping[str, Any]] | None:
         self._check()
@@ -168,16 +168,17 @@ class MemoryStore:
             raise Unavailable(self.unavailable)
 
 
-def _rank(row: StoredSample, field: Field) -> tuple[bool, Any]:
-    """Return what orders ``row``: what is absent comes last, or first where the order descends."""
+def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:
+    """Return the sort key of ``row``: an absent value comes last, or first in descending order."""
     if field not in ATTRIBUTES:
         raise RequestError(f"samples cannot be ordered by {field!r}: use {', '.join(ATTRIBUTES)}")
     value = getattr(row, ATTRIBUTES[field])
     return value is None, value if value is not None else 0
 
 
-def _same_fact(stored: StoredSample, sent: StoredSample) -> bool:
-    return same_fact(fact_of(stored), fact_of(sent), may_differ(stored.metadata) | may_differ(sent.metadata))
+def _stated(row: StoredSample) -> tuple[Fact, frozenset[str]]:
+    """Return the fact that ``row`` states, and the fields in which a repeat may differ."""
+    return fact_of(row, row.volume, row.timestamp), may_differ(row.metadata)
 
 
 def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:
@@ -200,7 +201,7 @@ def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:
 
 
 def unstorable(value: Any) -> str | None:
-    """Return why no text column can hold ``value``, any JSON: a NUL or half a surrogate pair; ``None`` if one can."""
+    """Return why PostgreSQL cannot store ``value``, any JSON: a NUL or half of a surrogate pair; ``None`` if it can."""
     if isinstance(value, str):
         if "\0" in value:
             return f"a text holds a NUL character: {value[:80]!r}"

@@ -1,9 +1,9 @@
-"""Statistics of samples, in plain Python: where the meaning of an aggregate is in doubt, read it here.
+"""The reference for statistics, in plain Python: what each aggregate means.
 
-A *step* leads from one sample to the next one that matches: of the same run of a meter, unit and resource for what grew,
-of the same meter, unit and resource for what lasted. :mod:`meter.counter_runs` says what a run is. What grew in a step counts in
-the row of the later sample, and what lasted in the row of the earlier one, wherever windows or groups change in between:
-so the rows of a finer question add up to the row of a coarser one.
+A *step* leads from one matching sample to the next: for ``increase`` and ``rate`` within a run (:mod:`meter.counter_runs`) of a
+meter, unit and resource, for ``integral`` within a meter, unit and resource. The increase of a step belongs to the window and
+group of its later sample, its integral to those of its earlier sample. Thus the rows of finer windows or groups add up to
+the row of a coarser one.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from meter.query import Grouping
 from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.query import StoredSample
-from meter.testing.filters import METADATA
+from meter.testing.filters import METADATA_PREFIX
 from meter.testing.filters import values_at
 
 SECONDS_IN_HOUR = 3600
 
 Key = tuple[datetime, str]
-"""What tells samples apart: time and id."""
+"""The timestamp and message id of a sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps between samples, by the :data:`Key` of the sample that they count for.
+    """The steps between samples, by the :data:`Key` of the sample whose window and group they belong to.
 
-    ``before`` has the sample of the same run before, ``following`` the next of the same meter, unit and resource.
-    ``continued`` has samples that another one of the same run follows.
-    ``arrived`` has first samples of a run by host whose resource had a sample by another host before.
+    ``previous`` has the previous sample of the same run, ``next`` the next one of the same meter, unit and resource.
+    ``continued`` has the samples that are not the last of their run. ``migrated`` has the first sample of each run that is
+    defined by its host, if the resource had a sample on another host before.
     """
 
-    before: Mapping[Key, StoredSample]
-    following: Mapping[Key, StoredSample]
+    previous: Mapping[Key, StoredSample]
+    next: Mapping[Key, StoredSample]
     continued: Set[Key]
-    arrived: Set[Key]
+    migrated: Set[Key]
 
 
 def compute_statistics(query: StatisticsQuery, rows: Sequence[StoredSample]) -> list[Statistics]:
-    """Return a row per window, unit and group, in that order, of samples that are given oldest first."""
+    """Return a row per window, unit and group, in that order. ``rows`` are the matching samples, oldest first."""
     cells: defaultdict[tuple[Any, ...], list[StoredSample]] = defaultdict(list)
     try:
         for row in rows:
@@ -67,34 +67,34 @@ def compute_statistics(query: StatisticsQuery, rows: Sequence[StoredSample]) -> 
         steps = steps_between(rows)
         answer = [_statistics(query, start, group, cell, steps) for (start, _, group), cell in cells.items()]
     except OverflowError as error:
-        raise RequestError(f"a period of {query.period} s leads beyond the year 9999") from error
+        raise RequestError(f"windows of {query.period} s extend beyond the year 9999") from error
     answer.sort(key=lambda one: (one.period_start, one.unit, [value or "" for value in one.group.values()]))
     return answer
 
 
 def steps_between(rows: Iterable[StoredSample]) -> Steps:
-    """Return the steps between ``rows``, which are given oldest first."""
-    before: dict[Key, StoredSample] = {}
-    following: dict[Key, StoredSample] = {}
+    """Return the steps between ``rows``, which are in the order oldest first."""
+    previous: dict[Key, StoredSample] = {}
+    next_: dict[Key, StoredSample] = {}
     continued: set[Key] = set()
-    arrived: set[Key] = set()
+    migrated: set[Key] = set()
     resources: defaultdict[tuple[str, str, str], list[StoredSample]] = defaultdict(list)
     for row in rows:
         resources[row.name, row.unit, row.resource_id].append(row)
     for samples in resources.values():
-        following.update({_key(earlier): later for earlier, later in itertools.pairwise(samples)})
+        next_.update({_key(earlier): later for earlier, later in itertools.pairwise(samples)})
         runs: defaultdict[Run, list[StoredSample]] = defaultdict(list)
         first_of_kind: dict[RunKind, datetime] = {}
         for row in samples:
             run = run_of(row.type, row.metadata)
             first = first_of_kind.setdefault(run.kind, row.timestamp)
             if run not in runs and run.kind in (RunKind.INSTANCE_HOST, RunKind.HOST) and first < row.timestamp:
-                arrived.add(_key(row))
+                migrated.add(_key(row))
             runs[run].append(row)
         for of_run in runs.values():
-            before.update({_key(later): earlier for earlier, later in itertools.pairwise(of_run)})
+            previous.update({_key(later): earlier for earlier, later in itertools.pairwise(of_run)})
             continued.update(map(_key, of_run[:-1]))
-    return Steps(before, following, continued, arrived)
+    return Steps(previous, next_, continued, migrated)
 
 
 def _key(row: StoredSample) -> Key:
@@ -102,11 +102,11 @@ def _key(row: StoredSample) -> Key:
 
 
 def group_value(row: StoredSample, grouping: Grouping) -> str | None:
-    """Return the value of ``row`` that ``grouping`` names: an id, or metadata as text (JSON where it is no text)."""
-    if not grouping.startswith(METADATA):
+    """Return the value of ``row`` for ``grouping``: an id, or an element of metadata, as JSON unless it is a text."""
+    if not grouping.startswith(METADATA_PREFIX):
         value: str | None = getattr(row, grouping)
         return value
-    found = next(values_at(row.metadata, grouping.removeprefix(METADATA)), None)
+    found = next(values_at(row.metadata, grouping.removeprefix(METADATA_PREFIX)), None)
     return found if found is None or isinstance(found, str) else json.dumps(found)
 
 
@@ -125,7 +125,7 @@ def _statistics(
     rows: Sequence[StoredSample],
     steps: Steps,
 ) -> Statistics:
-    """Make the row of one window, unit and group from its samples, oldest first."""
+    """Return the row of one window, unit and group. ``rows`` are its samples, oldest first."""
     first, last = rows[0].timestamp, rows[-1].timestamp
     return Statistics(
         unit=rows[0].unit,
@@ -160,25 +160,26 @@ def _value(aggregate: Aggregate, rows: Sequence[StoredSample], steps: Steps) -> 
         case "percentile":
             return percentile(sorted(volumes), fraction(aggregate))
         case "increase":
-            return sum(_grown(row, steps) for row in rows)
+            return sum(_increase(row, steps) for row in rows)
         case "rate":
             return _rate(rows, steps)
         case "integral":
-            return sum(_lasted(row, steps) for row in rows if _key(row) in steps.following)
+            return sum(_integral(row, steps) for row in rows if _key(row) in steps.next)
 
 
-def _grown(row: StoredSample, steps: Steps) -> float:
-    """Return what a cumulative meter grew up to ``row``: since the sample before, or since its arrival on a host."""
-    if _key(row) in steps.arrived:
+def _increase(row: StoredSample, steps: Steps) -> float:
+    """Return the increase of a cumulative meter that belongs to ``row``: since the previous sample, or since a migration."""
+    if _key(row) in steps.migrated:
         return float(row.volume)
-    earlier = steps.before.get(_key(row))
-    return 0.0 if earlier is None else growth(earlier, row)
+    earlier = steps.previous.get(_key(row))
+    return 0.0 if earlier is None else increase_between(earlier, row)
 
 
-def growth(earlier: StoredSample, later: StoredSample) -> float:
-    """Return how much a cumulative meter grew from one sample of a run to the next.
+def increase_between(earlier: StoredSample, later: StoredSample) -> float:
+    """Return the increase of a cumulative meter from one sample of a run to the next.
 
-    A lower volume was counted from zero, unless the run is declared: then the counter did not drop, and it grew by nothing.
+    A lower volume means that the counter was reset to zero, except in a declared run, whose counter never drops: there the
+    increase is 0.
     """
     difference = float(later.volume) - float(earlier.volume)
     if difference >= 0:
@@ -186,33 +187,33 @@ def growth(earlier: StoredSample, later: StoredSample) -> float:
     return 0.0 if run_of(later.type, later.metadata).kind is RunKind.DECLARED else float(later.volume)
 
 
-def _lasted(row: StoredSample, steps: Steps) -> float:
-    """Return a gauge's volume times the hours it lasted, until the next sample.
+def _integral(row: StoredSample, steps: Steps) -> float:
+    """Return the volume of a gauge times the hours until the next sample.
 
-    It lasted for :data:`~meter.counter_runs.INTERVALS_CARRIED` polling intervals at most, unless the interval is unknown, or a
-    later sample is of the same declared run: then the resource lived in between, whatever came between the two.
+    The hours are limited to :data:`~meter.counter_runs.INTERVALS_CARRIED` polling intervals, unless the interval is unknown or
+    a later sample belongs to the same declared run: then the resource existed in between.
     """
-    seconds = (steps.following[_key(row)].timestamp - row.timestamp).total_seconds()
+    seconds = (steps.next[_key(row)].timestamp - row.timestamp).total_seconds()
     interval = interval_of(row.metadata)
-    lived = run_of(row.type, row.metadata).kind is RunKind.DECLARED and _key(row) in steps.continued
-    if interval and not lived:
+    existed = run_of(row.type, row.metadata).kind is RunKind.DECLARED and _key(row) in steps.continued
+    if interval and not existed:
         seconds = min(seconds, INTERVALS_CARRIED * interval)
     return float(row.volume) * seconds / SECONDS_IN_HOUR
 
 
 def _rate(rows: Sequence[StoredSample], steps: Steps) -> float:
-    """Return the sum over resources of what grew per second, in the time between samples of its runs; 0 where in none."""
-    grown: defaultdict[str, float] = defaultdict(float)
+    """Return the sum over resources of increase per second between samples of the same run; 0 if there are no steps."""
+    increase: defaultdict[str, float] = defaultdict(float)
     seconds: defaultdict[str, float] = defaultdict(float)
     for row in rows:
-        grown[row.resource_id] += _grown(row, steps)
-        if (earlier := steps.before.get(_key(row))) is not None:
+        increase[row.resource_id] += _increase(row, steps)
+        if (earlier := steps.previous.get(_key(row))) is not None:
             seconds[row.resource_id] += (row.timestamp - earlier.timestamp).total_seconds()
-    return sum(grown[resource_id] / seconds[resource_id] for resource_id in grown if seconds[resource_id])
+    return sum(increase[resource_id] / seconds[resource_id] for resource_id in increase if seconds[resource_id])
 
 
 def fraction(aggregate: Aggregate) -> float:
-    """Return the parameter of a percentile as a number from 0 to 1."""
+    """Return the parameter of a percentile as a fraction from 0 to 1."""
     try:
         percent = float(aggregate.param or "")
     except ValueError:
@@ -223,7 +224,7 @@ def fraction(aggregate: Aggregate) -> float:
 
 
 def percentile(volumes: Sequence[float], part: float) -> float:
-    """Return the volume below which ``part`` of the sorted ``volumes`` lies, between two of them where need be."""
+    """Return the volume at the fraction ``part`` (0 to 1) of the sorted ``volumes``, interpolated between neighbours."""
     position = part * (len(volumes) - 1)
     below = math.floor(position)
     above = math.ceil(position)

@@ -32,7 +32,7 @@ from tests.servers import rabbitmq as rabbitmq_server
 
 RECOVERY_SECONDS = 60.0
 LOGS = Path(__file__).parents[2] / "var/chaos"
-HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'aside':>6} {'recovered':>10}"
+HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'dead':>6} {'recovered':>10}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,18 @@ class Outcome:
     stored: int
     lost: tuple[str, ...]
     doubled: int
-    set_aside: int
+    dead_lettered: int
     reported: int
     seconds: float
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is lost but what may be, which is told, and nothing is doubled or set aside."""
+        """Whether nothing is lost but what may be, which is told, and nothing is doubled or dead-lettered."""
         told = len(self.lost) == self.reported if self.fault.may_lose else not self.lost and not self.reported
-        return told and not self.doubled and not self.set_aside
+        return told and not self.doubled and not self.dead_lettered
 
     def __str__(self) -> str:
-        line = f"{self.fault.name:52} {self.sent:7} {self.stored:7} {len(self.lost):5} {self.doubled:7} {self.set_aside:6} {self.seconds:8.1f} s"
+        line = f"{self.fault.name:52} {self.sent:7} {self.stored:7} {len(self.lost):5} {self.doubled:7} {self.dead_lettered:6} {self.seconds:8.1f} s"
         if self.fault.may_lose:
             line += f"  (the agent reported {self.reported} lost)"
         if self.lost and not self.passed:
@@ -87,7 +87,7 @@ def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcom
             stored=len(stored),
             lost=tuple("/".join(each) for each in sorted(sent - set(stored))),
             doubled=sum(stored.values()) - len(stored) + len(set(stored) - sent),
-            set_aside=site.dead_letters(),
+            dead_lettered=site.dead_letters(),
             reported=reported,
             seconds=seconds,
         )

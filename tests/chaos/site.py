@@ -53,7 +53,7 @@ seconds = {poll_seconds}
 [plugins]
 disable = ["system", "example"]
 [central]
-turn = ""
+leader_group = ""
 {more}
 """
 
@@ -231,7 +231,7 @@ class Site:
             return Counter()
 
     def dead_letters(self) -> int:
-        """Return how many messages were set aside."""
+        """Return the number of dead-lettered messages."""
         return waiting_messages(self.url, DEAD_LETTER_QUEUE)
 
     def last_words(self) -> str:

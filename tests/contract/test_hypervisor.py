@@ -41,13 +41,13 @@ def hypervisor(request: pytest.FixtureRequest) -> Iterator[IHypervisor]:
     pytest_twisted.blockon(real.stopService())
 
 
-def test_it_provides_its_interface_and_names_its_uri(hypervisor: IHypervisor) -> None:
+def test_hypervisor_provides_its_interface_and_uri(hypervisor: IHypervisor) -> None:
     assert verifyObject(IHypervisor, hypervisor)
     assert hypervisor.uri.startswith("test:///")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_has_a_uuid_and_a_name(hypervisor: IHypervisor) -> None:
+async def test_domain_has_a_uuid_and_a_name(hypervisor: IHypervisor) -> None:
     [domain] = await hypervisor.domains()
     assert isinstance(domain, Domain)
     assert str(uuid.UUID(domain.uuid)) == domain.uuid == UUID
@@ -55,14 +55,14 @@ async def test_a_domain_has_a_uuid_and_a_name(hypervisor: IHypervisor) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_its_xml_says_the_same(hypervisor: IHypervisor) -> None:
+async def test_domain_xml_has_the_same_uuid_and_name(hypervisor: IHypervisor) -> None:
     [domain] = await hypervisor.domains()
     root = ElementTree.fromstring(domain.xml)
     assert (root.findtext("uuid"), root.findtext("name")) == (domain.uuid, domain.name)
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_has_the_basic_statistics_as_whole_numbers(hypervisor: IHypervisor) -> None:
+async def test_domain_has_the_basic_statistics_as_integers(hypervisor: IHypervisor) -> None:
     [domain] = await hypervisor.domains()
     assert {name: type(domain.stats[name]) for name in STATS} == dict.fromkeys(STATS, int)
     assert domain.stats["state.state"] == 1
@@ -70,6 +70,6 @@ async def test_it_has_the_basic_statistics_as_whole_numbers(hypervisor: IHypervi
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_asked_twice_is_answered_twice(hypervisor: IHypervisor) -> None:
+async def test_domains_can_be_read_again(hypervisor: IHypervisor) -> None:
     first, second = await hypervisor.domains(), await hypervisor.domains()
     assert [domain.uuid for domain in first] == [domain.uuid for domain in second]

@@ -41,6 +41,7 @@ from meter.testing import MemoryStore
 from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import after
+from tests.store_messages import as_written
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -387,11 +388,6 @@ async def test_of_two_facts_weeks_apart_with_one_id_the_newest_that_may_be_seen_
 # --- exactness -----------------------------------------------------------------------------------------------------
 
 
-def shape(value):
-    """What is compared: order, nesting and types, where ``==`` takes 1 for 1.0."""
-    return repr(value)
-
-
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector["case"] for vector in VECTORS])
 @pytest_twisted.ensureDeferred
 async def test_a_message_is_answered_exactly_as_it_was_signed_and_verifies(store, vector):
@@ -403,7 +399,7 @@ async def test_a_message_is_answered_exactly_as_it_was_signed_and_verifies(store
 
     assert result == WriteResult(1, 0)
     answer = await store.message(fields["message_id"])
-    assert shape(answer) == shape(fields)
+    assert as_written(answer) == as_written(fields)
     assert keys.verify(answer, sent.timestamp) == "theirs"
 
 
@@ -1002,12 +998,12 @@ async def later_than(then):
 @pytest_twisted.ensureDeferred
 async def test_who_follows_hears_of_what_was_stored_and_of_nothing_else(store):
     heard = []
-    leave = store.follow(lambda: heard.append(None))
+    unsubscribe = store.subscribe_to_commits(lambda: heard.append(None))
     sent = message()
 
     await store.write([sent])
     await until(lambda: heard)
-    leave()
+    unsubscribe()
     await store.write([message()])
 
     assert len(heard) == 1

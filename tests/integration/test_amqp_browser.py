@@ -1,4 +1,4 @@
-"""Looking through a queue of a real RabbitMQ leaves it as it was, but for what was removed."""
+"""Browsing a queue of a real RabbitMQ leaves it unchanged, except for removed messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def bodies(found):
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 @pytest_twisted.ensureDeferred
-async def test_what_is_not_removed_is_back_in_its_place(rabbitmq, amqp_bus, browser, queue_type):
+async def test_messages_that_were_not_removed_return_to_their_place(rabbitmq, amqp_bus, browser, queue_type):
     url = rabbitmq.vhost()
     await filled(amqp_bus(url, queue_type=queue_type), 10)
 
@@ -72,7 +72,7 @@ async def test_what_is_not_removed_is_back_in_its_place(rabbitmq, amqp_bus, brow
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_comes_later_is_not_taken(rabbitmq, amqp_bus, browser):
+async def test_message_published_later_is_not_returned(rabbitmq, amqp_bus, browser):
     url = rabbitmq.vhost()
     bus = amqp_bus(url)
     await filled(bus, 3)
@@ -83,7 +83,7 @@ async def test_what_comes_later_is_not_taken(rabbitmq, amqp_bus, browser):
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_who_look_at_the_same_time_share_what_is_there(rabbitmq, amqp_bus, browser):
+async def test_two_browsers_share_the_messages(rabbitmq, amqp_bus, browser):
     url = rabbitmq.vhost()
     await filled(amqp_bus(url), 3)
     first, second = browser(url), browser(url)
@@ -95,20 +95,20 @@ async def test_two_who_look_at_the_same_time_share_what_is_there(rabbitmq, amqp_
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_queue_that_nobody_made_yet_is_empty(rabbitmq, browser):
+async def test_missing_queue_is_empty(rabbitmq, browser):
     looking = browser(rabbitmq.vhost(), "not.there")
     assert await looking.open() == 0
     assert await looking.next() is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_broker_it_says_so_at_once(browser, free_port):
+async def test_missing_broker_raises_unavailable_at_once(browser, free_port):
     with pytest.raises(Unavailable, match="refused"):
         await browser(f"amqp://guest:guest@127.0.0.1:{free_port}/").open()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_broker_that_hangs_is_not_waited_for(rabbitmq, browser):
+async def test_broker_that_hangs_raises_unavailable(rabbitmq, browser):
     looking = browser(rabbitmq.vhost(), answer_seconds=0.5)
     rabbitmq.freeze()
     try:

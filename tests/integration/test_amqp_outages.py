@@ -1,4 +1,4 @@
-"""A broker that is not there, not willing, stuck or restarted: a state of the bus, and never a lost message."""
+"""A broker that is down, refuses, hangs or restarts: the bus reports it and loses no message."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def first_reason(bus):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bus_without_broker_starts_says_why_and_connects_when_there_is_one(amqp_bus, rabbitmq):
+async def test_bus_without_a_broker_starts_reports_why_and_connects_later(amqp_bus, rabbitmq):
     url = rabbitmq.vhost()
     await deferToThread(rabbitmq.stop)
     bus = amqp_bus(url)
@@ -100,7 +100,7 @@ async def test_five_hundred_messages_survive_a_restart_of_the_broker(amqp_bus, r
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_power_cut_loses_nothing_that_was_confirmed(amqp_bus, rabbitmq):
+async def test_power_cut_loses_nothing_that_was_confirmed(amqp_bus, rabbitmq):
     bus, received = amqp_bus(), set()
     service = await consuming(bus, SAMPLES, ignore)
     await service.stopService()
@@ -119,7 +119,7 @@ async def test_a_power_cut_loses_nothing_that_was_confirmed(amqp_bus, rabbitmq):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_wrong_password_is_told_at_once_and_never_shown(amqp_bus, rabbitmq):
+async def test_wrong_password_is_reported_at_once_and_never_shown(amqp_bus, rabbitmq):
     bus = amqp_bus(rabbitmq.url.replace("guest:guest", "guest:s3cret%2F"))
     reason = await first_reason(bus)
     assert "403 ACCESS_REFUSED" in reason
@@ -128,13 +128,13 @@ async def test_a_wrong_password_is_told_at_once_and_never_shown(amqp_bus, rabbit
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_virtual_host_that_is_missing_is_told(amqp_bus, rabbitmq):
+async def test_missing_virtual_host_is_reported(amqp_bus, rabbitmq):
     bus = amqp_bus(f"{rabbitmq.url[:-3]}no%2Fwhere")
     assert "vhost no/where not found" in await first_reason(bus)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_broker_that_confirms_nothing_is_left(amqp_bus, thawed):
+async def test_broker_that_confirms_nothing_is_disconnected(amqp_bus, thawed):
     bus = amqp_bus(confirm_timeout_seconds=0.5)
     service = await consuming(bus, SAMPLES, ignore)
     thawed.freeze()
@@ -149,7 +149,7 @@ async def test_a_broker_that_confirms_nothing_is_left(amqp_bus, thawed):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_silent_broker_is_noticed_by_its_missing_heartbeats(amqp_bus, thawed):
+async def test_silent_broker_is_detected_by_missing_heartbeats(amqp_bus, thawed):
     bus = amqp_bus(heartbeat_seconds=1)
     await until(lambda: bus.readiness().ready)
     await sleep(reactor, 3.5)
@@ -161,7 +161,7 @@ async def test_a_silent_broker_is_noticed_by_its_missing_heartbeats(amqp_bus, th
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopping_does_not_wait_for_a_stuck_broker(thawed):
+async def test_stop_does_not_wait_for_a_broker_that_hangs(thawed):
     # Nothing but the end of its patience ends it: the broker would be missed after days.
     bus = AmqpBus(reactor, thawed.vhost(), clock=reactor, stop_seconds=1.0, heartbeat_seconds=50_000)
     bus.startService()
@@ -177,7 +177,7 @@ async def test_stopping_does_not_wait_for_a_stuck_broker(thawed):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_broker_that_blocks_publishing_is_waited_for_and_consuming_goes_on(amqp_bus, rabbitmq):
+async def test_publishing_waits_for_a_blocking_broker_and_consuming_continues(amqp_bus, rabbitmq):
     bus, received = amqp_bus(confirm_timeout_seconds=3.0), []
 
     async def receive(delivery):
@@ -210,7 +210,7 @@ async def test_a_broker_that_blocks_publishing_is_waited_for_and_consuming_goes_
 
 
 @pytest_twisted.ensureDeferred
-async def test_tls_works_with_the_authority_it_is_told_to_trust(amqp_bus, rabbitmq):
+async def test_tls_connects_with_the_configured_ca(amqp_bus, rabbitmq):
     bus = amqp_bus(rabbitmq.vhost(tls=True))
     received = []
 
@@ -224,14 +224,14 @@ async def test_tls_works_with_the_authority_it_is_told_to_trust(amqp_bus, rabbit
 
 
 @pytest_twisted.ensureDeferred
-async def test_tls_refuses_a_broker_that_nobody_vouches_for(amqp_bus, rabbitmq):
+async def test_tls_refuses_a_broker_without_a_trusted_certificate(amqp_bus, rabbitmq):
     bus = amqp_bus(rabbitmq.vhost(tls=True).partition("?")[0])
     await until(lambda: "certificate verify failed" in bus.readiness().reason)
     assert not bus.readiness().ready
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_administrator_sees_who_is_connected(amqp_bus, rabbitmq):
+async def test_administrator_sees_who_is_connected(amqp_bus, rabbitmq):
     bus = amqp_bus(name="meter-collector")
     service = await consuming(bus, SAMPLES, ignore)
     listed = await deferToThread(rabbitmq.ctl, "list_connections", "client_properties", "timeout")

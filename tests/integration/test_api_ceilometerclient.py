@@ -1,4 +1,4 @@
-"""python-ceilometerclient 2.9.0, which old billing scripts are written on, asks the API over a loopback port."""
+"""python-ceilometerclient 2.9.0, which existing billing scripts use, works against the API over a loopback port."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from meter.api import Api
 from meter.api import SampleIngest
-from meter.api import site
-from tests.asking import KEYS
-from tests.asking import Asking
+from meter.api import make_site
+from tests.api_client import KEYS
+from tests.api_client import ApiClient
 from tests.unit.api.test_ingest import Bus
 
 CEILOMETER = Path(sys.executable).with_name("ceilometer")
@@ -41,7 +41,7 @@ class Shell:
         return [dict(zip(cells[0], row, strict=True)) for row in cells[1:]]
 
     async def run(self, *arguments: str) -> tuple[str, str, int]:
-        """Return what the command prints, what it complains about, and its exit status."""
+        """Return standard output, standard error and the exit status of the command."""
         environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OS_TOKEN": "any", "CEILOMETER_URL": self.url}
         output, errors, code = await getProcessOutputAndValue(str(CEILOMETER), arguments, environment)
         return output.decode(), errors.decode(), code
@@ -49,22 +49,22 @@ class Shell:
 
 @pytest_twisted.async_yield_fixture
 async def shell() -> AsyncIterator[Shell]:
-    asking = Asking()
+    api = ApiClient()
     bus = Bus()
-    acceptance = SampleIngest(KEYS, "openstack", bus, asking.store)  # type: ignore[arg-type]
-    served: Any = site(Api(asking.store, asking.clock, acceptance=acceptance), reactor)
+    ingest = SampleIngest(KEYS, "openstack", bus, api.store)  # type: ignore[arg-type]
+    served: Any = make_site(Api(api.store, api.clock, ingest=ingest), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")
     yield Shell(f"http://127.0.0.1:{port.getHost().port}", bus)
     await port.stopListening()
 
 
-def one_by_one(rows: list[dict[str, str]]) -> dict[str, str]:
-    """Return the table of one thing, which has a row per property."""
+def properties(rows: list[dict[str, str]]) -> dict[str, str]:
+    """Return the properties of one entry, whose table has a row per property."""
     return {row["Property"]: row["Value"] for row in rows}
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_shell_lists_meters_and_samples(shell: Shell) -> None:
+async def test_shell_lists_meters_and_samples(shell: Shell) -> None:
     meters = await shell("meter-list")
     assert [(row["Name"], row["Type"], row["Resource ID"]) for row in meters] == [
         ("cpu", "cumulative", "a/b c"),
@@ -81,17 +81,17 @@ async def test_the_shell_lists_meters_and_samples(shell: Shell) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_shell_shows_one_sample_and_one_resource(shell: Shell) -> None:
-    sample = one_by_one(await shell("sample-show", "s0"))
+async def test_shell_shows_one_sample_and_one_resource(shell: Shell) -> None:
+    sample = properties(await shell("sample-show", "s0"))
     assert (sample["id"], sample["volume"], sample["recorded_at"]) == ("s0", "10.0", "2026-11-22T12:10:00")
-    resource = one_by_one(await shell("resource-show", "a/b c"))
+    resource = properties(await shell("resource-show", "a/b c"))
     assert (resource["resource_id"], resource["project_id"]) == ("a/b c", "red")
     resources = await shell("resource-list", "-q", "project_id=red")
     assert [row["Resource ID"] for row in resources] == ["a/b c"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_shell_computes_statistics(shell: Shell) -> None:
+async def test_shell_shows_statistics(shell: Shell) -> None:
     (whole,) = await shell("statistics", "-m", "cpu")
     assert (whole["Max"], whole["Sum"], whole["Count"], whole["Duration"]) == ("60.0", "90.0", "3", "120.0")
     rows = await shell(
@@ -104,7 +104,7 @@ async def test_the_shell_computes_statistics(shell: Shell) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_shell_shows_capabilities_and_what_went_wrong(shell: Shell) -> None:
+async def test_shell_shows_capabilities_and_errors(shell: Shell) -> None:
     output, _, code = await shell.run("capabilities")
     assert code == 0
     assert '"statistics:groupby": true' in output
@@ -120,7 +120,7 @@ CREATE = ("-r", "r", "-m", "apples", "--meter-type", "gauge", "--meter-unit", "x
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_shell_sends_samples(shell: Shell) -> None:
+async def test_shell_posts_samples(shell: Shell) -> None:
     await shell("sample-create", *CREATE, "--resource-metadata", '{"a":"b"}')
     (message,) = shell.bus.messages()
     assert (message["counter_name"], message["counter_volume"], message["resource_metadata"]) == (
@@ -138,7 +138,7 @@ async def test_the_shell_sends_samples(shell: Shell) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_shell_asks_complex_queries(shell: Shell) -> None:
+async def test_shell_sends_complex_queries(shell: Shell) -> None:
     rows = await shell("query-samples", "-f", '{"=": {"meter": "cpu"}}', "-o", '[{"timestamp": "asc"}]', "-l", "2")
     assert [row["Timestamp"] for row in rows] == ["2026-11-22T12:00:00", "2026-11-22T12:01:00"]
 
@@ -158,7 +158,7 @@ async def test_the_shell_asks_complex_queries(shell: Shell) -> None:
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 @pytest_twisted.ensureDeferred
-async def test_the_shell_is_told_what_is_gone(shell: Shell, command: tuple[str, ...], text: str) -> None:
+async def test_shell_shows_that_alarms_are_gone(shell: Shell, command: tuple[str, ...], text: str) -> None:
     _, errors, code = await shell.run(*command)
     assert code == 1
     assert errors
@@ -167,7 +167,7 @@ async def test_the_shell_is_told_what_is_gone(shell: Shell, command: tuple[str, 
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_python_client_reads_everything(shell: Shell) -> None:
+async def test_python_client_uses_every_operation(shell: Shell) -> None:
     def read() -> dict[str, Any]:
         from ceilometerclient.client import get_client
 

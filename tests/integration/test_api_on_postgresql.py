@@ -1,4 +1,4 @@
-"""The API answers from PostgreSQL what it answers from memory."""
+"""The API gives the same responses over PostgreSQL as over the in-memory store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from meter.store import PostgresStore
-from tests.asking import SAMPLES
-from tests.asking import Asking
-from tests.asking import message
+from tests.api_client import SAMPLES
+from tests.api_client import ApiClient
+from tests.api_client import message
 
 SINCE = "q.field=timestamp&q.op=ge&q.value=2026-11-22T12:01:00"
 PATHS = [
@@ -79,13 +79,13 @@ QUERIES: list[dict[str, Any]] = [
 ]
 
 
-async def asked(asking: Asking, path: str, query: Any = None) -> tuple[int, Any]:
-    """Return status and body of the answer, but for when samples were recorded and what libraries say of mistakes."""
-    answer = asking.pending(path) if query is None else asking.pending(path, **posted(query))
-    while not answer.called:
+async def request(api: ApiClient, path: str, query: Any = None) -> tuple[int, Any]:
+    """Return status and body of the response, without ``recorded_at`` and the error texts of pattern libraries."""
+    pending = api.pending(path) if query is None else api.pending(path, **posted(query))
+    while not pending.called:
         await deferLater(reactor, 0.005)
-        asking.flush()
-    response = await answer
+        api.flush()
+    response = await pending
     if query is not None and response.status == 400:
         return response.status, None
     return response.status, _without_recorded_at(response.json)
@@ -103,34 +103,34 @@ def _without_recorded_at(body: Any) -> Any:
 
 
 @pytest_twisted.async_yield_fixture
-async def stored(postgresql: Any) -> AsyncIterator[Asking]:
+async def stored(postgresql: Any) -> AsyncIterator[ApiClient]:
     store = PostgresStore(reactor, postgresql.dsn(), clock=reactor, migrate=True, readers=1, writers=1)
     store.startService()
     while not store.readiness().ready:
         await deferLater(reactor, 0.05)
     await store.write(SAMPLES)
-    asking = Asking(store=store)
-    asking.store = store  # type: ignore[assignment]
-    yield asking
+    api = ApiClient(store=store)
+    api.store = store  # type: ignore[assignment]
+    yield api
     await store.stopService()
 
 
 @pytest_twisted.ensureDeferred
-async def test_both_stores_give_the_same_answers(stored: Asking) -> None:
-    in_memory = Asking()
+async def test_both_stores_give_the_same_responses(stored: ApiClient) -> None:
+    in_memory = ApiClient()
     for path in PATHS:
-        assert (path, await asked(stored, path)) == (path, await asked(in_memory, path))
+        assert (path, await request(stored, path)) == (path, await request(in_memory, path))
     for query in QUERIES:
         path = "/v2/query/samples"
-        assert (query, await asked(stored, path, query)) == (query, await asked(in_memory, path, query))
+        assert (query, await request(stored, path, query)) == (query, await request(in_memory, path, query))
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_export_of_many_pages_has_every_sample_once(stored: Asking) -> None:
+async def test_export_of_many_pages_has_every_sample_once(stored: ApiClient) -> None:
     await stored.store.write([message(n / 600, message_id=f"n{n}") for n in range(2500)])
-    answer = stored.pending("/v2/meters/cpu", headers={"Accept": "application/x-ndjson"})
-    while not answer.called:
+    response = stored.pending("/v2/meters/cpu", headers={"Accept": "application/x-ndjson"})
+    while not response.called:
         await deferLater(reactor, 0.005)
         stored.flush()
-    ids = [msgspec.json.decode(line)["message_id"] for line in (await answer).body.splitlines()]
+    ids = [msgspec.json.decode(line)["message_id"] for line in (await response).body.splitlines()]
     assert len(ids) == len(set(ids)) == 2503

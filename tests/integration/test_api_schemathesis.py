@@ -1,4 +1,4 @@
-"""Schemathesis asks the API whatever its OpenAPI document allows, and whatever it does not."""
+"""Schemathesis sends requests that the OpenAPI document allows, and others that it does not allow."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from meter.api import Api
 from meter.api import SampleIngest
-from meter.api import site
-from tests.asking import KEYS
-from tests.asking import Asking
+from meter.api import make_site
+from tests.api_client import KEYS
+from tests.api_client import ApiClient
 from tests.unit.api.test_ingest import Bus
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -24,16 +24,16 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 @pytest_twisted.async_yield_fixture
 async def url() -> AsyncIterator[str]:
-    asking = Asking()
-    acceptance = SampleIngest(KEYS, "test", Bus(), asking.store)  # type: ignore[arg-type]
-    served: Any = site(Api(asking.store, asking.clock, acceptance=acceptance), reactor)
+    api = ApiClient()
+    ingest = SampleIngest(KEYS, "test", Bus(), api.store)  # type: ignore[arg-type]
+    served: Any = make_site(Api(api.store, api.clock, ingest=ingest), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")
     yield f"http://127.0.0.1:{port.getHost().port}"
     await port.stopListening()
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_answer_is_as_described(url: str, tmp_path: Path) -> None:
+async def test_every_response_matches_the_openapi_document(url: str, tmp_path: Path) -> None:
     output, errors, code = await getProcessOutputAndValue(
         str(SCHEMATHESIS),
         [

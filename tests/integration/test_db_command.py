@@ -38,9 +38,9 @@ def meter_db(postgresql, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_database_is_upgraded_once(meter_db):
+async def test_upgrade_happens_once(meter_db):
     status, out, _ = await meter_db("status", "--json")
-    assert (status, json.loads(out)["schema"]) == (1, 0)
+    assert (status, json.loads(out)["schema_version"]) == (1, 0)
     status, _, errors = await meter_db("size")
     assert (status, "schema version 0" in errors) == (2, True)
 
@@ -52,12 +52,17 @@ async def test_a_database_is_upgraded_once(meter_db):
 
     status, out, _ = await meter_db("status", "--json")
     told = json.loads(out)
-    assert (status, told["schema"], told["needed"]) == (0, upgraded["version"], upgraded["version"])
+    assert (status, told["schema_version"], told["required_schema_version"]) == (
+        0,
+        upgraded["version"],
+        upgraded["version"],
+    )
+    assert told["schema_problem"] is None
     assert told["extensions"] == {}
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_inside_is_told(meter_db):
+async def test_partitions_retention_and_size_are_reported(meter_db):
     async with running(meter_db.dsn) as store:
         await store.write([message(at=START), message(at=START.replace(year=1999))])
         await finalized(store)

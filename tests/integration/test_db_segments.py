@@ -43,7 +43,7 @@ OTHERS = [
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_time_of_an_instance_is_told_by_state_and_flavor(meter_db):
+async def test_segments_report_an_instance_by_state_and_flavor(meter_db):
     async with running(meter_db.dsn) as store:
         await store.write(LIFE + OTHERS)
 
@@ -72,7 +72,7 @@ async def test_the_time_of_an_instance_is_told_by_state_and_flavor(meter_db):
 
 
 @pytest_twisted.ensureDeferred
-async def test_why_a_database_cannot_be_asked_is_said(meter_db):
+async def test_segments_of_an_unusable_database_report_the_reason(meter_db):
     status, out, errors = await meter_db("segments", "i1")
 
     assert (status, out) == (2, "")
@@ -80,7 +80,7 @@ async def test_why_a_database_cannot_be_asked_is_said(meter_db):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_time_of_all_instances_of_a_project_is_told_deleted_ones_too(meter_db):
+async def test_segments_of_a_project_report_all_its_instances_deleted_ones_too(meter_db):
     metadata = {"event_type": "compute.instance.create.end", "state": "active", "flavor": {"name": "m1.tiny"}}
     other = message("instance", at=3 * HOUR, unit="instance", resource_id="i3", metadata=metadata)
     foreign = message("instance", at=0, unit="instance", resource_id="i4", project_id="p2", metadata=metadata)

@@ -65,7 +65,7 @@ MOST_READINGS = 50
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_statistics_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None:
+async def test_statistics_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None:
     unseen = set(GAUGES)
     with libvirtd.guest("alpha") as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
@@ -90,7 +90,7 @@ async def test_the_statistics_are_those_that_virsh_shows(libvirtd: Libvirtd) -> 
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_meters_of_a_guest_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None:
+async def test_meters_of_a_guest_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("alpha") as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             cycle = FakeCycle({IHypervisor: hypervisor})
@@ -115,7 +115,7 @@ async def test_the_meters_of_a_guest_are_those_that_virsh_shows(libvirtd: Libvir
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvirtd) -> None:
+async def test_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("alpha"):
         libvirtd.virsh("destroy", "alpha")
         async with hypervisor_at(libvirtd.uri) as hypervisor:
@@ -131,7 +131,7 @@ async def test_a_guest_that_is_shut_off_exists_and_uses_nothing(libvirtd: Libvir
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_guest_whose_emulator_hangs_costs_the_others_one_time_limit(libvirtd: Libvirtd) -> None:
+async def test_guest_whose_emulator_hangs_delays_the_others_by_one_time_limit(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("healthy"), libvirtd.guest("sick"):
         async with hypervisor_at(libvirtd.uri, timeout_seconds=3.0) as hypervisor:
             whole = await domain_named(hypervisor, "healthy")
@@ -142,18 +142,18 @@ async def test_a_guest_whose_emulator_hangs_costs_the_others_one_time_limit(libv
                 assert (hypervisor.abandoned_calls, hypervisor.stuck_threads) == (1, 1)
 
                 assert hypervisor.readiness().ready
-                assert hypervisor.readiness().reason.endswith("; hanging: sick")
-                assert len(hypervisor.hanging) == 1
+                assert hypervisor.readiness().reason.endswith("; hung domains: sick")
+                assert len(hypervisor.hung) == 1
 
                 await hypervisor.domains()
                 assert hypervisor.abandoned_calls == 1, "libvirt knows by now who is busy"
             await until(lambda: hypervisor.stuck_threads == 0)
             assert set((await domain_named(hypervisor, "sick")).stats) == set(whole.stats)
-            assert "hanging" not in hypervisor.readiness().reason
+            assert "hung" not in hypervisor.readiness().reason
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_libvirtd_that_hangs_is_unavailable_until_it_goes_on(libvirtd: Libvirtd) -> None:
+async def test_libvirtd_that_hangs_is_unavailable_until_it_continues(libvirtd: Libvirtd) -> None:
     async with hypervisor_at(libvirtd.uri, timeout_seconds=0.5, stuck_limit=3) as hypervisor:
         await until(lambda: hypervisor.readiness().ready)
         with libvirtd.frozen():
@@ -190,7 +190,7 @@ async def test_keep_alive_frees_a_call_that_hangs_in_a_dead_connection(
 
 
 @pytest_twisted.ensureDeferred
-async def test_libvirtd_may_come_after_the_service_has_started(libvirtd: Libvirtd) -> None:
+async def test_libvirtd_may_start_after_the_service(libvirtd: Libvirtd) -> None:
     await deferToThread(libvirtd.stop)
     try:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
@@ -206,7 +206,7 @@ async def test_libvirtd_may_come_after_the_service_has_started(libvirtd: Libvirt
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_restart_of_libvirtd_between_two_polls_goes_unnoticed(libvirtd: Libvirtd) -> None:
+async def test_restart_of_libvirtd_between_two_polls_is_not_an_error(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("alpha") as uuid:
         hypervisor = LibvirtHypervisor(
             libvirtd.uri, clock=IReactorTime(reactor), reactor_threads=IReactorFromThreads(reactor)
@@ -221,7 +221,7 @@ async def test_a_restart_of_libvirtd_between_two_polls_goes_unnoticed(libvirtd: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_while_libvirtd_is_away_the_service_is_not_ready_and_says_why(libvirtd: Libvirtd) -> None:
+async def test_service_is_not_ready_while_libvirtd_is_down(libvirtd: Libvirtd) -> None:
     async with hypervisor_at(libvirtd.uri) as hypervisor:
         await until(lambda: hypervisor.readiness().ready)
         await deferToThread(libvirtd.stop)
@@ -234,7 +234,7 @@ async def test_while_libvirtd_is_away_the_service_is_not_ready_and_says_why(libv
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_built_in_host_of_libvirt_gives_the_basic_statistics() -> None:
+async def test_test_driver_of_libvirt_gives_the_basic_statistics() -> None:
     async with hypervisor_at("test:///default") as hypervisor:
         [domain] = await hypervisor.domains()
     info = open_read_only("test:///default").lookupByName("test").info()

@@ -8,7 +8,7 @@ from pathlib import Path
 from meter.hypervisor import resolve_uri
 
 
-def test_auto_is_the_systems_where_a_daemon_answers(tmp_path: Path) -> None:
+def test_auto_is_the_system_uri_where_a_daemon_answers(tmp_path: Path) -> None:
     path = str(tmp_path / "libvirt-sock")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
@@ -19,7 +19,7 @@ def test_auto_is_the_systems_where_a_daemon_answers(tmp_path: Path) -> None:
         )
 
 
-def test_a_socket_left_by_a_daemon_that_is_gone_does_not_count(tmp_path: Path) -> None:
+def test_stale_socket_does_not_count(tmp_path: Path) -> None:
     path = str(tmp_path / "libvirt-sock")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)

@@ -1,4 +1,4 @@
-"""The manhole as OpenSSH's own client finds it."""
+"""The manhole, as the OpenSSH client sees it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_expressions_are_evaluated_and_results_are_awaited(make):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_documented_names_are_there(make):
+async def test_documented_names_exist(make):
     out, _, _ = await make().ssh("help()\nstatus()\npollsters\nlisteners\nconfig\n")
     for text in (
         "poll_now('cpu')   poll once now and show the samples; they are not sent\r\n",
@@ -139,7 +139,7 @@ async def test_errors_are_shown_and_do_not_end_the_session(make):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_deferred_is_shown_when_it_fires_and_the_last_result_is_kept(make):
+async def test_deferred_is_shown_when_it_fires_and_the_last_result_is_kept(make):
     later: Deferred[str] = Deferred()
     reactor.callLater(0.2, later.callback, "here it is")
     out, _, _ = await make(status=lambda: later).ssh("status()\n")
@@ -148,7 +148,7 @@ async def test_a_deferred_is_shown_when_it_fires_and_the_last_result_is_kept(mak
 
 
 @pytest_twisted.ensureDeferred
-async def test_leaving_by_exit_ends_the_session_only(make):
+async def test_exit_ends_the_session_only(make):
     running = make()
     out, _, code = await running.ssh("exit()\n1 + 1\n")
     assert "\r\n2\r\n" not in out
@@ -157,15 +157,15 @@ async def test_leaving_by_exit_ends_the_session_only(make):
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_enters_and_leaves_is_logged(make):
+async def test_login_and_logout_are_logged(make):
     running = make()
     await running.ssh("1\n")
-    while not any(line.endswith("left the manhole") for line in running.log):
+    while not any(line.endswith("logged out") for line in running.log):
         await sleep(reactor, 0.02)
     entered, left = [line for line in running.log if "the manhole" in line]
     assert entered.startswith("alice@example SHA256:")
-    assert entered.endswith(" entered the manhole")
-    assert left.endswith(" left the manhole")
+    assert entered.endswith(" logged in")
+    assert left.endswith(" logged out")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ async def test_who_enters_and_leaves_is_logged(make):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_only_the_right_key_under_the_right_name_enters(make, user, key, options):
+async def test_only_an_authorized_key_with_the_right_user_name_logs_in(make, user, key, options):
     running = make()
     out, err, code = await running.ssh("6 * 7\n", *options, user=user, key=key)
     assert code == 255
@@ -188,15 +188,15 @@ async def test_only_the_right_key_under_the_right_name_enters(make, user, key, o
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_refused_key_is_logged(make):
+async def test_refused_key_is_logged(make):
     running = make()
     await running.ssh("", key="mallory")
-    assert [line for line in running.log if line.startswith("the manhole was closed to SHA256:")]
+    assert [line for line in running.log if line.startswith("login refused for SHA256:")]
 
 
 @pytest.mark.parametrize("options", [("-L", "0:127.0.0.1:1"), ("-R", "0:127.0.0.1:1"), ("-s",)])
 @pytest_twisted.ensureDeferred
-async def test_there_is_nothing_but_the_shell(make, options, logged_errors):
+async def test_session_offers_only_a_shell(make, options, logged_errors):
     running = make()
     out, err, code = await running.ssh("", "-o", "ExitOnForwardFailure=yes", *options)
     logged_errors.flush()
@@ -204,7 +204,7 @@ async def test_there_is_nothing_but_the_shell(make, options, logged_errors):
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_listens_on_a_unix_socket(make, tmp_path):
+async def test_manhole_listens_on_a_unix_socket(make, tmp_path):
     socket = tmp_path / "manhole.sock"
     relay = tmp_path / "relay.py"
     relay.write_text(
@@ -221,7 +221,7 @@ async def test_it_listens_on_a_unix_socket(make, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopping_puts_out_whoever_is_inside(make):
+async def test_stop_closes_open_sessions(make):
     running = make(poll_now=lambda name: Deferred())
     session = Deferred.fromCoroutine(running.ssh("poll_now('cpu')\n"))
     while not any("entered" in line for line in running.log):
@@ -232,7 +232,7 @@ async def test_stopping_puts_out_whoever_is_inside(make):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_place_that_is_taken_does_not_keep_the_daemon_from_starting(make, logged_errors):
+async def test_address_in_use_does_not_keep_the_daemon_from_starting(make, logged_errors):
     first = make()
     second = make(f"tcp:{first.port}:interface=127.0.0.1")
     assert second.service.running

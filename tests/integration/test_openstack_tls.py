@@ -1,4 +1,4 @@
-"""Keystone and Glance over HTTPS: whom the agent believes, who it is to them, and what it says when that fails."""
+"""Keystone and Glance over HTTPS: verification of the server, the client certificate, and errors."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from meter.http import BadTlsOptions
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import LimitedHttpClient
 from meter.http import Limits
-from meter.http.exchange import HttpClient
-from meter.http.tls import Policy
+from meter.http import TlsOptions
+from meter.http.client import HttpClient
+from meter.http.tls import TlsPolicy
 from meter.interfaces import Unavailable
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import Keystone
 from meter.openstack import Listing
-from meter.openstack.credentials import BadCredentials
-from meter.openstack.credentials import Tls
 from meter.openstack.validation import validating_keystone
 from tests.servers.certificates import Authority
 from tests.servers.certificates import Certificate as Issued
@@ -45,7 +45,7 @@ IMAGES = Listing(service="image", version="v2", path="images", key="images")
 
 
 class Service(Resource):
-    """Keystone, and the Glance that its catalogue names."""
+    """Keystone and the Glance in its catalogue."""
 
     isLeaf = True  # noqa: N815
 
@@ -85,7 +85,7 @@ def service() -> Service:
 
 @pytest_twisted.async_yield_fixture
 async def serve(service: Service) -> AsyncIterator[Serve]:
-    """Serve over TLS with a certificate, to anybody or to those that ``clients`` has signed; return the URL."""
+    """Serve over TLS with a certificate; ``clients`` is the CA of required client certificates. Return the URL."""
     from twisted.internet import reactor
 
     ports = []
@@ -106,42 +106,44 @@ async def serve(service: Service) -> AsyncIterator[Serve]:
 
 
 async def images(url: str, **tls: Any) -> list[Any]:
-    """Ask Keystone for a token and Glance for its images, as the daemon does."""
+    """Get a token from Keystone and the images from Glance, as the daemon does."""
     from twisted.internet import reactor
 
     files = {name: str(value) for name, value in tls.items() if name != "insecure"}
-    policy = Policy(Tls(**files, insecure="insecure" in tls))
+    policy = TlsPolicy(TlsOptions(**files, insecure="insecure" in tls))
     agent = Agent(reactor, contextFactory=policy, pool=HTTPConnectionPool(reactor, persistent=False))
-    asking = LimitedHttpClient(HttpClient(HTTPClient(agent), reactor), reactor, limits=Limits(attempts=1))
+    client = LimitedHttpClient(HttpClient(HTTPClient(agent), reactor), reactor, limits=Limits(attempts=1))
 
     async def send(request: HttpRequest) -> HttpResponse:
-        return await asking.exchange("identity", request)
+        return await client.send("identity", request)
 
-    cloud = Cloud(asking, Keystone(send, Credentials(auth_url=url, token="t"), reactor))
+    cloud = Cloud(client, Keystone(send, Credentials(auth_url=url, token="t"), reactor))
     return [item async for page in cloud.pages(IMAGES) for item in page.items]
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_authority_of_ones_own_is_believed(serve: Serve, authority: Authority) -> None:
+async def test_server_with_a_certificate_from_ca_file_is_accepted(serve: Serve, authority: Authority) -> None:
     url = serve(authority.issue("keystone", "localhost"))
     assert await images(url, ca_file=authority.file) == [{"id": "one"}]
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_address_is_as_good_as_a_name(serve: Serve, authority: Authority) -> None:
+async def test_certificate_for_an_ip_address_is_accepted(serve: Serve, authority: Authority) -> None:
     url = serve(authority.issue("keystone", "127.0.0.1"), host="127.0.0.1")
     assert await images(url, ca_file=authority.file) == [{"id": "one"}]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_certificate_of_ones_own_is_shown(serve: Serve, authority: Authority) -> None:
+async def test_client_certificate_is_sent(serve: Serve, authority: Authority) -> None:
     url = serve(authority.issue("keystone", "localhost"), clients=authority)
     ours = authority.issue("meter")
     assert await images(url, ca_file=authority.file, cert_file=ours.cert_file, key_file=ours.key_file)
 
 
 @pytest_twisted.ensureDeferred
-async def test_certificate_and_key_may_stand_in_one_file(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+async def test_client_certificate_and_key_may_be_in_one_file(
+    serve: Serve, authority: Authority, tmp_path: Path
+) -> None:
     url = serve(authority.issue("keystone", "localhost"), clients=authority)
     ours = authority.issue("meter")
     both = tmp_path / "both.pem"
@@ -150,22 +152,22 @@ async def test_certificate_and_key_may_stand_in_one_file(serve: Serve, authority
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_is_insecure_believes_anybody(serve: Serve, authority: Authority) -> None:
+async def test_insecure_accepts_any_certificate(serve: Serve, authority: Authority) -> None:
     assert await images(serve(authority.issue("keystone", "elsewhere", days=-1)), insecure=True) == [{"id": "one"}]
 
 
 @pytest.mark.parametrize(
     ("days", "host", "ca", "words"),
     [
-        (1, "localhost", "other", "no authority that is known here (ca_file) has signed it"),
-        (1, "localhost", "", "no authority that is known here (ca_file) has signed it"),
+        (1, "localhost", "other", "no trusted CA (the system's, or ca_file) has signed it"),
+        (1, "localhost", "", "no trusted CA (the system's, or ca_file) has signed it"),
         (-1, "localhost", "authority", "it has expired"),
-        (1, "keystone.example.org", "authority", "its certificate is for another host"),
+        (1, "keystone.example.org", "authority", "the server's certificate is for another host"),
     ],
-    ids=["an authority that others believe", "the system's authorities", "an expired certificate", "another host's"],
+    ids=["another CA", "the system's CAs", "an expired certificate", "a certificate for another host"],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_certificate_that_is_not_believed_is_told_with_the_reason(
+async def test_unverifiable_certificate_is_unavailable_with_the_reason(
     serve: Serve, service: Service, authority: Authority, tmp_path: Path, days: float, host: str, ca: str, words: str
 ) -> None:
     url = serve(authority.issue("keystone", host, days=days))
@@ -174,42 +176,40 @@ async def test_a_certificate_that_is_not_believed_is_told_with_the_reason(
         await images(url, ca_file=files[ca])
     assert str(caught.value).startswith(f"POST {url}/v3/auth/tokens: ")
     assert words in str(caught.value)
-    assert not service.asked  # the password was told to nobody
+    assert not service.asked  # the password was not sent
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_service_that_wants_a_certificate_and_gets_none_is_told(serve: Serve, authority: Authority) -> None:
+async def test_missing_client_certificate_is_unavailable_with_the_reason(serve: Serve, authority: Authority) -> None:
     url = serve(authority.issue("keystone", "localhost"), clients=authority)
     with pytest.raises(Unavailable, match="certificate required"):
         await images(url, ca_file=authority.file)
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_api_believes_the_same_authority_when_it_asks_about_tokens(
-    serve: Serve, authority: Authority
-) -> None:
+async def test_token_validation_verifies_keystone_with_ca_file(serve: Serve, authority: Authority) -> None:
     from twisted.internet import reactor
 
     url = serve(authority.issue("keystone", "localhost"))
     account = {"auth_url": url, "username": "meter", "password": "p"}
-    known = await validating_keystone(reactor, Tls(ca_file=str(authority.file)), **account).validate("anybody's")
+    known = await validating_keystone(reactor, TlsOptions(ca_file=str(authority.file)), **account).validate("anybody's")
     assert known is not None
     assert known.user_id == "ann"
-    with pytest.raises(Unavailable, match="its certificate is not believed"):
-        await validating_keystone(reactor, Tls(), **account).validate("anybody's")
-    with pytest.raises(BadCredentials, match="No such file"):
-        validating_keystone(reactor, Tls(ca_file="/nowhere"), **account)
+    with pytest.raises(Unavailable, match="the server's certificate cannot be verified"):
+        await validating_keystone(reactor, TlsOptions(), **account).validate("anybody's")
+    with pytest.raises(BadTlsOptions, match="No such file"):
+        validating_keystone(reactor, TlsOptions(ca_file="/nowhere"), **account)
 
 
-def test_files_that_cannot_be_used_are_told_before_anybody_is_asked(authority: Authority, tmp_path: Path) -> None:
+def test_unusable_certificate_files_fail_before_any_request(authority: Authority, tmp_path: Path) -> None:
     ours, other = authority.issue("meter"), authority.issue("other")
     empty = tmp_path / "empty.pem"
     empty.write_bytes(b"")
     for wrong, words in [
-        (Tls(ca_file=str(tmp_path / "missing")), "No such file"),
-        (Tls(ca_file=str(empty)), "holds no certificate in PEM"),
-        (Tls(cert_file=str(empty), key_file=str(ours.key_file)), "empty.pem"),
-        (Tls(cert_file=str(ours.cert_file), key_file=str(other.key_file)), "do not match"),
+        (TlsOptions(ca_file=str(tmp_path / "missing")), "No such file"),
+        (TlsOptions(ca_file=str(empty)), "contains no PEM certificate"),
+        (TlsOptions(cert_file=str(empty), key_file=str(ours.key_file)), "empty.pem"),
+        (TlsOptions(cert_file=str(ours.cert_file), key_file=str(other.key_file)), "do not match"),
     ]:
-        with pytest.raises(BadCredentials, match=words):
-            Policy(wrong)
+        with pytest.raises(BadTlsOptions, match=words):
+            TlsPolicy(wrong)

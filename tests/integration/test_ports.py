@@ -1,4 +1,4 @@
-"""A port of a daemon's, against real addresses of this host."""
+"""A listening port, against real addresses of this host."""
 
 import pytest_twisted
 from twisted.internet import reactor
@@ -17,17 +17,17 @@ def port(description, clock=reactor):
     return Port(description, FACTORY, name="api", reactor=reactor, clock=clock, advice="; choose another")
 
 
-async def finalized():
+async def iterate_reactor():
     for _ in range(5):
         await deferLater(reactor, 0)
 
 
 @pytest_twisted.ensureDeferred
-async def test_says_where_it_listens():
+async def test_port_reports_its_address():
     service = port("tcp:0:interface=127.0.0.1")
     assert not service.readiness().ready
     service.startService()
-    await finalized()
+    await iterate_reactor()
 
     assert service.readiness().reason == f"listens on 127.0.0.1:{service.port.getHost().port}"
     assert service.readiness().ready
@@ -36,36 +36,36 @@ async def test_says_where_it_listens():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_port_that_is_taken_is_tried_again_until_it_is_free(logged_errors):
+async def test_port_in_use_is_retried_until_it_is_free(logged_errors):
     first, clock = port("tcp:0:interface=127.0.0.1"), Clock()
     first.startService()
-    await finalized()
+    await iterate_reactor()
     number = first.port.getHost().port
     second = port(f"tcp:{number}:interface=127.0.0.1", clock)
     second.startService()
-    await finalized()
+    await iterate_reactor()
     assert "cannot listen on" in second.readiness().reason
     assert len(logged_errors.flush()) == 1
     clock.advance(1)
-    await finalized()
+    await iterate_reactor()
     assert logged_errors.flush() == []  # told once
 
     await first.stopService()
     clock.advance(2)
-    await finalized()
+    await iterate_reactor()
 
     assert second.readiness().ready
     await second.stopService()
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopping_while_it_waits_ends_the_waiting(logged_errors):
+async def test_stop_ends_the_pause_between_attempts(logged_errors):
     first, clock = port("tcp:0:interface=127.0.0.1"), Clock()
     first.startService()
-    await finalized()
+    await iterate_reactor()
     second = port(f"tcp:{first.port.getHost().port}:interface=127.0.0.1", clock)
     second.startService()
-    await finalized()
+    await iterate_reactor()
 
     await second.stopService()
 
@@ -75,10 +75,10 @@ async def test_stopping_while_it_waits_ends_the_waiting(logged_errors):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_unix_socket_is_named_by_its_path(tmp_path):
+async def test_unix_socket_is_reported_by_its_path(tmp_path):
     service = port(f"unix:{tmp_path}/api.sock:mode=600")
     service.startService()
-    await finalized()
+    await iterate_reactor()
 
     assert address(service.port.getHost()) == f"{tmp_path}/api.sock"
     await service.stopService()

@@ -1,4 +1,4 @@
-"""Reconciliation hears on a real RabbitMQ what agents send to the collector, and leaves nothing there."""
+"""Reconciliation observes the samples of agents on a real RabbitMQ and leaves no queue behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLES = Subscription(queue="meter.metering", bindings=(Binding("metering", "me
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_agents_send_is_held_against_what_nova_lists(rabbitmq, amqp_bus):
+async def test_samples_on_the_bus_are_compared_with_novas_list(rabbitmq, amqp_bus):
     stored = []
 
     async def store(delivery):
@@ -56,7 +56,7 @@ async def test_what_agents_send_is_held_against_what_nova_lists(rabbitmq, amqp_b
         name.startswith("meter.reconciliation") and consumers for name, (consumers, _) in (await queues()).items()
     ):
         pass
-    clock.advance(1.7)  # half the window is left for what was measured before to arrive
+    clock.advance(1.7)  # samples of the first half of the window are ignored
     metered = [*active[1:], "unknown"]
     for publication in batch_publications([{"counter_name": "instance", "resource_id": each} for each in metered]):
         await collecting.publish(publication)

@@ -36,7 +36,7 @@ def index_bytes(postgresql, dsn, table):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_week_that_is_over_takes_less_room_and_goes_on_to_take_samples_once(postgresql):
+async def test_past_week_takes_less_space_after_compaction_and_still_accepts_samples(postgresql):
     dsn = postgresql.dsn()
     old, new = batch(3000, THREE_WEEKS_AGO), batch(500, NOW)
     async with running(dsn) as store:
@@ -45,7 +45,7 @@ async def test_a_week_that_is_over_takes_less_room_and_goes_on_to_take_samples_o
         await store.write(new)
         before = [index_bytes(postgresql, dsn, partition_name(week_of(at))) for at in (THREE_WEEKS_AGO, NOW)]
 
-        made = await store.keeping.compact(week_of(NOW - timedelta(days=2)))
+        made = await store.maintenance.compact(week_of(NOW - timedelta(days=2)))
 
         after = [index_bytes(postgresql, dsn, partition_name(week_of(at))) for at in (THREE_WEEKS_AGO, NOW)]
         assert made >= 3
@@ -55,16 +55,16 @@ async def test_a_week_that_is_over_takes_less_room_and_goes_on_to_take_samples_o
         assert (await store.write(old[:500] + late)).stored == 100
         assert await store.message(old[7].message_id) == old[7].fields
         assert await store.message(late[7].message_id) == late[7].fields
-        store.keeping._compacted = None
-        assert await store.keeping.compact(week_of(NOW - timedelta(days=2))) == 0
+        store.maintenance._compacted_until = None
+        assert await store.maintenance.compact(week_of(NOW - timedelta(days=2))) == 0
 
 
 @pytest_twisted.ensureDeferred
-async def test_readers_and_writers_go_on_and_of_two_collectors_one_compacts(postgresql):
+async def test_compaction_runs_in_one_collector_and_blocks_neither_readers_nor_writers(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as one, running(dsn) as other:
         await one.write(batch(2000, THREE_WEEKS_AGO))
-        work = [one.keeping.compact(week_of(NOW)), other.keeping.compact(week_of(NOW))]
+        work = [one.maintenance.compact(week_of(NOW)), other.maintenance.compact(week_of(NOW))]
         work += [one.write(batch(50, THREE_WEEKS_AGO)) for _ in range(5)]
         work += [other.samples(SampleFilter(), 100) for _ in range(5)]
         results = await DeferredList([Deferred.fromCoroutine(each) for each in work], consumeErrors=True)
@@ -80,19 +80,19 @@ async def test_readers_and_writers_go_on_and_of_two_collectors_one_compacts(post
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_left_behind_by_an_interruption_is_removed(postgresql):
+async def test_index_left_behind_by_an_interrupted_compaction_is_dropped(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write(batch(10, THREE_WEEKS_AGO))
         with pytest.raises(Exception, match="could not create unique index"):
             postgresql.execute(f"CREATE UNIQUE INDEX CONCURRENTLY left_behind ON {OLD} ((1))", dsn)
 
-        await store.keeping.compact(week_of(NOW))
+        await store.maintenance.compact(week_of(NOW))
     assert postgresql.execute("SELECT to_regclass('left_behind')", dsn) == [(None,)]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_store_that_stops_does_not_wait_for_compaction(postgresql):
+async def test_stopping_store_aborts_compaction(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write(batch(10, THREE_WEEKS_AGO))
@@ -105,9 +105,9 @@ async def test_a_store_that_stops_does_not_wait_for_compaction(postgresql):
 
             writing = Deferred.fromCoroutine(writer._writers.run(slowly))
             await until(lambda: begun)
-            compacting = Deferred.fromCoroutine(store.keeping.compact(week_of(NOW)))
+            compacting = Deferred.fromCoroutine(store.maintenance.compact(week_of(NOW)))
             await until(lambda: postgresql.execute("SELECT 1 FROM pg_locks WHERE NOT granted", dsn))
-            await store.keeping.stopService()
+            await store.maintenance.stopService()
             with pytest.raises(Unavailable):
                 await compacting
             assert not writing.called, "the writer holds up compaction still"

@@ -66,7 +66,7 @@ async def test_settings_with_which_confirmed_samples_may_be_lost_are_warned_of_o
 
     globalLogPublisher.addObserver(observe)
     try:
-        async with running(f"{dsn}?options=-c%20synchronous_commit%3Doff", writers=3, keep=True) as store:
+        async with running(f"{dsn}?options=-c%20synchronous_commit%3Doff", writers=3, maintain=True) as store:
             await until(lambda: len(store._writers._alive) == 3)
         assert warnings == ["fsync = off, full_page_writes = off, synchronous_commit = off"]
 

@@ -1,4 +1,4 @@
-"""Questions as of a moment have one answer for ever, and followers hear of commits whatever happens to their connection."""
+"""Queries as of a moment have one result for ever, and commit subscriptions survive a lost connection."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from tests.waiting import until
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_question_as_of_a_moment_waits_for_what_is_being_written(postgresql):
+async def test_query_as_of_a_moment_waits_for_writers_in_progress(postgresql):
     gate = Deferred()
     written = []
     async with running(postgresql.dsn()) as store:
 
         async def slowly(session):
-            written.append(await store._writing._store(session, [record_of(message())]))
+            written.append(await store._sample_writer._store(session, [record_of(message())]))
             await gate
 
         writing = Deferred.fromCoroutine(store._writers.run(slowly))
         await until(lambda: written)
-        asked = Deferred.fromCoroutine(store.samples(SampleFilter(as_of=datetime.now(UTC)), 10))
-        seen = []
-        asked.addCallback(seen.extend)
-        await store.samples(SampleFilter(), 10)  # who asks for the present does not wait
-        assert not asked.called
+        querying = Deferred.fromCoroutine(store.samples(SampleFilter(as_of=datetime.now(UTC)), 10))
+        found = []
+        querying.addCallback(found.extend)
+        await store.samples(SampleFilter(), 10)  # a query without as_of does not wait
+        assert not querying.called
 
         gate.callback(None)
         await writing
-        await asked
-        assert len(seen) == 1
+        await querying
+        assert len(found) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_will_be_recorded_is_not_known(postgresql):
+async def test_query_as_of_a_future_moment_is_refused(postgresql):
     async with running(postgresql.dsn()) as store:
-        with pytest.raises(RequestError, match="yet to come"):
+        with pytest.raises(RequestError, match="is in the future"):
             await store.samples(SampleFilter(as_of=datetime.now(UTC) + timedelta(hours=1)), 10)
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_follows_is_told_when_the_connection_comes_back(postgresql):
+async def test_subscriber_is_called_when_the_connection_is_restored(postgresql):
     dsn = postgresql.dsn()
-    heard = []
+    calls = []
     async with running(dsn) as store, running(dsn, readers=0) as other:
-        await until(lambda: store._following.ready)
-        store.follow(lambda: heard.append(None))
+        await until(lambda: store._commit_listener.ready)
+        store.subscribe_to_commits(lambda: calls.append(None))
         await other.write([message()])
-        await until(lambda: len(heard) == 1)
+        await until(lambda: len(calls) == 1)
 
         postgresql.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'meter follower'",
+            " WHERE datname = current_database() AND application_name = 'meter commit listener'",
             dsn,
         )
-        await until(lambda: len(heard) == 2)
+        await until(lambda: len(calls) == 2)

@@ -35,8 +35,8 @@ from meter.store import PostgresStore
 from meter.store.maintenance.partitions import WEEK
 from meter.store.maintenance.partitions import week_of
 from meter.store.maintenance.rollups import FROM_SAMPLES
-from meter.store.maintenance.rollups import MOST_ALTERNATIONS
-from meter.store.maintenance.rollups import MOST_METADATA_RUNS
+from meter.store.maintenance.rollups import MAX_ALTERNATIONS
+from meter.store.maintenance.rollups import MAX_METADATA_RUNS
 from meter.store.maintenance.rollups import NEXT_HOUR_TO_FINALIZE
 from meter.store.maintenance.verification import Verification
 from tests.integration.test_store_rollups import running
@@ -174,7 +174,7 @@ async def looked_at_while_empty(house: House) -> datetime:
 async def monday_morning(house: House) -> datetime:
     """A week that PostgreSQL knows well, settled, and a minute of a new one in a partition that it does not know."""
     await house.polled(THURSDAY, 29, seconds=300)
-    await house.store.keeping.finalize(THURSDAY + timedelta(hours=2))
+    await house.store.maintenance.finalize(THURSDAY + timedelta(hours=2))
     house.execute("VACUUM ANALYZE")
     await house.polled(NEW_WEEK + timedelta(hours=5), 29)
     return NEW_WEEK + timedelta(hours=5)
@@ -183,7 +183,7 @@ async def monday_morning(house: House) -> datetime:
 async def middle_of_a_week(house: House) -> datetime:
     """Statistics are right, and all but the last hour is settled."""
     await house.polled(THURSDAY - timedelta(hours=2), 35, seconds=300)
-    await house.store.keeping.finalize(THURSDAY)
+    await house.store.maintenance.finalize(THURSDAY)
     house.execute("VACUUM ANALYZE")
     return THURSDAY
 
@@ -223,7 +223,7 @@ def filled(request):
     opening = running(dsn)
 
     async def fill(store: PostgresStore) -> tuple[House, datetime]:
-        await store.keeping._partitions.cover([THURSDAY, NEW_WEEK])
+        await store.maintenance._partitions.ensure([THURSDAY, NEW_WEEK])
         postgresql.execute(NO_STATISTICS, dsn)
         house = House(store, lambda statement: postgresql.execute(statement, dsn))
         return house, await request.param(house)
@@ -501,8 +501,8 @@ async def test_settling_an_hour_reads_that_hour(filled):
     span = {
         "start": hour,
         "hours": 1,
-        "stretches": MOST_METADATA_RUNS,
-        "alternations": MOST_ALTERNATIONS,
+        "max_metadata_runs": MAX_METADATA_RUNS,
+        "max_alternations": MAX_ALTERNATIONS,
         "since": hour - timedelta(days=3),
         "until": hour + timedelta(hours=1),
     }
@@ -518,7 +518,7 @@ async def test_settling_an_hour_reads_that_hour(filled):
 
     house.execute(f"DELETE FROM rollup WHERE start = '{hour}'")
     with pytest.raises(Undone):
-        await house.store.keeping._pool.run(work)
+        await house.store.maintenance._pool.run(work)
     looked, added = readings
     about = house.count(SampleFilter(start=hour, end=hour + timedelta(hours=1)))
     assert looked.rows["sample"] <= 100, looked.described()

@@ -1,4 +1,4 @@
-"""What is too old is let go, and what it amounted to stays."""
+"""Retention: old samples expire, and statistics of them are still answered from rollups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.partitions import partition_name
-from meter.store.maintenance.rollups import MOST_METADATA_RUNS
+from meter.store.maintenance.rollups import MAX_METADATA_RUNS
 from tests.integration.test_store_rollups import comparable
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
@@ -29,19 +29,19 @@ DAYS_AGO = [NOW - timedelta(days=n) for n in range(0, 40, 5)]
 
 
 @pytest_twisted.ensureDeferred
-async def test_weeks_that_are_too_old_are_dropped_and_their_rollups_answer(postgresql):
+async def test_expired_weeks_are_dropped_and_their_rollups_answer(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, retention=Retention(days=14)) as store:
         await store.write([message(volume=n, at=at, metadata={"size": n % 3}) for n, at in enumerate(DAYS_AGO)])
         await store.write([message(volume=9, at=datetime(1999, 1, 1, tzinfo=UTC))])
         before = [await store.statistics(query) for query in (EVERYTHING, BY_SIZE)]
-        await store.keeping.keep()
+        await store.maintenance.run()
 
         for query, rows in zip((EVERYTHING, BY_SIZE), before, strict=True):
             assert comparable(await store.statistics(query)) == comparable(rows)
-        kept_since = week_of(NOW - timedelta(days=14))
-        kept = {sample.timestamp for sample in await store.samples(ALL, 100)}
-        assert kept == {at for at in DAYS_AGO if at.date() >= kept_since}
+        cutoff = week_of(NOW - timedelta(days=14))
+        stored = {sample.timestamp for sample in await store.samples(ALL, 100)}
+        assert stored == {at for at in DAYS_AGO if at.date() >= cutoff}
         tables = {
             name for [name] in postgresql.execute("SELECT relname FROM pg_class WHERE relname ~ '^sample_2'", dsn)
         }
@@ -50,26 +50,26 @@ async def test_weeks_that_are_too_old_are_dropped_and_their_rollups_answer(postg
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_hour_whose_metadata_changed_often_keeps_its_sum_and_loses_what_it_said_of_metadata(postgresql):
+async def test_expired_hour_whose_metadata_changed_often_keeps_its_totals_and_loses_its_metadata(postgresql):
     hour = (NOW - timedelta(days=30)).replace(minute=0, second=0, microsecond=0)
     async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
         changes = [
-            message(at=hour + timedelta(minutes=n), metadata={"size": n % 2}) for n in range(MOST_METADATA_RUNS + 1)
+            message(at=hour + timedelta(minutes=n), metadata={"size": n % 2}) for n in range(MAX_METADATA_RUNS + 1)
         ]
         await store.write([*changes, message(at=NOW, metadata={"size": 1})])
-        await store.keeping.keep()
+        await store.maintenance.run()
 
         [row] = await store.statistics(EVERYTHING)
-        assert row.values["count"] == MOST_METADATA_RUNS + 2
+        assert row.values["count"] == MAX_METADATA_RUNS + 2
         [row] = await store.statistics(BY_SIZE)
         assert (row.group["metadata.size"], row.values["count"]) == ("1", 1)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_sample_older_than_the_retention_is_refused_and_its_neighbours_are_stored(postgresql):
+async def test_sample_older_than_the_retention_is_refused_and_the_others_are_stored(postgresql):
     async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
         await store.write([message(at=DAYS_AGO[-1])])
-        await store.keeping.keep()
+        await store.maintenance.run()
 
         result = await store.write([message(at=NOW), message(at=DAYS_AGO[-1]), message(at=NOW)])
 
@@ -80,7 +80,7 @@ async def test_a_sample_older_than_the_retention_is_refused_and_its_neighbours_a
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_meter_may_be_kept_less_long_and_answers_the_same_when_others_are_late(postgresql):
+async def test_meter_with_a_shorter_retention_answers_the_same_when_samples_of_others_are_late(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, retention=Retention(meter_days={"disk.*": 7, "*": 0})) as store:
         await store.write(
@@ -88,7 +88,7 @@ async def test_a_meter_may_be_kept_less_long_and_answers_the_same_when_others_ar
         )
         disk = StatisticsQuery(filter=SampleFilter(equals={"meter": "disk.read"}), aggregates=EVERYTHING.aggregates)
         before = await store.statistics(disk)
-        await store.keeping.keep()
+        await store.maintenance.run()
         assert len(await store.samples(disk.filter, 100)) == 2
         assert len(await store.samples(ALL, 100)) == 2 + len(DAYS_AGO)
         assert comparable(await store.statistics(disk)) == comparable(before)
@@ -97,38 +97,38 @@ async def test_a_meter_may_be_kept_less_long_and_answers_the_same_when_others_ar
         assert (late.stored, len(late.refused)) == (1, 1)
         assert comparable(await store.statistics(disk)) == comparable(before)
 
-        await store.keeping.keep()
+        await store.maintenance.run()
         assert comparable(await store.statistics(disk)) == comparable(before)
 
 
 @pytest_twisted.ensureDeferred
-async def test_rollups_may_be_let_go_too(postgresql):
+async def test_rollups_expire_after_their_own_retention(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, retention=Retention(days=14, rollup_days=21)) as store:
         await store.write([message(at=at) for at in DAYS_AGO])
-        await store.keeping.keep()
+        await store.maintenance.run()
 
         [row] = await store.statistics(EVERYTHING)
         assert row.first > NOW - timedelta(days=22)
 
 
 @pytest_twisted.ensureDeferred
-async def test_rollups_stay_as_long_as_the_samples_that_they_would_be_made_of_again(postgresql):
+async def test_rollups_do_not_expire_before_their_samples(postgresql):
     async with running(postgresql.dsn(), retention=Retention(rollup_days=7)) as store:
         await store.write([message(at=at) for at in DAYS_AGO])
         before = await store.statistics(EVERYTHING)
-        await store.keeping.keep()
+        await store.maintenance.run()
 
-        assert await store.keeping.finalize(NOW) == 0
+        assert await store.maintenance.finalize(NOW) == 0
         assert comparable(await store.statistics(EVERYTHING)) == comparable(before)
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_hour_that_can_never_be_added_up_keeps_nothing_from_being_let_go(postgresql):
+async def test_hour_that_can_never_be_finalized_does_not_prevent_expiry(postgresql):
     async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
         await store.write([message(volume=volume, at=DAYS_AGO[-1]) for volume in (1e200, -1e200)])
         await store.write([message(volume=1, at=DAYS_AGO[-2])])
-        await store.keeping.keep()
+        await store.maintenance.run()
 
         assert list(await store.samples(ALL, 10)) == []
         [row] = await store.statistics(EVERYTHING)

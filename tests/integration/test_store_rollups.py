@@ -1,4 +1,4 @@
-"""Rollups: whatever was settled, unsettled or let go, an answer is the one that the samples themselves give."""
+"""Rollups: whatever is final, or has expired, answers are those that the samples themselves give."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ EVERYTHING = tuple(
 @asynccontextmanager
 async def running(dsn, **options):
     store = PostgresStore(
-        reactor, dsn, clock=reactor, **{"migrate": True, "readers": 1, "writers": 2, "keep": True, **options}
+        reactor, dsn, clock=reactor, **{"migrate": True, "readers": 1, "writers": 2, "maintain": True, **options}
     )
-    store.keeping._periodic.startService = lambda: None  # tests keep house themselves
+    store.maintenance._periodic.startService = lambda: None  # tests run maintenance themselves
     store.startService()
     try:
-        await until(lambda: store.readiness().ready and store.keeping._pool.ready)
+        await until(lambda: store.readiness().ready and store.maintenance._pool.ready)
         yield store
     finally:
         await store.stopService()
@@ -169,7 +169,7 @@ class Usage:
 
 
 async def finalized(store):
-    await store.keeping.finalize(START + 90 * HOUR)
+    await store.maintenance.finalize(START + 90 * HOUR)
 
 
 async def same_answers(one, other, asked, count):
@@ -190,7 +190,7 @@ def comparable(rows):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest_twisted.ensureDeferred
-async def test_an_answer_is_the_same_whatever_is_settled(postgresql, seed):
+async def test_statistics_are_the_same_whichever_periods_are_final(postgresql, seed):
     usage, memory = Usage(seed), MemoryStore(reactor)
     dsn = postgresql.dsn()
     async with running(dsn) as store:
@@ -210,7 +210,7 @@ async def test_an_answer_is_the_same_whatever_is_settled(postgresql, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest_twisted.ensureDeferred
-async def test_whole_hours_answer_the_same_when_their_samples_are_gone(postgresql, seed):
+async def test_whole_hours_answer_the_same_after_their_samples_expired(postgresql, seed):
     usage, memory = Usage(seed), MemoryStore(reactor)
     async with running(postgresql.dsn(), retention=Retention(meter_days={"cpu": 2})) as store:
         for _ in range(3):
@@ -221,7 +221,7 @@ async def test_whole_hours_answer_the_same_when_their_samples_are_gone(postgresq
                 store, memory, usage.query_of_whole_hours, 10
             )  # late ones of other meters unsettle hours
             await finalized(store)
-            await store.keeping.expire(START + 90 * HOUR)
+            await store.maintenance.expire(START + 90 * HOUR)
             await same_answers(store, memory, usage.query_of_whole_hours, 10)
         gone = SampleFilter(equals={"meter": "cpu"}, end=START + 42 * HOUR)
         assert not await store.samples(gone, 1)
@@ -230,7 +230,7 @@ async def test_whole_hours_answer_the_same_when_their_samples_are_gone(postgresq
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest_twisted.ensureDeferred
-async def test_an_answer_is_the_same_however_often_metadata_change(postgresql, seed):
+async def test_statistics_are_the_same_however_often_metadata_change(postgresql, seed):
     usage, memory = Usage(seed, hours=3), MemoryStore(reactor)
     dsn = postgresql.dsn()
     async with running(dsn) as store:
@@ -249,7 +249,7 @@ async def test_an_answer_is_the_same_however_often_metadata_change(postgresql, s
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest_twisted.ensureDeferred
-async def test_an_answer_is_the_same_however_runs_and_sources_alternate(postgresql, seed):
+async def test_statistics_are_the_same_however_runs_and_sources_alternate(postgresql, seed):
     """Regular polls of two runs of each meter, with notifications in between: some hours fall into too many stretches."""
     drawn, memory = random.Random(seed), MemoryStore(reactor)
     usage = Usage(seed, hours=6)
@@ -281,7 +281,7 @@ async def test_an_answer_is_the_same_however_runs_and_sources_alternate(postgres
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_migration_is_told_by_rollups_alone(postgresql):
+async def test_live_migration_is_answered_from_rollups_alone(postgresql):
     """Both hosts list the domain for half an hour: steps are right when no sample is left to be asked."""
     polls = [(n, "hv1", 1000 + n) for n in range(6)] + [(n + 0.1, "hv2", 0) for n in range(2, 6)] + [(6, "hv2", 1)]
     dsn = postgresql.dsn()
@@ -307,7 +307,7 @@ async def test_a_migration_is_told_by_rollups_alone(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_late_sample_unsettles_its_hour_and_day_and_a_known_one_does_not(postgresql):
+async def test_late_sample_makes_its_hour_and_day_not_final_and_a_duplicate_does_not(postgresql):
     dsn = postgresql.dsn()
     batch = [message(volume=n, at=START + n * HOUR) for n in range(24)]
     marks = "SELECT count(*) FROM final_period"
@@ -327,7 +327,7 @@ async def test_a_late_sample_unsettles_its_hour_and_day_and_a_known_one_does_not
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgresql):
+async def test_hour_is_not_finalized_while_its_samples_are_being_written(postgresql):
     dsn = postgresql.dsn()
     written, gate = Deferred(), Deferred()
 
@@ -335,7 +335,7 @@ async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgr
         await store.write([message(at=START)])
 
         async def slowly(session):
-            await store._writing._store(session, [record_of(message(at=START))])
+            await store._sample_writer._store(session, [record_of(message(at=START))])
             written.callback(None)
             await gate
 
@@ -355,7 +355,7 @@ async def test_an_hour_is_not_settled_while_somebody_writes_samples_of_it(postgr
 
 
 @pytest_twisted.ensureDeferred
-async def test_settling_may_take_longer_than_a_question(postgresql):
+async def test_finalizing_has_a_longer_timeout_than_queries(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn, statement_timeout_seconds=1.0) as store:
         await store.write([message(at=START)])
@@ -364,11 +364,11 @@ async def test_settling_may_take_longer_than_a_question(postgresql):
             await session.rows("SELECT pg_sleep(1.5)")
             return await finalize(session, START, 1)
 
-        assert await store.keeping._pool.run(slowly)
+        assert await store.maintenance._pool.run(slowly)
 
 
 @pytest_twisted.ensureDeferred
-async def test_settling_among_writers_and_no_sample_is_overlooked(postgresql):
+async def test_finalizing_beside_writers_overlooks_no_sample(postgresql):
     usage, memory = Usage(77), MemoryStore(reactor)
     dsn = postgresql.dsn()
     async with running(dsn) as store, running(dsn) as other:
@@ -385,7 +385,7 @@ async def test_settling_among_writers_and_no_sample_is_overlooked(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_settling_takes_no_numbers_for_totals_that_are_known_and_keeps_them_as_long_as_their_resources(
+async def test_finalizing_takes_no_new_ids_for_existing_owner_series_and_retains_them_with_their_resources(
     postgresql,
 ):
     dsn = postgresql.dsn()
@@ -407,7 +407,7 @@ async def test_settling_takes_no_numbers_for_totals_that_are_known_and_keeps_the
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_crash_in_the_middle_of_settling_settles_nothing(postgresql):
+async def test_crash_while_finalizing_leaves_nothing_final(postgresql):
     dsn = postgresql.dsn()
 
     async def crash(session):
@@ -418,7 +418,7 @@ async def test_a_crash_in_the_middle_of_settling_settles_nothing(postgresql):
     async with running(dsn) as store:
         await store.write([message(volume=3, at=START)])
         with pytest.raises(Unavailable):
-            await store.keeping._pool.run(crash)
+            await store.maintenance._pool.run(crash)
 
         assert (
             postgresql.execute("SELECT count(*) FROM final_period UNION ALL SELECT count(*) FROM rollup", dsn)
@@ -429,7 +429,7 @@ async def test_a_crash_in_the_middle_of_settling_settles_nothing(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_hour_that_cannot_be_added_up_is_left_to_its_samples(postgresql):
+async def test_hour_that_cannot_be_finalized_is_answered_from_its_samples(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write([message(volume=volume, at=START) for volume in (1e200, -1e200)])
@@ -457,12 +457,12 @@ async def test_an_hour_that_cannot_be_added_up_is_left_to_its_samples(postgresql
     ids=str,
 )
 @pytest_twisted.ensureDeferred
-async def test_rollups_are_used_where_they_can_tell(postgresql, options, told_by_rollups):
+async def test_rollups_are_read_where_they_are_exact(postgresql, options, told_by_rollups):
     dsn = postgresql.dsn()
     query = StatisticsQuery(**{"filter": SampleFilter(start=START), **options})
     async with running(dsn) as store:
         await store.write([message(volume=1, at=START + n * HOUR, metadata={"size": 1}) for n in (1, 25)])
-        await store.keeping.finalize(START + 30 * HOUR)  # a day, and an hour of the next one
+        await store.maintenance.finalize(START + 30 * HOUR)  # a day, and an hour of the next one
         postgresql.execute("UPDATE rollup SET max_volume = 1000 + hours", dsn)
 
         rows = await store.statistics(query)
@@ -492,7 +492,7 @@ OF_A = Comparison("resource_id", "=", "a")
     ids=str,
 )
 @pytest_twisted.ensureDeferred
-async def test_what_is_asked_about_no_resource_is_told_by_totals(postgresql, filter, options, told_by_totals):
+async def test_query_that_names_no_resource_reads_owner_rollups(postgresql, filter, options, told_by_totals):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write([message(at=START, resource_id=each, metadata={"size": 1}) for each in "ab"])

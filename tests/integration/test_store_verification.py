@@ -91,7 +91,7 @@ def states(looked):
 
 
 @pytest_twisted.ensureDeferred
-async def test_all_that_was_signed_is_verified_in_the_order_of_time(stored, look):
+async def test_all_signed_samples_are_verified_in_the_order_of_time(stored, look):
     looked = await look()
     expected = len(MESSAGES) + len(CEILOMETERS) + 1
     assert sorted(states(looked)) == ["unsigned", *["verified"] * expected]
@@ -102,13 +102,13 @@ async def test_all_that_was_signed_is_verified_in_the_order_of_time(stored, look
 
 @pytest.mark.parametrize("page_rows", [1, 2, 1000])
 @pytest_twisted.ensureDeferred
-async def test_pages_of_any_size_hold_each_row_once(stored, look, page_rows):
+async def test_pages_of_any_size_contain_each_row_once(stored, look, page_rows):
     ids = [row.message_id for row, _ in await look(page_rows=page_rows)]
     assert len(set(ids)) == len(ids) == len(MESSAGES) + len(CEILOMETERS) + 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_range_has_its_start_and_not_its_end_and_may_be_of_one_meter(stored, look):
+async def test_range_includes_its_start_and_excludes_its_end_and_may_be_of_one_meter(stored, look):
     assert [row.timestamp for row, _ in await look(after(1), after(5))] == [after(n) for n in (1, 2, 3, 4)]
     assert [row.meter for row, _ in await look(NOON, after(60), "disk")] == ["disk"]
     assert await look(meter="no such meter") == []
@@ -122,10 +122,10 @@ async def test_a_range_has_its_start_and_not_its_end_and_may_be_of_one_meter(sto
         ("UPDATE sample SET timestamp = timestamp + interval '1 s' WHERE timestamp = '{at1}'", "does not match", 1),
         ("UPDATE sample SET timestamp = timestamp - interval '1 year' WHERE timestamp = '{at2}'", "timestamp", 1),
         ("UPDATE metadata SET text = replace(text, 'active', 'paused')", "does not match", 1),
-        ("UPDATE metadata SET document = '{{}}' WHERE text LIKE '%active%'", "the metadata that is searched", 1),
-        ("UPDATE metadata SET text = 'no JSON' WHERE text LIKE '%active%'", "tells no message", 1),
-        ("DELETE FROM metadata WHERE text LIKE '%active%'", "refers to a metadata that is not there", 1),
-        ("DELETE FROM resource WHERE name = 'large'", "refers to a resource that is not there", 1),
+        ("UPDATE metadata SET document = '{{}}' WHERE text LIKE '%active%'", "the metadata that queries read", 1),
+        ("UPDATE metadata SET text = 'no JSON' WHERE text LIKE '%active%'", "no message can be restored", 1),
+        ("DELETE FROM metadata WHERE text LIKE '%active%'", "refers to a missing row of metadata", 1),
+        ("DELETE FROM resource WHERE name = 'large'", "refers to a missing row of resource", 1),
         (
             "DELETE FROM series WHERE id = (SELECT series_id FROM sample WHERE timestamp = '{at2}')",
             "meter, resource",
@@ -133,18 +133,18 @@ async def test_a_range_has_its_start_and_not_its_end_and_may_be_of_one_meter(sto
         ),
         (
             "DELETE FROM wire_format WHERE id = (SELECT wire_format_id FROM sample WHERE timestamp = '{at5}')",
-            "a wire_format that is",
+            "a missing row of wire_format",
             2,
         ),
         ("DELETE FROM project WHERE name = 'p1'", "the column project", None),
         ("UPDATE resource SET name = 'small' WHERE name = 'large'", "differs from the column resource", 1),
         ("UPDATE meter SET unit = 'MB' WHERE name = 'disk'", "does not match", 1),
-        ("UPDATE sample SET signature = '' WHERE timestamp = '{at1}'", "the signature is gone", 1),
+        ("UPDATE sample SET signature = '' WHERE timestamp = '{at1}'", "is missing", 1),
         ("UPDATE sample SET message_id = gen_random_uuid() WHERE timestamp = '{at1}'", "does not match", 1),
         ("UPDATE sample SET message_id = gen_random_uuid() WHERE timestamp = '{at4}'", "the column message_id", 1),
         ("UPDATE sample SET verbatim_json = '{{}}' WHERE timestamp = '{at1}'", "counter_volume", 1),
-        ("UPDATE sample SET verbatim_json = '{{' WHERE timestamp = '{at1}'", "tells no message", 1),
-        ("UPDATE wire_format SET text = '[]'", "tells no message", None),
+        ("UPDATE sample SET verbatim_json = '{{' WHERE timestamp = '{at1}'", "no message can be restored", 1),
+        ("UPDATE wire_format SET text = '[]'", "no message can be restored", None),
         ("UPDATE run SET name = 'hv2/1' WHERE name = 'hv1/1'", "differs from the column run", 1),
         ("UPDATE run SET name = 'hv2' WHERE name = 'hv1'", "differs from the column run", 1),
         ("DELETE FROM run WHERE name = 'hv1/1'", "differs from the column run", 1),
@@ -153,7 +153,7 @@ async def test_a_range_has_its_start_and_not_its_end_and_may_be_of_one_meter(sto
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_whatever_is_changed_in_the_database_is_named(stored, look, tampering, reason, count):
+async def test_every_change_in_the_database_is_reported(stored, look, tampering, reason, count):
     times = {f"at{number}": after(number).isoformat() for number in range(8)}
     stored(tampering.format(**times))
     failed = [found.reason for _, found in await look() if found.state == "failed"]
@@ -163,14 +163,14 @@ async def test_whatever_is_changed_in_the_database_is_named(stored, look, tamper
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_key_that_was_taken_out_of_the_configuration_verifies_nothing(stored, look):
+async def test_key_removed_from_the_configuration_verifies_nothing(stored, look):
     keys = Keyring([SigningKey("ceilometer", SECRET)], accept_unsigned=True)
     looked = [verdict(row, keys, accept_unsigned=True) for row, _ in await look()]
     assert [found.state for found in looked].count("failed") == len(MESSAGES)
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_came_unsigned_is_named_where_that_is_not_accepted(stored, look):
+async def test_unsigned_sample_is_reported_where_unsigned_samples_are_not_accepted(stored, look):
     [row] = [row for row, found in await look() if found.state == "unsigned"]
     found = verdict(row, KEYS, accept_unsigned=False)
-    assert (found.state, found.reason) == ("unsigned", "not signed, which [signing] does not accept")
+    assert (found.state, found.reason) == ("unsigned", "unsigned, and [signing] does not accept unsigned samples")

@@ -28,6 +28,7 @@ from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
 from meter.store.write.writer import INSERT_SAMPLES
 from tests.store_messages import KEYS
+from tests.store_messages import as_written
 from tests.store_messages import message
 from tests.store_messages import messages
 from tests.waiting import until
@@ -60,14 +61,14 @@ def drawn(count):
 
 
 @pytest_twisted.ensureDeferred
-async def test_any_message_is_answered_as_it_was_signed(postgresql):
+async def test_any_message_comes_back_as_it_was_signed(postgresql):
     batch = list({sent.message_id: sent for sent in drawn(200)}.values())
     async with running(postgresql.dsn()) as store:
         assert await store.write(batch) == WriteResult(stored=len(batch), duplicates=0)
 
         for sent in batch:
             answer = await store.message(sent.message_id)
-            assert repr(answer) == repr(sent.fields)  # order, nesting and types, where == takes 1 for 1.0
+            assert as_written(answer) == as_written(sent.fields)
             assert KEYS.verify(answer, sent.timestamp) == "key-1"
             sample = await store.sample(sent.message_id, ALL)
             assert repr((sample.volume, sample.metadata)) == repr((sent.volume, sent.metadata))
@@ -77,7 +78,7 @@ async def test_any_message_is_answered_as_it_was_signed(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_collectors_that_write_the_same_at_once_store_each_sample_once(postgresql):
+async def test_collectors_that_write_the_same_samples_at_once_store_each_once(postgresql):
     dsn = postgresql.dsn()
     now = datetime.now(UTC)
     batch = [
@@ -98,7 +99,7 @@ async def test_two_collectors_that_write_the_same_at_once_store_each_sample_once
 
 @pytest.mark.parametrize("across", [False, True], ids=["in one week", "over the boundary of two weeks"])
 @pytest_twisted.ensureDeferred
-async def test_two_collectors_that_write_two_facts_with_one_id_at_once_store_one_of_them(postgresql, across):
+async def test_collectors_that_write_two_facts_with_one_id_at_once_store_one_of_them(postgresql, across):
     dsn = postgresql.dsn()
     monday = datetime.combine(week_of(datetime.now(UTC)), datetime.min.time(), UTC)
     at = monday + timedelta(minutes=5)
@@ -120,7 +121,7 @@ async def test_two_collectors_that_write_two_facts_with_one_id_at_once_store_one
 
 
 @pytest_twisted.ensureDeferred
-async def test_ids_are_looked_for_by_index_in_three_weeks_alone(postgresql):
+async def test_ids_are_looked_up_by_index_in_three_weeks_only(postgresql):
     dsn = postgresql.dsn()
     now = datetime.now(UTC)
     async with running(dsn) as store:
@@ -149,7 +150,7 @@ async def test_ids_are_looked_for_by_index_in_three_weeks_alone(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_usual_messages_are_kept_without_a_second_copy(postgresql):
+async def test_usual_messages_are_stored_without_verbatim_json(postgresql):
     dsn = postgresql.dsn()
     ours = [message(volume=volume, metadata={"a": [1, {"b": None}]}) for volume in (1, 1.5, 10**15)]
     theirs = {**message().fields, "user_name": "ann", "project_name": None, "monotonic_time": 12.25}
@@ -162,7 +163,7 @@ async def test_usual_messages_are_kept_without_a_second_copy(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_sample_that_the_database_refuses_is_found_among_its_neighbours(postgresql):
+async def test_sample_that_the_database_rejects_is_found_in_its_batch(postgresql):
     # Two texts of 512 characters that PostgreSQL cannot squeeze into one row of an index.
     long_name, long_unit = ("".join(chr(0x10000 + (n * 7919 + k) % 0xFFFF) for n in range(512)) for k in (1, 2))
     batch = [message(volume=n) for n in range(20)]
@@ -196,7 +197,7 @@ def weeks_with_partitions(postgresql, dsn):
 
 
 @pytest_twisted.ensureDeferred
-async def test_weeks_get_partitions_when_they_are_needed_and_one_ahead(postgresql):
+async def test_partitions_are_created_when_needed_and_one_week_ahead(postgresql):
     dsn = postgresql.dsn()
     now = datetime.now(UTC)
     last_month = week_of(now - timedelta(days=30))
@@ -209,7 +210,7 @@ async def test_weeks_get_partitions_when_they_are_needed_and_one_ahead(postgresq
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_collectors_that_need_a_partition_at_once_make_it_once(postgresql):
+async def test_collectors_that_need_a_partition_at_once_create_it_once(postgresql):
     dsn = postgresql.dsn()
     now = datetime.now(UTC)
     async with running(dsn) as one, running(dsn) as other:
@@ -217,11 +218,11 @@ async def test_two_collectors_that_need_a_partition_at_once_make_it_once(postgre
         await gatherResults(both, consumeErrors=True)
 
         for store in (one, other):
-            assert store._writing._partitions._covered == {week_of(now)}
+            assert store._sample_writer._partitions._covered == {week_of(now)}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_clock_gone_mad_makes_no_partitions(postgresql):
+async def test_wrong_timestamps_create_no_partitions(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         times = [datetime(year, 1, 1, tzinfo=UTC) for year in range(1, 9999, 99)]
@@ -231,16 +232,16 @@ async def test_a_clock_gone_mad_makes_no_partitions(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_new_partition_takes_over_what_waited_in_the_default_one(postgresql):
+async def test_new_partition_takes_its_samples_from_the_default_partition(postgresql):
     dsn = postgresql.dsn()
     now = datetime.now(UTC)
     early, later = message(at=now), message(at=now)
     async with running(dsn) as store:
-        store._writing._partitions._left[week_of(now)] = reactor.seconds() + 60
+        store._sample_writer._partitions._left[week_of(now)] = reactor.seconds() + 60
         await store.write([early])
         assert postgresql.execute("SELECT count(*) FROM sample_default", dsn) == [(1,)]
 
-        store._writing._partitions._left.clear()
+        store._sample_writer._partitions._left.clear()
         assert (await store.write([later, early])).duplicates == 1
 
         assert await store.message(early.message_id) == early.fields
@@ -248,7 +249,7 @@ async def test_a_new_partition_takes_over_what_waited_in_the_default_one(postgre
 
 
 @pytest_twisted.ensureDeferred
-async def test_numbers_are_forgotten_when_another_database_may_have_taken_over(postgresql):
+async def test_cached_ids_are_dropped_when_another_database_may_have_taken_over(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write([message(resource_id="a"), message(resource_id="b")])
@@ -268,10 +269,10 @@ async def test_numbers_are_forgotten_when_another_database_may_have_taken_over(p
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_remembered_is_bounded(postgresql):
-    async with running(postgresql.dsn(), remembered=10) as store:
+async def test_caches_of_ids_are_bounded(postgresql):
+    async with running(postgresql.dsn(), cached_ids=10) as store:
         for start in range(0, 100, 20):
             await store.write([message(resource_id=f"r{n}", metadata={"n": n}) for n in range(start, start + 20)])
-        assert len(store._writing._series._young) + len(store._writing._series._old) <= 40
+        assert len(store._sample_writer._series._young) + len(store._sample_writer._series._old) <= 40
         assert (await store.write([message(resource_id="r3", message_id=str(uuid.uuid4()))])).stored == 1
         assert len(await store.resources(ALL, 1000)) == 100

@@ -315,9 +315,9 @@ def amqp_client(rabbitmq: RabbitMQ) -> Iterator[Callable[[str], Awaitable[Client
 
         connected: Client = await address.endpoint(reactor).connect(ClientFactory(client))
         clients.append(connected)
-        await connected.enter()
+        await connected.open()
         return connected
 
     yield make
     for each in clients:
-        pytest_twisted.blockon(Deferred.fromCoroutine(each.leave(2)))
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.close(2)))

@@ -1,4 +1,4 @@
-"""The API as a daemon: what clients send goes round by the bus, and what is stored is seen as it is stored."""
+"""The API as a daemon: posted samples travel over the bus, and live streams show samples as they are stored."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def ceilometer(api: Daemon, *arguments: str) -> str:
     return ran.stdout
 
 
-class Follower:
+class LiveClient:
     """A client that reads ``/v2/live``."""
 
     def __init__(self, api: Daemon, query: str = "") -> None:
         self.connection = socket.create_connection(("127.0.0.1", api.api_port), timeout=180)
         self.connection.sendall(f"GET /v2/live?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         self.received = b""
-        self.until(b": following")
+        self.until(b": connected")
 
     def until(self, text: bytes) -> None:
         while text not in self.received:
@@ -76,16 +76,16 @@ class Follower:
             self.received += more
 
 
-def test_what_a_client_sends_is_stored_seen_live_proved_and_exported(api: Daemon) -> None:
-    follower = Follower(api, "q.field=meter&q.value=apples")
+def test_posted_sample_is_stored_streamed_proved_and_exported(api: Daemon) -> None:
+    stream = LiveClient(api, "q.field=meter&q.value=apples")
     ceilometer(
         api,
         *("sample-create", "-r", "tree", "-m", "apples", "--meter-type", "gauge", "--meter-unit", "apple"),
         *("--sample-volume", "3", "--resource-metadata", '{"kind.of": "elstar"}'),
     )
     until(lambda: api.get("/v2/meters/apples"), "the sample to come back")
-    follower.until(b'"volume":3.0')
-    follower.connection.close()
+    stream.until(b'"volume":3.0')
+    stream.connection.close()
 
     status, (direct,) = post(api, "/v2/meters/apples?direct=True", [{**APPLE, "counter_volume": 4}])
     assert status == 201
@@ -105,7 +105,7 @@ def test_what_a_client_sends_is_stored_seen_live_proved_and_exported(api: Daemon
     assert api.get("/openapi.json")["openapi"] == "3.1.0"
 
 
-def test_an_api_that_takes_no_samples_needs_no_bus(api: Daemon, furnished: House) -> None:
+def test_api_that_accepts_no_samples_needs_no_bus(api: Daemon, furnished: House) -> None:
     furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
     reading = furnished.daemon("meter-api", base=BASE.replace("[api]\n", "[api]\naccept_samples = false\n")).start()
     reading.until_ready()
@@ -114,7 +114,7 @@ def test_an_api_that_takes_no_samples_needs_no_bus(api: Daemon, furnished: House
         post(reading, "/v2/meters/apples", [APPLE])
 
 
-def test_an_api_whose_bus_is_away_answers_questions_and_refuses_samples(furnished: House) -> None:
+def test_api_without_its_bus_serves_queries_and_refuses_samples(furnished: House) -> None:
     furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
     api = furnished.daemon("meter-api").start().until_ready()
     status, body = fetch(f"http://127.0.0.1:{api.status_port}/readyz")
@@ -126,16 +126,19 @@ def test_an_api_whose_bus_is_away_answers_questions_and_refuses_samples(furnishe
     with pytest.raises(urllib.error.HTTPError, match="503") as refused:
         post(api, "/v2/meters/apples", [APPLE])
     assert refused.value.headers["Retry-After"] == "5"
-    assert "samples cannot be sent over the bus" in json.loads(refused.value.read())["error_message"]["faultstring"]
+    assert (
+        "samples cannot be published on the message bus"
+        in json.loads(refused.value.read())["error_message"]["faultstring"]
+    )
     assert post(api, "/v2/meters/apples?direct=1", [APPLE])[0] == 201
 
 
-def test_clients_that_hang_up_or_are_slow_cost_others_nothing(api: Daemon) -> None:
+def test_slow_or_disconnecting_clients_do_not_block_others(api: Daemon) -> None:
     batch = [{**APPLE, "resource_metadata": {"note": "x" * 200}} for _ in range(2000)]
     for _ in range(5):
         post(api, "/v2/meters/apples?direct=1", batch)
     slow = []
-    for _ in range(8):  # twice as many as there are connections to the database
+    for _ in range(8):  # twice as many as connections to the database
         connection = socket.create_connection(("127.0.0.1", api.api_port))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"GET /v2/samples HTTP/1.1\r\nHost: x\r\nAccept: text/csv\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Real tokens of a real Keystone decide who sees what, and clients find the API in its catalogue."""
+"""Authentication with tokens of a real Keystone, and discovery of the API in its catalogue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ revalidate_seconds = 1.0
 
 
 def validating(house: House, keystone: Keystone) -> Daemon:  # noqa: F811
-    """Return an API that asks ``keystone`` who is who, every second."""
+    """Return an API that validates tokens at ``keystone``, with a cache lifetime of one second."""
     return house.daemon("meter-api", settings(keystone)).start().until_ready()
 
 
@@ -51,7 +51,7 @@ def send(api: Daemon, token: str, project_id: str) -> None:
     assert urllib.request.urlopen(request, timeout=60).status == 201
 
 
-def test_tokens_are_validated_scoped_and_forgotten_when_revoked_or_expired(
+def test_tokens_are_validated_scoped_and_dropped_when_revoked_or_expired(
     furnished: House,
     keystone: Keystone,  # noqa: F811
 ) -> None:
@@ -77,17 +77,17 @@ def test_tokens_are_validated_scoped_and_forgotten_when_revoked_or_expired(
     assert seen(hashlib.sha256(b"guessed").hexdigest()) == 401
 
     keystone.revoke(ann)
-    until(lambda: seen(ann) == 401, "the revoked token to be forgotten")
+    until(lambda: seen(ann) == 401, "the revoked token to leave the cache")
     assert seen(bob) == {red}
     until(lambda: seen(bob) == 401, "the token to expire", seconds=TOKEN_SECONDS + 10)
-    # The token with which the API asks Keystone has expired too.
+    # The API's own token has expired too.
     assert seen(keystone.token("bob", "his", "red")) == {red}
     assert "Traceback" not in api.log
     for token in (ann, bob, admin):
         assert token not in api.log
 
 
-def test_the_readiness_tells_of_a_keystone_that_went_away_and_came_back(
+def test_readiness_follows_an_outage_of_keystone(
     furnished: House,
     keystone: Keystone,  # noqa: F811
 ) -> None:
@@ -97,8 +97,8 @@ def test_the_readiness_tells_of_a_keystone_that_went_away_and_came_back(
     assert fetch(f"{api.api}/v2/meters", **gil)[0] == 200
     keystone.stop()
     try:
-        until(lambda: fetch(f"{api.api}/v2/meters", **gil)[0] == 503, "the token to be asked about again")
-        until(lambda: api.readiness()["status"] == 503, "the API to say that it is not ready")
+        until(lambda: fetch(f"{api.api}/v2/meters", **gil)[0] == 503, "the token to be validated again")
+        until(lambda: api.readiness()["status"] == 503, "the API to be not ready")
         assert api.reason("keystone")
     finally:
         keystone.serve()
@@ -107,12 +107,12 @@ def test_the_readiness_tells_of_a_keystone_that_went_away_and_came_back(
     assert "Traceback" not in api.log
 
 
-def test_an_account_that_keystone_does_not_accept_is_told_by_the_readiness(
+def test_readiness_shows_that_keystone_refuses_the_account(
     furnished: House,
     keystone: Keystone,  # noqa: F811
 ) -> None:
     api = furnished.daemon("meter-api", settings(keystone).replace(PASSWORD, "wrong")).start()
-    until(lambda: "credentials" in (api.reason("keystone") or ""), "the API to say that its account is refused")
+    until(lambda: "credentials" in (api.reason("keystone") or ""), "the API to report that its account is refused")
     assert api.readiness()["status"] == 503
 
 

@@ -1,4 +1,4 @@
-"""Several processes of the API answer on one port: they share the socket that systemd passes to each."""
+"""Several API processes serve one port: they share the socket that systemd passes to each."""
 
 from __future__ import annotations
 
@@ -62,27 +62,27 @@ def start(daemon: Daemon, listener: socket.socket) -> Daemon:
     return daemon
 
 
-def answered(daemon: Daemon) -> int:
+def served(daemon: Daemon) -> int:
     return daemon.log.count("GET /openapi.json 200")
 
 
-def test_processes_share_a_port_and_one_that_stops_is_not_missed(house: House, listener: socket.socket) -> None:
+def test_processes_share_a_port_and_requests_go_on_when_one_stops(house: House, listener: socket.socket) -> None:
     house.store = "postgresql://127.0.0.1:1/none"
     first, second = (start(house.daemon("meter-api", base=SHARED), listener) for _ in range(2))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/openapi.json"
 
-    def asked(count: int) -> None:
+    def send(count: int) -> None:
         with ThreadPoolExecutor(16) as clients:
             assert [status for status, _ in clients.map(fetch, [url] * count)] == [200] * count
 
-    asked(100)
-    until(lambda: answered(first) + answered(second) == 100, "all to be logged")
-    assert answered(first) > 0
-    assert answered(second) > 0
+    send(100)
+    until(lambda: served(first) + served(second) == 100, "all requests to be logged")
+    assert served(first) > 0
+    assert served(second) > 0
 
     assert first.stop() in STOPPED, first.log
-    before = answered(second)
-    asked(20)
-    until(lambda: answered(second) == before + 20, "the other to have answered")
+    before = served(second)
+    send(20)
+    until(lambda: served(second) == before + 20, "the other to have answered")
     assert second.stop() in STOPPED, second.log
     assert "Traceback" not in first.log + second.log

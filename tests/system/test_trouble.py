@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_check_shows_what_is_in_effect_without_secrets(house, name):
         assert re.search(r"^PLUGIN +KIND +STATE +ORIGIN +REASON$", checked.stdout, re.M)
     if name in ("meter-compute", "meter"):
         assert re.search(r"^cpu +compute +active ", checked.stdout, re.M)
-        assert re.search(r"^example +compute +off here ", checked.stdout, re.M)
+        assert re.search(r"^example +compute +not applicable ", checked.stdout, re.M)
     assert not (house.directory / f"{name}-0/state").exists()
 
 
@@ -59,7 +60,7 @@ def test_all_mistakes_are_told_at_once_and_the_status_is_1(house, name, how):
     ran = subprocess.run(command, cwd=daemon.directory, capture_output=True, text=True, timeout=180)
 
     assert ran.returncode == 1
-    assert "[polling] interval_second: there is no such key; did you mean interval_seconds?" in ran.stderr
+    assert "[polling] interval_second: unknown key; did you mean interval_seconds?" in ran.stderr
     assert "[polling] timeout_seconds: input should be a valid number, not 'soon'" in ran.stderr
     assert "Traceback" not in ran.stderr
 
@@ -100,6 +101,22 @@ def test_without_its_dependencies_a_daemon_says_so_and_waits(house):
         assert "Traceback" not in daemon.log
 
 
+def example_of_the_page() -> dict[str, Any]:
+    """The response of ``/readyz`` that docs/operating.rst shows: of a collector while PostgreSQL is down."""
+    page = (Path(__file__).parents[2] / "docs/operating.rst").read_text(encoding="utf-8")
+    example: dict[str, Any] = json.loads(re.search(r'\{"ready".*?\]\}', page, re.S)[0])
+    return example
+
+
+def without_addresses(readiness: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """``readiness`` without what differs from host to host."""
+    text = json.dumps(readiness | more)
+    text = re.sub(r"[\w.-]+:\d+/\w+", "DATABASE", text)
+    text = re.sub(r"[\w.-]+:\d+, virtual host [^,]+, user \w+", "BROKER", text)
+    result: dict[str, Any] = json.loads(re.sub(r"RabbitMQ [\d.]+", "RabbitMQ", text))
+    return result
+
+
 def test_a_daemon_works_as_soon_as_its_dependencies_come(furnished, postgresql, libvirtd):
     store = furnished.store
     libvirtd.stop()
@@ -111,6 +128,11 @@ def test_a_daemon_works_as_soon_as_its_dependencies_come(furnished, postgresql, 
         ).start()
         until(lambda: collector.reason("store"), "the collector to miss its store")
         until(lambda: compute.reason("libvirt"), "the agent to miss libvirt")
+        until(lambda: "refused" in (collector.reason("store") or ""), "the collector to be refused")
+        until(lambda: collector.reason("bus") is None, "the collector to consume its queue")
+        assert without_addresses(collector.readiness(), status=503) == without_addresses(
+            example_of_the_page(), status=503
+        )
     finally:
         postgresql.start()
         libvirtd.start()

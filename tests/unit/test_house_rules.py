@@ -17,10 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from meter.api.openapi import document
+from meter.api.operations import OPERATIONS
 from meter.interfaces import IListener
 from meter.interfaces import IMeterPlugin
 from meter.interfaces import IPollster
 from meter.sample import MeterDefinition
+from meter.settings import Config
+from tests import retired_names
 
 TOP = Path(__file__).parents[2]
 
@@ -36,7 +40,7 @@ ROOMS = {
     "psycopg2": "meter/store/*",
     "re2": "meter/declarative/notifications/pa*s.py",
     "sqlite3": "meter/agent/spool.py",
-    "treq": "meter/http/* or meter/openstack/*",
+    "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",
     "twisted.internet.reactor": "meter/taps/*",
     "txamqp": "meter/bus/amqp/*",
@@ -52,7 +56,7 @@ ROOMS = {
 CONTRACT = ("sample", "signature", "message", "notification", "query", "interfaces")
 """Modules that know nothing of Meter but each other."""
 
-VAGUE = ("Manager", "Handler", "Helper", "Util", "Utils")
+VAGUE = ("Helper", "Helpers", "Util", "Utils")
 
 
 def modules(top: Path) -> Iterator[tuple[str, ast.Module]]:
@@ -194,6 +198,76 @@ def no_test_asserts_a_duration(top: Path) -> Iterator[str]:
                 yield f"{path}:{node.lineno} asserts how long something took, which depends on who else is at work"
 
 
+SQL_STATEMENT = re.compile(r"\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|FROM|JOIN)\b")
+LOG_METHODS = ("debug", "info", "warn", "error", "failure")
+
+
+def sources(top: Path) -> Iterator[tuple[str, ast.Module]]:
+    """Every Python file of the project, by its path from the top."""
+    yield from modules(top)
+    yield from modules_of_tests(top)
+    for path in sorted(top.glob("benchmarks/**/*.py")):
+        yield path.relative_to(top).as_posix(), parsed(path)
+
+
+def no_identifier_is_retired(top: Path) -> Iterator[str]:
+    for path, tree in sources(top):
+        for name in sorted(identifiers(tree) & retired_names.IDENTIFIERS):
+            yield f"{path} uses the identifier {name}, which docs/glossary.rst has a term for"
+
+
+def identifiers(tree: ast.Module) -> set[str]:
+    """Every name in ``tree``, without the underscore of private ones."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        for field in ("id", "name", "attr", "arg", "asname"):
+            if isinstance(name := getattr(node, field, None), str):
+                names.add(name.lstrip("_"))
+    return names
+
+
+def no_file_name_is_retired(top: Path) -> Iterator[str]:
+    for path in sorted(top.glob("meter/**/*.py")):
+        if path.stem in retired_names.FILES:
+            yield f"{path.relative_to(top)} has a name that docs/glossary.rst has a term for"
+
+
+def no_sql_name_is_retired(top: Path) -> Iterator[str]:
+    for path in sorted(top.glob("meter/**/*.sql")):
+        text = re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
+        for name in retired_sql(text):
+            yield f"{path.relative_to(top)} uses the SQL name {name}"
+    for path, tree in modules(top):
+        if path.startswith("meter/store/"):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL_STATEMENT.search(node.value):
+                    for name in retired_sql(node.value):
+                        yield f"{path}:{node.lineno} uses the SQL name {name}"
+
+
+def retired_sql(text: str) -> list[str]:
+    """The retired names in SQL, apart from those in its comments and texts."""
+    words = set(re.findall(r"[a-z_]+", re.sub(r"--.*|'[^']*'", "", text)))
+    return sorted(words & retired_names.SQL_NAMES)
+
+
+def no_log_text_has_a_retired_phrase(top: Path) -> Iterator[str]:
+    for path, tree in modules(top):
+        for node in ast.walk(tree):
+            method = node.func if isinstance(node, ast.Call) else None
+            if (
+                isinstance(method, ast.Attribute)
+                and method.attr in LOG_METHODS
+                and "log" in ast.unparse(method.value).lower()
+            ):
+                yield from _phrases_in(path, node.args)
+
+
+def retired_phrases(text: str) -> list[str]:
+    """The retired phrases in ``text``."""
+    return re.findall(rf"\b(?:{'|'.join(retired_names.PHRASES)})\b", text, re.IGNORECASE)
+
+
 def every_family_has_a_readme(top: Path) -> Iterator[str]:
     for family in families(top):
         if not (top / family / "README.rst").exists():
@@ -204,6 +278,45 @@ def families(top: Path) -> list[str]:
     """The folders of plugins, by their paths from the top."""
     found = [path.parent for kind in FAMILIES for path in top.glob(f"meter/{kind}/*/__init__.py")]
     return sorted(path.relative_to(top).as_posix() for path in found)
+
+
+def no_public_text_has_a_retired_phrase(top: Path) -> Iterator[str]:
+    """Help of metrics and of commands: texts in calls of metrics and in the options of commands."""
+    for path, tree in modules(top):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                ("Counter", "Gauge", "Histogram", "Family")
+            ):
+                yield from _phrases_in(path, node.args)
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in (
+                "optParameters",
+                "optFlags",
+                "longdesc",
+            ):
+                yield from _phrases_in(path, [node.value])
+
+
+def _phrases_in(path: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for constant in (each for node in nodes for each in ast.walk(node) if isinstance(each, ast.Constant)):
+        for phrase in retired_phrases(str(constant.value)):
+            yield f"{path}:{constant.lineno} says {phrase!r}: use a term of docs/glossary.rst"
+
+
+def described(schema: object) -> Iterator[str]:
+    """Every description and summary in a JSON schema or an OpenAPI document."""
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key in ("description", "summary") and isinstance(value, str):
+                yield value
+            yield from described(value)
+    elif isinstance(schema, list):
+        for each in schema:
+            yield from described(each)
+
+
+def descriptions() -> list[str]:
+    """What operators read of the settings, and clients of the API."""
+    return sorted({*described(Config.model_json_schema()), *described(document(OPERATIONS, "http://localhost"))})
 
 
 RULES: dict[Callable[[Path], Iterable[str]], dict[str, str]] = {
@@ -217,13 +330,18 @@ RULES: dict[Callable[[Path], Iterable[str]], dict[str, str]] = {
     every_module_says_what_it_is_for: {"meter/collector/samples.py": "x = 1\n"},
     modules_are_short: {"meter/collector/samples.py": "x = 1\n" * (LONGEST_MODULE_LINES + 1)},
     nothing_is_printed: {"meter/collector/samples.py": "print('x')\n"},
-    names_are_not_vague: {"meter/collector/samples.py": "class SampleManager:\n    pass\n"},
+    names_are_not_vague: {"meter/collector/samples.py": "class SampleUtils:\n    pass\n"},
     nothing_points_to_one_machine: {"docs/index.rst": "see " + "shared" + "/notes\n"},
     skipping_is_done_in_one_place: {"tests/test_x.py": "import pytest\npytest.importorskip('libvirt')\n"},
     no_test_asserts_a_duration: {
         "tests/test_x.py": "import time\nbegan = time.monotonic()\nassert time.monotonic() - began < 1\n"
     },
     every_family_has_a_readme: {"meter/pollsters/disk/__init__.py": ""},
+    no_identifier_is_retired: {"meter/x.py": "class Turns:\n    pass\n"},
+    no_file_name_is_retired: {"meter/agent/turns.py": ""},
+    no_sql_name_is_retired: {"meter/store/x.py": "QUERY = 'SELECT before FROM horizon'\n"},
+    no_public_text_has_a_retired_phrase: {"meter/x.py": "C = Counter('x', 'messages that are set aside')\n"},
+    no_log_text_has_a_retired_phrase: {"meter/x.py": "def f(log):\n    log.info('the message is set aside')\n"},
 }
 """Each rule, and a tree that breaks it."""
 
@@ -249,6 +367,11 @@ def test_every_library_is_kept_in_its_room(library: str, tmp_path: Path) -> None
     stranger.write_text(f"import {library}\n", encoding="utf-8")
     [breach] = libraries_stay_in_their_rooms(tmp_path)
     assert library in breach
+
+
+@pytest.mark.parametrize("text", descriptions())
+def test_a_text_for_operators_and_clients_has_no_retired_phrase(text: str) -> None:
+    assert retired_phrases(text) == []
 
 
 # --- the tables of meters ------------------------------------------------------------------------------------------

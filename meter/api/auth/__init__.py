@@ -1,1 +1,1 @@
-"""Who sends a request, and what they may see."""
+"""Authentication of requesters, and the restriction of the store to what a requester may see."""

@@ -1,9 +1,8 @@
-"""Auth mode ``keystone``: tokens that Keystone knows, remembered for a while."""
+"""Auth mode ``keystone``: tokens validated by Keystone, with a cache of the results."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
@@ -11,88 +10,91 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from cachetools import TLRUCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.tokens import TOKEN_HEADER
-from meter.api.auth.visibility import IAuth
-from meter.api.auth.visibility import Requester
+from meter.api.auth.requester import TOKEN_HEADER
+from meter.api.auth.requester import IAuth
+from meter.api.auth.requester import Requester
 from meter.api.errors import Unauthenticated
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 
-LONGEST_TOKEN = 8192
-"""Characters; Keystone's are a few hundred."""
+MAX_TOKEN_CHARACTERS = 8192
+"""Keystone's tokens have a few hundred."""
 
-LOOK_SECONDS = 5.0
-"""How often :meth:`KeystoneTokens.look` is to be called; it asks Keystone no more often than it must."""
+PROBE_SECONDS = 5.0
+"""Interval at which :meth:`KeystoneTokens.probe` is called. Most calls send no request to Keystone."""
 
-CHECK_SECONDS = 30.0
-"""Keystone is checked when nothing was asked of it for this long, because no client came with a new token."""
+IDLE_CHECK_SECONDS = 30.0
+"""Keystone is checked after this time without a validation, since no client came with a new token."""
 
-REFUSED_SECONDS = 60.0
-"""How long a Keystone that refuses our account is not asked: some lock an account after a few failures."""
+REFUSED_CHECK_SECONDS = 60.0
+"""Interval of checks while Keystone refuses our credentials: some deployments lock an account after a few failures."""
 
 UNKNOWN_TOKEN = "0" * 32
-"""A token that nobody has: an account that may validate tokens gets *not found*, any other is refused."""
+"""A token that does not exist: an account with the permission to validate tokens gets 404 for it, any other 403."""
 
 REFUSALS = (401, 403)
 
 
-class Validated(Protocol):
-    """What Keystone says of a token: :class:`meter.openstack.Token` has it."""
+class TokenInfo(Protocol):
+    """What Keystone returns for a valid token; :class:`meter.openstack.Token` implements it."""
 
     @property
     def expires_at(self) -> datetime:
-        """When it ends."""
+        """The time of expiry."""
 
     @property
     def user_id(self) -> str | None:
-        """Whose it is."""
+        """The owner of the token."""
 
     @property
     def project_id(self) -> str | None:
-        """What it is for, if that is a project."""
+        """The project that the token is scoped to, if any."""
 
     @property
     def roles(self) -> Collection[str]:
-        """Names of the roles its owner has there."""
+        """Names of the owner's roles in that scope."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedToken:
+    """The result of a validation; ``requester`` is ``None`` for an invalid token."""
+
     requester: Requester | None
-    good_until: float
+    valid_until: float
 
 
 @implementer(IAuth, IDependency)
 class KeystoneTokens:
-    """Knows requesters by their ``X-Auth-Token``, which ``validate`` asks Keystone about.
+    """Identifies requesters by their ``X-Auth-Token``, which ``validate`` looks up in Keystone.
 
-    An answer, a refusal too, is remembered for ``revalidate_seconds`` and no longer than the token lasts, for ``most``
-    tokens; so a token that was revoked is let in for that long at most. Who has one of ``admin_roles`` sees all.
-    Clients that come with the same token at the same time wait for one answer. ``uri`` is told to who has no token.
+    Results, negative ones too, are cached for ``revalidate_seconds``, but not beyond the expiry of the token, and for at
+    most ``max_cached_tokens`` tokens. A revoked token is therefore accepted for at most ``revalidate_seconds``.
+    Requesters with one of ``admin_roles`` are administrators. Concurrent requests with the same token share one
+    validation. ``uri`` is the address of Keystone in the ``WWW-Authenticate`` header.
 
-    As a dependency it is ready while Keystone answers. Every answer to a client shows that; while none comes,
-    :meth:`look` asks by ``check``, which raises ``Unavailable`` where Keystone is of no use. One failure on behalf of a
-    client proves nothing, as it may be the token's, and is followed by a check (without a ``check``, by nothing). While
-    Keystone is away the daemon is degraded as long as a client with a remembered token is let in, and not ready once
-    nobody would be.
+    As a dependency it is ready while Keystone answers. Each validation shows that; without any, :meth:`probe` calls
+    ``check``, which raises ``Unavailable`` if Keystone cannot be used. A failed validation alone proves nothing, since
+    the token may be the cause, and is followed by a check (if there is a ``check``). While Keystone is unavailable, the
+    daemon is degraded as long as the cache has a valid token, and not ready after that.
     """
 
     def __init__(
         self,
-        validate: Callable[[str], Awaitable[Validated | None]],
+        validate: Callable[[str], Awaitable[TokenInfo | None]],
         clock: IReactorTime,
         *,
         uri: str,
         check: Callable[[], Awaitable[object]] | None = None,
         admin_roles: Collection[str] = ("admin",),
         revalidate_seconds: float = 60.0,
-        most: int = 10_000,
+        max_cached_tokens: int = 10_000,
     ) -> None:
         self._validate = validate
         self._clock = clock
@@ -101,93 +103,91 @@ class KeystoneTokens:
         self._check = check
         self._admin_roles = frozenset(admin_roles)
         self._revalidate_seconds = revalidate_seconds
-        self._most = most
-        # By hash: whoever sees this process's memory in a dump or a manhole sees no tokens.
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._asking: dict[bytes, list[Deferred[None]]] = {}
-        self._trouble = "it has not been asked yet" if check else ""
-        self._doubted = False
+        # Keyed by hash: a memory dump or a manhole session reveals no tokens.
+        self._cache: TLRUCache[bytes, _CachedToken, float] = TLRUCache(
+            max_cached_tokens, lambda _, cached, __: cached.valid_until, clock.seconds
+        )
+        self._waiters: dict[bytes, list[Deferred[None]]] = {}
+        self._problem = "Keystone has not been contacted yet" if check else ""
+        self._suspect = False
         self._forbidden = False
-        self._look_at = 0.0
+        self._next_check = 0.0
 
     async def requester(self, request: IRequest) -> Requester:
-        """Return whose token it is; ``Unavailable`` while Keystone cannot be asked."""
+        """Return the owner of the token; ``Unavailable`` while Keystone cannot be reached."""
         token = request.getHeader(TOKEN_HEADER) or ""
-        if not token or len(token) > LONGEST_TOKEN:
+        if not token or len(token) > MAX_TOKEN_CHARACTERS:
             raise Unauthenticated(self._challenge)
         digest = hashlib.sha256(token.encode()).digest()
-        while digest in self._asking:
-            turn: Deferred[None] = Deferred()
-            self._asking[digest].append(turn)
-            await turn
-        known = self._known.get(digest)
-        if known is None or known.good_until <= self._clock.seconds():
-            self._asking[digest] = []
+        while digest in self._waiters:
+            waiter: Deferred[None] = Deferred()
+            self._waiters[digest].append(waiter)
+            await waiter
+        cached = self._cache.get(digest)
+        if cached is None:
+            self._waiters[digest] = []
             try:
-                known = self._remembered(digest, await self._validated(token))
+                cached = self._store(digest, await self._query_keystone(token))
             finally:
-                for turn in self._asking.pop(digest):
-                    if not turn.called:  # a client that hung up was cancelled
-                        turn.callback(None)
-        if known.requester is None:
+                for waiter in self._waiters.pop(digest):
+                    if not waiter.called:  # cancelled if its client has disconnected
+                        waiter.callback(None)
+        if cached.requester is None:
             raise Unauthenticated(self._challenge)
-        return known.requester
+        return cached.requester
 
-    async def _validated(self, token: str) -> Validated | None:
+    async def _query_keystone(self, token: str) -> TokenInfo | None:
         try:
-            said = await self._validate(token)
+            info = await self._validate(token)
         except Unavailable as error:
-            self._doubted = True
-            if getattr(error, "status", None) == 403:  # the account may not ask: that is no matter of this token
+            self._suspect = True
+            if getattr(error, "status", None) == 403:  # our account lacks the permission, whatever the token
                 self._forbidden = True
-                self._trouble = str(error)
-                self._look_at = min(self._look_at, self._clock.seconds() + LOOK_SECONDS)
+                self._problem = str(error)
+                self._next_check = min(self._next_check, self._clock.seconds() + PROBE_SECONDS)
             raise
-        self._answered()
-        return said
+        self._on_success()
+        return info
 
-    def _answered(self) -> None:
-        self._trouble = ""
-        self._doubted = self._forbidden = False
-        self._look_at = self._clock.seconds() + CHECK_SECONDS
+    def _on_success(self) -> None:
+        self._problem = ""
+        self._suspect = self._forbidden = False
+        self._next_check = self._clock.seconds() + IDLE_CHECK_SECONDS
 
-    async def look(self) -> None:
-        """Check Keystone if it is time to: it was in trouble, it failed a client, or it was not asked for a while."""
-        in_doubt = self._doubted and not self._trouble
-        if self._check is None or (self._clock.seconds() < self._look_at and not in_doubt):
+    async def probe(self) -> None:
+        """Check Keystone if a check is due: after an outage, after a failed validation, or after a time without any."""
+        suspect = self._suspect and not self._problem
+        if self._check is None or (self._clock.seconds() < self._next_check and not suspect):
             return
-        self._doubted = False
+        self._suspect = False
         try:
             await self._check()
             if self._forbidden:
                 await self._validate(UNKNOWN_TOKEN)
         except Unavailable as error:
-            self._trouble = str(error)
+            self._problem = str(error)
             refused = getattr(error, "status", None) in REFUSALS
-            self._look_at = self._clock.seconds() + (REFUSED_SECONDS if refused else LOOK_SECONDS)
+            self._next_check = self._clock.seconds() + (REFUSED_CHECK_SECONDS if refused else PROBE_SECONDS)
         else:
-            self._answered()
+            self._on_success()
 
     def readiness(self) -> Readiness:
-        """Return whether Keystone can be asked, and if not, whether remembered tokens still let clients in."""
-        if not self._trouble:
-            return Readiness("keystone", True, f"it knows tokens at {self._uri}")
-        now = self._clock.seconds()
-        if any(known.requester is not None and known.good_until > now for known in self._known.values()):
-            reason = f"clients with tokens that are not remembered are refused with 503: {self._trouble}"
+        """Return whether Keystone is available, and if not, whether cached tokens still admit clients."""
+        if not self._problem:
+            return Readiness("keystone", True, f"tokens are validated at {self._uri}")
+        if any(cached.requester is not None for cached in self._cache.values()):
+            reason = f"requests with tokens that are not cached are refused with 503: {self._problem}"
             return Readiness("keystone", False, reason, needed=False)
-        return Readiness("keystone", False, self._trouble)
+        return Readiness("keystone", False, self._problem)
 
-    def _remembered(self, digest: bytes, said: Validated | None) -> _Known:
+    def _store(self, digest: bytes, info: TokenInfo | None) -> _CachedToken:
+        """Cache the result of a validation; ``None`` stands for an invalid token."""
         now = self._clock.seconds()
-        good_until = now + self._revalidate_seconds
+        valid_until = now + self._revalidate_seconds
         requester = None
-        if said is not None and said.expires_at.timestamp() > now:
-            good_until = min(good_until, said.expires_at.timestamp())
-            admin = not self._admin_roles.isdisjoint(said.roles)
-            requester = Requester(admin, said.project_id, said.user_id)
-        self._known[digest] = known = _Known(requester, good_until)
-        self._known.move_to_end(digest)
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
-        return known
+        if info is not None and info.expires_at.timestamp() > now:
+            valid_until = min(valid_until, info.expires_at.timestamp())
+            is_admin = not self._admin_roles.isdisjoint(info.roles)
+            requester = Requester(is_admin, info.project_id, info.user_id)
+        self._cache[digest] = cached = _CachedToken(requester, valid_until)
+        return cached

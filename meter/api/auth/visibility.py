@@ -1,6 +1,6 @@
-"""Who is asking, and what they may see: the one place that decides.
+"""Visibility: restricts every query to what its requester may see.
 
-A route is given a :class:`VisibleStore` and never the store itself, so that none can forget to ask here.
+Handlers get a :class:`VisibleStore`, never the store itself, so that no handler can omit the check.
 """
 
 from __future__ import annotations
@@ -9,16 +9,12 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 
-from twisted.web.iweb import IRequest
-from zope.interface import Interface
-from zope.interface import implementer
-
-from meter.api.errors import Abort
-from meter.api.errors import Fault
+from meter.api.auth.requester import Requester
+from meter.api.errors import ApiError
+from meter.api.errors import HttpError
 from meter.interfaces import IStore
 from meter.query import And
 from meter.query import Comparison
@@ -36,46 +32,25 @@ from meter.query import StoredResource
 from meter.query import StoredSample
 
 
-@dataclass(frozen=True, slots=True)
-class Requester:
-    """Who asks: an administrator sees everything, anyone else what belongs to their project."""
+def restrict(filter: SampleFilter, requester: Requester) -> SampleFilter:
+    """Return ``filter`` restricted to the project of ``requester``, unchanged for an administrator.
 
-    is_admin: bool
-    project_id: str | None = None
-    user_id: str | None = None
-
-
-class IAuth(Interface):
-    """Finds out who is asking."""
-
-    async def requester(request: IRequest) -> Requester:  # noqa: N805 - methods of an Interface have no self
-        """Return the :class:`Requester`; raises :class:`~meter.api.errors.Unauthenticated`, or ``Unavailable``."""
-
-
-@implementer(IAuth)
-class Everyone:
-    """Auth mode ``none``: whoever reaches the port sees everything."""
-
-    async def requester(self, request: IRequest) -> Requester:
-        """Return an administrator, whoever it is."""
-        return Requester(is_admin=True)
-
-
-def visible(filter: SampleFilter, requester: Requester) -> SampleFilter:
-    """Return ``filter`` narrowed to what ``requester`` may see; :class:`Fault` when it asks for what they may not."""
+    Raises :class:`HttpError` 403 for a requester without a project, and :class:`ApiError` 401 if ``filter`` names
+    another project.
+    """
     if requester.is_admin:
         return filter
     if not requester.project_id:
-        raise Abort(403, "RBAC Authorization Failed: the token belongs to no project.")
-    asked = filter.equals.get("project_id", requester.project_id)
-    for project_id in (asked, *(_projects(filter.expression) if filter.expression else ())):
-        if project_id != requester.project_id:
-            raise Fault(401, f"Not Authorized to access project {project_id}")
+        raise HttpError(403, "RBAC Authorization Failed: the token is not scoped to a project.")
+    project_id = filter.equals.get("project_id", requester.project_id)
+    for named in (project_id, *(_projects(filter.expression) if filter.expression else ())):
+        if named != requester.project_id:
+            raise ApiError(401, f"Not Authorized to access project {named}")
     return replace(filter, equals={**filter.equals, "project_id": requester.project_id})
 
 
 def _projects(expression: Expression) -> Iterator[object]:
-    """Yield every project that ``expression`` names, however it is compared."""
+    """Yield every project that ``expression`` names, whatever the operator."""
     match expression:
         case Comparison("project_id", _, value):
             yield value
@@ -89,9 +64,9 @@ def _projects(expression: Expression) -> Iterator[object]:
 
 
 class VisibleStore:
-    """The part of a store that one requester may see.
+    """A view of a store that is restricted to one requester.
 
-    A client that hangs up cancels what it asked for here, and the store stops looking for it.
+    When a client disconnects, the pending call is cancelled, which cancels the query in the store.
     """
 
     def __init__(self, store: IStore, requester: Requester) -> None:
@@ -101,34 +76,33 @@ class VisibleStore:
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
-        """Return at most ``limit`` matching samples, newest first unless ``order`` says otherwise."""
-        return await self._store.samples(visible(filter, self._requester), limit, order, after)
+        """Return at most ``limit`` matching samples, newest first unless ``order`` is given."""
+        return await self._store.samples(restrict(filter, self._requester), limit, order, after)
 
     async def sample(self, message_id: str) -> StoredSample | None:
-        """Return the sample with this id, ``None`` when there is none to be seen."""
-        return await self._store.sample(message_id, visible(SampleFilter(), self._requester))
+        """Return the sample with this id, ``None`` if there is no visible one."""
+        return await self._store.sample(message_id, restrict(SampleFilter(), self._requester))
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
-        """Return at most ``limit`` meters, by name and resource."""
-        return await self._store.meters(visible(filter, self._requester), limit, unique)
+        """Return at most ``limit`` meters, ordered by name and resource."""
+        return await self._store.meters(restrict(filter, self._requester), limit, unique)
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
-        """Return at most ``limit`` resources, by id."""
-        return await self._store.resources(visible(filter, self._requester), limit)
+        """Return at most ``limit`` resources, ordered by id."""
+        return await self._store.resources(restrict(filter, self._requester), limit)
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the rows of statistics, oldest first."""
-        seen = replace(query, filter=visible(query.filter, self._requester))
-        return await self._store.statistics(seen)
+        return await self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
 
     async def message(self, message_id: str) -> Mapping[str, Any] | None:
-        """Return the metering message with this id as it was signed, ``None`` when there is none to be seen."""
-        return await self._store.message(message_id, visible(SampleFilter(), self._requester))
+        """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
+        return await self._store.message(message_id, restrict(SampleFilter(), self._requester))
 
     def check(self, filter: SampleFilter) -> None:
-        """Raise the :class:`Fault` that asking for ``filter`` would raise."""
-        visible(filter, self._requester)
+        """Raise the :class:`ApiError` that a query with ``filter`` would raise."""
+        restrict(filter, self._requester)
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` after commits, of whomever: it tells nothing but that there may be something to ask for."""
-        return self._store.follow(heard)
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after commits of any project; it conveys no data. Return the function that unsubscribes."""
+        return self._store.subscribe_to_commits(callback)

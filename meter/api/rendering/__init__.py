@@ -1,1 +1,1 @@
-"""The JSON shapes of responses."""
+"""JSON schemas of responses, and the conversion of store records into them."""

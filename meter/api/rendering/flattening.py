@@ -1,4 +1,4 @@
-"""Metadata as answers show them: on one level, every value a text."""
+"""Flattening of metadata: one level, all values strings, as Ceilometer returns it."""
 
 from __future__ import annotations
 
@@ -10,53 +10,56 @@ import msgspec
 
 from meter.sample import RESERVED_METADATA
 
-MOST_BYTES = 2**21
-"""Of encoded metadata that are remembered."""
+MAX_CACHED_BYTES = 2**21
+"""Of encoded metadata."""
 
 
-class Flattening:
-    """Flattens and encodes metadata: once for all samples that have the same, which is one and the same object."""
+class MetadataFlattener:
+    """Flattens and encodes metadata, with a cache by object identity: samples with equal metadata share one object."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:
+        self._max_cached_bytes = max_cached_bytes
         self._bytes = 0
-        self._known: dict[int, tuple[Mapping[str, Any], msgspec.Raw]] = {}
+        # A plain dict, emptied when it is full: it is read once per sample, and cachetools.LRUCache is five times as slow.
+        self._cache: dict[int, tuple[Mapping[str, Any], msgspec.Raw]] = {}
 
     def __call__(self, metadata: Mapping[str, Any]) -> msgspec.Raw:
         """Return ``metadata`` flattened, as JSON."""
-        found = self._known.get(id(metadata))
-        if found is not None:
-            return found[1]
-        encoded = msgspec.json.encode(flattened(metadata))
+        cached = self._cache.get(id(metadata))
+        if cached is not None:
+            return cached[1]
+        encoded = msgspec.json.encode(flatten(metadata))
         self._bytes += len(encoded)
-        if self._bytes > self._most_bytes:
-            self._known, self._bytes = {}, len(encoded)
-        # Kept beside its answer: as long as it is there, nothing else has its id.
-        _, flat = self._known[id(metadata)] = (metadata, msgspec.Raw(encoded))
+        if self._bytes > self._max_cached_bytes:
+            self._cache, self._bytes = {}, len(encoded)
+        # A reference to the metadata is kept: while it exists, no other object has its id.
+        _, flat = self._cache[id(metadata)] = (metadata, msgspec.Raw(encoded))
         return flat
 
 
-def flattened(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``metadata`` on one level, all values as Python writes them.
+def flatten(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``metadata`` with all values on one level, converted by ``str``.
 
-    The names on the way to a value are joined: the first two with a dot, the others with colons, which also take the
-    place of further dots within names: ``{"a": {"b": {"c.d": 1}}}`` becomes ``{"a.b:c:d": "1"}``.
+    The keys of the levels are joined: the first two with a dot, further ones with colons, which also replace further
+    dots within keys: ``{"a": {"b": {"c.d": 1}}}`` becomes ``{"a.b:c:d": "1"}``.
     """
-    return {name.replace(".", ":").replace(":", ".", 1): str(value) for name, value in _leaves(shown(metadata))}
+    return {
+        name.replace(".", ":").replace(":", ".", 1): str(value) for name, value in _leaves(without_reserved(metadata))
+    }
 
 
-def shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``metadata`` without Meter's reserved member, which Ceilometer's clients do not expect."""
+def without_reserved(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``metadata`` without Meter's reserved member, which is not part of Ceilometer's API."""
     return {name: value for name, value in metadata.items() if name != RESERVED_METADATA}
 
 
 def _leaves(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the values that are no mappings, with their dotted names, in the order of names."""
-    # An explicit stack: what JSON may nest, Python may not recurse.
-    waiting: list[tuple[str, Any]] = [("", metadata)]
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, dict):  # what JSON decodes to; asking for a Mapping takes five times as long
-            waiting += [(f"{path}.{name}" if path else name, value[name]) for name in sorted(value, reverse=True)]
+    """Yield every value that is not a mapping, with its dotted key, ordered by key."""
+    # An explicit stack: JSON can be nested deeper than Python can recurse.
+    stack: list[tuple[str, Any]] = [("", metadata)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, dict):  # as decoded from JSON; isinstance of Mapping takes five times as long
+            stack += [(f"{path}.{name}" if path else name, value[name]) for name in sorted(value, reverse=True)]
         else:
             yield path, value

@@ -1,4 +1,4 @@
-"""The JSON shapes of what the service says of itself."""
+"""JSON schemas of the service's description of itself: versions and capabilities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class VersionLink(msgspec.Struct, omit_defaults=True):
-    """Where a version is served, or described."""
+    """A link to a version, or to its documentation."""
 
     rel: str
     href: str
@@ -14,7 +14,7 @@ class VersionLink(msgspec.Struct, omit_defaults=True):
 
 
 class MediaType(msgspec.Struct):
-    """A type that a version is served in."""
+    """A media type of a version."""
 
     base: str
     type: str
@@ -31,19 +31,19 @@ class Version(msgspec.Struct, kw_only=True, rename={"media_types": "media-types"
 
 
 class VersionValues(msgspec.Struct):
-    """All versions of the API."""
+    """A list of versions."""
 
     values: list[Version]
 
 
 class Versions(msgspec.Struct):
-    """What ``/`` says."""
+    """The response of ``GET /``."""
 
     versions: VersionValues
 
 
 def versions(base_url: str) -> Versions:
-    """Return the one version there is, served below ``base_url``."""
+    """Return the only version, v2, with links below ``base_url``."""
     v2 = Version(
         id="v2",
         status="stable",
@@ -58,7 +58,7 @@ def versions(base_url: str) -> Versions:
 
 
 class Capabilities(msgspec.Struct):
-    """What the API and the store can do."""
+    """Features that the API and the store support."""
 
     api: dict[str, bool]
     storage: dict[str, bool]

@@ -1,4 +1,4 @@
-"""The JSON shapes of v1's answers: each under a key of its own."""
+"""JSON schemas of the v1 API, and the conversion of store records. Most responses are objects with one key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from meter.api.rendering.flattening import shown
+from meter.api.rendering.flattening import without_reserved
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
@@ -25,7 +25,7 @@ class MeterV1(msgspec.Struct, kw_only=True):
 
 
 class Meters(msgspec.Struct):
-    """What ``…/meters`` says."""
+    """The response of ``…/meters``."""
 
     meters: list[MeterV1]
 
@@ -43,19 +43,19 @@ class ResourceV1(msgspec.Struct, kw_only=True):
 
 
 class Resources(msgspec.Struct):
-    """What ``…/resources`` says."""
+    """The response of ``…/resources``."""
 
     resources: list[ResourceV1]
 
 
 class Users(msgspec.Struct):
-    """What ``…/users`` says: ids."""
+    """The response of ``…/users``: ids."""
 
     users: list[str]
 
 
 class Projects(msgspec.Struct):
-    """What ``…/projects`` says: ids."""
+    """The response of ``…/projects``: ids."""
 
     projects: list[str]
 
@@ -67,7 +67,7 @@ class Source(msgspec.Struct):
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """A sample with all its signed fields, without Meter's reserved metadata."""
+    """A sample with all its signed fields except Meter's reserved metadata."""
 
     source: str | None
     counter_name: str
@@ -84,13 +84,13 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 class Events(msgspec.Struct):
-    """Samples, which v1 called events."""
+    """The response of ``…/meters/{meter}``: samples, which v1 called events."""
 
     events: list[Event]
 
 
 class Duration(msgspec.Struct):
-    """The time between the first and the last sample, in seconds; all ``None`` where there are none in the range."""
+    """The time between the first and the last sample, in seconds; all ``None`` if the range has no samples."""
 
     start_timestamp: str | None
     end_timestamp: str | None
@@ -98,31 +98,31 @@ class Duration(msgspec.Struct):
 
 
 class Volume(msgspec.Struct):
-    """A number made of all volumes, ``None`` of none."""
+    """An aggregate of volumes, ``None`` without samples."""
 
     volume: float | None
 
 
 def meter(row: StoredMeter) -> MeterV1:
-    """Return ``row`` as v1 shows it."""
+    """Return ``row`` in v1's schema."""
     return msgspec.convert(row, MeterV1, from_attributes=True)
 
 
 def resource(row: StoredResource) -> ResourceV1:
-    """Return ``row`` as v1 shows it."""
+    """Return ``row`` in v1's schema; metadata is nested."""
     return ResourceV1(
         resource_id=row.resource_id,
         project_id=row.project_id,
         user_id=row.user_id,
         source=row.source,
         timestamp=utc_text(row.last_sample),
-        metadata=shown(row.metadata),
+        metadata=without_reserved(row.metadata),
         meter=list(dict.fromkeys(row.meters)),
     )
 
 
 def event(row: StoredSample) -> Event:
-    """Return ``row`` as v1 shows it: metadata nested and with its types."""
+    """Return ``row`` in v1's schema; metadata is nested and keeps its types."""
     return Event(
         source=row.source,
         counter_name=row.name,
@@ -133,7 +133,7 @@ def event(row: StoredSample) -> Event:
         project_id=row.project_id,
         resource_id=row.resource_id,
         timestamp=utc_text(row.timestamp),
-        resource_metadata=shown(row.metadata),
+        resource_metadata=without_reserved(row.metadata),
         message_id=row.message_id,
         message_signature=row.signature or None,
     )

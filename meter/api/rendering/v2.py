@@ -1,6 +1,6 @@
-"""The JSON shapes of answers, and how the store's records become them.
+"""JSON schemas of the v2 API, and the conversion of store records.
 
-Names, order and types of members are Ceilometer's.
+Names, order and types of members are those of Ceilometer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec import UnsetType
 
-from meter.api.rendering.flattening import Flattening
-from meter.api.request.simple_query import SimpleQuery
+from meter.api.rendering.flattening import MetadataFlattener
 from meter.message import MeteringMessage
 from meter.query import STANDARD_AGGREGATES
 from meter.query import Grouping
@@ -32,16 +31,16 @@ from meter.signature import SIGNATURE_FIELD
 STANDARD_LABELS = tuple(aggregate.label for aggregate in STANDARD_AGGREGATES)
 
 Time = Annotated[datetime, msgspec.Meta(tz=False)]
-"""A naive time in UTC, which becomes ``2026-11-22T17:00:59.701479``, the fraction left out where it is zero."""
+"""A naive time in UTC, encoded as ``2026-11-22T17:00:59.701479``, without the fraction if that is zero."""
 
 FlatMetadata = Annotated[
     msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object", "additionalProperties": {"type": "string"}})
 ]
-"""Metadata on one level, all values texts, as JSON: see :class:`meter.api.rendering.flattening.Flattening`."""
+"""Encoded metadata, one level, all values strings: see :class:`meter.api.rendering.flattening.MetadataFlattener`."""
 
 
 class OldSample(msgspec.Struct, kw_only=True):
-    """A sample under ``/v2/meters/{meter}``."""
+    """A sample in the schema of ``/v2/meters/{meter}``."""
 
     counter_name: str
     counter_type: str
@@ -59,7 +58,7 @@ class OldSample(msgspec.Struct, kw_only=True):
 
 
 class Sample(msgspec.Struct, kw_only=True):
-    """A sample under ``/v2/samples``."""
+    """A sample in the schema of ``/v2/samples``."""
 
     id: str
     meter: str
@@ -77,14 +76,14 @@ class Sample(msgspec.Struct, kw_only=True):
 
 
 class Proof(msgspec.Struct, kw_only=True):
-    """A metering message exactly as it was signed, and the name of the key that signed it, ``None`` if none did."""
+    """A metering message exactly as it was signed, and the id of the signing key, ``None`` if it is unsigned."""
 
     message: dict[str, Any]
     key_id: str | None
 
 
 class Meter(msgspec.Struct, kw_only=True):
-    """A meter of one resource; one of any resource, where only unique ones were asked for."""
+    """A meter of one resource; with ``unique``, a meter of any resource."""
 
     meter_id: str
     name: str
@@ -97,14 +96,14 @@ class Meter(msgspec.Struct, kw_only=True):
 
 
 class Link(msgspec.Struct):
-    """A way on from a resource: to itself, or to the samples of one of its meters."""
+    """A link of a resource: to itself, or to the samples of one of its meters."""
 
     href: str
     rel: str
 
 
 class Resource(msgspec.Struct, kw_only=True):
-    """A resource, with the first and the last sample of the range that was asked."""
+    """A resource, with the times of its first and last matching sample."""
 
     resource_id: str
     project_id: str | None
@@ -119,7 +118,7 @@ class Resource(msgspec.Struct, kw_only=True):
 class StatisticsRow(msgspec.Struct, kw_only=True):
     """Statistics of one unit, group and window.
 
-    Where aggregates were chosen, all that were chosen stand in ``aggregate``, and of the standard ones only those.
+    If the request selects aggregates, ``aggregate`` has those, and of the standard members only selected ones are present.
     """
 
     unit: str
@@ -138,43 +137,43 @@ class StatisticsRow(msgspec.Struct, kw_only=True):
     aggregate: dict[str, float] | UnsetType = UNSET
 
 
-def old_sample(row: StoredSample, flat: Flattening) -> OldSample:
-    """Return ``row`` as ``/v2/meters/{meter}`` shows it."""
-    return _old_sample(row, flat, recorded_at=_naive(row.recorded_at), signature=row.signature or None)
+def old_sample(row: StoredSample, flatten: MetadataFlattener) -> OldSample:
+    """Return ``row`` in the schema of ``/v2/meters/{meter}``."""
+    return _old_sample(row, flatten, recorded_at=_naive(row.recorded_at), signature=row.signature or None)
 
 
 def posted_sample(message: MeteringMessage, metadata: Mapping[str, str | None]) -> OldSample:
-    """Return ``message``, which a client has just sent with ``metadata``, as it is shown to that client."""
-    shown = msgspec.Raw(msgspec.json.encode(metadata))
-    return _old_sample(message, lambda _: shown, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
+    """Return ``message``, made from a posted sample with ``metadata``, in the response to that POST."""
+    encoded = msgspec.Raw(msgspec.json.encode(metadata))
+    return _old_sample(message, lambda _: encoded, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
 
 
 def _old_sample(
-    told: StoredSample | MeteringMessage,
-    flat: Callable[[Mapping[str, Any]], msgspec.Raw],
+    source: StoredSample | MeteringMessage,
+    flatten: Callable[[Mapping[str, Any]], msgspec.Raw],
     *,
     recorded_at: Time | UnsetType,
     signature: str | None,
 ) -> OldSample:
     return OldSample(
-        counter_name=told.name,
-        counter_type=told.type,
-        counter_unit=told.unit,
-        counter_volume=float(told.volume),
-        resource_id=told.resource_id,
-        project_id=told.project_id,
-        user_id=told.user_id,
-        source=told.source,
-        timestamp=_naive(told.timestamp),
+        counter_name=source.name,
+        counter_type=source.type,
+        counter_unit=source.unit,
+        counter_volume=float(source.volume),
+        resource_id=source.resource_id,
+        project_id=source.project_id,
+        user_id=source.user_id,
+        source=source.source,
+        timestamp=_naive(source.timestamp),
         recorded_at=recorded_at,
-        resource_metadata=flat(told.metadata),
-        message_id=told.message_id,
+        resource_metadata=flatten(source.metadata),
+        message_id=source.message_id,
         message_signature=signature,
     )
 
 
-def sample(row: StoredSample, flat: Flattening) -> Sample:
-    """Return ``row`` as ``/v2/samples`` shows it."""
+def sample(row: StoredSample, flatten: MetadataFlattener) -> Sample:
+    """Return ``row`` in the schema of ``/v2/samples``."""
     return Sample(
         id=row.message_id,
         meter=row.name,
@@ -187,30 +186,30 @@ def sample(row: StoredSample, flat: Flattening) -> Sample:
         source=row.source,
         timestamp=_naive(row.timestamp),
         recorded_at=_naive(row.recorded_at),
-        metadata=flat(row.metadata),
+        metadata=flatten(row.metadata),
         message_signature=row.signature or None,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class SampleShape:
-    """A way to show samples: the record that shows one, and what makes it."""
+class SampleSchema:
+    """A JSON schema of samples: its record type, and the function that converts a stored sample."""
 
     record: type[msgspec.Struct]
-    render: Callable[[StoredSample, Flattening], msgspec.Struct]
+    render: Callable[[StoredSample, MetadataFlattener], msgspec.Struct]
 
-    def rendered(self, rows: Iterable[StoredSample], flat: Flattening) -> list[msgspec.Struct]:
-        """Return ``rows`` as they are shown."""
+    def render_all(self, rows: Iterable[StoredSample], flatten: MetadataFlattener) -> list[msgspec.Struct]:
+        """Return ``rows`` in this schema."""
         render = self.render
-        return [render(row, flat) for row in rows]
+        return [render(row, flatten) for row in rows]
 
 
-OLD_SAMPLE = SampleShape(OldSample, old_sample)
-SAMPLE = SampleShape(Sample, sample)
+OLD_SAMPLE = SampleSchema(OldSample, old_sample)
+SAMPLE = SampleSchema(Sample, sample)
 
 
 def meter(row: StoredMeter) -> Meter:
-    """Return ``row`` with its id, which is made of the resource's (``None`` where unique) and the meter's name."""
+    """Return ``row`` with a meter id: the Base64 of ``resource_id+name``, ``None+name`` for a unique meter."""
     return Meter(
         meter_id=base64.b64encode(f"{row.resource_id}+{row.name}".encode()).decode(),
         name=row.name,
@@ -223,11 +222,11 @@ def meter(row: StoredMeter) -> Meter:
     )
 
 
-def resource(row: StoredResource, flat: Flattening, base_url: str, meter_links: bool) -> Resource:
-    """Return ``row`` with a link to itself below ``base_url`` and, if wanted, one to each of its meters."""
+def resource(row: StoredResource, flatten: MetadataFlattener, base_url: str, meter_links: bool) -> Resource:
+    """Return ``row`` with a link to itself below ``base_url`` and, with ``meter_links``, one to each of its meters."""
     links = [Link(f"{base_url}/v2/resources/{row.resource_id}", "self")]
     if meter_links:
-        # Ids stand in links as they are, not percent-encoded: clients compare them as text.
+        # Ids in links are not percent-encoded: clients compare them as strings.
         links += [
             Link(f"{base_url}/v2/meters/{name}?q.field=resource_id&q.value={row.resource_id}", name)
             for name in row.meters
@@ -239,23 +238,29 @@ def resource(row: StoredResource, flat: Flattening, base_url: str, meter_links: 
         source=row.source,
         first_sample_timestamp=_naive(row.first_sample),
         last_sample_timestamp=_naive(row.last_sample),
-        metadata=flat(row.metadata),
+        metadata=flatten(row.metadata),
         links=links,
     )
 
 
 def statistics_row(
-    row: Statistics, asked: SimpleQuery, group_names: Mapping[Grouping, str], selected: bool
+    row: Statistics,
+    *,
+    group_names: Mapping[Grouping, str],
+    selected: bool,
+    start: datetime | None,
+    end: datetime | None,
 ) -> StatisticsRow:
-    """Return ``row``; ``group_names`` has the names that groupings were asked for by.
+    """Return ``row``; ``group_names`` maps groupings to their names in the request.
 
-    ``selected``: the aggregates were chosen by whoever asked, and are shown apart. The duration lies within the range that was ``asked``, which may be narrower than that of the samples.
+    ``selected``: the request selects aggregates. ``start`` and ``end`` are the range of the request, which bounds the
+    duration; with ``search_offset`` the samples can lie outside.
     """
-    start = max(row.first, asked.start) if asked.start else row.first
-    end = min(row.last, asked.end) if asked.end else row.last
-    known = start <= end
+    first = max(row.first, start) if start else row.first
+    last = min(row.last, end) if end else row.last
+    overlap = first <= last
     numbers = {label: float(value) for label, value in row.values.items()}
-    # Those that are standard stand in their old place too: that is where clients older than the choice look.
+    # Selected standard aggregates have their usual members too, where clients older than ``aggregate`` look.
     values: dict[str, Any] = {label: numbers[label] for label in STANDARD_LABELS if label in numbers}
     if "count" in values:
         values["count"] = int(values["count"])
@@ -267,13 +272,13 @@ def statistics_row(
         period=row.period,
         period_start=_naive(row.period_start),
         period_end=_naive(row.period_end),
-        duration=(end - start).total_seconds() if known else None,
-        duration_start=_naive(start) if known else None,
-        duration_end=_naive(end) if known else None,
+        duration=(last - first).total_seconds() if overlap else None,
+        duration_start=_naive(first) if overlap else None,
+        duration_end=_naive(last) if overlap else None,
         **values,
     )
 
 
 def _naive(moment: datetime) -> datetime:
-    """Return ``moment``, which is in UTC, as answers show it."""
+    """Return ``moment``, a time in UTC, without its time zone, as responses show times."""
     return datetime.combine(moment, moment.time())  # replace(tzinfo=None) takes four times as long

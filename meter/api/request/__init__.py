@@ -1,1 +1,1 @@
-"""Requests: parameters, filters and bodies, parsed and checked."""
+"""Parsing and validation of requests: parameters, filters, times, markers and bodies."""

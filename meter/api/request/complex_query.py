@@ -1,4 +1,4 @@
-"""Complex queries: an expression and an order, as JSON in texts, read as the conditions of :mod:`meter.query`."""
+"""Complex queries: the body of ``/v2/query/samples``, parsed into an expression and an order of :mod:`meter.query`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import cast
 
 import msgspec
 
-from meter.api.errors import Fault
+from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
-from meter.api.request.arguments import integer
-from meter.api.request.simple_query import METADATA_PREFIXES
+from meter.api.request.arguments import parse_integer
+from meter.api.request.simple_query import metadata_key
 from meter.api.request.strict_json import BadJson
 from meter.api.request.strict_json import strict_json
-from meter.api.request.times import time_asked
+from meter.api.request.times import parse_time
 from meter.message import BadMessage
 from meter.query import And
 from meter.query import Comparison
@@ -29,10 +29,10 @@ from meter.query import Or
 from meter.query import Order
 from meter.query import Scalar
 
-DEEPEST = 32
-MOST_CONDITIONS = 500
-LONGEST_PATTERN = 500
-"""Characters of a regular expression."""
+MAX_DEPTH = 32
+MAX_CONDITIONS = 500
+MAX_PATTERN_CHARACTERS = 500
+"""Of a regular expression."""
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~"]
 OPERATORS: Mapping[str, Operator] = {
@@ -47,8 +47,8 @@ OPERATORS: Mapping[str, Operator] = {
     "=~": "~",
 }
 
-TEXTS = ("source", "meter", "type", "unit", "user_id", "project_id", "resource_id", "message_id", "signature")
-TIMES = ("timestamp", "recorded_at")
+STRING_FIELDS = ("source", "meter", "type", "unit", "user_id", "project_id", "resource_id", "message_id", "signature")
+TIME_FIELDS = ("timestamp", "recorded_at")
 FIELDS: Mapping[str, Field] = {
     "source": "source",
     "counter_name": "meter",
@@ -70,13 +70,13 @@ FIELDS: Mapping[str, Field] = {
     "message_id": "message_id",
     "message_signature": "signature",
 }
-"""The names by which a complex query may call the fields of a sample."""
+"""The names of a sample's fields in a complex query."""
 
 
 class ComplexQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``/v2/query/samples``: ``filter`` and ``orderby`` are JSON in texts.
+    """The body of ``/v2/query/samples``: ``filter`` and ``orderby`` are JSON, encoded as strings.
 
-    ``limit`` may be a text too, or written ``2.0``. There is no ``null`` as a filter: it would ask for everything.
+    ``limit`` can also be a string, or ``2.0``. ``filter`` cannot be null, which would match everything.
     """
 
     filter: str = ""
@@ -85,82 +85,82 @@ class ComplexQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class BadExpression(ValueError):
-    """What is wrong with an expression or an order."""
+    """An invalid expression or order; the text says why."""
 
 
-def read_complex_query(body: Any) -> ComplexQuery:
-    """Return the query that the decoded ``body`` is; :class:`Fault` 400 where it is none."""
+def parse_complex_query(body: Any) -> ComplexQuery:
+    """Return the query in the decoded ``body``; :class:`ApiError` 400 if it is invalid."""
     try:
         return msgspec.convert(body, ComplexQuery)
     except msgspec.ValidationError as error:
-        raise invalid_input("data", _cut(body), str(error)) from error
+        raise invalid_input("data", _excerpt(body), str(error)) from error
 
 
-def limit_of(query: ComplexQuery) -> int | None:
-    """Return how many samples ``query`` asks for at most, if it says so; :class:`Fault` 400 for what is no integer."""
+def parse_limit(query: ComplexQuery) -> int | None:
+    """Return the limit of ``query``, ``None`` if it has none; :class:`ApiError` 400 if it is not an integer."""
     limit = query.limit
     if isinstance(limit, str):
-        return integer("limit", limit)
+        return parse_integer("limit", limit)
     if isinstance(limit, float) and not limit.is_integer():
         raise invalid_input("limit", limit, "it must be an integer.")
     return None if limit is None else int(limit)
 
 
-def expression_of(text: str) -> Expression | None:
-    """Return the expression that ``text`` is, ``None`` for an empty one; :class:`Fault` 400 where it is none."""
+def parse_expression(text: str) -> Expression | None:
+    """Return the expression in the JSON ``text``, ``None`` for an empty one; :class:`ApiError` 400 if it is invalid."""
     if not text.strip():
         return None
     try:
-        content = _decoded(text)
-        return None if content == {} else _Reading().expression(content, 1)
+        content = _decode(text)
+        return None if content == {} else _ExpressionParser().expression(content, 1)
     except BadExpression as error:
-        raise Fault(400, f"Filter expression not valid: {error}") from error
+        raise ApiError(400, f"Filter expression not valid: {error}") from error
 
 
-def order_of(text: str | None) -> tuple[Order, ...]:
-    """Return the order that ``text`` is, empty for an empty one; :class:`Fault` 400 where it is none."""
+def parse_order(text: str | None) -> tuple[Order, ...]:
+    """Return the order in the JSON ``text``, empty for an empty one; :class:`ApiError` 400 if it is invalid."""
     if not text or not text.strip():
         return ()
     try:
-        criteria = _decoded(text)
-        if not isinstance(criteria, list):
-            raise BadExpression(f'it must be a list like [{{"timestamp": "desc"}}], not {_cut(criteria)}')
-        if len(criteria) > len(FIELDS):
-            raise BadExpression(f"there are {len(criteria)} criteria, and only {len(FIELDS)} fields")
-        return tuple(map(_criterion, criteria))
+        sort_keys = _decode(text)
+        if not isinstance(sort_keys, list):
+            raise BadExpression(f'expected a list such as [{{"timestamp": "desc"}}], got {_excerpt(sort_keys)}')
+        if len(sort_keys) > len(FIELDS):
+            raise BadExpression(f"{len(sort_keys)} sort keys given; the maximum is {len(FIELDS)}")
+        return tuple(map(_sort_key, sort_keys))
     except BadExpression as error:
-        raise Fault(400, f"Order-by expression not valid: {error}") from error
+        raise ApiError(400, f"Order-by expression not valid: {error}") from error
 
 
-def _criterion(content: Any) -> Order:
+def _sort_key(content: Any) -> Order:
     name, direction = _only_pair(content)
     if name not in FIELDS:
-        raise BadExpression(f"there is no order by {_cut(name)}: use {', '.join(FIELDS)}")
+        raise BadExpression(f"cannot sort by {_excerpt(name)}; sort keys are {', '.join(FIELDS)}")
     if not isinstance(direction, str) or direction.lower() not in ("asc", "desc"):
-        raise BadExpression(f"the direction of {name} must be asc or desc, not {_cut(direction)}")
+        raise BadExpression(f"the direction of {name} must be asc or desc, got {_excerpt(direction)}")
     return Order(FIELDS[name], descending=direction.lower() == "desc")
 
 
-class _Reading:
-    """Reads one expression and counts its conditions."""
+class _ExpressionParser:
+    """Parses one expression, within limits on its depth and its number of conditions."""
 
     def __init__(self) -> None:
         self._conditions = 0
 
     def _count(self, conditions: int) -> None:
         self._conditions += conditions
-        if self._conditions > MOST_CONDITIONS:
-            raise BadExpression(f"it has more than {MOST_CONDITIONS} conditions")
+        if self._conditions > MAX_CONDITIONS:
+            raise BadExpression(f"more than {MAX_CONDITIONS} conditions")
 
     def expression(self, content: Any, depth: int) -> Expression:
-        if depth > DEEPEST:
-            raise BadExpression(f"it is nested more than {DEEPEST} deep")
+        if depth > MAX_DEPTH:
+            raise BadExpression(f"nested more than {MAX_DEPTH} levels deep")
         self._count(1)
         word, operand = _only_pair(content)
         match word.lower():
             case "and" | "or":
                 if not isinstance(operand, list) or len(operand) < 2:
-                    raise BadExpression(f"{word} takes a list of at least two expressions, not {_cut(operand)}")
+                    raise BadExpression(f"{word} requires a list of at least two expressions, got {_excerpt(operand)}")
                 parts = tuple(self.expression(part, depth + 1) for part in operand)
                 return And(parts) if word.lower() == "and" else Or(parts)
             case "not":
@@ -168,18 +168,20 @@ class _Reading:
             case "in":
                 name, values = _only_pair(operand)
                 if not isinstance(values, list) or not values:
-                    raise BadExpression(f"in takes a list of at least one value, not {_cut(values)}")
+                    raise BadExpression(f"in requires a list of at least one value, got {_excerpt(values)}")
                 self._count(len(values))
                 return In(_field(name), tuple(_value(_field(name), "=", value) for value in values))
             case symbol if symbol in OPERATORS:
                 name, value = _only_pair(operand)
                 return Comparison(_field(name), OPERATORS[symbol], _value(_field(name), OPERATORS[symbol], value))
-        raise BadExpression(f"there is no operator {_cut(word)}: use {', '.join(OPERATORS)}, in, and, or, not")
+        raise BadExpression(
+            f"unknown operator {_excerpt(word)}; operators are {', '.join(OPERATORS)}, in, and, or, not"
+        )
 
 
 def _only_pair(content: Any) -> tuple[str, Any]:
     if not isinstance(content, dict) or len(content) != 1:
-        raise BadExpression(f"there must be an object with exactly one key, not {_cut(content)}")
+        raise BadExpression(f"expected an object with exactly one key, got {_excerpt(content)}")
     ((name, value),) = content.items()
     return name, value
 
@@ -187,55 +189,57 @@ def _only_pair(content: Any) -> tuple[str, Any]:
 def _field(name: str) -> Field:
     if name in FIELDS:
         return FIELDS[name]
-    key = next((name.removeprefix(prefix) for prefix in METADATA_PREFIXES if name.startswith(prefix)), "")
+    key = metadata_key(name)
     if not key or "\0" in key:
-        raise BadExpression(f"there is no field {_cut(name)}: use {', '.join(FIELDS)} or metadata.<key>")
+        raise BadExpression(f"unknown field {_excerpt(name)}; fields are {', '.join(FIELDS)} and metadata.<key>")
     return f"metadata.{key}"
 
 
 def _value(field: Field, operator: Operator, value: Any) -> Scalar:
-    """Return ``value`` as ``field`` holds such: a time, a number, a text; any scalar where it is metadata."""
+    """Return ``value`` in the type of ``field``: a time, a number or a string; any scalar if it is a metadata field."""
     if isinstance(value, str) and "\0" in value:
-        raise BadExpression("a text must not hold NUL characters")
-    if operator == "~" and (field in TIMES or field == "volume" or not isinstance(value, str)):
-        raise BadExpression(f"=~ compares a text with a pattern, not {field} with {_cut(value)}")
-    if operator == "~" and len(value) > LONGEST_PATTERN:
-        raise BadExpression(f"a pattern may have at most {LONGEST_PATTERN} characters, not {len(value)}")
-    if field in TIMES:
+        raise BadExpression("strings must not contain NUL characters")
+    if operator == "~" and (field in TIME_FIELDS or field == "volume" or not isinstance(value, str)):
+        raise BadExpression(f"=~ requires a string field and a string pattern, got {field} and {_excerpt(value)}")
+    if operator == "~" and len(value) > MAX_PATTERN_CHARACTERS:
+        raise BadExpression(
+            f"a pattern can have at most {MAX_PATTERN_CHARACTERS} characters; this one has {len(value)}"
+        )
+    if field in TIME_FIELDS:
         return _time(value)
     if field == "volume":
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadExpression(f"a volume is compared with a number, not with {_cut(value)}")
-    elif field in TEXTS:
+            raise BadExpression(f"volume requires a number, got {_excerpt(value)}")
+    elif field in STRING_FIELDS:
         if not isinstance(value, str):
-            raise BadExpression(f"{field} is compared with a text, not with {_cut(value)}")
+            raise BadExpression(f"{field} requires a string, got {_excerpt(value)}")
     elif not isinstance(value, str | int | float | bool):
-        raise BadExpression(f"metadata is compared with a text, a number or a boolean, not with {_cut(value)}")
+        raise BadExpression(f"metadata requires a string, a number or a boolean, got {_excerpt(value)}")
     if (isinstance(value, int) and value.bit_length() > 1000) or (
         isinstance(value, float) and not math.isfinite(value)
     ):
-        raise BadExpression(f"{_cut(value)} is too large a number")
+        raise BadExpression(f"the number {_excerpt(value)} is out of range")
     return cast(Scalar, value)
 
 
 def _time(value: Any) -> datetime:
     try:
-        return time_asked(value if isinstance(value, str) else "", "timestamp")
+        return parse_time(value if isinstance(value, str) else "", "timestamp")
     except BadMessage as error:
-        raise BadExpression(f"Failed to parse the timestamp value {_cut(value)}") from error
+        raise BadExpression(f"Failed to parse the timestamp value {_excerpt(value)}") from error
 
 
-def _decoded(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return strict_json(text)
     except BadJson as error:
         raise BadExpression(str(error)) from error
 
 
-def _cut(value: Any) -> str:
-    """Show a value of unknown size in a fault."""
+def _excerpt(value: Any) -> str:
+    """Return a short representation of ``value``, which can be of any size, for an error text."""
     if isinstance(value, dict | list):
-        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+        return f"an object with {len(value)} keys" if isinstance(value, dict) else f"a list of length {len(value)}"
     if isinstance(value, int) and value.bit_length() > 200:
-        return "a number of many digits"
+        return "a number with many digits"
     return repr(value[:80] if isinstance(value, str) else value)

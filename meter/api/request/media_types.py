@@ -1,4 +1,4 @@
-"""Media types: what a client accepts, and what it says of the body that it sends."""
+"""Media types: content negotiation by the ``Accept`` header, and the type of a request's body."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from twisted.web.iweb import IRequest
 from werkzeug.http import parse_list_header
 from werkzeug.http import parse_options_header
 
-from meter.api.errors import Abort
-from meter.api.errors import Fault
+from meter.api.errors import ApiError
+from meter.api.errors import HttpError
 
 JSON_TYPES = ("application/json", "application/javascript", "text/javascript")
-"""What Ceilometer called JSON, in requests and in ``Accept``; answers are always of the first."""
+"""The names that Ceilometer accepted for JSON, in bodies and in ``Accept``; responses always have the first."""
 
 FORM_TYPE = "application/x-www-form-urlencoded"
-"""What ``curl -d`` calls every body unless it is told otherwise."""
+"""The type that ``curl -d`` sends by default, whatever the body is."""
 
 _QUALITY = re.compile(r"[01]?\.?[0-9]*")
 
 
-def answer_type(accept: str | None, offered: Sequence[str]) -> str:
-    """Return the one of ``offered`` that an ``Accept`` header prefers; :class:`Abort` 406 if it takes none of them.
+def negotiate(accept: str | None, offered: Sequence[str]) -> str:
+    """Return the one of ``offered`` that the ``Accept`` header prefers; :class:`HttpError` 406 if it excludes all.
 
-    Parameters of a media type other than its quality (``charset=utf-8``) do not matter: each type is offered in one
-    form only. The most specific range that covers a type decides about it, and of types of equal quality the first of
-    ``offered`` is taken. A header in which nothing can be read says nothing.
+    Parameters of a media type other than its quality (``charset=utf-8``) are ignored: each type is offered in one form
+    only. The most specific range that covers a type determines its quality, and of types of equal quality the first of
+    ``offered`` is returned. A header without a valid range counts as absent.
     """
     ranges = _ranges(accept or "")
     if not ranges:
@@ -34,12 +34,12 @@ def answer_type(accept: str | None, offered: Sequence[str]) -> str:
     aliases = JSON_TYPES if offered[0] == JSON_TYPES[0] and ranges.get(JSON_TYPES[0]) != 0 else ()
     best = max(dict.fromkeys((*offered, *aliases)), key=lambda each: _quality(each, ranges))
     if _quality(best, ranges) <= 0:
-        raise Abort(406)
+        raise HttpError(406)
     return JSON_TYPES[0] if best in JSON_TYPES else best
 
 
 def _ranges(accept: str) -> dict[str, float]:
-    """Return the quality of each media range; of one that is named twice, the higher."""
+    """Return the quality of each media range; of one that is listed twice, the higher."""
     ranges: dict[str, float] = {}
     for item in parse_list_header(accept):
         media_range, parameters = parse_options_header(item)
@@ -58,8 +58,8 @@ def _quality(media_type: str, ranges: dict[str, float]) -> float:
 
 
 def body_type(request: IRequest) -> str:
-    """Return the media type of the body of ``request``, without parameters; :class:`Fault` 415 for a compressed one."""
+    """Return the media type of the request's body, without parameters; :class:`ApiError` 415 for a compressed body."""
     coding = (request.getHeader("content-encoding") or "identity").strip().lower()
     if coding != "identity":
-        raise Fault(415, f"Unknown content encoding: {coding[:80]}: a body is sent as it is")
+        raise ApiError(415, f"Unsupported content encoding: {coding[:80]}; send the body uncompressed.")
     return (request.getHeader("content-type") or "").partition(";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""Pages: where one ends and the next begins, as an opaque text and as a ``Link`` header."""
+"""Paging: markers, which are opaque to clients, and the ``Link`` header that leads to the next page."""
 
 from __future__ import annotations
 
@@ -21,38 +21,41 @@ from meter.query import Or
 from meter.query import StoredSample
 from meter.sample import utc_text
 
-
-def marker_after(row: StoredSample) -> str:
-    """Return the marker with which the page after ``row`` is asked for: letters, digits, ``-`` and ``_``."""
-    return base64.urlsafe_b64encode(f"{utc_text(row.timestamp)} {row.message_id}".encode()).decode().rstrip("=")
+INVALID_MARKER = "it must be taken from the Link header of the previous page."
 
 
-def read_marker(text: str) -> Marker:
-    """Return the marker that ``text`` is; :class:`~meter.api.errors.Fault` 400 where it is none of ours."""
+def sample_marker(row: StoredSample) -> str:
+    """Return the marker of the page that begins after ``row``: letters, digits, ``-`` and ``_``."""
+    return _encode(f"{utc_text(row.timestamp)} {row.message_id}".encode())
+
+
+def parse_sample_marker(text: str) -> Marker:
+    """Return the decoded marker; :class:`~meter.api.errors.ApiError` 400 if ``text`` is not a marker of samples."""
     try:
-        decoded = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
-        timestamp, _, message_id = decoded.partition(" ")
+        timestamp, _, message_id = _decode(text).decode().partition(" ")
         if not message_id or "\0" in message_id:
             raise ValueError(text)
         return Marker(parse_timestamp(timestamp, "marker"), message_id)
     except (ValueError, binascii.Error, BadMessage) as error:
-        raise invalid_input("marker", text, "it must come from the Link header of the page before.") from error
+        raise invalid_input("marker", text, INVALID_MARKER) from error
 
 
-def place_after(*values: str) -> str:
-    """Return the marker with which the page after what has ``values`` is asked for, in a list that is ordered by them."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(values)).decode().rstrip("=")
+def key_marker(*values: str) -> str:
+    """Return the marker of the page after the entry with ``values``, the fields by which the list is ordered."""
+    return _encode(msgspec.json.encode(values))
 
 
-def beyond(text: str, fields: Sequence[Field]) -> Expression:
-    """Return what holds beyond the marker ``text``, in a list that is ordered by ``fields``; :class:`Fault` 400."""
+def after_key_marker(text: str, fields: Sequence[Field]) -> Expression:
+    """Return the condition of entries after the marker ``text`` in a list ordered by ``fields``.
+
+    Raises :class:`~meter.api.errors.ApiError` 400 if ``text`` is not a marker of such a list.
+    """
     try:
-        decoded = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-        values = msgspec.json.decode(decoded, type=list[str])
+        values = msgspec.json.decode(_decode(text), type=list[str])
         if len(values) != len(fields) or any("\0" in value for value in values):
             raise ValueError(text)
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
-        raise invalid_input("marker", text, "it must come from the Link header of the page before.") from error
+        raise invalid_input("marker", text, INVALID_MARKER) from error
     same = [Comparison(field, "=", value) for field, value in zip(fields, values, strict=True)]
     return Or(
         tuple(
@@ -62,8 +65,16 @@ def beyond(text: str, fields: Sequence[Field]) -> Expression:
     )
 
 
+def _encode(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+
+
 def next_link(url: str, marker: str) -> str:
     """Return the ``Link`` header that leads from the page at ``url`` to the one after ``marker``."""
     path, _, query = url.partition("?")
-    kept = [pair for pair in query.split("&") if pair and not pair.startswith("marker=")]
-    return f'<{path}?{"&".join([*kept, f"marker={quote(marker)}"])}>; rel="next"'
+    pairs = [pair for pair in query.split("&") if pair and not pair.startswith("marker=")]
+    return f'<{path}?{"&".join([*pairs, f"marker={quote(marker)}"])}>; rel="next"'

@@ -1,4 +1,4 @@
-"""Simple queries: the terms of ``q``, read as a filter of samples."""
+"""Simple queries: the terms of the parameter ``q``, parsed into a filter of samples."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
-from meter.api.errors import Fault
+from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.errors import unknown_argument
 from meter.api.request.arguments import FALSE_WORDS
 from meter.api.request.arguments import TRUE_WORDS
-from meter.api.request.arguments import integer
-from meter.api.request.times import time_asked
-from meter.message import BadMessage
+from meter.api.request.arguments import parse_integer
+from meter.api.request.times import parse_time
+from meter.api.request.times import parse_time_argument
 from meter.query import And
 from meter.query import Comparison
 from meter.query import Expression
@@ -36,7 +36,7 @@ OPERATORS = ("lt", "le", "eq", "ne", "ge", "gt")
 TIME_OPERATORS = ("lt", "le", "ge", "gt")
 TIME_FIELDS = ("timestamp", "search_offset")
 METADATA_PREFIXES = ("metadata.", "resource_metadata.")
-MOST_TERMS = 100
+MAX_TERMS = 100
 
 FIELDS: Mapping[str, IdField] = {
     "user": "user_id",
@@ -49,57 +49,61 @@ FIELDS: Mapping[str, IdField] = {
     "source": "source",
     "message_id": "message_id",
 }
-"""The names by which a query may call the fields of a sample."""
+"""The names of a sample's fields in a query."""
 
 
 @dataclass(frozen=True, slots=True)
-class Queryable:
-    """What may be asked of one kind of answer: these ids, under any name; times or not; metadata always."""
+class QueryableFields:
+    """The fields that queries of one resource type can filter by: ``ids``, times if ``times``, and always metadata."""
 
     ids: tuple[IdField, ...]
     times: bool = True
 
     @property
     def names(self) -> list[str]:
-        """Every name a term may have here, for people."""
+        """Every valid ``field`` but those of metadata, for error texts."""
         return sorted(
             [*(name for name, id_field in FIELDS.items() if id_field in self.ids), *(TIME_FIELDS if self.times else ())]
         )
 
 
-SAMPLE_FIELDS = Queryable(("user_id", "project_id", "resource_id", "meter", "source", "message_id"))
-METER_FIELDS = Queryable(("user_id", "project_id", "resource_id", "source"), times=False)
-RESOURCE_FIELDS = Queryable(("user_id", "project_id", "resource_id", "source"))
+SAMPLE_FIELDS = QueryableFields(("user_id", "project_id", "resource_id", "meter", "source", "message_id"))
+METER_FIELDS = QueryableFields(("user_id", "project_id", "resource_id", "source"), times=False)
+RESOURCE_FIELDS = QueryableFields(("user_id", "project_id", "resource_id", "source"))
 
 
 @dataclass(frozen=True, slots=True)
 class SimpleQuery:
-    """What ``q`` means. ``filter`` has the range widened by ``search_offset``; ``start`` and ``end`` are as asked."""
+    """A parsed ``q``. The range in ``filter`` is widened by ``search_offset``, ``start`` and ``end`` are not."""
 
     filter: SampleFilter
     start: datetime | None = None
     end: datetime | None = None
 
 
-def simple_query(
-    terms: Iterable[Mapping[str, str]], queryable: Queryable, fixed: Mapping[IdField, str] | None = None
+def parse_simple_query(
+    terms: Iterable[Mapping[str, str]],
+    queryable: QueryableFields,
+    *,
+    fixed: Mapping[IdField, str] | None = None,
+    as_of: datetime | None = None,
 ) -> SimpleQuery:
-    """Return what ``terms`` (``field``, ``op``, ``value``, ``type``) mean; ``fixed`` ids come from the path and win.
+    """Return the parsed ``terms`` (``field``, ``op``, ``value``, ``type``); :class:`ApiError` 400 for an invalid one.
 
-    Where two terms give the same field or bound, the later counts. :class:`Fault` 400 for what cannot be asked here.
+    Of two terms for the same field or bound, the later wins; ``fixed``, the ids from the path, win over terms.
     """
     terms = tuple(terms)
-    if len(terms) > MOST_TERMS:
-        raise Fault(400, f"A query may have at most {MOST_TERMS} terms, not {len(terms)}.")
+    if len(terms) > MAX_TERMS:
+        raise ApiError(400, f"A query can have at most {MAX_TERMS} terms; this one has {len(terms)}.")
     equals: dict[IdField, str | None] = {}
     metadata: list[MetadataMatch] = []
-    lacking: list[Expression] = []
+    absent: list[Expression] = []
     bounds: dict[str, Any] = {}
     offset: timedelta | None = None
     for term in terms:
         name, value = term["field"], _value(term)
         operator = _operator(term)
-        key = _metadata_key(name)
+        key = metadata_key(name)
         if name in TIME_FIELDS and not queryable.times:
             raise unknown_argument(name, "not valid for this resource")
         if name == "timestamp":
@@ -109,30 +113,31 @@ def simple_query(
         elif name == "search_offset":
             offset = _minutes(value)
         elif key and value == "None" and not term.get("type"):
-            lacking.append(_lacks(f"metadata.{key}"))
+            absent.append(_is_absent(f"metadata.{key}"))
         elif key:
-            metadata.append(MetadataMatch(key, typed(value, term.get("type", ""))))
+            metadata.append(MetadataMatch(key, convert(value, term.get("type", ""))))
         elif FIELDS.get(name) in queryable.ids:
             equals[FIELDS[name]] = None if value == "None" and name.startswith(("user", "project")) else value
         else:
-            asked = ", ".join(f"<Query {t['field']!r} {_operator(t)} {t.get('value')!r}>" for t in terms)
-            raise unknown_argument(name, f"unrecognized field in query: [{asked}], valid keys: {queryable.names}")
+            query = ", ".join(f"<Query {t['field']!r} {_operator(t)} {t.get('value')!r}>" for t in terms)
+            raise unknown_argument(name, f"unrecognized field in query: [{query}], valid keys: {queryable.names}")
     start, end = bounds.get("start"), bounds.get("end")
     if offset is not None:
         if not bounds:
             raise invalid_input("field", "search_offset", "search_offset cannot be used without timestamp")
-        bounds = _widened(bounds, offset)
+        bounds = _widen(bounds, offset)
     filter = SampleFilter(
         equals={**equals, **(fixed or {})},
         metadata=tuple(metadata),
-        expression=And(tuple(lacking)) if lacking else None,
+        expression=And(tuple(absent)) if absent else None,
+        as_of=as_of,
         **bounds,
     )
     return SimpleQuery(filter, start, end)
 
 
-def _lacks(field: Field) -> Expression:
-    """Return the condition that ``None`` asks for: samples whose metadata have no value in ``field``, or null."""
+def _is_absent(field: Field) -> Expression:
+    """Return the condition of the value ``None``: ``field``, of the metadata, is absent or null."""
     return Not(Or((Comparison(field, "~", ""), In(field, (True, False)), Comparison(field, ">=", -sys.float_info.max))))
 
 
@@ -150,18 +155,15 @@ def _operator(term: Mapping[str, str]) -> str:
     return operator
 
 
-def _metadata_key(name: str) -> str:
-    """Return the dotted key in the metadata that a field means, empty if it means none."""
+def metadata_key(name: str) -> str:
+    """Return the dotted metadata key of the field ``name``, empty if ``name`` is not a field of the metadata."""
     return next((name.removeprefix(prefix) for prefix in METADATA_PREFIXES if name.startswith(prefix)), "")
 
 
 def _bound(operator: str, value: str) -> dict[str, Any]:
     if operator not in TIME_OPERATORS:
         raise invalid_input("op", operator, "unimplemented operator for timestamp")
-    try:
-        time = time_asked(value, "timestamp")
-    except BadMessage as error:
-        raise invalid_input("timestamp", value, "invalid timestamp format") from error
+    time = parse_time_argument("timestamp", value)
     if operator in ("gt", "ge"):
         return {"start": time, "after_start": operator == "gt"}
     return {"end": time, "through_end": operator == "le"}
@@ -169,12 +171,12 @@ def _bound(operator: str, value: str) -> dict[str, Any]:
 
 def _minutes(value: str) -> timedelta:
     try:
-        return timedelta(minutes=integer("search_offset", value))
+        return timedelta(minutes=parse_integer("search_offset", value))
     except OverflowError as error:
-        raise invalid_input("search_offset", value, "it is a number of minutes, and too large") from error
+        raise invalid_input("search_offset", value, "the number of minutes is too large") from error
 
 
-def _widened(bounds: Mapping[str, Any], offset: timedelta) -> dict[str, Any]:
+def _widen(bounds: Mapping[str, Any], offset: timedelta) -> dict[str, Any]:
     wide = dict(bounds)
     try:
         if "start" in wide:
@@ -182,24 +184,24 @@ def _widened(bounds: Mapping[str, Any], offset: timedelta) -> dict[str, Any]:
         if "end" in wide:
             wide["end"] += offset
     except OverflowError as error:
-        raise invalid_input("search_offset", offset, "it leads out of the calendar") from error
+        raise invalid_input("search_offset", offset, "the resulting time is out of range") from error
     return wide
 
 
 # --- values of metadata --------------------------------------------------------------------------------------------
 
 
-def typed(text: str, kind: str) -> str | int | float | bool | datetime:
-    """Return ``text`` as a value of the type ``kind``; without one, as what it looks like."""
+def convert(text: str, kind: str) -> str | int | float | bool | datetime:
+    """Return ``text`` converted to the type ``kind``; if that is empty, to the type of the literal it looks like."""
     if not kind:
-        return _guessed(text)
+        return _literal(text)
     if kind not in CONVERSIONS:
         supported = ", ".join(CONVERSIONS)
-        raise Fault(400, f"The data type {kind} is not supported. The supported data type list is: [{supported}]")
+        raise ApiError(400, f"The data type {kind} is not supported. The supported data type list is: [{supported}]")
     try:
         return CONVERSIONS[kind](text)
     except ValueError as error:
-        raise Fault(400, f"Unable to convert the value {text} to the expected data type {kind}.") from error
+        raise ApiError(400, f"Unable to convert the value {text} to the expected data type {kind}.") from error
 
 
 def _boolean(text: str) -> bool:
@@ -221,7 +223,7 @@ CONVERSIONS: Mapping[str, Callable[[str], str | int | float | bool | datetime]] 
     "float": _float,
     "string": str,
     "boolean": _boolean,
-    "datetime": lambda text: time_asked(text, "value"),
+    "datetime": lambda text: parse_time(text, "value"),
 }
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
@@ -229,8 +231,8 @@ _FLOAT = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-
 _QUOTED = re.compile(r"""(['"])([^'"\\]*)\1""")
 
 
-def _guessed(text: str) -> str | int | float | bool:
-    """Read ``text`` as the Python literal it looks like, as Ceilometer did: a boolean, a number, a quoted text."""
+def _literal(text: str) -> str | int | float | bool:
+    """Parse ``text`` like a Python literal, as Ceilometer did: a boolean, a number or a quoted string."""
     if text in ("True", "False"):
         return text == "True"
     try:
@@ -238,7 +240,7 @@ def _guessed(text: str) -> str | int | float | bool:
             return int(text)
         if _FLOAT.fullmatch(text):
             return _float(text)
-    except ValueError:  # more digits than Python reads, or more than a float holds
+    except ValueError:  # more digits than Python converts, or beyond the range of a float
         return text
     quoted = _QUOTED.fullmatch(text)
     return quoted[2] if quoted else text

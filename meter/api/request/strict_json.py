@@ -1,4 +1,4 @@
-"""JSON from clients: duplicate names in an object are refused, where decoders silently keep the last one."""
+"""Strict JSON: rejects duplicate keys in an object, of which decoders silently keep the last."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import msgspec
 
 
 class BadJson(ValueError):
-    """What is wrong with a text that should be JSON."""
+    """Invalid JSON; the text says why."""
 
 
 def strict_json(content: bytes | str) -> Any:
-    """Return the decoded ``content``; :class:`BadJson` for what is not JSON, and for a name twice in one object."""
+    """Return the decoded ``content``; :class:`BadJson` for invalid JSON and for a duplicate key."""
     try:
-        msgspec.json.decode(content)  # refuses what json takes: NaN, halves of surrogates, numbers beyond floats
-        return json.loads(content, object_pairs_hook=_each_once)
+        msgspec.json.decode(content)  # rejects what json accepts: NaN, lone surrogates, numbers beyond a double
+        return json.loads(content, object_pairs_hook=_unique)
     except BadJson:
         raise
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
-        raise BadJson(f"it is not JSON: {error}") from error
+        raise BadJson(f"invalid JSON: {error}") from error
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            raise BadJson(f'it has "{name[:80]}" twice in one object')
+            raise BadJson(f'duplicate key "{name[:80]}" in an object')
         members[name] = value
     return members

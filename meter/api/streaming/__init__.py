@@ -1,1 +1,1 @@
-"""Responses that are sent while they are made: exports and server-sent events."""
+"""Response bodies that are produced while they are sent: exports and server-sent events."""

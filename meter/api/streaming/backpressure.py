@@ -1,4 +1,4 @@
-"""Streaming: pieces of a body go out as fast as the client takes them, and no faster; none is kept."""
+"""Streaming with backpressure: chunks are written as fast as the client reads them, and none is buffered."""
 
 from __future__ import annotations
 
@@ -18,70 +18,75 @@ from zope.interface import implementer
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
 
-PATIENCE_SECONDS = 60.0
-"""A client that takes nothing for so long is given up."""
+WRITE_TIMEOUT_SECONDS = 60.0
+"""The connection is aborted if the client reads nothing for this time."""
 
 
 @implementer(IPushProducer)
-class Tap:
-    """Says when the connection of ``request`` takes more."""
+class BackpressureProducer:
+    """Tracks whether the connection of ``request`` accepts more data."""
 
     def __init__(self, request: Request) -> None:
-        self._waiting: Deferred[None] | None = None
+        self._resumed: Deferred[None] | None = None
         request.registerProducer(self, True)
 
     def pauseProducing(self) -> None:
-        """Take no more: what was written has not gone out."""
-        if self._waiting is None:
-            self._waiting = Deferred()
+        """Note that the connection's send buffer is full."""
+        if self._resumed is None:
+            self._resumed = Deferred()
 
     def resumeProducing(self) -> None:
-        """Go on."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.called:
-            waiting.callback(None)
+        """Note that the connection accepts data again."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None and not resumed.called:
+            resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """Nothing more to do: klein cancels whoever writes when the client is gone."""
+        """Do nothing: klein cancels the handler when the client disconnects."""
 
-    async def open(self, clock: IReactorTime, seconds: float) -> None:
-        """Return when more may be written; fail with ``TimeoutError`` of Twisted's after ``seconds``."""
-        if self._waiting is not None:
-            await within(clock, seconds, self._waiting)
+    async def wait_writable(self, clock: IReactorTime, seconds: float) -> None:
+        """Return once the connection accepts data; raise Twisted's ``TimeoutError`` after ``seconds``."""
+        if self._resumed is not None:
+            await within(clock, seconds, self._resumed)
 
 
 _log = Logger(namespace="meter.api")
 
 
 async def stream(
-    request: Request, chunks: AsyncIterator[bytes], clock: IReactorTime, patience: float = PATIENCE_SECONDS
+    request: Request, chunks: AsyncIterator[bytes], clock: IReactorTime, seconds: float = WRITE_TIMEOUT_SECONDS
 ) -> None:
-    """Write ``chunks``; return when the last one is written. What goes wrong on the way ends the connection.
+    """Write ``chunks`` and return once the last one is written. An error, or a client that reads
+    nothing for ``seconds``, aborts the connection.
 
-    By then the status has been sent: a body that ends without its end is how a client learns of it.
+    The status has been sent by then: an incomplete chunked body is the only way to signal an error to the client.
     """
-    tap = Tap(request)
+    producer = BackpressureProducer(request)
     try:
-        async with aclosing(_closable(chunks)) as pieces:
-            async for piece in pieces:
-                request.write(piece)
-                await tap.open(clock, patience)
+        async with aclosing(_closable(chunks)) as closable:
+            async for chunk in closable:
+                request.write(chunk)
+                await producer.wait_writable(clock, seconds)
     except CancelledError:
-        raise  # the client is gone
+        raise  # the client has disconnected
     except DeferredTimeout:
-        _log.info("{client} takes nothing and is given up", client=request.getClientAddress())
+        _log.info(
+            "aborting the connection of {client}, which has read nothing for {seconds:g} s",
+            client=request.getClientAddress(),
+            seconds=seconds,
+        )
     except Unavailable as error:
-        _log.warn("{uri} broke off: {error}", uri=request.uri.decode("ascii", "replace"), error=error)
+        _log.warn("response to {uri} aborted: {error}", uri=request.uri.decode("ascii", "replace"), error=error)
     except Exception:
-        _log.failure("{uri} broke off", uri=request.uri.decode("ascii", "replace"))
+        _log.failure("response to {uri} aborted", uri=request.uri.decode("ascii", "replace"))
     else:
         request.unregisterProducer()
         return
     channel: Any = request.channel
     channel.forceAbortClient()
-    await Deferred()  # klein cancels this when the connection is gone
+    await Deferred()  # klein cancels it when the connection is lost
 
 
 def _closable(chunks: AsyncIterator[bytes]) -> Any:
-    """Asynchronous generators are closable, which their annotation as iterators does not say."""
+    """Return ``chunks``: an asynchronous generator has ``aclose``, which its type ``AsyncIterator`` lacks."""
     return chunks

@@ -1,4 +1,4 @@
-"""Export: all samples of a question as CSV or as lines of JSON, page by page, so that memory does not grow with them."""
+"""Export: all samples of a query as CSV or JSON lines, page by page, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from meter.api.auth.visibility import VisibleStore
-from meter.api.rendering.flattening import Flattening
-from meter.api.rendering.v2 import SampleShape
+from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.v2 import SampleSchema
 from meter.query import Marker
 from meter.query import SampleFilter
 from meter.query import StoredSample
@@ -23,7 +23,7 @@ JSON_LINES = "application/x-ndjson"
 MEDIA_TYPES = (CSV, JSON_LINES)
 
 PAGE_SAMPLES = 1000
-"""Samples asked for at a time. While a client takes its page, the export holds no connection to the database."""
+"""Samples per query. While a client reads a page, the export holds no connection to the database."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -32,33 +32,33 @@ async def export(
     store: VisibleStore,
     filter: SampleFilter,
     media_type: str,
-    shape: SampleShape,
-    flat: Flattening,
+    schema: SampleSchema,
+    flatten: MetadataFlattener,
     *,
     limit: int | None,
     rows: Sequence[StoredSample],
 ) -> AsyncIterator[bytes]:
-    """Yield the samples of ``filter``, at most ``limit``, of which ``rows`` is the first page."""
-    write = _csv if media_type == CSV else _json_lines
+    """Yield the encoded samples of ``filter``, at most ``limit``; ``rows`` is their first page."""
+    encode = _csv if media_type == CSV else _json_lines
     if media_type == CSV:
-        yield _csv_line(shape.record.__struct_fields__)
+        yield _csv_header(schema.record.__struct_fields__)
     sent = 0
     while rows:
         sent += len(rows)
-        wanted = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
-        if len(rows) < PAGE_SAMPLES or wanted <= 0:
-            yield write(shape.rendered(rows, flat))
+        size = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
+        if len(rows) < PAGE_SAMPLES or size <= 0:
+            yield encode(schema.render_all(rows, flatten))
             return
-        # The database finds the next page while this one is written, and is at most that one page ahead of the client.
+        # The next page is queried while this one is written: the database is at most one page ahead of the client.
         after = Marker(rows[-1].timestamp, rows[-1].message_id)
-        coming = Deferred.fromCoroutine(store.samples(filter, wanted, (), after))
+        next_page = Deferred.fromCoroutine(store.samples(filter, size, (), after))
         try:
-            yield write(shape.rendered(rows, flat))
-            rows = await coming
+            yield encode(schema.render_all(rows, flatten))
+            rows = await next_page
         finally:
-            if not coming.called:
-                coming.cancel()  # the client is gone
-            coming.addErrback(lambda _: None)
+            if not next_page.called:
+                next_page.cancel()  # the client has disconnected
+            next_page.addErrback(lambda _: None)
 
 
 def _json_lines(records: Sequence[msgspec.Struct]) -> bytes:
@@ -66,36 +66,44 @@ def _json_lines(records: Sequence[msgspec.Struct]) -> bytes:
 
 
 def _csv(records: Sequence[msgspec.Struct]) -> bytes:
-    place = [type(value) for value in msgspec.structs.astuple(records[0])].index(msgspec.Raw)
-    told: dict[int, bytes] = {}
+    """Return ``records`` as lines of CSV, byte for byte as the ``csv`` module writes them.
+
+    Lines are made from JSON, since the ``csv`` module quotes and copies cell by cell: with it, a whole export from
+    PostgreSQL to the client takes 1.6 times as long (200 000 samples, median of 4 runs, 5.1 s instead of 3.1 s). The
+    module is used only for lines that need quotation marks outside the metadata.
+    """
+    metadata_index = [type(value) for value in msgspec.structs.astuple(records[0])].index(msgspec.Raw)
+    cells: dict[int, bytes] = {}
     lines = []
     for values in map(msgspec.structs.astuple, records):
-        metadata = values[place]
-        # Records share their metadata, and all are kept meanwhile: no two have the same id.
-        cell = told.get(id(metadata))
+        metadata = values[metadata_index]
+        # Records share their metadata, and all records are alive during this loop: no two have the same id().
+        cell = cells.get(id(metadata))
         if cell is None:
-            cell = told[id(metadata)] = _csv_json(bytes(metadata))
-        lines.append(b"%b,%b,%b\r\n" % (_csv_cells(values[:place]), cell, _csv_cells(values[place + 1 :])))
+            cell = cells[id(metadata)] = _csv_json(bytes(metadata))
+        before, after = _csv_cells(values[:metadata_index]), _csv_cells(values[metadata_index + 1 :])
+        lines.append(b"%b,%b,%b\r\n" % (before, cell, after))
     return b"".join(lines)
 
 
 def _csv_json(text: bytes) -> bytes:
-    """Return ``text``, which is a mapping, as the ``csv`` module writes it: only ``{}`` has nothing to be quoted."""
+    """Return ``text``, a JSON object, as a CSV cell. Only ``{}`` needs no quotation marks."""
     return b'"%b"' % text.replace(b'"', b'""') if len(text) > len(b"{}") else text
 
 
 def _csv_cells(values: Sequence[Any]) -> bytes:
-    """Return ``values`` as the ``csv`` module writes them.
+    """Return ``values`` as CSV cells with commas between them.
 
-    Where nothing is to be quoted that is JSON without its quotation marks, which is made in a fourth of the time.
+    If no cell needs quotation marks, that is their JSON without its brackets and quotation marks.
     """
     line = _ENCODER.encode(values)
     if b"\\" not in line and line.count(b",") < len(values):
-        return line[1:-1].replace(b",null", b",").replace(b'"', b"")
+        # A leading comma is added and removed again, so that a null in the first cell is replaced too.
+        return (b"," + line[1:-1]).replace(b",null", b",").replace(b'"', b"")[1:]
     cells = io.StringIO(newline="")
     csv.writer(cells).writerow(msgspec.to_builtins(values))
     return cells.getvalue().removesuffix("\r\n").encode()
 
 
-def _csv_line(names: Sequence[str]) -> bytes:
+def _csv_header(names: Sequence[str]) -> bytes:
     return (",".join(names) + "\r\n").encode()

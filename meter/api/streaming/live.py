@@ -1,4 +1,4 @@
-"""Live: the samples of a question as they are stored, as server-sent events."""
+"""Live stream: samples as server-sent events, as they are stored."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime
 from datetime import timedelta
 
 import msgspec
+from cachetools import FIFOCache
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -27,46 +28,47 @@ from meter.query import StoredSample
 
 EVENT_STREAM = "text/event-stream"
 
-SILENCE_SECONDS = 15.0
-"""After so long without an event a comment is sent, which keeps proxies from closing the connection."""
+KEEP_ALIVE_SECONDS = 15.0
+"""After this time without an event a comment is sent, so that proxies do not close the connection."""
 
 PAGE_SAMPLES = 500
 
 OVERLAP = timedelta(seconds=5)
-"""Transactions that overlap commit in another order than they record in: what is so much older is looked at again."""
+"""Samples recorded within this time before the newest are queried again: concurrent transactions do not commit in the
+order of their ``recorded_at``."""
 
-MOST_REMEMBERED = 20_000
-"""Samples of the overlap that a client is known to have; with more, some may come twice."""
+MAX_SENT_IDS = 20_000
+"""Samples in the overlap that are already sent; with more than these, some can be sent twice."""
 
 OLDEST_FIRST = (Order("recorded_at"), Order("message_id"))
 
 
-class Bell:
-    """Rings when something was stored; a ring that nobody waits for is remembered, once."""
+class CommitSignal:
+    """Set by commits, awaited by one stream. Commits while nobody waits are remembered as one."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._rung = False
-        self._waiting: Deferred[None] | None = None
+        self._is_set = False
+        self._waiter: Deferred[None] | None = None
 
-    def ring(self) -> None:
-        """Wake whoever waits."""
-        waiting, self._waiting = self._waiting, None
-        self._rung = waiting is None
-        if waiting is not None and not waiting.called:
-            waiting.callback(None)
+    def set(self) -> None:
+        """Wake the waiter, or the next one."""
+        waiter, self._waiter = self._waiter, None
+        self._is_set = waiter is None
+        if waiter is not None and not waiter.called:
+            waiter.callback(None)
 
     async def wait(self, seconds: float) -> bool:
-        """Return whether it rang within ``seconds``."""
-        if not self._rung:
-            self._waiting = Deferred()
+        """Wait until the signal is set, and clear it; return ``False`` if it is not set within ``seconds``."""
+        if not self._is_set:
+            self._waiter = Deferred()
             try:
-                await within(self._clock, seconds, self._waiting)
+                await within(self._clock, seconds, self._waiter)
             except DeferredTimeout:
                 return False
             finally:
-                self._waiting = None
-        self._rung = False
+                self._waiter = None
+        self._is_set = False
         return True
 
 
@@ -76,46 +78,45 @@ async def live(
     render: Callable[[StoredSample], msgspec.Struct],
     clock: IReactorTime,
 ) -> AsyncIterator[bytes]:
-    """Yield an event per sample that is stored from now on, and in the few seconds before.
+    """Yield an event per sample recorded from :data:`OVERLAP` before now on.
 
-    Nothing is kept for a client that is slow: it is behind, and reads on from where it was.
+    Nothing is buffered for a slow client: it falls behind, and its next page begins where the last one ended.
     """
-    bell = Bell(clock)
-    leave = store.follow(bell.ring)
-    known: dict[str, None] = {}
+    signal = CommitSignal(clock)
+    unsubscribe = store.subscribe_to_commits(signal.set)
+    sent_ids: FIFOCache[str, None] = FIFOCache(MAX_SENT_IDS)
     since = datetime.fromtimestamp(wall_seconds(clock), UTC) - OVERLAP
     try:
-        yield b": following\n\n"
+        yield b": connected\n\n"
         while True:
             async for page in _recorded_since(store, filter, since):
-                new = [row for row in page if row.message_id not in known]
-                known.update(dict.fromkeys(row.message_id for row in new))
-                while len(known) > MOST_REMEMBERED:
-                    del known[next(iter(known))]
+                new = [row for row in page if row.message_id not in sent_ids]
+                for row in new:
+                    sent_ids[row.message_id] = None
                 if new:
                     yield b"".join(_event(row, render) for row in new)
                 since = max(since, page[-1].recorded_at - OVERLAP)
-            if not await bell.wait(SILENCE_SECONDS):
-                yield b": nothing new\n\n"
+            if not await signal.wait(KEEP_ALIVE_SECONDS):
+                yield b": keep-alive\n\n"
     finally:
-        leave()
+        unsubscribe()
 
 
 async def _recorded_since(
     store: VisibleStore, filter: SampleFilter, since: datetime
 ) -> AsyncIterator[list[StoredSample]]:
-    """Yield pages of what was recorded at ``since`` or later, oldest first."""
-    beginning: Expression = Comparison("recorded_at", ">=", since)
+    """Yield pages of the samples recorded at ``since`` or later, oldest first."""
+    condition: Expression = Comparison("recorded_at", ">=", since)
     while True:
-        recent = replace(filter, expression=beginning)
+        recent = replace(filter, expression=condition)
         page = list(await store.samples(recent, PAGE_SAMPLES, OLDEST_FIRST))
         if page:
             yield page
         if len(page) < PAGE_SAMPLES:
             return
         last = page[-1]
-        # The first condition follows from the second, but only it tells the store which samples to leave alone.
-        beginning = And(
+        # The first part follows from the second, but only the first lets the store use its index on recorded_at.
+        condition = And(
             (
                 Comparison("recorded_at", ">=", last.recorded_at),
                 Or(

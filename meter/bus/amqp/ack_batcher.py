@@ -1,4 +1,4 @@
-"""Answering for deliveries: what is done is acknowledged once in a turn of the reactor, a whole run with one frame."""
+"""Acknowledging deliveries in batches: one iteration of the reactor, one ``basic.ack`` for consecutive deliveries."""
 
 from __future__ import annotations
 
@@ -12,49 +12,50 @@ from twisted.internet.interfaces import IReactorTime
 from meter.bus.amqp.channel import ChannelLost
 
 
-class Answers:
-    """Answers for the deliveries of one ``channel``, which are numbered by their delivery tags in ascending order.
+class AckBatcher:
+    """Acknowledges the deliveries of one ``channel``, whose delivery tags ascend.
 
-    Work that is done together, such as the notifications whose samples share casts, is done in one turn: the broker is
-    told the last tag before the first that is still open, and those behind it one by one. Nothing is answered twice. A
-    channel that is gone is told nothing: the broker has taken everything back that is not answered.
+    Deliveries that are processed together, such as notifications whose samples share a batch, finish in the same
+    iteration of the reactor. Those before the first unfinished delivery are acknowledged by one frame (``multiple``),
+    those after it one by one. Nothing is acknowledged twice. On a channel that is lost nothing is sent: the broker has
+    requeued every delivery that was not acknowledged.
     """
 
     def __init__(self, channel: Any, clock: IReactorTime) -> None:
         self._channel = channel
         self._clock = clock
-        self._open: dict[int, None] = {}  # in the order in which they came
+        self._open: dict[int, None] = {}  # in the order of arrival
         self._done: set[int] = set()
-        self._telling: IDelayedCall | None = None
+        self._flush_call: IDelayedCall | None = None
 
-    def came(self, tag: int) -> None:
-        """Take note of a delivery that is to be answered for."""
+    def delivered(self, tag: int) -> None:
+        """Register a delivery, which has to be acknowledged or requeued."""
         self._open[tag] = None
 
-    def done(self, tag: int) -> None:
-        """Have a delivery acknowledged, at the end of this turn."""
+    def ack(self, tag: int) -> None:
+        """Acknowledge a delivery at the end of this iteration of the reactor."""
         self._done.add(tag)
-        if self._telling is None:
-            self._telling = self._clock.callLater(0, self.tell)
+        if self._flush_call is None:
+            self._flush_call = self._clock.callLater(0, self.flush)
 
-    def requeued(self, tag: int) -> None:
-        """Have a delivery delivered again."""
+    def requeue(self, tag: int) -> None:
+        """Return a delivery to its queue, to be delivered again."""
         del self._open[tag]
         with suppress(ChannelLost):
             self._channel.basic_nack(delivery_tag=tag, requeue=True)
 
-    def tell(self) -> None:
-        """Tell the broker now what is done."""
-        telling, self._telling = self._telling, None
-        if telling is not None and telling.active():
-            telling.cancel()
+    def flush(self) -> None:
+        """Send the pending acknowledgements now."""
+        flush_call, self._flush_call = self._flush_call, None
+        if flush_call is not None and flush_call.active():
+            flush_call.cancel()
         run = list(takewhile(self._done.__contains__, self._open))
-        alone = sorted(self._done.difference(run))
+        single = sorted(self._done.difference(run))
         self._done.clear()
-        for tag in (*run, *alone):
+        for tag in (*run, *single):
             del self._open[tag]
         with suppress(ChannelLost):
             if run:
                 self._channel.basic_ack(delivery_tag=run[-1], multiple=len(run) > 1)
-            for tag in alone:
+            for tag in single:
                 self._channel.basic_ack(delivery_tag=tag)

@@ -1,4 +1,4 @@
-"""Looking through a queue: its messages one after another, each removed when told to, and back in its place otherwise."""
+"""Reading a queue message by message: each is removed on request, and otherwise returned to its place."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from meter.daemon.services import within
 from meter.interfaces import Delivery
 from meter.interfaces import Unavailable
 
-LEAVE_SECONDS = 10.0
-"""How long the broker may take to put everything back and say goodbye."""
+CLOSE_SECONDS = 10.0
+"""How long the broker may take to requeue the messages and close the connection."""
 
-LARGEST_BODY_BYTES = 128 * 1024 * 1024
-"""What RabbitMQ takes at most, unless it is told otherwise: a body is never cut here."""
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""RabbitMQ's default limit of a message: bodies are never truncated here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A message that is out of its queue until the browser closes; ``tag`` is the broker's number for it."""
+class UnackedMessage:
+    """A message that was delivered and not acknowledged; it returns to its queue when the browser closes. ``tag`` is its delivery tag."""
 
     delivery: Delivery
     tag: int
 
 
 class Browser:
-    """Takes the messages that wait in ``queue`` of the RabbitMQ at ``url``, the oldest first, one at a time.
+    """Gets the messages of ``queue`` in the RabbitMQ at ``url``, the oldest first, one at a time.
 
-    Closing puts all that was not removed back into the queue, in its old order; so does the broker when the process is
-    killed. In between nobody else sees them. Every method raises :class:`~meter.interfaces.Unavailable` when the broker
-    does not answer within ``answer_seconds``. Unlike the bus this is no service: it connects once, or not.
+    Closing requeues every message that was not removed, in the original order; so does the broker when the process is
+    killed. Until then no other consumer receives them. Every method raises :class:`~meter.interfaces.Unavailable` when
+    the broker does not answer within ``answer_seconds``. Unlike the bus it does not reconnect.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Browser:
         clock: IReactorTime,
         name: str,
         answer_seconds: float = 20.0,
-        largest_body_bytes: int = LARGEST_BODY_BYTES,
+        largest_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._reactor = reactor
         self._address = broker_address(url)
@@ -61,33 +61,33 @@ class Browser:
         self._largest_body_bytes = largest_body_bytes
         self._client: Any = None  # a Client
         self._channel: Any = None
-        self._unseen = 0
+        self._remaining = 0
 
     async def open(self) -> int:
-        """Connect, and return how many messages wait: that many can be taken, and none that comes later."""
+        """Connect and return the number of messages in the queue. Messages published later are not returned by :meth:`next`."""
         try:
             self._client = await self._address.endpoint(self._reactor).connect(ClientFactory(self._make_client))
         except Exception as error:
             raise Unavailable(f"{self._address}: {error}") from error
-        await self._answered(self._client.enter())
-        self._channel = await self._answered(self._client.open_channel())
+        await self._with_timeout(self._client.open())
+        self._channel = await self._with_timeout(self._client.open_channel())
         try:
-            declared = await self._answered(self._channel.queue_declare(queue=self._queue, passive=True))
+            declared = await self._with_timeout(self._channel.queue_declare(queue=self._queue, passive=True))
         except ChannelLost as lost:
             if lost.code != NOT_FOUND:
                 raise
             return 0
-        self._unseen = declared.message_count
-        return self._unseen
+        self._remaining = declared.message_count
+        return self._remaining
 
-    async def next(self) -> Held | None:
-        """Take the next message; ``None`` when all that waited have been taken."""
-        if not self._unseen:
+    async def next(self) -> UnackedMessage | None:
+        """Return the next message; ``None`` after the last one that was in the queue when the browser opened it."""
+        if not self._remaining:
             return None
-        self._unseen -= 1
-        got = await self._answered(self._channel.basic_get(queue=self._queue))
+        self._remaining -= 1
+        got = await self._with_timeout(self._channel.basic_get(queue=self._queue))
         if got.method.name != "get-ok":
-            self._unseen = 0  # somebody else takes from the queue too
+            self._remaining = 0  # another consumer takes messages from the queue
             return None
         delivery = Delivery(
             body=got.content.body,
@@ -96,18 +96,18 @@ class Browser:
             headers=got.content.properties.get(HEADERS, {}),
             redelivered=got.redelivered,
         )
-        return Held(delivery, got.delivery_tag)
+        return UnackedMessage(delivery, got.delivery_tag)
 
-    def remove(self, held: Held) -> None:
-        """Remove a message from the queue for good."""
-        self._channel.basic_ack(delivery_tag=held.tag)
+    def remove(self, message: UnackedMessage) -> None:
+        """Acknowledge a message, which removes it from the queue."""
+        self._channel.basic_ack(delivery_tag=message.tag)
 
     async def close(self) -> None:
-        """Put back what was taken and not removed, and disconnect; after a failure too, and without one of its own."""
+        """Requeue the messages that were not removed, and disconnect. Works after a failure too, and never raises."""
         if self._channel is not None:
-            await self._channel.leave(LEAVE_SECONDS)
+            await self._channel.close(CLOSE_SECONDS)
         if self._client is not None:
-            await self._client.leave(LEAVE_SECONDS)
+            await self._client.close(CLOSE_SECONDS)
 
     def _make_client(self) -> Client:
         return Client(
@@ -119,7 +119,7 @@ class Browser:
             kept_bytes=self._largest_body_bytes,
         )
 
-    async def _answered(self, work: Any) -> Any:
+    async def _with_timeout(self, work: Any) -> Any:
         try:
             return await within(self._clock, self._answer_seconds, work)
         except DeferredTimeout:

@@ -28,25 +28,25 @@ from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 
 KEPT_BYTES = 64 * 1024
-"""How much of a body that is too large goes into its dead letter: enough to see what it is."""
+"""How much of a body that is too large its dead letter keeps: enough to recognise it."""
 
 
-def _uncounted(kind: str) -> None:
-    """Count nothing."""
+def _ignore(kind: str) -> None:
+    """Do not count dead letters."""
 
 
 @implementer(IBus, IDependency)
 class AmqpBus(StagedService):
     """The message bus on the RabbitMQ at ``url``. Starting returns at once and never fails: it connects in the background.
 
-    ``name`` is the daemon's and shows in RabbitMQ's list of connections. ``queue_type`` is how our queues are declared;
-    existing ones are taken as they are. ``create_foreign_exchanges``: make the exchanges of others that are not there
-    yet; otherwise they are looked for every ``rebind_seconds``. ``largest_body_bytes`` bounds what is published
-    (``ValueError``) and what is received (set aside). ``count_dead`` is called with the kind of each message that the
-    bus itself sets aside: ``defect`` or ``too-large``. ``endpoint`` replaces the one that ``url`` leads to.
+    ``name`` is the daemon's and appears in RabbitMQ's list of connections. ``queue_type`` is the type with which Meter
+    declares its queues; existing queues are used as they are. ``create_foreign_exchanges``: declare missing exchanges
+    of other services; otherwise the bus looks for them every ``rebind_seconds``. ``largest_body_bytes`` limits what is
+    published (``ValueError``) and what is received (dead-lettered). ``count_dead`` is called with the kind of each
+    message that the bus itself dead-letters: ``defect`` or ``too-large``. ``endpoint`` replaces the endpoint of ``url``.
 
-    Publishing and consuming have a connection each: while RabbitMQ blocks publishing for want of memory or disk, it
-    reads nothing from the connection that published, and acknowledgements that would free both must get through.
+    Publishing and consuming use one connection each: while RabbitMQ blocks publishing for lack of memory or disk space,
+    it reads nothing from a connection that has published, and the acknowledgements that free both must get through.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class AmqpBus(StagedService):
         rebind_seconds: float = 60.0,
         stop_seconds: float = 15.0,
         endpoint: IStreamClientEndpoint | None = None,
-        count_dead: Callable[[str], object] = _uncounted,
+        count_dead: Callable[[str], object] = _ignore,
         bounded: Sequence[BoundedQueue] = (),
     ) -> None:
         super().__init__(clock, patience=stop_seconds)
@@ -110,7 +110,7 @@ class AmqpBus(StagedService):
         return Connection(self._endpoint, client, clock=self._clock, peer=peer, purpose=purpose)
 
     async def publish(self, publication: Publication) -> None:
-        """Return once RabbitMQ has confirmed; ``ValueError`` for what it could never take."""
+        """Return once RabbitMQ has confirmed; ``ValueError`` for a publication that can never be accepted."""
         await self._publisher.publish(publication)
 
     def subscribe(self, subscription: Subscription, receive: Receiver) -> Consumer:
@@ -132,10 +132,10 @@ class AmqpBus(StagedService):
         return consumer
 
     def readiness(self) -> Readiness:
-        """Return whether publications are taken and every started subscription consumes."""
+        """Ready while publications are accepted and every started subscription consumes, ephemeral ones excepted."""
         if not self._publisher.ready:
             return Readiness("bus", False, self._publisher.reason)
         for consumer in self._consumers:
-            if consumer.running and not consumer.ready and not consumer.passing:
+            if consumer.running and not consumer.ready and not consumer.ephemeral:
                 return Readiness("bus", False, consumer.reason)
         return Readiness("bus", True, self._publishing.reason)

@@ -1,13 +1,14 @@
-"""One AMQP connection: txAMQP's client with its hot path and its failures put right.
+"""One AMQP connection: txAMQP's client with its hot path and its error handling replaced.
 
-What txAMQP 0.8.2 does, and what is done here instead:
+What txAMQP 0.8.2 does, and what this module does instead:
 
-- Every frame runs through a lock and several Deferreds, restarts two timers, and has the receive buffer copied: here
-  frames are handled as they come, and one timer beats.
-- A closed channel is handed out again under its number: here channels get fresh numbers.
-- Its handshake names no capabilities: RabbitMQ would say neither that a queue is gone, nor that publishing is blocked,
-  nor that a password is wrong.
-- Whatever the broker may send and the library does not expect closes the connection with an ``AttributeError``.
+- Each frame takes a lock and several Deferreds, restarts two timers and copies the receive buffer: here frames are
+  processed as they arrive, and one timer sends heartbeats.
+- A closed channel is returned again for its number: here every channel gets a number that is not in use.
+- Its handshake declares no client capabilities: RabbitMQ would report neither a deleted queue, nor that publishing is
+  blocked, nor a wrong password.
+- A method that the library does not expect closes the connection with an ``AttributeError``: here the delegate has
+  every method that RabbitMQ may send.
 
 tests/integration/test_amqp_traps.py has a test for each.
 """
@@ -38,15 +39,15 @@ from meter.bus.amqp.channel import Channel
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.channel import channel_lost
 from meter.bus.amqp.frames import PROTOCOL
-from meter.bus.amqp.frames import packed
-from meter.bus.amqp.frames import unpacked
+from meter.bus.amqp.frames import decode_frame
+from meter.bus.amqp.frames import encode_frame
 from meter.bus.amqp.url import BrokerAddress
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
 
 FRAME_OVERHEAD_BYTES = 8
-LARGEST_FRAME_BYTES = 128 * 1024
-MOST_CHANNELS = 2047
+MAX_FRAME_BYTES = 128 * 1024
+MAX_CHANNELS = 2047
 
 CAPABILITIES = {
     "authentication_failure_close": True,
@@ -59,8 +60,8 @@ CAPABILITIES = {
 _SIZE = struct.Struct("!I")
 
 
-class _Conversation(TwistedDelegate):
-    """Answers what the broker says of its own accord; its methods are named by the protocol."""
+class _Delegate(TwistedDelegate):
+    """Handles the methods that the broker sends unasked; txAMQP calls it by the names of the protocol."""
 
     def connection_start(self, channel: Channel, message: Any) -> None:
         client = self.client
@@ -81,10 +82,10 @@ class _Conversation(TwistedDelegate):
 
     def connection_tune(self, channel: Channel, message: Any) -> None:
         client = self.client
-        # 0 is "no limit" here; txAMQP would subtract from it and send pieces of -8 bytes.
-        client.MAX_LENGTH = min(message.frame_max or LARGEST_FRAME_BYTES, LARGEST_FRAME_BYTES)
-        client.most_channels = min(message.channel_max or MOST_CHANNELS, MOST_CHANNELS)
-        channel.connection_tune_ok(client.most_channels, client.MAX_LENGTH, client.heartbeat_seconds)
+        # 0 means "no limit"; txAMQP would subtract the overhead from it and send frames of -8 bytes.
+        client.MAX_LENGTH = min(message.frame_max or MAX_FRAME_BYTES, MAX_FRAME_BYTES)
+        client.max_channels = min(message.channel_max or MAX_CHANNELS, MAX_CHANNELS)
+        channel.connection_tune_ok(client.max_channels, client.MAX_LENGTH, client.heartbeat_seconds)
         client.started.fire()
 
     def connection_blocked(self, channel: Channel, message: Any) -> None:
@@ -114,7 +115,7 @@ class _Conversation(TwistedDelegate):
 
 
 class Client(AMQClient):
-    """A connection to the broker. ``blocked`` is the broker's reason for taking no publications now, or ``None``."""
+    """A connection to the broker. ``blocked`` is the broker's reason for blocking publishing, or ``None``."""
 
     channelClass = Channel  # noqa: N815 (txAMQP reads it)
     _log = Logger()
@@ -129,42 +130,42 @@ class Client(AMQClient):
         largest_body_bytes: int,
         kept_bytes: int,
     ) -> None:
-        # No heartbeat for the library: it would start and stop two timers for every frame.
-        super().__init__(_Conversation(), address.vhost, PROTOCOL, heartbeat=0, clock=clock)
+        # heartbeat=0: the library would restart two timers for every frame.
+        super().__init__(_Delegate(), address.vhost, PROTOCOL, heartbeat=0, clock=clock)
         self.address = address
         self.connection_name = connection_name
         self.heartbeat_seconds = heartbeat_seconds
         self.broker = "broker"
         self.blocked: str | None = None
-        self.most_channels = MOST_CHANNELS
-        self.why = ChannelLost("the connection is open")
+        self.max_channels = MAX_CHANNELS
+        self.close_reason = ChannelLost("the connection is open")
         self._largest_body_bytes = largest_body_bytes
         self._kept_bytes = kept_bytes
         self._received = bytearray()
-        self._heard_at = clock.seconds()
-        self._heart = LoopingCall(self._beat)
-        self._heart.clock = clock
-        self._newest_channel = 0
+        self._last_received = clock.seconds()
+        self._heartbeat = LoopingCall(self._send_heartbeat_or_abort)
+        self._heartbeat.clock = clock
+        self._last_channel = 0
 
-    # --- life ------------------------------------------------------------------------------------------------------
+    # --- lifecycle -------------------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        """Greet the broker; txAMQP's own greeting is of an older protocol."""
+        """Send the protocol header of AMQP 0-9-1; txAMQP would send an older one."""
         self.channels[0] = self.channelFactory(0, None, self)
         self.transport.write(b"AMQP\x00\x00\x09\x01")
 
-    async def enter(self) -> None:
-        """Return once the broker has let us into the virtual host; :class:`ChannelLost` says why it did not."""
+    async def open(self) -> None:
+        """Complete the handshake and open the virtual host; :class:`ChannelLost` says why the broker refused."""
         await self.started.wait()
-        self._heart.start(self.heartbeat_seconds, now=False).addErrback(self._heart_failed)
+        self._heartbeat.start(self.heartbeat_seconds, now=False).addErrback(self._heartbeat_failed)
         await self.channels[0].connection_open(self.vhost)
 
-    async def leave(self, seconds: float) -> None:
-        """Close this connection politely, or after ``seconds`` without manners; return when it is gone."""
+    async def close(self, seconds: float) -> None:
+        """Close this connection with ``connection.close``, or abort it after ``seconds``; return when it is closed."""
         try:
             if not self.closed:
-                goodbye = self.channels[0].connection_close(reply_code=200, reply_text="done")
-                await within(self.clock, seconds, goodbye)
+                closed = self.channels[0].connection_close(reply_code=200, reply_text="done")
+                await within(self.clock, seconds, closed)
             self.transport.loseConnection()
             await within(self.clock, seconds, self.disconnected.wait())
         except (Unavailable, DeferredTimeout):
@@ -174,124 +175,126 @@ class Client(AMQClient):
         await self.disconnected.wait()
 
     def abort(self, reason: str) -> None:
-        """Give this connection up at once."""
+        """Close this connection at once, without a handshake."""
         self.do_close(ChannelLost(reason))
         self.transport.abortConnection()
 
     def do_close(self, reason: Any) -> None:
-        """Take note that this connection is closed, and close its channels."""
-        # First of all, so that nobody who is told now opens another channel here.
+        """Mark this connection as closed, and close its channels; txAMQP calls this when the broker closes it."""
+        # First, so that callbacks that run now cannot open another channel here.
         self.closed = True
-        self.why = channel_lost(reason)
+        self.close_reason = channel_lost(reason)
         for channel in list(self.channels.values()):
-            channel.do_close(self.why)
-        self.delegate.close(self.why)
+            channel.do_close(self.close_reason)
+        self.delegate.close(self.close_reason)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Tell everybody who waits."""
-        if self._heart.running:
-            self._heart.stop()
+        """Fail everything that waits on this connection."""
+        if self._heartbeat.running:
+            self._heartbeat.stop()
         if not self.closed:
             self.do_close(reason)
         self.disconnected.fire()
 
     def block(self, reason: str | None) -> None:
-        """Take note that the broker takes no publications, because of ``reason``, or takes them again."""
+        """Set the reason why the broker blocks publishing, or ``None`` when it accepts publications again."""
         self.blocked = reason
         if reason is None:
             for channel in list(self.channels.values()):
                 channel.on_unblocked()
 
-    def _beat(self) -> None:
-        silent = self.clock.seconds() - self._heard_at
+    def _send_heartbeat_or_abort(self) -> None:
+        silent = self.clock.seconds() - self._last_received
         if silent > self.MAX_UNSEEN_HEARTBEAT * self.heartbeat_seconds:
             self.abort(f"the broker was silent for {silent:.0f} s")
         else:
             self.send_heartbeat()
 
-    def _heart_failed(self, failure: Failure) -> None:
+    def _heartbeat_failed(self, failure: Failure) -> None:
         self._log.failure("the heartbeat to {broker} failed", failure, broker=str(self.address))
         self.abort("the heartbeat failed")
 
     # --- channels --------------------------------------------------------------------------------------------------
 
     async def open_channel(self) -> Any:
-        """Return a new :class:`Channel`, open, under a number that no other has."""
-        for _ in range(self.most_channels):
-            self._newest_channel = self._newest_channel % self.most_channels + 1
-            if self._newest_channel not in self.channels:
+        """Return a new, open :class:`Channel` with a number that is not in use."""
+        for _ in range(self.max_channels):
+            self._last_channel = self._last_channel % self.max_channels + 1
+            if self._last_channel not in self.channels:
                 break
         else:
-            raise Unavailable(f"all {self.most_channels} channels of {self.address} are open")
+            raise Unavailable(f"all {self.max_channels} channels of {self.address} are open")
         if self.closed:
-            raise self.why.with_traceback(None)
-        channel = self.channelFactory(self._newest_channel, None, self)
+            raise self.close_reason.with_traceback(None)
+        channel = self.channelFactory(self._last_channel, None, self)
         self.channels[channel.id] = channel
         await channel.channel_open()
         return channel
 
     @asynccontextmanager
     async def temporary_channel(self, seconds: float) -> AsyncIterator[Any]:
-        """Provide a channel for questions whose refusal closes it, closed within ``seconds`` afterwards."""
+        """Provide a channel for methods whose refusal closes it; it is closed within ``seconds`` afterwards."""
         channel = await self.open_channel()
         try:
             yield channel
         finally:
-            await channel.leave(seconds)
+            await channel.close(seconds)
 
     # --- frames ----------------------------------------------------------------------------------------------------
 
     def frames(self, channel: int, method: Any, arguments: tuple[Any, ...], content: Any = None) -> bytes:
-        """Return ``method``, and the ``content`` that belongs to it, as bytes for the broker."""
-        pieces = [packed(Frame(channel, Method(method, *arguments)))]
+        """Return the frames of ``method`` and of its ``content`` as bytes."""
+        pieces = [encode_frame(Frame(channel, Method(method, *arguments)))]
         if method.content:
             body = content.body
-            header = packed(Frame(channel, Header(method.klass, 0, len(body), **content.properties)))
+            header = encode_frame(Frame(channel, Header(method.klass, 0, len(body), **content.properties)))
             if len(header) > self.MAX_LENGTH:
-                raise ValueError(f"the headers of a message take {len(header)} bytes of at most {self.MAX_LENGTH}")
+                raise ValueError(f"the headers of a message have {len(header)} bytes; the limit is {self.MAX_LENGTH}")
             pieces.append(header)
             step = self.MAX_LENGTH - FRAME_OVERHEAD_BYTES
-            pieces += [packed(Frame(channel, Body(body[start : start + step]))) for start in range(0, len(body), step)]
+            pieces += [
+                encode_frame(Frame(channel, Body(body[start : start + step]))) for start in range(0, len(body), step)
+            ]
         return b"".join(pieces)
 
     def send_frame(self, frame: Frame) -> None:
-        """Send ``frame``; the library does so with heartbeats."""
-        self.transport.write(packed(frame))
+        """Send ``frame``; the library calls this for heartbeats."""
+        self.transport.write(encode_frame(frame))
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the broker sent; what cannot be understood ends the connection with a line in the log."""
-        self._heard_at = self.clock.seconds()
+        """Process bytes from the broker; bytes that are not valid AMQP are logged and abort the connection."""
+        self._last_received = self.clock.seconds()
         try:
-            self._take_frames(data)
+            self._process_frames(data)
         except Exception:
-            self._log.failure("{broker} sent what cannot be understood", broker=str(self.address))
-            self.abort("the broker sent what cannot be understood")
+            self._log.failure("{broker} sent invalid AMQP", broker=str(self.address))
+            self.abort("the broker sent invalid AMQP")
 
-    def _take_frames(self, data: bytes) -> None:
+    def _process_frames(self, data: bytes) -> None:
         received = self._received
         received += data
         start = 0
         while len(received) >= start + FRAME_OVERHEAD_BYTES and not self.closed:
             end = start + FRAME_OVERHEAD_BYTES + _SIZE.unpack_from(received, start + 3)[0]
-            if end - start > LARGEST_FRAME_BYTES:
-                raise ValueError(f"a frame of {end - start} bytes, where {LARGEST_FRAME_BYTES} were agreed")
+            if end - start > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame has {end - start} bytes; the limit is {MAX_FRAME_BYTES}")
             if len(received) < end:
                 break
-            frame = unpacked(bytes(received[start:end]))
+            frame = decode_frame(bytes(received[start:end]))
             start = end
-            # A channel that this side has closed may still be spoken to.
+            # The broker may still send frames for a channel that this side has closed.
             channel = self.channels.get(frame.channel)
             if channel is not None and frame.payload.type != Frame.HEARTBEAT:
                 channel.dispatch(frame)
         del received[:start]
 
     def wanted_bytes(self, size: int) -> int:
-        """Return how much of a body of ``size`` bytes is kept: all, or the beginning of one that is too large."""
+        """Return how many bytes of a body of ``size`` bytes to keep: all, or the first of a body that is too large."""
         return size if size <= self._largest_body_bytes else self._kept_bytes
 
 
 class ClientFactory(Factory):
-    """Makes clients with the given settings."""
+    """Makes a client for each connection."""
 
     noisy = False
 

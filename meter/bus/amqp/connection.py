@@ -1,4 +1,4 @@
-"""A connection that is kept up for ever, and channels that are kept open on it."""
+"""A connection that is opened again whenever it is lost, and channels that are opened again on it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -17,25 +15,25 @@ from twisted.logger import Logger
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.client import ClientFactory
 from meter.daemon.services import Backoff
-from meter.daemon.services import sleep
 from meter.daemon.services import within
+from meter.daemon.supervised import SupervisedService
 from meter.interfaces import Unavailable
 
 HANDSHAKE_SECONDS = 30.0
-"""How long the broker may take to let us in. (How long connecting may take is the endpoint's business.)"""
+"""How long the AMQP handshake may take. (The endpoint limits the TCP and TLS connection.)"""
 
 PREPARE_SECONDS = 60.0
-"""How long the broker may take to open a channel and declare what is used on it; a quorum queue takes seconds."""
+"""How long the broker may take to open a channel and declare its exchanges and queues; a quorum queue takes seconds."""
 
-LONGEST_PAUSE_SECONDS = 10.0
-"""How long a broker that is back may stay unnoticed. Being refused costs next to nothing, and the pauses are jittered."""
+MAX_PAUSE_SECONDS = 10.0
+"""Longest pause between two attempts, with jitter. An attempt that is refused costs next to nothing."""
 
-LEAVE_SECONDS = 2.0
-"""How long the broker may take to say goodbye."""
+CLOSE_SECONDS = 2.0
+"""How long the broker may take to close a connection or a channel."""
 
 
-class Connection(Service):
-    """Keeps one connection to the broker: connects in the background when started, and again whenever it is lost.
+class Connection(SupervisedService):
+    """Keeps one connection to the broker open: connects in the background, and again whenever it is lost.
 
     ``client`` is the live :class:`~meter.bus.amqp.client.Client` or ``None``; ``reason`` says why it is ``None``, or what
     it is connected to. (Twisted's ``ClientService`` is not used: its ``prepareConnection`` leaves sockets open when the
@@ -43,6 +41,7 @@ class Connection(Service):
     """
 
     _log = Logger()
+    on_stop = "cancel"
 
     def __init__(
         self,
@@ -54,33 +53,21 @@ class Connection(Service):
         purpose: str,
         backoff: Backoff | None = None,
     ) -> None:
+        super().__init__(clock, backoff=backoff or Backoff(most=MAX_PAUSE_SECONDS))
         self._endpoint = endpoint
         self._factory = ClientFactory(make_client)
-        self._clock = clock
         self._peer = peer
         self._purpose = purpose
-        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
         self._waiting: list[Deferred[Client]] = []
-        self._keeping: Deferred[None] | None = None
         self.client: Client | None = None
-        self.reason = "not started"
 
     def startService(self) -> None:
         """Begin to connect; returns at once."""
+        self._set_state(False, f"connecting to {self._peer}")
         super().startService()
-        self.reason = f"connecting to {self._peer}"
-        self._keeping = Deferred.fromCoroutine(self._keep())
-
-    def stopService(self) -> Deferred[None] | None:
-        """Fire when the connection is closed."""
-        super().stopService()
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            keeping.cancel()
-        return keeping
 
     def connected(self) -> Deferred[Client]:
-        """Fire with the live client, now or once there is one."""
+        """Fire with the live client, now or once the connection is open."""
         waiting: Deferred[Client] = Deferred(lambda d: self._waiting.remove(d) if d in self._waiting else None)
         if self.client is None:
             self._waiting.append(waiting)
@@ -88,51 +75,43 @@ class Connection(Service):
             waiting.callback(self.client)
         return waiting
 
-    async def _keep(self) -> None:
-        while self.running:
-            try:
-                await self._connect_and_stay()
-            except Exception as error:
-                if self.running:
-                    self._tell(f"{self._peer}: {error}")
-            self.client = None
-            if self.running:
-                await _pause(self._clock, self._backoff)
-        self.reason = "stopped"
+    async def _run(self) -> None:
+        await super()._run()
+        self._set_state(False, "stopped")
 
-    async def _connect_and_stay(self) -> None:
+    async def _attempt(self) -> float:
+        """Connect and stay connected; raise the reason when the connection is lost."""
         client: Any = await self._endpoint.connect(self._factory)
         try:
-            await within(self._clock, HANDSHAKE_SECONDS, client.enter())
+            await within(self._clock, HANDSHAKE_SECONDS, client.open())
             self._backoff.reset()
             self.client = client
-            self.reason = f"connected to {client.broker} at {self._peer}"
+            self._set_state(True, f"connected to {client.broker} at {self._peer}")
             self._log.info("{purpose}: {reason}", purpose=self._purpose, reason=self.reason)
             waiting, self._waiting = self._waiting, []
-            for each in waiting:
-                each.callback(client)
+            for caller in waiting:
+                caller.callback(client)
             await client.disconnected.wait()
         except DeferredTimeout:
-            raise Unavailable(f"the broker did not let us in within {HANDSHAKE_SECONDS:g} s") from None
+            raise Unavailable(f"the AMQP handshake was not completed within {HANDSHAKE_SECONDS:g} s") from None
         finally:
             self.client = None
-            await client.leave(LEAVE_SECONDS)
-        raise client.why
+            await client.close(CLOSE_SECONDS)
+        raise client.close_reason
 
-    def _tell(self, reason: str) -> None:
-        """Log why there is no connection, once as long as it stays the same."""
-        if reason != self.reason:
-            self._log.warn("{purpose}: not connected, trying again: {reason}", purpose=self._purpose, reason=reason)
-        self.reason = reason
+    def _attempt_failed(self, error: Exception) -> None:
+        if self._set_state(False, f"{self._peer}: {error}"):
+            self._log.warn("{purpose}: not connected; retrying: {reason}", purpose=self._purpose, reason=self.reason)
 
 
-class ChannelService(Service):
-    """Keeps one channel open: ``prepare`` gets each new one before it is offered as ``channel``.
+class ChannelService(SupervisedService):
+    """Keeps one channel open: each new one is passed to ``prepare`` before it becomes ``channel``.
 
-    ``channel`` is ``None`` in between, and ``reason`` says why.
+    While no channel is open ``channel`` is ``None`` and ``reason`` says why.
     """
 
     _log = Logger()
+    on_stop = "cancel"
 
     def __init__(
         self,
@@ -143,79 +122,45 @@ class ChannelService(Service):
         purpose: str,
         backoff: Backoff | None = None,
     ) -> None:
+        super().__init__(clock, backoff=backoff or Backoff(most=MAX_PAUSE_SECONDS), reason="")
         self._connection = connection
         self._prepare = prepare
-        self._clock = clock
         self._purpose = purpose
-        self._backoff = backoff or Backoff(most=LONGEST_PAUSE_SECONDS)
-        self._keeping: Deferred[None] | None = None
         self.channel: Any = None
-        self._reason = ""
 
     @property
     def reason(self) -> str:
-        """Why there is no channel: the connection's reason, if there is no connection."""
+        """Why no channel is open: the reason of the connection while that is not open."""
         client = self._connection.client
         if client is None:
             return self._connection.reason
         if client.closed:
-            return str(client.why)
+            return str(client.close_reason)
         return self._reason or f"a channel for {self._purpose} is being opened"
 
-    def startService(self) -> None:
-        """Begin; returns at once."""
-        super().startService()
-        self._keeping = Deferred.fromCoroutine(self._keep())
-
-    def stopService(self) -> Deferred[None] | None:
-        """Fire when the channel is closed."""
-        super().stopService()
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            keeping.cancel()
-        return keeping
-
-    async def _keep(self) -> None:
-        while self.running:
-            try:
-                client = await self._connection.connected()
-                await self._open_and_stay(client)
-            except Exception as error:
-                if self.running:
-                    self._tell(str(error))
-            if self.running:
-                await _pause(self._clock, self._backoff)
-
-    async def _open_and_stay(self, client: Client) -> None:
+    async def _attempt(self) -> float:
+        """Open and prepare a channel, and raise the reason when it is lost."""
+        client = await self._connection.connected()
         channel = await within(self._clock, PREPARE_SECONDS, client.open_channel())
         try:
             await within(self._clock, PREPARE_SECONDS, _coroutine(self._prepare(channel)))
             self._backoff.reset()
-            self._reason = ""
+            self._set_state(True, "")
             self.channel = channel
             await channel.lost.wait()
         except DeferredTimeout:
-            # It answers heartbeats and nothing else: another connection may reach a better part of it.
+            # The broker answers heartbeats and nothing else: another connection may reach another node.
             client.abort(f"the broker did not prepare a channel for {self._purpose} within {PREPARE_SECONDS:g} s")
         finally:
             self.channel = None
-            await channel.leave(LEAVE_SECONDS)
-        raise channel.why
+            await channel.close(CLOSE_SECONDS)
+        raise channel.close_reason
 
-    def _tell(self, reason: str) -> None:
-        """Log why the channel is lost, once as long as it stays the same; a lost connection speaks for itself."""
-        if self._connection.client is not None and reason != self._reason:
-            self._log.warn("{purpose}: no channel, trying again: {reason}", purpose=self._purpose, reason=reason)
-        self._reason = reason
+    def _attempt_failed(self, error: Exception) -> None:
+        is_new = self._set_state(False, str(error))
+        if is_new and self._connection.client is not None:  # a lost connection logs its own reason
+            self._log.warn("{purpose}: no channel; retrying: {reason}", purpose=self._purpose, reason=self._reason)
 
 
 async def _coroutine(work: Awaitable[None]) -> None:
     await work
-
-
-async def _pause(clock: IReactorTime, backoff: Backoff) -> None:
-    """Wait, unless stopping cancels it. The pause also lets the reactor finish with what was lost."""
-    try:
-        await sleep(clock, backoff.next())
-    except CancelledError:
-        return

@@ -1,12 +1,13 @@
-"""Frames as bytes and back, by the description of the protocol in ``protocol.xml``.
+"""Encoding and decoding of frames, by the protocol definition in ``protocol.xml``.
 
-What txAMQP 0.8.2, the last release of a library that nobody maintains, does, and what is done here instead:
+What txAMQP 0.8.2, the last release of an unmaintained library, does, and what this module does instead:
 
-- It is distributed without a description of the protocol: ``AMQFactory()`` fails with "unknown url type".
+- It is distributed without a protocol definition: ``AMQFactory()`` fails with "unknown url type". Here is one.
 - Its codec counts text in characters where the broker counts bytes, decodes bodies as text where it can, and knows six
-  of the types that a table may have. The first umlaut stops the consumer, the first ``x-death`` ends the connection.
-- It takes eight calls and two streams to read a number, and every message is three frames: reading and writing them took a
-  quarter of the collector's time.
+  of the types of table values. The first non-ASCII letter stops the consumer, the first ``x-death`` closes the
+  connection. Here lengths are bytes, bodies are bytes, and every type is known.
+- It makes eight calls and uses two streams to read a number, and every message has three frames: that took a quarter of
+  the collector's time. Here values are read from the buffer with ``struct``.
 
 tests/unit/bus/amqp/test_frames.py has a test for each, tests/integration/test_amqp_traps.py the same with RabbitMQ.
 """
@@ -29,14 +30,14 @@ from txamqp.connection import Header
 from txamqp.connection import Heartbeat
 from txamqp.connection import Method
 
-from meter.bus.amqp.tables import table_bytes
-from meter.bus.amqp.tables import table_from
+from meter.bus.amqp.tables import decode_table
+from meter.bus.amqp.tables import encode_table
 from meter.bus.amqp.tables import text_or_bytes
 
-REPAIRED_VERSION = "0.8.2"
+SUPPORTED_VERSION = "0.8.2"
 
-if version("txAMQP") != REPAIRED_VERSION:
-    raise ImportError(f"meter.bus.amqp repairs txAMQP {REPAIRED_VERSION} and cannot work with {version('txAMQP')}")
+if version("txAMQP") != SUPPORTED_VERSION:
+    raise ImportError(f"meter.bus.amqp requires txAMQP {SUPPORTED_VERSION}; installed is {version('txAMQP')}")
 
 PROTOCOL = spec.load_string(files(__package__).joinpath("protocol.xml").read_bytes(), "protocol.xml")
 
@@ -48,57 +49,59 @@ _HEADER = struct.Struct("!HHQ")
 _OCTET, _SHORT, _LONG, _LONGLONG = (struct.Struct(f"!{letter}") for letter in "BHLQ")
 
 _METHODS = {(klass.id << 16) + method.id: method for klass in PROTOCOL.classes for method in klass.methods}
-_KINDS = {method: tuple(field.type for field in method.fields) for method in _METHODS.values()}
+_FIELD_TYPES = {method: tuple(field.type for field in method.fields) for method in _METHODS.values()}
 _PROPERTIES = {klass.id: tuple((field.name, field.type) for field in klass.fields) for klass in PROTOCOL.classes}
 
 
-def packed(frame: Frame) -> bytes:
-    """Return ``frame`` as it is sent; ``ValueError`` or ``TypeError`` for what AMQP cannot say."""
-    kind, content = _packed(frame.payload)
+def encode_frame(frame: Frame) -> bytes:
+    """Return the bytes of ``frame``; ``ValueError`` or ``TypeError`` for values that AMQP cannot represent."""
+    kind, content = _encode_payload(frame.payload)
     return b"%b%b%c" % (_FRAME.pack(kind, frame.channel, len(content)), content, FRAME_END)
 
 
-def _packed(payload: Any) -> tuple[int, bytes]:
+def _encode_payload(payload: Any) -> tuple[int, bytes]:
     try:
         if isinstance(payload, Method):
             method = payload.method
-            return METHOD, _LONG.pack((method.klass.id << 16) + method.id) + _written(_KINDS[method], payload.args)
+            return METHOD, _LONG.pack((method.klass.id << 16) + method.id) + _encode_arguments(
+                _FIELD_TYPES[method], payload.args
+            )
         if isinstance(payload, Header):
-            return HEADER, _HEADER.pack(payload.klass.id, payload.weight, payload.size) + _properties_bytes(payload)
+            return HEADER, _HEADER.pack(payload.klass.id, payload.weight, payload.size) + _encode_properties(payload)
         if isinstance(payload, Body):
             return BODY, payload.content
     except struct.error as error:
-        raise ValueError(f"AMQP has no room for it: {error}") from error
+        raise ValueError(f"the value is out of range: {error}") from error
     return HEARTBEAT, b""
 
 
-def unpacked(data: bytes) -> Frame:
-    """Return the one frame that ``data`` is; ``ValueError``, ``LookupError`` or ``struct.error`` for what is none."""
+def decode_frame(data: bytes) -> Frame:
+    """Return the frame that ``data`` holds; ``ValueError``, ``LookupError`` or ``struct.error`` where it is not one frame."""
     kind, channel, size = _FRAME.unpack_from(data)
     start = _FRAME.size
     if len(data) != start + size + 1 or data[-1] != FRAME_END:
-        raise ValueError(f"a frame of {size} bytes does not end where it should")
+        raise ValueError(f"the frame end octet is missing after {size} bytes")
     payload: Any
     if kind == METHOD:
         method = _METHODS[_LONG.unpack_from(data, start)[0]]
-        payload = Method(method, *_read(_KINDS[method], data, start + _LONG.size))
+        payload = Method(method, *_decode_arguments(_FIELD_TYPES[method], data, start + _LONG.size))
     elif kind == HEADER:
-        payload = _header(data, start)
+        payload = _decode_header(data, start)
     elif kind == BODY:
         payload = Body(data[start:-1])
     elif kind == HEARTBEAT:
         payload = Heartbeat()
     else:
-        raise ValueError(f"AMQP has no frames of type {kind}")
+        raise ValueError(f"unknown frame type {kind}")
     return Frame(channel, payload)
 
 
 # --- the arguments of a method ---------------------------------------------------------------------------------------
 
 
-def _written(kinds: Sequence[str], values: Sequence[Any]) -> bytes:
+def _encode_arguments(kinds: Sequence[str], values: Sequence[Any]) -> bytes:
     parts: list[bytes] = []
-    bits = count = 0  # flags that follow each other share an octet
+    bits = count = 0  # consecutive bits share an octet
     for kind, value in zip(kinds, values, strict=True):
         if kind == "bit":
             bits |= bool(value) << count
@@ -113,7 +116,7 @@ def _written(kinds: Sequence[str], values: Sequence[Any]) -> bytes:
     return b"".join(parts)
 
 
-def _read(kinds: Sequence[str], data: bytes, at: int) -> list[Any]:
+def _decode_arguments(kinds: Sequence[str], data: bytes, at: int) -> list[Any]:
     values: list[Any] = []
     count = 0
     for kind in kinds:
@@ -132,7 +135,7 @@ def _read(kinds: Sequence[str], data: bytes, at: int) -> list[Any]:
 # --- the properties of a message -------------------------------------------------------------------------------------
 
 
-def _properties_bytes(header: Header) -> bytes:
+def _encode_properties(header: Header) -> bytes:
     given = header.properties
     flags, parts = 0, []
     for bit, (name, kind) in enumerate(_PROPERTIES[header.klass.id]):
@@ -141,34 +144,34 @@ def _properties_bytes(header: Header) -> bytes:
             flags |= 1 << 15 - bit
             parts.append(_WRITERS[kind](value))
     if len(parts) < len(given) and (unknown := set(given) - {name for name, _ in _PROPERTIES[header.klass.id]}):
-        # The library would send the message without them: with "delivery mode" every one of them would be transient.
-        raise ValueError(f"a message has no {', '.join(sorted(unknown))}")
+        # The library would drop them: with "delivery mode" every message would be transient.
+        raise ValueError(f"unknown message properties: {', '.join(sorted(unknown))}")
     return b"".join((_SHORT.pack(flags), *parts))
 
 
-def _header(data: bytes, at: int) -> Header:
+def _decode_header(data: bytes, at: int) -> Header:
     klass, weight, size = _HEADER.unpack_from(data, at)
     at += _HEADER.size
     (flags,) = _SHORT.unpack_from(data, at)
     at += _SHORT.size
     properties = {}
-    for name, kind in _present(klass, flags):
+    for name, kind in _properties_in(klass, flags):
         properties[name], at = _READERS[kind](data, at)
     return Header(PROTOCOL.classes.byid[klass], weight, size, **properties)
 
 
 @lru_cache(maxsize=256)
-def _present(klass: int, flags: int) -> tuple[tuple[str, str], ...]:
-    """Messages of one sender have the same properties, so most flags have been seen."""
+def _properties_in(klass: int, flags: int) -> tuple[tuple[str, str], ...]:
+    """Return name and type of the properties in ``flags``. Cached: messages of one sender have the same properties."""
     if flags & 1:
-        raise ValueError("there are no further properties than AMQP 0-9-1 has")
+        raise ValueError("property flags continue, which AMQP 0-9-1 does not define")
     return tuple(each for bit, each in enumerate(_PROPERTIES[klass]) if flags >> 15 - bit & 1)
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-def _writes_text(length: struct.Struct) -> Callable[[str | bytes], bytes]:
+def _text_writer(length: struct.Struct) -> Callable[[str | bytes], bytes]:
     def write(text: str | bytes) -> bytes:
         data = text.encode() if isinstance(text, str) else text
         return length.pack(len(data)) + data
@@ -176,22 +179,22 @@ def _writes_text(length: struct.Struct) -> Callable[[str | bytes], bytes]:
     return write
 
 
-def _reads_bytes(length: struct.Struct) -> Callable[[bytes, int], tuple[bytes, int]]:
+def _bytes_reader(length: struct.Struct) -> Callable[[bytes, int], tuple[bytes, int]]:
     def read(data: bytes, at: int) -> tuple[bytes, int]:
         start = at + length.size
         end = start + length.unpack_from(data, at)[0]
-        if end >= len(data):  # the last octet ends the frame
-            raise ValueError(f"{end - start} bytes announced, {len(data) - start - 1} there")
+        if end >= len(data):  # the last octet is the frame end
+            raise ValueError(f"a length of {end - start} bytes exceeds the remaining {len(data) - start - 1}")
         return data[start:end], end
 
     return read
 
 
-def _reads_number(number: struct.Struct) -> Callable[[bytes, int], tuple[int, int]]:
+def _number_reader(number: struct.Struct) -> Callable[[bytes, int], tuple[int, int]]:
     return lambda data, at: (number.unpack_from(data, at)[0], at + number.size)
 
 
-_short_bytes, _long_bytes = _reads_bytes(_OCTET), _reads_bytes(_LONG)
+_short_bytes, _long_bytes = _bytes_reader(_OCTET), _bytes_reader(_LONG)
 
 
 def _short_text(data: bytes, at: int) -> tuple[str | bytes, int]:
@@ -206,19 +209,19 @@ def _long_text(data: bytes, at: int) -> tuple[str | bytes, int]:
 
 def _table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
     value, at = _long_bytes(data, at)
-    return table_from(value), at
+    return decode_table(value), at
 
 
 _NUMBERS = {"octet": _OCTET, "short": _SHORT, "long": _LONG, "longlong": _LONGLONG, "timestamp": _LONGLONG}
 
 _WRITERS: Mapping[str, Callable[[Any], bytes]] = {
     **{kind: number.pack for kind, number in _NUMBERS.items()},
-    "shortstr": _writes_text(_OCTET),
-    "longstr": _writes_text(_LONG),
-    "table": table_bytes,
+    "shortstr": _text_writer(_OCTET),
+    "longstr": _text_writer(_LONG),
+    "table": encode_table,
 }
 _READERS: Mapping[str, Callable[[bytes, int], tuple[Any, int]]] = {
-    **{kind: _reads_number(number) for kind, number in _NUMBERS.items()},
+    **{kind: _number_reader(number) for kind, number in _NUMBERS.items()},
     "shortstr": _short_text,
     "longstr": _long_text,
     "table": _table,

@@ -1,4 +1,4 @@
-"""Publishing with confirms: a publication has succeeded when the broker says that it is safe in a queue."""
+"""Publishing with publisher confirms: a publication has succeeded when the broker has confirmed it."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 
-LONGEST_KEY_BYTES = 255
+MAX_KEY_BYTES = 255
 
 
-class _Returned(Unavailable):
-    """The broker gave a publication back, because no queue wants it."""
+class Unroutable(Unavailable):
+    """The broker returned a publication: no queue is bound for its routing key."""
 
 
 class ConfirmTracker:
-    """A channel whose publications the broker confirms, and those that it has not confirmed yet."""
+    """A channel in confirm mode, and its publications that are not confirmed yet."""
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self._token = uuid.uuid4().hex
-        self._newest_tag = 0
+        self._last_tag = 0
         self._unconfirmed: dict[int, Deferred[None]] = {}
         self._returned: dict[int, str] = {}
         channel.on_ack = self._acked
@@ -60,7 +60,7 @@ class ConfirmTracker:
 
     def publish(self, publication: Publication) -> Deferred[None]:
         """Send ``publication`` and return a Deferred of its confirmation."""
-        tag = self._newest_tag + 1
+        tag = self._last_tag + 1
         content = Content(
             publication.body,
             properties={
@@ -74,20 +74,20 @@ class ConfirmTracker:
         self.channel.basic_publish(
             exchange=publication.exchange, routing_key=publication.routing_key, mandatory=True, content=content
         )
-        # Only now: what could not be encoded was not sent, and the broker counts what it gets.
-        self._newest_tag = tag
+        # Only now: a publication that could not be encoded was not sent, and the broker counts what it receives.
+        self._last_tag = tag
         confirmed: Deferred[None] = Deferred()
         self._unconfirmed[tag] = confirmed
         return confirmed
 
-    def lost(self, why: Unavailable) -> None:
-        """Fail what is not confirmed: nobody will ever tell whether it is safe."""
+    def lost(self, reason: Unavailable) -> None:
+        """Fail the unconfirmed publications: the broker will not say any more whether they are in a queue."""
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         for confirmed in unconfirmed.values():
-            confirmed.errback(Unavailable(f"lost before it was confirmed: {why}"))
+            confirmed.errback(Unavailable(f"the channel was lost before the broker confirmed: {reason}"))
 
     def _on_return(self, message: Any) -> None:
-        """Keep in mind what came back; RabbitMQ returns a message first and confirms it then."""
+        """Record a returned message; RabbitMQ sends ``basic.return`` before the confirm."""
         token, _, tag = str(message.content.properties.get(MESSAGE_ID)).rpartition("-")
         if token == self._token:
             self._returned[int(tag)] = (
@@ -99,14 +99,14 @@ class ConfirmTracker:
         for tag in self._tags(message):
             confirmed = self._unconfirmed.pop(tag)
             if tag in self._returned:
-                confirmed.errback(_Returned(self._returned.pop(tag)))
+                confirmed.errback(Unroutable(self._returned.pop(tag)))
             else:
                 confirmed.callback(None)
 
     def _nacked(self, message: Any) -> None:
         for tag in self._tags(message):
             self._returned.pop(tag, None)
-            self._unconfirmed.pop(tag).errback(Unavailable("the broker did not take the message: its queue is full"))
+            self._unconfirmed.pop(tag).errback(Unavailable("the broker rejected the message: its queue is full"))
 
     def _tags(self, message: Any) -> list[int]:
         tag = message.delivery_tag
@@ -119,10 +119,9 @@ class ConfirmTracker:
 class Publisher(Service):
     """Publishes to the broker; declares the exchange ``metering`` and the queue ``metering.dead`` first.
 
-    At most ``window`` publications are unconfirmed; others wait for their turn, as all do while the broker blocks
-    publishing, but none longer than ``confirm_timeout_seconds``. A confirmation that takes longer than that ends the
-    connection, unless publishing is blocked: a broker that is stuck looks alive in every other way. Stopping waits for
-    what is out.
+    At most ``window`` publications are unconfirmed. Others wait, as all do while the broker blocks publishing, for at
+    most ``confirm_timeout_seconds``. A confirm that takes longer than that aborts the connection, unless publishing is
+    blocked: a broker that hangs may still answer heartbeats. Stopping waits for the unconfirmed publications.
     """
 
     def __init__(
@@ -143,63 +142,63 @@ class Publisher(Service):
         self._window = window
         self._confirm_timeout_seconds = confirm_timeout_seconds
         self._largest_body_bytes = largest_body_bytes
-        self._kept = ChannelService(connection, self._prepare, clock=clock, purpose="publishing")
-        self._confirming: ConfirmTracker | None = None
+        self._channel_service = ChannelService(connection, self._prepare, clock=clock, purpose="publishing")
+        self._tracker: ConfirmTracker | None = None
         self._waiting: deque[Deferred[None]] = deque()
         self._in_flight = InFlight()
 
     @property
     def ready(self) -> bool:
-        """Whether a publication would be sent at once, were there room in the window."""
-        return self._confirming is not None and self._confirming.channel.client.blocked is None
+        """Whether the channel is open and the broker accepts publications."""
+        return self._tracker is not None and self._tracker.channel.client.blocked is None
 
     @property
     def reason(self) -> str:
-        """Why it is not ready."""
-        if self._confirming is None:
-            return self._kept.reason
-        return f"the broker blocks publishing: {self._confirming.channel.client.blocked}"
+        """Why publications are not accepted."""
+        if self._tracker is None:
+            return self._channel_service.reason
+        return f"the broker blocks publishing: {self._tracker.channel.client.blocked}"
 
     def startService(self) -> None:
         """Begin; returns at once."""
         super().startService()
-        self._kept.startService()
+        self._channel_service.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Fire when nothing is out any more and the channel is closed."""
+        """Fire when every publication is confirmed or failed and the channel is closed."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         self._wake()
         try:
-            # Each publication has a limit of its own for its turn and another for its confirmation.
+            # Each publication has a time limit for the window and another for its confirm.
             await self._in_flight.idle()
         finally:
-            await maybeDeferred(self._kept.stopService)
+            await maybeDeferred(self._channel_service.stopService)
 
     async def publish(self, publication: Publication) -> None:
         """Return once the broker has confirmed; :class:`~meter.interfaces.Unavailable` when it has not.
 
-        ``ValueError`` for what can never be published: a body that is too large or no bytes, a header that is neither
-        text nor a whole number nor a boolean, a name that is too long.
+        ``ValueError`` for what can never be published: a body that is too large or not bytes, a header that is not text,
+        an integer or a boolean, an exchange or routing key that is too long.
         """
         self._check(publication)
         with self._in_flight:
-            confirming = await self._turn()
-            client = confirming.channel.client
+            tracker = await self._wait_for_window()
+            client = tracker.channel.client
             try:
-                await within(self._clock, self._confirm_timeout_seconds, confirming.publish(publication))
+                await within(self._clock, self._confirm_timeout_seconds, tracker.publish(publication))
             except DeferredTimeout:
-                why = f"not confirmed within {self._confirm_timeout_seconds:g} s"
+                reason = f"not confirmed within {self._confirm_timeout_seconds:g} s"
                 if client.blocked is not None:
-                    # Nothing is stuck: the broker does not read what it gets, and says so.
-                    raise Unavailable(f"{why}: {self.reason}") from None
+                    # The broker does not hang: it has said that it does not read publications now.
+                    raise Unavailable(f"{reason}: {self.reason}") from None
                 client.abort(f"the broker confirmed nothing for {self._confirm_timeout_seconds:g} s")
-                raise Unavailable(why) from None
-            except _Returned:
+                raise Unavailable(reason) from None
+            except Unroutable:
                 if publication.exchange == "" and publication.routing_key in self._own_queues:
-                    # Somebody deleted it, which must not keep bad messages in the way of good ones.
+                    # The queue was deleted. Declare it, or messages that cannot be dead-lettered would block the others.
                     await self._declare(client)
                 raise
             finally:
@@ -210,64 +209,64 @@ class Publisher(Service):
             raise ValueError(f"the body of a publication must be bytes, not {type(publication.body).__name__}")
         if len(publication.body) > self._largest_body_bytes:
             raise ValueError(
-                f"a publication has {len(publication.body)} bytes; at most {self._largest_body_bytes} are published"
+                f"the body of a publication has {len(publication.body)} bytes; the limit is {self._largest_body_bytes}"
             )
         for name in (publication.exchange, publication.routing_key):
-            if len(name.encode()) > LONGEST_KEY_BYTES:
-                raise ValueError(f"an exchange or routing key has at most {LONGEST_KEY_BYTES} bytes: {name!r}")
+            if len(name.encode()) > MAX_KEY_BYTES:
+                raise ValueError(f"an exchange or routing key must have at most {MAX_KEY_BYTES} bytes: {name!r}")
         for key, value in publication.headers.items():
             if not isinstance(value, str | int | bool):
-                raise ValueError(f"header {key} must be text, a whole number or a boolean, not {value!r}")
+                raise ValueError(f"header {key} must be text, an integer or a boolean, not {value!r}")
 
-    async def _turn(self) -> ConfirmTracker:
-        """Return the channel once there is room in its window and the broker takes publications."""
+    async def _wait_for_window(self) -> ConfirmTracker:
+        """Return the channel once its window has room and the broker accepts publications."""
         deadline = self._clock.seconds() + self._confirm_timeout_seconds
         while True:
             if not self.running:
                 raise Unavailable("the bus is stopped")
-            confirming = self._confirming
-            if confirming is None:
+            tracker = self._tracker
+            if tracker is None:
                 raise Unavailable(self.reason)
-            if self._has_room(confirming):
-                return confirming
-            turn: Deferred[None] = Deferred()
-            self._waiting.append(turn)
+            if self._has_room(tracker):
+                return tracker
+            room: Deferred[None] = Deferred()
+            self._waiting.append(room)
             try:
-                await within(self._clock, deadline - self._clock.seconds(), turn)
+                await within(self._clock, deadline - self._clock.seconds(), room)
             except DeferredTimeout:
-                why = f"{self._window} messages are unconfirmed" if self.ready else self.reason
-                raise Unavailable(f"not sent within {self._confirm_timeout_seconds:g} s: {why}") from None
+                reason = f"{self._window} messages are unconfirmed" if self.ready else self.reason
+                raise Unavailable(f"not sent within {self._confirm_timeout_seconds:g} s: {reason}") from None
             finally:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
+                if room in self._waiting:
+                    self._waiting.remove(room)
 
     def _wake(self) -> None:
-        """Give turns to as many as there is room for; to all, when there is no channel, so that they fail."""
+        """Wake as many waiting publications as the window has room for; all of them, without a channel, so that they fail."""
         while self._waiting:
-            if self.running and self._confirming is not None and not self._has_room(self._confirming):
+            if self.running and self._tracker is not None and not self._has_room(self._tracker):
                 return
             self._waiting.popleft().callback(None)
 
-    def _has_room(self, confirming: ConfirmTracker) -> bool:
-        return self.ready and confirming.unconfirmed < self._window
+    def _has_room(self, tracker: ConfirmTracker) -> bool:
+        return self.ready and tracker.unconfirmed < self._window
 
     async def _prepare(self, channel: Any) -> None:
         await self._topology.exchange(channel.client, EXCHANGE)
         await self._declare(channel.client)
-        confirming = ConfirmTracker(channel)
+        tracker = ConfirmTracker(channel)
         channel.on_unblocked = self._wake
         await channel.confirm_select()
-        self._confirming = confirming
-        channel.lost.wait().addCallback(lambda _: self._lost(confirming, channel.why))
+        self._tracker = tracker
+        channel.lost.wait().addCallback(lambda _: self._lost(tracker, channel.close_reason))
 
     async def _declare(self, client: Any) -> None:
-        """Declare the queues that are published to by name."""
+        """Declare the queues that Meter publishes to by name."""
         await self._topology.queue(client, DEAD_LETTER_QUEUE)
         for bounded in self._bounded:
             await self._topology.bounded_queue(client, bounded)
 
-    def _lost(self, confirming: ConfirmTracker, why: Unavailable) -> None:
-        if self._confirming is confirming:
-            self._confirming = None
-        confirming.lost(why)
+    def _lost(self, tracker: ConfirmTracker, reason: Unavailable) -> None:
+        if self._tracker is tracker:
+            self._tracker = None
+        tracker.lost(reason)
         self._wake()

@@ -1,7 +1,7 @@
-"""AMQP's field tables: the headers of a message and the arguments of a method, as mappings and as bytes.
+"""Encoding and decoding of AMQP field tables: the headers of a message and the arguments of a method.
 
-Every type that RabbitMQ sends is read. What is written has the type that fits: text ``S``, bytes ``x``, booleans ``t``,
-whole numbers ``I`` or ``l`` by their size, floats ``d``, ``Decimal`` ``D``, aware times ``T``, lists ``A``, mappings
+Every type that RabbitMQ sends is decoded. Values are encoded by their type: text ``S``, bytes ``x``, booleans ``t``,
+integers ``I`` or ``l`` by their size, floats ``d``, ``Decimal`` ``D``, aware datetimes ``T``, lists ``A``, mappings
 ``F`` and ``None`` ``V``.
 """
 
@@ -16,8 +16,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-DEEPEST = 32
-"""Levels of nesting that are read; what lies deeper becomes ``None``. It must not fail: the message would come again."""
+MAX_DEPTH = 32
+"""Levels of nesting that are decoded; deeper values become ``None``. An error would have the message delivered again."""
 
 _NUMBERS = {
     "b": struct.Struct("!b"),
@@ -36,26 +36,26 @@ _DECIMAL = struct.Struct("!Bi")
 _SECONDS = struct.Struct("!Q")
 
 
-def table_bytes(table: Mapping[str, Any]) -> bytes:
-    """Return ``table`` as AMQP writes it, its length first; ``ValueError`` names the key that cannot be written."""
+def encode_table(table: Mapping[str, Any]) -> bytes:
+    """Return ``table`` as bytes with its length first; ``ValueError`` names the key that cannot be encoded."""
     parts = []
     for key, value in table.items():
         try:
             name = key.encode()
             parts.append(bytes([len(name)]) + name + _value_bytes(value))
         except (ValueError, AttributeError, struct.error, RecursionError) as error:
-            raise ValueError(f"{key!r} cannot be a header: {error}") from error
-    return _counted(b"".join(parts))
+            raise ValueError(f"header {key!r} cannot be encoded: {error}") from error
+    return _with_length(b"".join(parts))
 
 
-def _counted(data: bytes) -> bytes:
+def _with_length(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
 def _value_bytes(value: Any) -> bytes:
     match value:
         case str():
-            return b"S" + _counted(value.encode())
+            return b"S" + _with_length(value.encode())
         case bool():
             return b"t\1" if value else b"t\0"
         case int():
@@ -66,37 +66,37 @@ def _value_bytes(value: Any) -> bytes:
         case None:
             return b"V"
         case bytes():
-            return b"x" + _counted(value)
+            return b"x" + _with_length(value)
         case Decimal():
             return b"D" + _decimal_bytes(value)
         case datetime():
             return b"T" + _SECONDS.pack(int(value.timestamp()))
         case list() | tuple():
-            return b"A" + _counted(b"".join(_value_bytes(element) for element in value))
+            return b"A" + _with_length(b"".join(_value_bytes(element) for element in value))
         case Mapping():
-            return b"F" + table_bytes(value)
+            return b"F" + encode_table(value)
         case _:
-            raise ValueError(f"AMQP has no {type(value).__name__}")
+            raise ValueError(f"AMQP has no type for {type(value).__name__}")
 
 
 def _decimal_bytes(value: Decimal) -> bytes:
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise ValueError(f"AMQP has no {value}")
+        raise ValueError(f"AMQP has no type for {value}")
     places = max(0, -exponent)
     return _DECIMAL.pack(places, int(value.scaleb(places)))
 
 
-def table_from(data: bytes) -> dict[str, Any]:
+def decode_table(data: bytes) -> dict[str, Any]:
     """Return the table that ``data`` holds, without the length in front of it.
 
-    Text that is not UTF-8 stays bytes; a time beyond the year 9999 stays a number of seconds. ``ValueError`` for a
-    type that AMQP does not know, and for a table that ends too early.
+    Text that is not UTF-8 stays bytes; a time after the year 9999 stays a number of seconds. ``ValueError`` for an
+    unknown type and for a table that is truncated.
     """
     try:
         return _table(data, 0)
     except (struct.error, IndexError) as error:
-        raise ValueError(f"an AMQP table ends too early: {error}") from error
+        raise ValueError(f"an AMQP table is truncated: {error}") from error
 
 
 def _table(data: bytes, depth: int) -> dict[str, Any]:
@@ -122,18 +122,18 @@ def _elements(data: bytes, depth: int) -> Iterator[Any]:
 
 
 def _value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
-    """Return the value at ``at``, where its type stands, and where the next one begins."""
+    """Return the value whose type octet is at ``at``, and the offset of the next value."""
     kind = chr(data[at])
     at += 1
     if kind in _NUMBERS:
         number = _NUMBERS[kind]
         return number.unpack_from(data, at)[0], at + number.size
-    if kind in _COUNTED:
+    if kind in _WITH_LENGTH:
         (length,) = _LENGTH.unpack_from(data, at)
         at += _LENGTH.size
         if len(data) < at + length:
-            raise IndexError(f"{length} bytes announced, {len(data) - at} there")
-        return _COUNTED[kind](data[at : at + length], depth), at + length
+            raise IndexError(f"a length of {length} bytes exceeds the remaining {len(data) - at}")
+        return _WITH_LENGTH[kind](data[at : at + length], depth), at + length
     match kind:
         case "t":
             return data[at] != 0, at + 1
@@ -144,11 +144,11 @@ def _value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
             return Decimal(digits).scaleb(-places), at + _DECIMAL.size
         case "T":
             (seconds,) = _SECONDS.unpack_from(data, at)
-            return _moment(seconds), at + _SECONDS.size
-    raise ValueError(f"AMQP has no field type {kind!r}")
+            return _timestamp(seconds), at + _SECONDS.size
+    raise ValueError(f"unknown field type {kind!r}")
 
 
-def _moment(seconds: int) -> datetime | int:
+def _timestamp(seconds: int) -> datetime | int:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
@@ -156,16 +156,16 @@ def _moment(seconds: int) -> datetime | int:
 
 
 def text_or_bytes(data: bytes) -> str | bytes:
-    """Return ``data`` as text where it is UTF-8, as it is elsewhere."""
+    """Return ``data`` decoded where it is UTF-8, else unchanged."""
     try:
         return data.decode()
     except UnicodeDecodeError:
         return data
 
 
-_COUNTED: Mapping[str, Callable[[bytes, int], Any]] = {
+_WITH_LENGTH: Mapping[str, Callable[[bytes, int], Any]] = {
     "S": lambda data, depth: text_or_bytes(data),
     "x": lambda data, depth: data,
-    "A": lambda data, depth: _array(data, depth + 1) if depth < DEEPEST else None,
-    "F": lambda data, depth: _table(data, depth + 1) if depth < DEEPEST else None,
+    "A": lambda data, depth: _array(data, depth + 1) if depth < MAX_DEPTH else None,
+    "F": lambda data, depth: _table(data, depth + 1) if depth < MAX_DEPTH else None,
 }

@@ -1,4 +1,4 @@
-"""Exchanges, queues and bindings: made where they are ours, taken as they are where somebody else made them."""
+"""Exchanges, queues and bindings: declares those of Meter, and uses existing ones as they are."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ EXCHANGE = "metering"
 
 QueueType = Literal["classic", "quorum"]
 
-LEAVE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 
 DELIVERY_LIMIT = 10**9
-"""How often a quorum queue delivers a message. RabbitMQ 4 drops one after 20 times, unless told: a message that is
-handed back while the database is away must outlast that."""
+"""How often a quorum queue delivers a message before it drops it. RabbitMQ 4 has a default of 20, which messages that are
+requeued while the database is down would exceed."""
 
-MOST_PASSING = 10_000
-"""Messages that wait for one who only listens in; the oldest go first."""
+EPHEMERAL_MAX_LENGTH = 10_000
+"""Messages that an ephemeral queue holds; the oldest are dropped first."""
 
 
 class Topology:
-    """What the bus needs to exist on the broker.
+    """Declares the exchanges, queues and bindings that the bus needs.
 
-    Questions that the broker may refuse are asked on scratch channels, because a refusal closes the channel.
+    Each declaration uses a temporary channel, because the broker closes the channel when it refuses one.
     """
 
     _log = Logger()
@@ -45,16 +45,16 @@ class Topology:
         if queue_type == "quorum":
             self._queue_arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
         self._create_foreign_exchanges = create_foreign_exchanges
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     async def exchange(self, client: Client, name: str) -> None:
-        """Declare an exchange of ours: topic, durable."""
+        """Declare an exchange of Meter: topic, durable."""
         try:
-            async with client.temporary_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(CLOSE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=name, type="topic", durable=True)
         except ChannelLost as lost:
             self._accept(f"exchange {name}", lost)
-            async with client.temporary_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(CLOSE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=name, passive=True)
 
     async def queue(
@@ -65,22 +65,22 @@ class Topology:
         single_active: bool = False,
         arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Declare a queue of ours: durable."""
+        """Declare a queue of Meter: durable."""
         arguments = {
             **self._queue_arguments,
             **({"x-single-active-consumer": True} if single_active else {}),
             **arguments,
         }
         try:
-            async with client.temporary_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(CLOSE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, durable=True, arguments=arguments)
         except ChannelLost as lost:
             self._accept(f"queue {name}", lost)
-            async with client.temporary_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(CLOSE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, passive=True)
 
     async def bounded_queue(self, client: Client, wanted: BoundedQueue) -> None:
-        """Declare a queue that is limited in length and age, and the queue that its dropped messages go to."""
+        """Declare a queue with a limit of length and age, and the queue to which its expired messages are dead-lettered."""
         await self.queue(client, wanted.dropped)
         bounds = {
             "x-max-length": wanted.most_messages,
@@ -91,22 +91,22 @@ class Topology:
         }
         await self.queue(client, wanted.name, arguments=bounds)
 
-    async def passing_queue(self, client: Client, name: str, *, observe_queue: str) -> None:
-        """Declare a queue that is gone with the connection, if the queue ``beside`` exists; else :class:`ChannelLost`.
+    async def ephemeral_queue(self, client: Client, name: str, *, observe_queue: str) -> None:
+        """Declare an exclusive, auto-delete queue, if the queue ``observe_queue`` exists; else :class:`ChannelLost`.
 
-        Otherwise the broker would take for safe what nobody but this queue gets.
+        Without that queue the broker would confirm publications that reach no durable queue.
         """
-        async with client.temporary_channel(LEAVE_SECONDS) as channel:
+        async with client.temporary_channel(CLOSE_SECONDS) as channel:
             await channel.queue_declare(queue=observe_queue, passive=True)
             await channel.queue_declare(
-                queue=name, exclusive=True, auto_delete=True, arguments={"x-max-length": MOST_PASSING}
+                queue=name, exclusive=True, auto_delete=True, arguments={"x-max-length": EPHEMERAL_MAX_LENGTH}
             )
 
     async def bind(self, client: Client, subscription: Subscription) -> None:
-        """Make every binding of ``subscription`` that can be made now; its queue exists."""
+        """Bind the queue of ``subscription``, which exists, to every exchange that exists now."""
         for binding in subscription.bindings:
             if await self._exists(client, binding):
-                async with client.temporary_channel(LEAVE_SECONDS) as channel:
+                async with client.temporary_channel(CLOSE_SECONDS) as channel:
                     await channel.queue_bind(
                         queue=subscription.queue, exchange=binding.exchange, routing_key=binding.routing_key
                     )
@@ -116,26 +116,26 @@ class Topology:
             await self.exchange(client, binding.exchange)
             return True
         try:
-            async with client.temporary_channel(LEAVE_SECONDS) as channel:
+            async with client.temporary_channel(CLOSE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=binding.exchange, passive=True)
         except ChannelLost as lost:
             if lost.code != NOT_FOUND:
                 raise
             if not self._create_foreign_exchanges:
-                self._tell_once(f"exchange {binding.exchange} does not exist yet and is looked for again")
+                self._log_once(f"exchange {binding.exchange} does not exist yet; looking for it again later")
                 return False
-            # As oslo.messaging declares its exchanges by default, so that the service finds what it expects.
-            async with client.temporary_channel(LEAVE_SECONDS) as channel:
+            # With the default properties of oslo.messaging, so that the service can declare it too.
+            async with client.temporary_channel(CLOSE_SECONDS) as channel:
                 await channel.exchange_declare(exchange=binding.exchange, type="topic")
         return True
 
     def _accept(self, what: str, lost: ChannelLost) -> None:
-        """Go on with something that is not as we would make it; raise what is no answer to that."""
+        """Use an object that exists with other properties; raise any other error."""
         if lost.code not in (PRECONDITION_FAILED, ACCESS_REFUSED):
             raise lost
-        self._tell_once(f"{what} is taken as it is: {lost}")
+        self._log_once(f"{what} exists with other properties and is used as it is: {lost}")
 
-    def _tell_once(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _log_once(self, what: str) -> None:
+        if what not in self._logged:
+            self._logged.add(what)
             self._log.warn("{what}", what=what)

@@ -1,4 +1,4 @@
-"""Where the broker is and who we are there, read from a URL: ``amqp://user:password@host:5672/vhost``."""
+"""The address of the broker and the credentials, parsed from a URL: ``amqp://user:password@host:5672/vhost``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFIC
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """A broker's address and our account there. ``str()`` of it is fit for logs: it has no password."""
+    """The address of a broker, user and password. ``str()`` omits the password."""
 
     host: str
     port: int
@@ -42,10 +42,10 @@ class BrokerAddress:
         return f"{host}:{self.port}, virtual host {self.vhost}"
 
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        """Return the endpoint that connects there.
+        """Return the endpoint that connects to this address.
 
-        With TLS the broker's certificate must name the host and be signed by an authority of ``ca_file``, or of the
-        system where there is none. Raises ``ValueError`` for a ``ca_file`` that cannot be used.
+        With TLS the broker's certificate must match the host and be signed by a CA in ``ca_file``, or by a system CA
+        where no file is given. Raises ``ValueError`` for a ``ca_file`` that cannot be used.
         """
         endpoint = HostnameEndpoint(reactor, self.host.encode("idna"), self.port, CONNECT_SECONDS)
         if not self.tls:
@@ -55,30 +55,30 @@ class BrokerAddress:
 
 
 def broker_address(url: str) -> BrokerAddress:
-    """Return the address that ``url`` names; ``ValueError`` says what is wrong with it, without the password.
+    """Return the address in ``url``; ``ValueError`` describes an invalid URL without the password.
 
     User, password and virtual host may be percent-escaped; without a path the virtual host is ``/``, as is ``%2F``.
-    ``amqps://`` is TLS and takes ``?cacertfile=FILE``, RabbitMQ's own name for the authorities to trust.
+    ``amqps://`` uses TLS and accepts ``?cacertfile=FILE``, RabbitMQ's name for the file of CAs to trust.
     """
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
-        raise ValueError(f"the URL of a broker must begin with amqp:// or amqps://, not with {parts.scheme!r}")
+        raise ValueError(f"the URL of the broker must begin with amqp:// or amqps://, not with {parts.scheme!r}")
     tls = parts.scheme == "amqps"
     if not parts.hostname:
-        raise ValueError("the URL of a broker must name a host: amqp://user:password@host:5672/vhost")
+        raise ValueError("the URL of the broker must name a host: amqp://user:password@host:5672/vhost")
     try:
         port = parts.port or DEFAULT_PORTS[parts.scheme]
     except ValueError as error:
-        # The error of urllib may quote the password, where an unescaped / or # in it ended the host too early.
+        # urllib's error may contain the password, where an unescaped / or # in it ends the host.
         raise ValueError("the port of a broker must be a number; / # ? and @ in a password must be escaped") from error
     query = parse_qs(parts.query, keep_blank_values=True)
     unknown = sorted(query.keys() - ({"cacertfile"} if tls else set()))
     if unknown:
         known = "only cacertfile" if tls else "nothing"
-        raise ValueError(f"the URL of a broker has {', '.join(unknown)} after its ?, where {known} is understood")
+        raise ValueError(f"the URL of the broker has unknown parameters: {', '.join(unknown)}; {known} is supported")
     path = parts.path.removeprefix("/")
     if "/" in path:
-        raise ValueError(f"a / in the name of a virtual host must be written %2F: {path!r}")
+        raise ValueError(f"a / in the name of a virtual host must be escaped as %2F: {path!r}")
     return BrokerAddress(
         host=parts.hostname,
         port=port,

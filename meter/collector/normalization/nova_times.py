@@ -9,12 +9,13 @@ the time of the first. If two collectors receive one each, the store keeps one s
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+
+from cachetools import FIFOCache
 
 from meter.message import BadMessage
 from meter.message import parse_timestamp
@@ -56,17 +57,11 @@ class FirstTimes:
     """Gives notifications with the same id the time of the first one; remembers the last ``most`` ids."""
 
     def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._times: OrderedDict[str, datetime] = OrderedDict()
+        self._times: FIFOCache[str, datetime] = FIFOCache(most)
 
     def apply(self, notification: Notification) -> Notification:
         """Return ``notification`` with the time of the first notification about the same event."""
-        first = self._times.get(notification.message_id)
-        if first is None:
-            self._times[notification.message_id] = notification.timestamp
-            if len(self._times) > self._most:
-                self._times.popitem(last=False)
-            return notification
+        first = self._times.setdefault(notification.message_id, notification.timestamp)
         if first == notification.timestamp:
             return notification
         # Another collector may have received this one first.

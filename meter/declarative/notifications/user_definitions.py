@@ -46,7 +46,7 @@ def without_redefined_meters(decisions: Sequence[Decision], user_defined: Sequen
     redefined = {
         meter.name: decision
         for decision in decisions
-        if any(decision.name == each.name for each in user_defined) and decision.state == "asked at start"
+        if any(decision.name == each.name for each in user_defined) and decision.state == "pending"
         for meter in decision.plugin.meters
         if not meter.name.endswith("*")
     }
@@ -54,7 +54,7 @@ def without_redefined_meters(decisions: Sequence[Decision], user_defined: Sequen
 
 
 def _without(decision: Decision, redefined: Mapping[str, Decision]) -> Decision:
-    if decision.kind is not LISTENER or decision.state != "asked at start" or decision.plugin is None:
+    if decision.kind is not LISTENER or decision.state != "pending" or decision.plugin is None:
         return decision
     taken = [
         meter.name for meter in decision.plugin.meters if redefined.get(meter.name, decision).name != decision.name
@@ -73,4 +73,4 @@ def _decision(path: Path, file: DefinitionFile) -> Decision:
         reason = "has no valid definition"
         return Decision(kind=LISTENER, name=name, origin=str(path), state="broken", reason=reason)
     listener = DefinedListener(name, file.definitions, file.exchanges or (DEFAULT_EXCHANGE,))
-    return Decision(kind=LISTENER, name=name, origin=str(path), state="asked at start", plugin=listener)
+    return Decision(kind=LISTENER, name=name, origin=str(path), state="pending", plugin=listener)

@@ -1,8 +1,12 @@
-"""Declarative REST pollsters: any JSON API becomes meters by description, in TOML or in Ceilometer's dynamic pollster YAML.
+"""Declarative REST pollsters, defined in TOML or in Ceilometer's YAML for dynamic pollsters.
 
-``docs/rest-pollsters.rst`` is for who writes them. :mod:`~meter.declarative.rest.definition` is one description,
-:mod:`~meter.declarative.rest.files` reads a directory of them, :mod:`~meter.declarative.rest.pollster` asks, :mod:`~meter.declarative.rest.expressions`
-reads values out of answers.
+``docs/rest-pollsters.rst`` describes the files.
+
+- :mod:`~meter.declarative.rest.files`: loads a directory of them.
+- :mod:`~meter.declarative.rest.definition`: one definition.
+- :mod:`~meter.declarative.rest.pollster`: the pollster of a definition.
+- :mod:`~meter.declarative.rest.enrichment`: metadata from further requests.
+- :mod:`~meter.declarative.rest.responses`, :mod:`~meter.declarative.rest.expressions`: values in responses.
 """
 
 from meter.declarative.rest.files import load_user_pollsters

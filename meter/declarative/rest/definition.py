@@ -1,4 +1,4 @@
-"""One description of a REST pollster, in our own words or in Ceilometer's."""
+"""The definition of a REST pollster, with Meter's field names or with those of Ceilometer's dynamic pollsters."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from pydantic import model_validator
 from meter.declarative.rest.enrichment import Enrichment
 from meter.declarative.rest.expressions import Expression
 from meter.declarative.rest.expressions import expression
-from meter.declarative.rest.responses import Response
+from meter.declarative.rest.responses import ResponseFormat
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
 
-REPLACED = re.compile(r"\{([^{}]+)\}$")
-"""What of a meter's name is found in the answer: it stands at its end."""
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}$")
+"""The end of a meter's name that is replaced by the text at this path in an item."""
 
 
-FIRST = "*"
-"""For ``entries``: the first value in the answer, whatever its name."""
+FIRST_VALUE = "*"
+"""In ``entries``: the first value in the response, whatever its key."""
 
 
 class RestDefinition(BaseModel):
-    """What is asked, and how an answer becomes samples. ``docs/rest-pollsters.rst`` describes every field."""
+    """Which requests are sent and how responses become samples. ``docs/rest-pollsters.rst`` describes every field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -50,108 +50,107 @@ class RestDefinition(BaseModel):
     password: SecretStr = SecretStr("")
     password_file: str = ""
     token_file: str = ""
-    joined: bool = False
-    responses: list[Response] = Field(default=["json"], min_length=1)
+    urljoin: bool = False
+    responses: list[ResponseFormat] = Field(default=["json"], min_length=1)
     entries: str = ""
-    each: str = ""
+    items: str = ""
     volume: str
-    words: dict[str, float | int] = {}
-    otherwise: float | int | None = None
-    skip: list[Any] = []
+    value_mapping: dict[str, float | int] = {}
+    default_value: float | int | None = None
+    skip_values: list[Any] = []
     resource: str = "id"
     project: str = "project_id"
     user: str = "user_id"
     metadata: dict[str, str] = {}
-    more: list[Enrichment] = []
-    more_unless: list[dict[str, Any]] = []
+    extra_metadata: list[Enrichment] = []
+    extra_metadata_skip: list[dict[str, Any]] = []
     next: str = ""
     method: Literal["GET"] = "GET"
 
     @field_validator("metadata", mode="before")
     @classmethod
-    def _listed(cls, given: Any) -> Any:
-        """A list of places is metadata that is called as its places are."""
+    def _from_list(cls, given: Any) -> Any:
+        """A list of paths is shorthand for {path: path}."""
         return dict(zip(given, given, strict=True)) if isinstance(given, list) else given
 
-    @field_validator("volume", "resource", "project", "user", "entries", "each", "next")
+    @field_validator("volume", "resource", "project", "user", "entries", "items", "next")
     @classmethod
-    def _written_well(cls, text: str) -> str:
+    def _validate_expression(cls, text: str) -> str:
         if text:
             expression(text)
         return text
 
     @model_validator(mode="after")
-    def _one_address(self) -> RestDefinition:
+    def _validate(self) -> RestDefinition:
         if bool(self.url) == bool(self.service):
-            raise ValueError("should have either url or service")
+            raise ValueError("needs either url or service, not both")
         if self.url and not self.url.startswith(("http://", "https://")):
             raise ValueError("url should be an http:// or https:// URL")
         for text in self.metadata.values():
             expression(text)
-        found = self.named_by
-        if "{" in REPLACED.sub("", self.meter) or (found and not self.each):
-            raise ValueError("meter may end in one {place} of what each leads to")
-        if found:
-            expression(found)
+        if "{" in PLACEHOLDER.sub("", self.meter) or (self.suffix_path and not self.items):
+            raise ValueError("the name of meter may end in one {path} into the entries of items")
+        if self.suffix_path:
+            expression(self.suffix_path)
         return self
 
     @property
-    def named_by(self) -> str:
-        """The place in an element of ``each`` whose text ends the meter's name, ``""`` for a meter with a name of its own."""
-        match = REPLACED.search(self.meter)
+    def suffix_path(self) -> str:
+        """The path in an item to the end of the meter's name, ``""`` if the name is fixed."""
+        match = PLACEHOLDER.search(self.meter)
         return match[1] if match else ""
 
     @property
     def definition(self) -> MeterDefinition:
-        """The meter, or what all meters that it makes are called."""
-        return MeterDefinition(REPLACED.sub("*", self.meter), self.type, self.unit)
+        """The meter; a name that ends in ``*`` stands for all meters with that prefix."""
+        return MeterDefinition(PLACEHOLDER.sub("*", self.meter), self.type, self.unit)
 
-    def called(self, end: str) -> str:
-        """Return the meter's name where the text that ends it is ``end``."""
-        return REPLACED.sub(lambda _: end, self.meter)
+    def meter_name(self, suffix: str) -> str:
+        """Return the meter's name with ``suffix`` for its placeholder."""
+        return PLACEHOLDER.sub(lambda _: suffix, self.meter)
 
     @property
     def pollster_name(self) -> str:
-        """The name by which the pollster is switched off, and its budget found."""
+        """The name of the pollster: in ``[plugins] disable``, ``[polling] intervals``, ``[openstack.by_service]``."""
         return self.name or self.meter
 
-    def place(self, field: str) -> Expression | None:
-        """Return the expression of ``field``, ``None`` where it is empty."""
+    def parsed(self, field: str) -> Expression | None:
+        """Return the expression in ``field``, ``None`` if it is empty."""
         text = getattr(self, field)
         return expression(text) if text else None
 
     def all_headers(self) -> dict[str, str]:
-        """Return the headers with what proves who we are; secrets are read from their files each time."""
+        """Return the headers, including Authorization; files with secrets are read on each call."""
         headers = dict(self.headers)
         if self.username:
-            secret = _content(self.password_file) if self.password_file else self.password.get_secret_value()
+            secret = _read_secret(self.password_file) if self.password_file else self.password.get_secret_value()
             pair = base64.b64encode(f"{self.username}:{secret}".encode()).decode("ascii")
             headers["Authorization"] = f"Basic {pair}"
         elif self.token_file:
-            headers["Authorization"] = f"Bearer {_content(self.token_file)}"
+            headers["Authorization"] = f"Bearer {_read_secret(self.token_file)}"
         return headers
 
 
-def _content(path: str) -> str:
+def _read_secret(path: str) -> str:
     return Path(path).read_text(encoding="utf-8").strip()
 
 
-CEILOMETER: Mapping[str, str] = {
+RENAMED: Mapping[str, str] = {
     "name": "meter",
     "sample_type": "type",
     "unit": "unit",
     "value_attribute": "volume",
-    "value_mapping": "words",
-    "skip_sample_values": "skip",
+    "value_mapping": "value_mapping",
+    "skip_sample_values": "skip_values",
     "response_entries_key": "entries",
     "next_sample_url_attribute": "next",
     "user_id_attribute": "user",
     "project_id_attribute": "project",
     "resource_id_attribute": "resource",
 }
-"""Ceilometer's words and ours."""
+"""Ceilometer's field names, and Meter's."""
 
-ELSEWHERE = frozenset(
+TRANSLATED = frozenset(
     [
         "endpoint_type",
         "url_path",
@@ -168,46 +167,46 @@ ELSEWHERE = frozenset(
         "extra_metadata_fields_skip",
     ]
 )
-"""What is translated below, or says nothing here."""
+"""Other fields of Ceilometer's: translated by :func:`from_ceilometer`, or without effect in Meter."""
 
-FOREIGN = frozenset(
+UNSAFE = frozenset(
     ["module", "authentication_object", "authentication_parameters", "barbican_secret_id", "host_command"]
 )
-"""What would run a stranger's code as ours."""
+"""Fields that would make the agent run programs or import modules that the file names."""
 
-_ELEMENTS = re.compile(r"\[([^\]]+)\]\.(.+)", re.DOTALL)
+_ITEMS = re.compile(r"\[([^\]]+)\]\.(.+)", re.DOTALL)
 
 
 def from_ceilometer(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an entry of a dynamic pollster file in our words; ``ValueError`` for what it asks that we do not do."""
-    _known(entry, set(CEILOMETER) | ELSEWHERE)
-    ours: dict[str, Any] = {"entries": FIRST}
-    ours |= {CEILOMETER[key]: value for key, value in entry.items() if key in CEILOMETER}
-    if match := _ELEMENTS.fullmatch(str(entry.get("value_attribute", ""))):
-        ours |= {"each": match[1], "volume": match[2]}
+    """Return an entry of a dynamic pollster file with Meter's field names; ``ValueError`` for unsupported fields."""
+    _check_supported(entry, set(RENAMED) | TRANSLATED)
+    fields: dict[str, Any] = {"entries": FIRST_VALUE}
+    fields |= {RENAMED[key]: value for key, value in entry.items() if key in RENAMED}
+    if match := _ITEMS.fullmatch(str(entry.get("value_attribute", ""))):
+        fields |= {"items": match[1], "volume": match[2]}
     path = str(entry.get("url_path", ""))
     if path.startswith(("http://", "https://")):
-        ours["url"] = path
+        fields["url"] = path
     else:
-        ours |= {"service": entry.get("endpoint_type", ""), "path": path, "joined": True}
+        fields |= {"service": entry.get("endpoint_type", ""), "path": path, "urljoin": True}
     if "value_mapping" in entry:
-        ours["otherwise"] = entry.get("default_value", -1)
+        fields["default_value"] = entry.get("default_value", -1)
     if "response_handlers" in entry:
-        ours["responses"] = entry["response_handlers"]
-    ours["metadata"] = dict(_metadata(entry))
-    ours["headers"] = _headers(entry.get("headers") or [])
-    ours["more"] = [_more(each, entry) for each in _listed(entry.get("extra_metadata_fields"))]
-    ours["more_unless"] = [each for each in _listed(entry.get("extra_metadata_fields_skip")) if each]
-    return ours
+        fields["responses"] = entry["response_handlers"]
+    fields["metadata"] = dict(_metadata(entry))
+    fields["headers"] = _headers(entry.get("headers") or [])
+    fields["extra_metadata"] = [_extra_metadata(each, entry) for each in _as_list(entry.get("extra_metadata_fields"))]
+    fields["extra_metadata_skip"] = [each for each in _as_list(entry.get("extra_metadata_fields_skip")) if each]
+    return fields
 
 
-def _more(extra: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one of ``extra_metadata_fields`` in our words."""
+def _extra_metadata(extra: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one of ``extra_metadata_fields`` with Meter's field names."""
     if not isinstance(extra, Mapping):
         raise ValueError(f"extra_metadata_fields: should be mappings, not {extra!r:.80}")
     cached = "extra_metadata_fields_cache_seconds"
     known = {"name", "endpoint_type", "url_path", "value", "metadata_fields", "metadata_mapping", "headers", cached}
-    _known(extra, known | {"preserve_mapped_metadata"}, "extra_metadata_fields: ")
+    _check_supported(extra, known | {"preserve_mapped_metadata"}, "extra_metadata_fields: ")
     return {
         "name": extra.get("name", ""),
         "service": extra.get("endpoint_type", entry.get("endpoint_type", "")),
@@ -215,33 +214,33 @@ def _more(extra: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
         "value": extra.get("value", entry.get("value_attribute", "")),
         "metadata": dict(_metadata(extra)),
         "headers": _headers(extra.get("headers") or []),
-        "keep_seconds": extra.get(cached, entry.get(cached, 3600)),
+        "cache_seconds": extra.get(cached, entry.get(cached, 3600)),
     }
 
 
-def _known(entry: Mapping[str, Any], known: Set[str], where: str = "") -> None:
-    unknown = sorted(set(entry) - known)
-    foreign = [name for name in unknown if name in FOREIGN]
-    if foreign:
-        raise ValueError(f"{where}{', '.join(foreign)}: not done by Meter, which runs no code that a file names")
-    if unknown:
-        raise ValueError(f"{where}{', '.join(unknown)}: not done by Meter")
+def _check_supported(entry: Mapping[str, Any], supported: Set[str], where: str = "") -> None:
+    unsupported = sorted(set(entry) - supported)
+    unsafe = [name for name in unsupported if name in UNSAFE]
+    if unsafe:
+        raise ValueError(f"{where}{', '.join(unsafe)}: not supported; Meter runs no code that a definition names")
+    if unsupported:
+        raise ValueError(f"{where}{', '.join(unsupported)}: not supported")
 
 
-def _listed(given: Any) -> list[Any]:
+def _as_list(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _metadata(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     renamed = entry.get("metadata_mapping") or {}
-    for place in entry.get("metadata_fields") or []:
-        yield renamed.get(place, place), place
-        if place in renamed and entry.get("preserve_mapped_metadata", True):
-            yield place, place
+    for path in entry.get("metadata_fields") or []:
+        yield renamed.get(path, path), path
+        if path in renamed and entry.get("preserve_mapped_metadata", True):
+            yield path, path
 
 
 def _headers(given: Any) -> dict[str, str]:
-    """Ceilometer takes a list of mappings."""
+    """Return Ceilometer's headers, a mapping or a list of mappings, as one mapping."""
     headers: dict[str, str] = {}
     for each in given if isinstance(given, list) else [given]:
         headers |= {str(name): str(value) for name, value in dict(each).items()}

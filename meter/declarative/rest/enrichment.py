@@ -1,40 +1,43 @@
-"""More metadata of a sample from another question: the name of its project from Keystone, for one."""
+"""Metadata of a sample from a further request, for example the name of its project from Keystone."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
+from typing import NamedTuple
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
+from cachetools import TLRUCache
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import field_validator
+from twisted.internet.interfaces import IReactorTime
 
+from meter.declarative.rest.expressions import Formula
 from meter.declarative.rest.expressions import NoValue
-from meter.declarative.rest.expressions import Reckoning
 from meter.declarative.rest.expressions import expression
-from meter.declarative.rest.expressions import reckoning
+from meter.declarative.rest.expressions import formula
 from meter.interfaces import ICycle
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 
 NAMES = ("sample", "extra_metadata_captured", "extra_metadata_by_name")
-"""What a path may be made of: the entry, and what was found before by its name, flat and in full."""
+"""The variables in a path: the entry, and the metadata fetched before, flat and by name."""
 
-MOST_KEPT = 10_000
-"""Answers that one pollster keeps."""
+CACHED_RESPONSES = 10_000
+"""Responses that one pollster keeps."""
 
 
 class Enrichment(BaseModel):
-    """A question about a sample to one of OpenStack's services, and what of the answer becomes metadata.
+    """A request per sample to an OpenStack service, and which values of the response become metadata.
 
-    ``path`` is a path, or an operation that makes one of :data:`NAMES`; it is joined to the service's address as a link
-    on a page is. ``value`` is the place of what is called ``name``, ``metadata`` those of more. An answer is kept for
-    ``keep_seconds``.
+    ``path`` is a path, or an operation on :data:`NAMES` that returns one; it is resolved against the service's URL like
+    a link on a page. The value at ``value`` becomes the metadata ``name``, those at ``metadata`` further metadata.
+    Responses are cached for ``cache_seconds``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,90 +48,87 @@ class Enrichment(BaseModel):
     value: str
     metadata: dict[str, str] = {}
     headers: dict[str, str] = {}
-    keep_seconds: float = Field(default=3600.0, ge=0)
+    cache_seconds: float = Field(default=3600.0, ge=0)
 
     @field_validator("path")
     @classmethod
-    def _path(cls, text: str) -> str:
-        _reckoning(text)
+    def _validate_path(cls, text: str) -> str:
+        _formula(text)
         return text
 
     @field_validator("value")
     @classmethod
-    def _place(cls, text: str) -> str:
+    def _validate_value(cls, text: str) -> str:
         expression(text)
         return text
 
     @field_validator("metadata")
     @classmethod
-    def _places(cls, texts: dict[str, str]) -> dict[str, str]:
+    def _validate_metadata(cls, texts: dict[str, str]) -> dict[str, str]:
         for text in texts.values():
             expression(text)
         return texts
 
     def url(self, root: str, names: Mapping[str, Any]) -> str:
-        """Return what is asked about a sample, where the service is at ``root``; ``NoValue``."""
-        made = _reckoning(self.path)
-        path = self.path if made is None else made.value(names)
+        """Return the URL to request for a sample, where ``root`` is the service's URL; raise ``NoValue``."""
+        operation = _formula(self.path)
+        path = self.path if operation is None else operation.value(names)
         url = urljoin(root, str(path))
         if urlsplit(url)[:2] != urlsplit(root)[:2]:
-            raise NoValue(f"{path!r:.80} leads to elsewhere than {root}")
+            raise NoValue(f"{path!r:.80} leads to another host than {root}")
         return url
 
 
-def _reckoning(path: str) -> Reckoning | None:
-    """Return the operation that ``path`` is, ``None`` for one that is a path already."""
-    return reckoning(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
+def _formula(path: str) -> Formula | None:
+    """Return ``path`` parsed as an operation, ``None`` if it is a literal path."""
+    return formula(path, NAMES) if any(sign in path for sign in ("'", '"', *NAMES)) else None
 
 
-class Answers:
-    """Answers that are kept, the oldest of which go first."""
+class CachedResponse(NamedTuple):
+    """The decoded body of a response, and for how many seconds it may be used."""
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[float, Any]] = OrderedDict()
+    document: Any
+    seconds: float
 
-    def get(self, url: str, now: float) -> Any:
-        """Return the answer to ``url`` that may be used ``now``, else ``None``."""
-        until, document = self._kept.get(url, (now, None))
-        return document if now < until else None
 
-    def put(self, url: str, until: float, document: Any) -> None:
-        """Keep an answer."""
-        self._kept[url] = until, document
-        self._kept.move_to_end(url)
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
+ResponseCache = TLRUCache[str, CachedResponse, float]
+"""Responses by URL, each with its own time to live."""
+
+
+def _response_cache(clock: IReactorTime) -> ResponseCache:
+    return TLRUCache(CACHED_RESPONSES, lambda _, kept, now: now + kept.seconds, clock.seconds)
 
 
 class MetadataFetcher:
-    """Asks, within one poll, what ``enrichments`` want to know about samples, none of them twice.
+    """Fetches the metadata that ``enrichments`` define, within one poll; no URL is requested twice.
 
-    What cannot be had is left out of the metadata; :attr:`failures` has the reason by the name of each. ``unless`` has
-    parts of samples that are not asked about.
+    A value that cannot be fetched is left out; :attr:`failures` maps the enrichment's name to the reason. Samples that
+    contain one of the mappings in ``skip`` are not enriched.
     """
 
     def __init__(
-        self, cycle: ICycle, name: str, enrichments: Sequence[Enrichment], unless: Sequence[Mapping[str, Any]]
+        self, cycle: ICycle, name: str, enrichments: Sequence[Enrichment], skip: Sequence[Mapping[str, Any]]
     ) -> None:
         self._cycle = cycle
         self._enrichments = enrichments
-        self._unless = unless
-        self._kept: Answers = Answers() if cycle.trial else cycle.daemon_cache(("rest", name, "answers"), Answers)
-        self._now: dict[str, Any] = {}
+        self._skip = skip
+        make = partial(_response_cache, cycle.clock)
+        self._cache: ResponseCache = make() if cycle.trial else cycle.daemon_cache(("rest", name, "responses"), make)
+        self._fetched: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
 
     async def metadata(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Return more metadata of ``sample``: an entry with ``id``, ``project_id``, ``user_id``, ``value``, ``metadata``."""
+        """Return the metadata of ``sample``: an entry with ``id``, ``project_id``, ``user_id``, ``value``, ``metadata``."""
         found: dict[str, Any] = {}
         by_name: dict[str, Any] = {}
-        if any(_is_part(part, sample) for part in self._unless):
+        if any(_contains(sample, part) for part in self._skip):
             return found
         for each in self._enrichments:
             names = {"sample": sample, "extra_metadata_captured": found, "extra_metadata_by_name": by_name}
             try:
                 document = await self._document(each, names)
                 value = expression(each.value).value(document)
-                more = {key: expression(place).value(document) for key, place in each.metadata.items()}
+                more = {key: expression(text).value(document) for key, text in each.metadata.items()}
             except (NoValue, Unavailable) as error:
                 self.failures.setdefault(each.name, str(error))
                 continue
@@ -140,22 +140,21 @@ class MetadataFetcher:
     async def _document(self, enrichment: Enrichment, names: Mapping[str, Any]) -> Any:
         openstack = self._cycle.provider(IOpenStack)
         url = enrichment.url(await openstack.url(enrichment.service), names)
-        if url not in self._now:
-            now = self._cycle.clock.seconds()
-            document = self._kept.get(url, now)
-            if document is None:
-                document = await self._asked(openstack, enrichment, url)
-                if not isinstance(document, Unavailable):
-                    self._kept.put(url, now + enrichment.keep_seconds, document)
-            self._now[url] = document
-        if isinstance(self._now[url], Unavailable):
-            raise self._now[url]
-        return self._now[url]
+        if url not in self._fetched:
+            cached = self._cache.get(url)
+            document = await self._fetch(openstack, enrichment, url) if cached is None else cached.document
+            if cached is None and not isinstance(document, Unavailable):
+                self._cache[url] = CachedResponse(document, enrichment.cache_seconds)
+            self._fetched[url] = document
+        if isinstance(self._fetched[url], Unavailable):
+            raise self._fetched[url]
+        return self._fetched[url]
 
-    async def _asked(self, openstack: Any, enrichment: Enrichment, url: str) -> Any:
+    async def _fetch(self, openstack: Any, enrichment: Enrichment, url: str) -> Any:
+        """Return the document at ``url``, or the :class:`Unavailable` that is raised for every sample of this poll."""
         try:
-            answer = await openstack.ask(enrichment.service, "", headers=enrichment.headers, base=url)
-            document = answer.json()
+            response = await openstack.request(enrichment.service, "", headers=enrichment.headers, base=url)
+            document = response.json()
         except Unavailable as error:
             return error
         if isinstance(document, Mapping) and len(document) == 1:
@@ -163,7 +162,7 @@ class MetadataFetcher:
         return document
 
 
-def _is_part(part: Any, whole: Any) -> bool:
+def _contains(whole: Any, part: Any) -> bool:
     if isinstance(part, Mapping) and isinstance(whole, Mapping):
-        return all(key in whole and _is_part(value, whole[key]) for key, value in part.items())
+        return all(key in whole and _contains(whole[key], value) for key, value in part.items())
     return bool(part == whole)

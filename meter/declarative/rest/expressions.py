@@ -1,7 +1,13 @@
-"""Where a value is in an answer: dots into mappings and lists, then operations, as ``size | value / 1024``.
+"""Expressions: a path into a response, then operations on the value there, as in ``size | value / 1024``.
 
-Ceilometer runs such operations as Python, whatever they are. Here they are reckoned from their syntax, and there is
-only what reckoning needs: no names but those of the values, no loops, no attributes but a few methods of text and mappings.
+Ceilometer runs such operations as Python code, whatever they do. Here they are evaluated from their syntax tree, and only
+what is listed below is allowed: no names but those of the values, no loops, no attributes but a few methods of texts and
+mappings.
+
+``lambda`` is allowed, together with ``filter``, because Ceilometer's documentation finds the next page of a response with
+it, and its users have copied that::
+
+    next_sample_url_attribute: "links | filter(lambda v: v.get('rel') == 'next', value) | list(value) | value[0] | value.get('href')"
 """
 
 from __future__ import annotations
@@ -49,53 +55,54 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sum": sum,
 }
 METHODS = ("endswith", "get", "join", "lower", "replace", "split", "startswith", "strip", "upper")
-LONGEST = 1000
+LONGEST_EXPRESSION = 1000
+"""Characters."""
 
-MOST_KEPT = 1024
-"""Expressions that are parsed once: they are looked at for every entry of every answer."""
+CACHED_EXPRESSIONS = 1024
+"""Expressions that are cached after parsing: each is evaluated for every entry of every response."""
 
 
 class BadExpression(ValueError):
-    """A text that is no expression; it says what is wrong."""
+    """The text of an expression is invalid; the message says why."""
 
 
 class NoValue(Exception):
-    """An expression that has no value here; the text says why."""
+    """An expression has no value for this entry; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A place and what is done with what is there; ``text`` is how it was written."""
+    """A path and the operations on the value there; ``text`` is the source of both."""
 
     text: str
-    place: tuple[str, ...]
+    path: tuple[str, ...]
     operations: tuple[ast.expr, ...] = ()
 
     def value(self, entry: Any) -> Any:
-        """Return the value in ``entry``, ``None`` where the place leads nowhere; :class:`NoValue` where reckoning fails."""
-        found = at(entry, self.place)
+        """Return the value for ``entry``, ``None`` where the path does not exist; raise :class:`NoValue` where an operation fails."""
+        found = at(entry, self.path)
         for operation in self.operations:
             if found is None:
                 return None
-            found = _outcome(self.text, operation, {"value": found})
+            found = _result(self.text, operation, {"value": found})
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class Reckoning:
-    """An operation on values with names of their own; ``text`` is how it was written."""
+class Formula:
+    """An operation on several named values; ``text`` is its source."""
 
     text: str
     operation: ast.expr
 
     def value(self, names: Mapping[str, Any]) -> Any:
-        """Return what comes of ``names``; :class:`NoValue` where reckoning fails."""
-        return _outcome(self.text, self.operation, names)
+        """Return the result for the values ``names``; raise :class:`NoValue` where the operation fails."""
+        return _result(self.text, self.operation, names)
 
 
-def at(value: Any, place: tuple[str, ...]) -> Any:
-    """Return what is at ``place``, ``None`` where it leads nowhere."""
-    for part in place:
+def at(value: Any, path: tuple[str, ...]) -> Any:
+    """Return the value at ``path``, ``None`` where it does not exist."""
+    for part in path:
         if isinstance(value, Mapping):
             value = value.get(part)
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
@@ -105,53 +112,55 @@ def at(value: Any, place: tuple[str, ...]) -> Any:
     return value
 
 
-@lru_cache(maxsize=MOST_KEPT)
+@lru_cache(maxsize=CACHED_EXPRESSIONS)
 def expression(text: str) -> Expression:
-    """Return the expression that is written in ``text``; :class:`BadExpression`."""
-    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
-        raise BadExpression(f"should be a place as a.b.0.c, at most {LONGEST} characters long, not {text!r:.80}")
-    place, *operations = (part.strip() for part in text.split(" | "))
-    return Expression(text, _place(place), tuple(_operation(each) for each in operations))
+    """Parse ``text``; raise :class:`BadExpression`."""
+    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_EXPRESSION:
+        raise BadExpression(
+            f"should be a path such as a.b.0.c, at most {LONGEST_EXPRESSION} characters long, not {text!r:.80}"
+        )
+    path, *operations = (part.strip() for part in text.split(" | "))
+    return Expression(text, _parse_path(path), tuple(_parse_operation(each) for each in operations))
 
 
-@lru_cache(maxsize=MOST_KEPT)
-def reckoning(text: str, names: tuple[str, ...]) -> Reckoning:
-    """Return the operation on values called ``names`` that is written in ``text``; :class:`BadExpression`."""
-    if len(text) > LONGEST:
-        raise BadExpression(f"should be at most {LONGEST} characters long, not {len(text)}")
-    return Reckoning(text, _operation(text, names))
+@lru_cache(maxsize=CACHED_EXPRESSIONS)
+def formula(text: str, names: tuple[str, ...]) -> Formula:
+    """Parse ``text``, an operation on the values ``names``; raise :class:`BadExpression`."""
+    if len(text) > LONGEST_EXPRESSION:
+        raise BadExpression(f"should be at most {LONGEST_EXPRESSION} characters long, not {len(text)}")
+    return Formula(text, _parse_operation(text, names))
 
 
-def _outcome(text: str, operation: ast.expr, names: Mapping[str, Any]) -> Any:
+def _result(text: str, operation: ast.expr, names: Mapping[str, Any]) -> Any:
     try:
-        return _reckoned(operation, names)
+        return _evaluate(operation, names)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise NoValue(f"{text}: {type(error).__name__}: {error}") from None
 
 
-def _place(text: str) -> tuple[str, ...]:
+def _parse_path(text: str) -> tuple[str, ...]:
     if text == ".":
         return ()
     parts = tuple(text.split("."))
     if not all(parts):
-        raise BadExpression(f"{text!r} should be names with dots between them, or '.' for the whole")
+        raise BadExpression(f"{text!r} should be names separated by dots, or '.' for the whole entry")
     return parts
 
 
-def _operation(text: str, names: Collection[str] = ("value",)) -> ast.expr:
+def _parse_operation(text: str, names: Collection[str] = ("value",)) -> ast.expr:
     try:
         parsed = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadExpression(f"{text!r} is no operation: {error}") from None
+        raise BadExpression(f"{text!r} is not a valid expression: {error}") from None
     local = {argument.arg for node in ast.walk(parsed) if isinstance(node, ast.arguments) for argument in node.args}
     for node in ast.walk(parsed):
         if not _allowed(node, {*names, *local}):
             allowed = ALLOWED.format(", ".join(names))
-            raise BadExpression(f"{text!r}: {type(node).__name__} is not understood here; {allowed}")
+            raise BadExpression(f"{text!r}: {type(node).__name__} is not allowed; {allowed}")
     return parsed
 
 
-ALLOWED = f"there are {{}}, numbers, texts, + - * / // %, comparisons, a if b else c, lambda, {', '.join(FUNCTIONS)}"
+ALLOWED = f"allowed are {{}}, numbers, texts, + - * / // %, comparisons, a if b else c, lambda, {', '.join(FUNCTIONS)}"
 
 
 def _allowed(node: ast.AST, names: Collection[str]) -> bool:
@@ -178,9 +187,9 @@ def _allowed(node: ast.AST, names: Collection[str]) -> bool:
     return type(node) in OPERATORS
 
 
-def _reckoned(node: Any, names: Mapping[str, Any]) -> Any:
+def _evaluate(node: Any, names: Mapping[str, Any]) -> Any:
     def of(part: Any) -> Any:
-        return _reckoned(part, names)
+        return _evaluate(part, names)
 
     match node:
         case ast.Constant():
@@ -191,13 +200,13 @@ def _reckoned(node: Any, names: Mapping[str, Any]) -> Any:
             return {of(key): of(each) for key, each in zip(node.keys, node.values, strict=True)}
         case ast.Lambda():
             called = [argument.arg for argument in node.args.args]
-            return lambda *given: _reckoned(node.body, {**names, **dict(zip(called, given, strict=True))})
+            return lambda *given: _evaluate(node.body, {**names, **dict(zip(called, given, strict=True))})
         case ast.Name():
             return names[node.id] if node.id in names else FUNCTIONS[node.id]
         case ast.BinOp():
             left, right = of(node.left), of(node.right)
             if not isinstance(node.op, ast.Add) and (isinstance(left, str | list) or isinstance(right, str | list)):
-                raise TypeError("only numbers can be reckoned with")  # 'a' * 10**12, or '%s' % x
+                raise TypeError("arithmetic takes numbers only")  # 'a' * 10**12, or '%s' % x
             return OPERATORS[type(node.op)](left, right)
         case ast.UnaryOp():
             return OPERATORS[type(node.op)](of(node.operand))
@@ -229,5 +238,5 @@ def _reckoned(node: Any, names: Mapping[str, Any]) -> Any:
             if not isinstance(owner, str | dict):
                 raise TypeError(f"{type(owner).__name__} has no {node.attr} here")
             return getattr(owner, node.attr)
-        case _:  # ast.Call, which is all that is left of what is allowed
+        case _:  # ast.Call is the only other node that is allowed
             return of(node.func)(*(of(each) for each in node.args))

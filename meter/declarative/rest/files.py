@@ -1,4 +1,4 @@
-"""A directory of descriptions: each becomes a pollster that is found, reported and disabled as any other."""
+"""Loads a directory of definitions; each becomes a pollster that is listed, configured and disabled like any other."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SUFFIXES = (".toml", ".yaml", ".yml")
 
 
 def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
-    """Return a decision for each description in the files of ``directory``, and a line for each that is wrong.
+    """Return a pending decision per valid definition in ``directory``, and a message per invalid one.
 
-    A directory that does not exist has none; ``""`` is none.
+    ``""`` and a directory that does not exist have none.
     """
     decisions: dict[str, Decision] = {}
     problems: list[str] = []
@@ -40,20 +40,20 @@ def load_user_pollsters(directory: str) -> tuple[list[Decision], list[str]]:
             problems.append(f"{path}: cannot be read: {error}")
             continue
         for number, entry in enumerate(entries, 1):
-            where = f"{path}: pollster {number} ({_called(entry)})"
+            where = f"{path}: pollster {number} ({_name(entry)})"
             try:
                 definition = _definition(entry, ceilometer=path.suffix != ".toml")
             except ValidationError as error:
-                problems += [f"{where}: {_told(detail)}" for detail in error.errors(include_url=False)]
+                problems += [f"{where}: {_message(detail)}" for detail in error.errors(include_url=False)]
             except (ValueError, TypeError) as error:
                 problems.append(f"{where}: {error}")
             else:
                 pollster = RestPollster(definition)
                 if pollster.name in decisions:
-                    problems.append(f"{where}: the name is taken by another in {decisions[pollster.name].origin}")
+                    problems.append(f"{where}: the name is already used in {decisions[pollster.name].origin}")
                 else:
                     decisions[pollster.name] = Decision(
-                        kind=CENTRAL, name=pollster.name, origin=str(path), state="asked at start", plugin=pollster
+                        kind=CENTRAL, name=pollster.name, origin=str(path), state="pending", plugin=pollster
                     )
     return list(decisions.values()), problems
 
@@ -64,7 +64,7 @@ def _entries(path: Path) -> Iterator[Any]:
         document = tomllib.loads(text)
         unknown = sorted(set(document) - {"pollster"})
         if unknown:
-            raise ValueError(f"{', '.join(unknown)}: there should be [[pollster]] only")
+            raise ValueError(f"{', '.join(unknown)}: unknown; the file may have [[pollster]] only")
         yield from document.get("pollster", [])
         return
     document = yaml.safe_load(text)
@@ -77,13 +77,13 @@ def _definition(entry: Any, *, ceilometer: bool) -> RestDefinition:
     return RestDefinition.model_validate(from_ceilometer(entry) if ceilometer else entry)
 
 
-def _called(entry: Any) -> str:
-    return str(entry.get("name") or entry.get("meter") or "without a name") if isinstance(entry, Mapping) else "?"
+def _name(entry: Any) -> str:
+    return str(entry.get("name") or entry.get("meter") or "unnamed") if isinstance(entry, Mapping) else "?"
 
 
-def _told(detail: Any) -> str:
+def _message(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        message = f"there is no such field; known are {', '.join(RestDefinition.model_fields)}"
+        message = f"unknown field; known are {', '.join(RestDefinition.model_fields)}"
     return f"{where}: {message}" if where else message

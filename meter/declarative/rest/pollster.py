@@ -1,4 +1,4 @@
-"""The pollster of one description."""
+"""The pollster of one definition."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from meter.declarative.rest.definition import FIRST
+from meter.declarative.rest.definition import FIRST_VALUE
 from meter.declarative.rest.definition import RestDefinition
 from meter.declarative.rest.enrichment import MetadataFetcher
 from meter.declarative.rest.expressions import Expression
 from meter.declarative.rest.expressions import NoValue
 from meter.declarative.rest.expressions import at
 from meter.declarative.rest.expressions import expression
-from meter.declarative.rest.responses import document as understood
+from meter.declarative.rest.responses import parse
 from meter.http import BadResponse
 from meter.http import HttpRequest
 from meter.http import HttpResponse
@@ -34,19 +34,19 @@ from meter.interfaces import IPluginContext
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 from meter.openstack.listing import LoopDetector
-from meter.pollsters.openstack.pollster import Omitted
+from meter.pollsters.openstack.pollster import SkippedItems
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.table import BadItem
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 
 
 @implementer(ICentralPollster)
 class RestPollster:
-    """Asks the API that ``definition`` describes, and makes a sample of each entry of its answers."""
+    """Requests the API of ``definition`` and returns samples of the entries in its responses."""
 
     options = None
     _log = Logger()
@@ -62,7 +62,7 @@ class RestPollster:
 
     @property
     def meters(self) -> tuple[MeterDefinition, ...]:
-        """The one meter, or what all of them are called."""
+        """The meter; a name that ends in ``*`` stands for all meters with that prefix."""
         return (self._definition.definition,)
 
     def configured(self, options: None) -> RestPollster:
@@ -70,55 +70,59 @@ class RestPollster:
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work where there is HTTP and, for one of OpenStack's services, where the catalogue has it."""
+        """Return whether the daemon has an HTTP client and, for an OpenStack service, the catalogue has the service."""
         if self._definition.service:
             return await enabled_with(context, self._definition.service)
         try:
             context.provider(IHttpClient)
         except LookupError:
-            return Disabled("this daemon asks nothing over HTTP")
+            return Disabled("this daemon has no HTTP client")
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return the samples of all entries of all pages; an entry that makes none costs itself only."""
-        samples_skipped = Omitted(cycle, self.name)
-        enriching = MetadataFetcher(cycle, self.name, self._definition.more, self._definition.more_unless)
+        """Return the samples of the entries on all pages; an entry that cannot be metered is skipped."""
+        skipped = SkippedItems(cycle, self.name)
+        fetcher = MetadataFetcher(
+            cycle, self.name, self._definition.extra_metadata, self._definition.extra_metadata_skip
+        )
         samples = []
-        async for answer, document in self._answers(cycle):
-            for entry in self._entries(answer, document):
-                for sample in self._samples(entry, answer, samples_skipped):
-                    samples.append(await self._enriched(sample, entry, enriching))
-        samples_skipped.tell()
-        self._tell(enriching, {} if cycle.trial else cycle.daemon_cache(("rest", self.name, "told"), dict))
+        async for response, document in self._pages(cycle):
+            for entry in self._entries(response, document):
+                for sample in self._samples(entry, response, skipped):
+                    samples.append(await self._enriched(sample, entry, fetcher))
+        skipped.report()
+        self._log_failures(fetcher, {} if cycle.trial else cycle.daemon_cache(("rest", self.name, "logged"), dict))
         return samples
 
-    def _tell(self, enriching: MetadataFetcher, told: dict[str, str]) -> None:
-        """Log what metadata could not be had, once as long as that stays so."""
-        for name, reason in enriching.failures.items():
-            if name not in told:
-                self._log.warn("{name}: samples are without {what}: {reason}", name=self.name, what=name, reason=reason)
-        told.clear()
-        told.update(enriching.failures)
+    def _log_failures(self, fetcher: MetadataFetcher, logged: dict[str, str]) -> None:
+        """Log metadata that could not be fetched, once per uninterrupted failure."""
+        for name, reason in fetcher.failures.items():
+            if name not in logged:
+                self._log.warn(
+                    "{name}: samples lack the metadata {what}: {reason}", name=self.name, what=name, reason=reason
+                )
+        logged.clear()
+        logged.update(fetcher.failures)
 
-    async def _answers(self, cycle: ICycle) -> AsyncIterator[tuple[HttpResponse, Any]]:
-        definition, circling = self._definition, LoopDetector()
-        following = definition.place("next")
+    async def _pages(self, cycle: ICycle) -> AsyncIterator[tuple[HttpResponse, Any]]:
+        definition, loop = self._definition, LoopDetector()
+        next_link = definition.parsed("next")
         url = definition.url
-        for _ in range(MOST_PAGES):
-            answer = await self._ask(cycle, url)
-            document = understood(answer, definition.responses)
-            yield answer, document
-            link = _link(following, document)
+        for _ in range(MAX_PAGES):
+            response = await self._request(cycle, url)
+            document = parse(response, definition.responses)
+            yield response, document
+            link = _link(next_link, document)
             if not isinstance(link, str) or not link:
                 return
-            url = urljoin(answer.request.url, link)
-            if urlsplit(url)[:2] != urlsplit(answer.request.url)[:2]:
-                raise BadResponse(f"{answer.request}: the next page is elsewhere: {url}")
-            if circling.seen(url):
-                raise BadResponse(f"{answer.request}: the pages go in circles")
-        raise BadResponse(f"{answer.request}: there are more than {MOST_PAGES} pages")
+            url = urljoin(response.request.url, link)
+            if urlsplit(url)[:2] != urlsplit(response.request.url)[:2]:
+                raise BadResponse(f"{response.request}: the link to the next page leads to another host: {url}")
+            if loop.seen(url):
+                raise BadResponse(f"{response.request}: the links to the next page loop")
+        raise BadResponse(f"{response.request}: there are more than {MAX_PAGES} pages")
 
-    async def _ask(self, cycle: ICycle, url: str) -> HttpResponse:
+    async def _request(self, cycle: ICycle, url: str) -> HttpResponse:
         definition = self._definition
         try:
             accepted = "application/json" if definition.responses == ["json"] else "*/*"
@@ -128,61 +132,61 @@ class RestPollster:
         if definition.service:
             openstack = cycle.provider(IOpenStack)
             path = "" if url else definition.path.lstrip("/")
-            if definition.joined and not url:
+            if definition.urljoin and not url:
                 url, path = urljoin(await openstack.url(definition.service), definition.path), ""
-            answer: HttpResponse = await openstack.ask(definition.service, path, headers=headers, base=url)
-            return answer
-        asked: HttpResponse = await cycle.provider(IHttpClient).exchange(
+            response: HttpResponse = await openstack.request(definition.service, path, headers=headers, base=url)
+            return response
+        response = await cycle.provider(IHttpClient).send(
             self.name, HttpRequest(method=definition.method, url=url, headers=headers)
         )
-        return asked.checked()
+        return response.checked()
 
-    def _entries(self, answer: HttpResponse, document: Any) -> list[Any]:
-        found = self._listed(answer, document)
+    def _entries(self, response: HttpResponse, document: Any) -> list[Any]:
+        found = self._find_entries(response, document)
         if isinstance(found, Mapping):
             return [found]
         if not isinstance(found, list):
             raise BadResponse(
-                f"{answer.request}: there should be a list at {self._definition.entries or 'the top'!r},"
+                f"{response.request}: there should be a list at {self._definition.entries or 'the top'!r},"
                 f" not {type(found).__name__}"
             )
         return found
 
-    def _listed(self, answer: HttpResponse, document: Any) -> Any:
-        place = self._definition.place("entries")
-        if self._definition.entries == FIRST:
+    def _find_entries(self, response: HttpResponse, document: Any) -> Any:
+        entries = self._definition.parsed("entries")
+        if self._definition.entries == FIRST_VALUE:
             return next(iter(document.values()), []) if isinstance(document, Mapping) else document
-        if place:
+        if entries:
             try:
-                return place.value(document)
+                return entries.value(document)
             except NoValue as error:
-                raise BadResponse(f"{answer.request}: {error}") from None
+                raise BadResponse(f"{response.request}: {error}") from None
         if isinstance(document, Mapping) and len(document) == 1:
             [only] = document.values()  # {"clusters": [...]}
             return only if isinstance(only, list) else document
         return document
 
-    def _samples(self, entry: Any, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
-        """Yield the sample of ``entry``, or those of its elements; what makes none costs itself only."""
+    def _samples(self, entry: Any, response: HttpResponse, skipped: SkippedItems) -> Iterator[Sample]:
+        """Yield the sample of ``entry``, or one per item of it; an item that cannot be metered is skipped."""
         definition = self._definition
         try:
-            base = self._base(entry)
-            elements = self._elements(entry)
+            common = self._common_fields(entry)
+            items = self._items(entry)
         except BadItem as error:
-            samples_skipped.add(str(entry)[:60], error)
+            skipped.add(str(entry)[:60], error)
             return
-        for element in elements:
+        for item in items:
             try:
-                end, name = self._called(element)
-                value = _value(definition, "volume", element)
-                if value not in definition.skip and (not end or end not in definition.skip):
+                suffix, name = self._meter_name(item)
+                value = _value(definition, "volume", item)
+                if value not in definition.skip_values and (not suffix or suffix not in definition.skip_values):
                     volume = _number(definition, value)
-                    yield Sample(name=name, volume=volume, timestamp=answer.received_at, **base)
+                    yield Sample(name=name, volume=volume, timestamp=response.received_at, **common)
             except (BadItem, BadSample) as error:
-                samples_skipped.add(str(element)[:60], error)
+                skipped.add(str(item)[:60], error)
 
-    def _base(self, entry: Any) -> dict[str, Any]:
-        """Return what all samples of ``entry`` have in common."""
+    def _common_fields(self, entry: Any) -> dict[str, Any]:
+        """Return the fields that all samples of ``entry`` have in common."""
         definition = self._definition
         resource = _value(definition, "resource", entry)
         if resource is None or isinstance(resource, dict | list):
@@ -201,28 +205,28 @@ class RestPollster:
             "resource_metadata": metadata,
         }
 
-    def _elements(self, entry: Any) -> list[Any]:
-        if not self._definition.each:
+    def _items(self, entry: Any) -> list[Any]:
+        if not self._definition.items:
             return [entry]
-        elements = _value(self._definition, "each", entry)
-        if not isinstance(elements, list):
-            raise BadItem("no-list", f"there is no list at {self._definition.each!r}")
-        return elements
+        items = _value(self._definition, "items", entry)
+        if not isinstance(items, list):
+            raise BadItem("no-list", f"there is no list at {self._definition.items!r}")
+        return items
 
-    def _called(self, element: Any) -> tuple[str, str]:
-        """Return what ends the meter's name for ``element``, and the name."""
+    def _meter_name(self, item: Any) -> tuple[str, str]:
+        """Return the suffix of the meter's name for ``item``, and the name."""
         definition = self._definition
-        if not definition.named_by:
+        if not definition.suffix_path:
             return "", definition.meter
-        end = at(element, tuple(definition.named_by.split(".")))
-        if not isinstance(end, str) or not end:
-            raise BadItem("no-name", f"there is no text at {definition.named_by!r} that would end the meter's name")
-        return end, definition.called(end)
+        suffix = at(item, tuple(definition.suffix_path.split(".")))
+        if not isinstance(suffix, str) or not suffix:
+            raise BadItem("no-name", f"there is no text at {definition.suffix_path!r} for the end of the meter's name")
+        return suffix, definition.meter_name(suffix)
 
-    async def _enriched(self, sample: Sample, entry: Any, enriching: MetadataFetcher) -> Sample:
-        if not self._definition.more:
+    async def _enriched(self, sample: Sample, entry: Any, fetcher: MetadataFetcher) -> Sample:
+        if not self._definition.extra_metadata:
             return sample
-        seen = {
+        variables = {
             **(entry if isinstance(entry, Mapping) else {}),
             "id": sample.resource_id,
             "project_id": sample.project_id,
@@ -230,38 +234,38 @@ class RestPollster:
             "value": sample.volume,
             "metadata": sample.resource_metadata,
         }
-        more = await enriching.metadata(seen)
-        return replace(sample, resource_metadata={**more, **sample.resource_metadata})
+        extra = await fetcher.metadata(variables)
+        return replace(sample, resource_metadata={**extra, **sample.resource_metadata})
 
 
-def _link(place: Expression | None, document: Any) -> Any:
-    """Return what leads to the next page; where it cannot be reckoned there is none, as after the last."""
+def _link(next_link: Expression | None, document: Any) -> Any:
+    """Return the link to the next page, ``None`` if the expression has no value, as on the last page."""
     try:
-        return place.value(document) if place else None
+        return next_link.value(document) if next_link else None
     except NoValue:
         return None
 
 
 def _value(definition: RestDefinition, field: str, entry: Any) -> Any:
-    place = definition.place(field)
+    parsed = definition.parsed(field)
     try:
-        return place.value(entry) if place else None
+        return parsed.value(entry) if parsed else None
     except NoValue as error:
         raise BadItem("no-value", str(error)) from None
 
 
 def _number(definition: RestDefinition, value: Any) -> int | float:
-    if definition.words or definition.otherwise is not None:
-        known = definition.words.get(str(value), definition.otherwise)
-        if known is not None:
-            return known
+    if definition.value_mapping or definition.default_value is not None:
+        mapped = definition.value_mapping.get(str(value), definition.default_value)
+        if mapped is not None:
+            return mapped
     if value is None:
         raise BadItem("no-volume", f"there is no volume at {definition.volume!r}")
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, str):
         try:
-            value = float(value) if any(sign in value for sign in ".eE") else int(value)
+            value = float(value) if any(character in value for character in ".eE") else int(value)
         except ValueError:
             raise BadItem("bad-volume", f"{definition.volume} should be a number, not {value!r:.40}") from None
     if not isinstance(value, int | float):

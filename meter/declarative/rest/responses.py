@@ -1,6 +1,6 @@
-"""What is in an answer: JSON, XML told as JSON would tell it, or a text.
+"""Parsing of responses: JSON, XML as the equivalent JSON, or text.
 
-This module alone imports xmltodict, which expands no entities of a document.
+The only module that imports xmltodict, with expansion of entities disabled.
 """
 
 from __future__ import annotations
@@ -15,34 +15,32 @@ import xmltodict
 from meter.http import BadResponse
 from meter.http import HttpResponse
 
-Response = Literal["json", "xml", "text"]
-"""How an answer is understood."""
+ResponseFormat = Literal["json", "xml", "text"]
 
 
-def document(answer: HttpResponse, ways: Sequence[Response]) -> Any:
-    """Return what ``answer`` holds, understood in the first of ``ways`` that works; :class:`BadAnswer`.
+def parse(response: HttpResponse, formats: Sequence[ResponseFormat]) -> Any:
+    """Return the body of ``response`` parsed by the first of ``formats`` that fits; raise :class:`BadResponse`.
 
-    Of XML names become names of mappings, elements that are repeated a list, and everything else is text. A text is a
-    list of itself.
+    XML elements become mappings, repeated elements a list, and everything else text. A text is a list with one entry.
     """
     failures = []
-    for way in ways:
+    for each in formats:
         try:
-            return _UNDERSTOOD[way](answer)
+            return _PARSERS[each](response)
         except BadResponse as error:
             failures.append(error)
     raise failures[0]
 
 
-def _xml(answer: HttpResponse) -> Any:
+def _xml(response: HttpResponse) -> Any:
     try:
-        return xmltodict.parse(answer.body, disable_entities=True)
+        return xmltodict.parse(response.body, disable_entities=True)
     except (ExpatError, ValueError, RecursionError) as error:
-        raise BadResponse(f"{answer.request}: the answer ({answer.status}) is no XML: {error}") from None
+        raise BadResponse(f"{response.request}: the response ({response.status}) is not XML: {error}") from None
 
 
-def _text(answer: HttpResponse) -> Any:
-    return [answer.body.decode(errors="replace")]
+def _text(response: HttpResponse) -> Any:
+    return [response.body.decode(errors="replace")]
 
 
-_UNDERSTOOD = {"json": HttpResponse.json, "xml": _xml, "text": _text}
+_PARSERS = {"json": HttpResponse.json, "xml": _xml, "text": _text}

@@ -6,7 +6,6 @@ project, label and router, label and project. Only one of them may become sample
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +13,7 @@ from datetime import timedelta
 from typing import Literal
 from typing import Self
 
+from cachetools import FIFOCache
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
@@ -98,9 +98,9 @@ class _Choice:
         self._ranks: dict[str, int] = {each: rank for rank, each in enumerate((options.granularity, *finest))}
         self._fallback = options.fallback
         self._known: int | None = None
-        self._billed: OrderedDict[str, tuple[int, datetime]] = OrderedDict()
+        self._billed: FIFOCache[str, tuple[int, datetime]] = FIFOCache(REMEMBERED)
         """By agent: the rank that is billed in its current report, and when it last sent a notification."""
-        self._decided: OrderedDict[str, bool] = OrderedDict()
+        self._decided: FIFOCache[str, bool] = FIFOCache(REMEMBERED)
         """By notification: a redelivered one gets the same decision."""
 
     def bills(self, granularity: str, notification: Notification) -> bool:
@@ -111,17 +111,13 @@ class _Choice:
         decided = self._decided.get(notification.message_id)
         if decided is None:
             decided = self._decided[notification.message_id] = self._decide(rank, notification)
-            if len(self._decided) > REMEMBERED:
-                self._decided.popitem(last=False)
         return decided
 
     def _decide(self, rank: int, notification: Notification) -> bool:
         agent, sent = notification.publisher_id, notification.timestamp
-        before, when = self._billed.pop(agent, (None, sent))
+        before, when = self._billed.get(agent, (None, sent))
         if before is None or abs(sent - when) > BURST:
             before = rank if self._known is None else self._known
         self._known = rank if self._known is None else min(rank, self._known)
         self._billed[agent] = (before, sent)
-        if len(self._billed) > REMEMBERED:
-            self._billed.popitem(last=False)
         return rank == before

@@ -1,6 +1,6 @@
-"""A complete pollster to copy: the load of this host. It is off until its option says otherwise.
+"""A complete pollster to copy: the load average of this host. It is disabled by default.
 
-``docs/write-a-pollster.rst`` walks through it.
+``docs/write-a-pollster.rst`` explains it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ LOAD = MeterDefinition("example.load", "gauge", "process")
 
 
 class ExampleOptions(BaseModel):
-    """What may stand in the section ``[pollsters.example]``, with defaults. Wrong values stop the daemon's start."""
+    """The options in ``[pollsters.example]`` and their defaults. A daemon does not start with invalid values."""
 
     wanted: bool = False
     project_id: str | None = None
 
 
-@implementer(IComputePollster)  # ICentralPollster for what one agent per region should ask
+@implementer(IComputePollster)  # ICentralPollster for a pollster of the central agent
 @dataclass(frozen=True)
 class ExamplePollster:
-    """Processes that ran or waited to run, on average over the last minute."""
+    """Meters how many processes ran or waited to run, on average over the last minute."""
 
     options: ExampleOptions = field(default_factory=ExampleOptions)
     name = "example"
     meters = (LOAD,)
 
     def configured(self, options: ExampleOptions) -> ExamplePollster:
-        """Return a pollster with the options from the configuration."""
+        """Return the pollster with the options from the configuration."""
         return replace(self, options=options)
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Answer once, at start. What ``here`` offers may be looked at; a reason is shown to the operator."""
+        """Return, once at start, whether the pollster is applicable. Operators see the reason."""
         if not self.options.wanted:
-            return Disabled("an example; [pollsters.example] wanted = true switches it on")
+            return Disabled("an example; [pollsters.example] wanted = true enables it")
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return what is true now. Whatever takes time is awaited; whatever goes wrong may be raised."""
+        """Return the samples of now. Await what takes time; raise what goes wrong."""
         load, _, _ = os.getloadavg()
         return [
             Sample(

@@ -1,4 +1,4 @@
-"""Nova by project: how many instances there are, and what Nova itself reckons they used today."""
+"""Nova by project: the number of instances, and the usage of today as Nova computes it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from meter.pollsters.openstack.pollster import ListingPollster
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.table import Item
 from meter.pollsters.openstack.table import Measure
-from meter.pollsters.openstack.table import Row
-from meter.pollsters.openstack.table import all_of
+from meter.pollsters.openstack.table import MeteredListing
 from meter.pollsters.openstack.table import amount
 from meter.pollsters.openstack.table import gauge
+from meter.pollsters.openstack.table import same_names
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 
@@ -36,9 +36,9 @@ SERVERS = Listing(
     service="compute", version="v2.1", path="servers/detail", key="servers", query={"all_tenants": "True"}
 )
 OVERLAP_SECONDS = 120.0
-"""``changes-since`` is told a moment so much earlier: Nova's clock is another, and its database lags."""
-WHOLE_EVERY_SECONDS = 6 * 3600.0
-"""What was missed for whatever reason is found by listing everything now and then."""
+"""How much ``changes-since`` precedes the last request: Nova's clock may differ and its database may lag."""
+FULL_LISTING_SECONDS = 6 * 3600.0
+"""Interval of full listings, which find changes that were missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,57 +51,57 @@ class Server:
 
 
 class Servers:
-    """All instances of the cloud, kept from poll to poll: after the first listing Nova is asked for changes only."""
+    """All instances of the cloud, cached between polls: after a full listing only changes are requested."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, Server] = {}
         self.read_at = datetime.fromtimestamp(0, UTC)
-        self._asked_at: float | None = None
-        self._whole_at = 0.0
+        self._refreshed_at: float | None = None
+        self._full_listing_at = 0.0
 
     async def refresh(self, openstack: Any, now: float) -> None:
-        """Ask Nova; what is known stays as it was when it cannot answer."""
-        whole = self._asked_at is None or now - self._whole_at >= WHOLE_EVERY_SECONDS
+        """Request the changes, or all instances; nothing changes if Nova is unavailable."""
+        full = self._refreshed_at is None or now - self._full_listing_at >= FULL_LISTING_SECONDS
         query = dict(SERVERS.query)
-        if not whole:
-            assert self._asked_at is not None
-            since = datetime.fromtimestamp(self._asked_at - OVERLAP_SECONDS, UTC)
+        if not full:
+            assert self._refreshed_at is not None
+            since = datetime.fromtimestamp(self._refreshed_at - OVERLAP_SECONDS, UTC)
             query |= {"changes-since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        known = {} if whole else dict(self.by_id)
+        by_id = {} if full else dict(self.by_id)
         async for page in openstack.pages(replace(SERVERS, query=query)):
             for item in page.items:
-                _note(known, item)
+                _apply(by_id, item)
             self.read_at = page.received_at
-        self.by_id, self._asked_at = known, now
-        if whole:
-            self._whole_at = now
+        self.by_id, self._refreshed_at = by_id, now
+        if full:
+            self._full_listing_at = now
 
 
-def _note(known: dict[str, Server], item: Item) -> None:
+def _apply(by_id: dict[str, Server], item: Item) -> None:
     id_, project_id, status = item.get("id"), item.get("tenant_id"), item.get("status")
     if isinstance(id_, str) and isinstance(project_id, str) and isinstance(status, str):
         if status in ("DELETED", "SOFT_DELETED"):
-            known.pop(id_, None)
+            by_id.pop(id_, None)
         else:
-            known[id_] = Server(id_, project_id, status)
+            by_id[id_] = Server(id_, project_id, status)
 
 
 async def servers(cycle: ICycle) -> Servers:
-    """Return all instances; whoever asks in a cycle gets the same reading."""
-    kept: Servers = cycle.daemon_cache(("openstack", "servers"), Servers)
+    """Return all instances; all callers in a cycle get the result of one refresh."""
+    cached: Servers = cycle.daemon_cache(("openstack", "servers"), Servers)
 
     async def refresh() -> Servers:
-        await kept.refresh(cycle.provider(IOpenStack), wall_seconds(cycle.clock))
-        return kept
+        await cached.refresh(cycle.provider(IOpenStack), wall_seconds(cycle.clock))
+        return cached
 
-    found: Servers = await cycle.cycle_cache(("openstack", "servers"), refresh)
-    return found
+    refreshed: Servers = await cycle.cycle_cache(("openstack", "servers"), refresh)
+    return refreshed
 
 
 @implementer(ICentralPollster)
 @dataclass(frozen=True, slots=True)
 class InstancesPollster:
-    """Meters how many instances each project has, in whatever state."""
+    """Meters the number of instances of each project, whatever their status."""
 
     options: None = None
     name: str = "nova.instances"
@@ -112,11 +112,11 @@ class InstancesPollster:
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work where the catalogue has Nova."""
+        """Return whether the catalogue has Nova."""
         return await enabled_with(context, "compute")
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return a sample for each project that has instances; by status in its metadata."""
+        """Return a sample per project that has instances; its metadata has the numbers by status."""
         found = await servers(cycle)
         by_project: dict[str, Counter[str]] = {}
         for server in found.by_id.values():
@@ -136,7 +136,7 @@ class InstancesPollster:
         ]
 
 
-USAGE = Row(
+USAGE = MeteredListing(
     name="nova.usage",
     listing=Listing(service="compute", version="v2.1", path="os-simple-tenant-usage", key="tenant_usages"),
     measures=(
@@ -146,15 +146,15 @@ USAGE = Row(
         Measure(gauge("nova.usage.disk_hours", "GiB h"), amount("total_local_gb_usage")),
     ),
     resource=("tenant_id",),
-    metadata=all_of("start", "stop"),
-    ids_return=True,  # a project may have used nothing for a while
+    metadata=same_names("start", "stop"),
+    ids_reused=True,  # a project without usage is not listed
 )
 
 
 class UsagePollster(ListingPollster):
-    """Meters what Nova says each project used since the day began (UTC): to compare with, not to bill by."""
+    """Meters the usage of each project since the beginning of the day (UTC) as Nova computes it, for comparison."""
 
     def listing(self, cycle: ICycle) -> Listing:
-        """Return the listing of today."""
+        """Return the listing of the usage of today."""
         today = cycle.timestamp.astimezone(UTC).strftime("%Y-%m-%dT00:00:00")
-        return replace(self.row.listing, query={"start": today})
+        return replace(self.metered.listing, query={"start": today})

@@ -1,4 +1,4 @@
-"""Swift: what each project's account holds, and each of its containers."""
+"""Swift: objects, bytes and containers of each project's account, and of each container."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
 from meter.interfaces import IPluginContext
 from meter.openstack import IOpenStack
-from meter.pollsters.openstack.pollster import Omitted
+from meter.pollsters.openstack.pollster import SkippedItems
 from meter.pollsters.openstack.pollster import enabled_with
-from meter.pollsters.openstack.round_robin import Rounds
+from meter.pollsters.openstack.round_robin import RoundRobin
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number
@@ -50,10 +50,10 @@ ACCOUNT = (
 CONTAINER = ((CONTAINER_OBJECTS, "count"), (CONTAINER_SIZE, "bytes"))
 
 EXISTING = with_reserved({}, run=EXISTED_THROUGHOUT)
-"""An account has the id of its project. (The name of a container may be given to another one.)"""
+"""Metadata of accounts, which have the ids of their projects. (The name of a container may be reused.)"""
 
 SERVICE = "object-store"
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 
 
 class StorageOptions(BaseModel):
@@ -62,18 +62,18 @@ class StorageOptions(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     reseller_prefix: str = "AUTH_"
-    """What stands before the project's id in the name of its account."""
-    at_once: int = Field(default=8, gt=0)
-    """Accounts asked for at the same time; ``[openstack]`` has the budget that they share."""
+    """The prefix of the project's id in the name of its account."""
+    concurrency: int = Field(default=8, gt=0)
+    """How many accounts are requested at the same time, within the limits of ``[openstack]``."""
 
 
 @implementer(ICentralPollster)
 @dataclass(frozen=True, slots=True)
 class StoragePollster:
-    """Meters the account of every project, and its containers, which one question answers together.
+    """Meters the account of every project and its containers, with one request per account.
 
-    Where the budget, or the service, does not let all of them be asked within a cycle, those that are left come first
-    in the next one, and are counted as left out of this.
+    If the rate limit or the service does not permit all of them within a cycle, the others are counted as skipped and
+    are first in the next cycle.
     """
 
     options: StorageOptions = field(default_factory=StorageOptions)
@@ -85,59 +85,59 @@ class StoragePollster:
         return replace(self, options=options)
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work where the catalogue has Swift."""
+        """Return whether the catalogue has Swift."""
         return await enabled_with(context, SERVICE)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return the samples of all accounts; of one that cannot be read there are none."""
+        """Return the samples of all accounts; an account that cannot be read has none."""
         openstack = cycle.provider(IOpenStack)
-        samples_skipped = Omitted(cycle, self.name)
+        skipped = SkippedItems(cycle, self.name)
         root = await self._root(openstack)
 
-        async def about(project_id: str) -> AsyncIterator[Iterable[Sample]]:
-            async for answer in self._listing(openstack, root, project_id):
-                yield _samples(project_id, answer, samples_skipped)
+        async def fetch(project_id: str) -> AsyncIterator[Iterable[Sample]]:
+            async for response in self._pages(openstack, root, project_id):
+                yield _samples(project_id, response, skipped)
 
-        rounds = Rounds(cycle, self.name, SERVICE, openstack.seconds_for, at_once=self.options.at_once)
-        samples = await rounds.samples(about, samples_skipped)
-        samples_skipped.tell()
+        round_robin = RoundRobin(cycle, self.name, SERVICE, openstack.seconds_for, concurrency=self.options.concurrency)
+        samples = await round_robin.samples(fetch, skipped)
+        skipped.report()
         return samples
 
     async def _root(self, openstack: Any) -> str:
-        """Return the URL that accounts follow: endpoints of the catalogue may name the account of our own project."""
+        """Return the URL to which accounts are appended: the catalogue's endpoint may end in our own account."""
         url: str = await openstack.url(SERVICE)
         head, _, last = url.rpartition("/")
         return head if last.startswith(self.options.reseller_prefix) else url
 
-    async def _listing(self, openstack: Any, root: str, project_id: str) -> AsyncIterator[HttpResponse]:
+    async def _pages(self, openstack: Any, root: str, project_id: str) -> AsyncIterator[HttpResponse]:
         marker = ""
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             query = {"format": "json", **({"marker": marker} if marker else {})}
             account = f"{self.options.reseller_prefix}{project_id}"
-            answer = await openstack.ask(SERVICE, account, base=root, query=query)
-            yield answer
-            names = [name for each in _containers(answer) if isinstance(name := each.get("name"), str)]
-            if not names or names[-1] <= marker or len(names) < _page_size(answer, len(names)):
+            response = await openstack.request(SERVICE, account, base=root, query=query)
+            yield response
+            names = [name for each in _containers(response) if isinstance(name := each.get("name"), str)]
+            if not names or names[-1] <= marker or not _may_have_more(response, len(names)):
                 return
             marker = names[-1]
 
 
-def _page_size(answer: HttpResponse, got: int) -> int:
-    """Containers of the account: while fewer came, there may be more to ask for."""
-    total = answer.header("x-account-container-count") or "0"
-    return got if total.isdecimal() and int(total) > got else got + 1
+def _may_have_more(response: HttpResponse, received: int) -> bool:
+    """Return whether the account has more containers than the ``received`` ones of a page."""
+    total = response.header("x-account-container-count") or "0"
+    return total.isdecimal() and int(total) > received
 
 
-def _containers(answer: HttpResponse) -> Sequence[Mapping[str, Any]]:
-    if not answer.body:
+def _containers(response: HttpResponse) -> Sequence[Mapping[str, Any]]:
+    if not response.body:
         return []
-    found = answer.json()
+    found = response.json()
     if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
-        raise BadResponse(f"{answer.request}: the answer should be a list of containers")
+        raise BadResponse(f"{response.request}: the response should be a list of containers")
     return found
 
 
-def _samples(project_id: str, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
+def _samples(project_id: str, response: HttpResponse, skipped: SkippedItems) -> Iterator[Sample]:
     def sample(meter: MeterDefinition, resource: str, value: Any, name: str, metadata: Mapping[str, Any]) -> Sample:
         return Sample(
             name=meter.name,
@@ -145,22 +145,22 @@ def _samples(project_id: str, answer: HttpResponse, samples_skipped: Omitted) ->
             unit=meter.unit,
             volume=number(value, name),
             resource_id=resource,
-            timestamp=answer.received_at,
+            timestamp=response.received_at,
             project_id=project_id,
             resource_metadata=metadata,
         )
 
-    if "marker=" not in answer.request.url:
+    if "marker=" not in response.request.url:
         for meter, header in ACCOUNT:
             try:
-                yield sample(meter, project_id, answer.header(header), header, EXISTING)
+                yield sample(meter, project_id, response.header(header), header, EXISTING)
             except BadItem as error:
-                samples_skipped.add(project_id, error)
-    for container in _containers(answer):
+                skipped.add(project_id, error)
+    for container in _containers(response):
         resource = f"{project_id}/{container.get('name')}"
         metadata = {key: container[key] for key in ("storage_policy", "last_modified") if key in container}
         for meter, key in CONTAINER:
             try:
                 yield sample(meter, resource, container.get(key), key, metadata)
             except BadItem as error:
-                samples_skipped.add(resource, error)
+                skipped.add(resource, error)

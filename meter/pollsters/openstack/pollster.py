@@ -1,4 +1,4 @@
-"""The pollster of one listing, and what all pollsters of OpenStack have in common."""
+"""The pollster of one listing, and classes that all OpenStack pollsters share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import within
-from meter.http.exchange import ErrorResponse
+from meter.http.client import ErrorResponse
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -25,51 +25,51 @@ from meter.openstack import NoService
 from meter.openstack import Page
 from meter.openstack.keystone import NOT_FOUND
 from meter.pollsters.openstack.table import BadItem
-from meter.pollsters.openstack.table import Row
+from meter.pollsters.openstack.table import MeteredListing
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 
-NOT_THERE = (NOT_FOUND, 410, 501)
-"""Answers of a service that lacks an extension: not found, gone, not implemented."""
+UNSUPPORTED_STATUSES = (NOT_FOUND, 410, 501)
+"""Statuses of a service that lacks an extension: not found, gone, not implemented."""
 
 UNSUPPORTED_SECONDS = 3600.0
-"""How long until a missing extension is asked for again: it may have been installed."""
+"""How long a missing extension is not requested again: it may have been installed meanwhile."""
 
-ASKING_SECONDS = 8.0
-"""A plugin has ten seconds to say whether it is enabled."""
+ENABLED_TIMEOUT_SECONDS = 8.0
+"""A plugin has ten seconds to return from ``enabled()``."""
 
 
-class Diary:
-    """What a pollster has told about entries that it left out, from cycle to cycle."""
+class LogOnce:
+    """Logs the skipped entries of a pollster: each kind of reason once, until it has not occurred for a cycle."""
 
     _log = Logger()
 
     def __init__(self) -> None:
-        self._told: Mapping[str, str] = {}
+        self._logged: Mapping[str, str] = {}
 
-    def tell(self, name: str, reasons: Mapping[str, tuple[str, str]]) -> None:
-        """Log, by kind, an example of what could not be metered; once as long as the kinds stay the same."""
+    def log(self, name: str, reasons: Mapping[str, tuple[str, str]]) -> None:
+        """Log the number of entries and an example for each kind that the previous cycle did not have."""
         kinds = {kind: f"{resource}: {text}" for resource, (kind, text) in reversed(list(reasons.items()))}
         for kind, example in kinds.items():
-            if kind not in self._told:
+            if kind not in self._logged:
                 self._log.warn(
-                    "{name}: {count} entries are left out ({kind}), as {example}",
+                    "{name}: {count} entries are not metered ({kind}), for example {example}",
                     name=name,
                     count=sum(each == kind for each, _ in reasons.values()),
                     kind=kind,
                     example=example,
                 )
-        self._told = kinds
+        self._logged = kinds
 
 
-class Omitted:
-    """Gathers what one poll could not meter; for at most ``most`` resources it knows why."""
+class SkippedItems:
+    """Counts the entries that one poll could not meter, and keeps the reasons of up to ``max_reasons`` of them."""
 
-    def __init__(self, cycle: ICycle, name: str, most: int = 1000) -> None:
+    def __init__(self, cycle: ICycle, name: str, max_reasons: int = 1000) -> None:
         self._name = name
-        self._diary: Diary = Diary() if cycle.trial else cycle.daemon_cache(("openstack", name), Diary)
-        self._most = most
+        self._log_once: LogOnce = LogOnce() if cycle.trial else cycle.daemon_cache(("openstack", name), LogOnce)
+        self._max_reasons = max_reasons
         self._reasons: dict[str, tuple[str, str]] = {}
         try:
             self._count = cycle.provider(ISkippedSamples).samples_skipped
@@ -77,67 +77,67 @@ class Omitted:
             self._count = None
 
     def add(self, resource: str, error: BadItem | BadSample) -> None:
-        """Take one entry that is left out."""
+        """Count an entry of ``resource`` that is skipped because of ``error``."""
         kind = getattr(error, "kind", "bad-sample")
         if self._count is not None:
             self._count(self._name, kind)
-        if len(self._reasons) < self._most:
+        if len(self._reasons) < self._max_reasons:
             self._reasons.setdefault(resource, (kind, str(error)))
 
-    def tell(self) -> None:
-        """Log what is new among them."""
-        self._diary.tell(self._name, self._reasons)
+    def report(self) -> None:
+        """Log the reasons that are new."""
+        self._log_once.log(self._name, self._reasons)
 
 
-class Support:
-    """Whether a service has an optional listing, as far as is known from its answers."""
+class ListingSupport:
+    """Whether a service supports a listing, according to its responses."""
 
     _log = Logger()
 
     def __init__(self) -> None:
         self._worked = False
         self._unsupported = False
-        self._ask_again_at = 0.0
+        self._retry_at = 0.0
 
     def due(self, seconds: float) -> bool:
-        """Return whether it is time to ask."""
-        return not self._unsupported or seconds >= self._ask_again_at
+        """Return whether the listing should be requested at the time ``seconds``."""
+        return not self._unsupported or seconds >= self._retry_at
 
     def worked(self, name: str) -> None:
-        """Note that the service has the listing of the pollster ``name``."""
+        """Record that the service has the listing of the pollster ``name``."""
         if self._unsupported:
             self._log.info("pollster {name}: now supported", name=name)
         self._worked, self._unsupported = True, False
 
-    def is_lacking(self, name: str, error: ErrorResponse, seconds: float, *, optional: bool) -> bool:
+    def is_unsupported(self, name: str, error: ErrorResponse, seconds: float, *, optional: bool) -> bool:
         """Return whether ``error`` means that the service lacks the listing; log it the first time.
 
-        What has worked before is away and not unsupported. *Not found* says it only of an ``optional`` listing.
+        A listing that has worked before is unavailable, not unsupported. Status 404 counts only for an ``optional`` one.
         """
-        if error.status not in NOT_THERE or self._worked or (error.status == NOT_FOUND and not optional):
+        if error.status not in UNSUPPORTED_STATUSES or self._worked or (error.status == NOT_FOUND and not optional):
             return False
         if not self._unsupported:
             self._log.warn(
-                "pollster {name}: unsupported, asked again every {minutes:.0f} minutes: {error}",
+                "pollster {name}: unsupported by the service, retried every {minutes:.0f} minutes: {error}",
                 name=name,
                 minutes=UNSUPPORTED_SECONDS / 60,
                 error=error,
             )
-        self._unsupported, self._ask_again_at = True, seconds + UNSUPPORTED_SECONDS
+        self._unsupported, self._retry_at = True, seconds + UNSUPPORTED_SECONDS
         return True
 
 
 async def enabled_with(context: IPluginContext, service: str, extension: Listing | None = None) -> Enabled | Disabled:
-    """Answer for a pollster that works where the catalogue has ``service``, and the service has ``extension``.
+    """Return whether the catalogue has ``service`` and the service has ``extension``, for a pollster that needs them.
 
-    While Keystone cannot be asked the answer is yes: the pollster is unavailable until it can.
+    If Keystone or the service is not reachable, return enabled: the pollster is unavailable until it is.
     """
     try:
         openstack = context.provider(IOpenStack)
     except LookupError:
-        return Disabled("no OpenStack is configured: [openstack] says how")
+        return Disabled("no OpenStack cloud is configured in [openstack]")
 
-    async def look() -> Enabled | Disabled:
+    async def look_up() -> Enabled | Disabled:
         try:
             await openstack.url(service)
             if extension is not None:
@@ -146,14 +146,14 @@ async def enabled_with(context: IPluginContext, service: str, extension: Listing
         except NoService as error:
             return Disabled(str(error))
         except ErrorResponse as error:
-            if error.status in NOT_THERE:
+            if error.status in UNSUPPORTED_STATUSES:
                 return Disabled(f"the {service} service has no such extension: {error}")
         except Unavailable:
             pass
         return Enabled()
 
     try:
-        return await within(context.clock, ASKING_SECONDS, look())
+        return await within(context.clock, ENABLED_TIMEOUT_SECONDS, look_up())
     except DeferredTimeout:
         return Enabled()
 
@@ -161,35 +161,35 @@ async def enabled_with(context: IPluginContext, service: str, extension: Listing
 @implementer(ICentralPollster)
 @dataclass(frozen=True, slots=True)
 class ListingPollster:
-    """Meters all entries of the listing of ``row``. An entry that cannot be metered costs itself only."""
+    """Meters all entries of a listing; an entry that cannot be metered is skipped."""
 
-    row: Row
+    metered: MeteredListing
     options: None = None
 
     @property
     def name(self) -> str:
-        """The name of the row."""
-        return self.row.name
+        """The name of the pollster."""
+        return self.metered.name
 
     @property
     def meters(self) -> tuple[MeterDefinition, ...]:
-        """The meters of the row."""
-        return tuple(measure.meter for measure in self.row.measures)
+        """The meters of the listing."""
+        return tuple(measure.meter for measure in self.metered.measures)
 
     def configured(self, options: None) -> ListingPollster:
         """Return the pollster: it has no options."""
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work where the catalogue has the service."""
-        listing = self.row.listing
-        return await enabled_with(context, listing.service, listing if self.row.extension else None)
+        """Return whether the catalogue has the service and, for an extension, the service has the listing."""
+        listing = self.metered.listing
+        return await enabled_with(context, listing.service, listing if self.metered.extension else None)
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return the samples of all entries, one page after the other; none where the service lacks the listing."""
-        samples_skipped = Omitted(cycle, self.name)
-        support: Support = (
-            Support() if cycle.trial else cycle.daemon_cache(("openstack", self.name, "support"), Support)
+        """Return the samples of all entries on all pages; none if the service does not support the listing."""
+        skipped = SkippedItems(cycle, self.name)
+        support: ListingSupport = (
+            ListingSupport() if cycle.trial else cycle.daemon_cache(("openstack", self.name, "support"), ListingSupport)
         )
         if not support.due(cycle.clock.seconds()):
             return ()
@@ -197,30 +197,30 @@ class ListingPollster:
         try:
             async for page in cycle.provider(IOpenStack).pages(self.listing(cycle)):
                 support.worked(self.name)
-                for sample in self._of_page(page, samples_skipped):
-                    # A listing that changes between its pages may show an entry twice.
+                for sample in self._of_page(page, skipped):
+                    # A listing that changes while it is read may have an entry on two pages.
                     samples[sample.resource_id, sample.name] = sample
         except ErrorResponse as error:
-            if not support.is_lacking(self.name, error, cycle.clock.seconds(), optional=self.row.extension):
+            if not support.is_unsupported(self.name, error, cycle.clock.seconds(), optional=self.metered.extension):
                 raise
-        samples_skipped.tell()
+        skipped.report()
         return samples.values()
 
     def listing(self, cycle: ICycle) -> Listing:
-        """Return what is asked for in ``cycle``."""
-        return self.row.listing
+        """Return the listing to request in ``cycle``."""
+        return self.metered.listing
 
-    def _of_page(self, page: Page, samples_skipped: Omitted) -> Iterable[Sample]:
+    def _of_page(self, page: Page, skipped: SkippedItems) -> Iterable[Sample]:
         for item in page.items:
             resource = "?"
             try:
-                resource = self.row.resource_of(item)
-                metadata = self.row.metadata_of(item)
-                user_id, project_id = self.row.user_of(item), self.row.project_of(item)
+                resource = self.metered.resource_of(item)
+                metadata = self.metered.metadata_of(item)
+                user_id, project_id = self.metered.user_of(item), self.metered.project_of(item)
             except BadItem as error:
-                samples_skipped.add(resource, error)
+                skipped.add(resource, error)
                 continue
-            for measure in self.row.measures:
+            for measure in self.metered.measures:
                 try:
                     yield Sample(
                         name=measure.meter.name,
@@ -235,4 +235,4 @@ class ListingPollster:
                     )
                 except (BadItem, BadSample) as error:
                     if not (measure.optional and getattr(error, "kind", "") == "no-volume"):
-                        samples_skipped.add(resource, error)
+                        skipped.add(resource, error)

@@ -1,7 +1,7 @@
-"""Ceph's object gateway: what each project holds in it, and how often it was asked, as its administrative API tells.
+"""Ceph's RADOS gateway: objects, bytes, buckets and requests of each project, from its admin ops API.
 
-That API knows no tokens of Keystone: requests are signed as for S3, in the older way (version 2), which is a dozen lines
-and which every gateway takes.
+That API does not accept Keystone tokens. Requests are signed with S3 signature version 2, which every gateway accepts
+and which takes a dozen lines.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
 from meter.interfaces import IPluginContext
 from meter.interfaces import Unavailable
-from meter.pollsters.openstack.pollster import Omitted
+from meter.pollsters.openstack.pollster import SkippedItems
 from meter.pollsters.openstack.pollster import enabled_with
-from meter.pollsters.openstack.round_robin import Rounds
+from meter.pollsters.openstack.round_robin import RoundRobin
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import gauge
 from meter.pollsters.openstack.table import number
@@ -55,31 +55,30 @@ CONTAINER_SIZE = gauge("radosgw.containers.objects.size", "B")
 REQUESTS = gauge("radosgw.api.request", "request")
 
 SERVICE = "radosgw"
-QUESTIONS = 2
-"""About each project."""
+REQUESTS_PER_PROJECT = 2
 
 
 class RadosgwOptions(BaseModel):
-    """Options of the pollster, which is off without ``url``."""
+    """Options of the pollster, which is disabled without ``url``."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     url: str = Field(default="", pattern=r"^(https?://[^?#]+)?$")
-    """The administrative API: ``http://rgw.example.org:7480/admin``."""
+    """URL of the admin ops API: ``http://rgw.example.org:7480/admin``."""
     access_key: str = ""
-    """Of a user with the capabilities ``buckets=read; usage=read``."""
+    """Access key of a user with the capabilities ``buckets=read; usage=read``."""
     secret_key_file: str = ""
-    """A file that holds that user's secret key."""
+    """File that contains that user's secret key."""
     user: str = "{project}"
-    """A project's user: ``{project}${project}`` where the gateway makes a tenant of each project."""
-    at_once: int = Field(default=4, gt=0)
-    """Projects asked about at the same time."""
+    """Id of a project's user: ``{project}${project}`` if the gateway has a tenant per project."""
+    concurrency: int = Field(default=4, gt=0)
+    """How many projects are requested at the same time."""
 
 
 @implementer(ICentralPollster)
 @dataclass(frozen=True, slots=True)
 class RadosgwPollster:
-    """Meters the buckets and requests of every project that is a user of the gateway; in rounds, as the one of Swift."""
+    """Meters the buckets and requests of every project that is a user of the gateway, in a round-robin."""
 
     options: RadosgwOptions = field(default_factory=RadosgwOptions)
     name: str = SERVICE
@@ -90,26 +89,32 @@ class RadosgwPollster:
         return replace(self, options=options)
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work where it is told which gateway to ask, and there is a Keystone that lists the projects."""
+        """Return whether the options name a gateway and there is a Keystone that lists the projects."""
         if not (self.options.url and self.options.access_key and self.options.secret_key_file):
             return Disabled("[pollsters.radosgw] has no url, access_key and secret_key_file")
         return await enabled_with(context, "identity")
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return the samples of all projects; of one that cannot be read there are none."""
+        """Return the samples of all projects; a project that cannot be read has none."""
         secret_key = self._secret_key()
-        samples_skipped = Omitted(cycle, self.name)
+        skipped = SkippedItems(cycle, self.name)
 
-        async def about(project_id: str) -> AsyncIterator[Iterable[Sample]]:
+        async def fetch(project_id: str) -> AsyncIterator[Iterable[Sample]]:
             user = self.options.user.replace("{project}", project_id)
-            buckets = await self._ask(cycle, secret_key, "bucket", uid=user, stats="True")
-            usage = await self._ask(cycle, secret_key, "usage", uid=user)
-            yield [*_held(project_id, buckets, samples_skipped), *_asked(project_id, usage, samples_skipped)]
+            buckets = await self._request(cycle, secret_key, "bucket", uid=user, stats="True")
+            usage = await self._request(cycle, secret_key, "usage", uid=user)
+            yield [*_bucket_samples(project_id, buckets, skipped), *_request_samples(project_id, usage, skipped)]
 
-        seconds_for = cycle.provider(IHttpClient).seconds_for
-        rounds = Rounds(cycle, self.name, SERVICE, seconds_for, questions=QUESTIONS, at_once=self.options.at_once)
-        samples = await rounds.samples(about, samples_skipped)
-        samples_skipped.tell()
+        round_robin = RoundRobin(
+            cycle,
+            self.name,
+            SERVICE,
+            cycle.provider(IHttpClient).seconds_for,
+            requests_per_project=REQUESTS_PER_PROJECT,
+            concurrency=self.options.concurrency,
+        )
+        samples = await round_robin.samples(fetch, skipped)
+        skipped.report()
         return samples
 
     def _secret_key(self) -> str:
@@ -118,23 +123,25 @@ class RadosgwPollster:
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(f"{self.name}: its secret cannot be read: {error}") from None
 
-    async def _ask(self, cycle: ICycle, secret_key: str, what: str, **query: str) -> HttpResponse:
+    async def _request(self, cycle: ICycle, secret_key: str, resource: str, **query: str) -> HttpResponse:
         options = self.options
-        url = f"{options.url.rstrip('/')}/{what}"
+        url = f"{options.url.rstrip('/')}/{resource}"
         date = formatdate(wall_seconds(cycle.clock), usegmt=True)
-        headers = signed("GET", urlsplit(url).path, options.access_key, secret_key, date)
+        headers = signature_headers("GET", urlsplit(url).path, options.access_key, secret_key, date)
         request = HttpRequest(method="GET", url=f"{url}?{urlencode({**query, 'format': 'json'})}", headers=headers)
-        answer: HttpResponse = await cycle.provider(IHttpClient).exchange(SERVICE, request)
-        return answer.checked()
+        response: HttpResponse = await cycle.provider(IHttpClient).send(SERVICE, request)
+        return response.checked()
 
 
-def signed(method: str, path: str, access_key: str, secret_key: str, date: str) -> dict[str, str]:
-    """Return the headers that sign a request for ``path`` made at ``date``, as S3 describes it (version 2)."""
+def signature_headers(method: str, path: str, access_key: str, secret_key: str, date: str) -> dict[str, str]:
+    """Return the headers of a request for ``path`` at ``date`` (RFC 7231), signed with S3 signature version 2."""
     digest = hmac.digest(secret_key.encode(), f"{method}\n\n\n{date}\n{path}".encode(), "sha1")
     return {"Date": date, "Authorization": f"AWS {access_key}:{base64.b64encode(digest).decode('ascii')}"}
 
 
-def _sample(answer: HttpResponse, project_id: str, meter: MeterDefinition, volume: float, resource: str = "") -> Sample:
+def _sample(
+    response: HttpResponse, project_id: str, meter: MeterDefinition, volume: float, resource: str = ""
+) -> Sample:
     return Sample(
         name=meter.name,
         type=meter.type,
@@ -142,62 +149,62 @@ def _sample(answer: HttpResponse, project_id: str, meter: MeterDefinition, volum
         volume=volume,
         resource_id=resource or project_id,
         project_id=project_id,
-        timestamp=answer.received_at,
+        timestamp=response.received_at,
     )
 
 
-def _held(project_id: str, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
-    """Yield what each bucket holds, then all of them together, unless one does not say."""
-    buckets = _mappings(answer, answer.json())
+def _bucket_samples(project_id: str, response: HttpResponse, skipped: SkippedItems) -> Iterator[Sample]:
+    """Yield the samples of each bucket, then the totals, unless the usage of a bucket is missing."""
+    buckets = _mappings(response, response.json())
     objects: float = 0
     size: float = 0
-    whole = True
+    complete = True
     for bucket in buckets:
         resource = f"{project_id}/{bucket.get('bucket')}"
         try:
-            held = _usage(bucket)
+            bucket_objects, bucket_size = _usage(bucket)
         except BadItem as error:
-            samples_skipped.add(resource, error)
-            whole = False
+            skipped.add(resource, error)
+            complete = False
             continue
-        objects, size = objects + held[0], size + held[1]
-        yield _sample(answer, project_id, CONTAINER_OBJECTS, held[0], resource)
-        yield _sample(answer, project_id, CONTAINER_SIZE, held[1], resource)
-    if whole:
-        yield _sample(answer, project_id, OBJECTS, objects)
-        yield _sample(answer, project_id, SIZE, size)
-    yield _sample(answer, project_id, CONTAINERS, len(buckets))
+        objects, size = objects + bucket_objects, size + bucket_size
+        yield _sample(response, project_id, CONTAINER_OBJECTS, bucket_objects, resource)
+        yield _sample(response, project_id, CONTAINER_SIZE, bucket_size, resource)
+    if complete:
+        yield _sample(response, project_id, OBJECTS, objects)
+        yield _sample(response, project_id, SIZE, size)
+    yield _sample(response, project_id, CONTAINERS, len(buckets))
 
 
 def _usage(bucket: Mapping[str, Any]) -> tuple[float, float]:
-    """Return objects and bytes of a bucket, in all its parts (``rgw.main``, ``rgw.multimeta``); an empty one has none."""
+    """Return objects and bytes of a bucket, summed over its parts (``rgw.main``, ``rgw.multimeta``); empty: none."""
     parts = bucket.get("usage")
     if not isinstance(parts, Mapping) or not all(isinstance(each, Mapping) for each in parts.values()):
-        raise BadItem("no-volume", "usage is not known")
+        raise BadItem("no-volume", "usage is missing")
     objects = sum(number(each.get("num_objects"), "num_objects") for each in parts.values())
     return objects, sum(_bytes(each) for each in parts.values())
 
 
 def _bytes(part: Mapping[str, Any]) -> float:
-    """Gateways before Jewel say kibibytes only."""
+    """Return the bytes of a part of a bucket; gateways before Jewel report kibibytes only."""
     if "size" in part:
         return number(part["size"], "size")
     return number(part.get("size_kb"), "size_kb") * 1024
 
 
-def _asked(project_id: str, answer: HttpResponse, samples_skipped: Omitted) -> Iterator[Sample]:
-    document = answer.json()
+def _request_samples(project_id: str, response: HttpResponse, skipped: SkippedItems) -> Iterator[Sample]:
+    document = response.json()
     summary = document.get("summary") if isinstance(document, Mapping) else None
     try:
-        totals = [each.get("total") for each in _mappings(answer, summary)]
+        totals = [each.get("total") for each in _mappings(response, summary)]
         requests = sum(number(each.get("ops") if isinstance(each, Mapping) else None, "ops") for each in totals)
     except BadItem as error:
-        samples_skipped.add(project_id, error)
+        skipped.add(project_id, error)
     else:
-        yield _sample(answer, project_id, REQUESTS, requests)
+        yield _sample(response, project_id, REQUESTS, requests)
 
 
-def _mappings(answer: HttpResponse, value: Any) -> Sequence[Mapping[str, Any]]:
+def _mappings(response: HttpResponse, value: Any) -> Sequence[Mapping[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
-        raise BadResponse(f"{answer.request}: the answer should be a list of mappings")
+        raise BadResponse(f"{response.request}: the response should be a list of objects")
     return value

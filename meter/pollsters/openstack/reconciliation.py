@@ -1,8 +1,8 @@
-"""Reconciliation: what is metered, as the bus carries it, held against what the services list.
+"""Reconciliation: compares the resources whose samples are on the bus with those that the services list.
 
-The services are asked twice, at the beginning and at the end of a window, and between both it is heard what is metered.
-A *miss* is in both lists and was not heard; a *ghost* was heard and is in neither. So what comes and goes meanwhile is
-neither of them.
+The services are listed at the beginning and at the end of a window, between which samples on the bus are observed. A
+*miss* is in both lists and has no sample; a *ghost* has samples and is in neither list. So resources that are created or
+deleted within the window are neither.
 """
 
 from __future__ import annotations
@@ -55,48 +55,48 @@ from meter.sample import Sample
 GHOSTS = gauge("meter.reconciliation.ghosts", "resource")
 MISSES = gauge("meter.reconciliation.misses", "resource")
 METERING_QUEUE = "meter.metering"
-"""The collectors' queue: without it nothing is metered that could be heard."""
+"""The collectors' queue: without it no sample is stored, and none is observed."""
 
-SETTLING_SECONDS = 60.0
-"""What was measured before the first list may still be on its way."""
+IGNORED_SECONDS = 60.0
+"""Samples at the beginning of a window are ignored: they may have been measured before the first list."""
 
 Kind = Literal["instance", "volume", "image"]
 LISTINGS: Mapping[Kind, Listing] = {"instance": SERVERS, "volume": VOLUME.listing, "image": IMAGE.listing}
-"""Kinds of resources, each called like the meter that every one of them has."""
+"""Kinds of resources; a kind is also the name of the meter that every such resource has."""
 
 
 class ReconciliationOptions(BaseModel):
-    """Options of the comparison."""
+    """Options of the reconciliation."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     every_seconds: float = Field(default=86400.0, gt=0)
-    """From the beginning of one comparison to that of the next."""
+    """Seconds from the beginning of one window to that of the next."""
     window_seconds: float | None = Field(default=None, gt=0)
-    """How long is heard what is metered, by a minute longer than the longest interval of what is compared. Where
-    nothing is said it is twice that interval, and half an hour at least."""
+    """Length of the window: at least a minute longer than the longest interval of the compared meters. By default twice
+    that interval, and at least half an hour."""
     kinds: tuple[Kind, ...] = Field(default=("instance", "volume", "image"), strict=False)
-    """What is compared."""
-    most_ids: int = Field(default=20, ge=0)
-    """How many ids the metadata and the log name."""
-    most_resources: int = Field(default=1_000_000, gt=0)
-    """Resources that are remembered while listening; where there are more, nothing is said."""
+    """The kinds of resources to compare."""
+    max_ids: int = Field(default=20, ge=0)
+    """How many ids the metadata and the log have at most."""
+    max_resources: int = Field(default=1_000_000, gt=0)
+    """How many resources are kept in memory at most; if more have samples, nothing is compared."""
 
 
-class Heard:
-    """Listens to what is metered while it is told to, and remembers which resources, ``most`` at most.
+class MeteredResources:
+    """The ids of resources whose samples are on the bus, while observing it; at most ``max_resources``.
 
-    It stops by itself after ``longest_seconds``: whoever told it to listen may have lost its turn meanwhile.
+    Observing stops by itself after a time limit: the agent may no longer be the leader that would stop it.
     """
 
     _log = Logger()
 
-    def __init__(self, bus: Any, clock: IReactorTime, kinds: tuple[Kind, ...], most: int) -> None:
+    def __init__(self, bus: Any, clock: IReactorTime, kinds: tuple[Kind, ...], max_resources: int) -> None:
         self._clock = clock
-        self._most = most
+        self._max_resources = max_resources
         self._kinds = kinds
         self._since = 0.0
-        self._end: IDelayedCall | None = None
+        self._time_limit: IDelayedCall | None = None
         self.ids: dict[str, set[str]] = {kind: set() for kind in kinds}
         self.overflowed = False
         self._subscription = bus.subscribe(
@@ -108,29 +108,29 @@ class Heard:
             self._receive,
         )
 
-    def begin(self, settling_seconds: float, longest_seconds: float) -> None:
-        """Listen from now on, and remember what comes after ``settling_seconds``."""
+    def start(self, ignored_seconds: float, time_limit_seconds: float) -> None:
+        """Observe the bus from now on; samples in the first ``ignored_seconds`` are ignored."""
         self.stop()
-        self._since = self._clock.seconds() + settling_seconds
-        self._end = self._clock.callLater(longest_seconds, self.stop)
+        self._since = self._clock.seconds() + ignored_seconds
+        self._time_limit = self._clock.callLater(time_limit_seconds, self.stop)
         self._subscription.startService()
 
     def stop(self) -> None:
-        """Listen no more, and forget everything."""
-        if self._end is not None and self._end.active():
-            self._end.cancel()
-        self._end = None
+        """Stop observing and clear the ids."""
+        if self._time_limit is not None and self._time_limit.active():
+            self._time_limit.cancel()
+        self._time_limit = None
         self.ids = {kind: set() for kind in self._kinds}
         self.overflowed = False
         if self._subscription.running:
             maybeDeferred(self._subscription.stopService).addErrback(
-                lambda failure: self._log.failure("reconciliation: cannot stop listening", failure)
+                lambda failure: self._log.failure("reconciliation: cannot stop observing the bus", failure)
             )
 
     @property
-    def listening(self) -> bool:
-        """Whether it was told to, and has not stopped by itself."""
-        return self._end is not None and self._end.active()
+    def observing(self) -> bool:
+        """Whether the bus is observed: started, and the time limit not reached."""
+        return self._time_limit is not None and self._time_limit.active()
 
     async def _receive(self, delivery: Delivery) -> None:
         if self._clock.seconds() < self._since:
@@ -138,52 +138,52 @@ class Heard:
         try:
             messages, _ = metering_messages(open_envelope(delivery.body))
         except BadMessage:
-            return  # the collector says so
+            return  # the collector reports it
         for message in messages:
-            self._remember(message)
+            self._add(message)
 
-    def _remember(self, message: Any) -> None:
+    def _add(self, message: Any) -> None:
         if not isinstance(message, dict):
             return
         kind, resource = message.get("counter_name"), message.get("resource_id")
         known = self.ids.get(kind) if isinstance(kind, str) else None
         if known is None or not isinstance(resource, str) or resource in known:
             return
-        if sum(map(len, self.ids.values())) < self._most:
+        if sum(map(len, self.ids.values())) < self._max_resources:
             known.add(resource)
         else:
             self.overflowed = True
 
 
-SHORTEST_WINDOW_SECONDS = 1800.0
-"""Of those that nobody has chosen."""
+MIN_DEFAULT_WINDOW_SECONDS = 1800.0
+"""The shortest default of ``window_seconds``."""
 
 
-def _settling_seconds(window_seconds: float) -> float:
-    return min(SETTLING_SECONDS, window_seconds / 2)
+def _ignored_seconds(window_seconds: float) -> float:
+    return min(IGNORED_SECONDS, window_seconds / 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What a service listed: all ids, and those of which samples are due."""
+class ListedResources:
+    """The resources that a service lists: all ids, and the ids of those that must have samples."""
 
     ids: frozenset[str]
-    due: frozenset[str]
+    must_have_samples: frozenset[str]
 
 
 class Comparison:
-    """The comparison from poll to poll: not due, or listening since a first list was taken."""
+    """The state of the comparison between polls; ``first_lists`` is empty unless a window has begun."""
 
-    def __init__(self, heard: Heard) -> None:
-        self.heard = heard
-        self.began: float | None = None
-        self.first: dict[Kind, Listed] = {}
+    def __init__(self, metered: MeteredResources) -> None:
+        self.metered = metered
+        self.began_at: float | None = None
+        self.first_lists: dict[Kind, ListedResources] = {}
 
 
 @implementer(ICentralPollster, IDependsOnIntervals)
 @dataclass(frozen=True, slots=True)
 class ReconciliationPollster:
-    """Meters, once in a while, how many resources are metered and not listed, and listed and not metered."""
+    """Meters, once per ``every_seconds``, how many resources are ghosts and misses."""
 
     options: ReconciliationOptions = field(default_factory=ReconciliationOptions)
     name: str = "reconciliation"
@@ -196,91 +196,99 @@ class ReconciliationPollster:
         return replace(self, options=options)
 
     def interval_conflicts(self, interval_of: Callable[[str], float]) -> list[str]:
-        """Say which windows no comparison would come of, or a wrong one: every resource must be measured within one."""
+        """Return a message per option with which a comparison would be wrong or never end."""
         window, every = self._window_seconds(interval_of), self.options.every_seconds
-        found = []
+        conflicts = []
         for kind in self.options.kinds:
-            needed = interval_of(kind) + _settling_seconds(window)
+            needed = interval_of(kind) + _ignored_seconds(window)
             if window < needed:
-                found.append(
+                conflicts.append(
                     f"window_seconds: should be at least {needed:g}, not {window:g}: {kind!r} is polled every"
-                    f" {interval_of(kind):g} s, and the first {_settling_seconds(window):g} s of a window do not count"
+                    f" {interval_of(kind):g} s, and the first {_ignored_seconds(window):g} s of a window are ignored"
                 )
         if window < interval_of(self.name):
-            found.append(
-                f"window_seconds: should be at least {interval_of(self.name):g}, not {window:g}: so often"
-                f" {self.name!r} is polled, which begins and ends it"
+            conflicts.append(
+                f"window_seconds: should be at least {interval_of(self.name):g}, not {window:g}: the polls of"
+                f" {self.name!r}, which begin and end a window, have that interval"
             )
         if every < window:
-            found.append(f"every_seconds: should be at least window_seconds, {window:g}, not {every:g}")
-        return found
+            conflicts.append(f"every_seconds: should be at least window_seconds, {window:g}, not {every:g}")
+        return conflicts
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work where there are a cloud and a bus to listen to."""
+        """Return whether the daemon has a cloud and a bus."""
         try:
             context.provider(IOpenStack)
             context.provider(IBus)
         except LookupError as error:
-            return Disabled(f"there is nothing to compare: {error}")
+            return Disabled(f"needs an OpenStack cloud and a bus: {error}")
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Begin a comparison when one is due, end it when its window is over; only then there are samples."""
+        """Begin a window when one is due; when it is over, return the samples of the comparison."""
         if cycle.trial:
             return ()
         options = self.options
         window = self._window_seconds(cycle.config.polling.interval_of if cycle.config is not None else lambda _: 0.0)
 
         def make() -> Comparison:
-            return Comparison(Heard(cycle.provider(IBus), cycle.clock, options.kinds, options.most_resources))
+            return Comparison(MeteredResources(cycle.provider(IBus), cycle.clock, options.kinds, options.max_resources))
 
         state: Comparison = cycle.daemon_cache(("openstack", self.name), make)
         now = cycle.clock.seconds()
-        if state.began is not None and state.heard.listening:
-            return await self._end(cycle, state) if now - state.began >= window else ()
-        if state.began is None or state.first or now - state.began >= options.every_seconds:
-            # A first list that nothing came of: its window passed without us, begin anew.
-            state.first = await self._lists(cycle)
-            state.began = cycle.clock.seconds()
-            state.heard.begin(_settling_seconds(window), 2 * window)
+        if state.began_at is not None and state.metered.observing:
+            return await self._end_window(cycle, state) if now - state.began_at >= window else ()
+        if state.began_at is None or state.first_lists or now - state.began_at >= options.every_seconds:
+            # first_lists without observing: this agent was not polled when the window ended; begin a new one.
+            state.first_lists = await self._lists(cycle)
+            state.began_at = cycle.clock.seconds()
+            state.metered.start(_ignored_seconds(window), 2 * window)
         return ()
 
     def _window_seconds(self, interval_of: Callable[[str], float]) -> float:
         if self.options.window_seconds is not None:
             return self.options.window_seconds
-        return max(SHORTEST_WINDOW_SECONDS, 2 * max(map(interval_of, (self.name, *self.options.kinds))))
+        return max(MIN_DEFAULT_WINDOW_SECONDS, 2 * max(map(interval_of, (self.name, *self.options.kinds))))
 
-    async def _end(self, cycle: ICycle, state: Comparison) -> list[Sample]:
-        # What is made while the second list is taken may be heard and not be on it.
-        heard = {kind: set(ids) for kind, ids in state.heard.ids.items()}
-        overflowed = state.heard.overflowed
+    async def _end_window(self, cycle: ICycle, state: Comparison) -> list[Sample]:
+        # Copied before the second list: a resource created meanwhile may have a sample and not be on the list.
+        metered = {kind: set(ids) for kind, ids in state.metered.ids.items()}
+        overflowed = state.metered.overflowed
         second = await self._lists(cycle)
-        first, state.first = state.first, {}
-        state.heard.stop()
+        first, state.first_lists = state.first_lists, {}
+        state.metered.stop()
         if overflowed:
             self._log.warn(
-                "reconciliation: more than {most} resources are metered, nothing is compared",
-                most=self.options.most_resources,
+                "reconciliation: more than {maximum} resources have samples, nothing is compared",
+                maximum=self.options.max_resources,
             )
             return []
         return [
-            sample for kind in first for sample in self._compare(cycle, kind, first, second, heard.get(kind, set()))
+            sample for kind in first for sample in self._compare(cycle, kind, first, second, metered.get(kind, set()))
         ]
 
     def _compare(
-        self, cycle: ICycle, kind: Kind, first: Mapping[Kind, Listed], second: Mapping[Kind, Listed], heard: set[str]
+        self,
+        cycle: ICycle,
+        kind: Kind,
+        first: Mapping[Kind, ListedResources],
+        second: Mapping[Kind, ListedResources],
+        metered: set[str],
     ) -> Iterator[Sample]:
         if kind not in second:
             return
-        ghosts = heard - first[kind].ids - second[kind].ids
-        misses = (first[kind].due & second[kind].due) - heard
-        for meter, word, found in ((GHOSTS, "not listed", ghosts), (MISSES, "not metered", misses)):
-            ids = sorted(found)[: self.options.most_ids]
+        ghosts = metered - first[kind].ids - second[kind].ids
+        misses = (first[kind].must_have_samples & second[kind].must_have_samples) - metered
+        for meter, text, found in (
+            (GHOSTS, "metered and not listed", ghosts),
+            (MISSES, "listed and not metered", misses),
+        ):
+            ids = sorted(found)[: self.options.max_ids]
             self._log.info(
-                "reconciliation: {count} of kind {kind} are {word}{ids}",
+                "reconciliation: {count} of kind {kind} are {text}{ids}",
                 count=len(found),
                 kind=kind,
-                word=f"listed and {word}" if meter is MISSES else f"metered and {word}",
+                text=text,
                 ids=f": {', '.join(ids)}{', …' if len(found) > len(ids) else ''}" if ids else "",
             )
             yield Sample(
@@ -290,25 +298,25 @@ class ReconciliationPollster:
                 volume=len(found),
                 resource_id=f"reconciliation/{kind}",
                 timestamp=cycle.timestamp,
-                resource_metadata={"kind": kind, "ids": ids, "metered": len(heard), "listed": len(second[kind].ids)},
+                resource_metadata={"kind": kind, "ids": ids, "metered": len(metered), "listed": len(second[kind].ids)},
             )
 
-    async def _lists(self, cycle: ICycle) -> dict[Kind, Listed]:
-        """Return what each service lists; a service that is not in the catalogue is left out."""
-        found: dict[Kind, Listed] = {}
+    async def _lists(self, cycle: ICycle) -> dict[Kind, ListedResources]:
+        """Return the resources that each service lists; services that the catalogue lacks are left out."""
+        found: dict[Kind, ListedResources] = {}
         for kind in self.options.kinds:
             ids: set[str] = set()
-            due: set[str] = set()
+            must_have_samples: set[str] = set()
             try:
                 async for page in cycle.provider(IOpenStack).pages(LISTINGS[kind]):
                     for item in page.items:
                         id_ = item.get("id")
                         if isinstance(id_, str):
                             ids.add(id_)
-                            # Only what runs is certainly on a host; other kinds are listed as they are metered.
+                            # Only an ACTIVE instance is certainly on a host.
                             if kind != "instance" or item.get("status") == "ACTIVE":
-                                due.add(id_)
+                                must_have_samples.add(id_)
             except NoService:
                 continue
-            found[kind] = Listed(frozenset(ids), frozenset(due))
+            found[kind] = ListedResources(frozenset(ids), frozenset(must_have_samples))
         return found

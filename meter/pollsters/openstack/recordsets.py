@@ -1,4 +1,4 @@
-"""Designate: how many sets of records each zone has."""
+"""Designate: the number of recordsets of each zone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meter.interfaces import ICycle
 from meter.interfaces import IPluginContext
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
-from meter.pollsters.openstack.pollster import Omitted
+from meter.pollsters.openstack.pollster import SkippedItems
 from meter.pollsters.openstack.pollster import enabled_with
 from meter.pollsters.openstack.services import ALL_ZONES
 from meter.pollsters.openstack.table import BadItem
@@ -32,7 +32,7 @@ LISTING = Listing(service="dns", version="v2", path="recordsets", key="recordset
 
 @dataclass(slots=True)
 class _Zone:
-    """What was counted of a zone until now."""
+    """A zone and the number of its recordsets listed so far."""
 
     name: object
     project_id: str | None
@@ -43,7 +43,7 @@ class _Zone:
 @implementer(ICentralPollster)
 @dataclass(frozen=True, slots=True)
 class RecordsetsPollster:
-    """Meters how many sets of records each zone has: one listing of those of all zones, not one for each zone."""
+    """Meters the number of recordsets of each zone, from one listing of the recordsets of all zones."""
 
     options: None = None
     name: str = "dns.zone.recordsets"
@@ -54,18 +54,18 @@ class RecordsetsPollster:
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work where the catalogue has Designate."""
+        """Return whether the catalogue has Designate."""
         return await enabled_with(context, "dns")
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return a sample for each zone; none has nothing in it, its SOA and NS are sets too."""
-        samples_skipped = Omitted(cycle, self.name)
+        """Return a sample per zone; every zone has recordsets, at least SOA and NS."""
+        skipped = SkippedItems(cycle, self.name)
         zones: dict[str, _Zone] = {}
         async for page in cycle.provider(IOpenStack).pages(LISTING):
             for item in page.items:
                 zone_id, project_id = item.get("zone_id"), item.get("project_id")
                 if not isinstance(zone_id, str) or not zone_id:
-                    samples_skipped.add(str(item.get("id", "?")), BadItem("no-id", "it has no zone_id"))
+                    skipped.add(str(item.get("id", "?")), BadItem("no-id", "it has no zone_id"))
                     continue
                 owner = project_id if isinstance(project_id, str) else None
                 zone = zones.setdefault(zone_id, _Zone(item.get("zone_name"), owner, page.received_at))
@@ -86,6 +86,6 @@ class RecordsetsPollster:
                     )
                 )
             except BadSample as error:
-                samples_skipped.add(zone_id, error)
-        samples_skipped.tell()
+                skipped.add(zone_id, error)
+        skipped.report()
         return samples

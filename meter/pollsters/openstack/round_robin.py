@@ -1,4 +1,4 @@
-"""Asking about every project, one question or more for each, in rounds that may take more than one cycle."""
+"""Requests per project, in a round-robin over all projects that may take more than one cycle."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from dataclasses import dataclass
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
-from meter.http.exchange import ErrorResponse
+from meter.http.client import ErrorResponse
 from meter.interfaces import ICycle
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 from meter.openstack.keystone import NOT_FOUND
-from meter.pollsters.openstack.pollster import Omitted
+from meter.pollsters.openstack.pollster import SkippedItems
 from meter.pollsters.openstack.services import PROJECT
 from meter.pollsters.openstack.table import BadItem
 from meter.sample import Sample
 
 SHARE_OF_CYCLE = 0.9
-"""How much of its time a pollster asks for: what is out then still has time to be answered."""
+"""The share of a pollster's time in which it sends requests; the rest is for the responses in flight."""
 
 
 async def all_projects(cycle: ICycle) -> list[str]:
-    """Return the ids of all projects, in order; Keystone is asked once in a cycle."""
+    """Return the sorted ids of all projects; they are listed once per cycle."""
     openstack = cycle.provider(IOpenStack)
 
-    async def listed() -> list[str]:
+    async def list_ids() -> list[str]:
         ids: set[str] = set()
         async for page in openstack.pages(PROJECT.listing):
             ids |= {item["id"] for item in page.items if isinstance(item.get("id"), str) and item["id"]}
         return sorted(ids)
 
-    found: list[str] = await cycle.cycle_cache(("openstack", "projects"), listed)
-    return found
+    ids: list[str] = await cycle.cycle_cache(("openstack", "projects"), list_ids)
+    return ids
 
 
 @dataclass(slots=True)
 class _Progress:
-    """The last that was asked about in time: the next cycle begins after it."""
+    """The last project that was requested in time: the next cycle begins after it."""
 
     last: str = ""
 
 
-class Rounds:
-    """Asks ``service`` about every project, ``at_once`` at a time, with some ``questions`` about each.
+class RoundRobin:
+    """Requests data of every project from ``service``: ``concurrency`` projects at a time, some requests for each.
 
-    A cycle of the pollster ``name`` goes on where the one before had to stop. ``seconds_for`` says how long the budget of a
-    service takes for so many requests.
+    A cycle of the pollster ``name`` continues after the last project of the previous one. ``seconds_for`` returns how
+    many seconds the rate limit of a service needs for a number of requests.
     """
 
     def __init__(
@@ -62,52 +62,53 @@ class Rounds:
         service: str,
         seconds_for: Callable[[str, int], float],
         *,
-        questions: int = 1,
-        at_once: int,
+        requests_per_project: int = 1,
+        concurrency: int,
     ) -> None:
         self._cycle = cycle
         self._clock = cycle.clock
         self._service = service
         self._seconds_for = seconds_for
-        self._questions = questions
-        self._at_once = at_once
+        self._requests_per_project = requests_per_project
+        self._at_once = concurrency
         self._progress = _Progress() if cycle.trial else cycle.daemon_cache(("openstack", name, "progress"), _Progress)
         self._seconds = math.inf
         if cycle.config is not None:
-            given: float = min(cycle.config.central.timeout_seconds, cycle.config.polling.interval_of(name))
-            self._seconds = SHARE_OF_CYCLE * given
+            available: float = min(cycle.config.central.timeout_seconds, cycle.config.polling.interval_of(name))
+            self._seconds = SHARE_OF_CYCLE * available
 
     async def samples(
-        self, about: Callable[[str], AsyncIterator[Iterable[Sample]]], samples_skipped: Omitted
+        self, fetch: Callable[[str], AsyncIterator[Iterable[Sample]]], skipped: SkippedItems
     ) -> list[Sample]:
-        """Return what there is ``about`` each project; where something is missing, ``omitted`` is told why.
+        """Return the samples that ``fetch`` yields for each project; failures are added to ``skipped``.
 
-        A project that the service does not know has no samples. :class:`Unavailable` if no project could be read.
+        A project that the service does not know (404) has no samples. Raise :class:`Unavailable` if no project could
+        be fetched.
         """
         samples: list[Sample] = []
         failures: list[Unavailable] = []
 
-        async def read(project_id: str) -> None:
+        async def collect(project_id: str) -> None:
             try:
-                async for some in about(project_id):
+                async for some in fetch(project_id):
                     samples.extend(some)
             except ErrorResponse as error:
                 if error.status != NOT_FOUND:
-                    samples_skipped.add(project_id, BadItem("refused", str(error)))
+                    skipped.add(project_id, BadItem("refused", str(error)))
             except Unavailable as error:
                 failures.append(error)
-                samples_skipped.add(project_id, BadItem("unavailable", str(error)))
+                skipped.add(project_id, BadItem("unavailable", str(error)))
 
         projects = await all_projects(self._cycle)
-        left = await self._ask(projects, read)
+        left = await self._for_each(projects, collect)
         if failures and not samples:
             raise failures[0]
         for project_id in left:
-            samples_skipped.add(project_id, self._why_left(len(projects)))
+            skipped.add(project_id, self._why_left(len(projects)))
         return samples
 
-    async def _ask(self, ids: list[str], read: Callable[[str], Awaitable[None]]) -> list[str]:
-        """Call ``read`` with each of the sorted ``ids`` there is time for; return the others."""
+    async def _for_each(self, ids: list[str], call: Callable[[str], Awaitable[None]]) -> list[str]:
+        """Call ``call`` with as many of the sorted ``ids`` as the time permits; return the others."""
         end = self._clock.seconds() + self._seconds
         first = bisect_right(ids, self._progress.last)
         order = iter([*ids[first:], *ids[:first]])
@@ -119,23 +120,24 @@ class Rounds:
                     left.append(each)
                     continue
                 self._progress.last = each
-                await read(each)
+                await call(each)
 
         await gatherResults([Deferred.fromCoroutine(worker()) for _ in range(self._at_once)], consumeErrors=True)
         return left
 
     def _why_left(self, count: int) -> BadItem:
-        """Say whether the questions about ``count`` projects are too many for the budget, or the service is too slow."""
-        needed, given = self._seconds_for(self._service, count * self._questions), self._seconds
-        if needed <= given:
+        """Return the reason why some of ``count`` projects were left: the rate limit, or a slow service."""
+        needed, available = self._seconds_for(self._service, count * self._requests_per_project), self._seconds
+        if needed <= available:
             return BadItem(
                 "no-time",
-                f"there was no answer about all {count} projects within {given:.0f} s; it comes first next time",
+                f"the service did not respond for all {count} projects within {available:.0f} s; this project is first"
+                " in the next cycle",
             )
         return BadItem(
             "no-time",
-            f"the budget of {self._service} takes {needed:.0f} s for {count} projects, and a cycle has {given:.0f} s"
-            f" for it; it comes first next time. For all in one cycle: requests_per_second in"
-            f" [openstack.by_service.{self._service}] {needed / given:.1f} times as high, or a longer interval and"
-            f" [central] timeout_seconds",
+            f"the rate limit of {self._service} needs {needed:.0f} s for {count} projects, a cycle has {available:.0f} s;"
+            " this project is first in the next cycle. To poll all in one cycle, set requests_per_second in"
+            f" [openstack.by_service.{self._service}] {needed / available:.1f} times as high, or raise the interval and"
+            " [central] timeout_seconds",
         )

@@ -1,4 +1,4 @@
-"""The listings of OpenStack's services, and what is metered of their entries."""
+"""The listings of OpenStack's services, and the meters of their entries."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from meter.openstack import Listing
 from meter.pollsters.openstack.table import BadItem
 from meter.pollsters.openstack.table import Item
 from meter.pollsters.openstack.table import Measure
-from meter.pollsters.openstack.table import Row
-from meter.pollsters.openstack.table import all_of
+from meter.pollsters.openstack.table import MeteredListing
 from meter.pollsters.openstack.table import amount
+from meter.pollsters.openstack.table import exists
 from meter.pollsters.openstack.table import field_of
 from meter.pollsters.openstack.table import gauge
+from meter.pollsters.openstack.table import mapped
 from meter.pollsters.openstack.table import number
-from meter.pollsters.openstack.table import one
-from meter.pollsters.openstack.table import word
+from meter.pollsters.openstack.table import same_names
 
 # --- Glance
 
-IMAGE = Row(
+IMAGE = MeteredListing(
     name="image",
     listing=Listing(service="image", version="v2", path="images", key="images"),
-    measures=(Measure(gauge("image", "image"), one), Measure(gauge("image.size", "B"), amount("size"))),
+    measures=(Measure(gauge("image", "image"), exists), Measure(gauge("image.size", "B"), amount("size"))),
     project=("owner",),
-    metadata=all_of(
+    metadata=same_names(
         *("name", "status", "visibility", "container_format", "disk_format", "min_disk", "min_ram", "checksum"),
         *("protected", "tags", "created_at", "updated_at", "virtual_size", "image_type", "base_image_ref"),
     ),
@@ -34,18 +34,20 @@ IMAGE = Row(
 
 ALL_PROJECTS = {"all_tenants": "1"}
 
-VOLUME = Row(
+VOLUME = MeteredListing(
     name="volume",
     listing=Listing(service="block-storage", version="v3", path="volumes/detail", key="volumes", query=ALL_PROJECTS),
-    measures=(Measure(gauge("volume", "volume"), one), Measure(gauge("volume.size", "GiB"), amount("size"))),
+    measures=(Measure(gauge("volume", "volume"), exists), Measure(gauge("volume.size", "GiB"), amount("size"))),
     project=("os-vol-tenant-attr:tenant_id", "project_id"),
     metadata={
-        **all_of("name", "status", "volume_type", "availability_zone", "attachments", "snapshot_id", "source_volid"),
-        **all_of("bootable", "encrypted", "multiattach", "created_at", "updated_at", "metadata"),
+        **same_names(
+            "name", "status", "volume_type", "availability_zone", "attachments", "snapshot_id", "source_volid"
+        ),
+        **same_names("bootable", "encrypted", "multiattach", "created_at", "updated_at", "metadata"),
         "host": "os-vol-host-attr:host",
     },
 )
-SNAPSHOT = Row(
+SNAPSHOT = MeteredListing(
     name="volume.snapshot",
     listing=Listing(
         service="block-storage", version="v3", path="snapshots/detail", key="snapshots", query=ALL_PROJECTS
@@ -53,16 +55,16 @@ SNAPSHOT = Row(
     measures=(Measure(gauge("volume.snapshot.size", "GiB"), amount("size")),),
     project=("os-extended-snapshot-attributes:project_id", "project_id"),
     metadata={
-        **all_of("name", "status", "volume_id", "created_at", "updated_at", "metadata"),
+        **same_names("name", "status", "volume_id", "created_at", "updated_at", "metadata"),
         "progress": "os-extended-snapshot-attributes:progress",
     },
 )
-BACKUP = Row(
+BACKUP = MeteredListing(
     name="volume.backup",
     listing=Listing(service="block-storage", version="v3", path="backups/detail", key="backups", query=ALL_PROJECTS),
     measures=(Measure(gauge("volume.backup.size", "GiB"), amount("size")),),
     project=("os-backup-project-attr:project_id", "project_id"),
-    metadata=all_of(
+    metadata=same_names(
         *("name", "status", "volume_id", "snapshot_id", "is_incremental", "object_count", "container"),
         *("availability_zone", "created_at", "updated_at"),
     ),
@@ -70,14 +72,14 @@ BACKUP = Row(
 
 
 def _capacity(name: str) -> Callable[[Item], int | float]:
-    """Drivers may say ``infinite`` or ``unknown`` where a number should be."""
+    """Return a function that reads a capacity; some drivers report ``infinite`` or ``unknown`` instead of a number."""
     return amount(f"capabilities.{name}")
 
 
 def _virtual_free(item: Item) -> int | float:
-    """What may still be promised: free, or total times over-subscription less what is provisioned, less the reserve.
+    """Return the virtual free capacity as Cinder's scheduler computes it, at least 0.
 
-    As Cinder's own scheduler reckons it; never less than nothing.
+    With thin provisioning: (total - reserved) * over-subscription ratio - provisioned; else free - reserved.
     """
     total = number(field_of(item, "capabilities.total_capacity_gb"), "total_capacity_gb")
     reserved = total * number(field_of(item, "capabilities.reserved_percentage") or 0, "reserved_percentage") / 100
@@ -88,7 +90,7 @@ def _virtual_free(item: Item) -> int | float:
     return max(0, number(field_of(item, "capabilities.free_capacity_gb"), "free_capacity_gb") - reserved)
 
 
-POOL = Row(
+POOL = MeteredListing(
     name="volume.pool",
     listing=Listing(
         service="block-storage",
@@ -96,7 +98,7 @@ POOL = Row(
         path="scheduler-stats/get_pools",
         key="pools",
         query={"detail": "True"},
-        sized=False,
+        accepts_limit=False,
     ),
     measures=(
         Measure(gauge("volume.provider.pool.capacity.total", "GiB"), _capacity("total_capacity_gb")),
@@ -106,19 +108,19 @@ POOL = Row(
         Measure(gauge("volume.provider.pool.capacity.virtual_free", "GiB"), _virtual_free),
     ),
     resource=("name",),
-    metadata=all_of("capabilities"),
-    ids_return=True,
+    metadata=same_names("capabilities"),
+    ids_reused=True,
 )
 
 
 def _up(item: Item) -> int:
     if not isinstance(item.get("state"), str):
-        raise BadItem("no-volume", "state is not known")
+        raise BadItem("no-volume", "state is missing")
     return int(item["state"] == "up" and item.get("status", "enabled") == "enabled")
 
 
-class _ServiceRow(Row):
-    """A service has no id in Cinder: it is its program on its host."""
+class _ServiceListing(MeteredListing):
+    """Cinder's services, which have no id: a service is identified by its binary and host."""
 
     def resource_of(self, item: Item) -> str:
         """Return ``cinder-volume@host``."""
@@ -128,12 +130,12 @@ class _ServiceRow(Row):
         return f"{binary}@{host}"
 
 
-VOLUME_SERVICE = _ServiceRow(
+VOLUME_SERVICE = _ServiceListing(
     name="volume.service",
-    listing=Listing(service="block-storage", version="v3", path="os-services", key="services", sized=False),
+    listing=Listing(service="block-storage", version="v3", path="os-services", key="services", accepts_limit=False),
     measures=(Measure(gauge("volume.service.health", "service"), _up),),
-    metadata=all_of("binary", "host", "zone", "status", "state", "disabled_reason", "updated_at"),
-    ids_return=True,
+    metadata=same_names("binary", "host", "zone", "status", "state", "disabled_reason", "updated_at"),
+    ids_reused=True,
 )
 
 # --- Neutron
@@ -141,13 +143,13 @@ VOLUME_SERVICE = _ServiceRow(
 COMMON = ("name", "status", "description", "tags", "created_at", "updated_at", "admin_state_up")
 
 
-def _network(path: str, meter: str, unit: str, *metadata: str) -> Row:
+def _network(path: str, meter: str, unit: str, *metadata: str) -> MeteredListing:
     key = path.rpartition("/")[2].replace("-", "_")
-    return Row(
+    return MeteredListing(
         name=meter,
         listing=Listing(service="network", version="v2.0", path=path, key=key),
-        measures=(Measure(gauge(meter, unit), one),),
-        metadata=all_of(*COMMON, *metadata),
+        measures=(Measure(gauge(meter, unit), exists),),
+        metadata=same_names(*COMMON, *metadata),
         extension=path.startswith(("vpn/", "fwaas/")),
     )
 
@@ -182,16 +184,16 @@ FIREWALL_POLICY = _network(
 
 # --- Nova
 
-HYPERVISOR = Row(
+HYPERVISOR = MeteredListing(
     name="hypervisor",
     listing=Listing(
         service="compute",
         version="v2.1",
         path="os-hypervisors/detail",
         key="hypervisors",
-        # Every Nova knows 2.1, which tells all sizes, on one page; from 2.88 on they are not told.
+        # Every Nova supports microversion 2.1, which has all sizes and one page; 2.88 and newer lack the sizes.
         headers={"OpenStack-API-Version": "compute 2.1"},
-        sized=False,
+        accepts_limit=False,
     ),
     measures=(
         Measure(gauge("hypervisor.up", "hypervisor"), _up),
@@ -204,40 +206,40 @@ HYPERVISOR = Row(
         Measure(gauge("hypervisor.instances", "instance"), amount("running_vms"), True),
     ),
     resource=("hypervisor_hostname",),
-    metadata=all_of("id", "hypervisor_type", "hypervisor_version", "host_ip", "state", "status"),
-    ids_return=True,
+    metadata=same_names("id", "hypervisor_type", "hypervisor_version", "host_ip", "state", "status"),
+    ids_reused=True,
 )
 
 # --- Keystone
 
-PROJECT = Row(
+PROJECT = MeteredListing(
     name="identity.project",
-    listing=Listing(service="identity", version="v3", path="projects", key="projects", sized=False),
-    measures=(Measure(gauge("identity.project", "project"), one),),
+    listing=Listing(service="identity", version="v3", path="projects", key="projects", accepts_limit=False),
+    measures=(Measure(gauge("identity.project", "project"), exists),),
     project=("id",),
-    metadata=all_of("name", "domain_id", "parent_id", "enabled", "tags"),
+    metadata=same_names("name", "domain_id", "parent_id", "enabled", "tags"),
 )
-USER = Row(
+USER = MeteredListing(
     name="identity.user",
-    listing=Listing(service="identity", version="v3", path="users", key="users", sized=False),
-    measures=(Measure(gauge("identity.user", "user"), one),),
+    listing=Listing(service="identity", version="v3", path="users", key="users", accepts_limit=False),
+    measures=(Measure(gauge("identity.user", "user"), exists),),
     project=("default_project_id",),
     user=("id",),
-    metadata=all_of("name", "domain_id", "enabled", "password_expires_at"),
+    metadata=same_names("name", "domain_id", "enabled", "password_expires_at"),
 )
 
 # --- Octavia
 
 OPERATING = {"ONLINE": 1, "DRAINING": 2, "OFFLINE": 3, "DEGRADED": 4, "ERROR": 5, "NO_MONITOR": 6}
 PROVISIONING = {"ACTIVE": 1, "DELETED": 2, "ERROR": 3, "PENDING_CREATE": 4, "PENDING_UPDATE": 5, "PENDING_DELETE": 6}
-LOADBALANCER = Row(
+LOADBALANCER = MeteredListing(
     name="loadbalancer",
     listing=Listing(service="load-balancer", version="v2", path="lbaas/loadbalancers", key="loadbalancers"),
     measures=(
-        Measure(gauge("loadbalancer.operating", "status"), word("operating_status", OPERATING)),
-        Measure(gauge("loadbalancer.provisioning", "status"), word("provisioning_status", PROVISIONING)),
+        Measure(gauge("loadbalancer.operating", "status"), mapped("operating_status", OPERATING)),
+        Measure(gauge("loadbalancer.provisioning", "status"), mapped("provisioning_status", PROVISIONING)),
     ),
-    metadata=all_of(
+    metadata=same_names(
         *("name", "description", "vip_address", "vip_network_id", "provider", "flavor_id", "availability_zone"),
         *("operating_status", "provisioning_status", "created_at", "updated_at"),
     ),
@@ -247,34 +249,34 @@ LOADBALANCER = Row(
 
 ALL_ZONES = {"X-Auth-All-Projects": "true"}
 ZONE_STATUS = {"ACTIVE": 1, "PENDING": 2, "ERROR": 3, "DELETED": 4}
-ZONE = Row(
+ZONE = MeteredListing(
     name="dns.zone",
     listing=Listing(service="dns", version="v2", path="zones", key="zones", headers=ALL_ZONES),
     measures=(
-        Measure(gauge("dns.zone.status", "status"), word("status", ZONE_STATUS)),
+        Measure(gauge("dns.zone.status", "status"), mapped("status", ZONE_STATUS)),
         Measure(gauge("dns.zone.ttl", "s"), amount("ttl")),
         Measure(gauge("dns.zone.serial", "serial"), amount("serial")),
     ),
-    metadata=all_of("name", "email", "type", "status", "pool_id", "action", "created_at", "updated_at"),
+    metadata=same_names("name", "email", "type", "status", "pool_id", "action", "created_at", "updated_at"),
 )
 
 # --- Manila
 
 SHARE_STATUS = {"AVAILABLE": 1, "CREATING": 2, "DELETING": 3, "ERROR": 4, "ERROR_DELETING": 5, "EXTENDING": 6}
-SHARE = Row(
+SHARE = MeteredListing(
     name="manila.share",
     listing=Listing(service="shared-file-system", version="v2", path="shares/detail", key="shares", query=ALL_PROJECTS),
     measures=(
         Measure(gauge("manila.share.size", "GiB"), amount("size")),
-        Measure(gauge("manila.share.status", "status"), word("status", SHARE_STATUS)),
+        Measure(gauge("manila.share.status", "status"), mapped("status", SHARE_STATUS)),
     ),
-    metadata=all_of(
+    metadata=same_names(
         *("name", "status", "share_proto", "share_type", "share_network_id", "availability_zone", "host"),
         *("is_public", "created_at", "metadata"),
     ),
 )
 
-ROWS = (
+METERED_LISTINGS = (
     *(IMAGE, VOLUME, SNAPSHOT, BACKUP, POOL, VOLUME_SERVICE, FLOATING_IP, NETWORK, SUBNET, PORT, ROUTER),
     *(VPN, VPN_CONNECTION, FIREWALL, FIREWALL_POLICY, HYPERVISOR, PROJECT, USER, LOADBALANCER, ZONE, SHARE),
 )

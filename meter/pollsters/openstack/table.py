@@ -1,6 +1,7 @@
-"""What is metered of an entry of a listing, as data: each meter, and how its volume is read.
+"""Which meters a listing has, as data: each meter, and how its volume is read from an entry.
 
-A new meter is a new row in the module of its service, its provider in ``__init__.py`` and its line in ``README.rst``.
+A new meter needs a :class:`MeteredListing` in ``services.py``, its provider in ``__init__.py`` and its line in
+``README.rst``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Item = Mapping[str, Any]
 
 
 class BadItem(ValueError):
-    """An entry that cannot be metered. ``kind`` is a word to count it by, the text says what is wrong with it."""
+    """An entry that cannot be metered. ``kind`` is the reason as a metric label, the text explains it."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -29,9 +30,9 @@ class BadItem(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A meter and its volume: a function of the entry that raises :class:`BadItem` where there is none.
+    """A meter and its volume: a function of an entry that raises :class:`BadItem` if the entry has no volume.
 
-    ``optional``: not every version of the service says it, so that it may be missing.
+    ``optional``: some versions of the service lack the volume; that is not counted as skipped.
     """
 
     meter: MeterDefinition
@@ -40,12 +41,12 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A listing and what is metered of each of its entries, under the pollster's name.
+class MeteredListing:
+    """A listing and the meters of each of its entries; ``name`` is the pollster's.
 
-    ``resource``, ``project`` and ``user`` are keys of the entry, the first that is there counts; ``metadata`` maps keys
-    of the sample's metadata to keys of the entry. ``extension``: a service may be there without this listing.
-    ``ids_return``: the name of an entry that is gone may be given to another one.
+    ``resource``, ``project`` and ``user`` are keys of the entry, of which the first that exists is used; ``metadata``
+    maps keys of the sample's metadata to keys of the entry. ``extension``: some installations of the service lack this
+    listing. ``ids_reused``: a later resource may have the id of a deleted one.
     """
 
     name: str
@@ -56,31 +57,31 @@ class Row:
     user: tuple[str, ...] = ("user_id",)
     metadata: Mapping[str, str]
     extension: bool = False
-    ids_return: bool = False
+    ids_reused: bool = False
 
     def __hash__(self) -> int:
         return hash(self.name)
 
     def resource_of(self, item: Item) -> str:
-        """Return the entry's id as text; :class:`BadItem` where it has none."""
+        """Return the entry's id as text; raise :class:`BadItem` if it has none."""
         for key in self.resource:
             value = item.get(key)
             if isinstance(value, int | str) and str(value):
                 return str(value)
-        raise BadItem("no-id", f"it has no {' nor '.join(self.resource)}")
+        raise BadItem("no-id", f"it has no {' or '.join(self.resource)}")
 
     def project_of(self, item: Item) -> str | None:
-        """Return whose it is."""
+        """Return the id of the entry's project, or ``None``."""
         return _text(item, self.project)
 
     def user_of(self, item: Item) -> str | None:
-        """Return who made it, where the service says so."""
+        """Return the id of the entry's user, or ``None``."""
         return _text(item, self.user)
 
     def metadata_of(self, item: Item) -> dict[str, Any]:
-        """Return what the sample says beyond its volume."""
+        """Return the metadata of the entry's samples."""
         found = {key: item[source] for key, source in self.metadata.items() if source in item}
-        return found if self.ids_return else with_reserved(found, run=EXISTED_THROUGHOUT)
+        return found if self.ids_reused else with_reserved(found, run=EXISTED_THROUGHOUT)
 
 
 def _text(item: Item, keys: tuple[str, ...]) -> str | None:
@@ -91,13 +92,13 @@ def _text(item: Item, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def one(_: Item) -> int:
-    """Return 1: it exists."""
+def exists(_: Item) -> int:
+    """Return 1, the volume of an existing resource."""
     return 1
 
 
 def field_of(item: Item, name: str) -> Any:
-    """Return the value at ``name``, whose dots lead into mappings; ``None`` where there is none."""
+    """Return the value at ``name``, a path with dots; ``None`` if it does not exist."""
     value: Any = item
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -105,7 +106,7 @@ def field_of(item: Item, name: str) -> Any:
 
 
 def amount(name: str, divisor: int = 1) -> Callable[[Item], int | float]:
-    """Return a function that reads the amount at ``name``, divided by ``divisor``: a number that is not negative."""
+    """Return a function that reads the non-negative number at ``name``, divided by ``divisor``."""
 
     def volume(item: Item) -> int | float:
         value = number(field_of(item, name), name)
@@ -115,9 +116,9 @@ def amount(name: str, divisor: int = 1) -> Callable[[Item], int | float]:
 
 
 def number(value: Any, name: str) -> int | float:
-    """Return ``value`` as a number of 0 or more; text that is one will do. :class:`BadItem` names what is wrong."""
+    """Return ``value``, a non-negative number or the text of one, as a number; raise :class:`BadItem`."""
     if value is None:
-        raise BadItem("no-volume", f"{name} is not known")
+        raise BadItem("no-volume", f"{name} is missing")
     if isinstance(value, str):
         try:
             value = int(value)
@@ -133,23 +134,23 @@ def number(value: Any, name: str) -> int | float:
     return value
 
 
-def word(name: str, numbers: Mapping[str, int], other: int = -1) -> Callable[[Item], int]:
-    """Return a function that reads the word at ``name`` as its number; ``other`` for a word that is not known."""
+def mapped(name: str, numbers: Mapping[str, int], other: int = -1) -> Callable[[Item], int]:
+    """Return a function that maps the text at ``name`` to a number; ``other`` for a text that ``numbers`` lacks."""
 
     def volume(item: Item) -> int:
         value = field_of(item, name)
         if not isinstance(value, str):
-            raise BadItem("no-volume", f"{name} is not known")
+            raise BadItem("no-volume", f"{name} is missing")
         return numbers.get(value.upper(), other)
 
     return volume
 
 
-def all_of(*names: str) -> dict[str, str]:
-    """Return metadata that is called as the service calls it."""
+def same_names(*names: str) -> dict[str, str]:
+    """Return a mapping of metadata keys to the same keys of the entry."""
     return dict(zip(names, names, strict=True))
 
 
 def gauge(name: str, unit: str) -> MeterDefinition:
-    """Return the definition of a gauge: all that is polled here are."""
+    """Return the definition of a gauge; all meters of this family are gauges."""
     return MeterDefinition(name, "gauge", unit)

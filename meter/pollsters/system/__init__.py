@@ -1,6 +1,6 @@
-"""Pollsters of the metering system itself: whether a daemon can use what it depends on, and what it costs its host.
+"""Meters of a Meter daemon itself: readiness of its dependencies, CPU time and memory.
 
-They need no cloud and no hypervisor, so that a central agent has something true to say from its first cycle on.
+They need neither a cloud nor a hypervisor.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ SOURCE = "meter"
 @implementer(IPlugin, ICentralPollster)
 @dataclass(frozen=True)
 class SystemPollster:
-    """Measures the daemon that it runs in."""
+    """Meters the daemon that it runs in."""
 
     name: ClassVar[str] = "system"
     meters: ClassVar[tuple[MeterDefinition, ...]] = (DEPENDENCY_READY, PROCESS_CPU, PROCESS_MEMORY)
     options: None = None
 
     def configured(self, options: None) -> SystemPollster:
-        """There is nothing to configure."""
+        """Return the pollster: it has no options."""
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled:
-        """Every daemon can measure itself."""
+        """Return enabled, always."""
         return Enabled()
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return a sample per dependency, and two of the process."""
+        """Return a sample per dependency, and the CPU time and memory of the process."""
         return list(_samples(cycle))
 
 
@@ -78,13 +78,13 @@ def _samples(cycle: ICycle) -> Iterator[Sample]:
 
 
 def _cpu_ns() -> int:
-    """Processor time of this process since its start, user and system."""
+    """Return the CPU time of this process since its start, user and system, in nanoseconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return round((usage.ru_utime + usage.ru_stime) * 1_000_000_000)
 
 
 def _memory_bytes() -> int:
-    """Resident memory of this process: the second number of Linux's statm, in pages."""
+    """Return the resident memory of this process in bytes: the second field of Linux's statm, in pages."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 

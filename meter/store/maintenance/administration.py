@@ -1,4 +1,4 @@
-"""What the database is like inside, for whoever administers it: ``meter-db``."""
+"""Administration of the database, for ``meter-db``: upgrade, status, partitions, retention and sizes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.durability import unsafe_settings
 
-Facts = dict[str, Any]
-"""Names and what is so: texts, numbers, times; ``None`` where nothing is known."""
+Report = dict[str, Any]
+"""A JSON object; ``None`` where a value is unknown."""
 
 PARTITIONS = """
 SELECT c.relname, pg_get_expr(c.relpartbound, c.oid), greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid)
@@ -40,7 +40,7 @@ GROUP BY 1 ORDER BY 5 DESC, 1
 
 
 class Administration:
-    """One connection to the database at ``dsn``, to be opened, asked, and closed."""
+    """One connection to the database at ``dsn``. Open it before any other method, and close it."""
 
     def __init__(self, reactor: Any, dsn: str, *, clock: IReactorTime, statement_timeout_seconds: float = 30.0) -> None:
         parameters = connection_parameters(
@@ -51,75 +51,84 @@ class Administration:
         self._connection = Connection(reactor, clock, parameters, answer_seconds=statement_timeout_seconds + 10)
 
     async def open(self) -> None:
-        """Connect; :class:`meter.interfaces.Unavailable` says why that did not work."""
+        """Connect; :class:`meter.interfaces.Unavailable` if that fails."""
         await self._connection.open()
 
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()
 
-    async def upgrade(self) -> Facts:
-        """Bring the schema up to date, however long that takes; return versions before and after."""
-        before = await self._schema.found(self._connection)
+    async def upgrade(self) -> Report:
+        """Upgrade the schema, without a time limit; return the version before and after."""
+        previous = await self._schema.database_version(self._connection)
         await self._in_transaction(lambda: self._schema.upgrade(self._connection))
-        return {"before": before, "version": self._schema.version}
+        return {"previous_schema_version": previous, "schema_version": self._schema.version}
 
-    async def status(self) -> Facts:
-        """Return where the database is, what it runs on, which schema it has, and what of its settings is unsafe."""
+    async def status(self) -> Report:
+        """Return the location of the database, the versions of server, schema and extensions, and unsafe settings."""
         session = self._connection
-        [[server, standby]] = await session.rows("SELECT current_setting('server_version'), pg_is_in_recovery()")
+        [[server_version, standby]] = await session.rows(
+            "SELECT current_setting('server_version'), pg_is_in_recovery()"
+        )
         extensions = await session.rows(
             "SELECT extname, extversion FROM pg_extension WHERE extname IN ('citus', 'timescaledb') ORDER BY 1"
         )
         return {
             "database": self._where,
-            "server": server,
+            "server_version": server_version,
             "standby": standby,
-            "schema": await self._schema.found(session),
-            "needed": self._schema.version,
+            "schema_version": await self._schema.database_version(session),
+            "required_schema_version": self._schema.version,
+            "schema_problem": await self._schema.problem(session),
             "extensions": dict(extensions),
             "unsafe_settings": await unsafe_settings(session),
         }
 
-    async def partitions(self) -> Sequence[Facts]:
-        """Return each partition of the samples: its bounds, an estimate of its rows, and its bytes with indexes."""
+    async def partitions(self) -> Sequence[Report]:
+        """Return each partition of the samples: bounds, PostgreSQL's estimate of its rows, and bytes including indexes."""
         await self._check()
         return [
-            {"partition": name, "bounds": bounds, "rows": rows, "bytes": size}
+            {"partition": name, "bounds": bounds, "estimated_rows": rows, "total_bytes": size}
             for name, bounds, rows, size in await self._connection.rows(PARTITIONS)
         ]
 
-    async def retention(self) -> Facts:
-        """Return what was let go, by meter (``*`` for all), what was swept since, and how far hours and days are settled."""
+    async def retention(self) -> Report:
+        """Return the retention cutoffs by meter (``*`` for all), the collected rows by dimension, and which hours are final."""
         await self._check()
         session = self._connection
         retention_cutoffs = await session.rows("SELECT meter, before FROM retention_cutoff ORDER BY meter")
-        [[hours, days, newest]] = await session.rows(
+        [[final_hours, final_days, newest]] = await session.rows(
             "SELECT count(*) FILTER (WHERE hours = 1), count(*) FILTER (WHERE hours = 24),"
             " max(start) FILTER (WHERE hours = 1) FROM final_period"
         )
         return {
-            "kept_since": {meter or "*": _text(before) for meter, before in retention_cutoffs},
+            "retention_cutoffs": {meter or "*": _text(before) for meter, before in retention_cutoffs},
             "garbage_collected_rows": dict(
                 await session.rows("SELECT dimension, rows FROM garbage_collected ORDER BY dimension")
             ),
-            "finalized_hours": hours,
-            "finalized_days": days,
-            "newest_settled_hour": _text(newest),
+            "final_hours": final_hours,
+            "final_days": final_days,
+            "newest_final_hour": _text(newest),
             "oldest_hour_not_final": _text(await next_hour_to_finalize(session, BEGINNING, datetime.now(UTC))),
         }
 
-    async def size(self) -> Facts:
-        """Return bytes and estimated rows by table, partitions as one, and the bytes that a sample takes in all."""
+    async def size(self) -> Report:
+        """Return bytes and estimated rows by table, all partitions as one table, and the bytes per sample in total."""
         await self._check()
         tables = [
-            {"table": name, "rows": rows, "bytes": table, "index_bytes": indexes, "total_bytes": total}
+            {
+                "table": name,
+                "estimated_rows": rows,
+                "table_bytes": table,
+                "index_bytes": indexes,
+                "total_bytes": total,
+            }
             for name, rows, table, indexes, total in await self._connection.rows(TABLES)
         ]
-        samples = sum(each["rows"] for each in tables if each["table"] == "sample")
+        samples = sum(each["estimated_rows"] for each in tables if each["table"] == "sample")
         total = sum(each["total_bytes"] for each in tables)
         return {
-            "samples": samples,
+            "estimated_samples": samples,
             "total_bytes": total,
             "bytes_per_sample": round(total / samples, 1) if samples else None,
             "tables": tables,
@@ -139,5 +148,5 @@ class Administration:
         await self._connection.count("COMMIT")
 
 
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _text(timestamp: datetime | None) -> str | None:
+    return None if timestamp is None else timestamp.isoformat()

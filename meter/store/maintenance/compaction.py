@@ -1,7 +1,7 @@
-"""Compaction: the indexes of a week that is over are made anew, without the room that more samples would have needed.
+"""Compaction: rebuilds the indexes of past weeks without the free space that only growing indexes need.
 
-Ids come in any order, so that an index is two thirds full when its week ends, half full at worst. Readers and writers go
-on meanwhile; late samples find their place as before.
+Message ids arrive in any order, so an index is about two thirds full when its week ends, and half full at worst. Rebuilding
+blocks neither readers nor writers, and late samples can still be inserted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from meter.store.postgres.pool import Session
 LOCK = 0x6D65746572_04
 """Key of the advisory lock of the one session that compacts."""
 
-# An index that is full says so by its fillfactor.
-LOOSE = """
+# A fillfactor of 100 marks an index as compact.
+NOT_COMPACT = """
 SELECT c.relname, i.indisvalid
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
 WHERE t.relname = ANY(%s) AND t.relnamespace = current_schema()::regnamespace
@@ -27,18 +27,18 @@ ORDER BY i.indisvalid, c.relname
 
 
 async def compact(session: Session, until: date) -> int:
-    """Make the indexes of all weeks anew that began before ``until``; return how many.
+    """Rebuild the indexes of all weeks that began before ``until`` and are not compact; return how many.
 
-    ``session`` must be outside of a transaction and without time limits. Only one at a time does this:
-    :class:`~meter.interfaces.Unavailable` while that is another.
+    ``session`` must be outside of a transaction and without time limits. One session at a time compacts:
+    :class:`~meter.interfaces.Unavailable` while another one does.
     """
-    [[alone]] = await session.rows("SELECT pg_try_advisory_lock(%s)", [LOCK])
-    if not alone:
-        raise Unavailable("another session compacts")
+    [[locked]] = await session.rows("SELECT pg_try_advisory_lock(%s)", [LOCK])
+    if not locked:
+        raise Unavailable("another session is compacting")
     tables = [partition_name(week) for week in await weeks_with_partitions(session) if week < until]
-    made = 0
-    for index, valid in await session.rows(LOOSE, [tables]):
-        if not valid:  # left behind by one that was interrupted
+    rebuilt = 0
+    for index, valid in await session.rows(NOT_COMPACT, [tables]):
+        if not valid:  # left behind by an interrupted REINDEX
             await session.count(f'DROP INDEX CONCURRENTLY IF EXISTS "{index}"')
             continue
         await session.count(f'ALTER INDEX "{index}" SET (fillfactor = 100)')
@@ -48,5 +48,5 @@ async def compact(session: Session, until: date) -> int:
             if not session.closed:
                 await session.count(f'ALTER INDEX "{index}" RESET (fillfactor)')
             raise
-        made += 1
-    return made
+        rebuilt += 1
+    return rebuilt

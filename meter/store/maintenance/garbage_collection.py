@@ -1,8 +1,8 @@
-"""Sweeping: rows of the dimension tables that nothing needs any more are deleted, a portion at a time, beside any writers.
+"""Garbage collection: deletes unused rows of the dimension tables, in batches, while others write.
 
-A sample, an hour or a day needs the rows that it refers to, and those say until when they may be needed
-(:mod:`meter.store.write.dimensions`). What that is before all that is kept, and before all that may still be written, is
-needed by nobody: neither by what is stored, nor by a writer who remembers it, whose sample would be refused as too old.
+Samples and rollups refer to rows whose ``retained_until`` is not before their own time (:mod:`meter.store.write.dimensions`). A
+row whose ``retained_until`` is before all retained samples and rollups, and before all samples that may still be written,
+is therefore unused: by what is stored, and by a writer that has its id in memory, whose sample would be refused as too old.
 """
 
 from __future__ import annotations
@@ -13,66 +13,66 @@ from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.write.dimensions import LOCK
 
-PORTION = 1000
-"""Rows that one transaction deletes at most."""
+BATCH_ROWS = 1000
+"""Maximum number of rows that one transaction deletes."""
 
-OLDEST = f"""
+OLDEST_RETAINED = f"""
 SELECT before, least(before, (SELECT min(start) FROM rollup WHERE {ROLLUPS_BY_START.format("rollup")})) FROM retention_cutoff WHERE meter = ''
 """
-"""Of what time the oldest samples may be, and the oldest rollups. No row as long as nothing was let go."""
+"""The time before which there are no samples, and the time before which there are no rollups either. No row if nothing expired."""
 
-# Rows that somebody moves on in this moment are left alone.
-SWEEP = """
-WITH gone AS (
+# Rows that a writer is about to retain for longer are locked, and are skipped.
+DELETE_ROWS = """
+WITH deleted AS (
     DELETE FROM {table} WHERE id IN (
-        SELECT id FROM {table} WHERE retained_until < %(before)s LIMIT %(portion)s FOR UPDATE SKIP LOCKED
+        SELECT id FROM {table} WHERE retained_until < %(before)s LIMIT %(rows)s FOR UPDATE SKIP LOCKED
     ) RETURNING 1
 ), counted AS ({count})
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """
 
 UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{column} = name.id)"
-FIND_NAMES = f"SELECT id FROM {{table}} AS name WHERE {UNUSED} LIMIT %(portion)s"
-SWEEP_NAMES = f"""
-WITH gone AS (
+FIND_NAMES = f"SELECT id FROM {{table}} AS name WHERE {UNUSED} LIMIT %(rows)s"
+DELETE_NAMES = f"""
+WITH deleted AS (
     DELETE FROM {{table}} AS name WHERE id = ANY(%(ids)s) AND {UNUSED} RETURNING 1
 ), counted AS ({{count}})
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """
 
 COUNT = """
-    INSERT INTO garbage_collected (dimension, rows, at) SELECT %(dimension)s, count(*), now() FROM gone HAVING count(*) > 0
+    INSERT INTO garbage_collected (dimension, rows, at) SELECT %(dimension)s, count(*), now() FROM deleted HAVING count(*) > 0
     ON CONFLICT (dimension) DO UPDATE SET rows = garbage_collected.rows + excluded.rows, at = excluded.at
 """
 
-NAMES = ("meter", "resource", "user", "project", "source", "run")
-"""Dimension tables that series refer to, and nothing else."""
+NAME_TABLES = ("meter", "resource", "user", "project", "source", "run")
+"""Dimension tables that only ``series`` refers to."""
 
 
-async def oldest_kept(session: Session) -> tuple[datetime, datetime] | None:
-    """Return times before which there are no samples, and neither samples nor rollups; ``None`` if all are kept."""
-    for samples, rollups in await session.rows(OLDEST):
+async def oldest_retained(session: Session) -> tuple[datetime, datetime] | None:
+    """Return the time of the oldest samples, and of the oldest samples or rollups; ``None`` if nothing has expired."""
+    for samples, rollups in await session.rows(OLDEST_RETAINED):
         return samples, rollups
     return None
 
 
-async def sweep(session: Session, dimension: str, before: datetime) -> int:
-    """Delete a portion of the series, metadata or forms that are needed until ``before`` only; return how many went."""
-    statement = SWEEP.format(table=dimension, count=COUNT)
-    [[gone]] = await session.rows(statement, {"dimension": dimension, "before": before, "portion": PORTION})
-    return int(gone)
+async def collect(session: Session, dimension: str, before: datetime) -> int:
+    """Delete a batch of rows of ``series``, ``metadata`` or ``wire_format`` that expired ``before``; return how many."""
+    statement = DELETE_ROWS.format(table=dimension, count=COUNT)
+    [[deleted]] = await session.rows(statement, {"dimension": dimension, "before": before, "rows": BATCH_ROWS})
+    return int(deleted)
 
 
-async def sweep_names(session: Session, dimension: str) -> int:
-    """Delete a portion of the names that no series refers to; return how many went.
+async def collect_names(session: Session, dimension: str) -> int:
+    """Delete a batch of the names that no series refers to; return how many.
 
-    They are looked for while series are made, and looked at again while none can be.
+    They are found while writers may make series, and checked again while a lock keeps writers from making any.
     """
-    words = {"table": f'"{dimension}"', "column": f"{dimension}_id", "count": COUNT}
-    ids = [number for [number] in await session.rows(FIND_NAMES.format(**words), {"portion": PORTION})]
+    parts = {"table": f'"{dimension}"', "column": f"{dimension}_id", "count": COUNT}
+    ids = [id for [id] in await session.rows(FIND_NAMES.format(**parts), {"rows": BATCH_ROWS})]
     if not ids:
         return 0
     await session.count("SET LOCAL lock_timeout = '2s'")
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-    [[gone]] = await session.rows(SWEEP_NAMES.format(**words), {"dimension": dimension, "ids": ids})
-    return int(gone)
+    [[deleted]] = await session.rows(DELETE_NAMES.format(**parts), {"dimension": dimension, "ids": ids})
+    return int(deleted)

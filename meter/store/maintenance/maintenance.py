@@ -1,6 +1,7 @@
-"""Maintenance house: hours and days are settled, partitions made ahead and made compact, what is too old is let go and swept.
+"""Maintenance of the store: finalizes hours and days, creates partitions ahead, compacts indexes, expires what is too old.
 
-Any number of collectors may do it: each step is a transaction that finds nothing to do where another was faster.
+Any number of collectors may do it at the same time: each step is a transaction that finds nothing to do if another
+collector was faster.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from meter.daemon.services import Periodic
 from meter.identity import week_of
 from meter.interfaces import Unavailable
 from meter.store.maintenance.compaction import compact
-from meter.store.maintenance.garbage_collection import NAMES
-from meter.store.maintenance.garbage_collection import PORTION
-from meter.store.maintenance.garbage_collection import oldest_kept
-from meter.store.maintenance.garbage_collection import sweep
-from meter.store.maintenance.garbage_collection import sweep_names
+from meter.store.maintenance.garbage_collection import BATCH_ROWS
+from meter.store.maintenance.garbage_collection import NAME_TABLES
+from meter.store.maintenance.garbage_collection import collect
+from meter.store.maintenance.garbage_collection import collect_names
+from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
 from meter.store.maintenance.rollups import HOUR
 from meter.store.maintenance.rollups import days_to_finalize
 from meter.store.maintenance.rollups import finalize
-from meter.store.maintenance.rollups import hold_all_hours
+from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.maintenance.rollups import next_hour_to_finalize
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
@@ -47,20 +48,19 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 
 RETRY_SECONDS = 3600.0
-"""How long a span that could not be settled is left alone: it may take as long as a statement may."""
+"""Pause before an hour or day that could not be finalized is tried again: an attempt may take as long as a statement may."""
 
-COMPACTION_SECONDS = 1800.0
-"""How often it is looked whether a week has come of age."""
+COMPACTION_INTERVAL_SECONDS = 1800.0
 
-COMPACTED_AFTER = timedelta(days=2)
-"""How long a week has been over when few samples of it are still to come."""
+COMPACTION_AGE = timedelta(days=2)
+"""Time after the end of a week until its indexes are compacted: few samples of it are still to come then."""
 
-PORTIONS_AT_A_TIME = 100
-"""So many portions of a dimension are swept before other work gets its turn."""
+MAX_BATCHES = 100
+"""Batches of garbage that one run collects from each dimension table, so that other work gets its turn."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
-LET_GO = """
+ADVANCE_CUTOFF = """
 INSERT INTO retention_cutoff (meter, before) VALUES (%s, %s)
 ON CONFLICT (meter) DO UPDATE SET before = greatest(retention_cutoff.before, excluded.before)
 """
@@ -68,10 +68,9 @@ ON CONFLICT (meter) DO UPDATE SET before = greatest(retention_cutoff.before, exc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How many days samples are kept, and rollups; 0 is for ever.
+    """Days for which samples and rollups are retained; 0 means without limit.
 
-    ``meter_days`` is for meters whose names match a shell pattern, the first that does; for them it counts if it is
-    less than ``days``.
+    ``meter_days`` is by shell pattern of meter names. The first pattern that matches counts, if it is less than ``days``.
     """
 
     days: float = 0
@@ -80,10 +79,10 @@ class Retention:
 
 
 class Maintenance(Service):
-    """Keeps the house over ``pool``, which it starts and stops, every ``interval_seconds``.
+    """Runs maintenance every ``interval_seconds`` over ``pool``, which it starts and stops.
 
-    An hour is settled ``settle_after_seconds`` after its end, when few samples of it are still to come. ``connect``
-    returns a new session, for what takes long: weeks are made compact once they have been over for two days.
+    An hour is finalized ``finalize_after_seconds`` after its end, when few samples of it are still to come. ``connect``
+    returns a new session for compaction, which takes long.
     """
 
     _log = Logger()
@@ -95,166 +94,170 @@ class Maintenance(Service):
         *,
         connect: Callable[[], Session],
         retention: Retention = Retention(),
-        settle_after_seconds: float = 900.0,
+        finalize_after_seconds: float = 900.0,
         interval_seconds: float = 60.0,
     ) -> None:
         self._pool = pool
         self._clock = clock
-        self._left: dict[tuple[datetime, int], float] = {}
-        self._hopeless: set[datetime] = set()
-        self._swept: tuple[datetime, datetime] | None = None
+        self._retry_at: dict[tuple[datetime, int], float] = {}
+        self._unrollable: set[datetime] = set()
+        self._collected_before: tuple[datetime, datetime] | None = None
         self._partitions = Partitions(pool, clock)
         self._retention = retention
-        self._settle_after = timedelta(seconds=settle_after_seconds)
+        self._finalize_after = timedelta(seconds=finalize_after_seconds)
         self._periodic = Periodic(
-            self._keep, interval_seconds, clock, name="keeping the store", first_after=min(interval_seconds, 5.0)
+            self._try_run, interval_seconds, clock, name="store maintenance", first_after=min(interval_seconds, 5.0)
         )
         self._connect = connect
-        self._compacted: date | None = None
-        self._compacting: Session | None = None
+        self._compacted_until: date | None = None
+        self._compaction_session: Session | None = None
         self._compaction = Periodic(
-            self._compact, COMPACTION_SECONDS, clock, name="compacting the store", first_after=COMPACTION_SECONDS
+            self._try_compact,
+            COMPACTION_INTERVAL_SECONDS,
+            clock,
+            name="store compaction",
+            first_after=COMPACTION_INTERVAL_SECONDS,
         )
 
     def startService(self) -> None:
-        """Begin to connect, and to keep house."""
+        """Begin to connect, and to run at intervals."""
         super().startService()
         self._pool.startService()
         self._periodic.startService()
         self._compaction.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Fire when the step that is under way is done."""
+        """Abort compaction; fire when the current step is done."""
         super().stopService()
-        if self._compacting is not None:
-            self._compacting.close()
+        if self._compaction_session is not None:
+            self._compaction_session.close()
         stopped = [self._pool.stopService(), self._periodic.stopService(), self._compaction.stopService()]
         return gatherResults([each for each in stopped if each is not None], consumeErrors=True)
 
-    async def _keep(self) -> None:
+    async def _try_run(self) -> None:
         try:
-            await self.keep()
+            await self.run()
         except Unavailable as error:
-            self._log.debug("the store is not kept now: {reason}", reason=str(error))
+            self._log.debug("store maintenance is not possible now: {reason}", reason=str(error))
 
-    async def keep(self) -> None:
-        """Do all there is to do now; :class:`Unavailable` while the database cannot be reached."""
+    async def run(self) -> None:
+        """Do all that is due, except compaction; :class:`Unavailable` while the database cannot be reached."""
         [[now]] = await self._pool.rows("SELECT now()")
-        await self._partitions.cover([now])
-        await self.finalize(now - self._settle_after)
+        await self._partitions.ensure([now])
+        await self.finalize(now - self._finalize_after)
         await self.expire(now)
-        await self.sweep()
+        await self.collect_garbage()
 
     async def finalize(self, until: datetime) -> int:
-        """Settle the hours and the days that ended before ``until``; return how many were settled."""
+        """Finalize the hours and days that ended before ``until``; return how many were finalized."""
         now = self._clock.seconds()
-        self._left = {span: again for span, again in self._left.items() if again > now}
-        self._hopeless &= {start for start, _ in self._left}
+        self._retry_at = {period: at for period, at in self._retry_at.items() if at > now}
+        self._unrollable &= {start for start, _ in self._retry_at}
         until = until.replace(minute=0, second=0, microsecond=0)
         finalized, since = 0, BEGINNING
         while (hour := await self._pool.run(next_hour_to_finalize, since, until)) is not None:
-            finalized += await self._settle(hour, HOUR)
+            finalized += await self._finalize(hour, HOUR)
             since = hour + timedelta(hours=HOUR)
         for day in await self._pool.run(days_to_finalize, until.replace(hour=0)):
-            finalized += await self._settle(day, DAY)
+            finalized += await self._finalize(day, DAY)
         return finalized
 
-    async def _settle(self, start: datetime, hours: int) -> bool:
-        if (start, hours) in self._left:
+    async def _finalize(self, start: datetime, hours: int) -> bool:
+        if (start, hours) in self._retry_at:
             return False
         try:
             return await self._pool.run(finalize, start, hours)
         except (Rejected, TimedOut) as error:
-            self._left[start, hours] = self._clock.seconds() + RETRY_SECONDS
+            self._retry_at[start, hours] = self._clock.seconds() + RETRY_SECONDS
             if isinstance(error, Rejected):
-                self._hopeless.add(start)
-            # Volumes beyond 10**154 have no deviation that a double can tell: samples themselves answer such hours.
+                self._unrollable.add(start)
+            # The squares of volumes beyond 10**154 exceed double precision: queries read the samples of such hours.
             self._log.debug(
-                "{hours} h from {start} cannot be settled: {reason}", hours=hours, start=str(start), reason=str(error)
+                "{hours} h from {start} cannot be finalized: {reason}", hours=hours, start=str(start), reason=str(error)
             )
             return False
 
     async def expire(self, now: datetime) -> None:
-        """Let go of what is too old. What is not settled yet stays until it is."""
-        keep = self._retention
-        if keep.days:
+        """Delete what is older than the retention. Samples of periods that are not final stay until these are."""
+        retention = self._retention
+        if retention.days:
             await self._pool.run(
-                _let_weeks_go,
-                datetime.combine(week_of(now - timedelta(days=keep.days)), datetime.min.time(), UTC),
-                self._hopeless,
+                _drop_expired_partitions,
+                datetime.combine(week_of(now - timedelta(days=retention.days)), datetime.min.time(), UTC),
+                self._unrollable,
             )
-        if keep.meter_days:
+        if retention.meter_days:
             for [name] in await self._pool.rows("SELECT DISTINCT name FROM meter ORDER BY name"):
-                days = next((days for pattern, days in keep.meter_days.items() if fnmatchcase(name, pattern)), 0)
+                days = next((days for pattern, days in retention.meter_days.items() if fnmatchcase(name, pattern)), 0)
                 if days:
                     before = (now - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
-                    if await self._pool.run(_set_horizon, name, before, self._hopeless):
+                    if await self._pool.run(_advance_cutoff, name, before, self._unrollable):
                         await self._pool.run(_delete_samples, name, before)
-        if keep.rollup_days:
+        if retention.rollup_days:
             await self._pool.run(
                 _delete_rollups,
-                (now - timedelta(days=keep.rollup_days)).replace(hour=0, minute=0, second=0, microsecond=0),
+                (now - timedelta(days=retention.rollup_days)).replace(hour=0, minute=0, second=0, microsecond=0),
             )
 
-    async def sweep(self) -> None:
-        """Delete what of the dimension tables nothing needs any more; there is nothing to do until more is let go."""
-        oldest = await self._pool.run(oldest_kept)
-        if oldest is None or oldest == self._swept:
+    async def collect_garbage(self) -> None:
+        """Delete the unused rows of the dimension tables; nothing to do until more samples or rollups have expired."""
+        oldest = await self._pool.run(oldest_retained)
+        if oldest is None or oldest == self._collected_before:
             return
         samples, rollups = oldest
-        work = [
-            partial(sweep, dimension="wire_format", before=samples),
-            partial(sweep, dimension="metadata", before=rollups),
-            partial(sweep, dimension="series", before=rollups),
-            *(partial(sweep_names, dimension=name) for name in NAMES),
+        batches = [
+            partial(collect, dimension="wire_format", before=samples),
+            partial(collect, dimension="metadata", before=rollups),
+            partial(collect, dimension="series", before=rollups),
+            *(partial(collect_names, dimension=name) for name in NAME_TABLES),
         ]
-        for portion in work:
-            for _ in range(PORTIONS_AT_A_TIME):
-                if await self._pool.run(portion) < PORTION:
+        for batch in batches:
+            for _ in range(MAX_BATCHES):
+                if await self._pool.run(batch) < BATCH_ROWS:
                     break
             else:
-                return  # the rest is for the next time
-        self._swept = oldest
+                return  # the next run continues
+        self._collected_before = oldest
 
-    async def _compact(self) -> None:
+    async def _try_compact(self) -> None:
         try:
             [[now]] = await self._pool.rows("SELECT now()")
-            await self.compact(week_of(now - COMPACTED_AFTER))
+            await self.compact(week_of(now - COMPACTION_AGE))
         except Unavailable as error:
-            self._log.debug("the store is not compacted now: {reason}", reason=str(error))
+            self._log.debug("compaction is not possible now: {reason}", reason=str(error))
 
     async def compact(self, until: date) -> int:
-        """Make the indexes of the weeks that began before ``until`` compact, unless that is done; return how many were."""
-        if until == self._compacted:
+        """Compact the indexes of the weeks that began before ``until``, unless they are compact; return how many indexes were rebuilt."""
+        if until == self._compacted_until:
             return 0
-        session = self._compacting = self._connect()
+        session = self._compaction_session = self._connect()
         try:
             await session.open()
             session.disable_timeout()
             await session.count("SET statement_timeout = 0")
-            made = await compact(session, until)
+            rebuilt = await compact(session, until)
         finally:
-            self._compacting = None
+            self._compaction_session = None
             session.close()
-        self._compacted = until
-        return made
+        self._compacted_until = until
+        return rebuilt
 
 
-async def _set_horizon(session: Session, meter: str, before: datetime, hopeless: Set[datetime]) -> bool:
-    """Have nobody write samples before ``before`` any more, and say so, unless some are not settled but may be."""
-    await hold_all_hours(session)
+async def _advance_cutoff(session: Session, meter: str, before: datetime, unrollable: Set[datetime]) -> bool:
+    """Refuse samples before ``before`` from now on; return ``False`` while an hour before it may still become final."""
+    await lock_all_hours(session)
     since = BEGINNING
     while (hour := await next_hour_to_finalize(session, since, before)) is not None:
-        if hour not in hopeless:
+        if hour not in unrollable:
             return False
         since = hour + timedelta(hours=HOUR)
-    await session.count(LET_GO, [meter, before])
+    await session.count(ADVANCE_CUTOFF, [meter, before])
     return True
 
 
-async def _let_weeks_go(session: Session, monday: datetime, hopeless: Set[datetime]) -> None:
+async def _drop_expired_partitions(session: Session, monday: datetime, unrollable: Set[datetime]) -> None:
     await session.count("SET LOCAL lock_timeout = '2s'")
-    if await _set_horizon(session, "", monday, hopeless):
+    if await _advance_cutoff(session, "", monday, unrollable):
         await drop_before(session, monday)
 
 
@@ -267,7 +270,7 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
-    """Delete rollups of hours whose samples were let go: the others would only be settled again."""
+    """Delete rollups whose samples have expired: any others would be computed again."""
     for table in ("rollup", "final_period"):
         await session.count(
             f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",

@@ -1,7 +1,7 @@
-"""Partitions of the sample table: a week each, made when their first sample comes, one week ahead.
+"""Partitions of the sample table: one a week, created with the first sample of a week or one week ahead.
 
-Only weeks near the present get one; all else lives in the default partition, so that a clock gone mad cannot make
-thousands of tables.
+Only weeks near the present get a partition. Other samples are in the default partition, so that samples with wrong
+timestamps cannot create thousands of tables.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 
-OLDEST = timedelta(days=400)
-"""How far back samples may lie to get a partition: a year and the month in which it is billed."""
+MAX_AGE = timedelta(days=400)
+"""How far before the database's clock a week with a partition may be: a year, and the month in which it is billed."""
 
-NEWEST = timedelta(days=7)
+MAX_AHEAD = timedelta(days=7)
 """How far ahead of the database's clock a partition may begin."""
 
 RETRY_SECONDS = 600.0
-"""How long a week that could not get a partition is left to the default one before that is tried again."""
+"""Pause before another attempt to create a partition; samples of that week are in the default partition meanwhile."""
 
 LOCK = 0x6D65746572_02
-"""Key of the advisory lock that makers of partitions take."""
+"""Key of the advisory lock under which partitions are created."""
 
 
-def end_of_week(moment: datetime) -> datetime:
-    """Return the Monday, in UTC, that ends the week that ``moment`` (aware) lies in; the end of time for the last."""
+def end_of_week(timestamp: datetime) -> datetime:
+    """Return the Monday, in UTC, after ``timestamp`` (aware); the last possible time for the last week of the year 9999."""
     try:
-        return datetime.combine(week_of(moment) + WEEK, datetime.min.time(), UTC)
+        return datetime.combine(week_of(timestamp) + WEEK, datetime.min.time(), UTC)
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)
 
@@ -52,51 +52,59 @@ def partition_name(week: date) -> str:
 
 
 class Partitions:
-    """Knows which weeks are taken care of and has the others made, over ``pool``."""
+    """Creates partitions over ``pool``, and remembers which weeks have one."""
 
     _log = Logger()
 
     def __init__(self, pool: Pool, clock: IReactorTime) -> None:
         self._pool = pool
         self._clock = clock
-        self._covered: set[date] = set()
-        self._left: dict[date, float] = {}
+        self._existing: set[date] = set()
+        self._retry_at: dict[date, float] = {}
 
-    async def cover(self, moments: Iterable[datetime]) -> None:
-        """Have partitions for ``moments``, as far as they may have one. Samples can be written whether or not this works."""
-        weeks = {week_of(moment) for moment in moments} - self._covered
+    async def ensure(self, timestamps: Iterable[datetime]) -> None:
+        """Create the missing partitions for ``timestamps``, as far as these may have one.
+
+        A failure is logged, and samples can be written nevertheless: the default partition takes them.
+        """
+        weeks = {week_of(timestamp) for timestamp in timestamps} - self._existing
         now = self._clock.seconds()
         for week in sorted(weeks):
-            if self._left.get(week, now) > now:
+            if self._retry_at.get(week, now) > now:
                 continue
             try:
-                covered = await self._pool.run(_cover, week)
+                exists = await self._pool.run(_ensure, week)
             except (Unavailable, TimedOut, Rejected) as error:
-                covered = False
-                self._log.warn("week {week} has no partition yet: {reason}", week=str(week), reason=str(error))
-            if covered:
-                self._covered.add(week)
+                exists = False
+                self._log.warn(
+                    "cannot create the partition of week {week}: {reason}", week=str(week), reason=str(error)
+                )
+            if exists:
+                self._existing.add(week)
             else:
-                self._left = {w: until for w, until in self._left.items() if until > now}
-                self._left[week] = now + RETRY_SECONDS
+                self._retry_at = {each: at for each, at in self._retry_at.items() if at > now}
+                self._retry_at[week] = now + RETRY_SECONDS
 
 
-async def _cover(session: Session, week: date) -> bool:
-    """Make the partitions of ``week`` and the next; return whether ``week`` has one. The database's clock decides."""
+async def _ensure(session: Session, week: date) -> bool:
+    """Create the partitions of ``week`` and of the next one; return whether ``week`` has one.
+
+    The database's clock decides which weeks may have one.
+    """
     await session.count("SET LOCAL lock_timeout = '2s'")
     await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     [[now]] = await session.rows("SELECT now()")
-    oldest, newest = week_of(now - OLDEST), week_of(now + NEWEST)
+    oldest, newest = week_of(now - MAX_AGE), week_of(now + MAX_AHEAD)
     if not oldest <= week <= newest:
         return False
     for each in sorted({week, min(week + WEEK, newest)}):
         if not await has_table(session, partition_name(each)):
-            await _make(session, each)
+            await _create(session, each)
     return True
 
 
-async def _make(session: Session, week: date) -> None:
-    """Make the partition of ``week`` and move into it what the default partition has of that week."""
+async def _create(session: Session, week: date) -> None:
+    """Create the partition of ``week``, and move the samples of that week from the default partition into it."""
     name, bounds = partition_name(week), {"first": f"{week} 00:00+00", "end": f"{week + WEEK} 00:00+00"}
     await session.count("LOCK TABLE sample_default IN ACCESS EXCLUSIVE MODE")
     await session.count(f"CREATE TABLE {name} (LIKE sample INCLUDING ALL)")
@@ -123,7 +131,7 @@ async def weeks_with_partitions(session: Session) -> list[date]:
 
 
 async def drop_before(session: Session, monday: datetime) -> None:
-    """Drop the partitions of the weeks before ``monday``, and what the default partition has of that time."""
+    """Drop the partitions of the weeks before ``monday``, and delete older samples from the default partition."""
     for week in await weeks_with_partitions(session):
         if week < monday.date():
             await session.count(f"DROP TABLE {partition_name(week)}")

@@ -1,14 +1,14 @@
-"""Rollups: pieces (:mod:`meter.store.query.partials`) that tell hours and days, kept so that they tell all samples of that time.
+"""Rollups: partial aggregates (:mod:`meter.store.query.partials`) of the samples of an hour or a day, and when they are final.
 
-A rollup tells a metadata_run: samples of a series that have the same metadata and follow one another, without one of another
-series of the same meter, unit and resource in between. So it can tell what metadata are asked about, and the rollups of a
-resource follow one another, whatever runs, sources or owners its samples are of. Where metadata change more often than
-:data:`MOST_METADATA_RUNS` in an hour, or series alternate more often than :data:`MOST_ALTERNATIONS`, one rollup tells the
-whole hour of a series. Its metadata are known to the samples only, and where it overlaps with those of other series, so
-are the steps between them: ``overlap`` says so.
+A rollup covers a metadata run: consecutive samples of a series that have the same metadata, without a sample of another series
+of the same meter, unit and resource in between. Queries by metadata can therefore use it, and the rollups of a resource do not
+overlap in time, whatever runs, sources or owners its samples have. Where metadata change more often than
+:data:`MAX_METADATA_RUNS` in an hour, or series alternate more often than :data:`MAX_ALTERNATIONS`, one rollup covers the whole
+hour of a series. Queries by metadata then read the samples, and so do increases between rollups that overlap in time with
+those of other series: ``overlap`` marks them.
 
-Totals are rollups too, of a series without resource: what all resources amount to that a meter, a user, a project and a
-source have in common. What is asked about no resource in particular is told by them, however many resources there are.
+Owner rollups are rollups of a series without a resource: the totals of all resources with the same meter, user, project and
+source. Queries that name no resource read these, however many resources there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import ROLLUPS_BY_START
 from meter.store.query.partials import GAPS
 from meter.store.query.partials import INCREASE_BETWEEN
-from meter.store.query.partials import PIECE
+from meter.store.query.partials import PARTIAL_COLUMNS
 from meter.store.query.partials import carried_hours
 from meter.store.query.partials import overlaps
 from meter.store.query.partials import partial_from_rollup
@@ -31,30 +31,30 @@ from meter.store.query.partials import partial_from_sample
 from meter.store.write.dimensions import SERIES_KEY
 
 HOUR, DAY = 1, 24
-"""How many hours a rollup may tell."""
+"""The lengths of the periods that rollups cover, in hours."""
 
 LOCKS = 0x6D657466
-"""First key of the advisory locks that writers share with each other, and with nobody who settles."""
+"""First key of the advisory locks of hours. Writers of samples share them; finalizing an hour takes its lock exclusively."""
 
-BUCKETS = 64
-"""An hour's lock is one of so many: a batch from all over time takes no more."""
+HOUR_LOCKS = 64
+"""Number of these locks. Hours share them, so that a batch with samples of many hours takes no more."""
 
-HOLD = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, bucket) FROM unnest(%s::int[]) AS bucket"
-HOLD_ALONE = f"SELECT pg_advisory_xact_lock({LOCKS}, bucket) FROM unnest(%s::int[]) AS bucket"
+LOCK_HOURS_SHARED = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, lock) FROM unnest(%s::int[]) AS lock"
+LOCK_HOURS_EXCLUSIVE = f"SELECT pg_advisory_xact_lock({LOCKS}, lock) FROM unnest(%s::int[]) AS lock"
 
-MOST_METADATA_RUNS = 4
-"""So many metadata may follow one another in an hour of a series. If they change with each sample, each had a rollup."""
+MAX_METADATA_RUNS = 4
+"""Metadata runs of a series in an hour. If metadata change more often, one rollup covers the hour."""
 
-MOST_ALTERNATIONS = 12
-"""Into so many rollups an hour of a series may fall where samples of other series of its resource lie in between."""
+MAX_ALTERNATIONS = 12
+"""Rollups of a series in an hour where samples of other series of its resource are in between. Beyond it, one covers the hour."""
 
-COLUMNS = ", ".join(column for column in PIECE if column != "tie")
+COLUMNS = ", ".join(column for column in PARTIAL_COLUMNS if column != "tie")
 
-GONE = (
+EXPIRED_SERIES = (
     "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id JOIN retention_cutoff h ON h.meter IN (m.name, '')"
     " WHERE h.before > %(start)s"
 )
-"""Series whose samples since ``start`` may have been let go: what their rollups tell is all there is."""
+"""Series whose samples since ``start`` may have been deleted: their rollups are all that is left, and stay as they are."""
 
 COUNTERS = """
 SELECT ARRAY(
@@ -64,16 +64,16 @@ SELECT ARRAY(
     ORDER BY n
 ) AS by_meter
 """
-"""Meters with the same counter differ in their type only: steps lead from one to the other.
+"""Maps meters to counters: meters with the same name and unit, which differ in their type only, are one counter.
 
-One row, an array by the id of the meter: a join with many rows would be a nested loop where PostgreSQL expects few.
+It is one row, an array by the id of the meter: a join with many rows would be a nested loop where PostgreSQL expects few.
 """
 
-ADD_UP = f"""
+AGGREGATE = f"""
 WITH counters AS MATERIALIZED ({COUNTERS})
 INSERT INTO rollup (start, hours, series_id, metadata_run, metadata_id, {COLUMNS}, overlap)
 SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, max(overlap) OVER (PARTITION BY series_id) FROM (
-    SELECT added.*, x.meter_id, CASE
+    SELECT aggregated.*, x.meter_id, CASE
         WHEN {overlaps("of_run")} THEN 2
         WHEN {overlaps("of_resource")} THEN 1 ELSE 0 END AS overlap
     FROM (
@@ -85,72 +85,74 @@ SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, ma
             sum(increase) + coalesce(sum({INCREASE_BETWEEN}), 0) AS increase,
             sum(integral) + coalesce(sum(volume_before * {carried_hours("first - before", within_run="true")}), 0) AS integral
         FROM (
-            SELECT *, lag(last) OVER step AS before, lag(last_volume) OVER step AS volume_before,
-                lead(first) OVER step AS next
+            SELECT *, lag(last) OVER of_metadata_run AS before, lag(last_volume) OVER of_metadata_run AS volume_before,
+                lead(first) OVER of_metadata_run AS next
             FROM (
-                SELECT *, CASE WHEN max(turn) OVER whole > %(alternations)s OR max(changes) OVER whole >= %(stretches)s
-                    THEN 0 ELSE turn END AS metadata_run
+                SELECT *, CASE WHEN max(run_no) OVER of_series > %(max_alternations)s
+                    OR max(metadata_changes) OVER of_series >= %(max_metadata_runs)s
+                    THEN 0 ELSE run_no END AS metadata_run
                 FROM (
-                    SELECT *, count(*) FILTER (WHERE broken) OVER of_series AS turn,
-                        count(*) FILTER (WHERE changed) OVER of_series AS changes
+                    SELECT *, count(*) FILTER (WHERE run_starts) OVER in_order AS run_no,
+                        count(*) FILTER (WHERE metadata_changed) OVER in_order AS metadata_changes
                     FROM (
-                        SELECT *, metadata_id <> lag(metadata_id) OVER of_series AS changed,
+                        SELECT *, metadata_id <> lag(metadata_id) OVER in_order AS metadata_changed,
                             series_id IS DISTINCT FROM lag(series_id) OVER of_resource
-                            OR metadata_id <> lag(metadata_id) OVER of_resource AS broken
-                        FROM ({{pieces}}) AS piece
-                        WINDOW of_series AS (PARTITION BY series_id ORDER BY first, place, tie),
-                            of_resource AS (PARTITION BY counter, resource_id ORDER BY first, place, tie)
-                    ) AS piece
-                    WINDOW of_series AS (PARTITION BY series_id ORDER BY first, place, tie)
-                ) AS piece
-                WINDOW whole AS (PARTITION BY series_id)
-            ) AS piece
-            WINDOW step AS (PARTITION BY series_id, metadata_run ORDER BY first, place, tie)
-        ) AS piece
+                            OR metadata_id <> lag(metadata_id) OVER of_resource AS run_starts
+                        FROM ({{partials}}) AS partial
+                        WINDOW in_order AS (PARTITION BY series_id ORDER BY first, run_of_hour, tie),
+                            of_resource AS (PARTITION BY counter, resource_id ORDER BY first, run_of_hour, tie)
+                    ) AS partial
+                    WINDOW in_order AS (PARTITION BY series_id ORDER BY first, run_of_hour, tie)
+                ) AS partial
+                WINDOW of_series AS (PARTITION BY series_id)
+            ) AS partial
+            WINDOW of_metadata_run AS (PARTITION BY series_id, metadata_run ORDER BY first, run_of_hour, tie)
+        ) AS partial
         GROUP BY series_id, metadata_run
-    ) AS added JOIN series x ON x.id = added.series_id CROSS JOIN counters
-    WINDOW of_run AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id, x.run_kind, x.run_id ORDER BY added.first),
-        of_resource AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id ORDER BY added.first)
-) AS added
+    ) AS aggregated JOIN series x ON x.id = aggregated.series_id CROSS JOIN counters
+    WINDOW of_run AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id, x.run_kind, x.run_id ORDER BY aggregated.first),
+        of_resource AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id ORDER BY aggregated.first)
+) AS aggregated
 ORDER BY meter_id, series_id
 """
-"""From the inside: where a metadata_run ends, because metadata changed or another series has a sample of the resource; how many
-there are until then; the steps within each; and whether what they make overlaps with the rollups of other series.
+"""Aggregates partials into rollups. Innermost first: mark where a metadata run starts, because metadata changed or another
+series has a sample of the resource; number the runs; merge them to run 0 where there are too many; aggregate each run; and
+mark the rollups that overlap in time with rollups of other series.
 
-Whether rollups overlap is said of all of a series in this time: its samples tell all of them or none. Rows of a meter lie
-beside one another: most questions are about one.
+``overlap`` is the same for all rollups of a series in the period, so that a query reads all of its rollups or all of its samples.
+Rows of a meter are inserted next to each other: most queries are about one meter.
 """
 
 KEYS = "counters.by_meter[x.meter_id] AS counter, x.resource_id, x.run_kind, x.polling_interval"
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
-FROM_SAMPLES = ADD_UP.format(
-    pieces=f"SELECT s.series_id, s.metadata_id, 0 AS place, {KEYS}, {partial_from_sample()}"
+FROM_SAMPLES = AGGREGATE.format(
+    partials=f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
     " FROM sample s JOIN series x ON x.id = s.series_id CROSS JOIN counters"
     f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
-    f" AND s.series_id NOT IN ({GONE})"
+    f" AND s.series_id NOT IN ({EXPIRED_SERIES})"
 )
-FROM_HOURS = ADD_UP.format(
-    pieces=f"SELECT r.series_id, r.metadata_id, r.metadata_run AS place, {KEYS}, {partial_from_rollup()}"
+FROM_HOURS = AGGREGATE.format(
+    partials=f"SELECT r.series_id, r.metadata_id, r.metadata_run AS run_of_hour, {KEYS}, {partial_from_rollup()}"
     " FROM rollup r JOIN series x ON x.id = r.series_id CROSS JOIN counters"
     f" WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
 )
 
-OF_SPAN = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
+IN_PERIOD = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
 
 SAME_OWNER = (
     "(o.meter_id, o.resource_id, o.user_id, o.project_id, o.source_id, o.run_kind, o.run_id, o.polling_interval)"
     " = (x.meter_id, 0, x.user_id, x.project_id, x.source_id, 0, 0, 0)"
 )
 
-# What is there already is not tried: trying to insert a row takes a number even if there is one.
-TOTAL = f"""
-DELETE FROM rollup r USING series x WHERE {OF_SPAN} AND x.resource_id = 0;
+# Existing series are filtered out first: an insert takes an id from the sequence even if the row exists.
+OWNER_ROLLUPS = f"""
+DELETE FROM rollup r USING series x WHERE {IN_PERIOD} AND x.resource_id = 0;
 INSERT INTO series (meter_id, resource_id, user_id, project_id, source_id, retained_until)
 SELECT x.meter_id, 0, x.user_id, x.project_id, x.source_id, max(x.retained_until)
 FROM rollup r, series x
-WHERE {OF_SPAN} AND NOT EXISTS (SELECT FROM series o WHERE {SAME_OWNER} AND o.retained_until >= x.retained_until)
+WHERE {IN_PERIOD} AND NOT EXISTS (SELECT FROM series o WHERE {SAME_OWNER} AND o.retained_until >= x.retained_until)
 GROUP BY x.meter_id, x.user_id, x.project_id, x.source_id
 ORDER BY x.meter_id, x.user_id, x.project_id, x.source_id
 ON CONFLICT ({SERIES_KEY})
@@ -159,10 +161,11 @@ INSERT INTO rollup (start, hours, series_id, metadata_run, metadata_id, {COLUMNS
 SELECT %(start)s, %(hours)s, o.id, 0, 0, min(first), max(last), sum(count), min(min_volume), max(max_volume), sum(sum_volume),
     (merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3], 0, 0, 0, 0, 0
 FROM rollup r, series x JOIN series o ON {SAME_OWNER}
-WHERE {OF_SPAN}
+WHERE {IN_PERIOD}
 GROUP BY o.id ORDER BY o.meter_id, o.id
 """
-"""Make the totals of an hour or a day of its other rollups. They tell nothing of steps, which lead within a resource."""
+"""Replaces the owner rollups of an hour or a day by the totals of its other rollups, without increase and integral: these are
+between samples of one resource."""
 
 NEXT_HOUR_TO_FINALIZE = f"""
 SELECT date_trunc('hour', earliest.timestamp)
@@ -175,7 +178,7 @@ CROSS JOIN LATERAL (
 WHERE gap.finish > greatest(gap.start, %(since)s) AND gap.start < %(until)s
 ORDER BY 1 LIMIT 1
 """
-"""The first hour with samples that is not settled, from ``since`` until before ``until``."""
+"""The first hour from ``since`` and before ``until`` that has samples and is not final."""
 
 DAYS_TO_FINALIZE = """
 SELECT DISTINCT date_trunc('day', h.start) FROM final_period h
@@ -185,47 +188,46 @@ ORDER BY 1
 """
 
 
-def buckets(moments: Iterable[datetime]) -> list[int]:
-    """Return the locks of the hours of ``moments``, in the order in which they must be taken."""
-    return sorted({int(moment.timestamp() // 3600) % BUCKETS for moment in moments})
+def hour_locks(timestamps: Iterable[datetime]) -> list[int]:
+    """Return the second keys of the locks of the hours of ``timestamps``, in the order in which they must be taken."""
+    return sorted({int(timestamp.timestamp() // 3600) % HOUR_LOCKS for timestamp in timestamps})
 
 
-def start_of(moment: datetime, hours: int) -> datetime:
-    """Return the start of the hour, or of the day, that ``moment`` lies in."""
-    moment = moment.astimezone(UTC)
-    return moment.replace(hour=0 if hours == DAY else moment.hour, minute=0, second=0, microsecond=0)
+def start_of(timestamp: datetime, hours: int) -> datetime:
+    """Return the start, in UTC, of the hour or the day of ``timestamp``; ``hours`` is :data:`HOUR` or :data:`DAY`."""
+    timestamp = timestamp.astimezone(UTC)
+    return timestamp.replace(hour=0 if hours == DAY else timestamp.hour, minute=0, second=0, microsecond=0)
 
 
 async def finalize(session: Session, start: datetime, hours: int) -> bool:
-    """Have rollups tell all samples of the ``hours`` from ``start``; return whether they do now.
+    """Make the rollups of the ``hours`` from ``start`` and mark the period as final; return whether it is final now.
 
-    A day is told by its hours. While this goes on nobody can write samples of that time; whoever does so later finds
-    the mark in ``settled`` and takes it away.
+    A day is aggregated from its hours, and is not final before these. Samples of the period cannot be written until the
+    transaction ends. A sample that is written later finds the mark in ``final_period`` and deletes it.
     """
-    span = {
+    period = {
         "start": start,
         "hours": hours,
-        "stretches": MOST_METADATA_RUNS * hours,
-        "alternations": MOST_ALTERNATIONS * hours,
+        "max_metadata_runs": MAX_METADATA_RUNS * hours,
+        "max_alternations": MAX_ALTERNATIONS * hours,
     }
-    locks = buckets(start + timedelta(hours=n) for n in range(hours))
-    await session.rows(HOLD_ALONE, [locks])
-    if await session.rows("SELECT FROM final_period WHERE (hours, start) = (%(hours)s, %(start)s)", span):
+    await session.rows(LOCK_HOURS_EXCLUSIVE, [hour_locks(start + timedelta(hours=n) for n in range(hours))])
+    if await session.rows("SELECT FROM final_period WHERE (hours, start) = (%(hours)s, %(start)s)", period):
         return True
     if hours == DAY:
-        [[until]] = await session.rows("SELECT %(start)s::timestamptz + make_interval(hours => %(hours)s)", span)
+        [[until]] = await session.rows("SELECT %(start)s::timestamptz + make_interval(hours => %(hours)s)", period)
         if await next_hour_to_finalize(session, start, until) is not None:
             return False
     stale = f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND hours = %(hours)s AND start = %(start)s"
-    await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({GONE})", span)
-    await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, span)
-    await session.count(TOTAL, span)
-    await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", span)
+    await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({EXPIRED_SERIES})", period)
+    await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, period)
+    await session.count(OWNER_ROLLUPS, period)
+    await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", period)
     return True
 
 
 async def next_hour_to_finalize(session: Session, since: datetime, until: datetime) -> datetime | None:
-    """Return the first hour from ``since`` and before ``until`` that has samples and is not settled."""
+    """Return the first hour from ``since`` and before ``until`` that has samples and is not final."""
     for [hour] in await session.rows(NEXT_HOUR_TO_FINALIZE, {"since": since, "until": until}):
         found: datetime = hour
         return found
@@ -233,10 +235,10 @@ async def next_hour_to_finalize(session: Session, since: datetime, until: dateti
 
 
 async def days_to_finalize(session: Session, until: datetime) -> list[datetime]:
-    """Return the days before ``until`` that are not settled, though some of their hours are."""
+    """Return the days before ``until`` that are not final, and of which at least one hour is."""
     return [day for [day] in await session.rows(DAYS_TO_FINALIZE, [until])]
 
 
-async def hold_all_hours(session: Session) -> None:
-    """Wait until nobody writes, and keep everybody from writing until the end of the transaction."""
-    await session.rows(HOLD_ALONE, [list(range(BUCKETS))])
+async def lock_all_hours(session: Session) -> None:
+    """Wait until no transaction is writing samples, and block writers until the end of this transaction."""
+    await session.rows(LOCK_HOURS_EXCLUSIVE, [list(range(HOUR_LOCKS))])

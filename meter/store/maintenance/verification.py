@@ -1,7 +1,7 @@
-"""What is stored, row by row, for whoever checks that it is still what was signed.
+"""Reads stored rows for verification: whether they still are what was signed.
 
-Unlike :mod:`meter.store.query.runner` it leaves out no row because something that it refers to is gone, and it believes
-nothing that stands in two places before it has compared them.
+Unlike :mod:`meter.store.query.runner` it leaves out no row whose series, metadata or wire format is missing, and it compares
+everything that is stored in two places.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
-from meter.counter_runs import RunKind
 from meter.counter_runs import interval_of
 from meter.counter_runs import run_of
 from meter.message import MeteringMessage
@@ -33,7 +32,7 @@ from meter.store.write.record import uuid_of
 from meter.store.write.record import wire_format_of
 
 PAGE_ROWS = 1000
-"""Rows in memory at a time."""
+"""Rows that are read, and in memory, at a time."""
 
 _PAGE = """
 SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text, s.timestamp,
@@ -55,15 +54,15 @@ LEFT JOIN wire_format f ON f.id = s.wire_format_id
 ORDER BY s.timestamp, s.message_id
 """
 
-_OTHERWISE = "SELECT id FROM metadata WHERE id = ANY(%s) AND document IS DISTINCT FROM text::jsonb"
+_METADATA_THAT_DIFFER = "SELECT id FROM metadata WHERE id = ANY(%s) AND document IS DISTINCT FROM text::jsonb"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRow:
-    """A row, and the message that it tells: ``fields`` is ``None`` where it tells none, and ``damage`` says why.
+    """A row and its message. If no message can be restored, ``fields`` is ``None`` and ``damage`` says why.
 
-    ``meter`` and ``resource_id`` are those of its columns, ``None`` where they are gone. ``key_id`` names the key that
-    verified it when it came, ``None`` if it was not signed then.
+    ``meter`` and ``resource_id`` come from the columns, and are ``None`` if missing. ``key_id`` is the id of the key that
+    verified the message when it arrived, ``None`` if it was unsigned.
     """
 
     message_id: str
@@ -76,14 +75,14 @@ class StoredRow:
     record: Record | None
 
     def difference(self, message: MeteringMessage) -> str | None:
-        """Say which column holds something else than ``message``, which was read from ``fields``; ``None`` if none does.
+        """Return which columns differ from ``message``, which was read from ``fields``; ``None`` if none does.
 
-        A message that is kept whole besides its columns may verify while the columns, which answer questions, lie.
+        A message that is stored whole may verify although the columns, which queries read, were changed.
         """
         if self.record is None:
             return self.damage
         series = self.record.series
-        told = {
+        pairs = {
             "meter": (series.name, message.name),
             "type": (series.type, message.type),
             "unit": (series.unit, message.unit),
@@ -91,18 +90,18 @@ class StoredRow:
             "user": (series.user_id, message.user_id),
             "project": (series.project_id, message.project_id),
             "source": (series.source, message.source),
-            **_runs(series, message),
+            **_run_columns(series, message),
             "volume": (self.record.volume, float(message.volume)),
             "timestamp": (self.timestamp, message.timestamp),
             "message_id": (self.message_id, uuid_of(message.message_id)),
             "metadata": (_canonical(self.record.metadata), _encoded(message.metadata)),
         }
-        different = [name for name, (column, said) in told.items() if column != said]
-        return f"what was signed differs from the column {', '.join(different)}" if different else None
+        different = [name for name, (column, signed) in pairs.items() if column != signed]
+        return f"the signed message differs from the column {', '.join(different)}" if different else None
 
 
 class Verification:
-    """Reads the store at ``dsn`` over one connection of its own, oldest row first, a page at a time.
+    """Reads the store at ``dsn`` over a connection of its own, the oldest row first, a page at a time.
 
     Methods raise :class:`~meter.interfaces.Unavailable` when the database cannot be reached or is too busy.
     """
@@ -128,7 +127,7 @@ class Verification:
         )
 
     async def open(self) -> None:
-        """Connect, and see that the schema is the one that this Meter knows."""
+        """Connect, and check that the database has the schema of this Meter."""
         await self._connection.open()
         await Schema(migrations()).check(self._connection)
 
@@ -139,13 +138,13 @@ class Verification:
     async def rows(
         self, start: datetime | None, end: datetime | None, meter: str | None = None, page_rows: int = PAGE_ROWS
     ) -> AsyncIterator[StoredRow]:
-        """Yield the rows of ``start <= timestamp < end``, of one meter or of all, in the order of their times."""
+        """Yield the rows with ``start <= timestamp < end``, of one meter or of all, in the order of their timestamps."""
         after: tuple[datetime, str] | None = None
         while True:
             page = await self._page(start, end, meter, after, page_rows)
-            otherwise = await self._documents_that_differ(page)
+            differing = await self._documents_that_differ(page)
             for row in page:
-                yield _stored_row(row, otherwise)
+                yield _stored_row(row, differing)
             if len(page) < page_rows:
                 return
             after = (page[-1][13], page[-1][12])
@@ -158,45 +157,43 @@ class Verification:
         after: tuple[datetime, str] | None,
         limit: int,
     ) -> list[tuple[Any, ...]]:
-        asked: list[tuple[str, Sequence[Any]]] = [(IN_ORDER_OF_TIME, [])]
+        filters: list[tuple[str, Sequence[Any]]] = [(IN_ORDER_OF_TIME, [])]
         if start is not None:
-            asked.append(("s.timestamp >= %s", [start]))
+            filters.append(("s.timestamp >= %s", [start]))
         if end is not None:
-            asked.append(("s.timestamp < %s", [end]))
+            filters.append(("s.timestamp < %s", [end]))
         if meter is not None:
-            asked.append(("x.meter_id IN (SELECT id FROM meter WHERE name = %s)", [meter]))
+            filters.append(("x.meter_id IN (SELECT id FROM meter WHERE name = %s)", [meter]))
         if after is not None:
-            # The first condition alone would do the work of both for an index.
-            asked.append(("s.timestamp >= %s AND (s.timestamp, s.message_id) > (%s, %s::uuid)", [after[0], *after]))
-        conditions = " AND ".join(text for text, _ in asked)
-        parameters = [value for _, values in asked for value in values]
+            # The first condition is redundant, but the index on time can use it.
+            filters.append(("s.timestamp >= %s AND (s.timestamp, s.message_id) > (%s, %s::uuid)", [after[0], *after]))
+        conditions = " AND ".join(text for text, _ in filters)
+        parameters = [value for _, values in filters for value in values]
         return await self._connection.rows(_PAGE.format(conditions=conditions), [*parameters, limit])
 
     async def _documents_that_differ(self, page: Sequence[tuple[Any, ...]]) -> frozenset[int]:
-        """Return the ids of metadata whose searchable form says something else than their text."""
+        """Return the ids of metadata whose ``document`` (jsonb) differs from their text."""
         ids = sorted({row[17] for row in page})
         try:
-            return frozenset(row[0] for row in await self._connection.rows(_OTHERWISE, [ids]))
+            return frozenset(row[0] for row in await self._connection.rows(_METADATA_THAT_DIFFER, [ids]))
         except Rejected:
             found = set()
             for each in ids:
                 try:
-                    found |= {row[0] for row in await self._connection.rows(_OTHERWISE, [[each]])}
+                    found |= {row[0] for row in await self._connection.rows(_METADATA_THAT_DIFFER, [[each]])}
                 except Rejected:
-                    found.add(each)  # its text is no JSON
+                    found.add(each)  # its text is not JSON
             return frozenset(found)
 
 
-def _runs(series: Series, message: MeteringMessage) -> dict[str, tuple[Any, Any]]:
-    """Return what the columns and the metadata say of run and interval. What an older version stored has neither."""
-    if (series.run_kind, series.run, series.interval) == (RunKind.NONE, None, 0):
-        return {}
+def _run_columns(series: Series, message: MeteringMessage) -> dict[str, tuple[Any, Any]]:
+    """Return run and interval, each in the columns and in the metadata of ``message``."""
     run, interval = run_of(message.type, message.metadata), interval_of(message.metadata)
     return {"run": ((series.run_kind, series.run), run), "interval": (series.interval, interval)}
 
 
 def _canonical(text: str) -> str:
-    """Return JSON as it is written today: an older library may have written a number otherwise."""
+    """Return JSON as the installed msgspec writes it: another version may have written a number in another way."""
     return _encoded(msgspec.json.decode(text))
 
 
@@ -204,11 +201,9 @@ def _encoded(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _stored_row(row: Sequence[Any], otherwise: frozenset[int]) -> StoredRow:
-    name, type_, unit, resource_id, user_id, project_id, source, *verbatim_json = row
-    run_kind, run, interval, metadata, wire_format, message_id, timestamp, volume, signature, left, metadata_id = (
-        verbatim_json
-    )
+def _stored_row(row: Sequence[Any], differing_metadata: frozenset[int]) -> StoredRow:
+    name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval, *other_columns = row
+    metadata, wire_format_text, message_id, timestamp, volume, signature, verbatim_json, metadata_id = other_columns
     fields, key_id, damage, record = None, None, None, None
     missing = [
         label
@@ -216,23 +211,23 @@ def _stored_row(row: Sequence[Any], otherwise: frozenset[int]) -> StoredRow:
             "meter": name,
             "resource": resource_id,
             "metadata": metadata,
-            "wire_format": wire_format,
+            "wire_format": wire_format_text,
         }.items()
         if value is None
     ]
     if missing:
-        damage = f"the row refers to a {', '.join(missing)} that is not there"
+        damage = f"the row refers to a missing row of {', '.join(missing)}"
     else:
         try:
-            written = wire_format_of(wire_format)
-            key_id = written.key_id
+            wire_format = wire_format_of(wire_format_text)
+            key_id = wire_format.key_id
             series = Series(name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval)
-            record = Record(series, metadata, written, message_id, timestamp, volume, signature, left)
+            record = Record(series, metadata, wire_format, message_id, timestamp, volume, signature, verbatim_json)
             fields = fields_of(record)
         except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
-            damage = f"the row tells no message: {type(error).__name__}: {error}"
-        if damage is None and metadata_id in otherwise:
-            damage = "the metadata that is searched differs from the metadata that was signed"
+            damage = f"no message can be restored from the row: {type(error).__name__}: {error}"
+        if damage is None and metadata_id in differing_metadata:
+            damage = "the metadata that queries read (jsonb) differ from the signed metadata"
     return StoredRow(
         message_id=message_id,
         timestamp=timestamp,

@@ -1,4 +1,5 @@
 -- Samples in weekly partitions, and what many samples have in common, stored once: docs/decisions/0005-store-layout.rst.
+-- From the first release on the schema is upgraded, never replaced: this file stays as it is, and a change is a further file.
 -- Id 0 stands for "none": unlike NULL it takes part in unique keys on every supported version of PostgreSQL.
 
 CREATE TABLE meter (

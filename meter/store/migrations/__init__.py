@@ -1,7 +1,8 @@
-"""The schema of the store and how a database gets it: numbered steps, forward only.
+"""The schema of the store, and how a database gets it: numbered steps, forward only.
 
-A step is a file ``NNNN_name.sql`` of this package, applied once, in order, and recorded in ``schema_version``. Any
-number of processes may do it at the same time: one does, the others wait for it and find it done.
+A step is a file ``NNNN_name.sql`` of this package. It is applied once, in the order of the numbers, and recorded in the
+table ``schema_version``. Any number of processes may upgrade at the same time: one applies the steps, the others wait
+and find them applied. A step that is in use never changes: every change of the schema is a further step.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ from meter.store.postgres.pool import Session
 LOCK = 0x6D65746572_01
 """Key of the advisory lock that upgrades take: ``meter`` in ASCII, 1."""
 
+UNKNOWN_SCHEMA = (
+    "the schema of the database cannot be upgraded, because a Meter from before the first release made it (its step"
+    " {number} is {name}): export its samples with that Meter (GET /v2/samples, Accept: application/x-ndjson), or name an"
+    " empty database in dsn of [store]"
+)
+
 _log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: what to execute to get from version ``number - 1`` to ``number``."""
+    """One step: the statements that lead from version ``number - 1`` of the schema to ``number``."""
 
     number: int
     name: str
@@ -33,7 +40,7 @@ class Migration:
 
 
 def migrations() -> Sequence[Migration]:
-    """Return the steps that this Meter knows, in order."""
+    """Return the steps of this Meter, in order."""
     found = []
     for file in files(__package__).iterdir():
         if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
@@ -45,10 +52,11 @@ def migrations() -> Sequence[Migration]:
 
 
 async def has_table(session: Session, name: str) -> bool:
-    """Return whether there is a table ``name`` by now.
+    """Return whether the table ``name`` exists now.
 
-    PostgreSQL's own ``to_regclass`` may answer from a cache that is as old as the transaction: whoever waited for
-    another to make a table would not see it (test_two_processes_upgrade_at_once_and_each_step_is_taken_once).
+    PostgreSQL's own ``to_regclass`` may answer from a cache that is as old as the transaction: a transaction that
+    waited for another one to create a table would not see it
+    (test_two_processes_upgrade_at_once_and_each_step_is_applied_once).
     """
     rows = await session.rows(
         "SELECT FROM pg_class WHERE relname = %s AND relnamespace = current_schema()::regnamespace", [name]
@@ -57,47 +65,68 @@ async def has_table(session: Session, name: str) -> bool:
 
 
 class Schema:
-    """The schema as ``steps`` make it; both methods are for :class:`meter.store.postgres.pool.Pool` to prepare sessions with."""
+    """The schema that ``steps`` make. :class:`~meter.store.postgres.pool.Pool` prepares sessions with ``upgrade`` or ``check``."""
 
     def __init__(self, steps: Iterable[Migration]) -> None:
         self._steps = tuple(steps)
         self.version = len(self._steps)
 
     async def upgrade(self, session: Session) -> None:
-        """Apply the steps that are missing; :class:`Unavailable` for a database that is ahead of this Meter."""
-        found = await self.found(session)
+        """Apply the missing steps in the current transaction.
+
+        :class:`Unavailable` for a database of a newer Meter, or of one from before the first release.
+        """
+        found = await self._upgradable_version(session)
         if found < self.version:
             session.disable_timeout()
             await session.count("SET LOCAL statement_timeout = 0")
             await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-            found = await self.found(session)
+            found = await self._upgradable_version(session)
             for step in self._steps[found:]:
                 _log.info("applying migration {number} ({name})", number=step.number, name=step.name)
                 await session.count(step.statements)
                 await self._record(session, step)
-        self._refuse_newer(found)
 
     async def check(self, session: Session) -> None:
-        """Raise :class:`Unavailable` until the database has the version that this Meter needs."""
-        found = await self.found(session)
+        """Raise :class:`Unavailable` unless the database has exactly this schema."""
+        if problem := await self.problem(session):
+            raise Unavailable(problem)
+
+    async def problem(self, session: Session) -> str | None:
+        """Return why this Meter cannot use the database and what to do about it; ``None`` if it can."""
+        applied = await self._applied(session)
+        found = _version(applied)
+        if problem := self._not_upgradable(applied):
+            return problem
         if found < self.version:
-            raise Unavailable(
-                f"the database has schema version {found} and needs {self.version}: start a meter-collector, which upgrades it"
-            )
-        self._refuse_newer(found)
+            return f"the database has schema version {found} and needs {self.version}: start a meter-collector, which upgrades it"
+        return None
 
-    def _refuse_newer(self, found: int) -> None:
-        if found > self.version:
-            raise Unavailable(
-                f"the database has schema version {found}, this Meter knows {self.version}: install the newer Meter here too"
-            )
+    async def database_version(self, session: Session) -> int:
+        """Return the version of the database's schema, 0 for an empty database."""
+        return _version(await self._applied(session))
 
-    async def found(self, session: Session) -> int:
-        """Return the version that the database has, 0 for none."""
+    async def _upgradable_version(self, session: Session) -> int:
+        applied = await self._applied(session)
+        if problem := self._not_upgradable(applied):
+            raise Unavailable(problem)
+        return _version(applied)
+
+    def _not_upgradable(self, applied: Sequence[tuple[int, str]]) -> str | None:
+        names = {step.number: step.name for step in self._steps}
+        for number, name in applied:
+            if names.get(number, name) != name:
+                return UNKNOWN_SCHEMA.format(number=number, name=name)
+        if (found := _version(applied)) > self.version:
+            return f"the database has schema version {found}, this Meter knows {self.version}: install the newer Meter here too"
+        return None
+
+    async def _applied(self, session: Session) -> Sequence[tuple[int, str]]:
+        """Return number and name of each step that was applied, in order."""
         if not await has_table(session, "schema_version"):
-            return 0
-        [[version]] = await session.rows("SELECT coalesce(max(version), 0) FROM schema_version")
-        return int(version)
+            return []
+        rows = await session.rows("SELECT version, name FROM schema_version ORDER BY version")
+        return [(number, name) for number, name in rows]
 
     async def _record(self, session: Session, step: Migration) -> None:
         await session.count(
@@ -105,3 +134,7 @@ class Schema:
             " (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
         await session.count("INSERT INTO schema_version (version, name) VALUES (%s, %s)", [step.number, step.name])
+
+
+def _version(applied: Sequence[tuple[int, str]]) -> int:
+    return applied[-1][0] if applied else 0

@@ -20,8 +20,6 @@ from typing import IO
 from typing import Any
 from urllib.parse import quote
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ProcessExitedAlready
@@ -31,11 +29,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from meter.daemon.services import Backoff
 from meter.daemon.services import sleep
 from meter.daemon.services import within
+from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
-from meter.interfaces import Readiness
 from meter.store.postgres.run_as import Account
 from meter.store.postgres.run_as import Unusable
 from meter.store.postgres.run_as import account
@@ -90,7 +87,7 @@ def programs(data: Path) -> Path:
 
 
 @implementer(IDependency)
-class EmbeddedPostgres(Service):
+class EmbeddedPostgres(SupervisedService):
     """Runs the PostgreSQL in ``directory``, which it makes at first; ``dsn`` is how to reach it.
 
     Starting returns at once. A server that dies is started again. One that a killed daemon has left behind is stopped
@@ -100,41 +97,26 @@ class EmbeddedPostgres(Service):
     _log = Logger()
 
     def __init__(self, reactor: Any, directory: Path, *, clock: IReactorTime) -> None:
+        super().__init__(clock)
         self.setName(NAME)
         self._reactor = reactor
-        self._clock = clock
         self._directory = directory
         self._data = directory / "data"
         self._sockets = socket_directory(directory)
-        self._readiness = Readiness(NAME, False, "not started")
         self._lock: IO[bytes] | None = None
         self._server: _Process | None = None
-        self._loop: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
         self.dsn = f"postgresql://meter@/postgres?host={quote(str(self._sockets), safe='')}"
-
-    def readiness(self) -> Readiness:
-        """Say whether the server runs, or why not."""
-        return self._readiness
-
-    def startService(self) -> None:
-        """Begin to start the server."""
-        super().startService()
-        self._loop = Deferred.fromCoroutine(self._keep_running())
 
     def stopService(self) -> Deferred[None]:
         """Fire when the server has shut down in good order."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
 
-    async def _stop(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
+    async def _stop(self, loop: Deferred[None] | None) -> None:
         if self._server is not None:
             # Fast: rolls back, writes a checkpoint, ends. Immediate, if it must be, leaves recovery to the next start.
             await self._server.end(self._clock, signal.SIGINT, signal.SIGQUIT)
-        if self._loop is not None:
-            await self._loop
+        if loop is not None:
+            await loop
         if self._sockets != self._directory:
             with suppress(OSError):
                 self._sockets.rmdir()
@@ -143,27 +125,20 @@ class EmbeddedPostgres(Service):
             self._lock.close()
             self._lock = None
 
-    async def _keep_running(self) -> None:
-        backoff = Backoff()
-        while self.running:
-            try:
-                if self._locked():
-                    began = self._clock.seconds()
-                    await self._run()
-                    if self._clock.seconds() - began > STEADY_SECONDS:
-                        backoff.reset()
-                else:
-                    self._say(True, f"{self._directory} is run by another daemon")
-            except Unusable as error:
-                self._say(False, str(error))
-            except Exception as error:
-                self._log.failure("{service} did not start", service=self.name)
-                self._say(False, str(error))
-            if self.running:
-                self._pause = sleep(self._clock, backoff.next())
-                with suppress(CancelledError):
-                    await self._pause
-                self._pause = None
+    async def _attempt(self) -> float:
+        if self._locked():
+            began = self._clock.seconds()
+            await self._run_server()
+            if self._clock.seconds() - began > STEADY_SECONDS:
+                self._backoff.reset()
+        else:
+            self._say(True, f"{self._directory} is run by another daemon")
+        return self._backoff.next()
+
+    def _attempt_failed(self, error: Exception) -> None:
+        if not isinstance(error, Unusable):
+            self._log.failure("{service} did not start", service=self.name)
+        self._say(False, str(error))
 
     def _locked(self) -> bool:
         """Return whether this process is the one that runs the server; the kernel lets go of the lock when it dies."""
@@ -178,7 +153,7 @@ class EmbeddedPostgres(Service):
             self._lock = lock
         return True
 
-    async def _run(self) -> None:
+    async def _run_server(self) -> None:
         """Run the server until it ends."""
         folder = programs(self._data)
         who = account(folder / "postgres", self._data)
@@ -264,9 +239,8 @@ class EmbeddedPostgres(Service):
         return process
 
     def _say(self, ready: bool, reason: str) -> None:
-        if reason != self._readiness.reason:
+        if self._set_state(ready, reason):
             self._log.info("{service}: {reason}", service=self.name, reason=reason)
-        self._readiness = Readiness(NAME, ready, reason)
 
 
 def _running_in(data: Path) -> int | None:

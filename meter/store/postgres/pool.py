@@ -14,10 +14,10 @@ from typing import Protocol
 from typing import TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,6 +26,7 @@ from meter.daemon.services import Backoff
 from meter.daemon.services import InFlight
 from meter.daemon.services import sleep
 from meter.daemon.services import within
+from meter.daemon.supervised import SupervisedService
 from meter.interfaces import Unavailable
 from meter.store.postgres.connection import Conflict
 from meter.store.postgres.connection import Parameters
@@ -98,14 +99,12 @@ class Pool(Service):
         self._attempts = attempts
         self._patience_seconds = patience_seconds
         self._rng = rng
-        self._members: set[Session] = set()
+        self._members: list[_Member] = []
         self._alive: set[Session] = set()
         self._idle: list[Session] = []
         self._waiting: deque[Deferred[Session]] = deque()
         self._interruptions: dict[Session, Deferred[None]] = {}
         self._in_flight = InFlight()
-        self._loops: list[Deferred[None]] = []
-        self._pauses: set[Deferred[None]] = set()
         self.generation = 0
         self.reason = "not started"
 
@@ -118,26 +117,27 @@ class Pool(Service):
         """Begin to connect."""
         super().startService()
         self.reason = "connecting"
-        self._loops = [Deferred.fromCoroutine(self._keep_connected()) for _ in range(self._size)]
+        self._members = [_Member(self, self._clock, Backoff(rng=self._rng), self._connect) for _ in range(self._size)]
+        for member in self._members:
+            member.startService()
 
-    async def _stop(self) -> None:
+    async def _stop(self, loops: list[Deferred[Deferred[None] | None]]) -> None:
         try:
             await within(self._clock, self._patience_seconds, self._in_flight.idle())
         except DeferredTimeout:
             self._log.warn("{pool} closes with transactions under way", pool=self.name)
-        for pause in list(self._pauses):
-            pause.cancel()
-        for session in list(self._members):
-            session.close()
-        await DeferredList(self._loops, consumeErrors=True)
-        self._loops = []
+        for member in self._members:
+            member.close()
+        await DeferredList(loops, consumeErrors=True)
+        self._members = []
 
     def stopService(self) -> Deferred[None]:
         """Take no more work, wait for what is under way, close; fires when all is closed."""
         super().stopService()
         self.reason = "stopping"
         self._dismiss_waiting()
-        return Deferred.fromCoroutine(self._stop())
+        loops = [maybeDeferred(member.stopService) for member in self._members]
+        return Deferred.fromCoroutine(self._stop(loops))
 
     # --- work ---
 
@@ -247,38 +247,13 @@ class Pool(Service):
 
     # --- members ---
 
-    async def _keep_connected(self) -> None:
-        backoff = Backoff(rng=self._rng)
-        while self.running:
-            session = self._connect()
-            self._members.add(session)
-            try:
-                await session.open()
-                await self._transaction(session, self._prepare)
-            except Exception as error:
-                session.close()
-                self._members.discard(session)
-                self._failed(error)
-                await self._pause(backoff.next())
-            else:
-                backoff.reset()
-                self._join(session)
-                await session.lost
-                self._leave(session)
+    async def open(self, session: Session) -> None:
+        """Open and prepare a new connection; for the members."""
+        await session.open()
+        await self._transaction(session, self._prepare)
 
-    async def _pause(self, seconds: float) -> None:
-        if not self.running:
-            return
-        pause = sleep(self._clock, seconds)
-        self._pauses.add(pause)
-        try:
-            await pause
-        except CancelledError:
-            pass  # stopping
-        finally:
-            self._pauses.discard(pause)
-
-    def _join(self, session: Session) -> None:
+    def join(self, session: Session) -> None:
+        """Use a connection that is open and prepared."""
         if not self._alive:
             self._log.info("{pool} connected", pool=self.name)
         self.generation += 1
@@ -286,8 +261,8 @@ class Pool(Service):
         self._alive.add(session)
         self._give_back(session)
 
-    def _leave(self, session: Session) -> None:
-        self._members.discard(session)
+    def leave(self, session: Session) -> None:
+        """Take a connection that was lost out of use."""
         self._alive.discard(session)
         if session in self._idle:
             self._idle.remove(session)
@@ -296,7 +271,8 @@ class Pool(Service):
             self._log.warn("{pool} lost its last connection and connects again", pool=self.name)
             self._dismiss_waiting()
 
-    def _failed(self, error: Exception) -> None:
+    def connecting_failed(self, error: Exception) -> None:
+        """Log why no connection can be opened, once per reason and while there is no other."""
         if self._alive or not self.running or str(error) == self.reason:
             return
         self.reason = str(error)
@@ -304,6 +280,38 @@ class Pool(Service):
             self._log.warn("{pool} cannot connect and keeps trying: {reason}", pool=self.name, reason=self.reason)
         else:
             self._log.failure("{pool} cannot be prepared and keeps trying", pool=self.name)
+
+
+class _Member(SupervisedService):
+    """Keeps one connection of a pool open: it is replaced at once when it is lost."""
+
+    def __init__(self, pool: Pool, clock: IReactorTime, backoff: Backoff, connect: Callable[[], Session]) -> None:
+        super().__init__(clock, backoff=backoff)
+        self._pool = pool
+        self._connect = connect
+        self._session: Session | None = None
+
+    async def _attempt(self) -> float:
+        self._session = session = self._connect()
+        try:
+            await self._pool.open(session)
+        except Exception:
+            self.close()
+            raise
+        self._backoff.reset()
+        self._pool.join(session)
+        await session.lost
+        self._pool.leave(session)
+        return 0.0
+
+    def _attempt_failed(self, error: Exception) -> None:
+        self._pool.connecting_failed(error)
+
+    def close(self) -> None:
+        """Close the connection at once, open or not yet."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
 
 def _outcome(work: Coroutine[Any, Any, T], *, abandon: Callable[[], None]) -> Deferred[T]:

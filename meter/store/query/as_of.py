@@ -1,13 +1,14 @@
-"""When samples are recorded, and how a question as of a moment can be sure of all that was recorded by then.
+"""Queries as of a moment: how to be sure that all samples recorded until then are committed.
 
-A sample is recorded a little before it is committed. Whoever writes holds a lock, for as long as the transaction lasts,
-that tells when it began; a question as of a moment first waits until nobody holds one from before. ``pg_locks`` shows
-the locks to every user of the database.
+A sample is recorded a little before it is committed. Each writing transaction holds an advisory lock whose key is the second
+in which it began; a query as of a moment first waits until no lock from before that moment is held. ``pg_locks`` shows the
+locks to every user of the database.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -17,42 +18,56 @@ from meter.interfaces import Unavailable
 from meter.store.postgres.pool import Pool
 
 LOCKS = 0x6D657465
-"""First key of the advisory locks: ``mete`` in ASCII. The second is the second in which the transaction began."""
+"""First key of the advisory locks: ``mete`` in ASCII. The second key is the second in which the transaction began."""
 
 EPOCH = "extract(epoch FROM {} - timestamptz '2020-01-01 00:00+00')"
-"""Seconds since 2020: until 2088 they fit into the key of a lock."""
+"""Seconds since 2020: they fit into the key of a lock until 2088."""
 
-RECORDING = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, floor({EPOCH.format('clock_timestamp()')})::integer)"
-"""The first statement of a transaction that records samples. ``recorded_at`` must be read from the clock after it."""
+WRITER_LOCK_SQL = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, floor({EPOCH.format('clock_timestamp()')})::integer)"
+"""The first statement of a transaction that stores samples. ``recorded_at`` must be read from the clock after it."""
 
 WRITERS_IN_PROGRESS = f"""
-SELECT at.moment > clock_timestamp(), pg_is_in_recovery() AND at.moment > clock_timestamp() - interval '10 minutes', EXISTS (
-    SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND classid = {LOCKS} AND objsubid = 2
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND objid::bigint <= {EPOCH.format("at.moment")}
-) FROM (SELECT %s::timestamptz AS moment) at
+SELECT at.moment > clock_timestamp() AS in_future,
+    pg_is_in_recovery() AND at.moment > clock_timestamp() - interval '10 minutes' AS hidden_by_standby,
+    EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND classid = {LOCKS} AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND objid::bigint <= {EPOCH.format("at.moment")}
+    ) AS in_progress
+FROM (SELECT %s::timestamptz AS moment) at
 """
 
 PAUSE_SECONDS = 0.05
-PAUSES = 60
+MAX_PAUSES = 60
+
+
+class Writers(NamedTuple):
+    """The row of :data:`WRITERS_IN_PROGRESS`: what is known of writers that began before a moment."""
+
+    in_future: bool
+    """The moment has not come yet."""
+    hidden_by_standby: bool
+    """The database is a standby, which does not see the locks of the primary."""
+    in_progress: bool
 
 
 async def wait_for_writers_before(pool: Pool, clock: IReactorTime, moment: datetime) -> None:
-    """Return once all that was recorded up to ``moment`` is committed, for good: later answers will be the same.
+    """Return when all samples that were recorded until ``moment`` are committed: from then on the result of a query is final.
 
-    :class:`RequestError` for a moment to come; :class:`Unavailable` while a transaction from before it goes on, or on
-    a standby, which does not see the locks, for ten minutes.
+    :class:`RequestError` if ``moment`` is in the future; :class:`Unavailable` if a writer from before it does not finish
+    in time, or if the database is a standby and ``moment`` is less than ten minutes ago.
     """
-    for _ in range(PAUSES):
-        [[ahead, unseen, writing]] = await pool.rows(WRITERS_IN_PROGRESS, [moment])
-        if ahead:
-            raise RequestError(f"{moment.isoformat()} is yet to come: what is recorded by then is not known")
-        if unseen:
+    for _ in range(MAX_PAUSES):
+        [row] = await pool.rows(WRITERS_IN_PROGRESS, [moment])
+        writers = Writers(*row)
+        if writers.in_future:
+            raise RequestError(f"{moment.isoformat()} is in the future: what will be recorded by then is not known")
+        if writers.hidden_by_standby:
             raise Unavailable(
-                f"a standby cannot tell yet what was recorded by {moment.isoformat()}: ask ten minutes after it"
+                f"the standby does not know yet what was recorded by {moment.isoformat()}: try again ten minutes after it"
             )
-        if not writing:
+        if not writers.in_progress:
             return
         await sleep(clock, PAUSE_SECONDS)
-    raise Unavailable(f"samples recorded by {moment.isoformat()} are still being written: ask again")
+    raise Unavailable(f"samples recorded by {moment.isoformat()} are still being committed: try again")

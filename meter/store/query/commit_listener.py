@@ -1,4 +1,4 @@
-"""CommitListener: a connection of its own that PostgreSQL tells of commits, whichever process made them."""
+"""CommitListener: a connection that LISTENs for commits of samples by any process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from meter.store.postgres.pool import Session
 
 CHANNEL = "meter_samples"
 
-TELL = f"pg_notify('{CHANNEL}', '')"
-"""Called in a transaction that stores samples: heard when it commits, and once only if it is called twice."""
+NOTIFY_SQL = f"pg_notify('{CHANNEL}', '')"
+"""Called in a transaction that stores samples. PostgreSQL sends one notification at its commit, however often it is called."""
 
 
 class CommitListener(Pool):
-    """Listens, and tells those who follow. ``connect`` is given what a new session calls when it hears something.
+    """Calls the subscribers after commits. ``connect`` makes a session that calls its argument on each notification.
 
-    When the connection comes back all are told: nobody knows what was said meanwhile.
+    When the connection is restored all subscribers are called, as notifications may have been missed.
     """
 
     _log = Logger()
@@ -27,29 +27,32 @@ class CommitListener(Pool):
     def __init__(
         self, connect: Callable[[Callable[[], object]], Session], clock: IReactorTime, *, size: int = 1
     ) -> None:
-        super().__init__(lambda: connect(self._tell), clock, name="store follower", size=size, prepare=self._listen)
-        self._followers: dict[object, Callable[[], object]] = {}
+        super().__init__(
+            lambda: connect(self._notify), clock, name="store commit listener", size=size, prepare=self._listen
+        )
+        self._callbacks: dict[object, Callable[[], object]] = {}
 
-    def follow(self, heard: Callable[[], object]) -> Callable[[], None]:
-        """Call ``heard`` after commits; return what ends that."""
+    def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` after commits; return the function that ends the subscription."""
         key = object()
-        self._followers[key] = heard
+        self._callbacks[key] = callback
 
-        def leave() -> None:
-            self._followers.pop(key, None)
+        def unsubscribe() -> None:
+            self._callbacks.pop(key, None)
 
-        return leave
+        return unsubscribe
 
     async def _listen(self, session: Session) -> None:
         await session.count(f"LISTEN {CHANNEL}")
 
-    def _join(self, session: Session) -> None:
-        super()._join(session)
-        self._tell()
+    def join(self, session: Session) -> None:
+        """Use the connection, and call every subscriber: commits may have been missed before it listened."""
+        super().join(session)
+        self._notify()
 
-    def _tell(self) -> None:
-        for heard in list(self._followers.values()):
+    def _notify(self) -> None:
+        for callback in list(self._callbacks.values()):
             try:
-                heard()
+                callback()
             except Exception:
-                self._log.failure("a follower failed and is told again next time")
+                self._log.failure("a subscriber to commits failed; it is called again after the next commit")

@@ -1,4 +1,8 @@
-"""What samples refer to by number, read when first met and remembered: joining here spares PostgreSQL joining there."""
+"""Caches of dimension rows by id: series, metadata and wire formats, which many samples share.
+
+Samples are joined with them here, as joining in PostgreSQL and sending the same texts with each row takes longer:
+docs/decisions/0007-joining-in-memory.rst.
+"""
 
 from __future__ import annotations
 
@@ -32,71 +36,69 @@ WHERE x.id = ANY(%s)
 
 METADATA = "SELECT id, text FROM metadata WHERE id = ANY(%s)"
 
-FORMS = "SELECT id, text FROM wire_format WHERE id = ANY(%s)"
+WIRE_FORMATS = "SELECT id, text FROM wire_format WHERE id = ANY(%s)"
 
-MOST_CHARACTERS_OF_SERIES = 2**23
-"""Of some 50 000 series. They share all texts but the resource's, and take twice as many bytes."""
+MAX_CHARACTERS_OF_SERIES = 2**23
+"""About 50 000 series. They share all texts except the resource id; their memory is about twice as many bytes."""
 
-MOST_CHARACTERS_OF_METADATA = 2**21
-"""What is decoded from them takes some ten times as many bytes."""
+MAX_CHARACTERS_OF_METADATA = 2**21
+"""Decoded documents take about ten times as many bytes."""
 
 
 class DimensionCache(Generic[T]):
-    """The things of one dictionary by their numbers, which are given once and never again.
+    """The rows of one dimension table by id. Ids are assigned once and never reused.
 
-    ``statement`` is asked over ``pool`` for those that are not remembered; its rows are a number and the texts that
-    ``made`` makes a thing of. The oldest are forgotten when their texts have more than ``most_characters``.
+    Ids that are not cached are looked up over ``pool`` with ``statement``, whose rows are an id and texts; ``decode`` makes the
+    cached value of the texts. The least recently loaded are dropped so that the texts have at most ``max_characters``.
     """
 
-    def __init__(self, pool: Pool, statement: str, made: Callable[..., T], most_characters: int) -> None:
+    def __init__(self, pool: Pool, statement: str, decode: Callable[..., T], max_characters: int) -> None:
         self._pool = pool
         self._statement = statement
-        self._made = made
-        self._most_characters = most_characters
+        self._decode = decode
+        self._max_characters = max_characters
         self._generation = 0
         self._characters = 0
         self._young: dict[int, T] = {}
         self._old: dict[int, T] = {}
 
-    async def get_many(self, numbers: Set[int]) -> Mapping[int, T]:
-        """Return what ``numbers`` stand for, without those that are there no longer."""
+    async def get_many(self, ids: Set[int]) -> Mapping[int, T]:
+        """Return the values of ``ids``, without those whose rows have been deleted."""
         if self._generation != self._pool.generation:
-            self._forget()  # after a failover a number may be that of something else
+            self._clear()  # after a failover an id may belong to another row
         generation = self._generation = self._pool.generation
-        found = {
-            number: thing for number in numbers if (thing := self._young.get(number, self._old.get(number))) is not None
-        }
-        if missing := numbers - found.keys():
-            for number, *texts in await self._pool.rows(self._statement, [list(missing)]):
-                found[number] = self._made(*texts)
+        found = {id: value for id in ids if (value := self._young.get(id, self._old.get(id))) is not None}
+        if missing := ids - found.keys():
+            for id, *texts in await self._pool.rows(self._statement, [list(missing)]):
+                found[id] = self._decode(*texts)
                 if generation == self._pool.generation:
-                    self._remember(number, found[number], texts)
+                    self._add(id, found[id], texts)
         return found
 
-    def _remember(self, number: int, thing: T, texts: list[str | None]) -> None:
-        self._young[number] = thing
+    def _add(self, id: int, value: T, texts: list[str | None]) -> None:
+        self._young[id] = value
         self._characters += sum(map(len, filter(None, texts)))
-        if self._characters > self._most_characters / 2:
+        if self._characters > self._max_characters / 2:
             self._old, self._young, self._characters = self._young, {}, 0
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._old, self._young, self._characters = {}, {}, 0
 
 
 class DimensionCaches:
-    """All that a row of ``sample`` refers to: its series, its metadata (decoded, and shared by samples), its form."""
+    """The caches of everything that a row of ``sample`` refers to. Decoded metadata are shared by samples: do not mutate them."""
 
     def __init__(self, pool: Pool) -> None:
-        self.series: DimensionCache[Series] = DimensionCache(pool, SERIES, _series, MOST_CHARACTERS_OF_SERIES)
+        self.series: DimensionCache[Series] = DimensionCache(pool, SERIES, _series, MAX_CHARACTERS_OF_SERIES)
         self.metadata: DimensionCache[Mapping[str, Any]] = DimensionCache(
-            pool, METADATA, msgspec.json.decode, MOST_CHARACTERS_OF_METADATA
+            pool, METADATA, msgspec.json.decode, MAX_CHARACTERS_OF_METADATA
         )
-        self.forms: DimensionCache[WireFormat] = DimensionCache(
-            pool, FORMS, wire_format_of, MOST_CHARACTERS_OF_METADATA
+        self.wire_formats: DimensionCache[WireFormat] = DimensionCache(
+            pool, WIRE_FORMATS, wire_format_of, MAX_CHARACTERS_OF_METADATA
         )
 
 
 def _series(*texts: Any) -> Series:
-    """Return a series without its run, which no question shows but as part of the metadata."""
+    """Return a series without its run, which results contain only as part of the metadata."""
     name, type_, unit, resource_id, user_id, project_id, source = [text and intern(text) for text in texts]
     return Series(name, type_, unit, resource_id, user_id, project_id, source)

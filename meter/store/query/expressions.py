@@ -1,4 +1,4 @@
-"""Expressions in SQL: conditions that are true or false of every sample, never unknown, so that ``NOT`` means not."""
+"""Expressions of :mod:`meter.query` as SQL conditions. They are true or false of every sample, never null, so that ``NOT`` negates."""
 
 from __future__ import annotations
 
@@ -24,40 +24,44 @@ from meter.store.postgres.sql import both
 from meter.store.postgres.sql import either
 from meter.store.postgres.sql import negated
 from meter.store.query.metadata import metadata_compares
-from meter.store.query.metadata import metadata_is
+from meter.store.query.metadata import metadata_equals_any
 from meter.store.write.record import uuid_of
 
-METADATA = "metadata."
+METADATA_PREFIX = "metadata."
 
 MESSAGE_ID = (
     "CASE WHEN left(s.verbatim_json, 1) = '{' THEN s.verbatim_json::json ->> 'message_id' ELSE s.message_id::text END"
 )
-"""The id as it was sent, which may be no UUID."""
+"""The message id as it was sent, which need not be a UUID."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where a field is: an expression in ``table``, to which a series refers, or in the row ``s`` of ``sample``."""
+    """Where the value of a field is stored.
 
-    text: str
+    ``expression`` is SQL over the row of ``table`` to whose id the column ``reference`` of a series refers; without a table,
+    over the row ``s`` of ``sample``. ``type`` is its PostgreSQL type.
+    """
+
+    expression: str
     type: Literal["text", "float8", "timestamptz"] = "text"
     table: str = ""
     reference: str = ""
 
     @property
-    def of_series(self) -> bool:
-        """Whether it is the same in all samples of a series."""
+    def belongs_to_series(self) -> bool:
+        """Whether all samples of a series have the same value."""
         return bool(self.table)
 
     @property
     def value(self) -> str:
-        """The field of a sample ``s`` in a series ``x``; null where it has none."""
+        """SQL for the value of a sample ``s`` in a series ``x``; null where it has none."""
         if self.table:
-            return f"(SELECT {self.text} FROM {self.table} WHERE id = x.{self.reference})"
-        return self.text
+            return f"(SELECT {self.expression} FROM {self.table} WHERE id = x.{self.reference})"
+        return self.expression
 
-    def satisfying(self, condition: Sql) -> Sql:
-        """Return ``condition``, written with ``text``, as one about ``s`` or ``x``."""
+    def where(self, condition: Sql) -> Sql:
+        """Return ``condition``, which is written with ``expression``, as a condition on ``s`` or ``x``."""
         if self.table:
             return Sql(f"x.{self.reference} IN (SELECT id FROM {self.table} WHERE {condition})", condition.parameters)
         return condition
@@ -80,14 +84,14 @@ COLUMNS: Mapping[Field, Column] = {
 
 
 def column_of(field: Field) -> Column:
-    """Return where ``field``, which is no metadata, is found; :class:`RequestError` for a field that samples lack."""
+    """Return the column of a ``field`` other than metadata; :class:`RequestError` for an unknown field."""
     if field not in COLUMNS:
-        raise RequestError(f"samples have no field {field!r}: use {', '.join(COLUMNS)} or {METADATA}<key>")
+        raise RequestError(f"samples have no field {field!r}: use {', '.join(COLUMNS)} or {METADATA_PREFIX}<key>")
     return COLUMNS[field]
 
 
 def conjuncts(expression: Expression | None) -> Iterator[Expression]:
-    """Yield conditions that together are ``expression``: the finer, the more can be asked of series alone."""
+    """Yield the operands of the outermost conjunctions: the more there are, the more can be evaluated on series alone."""
     if isinstance(expression, And):
         for part in expression.parts:
             yield from conjuncts(part)
@@ -95,70 +99,68 @@ def conjuncts(expression: Expression | None) -> Iterator[Expression]:
         yield expression
 
 
-def fields(expression: Expression | None) -> Iterator[Field]:
-    """Yield what ``expression`` compares, with repetitions."""
+def compared_fields(expression: Expression) -> Iterator[Field]:
+    """Yield each field that ``expression`` compares, with repetitions."""
     match expression:
         case And(parts) | Or(parts):
             for part in parts:
-                yield from fields(part)
+                yield from compared_fields(part)
         case Not(part):
-            yield from fields(part)
+            yield from compared_fields(part)
         case Comparison(field) | In(field):
             yield field
 
 
-def about_series(expression: Expression) -> bool:
-    """Say whether ``expression`` is true of all samples of a series or of none."""
-    return all(field in COLUMNS and COLUMNS[field].of_series for field in fields(expression))
+def is_series_field(field: Field) -> bool:
+    """Return whether all samples of a series have the same ``field``."""
+    return field in COLUMNS and COLUMNS[field].belongs_to_series
 
 
-def about_metadata(expression: Expression) -> bool:
-    """Say whether ``expression`` asks of nothing but metadata."""
-    return all(names_metadata(field) for field in fields(expression))
+def is_metadata_field(field: Field) -> bool:
+    """Return whether ``field`` is an element of metadata."""
+    return field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX
 
 
-def condition(expression: Expression) -> Sql:
-    """Return ``expression`` of a row ``s`` of ``sample`` with its series ``x`` and its metadata ``d``; see :mod:`meter.testing.filters`."""
+def expression_condition(expression: Expression) -> Sql:
+    """Return ``expression`` as a condition on a row ``s`` of ``sample``, its series ``x`` and its metadata ``d``.
+
+    :mod:`meter.testing.filters` defines what it means.
+    """
     match expression:
         case And(parts):
-            return both(condition(part) for part in parts)
+            return both(expression_condition(part) for part in parts)
         case Or(parts):
-            return either(condition(part) for part in parts)
+            return either(expression_condition(part) for part in parts)
         case Not(part):
-            return negated(condition(part))
+            return negated(expression_condition(part))
         case Comparison(field, "!=", value):
-            return negated(condition(Comparison(field, "=", value)))
+            return negated(expression_condition(Comparison(field, "=", value)))
         case Comparison(field, "=", value):
-            return condition(In(field, (value,)))
-        case In(field, values) if names_metadata(field):
-            return metadata_is(field.removeprefix(METADATA), values)
-        case Comparison(field, operator, value) if names_metadata(field):
-            return metadata_compares(field.removeprefix(METADATA), operator, value)
+            return expression_condition(In(field, (value,)))
+        case In(field, values) if is_metadata_field(field):
+            return metadata_equals_any(field.removeprefix(METADATA_PREFIX), values)
+        case Comparison(field, operator, value) if is_metadata_field(field):
+            return metadata_compares(field.removeprefix(METADATA_PREFIX), operator, value)
         case In(field, values):
-            return _is(field, values)
+            return _equals_any(field, values)
         case Comparison(field, operator, value):
             return _compares(field, operator, value)
 
 
-def _is(field: Field, values: tuple[Scalar, ...]) -> Sql:
+def _equals_any(field: Field, values: tuple[Scalar, ...]) -> Sql:
     column = column_of(field)
-    comparable = [value for value in map(_MADE[column.type], values) if value is not None]
+    comparable = [value for value in map(_COMPARABLE[column.type], values) if value is not None]
     if field == "message_id":
         return Sql("s.message_id = ANY(%s::uuid[])", ([uuid_of(value) for value in comparable],))
-    return column.satisfying(Sql(f"{column.text} = ANY(%s::{column.type}[])", (comparable,)))
+    return column.where(Sql(f"{column.expression} = ANY(%s::{column.type}[])", (comparable,)))
 
 
 def _compares(field: Field, operator: str, value: Scalar) -> Sql:
     column = column_of(field)
-    comparable = _MADE[column.type](value)
+    comparable = _COMPARABLE[column.type](value)
     if comparable is None or (operator == "~" and column.type != "text"):
         return Sql("false")
-    return column.satisfying(Sql(f"{column.text} {operator} %s::{column.type}", (comparable,)))
-
-
-def names_metadata(field: Field) -> bool:
-    """Say whether ``field`` is an element of metadata."""
-    return field.startswith(METADATA) and field != METADATA
+    return column.where(Sql(f"{column.expression} {operator} %s::{column.type}", (comparable,)))
 
 
 def _text(value: Scalar) -> str | None:
@@ -166,7 +168,7 @@ def _text(value: Scalar) -> str | None:
 
 
 def _number(value: Scalar) -> float | None:
-    """Return the double nearest to ``value``: as such volumes are compared, those beyond all doubles as infinite."""
+    """Return the double nearest to ``value``, as volumes are doubles; infinity for a number beyond the range of doubles."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     try:
@@ -179,5 +181,5 @@ def _time(value: Scalar) -> datetime | None:
     return value if isinstance(value, datetime) else None
 
 
-_MADE: Mapping[str, Callable[[Scalar], Any]] = {"text": _text, "float8": _number, "timestamptz": _time}
-"""What makes a value comparable with a column of a type; it returns ``None`` for one of another kind."""
+_COMPARABLE: Mapping[str, Callable[[Scalar], Any]] = {"text": _text, "float8": _number, "timestamptz": _time}
+"""By the type of a column, the function that converts a value for comparison; ``None`` for a value of another kind."""

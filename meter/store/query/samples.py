@@ -1,36 +1,32 @@
-"""Samples in SQL: which rows a question is about, and what becomes of them."""
+"""Statements that select samples, and the samples made from their rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
 
 from meter.interfaces import RequestError
 from meter.query import Marker
 from meter.query import Order
-from meter.query import SampleFilter
 from meter.query import StoredSample
 from meter.store.postgres.sql import Sql
-from meter.store.postgres.sql import both
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import IN_ORDER_OF_RECORDING
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.access_paths import SERIES_OF_SAMPLE
-from meter.store.query.conditions import asks_for_ids
-from meter.store.query.conditions import asks_since_recording
-from meter.store.query.conditions import beyond
-from meter.store.query.conditions import metadata_of_sample
-from meter.store.query.conditions import needs_series
-from meter.store.query.conditions import of_range
-from meter.store.query.conditions import of_sample
-from meter.store.query.conditions import of_series
+from meter.store.query.access_paths import AccessPath
+from meter.store.query.conditions import TRUE
+from meter.store.query.conditions import FilterConditions
+from meter.store.query.conditions import after_marker
+from meter.store.query.conditions import conjunction
 from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.expressions import COLUMNS
-from meter.store.query.expressions import METADATA
+from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.expressions import Column
 from meter.store.query.expressions import column_of
 from meter.store.write.record import Record
@@ -38,74 +34,75 @@ from meter.store.write.record import Series
 from meter.store.write.record import message_id_of
 from meter.store.write.record import volume_of
 
-# The inner question picks, so that only what is picked is shaped.
-ROWS = """
-SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume, encode(s.signature, 'hex'),
-    s.verbatim_json, s.recorded_at
-FROM ({picked}) s
-ORDER BY {outer} s.timestamp DESC, s.message_id DESC
+# The inner query limits the rows, so that only the rows of the result are converted.
+SAMPLES = """
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+    encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
+FROM ({page}) s
+ORDER BY {order} s.timestamp DESC, s.message_id DESC
 """
 
-PICKED = """
-SELECT s.* {keys} FROM sample s {added}
+PAGE = """
+SELECT s.* {keys} FROM sample s {joins}
 WHERE {condition}
 ORDER BY {order} s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
-# Series that match, or one more than are few: of each, as many samples as are wanted are looked at.
-FEW = """
-SELECT few.most, ARRAY(SELECT x.id FROM series x WHERE {of_series} LIMIT few.most + 1)
-FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS most FROM pg_class WHERE oid = 'series'::regclass) few
+# The ids of the matching series, as far as they are few, and one more. Few is the square root of the number of all series: so
+# many index lookups, one for each, are cheap.
+MATCHING_SERIES = """
+SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE {series} LIMIT threshold.few + 1) AS ids
+FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold
 """
 
-NEWEST_OF_FEW = """
+NEWEST_OF_FEW_SERIES = """
 SELECT s.* FROM series x CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s {added}
-    WHERE s.series_id = x.id AND {of_sample}
+    SELECT s.* FROM sample s {joins}
+    WHERE s.series_id = x.id AND {sample}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ) s
 WHERE x.id = ANY({series})
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
-GLANCE = 3
-"""So many pages of the newest samples of all series are looked at for a page of the series that match."""
+RECENT_PAGES = 3
+"""How many pages of the newest samples of all series are read in search of one page of the matching series."""
 
-# Whoever asks for many series is mostly answered by a glance at the newest samples of all.
-AT_A_GLANCE = """
+# If many series match, most of the newest samples match too.
+NEWEST_AMONG_RECENT = """
 SELECT s.* FROM (
-    SELECT s.* FROM sample s WHERE {in_order} AND {of_time}
-    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {most}
-) s {added}
+    SELECT s.* FROM sample s WHERE {in_order} AND {time_range}
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {recent}
+) s {joins}
 WHERE {condition}
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
-# Of many series, those whose newest samples are the newest hold all that is wanted: what is older than the last of these
-# is on a later page. Series that ended long ago are passed with one look each.
-NEWEST_OF_MANY = """
-WITH head AS MATERIALIZED (
+# The newest sample of each series tells which series can be on the page, and which samples are too old for it: those older than
+# the newest samples of as many series as the page has rows. A series that ended long ago costs one index lookup.
+NEWEST_OF_MANY_SERIES = """
+WITH newest_of_series AS MATERIALIZED (
     SELECT x.id, s.timestamp, s.message_id FROM series x CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id FROM sample s {added}
-        WHERE s.series_id = x.id AND {of_sample}
+        SELECT s.timestamp, s.message_id FROM sample s {joins}
+        WHERE s.series_id = x.id AND {sample}
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) s
-    WHERE {of_series}
+    WHERE {series}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ), oldest AS MATERIALIZED (
-    SELECT CASE WHEN count(*) = {limit} THEN min(timestamp) ELSE '-infinity' END AS timestamp FROM head
+    SELECT CASE WHEN count(*) = {limit} THEN min(timestamp) ELSE '-infinity' END AS timestamp FROM newest_of_series
 )
-SELECT s.* FROM oldest CROSS JOIN head JOIN series x ON x.id = head.id CROSS JOIN LATERAL (
-    SELECT s.* FROM sample s {added}
-    WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND {of_sample}
+SELECT s.* FROM oldest CROSS JOIN newest_of_series JOIN series x ON x.id = newest_of_series.id CROSS JOIN LATERAL (
+    SELECT s.* FROM sample s {joins}
+    WHERE s.series_id = x.id AND s.timestamp >= oldest.timestamp AND {sample}
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
 
 
-class Row(NamedTuple):
-    """A row of ``sample`` as :func:`samples_query` asks for it: numbers where others share what it refers to."""
+class SampleRow(NamedTuple):
+    """A row of the statements below: of ``sample``, with the ids of what samples have in common."""
 
     series_id: int
     metadata_id: int
@@ -118,118 +115,146 @@ class Row(NamedTuple):
     recorded_at: datetime
 
 
-def selective_series_query(filter: SampleFilter) -> Sql | None:
-    """Return the statement whose one row has a number and as many ids of matching series, or more; ``None`` if all may match."""
-    series = of_series(filter)
-    if series == both(()) or asks_for_ids(filter) or asks_since_recording(filter):
-        return None
-    return filled(FEW, of_series=series)
+_series_id, _metadata_id, _wire_format_id = (
+    itemgetter(SampleRow._fields.index(field)) for field in ("series_id", "metadata_id", "wire_format_id")
+)
 
 
-def samples_of_series_query(filter: SampleFilter, limit: int, after: Marker | None, series: Sequence[int]) -> Sql:
-    """Return the statement whose rows are those of ``IStore.samples``, where all that match are of a few ``series``."""
-    return _shaped(
-        filled(
-            NEWEST_OF_FEW,
-            added=metadata_of_sample(filter),
-            of_sample=both([of_sample(filter), beyond(after)]),
-            series=Sql("%s", (list(series),)),
-            limit=limit,
-        )
-    )
+class MatchingSeries(NamedTuple):
+    """The row of :func:`matching_series_query`.
 
-
-def recent_samples_query(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
-    """Return the statement whose rows are those of ``IStore.samples`` if it has ``limit`` rows, and too few otherwise."""
-    return _shaped(
-        filled(
-            AT_A_GLANCE,
-            in_order=IN_ORDER_OF_TIME,
-            of_time=both([of_range(filter), beyond(after)]),
-            most=GLANCE * limit,
-            added=f"{SERIES_OF_SAMPLE} {metadata_of_sample(filter)}",
-            condition=both([of_series(filter), of_sample(filter)]),
-            limit=limit,
-        )
-    )
-
-
-def samples_of_many_series_query(filter: SampleFilter, limit: int, after: Marker | None) -> Sql:
-    """Return the statement whose rows are those of ``IStore.samples``, however many series match."""
-    return _shaped(
-        filled(
-            NEWEST_OF_MANY,
-            added=metadata_of_sample(filter),
-            of_sample=both([of_sample(filter), beyond(after)]),
-            of_series=of_series(filter),
-            limit=limit,
-        )
-    )
-
-
-def samples_query(filter: SampleFilter, limit: int, order: Sequence[Order], after: Marker | None) -> Sql:
-    """Return the statement whose rows are those of ``IStore.samples``.
-
-    Samples are found by their ids where these are given, by when they were recorded where that is bounded, by series
-    where an order demands that all be seen, and else from the newest on.
+    ``few`` is how many series count as few; ``ids`` has those that match, and at most one more than ``few``.
     """
-    series = of_series(filter)
-    conditions = [of_sample(filter), beyond(after)]
-    named = needs_series(filter) or any(column.of_series for column in map(_column, order))
-    if asks_for_ids(filter):
-        found, named = [series], named or series != both(())
-    elif asks_since_recording(filter):
-        found, named = [Sql(IN_ORDER_OF_RECORDING), series], named or series != both(())
-    elif series != both(()):
-        found = [Sql(f"s.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)]
-    else:
-        found = [Sql(IN_ORDER_OF_TIME)]
-    criteria = [f"key_{n} {'DESC' if each.descending else 'ASC'}, " for n, each in enumerate(order)]
-    picked = filled(
-        PICKED,
-        keys="".join(f", {_column(each).value} AS key_{n}" for n, each in enumerate(order)),
-        # Planning and joining what nobody asks about would take longer than all the rest of a small question.
-        added=f"{SERIES_OF_SAMPLE if named else ''} {metadata_of_sample(filter)}",
-        condition=both([*found, *conditions]),
-        order="".join(criteria),
+
+    few: int
+    ids: Sequence[int]
+
+
+def matching_series_query(conditions: FilterConditions) -> Sql | None:
+    """Return the statement whose row is a :class:`MatchingSeries`; ``None`` if samples are not found by series."""
+    if conditions.access_path is not AccessPath.SERIES:
+        return None
+    return filled(MATCHING_SERIES, series=conditions.series)
+
+
+def samples_of_series_query(
+    conditions: FilterConditions, limit: int, after: Marker | None, series_ids: Sequence[int]
+) -> Sql:
+    """Return the statement for ``IStore.samples`` if only the few series ``series_ids`` match."""
+    return _sample_rows(
+        filled(
+            NEWEST_OF_FEW_SERIES,
+            joins=conditions.joined_metadata,
+            sample=conjunction(conditions.sample, after_marker(after)),
+            series=Sql("%s", (list(series_ids),)),
+            limit=limit,
+        )
+    )
+
+
+def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker | None) -> Sql:
+    """Return a statement that is cheap for many series. Its rows are those of ``IStore.samples`` if there are ``limit``."""
+    return _sample_rows(
+        filled(
+            NEWEST_AMONG_RECENT,
+            in_order=IN_ORDER_OF_TIME,
+            time_range=conjunction(conditions.range, after_marker(after)),
+            recent=RECENT_PAGES * limit,
+            joins=f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}",
+            condition=conjunction(conditions.series, conditions.sample),
+            limit=limit,
+        )
+    )
+
+
+def samples_of_many_series_query(conditions: FilterConditions, limit: int, after: Marker | None) -> Sql:
+    """Return the statement for ``IStore.samples`` if many series match."""
+    return _sample_rows(
+        filled(
+            NEWEST_OF_MANY_SERIES,
+            joins=conditions.joined_metadata,
+            sample=conjunction(conditions.sample, after_marker(after)),
+            series=conditions.series,
+            limit=limit,
+        )
+    )
+
+
+def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Order], after: Marker | None) -> Sql:
+    """Return the statement for ``IStore.samples`` in any order, by the access path of ``conditions``."""
+    columns = [_sort_column(each) for each in order]
+    needs_series = conditions.rest_needs_series or any(column.belongs_to_series for column in columns)
+    series = conditions.series
+    match conditions.access_path:
+        case AccessPath.MESSAGE_ID:
+            needs_series |= series != TRUE
+        case AccessPath.RECORDED_AT:
+            needs_series |= series != TRUE
+            series = conjunction(Sql(IN_ORDER_OF_RECORDING), series)
+        case AccessPath.SERIES:
+            series = Sql(f"s.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
+        case AccessPath.TIMESTAMP:
+            series = Sql(IN_ORDER_OF_TIME)
+    sort_keys = "".join(f"key_{n} {'DESC' if each.descending else 'ASC'}, " for n, each in enumerate(order))
+    page = filled(
+        PAGE,
+        keys="".join(f", {column.value} AS key_{n}" for n, column in enumerate(columns)),
+        # Joining series that no condition needs would take longer than the rest of a small query.
+        joins=f"{SERIES_OF_SAMPLE if needs_series else ''} {conditions.joined_metadata}",
+        condition=conjunction(series, conditions.sample, after_marker(after)),
+        order=sort_keys,
         limit=limit,
     )
-    newest_first = not order and not asks_for_ids(filter)
-    return _shaped(picked, order="".join(f"s.{criterion}" for criterion in criteria), newest_first=newest_first)
+    newest_first = not order and conditions.access_path is not AccessPath.MESSAGE_ID
+    return _sample_rows(page, order=sort_keys.replace("key_", "s.key_"), newest_first=newest_first)
 
 
-def _shaped(picked: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
-    return filled(f"{NEWEST_FIRST if newest_first else ''}{ROWS}", picked=picked, outer=order)
+def _sample_rows(page: Sql, *, order: str = "", newest_first: bool = True) -> Sql:
+    """Return the statement that selects a :class:`SampleRow` of each row of ``page``."""
+    return filled(f"{NEWEST_FIRST if newest_first else ''}{SAMPLES}", page=page, order=order)
 
 
-def _column(order: Order) -> Column:
-    if order.field.startswith(METADATA):
+def _sort_column(order: Order) -> Column:
+    if order.field.startswith(METADATA_PREFIX):
         raise RequestError(f"samples cannot be ordered by {order.field!r}: use {', '.join(COLUMNS)}")
     return column_of(order.field)
 
 
-async def complete(rows: Sequence[tuple[Any, ...]], dimension_caches: DimensionCaches) -> list[StoredSample]:
-    """Return ``rows``, each like a :class:`Row`, as samples, without those that refer to what is there no longer.
+async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionCaches) -> list[StoredSample]:
+    """Return the samples of ``rows``, which are each a :class:`SampleRow`, without those that refer to deleted rows.
 
-    Tens of thousands pass here in a second, so that a row is taken apart as a :class:`Record` only where it has to be.
+    This runs for tens of thousands of rows a second: therefore rows are unpacked instead of made to named tuples, and only
+    messages that are stored as a whole are decoded as a :class:`Record`.
     """
-    all_series: Mapping[int, tuple[Any, ...]] = await dimension_caches.series.get_many({row[0] for row in rows})
-    all_metadata = await dimension_caches.metadata.get_many({row[1] for row in rows})
-    forms = await dimension_caches.forms.get_many({row[2] for row in rows})
+    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(_series_id, rows)))
+    all_metadata = await dimensions.metadata.get_many(set(map(_metadata_id, rows)))
+    wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)))
     samples = []
     for row in rows:
-        series_id, metadata_id, wire_format_id, message_id, timestamp, volume, signature, verbatim_json, recorded_at = (
-            row
-        )
+        (
+            series_id,
+            metadata_id,
+            wire_format_id,
+            message_id,
+            timestamp,
+            volume,
+            signature,
+            verbatim_json,
+            recorded_at,
+        ) = row
         try:
-            series, metadata, wire_format = all_series[series_id], all_metadata[metadata_id], forms[wire_format_id]
+            series, metadata, wire_format = (
+                all_series[series_id],
+                all_metadata[metadata_id],
+                wire_formats[wire_format_id],
+            )
         except KeyError:
             continue
         if verbatim_json.startswith("{"):
             record = Record(Series(*series), "", wire_format, message_id, timestamp, volume, signature, verbatim_json)
-            message_id, number = message_id_of(record), volume_of(record)
-        else:
-            number = int(volume) if wire_format.volume == "int" else volume
+            message_id, volume = message_id_of(record), volume_of(record)
+        elif wire_format.volume == "int":
+            volume = int(volume)
         name, type_, unit, resource_id, user_id, project_id, source = series[:7]
         samples.append(
             StoredSample(
@@ -237,7 +262,7 @@ async def complete(rows: Sequence[tuple[Any, ...]], dimension_caches: DimensionC
                 name=name,
                 type=type_,
                 unit=unit,
-                volume=number,
+                volume=volume,
                 resource_id=resource_id,
                 user_id=user_id,
                 project_id=project_id,

@@ -1,4 +1,7 @@
-"""Statistics in SQL: one row per unit, group and window that has samples."""
+"""The statement that computes statistics: one row per unit, group and window that has samples.
+
+:mod:`meter.testing.statistics` defines what the aggregates mean.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import NamedTuple
 
 from meter.counter_runs import RunKind
 from meter.interfaces import RequestError
@@ -21,14 +25,16 @@ from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import following
 from meter.store.query.conditions import SERIES_FIELDS
-from meter.store.query.conditions import answerable_by_rollups
-from meter.store.query.conditions import column_of
-from meter.store.query.expressions import METADATA
+from meter.store.query.conditions import TRUE
+from meter.store.query.conditions import FilterConditions
+from meter.store.query.conditions import series_column
+from meter.store.query.conditions import split_filter
+from meter.store.query.expressions import METADATA_PREFIX
 from meter.store.query.metadata import metadata_values
 from meter.store.query.partials import INCREASE_BETWEEN
-from meter.store.query.partials import PIECE
+from meter.store.query.partials import PARTIAL_COLUMNS
 from meter.store.query.partials import carried_hours
-from meter.store.query.partials import pieces
+from meter.store.query.partials_query import partials_query
 from meter.testing.statistics import SECONDS_IN_HOUR
 from meter.testing.statistics import fraction
 
@@ -39,137 +45,152 @@ AGGREGATES = {
     "avg": "sum(sum_volume) / sum(count)",
     "count": "sum(count)",
     "stddev": "sqrt((merge_deviations(ARRAY[count, sum_volume, squared_deviations]))[3] / sum(count))",
-    "increase": "coalesce(sum(grown), 0)",
-    "rate": "coalesce(sum(grown / nullif(seen, 0)), 0)",
-    "integral": "coalesce(sum(lasted), 0)",
+    "increase": "coalesce(sum(total_increase), 0)",
+    "rate": "coalesce(sum(total_increase / nullif(run_seconds, 0)), 0)",
+    "integral": "coalesce(sum(total_integral), 0)",
 }
-"""Each by the pieces of its cell, a window, unit and group."""
+"""Each aggregate as SQL over the partials of one window, unit and group."""
 
-OF_GROWTH = frozenset({"increase", "rate"})
-"""Aggregates of the steps from a sample of a run to the next one, see :mod:`meter.testing.statistics`."""
+INCREASES = frozenset({"increase", "rate"})
+"""Aggregates of the steps from each sample of a run to the next one."""
 
-OF_STEPS = ("first_volume", "last_volume", "increase", "integral", "tie")
-OF_ALL = tuple(column for column in PIECE if column not in (*OF_STEPS, "squared_deviations"))
-"""Columns of pieces that every answer is made of; only few need more."""
+STEP_COLUMNS = ("first_volume", "last_volume", "increase", "integral", "tie")
+"""Columns of partials that only aggregates of steps need: ``increase``, ``rate`` and ``integral``."""
 
-# A run by host whose first sample is later than some sample by another host has arrived: it counts from zero.
-GROWING = f""", of_runs AS (
+BASIC_COLUMNS = tuple(column for column in PARTIAL_COLUMNS if column not in (*STEP_COLUMNS, "squared_deviations"))
+"""Columns of partials that all statistics need."""
+
+# A run that is defined by its host and begins after another such run of the resource has migrated here: its counter began at 0.
+WITH_INCREASE = f""", run_step AS (
     SELECT *, lag(last_volume) OVER step AS volume_before, lag(last) OVER step AS before,
-        min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_kind
-    FROM {{cells}}
+        min(first) OVER (PARTITION BY meter, unit, resource_id, run_kind) AS first_of_run_kind
+    FROM {{source}}
     WINDOW step AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), growing AS (
+), with_increase AS (
     SELECT *, increase + coalesce({INCREASE_BETWEEN}, CASE
-            WHEN before IS NULL AND run_kind > {RunKind.DECLARED:d} AND first_of_kind < first THEN first_volume END, 0) AS grown,
+            WHEN before IS NULL AND run_kind > {RunKind.DECLARED:d} AND first_of_run_kind < first THEN first_volume END, 0) AS total_increase,
         sum(extract(epoch FROM last - coalesce(before, first))::float8)
-            OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS seen
-    FROM of_runs
+            OVER (PARTITION BY window_start, unit, resource_id {{grouped}}) AS run_seconds
+    FROM run_step
 )"""
 
-# Pieces that overlap are read only where their samples are gone: what lies between them is told within them.
-LASTING = f""", of_resources AS (
-    SELECT *, lead(first) OVER step AS next, lead(first) OVER of_run IS NOT NULL AS continued
-    FROM {{cells}}
+# Overlapping partials are read only where their samples have expired: there is no time between them to integrate over.
+WITH_INTEGRAL = f""", resource_step AS (
+    SELECT *, lead(first) OVER step AS next, lead(first) OVER run IS NOT NULL AS run_continues
+    FROM {{source}}
     WINDOW step AS (PARTITION BY meter, unit, resource_id ORDER BY first, tie),
-        of_run AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
-), lasting AS (
+        run AS (PARTITION BY meter, unit, resource_id, run_kind, run_id ORDER BY first, tie)
+), with_integral AS (
     SELECT *, integral + coalesce(last_volume
-        * {carried_hours("greatest(next - last, '0')", within_run="continued")}, 0) AS lasted
-    FROM of_resources
+        * {carried_hours("greatest(next - last, '0')", within_run="run_continues")}, 0) AS total_integral
+    FROM resource_step
 )"""
 
-OF_STEPPING_SERIES = {
+RUN_KEYS = {
     "meter": "m.name",
     "resource_id": "x.resource_id",
     "run_kind": "x.run_kind",
     "run_id": "x.run_id",
 }
-"""Between which pieces steps lead."""
+"""The columns that identify, together with the unit, the run of a partial."""
 
 CARDINALITIES = ("resource_id", "user_id", "project_id")
-LONGEST_PERIOD = 10**10
-"""Seconds: more than three centuries; more overflows PostgreSQL's intervals in the end."""
+MAX_PERIOD = 10**10
+"""Seconds, more than three centuries: much longer periods overflow PostgreSQL's intervals."""
 
-ANSWER = """
-WITH matching AS ({pieces}), cell AS (
-    SELECT *, {window} AS window_start FROM matching
-) {growing} {lasting}, rows AS (
+STATISTICS = """
+WITH partial AS ({partials}), windowed AS (
+    SELECT *, {window} AS window_start FROM partial
+) {increases} {integrals}, aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last {grouped} {aggregates}
-    FROM {cells} GROUP BY window_start, unit {grouped}
+    FROM {source} GROUP BY window_start, unit {grouped}
 )
 SELECT window_start, unit, first, last {groups} {values}
-FROM rows {named}
+FROM aggregated {joins}
 ORDER BY coalesce(window_start, first), unit {order}
+LIMIT {limit}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """One grouping: its column in the pieces, and where its names are if that is an id, or else its value in metadata."""
+    """One grouping by ``column`` of the partials.
+
+    Either ``table`` has the names of the ids in that column, or ``metadata_value`` is SQL for it over the metadata ``d``.
+    """
 
     column: str
     table: str | None = None
-    value: Sql | None = None
+    metadata_value: Sql | None = None
 
 
 def statistics_statement(query: StatisticsQuery) -> Sql:
-    """Return the statement that answers ``query``: window, unit, first, last, the groups, the aggregates.
+    """Return the statement for ``query``; its columns are the window's start, unit, first, last, the groups, the aggregates.
 
-    It adds up rollups as far as they can tell, and samples for the rest, of one snapshot. :class:`RequestError` for a
-    grouping or an aggregate that does not exist.
+    It aggregates rollups, and samples where no rollup will do, from one snapshot. :class:`RequestError` for an unknown
+    grouping or aggregate.
     """
     groups = [_group(n, grouping) for n, grouping in enumerate(query.groupby)]
     functions = {aggregate.function for aggregate in query.aggregates}
-    grown, lasted = bool(functions & OF_GROWTH), "integral" in functions
-    columns = dict.fromkeys(group.column for group in groups)
+    increase, integral = bool(functions & INCREASES), "integral" in functions
     names = [f"name_{n}.name" if group.table else group.column for n, group in enumerate(groups)]
-    grouped = "".join(f", {column}" for column in columns)
+    grouped = "".join(f", {column}" for column in dict.fromkeys(group.column for group in groups))
     return filled(
-        ANSWER,
-        pieces=_pieces(query, groups, grown, lasted),
+        STATISTICS,
+        partials=_partials(query, groups, increase=increase, integral=integral),
         window=_window(query),
-        growing=GROWING.format(cells="cell", grouped=grouped) if grown else "",
-        lasting=LASTING.format(cells="growing" if grown else "cell") if lasted else "",
-        cells="lasting" if lasted else "growing" if grown else "cell",
+        increases=WITH_INCREASE.format(source="windowed", grouped=grouped) if increase else "",
+        integrals=WITH_INTEGRAL.format(source="with_increase" if increase else "windowed") if integral else "",
+        source="with_integral" if integral else "with_increase" if increase else "windowed",
         grouped=grouped,
         aggregates=following(
             Sql(f"{value} AS value_{n}", value.parameters) for n, value in enumerate(map(_aggregate, query.aggregates))
         ),
         groups="".join(f", {name}" for name in names),
         values="".join(f", value_{n}" for n in range(len(query.aggregates))),
-        named=" ".join(
-            f"LEFT JOIN LATERAL (SELECT name FROM {group.table} WHERE id = rows.{group.column} OFFSET 0) AS name_{n} ON true"
+        joins=" ".join(
+            f"LEFT JOIN LATERAL (SELECT name FROM {group.table} WHERE id = aggregated.{group.column} OFFSET 0) AS name_{n} ON true"
             for n, group in enumerate(groups)
             if group.table
         ),
         order="".join(f""", coalesce({name}, '') COLLATE "C" """ for name in names),
+        limit=Sql("%s", (query.limit,)),
     )
 
 
-def _pieces(query: StatisticsQuery, groups: Sequence[_Group], grown: bool, lasted: bool) -> Sql:
-    """Return the pieces that ``query`` is about, each with what says in which row of the answer it counts."""
-    functions = {aggregate.function for aggregate in query.aggregates}
-    steps = grown or lasted
-    counted = [aggregate.param for aggregate in query.aggregates if aggregate.function == "cardinality"]
-    keys = {
-        "unit": "m.unit",
-        **(OF_STEPPING_SERIES if steps else {}),
-        **({"polling_interval": "x.polling_interval"} if lasted else {}),
-        **{
-            column: f"x.{column}" for column in (*counted, *(group.column for group in groups if group.table)) if column
-        },
-    }
-    values = {group.column: group.value for group in groups if group.value}
-    columns = (*OF_ALL, *(["squared_deviations"] if "stddev" in functions else []), *(OF_STEPS if steps else []))
-    # Overlaps with other runs matter to what is carried from one to the other only.
-    least_overlap = 1 if lasted else 2 if grown else 0
-    return pieces(query.filter, _longest_rollup(query), keys, values, columns, least_overlap)
+def _partials(query: StatisticsQuery, groups: Sequence[_Group], *, increase: bool, integral: bool) -> Sql:
+    """Return the statement that reads the partials for ``query``, with the columns that its aggregates need."""
+    conditions = split_filter(query.filter)
+    columns = BASIC_COLUMNS
+    keys = {"unit": "m.unit"}
+    if any(aggregate.function == "stddev" for aggregate in query.aggregates):
+        columns += ("squared_deviations",)
+    if increase or integral:
+        columns += STEP_COLUMNS
+        keys |= RUN_KEYS
+    if integral:
+        keys["polling_interval"] = "x.polling_interval"
+    counted = (aggregate.param for aggregate in query.aggregates if aggregate.function == "cardinality")
+    keys |= {column: f"x.{column}" for column in counted if column}
+    keys |= {group.column: f"x.{group.column}" for group in groups if group.table}
+    return partials_query(
+        conditions,
+        keys=keys,
+        metadata_keys={group.column: group.metadata_value for group in groups if group.metadata_value},
+        columns=columns,
+        longest_rollup=_longest_rollup(query, conditions),
+        # Overlaps with other runs matter to integral only, as it steps from one run to another.
+        least_overlap=1 if integral else 2 if increase else 0,
+    )
 
 
-def _longest_rollup(query: StatisticsQuery) -> int:
-    """Return how many hours a rollup may tell at once to be of use for ``query``, 0 if only samples are."""
+def _longest_rollup(query: StatisticsQuery, conditions: FilterConditions) -> int:
+    """Return the longest rollups that ``query`` can use, in hours; 0 if it must read samples.
+
+    Rollups keep no single volumes, and are of samples with the same series and the same metadata.
+    """
     filter, period = query.filter, query.period
-    if not answerable_by_rollups(filter) or any(aggregate.function == "percentile" for aggregate in query.aggregates):
+    if conditions.rest != TRUE or any(aggregate.function == "percentile" for aggregate in query.aggregates):
         return 0
     if period is None:
         return DAY
@@ -181,28 +202,43 @@ def _longest_rollup(query: StatisticsQuery) -> int:
     return DAY if start.hour == 0 and period % (DAY * SECONDS_IN_HOUR) == 0 else HOUR
 
 
+class StatisticsRow(NamedTuple):
+    """A row of :func:`statistics_statement`: one window, unit and group. Without a period ``window_start`` is ``None``."""
+
+    window_start: datetime | None
+    unit: str
+    first: datetime
+    last: datetime
+    group: Sequence[str | None]
+    values: Sequence[float]
+
+
 def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> list[Statistics]:
-    """Return the answer that ``rows`` hold."""
-    period, groupby, groups = query.period or 0, query.groupby, len(query.groupby)
-    labels = [aggregate.label for aggregate in query.aggregates]
-    return [
-        Statistics(
-            unit=unit,
-            group=dict(zip(groupby, rest[:groups], strict=True)),
-            period=period,
-            period_start=window_start or first,
-            period_end=_end(window_start, period) if window_start else last,
-            first=first,
-            last=last,
-            values=dict(zip(labels, map(float, rest[groups:]), strict=True)),
+    """Return the statistics in ``rows``, which :func:`statistics_statement` selects."""
+    groups, labels = len(query.groupby), [aggregate.label for aggregate in query.aggregates]
+    period = query.period or 0
+    length = timedelta(seconds=period)
+    answer = []
+    for window_start, unit, first, last, *others in rows:
+        row = StatisticsRow(window_start, unit, first, last, others[:groups], others[groups:])
+        answer.append(
+            Statistics(
+                unit=row.unit,
+                group=dict(zip(query.groupby, row.group, strict=True)),
+                period=period,
+                period_start=row.window_start or row.first,
+                period_end=_end(row.window_start, length) if row.window_start else row.last,
+                first=row.first,
+                last=row.last,
+                values=dict(zip(labels, map(float, row.values), strict=True)),
+            )
         )
-        for window_start, unit, first, last, *rest in rows
-    ]
+    return answer
 
 
-def _end(start: datetime, period: int) -> datetime:
+def _end(start: datetime, length: timedelta) -> datetime:
     try:
-        return start + timedelta(seconds=period)
+        return start + length
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)
 
@@ -210,20 +246,20 @@ def _end(start: datetime, period: int) -> datetime:
 def _window(query: StatisticsQuery) -> Sql:
     if query.period is None:
         return Sql("NULL::timestamptz")
-    if not 0 < query.period <= LONGEST_PERIOD:
-        raise RequestError(f"period must be from 1 to {LONGEST_PERIOD} seconds, not {query.period}")
+    if not 0 < query.period <= MAX_PERIOD:
+        raise RequestError(f"period must be from 1 to {MAX_PERIOD} seconds, not {query.period}")
     stride = "%s * interval '1 second'"
     if query.filter.start is None:
-        return Sql(f"date_bin({stride}, first, (SELECT min(first) FROM matching))", (query.period,))
+        return Sql(f"date_bin({stride}, first, (SELECT min(first) FROM partial))", (query.period,))
     return Sql(f"date_bin({stride}, first, %s)", (query.period, query.filter.start))
 
 
 def _group(n: int, grouping: str) -> _Group:
     if grouping in SERIES_FIELDS:
-        return _Group(column_of(grouping), table=SERIES_FIELDS[grouping])
-    if grouping.startswith(METADATA) and len(grouping) > len(METADATA):
-        values = metadata_values(grouping.removeprefix(METADATA))
-        return _Group(f"group_{n}", value=Sql(f"coalesce({values}) #>> '{{}}'", values.parameters))
+        return _Group(series_column(grouping), table=SERIES_FIELDS[grouping])
+    if grouping.startswith(METADATA_PREFIX) and len(grouping) > len(METADATA_PREFIX):
+        values = metadata_values(grouping.removeprefix(METADATA_PREFIX))
+        return _Group(f"group_{n}", metadata_value=Sql(f"coalesce({values}) #>> '{{}}'", values.parameters))
     raise RequestError(f"samples cannot be grouped by {grouping!r}: use {', '.join(SERIES_FIELDS)} or metadata.<key>")
 
 

@@ -1,8 +1,8 @@
-"""What many samples have in common, stored once and known by number: series, metadata, forms.
+"""Dimension tables: values that many samples share, stored once and referred to by id: series, metadata and wire formats.
 
-Each row says until when it may be needed: no sample of a later time refers to it. Whoever writes looks a row up once for
-each week of samples, which moves that on, and remembers the number until then. So what lies before all that is kept,
-and before what may be written, can be swept beside any number of writers: docs/decisions/0005-store-layout.rst.
+Each row has a ``retained_until``: no sample of a later time refers to it. A writer upserts a row once for each week of samples,
+which extends ``retained_until`` to the end of that week, and caches the id until then. Rows whose ``retained_until`` is before
+all retained samples can therefore be deleted while others write: docs/decisions/0005-store-layout.rst.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ NAMES = (
     ("source", "sources"),
     ("run", "runs"),
 )
-"""Tables of names, in the order in which they are filled, and the parameter each is filled from."""
+"""Tables of names, in the order in which they are filled, each with the statement parameter that has its names."""
 
 LOCK = 0x6D65746572_03
-"""Key of the advisory lock that makers of series share: nobody sweeps the names that a series is about to refer to."""
+"""Key of the advisory lock that writers share while they make series: names that they refer to are not deleted meanwhile."""
 
 INSERT_NAMES = """
 INSERT INTO meter (name, type, unit)
@@ -51,7 +51,7 @@ ON CONFLICT DO NOTHING;
 INSERT INTO {table} (name)
 SELECT DISTINCT wanted.name COLLATE "C"
 FROM unnest(%({parameter})s::text[]) AS wanted (name)
-WHERE wanted.name IS NOT NULL AND NOT EXISTS (SELECT FROM {table} AS known WHERE known.name = wanted.name)
+WHERE wanted.name IS NOT NULL AND NOT EXISTS (SELECT FROM {table} AS existing WHERE existing.name = wanted.name)
 ORDER BY 1
 ON CONFLICT DO NOTHING;
 """
@@ -77,17 +77,17 @@ LEFT JOIN run ON run.name = wanted.run
 SERIES_KEY = "meter_id, resource_id, user_id, project_id, source_id, run_kind, run_id, polling_interval"
 SAME_SERIES = " AND ".join(f"series.{column} = wanted.{column}" for column in SERIES_KEY.split(", "))
 
-# A row that is swept in this moment is waited for and made anew; one that is moved on cannot be swept.
-MOVE_ON = "DO UPDATE SET retained_until = greatest({table}.retained_until, excluded.retained_until)"
+# If the row is being deleted, the statement waits and inserts it again; a row that is being extended cannot be deleted.
+EXTEND_RETENTION = "DO UPDATE SET retained_until = greatest({table}.retained_until, excluded.retained_until)"
 
-RESOLVE_SERIES = f"""
+UPSERT_SERIES = f"""
 SELECT pg_advisory_xact_lock_shared({LOCK});
 {INSERT_NAMES}
 INSERT INTO series ({SERIES_KEY}, retained_until)
 SELECT {SERIES_KEY}, until FROM ({WANTED_SERIES}) AS wanted
 WHERE NOT EXISTS (SELECT FROM series WHERE {SAME_SERIES} AND series.retained_until >= wanted.until)
 ORDER BY {SERIES_KEY}
-ON CONFLICT ({SERIES_KEY}) {MOVE_ON.format(table="series")};
+ON CONFLICT ({SERIES_KEY}) {EXTEND_RETENTION.format(table="series")};
 SELECT series.id FROM ({WANTED_SERIES}) AS wanted JOIN series ON {SAME_SERIES} ORDER BY wanted.n
 """
 
@@ -96,80 +96,84 @@ HASHED = (
     " FROM unnest(%(texts)s::text[], %(untils)s::timestamptz[]) WITH ORDINALITY AS _ (text, until, n)"
 )
 
-RESOLVE_TEXTS = f"""
+UPSERT_TEXTS = f"""
 INSERT INTO {{table}} (hash, text, retained_until {{column}})
 SELECT hash, text, until {{value}} FROM ({HASHED}) AS wanted
-WHERE NOT EXISTS (SELECT FROM {{table}} AS known WHERE known.hash = wanted.hash AND known.retained_until >= wanted.until)
+WHERE NOT EXISTS (SELECT FROM {{table}} AS existing WHERE existing.hash = wanted.hash AND existing.retained_until >= wanted.until)
 ORDER BY hash
-ON CONFLICT (hash) {MOVE_ON};
-SELECT known.id FROM ({HASHED}) AS wanted JOIN {{table}} AS known ON known.hash = wanted.hash ORDER BY wanted.n
+ON CONFLICT (hash) {EXTEND_RETENTION};
+SELECT existing.id FROM ({HASHED}) AS wanted JOIN {{table}} AS existing ON existing.hash = wanted.hash ORDER BY wanted.n
 """
-RESOLVE_METADATA = RESOLVE_TEXTS.format(table="metadata", column=", document", value=", text::jsonb")
-RESOLVE_FORMS = RESOLVE_TEXTS.format(table="wire_format", column="", value="")
+UPSERT_METADATA = UPSERT_TEXTS.format(table="metadata", column=", document", value=", text::jsonb")
+UPSERT_WIRE_FORMATS = UPSERT_TEXTS.format(table="wire_format", column="", value="")
 
 
 class CachedId(NamedTuple):
-    """A number, and until when the row that has it stays."""
+    """The id of a row, valid for samples until the row's ``retained_until``."""
 
-    number: int
-    until: datetime
+    id: int
+    retained_until: datetime
 
 
 class IdCache(Generic[K]):
-    """Numbers by what they stand for, at most twice ``size`` of them; those not asked for in a while are forgotten."""
+    """Ids by key. It holds at most twice ``size`` of them, and drops those that were not used for longest."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._young: dict[K, CachedId] = {}
         self._old: dict[K, CachedId] = {}
 
-    def known(self, untils: Mapping[K, datetime]) -> dict[K, int]:
-        """Return the numbers of the keys of ``untils`` that are remembered and stay until then."""
+    def get_many(self, retained_until: Mapping[K, datetime]) -> dict[K, int]:
+        """Return the cached ids of the keys, without those whose row may be deleted before the given time."""
         found = {}
-        for key, until in untils.items():
-            known = self._young.get(key)
-            if known is None and (known := self._old.get(key)) is not None:
-                self.update({key: known})
-            if known is not None and known.until >= until:
-                found[key] = known.number
+        for key, until in retained_until.items():
+            cached = self._young.get(key)
+            if cached is None and (cached := self._old.get(key)) is not None:
+                self.update({key: cached})
+            if cached is not None and cached.retained_until >= until:
+                found[key] = cached.id
         return found
 
     def update(self, found: Mapping[K, CachedId]) -> None:
-        """Remember what was found."""
+        """Add ids to the cache."""
         self._young.update(found)
         if len(self._young) >= self._size:
             self._old, self._young = self._young, {}
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all ids."""
         self._young = {}
         self._old = {}
 
 
-async def numbers(
-    memory: IdCache[K],
-    untils: Mapping[K, datetime],
-    resolve: Callable[[Mapping[K, datetime]], Awaitable[Sequence[int]]],
+async def ids_of(
+    cache: IdCache[K],
+    retained_until: Mapping[K, datetime],
+    upsert: Callable[[Mapping[K, datetime]], Awaitable[Sequence[int]]],
 ) -> tuple[dict[K, int], dict[K, CachedId]]:
-    """Return the number of each key of ``untils``, and what was not remembered: to be so once this is committed."""
-    found = memory.known(untils)
-    unknown = {key: until for key, until in untils.items() if key not in found}
-    if not unknown:
+    """Return the id of each key, and what is to be added to ``cache`` once the transaction is committed.
+
+    ``retained_until`` are the keys with the time until which a sample refers to them. ``upsert`` is called with those that
+    are not cached.
+    """
+    found = cache.get_many(retained_until)
+    missing = {key: until for key, until in retained_until.items() if key not in found}
+    if not missing:
         return found, {}
-    resolved = dict(zip(unknown, await resolve(unknown), strict=True))
-    return found | resolved, {key: CachedId(number, unknown[key]) for key, number in resolved.items()}
+    upserted = dict(zip(missing, await upsert(missing), strict=True))
+    return found | upserted, {key: CachedId(id, missing[key]) for key, id in upserted.items()}
 
 
 def digest(text: str) -> bytes:
-    """Return the SHA-256 of ``text``: what metadata is known by."""
+    """Return the SHA-256 of ``text``, the key of metadata."""
     return hashlib.sha256(text.encode()).digest()
 
 
 async def upsert_series(session: Session, wanted: Mapping[Series, datetime]) -> list[int]:
-    """Return the numbers of ``wanted``, in order, giving numbers to those that have none; each stays until then.
+    """Return the ids of ``wanted``, in order; insert missing rows, and extend ``retained_until`` to the given times.
 
-    All collectors fill the same tables in the same order and in the order of their keys: they wait for each other,
-    never in a circle.
+    All collectors fill the tables in the same order, and each table in the order of its keys: they may wait for each other,
+    but do not deadlock.
     """
     columns: Sequence[Sequence[Any]] = list(zip(*wanted, strict=True))
     labels = (
@@ -185,20 +189,20 @@ async def upsert_series(session: Session, wanted: Mapping[Series, datetime]) -> 
         "intervals",
     )
     parameters = {label: list(column) for label, column in zip(labels, columns, strict=True)}
-    return _numbers(await session.rows(RESOLVE_SERIES, {**parameters, "untils": list(wanted.values())}))
+    return _ids(await session.rows(UPSERT_SERIES, {**parameters, "untils": list(wanted.values())}))
 
 
 async def upsert_metadata(session: Session, texts: Mapping[bytes, str], wanted: Mapping[bytes, datetime]) -> list[int]:
-    """Return the numbers of ``wanted``, digests of metadata whose JSON is among ``texts``; see :func:`resolve_series`."""
-    asked = {"texts": [texts[hash_] for hash_ in wanted], "untils": list(wanted.values())}
-    return _numbers(await session.rows(RESOLVE_METADATA, asked))
+    """Return the ids of ``wanted``, digests of metadata whose JSON is in ``texts``; see :func:`upsert_series`."""
+    parameters = {"texts": [texts[hash_] for hash_ in wanted], "untils": list(wanted.values())}
+    return _ids(await session.rows(UPSERT_METADATA, parameters))
 
 
 async def upsert_wire_formats(session: Session, wanted: Mapping[WireFormat, datetime]) -> list[int]:
-    """Return the numbers of ``wanted``; see :func:`resolve_series`."""
-    asked = {"texts": [text_of(wire_format) for wire_format in wanted], "untils": list(wanted.values())}
-    return _numbers(await session.rows(RESOLVE_FORMS, asked))
+    """Return the ids of ``wanted``; see :func:`upsert_series`."""
+    parameters = {"texts": [text_of(wire_format) for wire_format in wanted], "untils": list(wanted.values())}
+    return _ids(await session.rows(UPSERT_WIRE_FORMATS, parameters))
 
 
-def _numbers(rows: Collection[Sequence[Any]]) -> list[int]:
-    return [number for [number] in rows]
+def _ids(rows: Collection[Sequence[Any]]) -> list[int]:
+    return [id for [id] in rows]

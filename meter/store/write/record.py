@@ -1,8 +1,8 @@
-"""A metering message as the store keeps it: little by little, and yet to the letter.
+"""A metering message as a row: narrow columns, from which the message can be restored exactly.
 
-What a message says is spread over narrow columns; how it was written (the order of its fields, ``1`` or ``1.0``,
-``T`` or blank, null or missing) is its *form*, one of few. A message that cannot be put together again exactly from
-these is kept whole as well.
+The columns hold the values of a message. How it was written (``1`` or ``1.0``, ``T`` or blank, null or missing) is its
+*wire format*, of which there are few. The order of the fields is not stored: a signature covers them in the order of their
+names. Where the columns and the wire format cannot restore a message, the row holds its whole JSON too.
 """
 
 from __future__ import annotations
@@ -27,33 +27,40 @@ from meter.signature import SIGNATURE_FIELD
 NAMESPACE = uuid.UUID("b5a4b1a8-8a3c-5d5c-9f0e-6c1d5f0f5d11")
 """Where ids of messages that are no UUID get one: ``uuid5(NAMESPACE, id)``."""
 
-CONSTANT_FIELDS_OF_OTHERS = frozenset({"user_name", "project_name", "publisher_id", "monotonic_time"})
-"""Fields that Meter's own messages do not have."""
+STANDARD_FIELDS = frozenset(
+    {
+        "source",
+        "counter_name",
+        "counter_type",
+        "counter_unit",
+        "counter_volume",
+        "user_id",
+        "project_id",
+        "resource_id",
+        "timestamp",
+        METADATA_FIELD,
+        "message_id",
+        SIGNATURE_FIELD,
+    }
+)
+"""The fields of Meter's own messages, each of which has a column."""
 
-CONSTANT_FIELDS = CONSTANT_FIELDS_OF_OTHERS | {METADATA_FIELD, SIGNATURE_FIELD}
-"""Fields whose value may be part of the form: texts that say the same in message after message, and nulls."""
+EXTRA_FIELDS = frozenset({"user_name", "project_name", "publisher_id", "monotonic_time"})
+"""Fields of Ceilometer's agents that Meter's own messages do not have."""
 
-PLAIN_FIELDS = CONSTANT_FIELDS | {
-    "source",
-    "counter_name",
-    "counter_type",
-    "counter_unit",
-    "counter_volume",
-    "user_id",
-    "project_id",
-    "resource_id",
-    "timestamp",
-    "message_id",
-}
-"""All fields that columns and form have a place for."""
+KNOWN_FIELDS = STANDARD_FIELDS | EXTRA_FIELDS
+"""All fields that fit into the columns and the wire format."""
 
-LONGEST_CONSTANT = 255
+REPEATABLE_FIELDS = EXTRA_FIELDS | {METADATA_FIELD, SIGNATURE_FIELD}
+"""Fields whose value may be part of the wire format: null, or a text that is the same in message after message."""
 
-REMEMBERED = 10_000
+MAX_REPEATED_LENGTH = 255
+
+SERIES_CACHE_SIZE = 10_000
 """Series whose texts are known to be storable. Each text has 512 characters at most."""
 
-LARGEST_PLAIN_INTEGER = 2**53
-"""Beyond it a double precision number does not tell an integer to the last digit."""
+MAX_EXACT_INTEGER = 2**53
+"""Double precision numbers cannot represent all integers beyond it."""
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
@@ -61,11 +68,11 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(?:\.(\d{1,6}))?(Z|
 
 
 class Unstorable(ValueError):
-    """A message that no column can take; the text says which field and why."""
+    """A message that PostgreSQL cannot store; the text says which field and why."""
 
 
 class Series(NamedTuple):
-    """A meter of a resource with its owners, in one run: what a sample refers to by one number."""
+    """A meter of a resource, with its owners, in one run. A sample refers to it by one id."""
 
     name: str
     type: str
@@ -77,17 +84,22 @@ class Series(NamedTuple):
     run_kind: int = RunKind.NONE
     run: str | None = None
     interval: float = 0.0
-    """Seconds from poll to poll, 0 if unknown. Run and interval are told by the metadata, see :mod:`meter.counter_runs`."""
+    """Seconds from poll to poll, 0 if unknown. Run and interval come from the metadata, see :mod:`meter.counter_runs`."""
 
 
 RepeatedFields = tuple[tuple[str, str | None], ...]
-"""Fields, by name, that say the same in message after message."""
+"""Names and values of fields that are the same in message after message, in the order of the names."""
 
 
 class WireFormat(NamedTuple):
-    """How a message is written. ``timestamp`` is separator, digits of the fraction and zone, ``T6Z``; '' if unknown."""
+    """How a message is written.
 
-    fields: tuple[str, ...]
+    ``missing_fields`` are the standard fields that the message does not have, in order. ``timestamp`` is the separator, the
+    number of fraction digits and the zone, as in ``T6Z``; empty if the message is stored whole. ``volume`` is ``int`` or
+    ``float``.
+    """
+
+    missing_fields: tuple[str, ...]
     timestamp: str
     volume: str
     repeated_fields: RepeatedFields
@@ -95,10 +107,10 @@ class WireFormat(NamedTuple):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A message, taken apart; a struct, because a batch makes a thousand.
+    """The values of a row. It is a struct because structs are fast to make: a batch has a thousand of them.
 
     ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
-    ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (a mapping).
+    ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (an object).
     """
 
     series: Series
@@ -112,7 +124,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def record_of(message: MeteringMessage) -> Record:
-    """Take ``message`` apart; :class:`Unstorable` when PostgreSQL cannot hold it or JSON cannot tell it."""
+    """Return ``message`` as the values of a row; :class:`Unstorable` if PostgreSQL or JSON cannot represent it."""
     fields = message.fields
     run = run_of(message.type, message.metadata)
     series = _series(
@@ -131,73 +143,78 @@ def record_of(message: MeteringMessage) -> Record:
     if "\\u0000" in metadata:
         _refuse_nul(message.metadata, "resource_metadata")
     signed = fields.get(SIGNATURE_FIELD)
-    # What a key has verified is 64 hexadecimal digits.
+    # A signature that a key has verified has 64 hexadecimal digits.
     signature = signed if isinstance(signed, str) and (message.key_id or _SIGNATURE.fullmatch(signed)) else ""
     repeated_fields: RepeatedFields
-    if signature and CONSTANT_FIELDS_OF_OTHERS.isdisjoint(fields) and fields.get(METADATA_FIELD) is not None:
-        repeated_fields, verbatim_json, told = (), "", True
+    if signature and EXTRA_FIELDS.isdisjoint(fields) and fields.get(METADATA_FIELD) is not None:
+        repeated_fields, verbatim_json, fits = (), "", True
     else:
-        repeated_fields, verbatim_json, told = _constants(fields, signature)
+        repeated_fields, verbatim_json, fits = _repeated_fields(fields, signature)
     message_id = uuid_of(message.message_id)
-    timestamp_form = _timestamp_form(fields["timestamp"], message.timestamp)
+    timestamp_format = _timestamp_format(fields["timestamp"], message.timestamp)
     kind = type(message.volume)
     if (
-        told
-        and timestamp_form
+        fits
+        and timestamp_format
         and message_id is message.message_id
-        and (kind is float or abs(message.volume) <= LARGEST_PLAIN_INTEGER)
-        and PLAIN_FIELDS.issuperset(fields)
+        and (kind is float or abs(message.volume) <= MAX_EXACT_INTEGER)
+        and KNOWN_FIELDS.issuperset(fields)
     ):
-        wire_format = _form(tuple(fields), timestamp_form, kind.__name__, repeated_fields, message.key_id)
+        missing_fields = STANDARD_FIELDS.difference(fields)
+        wire_format = _wire_format(missing_fields, timestamp_format, kind.__name__, repeated_fields, message.key_id)
     else:
         wire_format = WireFormat((), "", kind.__name__, (), message.key_id)
         verbatim_json = _json(fields, "the message")
         if msgspec.json.decode(verbatim_json) != fields:
-            raise Unstorable("the message is not JSON: it has a number that is not finite, or what only Python knows")
+            raise Unstorable(
+                "the message is not JSON: it has a number that is not finite, or a type that only Python has"
+            )
     return Record(
         series, metadata, wire_format, message_id, message.timestamp, float(message.volume), signature, verbatim_json
     )
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=SERIES_CACHE_SIZE)
 def _series(*columns: Any) -> Series:
-    """Return a series whose texts PostgreSQL can hold. Most have just been seen."""
+    """Return a series; :class:`Unstorable` if PostgreSQL cannot store one of its texts."""
     series = Series(*columns)
     _refuse_unstorable_text(series)
     return series
 
 
-_form = lru_cache(maxsize=1024)(WireFormat)
-"""There are a handful of forms: samples that have the same share it."""
+@lru_cache(maxsize=1024)
+def _wire_format(missing_fields: frozenset[str], *rest: Any) -> WireFormat:
+    """Return a wire format, the same object each time: there are few, and samples share them."""
+    return WireFormat(tuple(sorted(missing_fields)), *rest)
 
 
-def _constants(fields: Mapping[str, Any], signature: str) -> tuple[RepeatedFields, str, bool]:
-    """Return what of ``fields`` belongs to the form, the JSON of ``monotonic_time``, and whether that tells them all."""
+def _repeated_fields(fields: Mapping[str, Any], signature: str) -> tuple[RepeatedFields, str, bool]:
+    """Return the repeated fields, the JSON of ``monotonic_time``, and whether all repeatable fields fit into these two."""
     repeated_fields: list[tuple[str, str | None]] = []
     verbatim_json = ""
-    told = True
-    for name in CONSTANT_FIELDS.intersection(fields):
+    fits = True
+    for name in REPEATABLE_FIELDS.intersection(fields):
         value = fields[name]
         if name == SIGNATURE_FIELD and signature:
             continue
         if name == METADATA_FIELD and value is not None:
             continue
-        if value is None or (type(value) is str and len(value) <= LONGEST_CONSTANT):
+        if value is None or (type(value) is str and len(value) <= MAX_REPEATED_LENGTH):
             repeated_fields.append((name, value))
         elif name == "monotonic_time" and type(value) in (int, float):
             verbatim_json = _json(value, name)
         else:
-            told = False
-    return tuple(sorted(repeated_fields)), verbatim_json, told
+            fits = False
+    return tuple(sorted(repeated_fields)), verbatim_json, fits
 
 
 def fields_of(record: Record) -> dict[str, Any]:
-    """Put a message together again: the same fields in the same order, with the same types."""
+    """Return the fields of the message: the same names and values, with the same types, in any order."""
     if record.verbatim_json.startswith("{"):
         whole: dict[str, Any] = msgspec.json.decode(record.verbatim_json)
         return whole
     series, wire_format = record.series, record.wire_format
-    values: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "source": series.source,
         "counter_name": series.name,
         "counter_type": series.type,
@@ -206,19 +223,21 @@ def fields_of(record: Record) -> dict[str, Any]:
         "user_id": series.user_id,
         "project_id": series.project_id,
         "resource_id": series.resource_id,
-        "timestamp": _written(record.timestamp, wire_format.timestamp),
-        "resource_metadata": msgspec.json.decode(record.metadata),
+        "timestamp": _format_timestamp(record.timestamp, wire_format.timestamp),
+        METADATA_FIELD: msgspec.json.decode(record.metadata),
         "message_id": record.message_id,
         SIGNATURE_FIELD: record.signature,
     }
     if record.verbatim_json:
-        values["monotonic_time"] = msgspec.json.decode(record.verbatim_json)
-    values.update(wire_format.repeated_fields)
-    return {name: values[name] for name in wire_format.fields}
+        fields["monotonic_time"] = msgspec.json.decode(record.verbatim_json)
+    fields.update(wire_format.repeated_fields)
+    for name in wire_format.missing_fields:
+        del fields[name]
+    return fields
 
 
 def volume_of(record: Record) -> int | float:
-    """Return the volume as it was sent: every digit, and ``int`` or ``float``."""
+    """Return the volume as it was sent: all digits, and ``int`` or ``float``."""
     if record.verbatim_json.startswith("{"):
         volume: int | float = msgspec.json.decode(record.verbatim_json)["counter_volume"]
         return volume
@@ -226,7 +245,7 @@ def volume_of(record: Record) -> int | float:
 
 
 def message_id_of(record: Record) -> str:
-    """Return the id as it was sent, be it a UUID or not."""
+    """Return the id as it was sent, whether it is a UUID or not."""
     if record.verbatim_json.startswith("{"):
         message_id: str = msgspec.json.decode(record.verbatim_json)["message_id"]
         return message_id
@@ -234,42 +253,45 @@ def message_id_of(record: Record) -> str:
 
 
 def uuid_of(message_id: str) -> str:
-    """Return the canonical UUID that stands for ``message_id`` in the store: itself if it is one."""
+    """Return the canonical UUID under which the store has ``message_id``: itself if it is one."""
     if _CANONICAL_UUID.fullmatch(message_id):
         return message_id
     return str(uuid.uuid5(NAMESPACE, message_id))
 
 
 def text_of(wire_format: WireFormat) -> str:
-    """Return ``form`` as it is stored: JSON."""
+    """Return ``wire_format`` as it is stored: JSON."""
     return msgspec.json.encode(wire_format).decode()
 
 
 @lru_cache(maxsize=1024)
 def wire_format_of(text: str) -> WireFormat:
-    """Return the form that is stored as ``text``."""
+    """Return the wire format that is stored as ``text``."""
     return msgspec.json.decode(text, type=WireFormat)
 
 
 @lru_cache(maxsize=1024)
-def _timestamp_form(text: str, moment: datetime) -> str:
-    """Return how ``moment`` was written as ``text``; '' when that cannot be told. One polling cycle shares its time."""
+def _timestamp_format(text: str, timestamp: datetime) -> str:
+    """Return the format in which ``text`` states ``timestamp``; empty if it is not a known one.
+
+    It is cached because the samples of one polling cycle share their time.
+    """
     match = _TIMESTAMP.fullmatch(text)
-    wire_format = f"{match[1]}{len(match[2] or '')}{match[3]}" if match else ""
-    return wire_format if _written(moment, wire_format) == text else ""
+    found = f"{match[1]}{len(match[2] or '')}{match[3]}" if match else ""
+    return found if _format_timestamp(timestamp, found) == text else ""
 
 
-def _written(moment: datetime, wire_format: str) -> str:
-    """Return ``moment`` written in ``form``; a text that equals no other when the form is unknown."""
-    if not wire_format:
+def _format_timestamp(timestamp: datetime, timestamp_format: str) -> str:
+    """Return ``timestamp`` in ``timestamp_format``; empty, which is not a timestamp, if that is empty or impossible."""
+    if not timestamp_format:
         return ""
-    separator, digits, zone = wire_format[0], int(wire_format[1]), wire_format[2:]
+    separator, digits, zone = timestamp_format[0], int(timestamp_format[1]), timestamp_format[2:]
     if zone not in ("", "Z"):
         try:
-            moment = moment.astimezone(datetime.strptime(zone, "%z").tzinfo)
+            timestamp = timestamp.astimezone(datetime.strptime(zone, "%z").tzinfo)
         except OverflowError:
-            return ""  # the first or last day of all: 0001-01-01T00:00+02:00 is in no year
-    text = moment.replace(tzinfo=None).isoformat(separator, "microseconds")
+            return ""  # 0001-01-01T00:00+02:00 is in the year 0 of UTC
+    text = timestamp.replace(tzinfo=None).isoformat(separator, "microseconds")
     return (text[: 20 + digits] if digits else text[:19]) + zone
 
 
@@ -281,8 +303,8 @@ def _json(value: Any, label: str) -> str:
 
 
 def _refuse_unstorable_text(series: Series) -> None:
-    whole = "".join([text for text in series if isinstance(text, str)])
-    if whole.isascii() and "\0" not in whole:
+    joined = "".join([text for text in series if isinstance(text, str)])
+    if joined.isascii() and "\0" not in joined:
         return
     for label, text in zip(series._fields, series, strict=True):
         if isinstance(text, str):
@@ -296,11 +318,11 @@ def _refuse_surrogates(text: str, label: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise Unstorable(f"{label} has half a surrogate pair, which no encoding can tell") from error
+        raise Unstorable(f"{label} has half a surrogate pair, which no encoding can represent") from error
 
 
 def _refuse_nul(value: Any, path: str) -> None:
-    """Raise if a text in ``value`` has a NUL; the six characters ``\\u0000`` are no harm."""
+    """Raise if a text in ``value`` has a NUL character; the six characters ``\\u0000`` are not one."""
     if isinstance(value, str):
         if "\0" in value:
             raise Unstorable(f"{path} has a NUL character, which PostgreSQL cannot store")

@@ -1,4 +1,4 @@
-"""Writing: a batch of messages in one transaction, each once, the bad apart from the good."""
+"""Writes batches of messages: one transaction each, every message once; unstorable messages are refused, the others stored."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from meter.query import WriteResult
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.rollups import DAY
-from meter.store.maintenance.rollups import HOLD
 from meter.store.maintenance.rollups import HOUR
-from meter.store.maintenance.rollups import buckets
+from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
+from meter.store.maintenance.rollups import hour_locks
 from meter.store.maintenance.rollups import start_of
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
-from meter.store.query.as_of import RECORDING
-from meter.store.query.commit_listener import TELL
+from meter.store.query.as_of import WRITER_LOCK_SQL
+from meter.store.query.commit_listener import NOTIFY_SQL
 from meter.store.write.dimensions import CachedId
 from meter.store.write.dimensions import IdCache
 from meter.store.write.dimensions import K
 from meter.store.write.dimensions import digest
-from meter.store.write.dimensions import numbers
+from meter.store.write.dimensions import ids_of
 from meter.store.write.dimensions import upsert_metadata
 from meter.store.write.dimensions import upsert_series
 from meter.store.write.dimensions import upsert_wire_formats
-from meter.store.write.duplicates import HOLD_BOUNDARIES
-from meter.store.write.duplicates import UNKNOWN
+from meter.store.write.duplicates import IS_NEW
+from meter.store.write.duplicates import LOCK_BOUNDARIES
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
 from meter.store.write.duplicates import conflicts
@@ -53,56 +53,55 @@ from meter.store.write.record import Unstorable
 from meter.store.write.record import WireFormat
 from meter.store.write.record import record_of
 
-# Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, for ten times the time.
-# Times, which many samples share, are sent once and referred to by their position.
+# Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, which takes ten times longer.
+# Timestamps, which many samples share, are sent once and referred to by their position.
 INSERT_SAMPLES = f"""
 INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
-SELECT (%s::timestamptz[])[moment], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
+SELECT (%s::timestamptz[])[timestamp_no], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
     decode(signature, 'hex'), coalesce(verbatim_json, '')
 FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
     %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
-    AS given (moment, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
-WHERE {UNKNOWN}
+    AS given (timestamp_no, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
+WHERE {IS_NEW}
 ON CONFLICT DO NOTHING
 """
+"""Inserts the samples of one week whose ids are new. The unique index of the partition decides where others write too."""
 
-"""Inserts samples of one week whose ids are unknown. The unique index of the partition has the last word."""
-
-# What is late for an hour that was settled takes the mark away: from then on the samples themselves tell that hour.
-INSERT_LATE_SAMPLES = f"""
-WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp), unsettled AS (
-    DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS late (hours, start)
-    WHERE final_period.hours = late.hours AND final_period.start = late.start AND EXISTS (
+# Queries read the samples of these hours and days until maintenance has made their rollups again.
+INSERT_INTO_FINAL_PERIODS = f"""
+WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp), no_longer_final AS (
+    DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
+    WHERE final_period.hours = period.hours AND final_period.start = period.start AND EXISTS (
         SELECT FROM stored
-        WHERE timestamp >= late.start AND timestamp < late.start + make_interval(hours => late.hours)
+        WHERE timestamp >= period.start AND timestamp < period.start + make_interval(hours => period.hours)
     )
 )
 SELECT count(*) FROM stored
 """
+"""Inserts samples, some of which are in final hours or days, and marks those that got a new sample as not final."""
 
-BEGIN_TO_RECORD = f"""
-{HOLD}; {RECORDING}; SELECT {TELL};
+BEGIN_TO_WRITE = f"""
+{LOCK_HOURS_SHARED}; {WRITER_LOCK_SQL}; SELECT {NOTIFY_SQL};
 SELECT before, meter, NULL FROM retention_cutoff WHERE before > %s
 UNION ALL SELECT final_period.start, NULL, final_period.hours
-FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS span (hours, start) USING (hours, start)
+FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start) USING (hours, start)
 """
-"""Takes part in what others wait for, and then tells horizons that may be too late, and what of the batch's time is settled.
+"""Takes the shared locks, then returns the retention cutoffs newer than the batch and the final periods it touches.
 
-Each statement sees what is so when it begins, and until the end of the transaction nobody settles these hours.
+Each statement sees what was committed when it begins, and until the end of the transaction nobody finalizes these hours.
 """
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
+DimensionIds = tuple[int, int, int]
+"""The ids of a sample's series, metadata and wire format."""
 
-References = tuple[int, int, int]
-"""The numbers of a sample's series, metadata and form."""
-
-News = tuple[IdCache[Any], Mapping[Any, CachedId]]
-"""What is to be remembered, and where, once the transaction that found it out is committed."""
+CacheUpdate = tuple[IdCache[Any], Mapping[Any, CachedId]]
+"""A cache, and what is to be added to it once the transaction is committed."""
 
 
 class _TooOld(Exception):
-    """Some records lie before their horizon; ``reasons`` has a text for each of their positions."""
+    """Some records are older than their retention cutoff; ``reasons`` has a text for each of their positions."""
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
         super().__init__(f"{len(reasons)} samples are too old")
@@ -110,18 +109,18 @@ class _TooOld(Exception):
 
 
 class SampleWriter:
-    """Writes batches over ``pool``. ``remembered`` bounds how many series, metadata and forms are known by heart."""
+    """Writes batches over ``pool``. ``cached_ids`` is the size of each of the caches of series, metadata and wire formats."""
 
-    def __init__(self, pool: Pool, clock: IReactorTime, *, remembered: int = 50_000) -> None:
+    def __init__(self, pool: Pool, clock: IReactorTime, *, cached_ids: int = 50_000) -> None:
         self._pool = pool
         self._partitions = Partitions(pool, clock)
-        self._series: IdCache[Series] = IdCache(remembered)
-        self._metadata: IdCache[bytes] = IdCache(remembered)
-        self._forms: IdCache[WireFormat] = IdCache(remembered)
+        self._series: IdCache[Series] = IdCache(cached_ids)
+        self._metadata: IdCache[bytes] = IdCache(cached_ids)
+        self._wire_formats: IdCache[WireFormat] = IdCache(cached_ids)
         self._generation = 0
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Commit ``messages``, in one transaction unless ids are repeated or the database refuses something in it."""
+        """Commit ``messages``: in one transaction, unless ids are repeated or the database rejects one of them."""
         records: list[tuple[int, Record]] = []
         refused: dict[int, Refusal] = {}
         for index, message in enumerate(messages):
@@ -129,12 +128,12 @@ class SampleWriter:
                 records.append((index, record_of(message)))
             except Unstorable as error:
                 refused[index] = Refusal(index, str(error))
-        await self._partitions.cover({record.timestamp for _, record in records})
+        await self._partitions.ensure({record.timestamp for _, record in records})
         stored, same = 0, []
         while records:
             found = repeats(records)
-            # One order for all collectors: two that write the same samples at once wait for each other, never in a circle.
-            found.first.sort(key=lambda numbered: (numbered[1].timestamp, numbered[1].message_id))
+            # The same order in all collectors: two that write the same samples wait for each other, but do not deadlock.
+            found.first.sort(key=lambda positioned: (positioned[1].timestamp, positioned[1].message_id))
             stored += await self._write(found.first, refused)
             same += found.same
             records = found.others
@@ -142,11 +141,11 @@ class SampleWriter:
             if first in refused:
                 refused[index] = replace(refused[first], index=index)
         return WriteResult(
-            stored, len(messages) - stored - len(refused), tuple(refused[each] for each in sorted(refused))
+            stored, len(messages) - stored - len(refused), tuple(refused[index] for index in sorted(refused))
         )
 
     async def _write(self, records: Sequence[tuple[int, Record]], refused: dict[int, Refusal]) -> int:
-        """Store ``records`` and return how many were new; of a batch that is refused, find the ones it is refused for."""
+        """Store ``records`` and return how many were new. If the database rejects them, halve them to find the rejected ones."""
         if not records:
             return 0
         try:
@@ -154,7 +153,7 @@ class SampleWriter:
         except Rejected as error:
             if len(records) == 1:
                 index = records[0][0]
-                refused[index] = Refusal(index, f"PostgreSQL refuses it: {error}")
+                refused[index] = Refusal(index, f"PostgreSQL rejects it: {error}")
                 return 0
         except _TooOld as error:
             refused |= {
@@ -164,7 +163,7 @@ class SampleWriter:
             recent = [record for position, record in enumerate(records) if position not in error.reasons]
             return await self._write(recent, refused)
         except TimedOut as error:
-            raise Unavailable(f"writing {len(records)} samples took longer than statements may") from error
+            raise Unavailable(f"writing {len(records)} samples took longer than the statement timeout") from error
         else:
             for position, reason in conflicting.items():
                 refused[records[position][0]] = Refusal(records[position][0], reason, "conflict")
@@ -173,122 +172,123 @@ class SampleWriter:
         return await self._write(records[:half], refused) + await self._write(records[half:], refused)
 
     async def _commit(self, records: Sequence[Record]) -> tuple[int, Mapping[int, str]]:
-        stored, conflicting, news, generation = await self._pool.run(self._store, records)
+        stored, conflicting, cache_updates, generation = await self._pool.run(self._store, records)
         if generation == self._pool.generation:
-            for memory, found in news:
-                memory.update(found)
+            for cache, found in cache_updates:
+                cache.update(found)
         return stored, conflicting
 
     async def _store(
         self, session: Session, records: Sequence[Record]
-    ) -> tuple[int, Mapping[int, str], list[News], int]:
-        """Store ``records``, oldest first and each id once.
+    ) -> tuple[int, Mapping[int, str], list[CacheUpdate], int]:
+        """Store ``records``, which are in the order of their times, each id once.
 
-        Return how many were new, which are refused and why, what was found out, and when (the pool's generation).
+        Return how many were new, why some conflict (by position), what to add to the caches, and the pool's generation.
         """
-        self._forget_if_reconnected()
+        self._clear_caches_after_reconnect()
         generation = self._generation
-        moments = sorted({record.timestamp for record in records})
-        references, news = await self._references(session, records, moments)
-        spans = sorted({(hours, start_of(moment, hours)) for moment in moments for hours in (HOUR, DAY)})
-        begin, parameters = BEGIN_TO_RECORD, [buckets(moments), moments[0], *_columns_of(spans)]
-        if near := boundaries(moments):
-            begin, parameters = HOLD_BOUNDARIES + begin, [near, *parameters]
-        facts = await session.rows(begin, parameters)
-        if retention_cutoffs := {meter: before for before, meter, hours in facts if hours is None}:
+        timestamps = sorted({record.timestamp for record in records})
+        ids, cache_updates = await self._dimension_ids(session, records, timestamps)
+        periods = sorted({(hours, start_of(each, hours)) for each in timestamps for hours in (HOUR, DAY)})
+        begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods)]
+        if near := boundaries(timestamps):
+            begin, parameters = LOCK_BOUNDARIES + begin, [near, *parameters]
+        rows = await session.rows(begin, parameters)
+        if retention_cutoffs := {meter: before for before, meter, hours in rows if hours is None}:
             _refuse_too_old(records, retention_cutoffs)
-        finalized = [(hours, start) for start, _, hours in facts if hours is not None]
+        final_periods = [(hours, start) for start, _, hours in rows if hours is not None]
         stored = 0
         conflicting: dict[int, str] = {}
-        for week, of_week in by_week(records).items():
+        for week, positions in by_week(records).items():
             columns = [
-                *_columns([records[n] for n in of_week], [references[n] for n in of_week]),
+                *_columns([records[n] for n in positions], [ids[n] for n in positions]),
                 *compared_range(week),
             ]
-            if finalized:
-                [[new]] = await session.rows(INSERT_LATE_SAMPLES, [*columns, *_columns_of(finalized)])
+            if final_periods:
+                [[new]] = await session.rows(INSERT_INTO_FINAL_PERIODS, [*columns, *_period_columns(final_periods)])
             else:
                 new = await session.count(INSERT_SAMPLES, columns)
-            if new < len(of_week):
-                series_ids = {n: references[n][0] for n in of_week}
-                conflicting |= await conflicts(session, week, {n: records[n] for n in of_week}, series_ids)
+            if new < len(positions):
+                series_ids = {n: ids[n][0] for n in positions}
+                conflicting |= await conflicts(session, week, {n: records[n] for n in positions}, series_ids)
             stored += new
-        return stored, conflicting, news, generation
+        return stored, conflicting, cache_updates, generation
 
-    async def _references(
-        self, session: Session, records: Sequence[Record], moments: Sequence[datetime]
-    ) -> tuple[list[References], list[News]]:
-        """Return what ``records`` refer to by number, and what had to be looked up for that."""
-        ends = {moment: end_of_week(moment) for moment in moments}
-        untils = [ends[record.timestamp] for record in records]
+    async def _dimension_ids(
+        self, session: Session, records: Sequence[Record], timestamps: Sequence[datetime]
+    ) -> tuple[list[DimensionIds], list[CacheUpdate]]:
+        """Return the dimension ids of ``records``, and what to add to the caches."""
+        ends = {timestamp: end_of_week(timestamp) for timestamp in timestamps}
+        retained_until = [ends[record.timestamp] for record in records]
         digests = [digest(record.metadata) for record in records]
         texts = {hash_: record.metadata for hash_, record in zip(digests, records, strict=True)}
+        cache_updates: list[CacheUpdate] = []
 
         async def look_up(
-            memory: IdCache[K], keys: Sequence[K], resolve: Callable[..., Awaitable[Sequence[int]]], *args: Any
+            cache: IdCache[K], keys: Sequence[K], upsert: Callable[..., Awaitable[Sequence[int]]], *args: Any
         ) -> list[int]:
-            # Of several samples that refer to one row the last, which is the newest, says how long it must stay.
-            needed = dict(zip(keys, untils, strict=True))
-            found, looked_up = await numbers(memory, needed, partial(resolve, session, *args))
-            news.append((memory, looked_up))
+            # dict() takes the last time of each key, which is that of the newest sample that refers to the row.
+            found, upserted = await ids_of(
+                cache, dict(zip(keys, retained_until, strict=True)), partial(upsert, session, *args)
+            )
+            cache_updates.append((cache, upserted))
             return [found[key] for key in keys]
 
-        news: list[News] = []
         series = await look_up(self._series, [record.series for record in records], upsert_series)
         metadata = await look_up(self._metadata, digests, upsert_metadata, texts)
-        forms = await look_up(self._forms, [record.wire_format for record in records], upsert_wire_formats)
-        return list(zip(series, metadata, forms, strict=True)), news
+        wire_formats = await look_up(
+            self._wire_formats, [record.wire_format for record in records], upsert_wire_formats
+        )
+        return list(zip(series, metadata, wire_formats, strict=True)), cache_updates
 
-    def _forget_if_reconnected(self) -> None:
-        """Forget all numbers after a failover: they may mean something else in the database that took over."""
+    def _clear_caches_after_reconnect(self) -> None:
+        """Drop all ids after a failover: the database that took over may have given them to other rows."""
         if self._generation != self._pool.generation:
             self._generation = self._pool.generation
-            for memory in (self._series, self._metadata, self._forms):
-                memory.clear()
+            for cache in (self._series, self._metadata, self._wire_formats):
+                cache.clear()
 
 
-def _columns(records: Sequence[Record], references: Sequence[References]) -> list[Any]:
-    """Return the first parameters of :data:`INSERT_SAMPLES`: a column each."""
-    moments = sorted({record.timestamp for record in records})
-    positions = {moment: position for position, moment in enumerate(moments, 1)}
-    series, metadata, forms = zip(*references, strict=True)
-    rests = [record.verbatim_json for record in records]
+def _columns(records: Sequence[Record], ids: Sequence[DimensionIds]) -> list[Any]:
+    """Return the first parameters of :data:`INSERT_SAMPLES`, a column each."""
+    timestamps = sorted({record.timestamp for record in records})
+    positions = {timestamp: position for position, timestamp in enumerate(timestamps, 1)}
+    series, metadata, wire_formats = zip(*ids, strict=True)
+    verbatim_json = [record.verbatim_json for record in records]
     return [
-        _array([moment.isoformat() for moment in moments]),
+        _array([timestamp.isoformat() for timestamp in timestamps]),
         _array_of_numbers([positions[record.timestamp] for record in records]),
         _array([record.message_id for record in records]),
         _array_of_numbers([record.volume for record in records]),
         _array_of_numbers(list(metadata)),
         _array_of_numbers(list(series)),
-        _array_of_numbers(list(forms)),
+        _array_of_numbers(list(wire_formats)),
         _array([record.signature or '""' for record in records]),
-        rests if any(rests) else [],
+        verbatim_json if any(verbatim_json) else [],
     ]
 
 
-def _columns_of(spans: Sequence[tuple[int, datetime]]) -> tuple[list[int], list[datetime]]:
-    return [hours for hours, _ in spans], [start for _, start in spans]
+def _period_columns(periods: Sequence[tuple[int, datetime]]) -> tuple[list[int], list[datetime]]:
+    return [hours for hours, _ in periods], [start for _, start in periods]
 
 
 def _array(literals: Iterable[str]) -> str:
-    """Return an array for PostgreSQL to parse. ``literals`` have no blanks, commas, braces or backslashes of their own."""
+    """Return a PostgreSQL array literal. ``literals`` must not contain blanks, commas, braces or backslashes."""
     return f"{{{','.join(literals)}}}"
 
 
 def _array_of_numbers(numbers: list[int] | list[float]) -> str:
-    """Return an array for PostgreSQL to parse: Python writes a list of numbers as one."""
+    """Return a PostgreSQL array literal: Python's notation of a list of numbers, but for the brackets."""
     return f"{{{repr(numbers)[1:-1]}}}"
 
 
 def _refuse_too_old(records: Sequence[Record], retention_cutoffs: Mapping[str, datetime]) -> None:
-    """Raise if a record is older than what is kept of its meter: its neighbours in time were let go already."""
+    """Raise if a record is older than the retention of its meter: samples next to it in time have been deleted."""
     of_all = retention_cutoffs.get("", BEGINNING)
     reasons = {}
     for position, record in enumerate(records):
-        retention_cutoff = max(of_all, retention_cutoffs.get(record.series.name, BEGINNING))
-        if record.timestamp < retention_cutoff:
-            reasons[position] = (
-                f"it is older than the retention: samples before {retention_cutoff.isoformat()} were let go"
-            )
+        cutoff = max(of_all, retention_cutoffs.get(record.series.name, BEGINNING))
+        if record.timestamp < cutoff:
+            reasons[position] = f"it is older than the retention: samples before {cutoff.isoformat()} have been deleted"
     if reasons:
         raise _TooOld(reasons)

@@ -18,9 +18,9 @@ from meter.daemon.process_lock import Taken
 from meter.interfaces import Publication
 from meter.settings.config_file import keyring
 from meter.settings.config_file import parse
-from meter.taps.process_locks import check_spool
-from meter.taps.process_locks import claimed
-from meter.taps.process_locks import destination
+from meter.taps.parts.process_locks import check_spool
+from meter.taps.parts.process_locks import claimed
+from meter.taps.parts.process_locks import destination
 
 HERE = Destination("rabbit-1", 5672, "/", ("k1", "k2"))
 

@@ -90,9 +90,7 @@ class Agent:
             interval_of=interval_of,
         )
         self.decisions = [
-            Decision(
-                kind=COMPUTE, name=each.name, origin="test", state="asked at start", plugin=each, meters_off=meters_off
-            )
+            Decision(kind=COMPUTE, name=each.name, origin="test", state="pending", plugin=each, meters_off=meters_off)
             for each in pollsters
         ]
         self.polling.pollsters = tuple(self.decisions)

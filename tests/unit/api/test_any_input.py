@@ -1,4 +1,4 @@
-"""Whatever a client sends is answered in the documented shape: never with a defect, never in HTML."""
+"""Property tests: every request gets a response in a documented shape, never 500 and never HTML."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from twisted.internet.defer import Deferred
 
 from meter.api import Limits
 from meter.api.ingest import ATTRIBUTES
-from tests.asking import Answer
-from tests.asking import Asking
-from tests.unit.api.test_failures import Waiting
+from tests.api_client import ApiClient
+from tests.api_client import Response
+from tests.unit.api.test_application import Waiting
 from tests.unit.api.test_ingest import APPLE
 from tests.unit.api.test_ingest import Orchard
 
 ORCHARD = Orchard()
-ASK = Asking()
+API = ApiClient()
 TEXTS = st.text(max_size=20)
 FIELDS = st.sampled_from(["meter", "volume", "timestamp", "metadata.size", "recorded_at", "resource"]) | TEXTS
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
@@ -41,74 +41,74 @@ EXPRESSIONS = st.recursive(
 )
 
 
-def is_well_answered(answer: Answer) -> bool:
-    if answer.status == 200:
-        return isinstance(answer.json, list | dict)
-    return 400 <= answer.status < 500 and answer.json.keys() == {"error_message"}
+def is_valid(response: Response) -> bool:
+    if response.status == 200:
+        return isinstance(response.json, list | dict)
+    return 400 <= response.status < 500 and response.json.keys() == {"error_message"}
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["q.field", "q.op", "q.value", "q.type", "limit", "as_of"]) | TEXTS, TEXTS)))
-def test_any_query_string_is_answered(pairs: list[tuple[str, str]]) -> None:
+def test_arbitrary_query_string_gets_a_valid_response(pairs: list[tuple[str, str]]) -> None:
     query = "&".join(f"{quote(name)}={quote(value)}" for name, value in pairs)
-    assert is_well_answered(ASK(f"/v2/samples?{query}"))
+    assert is_valid(API(f"/v2/samples?{query}"))
 
 
 @settings(max_examples=50, deadline=None)
 @given(TEXTS, TEXTS, st.sampled_from(["", "integer", "float", "string", "boolean", "datetime"]))
-def test_any_key_and_value_of_metadata_may_be_asked_for(key: str, value: str, kind: str) -> None:
+def test_arbitrary_key_and_value_of_metadata_can_be_queried(key: str, value: str, kind: str) -> None:
     query = f"q.field=metadata.{quote(key)}&q.value={quote(value)}&q.type={kind}"
-    assert is_well_answered(ASK(f"/v2/meters/cpu?{query}"))
-    assert is_well_answered(ASK(f"/v2/meters/cpu/statistics?groupby=metadata.{quote(key)}"))
+    assert is_valid(API(f"/v2/meters/cpu?{query}"))
+    assert is_valid(API(f"/v2/meters/cpu/statistics?groupby=metadata.{quote(key)}"))
 
 
 @settings(max_examples=50, deadline=None)
 @given(EXPRESSIONS | SCALARS)
-def test_any_expression_is_answered(expression: Any) -> None:
-    answer = ASK.post("/v2/query/samples", {"filter": msgspec.json.encode(expression).decode()})
-    assert is_well_answered(answer)
+def test_arbitrary_expression_gets_a_valid_response(expression: Any) -> None:
+    response = API.post("/v2/query/samples", {"filter": msgspec.json.encode(expression).decode()})
+    assert is_valid(response)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=60))
-def test_any_body_is_answered(body: bytes) -> None:
-    assert is_well_answered(ASK.post("/v2/query/samples", body))
-    assert is_well_answered(ORCHARD.post(body))
+def test_arbitrary_body_gets_a_valid_response(body: bytes) -> None:
+    assert is_valid(API.post("/v2/query/samples", body))
+    assert is_valid(ORCHARD.post(body))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(ATTRIBUTES)), SCALARS | st.dictionaries(TEXTS, SCALARS, max_size=3)))
-def test_any_sample_is_taken_or_refused(fields: dict[str, Any]) -> None:
-    answer = ORCHARD.post([{**APPLE, **fields}])
-    assert answer.status == 201 or is_well_answered(answer)
+def test_arbitrary_sample_is_accepted_or_rejected(fields: dict[str, Any]) -> None:
+    response = ORCHARD.post([{**APPLE, **fields}])
+    assert response.status == 201 or is_valid(response)
 
 
 @settings(max_examples=50, deadline=None)
 @given(TEXTS)
-def test_any_path_is_answered(text: str) -> None:
+def test_arbitrary_path_gets_a_valid_response(text: str) -> None:
     for path in ("/v2/samples/", "/v2/meters/", "/v2/resources/", "/v1/projects/", "/"):
-        assert is_well_answered(ASK(path + quote(text, safe="")))
+        assert is_valid(API(path + quote(text, safe="")))
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "((((a*)*)*)*)*b", "[", "\\", "*"])
-def test_no_pattern_takes_long_or_is_a_defect(pattern: str) -> None:
-    answer = ASK.post("/v2/query/samples", {"filter": msgspec.json.encode({"=~": {"meter": pattern}}).decode()})
-    assert is_well_answered(answer)
+def test_arbitrary_pattern_gets_a_valid_response(pattern: str) -> None:
+    response = API.post("/v2/query/samples", {"filter": msgspec.json.encode({"=~": {"meter": pattern}}).decode()})
+    assert is_valid(response)
 
 
-def test_who_comes_when_there_are_as_many_as_may_be_is_told_to_try_again() -> None:
+def test_request_beyond_the_concurrency_limit_is_503() -> None:
     store = Waiting()
-    ask = Asking(store=store, limits=Limits(requests=2))
-    waiting: list[Deferred[Answer]] = [ask.pending("/v2/samples"), ask.pending("/v2/samples")]
-    ask.flush()
-    refused = ask("/v2/samples")
+    api = ApiClient(store=store, limits=Limits(max_requests=2))
+    waiting: list[Deferred[Response]] = [api.pending("/v2/samples"), api.pending("/v2/samples")]
+    api.flush()
+    refused = api("/v2/samples")
     assert (refused.status, "retry-after" in refused.headers) == (503, True)
-    for question in store.questions:
-        question.callback([])
-    ask.flush()
-    assert all(answer.called for answer in waiting)
-    more = ask.pending("/v2/samples")
-    ask.flush()
-    store.questions[-1].callback([])
-    ask.flush()
+    for query in store.queries:
+        query.callback([])
+    api.flush()
+    assert all(response.called for response in waiting)
+    more = api.pending("/v2/samples")
+    api.flush()
+    store.queries[-1].callback([])
+    api.flush()
     assert more.called

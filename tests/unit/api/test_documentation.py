@@ -1,4 +1,4 @@
-"""What docs/api.rst shows is what the API answers."""
+"""The examples of docs/api.rst and docs/api-corners.rst match the responses of the API."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from meter.api.operations import V1
 from meter.api.operations import V2
 from meter.api.operations import Operation
 from meter.testing import MemoryStore
-from tests.asking import KEYS
-from tests.asking import Asking
+from tests.api_client import KEYS
+from tests.api_client import ApiClient
 from tests.unit.api.test_ingest import Bus
 
 PAGE = (Path(__file__).parents[3] / "docs" / "api.rst").read_text()
@@ -26,17 +26,17 @@ EXAMPLES = re.findall(r"\$ curl -s 'http://localhost:8777(.*?)' \| jq \.\n((?:  
 
 
 @pytest.fixture(scope="module")
-def ask() -> Asking:
-    return Asking()
+def api() -> ApiClient:
+    return ApiClient()
 
 
 @pytest.mark.parametrize(("path", "shown"), EXAMPLES, ids=[path for path, _ in EXAMPLES])
-def test_an_example_shows_what_is_answered(ask: Asking, path: str, shown: str) -> None:
-    assert json.loads(textwrap.dedent(shown)) == ask(path, headers={"Host": "localhost:8777"}).json
+def test_documented_example_matches_the_response(api: ApiClient, path: str, shown: str) -> None:
+    assert json.loads(textwrap.dedent(shown)) == api(path, headers={"Host": "localhost:8777"}).json
 
 
 @pytest.mark.parametrize("operation", V2, ids=[operation.name for operation in V2])
-def test_every_operation_and_parameter_is_described(operation: Operation) -> None:
+def test_every_operation_and_parameter_is_documented(operation: Operation) -> None:
     assert f"``{operation.method} {operation.path}``" in PAGE
     for parameter in operation.parameters:
         names = [f"{parameter.name}.{member}" for member in parameter.members if member in ("func", "param")]
@@ -44,7 +44,7 @@ def test_every_operation_and_parameter_is_described(operation: Operation) -> Non
 
 
 @pytest.mark.parametrize("operation", V1, ids=[operation.name for operation in V1])
-def test_every_path_of_v1_is_described(operation: Operation) -> None:
+def test_every_v1_path_is_documented(operation: Operation) -> None:
     named = re.sub("/v1/(resources|users|projects|sources)/{id}", "/v1/{owners}/{id}", operation.path)
     shortened = operation.path[operation.path.find("/volume/") :].replace("/volume", "…/volume")
     last = operation.path.rpartition("/meters/{meter}")[2]
@@ -53,10 +53,10 @@ def test_every_path_of_v1_is_described(operation: Operation) -> None:
     )
 
 
-def test_the_ten_lines_of_python_verify_a_proof(monkeypatch: pytest.MonkeyPatch, ask: Asking) -> None:
+def test_documented_python_verifies_a_proof(monkeypatch: pytest.MonkeyPatch, api: ApiClient) -> None:
     (shown,) = re.findall(r"   import hashlib.*?(?=\n\n\()", PAGE, re.DOTALL)
     code = textwrap.dedent(shown)
-    proof = json.loads(ask("/v2/samples/s0/proof").body)
+    proof = json.loads(api("/v2/samples/s0/proof").body)
 
     def verify(proof: Any) -> None:
         monkeypatch.setattr(urllib.request, "urlopen", lambda _: io.StringIO(json.dumps(proof)))
@@ -77,12 +77,12 @@ CORNERS = re.findall(
 
 
 @pytest.fixture(scope="module")
-def ask_or_send() -> Asking:
-    """Return an API that takes samples too, and leaves them out of those that are asked for."""
-    return Asking(acceptance=SampleIngest(KEYS, "openstack", Bus(), MemoryStore()))  # type: ignore[arg-type]
+def ingesting_api() -> ApiClient:
+    """Return an API that accepts samples, and writes them to another store than the one it queries."""
+    return ApiClient(ingest=SampleIngest(KEYS, "openstack", Bus(), MemoryStore()))  # type: ignore[arg-type]
 
 
-def test_all_corners_are_read() -> None:
+def test_every_corner_case_is_parsed() -> None:
     assert len(CORNERS) == CORNERS_PAGE.count("→") == 91
 
 
@@ -91,23 +91,23 @@ def test_all_corners_are_read() -> None:
     CORNERS,
     ids=[f"{one[0]} {one[1]} {one[2] or one[4]}"[:200] for one in CORNERS],
 )
-def test_a_corner_is_as_shown(
-    ask_or_send: Asking, method: str, path: str, sent: str, header: str, value: str, status: str, said: str
+def test_corner_case_has_the_documented_response(
+    ingesting_api: ApiClient, method: str, path: str, sent: str, header: str, value: str, status: str, said: str
 ) -> None:
     headers = {"Accept": "application/json", "Host": "localhost:8777", "Content-Type": "application/json"}
     if header:
         headers[header] = value
-    answer = ask_or_send(path, method=method, headers=headers, body=sent.encode() or None)
-    assert answer.status == int(status), answer.body
+    response = ingesting_api(path, method=method, headers=headers, body=sent.encode() or None)
+    assert response.status == int(status), response.body
     if method == "HEAD":
-        assert (answer.body, said) == (b"", "nothing")
+        assert (response.body, said) == (b"", "nothing")
     elif member := re.fullmatch("``(.*)`` is ``(.*)``", said):
-        found = answer.json
+        found = response.json
         for step in member[1].split("."):
             found = found[int(step) if step.isdigit() else step]
         assert found == json.loads(member[2])
-    elif answer.status < 300:
-        assert said == f"{len(answer.json)} of them"
+    elif response.status < 300:
+        assert said == f"{len(response.json)} of them"
     else:
-        error = answer.json["error_message"]
+        error = response.json["error_message"]
         assert said == (error if isinstance(error, str) else error.get("faultstring", error.get("description")))

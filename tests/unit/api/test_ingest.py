@@ -1,4 +1,4 @@
-"""Samples that clients send: by Ceilometer's rules, over the bus or at once, and what is said of those that are none."""
+"""Samples that clients POST: validation, signing, publication, and direct writes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from meter.message import read
 from meter.query import SampleFilter
 from meter.signature import Keyring
 from meter.testing import MemoryStore
-from tests.asking import KEYS
-from tests.asking import Answer
-from tests.asking import Asking
+from tests.api_client import KEYS
+from tests.api_client import ApiClient
+from tests.api_client import Response
 from tests.unit.api.auth.test_visibility import TOKENS
 
 APPLE: dict[str, Any] = {
@@ -31,7 +31,7 @@ APPLE: dict[str, Any] = {
 
 
 class Bus:
-    """Keeps what is published; set ``failure`` to have it raised."""
+    """Records publications; raises ``failure`` if set."""
 
     def __init__(self) -> None:
         self.published: list[Publication] = []
@@ -47,16 +47,16 @@ class Bus:
 
 
 class Orchard:
-    """An API that takes samples, its bus and its store."""
+    """An API that accepts samples, its bus and its store."""
 
     def __init__(self, keys: Keyring = KEYS) -> None:
         self.bus = Bus()
         self.store = MemoryStore()
-        acceptance = SampleIngest(keys, "openstack", self.bus, self.store)  # type: ignore[arg-type]
-        self.ask = Asking(acceptance=acceptance, store=self.store, auth=TOKENS)
+        ingest = SampleIngest(keys, "openstack", self.bus, self.store)  # type: ignore[arg-type]
+        self.api = ApiClient(ingest=ingest, store=self.store, auth=TOKENS)
 
-    def post(self, content: Any, path: str = "/v2/meters/apples", who: str = "admin") -> Answer:
-        return self.ask.post(path, content, **{"X-Auth-Token": f"{who}-token"})
+    def post(self, content: Any, path: str = "/v2/meters/apples", who: str = "admin") -> Response:
+        return self.api.post(path, content, **{"X-Auth-Token": f"{who}-token"})
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def orchard() -> Orchard:
     return Orchard()
 
 
-def test_a_sample_is_signed_published_and_echoed(orchard: Orchard) -> None:
-    answer = orchard.post([{**APPLE, "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"}}])
-    assert answer.status == 201
+def test_posted_sample_is_signed_published_and_echoed(orchard: Orchard) -> None:
+    response = orchard.post([{**APPLE, "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"}}])
+    assert response.status == 201
     (message,) = orchard.bus.messages()
     taken = read(message, KEYS)
     assert taken.key_id == "key-1"
@@ -74,7 +74,7 @@ def test_a_sample_is_signed_published_and_echoed(orchard: Orchard) -> None:
     assert taken.metadata == {"a": {"b": "c", "d": "e"}, "f": "g"}
     (publication,) = orchard.bus.published
     assert (publication.exchange, publication.routing_key) == ("metering", "metering.apples")
-    assert answer.json == [
+    assert response.json == [
         {
             **APPLE,
             "counter_volume": 3.0,
@@ -89,25 +89,25 @@ def test_a_sample_is_signed_published_and_echoed(orchard: Orchard) -> None:
     ]
 
 
-def test_a_tenants_sample_belongs_to_the_tenant(orchard: Orchard) -> None:
+def test_sample_of_a_tenant_belongs_to_the_tenant(orchard: Orchard) -> None:
     (sample,) = orchard.post([APPLE], who="blue").json
     assert (sample["project_id"], sample["user_id"], sample["source"]) == ("blue", "ann", "blue:openstack")
     (sample,) = orchard.post([{**APPLE, "source": "farm", "project_id": "blue"}], who="blue").json
     assert sample["source"] == "blue:farm"
 
 
-def test_a_tenant_cannot_send_for_others(orchard: Orchard) -> None:
-    answer = orchard.post([{**APPLE, "project_id": "red"}], who="blue")
-    assert (answer.status, orchard.bus.published) == (400, [])
-    assert "can not post samples to other projects" in answer.fault
+def test_tenant_cannot_post_samples_of_other_projects(orchard: Orchard) -> None:
+    response = orchard.post([{**APPLE, "project_id": "red"}], who="blue")
+    assert (response.status, orchard.bus.published) == (400, [])
+    assert "can not post samples to other projects" in response.faultstring
     assert orchard.post([{**APPLE, "project_id": "red"}]).status == 201
-    assert orchard.ask.post("/v2/meters/apples", [APPLE]).status == 401
+    assert orchard.api.post("/v2/meters/apples", [APPLE]).status == 401
 
 
-def test_direct_is_written_at_once(orchard: Orchard) -> None:
+def test_direct_sample_is_written_to_the_store(orchard: Orchard) -> None:
     (sample,) = orchard.post([APPLE], "/v2/meters/apples/?direct=True").json
     assert orchard.bus.published == []
-    found = orchard.ask(f"/v2/samples/{sample['message_id']}", headers={"X-Auth-Token": "admin-token"})
+    found = orchard.api(f"/v2/samples/{sample['message_id']}", headers={"X-Auth-Token": "admin-token"})
     assert found.json["volume"] == 3.0
 
 
@@ -119,12 +119,12 @@ def test_direct_is_written_at_once(orchard: Orchard) -> None:
         ("2026-01-02 03:04:05+02:00", "2026-01-02T01:04:05"),
     ],
 )
-def test_a_time_is_now_or_converted_to_utc(orchard: Orchard, given: str | None, timestamp: str) -> None:
+def test_timestamp_defaults_to_now_and_is_converted_to_utc(orchard: Orchard, given: str | None, timestamp: str) -> None:
     assert orchard.post([{**APPLE, "timestamp": given}]).json[0]["timestamp"] == timestamp
 
 
 @pytest.mark.parametrize(("given", "volume"), [("3", 3), ("3.5", 3.5), (3.25, 3.25), (-1, -1), ("1e3", 1000.0)])
-def test_a_volume_may_be_a_text_as_old_clients_send_it(orchard: Orchard, given: Any, volume: float) -> None:
+def test_volume_can_be_a_string_as_old_clients_send_it(orchard: Orchard, given: Any, volume: float) -> None:
     orchard.post([{**APPLE, "counter_volume": given}])
     (message,) = orchard.bus.messages()
     assert repr(message["counter_volume"]) == repr(volume)
@@ -148,7 +148,7 @@ def test_a_volume_may_be_a_text_as_old_clients_send_it(orchard: Orchard, given: 
         ({"resource_metadata": {"a": "b\0"}}, "NUL"),
         ({"resource_metadata": {"a": {"b": "c"}}}, "resource_metadata"),
         ({"resource_metadata": {"a": 1}}, "resource_metadata"),
-        ({"resource_metadata": {"." * 5000: "x"}}, "may be at most 100 deep"),
+        ({"resource_metadata": {"." * 5000: "x"}}, "at most 100 levels"),
         ({"resource_metadata": {"_meter": "x"}}, "_meter is reserved"),
         ({"resource_metadata": {"_meter.run": "hv1/1"}}, "_meter is reserved"),
         ({"resource_metadata": "a=b"}, "resource_metadata"),
@@ -162,10 +162,10 @@ def test_a_volume_may_be_a_text_as_old_clients_send_it(orchard: Orchard, given: 
     ],
     ids=str,
 )
-def test_what_is_no_sample_is_400_and_none_is_taken(orchard: Orchard, change: dict[str, Any], fault: str) -> None:
-    answer = orchard.post([APPLE, {**APPLE, **change}])
-    assert answer.status == 400
-    assert fault in answer.fault
+def test_invalid_sample_is_400_and_no_sample_is_published(orchard: Orchard, change: dict[str, Any], fault: str) -> None:
+    response = orchard.post([APPLE, {**APPLE, **change}])
+    assert response.status == 400
+    assert fault in response.faultstring
     assert orchard.bus.published == []
 
 
@@ -186,72 +186,72 @@ def test_what_is_no_sample_is_400_and_none_is_taken(orchard: Orchard, change: di
     ],
     ids=str,
 )
-def test_what_the_bus_takes_is_taken(orchard: Orchard, change: dict[str, Any], found: dict[str, Any]) -> None:
-    answer = orchard.post([{**APPLE, **change}])
-    assert answer.status == 201, answer.body
+def test_unusual_valid_sample_is_accepted(orchard: Orchard, change: dict[str, Any], found: dict[str, Any]) -> None:
+    response = orchard.post([{**APPLE, **change}])
+    assert response.status == 201, response.body
     (message,) = orchard.bus.messages()
     assert read(message, KEYS).key_id == "key-1"
     assert {name: message[name] for name in found} == found
-    assert answer.json[0]["resource_metadata"] == (change.get("resource_metadata") or {})
+    assert response.json[0]["resource_metadata"] == (change.get("resource_metadata") or {})
     assert orchard.post([{**APPLE, **change}], "/v2/meters/apples?direct=1").status == 201
 
 
-def test_no_key_of_metadata_is_lost_and_each_can_be_asked_for(orchard: Orchard) -> None:
+def test_every_key_of_metadata_is_kept_and_can_be_queried(orchard: Orchard) -> None:
     orchard.post([{**APPLE, "resource_metadata": {"a": "b", "a.b": "c"}}], "/v2/meters/apples?direct=1")
     for query in ("metadata.a&q.value=b", "metadata.a.b&q.value=c"):
-        (found,) = orchard.ask(f"/v2/samples?q.field={query}", headers={"X-Auth-Token": "admin-token"}).json
+        (found,) = orchard.api(f"/v2/samples?q.field={query}", headers={"X-Auth-Token": "admin-token"}).json
         assert found["metadata"] == {"a": "b", "a.b": "c"}
 
 
-def test_an_empty_project_is_the_tenants_own(orchard: Orchard) -> None:
+def test_empty_project_is_the_one_of_the_tenant(orchard: Orchard) -> None:
     assert orchard.post([{**APPLE, "project_id": ""}], who="blue").json[0]["project_id"] == "blue"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])
-def test_nothing_is_no_samples(orchard: Orchard, body: bytes) -> None:
-    assert orchard.post(body).fault == "Samples should be included in request body"
+def test_empty_body_is_400(orchard: Orchard, body: bytes) -> None:
+    assert orchard.post(body).faultstring == "Samples should be included in request body"
 
 
-def test_a_sample_that_says_something_twice_is_400(orchard: Orchard) -> None:
+def test_sample_with_a_duplicate_key_is_400(orchard: Orchard) -> None:
     body = msgspec.json.encode([APPLE]).replace(b'"counter_volume":3', b'"counter_volume":3,"counter_volume":4')
-    assert orchard.post(body).fault == 'The body cannot be read: it has "counter_volume" twice in one object'
+    assert orchard.post(body).faultstring == 'The body cannot be decoded: duplicate key "counter_volume" in an object'
 
 
 @pytest.mark.parametrize("body", [{"a": 1}, [3], ["x"], 3])
-def test_a_body_of_another_shape_is_400(orchard: Orchard, body: Any) -> None:
-    assert orchard.post(body).fault.startswith("The body must be a list of samples")
+def test_body_that_is_not_a_list_of_objects_is_400(orchard: Orchard, body: Any) -> None:
+    assert orchard.post(body).faultstring.startswith("The body must be a list of samples")
 
 
-def test_a_bus_that_is_away_is_503_and_one_that_refuses_400(orchard: Orchard) -> None:
+def test_unavailable_bus_is_503_and_rejecting_bus_is_400(orchard: Orchard) -> None:
     orchard.bus.failure = Unavailable("no connection to the broker")
-    answer = orchard.post([APPLE])
-    assert (answer.status, "no connection to the broker" in answer.fault) == (503, True)
-    assert "retry-after" in answer.headers
+    response = orchard.post([APPLE])
+    assert (response.status, "no connection to the broker" in response.faultstring) == (503, True)
+    assert "retry-after" in response.headers
     orchard.bus.failure = ValueError("too large")
     assert orchard.post([APPLE]).status == 400
 
 
-def test_a_time_without_a_key_is_400() -> None:
-    assert "no signing key covers" in Orchard(Keyring([])).post([APPLE]).fault
+def test_timestamp_without_a_signing_key_is_400() -> None:
+    assert "no signing key covers" in Orchard(Keyring([])).post([APPLE]).faultstring
 
 
-def test_where_samples_are_not_taken_they_are_refused() -> None:
-    ask = Asking()
-    answer = ask.post("/v2/meters/apples", [APPLE])
-    assert answer.status == 403
-    assert "accept_samples" in answer.fault
-    assert len(ask("/v2/samples").json) == 4
+def test_post_is_403_if_samples_are_not_accepted() -> None:
+    api = ApiClient()
+    response = api.post("/v2/meters/apples", [APPLE])
+    assert response.status == 403
+    assert "accept_samples" in response.faultstring
+    assert len(api("/v2/samples").json) == 4
 
 
-def test_another_method_is_told_both(orchard: Orchard) -> None:
-    answer = orchard.ask("/v2/meters/apples", method="DELETE")
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+def test_unsupported_method_is_405_with_the_allowed_methods(orchard: Orchard) -> None:
+    response = orchard.api("/v2/meters/apples", method="DELETE")
+    assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
-def test_nothing_of_a_bad_batch_is_written(orchard: Orchard) -> None:
+def test_batch_with_an_invalid_sample_is_not_written(orchard: Orchard) -> None:
     orchard.post([APPLE, {**APPLE, "counter_type": "heap"}], "/v2/meters/apples?direct=1")
-    answers: list[Any] = []
+    responses: list[Any] = []
     from twisted.internet.defer import Deferred
 
-    Deferred.fromCoroutine(orchard.store.samples(SampleFilter(), 9)).addCallback(answers.append)
-    assert answers == [[]]
+    Deferred.fromCoroutine(orchard.store.samples(SampleFilter(), 9)).addCallback(responses.append)
+    assert responses == [[]]

@@ -1,4 +1,4 @@
-"""What is written, and from which level on."""
+"""What is logged, from which level, and in which format."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ EVENT = {
 }
 
 
-def test_a_line_of_text_says_when_how_important_where_and_what():
+def test_text_line_has_time_level_namespace_and_text():
     assert as_text(EVENT) == "2026-11-22T17:00:59.701Z warn meter.agent.polling: polled 12 samples of Zoë"
 
 
-def test_a_line_of_json_has_the_text_and_the_plain_fields():
+def test_json_line_has_the_text_and_the_plain_fields():
     assert json.loads(as_json(EVENT)) == {
         "time": "2026-11-22T17:00:59.701Z",
         "level": "warn",
@@ -57,12 +57,12 @@ def test_a_line_of_json_has_the_text_and_the_plain_fields():
 
 
 @pytest.mark.parametrize("how", [as_text, as_json])
-def test_half_a_character_does_not_cost_the_line(written, how):
+def test_lone_surrogate_does_not_lose_the_line(written, how):
     assert "broken \\ud83d name" in written(lambda log: log.info("broken {x}", x="\ud83d name"), how)
 
 
 @pytest.mark.parametrize("how", [as_text, as_json])
-def test_failures_come_with_their_traceback(written, how):
+def test_failures_are_logged_with_their_traceback(written, how):
     def fail(log):
         try:
             raise ZeroDivisionError("by\nzero")
@@ -75,7 +75,7 @@ def test_failures_come_with_their_traceback(written, how):
     assert "ZeroDivisionError: by" in text
 
 
-def test_a_json_line_is_one_line_whatever_is_in_it(written):
+def test_json_event_is_one_line_whatever_it_contains(written):
     line = written(lambda log: log.info("{text}", text="two\nlines\u2028and \u0000 more {gone}"), as_json)
     assert len(line.splitlines()) == 1
     assert json.loads(line)["text"] == "two\nlines\u2028and \u0000 more {gone}"
@@ -95,13 +95,13 @@ def test_a_json_line_is_one_line_whatever_is_in_it(written):
         ("", "meter", "info", True),
     ],
 )
-def test_the_level_is_chosen_for_all_and_for_parts(written, levels, namespace, level, appears):
+def test_level_can_be_set_globally_and_per_namespace(written, levels, namespace, level, appears):
     assert bool(written(lambda log: getattr(log, level)("x"), levels=levels, namespace=namespace)) is appears
 
 
 @pytest.mark.parametrize("levels", ["loud", "info meter.bus.amqp", "info meter=loud"])
-def test_a_level_that_is_none_is_refused_with_those_that_are(levels):
-    with pytest.raises(ValueError, match="none of the levels debug, info, warn, error, critical"):
+def test_unknown_level_is_refused_with_the_known_ones(levels):
+    with pytest.raises(ValueError, match="not one of the levels debug, info, warn, error, critical"):
         level_filter(levels)
 
 

@@ -1,4 +1,4 @@
-"""What the manhole refuses to open with, and what it has inside; tests/integration has a client enter it."""
+"""Settings that the manhole refuses, and its namespace; tests/integration/test_manhole.py has a client log in."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def files(tmp_path) -> tuple[str, str]:
         "unix:/run/meter/manhole.sock:mode=0660",
     ],
 )
-def test_loopback_and_guarded_sockets_are_safe(listen, files):
+def test_loopback_and_protected_sockets_are_safe(listen, files):
     assert problems(listen, *files) == []
 
 
@@ -71,7 +71,7 @@ def test_loopback_and_guarded_sockets_are_safe(listen, files):
         "",
     ],
 )
-def test_whatever_could_be_reached_from_elsewhere_is_refused(listen, files):
+def test_endpoint_reachable_from_other_hosts_is_refused(listen, files):
     found = problems(listen, *files)
     assert found
     assert all(text.startswith("[manhole] listen: ") for text in found)
@@ -80,28 +80,28 @@ def test_whatever_could_be_reached_from_elsewhere_is_refused(listen, files):
         manhole(MemoryReactorClock(), listen, *files, {})
 
 
-def test_a_missing_host_key_is_answered_with_the_line_that_makes_one(files, tmp_path):
+def test_missing_host_key_is_refused_with_the_command_that_creates_one(files, tmp_path):
     path = str(tmp_path / "none")
     assert problems(HERE, path, files[1]) == [
-        f"[manhole] host_key_file: {path}: No such file or directory; make one with: ssh-keygen -t ed25519 -N '' -f {path}"
+        f"[manhole] host_key_file: {path}: No such file or directory; create one with: ssh-keygen -t ed25519 -N '' -f {path}"
     ]
 
 
-def test_a_host_key_that_others_may_read_is_refused(files):
+def test_host_key_readable_by_others_is_refused(files):
     Path(files[0]).chmod(0o640)
     assert problems(HERE, *files) == [
-        f"[manhole] host_key_file: {files[0]} may be read by others; correct that with: chmod 600 {files[0]}"
+        f"[manhole] host_key_file: {files[0]} is accessible to other users; fix that with: chmod 600 {files[0]}"
     ]
 
 
-def test_a_public_key_a_locked_key_and_no_key_are_refused_as_host_key(files, tmp_path):
+def test_public_key_encrypted_key_and_garbage_are_refused_as_host_key(files, tmp_path):
     locked, nonsense = tmp_path / "locked", tmp_path / "nonsense"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", locked], check=True)
     nonsense.write_text("nothing like a key")
     public = tmp_path / "public"
     public.write_text(Path(files[0] + ".pub").read_text())
     for path, clause in (
-        (locked, "asks for a passphrase"),
+        (locked, "has a passphrase"),
         (nonsense, "is not a private key"),
         (public, "is a public key"),
     ):
@@ -110,40 +110,40 @@ def test_a_public_key_a_locked_key_and_no_key_are_refused_as_host_key(files, tmp
         assert problem.startswith(f"[manhole] host_key_file: {path} {clause}")
 
 
-def test_a_key_that_was_cut_off_is_no_key(files):
+def test_truncated_key_is_refused(files):
     Path(files[0]).write_text(Path(files[0]).read_text()[:150])
     [problem] = problems(HERE, *files)
-    assert "is not a private key; make one with: ssh-keygen" in problem
+    assert "is not a private key; create one with: ssh-keygen" in problem
 
 
-def test_keys_that_others_may_add_to_are_refused(files):
+def test_authorized_keys_writable_by_others_are_refused(files):
     Path(files[1]).chmod(0o620)
     assert problems(HERE, *files) == [
-        f"[manhole] authorized_keys_file: {files[1]} may be written by others; correct that with: chmod go-w {files[1]}"
+        f"[manhole] authorized_keys_file: {files[1]} is writable by other users; fix that with: chmod go-w {files[1]}"
     ]
 
 
 @pytest.mark.parametrize(
     "line", ["ssh-ed25519 AAAA x", "no key at all", 'from="10.0.0.1" ssh-ed25519 AAAAC3Nz', "ssh-rsa !!!", "\udcff"]
 )
-def test_a_line_that_is_no_key_is_named(files, line):
+def test_line_that_is_not_a_key_is_reported(files, line):
     with open(files[1], "a", errors="surrogateescape") as file:
         file.write(line + "\n")
     [problem] = problems(HERE, *files)
-    assert problem.startswith(f"[manhole] authorized_keys_file: {files[1]}, line 4: should be a public key")
+    assert problem.startswith(f"[manhole] authorized_keys_file: {files[1]}, line 4: not a public key without options")
 
 
-def test_nobody_admitted_is_a_mistake(files, tmp_path):
+def test_empty_authorized_keys_are_refused(files, tmp_path):
     Path(files[1]).write_text("# nobody yet\n")
     assert problems(HERE, *files) == [
-        f"[manhole] authorized_keys_file: {files[1]} has no key in it: nobody could enter"
+        f"[manhole] authorized_keys_file: {files[1]} contains no key: nobody could log in"
     ]
     assert problems(HERE, files[0], str(tmp_path / "none")) == [
         f"[manhole] authorized_keys_file: {tmp_path / 'none'}: No such file or directory"
     ]
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     with pytest.raises(ValueError, match="listen") as raised:
         manhole(MemoryReactorClock(), "tcp:8778", str(tmp_path / "a"), str(tmp_path / "b"), {})
     assert [line.split(":")[0] for line in str(raised.value).splitlines()] == [
@@ -153,14 +153,14 @@ def test_all_problems_are_told_at_once(tmp_path):
     ]
 
 
-def test_the_keys_of_one_manhole_are_not_those_of_all(files):
+def test_keys_of_one_manhole_are_not_shared(files):
     reactor = MemoryReactorClock()
     manhole(reactor, HERE, *files, {}).startService()
     assert reactor.tcpServers[0][1].publicKeys
     assert ConchFactory.publicKeys == ConchFactory.privateKeys == {}
 
 
-def test_it_listens_where_it_is_told(files):
+def test_manhole_listens_on_its_endpoint(files):
     reactor = MemoryReactorClock()
     service = manhole(reactor, HERE, *files, {})
     assert reactor.tcpServers == []
@@ -173,7 +173,7 @@ def decision(name: str) -> Decision:
     return Decision(kind=COMPUTE, name=name, origin="here", state="active")
 
 
-def test_plugins_are_shown_as_a_table_of_now():
+def test_plugins_are_shown_as_a_current_table():
     decisions: list[Decision] = []
     plugins = Plugins(lambda: decisions)
     assert repr(plugins) == "PLUGIN  KIND  STATE  ORIGIN  REASON"
@@ -184,13 +184,13 @@ def test_plugins_are_shown_as_a_table_of_now():
         plugins["none"]
 
 
-def test_help_names_all_that_is_there():
+def test_help_lists_every_name():
     names = namespace(status=str, config="")
     text = names["help"]()
     assert all(name in text for name in names if name != "help")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_daemon_that_does_not_poll_says_so():
+async def test_poll_now_in_a_daemon_without_pollsters_says_so():
     with pytest.raises(LookupError, match="this daemon does not poll"):
         await namespace(status=str, config="")["poll_now"]("cpu")

@@ -1,4 +1,4 @@
-"""What the metrics say of what was counted, and what they never say."""
+"""What the metrics count, and that their number is bounded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 
 from meter.daemon.metrics import CONTENT_TYPE
+from meter.daemon.metrics import BoundedLabel
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import HealthMetrics
-from meter.daemon.metrics import Names
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.metrics import ReactorLag
@@ -44,7 +44,7 @@ class Dependency:
         return Readiness(self.name, self.ready, "because")
 
 
-def test_two_daemons_in_one_process_count_apart():
+def test_daemons_in_one_process_have_separate_metrics():
     one, other = metrics_registry("meter-api"), metrics_registry("meter-api")
     PollingMetrics(one).polled("cpu", "ok", 0.02, 3)
     PollingMetrics(other)
@@ -52,7 +52,7 @@ def test_two_daemons_in_one_process_count_apart():
     assert "meter_polled_samples_total[pollster=cpu]" not in series(other)
 
 
-def test_the_daemon_and_its_version_are_told():
+def test_build_info_has_daemon_and_version():
     [name] = [name for name in series(metrics_registry("meter-api")) if name.startswith("meter_build_info")]
     assert "[daemon=meter-api]" in name
     assert "[version=" in name
@@ -75,7 +75,7 @@ def test_polls_are_counted_by_pollster_and_outcome():
     assert now["meter_polling_cycles_skipped_total"] == 2
 
 
-def test_only_confirmed_samples_are_published_ones():
+def test_only_confirmed_samples_count_as_published():
     registry = metrics_registry("x")
     metrics = PublishingMetrics(registry)
     metrics.published("confirmed", 100)
@@ -91,7 +91,7 @@ def test_only_confirmed_samples_are_published_ones():
     assert now["meter_spool_dropped_samples_total"] == 4
 
 
-def test_what_is_collected_is_stored_duplicate_conflicting_or_refused():
+def test_collected_samples_are_counted_by_outcome():
     registry = metrics_registry("x")
     metrics = CollectingMetrics(registry)
     refused = (Refusal(0, "NUL"), Refusal(1, "another's id", "conflict"), Refusal(2, "NUL"))
@@ -106,7 +106,7 @@ def test_what_is_collected_is_stored_duplicate_conflicting_or_refused():
 
 
 @pytest_twisted.ensureDeferred
-async def test_each_delivery_is_counted_by_queue_also_one_that_fails_and_comes_again():
+async def test_deliveries_are_counted_by_queue_redeliveries_included():
     registry = metrics_registry("x")
     metrics = CollectingMetrics(registry)
     delivery = Delivery(body=b"1", exchange="metering", routing_key="metering.cpu")
@@ -128,7 +128,7 @@ async def test_each_delivery_is_counted_by_queue_also_one_that_fails_and_comes_a
     assert now["meter_deliveries_total[queue=meter.notifications]"] == 0
 
 
-def test_no_number_of_names_in_messages_makes_the_metrics_grow_without_bound():
+def test_number_of_label_values_from_messages_is_bounded():
     registry = metrics_registry("x")
     metrics = CollectingMetrics(registry)
     for number in range(5000):
@@ -140,12 +140,12 @@ def test_no_number_of_names_in_messages_makes_the_metrics_grow_without_bound():
     assert sum(value for name, value in now.items() if name.startswith("meter_dead_letters_total")) == 5000
 
 
-def test_a_name_once_known_stays_known():
-    names = Names(most=1)
+def test_known_label_value_stays_known():
+    names = BoundedLabel(most=1)
     assert [names.bounded(name) for name in ("a", "b", "a")] == ["a", "other", "a"]
 
 
-def test_readiness_is_asked_when_the_metrics_are_read():
+def test_readiness_is_read_at_each_scrape():
     registry = metrics_registry("x")
     bus, store = Dependency("bus"), Dependency("store")
     HealthMetrics(registry).watch([bus, store])
@@ -155,11 +155,11 @@ def test_readiness_is_asked_when_the_metrics_are_read():
     assert series(registry)["meter_dependency_ready[dependency=store]"] == 0
 
 
-def test_what_others_count_is_asked_for_when_the_metrics_are_read():
+def test_external_counts_are_read_at_each_scrape():
     registry = metrics_registry("x")
     metrics = HealthMetrics(registry)
     hanging: list[int] = []
-    metrics.count_abandoned_calls(hanging=lambda: len(hanging), ever=lambda: 2 + len(hanging))
+    metrics.count_abandoned_calls(hung=lambda: len(hanging), total=lambda: 2 + len(hanging))
     metrics.count_unpolled_changes(lambda: 4)
     hanging.append(1)
     now = series(registry)
@@ -167,7 +167,7 @@ def test_what_others_count_is_asked_for_when_the_metrics_are_read():
     assert now["meter_unpolled_domain_changes_total"] == 4
 
 
-def test_the_lag_of_the_reactor_is_how_late_it_calls():
+def test_reactor_lag_is_the_delay_of_a_call():
     clock, lags = Clock(), []
     service = ReactorLag(clock, lags.append, interval=1.0)
     service.startService()
@@ -178,7 +178,7 @@ def test_the_lag_of_the_reactor_is_how_late_it_calls():
     assert clock.getDelayedCalls() == []
 
 
-def test_all_names_say_whose_and_what_unit():
+def test_metric_names_have_prefix_and_unit():
     registry = metrics_registry("x")
     for concern in (PollingMetrics, PublishingMetrics, CollectingMetrics, HealthMetrics):
         concern(registry)

@@ -1,4 +1,4 @@
-"""What belongs to one process at a time."""
+"""Locks of one process at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lock(tmp_path):
         each.release()
 
 
-def test_a_second_owner_is_refused_with_file_process_command_and_setting(lock, tmp_path):
+def test_second_owner_is_refused_with_file_process_command_and_setting(lock, tmp_path):
     lock()
 
     with pytest.raises(Taken) as refused:
@@ -36,16 +36,16 @@ def test_a_second_owner_is_refused_with_file_process_command_and_setting(lock, t
     text = str(refused.value)
     assert f"[meter] state_dir: {tmp_path}/state/meter-compute.lock is locked by process {os.getpid()} (" in text
     assert "pytest" in text
-    assert "a directory of its own" in text
+    assert "set another directory" in text
 
 
-def test_a_lock_that_was_released_leaves_nothing_that_stands_in_the_way(lock):
+def test_released_lock_can_be_taken_again(lock):
     lock().release()
 
     lock()
 
 
-def test_a_file_left_behind_by_a_dead_process_is_no_lock(lock, tmp_path):
+def test_stale_lock_file_is_not_a_lock(lock, tmp_path):
     stale = tmp_path / "state/meter-compute.lock"
     stale.parent.mkdir()
     stale.write_text("1\nelsewhere\ninit\n")
@@ -55,7 +55,7 @@ def test_a_file_left_behind_by_a_dead_process_is_no_lock(lock, tmp_path):
     assert stale.read_text().startswith(f"{os.getpid()}\n")
 
 
-def test_the_process_that_goes_on_in_the_background_is_the_owner(lock, tmp_path):
+def test_daemonized_process_is_the_owner(lock, tmp_path):
     held = lock()
     parent = os.getpid()
     child = os.fork()
@@ -69,7 +69,7 @@ def test_the_process_that_goes_on_in_the_background_is_the_owner(lock, tmp_path)
     assert child != parent
 
 
-def test_a_child_holds_the_lock_when_its_parent_has_let_go(lock):
+def test_child_holds_the_lock_after_its_parent_has_released_it(lock):
     held = lock()
     ready, go = os.pipe()
     child = os.fork()
@@ -87,7 +87,7 @@ def test_a_child_holds_the_lock_when_its_parent_has_let_go(lock):
     lock()
 
 
-def test_an_owner_on_another_host_is_named_with_the_host(lock, tmp_path):
+def test_owner_on_another_host_is_reported_with_the_host(lock, tmp_path):
     lock()
     (tmp_path / "state/meter-compute.lock").write_text("77\nfar.example\ntwistd meter-compute\n")
 
@@ -96,7 +96,7 @@ def test_an_owner_on_another_host_is_named_with_the_host(lock, tmp_path):
 
 
 @pytest.mark.parametrize("held", ["", "\0\xff", "77"])
-def test_whatever_stands_in_a_locked_file_it_is_refused(lock, tmp_path, held):
+def test_locked_file_is_refused_whatever_it_contains(lock, tmp_path, held):
     lock()
     (tmp_path / "state/meter-compute.lock").write_bytes(held.encode("latin-1"))
 
@@ -105,7 +105,7 @@ def test_whatever_stands_in_a_locked_file_it_is_refused(lock, tmp_path, held):
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_refused_with_what_would_be_right(lock, monkeypatch, error):
+def test_file_system_without_locks_is_refused_with_advice(lock, monkeypatch, error):
     def no_locks(*_):
         raise OSError(error, os.strerror(error))
 
@@ -115,14 +115,14 @@ def test_a_file_system_without_locks_is_refused_with_what_would_be_right(lock, m
         lock()
 
 
-def test_a_directory_that_cannot_be_written_is_refused_with_the_setting(lock, tmp_path):
+def test_unwritable_directory_is_refused_with_the_setting(lock, tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(Taken, match=r"\[meter\] state_dir: .*/file/x.lock cannot be written \(.*user id"):
         lock(tmp_path / "file/x.lock")
 
 
-def test_a_read_only_file_system_is_refused_with_the_setting(lock, monkeypatch):
+def test_read_only_file_system_is_refused_with_the_setting(lock, monkeypatch):
     def read_only(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -132,7 +132,7 @@ def test_a_read_only_file_system_is_refused_with_the_setting(lock, monkeypatch):
         lock()
 
 
-def test_a_port_of_another_daemon_of_the_name_is_refused_and_free_once_it_ends():
+def test_endpoint_of_another_daemon_of_the_same_name_is_refused_until_it_ends():
     listen = f"tcp:1:interface={uuid.uuid4()}"
     first = ListenLock(listen, owner="meter-compute", setting="[status] listen")
 

@@ -1,4 +1,4 @@
-"""Order, repetition and patience of services, on a clock that the test turns."""
+"""Order, timeouts and repetition of services, with a clock that the test advances."""
 
 from contextlib import suppress
 
@@ -33,7 +33,7 @@ class Part(Service):
         return self.stopping
 
 
-def test_parts_stop_one_after_another_in_reverse_order():
+def test_children_stop_one_after_another_in_reverse_order():
     diary, polls_end = [], Deferred()
     whole = StagedService(Clock())
     Part("bus", diary).setServiceParent(whole)
@@ -49,7 +49,7 @@ def test_parts_stop_one_after_another_in_reverse_order():
     assert stopped.called
 
 
-def test_a_part_that_never_stops_is_given_up_and_counted():
+def test_child_that_never_stops_times_out_and_is_counted():
     clock, diary = Clock(), []
     whole = StagedService(clock, patience=5)
     Part("bus", diary).setServiceParent(whole)
@@ -64,7 +64,7 @@ def test_a_part_that_never_stops_is_given_up_and_counted():
     assert whole.timed_out == 1
 
 
-def test_all_parts_together_have_a_limit_too():
+def test_children_have_a_common_time_limit():
     clock, diary = Clock(), []
     whole = StagedService(clock, patience=5, most_seconds=8)
     for name in ("a", "b", "c", "d"):
@@ -79,7 +79,7 @@ def test_all_parts_together_have_a_limit_too():
     assert whole.timed_out == 4
 
 
-def test_what_a_part_gives_up_counts_for_the_whole():
+def test_timeouts_of_nested_services_are_included():
     clock = Clock()
     whole = StagedService(clock, patience=5)
     bus = StagedService(clock, patience=2)
@@ -100,7 +100,7 @@ def periodic(clock, work, **more):
     return service
 
 
-def test_work_repeats_at_its_interval():
+def test_periodic_work_repeats_at_its_interval():
     clock, runs = Clock(), []
 
     async def work():
@@ -117,7 +117,7 @@ def test_work_repeats_at_its_interval():
     assert clock.getDelayedCalls() == []
 
 
-def test_a_failure_is_counted_and_not_the_end(logged_errors):
+def test_periodic_failure_is_counted_and_not_the_end(logged_errors):
     clock, runs = Clock(), []
 
     async def work():
@@ -133,7 +133,7 @@ def test_a_failure_is_counted_and_not_the_end(logged_errors):
     service.stopService()
 
 
-def test_work_that_is_late_does_not_overlap_and_skips_what_it_missed():
+def test_late_periodic_work_does_not_overlap_and_skips_missed_runs():
     clock, runs = Clock(), []
 
     async def work():
@@ -150,7 +150,7 @@ def test_work_that_is_late_does_not_overlap_and_skips_what_it_missed():
     service.stopService()
 
 
-def test_stopping_waits_for_the_work_under_way():
+def test_stop_waits_for_the_run_in_progress():
     clock, ending = Clock(), Deferred()
 
     async def work():
@@ -165,7 +165,7 @@ def test_stopping_waits_for_the_work_under_way():
     assert stopped.called
 
 
-def test_a_time_limit_holds_even_for_work_that_ignores_it():
+def test_timeout_holds_for_work_that_ignores_cancellation():
     clock, failures = Clock(), []
 
     async def stubborn():
@@ -180,7 +180,7 @@ def test_a_time_limit_holds_even_for_work_that_ignores_it():
     clock.pump([5, 5])
 
 
-def test_work_within_its_time_leaves_nothing_behind():
+def test_work_within_its_time_leaves_no_timer():
     clock = Clock()
     results = []
     within(clock, 3, sleep(clock, 1)).addCallback(results.append)
@@ -191,7 +191,7 @@ def test_work_within_its_time_leaves_nothing_behind():
     assert clock.getDelayedCalls() == []
 
 
-def test_pauses_double_up_to_the_most_and_start_again():
+def test_backoff_doubles_up_to_its_maximum_and_starts_again():
     backoff = Backoff(1.0, 8.0, rng=lambda: 1.0)
 
     assert [backoff.next() for _ in range(5)] == [1, 2, 4, 8, 8]
@@ -200,7 +200,7 @@ def test_pauses_double_up_to_the_most_and_start_again():
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.999])
-def test_pauses_are_spread_over_their_second_half(chance):
+def test_backoff_jitter_is_within_the_second_half(chance):
     assert 0.5 <= Backoff(1.0, rng=lambda: chance).next() <= 1.0
 
 

@@ -1,4 +1,4 @@
-"""The status pages, as a probe and as Prometheus see them, and the log of what came and went."""
+"""The status pages, as probes and Prometheus see them, and the log of readiness changes."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def ask(
     return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), content
 
 
-def test_a_process_that_turns_is_healthy_whatever_it_lacks():
+def test_running_process_is_healthy_whatever_it_lacks():
     assert ask("/healthz", [Raising(), Dependency("bus", False)])[::2] == (200, b"ok\n")
 
 
-def test_a_daemon_is_ready_when_all_it_depends_on_is():
+def test_daemon_is_ready_when_all_dependencies_are():
     status, headers, body = ask("/readyz", [Dependency("bus", reason="amqp://broker/"), Dependency("store")])
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body) == {
@@ -72,22 +72,22 @@ def test_a_daemon_is_ready_when_all_it_depends_on_is():
     }
 
 
-def test_a_daemon_that_needs_nothing_is_ready():
+def test_daemon_without_dependencies_is_ready():
     assert ask("/readyz")[0] == 200
 
 
-def test_what_is_missing_is_named_with_its_reason():
+def test_missing_dependency_is_reported_with_its_reason():
     status, _, body = ask("/readyz", [Dependency("bus"), Dependency("store", False, "connection refused"), Raising()])
     assert status == 503
     answer = json.loads(body)
     assert answer["ready"] is False
     assert answer["dependencies"][1:] == [
         {"name": "store", "ready": False, "reason": "connection refused"},
-        {"name": "hypervisor", "ready": False, "reason": "cannot tell its state: OSError: no socket"},
+        {"name": "hypervisor", "ready": False, "reason": "the readiness check failed: OSError: no socket"},
     ]
 
 
-def test_a_daemon_that_lacks_what_it_can_do_without_is_ready_and_degraded():
+def test_daemon_without_an_optional_dependency_is_ready_and_degraded():
     bus = Dependency("bus", False, "connection refused")
     spared = Dispensable(bus, "samples are refused")
     status, _, body = ask("/readyz", [spared, Dependency("store")])
@@ -122,24 +122,24 @@ def test_head_is_answered_like_get_without_a_body(path):
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/HEALTHZ", "/readyz/x", "/<script>"])
-def test_there_is_nothing_else_and_it_is_said_in_plain_text(path):
+def test_unknown_page_is_404_in_plain_text(path):
     status, headers, body = ask(path)
     assert (status, headers["content-type"]) == (404, "text/plain; charset=utf-8")
-    assert body == b"there is nothing here; there are /healthz, /readyz, /metrics\n"
+    assert body == b"not found; the pages are /healthz, /readyz, /metrics\n"
 
 
-def test_a_query_is_ignored():
+def test_query_is_ignored():
     assert ask("/healthz?verbose=1")[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "BREW"])
-def test_only_get_and_head_are_answered(method):
+def test_other_methods_than_get_and_head_are_405(method):
     status, headers, body = ask("/healthz", method=method)
     assert (status, headers["allow"]) == (405, "get, head")
     assert b"<" not in body
 
 
-def test_a_body_is_read_and_not_kept():
+def test_request_body_is_discarded():
     assert ask("/healthz", headers="Content-Length: 5\r\n", body=b"12345")[0] == 200
     assert ask("/healthz", headers="Transfer-Encoding: chunked\r\n", body=b"5\r\n12345\r\n0\r\n\r\n")[0] == 200
     request = status_site([], exposition, "text/plain", Clock()).requestFactory(DummyChannel())
@@ -148,7 +148,7 @@ def test_a_body_is_read_and_not_kept():
     assert request.content.tell() == 0
 
 
-def test_metrics_that_fail_are_an_error_in_plain_text_and_in_the_log(logged_errors):
+def test_failing_page_is_500_in_plain_text_and_logged(logged_errors):
     def failing() -> bytes:
         raise ZeroDivisionError
 
@@ -158,15 +158,15 @@ def test_metrics_that_fail_are_an_error_in_plain_text_and_in_the_log(logged_erro
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_a_dependency_that_raises_is_named_as_well_as_it_can_be():
+def test_dependency_that_raises_is_not_ready():
     assert readiness_of(Raising()).name == "hypervisor"
     nameless = type("Nameless", (), {"readiness": lambda self: 1 / 0})()
     assert readiness_of(nameless) == Readiness(
-        "Nameless", False, "cannot tell its state: ZeroDivisionError: division by zero"
+        "Nameless", False, "the readiness check failed: ZeroDivisionError: division by zero"
     )
 
 
-def test_people_get_a_line_per_dependency():
+def test_readiness_text_has_a_line_per_dependency():
     assert readiness_text([Dependency("bus"), Dependency("store", False, "away")]) == (
         "bus: ready: connected\nstore: not ready: away"
     )
@@ -186,7 +186,7 @@ def logged():
     globalLogPublisher.removeObserver(observer)
 
 
-def test_a_change_is_logged_once(logged):
+def test_readiness_change_is_logged_once(logged):
     clock, bus = Clock(), Dependency("bus", False, "connecting")
     service = readiness_watch([bus], clock)
     service.startService()
@@ -202,7 +202,7 @@ def test_a_change_is_logged_once(logged):
     service.stopService()
 
 
-def test_a_dependency_that_comes_later_is_watched_too(logged):
+def test_dependency_that_is_added_later_is_watched_too(logged):
     clock, dependencies = Clock(), []
     service = readiness_watch(dependencies, clock)
     service.startService()

@@ -1,4 +1,4 @@
-"""What a daemon makes of its clock, its signals, and the patience of whoever stops it."""
+"""Clocks, signals and stop timeouts of a daemon."""
 
 import re
 import signal
@@ -27,7 +27,7 @@ class Reactor(ReactorBase):
         return []
 
 
-def test_what_is_due_comes_in_time_though_the_clock_is_set_back(monkeypatch):
+def test_timers_are_on_time_though_the_wall_clock_is_set_back(monkeypatch):
     reactor, came = Reactor(), []
     now = {"clock": 1_700_000_000.0, "since start": 5.0}
     monkeypatch.setattr(time, "time", lambda: now["clock"])
@@ -44,14 +44,14 @@ def test_what_is_due_comes_in_time_though_the_clock_is_set_back(monkeypatch):
     assert wall_seconds(reactor) == 1_700_000_000 - 3600
 
 
-def test_a_clock_of_a_test_has_one_time_for_both():
+def test_test_clock_has_one_time_for_both():
     clock = Clock()
     clock.advance(7)
 
     assert wall_seconds(clock) == 7
 
 
-def test_a_second_signal_ends_the_process(monkeypatch):
+def test_second_signal_ends_the_process(monkeypatch):
     reactor, set_to = Reactor(), {}
     monkeypatch.setattr(signal, "signal", lambda number, action: set_to.setdefault(number, action))
     exit_on_second_signal(reactor)
@@ -62,7 +62,7 @@ def test_a_second_signal_ends_the_process(monkeypatch):
     assert set_to == {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.SIG_DFL}
 
 
-def test_two_signals_in_one_moment_are_one(monkeypatch):
+def test_two_signals_at_the_same_time_count_as_one(monkeypatch):
     reactor, heard = Reactor(), []
     set_to = {signal.SIGTERM: lambda number, frame: heard.append(number), signal.SIGINT: signal.SIG_IGN}
     monkeypatch.setattr(signal, "signal", set_to.__setitem__)
@@ -78,11 +78,11 @@ def test_two_signals_in_one_moment_are_one(monkeypatch):
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_systemd_is_more_patient_than_a_daemon(unit):
+def test_systemd_stop_timeout_exceeds_the_daemons(unit):
     [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", unit.read_text(), re.M)
 
     assert int(seconds) > STOP_SECONDS
 
 
-def test_there_are_units():
+def test_systemd_units_exist():
     assert len(UNITS) == 5

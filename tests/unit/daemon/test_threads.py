@@ -33,20 +33,20 @@ async def test_calls_are_made_in_one_thread_in_the_order_given(thread: CallThrea
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_answer_comes_in_the_reactors_thread(thread: CallThread) -> None:
+async def test_result_arrives_in_the_reactor_thread(thread: CallThread) -> None:
     await thread.call(int)
     assert threading.current_thread() is threading.main_thread()
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_call_raises_is_raised_and_the_next_call_is_made(thread: CallThread) -> None:
+async def test_exception_of_a_call_is_raised_and_the_next_call_is_made(thread: CallThread) -> None:
     with pytest.raises(ZeroDivisionError):
         await thread.call(lambda: 1 / 0)
     assert await thread.call(lambda: 7) == 7
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_answer_to_a_call_given_up_is_forgotten(thread: CallThread) -> None:
+async def test_result_of_a_cancelled_call_is_ignored(thread: CallThread) -> None:
     go_on = threading.Event()
     waiting = thread.call(go_on.wait)
     waiting.cancel()
@@ -57,7 +57,7 @@ async def test_the_answer_to_a_call_given_up_is_forgotten(thread: CallThread) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_finished_thread_ends_when_its_last_call_returns(thread: CallThread) -> None:
+async def test_finished_thread_ends_when_its_last_call_returns(thread: CallThread) -> None:
     go_on = threading.Event()
     waiting = thread.call(go_on.wait)
     thread.finish()
@@ -68,5 +68,5 @@ async def test_a_finished_thread_ends_when_its_last_call_returns(thread: CallThr
     assert not thread.alive
 
 
-def test_a_thread_does_not_keep_the_process_from_ending(thread: CallThread) -> None:
+def test_thread_does_not_delay_the_end_of_the_process(thread: CallThread) -> None:
     assert thread._thread.daemon

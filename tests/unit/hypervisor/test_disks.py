@@ -1,4 +1,4 @@
-"""Sizes of disks that libvirt's bulk call does not give."""
+"""Sizes of disks that the bulk call of libvirt does not return."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import libvirt
 import pytest
 from twisted.internet.task import Clock
 
-from meter.hypervisor.disks import ASKING_SECONDS
+from meter.hypervisor.disks import QUERY_SECONDS
 from meter.hypervisor.disks import DiskSizes
 
 
@@ -64,15 +64,13 @@ def domain() -> PretendedDomain:
     return PretendedDomain()
 
 
-def test_a_disk_that_nobody_has_written_to_has_the_sizes_that_domblkinfo_shows(
-    clock: Clock, domain: PretendedDomain
-) -> None:
+def test_unwritten_disk_has_the_sizes_of_domblkinfo(clock: Clock, domain: PretendedDomain) -> None:
     corrected = DiskSizes({}, clock.seconds).corrected(domain, UNWRITTEN)
     assert corrected == {**UNWRITTEN, "block.0.allocation": 300, "block.0.physical": 400}
     assert UNWRITTEN["block.0.allocation"] == 0, "what libvirt gave stays as it was"
 
 
-def test_libvirt_is_asked_once_for_each_disk_and_run(clock: Clock, domain: PretendedDomain) -> None:
+def test_sizes_are_queried_once_per_disk_and_run(clock: Clock, domain: PretendedDomain) -> None:
     first = DiskSizes({}, clock.seconds)
     answers = [first.corrected(domain, UNWRITTEN)]
     second = DiskSizes(first.found, clock.seconds)
@@ -85,7 +83,7 @@ def test_libvirt_is_asked_once_for_each_disk_and_run(clock: Clock, domain: Prete
 
 
 @pytest.mark.parametrize("change", [{"physical": 301}, {"capacity": 600}, {"backingIndex": 7}])
-def test_another_size_or_another_medium_is_asked_for_again(
+def test_sizes_are_queried_again_for_another_size_or_medium(
     clock: Clock, domain: PretendedDomain, change: dict[str, int]
 ) -> None:
     first = DiskSizes({}, clock.seconds)
@@ -105,21 +103,21 @@ def test_another_size_or_another_medium_is_asked_for_again(
         {"block.count": 1, **disk(name="")},
     ],
 )
-def test_nothing_is_asked_about_disks_that_were_written_to_or_have_no_medium(
+def test_sizes_are_not_queried_for_written_disks_and_empty_drives(
     clock: Clock, domain: PretendedDomain, stats: dict[str, Any]
 ) -> None:
     assert DiskSizes({}, clock.seconds).corrected(domain, stats) == stats
     assert domain.asked == []
 
 
-def test_nothing_is_asked_about_a_domain_that_is_off(clock: Clock) -> None:
+def test_sizes_are_not_queried_for_a_domain_that_is_off(clock: Clock) -> None:
     domain = PretendedDomain(number=-1)
     assert DiskSizes({}, clock.seconds).corrected(domain, UNWRITTEN) == UNWRITTEN
     assert domain.asked == []
 
 
-def test_a_slow_libvirt_is_asked_for_the_rest_by_later_readings(clock: Clock, domain: PretendedDomain) -> None:
-    domain.takes = lambda: clock.advance(ASKING_SECONDS)
+def test_sizes_that_exceed_the_time_limit_are_queried_by_later_readings(clock: Clock, domain: PretendedDomain) -> None:
+    domain.takes = lambda: clock.advance(QUERY_SECONDS)
     stats = {"block.count": 2, **disk(0), **disk(1)}
     first = DiskSizes({}, clock.seconds)
     corrected = first.corrected(domain, stats)
@@ -129,7 +127,7 @@ def test_a_slow_libvirt_is_asked_for_the_rest_by_later_readings(clock: Clock, do
     assert domain.asked == ["vd0", "vd1"]
 
 
-def test_where_libvirt_refuses_the_sizes_stay_and_it_is_not_asked_again(clock: Clock, domain: PretendedDomain) -> None:
+def test_sizes_stay_and_are_not_queried_again_after_an_error(clock: Clock, domain: PretendedDomain) -> None:
     domain.failure = libvirt.VIR_ERR_OPERATION_INVALID
     first = DiskSizes({}, clock.seconds)
     assert first.corrected(domain, UNWRITTEN) == UNWRITTEN
@@ -138,7 +136,7 @@ def test_where_libvirt_refuses_the_sizes_stay_and_it_is_not_asked_again(clock: C
 
 
 @pytest.mark.parametrize("sign", ["the domain is gone", "the connection is lost"])
-def test_what_is_gone_is_no_refusal(clock: Clock, domain: PretendedDomain, sign: str) -> None:
+def test_domain_that_is_gone_raises(clock: Clock, domain: PretendedDomain, sign: str) -> None:
     domain.alive = sign != "the connection is lost"
     domain.failure = libvirt.VIR_ERR_NO_DOMAIN if domain.alive else libvirt.VIR_ERR_RPC
     reading = DiskSizes({}, clock.seconds)

@@ -1,4 +1,4 @@
-"""Which domains hang, and what is told of them."""
+"""Which domains hang, and how they are reported."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from meter.hypervisor.hung_domains import LOOKING_SECONDS
-from meter.hypervisor.hung_domains import HangingDomains
-from meter.hypervisor.hung_domains import hanging_domains
+from meter.hypervisor.hung_domains import SEARCH_SECONDS
+from meter.hypervisor.hung_domains import HungDomains
+from meter.hypervisor.hung_domains import hung_domains
 
 
 class PretendedDomain:
@@ -49,25 +49,25 @@ class PretendedConnection:
     ],
     ids=["idle", "at work", "busy for a moment", "silent", "unreachable", "gone"],
 )
-def test_a_domain_hangs_that_has_been_silent_for_long(info: tuple[int, ...], expected: dict[str, float]) -> None:
+def test_domain_hangs_when_its_emulator_is_silent_for_long(info: tuple[int, ...], expected: dict[str, float]) -> None:
     connection = PretendedConnection(PretendedDomain("web", *info), PretendedDomain("idle", 0, 0, 0))
-    assert hanging_domains(connection, 5.0, Clock().seconds) == expected
+    assert hung_domains(connection, 5.0, Clock().seconds) == expected
 
 
-def test_the_search_takes_a_bounded_time() -> None:
+def test_search_has_a_time_limit() -> None:
     clock = Clock()
 
     class Slow(PretendedDomain):
         def controlInfo(self) -> list[int]:
-            clock.advance(LOOKING_SECONDS)
+            clock.advance(SEARCH_SECONDS)
             return super().controlInfo()
 
     connection = PretendedConnection(*(Slow(f"web-{number}", 2, 0, 9000) for number in range(3)))
-    assert set(hanging_domains(connection, 5.0, clock.seconds)) == {"web-0"}
+    assert set(hung_domains(connection, 5.0, clock.seconds)) == {"web-0"}
 
 
-def test_each_is_told_when_it_begins_to_hang_and_when_it_answers_again() -> None:
-    hanging = HangingDomains()
+def test_domain_is_logged_when_it_begins_to_hang_and_when_it_answers() -> None:
+    hanging = HungDomains()
     with capturedLogs() as logs:
         hanging.set({"a": 5.0})
         hanging.set({"a": 65.0, "b": 5.0})
@@ -79,11 +79,11 @@ def test_each_is_told_when_it_begins_to_hang_and_when_it_answers_again() -> None
         ("a", None),
         ("b", None),
     ]
-    assert hanging.remark() == ""
+    assert hanging.readiness_suffix() == ""
 
 
-def test_of_many_some_are_named() -> None:
-    hanging = HangingDomains()
+def test_readiness_names_some_of_many_hung_domains() -> None:
+    hanging = HungDomains()
     with capturedLogs():
         hanging.set({f"web-{number}": 5.0 for number in range(7)})
-    assert hanging.remark() == "; hanging: web-0, web-1, web-2, web-3, web-4 and 2 more"
+    assert hanging.readiness_suffix() == "; hung domains: web-0, web-1, web-2, web-3, web-4 and 2 more"

@@ -1,4 +1,4 @@
-"""The process of a domain: found by the file of its number, else by its UUID, and never taken for another one."""
+"""The process of a domain: found by its PID file, else by its UUID, and never another process."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-def test_it_is_named_by_the_boot_and_its_start_and_has_begun_when_it_did(machine: Machine) -> None:
+def test_process_id_is_boot_and_start_ticks(machine: Machine) -> None:
     machine.process(42)
     machine.number(42)
     assert machine.find() == Process("9f3a1c2e.500", 1000.0 - 60.0 + 5.0)
 
 
-def test_a_number_that_another_process_has_got_is_not_believed(machine: Machine) -> None:
+def test_stale_pid_file_of_another_process_is_ignored(machine: Machine) -> None:
     machine.process(42, uuid="another")
     machine.process(43)
     machine.number(42)
@@ -71,13 +71,13 @@ def test_a_number_that_another_process_has_got_is_not_believed(machine: Machine)
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "99"])
-def test_a_file_that_names_no_process_is_no_obstacle(machine: Machine, number: str) -> None:
+def test_pid_file_without_a_process_is_ignored(machine: Machine, number: str) -> None:
     machine.process(43)
     machine.number(number)
     assert machine.find() == Process("9f3a1c2e.500", 945.0)
 
 
-def test_two_domains_with_one_uuid_are_told_apart_by_the_files_beside_the_socket(machine: Machine) -> None:
+def test_domains_with_one_uuid_are_distinguished_by_pid_files_next_to_the_socket(machine: Machine) -> None:
     machine.process(42, start=500)
     machine.process(43, start=700)
     machine.number(43)
@@ -90,23 +90,23 @@ def test_two_domains_with_one_uuid_are_told_apart_by_the_files_beside_the_socket
     "uri",
     ["qemu+ssh://elsewhere/system", "qemu+unix://elsewhere/system", "qemu+tcp:///system", "test:///default", "xen:///"],
 )
-def test_of_a_libvirt_elsewhere_and_of_other_drivers_there_is_none(machine: Machine, uri: str) -> None:
+def test_process_of_a_remote_libvirt_or_another_driver_is_none(machine: Machine, uri: str) -> None:
     machine.process(42)
     assert machine.find(uri) is None
 
 
-def test_a_domain_that_is_off_has_none(machine: Machine) -> None:
+def test_process_of_a_domain_that_is_off_is_none(machine: Machine) -> None:
     machine.process(42)
     machine.number(42)
     assert machine.find(number=-1) is None
 
 
-def test_the_process_of_a_container_is_its_number(machine: Machine) -> None:
+def test_process_of_a_container_is_its_domain_id(machine: Machine) -> None:
     machine.process(7, uuid="none")
     assert machine.find("lxc:///system") == Process("9f3a1c2e.500", 945.0)
 
 
-def test_a_name_with_a_slash_does_not_lead_elsewhere(machine: Machine) -> None:
+def test_domain_name_with_a_slash_does_not_leave_the_directory(machine: Machine) -> None:
     machine.process(42, uuid="another")
     (machine.run.parent / "web.pid").write_text("42")
     assert machine.find(name="../web") is None
@@ -127,7 +127,7 @@ def test_processors_change_when_another_thread_takes_the_number_of_one(machine: 
     assert first.id == other.id
 
 
-def test_without_the_permission_to_look_there_is_none(machine: Machine) -> None:
+def test_process_is_none_without_permission(machine: Machine) -> None:
     machine.number(42)
     (machine.proc / "42").write_text("not a directory")
     assert machine.find() is None

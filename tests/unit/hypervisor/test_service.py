@@ -1,4 +1,4 @@
-"""The hypervisor on a pretended libvirt that hangs, fails and forgets on request."""
+"""The hypervisor on a fake libvirt that hangs, fails and loses domains on request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from meter.interfaces import IHypervisor
 from meter.interfaces import Unavailable
 from tests.hygiene import LoggedErrors
 
-URI = "pretended:///system"
+URI = "fake:///system"
 RUNNING = {"state.state": 1, "cpu.time": 5}
 
 
@@ -40,7 +40,7 @@ def failure(code: int, text: str = "it is so") -> Exception:
     return error
 
 
-class PretendedDomain:
+class FakeDomain:
     def __init__(self, name: str, stats: dict[str, int]) -> None:
         self._name = name
         self.stats = stats
@@ -67,10 +67,10 @@ class PretendedDomain:
         return [self.stats["state.state"], 2048, 1024, 2, 77]
 
 
-class PretendedHost:
+class FakeHost:
     """What all connections lead to. ``hang`` holds bulk calls back, each until ``go_on``; ``failures`` come first."""
 
-    def __init__(self, *domains: PretendedDomain) -> None:
+    def __init__(self, *domains: FakeDomain) -> None:
         self.domains = list(domains)
         self.opened = 0
         self.closed = 0
@@ -80,32 +80,32 @@ class PretendedHost:
         self.go_on = threading.Event()
         self.refusal: Exception | None = None
         self.failures: list[Exception] = []
-        self.listening: list[PretendedConnection] = []
+        self.listening: list[FakeConnection] = []
         self.tells = True
 
-    def happens(self, domain: PretendedDomain, event: int, detail: int = 0) -> None:
+    def happens(self, domain: FakeDomain, event: int, detail: int = 0) -> None:
         """Tell of a lifecycle event, as libvirt does: in a thread of its own."""
         for connection in list(self.listening):
             for kind, callback in connection.callbacks.values():
                 if kind == libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE:
                     callback(connection, domain, event, detail, None)
 
-    def is_described_anew(self, domain: PretendedDomain) -> None:
+    def is_described_anew(self, domain: FakeDomain) -> None:
         for connection in list(self.listening):
             for kind, callback in connection.callbacks.values():
                 if kind == libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE:
                     callback(connection, domain, 0, None, None)
 
-    def open(self, uri: str) -> PretendedConnection:
+    def open(self, uri: str) -> FakeConnection:
         assert uri == URI
         if self.refusal is not None:
             raise self.refusal
         self.opened += 1
-        return PretendedConnection(self)
+        return FakeConnection(self)
 
 
-class PretendedConnection:
-    def __init__(self, host: PretendedHost) -> None:
+class FakeConnection:
+    def __init__(self, host: FakeHost) -> None:
         self._host = host
         self.callbacks: dict[int, tuple[int, Any]] = {}
         self.on_close: Any = None
@@ -129,16 +129,16 @@ class PretendedConnection:
     def domainEventDeregisterAny(self, number: int) -> None:
         del self.callbacks[number]
 
-    def lookupByUUIDString(self, uuid: str) -> PretendedDomain:
+    def lookupByUUIDString(self, uuid: str) -> FakeDomain:
         for domain in self._host.domains:
             if domain.UUIDString() == uuid:
                 return domain
         raise failure(libvirt.VIR_ERR_NO_DOMAIN)
 
-    def domainListGetStats(self, domains: list[PretendedDomain], _stats: int, _flags: int) -> Any:
+    def domainListGetStats(self, domains: list[FakeDomain], _stats: int, _flags: int) -> Any:
         return [(domain, domain.stats) for domain in domains]
 
-    def getAllDomainStats(self, stats: int, flags: int) -> list[tuple[PretendedDomain, dict[str, int]]]:
+    def getAllDomainStats(self, stats: int, flags: int) -> list[tuple[FakeDomain, dict[str, int]]]:
         assert stats == 0
         assert flags == libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
         if self._host.hang:
@@ -150,7 +150,7 @@ class PretendedConnection:
             raise self._host.failures.pop(0)
         return [(domain, domain.stats) for domain in self._host.domains]
 
-    def listAllDomains(self) -> list[PretendedDomain]:
+    def listAllDomains(self) -> list[FakeDomain]:
         return self._host.domains
 
     def numOfDomains(self) -> int:
@@ -164,8 +164,8 @@ class PretendedConnection:
 
 
 @pytest.fixture
-def host() -> Iterator[PretendedHost]:
-    host = PretendedHost(PretendedDomain("one", RUNNING), PretendedDomain("two", RUNNING))
+def host() -> Iterator[FakeHost]:
+    host = FakeHost(FakeDomain("one", RUNNING), FakeDomain("two", RUNNING))
     yield host
     host.go_on.set()
 
@@ -176,7 +176,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def hypervisor(host: PretendedHost, clock: Clock) -> Iterator[LibvirtHypervisor]:
+def hypervisor(host: FakeHost, clock: Clock) -> Iterator[LibvirtHypervisor]:
     hypervisor = LibvirtHypervisor(
         URI,
         clock=clock,
@@ -207,7 +207,7 @@ def polling(hypervisor: LibvirtHypervisor) -> Deferred[Any]:
     return Deferred.fromCoroutine(hypervisor.domains())
 
 
-def test_it_provides_its_interfaces(hypervisor: LibvirtHypervisor) -> None:
+def test_hypervisor_provides_its_interfaces(hypervisor: LibvirtHypervisor) -> None:
     assert verifyObject(IHypervisor, hypervisor)
     assert verifyObject(IDependency, hypervisor)
 
@@ -225,10 +225,8 @@ async def test_every_domain_comes_with_its_xml_and_statistics(hypervisor: Libvir
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_with_nothing_but_a_state_is_asked_for_basic_statistics(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
-    host.domains = [PretendedDomain("one", {"state.state": 1, "state.reason": 3})]
+async def test_domain_with_only_a_state_gets_basic_statistics(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
+    host.domains = [FakeDomain("one", {"state.state": 1, "state.reason": 3})]
     [domain] = await hypervisor.domains()
     assert domain.stats == {
         "state.state": 1,
@@ -241,16 +239,16 @@ async def test_a_domain_with_nothing_but_a_state_is_asked_for_basic_statistics(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_driver_without_the_bulk_call_is_asked_domain_by_domain(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_driver_without_the_bulk_call_is_read_domain_by_domain(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     host.failures = [failure(libvirt.VIR_ERR_NO_SUPPORT)]
     assert [domain.stats["cpu.time"] for domain in await hypervisor.domains()] == [77, 77]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_disappears_meanwhile_is_left_out_without_a_word(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_domain_that_disappears_meanwhile_is_skipped_silently(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     host.domains[0].failures = [failure(libvirt.VIR_ERR_NO_DOMAIN)]
     with capturedLogs() as events:
@@ -259,8 +257,8 @@ async def test_a_domain_that_disappears_meanwhile_is_left_out_without_a_word(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_cannot_be_read_is_left_out_and_told_of_once(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_domain_that_cannot_be_read_is_skipped_and_logged_once(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     host.domains[0].failures = [failure(libvirt.VIR_ERR_INTERNAL_ERROR, "no such luck")] * 2
     with capturedLogs() as events:
@@ -272,21 +270,19 @@ async def test_a_domain_that_cannot_be_read_is_left_out_and_told_of_once(
 # --- the XML
 
 
-def times_described(host: PretendedHost) -> list[int]:
+def times_described(host: FakeHost) -> list[int]:
     return [domain.described for domain in host.domains]
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_xml_of_a_domain_is_read_once(hypervisor: LibvirtHypervisor, host: PretendedHost) -> None:
+async def test_xml_of_a_domain_is_read_once(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     first, second = await hypervisor.domains(), await hypervisor.domains()
     assert [domain.xml for domain in first] == [domain.xml for domain in second]
     assert times_described(host) == [1, 1]
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_xml_is_read_again_when_libvirt_tells_of_a_change(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
+async def test_xml_is_read_again_after_an_event(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     await hypervisor.domains()
     host.is_described_anew(host.domains[1])
     await two_turns()
@@ -297,9 +293,7 @@ async def test_the_xml_is_read_again_when_libvirt_tells_of_a_change(
 
 @pytest.mark.parametrize("sign", ["another run", "another device"])
 @pytest_twisted.ensureDeferred
-async def test_a_change_that_libvirt_did_not_tell_of_shows(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, sign: str
-) -> None:
+async def test_change_without_an_event_is_detected(hypervisor: LibvirtHypervisor, host: FakeHost, sign: str) -> None:
     await hypervisor.domains()
     if sign == "another run":
         host.domains[0].number = 2
@@ -310,8 +304,8 @@ async def test_a_change_that_libvirt_did_not_tell_of_shows(
 
 
 @pytest_twisted.ensureDeferred
-async def test_in_any_case_the_xml_is_read_again_some_time(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
+async def test_xml_is_read_again_when_the_cache_expires(
+    hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock
 ) -> None:
     await hypervisor.domains()
     clock.advance(1799)
@@ -323,8 +317,8 @@ async def test_in_any_case_the_xml_is_read_again_some_time(
 
 
 @pytest_twisted.ensureDeferred
-async def test_on_a_new_connection_and_from_a_driver_that_tells_nothing_the_xml_is_always_read(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_xml_is_always_read_on_a_new_connection_and_from_a_driver_without_events(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     await hypervisor.domains()
     host.tells = False
@@ -347,13 +341,13 @@ async def told(hypervisor: LibvirtHypervisor, happenings: Callable[[], object]) 
     await hypervisor.domains()
     happenings()
     await two_turns()
-    await until(lambda: hypervisor._telling is None)
+    await until(lambda: hypervisor._notifying is None)
     return heard
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_started_is_told_of_with_its_statistics(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
+async def test_started_domain_is_passed_on_with_its_statistics(
+    hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock
 ) -> None:
     clock.advance(1000)
     [one] = await told(hypervisor, lambda: host.happens(host.domains[0], STARTED))
@@ -363,8 +357,8 @@ async def test_a_domain_that_started_is_told_of_with_its_statistics(
 
 
 @pytest_twisted.ensureDeferred
-async def test_changes_come_in_order_and_each_with_the_state_it_led_to(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_events_arrive_in_order_each_with_its_resulting_state(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     domain = host.domains[0]
 
@@ -386,9 +380,7 @@ async def test_changes_come_in_order_and_each_with_the_state_it_led_to(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_is_gone_for_good_is_told_of_with_the_xml_it_had(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
+async def test_undefined_domain_is_passed_on_with_its_last_xml(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     def happening() -> None:
         host.happens(host.domains.pop(), STOPPED, 1)
 
@@ -397,30 +389,26 @@ async def test_a_domain_that_is_gone_for_good_is_told_of_with_the_xml_it_had(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_came_and_went_unread_is_told_in_the_log_only(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
+async def test_domain_that_was_never_read_is_only_logged(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     with capturedLogs() as events:
-        heard = await told(hypervisor, lambda: host.happens(PretendedDomain("brief", RUNNING), STARTED))
+        heard = await told(hypervisor, lambda: host.happens(FakeDomain("brief", RUNNING), STARTED))
     assert heard == []
     assert [event["domain"] for event in events if "domain" in event] == ["brief"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_moved_to_another_host_is_not_off(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
+async def test_domain_that_moved_to_another_host_is_not_off(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     assert await told(hypervisor, lambda: host.happens(host.domains[0], STOPPED, 3)) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_event_of_a_newer_libvirt_says_no_state(hypervisor: LibvirtHypervisor, host: PretendedHost) -> None:
+async def test_event_of_a_newer_libvirt_has_no_state(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     assert await told(hypervisor, lambda: host.happens(host.domains[0], 99, 99)) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_change_that_cannot_be_read_is_told_with_its_state(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_event_whose_domain_cannot_be_read_is_passed_on_with_its_state(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     def happening() -> None:
         host.happens(host.domains[0], SUSPENDED)
@@ -433,8 +421,8 @@ async def test_a_change_that_cannot_be_read_is_told_with_its_state(
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_observer_that_fails_keeps_nothing_from_the_others(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, logged_errors: LoggedErrors
+async def test_observer_that_raises_does_not_affect_the_others(
+    hypervisor: LibvirtHypervisor, host: FakeHost, logged_errors: LoggedErrors
 ) -> None:
     hypervisor.observe(lambda domain: 1 / 0)
     assert len(await told(hypervisor, lambda: host.happens(host.domains[0], STARTED))) == 1
@@ -442,11 +430,11 @@ async def test_an_observer_that_fails_keeps_nothing_from_the_others(
 
 
 @pytest_twisted.ensureDeferred
-async def test_changes_that_nobody_keeps_up_with_are_dropped_and_counted(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, logged_errors: LoggedErrors
+async def test_events_beyond_the_limit_are_dropped_and_counted(
+    hypervisor: LibvirtHypervisor, host: FakeHost, logged_errors: LoggedErrors
 ) -> None:
     heard = await told(hypervisor, lambda: [host.happens(host.domains[0], STARTED) for _ in range(1005)])
-    assert hypervisor.dropped_changes == 1005 - len(heard) > 0
+    assert hypervisor.dropped_events == 1005 - len(heard) > 0
     assert len(logged_errors.flush()) == 1
 
 
@@ -454,8 +442,8 @@ async def test_changes_that_nobody_keeps_up_with_are_dropped_and_counted(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_connection_that_broke_between_two_questions_is_opened_again_at_once(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_connection_lost_between_two_calls_is_opened_again_at_once(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     await hypervisor.domains()
     host.failures = [failure(libvirt.VIR_ERR_RPC)]
@@ -464,8 +452,8 @@ async def test_a_connection_that_broke_between_two_questions_is_opened_again_at_
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_new_connection_that_fails_is_not_tried_again_in_the_same_call(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_new_connection_that_fails_is_not_retried_in_the_same_call(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     host.failures = [failure(libvirt.VIR_ERR_RPC, "cut off"), failure(libvirt.VIR_ERR_RPC)]
     with pytest.raises(Unavailable, match=f"libvirt at {URI}: cut off"):
@@ -474,9 +462,7 @@ async def test_a_new_connection_that_fails_is_not_tried_again_in_the_same_call(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_connection_that_dies_between_two_domains_loses_none(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
+async def test_connection_lost_between_two_domains_loses_none(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     await hypervisor.domains()
     host.domains[1].number = 2  # another run: its XML is read again
     host.domains[1].failures = [failure(libvirt.VIR_ERR_RPC, "cut off")]
@@ -486,7 +472,7 @@ async def test_a_connection_that_dies_between_two_domains_loses_none(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_missing_library_is_named_with_the_way_to_get_it(
+async def test_missing_library_is_reported_with_how_to_install_it(
     hypervisor: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)
@@ -499,8 +485,8 @@ async def test_a_missing_library_is_named_with_the_way_to_get_it(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_call_that_hangs_is_left_behind_and_the_question_asked_on_a_new_connection(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
+async def test_hung_call_is_abandoned_and_repeated_on_a_new_connection(
+    hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock
 ) -> None:
     host.hang, hanging = 1, host.hanging
     poll = polling(hypervisor)
@@ -517,17 +503,15 @@ async def test_a_call_that_hangs_is_left_behind_and_the_question_asked_on_a_new_
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_all_calls_hang_their_number_is_limited(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
-) -> None:
+async def test_number_of_hung_calls_is_limited(hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock) -> None:
     host.hang = 3
     poll = polling(hypervisor)
     for _ in range(2):
         await host.hanging
         clock.advance(10)
-    with pytest.raises(Unavailable, match="no answer within 10 s, twice"):
+    with pytest.raises(Unavailable, match="two calls were not answered within 10 s"):
         await poll
-    with pytest.raises(Unavailable, match="2 calls hang, no more are made"):
+    with pytest.raises(Unavailable, match="2 calls hang; no more calls are made"):
         await hypervisor.domains()
     assert (host.hang, host.opened) == (1, 2)
 
@@ -538,7 +522,7 @@ async def test_when_all_calls_hang_their_number_is_limited(
 
 
 @pytest_twisted.ensureDeferred
-async def test_questions_wait_for_their_turn(hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock) -> None:
+async def test_calls_wait_for_each_other(hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock) -> None:
     host.hang, hanging = 1, host.hanging
     first, second = polling(hypervisor), polling(hypervisor)
     await hanging
@@ -553,30 +537,28 @@ async def test_questions_wait_for_their_turn(hypervisor: LibvirtHypervisor, host
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_service_finds_libvirt_without_being_asked(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
-    assert hypervisor.readiness().reason == f"{URI} has not been asked yet"
+async def test_service_connects_without_a_call(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
+    assert hypervisor.readiness().reason == f"{URI} has not been called yet"
     hypervisor.startService()
     await until(lambda: hypervisor.readiness().ready)
     assert hypervisor.readiness().reason == f"connected to {URI}"
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_service_looks_for_libvirt_after_growing_pauses_and_tells_twice(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
+async def test_service_pings_libvirt_after_growing_pauses_and_logs_two_states(
+    hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock
 ) -> None:
     host.refusal = failure(libvirt.VIR_ERR_SYSTEM_ERROR, "nobody there")
     with capturedLogs() as events:
         hypervisor.startService()
         for pause in (1.0, 2.0, 4.0, 4.0):
-            await until(lambda: len(clock.getDelayedCalls()) == 1 and not hypervisor._turn.locked)
+            await until(lambda: len(clock.getDelayedCalls()) == 1 and not hypervisor._lock.locked)
             [call] = clock.getDelayedCalls()
             assert call.getTime() - clock.seconds() == pause
             assert hypervisor.readiness().reason == f"libvirt at {URI}: nobody there"
             clock.advance(pause)
         host.refusal = None
-        await until(lambda: len(clock.getDelayedCalls()) == 1 and not hypervisor._turn.locked)
+        await until(lambda: len(clock.getDelayedCalls()) == 1 and not hypervisor._lock.locked)
         clock.advance(4.0)
         await until(lambda: hypervisor.readiness().ready)
     told = [
@@ -588,27 +570,27 @@ async def test_the_service_looks_for_libvirt_after_growing_pauses_and_tells_twic
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_service_notices_that_libvirt_went_away(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
+async def test_service_detects_that_libvirt_is_down(
+    hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock
 ) -> None:
     hypervisor.startService()
-    await until(lambda: hypervisor.readiness().ready and not hypervisor._turn.locked)
+    await until(lambda: hypervisor.readiness().ready and not hypervisor._lock.locked)
     host.refusal = failure(libvirt.VIR_ERR_SYSTEM_ERROR, "nobody there")
-    PretendedConnection.numOfDomains, kept = _cut_off, PretendedConnection.numOfDomains
+    FakeConnection.numOfDomains, kept = _cut_off, FakeConnection.numOfDomains
     try:
         clock.advance(30)
         await until(lambda: not hypervisor.readiness().ready)
     finally:
-        PretendedConnection.numOfDomains = kept
+        FakeConnection.numOfDomains = kept
     assert "nobody there" in hypervisor.readiness().reason
 
 
-def _cut_off(_connection: PretendedConnection) -> int:
+def _cut_off(_connection: FakeConnection) -> int:
     raise failure(libvirt.VIR_ERR_RPC, "cut off")
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopping_closes_the_connection(hypervisor: LibvirtHypervisor, host: PretendedHost) -> None:
+async def test_stop_closes_the_connection(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     hypervisor.startService()
     await until(lambda: hypervisor.readiness().ready)
     await hypervisor.stopService()
@@ -617,9 +599,7 @@ async def test_stopping_closes_the_connection(hypervisor: LibvirtHypervisor, hos
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopping_does_not_wait_for_a_call_that_hangs(
-    hypervisor: LibvirtHypervisor, host: PretendedHost, clock: Clock
-) -> None:
+async def test_stop_does_not_wait_for_a_hung_call(hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock) -> None:
     host.hang, hanging = 1, host.hanging
     poll = polling(hypervisor)
     await hanging
@@ -631,29 +611,29 @@ async def test_stopping_does_not_wait_for_a_call_that_hangs(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_lost_connection_is_noticed_at_once_and_opened_again(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
+async def test_lost_connection_is_detected_at_once_and_opened_again(
+    hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
     hypervisor.startService()
     await until(lambda: hypervisor._pause is not None)
     [connection] = host.listening
     host.failures = [failure(libvirt.VIR_ERR_RPC)]
     reasons = []
-    found = hypervisor._found
-    hypervisor._found = lambda readiness: (reasons.append(readiness.reason), found(readiness))  # type: ignore[method-assign,func-returns-value]
+    found = hypervisor._report
+    hypervisor._report = lambda ready, reason: (reasons.append(reason), found(ready, reason))  # type: ignore[method-assign,func-returns-value]
     connection.on_close(connection, 1, None)
     await until(lambda: len(reasons) == 2)
-    assert reasons == [f"the connection to {URI} is lost: end of file", f"connected to {URI}"]
+    assert reasons == [f"the connection to {URI} was lost: end of file", f"connected to {URI}"]
 
 
 # --- the setting
 
 
-def test_a_uri_is_taken_as_it_is() -> None:
-    assert resolve_uri("lxc:///", sockets=()) == ("lxc:///", "the configuration says so")
+def test_uri_is_used_unchanged() -> None:
+    assert resolve_uri("lxc:///", sockets=()) == ("lxc:///", "set in the configuration")
 
 
-def test_auto_is_the_built_in_host_where_no_daemon_answers(tmp_path: Path) -> None:
+def test_auto_is_the_test_driver_where_no_daemon_answers(tmp_path: Path) -> None:
     nothing, no_socket = tmp_path / "nothing", tmp_path / "file"
     no_socket.touch()
     assert resolve_uri("auto", sockets=(str(nothing), str(no_socket))) == (
@@ -662,7 +642,7 @@ def test_auto_is_the_built_in_host_where_no_daemon_answers(tmp_path: Path) -> No
     )
 
 
-def test_auto_is_the_systems_where_it_may_be_started(tmp_path: Path) -> None:
+def test_auto_is_the_system_uri_where_a_daemon_is_installed(tmp_path: Path) -> None:
     daemon = tmp_path / "libvirtd"
     daemon.touch(mode=0o755)
     assert resolve_uri("auto", sockets=(), search_path=str(tmp_path))[0] == "test:///default"
@@ -676,9 +656,7 @@ def test_auto_is_the_systems_where_it_may_be_started(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_why_a_domain_is_absent_is_known_from_what_libvirt_told(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
+async def test_absence_of_a_domain_follows_from_its_events(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     one, two = host.domains
     await hypervisor.domains()
     host.happens(one, 5, 3)  # stopped (migrated)
@@ -694,9 +672,7 @@ async def test_why_a_domain_is_absent_is_known_from_what_libvirt_told(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_could_not_be_read_may_still_be_there(
-    hypervisor: LibvirtHypervisor, host: PretendedHost
-) -> None:
+async def test_domain_that_could_not_be_read_is_unreadable(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     [one, _] = host.domains
     one.failures = [failure(libvirt.VIR_ERR_INTERNAL_ERROR)]
     with capturedLogs():
@@ -709,6 +685,6 @@ async def test_a_domain_that_could_not_be_read_may_still_be_there(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_begins_to_arrive_is_no_news(hypervisor: LibvirtHypervisor, host: PretendedHost) -> None:
+async def test_domain_that_begins_to_arrive_is_not_an_event(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     heard = await told(hypervisor, lambda: [host.happens(host.domains[0], *each) for each in ((2, 1), (4, 1))])
     assert [domain.event for domain in heard] == ["resumed (migrated)"]

@@ -1,10 +1,10 @@
-"""Which events of libvirt tell of a change; the sequences are those of libvirt 9.0 with QEMU."""
+"""Which events of libvirt change a state; the sequences are those of libvirt 9.0 with QEMU."""
 
 from __future__ import annotations
 
 import pytest
 
-from meter.hypervisor.events import lifecycle_change
+from meter.hypervisor.events import lifecycle_event
 from meter.hypervisor.state_changes import StateChanges
 from meter.interfaces import Domain
 
@@ -17,8 +17,8 @@ SHUTTING_DOWN = (6, 1)
 
 
 def told(state_changes: StateChanges, *events: tuple[int, int], uuid: str = "u") -> list[str]:
-    changes = [lifecycle_change(uuid, "web", 0.0, event, detail) for event, detail in events]
-    return [change.words for change in changes if state_changes.is_new(change)]
+    changes = [lifecycle_event(uuid, "web", 0.0, event, detail) for event, detail in events]
+    return [change.description for change in changes if state_changes.is_new(change)]
 
 
 def domain(state: int, uuid: str = "u") -> Domain:
@@ -46,13 +46,13 @@ def state_changes() -> StateChanges:
         ([PAUSED, SAVED, RESTORED], ["suspended (paused)", "stopped (saved)", "started (restored)"]),
     ],
 )
-def test_each_change_of_state_is_told_once(
+def test_state_change_is_new_once(
     state_changes: StateChanges, events: list[tuple[int, int]], expected: list[str]
 ) -> None:
     assert told(state_changes, *events) == expected
 
 
-def test_a_quick_start_stop_and_start_is_three_changes(state_changes: StateChanges) -> None:
+def test_quick_start_stop_and_start_are_three_changes(state_changes: StateChanges) -> None:
     assert told(state_changes, UNPAUSED, BOOTED, DESTROYED, UNPAUSED, BOOTED) == [
         "started (booted)",
         "stopped (destroyed)",
@@ -60,44 +60,42 @@ def test_a_quick_start_stop_and_start_is_three_changes(state_changes: StateChang
     ]
 
 
-def test_a_start_after_a_stop_that_nobody_told_of_is_told(state_changes: StateChanges) -> None:
+def test_start_after_a_missed_stop_is_new(state_changes: StateChanges) -> None:
     assert told(state_changes, UNPAUSED, BOOTED, UNPAUSED, BOOTED) == ["started (booted)", "started (booted)"]
 
 
-def test_domains_are_told_apart(state_changes: StateChanges) -> None:
+def test_domains_are_tracked_separately(state_changes: StateChanges) -> None:
     assert (
         told(state_changes, BOOTED, uuid="a") + told(state_changes, UNPAUSED, BOOTED, uuid="b")
         == ["started (booted)"] * 2
     )
 
 
-def test_a_domain_that_was_found_paused_may_be_resumed() -> None:
+def test_domain_that_was_read_as_paused_may_be_resumed() -> None:
     state_changes = StateChanges()
     state_changes.read([domain(3)])
     assert told(state_changes, UNPAUSED, UNPAUSED) == ["resumed (unpaused)"]
 
 
-def test_before_the_first_reading_any_domain_may_have_been_paused() -> None:
+def test_domain_may_have_been_paused_before_the_first_reading() -> None:
     assert told(StateChanges(), UNPAUSED) == ["resumed (unpaused)"]
     assert told(StateChanges(), BOOTED, UNPAUSED) == ["started (booted)"]
 
 
 @pytest.mark.parametrize("state", [1, 5])
-def test_a_reading_that_is_older_than_the_pause_does_not_hide_the_resumption(
-    state_changes: StateChanges, state: int
-) -> None:
+def test_reading_older_than_a_pause_does_not_hide_the_resume(state_changes: StateChanges, state: int) -> None:
     told(state_changes, BOOTED, PAUSED)
     state_changes.read([domain(state)])
     assert told(state_changes, UNPAUSED) == ["resumed (unpaused)"]
 
 
-def test_a_reading_that_is_older_than_the_resumption_does_not_hide_the_next_pause(state_changes: StateChanges) -> None:
+def test_reading_older_than_a_resume_does_not_hide_the_next_pause(state_changes: StateChanges) -> None:
     told(state_changes, BOOTED, PAUSED, UNPAUSED)
     state_changes.read([domain(3)])
     assert told(state_changes, PAUSED) == ["suspended (paused)"]
 
 
-def test_domains_that_are_gone_are_forgotten(state_changes: StateChanges) -> None:
+def test_missing_domains_are_forgotten(state_changes: StateChanges) -> None:
     told(state_changes, PAUSED)
     state_changes.read([])
     assert told(state_changes, UNPAUSED, PAUSED) == ["suspended (paused)"]

@@ -1,4 +1,4 @@
-"""The cloud as pollsters ask it: endpoints, the token, and listings page by page."""
+"""The OpenStack client of pollsters: endpoints, the token, and listings page by page."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ async def listed(cloud: Cloud, listing: Listing = IMAGES) -> list[Any]:
     return [item async for page in cloud.pages(listing) for item in page.items]
 
 
-def test_it_is_what_it_says() -> None:
+def test_cloud_provides_its_interfaces() -> None:
     cloud = openstack(captured_cloud())
     assert verifyObject(IOpenStack, cloud)
     assert verifyObject(IDependency, cloud)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_listing_is_all_its_pages() -> None:
+async def test_listing_has_the_entries_of_all_pages() -> None:
     stub = captured_cloud()
     images = await listed(openstack(stub, page_size=25))
     assert len(images) == 34
@@ -50,7 +50,7 @@ async def test_a_listing_is_all_its_pages() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_time_of_a_page_is_when_it_came() -> None:
+async def test_page_has_the_time_of_its_response() -> None:
     stub, clock = captured_cloud(), Clock()
     clock.advance(1000)
 
@@ -64,7 +64,7 @@ async def test_the_time_of_a_page_is_when_it_came() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_looks_at_the_first_page_alone_asks_for_no_other() -> None:
+async def test_reading_only_the_first_page_requests_no_other() -> None:
     stub = captured_cloud()
     async for _ in openstack(stub, page_size=25).pages(IMAGES):
         break
@@ -72,7 +72,7 @@ async def test_who_looks_at_the_first_page_alone_asks_for_no_other() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_page_is_asked_for_ahead_once_it_is_clear_that_all_are_wanted() -> None:
+async def test_pages_after_the_first_are_prefetched() -> None:
     stub = captured_cloud()
     pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "abcd"]
     stub.on("GET", "/v2/images", *pages, reply({"images": []}))
@@ -81,26 +81,26 @@ async def test_one_page_is_asked_for_ahead_once_it_is_clear_that_all_are_wanted(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_page_that_is_handed_out_has_the_next_already_under_way() -> None:
+async def test_next_request_is_sent_before_a_page_is_yielded() -> None:
     stub, clock = captured_cloud(), Clock()
     pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "ab"]
     stub.on("GET", "/v2/images", *pages, reply({"images": []}))
     seen: list[float] = []
 
     async def walk() -> None:
-        async for _ in openstack(stub, turns=clock).pages(IMAGES):
+        async for _ in openstack(stub, reactor=clock).pages(IMAGES):
             seen.append(clock.seconds())
 
     walking = Deferred.fromCoroutine(walk())
     assert stub.times("GET", "/v2/images") == 3
-    assert len(seen) == 1  # the reactor has not turned, so that the third is not sent
+    assert len(seen) == 1  # the third request is sent at the end of this iteration of the reactor
     clock.advance(0)
     await walking
     assert len(seen) == 3
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_page_ahead_that_fails_takes_nothing_from_the_one_before_it(logged_errors: Any) -> None:
+async def test_failed_prefetch_does_not_affect_the_page_before_it(logged_errors: Any) -> None:
     stub = captured_cloud()
     pages = [reply({"images": [{"id": each}], "next": f"/v2/images?marker={each}"}) for each in "ab"]
     stub.on("GET", "/v2/images", *pages, reply({}, 404))
@@ -117,13 +117,13 @@ async def test_a_page_ahead_that_fails_takes_nothing_from_the_one_before_it(logg
     stub.on("GET", "/v2/images", *pages, reply({}, 404))
     async for page in cloud.pages(IMAGES):
         if page.items[0]["id"] == "b":
-            break  # and nobody ever hears of the 404
+            break  # the failure of the prefetched page is dropped
     gc.collect()
     assert not logged_errors.flush()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_token_that_is_not_accepted_is_renewed_once() -> None:
+async def test_rejected_token_is_renewed_once() -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2/images", reply({}, 401), captured("glance-02-images-page2"))
     assert len(await listed(openstack(stub))) == 9
@@ -135,26 +135,26 @@ async def test_a_token_that_is_not_accepted_is_renewed_once() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_listing_that_goes_in_circles_ends() -> None:
+async def test_listing_whose_pages_loop_fails() -> None:
     stub = captured_cloud()
     pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "abcdbcdbcdbcdbcd"]
     stub.on("GET", "/v2/images", *pages)
-    with pytest.raises(BadResponse, match="in circles"):
+    with pytest.raises(BadResponse, match="pages of images loop"):
         await listed(openstack(stub))
     assert len(stub.asked) < 12
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_listing_that_goes_on_for_ever_ends() -> None:
+async def test_listing_with_too_many_pages_fails() -> None:
     stub = captured_cloud()
     count = iter(range(10**9))
     stub.on("GET", "/v2/images", lambda _: reply({"images": [], "next": f"/v2/images?marker={next(count)}"}))
     with pytest.raises(BadResponse, match="more than 50 pages"):
-        await listed(openstack(stub, most_pages=50))
+        await listed(openstack(stub, max_pages=50))
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_link_leads_to_the_same_service_whatever_it_says() -> None:
+async def test_link_to_another_host_is_requested_from_the_same_service() -> None:
     stub = captured_cloud()
     away = {"images": [], "next": "http://evil.example/v2/images?marker=m"}
     stub.on("GET", "/v2/images", reply(away), captured("glance-02-images-page2"))
@@ -171,7 +171,7 @@ async def test_a_link_leads_to_the_same_service_whatever_it_says() -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_the_next_page_is_found_where_services_put_it(first: Any) -> None:
+async def test_next_link_is_found_in_each_format(first: Any) -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2.0/ports", reply(first), reply({"ports": [{"id": 1}], "ports_links": 3, "links": {}}))
     ports = Listing(service="network", version="v2.0", path="ports", key="ports")
@@ -181,7 +181,7 @@ async def test_the_next_page_is_found_where_services_put_it(first: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [{}, [], {"images": None}, {"images": {}}, {"images": [1]}, None, "text"])
 @pytest_twisted.ensureDeferred
-async def test_a_page_without_its_list_is_a_bad_answer(wrong: Any) -> None:
+async def test_page_without_a_list_of_objects_is_a_bad_response(wrong: Any) -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2/images", reply(wrong))
     with pytest.raises(BadResponse, match="a list of objects under 'images'"):
@@ -189,15 +189,15 @@ async def test_a_page_without_its_list_is_a_bad_answer(wrong: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_redirect_to_elsewhere_is_not_followed() -> None:
+async def test_redirect_is_not_followed() -> None:
     stub = captured_cloud()
     stub.on("GET", "/v2/images", JsonResponse(302, b"", {"Location": "http://evil.example/v2/images"}))
-    with pytest.raises(BadResponse, match=r"redirects \(302\) to http://evil.example/v2/images"):
+    with pytest.raises(BadResponse, match=r"redirected \(302\) to http://evil.example/v2/images"):
         await listed(openstack(stub))
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_service_that_the_catalogue_lacks_is_named_with_what_it_has() -> None:
+async def test_error_for_a_missing_service_names_the_services_of_the_catalogue() -> None:
     cloud = openstack(captured_cloud())
     with pytest.raises(
         NoService, match="no public endpoint of 'load-balancer'; it has block-storage, compute, identity"
@@ -209,7 +209,7 @@ async def test_a_service_that_the_catalogue_lacks_is_named_with_what_it_has() ->
 
 
 @pytest.mark.parametrize("catalog", [None, 3, [None], [{"type": 1}], [{"type": "image", "endpoints": [{"url": 2}]}]])
-def test_a_catalogue_of_nonsense_is_empty(catalog: Any) -> None:
+def test_malformed_catalogue_is_empty(catalog: Any) -> None:
     assert Catalogue.read(catalog) == Catalogue()
 
 
@@ -223,24 +223,24 @@ def test_a_catalogue_of_nonsense_is_empty(catalog: Any) -> None:
         ("http://v3.example", "v3", "http://v3.example/v3"),
     ],
 )
-def test_a_version_is_added_where_there_is_none(url: str, version: str, whole: str) -> None:
+def test_version_is_appended_to_a_url_without_one(url: str, version: str, whole: str) -> None:
     assert versioned(url, version) == whole
 
 
-def test_readiness_follows_keystone() -> None:
+def test_cloud_is_ready_when_keystone_issues_tokens() -> None:
     stub = captured_cloud()
     good = stub._answers["POST", TOKENS]
     stub.on("POST", TOKENS, captured("keystone-06-auth-tokens-401"))
     cloud = openstack(stub)
     cloud.startService()
     assert cloud.readiness().ready is False
-    assert "does not accept our credentials" in cloud.readiness().reason
+    assert "rejects our credentials" in cloud.readiness().reason
     stub._answers["POST", TOKENS] = good
     cloud.startService()
     assert cloud.readiness().ready
 
 
-def test_it_starts_without_keystone() -> None:
+def test_cloud_starts_while_keystone_is_unreachable() -> None:
     stub: StubCloud = StubCloud()
     stub.on("POST", TOKENS, JsonResponse(silent=True))
     cloud = openstack(stub)

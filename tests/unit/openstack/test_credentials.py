@@ -1,4 +1,4 @@
-"""Where credentials come from: settings, clouds.yaml, variables."""
+"""Credentials from settings, clouds.yaml and environment variables."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from meter.http.tls import Policy
-from meter.openstack.credentials import Account
+from meter.http import BadTlsOptions
+from meter.http import TlsOptions
+from meter.http.tls import TlsPolicy
 from meter.openstack.credentials import BadCredentials
+from meter.openstack.credentials import CloudConfig
 from meter.openstack.credentials import Credentials
-from meter.openstack.credentials import Tls
 from meter.openstack.credentials import clouds_files
 from meter.openstack.credentials import from_clouds
 from meter.openstack.credentials import from_variables
 from meter.settings import OpenStackSection
-from meter.taps.cloud import account_of
+from meter.taps.parts.cloud import cloud_config
 
 CLOUDS = """
 clouds:
@@ -37,7 +38,7 @@ clouds:
       auth_url: https://keystone:5000
       application_credential_id: abc
       application_credential_secret: s3cret
-      password: left from another day
+      password: unused
   odd: [1, 2]
   saml:
     auth_type: v3samlpassword
@@ -54,8 +55,8 @@ def clouds(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_cloud_of_clouds_yaml_with_the_secrets_beside_it(clouds: Path) -> None:
-    assert from_clouds("region-one", [clouds]) == Account(
+def test_cloud_of_clouds_yaml_gets_its_secrets_from_secure_yaml(clouds: Path) -> None:
+    assert from_clouds("region-one", [clouds]) == CloudConfig(
         credentials=Credentials(
             auth_url="https://keystone:5000/v3",
             username="meter",
@@ -66,11 +67,11 @@ def test_a_cloud_of_clouds_yaml_with_the_secrets_beside_it(clouds: Path) -> None
         ),
         region="RegionOne",
         interface="internal",
-        tls=Tls(ca_file="/etc/ssl/cloud.pem", insecure=True),
+        tls=TlsOptions(ca_file="/etc/ssl/cloud.pem", insecure=True),
     )
 
 
-def test_the_kind_of_authentication_chooses_among_secrets(clouds: Path) -> None:
+def test_auth_type_selects_the_secret(clouds: Path) -> None:
     credentials = from_clouds("credential", [clouds]).credentials
     assert credentials.application_credential_secret == "s3cret"
     assert credentials.password == ""
@@ -80,25 +81,25 @@ def test_the_kind_of_authentication_chooses_among_secrets(clouds: Path) -> None:
     ("name", "said"),
     [
         ("nowhere", "has no cloud 'nowhere'"),
-        ("odd", "should hold mappings"),
+        ("odd", "expected mappings"),
         ("saml", "auth_type should be password, v3applicationcredential or v3token, not 'samlpassword'"),
     ],
 )
-def test_a_cloud_that_cannot_be_used_is_named(clouds: Path, name: str, said: str) -> None:
+def test_unusable_cloud_is_named_in_the_error(clouds: Path, name: str, said: str) -> None:
     with pytest.raises(BadCredentials, match=said):
         from_clouds(name, [clouds])
 
 
-def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
+def test_missing_or_malformed_clouds_yaml_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "clouds.yaml"
-    with pytest.raises(BadCredentials, match="there is no"):
+    with pytest.raises(BadCredentials, match="no such file"):
         from_clouds("x", [file])
     file.write_text("clouds: {a: !!python/object/apply:os.system ['true']}")
     with pytest.raises(BadCredentials, match="cannot be read"):
         from_clouds("a", [file])
 
 
-def test_clouds_yaml_is_where_the_clients_look() -> None:
+def test_clouds_yaml_is_searched_where_openstack_clients_search() -> None:
     assert clouds_files({"OS_CLIENT_CONFIG_FILE": "/x/c.yaml"}) == [Path("/x/c.yaml")]
     assert clouds_files({"HOME": "/h"}) == [
         Path("clouds.yaml"),
@@ -107,8 +108,8 @@ def test_clouds_yaml_is_where_the_clients_look() -> None:
     ]
 
 
-def test_variables_are_understood() -> None:
-    account = from_variables(
+def test_os_variables_configure_a_cloud() -> None:
+    config = from_variables(
         {
             "OS_AUTH_URL": "http://keystone:5000",
             "OS_USERNAME": "meter",
@@ -121,9 +122,9 @@ def test_variables_are_understood() -> None:
             "OS_IDENTITY_API_VERSION": "3",
         }
     )
-    assert account is not None
-    assert account.credentials.project_name == "service"
-    assert (account.region, account.interface, account.tls.insecure) == ("RegionOne", "internal", True)
+    assert config is not None
+    assert config.credentials.project_name == "service"
+    assert (config.region, config.interface, config.tls.insecure) == ("RegionOne", "internal", True)
     assert from_variables({}) is None
 
 
@@ -131,45 +132,45 @@ def test_variables_are_understood() -> None:
     ("given", "said"),
     [
         ({"auth_url": "keystone:5000"}, "auth_url should be an http"),
-        ({}, "no password, application_credential_secret or token"),
+        ({}, "needs a password, application_credential_secret or token"),
         ({"password": "p"}, "a password needs username or user_id"),
         ({"application_credential_secret": "s"}, "application_credential_id or _name"),
         ({"application_credential_secret": "s", "application_credential_name": "n"}, "names are a user's own"),
         ({"token": "t", "system_scope": "some"}, "system_scope should be 'all'"),
     ],
 )
-def test_credentials_that_cannot_work_say_what_is_missing(given: dict[str, Any], said: str) -> None:
+def test_incomplete_credentials_say_what_is_missing(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadCredentials, match=said):
         Credentials(**{"auth_url": "http://keystone", **given})
 
 
-def test_no_secret_is_shown() -> None:
+def test_repr_of_credentials_shows_no_secret() -> None:
     shown = repr(Credentials(auth_url="http://k", username="u", password="s3cret"))
     assert "s3cret" not in shown
 
 
-def test_settings_come_first_then_the_named_cloud_then_variables(clouds: Path) -> None:
+def test_settings_precede_the_named_cloud_which_precedes_os_variables(clouds: Path) -> None:
     variables = {"OS_AUTH_URL": "http://variables", "OS_TOKEN": "t"}
     section = OpenStackSection.model_validate(
         {"auth": {"auth_url": "http://settings", "username": "u", "password": "p"}, "region": "Mars"}
     )
-    account = account_of(section, variables)
-    assert account is not None
-    assert (account.credentials.auth_url, account.region, account.interface) == ("http://settings", "Mars", "public")
+    config = cloud_config(section, variables)
+    assert config is not None
+    assert (config.credentials.auth_url, config.region, config.interface) == ("http://settings", "Mars", "public")
     named = OpenStackSection(cloud="region-one", clouds_file=str(clouds), interface="admin")
-    account = account_of(named, variables)
-    assert account is not None
-    assert (account.credentials.auth_url, account.interface) == ("https://keystone:5000/v3", "admin")
-    account = account_of(OpenStackSection(), variables)
-    assert account is not None
-    assert account.credentials.auth_url == "http://variables"
-    assert account_of(OpenStackSection(), {}) is None
+    config = cloud_config(named, variables)
+    assert config is not None
+    assert (config.credentials.auth_url, config.interface) == ("https://keystone:5000/v3", "admin")
+    config = cloud_config(OpenStackSection(), variables)
+    assert config is not None
+    assert config.credentials.auth_url == "http://variables"
+    assert cloud_config(OpenStackSection(), {}) is None
 
 
-def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_unreadable_certificate_is_named_in_the_error(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("")
-    with pytest.raises(BadCredentials, match="holds no certificate"):
-        Policy(Tls(ca_file=str(empty)))
-    with pytest.raises(BadCredentials, match="No such file"):
-        Policy(Tls(cert_file=str(tmp_path / "none.pem")))
+    with pytest.raises(BadTlsOptions, match="contains no PEM certificate"):
+        TlsPolicy(TlsOptions(ca_file=str(empty)))
+    with pytest.raises(BadTlsOptions, match="No such file"):
+        TlsPolicy(TlsOptions(cert_file=str(tmp_path / "none.pem")))

@@ -1,4 +1,4 @@
-"""Keystone: getting a token, keeping it, and judging those of others."""
+"""Keystone: our token, its renewal, and validation of other tokens."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from meter.http.exchange import BadResponse
-from meter.http.exchange import ErrorResponse
+from meter.http.client import BadResponse
+from meter.http.client import ErrorResponse
 from meter.interfaces import Unavailable
 from meter.openstack import Credentials
 from meter.openstack import Keystone
@@ -35,7 +35,7 @@ PASSWORD = Credentials(
 
 def keystone(cloud: StubCloud, credentials: Credentials = PASSWORD, clock: Clock | None = None) -> Keystone:
     clock = clock or Clock()
-    return Keystone(http(cloud, clock).exchange, credentials, clock)
+    return Keystone(http(cloud, clock).send, credentials, clock)
 
 
 def cloud_with_tokens() -> StubCloud:
@@ -50,7 +50,7 @@ def token_of(seconds: int, name: str) -> JsonResponse:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_password_is_sent_as_the_clients_of_openstack_send_it() -> None:
+async def test_password_request_equals_that_of_openstack_clients() -> None:
     cloud = cloud_with_tokens()
     await keystone(cloud).token()
     [asked] = cloud.asked
@@ -59,7 +59,7 @@ async def test_a_password_is_sent_as_the_clients_of_openstack_send_it() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_token_tells_whose_it_is_and_where_services_are() -> None:
+async def test_token_has_user_project_roles_and_catalogue() -> None:
     token = await keystone(cloud_with_tokens()).token()
     assert token.user_id == "faa434f8468e4f24848d1cdc1a61bcc6"
     assert token.project_id == "28d7e332c3534141a51842ce497e19ac"
@@ -69,12 +69,12 @@ async def test_the_token_tells_whose_it_is_and_where_services_are() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_everybody_uses_one_token() -> None:
+async def test_concurrent_callers_share_one_token() -> None:
     cloud = StubCloud()
     cloud.on("POST", TOKENS, JsonResponse(silent=True))
     clock = Clock()
-    treq = http(cloud, clock)
-    ours = Keystone(treq.exchange, PASSWORD, clock)
+    client = http(cloud, clock)
+    ours = Keystone(client.send, PASSWORD, clock)
     waiting = [Deferred.fromCoroutine(ours.token()) for _ in range(20)]
     [request] = cloud.waiting
     good = captured("keystone-01-auth-tokens-scoped")
@@ -82,13 +82,13 @@ async def test_everybody_uses_one_token() -> None:
     request.setHeader("X-Subject-Token", "abc")
     request.write(good.body)
     request.finish()
-    treq._treq.flush()
+    client._treq.flush()
     assert {(await each).id for each in waiting} == {"abc"}
     assert ours.authentications == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_token_is_renewed_before_it_ends() -> None:
+async def test_token_is_renewed_before_it_expires() -> None:
     cloud, clock = StubCloud(), Clock()
     cloud.on("POST", TOKENS, token_of(20, "first"), token_of(20, "second"))
     ours = keystone(cloud, clock=clock)
@@ -100,7 +100,7 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_token_that_was_refused_is_replaced_once_however_many_were_refused() -> None:
+async def test_rejected_token_is_replaced_once_for_many_rejections() -> None:
     cloud = StubCloud()
     cloud.on("POST", TOKENS, token_of(20, "first"), token_of(20, "second"), token_of(20, "third"))
     ours = keystone(cloud)
@@ -112,10 +112,10 @@ async def test_a_token_that_was_refused_is_replaced_once_however_many_were_refus
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrong_credentials_are_said_to_be_wrong() -> None:
+async def test_error_for_wrong_credentials_names_them_as_the_cause() -> None:
     cloud = StubCloud()
     cloud.on("POST", TOKENS, captured("keystone-06-auth-tokens-401"))
-    with pytest.raises(ErrorResponse, match=r"Keystone does not accept our credentials.*401.*requires authentication"):
+    with pytest.raises(ErrorResponse, match=r"Keystone rejects our credentials.*401.*requires authentication"):
         await keystone(cloud).token()
 
 
@@ -124,17 +124,17 @@ async def test_wrong_credentials_are_said_to_be_wrong() -> None:
     [
         (
             JsonResponse(201, b"<html>welcome</html>", {"Content-Type": "text/html", "X-Subject-Token": "x"}),
-            "is no JSON",
+            "is not JSON",
         ),
-        (JsonResponse(201, b'{"token": {"issued', {"X-Subject-Token": "x"}), "is no JSON"),
+        (JsonResponse(201, b'{"token": {"issued', {"X-Subject-Token": "x"}), "is not JSON"),
         (reply({"token": {}}, 201), "no X-Subject-Token"),
-        (reply({"token": {"issued_at": "now"}}, 201, X_Subject_Token="x"), "no token of Keystone v3"),
-        (reply([], 201, X_Subject_Token="x"), "no token of Keystone v3"),
-        (JsonResponse(302, b"", {"Location": "http://elsewhere/"}), "redirects.*elsewhere"),
+        (reply({"token": {"issued_at": "now"}}, 201, X_Subject_Token="x"), "is not a Keystone v3 token"),
+        (reply([], 201, X_Subject_Token="x"), "is not a Keystone v3 token"),
+        (JsonResponse(302, b"", {"Location": "http://elsewhere/"}), "redirected.*elsewhere"),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_an_answer_that_is_no_token_is_named(wrong: JsonResponse, said: str) -> None:
+async def test_response_that_is_not_a_token_is_a_bad_response(wrong: JsonResponse, said: str) -> None:
     cloud = StubCloud()
     cloud.on("POST", TOKENS, wrong)
     with pytest.raises(BadResponse, match=said):
@@ -142,7 +142,7 @@ async def test_an_answer_that_is_no_token_is_named(wrong: JsonResponse, said: st
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_member_token_is_judged_by_what_keystone_says() -> None:
+async def test_validated_token_has_the_project_and_roles_from_keystone() -> None:
     cloud = cloud_with_tokens()
     cloud.on("GET", TOKENS, captured("keystone-07-validate"))
     token = await keystone(cloud).validate("gAAAA")
@@ -154,7 +154,7 @@ async def test_a_member_token_is_judged_by_what_keystone_says() -> None:
 
 @pytest.mark.parametrize("name", ["keystone-09-validate-invalid-subject-404", "keystone-31-validate-revoked-404"])
 @pytest_twisted.ensureDeferred
-async def test_a_token_that_is_not_good_is_none(name: str) -> None:
+async def test_invalid_token_is_none(name: str) -> None:
     cloud = cloud_with_tokens()
     cloud.on("GET", TOKENS, captured(name))
     assert await keystone(cloud).validate("gAAAA") is None
@@ -162,14 +162,14 @@ async def test_a_token_that_is_not_good_is_none(name: str) -> None:
 
 @pytest.mark.parametrize("nonsense", ["", "a\r\nX-Evil: 1", "ключ", "a\0b"])
 @pytest_twisted.ensureDeferred
-async def test_what_no_header_can_carry_is_no_token_and_not_even_asked_for(nonsense: str) -> None:
+async def test_token_that_cannot_be_a_header_value_is_invalid_without_a_request(nonsense: str) -> None:
     cloud = cloud_with_tokens()
     assert await keystone(cloud).validate(nonsense) is None
     assert cloud.asked == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_validating_renews_our_own_token_once() -> None:
+async def test_validation_renews_a_rejected_own_token_once() -> None:
     cloud = cloud_with_tokens()
     refusal = captured("keystone-10-validate-bad-auth-401")
     cloud.on("GET", TOKENS, refusal, captured("keystone-07-validate"))
@@ -183,7 +183,7 @@ async def test_validating_renews_our_own_token_once() -> None:
     ("given", "auth"),
     [
         (
-            {"application_credential_id": "id", "application_credential_secret": "s", "project_name": "left out"},
+            {"application_credential_id": "id", "application_credential_secret": "s", "project_name": "ignored"},
             {
                 "identity": {
                     "methods": ["application_credential"],
@@ -229,5 +229,5 @@ async def test_validating_renews_our_own_token_once() -> None:
         ),
     ],
 )
-def test_every_way_and_scope_is_told_as_keystone_documents_it(given: dict[str, str], auth: dict[str, Any]) -> None:
+def test_authentication_request_is_as_keystone_documents_it(given: dict[str, str], auth: dict[str, Any]) -> None:
     assert Credentials(auth_url="https://keystone/v3", **given).request() == {"auth": auth}

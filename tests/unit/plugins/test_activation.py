@@ -1,4 +1,4 @@
-"""Plugins are asked at start, and what works with them runs only while the service does."""
+"""Activation: plugins are asked at start, and the service made of the active ones runs only while it does."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Plugin:
 def activation(made, **verdicts):
     context = PluginContext("meter-compute", None, Clock())
     candidates = [
-        Decision(kind=COMPUTE, name=name, origin="test", state="asked at start", plugin=Plugin(verdict))
+        Decision(kind=COMPUTE, name=name, origin="test", state="pending", plugin=Plugin(verdict))
         for name, verdict in verdicts.items()
     ]
 
@@ -37,7 +37,7 @@ def activation(made, **verdicts):
     return Activation(candidates, context, make, name="pollsters")
 
 
-def test_starts_what_works_with_those_that_are_enabled():
+def test_activation_starts_a_service_with_the_active_plugins():
     made = []
     service = activation(made, lamp=Enabled(), torch=Disabled("there is no torch"))
     service.startService()
@@ -46,13 +46,13 @@ def test_starts_what_works_with_those_that_are_enabled():
     assert made[0][0].running
     assert [(each.name, each.state, each.reason) for each in service.decisions] == [
         ("lamp", "active", ""),
-        ("torch", "off here", "there is no torch"),
+        ("torch", "not applicable", "there is no torch"),
     ]
     service.stopService()
     assert not made[0][0].running
 
 
-def test_stopping_while_a_plugin_thinks_starts_nothing():
+def test_activation_stopped_before_all_plugins_answered_starts_nothing():
     made = []
     service = activation(made, lamp=Deferred())
     service.startService()

@@ -1,4 +1,4 @@
-"""The registry: what it finds, what it says about what is wrong, and what it lets work."""
+"""The plugin registry: discovery, validation, configuration and activation."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Listener:
 
 
 def candidate(plugin: Any, kind: Kind = COMPUTE) -> Decision:
-    return Decision(kind=kind, name=plugin.name, origin="here", state="asked at start", plugin=plugin)
+    return Decision(kind=kind, name=plugin.name, origin="here", state="pending", plugin=plugin)
 
 
 def states(decisions) -> dict[str, tuple[str, str]]:
@@ -127,15 +127,15 @@ def package(tmp_path, monkeypatch):
         del sys.modules[module]
 
 
-def test_a_module_in_the_plugin_package_is_found(package):
+def test_module_in_the_plugin_package_is_found(package):
     folder, kind = package
     (folder / "cpu.py").write_text(MODULE.format(name="cpu"))
     [found] = find([kind])
-    assert (found.name, found.kind, found.state) == ("cpu", kind, "asked at start")
+    assert (found.name, found.kind, found.state) == ("cpu", kind, "pending")
     assert found.origin == f"{folder.name}.cpu:cpu"
 
 
-def test_all_that_twisted_finds_is_found(package):
+def test_every_plugin_that_twisted_finds_is_found(package):
     folder, kind = package
     (folder / "one.py").write_text(MODULE.format(name="one"))
     (folder / "family").mkdir()
@@ -146,7 +146,7 @@ def test_all_that_twisted_finds_is_found(package):
     assert sorted(each.name for each in found) == ["one", "three", "two"]
 
 
-def test_a_stale_dropin_cache_hides_nothing(package):
+def test_stale_dropin_cache_hides_no_plugin(package):
     folder, kind = package
     (folder / "dropin.cache").write_bytes(pickle.dumps({}))
     (folder / "cpu.py").write_text(MODULE.format(name="cpu"))
@@ -159,7 +159,7 @@ def test_a_stale_dropin_cache_hides_nothing(package):
     assert sorted(each.name for each in find([kind])) == ["cpu", "newer"]
 
 
-def test_a_module_that_cannot_be_imported_is_broken_and_says_why(package):
+def test_module_that_cannot_be_imported_is_broken_with_the_reason(package):
     folder, kind = package
     (folder / "bad.py").write_text("import a_library_that_is_not_there")
     (folder / "worse.py").write_text("raise SystemExit(3)")
@@ -167,27 +167,27 @@ def test_a_module_that_cannot_be_imported_is_broken_and_says_why(package):
     assert states(find([kind])) == {
         "bad": ("broken", "cannot be imported: ModuleNotFoundError: No module named 'a_library_that_is_not_there'"),
         "worse": ("broken", "cannot be imported: SystemExit: 3"),
-        "good": ("asked at start", ""),
+        "good": ("pending", ""),
     }
 
 
-def test_the_same_object_found_twice_is_one_plugin(package):
+def test_object_found_twice_is_one_plugin(package):
     folder, kind = package
     (folder / "a.py").write_text(MODULE.format(name="cpu"))
     (folder / "b.py").write_text(f"from {folder.name}.a import cpu")
     assert [each.origin for each in find([kind])] == [f"{folder.name}.a:cpu"]
 
 
-def test_of_two_plugins_of_one_name_the_first_stays_and_the_other_is_told_of(package):
+def test_second_plugin_of_a_name_is_broken(package):
     folder, kind = package
     (folder / "a.py").write_text(MODULE.format(name="cpu"))
     (folder / "b.py").write_text(MODULE.format(name="cpu"))
     first, second = find([kind])
-    assert (first.state, second.state) == ("asked at start", "broken")
-    assert second.reason == f"the name cpu is taken by {folder.name}.a:cpu"
+    assert (first.state, second.state) == ("pending", "broken")
+    assert second.reason == f"the name cpu is already used by {folder.name}.a:cpu"
 
 
-def test_a_provider_of_the_general_interface_alone_is_told_which_to_choose(package):
+def test_provider_of_only_the_base_interface_is_broken(package):
     folder, kind = package
     (folder / "a.py").write_text(
         "from zope.interface import implementer\nfrom meter.interfaces import IPollster\n"
@@ -205,7 +205,7 @@ def distribution(folder: Path, group: str, lines: str) -> None:
     (info / "entry_points.txt").write_text(f"[{group}]\n{lines}")
 
 
-def test_entry_points_give_providers_or_what_makes_them(package, tmp_path):
+def test_entry_point_may_be_a_provider_or_a_factory(package, tmp_path):
     folder, kind = package
     (tmp_path / folder.name / "vendor.py").write_text(
         "from tests.unit.plugins.test_registry import Pollster\n"
@@ -219,18 +219,18 @@ def test_entry_points_give_providers_or_what_makes_them(package, tmp_path):
     found = {each.name: each for each in find([kind])}
     assert sorted(found) == ["absent", "disk", "fails", "gone", "made", "nothing"]
     assert found["made"].origin == f"{folder.name}.vendor:made (vendor-meters 1.2)"
-    assert found["made"].state == found["disk"].state == "asked at start"
+    assert found["made"].state == found["disk"].state == "pending"
     assert found["fails"].reason == "cannot be loaded: OSError: no such disk"
     assert found["absent"].reason == "cannot be loaded: ModuleNotFoundError: No module named 'not_a_module_at_all'"
     assert found["gone"].reason.startswith("cannot be loaded: AttributeError: ")
     assert "does not provide IComputePollster" in found["nothing"].reason
 
 
-def test_a_plugin_found_both_ways_counts_once(package, tmp_path):
+def test_plugin_found_as_module_and_entry_point_is_one_plugin(package, tmp_path):
     folder, kind = package
     (folder / "cpu.py").write_text(MODULE.format(name="cpu"))
     distribution(tmp_path, kind.group, f"cpu = {folder.name}.cpu:cpu\n")
-    assert [each.state for each in find([kind])] == ["asked at start"]
+    assert [each.state for each in find([kind])] == ["pending"]
 
 
 VENDOR = """
@@ -255,7 +255,7 @@ VENDOR = """
 """
 
 
-def test_another_distribution_installed_beside_meter_is_found_both_ways(tmp_path):
+def test_plugins_of_another_distribution_are_found_both_ways(tmp_path):
     (tmp_path / "meter" / "pollsters").mkdir(parents=True)
     drop_in = VENDOR.format(interface="IComputePollster", name="vendor.dropped") + "\n    dropped = Vendor()\n"
     (tmp_path / "meter" / "pollsters" / "vendor_dropped.py").write_text(textwrap.dedent(drop_in))
@@ -272,15 +272,15 @@ def test_another_distribution_installed_beside_meter_is_found_both_ways(tmp_path
         check=True,
     )
     lines = run.stdout.splitlines()
-    assert "vendor.dropped compute asked at start meter.pollsters.vendor_dropped:dropped" in lines
-    assert "vendor.entered listener asked at start vendor_meters:Vendor (vendor-meters 1.2)" in lines
+    assert "vendor.dropped compute pending meter.pollsters.vendor_dropped:dropped" in lines
+    assert "vendor.entered listener pending vendor_meters:Vendor (vendor-meters 1.2)" in lines
 
 
-def test_all_plugins_of_meter_itself_are_sound():
+def test_no_plugin_of_meter_is_broken():
     assert [each for each in find() if each.state == "broken"] == []
 
 
-def test_the_kinds_look_where_the_interfaces_say():
+def test_kinds_have_the_packages_and_groups_of_the_interfaces():
     assert [(kind.group, kind.package) for kind in KINDS] == [
         ("meter.poll.compute", "meter.pollsters"),
         ("meter.poll.central", "meter.pollsters"),
@@ -288,15 +288,15 @@ def test_the_kinds_look_where_the_interfaces_say():
     ]
 
 
-# --- examining -----------------------------------------------------------------------------------------------------
+# --- validation ----------------------------------------------------------------------------------------------------
 
 
-def test_a_sound_plugin_has_no_defects():
+def test_valid_plugin_has_no_problems():
     assert plugin_problems(IComputePollster, Pollster()) == []
     assert plugin_problems(IListener, Listener()) == []
 
 
-def test_all_that_is_missing_is_named():
+def test_every_missing_attribute_is_named():
     @implementer(IComputePollster)
     class Empty:
         name = "empty"
@@ -321,12 +321,12 @@ def test_all_that_is_missing_is_named():
         ({"options": Options}, "options should be None or an instance of a pydantic model, not <class"),
     ],
 )
-def test_a_wrong_value_is_named(change, defect):
+def test_invalid_attribute_value_is_named(change, defect):
     [found] = plugin_problems(IComputePollster, Pollster(**change))
     assert found.startswith(defect)
 
 
-def test_patterns_and_topics_of_a_listener_are_tuples():
+def test_patterns_and_topics_of_a_listener_must_be_tuples():
     found = plugin_problems(IListener, Listener(event_types="compute.*", topics=("nova",)))
     assert found == [
         "topics should be a tuple of Topic, not ('nova',)",
@@ -334,7 +334,7 @@ def test_patterns_and_topics_of_a_listener_are_tuples():
     ]
 
 
-def test_a_method_that_is_not_async_or_takes_something_else_is_named():
+def test_method_with_a_wrong_signature_or_not_async_is_named():
     class Plain(Pollster):
         def poll(self, cycle):
             return []
@@ -348,32 +348,32 @@ def test_a_method_that_is_not_async_or_takes_something_else_is_named():
     assert defect.startswith("poll() should be poll(cycle): implementation requires too many arguments")
 
 
-def test_a_property_that_raises_is_a_defect_and_no_crash():
+def test_property_that_raises_is_a_problem():
     class Raising(Listener):
         @property
         def meters(self):
             raise RuntimeError("no meters\ntoday")
 
-    assert plugin_problems(IListener, Raising.__new__(Raising)) == ["cannot be examined: RuntimeError: no meters today"]
+    assert plugin_problems(IListener, Raising.__new__(Raising)) == ["validation failed: RuntimeError: no meters today"]
 
 
 # --- configuring ---------------------------------------------------------------------------------------------------
 
 
-def test_options_come_from_the_plugins_own_section_over_its_own_defaults():
+def test_options_are_the_section_over_the_plugins_defaults():
     plugin = Pollster(options=Options(path="/sys"))
     configured = configure([candidate(plugin)], {"pollsters": {"disk": {"limits": {"most": 5}}}}, [])
     assert configured.problems == ()
     assert configured.decisions[0].plugin.options == Options(path="/sys", limits=Limits(most=5))
 
 
-def test_a_plugin_without_a_section_gets_its_defaults():
+def test_plugin_without_a_section_gets_its_defaults():
     configured = configure([candidate(Pollster(options=Options()))], {}, [])
     assert configured.decisions[0].plugin.options == Options()
-    assert configured.decisions[0].state == "asked at start"
+    assert configured.decisions[0].state == "pending"
 
 
-def test_all_mistakes_in_sections_are_told_at_once_without_their_values():
+def test_all_errors_in_sections_are_reported_without_values():
     found = [candidate(Pollster(options=Options())), candidate(Pollster(name="cpu")), candidate(Listener(), LISTENER)]
     sections = {
         "pollsters": {
@@ -395,7 +395,7 @@ def test_all_mistakes_in_sections_are_told_at_once_without_their_values():
     ]
 
 
-def test_a_section_of_a_broken_plugin_is_no_mistake():
+def test_section_of_a_broken_plugin_is_not_an_error():
     broken = Decision(kind=COMPUTE, name="disk", origin="here", state="broken", reason="cannot be imported")
     assert configure([broken], {"pollsters": {"disk": {"path": "/"}}}, []).problems == ()
 
@@ -414,31 +414,31 @@ class Forgetful(Pollster):
     ("plugin", "reason"),
     [
         (Refusing(options=Options()), "configured() failed: ValueError: path and prefix exclude each other"),
-        (Forgetful(options=Options()), "configured() returned what is no plugin: None does not provide IComputePoll"),
+        (Forgetful(options=Options()), "configured() did not return a valid plugin: None does not provide ICompute"),
     ],
 )
-def test_a_plugin_that_fails_to_take_its_options_is_broken(plugin, reason):
+def test_plugin_whose_configured_fails_is_broken(plugin, reason):
     [decision] = configure([candidate(plugin)], {}, []).decisions
     assert decision.state == "broken"
     assert decision.reason.startswith(reason)
 
 
 @pytest.mark.parametrize("pattern", ["disk", "d*", "disk.*", "*.bytes"])
-def test_a_pattern_of_the_name_or_of_all_meters_switches_a_plugin_off(pattern):
+def test_pattern_matching_the_name_or_all_meters_disables_a_plugin(pattern):
     configured = configure([candidate(Pollster())], {}, [pattern])
     assert states(configured.decisions) == {"disk": ("disabled", f"[plugins] disable has {pattern}")}
     assert configured.warnings == ()
 
 
-def test_several_patterns_may_cover_all_meters_together():
+def test_patterns_that_together_match_all_meters_disable_a_plugin():
     configured = configure([candidate(Pollster())], {}, ["disk.read.*", "disk.write.*"])
     assert configured.decisions[0].state == "disabled"
 
 
-def test_a_pattern_of_some_meters_leaves_the_plugin_on_and_those_meters_off():
+def test_pattern_matching_some_meters_excludes_only_those():
     [decision] = configure([candidate(Pollster())], {}, ["disk.read.*"]).decisions
     assert (decision.state, decision.meters_off, decision.reason) == (
-        "asked at start",
+        "pending",
         ("disk.read.*",),
         "without disk.read.*",
     )
@@ -446,26 +446,26 @@ def test_a_pattern_of_some_meters_leaves_the_plugin_on_and_those_meters_off():
     assert decision.takes("disk.write.bytes")
 
 
-def test_a_meter_that_is_only_known_when_measuring_may_be_switched_off():
+def test_meter_named_at_polling_may_be_excluded():
     plugin = Pollster(name="libvirt", meters=(MeterDefinition("instance:*", "gauge", "instance"),))
     configured = configure([candidate(plugin)], {}, ["instance:m1.*"])
-    assert configured.decisions[0].state == "asked at start"
+    assert configured.decisions[0].state == "pending"
     assert not configured.decisions[0].takes("instance:m1.tiny")
     assert configured.decisions[0].takes("instance:m2.tiny")
     assert configured.warnings == ()
 
 
-def test_patterns_tell_upper_case_from_lower_case():
-    assert configure([candidate(Pollster())], {}, ["DISK"]).decisions[0].state == "asked at start"
+def test_patterns_are_case_sensitive():
+    assert configure([candidate(Pollster())], {}, ["DISK"]).decisions[0].state == "pending"
 
 
-def test_a_pattern_that_matches_nothing_is_warned_of():
+def test_pattern_that_matches_nothing_is_a_warning():
     configured = configure([candidate(Pollster())], {}, ["dsik.*", "disk"])
-    assert configured.warnings == ("[plugins] disable: 'dsik.*' is the name of no plugin and of no meter",)
+    assert configured.warnings == ("[plugins] disable: 'dsik.*' matches no plugin and no meter",)
     assert configured.problems == ()
 
 
-def test_a_disabled_plugin_is_not_given_options_but_its_section_is_read():
+def test_section_of_a_disabled_plugin_is_validated_and_not_applied():
     configured = configure(
         [candidate(Refusing(options=Options()))], {"pollsters": {"disk": {"path": "/", "x": 1}}}, ["disk"]
     )
@@ -477,7 +477,7 @@ def test_a_disabled_plugin_is_not_given_options_but_its_section_is_read():
 
 
 @pytest_twisted.ensureDeferred
-async def test_each_plugin_answers_for_itself():
+async def test_each_plugin_decides_its_own_state():
     plugins = [
         Pollster(name="yes"),
         Pollster(name="partly", answer=Enabled("one of two disks is broken")),
@@ -491,11 +491,11 @@ async def test_each_plugin_answers_for_itself():
     assert states(decisions) == {
         "yes": ("active", ""),
         "partly": ("active", "one of two disks is broken"),
-        "no": ("off here", "there is no disk"),
+        "no": ("not applicable", "there is no disk"),
         "raises": ("broken", "enabled() failed: ZeroDivisionError: by zero"),
         "cancels": ("broken", "enabled() failed: CancelledError"),
         "exits": ("broken", "enabled() failed: SystemExit: 2"),
-        "rubbish": ("broken", "enabled() answered True; it should return Enabled() or Disabled(reason)"),
+        "rubbish": ("broken", "enabled() returned True; it should return Enabled() or Disabled(reason)"),
     }
 
 
@@ -510,7 +510,7 @@ class Stubborn(Pollster):
             return await late
 
 
-def test_a_plugin_that_hangs_is_broken_and_keeps_nobody_else_waiting():
+def test_plugin_that_hangs_is_broken_and_delays_no_other():
     clock, late = Clock(), Deferred()
     plugins = [Stubborn(name="stubborn"), Pollster(name="hangs", answer=Deferred()), Pollster(name="quick")]
     work = Deferred.fromCoroutine(
@@ -519,15 +519,15 @@ def test_a_plugin_that_hangs_is_broken_and_keeps_nobody_else_waiting():
     assert not work.called
     clock.advance(7)
     assert states(work.result) == {
-        "stubborn": ("broken", "enabled() did not answer within 7 s"),
-        "hangs": ("broken", "enabled() did not answer within 7 s"),
+        "stubborn": ("broken", "enabled() did not return within 7 s"),
+        "hangs": ("broken", "enabled() did not return within 7 s"),
         "quick": ("active", ""),
     }
     assert clock.getDelayedCalls() == []
     late.callback(Enabled())
 
 
-def test_asking_can_be_cancelled_and_leaves_nothing():
+def test_deciding_can_be_cancelled():
     clock, cancelled = Clock(), []
     plugins = [Pollster(name=name, answer=Deferred(cancelled.append)) for name in "ab"]
     work = Deferred.fromCoroutine(decide([candidate(each) for each in plugins], FakePluginContext(), clock))
@@ -538,13 +538,13 @@ def test_asking_can_be_cancelled_and_leaves_nothing():
 
 
 @pytest_twisted.ensureDeferred
-async def test_only_those_that_are_to_be_asked_are_asked():
+async def test_only_pending_plugins_are_asked():
     off = replace(candidate(Pollster(answer=ZeroDivisionError())), state="disabled", reason="because")
     assert await decide([off], FakePluginContext(), Clock()) == [off]
     assert decide_now([off], FakePluginContext()) == [off]
 
 
-def test_without_a_reactor_those_that_would_wait_are_left_for_the_start():
+def test_plugins_that_have_to_wait_stay_pending_without_a_reactor():
     cancelled = []
     plugins = [
         Pollster(name="yes"),
@@ -554,7 +554,7 @@ def test_without_a_reactor_those_that_would_wait_are_left_for_the_start():
     decisions = decide_now([candidate(each) for each in plugins], FakePluginContext())
     assert states(decisions) == {
         "yes": ("active", ""),
-        "waits": ("asked at start", ""),
+        "waits": ("pending", ""),
         "raises": ("broken", "enabled() failed: OSError: no"),
     }
     assert len(cancelled) == 1
@@ -563,7 +563,7 @@ def test_without_a_reactor_those_that_would_wait_are_left_for_the_start():
 # --- telling -------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_is_an_aligned_table():
+def test_report_is_an_aligned_table():
     decisions = [
         replace(candidate(Pollster()), state="active", origin="meter.pollsters.libvirt:disk"),
         Decision(kind=CENTRAL, name="x", origin="v", state="broken", reason="why"),
@@ -575,5 +575,5 @@ def test_the_report_is_an_aligned_table():
     )
 
 
-def test_the_report_of_nothing_is_its_heading():
+def test_report_without_plugins_is_the_heading():
     assert report([]) == "PLUGIN  KIND  STATE  ORIGIN  REASON"

@@ -1,4 +1,4 @@
-"""The example, and what a test of a pollster looks like."""
+"""The example pollster; these tests are an example as well."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from meter.testing import FakeCycle
 from meter.testing import FakePluginContext
 
 
-def test_it_provides_its_interface() -> None:
+def test_example_provides_its_interface() -> None:
     assert verifyObject(IComputePollster, example)
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_is_off_until_it_is_wanted() -> None:
+async def test_example_is_disabled_by_default() -> None:
     context = FakePluginContext()
     off = await example.enabled(context)
     assert isinstance(off, Disabled)
@@ -34,7 +34,7 @@ async def test_it_is_off_until_it_is_wanted() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_gives_the_load_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_example_meters_the_load_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (0.25, 0.5, 1.0))
     cycle = FakeCycle()
     [sample] = await example.configured(ExampleOptions(wanted=True, project_id="ops")).poll(cycle)
@@ -42,7 +42,7 @@ async def test_it_gives_the_load_of_this_host(monkeypatch: pytest.MonkeyPatch) -
     assert (sample.project_id, sample.timestamp) == ("ops", cycle.timestamp)
 
 
-def test_the_registry_finds_it_and_gives_it_its_section() -> None:
+def test_registry_finds_the_example_and_applies_its_section() -> None:
     found = [decision for decision in find([COMPUTE]) if decision.name == "example"]
     configured = configure(found, {"pollsters": {"example": {"wanted": True}}}, [])
     assert configured.problems == ()

@@ -1,4 +1,4 @@
-"""The metering system measures itself."""
+"""Meters of a daemon itself."""
 
 import socket
 from datetime import UTC
@@ -25,7 +25,7 @@ class Health:
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_dependency_and_the_process_are_measured():
+async def test_daemon_has_samples_of_its_dependencies_and_process():
     verifyObject(ICentralPollster, system)
     cycle = FakeCycle({IHealth: Health()}, timestamp=NOW, daemon="meter-central")
     assert await system.enabled(cycle) == Enabled()

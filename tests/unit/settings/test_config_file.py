@@ -1,5 +1,6 @@
 """Reading the configuration: defaults, secrets, and every mistake at once."""
 
+import math
 import re
 import stat
 import tomllib
@@ -47,8 +48,8 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         "meter.toml: [bus] prefetch: input should be greater than 0, not 0",
         "meter.toml: [signing.keys.0] id: is missing",
         "meter.toml: [polling] timeout_seconds: input should be a valid number, not 'soon'",
-        "meter.toml: [polling] interval_second: there is no such key; did you mean interval_seconds?",
-        "meter.toml: [poling]: there is no such section; did you mean polling?",
+        "meter.toml: [polling] interval_second: unknown key; did you mean interval_seconds?",
+        "meter.toml: [poling]: unknown section; did you mean polling?",
     ]
 
 
@@ -59,7 +60,7 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ("[bus]\nurl = 'http://h'", "meter", "should be amqp://"),
         ("[store]\ndsn = 'mysql://h/d'", "meter", "should be postgresql://"),
         ("[signing]\nkey = ''", "meter", "must not be empty"),
-        ("[signing]\nkey = 'a'\n[[signing.keys]]\nid = 'b'\nkey = 'c'", "meter", "leave key and key_file out"),
+        ("[signing]\nkey = 'a'\n[[signing.keys]]\nid = 'b'\nkey = 'c'", "meter", "remove key and key_file"),
         ("[[signing.keys]]\nid = 'b'", "meter", "key: is missing; set key or key_file"),
         ("[[signing.keys]]\nid = 'b'\nkey='1'\n[[signing.keys]]\nid = 'b'\nkey='2'", "meter", "same id"),
         ("[api]\nlisten = 'tcp:8777'", "meter", "only a loopback interface or a UNIX socket"),
@@ -106,7 +107,7 @@ def test_secrets_come_from_files(tmp_path):
 
 def test_a_secret_and_its_file_exclude_each_other(tmp_path):
     (tmp_path / "key").write_text("x")
-    assert "leave it out when key_file is set" in problems(f"[signing]\nkey = 'a'\nkey_file = '{tmp_path}/key'")[0]
+    assert "remove it, as key_file is set" in problems(f"[signing]\nkey = 'a'\nkey_file = '{tmp_path}/key'")[0]
 
 
 def test_an_empty_secret_file_is_a_mistake(tmp_path):
@@ -128,7 +129,7 @@ def test_the_single_daemon_takes_what_it_is_told():
     assert config.store.dsn.get_secret_value().startswith("embedded:")
 
 
-def test_what_is_in_effect_is_shown_as_toml_without_secrets():
+def test_effective_configuration_is_toml_without_secrets():
     text = """
     [bus]
     url = "amqp://meter:hunter2@rabbit/"
@@ -142,6 +143,7 @@ def test_what_is_in_effect_is_shown_as_toml_without_secrets():
     by_daemon = { meter-api = "tcp:1:interface=127.0.0.1" }
     [pollsters.lamp]
     room = "k\\"itchen"
+    watts = inf
     """
 
     shown = effective(parse(text, "meter-collector"))
@@ -153,7 +155,7 @@ def test_what_is_in_effect_is_shown_as_toml_without_secrets():
     assert back["signing"]["key"] == "**********"
     assert back["polling"]["interval_seconds"] == 5
     assert back["status"]["by_daemon"] == {"meter-api": "tcp:1:interface=127.0.0.1"}
-    assert back["pollsters"]["lamp"] == {"room": 'k"itchen'}
+    assert back["pollsters"]["lamp"] == {"room": 'k"itchen', "watts": math.inf}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Small parts of the store: DSNs, weeks, memories, conditions, migrations."""
+"""Small parts of the store: DSNs, weeks, caches of ids, conditions, migrations."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
-from meter.store.query.conditions import of_sample
-from meter.store.query.conditions import of_series
+from meter.store.query.conditions import split_filter
 from meter.store.query.metadata import metadata_values
 from meter.store.query.statistics import statistics_statement
 from meter.store.write.dimensions import CachedId
@@ -36,7 +35,7 @@ def parameters(dsn, **options):
     return connection_parameters(dsn, statement_timeout_seconds=30, application_name="meter", **options)
 
 
-def test_a_dsn_is_completed_and_what_it_says_stays():
+def test_dsn_is_completed_and_keeps_its_own_settings():
     found = parameters("postgresql://m:secret@db:6432/usage?application_name=billing&options=-c%20jit%3Don")
 
     assert (found["host"], found["port"], found["dbname"], found["password"]) == ("db", "6432", "usage", "secret")
@@ -46,12 +45,12 @@ def test_a_dsn_is_completed_and_what_it_says_stays():
     assert parameters("dbname=usage", read_only=True)["options"].count("read_only=on") == 1
 
 
-def test_people_are_told_where_but_not_the_password():
+def test_description_of_a_database_has_no_password():
     assert described(parameters("postgresql://m:secret@db:6432/usage")) == "PostgreSQL at db:6432/usage"
     assert described(parameters("dbname=usage")) == "PostgreSQL at the local socket/usage"
 
 
-def test_a_dsn_that_is_none_says_what_one_looks_like():
+def test_invalid_dsn_is_refused_with_an_example():
     with pytest.raises(ValueError, match="postgresql://user@host/database"):
         PostgresStore(reactor, "mysql://db/meter", clock=reactor, migrate=False)
 
@@ -66,30 +65,30 @@ def test_weeks_begin_on_monday_in_utc():
 LATER = datetime(2026, 11, 30, tzinfo=UTC)
 
 
-def test_a_memory_forgets_what_was_not_asked_for():
-    memory = IdCache(10)
-    memory.update({"old": CachedId(1, LATER)})
+def test_id_cache_drops_unused_ids():
+    cache = IdCache(10)
+    cache.update({"old": CachedId(1, LATER)})
     for number in range(100):
-        memory.update({number: CachedId(number, LATER)})
-        assert memory.known({"old": LATER}) == {"old": 1}
+        cache.update({number: CachedId(number, LATER)})
+        assert cache.get_many({"old": LATER}) == {"old": 1}
 
-    assert memory.known({5: LATER}) == {}
-    assert memory.known({99: LATER, "new": LATER}) == {99: 99}
-    memory.clear()
-    assert memory.known({"old": LATER}) == {}
-
-
-def test_a_number_is_remembered_until_its_row_may_be_swept():
-    memory = IdCache(10)
-    memory.update({"cpu": CachedId(1, LATER)})
-
-    assert memory.known({"cpu": LATER - timedelta(weeks=5)}) == {"cpu": 1}
-    assert memory.known({"cpu": LATER + timedelta(weeks=1)}) == {}
-    memory.update({"cpu": CachedId(1, LATER + timedelta(weeks=1))})
-    assert memory.known({"cpu": LATER + timedelta(weeks=1)}) == {"cpu": 1}
+    assert cache.get_many({5: LATER}) == {}
+    assert cache.get_many({99: LATER, "new": LATER}) == {99: 99}
+    cache.clear()
+    assert cache.get_many({"old": LATER}) == {}
 
 
-def test_a_week_ends_on_monday_and_the_last_one_with_time_itself():
+def test_id_is_cached_until_its_row_may_be_deleted():
+    cache = IdCache(10)
+    cache.update({"cpu": CachedId(1, LATER)})
+
+    assert cache.get_many({"cpu": LATER - timedelta(weeks=5)}) == {"cpu": 1}
+    assert cache.get_many({"cpu": LATER + timedelta(weeks=1)}) == {}
+    cache.update({"cpu": CachedId(1, LATER + timedelta(weeks=1))})
+    assert cache.get_many({"cpu": LATER + timedelta(weeks=1)}) == {"cpu": 1}
+
+
+def test_week_ends_on_monday_and_the_last_one_with_the_year_9999():
     assert end_of_week(datetime(2026, 11, 22, 23, 59, tzinfo=UTC)) == datetime(2026, 11, 23, tzinfo=UTC)
     assert end_of_week(datetime(2026, 11, 23, tzinfo=UTC)) == LATER
     assert end_of_week(datetime(9999, 12, 31, tzinfo=UTC)) == datetime.max.replace(tzinfo=UTC)
@@ -102,7 +101,8 @@ def test_values_are_always_parameters():
         as_of=datetime(2026, 2, 1, tzinfo=UTC),
         metadata=(MetadataMatch("'; --", "'; --"),),
     )
-    for condition in (of_series(filter), of_sample(filter)):
+    conditions = split_filter(filter)
+    for condition in (conditions.series, conditions.sample):
         assert "'; --" not in condition.text
         assert condition.text.count("%s") == len(condition.parameters)
 
@@ -114,14 +114,14 @@ def test_a_key_with_dots_is_read_in_every_way():
 
 @pytest.mark.parametrize("field", ["volume", "id; DROP TABLE sample"])
 def test_a_field_that_cannot_be_asked_for_is_refused(field):
-    with pytest.raises(RequestError, match="cannot be asked for by"):
-        of_series(SampleFilter(equals={field: "x"}))
+    with pytest.raises(RequestError, match="cannot be selected by"):
+        split_filter(SampleFilter(equals={field: "x"}))
 
 
 @pytest.mark.parametrize("value", ["a\0b", float("nan"), "\ud800"])
 def test_metadata_that_nothing_can_equal_is_refused(value):
-    with pytest.raises(RequestError, match="metadata cannot hold"):
-        of_sample(SampleFilter(metadata=(MetadataMatch("k", value),)))
+    with pytest.raises(RequestError, match="metadata cannot contain"):
+        split_filter(SampleFilter(metadata=(MetadataMatch("k", value),)))
 
 
 @pytest.mark.parametrize(

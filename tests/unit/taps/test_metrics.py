@@ -20,6 +20,7 @@ from meter.taps import collector
 from meter.taps import compute
 from meter.taps import daemon as composing
 from meter.taps import single
+from meter.taps.parts.diagnostics import add_diagnostics
 
 PAGE = Path(__file__).parents[3] / "docs" / "operating.rst"
 DAEMONS: dict[str, tuple[list[Kind], Callable[[composing.Daemon], None]]] = {
@@ -48,7 +49,7 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         kinds, add_parts = DAEMONS[name]
         config = parse(CONFIGURATION.format(directory=tmp_path), name, "test")
         daemon = composing.Daemon(name, config, kinds, only_checking=True)
-        daemon.add_diagnostics()
+        add_diagnostics(daemon)
         add_parts(daemon)
         assert daemon.problems == []
         return daemon.registry

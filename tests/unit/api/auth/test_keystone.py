@@ -1,4 +1,4 @@
-"""Who may see what by Keystone's tokens: as the service answers, remembered for a while, forgotten in time."""
+"""Auth mode ``keystone``: validation, its cache, and the readiness of Keystone."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from meter.api import LOOK_SECONDS
+from meter.api import PROBE_SECONDS
 from meter.api import IAuth
 from meter.api import KeystoneTokens
-from meter.http.exchange import ErrorResponse
+from meter.http.client import ErrorResponse
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
-from tests.asking import RECORDED
-from tests.asking import Answer
-from tests.asking import Asking
+from tests.api_client import RECORDED
+from tests.api_client import ApiClient
+from tests.api_client import Response
 
 
 class Token:
-    """What Keystone says of a token."""
+    """The result of a successful validation."""
 
     def __init__(self, project_id: str | None, *roles: str, minutes: float = 60) -> None:
         self.project_id = project_id
@@ -32,7 +32,7 @@ class Token:
 
 
 class Cloud:
-    """An API that asks a Keystone which knows ``tokens``; ``asked`` has what it was asked about."""
+    """An API and a fake Keystone with ``tokens``; ``validated`` lists the tokens it was asked to validate."""
 
     def __init__(self, **settings: Any) -> None:
         self.tokens = {
@@ -42,15 +42,15 @@ class Cloud:
             "admin": Token("red", "reader", "admin"),
             "unscoped": Token(None, "member"),
         }
-        self.asked: list[str] = []
+        self.validated: list[str] = []
         self.failure: Exception | None = None
         self.slow: Deferred[None] | None = None
         self.checks = 0
         self.check_failure: Exception | None = None
         self.forbidden: Exception | None = None
-        self.ask = Asking(auth=self)
+        self.api = ApiClient(auth=self)
         self.auth = KeystoneTokens(
-            self.validate, self.ask.clock, uri="https://keystone.example.org", check=self.check, **settings
+            self.validate, self.api.clock, uri="https://keystone.example.org", check=self.check, **settings
         )
 
     async def requester(self, request: Any) -> Any:
@@ -61,23 +61,23 @@ class Cloud:
         if (failure := self.check_failure or self.failure) is not None:
             raise failure
 
-    def look(self, seconds: float = 0.0) -> Readiness:
-        """Let ``seconds`` pass, look every five, and return the readiness."""
-        for _ in range(int(seconds / LOOK_SECONDS) or 1):
-            self.ask.clock.advance(min(seconds, LOOK_SECONDS))
-            Deferred.fromCoroutine(self.auth.look())
+    def probe(self, seconds: float = 0.0) -> Readiness:
+        """Advance the clock by ``seconds``, probing every five, and return the readiness."""
+        for _ in range(int(seconds / PROBE_SECONDS) or 1):
+            self.api.clock.advance(min(seconds, PROBE_SECONDS))
+            Deferred.fromCoroutine(self.auth.probe())
         return self.auth.readiness()
 
     async def validate(self, token: str) -> Token | None:
-        self.asked.append(token)
+        self.validated.append(token)
         if self.slow is not None:
             await self.slow
         if (failure := self.forbidden or self.failure) is not None:
             raise failure
         return self.tokens.get(token)
 
-    def __call__(self, token: str, path: str = "/v2/samples") -> Answer:
-        return self.ask(path, headers={"X-Auth-Token": token})
+    def __call__(self, token: str, path: str = "/v2/samples") -> Response:
+        return self.api(path, headers={"X-Auth-Token": token})
 
 
 @pytest.fixture
@@ -85,161 +85,161 @@ def cloud() -> Cloud:
     return Cloud()
 
 
-def test_it_is_an_auth_and_a_dependency(cloud: Cloud) -> None:
-    tokens = KeystoneTokens(cloud.validate, cloud.ask.clock, uri="")
+def test_keystone_tokens_provide_auth_and_dependency(cloud: Cloud) -> None:
+    tokens = KeystoneTokens(cloud.validate, cloud.api.clock, uri="")
     verifyObject(IAuth, tokens)
     verifyObject(IDependency, tokens)
 
 
-def test_a_token_shows_its_project_and_an_admins_everything(cloud: Cloud) -> None:
+def test_token_shows_its_project_and_an_admin_token_everything(cloud: Cloud) -> None:
     assert {sample["id"] for sample in cloud("blue").json} == {"s0", "s1"}
     assert len(cloud("admin").json) == 4
     assert cloud("unscoped").status == 403
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "old", "x" * 9000])
-def test_who_has_no_good_token_is_told_where_to_get_one(cloud: Cloud, token: str) -> None:
-    answer = cloud(token)
-    assert answer.status == 401
-    assert answer.headers["www-authenticate"] == 'Keystone uri="https://keystone.example.org"'
-    assert answer.json["error"]["title"] == "Unauthorized"
+def test_missing_or_invalid_token_is_401_with_the_address_of_keystone(cloud: Cloud, token: str) -> None:
+    response = cloud(token)
+    assert response.status == 401
+    assert response.headers["www-authenticate"] == 'Keystone uri="https://keystone.example.org"'
+    assert response.json["error"]["title"] == "Unauthorized"
 
 
-def test_an_answer_is_remembered_and_asked_for_again_in_time(cloud: Cloud) -> None:
+def test_validation_is_cached_and_repeated_after_its_lifetime(cloud: Cloud) -> None:
     cloud("blue"), cloud("blue"), cloud("wrong"), cloud("wrong")
-    assert cloud.asked == ["blue", "wrong"]
-    cloud.ask.clock.advance(61)
+    assert cloud.validated == ["blue", "wrong"]
+    cloud.api.clock.advance(61)
     del cloud.tokens["blue"]  # revoked
     assert cloud("blue").status == 401
 
 
-def test_a_token_is_remembered_no_longer_than_it_lasts(cloud: Cloud) -> None:
+def test_token_is_not_cached_beyond_its_expiry(cloud: Cloud) -> None:
     assert cloud("short").status == 200
-    cloud.ask.clock.advance(31)
+    cloud.api.clock.advance(31)
     assert cloud("short").status == 401
 
 
-def test_no_more_tokens_are_remembered_than_may_be() -> None:
-    cloud = Cloud(most=2)
+def test_cache_is_limited_in_size() -> None:
+    cloud = Cloud(max_cached_tokens=2)
     for token in ("blue", "a", "b", "blue", "blue"):
         cloud(token)
-    assert cloud.asked == ["blue", "a", "b", "blue"]
+    assert cloud.validated == ["blue", "a", "b", "blue"]
 
 
-def test_a_keystone_that_is_away_is_503_and_not_remembered(cloud: Cloud) -> None:
-    cloud.failure = Unavailable("keystone does not answer")
-    answer = cloud("blue")
-    assert (answer.status, "keystone does not answer" in answer.fault) == (503, True)
+def test_unavailable_keystone_is_503_and_not_cached(cloud: Cloud) -> None:
+    cloud.failure = Unavailable("keystone does not respond")
+    response = cloud("blue")
+    assert (response.status, "keystone does not respond" in response.faultstring) == (503, True)
     cloud.failure = None
     assert cloud("blue").status == 200
 
 
-def test_clients_that_come_together_wait_for_one_answer(cloud: Cloud) -> None:
+def test_concurrent_requests_share_one_validation(cloud: Cloud) -> None:
     cloud.slow = Deferred()
-    answers: list[Any] = []
+    responses: list[Any] = []
     for _ in range(3):
-        cloud.ask.pending("/v2/samples", headers={"X-Auth-Token": "blue"}).addBoth(answers.append)
-    cloud.ask.flush()
+        cloud.api.pending("/v2/samples", headers={"X-Auth-Token": "blue"}).addBoth(responses.append)
+    cloud.api.flush()
     cloud.slow.callback(None)
-    cloud.ask.flush()
-    assert [answer.status for answer in answers] == [200, 200, 200]
-    assert cloud.asked == ["blue"]
+    cloud.api.flush()
+    assert [response.status for response in responses] == [200, 200, 200]
+    assert cloud.validated == ["blue"]
 
 
-# --- whether Keystone is there -------------------------------------------------------------------------------------
+# --- readiness -----------------------------------------------------------------------------------------------------
 
-AWAY = Unavailable("keystone does not answer")
+AWAY = Unavailable("keystone does not respond")
 
 
-def test_it_is_ready_once_keystone_has_answered(cloud: Cloud) -> None:
+def test_keystone_is_ready_after_its_first_response(cloud: Cloud) -> None:
     before = cloud.auth.readiness()
     assert (before.name, before.ready, before.needed) == ("keystone", False, True)
-    assert "not been asked" in before.reason
-    assert cloud.look().ready
+    assert "not been contacted" in before.reason
+    assert cloud.probe().ready
 
 
-def test_a_keystone_that_is_away_at_the_start_is_no_ready_api_and_is_noticed_when_it_comes(cloud: Cloud) -> None:
+def test_keystone_that_is_unavailable_at_start_is_ready_once_it_responds(cloud: Cloud) -> None:
     cloud.check_failure = AWAY
-    assert cloud.look() == Readiness("keystone", False, "keystone does not answer")
+    assert cloud.probe() == Readiness("keystone", False, "keystone does not respond")
     cloud.check_failure = None
-    assert cloud.look(5).ready
+    assert cloud.probe(5).ready
 
 
-def test_an_idle_api_notices_that_keystone_went_away_and_asks_it_no_more_than_it_must(cloud: Cloud) -> None:
-    cloud.look()
-    cloud.look(300)
+def test_idle_api_checks_keystone_every_30_seconds(cloud: Cloud) -> None:
+    cloud.probe()
+    cloud.probe(300)
     assert cloud.checks == 1 + 300 / 30
     cloud.failure = AWAY
-    assert not cloud.look(30).ready
+    assert not cloud.probe(30).ready
 
 
-def test_clients_that_are_answered_save_the_checks(cloud: Cloud) -> None:
-    cloud.look()
+def test_validations_replace_checks(cloud: Cloud) -> None:
+    cloud.probe()
     for _ in range(20):
-        cloud.ask.clock.advance(61)
+        cloud.api.clock.advance(61)
         cloud("blue")
-        cloud.look()
+        cloud.probe()
     assert cloud.checks == 1
 
 
-def test_while_remembered_clients_are_let_in_it_is_degraded_and_not_dead(cloud: Cloud) -> None:
-    cloud.look()
+def test_outage_is_degraded_while_cached_tokens_are_valid(cloud: Cloud) -> None:
+    cloud.probe()
     cloud("blue")
     cloud.failure = AWAY
     assert cloud("admin").status == 503
-    state = cloud.look(5)
+    state = cloud.probe(5)
     assert (state.ready, state.needed) == (False, False)
-    assert "not remembered are refused with 503: keystone does not answer" in state.reason
+    assert "not cached are refused with 503: keystone does not respond" in state.reason
     assert cloud("blue").status == 200
-    state = cloud.look(60)
+    state = cloud.probe(60)
     assert (state.ready, state.needed) == (False, True)
     assert cloud("blue").status == 503
 
 
-def test_only_clients_that_are_let_in_make_it_degraded_rather_than_away(cloud: Cloud) -> None:
+def test_cached_invalid_tokens_do_not_make_an_outage_degraded(cloud: Cloud) -> None:
     cloud("wrong")
     cloud.failure = AWAY
-    assert cloud.look(30).needed
+    assert cloud.probe(30).needed
 
 
-def test_a_client_that_is_let_in_again_shows_that_keystone_is_back(cloud: Cloud) -> None:
+def test_successful_validation_ends_an_outage(cloud: Cloud) -> None:
     cloud.failure = AWAY
-    cloud.look()
+    cloud.probe()
     cloud.failure = None
     cloud("blue")
     assert cloud.auth.readiness().ready
 
 
-def test_no_token_of_a_client_makes_the_api_look_away(cloud: Cloud) -> None:
-    cloud.look()
-    cloud.failure = ErrorResponse("Keystone answers 400: this is no token", 400)
+def test_token_that_keystone_rejects_does_not_make_the_api_unready(cloud: Cloud) -> None:
+    cloud.probe()
+    cloud.failure = ErrorResponse("Keystone returned 400: this is no token", 400)
     assert cloud("strange").status == 503
     cloud.failure = None
-    assert cloud.look().ready
+    assert cloud.probe().ready
     assert cloud.checks == 2
 
 
-def test_an_account_that_is_refused_is_not_tried_until_it_is_locked(cloud: Cloud) -> None:
+def test_refused_account_is_checked_once_a_minute(cloud: Cloud) -> None:
     cloud.check_failure = ErrorResponse("Keystone does not accept our credentials", 401)
-    assert "our credentials" in cloud.look(600).reason
+    assert "our credentials" in cloud.probe(600).reason
     assert cloud.checks == 600 / 60
 
 
-def test_an_account_that_may_not_ask_about_tokens_is_not_ready_until_it_may(cloud: Cloud) -> None:
-    cloud.look()
-    cloud.forbidden = ErrorResponse("Keystone answers 403", 403)
+def test_account_without_permission_to_validate_is_not_ready(cloud: Cloud) -> None:
+    cloud.probe()
+    cloud.forbidden = ErrorResponse("Keystone returned 403", 403)
     assert cloud("blue").status == 503
-    assert not cloud.look(120).ready
+    assert not cloud.probe(120).ready
     cloud.forbidden = None
-    assert cloud.look(60).ready
+    assert cloud.probe(60).ready
 
 
-def test_doubt_asks_once_and_an_outage_every_few_seconds(cloud: Cloud) -> None:
-    cloud.look()
+def test_failed_validation_is_followed_by_one_check_and_an_outage_by_one_every_5_seconds(cloud: Cloud) -> None:
+    cloud.probe()
     cloud.failure = AWAY
     for _ in range(50):
         cloud("blue")
-    cloud.look()
+    cloud.probe()
     assert cloud.checks == 2
-    cloud.look(60)
+    cloud.probe(60)
     assert cloud.checks == 2 + 60 / 5

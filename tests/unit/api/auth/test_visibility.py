@@ -1,4 +1,4 @@
-"""Who may see what: tenants their own project, in every operation; administrators everything."""
+"""Visibility: in every operation, tenants see their own project, administrators everything."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from meter.api import Everyone
 from meter.api import IAuth
+from meter.api import NoAuth
 from meter.api import Requester
 from meter.api import StaticToken
 from meter.api import StaticTokens
 from meter.api.auth.visibility import VisibleStore
 from meter.api.operations import OPERATIONS
 from meter.api.operations import Operation
-from tests.asking import Answer
-from tests.asking import Asking
-from tests.asking import message
+from tests.api_client import ApiClient
+from tests.api_client import Response
+from tests.api_client import message
 
 INSTANCE = message(
     2,
@@ -35,18 +35,21 @@ INSTANCE = message(
     user_id="bob",
     resource_metadata={"event_type": "compute.instance.create.end", "state": "active"},
 )
-"""What segments are made of; the samples of :mod:`tests.asking` have no instance."""
+"""A sample with segments; :mod:`tests.api_client` has none."""
 
-PUBLIC = ("versions", "capabilities")
-"""What says nothing of anybody's samples."""
+WITHOUT_SAMPLES = ("versions", "capabilities")
+"""Operations that return nothing about samples."""
 
-READING = [
+READ_OPERATIONS = [
     operation
     for operation in OPERATIONS
-    if not operation.open and not operation.time_weighted and operation.status == 200 and operation.name not in PUBLIC
+    if not operation.public
+    and not operation.streaming
+    and operation.status == 200
+    and operation.name not in WITHOUT_SAMPLES
 ]
 RED = {"resources": "a/b%20c", "users": "bob", "projects": "red", "sources": "test", "samples": "s2"}
-"""What belongs to project *red*, by what stands before it in a path."""
+"""An id in project *red* for each collection of a path."""
 
 
 def names(operations: Sequence[Operation]) -> list[str]:
@@ -68,33 +71,33 @@ TOKENS = StaticTokens(
 
 
 @pytest.fixture(scope="module")
-def ask() -> Asking:
-    return Asking(auth=TOKENS)
+def api() -> ApiClient:
+    return ApiClient(auth=TOKENS)
 
 
-def asked_by(ask: Asking, who: str, path: str, **request: Any) -> Answer:
-    return ask(path, **request, headers={"X-Auth-Token": f"{who}-token", "Content-Type": "application/json"})
+def request_as(api: ApiClient, who: str, path: str, **request: Any) -> Response:
+    return api(path, **request, headers={"X-Auth-Token": f"{who}-token", "Content-Type": "application/json"})
 
 
-def walked(ask: Asking, who: str, operation: Operation) -> Answer:
-    """Ask ``operation`` about what belongs to project *red*."""
+def request_red(api: ApiClient, who: str, operation: Operation) -> Response:
+    """Send a request of ``operation`` for data of project *red*."""
     owners = operation.path.split("/")[2] if operation.path.count("/") > 1 else ""
     path = operation.path.format(meter="cpu", id=RED.get(owners))
     body = b"{}" if operation.body is not None else None
-    return asked_by(ask, who, path, method=operation.method, body=body)
+    return request_as(api, who, path, method=operation.method, body=body)
 
 
-def test_both_modes_find_out_who_asks() -> None:
-    verifyObject(IAuth, Everyone())
+def test_no_auth_and_static_tokens_provide_auth() -> None:
+    verifyObject(IAuth, NoAuth())
     verifyObject(IAuth, TOKENS)
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Auth-Token": ""}, {"X-Auth-Token": "wrong"}, {"X-Auth-Token": "café"}])
-def test_who_has_no_known_token_is_told_to_get_one(ask: Asking, headers: dict[str, str]) -> None:
-    answer = ask("/v2/samples", headers=headers)
-    assert answer.status == 401
-    assert answer.headers["www-authenticate"] == 'Token realm="meter"'
-    assert answer.json == {
+def test_missing_or_unknown_token_is_401(api: ApiClient, headers: dict[str, str]) -> None:
+    response = api("/v2/samples", headers=headers)
+    assert response.status == 401
+    assert response.headers["www-authenticate"] == 'Token realm="meter"'
+    assert response.json == {
         "error": {
             "code": 401,
             "title": "Unauthorized",
@@ -104,49 +107,49 @@ def test_who_has_no_known_token_is_told_to_get_one(ask: Asking, headers: dict[st
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=names(OPERATIONS))
-def test_no_operation_answers_a_stranger_but_what_describes_it(ask: Asking, operation: Operation) -> None:
+def test_only_public_operations_need_no_token(api: ApiClient, operation: Operation) -> None:
     headers = {"Content-Type": "application/json"}
-    answer = ask(re.sub("{.*?}", "s2", operation.path), method=operation.method, headers=headers)
-    assert answer.status == (200 if operation.open else 401)
-    assert b"s2" not in answer.body
+    response = api(re.sub("{.*?}", "s2", operation.path), method=operation.method, headers=headers)
+    assert response.status == (200 if operation.public else 401)
+    assert b"s2" not in response.body
 
 
-@pytest.mark.parametrize("operation", READING, ids=names(READING))
-def test_no_operation_shows_anything_of_other_projects(ask: Asking, operation: Operation) -> None:
+@pytest.mark.parametrize("operation", READ_OPERATIONS, ids=names(READ_OPERATIONS))
+def test_operation_shows_nothing_of_other_projects(api: ApiClient, operation: Operation) -> None:
     if operation.name == "segments":
-        ask = Asking(auth=TOKENS)
-        Deferred.fromCoroutine(ask.store.write([INSTANCE]))
-    shown = walked(ask, "admin", operation)
+        api = ApiClient(auth=TOKENS)
+        Deferred.fromCoroutine(api.store.write([INSTANCE]))
+    shown = request_red(api, "admin", operation)
     assert shown.status == 200
     assert any(text in shown.body for text in (b"a/b c", b"bob", b"red", b"60.0", b"12:02:00", b"test"))
-    answer = walked(ask, "green", operation)
-    assert answer.status in (200, 404)
-    assert not any(text in answer.body for text in (b"bob", b"60.0", b"12:02:00", b"signature", b"cumulative"))
-    assert answer.status == 404 or not any(isinstance(one, dict) for one in empty_or_listed(answer.json))
+    response = request_red(api, "green", operation)
+    assert response.status in (200, 404)
+    assert not any(text in response.body for text in (b"bob", b"60.0", b"12:02:00", b"signature", b"cumulative"))
+    assert response.status == 404 or not any(isinstance(one, dict) for one in entries(response.json))
 
 
-def empty_or_listed(answer: Any) -> Sequence[Any]:
-    """What an answer holds: of v1's, what is under its one key."""
-    if isinstance(answer, list):
-        return answer
-    return [each for value in answer.values() for each in (value if isinstance(value, list) else [])]
+def entries(response: Any) -> Sequence[Any]:
+    """Return the entries of a response, which v1 has under its only key."""
+    if isinstance(response, list):
+        return response
+    return [each for value in response.values() for each in (value if isinstance(value, list) else [])]
 
 
 @pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson"])
-def test_no_export_shows_anything_of_other_projects(ask: Asking, media_type: str) -> None:
+def test_export_shows_nothing_of_other_projects(api: ApiClient, media_type: str) -> None:
     headers = {"X-Auth-Token": "green-token", "Accept": media_type}
-    assert len(ask("/v2/samples", headers=headers).body.splitlines()) == (media_type == "text/csv")
-    assert b"s1" in ask("/v2/samples", headers={**headers, "X-Auth-Token": "blue-token"}).body
-    assert b"s2" not in ask("/v2/samples", headers={**headers, "X-Auth-Token": "blue-token"}).body
+    assert len(api("/v2/samples", headers=headers).body.splitlines()) == (media_type == "text/csv")
+    assert b"s1" in api("/v2/samples", headers={**headers, "X-Auth-Token": "blue-token"}).body
+    assert b"s2" not in api("/v2/samples", headers={**headers, "X-Auth-Token": "blue-token"}).body
 
 
-@pytest.mark.parametrize("operation", READING, ids=names(READING))
-def test_a_token_without_a_project_sees_not_even_what_has_none(ask: Asking, operation: Operation) -> None:
-    assert walked(ask, "unscoped", operation).status == 403
+@pytest.mark.parametrize("operation", READ_OPERATIONS, ids=names(READ_OPERATIONS))
+def test_token_without_a_project_is_403(api: ApiClient, operation: Operation) -> None:
+    assert request_red(api, "unscoped", operation).status == 403
 
 
-def test_nobody_follows_without_a_project(ask: Asking) -> None:
-    assert asked_by(ask, "unscoped", "/v2/live").status == 403
+def test_live_stream_with_a_token_without_a_project_is_403(api: ApiClient) -> None:
+    assert request_as(api, "unscoped", "/v2/live").status == 403
 
 
 @pytest.mark.parametrize(
@@ -158,47 +161,47 @@ def test_nobody_follows_without_a_project(ask: Asking) -> None:
         {"not": {"or": [{"=": {"meter": "cpu"}}, {"and": [{"=~": {"project_id": "r.*"}}, {"=": {"unit": "ns"}}]}]}},
     ],
 )
-def test_no_expression_reaches_another_project(ask: Asking, expression: Any) -> None:
+def test_expression_that_names_another_project_is_401(api: ApiClient, expression: Any) -> None:
     body = msgspec.json.encode({"filter": msgspec.json.encode(expression).decode()})
-    answer = asked_by(ask, "blue", "/v2/query/samples", method="POST", body=body)
-    assert answer.status == 401
-    assert answer.fault.startswith("Not Authorized to access project r")
-    assert asked_by(ask, "admin", "/v2/query/samples", method="POST", body=body).status == 200
+    response = request_as(api, "blue", "/v2/query/samples", method="POST", body=body)
+    assert response.status == 401
+    assert response.faultstring.startswith("Not Authorized to access project r")
+    assert request_as(api, "admin", "/v2/query/samples", method="POST", body=body).status == 200
 
 
-def test_an_expression_is_asked_of_the_own_project_only(ask: Asking) -> None:
+def test_expression_is_restricted_to_the_own_project(api: ApiClient) -> None:
     body = msgspec.json.encode({"filter": '{"or": [{"=": {"meter": "cpu"}}, {"=": {"user_id": "bob"}}]}'})
-    found = asked_by(ask, "blue", "/v2/query/samples", method="POST", body=body).json
+    found = request_as(api, "blue", "/v2/query/samples", method="POST", body=body).json
     assert {sample["id"] for sample in found} == {"s0", "s1"}
 
 
-def test_a_tenant_sees_their_own(ask: Asking) -> None:
-    assert {sample["id"] for sample in asked_by(ask, "blue", "/v2/samples").json} == {"s0", "s1"}
-    assert asked_by(ask, "blue", "/v2/samples/s0").status == 200
-    (row,) = asked_by(ask, "blue", "/v2/meters/cpu/statistics").json
+def test_tenant_sees_their_own_project(api: ApiClient) -> None:
+    assert {sample["id"] for sample in request_as(api, "blue", "/v2/samples").json} == {"s0", "s1"}
+    assert request_as(api, "blue", "/v2/samples/s0").status == 200
+    (row,) = request_as(api, "blue", "/v2/meters/cpu/statistics").json
     assert row["sum"] == 30.0
-    (resource,) = asked_by(ask, "blue", "/v2/resources").json
+    (resource,) = request_as(api, "blue", "/v2/resources").json
     assert [link["rel"] for link in resource["links"]] == ["self", "cpu"]
 
 
-def test_an_administrator_sees_all(ask: Asking) -> None:
-    assert len(asked_by(ask, "admin", "/v2/samples").json) == 4
+def test_administrator_sees_all_projects(api: ApiClient) -> None:
+    assert len(request_as(api, "admin", "/v2/samples").json) == 4
 
 
 @pytest.mark.parametrize("field", ["project", "project_id"])
 @pytest.mark.parametrize("value", ["red", "None", ""])
-def test_a_tenant_who_names_another_project_is_refused(ask: Asking, field: str, value: str) -> None:
-    answer = asked_by(ask, "blue", f"/v2/samples?q.field={field}&q.value={value}")
-    assert answer.status == 401
-    assert answer.fault == f"Not Authorized to access project {None if value == 'None' else value}"
+def test_query_that_names_another_project_is_401(api: ApiClient, field: str, value: str) -> None:
+    response = request_as(api, "blue", f"/v2/samples?q.field={field}&q.value={value}")
+    assert response.status == 401
+    assert response.faultstring == f"Not Authorized to access project {None if value == 'None' else value}"
 
 
-def test_a_tenant_may_name_their_own_project(ask: Asking) -> None:
-    assert len(asked_by(ask, "blue", "/v2/samples?q.field=project&q.value=blue").json) == 2
+def test_query_can_name_the_own_project(api: ApiClient) -> None:
+    assert len(request_as(api, "blue", "/v2/samples?q.field=project&q.value=blue").json) == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_signed_message_is_shown_to_its_project_only() -> None:
-    store = Asking().store
+async def test_signed_message_is_visible_to_its_project_only() -> None:
+    store = ApiClient().store
     assert await VisibleStore(store, Requester(is_admin=False, project_id="blue")).message("s0") is not None
     assert await VisibleStore(store, Requester(is_admin=False, project_id="green")).message("s0") is None

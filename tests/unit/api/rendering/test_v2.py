@@ -1,4 +1,4 @@
-"""How records become JSON, where it is not plain."""
+"""Flattening of metadata, encoding of times, and literals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from meter.api.rendering.flattening import Flattening
-from meter.api.rendering.flattening import flattened
+from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.flattening import flatten
 from meter.api.rendering.v2 import OLD_SAMPLE
 from meter.api.rendering.v2 import SAMPLE
-from meter.api.request.simple_query import typed
+from meter.api.request.simple_query import convert
 from meter.query import StoredSample
 from meter.sample import utc_text
 
@@ -38,37 +38,37 @@ JSON = st.recursive(
         ({"float": 1.0, "int": 0, "text": "0"}, {"float": "1.0", "int": "0", "text": "0"}),
     ],
 )
-def test_metadata_is_flattened_to_texts(metadata: dict[str, Any], flat: dict[str, str]) -> None:
-    assert flattened(metadata) == flat
+def test_metadata_is_flattened_to_strings(metadata: dict[str, Any], flat: dict[str, str]) -> None:
+    assert flatten(metadata) == flat
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(), JSON))
-def test_any_metadata_is_flattened_to_texts_of_one_level(metadata: dict[str, Any]) -> None:
-    flat = flattened(metadata)
+def test_arbitrary_metadata_is_flattened_to_strings_on_one_level(metadata: dict[str, Any]) -> None:
+    flat = flatten(metadata)
     assert all(isinstance(name, str) and isinstance(value, str) for name, value in flat.items())
     assert all(name.count(".") <= 1 for name in flat)
 
 
-def test_metadata_that_come_and_go_are_never_taken_for_others() -> None:
-    flat = Flattening(most_bytes=100)
-    assert [bytes(flat({"n": n})) for n in range(100)] == [b'{"n":"%d"}' % n for n in range(100)]
+def test_cache_never_confuses_metadata_with_a_reused_id() -> None:
+    flattener = MetadataFlattener(max_cached_bytes=100)
+    assert [bytes(flattener({"n": n})) for n in range(100)] == [b'{"n":"%d"}' % n for n in range(100)]
     shared = {"n": 1}
-    assert flat(shared) is flat(shared)
+    assert flattener(shared) is flattener(shared)
 
 
-def test_metadata_are_not_remembered_without_end() -> None:
-    flat = Flattening(most_bytes=100)
+def test_cache_of_metadata_is_limited_in_size() -> None:
+    flattener = MetadataFlattener(max_cached_bytes=100)
     first = {"n": "x" * 50}
-    remembered = flat(first)
-    assert flat(first) is remembered
-    flat({"m": "x" * 50})
-    assert flat(first) is not remembered
-    assert flat(first) == remembered
+    cached = flattener(first)
+    assert flattener(first) is cached
+    flattener({"m": "x" * 50})
+    assert flattener(first) is not cached
+    assert flattener(first) == cached
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_a_time_is_shown_as_on_the_wire(moment: datetime) -> None:
+def test_timestamp_is_encoded_like_in_messages(moment: datetime) -> None:
     row = StoredSample(
         message_id="s",
         name="cpu",
@@ -85,16 +85,16 @@ def test_a_time_is_shown_as_on_the_wire(moment: datetime) -> None:
         signature="",
         key_id=None,
     )
-    for shape in (SAMPLE, OLD_SAMPLE):
-        [shown] = msgspec.json.decode(msgspec.json.encode(shape.rendered([row], Flattening())))
+    for schema in (SAMPLE, OLD_SAMPLE):
+        [shown] = msgspec.json.decode(msgspec.json.encode(schema.render_all([row], MetadataFlattener())))
         assert (shown["timestamp"], shown["recorded_at"]) == (utc_text(moment),) * 2
 
 
-def test_metadata_nested_deeper_than_python_recurses_is_flattened() -> None:
+def test_deeply_nested_metadata_is_flattened_without_recursion() -> None:
     deep: dict[str, Any] = {"x": 1}
     for _ in range(5000):
         deep = {"x": deep}
-    ((name, value),) = flattened(deep).items()
+    ((name, value),) = flatten(deep).items()
     assert (name.count("x"), value) == (5001, "1")
 
 
@@ -118,7 +118,7 @@ def test_metadata_nested_deeper_than_python_recurses_is_flattened() -> None:
         ("", ""),
     ],
 )
-def test_a_value_without_a_type_is_what_it_looks_like(text: str, value: Any) -> None:
-    guessed = typed(text, "")
-    assert guessed == value
-    assert type(guessed) is type(value)
+def test_value_without_a_type_is_converted_like_a_literal(text: str, value: Any) -> None:
+    converted = convert(text, "")
+    assert converted == value
+    assert type(converted) is type(value)

@@ -1,4 +1,4 @@
-"""Complex queries: what may be written, what it finds, and what is said of what means nothing."""
+"""Complex queries: valid and invalid expressions, orders and limits."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.asking import Answer
-from tests.asking import Asking
+from tests.api_client import ApiClient
+from tests.api_client import Response
 
 PATH = "/v2/query/samples"
 
 
 @pytest.fixture(scope="module")
-def ask() -> Asking:
-    return Asking()
+def api() -> ApiClient:
+    return ApiClient()
 
 
-def query(ask: Asking, filter: Any = None, orderby: Any = None, **body: Any) -> Answer:
+def query(api: ApiClient, filter: Any = None, orderby: Any = None, **body: Any) -> Response:
     for name, content in (("filter", filter), ("orderby", orderby)):
         if content is not None:
             body[name] = content if isinstance(content, str) else json.dumps(content)
-    return ask.post(PATH, body)
+    return api.post(PATH, body)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def query(ask: Asking, filter: Any = None, orderby: Any = None, **body: Any) -> 
     ],
     ids=str,
 )
-def test_an_expression_finds(ask: Asking, expression: Any, ids: list[str]) -> None:
-    answer = query(ask, expression)
-    assert answer.status == 200, answer.body
-    assert [sample["id"] for sample in answer.json] == ids
+def test_expression_matches(api: ApiClient, expression: Any, ids: list[str]) -> None:
+    response = query(api, expression)
+    assert response.status == 200, response.body
+    assert [sample["id"] for sample in response.json] == ids
 
 
 @pytest.mark.parametrize(
@@ -69,39 +69,40 @@ def test_an_expression_finds(ask: Asking, expression: Any, ids: list[str]) -> No
         ([], ["s3", "s2", "s1", "s0"]),
     ],
 )
-def test_samples_come_in_the_order_asked_for(ask: Asking, order: Any, ids: list[str]) -> None:
-    assert [sample["id"] for sample in query(ask, None, order).json] == ids
+def test_samples_are_in_the_requested_order(api: ApiClient, order: Any, ids: list[str]) -> None:
+    assert [sample["id"] for sample in query(api, None, order).json] == ids
 
 
-def test_a_limit_may_be_a_text_as_old_clients_send_it(ask: Asking) -> None:
-    assert len(query(ask, limit="2").json) == len(query(ask, limit=2).json) == 2
-    assert query(ask, limit="0").fault == "Limit must be positive"
-    assert query(ask, limit="many").status == 400
+def test_limit_can_be_a_string_as_old_clients_send_it(api: ApiClient) -> None:
+    assert len(query(api, limit="2").json) == len(query(api, limit=2).json) == 2
+    assert query(api, limit="0").faultstring == "Limit must be positive"
+    assert query(api, limit="many").status == 400
 
 
-def test_a_limit_may_be_written_as_a_float_that_is_whole(ask: Asking) -> None:
-    assert len(query(ask, limit=2.0).json) == 2
+def test_limit_can_be_an_integral_float(api: ApiClient) -> None:
+    assert len(query(api, limit=2.0).json) == 2
     assert (
-        query(ask, limit=2.5).fault == "Invalid input for field/attribute limit. Value: '2.5'. it must be an integer."
+        query(api, limit=2.5).faultstring
+        == "Invalid input for field/attribute limit. Value: '2.5'. it must be an integer."
     )
-    assert len(query(ask, limit=None).json) == 4
+    assert len(query(api, limit=None).json) == 4
 
 
 @pytest.mark.parametrize(
     "body", [b'{"filter": "[", "filter": ""}', b"null", b'{"filter": null}', b'{"filter": "null"}']
 )
-def test_null_is_no_filter_and_one_that_is_given_twice_neither(ask: Asking, body: bytes) -> None:
-    assert ask.post(PATH, body).status == 400
+def test_filter_that_is_null_or_given_twice_is_400(api: ApiClient, body: bytes) -> None:
+    assert api.post(PATH, body).status == 400
 
 
 @pytest.mark.parametrize(("time", "found"), [("2026", 4), ("2026-12", 0), ("2026-1-2", 4)])
-def test_times_may_be_short_here_too(ask: Asking, time: str, found: int) -> None:
-    assert len(query(ask, {">=": {"timestamp": time}}).json) == found
+def test_times_in_an_expression_can_have_a_short_form(api: ApiClient, time: str, found: int) -> None:
+    assert len(query(api, {">=": {"timestamp": time}}).json) == found
 
 
-def test_pages_of_a_complex_query_lead_from_one_to_the_next(ask: Asking) -> None:
-    first = query(ask, {"=": {"meter": "cpu"}}, limit=2)
-    second = ask.post(
+def test_pages_of_a_complex_query_are_linked(api: ApiClient) -> None:
+    first = query(api, {"=": {"meter": "cpu"}}, limit=2)
+    second = api.post(
         first.headers["link"].partition(">")[0].removeprefix("<http://cloud:8777"),
         {"filter": '{"=": {"meter": "cpu"}}'},
     )
@@ -115,46 +116,46 @@ def nots(depth: int) -> str:
 @pytest.mark.parametrize(
     ("expression", "fault"),
     [
-        ("[", "it is not JSON"),
-        ('{"=": {"meter": "cpu"}, "=": {"user": "ann"}}', 'it has "=" twice in one object'),
-        ('{"=": {"meter": "cpu", "meter": "disk.size"}}', 'it has "meter" twice in one object'),
-        ([], "exactly one key, not a list of 0"),
-        ("3", "exactly one key, not 3"),
-        ({"=": {"meter": "cpu"}, "<": {"volume": 1}}, "exactly one key, not an object of 2"),
+        ("[", "invalid JSON"),
+        ('{"=": {"meter": "cpu"}, "=": {"user": "ann"}}', 'duplicate key "=" in an object'),
+        ('{"=": {"meter": "cpu", "meter": "disk.size"}}', 'duplicate key "meter" in an object'),
+        ([], "exactly one key, got a list of length 0"),
+        ("3", "exactly one key, got 3"),
+        ({"=": {"meter": "cpu"}, "<": {"volume": 1}}, "exactly one key, got an object with 2 keys"),
         ({"=": {}}, "exactly one key"),
-        ({"==": {"meter": "cpu"}}, "there is no operator '=='"),
-        ({"=": {"wings": 1}}, "there is no field 'wings'"),
-        ({"=": {"resource_metadata": "x"}}, "there is no field 'resource_metadata'"),
-        ({"=": {"metadata.": 1}}, "there is no field 'metadata.'"),
-        ({"and": [{"=": {"meter": "cpu"}}]}, "and takes a list of at least two expressions"),
-        ({"or": {"=": {"meter": "cpu"}}}, "or takes a list of at least two expressions"),
-        ({"not": [{"=": {"meter": "cpu"}}]}, "exactly one key, not a list of 1"),
+        ({"==": {"meter": "cpu"}}, "unknown operator '=='"),
+        ({"=": {"wings": 1}}, "unknown field 'wings'"),
+        ({"=": {"resource_metadata": "x"}}, "unknown field 'resource_metadata'"),
+        ({"=": {"metadata.": 1}}, "unknown field 'metadata.'"),
+        ({"and": [{"=": {"meter": "cpu"}}]}, "and requires a list of at least two expressions"),
+        ({"or": {"=": {"meter": "cpu"}}}, "or requires a list of at least two expressions"),
+        ({"not": [{"=": {"meter": "cpu"}}]}, "exactly one key, got a list of length 1"),
         ({"in": {"meter": []}}, "at least one value"),
         ({"in": {"meter": "cpu"}}, "at least one value"),
-        ({"=": {"meter": 3}}, "meter is compared with a text, not with 3"),
-        ({"=": {"meter": None}}, "meter is compared with a text, not with None"),
-        ({"<": {"volume": "3"}}, "a volume is compared with a number"),
-        ({"<": {"volume": 10**400}}, "too large a number"),
-        ({"=": {"volume": True}}, "a volume is compared with a number"),
+        ({"=": {"meter": 3}}, "meter requires a string, got 3"),
+        ({"=": {"meter": None}}, "meter requires a string, got None"),
+        ({"<": {"volume": "3"}}, "volume requires a number"),
+        ({"<": {"volume": 10**400}}, "is out of range"),
+        ({"=": {"volume": True}}, "volume requires a number"),
         ({"<": {"timestamp": "soon"}}, "Failed to parse the timestamp value 'soon'"),
         ({"<": {"timestamp": 5}}, "Failed to parse the timestamp value 5"),
-        ({"=": {"metadata.a": [1]}}, "metadata is compared with a text, a number or a boolean"),
+        ({"=": {"metadata.a": [1]}}, "metadata requires a string, a number or a boolean"),
         ({"=": {"metadata.a": "\0"}}, "NUL"),
-        ({"=": {"metadata.\0": "a"}}, "there is no field"),
-        ({"=~": {"volume": "3"}}, "=~ compares a text with a pattern"),
+        ({"=": {"metadata.\0": "a"}}, "unknown field"),
+        ({"=~": {"volume": "3"}}, "=~ requires a string field and a string pattern"),
         ({"=~": {"meter": "a" * 501}}, "at most 500 characters"),
-        ({"=~": {"meter": "("}}, "no regular expression"),
-        (nots(50), "nested more than 32 deep"),
+        ({"=~": {"meter": "("}}, "not a regular expression"),
+        (nots(50), "nested more than 32 levels deep"),
         (nots(1000), "Filter expression not valid: "),
         ({"in": {"meter": ["x"] * 501}}, "more than 500 conditions"),
         ({"or": [{"=": {"meter": "x"}}] * 501}, "more than 500 conditions"),
     ],
 )
-def test_what_means_nothing_is_400_and_says_why(ask: Asking, expression: Any, fault: str) -> None:
-    answer = query(ask, expression)
-    assert answer.status == 400
-    assert fault in answer.fault
-    assert len(answer.body) < 1000
+def test_invalid_expression_is_400_with_the_reason(api: ApiClient, expression: Any, fault: str) -> None:
+    response = query(api, expression)
+    assert response.status == 400
+    assert fault in response.faultstring
+    assert len(response.body) < 1000
 
 
 @pytest.mark.parametrize(
@@ -169,10 +170,10 @@ def test_what_means_nothing_is_400_and_says_why(ask: Asking, expression: Any, fa
         [{"meter": "asc"}] * 100,
     ],
 )
-def test_an_order_that_means_nothing_is_400(ask: Asking, order: Any) -> None:
-    answer = query(ask, None, order)
-    assert answer.status == 400
-    assert answer.fault.startswith("Order-by expression not valid: ")
+def test_invalid_order_is_400(api: ApiClient, order: Any) -> None:
+    response = query(api, None, order)
+    assert response.status == 400
+    assert response.faultstring.startswith("Order-by expression not valid: ")
 
 
 @pytest.mark.parametrize(
@@ -188,11 +189,11 @@ def test_an_order_that_means_nothing_is_400(ask: Asking, order: Any) -> None:
         b"\xff",
     ],
 )
-def test_a_body_that_is_no_query_is_400(ask: Asking, body: bytes) -> None:
-    answer = ask.post(PATH, body)
-    assert answer.status == 400
-    assert answer.json["error_message"]["faultcode"] == "Client"
+def test_body_that_is_not_a_complex_query_is_400(api: ApiClient, body: bytes) -> None:
+    response = api.post(PATH, body)
+    assert response.status == 400
+    assert response.json["error_message"]["faultcode"] == "Client"
 
 
-def test_no_body_is_the_query_for_everything(ask: Asking) -> None:
-    assert len(ask.post(PATH, b"").json) == 4
+def test_complex_query_without_a_body_matches_everything(api: ApiClient) -> None:
+    assert len(api.post(PATH, b"").json) == 4

@@ -1,4 +1,4 @@
-"""CommitListener: samples as they are stored, once, to those who may see them."""
+"""Live stream: samples as they are stored, each once, to clients that may see them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from twisted.web.server import Site
 from meter.api import Api
 from meter.api import Limits
 from meter.testing import MemoryStore
-from tests.asking import RECORDED
-from tests.asking import message
+from tests.api_client import RECORDED
+from tests.api_client import message
 from tests.unit.api.auth.test_visibility import TOKENS
 from tests.unit.api.streaming.test_export import Transport
 
 
-class CommitListener:
-    """Clients that follow one API."""
+class LiveApi:
+    """An API whose clients read ``/v2/live``."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
@@ -37,7 +37,7 @@ class CommitListener:
 
 
 class Client:
-    """One client, from the server's side."""
+    """The server side of one client's connection."""
 
     def __init__(self, clock: Clock, site: Site, path: str, who: str) -> None:
         self.transport = Transport(clock)
@@ -55,81 +55,81 @@ class Client:
         events = [line for line in self.received.split(b"\n") if line.startswith(b"data: ")]
         return [msgspec.json.decode(event.removeprefix(b"data: "))["id"] for event in events]
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.channel.connectionLost(Failure(ConnectionError()))
 
 
 @pytest.fixture
-def following() -> CommitListener:
-    return CommitListener()
+def live_api() -> LiveApi:
+    return LiveApi()
 
 
-def test_samples_come_as_they_are_stored(following: CommitListener) -> None:
-    following.write(message(message_id="long ago"))
-    following.clock.advance(60)
-    client = following.client()
+def test_live_stream_has_samples_as_they_are_stored(live_api: LiveApi) -> None:
+    live_api.write(message(message_id="long ago"))
+    live_api.clock.advance(60)
+    client = live_api.client()
     assert b"200 OK" in client.received
     assert b"content-type: text/event-stream" in client.received.lower()
     assert client.ids == []
-    following.write(message(message_id="a"), message(message_id="b"))
-    following.clock.advance(1)
-    following.write(message(-60, message_id="c"))
+    live_api.write(message(message_id="a"), message(message_id="b"))
+    live_api.clock.advance(1)
+    live_api.write(message(-60, message_id="c"))
     assert client.ids == ["a", "b", "c"]
-    client.leave()
+    client.disconnect()
 
 
-def test_only_those_of_the_question_and_of_the_own_project_come(following: CommitListener) -> None:
-    disks = following.client("q.field=meter&q.value=disk")
-    blue = following.client(who="blue")
-    green = following.client(who="green")
-    following.write(message(message_id="a"), message(name="disk", message_id="b", project_id="red"))
+def test_live_stream_has_only_matching_and_visible_samples(live_api: LiveApi) -> None:
+    disks = live_api.client("q.field=meter&q.value=disk")
+    blue = live_api.client(who="blue")
+    green = live_api.client(who="green")
+    live_api.write(message(message_id="a"), message(name="disk", message_id="b", project_id="red"))
     assert (disks.ids, blue.ids, green.ids) == (["b"], ["a"], [])
     for client in (disks, blue, green):
-        client.leave()
+        client.disconnect()
 
 
-def test_a_comment_comes_where_nothing_does(following: CommitListener) -> None:
-    client = following.client()
-    following.clock.advance(16)
-    assert client.received.count(b": nothing new\n\n") == 1
-    client.leave()
+def test_idle_live_stream_has_keep_alive_comments(live_api: LiveApi) -> None:
+    client = live_api.client()
+    live_api.clock.advance(16)
+    assert client.received.count(b": keep-alive\n\n") == 1
+    client.disconnect()
 
 
-def test_a_slow_client_is_behind_and_costs_nothing(following: CommitListener) -> None:
-    client = following.client()
-    following.write(message(message_id="a"))
+def test_slow_client_falls_behind_and_is_not_buffered(live_api: LiveApi) -> None:
+    client = live_api.client()
+    live_api.write(message(message_id="a"))
     client.transport.producer.pauseProducing()
-    following.write(message(message_id="b"))
+    live_api.write(message(message_id="b"))
     before = len(client.received)
     for n in range(100):
-        following.clock.advance(0.1)
-        following.write(message(message_id=f"n{n}"))
+        live_api.clock.advance(0.1)
+        live_api.write(message(message_id=f"n{n}"))
     assert len(client.received) == before
     client.transport.producer.resumeProducing()
     assert client.ids == ["a", "b", *(f"n{n}" for n in range(100))]
-    client.leave()
+    client.disconnect()
 
 
-def test_more_than_a_page_comes_at_once(following: CommitListener) -> None:
-    client = following.client()
-    following.write(*(message(message_id=f"n{n:04}") for n in range(1201)))
+def test_live_stream_has_more_than_a_page_at_once(live_api: LiveApi) -> None:
+    client = live_api.client()
+    live_api.write(*(message(message_id=f"n{n:04}") for n in range(1201)))
     assert client.ids == [f"n{n:04}" for n in range(1201)]
-    client.leave()
+    client.disconnect()
 
 
-def test_who_leaves_is_forgotten_and_their_place_is_free() -> None:
-    following = CommitListener(limits=Limits(live=1))
-    first = following.client()
-    assert b"503" in following.client().received
-    first.leave()
-    assert following.store.followers == 0
-    second = following.client()
+def test_disconnected_client_is_unsubscribed_and_no_longer_counted() -> None:
+    live_api = LiveApi(limits=Limits(max_live=1))
+    first = live_api.client()
+    assert b"503" in live_api.client().received
+    first.disconnect()
+    assert live_api.store.subscribers == 0
+    second = live_api.client()
     assert b"200 OK" in second.received
-    second.leave()
+    second.disconnect()
 
 
-def test_a_store_that_goes_away_ends_the_stream(following: CommitListener) -> None:
-    client = following.client()
-    following.store.unavailable = "no connection"
-    following.clock.advance(16)
+def test_unavailable_store_ends_the_live_stream(live_api: LiveApi) -> None:
+    client = live_api.client()
+    live_api.store.unavailable = "no connection"
+    live_api.clock.advance(16)
     assert client.transport.disconnected

@@ -1,4 +1,4 @@
-"""What the broker is told of deliveries that are done."""
+"""Which acknowledgements the broker receives for finished deliveries."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from meter.bus.amqp.ack_batcher import Answers
+from meter.bus.amqp.ack_batcher import AckBatcher
 from meter.bus.amqp.channel import ChannelLost
 
 
 class Channel:
-    """A channel that keeps what it is told."""
+    """A channel that records what is sent."""
 
     def __init__(self):
         self.told = []
-        self.why = None
+        self.close_reason = None
 
     def basic_ack(self, delivery_tag, multiple=False):
         self._say("all up to" if multiple else "ack", delivery_tag)
@@ -26,8 +26,8 @@ class Channel:
         self._say("again", delivery_tag)
 
     def _say(self, *words):
-        if self.why is not None:
-            raise self.why
+        if self.close_reason is not None:
+            raise self.close_reason
         self.told.append(words)
 
 
@@ -42,71 +42,71 @@ def clock():
 
 
 @pytest.fixture
-def answers(channel, clock):
-    answers = Answers(channel, clock)
+def acks(channel, clock):
+    acks = AckBatcher(channel, clock)
     for tag in range(1, 7):
-        answers.came(tag)
-    return answers
+        acks.delivered(tag)
+    return acks
 
 
-def test_a_run_that_is_done_in_one_turn_takes_one_frame(answers, channel, clock):
+def test_consecutive_deliveries_finished_together_are_acknowledged_with_one_frame(acks, channel, clock):
     for tag in (2, 1, 3):
-        answers.done(tag)
+        acks.ack(tag)
     assert not channel.told
     clock.advance(0)
     assert channel.told == [("all up to", 3)]
 
 
-def test_what_lies_behind_open_work_is_acknowledged_alone(answers, channel, clock):
+def test_deliveries_after_an_unfinished_one_are_acknowledged_one_by_one(acks, channel, clock):
     for tag in (1, 2, 4, 6):
-        answers.done(tag)
+        acks.ack(tag)
     clock.advance(0)
     assert channel.told == [("all up to", 2), ("ack", 4), ("ack", 6)]
-    answers.done(3)
-    answers.done(5)
+    acks.ack(3)
+    acks.ack(5)
     clock.advance(0)
     assert channel.told[3:] == [("all up to", 5)]
 
 
-def test_one_alone_is_acknowledged_alone(answers, channel, clock):
-    answers.done(1)
+def test_single_delivery_is_acknowledged_without_the_multiple_flag(acks, channel, clock):
+    acks.ack(1)
     clock.advance(0)
     assert channel.told == [("ack", 1)]
 
 
-def test_what_is_handed_back_is_not_acknowledged_with_those_around_it(answers, channel, clock):
-    answers.done(1)
-    answers.requeued(2)
-    answers.done(3)
+def test_requeued_delivery_is_not_acknowledged_with_its_neighbours(acks, channel, clock):
+    acks.ack(1)
+    acks.requeue(2)
+    acks.ack(3)
     clock.advance(0)
     assert channel.told == [("again", 2), ("all up to", 3)]  # the broker has 2 back already
 
 
-def test_who_stops_need_not_wait_for_the_end_of_the_turn(answers, channel, clock):
-    answers.done(1)
-    answers.tell()
+def test_flush_acknowledges_without_waiting_for_the_reactor(acks, channel, clock):
+    acks.ack(1)
+    acks.flush()
     assert channel.told == [("ack", 1)]
     assert not clock.getDelayedCalls()
 
 
-def test_a_channel_that_is_gone_is_told_nothing(answers, channel, clock):
-    channel.why = ChannelLost("the network is away")
-    answers.done(1)
-    answers.requeued(2)
+def test_lost_channel_is_sent_nothing(acks, channel, clock):
+    channel.close_reason = ChannelLost("the network is away")
+    acks.ack(1)
+    acks.requeue(2)
     clock.advance(0)
     assert channel.told == []
 
 
 @given(st.permutations(range(1, 13)), st.sets(st.integers(1, 12)), st.sets(st.integers(0, 11)))
-def test_in_whatever_order_work_ends_each_delivery_is_answered_once_and_no_open_one_is(order, back, turns):
+def test_deliveries_finished_in_any_order_are_acknowledged_once_and_unfinished_ones_never(order, back, turns):
     channel, clock = Channel(), Clock()
-    answers = Answers(channel, clock)
+    acks = AckBatcher(channel, clock)
     for tag in range(1, 13):
-        answers.came(tag)
+        acks.delivered(tag)
     open_, told = set(range(1, 13)), 0
     finalized: set[int] = set()
     for step, tag in enumerate(order):
-        answers.requeued(tag) if tag in back else answers.done(tag)
+        acks.requeue(tag) if tag in back else acks.ack(tag)
         finalized.add(tag)
         if step in turns:
             clock.advance(0)

@@ -19,8 +19,8 @@ from txamqp.content import Content
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.frames import PROTOCOL
-from meter.bus.amqp.frames import packed
-from meter.bus.amqp.frames import unpacked
+from meter.bus.amqp.frames import decode_frame
+from meter.bus.amqp.frames import encode_frame
 from meter.bus.amqp.url import BrokerAddress
 
 BASIC = PROTOCOL.classes.byname["basic"]
@@ -57,7 +57,7 @@ class Broker:
         self._client.dataReceived(self.frame(channel, Method(method, *arguments)))
 
     def frame(self, channel, payload):
-        return packed(Frame(channel, payload))
+        return encode_frame(Frame(channel, payload))
 
     def deliver(self, channel, body, pieces=1):
         """Return the frames of a delivery."""
@@ -78,7 +78,7 @@ class Broker:
         names = []
         while data:
             end = 8 + int.from_bytes(data[3:7])
-            frame = unpacked(data[:end])
+            frame = decode_frame(data[:end])
             payload = frame.payload
             names.append(
                 f"{payload.method.klass.name}.{payload.method.name}"
@@ -118,7 +118,7 @@ def broker(client):
 
 
 def entered(client, broker, channel_max=2047, frame_max=131072):
-    entering = Deferred.fromCoroutine(client.enter())
+    entering = Deferred.fromCoroutine(client.open())
     broker.say(0, "connection", "start", 0, 9, {"product": "RabbitMQ", "version": "3"}, "PLAIN AMQPLAIN", "en_US")
     broker.say(0, "connection", "tune", channel_max, frame_max, 60)
     broker.say(0, "connection", "open-ok", "")
@@ -128,13 +128,13 @@ def entered(client, broker, channel_max=2047, frame_max=131072):
 
 def opened(client, broker):
     opening = Deferred.fromCoroutine(client.open_channel())
-    broker.say(client._newest_channel, "channel", "open-ok", "")
+    broker.say(client._last_channel, "channel", "open-ok", "")
     broker.heard()
     return opening.result
 
 
-def test_the_handshake_names_our_capabilities_and_answers_in_plain(client, broker):
-    entering = Deferred.fromCoroutine(client.enter())
+def test_handshake_declares_our_capabilities_and_uses_plain(client, broker):
+    entering = Deferred.fromCoroutine(client.open())
     broker.say(0, "connection", "start", 0, 9, {}, "PLAIN", "en_US")
     written = broker.transport.value()
     for capability in (b"consumer_cancel_notify", b"connection.blocked", b"authentication_failure_close"):
@@ -149,7 +149,7 @@ def test_the_handshake_names_our_capabilities_and_answers_in_plain(client, broke
 
 
 @pytest.mark.parametrize(("offered", "agreed"), [(0, 131072), (4096, 4096), (2**31, 131072)])
-def test_a_frame_has_a_limit_whatever_the_broker_offers(client, broker, offered, agreed):
+def test_frame_size_has_a_limit_whatever_the_broker_offers(client, broker, offered, agreed):
     entered(client, broker, frame_max=offered)
     assert agreed == client.MAX_LENGTH
     publish = BASIC.methods.byname["publish"]
@@ -161,18 +161,18 @@ def test_a_frame_has_a_limit_whatever_the_broker_offers(client, broker, offered,
         data = data[end:]
 
 
-def test_who_enters_learns_why_the_broker_refused(client, broker):
-    entering = Deferred.fromCoroutine(client.enter())
+def test_open_fails_with_the_reason_why_the_broker_refused(client, broker):
+    entering = Deferred.fromCoroutine(client.open())
     broker.say(0, "connection", "close", 403, "ACCESS_REFUSED - no", 0, 0)
     failure = entering.result
     entering.addErrback(lambda _: None)
     assert failure.check(ChannelLost)
-    assert str(failure.value) == "the broker answered 403 ACCESS_REFUSED - no"
+    assert str(failure.value) == "the broker replied 403 ACCESS_REFUSED - no"
     assert failure.value.code == 403
     assert broker.heard()[-1] == "connection.close-ok"
 
 
-def test_a_connection_beats_and_a_silent_one_is_left_after_three_beats(client, broker, clock):
+def test_connection_sends_heartbeats_and_is_aborted_after_three_silent_intervals(client, broker, clock):
     entered(client, broker)
     broker.heard()
     clock.pump([10] * 3)
@@ -183,12 +183,12 @@ def test_a_connection_beats_and_a_silent_one_is_left_after_three_beats(client, b
     assert not client.closed
     clock.pump([10])
     assert client.closed
-    assert str(client.why) == "the broker was silent for 40 s"
+    assert str(client.close_reason) == "the broker was silent for 40 s"
     assert not clock.getDelayedCalls()
 
 
 @pytest.mark.parametrize("step", [1, 7, 100_000])
-def test_frames_arrive_however_the_network_cuts_them(client, broker, step):
+def test_frames_arrive_however_the_network_splits_them(client, broker, step):
     entered(client, broker)
     channel = opened(client, broker)
     got = []
@@ -219,7 +219,7 @@ def test_contents_on_two_channels_may_be_interleaved(client, broker):
     assert got == [b"aaaa", b"bbbb"]
 
 
-def test_of_a_body_that_is_too_large_only_the_beginning_is_held(client, broker):
+def test_body_that_is_too_large_is_truncated(client, broker):
     entered(client, broker)
     channel = opened(client, broker)
     got = []
@@ -227,8 +227,8 @@ def test_of_a_body_that_is_too_large_only_the_beginning_is_held(client, broker):
     client.dataReceived(broker.deliver(channel.id, b"x" * 1001, 50))
     client.dataReceived(broker.deliver(channel.id, b"y" * 1000, 50))
     large, whole = (message.content for message in got)
-    assert (large.body, large.size, large.whole) == (b"x" * 100, 1001, False)
-    assert (whole.body, whole.whole) == (b"y" * 1000, True)
+    assert (large.body, large.size, large.complete) == (b"x" * 100, 1001, False)
+    assert (whole.body, whole.complete) == (b"y" * 1000, True)
 
 
 @pytest.mark.parametrize(
@@ -242,16 +242,16 @@ def test_of_a_body_that_is_too_large_only_the_beginning_is_held(client, broker):
     ],
     ids=["another protocol", "no frame end", "unknown method", "a body from nowhere", "an answer without question"],
 )
-def test_what_cannot_be_understood_ends_the_connection_and_tells_who_waits(client, broker, garbage, logged_errors):
-    entering = Deferred.fromCoroutine(client.enter())
+def test_invalid_bytes_abort_the_connection_and_fail_what_waits(client, broker, garbage, logged_errors):
+    entering = Deferred.fromCoroutine(client.open())
     entering.addErrback(lambda failure: str(failure.value))
     client.dataReceived(garbage + b"\xce" * 8)
-    assert entering.result == "the broker sent what cannot be understood"
+    assert entering.result == "the broker sent invalid AMQP"
     assert broker.transport.disconnected or not broker.transport.connected
     assert logged_errors.flush()
 
 
-def test_a_closed_channel_fails_all_that_wait_on_it_and_no_other(client, broker):
+def test_closed_channel_fails_its_callers_and_no_others(client, broker):
     entered(client, broker)
     channel, other = opened(client, broker), opened(client, broker)
     answers = [channel.basic_qos(prefetch_count=1), channel.confirm_select()]
@@ -269,7 +269,7 @@ def test_a_closed_channel_fails_all_that_wait_on_it_and_no_other(client, broker)
     assert kept.called
 
 
-def test_a_channel_that_opens_while_the_connection_goes_is_told(client, broker):
+def test_channel_that_opens_while_the_connection_closes_fails(client, broker):
     entered(client, broker)
     opening = Deferred.fromCoroutine(client.open_channel())
     client.abort("gone")
@@ -279,7 +279,7 @@ def test_a_channel_that_opens_while_the_connection_goes_is_told(client, broker):
         each.addErrback(lambda _: None)
 
 
-def test_being_blocked_is_known_and_its_end_told_to_channels(client, broker):
+def test_blocked_connection_reports_the_reason_and_channels_learn_when_it_ends(client, broker):
     entered(client, broker)
     channel, told = opened(client, broker), []
     channel.on_unblocked = lambda: told.append(client.blocked)
@@ -290,20 +290,20 @@ def test_being_blocked_is_known_and_its_end_told_to_channels(client, broker):
     assert told == [None]
 
 
-def test_what_cannot_be_encoded_is_raised_and_nothing_of_it_is_sent(client, broker):
+def test_message_that_cannot_be_encoded_raises_and_sends_nothing(client, broker):
     entered(client, broker)
     channel = opened(client, broker)
     content = Content(b"", properties={"headers": {"bad": object()}})
-    with pytest.raises(ValueError, match="cannot be a header"):
+    with pytest.raises(ValueError, match="cannot be encoded"):
         channel.basic_publish(exchange="e", routing_key="k", content=content)
     assert broker.transport.value() == b""
 
 
 @pytest_twisted.ensureDeferred
-async def test_leaving_says_goodbye_and_waits_for_the_answer(client, broker, clock):
+async def test_close_sends_connection_close_and_waits_for_the_reply(client, broker, clock):
     entered(client, broker)
     broker.heard()
-    leaving = Deferred.fromCoroutine(client.leave(2))
+    leaving = Deferred.fromCoroutine(client.close(2))
     assert broker.heard() == ["connection.close"]
     assert not leaving.called
     broker.say(0, "connection", "close-ok")
@@ -312,9 +312,9 @@ async def test_leaving_says_goodbye_and_waits_for_the_answer(client, broker, clo
 
 
 @pytest_twisted.ensureDeferred
-async def test_leaving_a_broker_that_does_not_answer_takes_no_longer_than_said(client, broker, clock):
+async def test_close_aborts_after_its_time_limit_when_the_broker_does_not_reply(client, broker, clock):
     entered(client, broker)
-    leaving = Deferred.fromCoroutine(client.leave(2))
+    leaving = Deferred.fromCoroutine(client.close(2))
     clock.advance(1.9)
     assert not leaving.called
     clock.advance(0.2)

@@ -1,4 +1,4 @@
-"""Maintenance a connection, and channels on it, without end."""
+"""Connections and channels that are opened again whenever they are lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from meter.daemon.services import Backoff
 
 
 class Client:
-    """A client that is let in when the test says so."""
+    """A client that completes its handshake when the test says so."""
 
     broker = "RabbitMQ 3"
 
@@ -31,20 +31,20 @@ class Client:
         self.entering = Deferred()
         self.disconnected = TwistedEvent()
         self.closed = False
-        self.why = ChannelLost("open")
+        self.close_reason = ChannelLost("open")
 
-    async def enter(self):
+    async def open(self):
         await self.entering
 
     def lose(self, why):
         if not self.closed:
             self.closed = True
-            self.why = ChannelLost(why)
+            self.close_reason = ChannelLost(why)
             self.disconnected.fire()
 
     abort = lose
 
-    async def leave(self, seconds):
+    async def close(self, seconds):
         self.lose("left")
 
 
@@ -87,7 +87,7 @@ def kept(clock, *outcomes):
     return connection, endpoint
 
 
-def test_it_tries_again_with_growing_pauses_and_says_why_once(clock, told):
+def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once(clock, told):
     connection, endpoint = kept(clock, *[Refused("no")] * 4, client := Client())
     assert connection.client is None
     assert connection.reason.startswith("rabbit:5672: Connection was refused")
@@ -99,14 +99,14 @@ def test_it_tries_again_with_growing_pauses_and_says_why_once(clock, told):
     client.entering.callback(None)
     assert connection.client is client
     assert connection.reason == "connected to RabbitMQ 3 at rabbit:5672"
-    assert [text.partition(",")[0].partition(" at")[0] for text in told] == [
+    assert [text.partition(";")[0].partition(" at")[0] for text in told] == [
         "testing: not connected",
         "testing: connected to RabbitMQ 3",
     ]
     connection.stopService()
 
 
-def test_a_connection_that_worked_is_replaced_after_a_short_pause(clock):
+def test_connection_that_worked_is_replaced_after_a_short_pause(clock):
     first, second = Client(), Client()
     connection, _ = kept(clock, *[Refused("no")] * 3, first, second)
     clock.pump([1] * 8)
@@ -123,17 +123,17 @@ def test_a_connection_that_worked_is_replaced_after_a_short_pause(clock):
     connection.stopService()
 
 
-def test_a_handshake_that_takes_too_long_is_given_up(clock):
+def test_handshake_that_takes_too_long_is_aborted(clock):
     silent, other = Client(), Client()
     connection, _ = kept(clock, silent, other)
     clock.advance(30)
     assert silent.closed
-    assert connection.reason == "rabbit:5672: the broker did not let us in within 30 s"
+    assert connection.reason == "rabbit:5672: the AMQP handshake was not completed within 30 s"
     connection.stopService()
 
 
 @pytest.mark.parametrize("state", ["pausing", "entering", "connected"])
-def test_it_stops_in_every_state_and_can_start_again(clock, state):
+def test_connection_stops_in_every_state_and_can_start_again(clock, state):
     client = Client()
     connection, endpoint = kept(clock, Refused("no") if state == "pausing" else client)
     if state == "connected":
@@ -153,10 +153,10 @@ def test_it_stops_in_every_state_and_can_start_again(clock, state):
 class Channel:
     def __init__(self):
         self.lost = TwistedEvent()
-        self.why = ChannelLost("open")
+        self.close_reason = ChannelLost("open")
         self.left = False
 
-    async def leave(self, seconds):
+    async def close(self, seconds):
         self.left = True
         if not self.lost._result:
             self.lost.fire()
@@ -169,7 +169,7 @@ def kept_channel(clock, prepare):
         channels.append(Channel())
         return channels[-1]
 
-    client = SimpleNamespace(open_channel=open_channel, closed=False, aborted=[], why="open")
+    client = SimpleNamespace(open_channel=open_channel, closed=False, aborted=[], close_reason="open")
     client.abort = client.aborted.append
     connection = SimpleNamespace(client=client, reason="connected", connected=lambda: succeed(client))
     kept = ChannelService(
@@ -179,7 +179,7 @@ def kept_channel(clock, prepare):
     return kept, channels, client
 
 
-def test_a_channel_is_offered_once_it_is_prepared_and_replaced_when_lost(clock):
+def test_channel_is_available_once_prepared_and_replaced_when_lost(clock):
     prepared = []
 
     async def prepare(channel):
@@ -187,7 +187,7 @@ def test_a_channel_is_offered_once_it_is_prepared_and_replaced_when_lost(clock):
 
     kept, channels, _ = kept_channel(clock, prepare)
     assert kept.channel is channels[0] is prepared[0]
-    channels[0].why = ChannelLost("404 no queue")
+    channels[0].close_reason = ChannelLost("404 no queue")
     channels[0].lost.fire()
     assert kept.channel is None
     assert kept.reason == "404 no queue"
@@ -198,7 +198,7 @@ def test_a_channel_is_offered_once_it_is_prepared_and_replaced_when_lost(clock):
     assert not clock.getDelayedCalls()
 
 
-def test_a_channel_that_cannot_be_prepared_is_left_and_another_tried(clock):
+def test_channel_that_cannot_be_prepared_is_closed_and_another_opened(clock):
     seen = []
 
     async def prepare(channel):
@@ -215,7 +215,7 @@ def test_a_channel_that_cannot_be_prepared_is_left_and_another_tried(clock):
     kept.stopService()
 
 
-def test_a_broker_that_never_prepares_a_channel_is_left(clock):
+def test_broker_that_never_prepares_a_channel_is_disconnected(clock):
     async def prepare(channel):
         await Deferred()
 
@@ -225,12 +225,12 @@ def test_a_broker_that_never_prepares_a_channel_is_left(clock):
     kept.stopService()
 
 
-def test_deliveries_that_fail_together_pause_together_and_the_pause_grows(clock):
-    handing_back = RequeueBackoff(clock, Backoff(first=1.0, rng=lambda: 1.0))
+def test_deliveries_that_fail_together_share_a_pause_and_pauses_grow(clock):
+    requeue_backoff = RequeueBackoff(clock, Backoff(first=1.0, rng=lambda: 1.0))
     ended = []
 
     def fails(name):
-        Deferred.fromCoroutine(handing_back.pause()).addCallback(lambda _: ended.append(name))
+        Deferred.fromCoroutine(requeue_backoff.pause()).addCallback(lambda _: ended.append(name))
 
     fails("a")
     clock.advance(0.5)
@@ -242,7 +242,7 @@ def test_deliveries_that_fail_together_pause_together_and_the_pause_grows(clock)
     assert ended == ["a", "b"]
     clock.advance(0.1)
     assert ended == ["a", "b", "c"]
-    handing_back.succeeded()
+    requeue_backoff.reset()
     fails("d")
     clock.advance(1)
     assert ended[-1] == "d"

@@ -1,4 +1,4 @@
-"""Whatever bytes a broker sends: nothing is raised, memory has a limit, and who waits on the connection is told."""
+"""Whatever bytes a broker sends: nothing is raised, memory has a limit, and callers that wait get an error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from meter.bus.amqp.client import LARGEST_FRAME_BYTES
+from meter.bus.amqp.client import MAX_FRAME_BYTES
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.frames import PROTOCOL
-from meter.bus.amqp.tables import table_bytes
-from meter.bus.amqp.tables import table_from
+from meter.bus.amqp.tables import decode_table
+from meter.bus.amqp.tables import encode_table
 from meter.bus.amqp.url import BrokerAddress
 from tests.unit.bus.amqp.test_client import Broker
 from tests.unit.bus.amqp.test_client import Transport
@@ -83,7 +83,7 @@ def fed(client, data, step):
         if client.closed:
             return
         client.dataReceived(data[start : start + step])
-        assert len(client._received) <= LARGEST_FRAME_BYTES + step
+        assert len(client._received) <= MAX_FRAME_BYTES + step
 
 
 @fuzzed
@@ -93,7 +93,7 @@ def fed(client, data, step):
 @example(struct.pack("!BHI", 3, 1, 2**32 - 1), 64)
 def greets(data, step):
     client, broker = bare_client()
-    entering = Deferred.fromCoroutine(client.enter())
+    entering = Deferred.fromCoroutine(client.open())
     entering.addErrback(lambda _: None)
     fed(client, data, step)
     assert entering.called or not client.closed
@@ -101,7 +101,7 @@ def greets(data, step):
     assert entering.called
 
 
-def test_a_broker_may_greet_with_any_bytes(logged_errors):
+def test_broker_may_send_any_bytes_first(logged_errors):
     greets()
     logged_errors.flush()  # once: it collects garbage
 
@@ -114,7 +114,7 @@ def test_a_broker_may_greet_with_any_bytes(logged_errors):
 )
 @example(frame(1, 1, DELIVER) + frame(3, 1, b"a body before its header"), 64)
 @example(frame(1, 1, DELIVER) * 50, 64)
-@example(frame(2, 1, struct.pack("!HHQH", 60, 0, 1, 0x2000) + table_bytes({"a": [[[1]]]})) * 3, 1)
+@example(frame(2, 1, struct.pack("!HHQH", 60, 0, 1, 0x2000) + encode_table({"a": [[[1]]]})) * 3, 1)
 def goes_mad(data, step):
     client, broker = bare_client()
     entered(client, broker)
@@ -125,7 +125,7 @@ def goes_mad(data, step):
     asking.addErrback(lambda _: None)
     fed(client, data, step)
     assert all(len(body) <= MOST_BODY_BYTES for body in bodies)
-    arriving = channel._arriving
+    arriving = channel._incoming
     assert arriving is None or arriving.kept_bytes <= MOST_BODY_BYTES
     assert len(client.channels) <= 2
     broker.transport.abortConnection()
@@ -134,7 +134,7 @@ def goes_mad(data, step):
     assert client.disconnected.wait().called
 
 
-def test_a_broker_that_goes_mad_hurts_nothing_but_its_connection(logged_errors):
+def test_broker_that_sends_garbage_loses_its_connection_only(logged_errors):
     goes_mad()
     logged_errors.flush()
 
@@ -148,9 +148,9 @@ def test_a_broker_that_goes_mad_hurts_nothing_but_its_connection(logged_errors):
 @example(b"\x01aD\xff\x7f\xff\xff\xff")
 @example(b"\x01aT" + b"\xff" * 8)
 @example(b"\x01ad\x7f\xf8\0\0\0\0\0\0")
-def test_any_bytes_are_a_table_or_a_value_error(data):
+def test_bytes_decode_to_a_table_or_raise_value_error(data):
     try:
-        table = table_from(data)
+        table = decode_table(data)
     except ValueError:
         return
     assert isinstance(table, dict)
@@ -172,10 +172,10 @@ VALUES = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=5))
-def test_any_headers_are_written_and_read_again_or_refused_with_a_value_error(table):
+def test_headers_survive_encoding_and_decoding_or_raise_value_error(table):
     try:
-        written = table_bytes(table)
+        written = encode_table(table)
     except ValueError:
         return
     assume(all(not isinstance(value, bytes) for value in table.values()))
-    assert table_from(written[4:]).keys() == table.keys()
+    assert decode_table(written[4:]).keys() == table.keys()

@@ -1,4 +1,4 @@
-"""Publishing with confirms, on a channel that answers what the test wants."""
+"""Publishing with confirms, on a fake channel whose replies the test chooses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Channel:
     def __init__(self, client):
         self.client = client
         self.lost = TwistedEvent()
-        self.why = ChannelLost("open")
+        self.close_reason = ChannelLost("open")
         self.published = []
 
     def confirm_select(self):
@@ -54,10 +54,10 @@ class Channel:
         )
 
     def lose(self, why):
-        self.why = ChannelLost(why)
+        self.close_reason = ChannelLost(why)
         self.lost.fire()
 
-    async def leave(self, seconds):
+    async def close(self, seconds):
         if not self.lost._result:
             self.lose("left")
 
@@ -68,7 +68,7 @@ class Client:
     def __init__(self):
         self.blocked = None
         self.closed = False
-        self.why = "open"
+        self.close_reason = "open"
         self.channels = []
 
     async def open_channel(self):
@@ -76,7 +76,7 @@ class Client:
         return self.channels[-1]
 
     def abort(self, reason):
-        self.why = reason
+        self.close_reason = reason
         self.channels[-1].lose(reason)
 
 
@@ -134,12 +134,12 @@ def outcomes(works):
     return [work.result if work.called else None for work in works]
 
 
-def test_our_exchange_and_the_queue_of_dead_letters_are_declared_first(publisher, topology):
+def test_exchange_and_dead_letter_queue_are_declared_first(publisher, topology):
     assert topology.declared == ["exchange metering", "queue metering.dead"]
     assert publisher.ready
 
 
-def test_a_publication_succeeds_when_it_is_confirmed_and_not_before(publisher, client):
+def test_publication_succeeds_when_it_is_confirmed_and_not_before(publisher, client):
     works = publish(publisher, 2)
     [channel] = client.channels
     assert len(channel.published) == 2
@@ -150,13 +150,13 @@ def test_a_publication_succeeds_when_it_is_confirmed_and_not_before(publisher, c
     assert outcomes(works) == ["safe", "safe"]
 
 
-def test_one_confirmation_may_be_for_many(publisher, client):
+def test_confirm_may_cover_several_publications(publisher, client):
     works = publish(publisher, 3)
     client.channels[0].ack(2, multiple=True)
     assert outcomes(works) == ["safe", "safe", None]
 
 
-def test_more_than_the_window_wait_for_their_turn_in_order(publisher, client):
+def test_publications_beyond_the_window_wait_in_order(publisher, client):
     works = [*publish(publisher, 3), *publish(publisher, 2, Publication(exchange="e", routing_key="late", body=b""))]
     [channel] = client.channels
     assert len(channel.published) == 3
@@ -168,7 +168,7 @@ def test_more_than_the_window_wait_for_their_turn_in_order(publisher, client):
     assert outcomes(works) == ["safe"] * 5
 
 
-def test_the_window_opens_for_as_many_as_were_confirmed_at_once(publisher, client):
+def test_window_opens_for_as_many_as_were_confirmed_at_once(publisher, client):
     works = publish(publisher, 9)
     [channel] = client.channels
     channel.ack(3, multiple=True)
@@ -178,14 +178,14 @@ def test_the_window_opens_for_as_many_as_were_confirmed_at_once(publisher, clien
     assert outcomes(works) == ["safe"] * 9
 
 
-def test_a_refused_publication_is_unavailable(publisher, client):
+def test_rejected_publication_raises_unavailable(publisher, client):
     works = publish(publisher, 2)
     client.channels[0].nack(1)
     client.channels[0].ack(2)
-    assert outcomes(works) == ["the broker did not take the message: its queue is full", "safe"]
+    assert outcomes(works) == ["the broker rejected the message: its queue is full", "safe"]
 
 
-def test_a_returned_publication_is_unavailable_though_it_is_confirmed(publisher, client):
+def test_returned_publication_raises_unavailable_though_it_is_confirmed(publisher, client):
     works = publish(publisher, 3)
     client.channels[0].give_back(2)
     client.channels[0].ack(3, multiple=True)
@@ -196,7 +196,7 @@ def test_a_returned_publication_is_unavailable_though_it_is_confirmed(publisher,
     ]
 
 
-def test_a_dead_letter_that_comes_back_makes_its_queue_again(publisher, client, topology):
+def test_returned_dead_letter_declares_its_queue_again(publisher, client, topology):
     works = publish(publisher, 1, Publication(exchange="", routing_key="metering.dead", body=b""))
     client.channels[0].give_back(1)
     client.channels[0].ack(1)
@@ -204,7 +204,7 @@ def test_a_dead_letter_that_comes_back_makes_its_queue_again(publisher, client, 
     assert topology.declared[2:] == ["queue metering.dead"]
 
 
-def test_a_confirmation_that_is_late_ends_the_connection_and_all_that_was_out(publisher, client, clock):
+def test_late_confirm_aborts_the_connection_and_fails_every_unconfirmed_publication(publisher, client, clock):
     works = publish(publisher, 4)
     clock.advance(29)
     late = publish(publisher, 1)
@@ -212,18 +212,18 @@ def test_a_confirmation_that_is_late_ends_the_connection_and_all_that_was_out(pu
     assert outcomes(works)[0] == "not confirmed within 30 s"
     assert outcomes(works + late) == [
         "not confirmed within 30 s",
-        "lost before it was confirmed: the broker confirmed nothing for 30 s",
-        "lost before it was confirmed: the broker confirmed nothing for 30 s",
+        "the channel was lost before the broker confirmed: the broker confirmed nothing for 30 s",
+        "the channel was lost before the broker confirmed: the broker confirmed nothing for 30 s",
         *outcomes(works)[3:],
         *outcomes(late),
     ]
     assert None not in outcomes(works + late)
 
 
-def test_a_lost_channel_fails_what_is_out_and_is_replaced(publisher, client, clock):
+def test_lost_channel_fails_unconfirmed_publications_and_is_replaced(publisher, client, clock):
     works = publish(publisher, 5)
     client.channels[0].lose("404")
-    assert outcomes(works)[:3] == ["lost before it was confirmed: 404"] * 3
+    assert outcomes(works)[:3] == ["the channel was lost before the broker confirmed: 404"] * 3
     assert None not in outcomes(works)
     assert not publisher.ready
     clock.advance(1)
@@ -232,7 +232,7 @@ def test_a_lost_channel_fails_what_is_out_and_is_replaced(publisher, client, clo
     assert outcomes(again) == ["safe"]
 
 
-def test_a_blocked_broker_is_waited_for(publisher, client, clock):
+def test_publication_waits_while_the_broker_blocks(publisher, client, clock):
     client.blocked = "low on disk"
     works = publish(publisher, 2)
     assert client.channels[0].published == []
@@ -245,14 +245,14 @@ def test_a_blocked_broker_is_waited_for(publisher, client, clock):
     assert outcomes(works) == ["safe", "safe"]
 
 
-def test_a_blocked_broker_is_not_waited_for_without_end(publisher, client, clock):
+def test_publication_fails_when_the_broker_blocks_too_long(publisher, client, clock):
     client.blocked = "low on disk"
     works = publish(publisher, 1)
     clock.advance(30)
     assert outcomes(works) == ["not sent within 30 s: the broker blocks publishing: low on disk"]
 
 
-def test_what_was_sent_before_the_block_keeps_the_connection(publisher, client, clock):
+def test_unconfirmed_publication_keeps_the_connection_of_a_blocking_broker(publisher, client, clock):
     works = publish(publisher, 1)
     client.blocked = "low on disk"
     clock.advance(30)
@@ -262,7 +262,7 @@ def test_what_was_sent_before_the_block_keeps_the_connection(publisher, client, 
     client.channels[0].ack(1)
 
 
-def test_a_publication_that_cannot_be_encoded_does_not_count(publisher, client):
+def test_publication_that_cannot_be_encoded_does_not_count(publisher, client):
     bad = Deferred.fromCoroutine(
         publisher.publish(Publication(exchange="e", routing_key="k", body=b"", headers={"bad": "x"}))
     )
@@ -273,7 +273,7 @@ def test_a_publication_that_cannot_be_encoded_does_not_count(publisher, client):
     assert outcomes(works) == ["safe"]
 
 
-def test_who_gives_up_waiting_harms_nobody(publisher, client):
+def test_cancelled_publication_affects_no_other(publisher, client):
     works = publish(publisher, 4)
     for work in (works[0], works[3]):
         work.addErrback(lambda _: None)
@@ -283,7 +283,7 @@ def test_who_gives_up_waiting_harms_nobody(publisher, client):
     assert len(client.channels[0].published) == 3
 
 
-def test_stopping_waits_for_confirmations_and_takes_no_more(publisher, client):
+def test_stop_waits_for_confirms_and_refuses_new_publications(publisher, client):
     works = publish(publisher, 4)
     stopping = publisher.stopService()
     assert outcomes(works)[3] == "the bus is stopped"

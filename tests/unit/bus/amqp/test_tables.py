@@ -1,4 +1,4 @@
-"""AMQP's tables there and back, and what must not happen to who reads one."""
+"""Encoding and decoding of AMQP field tables, malformed ones included."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from meter.bus.amqp.tables import DEEPEST
-from meter.bus.amqp.tables import table_bytes
-from meter.bus.amqp.tables import table_from
+from meter.bus.amqp.tables import MAX_DEPTH
+from meter.bus.amqp.tables import decode_table
+from meter.bus.amqp.tables import encode_table
 
 KEYS = st.text(max_size=40)
 SCALARS = (
@@ -32,14 +32,14 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(K
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
 @settings(max_examples=60)
-def test_what_is_written_is_read_again(table):
-    data = table_bytes(table)
+def test_table_is_decoded_as_it_was_encoded(table):
+    data = encode_table(table)
     assert int.from_bytes(data[:4]) == len(data) - 4
-    assert table_from(data[4:]) == table
+    assert decode_table(data[4:]) == table
 
 
-def test_a_boolean_does_not_become_a_number():
-    [value] = table_from(table_bytes({"yes": True})[4:]).values()
+def test_boolean_does_not_become_a_number():
+    [value] = decode_table(encode_table({"yes": True})[4:]).values()
     assert value is True
 
 
@@ -67,34 +67,34 @@ def test_a_boolean_does_not_become_a_number():
         (b"V", None),
     ],
 )
-def test_every_type_that_rabbitmq_sends_is_read(field, value):
-    assert table_from(b"\x01k" + field) == {"k": value}
+def test_every_type_that_rabbitmq_sends_is_decoded(field, value):
+    assert decode_table(b"\x01k" + field) == {"k": value}
 
 
-def test_a_nesting_without_end_is_cut_and_what_follows_is_read():
+def test_deep_nesting_is_cut_and_what_follows_is_decoded():
     data = b""
     for _ in range(20_000):
         data = b"\x01kF" + len(data).to_bytes(4) + data
-    table = table_from(data + b"\x01zI\x00\x00\x00\x07")
+    table = decode_table(data + b"\x01zI\x00\x00\x00\x07")
     assert table["z"] == 7
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_DEPTH + 1):
         table = table["k"]
     assert table is None
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_are_no_table_are_refused_with_a_value_error(data):
+def test_bytes_that_are_not_a_table_raise_value_error(data):
     with suppress(ValueError):
-        table_from(data)
+        decode_table(data)
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, 2**63, Decimal("NaN"), [object()], {"in": {"it": object()}}])
-def test_what_amqp_has_no_type_for_is_refused_by_name(value):
-    with pytest.raises(ValueError, match="'key' cannot be a header"):
-        table_bytes({"key": value})
+def test_value_without_an_amqp_type_is_refused_by_name(value):
+    with pytest.raises(ValueError, match="header 'key' cannot be encoded"):
+        encode_table({"key": value})
 
 
-def test_a_key_must_be_a_short_text():
+def test_key_must_be_a_short_text():
     for key in (5, "k" * 256):
-        with pytest.raises(ValueError, match="cannot be a header"):
-            table_bytes({key: 1})
+        with pytest.raises(ValueError, match="cannot be encoded"):
+            encode_table({key: 1})

@@ -124,8 +124,8 @@ def test_each_file_of_the_directory_is_a_listener(tmp_path: Path) -> None:
     decisions, problems = load_user_definitions(str(tmp_path))
     assert [(each.name, each.state, each.reason) for each in decisions] == [
         ("definitions.broken", "broken", "has no valid definition"),
-        ("definitions.halls", "asked at start", ""),
-        ("definitions.sites", "asked at start", ""),
+        ("definitions.halls", "pending", ""),
+        ("definitions.sites", "pending", ""),
     ]
     assert [topic.exchange for topic in decisions[1].plugin.topics] == ["halls"]
     assert len(problems) == 2

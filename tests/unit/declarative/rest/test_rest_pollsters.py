@@ -1,4 +1,4 @@
-"""REST pollsters by description: ours, and Ceilometer's dynamic pollsters as they are."""
+"""Declarative REST pollsters, in TOML and as Ceilometer's dynamic pollsters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import http
 from tests.openstack_stub import openstack
 from tests.openstack_stub import reply
-from tests.unit.pollsters.test_openstack import SkippedSamples
+from tests.unit.pollsters.openstack.test_pollster import SkippedSamples
 
 UPS = """
 [[pollster]]
@@ -60,13 +60,13 @@ unit = "state"
 url = "http://ups.example/api/devices"
 entries = "data.devices"
 volume = "state"
-words = { online = 1, battery = 2 }
-otherwise = -1
-skip = ["unknown"]
+value_mapping = { online = 1, battery = 2 }
+default_value = -1
+skip_values = ["unknown"]
 resource = "serial"
 """
 
-# As in Ceilometer's administration guide for dynamic pollsters.
+# From Ceilometer's administration guide for dynamic pollsters.
 MAGNUM = """
 ---
 - name: "dynamic.magnum.cluster"
@@ -145,7 +145,7 @@ SERVERS = """
       value: "name"
 """
 
-OURS = """
+TOML = """
 [[pollster]]
 name = "servers"
 meter = "server.disk.{name}"
@@ -153,11 +153,11 @@ type = "gauge"
 unit = "GB"
 service = "compute"
 path = "/servers/detail"
-each = "disks"
+items = "disks"
 volume = "gb"
 project = "tenant_id"
 
-[[pollster.more]]
+[[pollster.extra_metadata]]
 name = "project_name"
 service = "identity"
 path = "'/v3/projects/' + str(sample['project_id'])"
@@ -190,13 +190,13 @@ async def polled(pollster: RestPollster, stub: StubCloud) -> list[Sample]:
     return list(await pollster.poll(cycle_of(stub)))
 
 
-def ups(**more: Any) -> RestPollster:
+def ups(**fields: Any) -> RestPollster:
     base = {"meter": "ups.load", "type": "gauge", "unit": "%", "url": "http://ups.example/api", "volume": "load"}
-    return RestPollster(RestDefinition.model_validate({**base, **more}))
+    return RestPollster(RestDefinition.model_validate({**base, **fields}))
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_api_becomes_a_meter_by_description(tmp_path: Path) -> None:
+async def test_definition_makes_samples_of_the_entries_on_all_pages(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, ups_toml=UPS))["ups.load"]
     assert verifyObject(ICentralPollster, pollster)
     stub = StubCloud()
@@ -213,7 +213,7 @@ async def test_an_api_becomes_a_meter_by_description(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_words_become_numbers_and_some_are_skipped(tmp_path: Path) -> None:
+async def test_value_mapping_default_value_and_skip_values_apply(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, ups_toml=UPS))["ups.state"]
     stub = StubCloud()
     states = ["online", "battery", "unknown", "on fire"]
@@ -224,7 +224,7 @@ async def test_words_become_numbers_and_some_are_skipped(tmp_path: Path) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_ceilometers_yaml_loads_as_it_is(tmp_path: Path) -> None:
+async def test_dynamic_pollster_of_ceilometer_is_loaded_unchanged(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, magnum_yaml=MAGNUM))["dynamic.magnum.cluster"]
     stub = captured_cloud()
     token = stub._answers["POST", "/v3/auth/tokens"]
@@ -250,15 +250,15 @@ async def test_ceilometers_yaml_loads_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/v3/projects", "v3/projects"])
 @pytest_twisted.ensureDeferred
-async def test_a_path_of_ceilometers_is_joined_to_the_address_as_a_link_is(path: str, tmp_path: Path) -> None:
+async def test_path_of_a_dynamic_pollster_is_resolved_like_a_link(path: str, tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, a_yaml=IDENTITY.format(path=path)))["dynamic.projects"]
     stub = captured_cloud()
     await polled(pollster, stub)
-    assert stub.asked[-1].path == "/v3/projects"  # the address ends in /v3
+    assert stub.asked[-1].path == "/v3/projects"  # the service's URL ends in /v3
 
 
 @pytest_twisted.ensureDeferred
-async def test_several_meters_of_one_entry(tmp_path: Path) -> None:
+async def test_items_of_an_entry_make_several_meters(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, radosgw_yaml=RADOSGW))["dynamic.radosgw.api.request.{category}"]
     assert [each.name for each in pollster.meters] == ["dynamic.radosgw.api.request.*"]
     stub = StubCloud()
@@ -282,7 +282,7 @@ async def test_several_meters_of_one_entry(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_xml_is_read_as_json_would_tell_it(tmp_path: Path) -> None:
+async def test_xml_is_parsed_like_the_equivalent_json(tmp_path: Path) -> None:
     pollster = ups(entries="List.Bucket", volume="Size", resource="@id", responses=["xml", "json"])
     stub = StubCloud()
     xml = b'<?xml version="1.0"?><List><Bucket id="a"><Size>5</Size></Bucket><Bucket id="b"><Size>6</Size></Bucket></List>'
@@ -302,22 +302,22 @@ async def test_xml_is_read_as_json_would_tell_it(tmp_path: Path) -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_xml_that_is_none_or_means_harm_is_a_bad_answer(bomb: bytes) -> None:
+async def test_malformed_or_malicious_xml_is_a_bad_response(bomb: bytes) -> None:
     stub = StubCloud()
     stub.on("GET", "/api", JsonResponse(200, bomb))
-    with pytest.raises(BadResponse, match="is no XML"):
+    with pytest.raises(BadResponse, match="is not XML"):
         await polled(ups(responses=["xml"]), stub)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_text_is_one_entry() -> None:
+async def test_text_is_one_entry() -> None:
     stub = StubCloud()
     stub.on("GET", "/api", JsonResponse(200, "load: 17 °".encode()))
     pollster = ups(responses=["json", "text"], volume=". | int(value.split(' ')[1])", resource=". | 'ups'")
     assert [(each.resource_id, each.volume) for each in await polled(pollster, stub)] == [("ups", 17)]
 
 
-# --- more metadata
+# --- extra metadata
 
 
 def projects(stub: StubCloud, *names: str) -> None:
@@ -331,7 +331,7 @@ async def servers(pollster: RestPollster, cycle: FakeCycle) -> dict[str, Any]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_metadata_comes_from_other_services_too_and_is_asked_for_once(tmp_path: Path) -> None:
+async def test_extra_metadata_is_requested_once_and_cached(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
     stub = captured_cloud()
     listed = [
@@ -352,11 +352,11 @@ async def test_metadata_comes_from_other_services_too_and_is_asked_for_once(tmp_
     cycle.clock.advance(1801)
     await servers(pollster, cycle.following())
     assert stub.times("GET", "/v3/projects/p1") == 2
-    assert stub.times("GET", "/v3/domains/d") == 1  # an hour, where nothing else is said
+    assert stub.times("GET", "/v3/domains/d") == 1  # cached for an hour by default
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_link_may_be_one_of_several_and_is_missing_on_the_last_page(tmp_path: Path) -> None:
+async def test_next_link_may_be_filtered_from_a_list_of_links(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
     stub = captured_cloud()
     projects(stub, "p1")
@@ -369,8 +369,8 @@ async def test_a_link_may_be_one_of_several_and_is_missing_on_the_last_page(tmp_
 
 
 @pytest_twisted.ensureDeferred
-async def test_our_own_words_say_the_same(tmp_path: Path) -> None:
-    pollster = pollsters(written(tmp_path, ours_toml=OURS))["servers"]
+async def test_toml_supports_items_and_extra_metadata(tmp_path: Path) -> None:
+    pollster = pollsters(written(tmp_path, ours_toml=TOML))["servers"]
     stub = captured_cloud()
     disks = [{"name": "vda", "gb": 5}, {"name": "vdb", "gb": 7}]
     stub.on("GET", "/v2.1/servers/detail", reply({"servers": [{"id": "s1", "tenant_id": "p1", "disks": disks}]}))
@@ -382,7 +382,7 @@ async def test_our_own_words_say_the_same(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_sample_whose_further_metadata_cannot_be_had_is_a_sample(tmp_path: Path) -> None:
+async def test_sample_is_sent_without_extra_metadata_that_cannot_be_fetched(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, servers_yaml=SERVERS))["dynamic.servers"]
     stub = captured_cloud()
     listed = [{"id": "s1", "tenant_id": "p1", "status": "ACTIVE"}, {"id": "s2", "tenant_id": "p1", "status": "ACTIVE"}]
@@ -392,14 +392,14 @@ async def test_a_sample_whose_further_metadata_cannot_be_had_is_a_sample(tmp_pat
     with capturedLogs() as logs:
         assert (await servers(pollster, cycle))["s1"] == {"name": None, "status": "ACTIVE"}
         await servers(pollster, cycle.following())
-    assert stub.times("GET", "/v3/projects/p1") == 2  # once in each cycle
-    told = [each["what"] for each in logs if "are without" in each["log_format"]]
-    assert told == ["project_name", "domain_name"]
+    assert stub.times("GET", "/v3/projects/p1") == 2  # once per cycle
+    names = [each["what"] for each in logs if "samples lack" in each["log_format"]]
+    assert names == ["project_name", "domain_name"]
 
 
 @pytest.mark.parametrize("project", ["//evil.example/x", "http://evil.example/"])
 @pytest_twisted.ensureDeferred
-async def test_a_question_about_a_sample_leads_to_no_other_host(project: str, tmp_path: Path) -> None:
+async def test_extra_metadata_is_not_requested_from_another_host(project: str, tmp_path: Path) -> None:
     elsewhere = SERVERS.replace("'/v3/projects/' + str(sample['project_id'])", "str(sample['project_id'])")
     pollster = pollsters(written(tmp_path, servers_yaml=elsewhere))["dynamic.servers"]
     stub = captured_cloud()
@@ -408,26 +408,26 @@ async def test_a_question_about_a_sample_leads_to_no_other_host(project: str, tm
     assert not [each for each in stub.asked if "evil" in (each.header("Host") or "")]
 
 
-def test_what_is_wrong_in_extra_metadata_is_told(tmp_path: Path) -> None:
+def test_errors_in_extra_metadata_are_reported(tmp_path: Path) -> None:
     wrong = SERVERS.replace("endpoint_type: identity", "host_command: get-vm", 1)
     wrong += (
         SERVERS.replace("dynamic.servers", "other").replace("str(sample", "open(sample").lstrip().removeprefix("---")
     )
     _, problems = load_user_pollsters(str(written(tmp_path, a_yaml=wrong)))
-    assert "extra_metadata_fields: host_command: not done by Meter" in problems[0]
-    assert "more.0.path" in problems[1]
-    assert "there are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
+    assert "extra_metadata_fields: host_command: not supported" in problems[0]
+    assert "extra_metadata.0.path" in problems[1]
+    assert "allowed are sample, extra_metadata_captured, extra_metadata_by_name" in problems[1]
 
 
-def test_a_place_of_more_metadata_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    wrong = OURS.replace('"domain_id"', '"domain..id"')
+def test_invalid_expression_in_extra_metadata_is_reported(tmp_path: Path) -> None:
+    wrong = TOML.replace('"domain_id"', '"domain..id"')
     _, problems = load_user_pollsters(str(written(tmp_path, a_toml=wrong)))
-    assert "more.0.metadata" in problems[0]
-    assert "'domain..id' should be names with dots between them" in problems[0]
+    assert "extra_metadata.0.metadata" in problems[0]
+    assert "'domain..id' should be names separated by dots" in problems[0]
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_is_off_where_the_catalogue_lacks_its_service(tmp_path: Path) -> None:
+async def test_rest_pollster_is_disabled_if_the_catalogue_lacks_its_service(tmp_path: Path) -> None:
     pollster = pollsters(written(tmp_path, magnum_yaml=MAGNUM))["dynamic.magnum.cluster"]
     answer = await pollster.enabled(FakePluginContext({IOpenStack: openstack(captured_cloud())}))
     assert isinstance(answer, Disabled)
@@ -436,7 +436,7 @@ async def test_it_is_off_where_the_catalogue_lacks_its_service(tmp_path: Path) -
     assert await ups().enabled(cycle_of(StubCloud())) == Enabled()
 
 
-def test_what_is_wrong_in_a_file_is_told_and_the_rest_works(tmp_path: Path) -> None:
+def test_errors_in_a_file_are_reported_and_valid_definitions_are_loaded(tmp_path: Path) -> None:
     wrong = """
 [[pollster]]
 meter = "a"
@@ -465,22 +465,22 @@ volume = "v"
     )
     decisions, problems = load_user_pollsters(str(files))
     assert [each.name for each in decisions] == ["good", "dynamic.magnum.cluster"]
-    told = "\n".join(problems)
-    assert "a.toml: pollster 1 (a): volume" in told
-    assert "is not understood here" in told
-    assert "pollster 2 (b): urls: there is no such field; known are meter, type" in told
-    assert "b.toml: cannot be read" in told
-    assert "c.yaml: pollster 2 (x.{y}): meter may end in one {place} of what each leads to" in told
-    assert "d.yaml: pollster 1 (?): should be a mapping" in told
-    assert "host_command: not done by Meter, which runs no code that a file names" in told
+    text = "\n".join(problems)
+    assert "a.toml: pollster 1 (a): volume" in text
+    assert "is not allowed" in text
+    assert "pollster 2 (b): urls: unknown field; known are meter, type" in text
+    assert "b.toml: cannot be read" in text
+    assert "c.yaml: pollster 2 (x.{y}): the name of meter may end in one {path} into the entries of items" in text
+    assert "d.yaml: pollster 1 (?): should be a mapping" in text
+    assert "host_command: not supported; Meter runs no code that a definition names" in text
 
 
-def test_no_directory_has_no_pollsters(tmp_path: Path) -> None:
+def test_missing_directory_has_no_pollsters(tmp_path: Path) -> None:
     assert load_user_pollsters("") == load_user_pollsters(str(tmp_path / "none")) == ([], [])
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_secret_is_read_from_its_file_and_sent(tmp_path: Path) -> None:
+async def test_secret_is_read_from_its_file_and_sent(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("pass\n")
     stub = StubCloud()
@@ -494,10 +494,10 @@ async def test_a_secret_is_read_from_its_file_and_sent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("next_", "said"),
-    [("http://evil.example/api", "elsewhere"), ("/api?page=2", "in circles")],
+    [("http://evil.example/api", "another host"), ("/api?page=2", "loop")],
 )
 @pytest_twisted.ensureDeferred
-async def test_pages_lead_neither_elsewhere_nor_in_circles(next_: str, said: str) -> None:
+async def test_next_link_to_another_host_or_in_a_loop_is_a_bad_response(next_: str, said: str) -> None:
     stub = StubCloud()
     stub.on("GET", "/api", reply({"all": [], "next": next_}))
     with pytest.raises(BadResponse, match=said):
@@ -506,7 +506,7 @@ async def test_pages_lead_neither_elsewhere_nor_in_circles(next_: str, said: str
 
 
 @pytest_twisted.ensureDeferred
-async def test_entries_that_make_no_sample_cost_themselves_only() -> None:
+async def test_entries_without_a_valid_volume_or_resource_are_skipped() -> None:
     stub = StubCloud()
     loads: list[Any] = [1, None, "x", [], True, "0.5"]
     entries: list[Any] = [{"id": str(number), "load": load} for number, load in enumerate(loads)]
@@ -519,7 +519,7 @@ async def test_entries_that_make_no_sample_cost_themselves_only() -> None:
 
 @pytest.mark.parametrize("wrong", [5, "text", {"a": 1, "b": []}, None])
 @pytest_twisted.ensureDeferred
-async def test_an_answer_without_the_list_is_a_bad_answer(wrong: Any) -> None:
+async def test_response_without_the_list_is_a_bad_response(wrong: Any) -> None:
     stub = StubCloud()
     stub.on("GET", "/api", reply(wrong))
     with pytest.raises(BadResponse, match="should be a list at 'data'"):
@@ -546,7 +546,7 @@ async def test_an_answer_without_the_list_is_a_bad_answer(wrong: Any) -> None:
         ("none | value * 2", None),
     ],
 )
-def test_an_expression_is_a_place_and_operations(text: str, value: Any) -> None:
+def test_expression_is_a_path_and_operations(text: str, value: Any) -> None:
     assert expression(text).value({"a": {"b": [10, 20]}, "s": "7 GB"}) == value
 
 
@@ -567,12 +567,12 @@ def test_an_expression_is_a_place_and_operations(text: str, value: Any) -> None:
         "x" * 1001,
     ],
 )
-def test_what_is_more_than_reckoning_is_refused(text: str) -> None:
+def test_expression_that_is_not_allowed_is_rejected(text: str) -> None:
     with pytest.raises(BadExpression):
         expression(text)
 
 
 @pytest.mark.parametrize("text", ["a | value / 0", "a | value['x']", "a | 'x' * 1000000000", "a | '%999999d' % value"])
-def test_reckoning_that_fails_has_no_value(text: str) -> None:
+def test_operation_that_fails_has_no_value(text: str) -> None:
     with pytest.raises(NoValue):
         expression(text).value({"a": 1})

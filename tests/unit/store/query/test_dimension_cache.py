@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 from meter.interfaces import RequestError
 from meter.query import SampleFilter
 from meter.store.postgres.connection import TimedOut
-from meter.store.query.dimension_cache import FORMS
 from meter.store.query.dimension_cache import METADATA
 from meter.store.query.dimension_cache import SERIES
+from meter.store.query.dimension_cache import WIRE_FORMATS
 from meter.store.query.dimension_cache import DimensionCache
 from meter.store.query.runner import QueryRunner
 from meter.store.write.record import WireFormat
@@ -100,7 +100,7 @@ SAMPLE = (1, 1, 1, "00000000-0000-4000-8000-000000000000", None, 1.0, "", "", No
 
 def of_samples(*samples: tuple[Any, ...]) -> Database:
     names = ("cpu", "cumulative", "ns", "vm", None, None, None)
-    return Database({SERIES: {1: names}, METADATA: {1: ("{}",)}, FORMS: {1: (text_of(FORM),)}}, samples)
+    return Database({SERIES: {1: names}, METADATA: {1: ("{}",)}, WIRE_FORMATS: {1: (text_of(FORM),)}}, samples)
 
 
 def reading(database: Any) -> QueryRunner:

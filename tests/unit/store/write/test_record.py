@@ -1,4 +1,4 @@
-"""Messages taken apart for the store, and put together again."""
+"""Messages as rows of the store, and back."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from meter.store.write.record import text_of
 from meter.store.write.record import uuid_of
 from meter.store.write.record import volume_of
 from meter.store.write.record import wire_format_of
+from tests.store_messages import KEYS
+from tests.store_messages import as_written
 from tests.store_messages import message
 from tests.store_messages import messages
 
@@ -33,29 +35,30 @@ def with_fields(**fields):
     return replace(sent, fields={**sent.fields, **fields})
 
 
-def kept(record):
-    """``record`` as it comes back: its form as text, its signature and metadata as they are."""
+def stored(record):
+    """``record`` as it comes back from the store: the wire format was text."""
     return replace(record, wire_format=wire_format_of(text_of(record.wire_format)))
 
 
 @settings(max_examples=300, deadline=None)
 @given(sent=messages())
 def test_any_message_comes_back_to_the_letter(sent):
-    record = kept(record_of(sent))
+    record = stored(record_of(sent))
 
-    assert repr(fields_of(record)) == repr(sent.fields)
+    assert as_written(fields_of(record)) == as_written(sent.fields)
+    assert KEYS.verify(fields_of(record), sent.timestamp) == sent.key_id
     assert repr(volume_of(record)) == repr(sent.volume)
     assert message_id_of(record) == sent.message_id
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector["case"] for vector in VECTORS])
-def test_what_ceilometer_signs_verifies_when_it_comes_back(vector):
+def test_message_that_ceilometer_signed_verifies_when_it_comes_back(vector):
     keys = Keyring([SigningKey("theirs", vector["secret"].encode())])
     sent = read(vector["message"], keys)
 
-    again = fields_of(kept(record_of(sent)))
+    again = fields_of(stored(record_of(sent)))
 
-    assert repr(again) == repr(vector["message"])
+    assert as_written(again) == as_written(vector["message"])
     assert keys.verify(again, sent.timestamp) == "theirs"
 
 
@@ -69,21 +72,37 @@ def test_what_ceilometer_signs_verifies_when_it_comes_back(vector):
         {"message_signature": ""},
     ],
 )
-def test_usual_messages_leave_no_whole_copy(fields):
+def test_usual_message_is_not_stored_whole(fields):
     assert not record_of(with_fields(**fields)).verbatim_json.startswith("{")
 
 
 @pytest.mark.parametrize(
     "fields", [{"note": "a"}, {"user_name": ["ann"]}, {"user_name": "a" * 256}, {"publisher_id": 5}]
 )
-def test_unusual_messages_are_kept_whole_and_make_no_form_of_their_own(fields):
+def test_unusual_message_is_stored_whole_and_makes_no_wire_format_of_its_own(fields):
     record = record_of(with_fields(**fields))
 
     assert record.verbatim_json.startswith("{")
-    assert record.wire_format.fields == ()
+    assert record.wire_format == ((), "", "int", (), "key-1")
 
 
-def test_messages_of_one_kind_have_one_form():
+def test_order_of_fields_makes_no_wire_format_of_its_own():
+    sent = message()
+    reordered = replace(sent, fields=dict(sorted(sent.fields.items())))
+
+    assert record_of(reordered) == record_of(sent)
+
+
+def test_missing_fields_are_part_of_the_wire_format():
+    sent = message()
+    fields = {name: value for name, value in sent.fields.items() if name not in ("user_id", "message_signature")}
+    record = stored(record_of(replace(sent, fields=fields, user_id=None, key_id=None)))
+
+    assert record.wire_format.missing_fields == ("message_signature", "user_id")
+    assert fields_of(record) == fields
+
+
+def test_messages_of_one_kind_have_one_wire_format():
     assert (
         record_of(message("cpu", 1)).wire_format
         == record_of(message("ram", 7, at=3600, resource_id="other")).wire_format
@@ -100,22 +119,22 @@ def test_messages_of_one_kind_have_one_form():
         (message(metadata={"a": {"b": ["\0"]}}), r"resource_metadata\.a\.b\[0\] has a NUL"),
         (with_fields(note="\udfff"), "not JSON"),
         (with_fields(note=float("nan")), "not finite"),
-        (with_fields(note=(1, 2)), "only Python knows"),
+        (with_fields(note=(1, 2)), "only Python has"),
         (with_fields(note=object()), "not JSON"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_with_its_place(sent, reason):
+def test_unstorable_message_is_refused_with_the_place_in_it(sent, reason):
     with pytest.raises(Unstorable, match=reason):
         record_of(sent)
 
 
-def test_a_backslash_before_u0000_is_no_nul():
+def test_backslash_before_u0000_is_not_nul():
     sent = message(metadata={"path": "C:\\u0000"})
 
-    assert fields_of(kept(record_of(sent))) == sent.fields
+    assert fields_of(stored(record_of(sent))) == sent.fields
 
 
-def test_ids_that_are_no_uuid_get_one_that_is_always_the_same():
+def test_id_that_is_not_a_uuid_gets_one_that_is_always_the_same():
     canonical = "cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11"
 
     assert uuid_of(canonical) == canonical

@@ -1,0 +1,46 @@
+"""Auth mode ``tokens``: a configured list of tokens, stored as hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from twisted.web.iweb import IRequest
+from zope.interface import implementer
+
+from meter.api.auth.requester import TOKEN_HEADER
+from meter.api.auth.requester import IAuth
+from meter.api.auth.requester import Requester
+from meter.api.errors import Unauthenticated
+
+CHALLENGE = 'Token realm="meter"'
+
+
+@dataclass(frozen=True, slots=True)
+class StaticToken:
+    """The SHA-256 of a token, as 64 lower-case hexadecimal digits, and the requester that the token identifies."""
+
+    sha256: str
+    requester: Requester
+
+
+@implementer(IAuth)
+class StaticTokens:
+    """Identifies requesters by the token in their ``X-Auth-Token`` header."""
+
+    def __init__(self, tokens: Iterable[StaticToken]) -> None:
+        self._tokens = tuple(tokens)
+
+    async def requester(self, request: IRequest) -> Requester:
+        """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one.
+
+        Every configured token is compared, whether or not an earlier one matched: the time reveals nothing.
+        """
+        token = request.getHeader(TOKEN_HEADER) or ""
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        matches = [each.requester for each in self._tokens if hmac.compare_digest(each.sha256, digest)]
+        if not token or not matches:
+            raise Unauthenticated(CHALLENGE)
+        return matches[0]

@@ -1,0 +1,156 @@
+"""The Twisted site of the API: limits on request sizes and idle connections, and the access log."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+from twisted.web.server import Site
+
+from meter.api.application import Api
+from meter.api.errors import ApiError
+from meter.api.root_resource import REQUEST_ID_HEADER
+
+IDLE_SECONDS = 60
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of the request line and the headers together; enough for a query with a hundred long terms."""
+
+LINGER_SECONDS = 5
+"""How long the rest of a rejected body is read and discarded."""
+
+
+def make_site(
+    api: Api,
+    reactor: IReactorTime,
+    *,
+    largest_body_bytes: int = 1024 * 1024,
+    idle_seconds: int = IDLE_SECONDS,
+    access_log: bool = False,
+) -> Site:
+    """Return the site that serves ``api``.
+
+    A request with a larger body is rejected with 413, before the body is read if ``Content-Length`` announces it. A
+    connection without data for ``idle_seconds`` is closed. Requests are logged at level *info* with ``access_log``, at
+    *debug* without.
+    """
+
+    class BoundedRequest(_BoundedRequest):
+        max_bytes = largest_body_bytes
+        clock = reactor
+
+    site = _LoggingSite(
+        api.resource(),
+        BoundedRequest,
+        parsePOSTFormSubmission=False,
+        timeout=idle_seconds,
+        reactor=reactor,
+    )
+    site.level = LogLevel.info if access_log else LogLevel.debug
+    return site
+
+
+class _Channel(HTTPChannel):
+    """A connection that answers malformed requests in JSON.
+
+    Twisted 26.10 answers them with a bare status line, or, if a line is too long, not at all; tests in
+    ``tests/unit/api/test_site.py``.
+    """
+
+    MAX_LENGTH = MAX_HEAD_BYTES
+    totalHeadersSize = MAX_HEAD_BYTES  # noqa: N815 - Twisted's name
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Reject a line that exceeds the limit for all headers together."""
+        self._reject(
+            ApiError(
+                414, f"Request line and headers can have at most {MAX_HEAD_BYTES} bytes; use POST /v2/query/samples."
+            )
+        )
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self._reject(ApiError(400, "Malformed HTTP request, or headers too many or too long."))
+
+    def _reject(self, error: ApiError) -> None:
+        body = error.body("")
+        transport: Any = self.transport
+        transport.write(
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+            % (error.status, HTTPStatus(error.status).phrase.encode(), len(body), body)
+        )
+        self.loseConnection()
+
+
+class _BoundedRequest(Request):
+    """A request whose body is limited to ``max_bytes``."""
+
+    max_bytes: int
+    clock: IReactorTime
+    _received = 0
+    _close_timer: IDelayedCall | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        """Reject a body whose announced length is too large, before ``100 Continue`` is sent."""
+        super().gotLength(length)
+        if length is not None and length > self.max_bytes:
+            self.requestHeaders.removeHeader(b"expect")
+            self._reject()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Reject a body that becomes too large, if its length was not announced."""
+        self._received += len(data)
+        if self._received > self.max_bytes and self._close_timer is None:
+            self._reject()
+        if self._close_timer is None:
+            super().handleContentChunk(data)
+
+    def _reject(self) -> None:
+        # Twisted sends a response only after the whole body is received, so this one is written to the channel directly.
+        # Closing at once would reset the connection before the client reads it: the rest of the body is discarded.
+        body = ApiError(413, f"The request body can have at most {self.max_bytes} bytes.").body("")
+        self.channel.write(
+            b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self._close_timer = self.clock.callLater(LINGER_SECONDS, self.channel.loseConnection)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Process the request, unless it has been rejected."""
+        if self._close_timer is None:
+            super().requestReceived(command, path, version)
+        else:
+            self.channel.loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Cancel the timer that closes the connection."""
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
+        super().connectionLost(reason)
+
+
+class _LoggingSite(Site):
+    """A site that logs requests as structured events."""
+
+    protocol: Any = _Channel
+    level = LogLevel.debug
+    _log = Logger(namespace="meter.api")
+
+    def log(self, request: Any) -> None:
+        """Log a finished ``request``."""
+        self._log.emit(
+            self.level,
+            "{client} {method} {uri} {status} {bytes} {request_id}",
+            client=request.getClientAddress().host,
+            method=request.method.decode("ascii", "replace"),
+            uri=request.uri.decode("ascii", "replace"),
+            status=request.code,
+            bytes=request.sentLength,
+            request_id="".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),
+        )

@@ -1,0 +1,46 @@
+"""HTTP clients on treq and Twisted's agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from treq.client import HTTPClient
+from twisted.web.client import Agent
+from twisted.web.client import HTTPConnectionPool
+
+from meter.http.client import HttpClient
+from meter.http.service_limiter import IRequestMetrics
+from meter.http.service_limiter import LimitedHttpClient
+from meter.http.service_limiter import Limits
+from meter.http.tls import TlsOptions
+from meter.http.tls import TlsPolicy
+
+CONNECT_SECONDS = 10.0
+MAX_IDLE_CONNECTIONS = 8
+"""Idle connections kept open per host, for the next requests."""
+
+
+def create_client(
+    reactor: Any, tls: TlsOptions, *, connect_seconds: float = CONNECT_SECONDS, timeout_seconds: float = 30.0
+) -> HttpClient:
+    """Return a client that opens a connection per request; raise :class:`~meter.http.tls.BadTlsOptions`."""
+    agent = Agent(reactor, contextFactory=TlsPolicy(tls), connectTimeout=connect_seconds)
+    return HttpClient(HTTPClient(agent), reactor, timeout_seconds=timeout_seconds)
+
+
+def create_limited_client(
+    reactor: Any,
+    tls: TlsOptions,
+    *,
+    largest_body_bytes: int,
+    limits: Limits,
+    by_service: Mapping[str, Limits],
+    metrics: IRequestMetrics,
+) -> LimitedHttpClient:
+    """Return a client with persistent connections and limits; raise :class:`~meter.http.tls.BadTlsOptions`."""
+    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
+    agent = Agent(reactor, contextFactory=TlsPolicy(tls), connectTimeout=CONNECT_SECONDS, pool=pool)
+    client = HttpClient(HTTPClient(agent), reactor, largest_body_bytes=largest_body_bytes)
+    return LimitedHttpClient(client, reactor, limits=limits, by_service=by_service, metrics=metrics)

@@ -1,0 +1,75 @@
+"""Statements that list meters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import NEWEST_FIRST
+from meter.store.query.conditions import FilterConditions
+
+# Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
+# no more than it shows.
+METERS = """
+SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
+FROM (
+    SELECT m.name, m.type, m.unit, r.name AS resource, array_agg(x.id) AS ids
+    FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x
+    CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+    GROUP BY m.name, m.type, m.unit, r.name
+    ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
+) listed
+CROSS JOIN LATERAL (
+    SELECT x.user_id, x.project_id, x.source_id
+    FROM series x
+    CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id FROM sample s {joins}
+        WHERE s.series_id = x.id AND {sample}
+        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+    ) sample
+    WHERE x.id = ANY(listed.ids)
+    ORDER BY sample.timestamp DESC, sample.message_id DESC LIMIT 1
+) newest
+LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = newest.source_id OFFSET 0) o ON true
+ORDER BY listed.name, listed.resource, listed.type, listed.unit LIMIT {limit}
+"""
+
+# LIMIT 1 keeps PostgreSQL from reading all samples of a series.
+UNIQUE_METERS = """
+SELECT m.name, m.type, m.unit
+FROM meter m
+CROSS JOIN LATERAL (
+    SELECT FROM series x
+    CROSS JOIN LATERAL (SELECT FROM sample s {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    WHERE x.meter_id = m.id AND {series}
+    LIMIT 1
+) existing
+ORDER BY m.name, m.type, m.unit LIMIT {limit}
+"""
+
+
+class MeterRow(NamedTuple):
+    """A row of :func:`meters_query`; unique meters have no resource, owner or source."""
+
+    name: str
+    type: str
+    unit: str
+    resource_id: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    source: str | None = None
+
+
+def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> Sql:
+    """Return the statement for ``IStore.meters``, whose rows are each a :class:`MeterRow`."""
+    return filled(
+        f"{NEWEST_FIRST}{UNIQUE_METERS if unique else METERS}",
+        joins=conditions.joined_metadata,
+        series=conditions.series,
+        sample=conditions.sample,
+        limit=Sql("%s", (limit,)),
+    )

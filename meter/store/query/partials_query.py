@@ -1,0 +1,216 @@
+"""The statement that reads the partial aggregates of a query: rollups where they can replace samples, and samples elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.postgres.sql import following
+from meter.store.query.conditions import TRUE
+from meter.store.query.conditions import FilterConditions
+from meter.store.query.conditions import conjunction
+from meter.store.query.partials import GAPS
+from meter.store.query.partials import METADATA_ID
+from meter.store.query.partials import partial_from_rollup
+from meter.store.query.partials import partial_from_sample
+
+COVERED = """
+SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM {spans} AS span) AS _
+GROUP BY hours, start - n * make_interval(hours => hours)
+"""
+"""The time ranges that consecutive ``spans`` of equal length cover."""
+
+SAMPLE_SERIES = """
+SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
+FROM series x JOIN meter m ON m.id = x.meter_id
+WHERE x.resource_id > 0 AND {series}
+GROUP BY {key_expressions}, x.meter_id
+"""
+
+# Series with the same keys are looked up together, one time range after the other, so that each lookup is one walk along the
+# index. OFFSET 0 keeps PostgreSQL from reordering the joins: it cannot estimate how few and narrow the ranges are.
+FROM_SAMPLES = """
+WITH sample_series AS MATERIALIZED ({sample_series})
+SELECT partial.*
+FROM sample_series
+CROSS JOIN LATERAL (
+    SELECT {names}, {sample_columns}
+    FROM sample s {joins}
+    WHERE s.series_id = ANY(sample_series.ids) AND {condition}
+    OFFSET 0
+) AS partial
+"""
+
+# Rollups replace the samples of final days and hours within the range; the gaps between these are read from samples. Where
+# samples have expired, hourly rollups are read in the gaps too: no late sample is accepted there.
+FROM_ROLLUPS = """
+WITH sample_series AS MATERIALIZED ({sample_series}), rollup_series AS MATERIALIZED (
+    SELECT {keys} {by_meter}, array_agg(x.id) AS ids
+    FROM series x JOIN meter m ON m.id = x.meter_id
+    WHERE {resource} AND {series}
+    GROUP BY {key_expressions} {by_meter}
+), expired_series AS MATERIALIZED (
+    SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
+    FROM series x JOIN meter m ON m.id = x.meter_id
+    WHERE {resource} AND {series} AND EXISTS (SELECT FROM retention_cutoff)
+    GROUP BY {key_expressions}, x.meter_id
+), period AS MATERIALIZED (
+    SELECT p.start, p.hours FROM final_period p WHERE p.hours = {longest} AND {period_in_range}
+    UNION ALL
+    SELECT p.start, p.hours FROM final_period p
+    WHERE p.hours = 1 AND {longest} = 24 AND {period_in_range} AND date_trunc('day', p.start) NOT IN (
+        SELECT p.start FROM final_period p WHERE p.hours = 24 AND {period_in_range}
+    )
+), covered AS MATERIALIZED ({covered}), gap AS MATERIALIZED (
+    SELECT * FROM ({gaps}) AS gap WHERE {gap_in_range}
+), cutoff AS MATERIALIZED (
+    SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+    GROUP BY m.id
+)
+SELECT partial.*
+FROM covered CROSS JOIN rollup_series {joined_cutoff}
+CROSS JOIN LATERAL (
+    SELECT {names}, {rollup_columns}
+    FROM rollup r
+    WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+        AND {rollup_is_read}
+    OFFSET 0
+) AS partial
+UNION ALL
+SELECT partial.*
+FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+CROSS JOIN LATERAL (
+    SELECT {names}, {sample_columns}
+    FROM sample s
+    WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+        AND {range}
+    OFFSET 0
+) AS partial
+UNION ALL
+SELECT partial.*
+FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
+CROSS JOIN LATERAL (
+    SELECT {names}, {rollup_columns}
+    FROM rollup r
+    WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
+        AND r.start < cutoff.before AND {rollup_in_range}
+    OFFSET 0
+) AS partial
+"""
+
+# In place of rollups of samples with different metadata, their samples are read.
+SAMPLES_OF_MIXED_METADATA = """
+UNION ALL
+SELECT partial.*
+FROM covered CROSS JOIN sample_series
+CROSS JOIN LATERAL (
+    SELECT {names}, {sample_columns}
+    FROM rollup r CROSS JOIN LATERAL (
+        SELECT s.* FROM sample s
+        WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND {range}
+        OFFSET 0
+    ) AS s
+    WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+        AND r.metadata_id = 0 AND {overlap_is_read}
+    OFFSET 0
+) AS partial
+"""
+
+# In place of overlapping rollups, samples are read until they expire: all of the series in that hour or day, once, for the one
+# of its rollups with the lowest metadata_run (0 or 1).
+SAMPLES_OF_OVERLAPPING = """
+UNION ALL
+SELECT partial.*
+FROM covered CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+CROSS JOIN LATERAL (
+    SELECT {names}, {sample_columns}
+    FROM rollup r CROSS JOIN LATERAL (
+        SELECT s.* FROM sample s
+        WHERE s.series_id = r.series_id AND s.timestamp >= r.start AND s.timestamp < r.start + make_interval(hours => r.hours)
+            AND {range}
+        OFFSET 0
+    ) AS s
+    WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+        AND r.metadata_run <= 1 AND r.overlap >= {least_overlap} AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+    OFFSET 0
+) AS partial
+"""
+
+# Each document that the partials refer to is read once. PostgreSQL can only hash or merge a full join, whatever numbers of rows
+# it expects. Rows without a match have a null count or a null id.
+WITH_METADATA = """
+WITH partial AS MATERIALIZED ({partials}), document AS MATERIALIZED (
+    SELECT d.id AS document_id {values}
+    FROM metadata d
+    WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial)) AND {metadata}
+)
+SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
+WHERE coalesce(partial.count, 0) > 0 AND coalesce(document.document_id, 0) > 0
+"""
+
+
+def partials_query(
+    conditions: FilterConditions,
+    *,
+    keys: Mapping[str, str],
+    metadata_keys: Mapping[str, Sql],
+    columns: Iterable[str],
+    longest_rollup: int,
+    least_overlap: int,
+) -> Sql:
+    """Return the statement that reads partials of all samples that match ``conditions``, from one snapshot.
+
+    Its columns are ``keys`` (SQL over the series ``x`` and the meter ``m``), ``metadata_keys`` (SQL over the metadata ``d``) and
+    ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. Rollups whose
+    ``overlap`` is ``least_overlap`` or more are not read unless their samples have expired; with 0 all are read.
+    """
+    needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
+    columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)
+    totals = not needs_metadata and "resource_id" not in keys and not conditions.selects_resources
+    selection: dict[str, Sql | str] = {
+        "keys": ", ".join(f"{value} AS {name}" for name, value in keys.items()),
+        "names": ", ".join(keys),
+        "key_expressions": ", ".join(keys.values()),
+        "series": conditions.series,
+        "sample_columns": partial_from_sample(columns),
+    }
+    selection["sample_series"] = filled(SAMPLE_SERIES, **selection)
+    if longest_rollup:
+        partials = filled(
+            FROM_ROLLUPS
+            + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
+            + (SAMPLES_OF_OVERLAPPING if least_overlap else ""),
+            **selection,
+            rollup_columns=partial_from_rollup(columns),
+            resource="x.resource_id = 0" if totals else "x.resource_id > 0",
+            longest=longest_rollup,
+            range=conditions.range,
+            period_in_range=conditions.time_range.contains_period("p"),
+            rollup_in_range=conditions.time_range.contains_period("r"),
+            gap_in_range=conditions.time_range.overlaps_gap(),
+            covered=COVERED.format(spans="period"),
+            gaps=GAPS.format(spans="period"),
+            least_overlap=least_overlap,
+            overlap_is_read=f"r.overlap < {least_overlap}" if least_overlap else "true",
+            rollup_is_read=f"(r.overlap < {least_overlap} OR r.start < cutoff.before)" if least_overlap else "true",
+            by_meter=", x.meter_id" if least_overlap else "",
+            joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if least_overlap else "",
+        )
+    else:
+        partials = filled(
+            FROM_SAMPLES,
+            **selection,
+            joins=conditions.joined_for_rest,
+            condition=conjunction(conditions.range, conditions.rest),
+        )
+    if not needs_metadata:
+        return partials
+    return filled(
+        WITH_METADATA,
+        partials=partials,
+        values=following(Sql(f"{value} AS {name}", value.parameters) for name, value in metadata_keys.items()),
+        metadata=conditions.metadata,
+    )

@@ -1,0 +1,79 @@
+"""Statements that list resources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.query.access_paths import NEWEST_FIRST
+from meter.store.query.conditions import TRUE
+from meter.store.query.conditions import FilterConditions
+
+ALL_RESOURCES = """
+SELECT r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
+"""
+
+RESOURCES_OF_SERIES = """
+SELECT r.name, x.ids
+FROM (SELECT x.resource_id, array_agg(x.id) AS ids FROM series x WHERE {series} GROUP BY x.resource_id OFFSET 0) x
+CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+ORDER BY r.name OFFSET 0
+"""
+
+RESOURCES = """
+SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
+    (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(summary.meter_ids))
+FROM ({selected}) selected
+CROSS JOIN LATERAL (
+    SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
+        array_agg(DISTINCT x.meter_id) AS meter_ids,
+        (array_agg(x.id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS series_id,
+        (array_agg(newest.metadata_id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS metadata_id
+    FROM series x
+    CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s {joins}
+        WHERE s.series_id = x.id AND {sample}
+        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+    ) newest
+    CROSS JOIN LATERAL (
+        SELECT s.timestamp FROM sample s {joins}
+        WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND {sample}
+        ORDER BY s.timestamp LIMIT 1
+    ) oldest
+    WHERE x.id = ANY(selected.ids)
+) summary
+CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = summary.metadata_id OFFSET 0) d
+CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = summary.series_id OFFSET 0) x
+LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = x.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = x.project_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = x.source_id OFFSET 0) o ON true
+ORDER BY selected.name LIMIT {limit}
+"""
+
+
+class ResourceRow(NamedTuple):
+    """A row of :func:`resources_query`. ``metadata`` is JSON."""
+
+    resource_id: str
+    user_id: str | None
+    project_id: str | None
+    source: str | None
+    first_sample: datetime
+    last_sample: datetime
+    metadata: str
+    meters: Sequence[str]
+
+
+def resources_query(conditions: FilterConditions, limit: int) -> Sql:
+    """Return the statement for ``IStore.resources``, whose rows are each a :class:`ResourceRow`."""
+    series = conditions.series
+    return filled(
+        f"{NEWEST_FIRST}{RESOURCES}",
+        selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
+        joins=conditions.joined_metadata,
+        sample=conditions.sample,
+        limit=Sql("%s", (limit,)),
+    )

@@ -1,0 +1,62 @@
+"""The message bus that ``[bus]`` names: RabbitMQ, or the in-process bus."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from collections.abc import Callable
+
+from meter.agent.spool import Spool
+from meter.bus.amqp import AmqpBus
+from meter.bus.local import LocalBus
+from meter.daemon.metrics import CollectingMetrics
+from meter.daemon.threads import CallThread
+from meter.interfaces import IBus
+from meter.interfaces import Publication
+from meter.taps.daemon import Daemon
+from meter.taps.parts.notification_archive import archive_queues
+
+
+def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without: str = "") -> IBus:
+    """Add the message bus that ``[bus]`` names; for ``without`` see :meth:`Daemon.add`."""
+    settings = daemon.config.bus
+    url = settings.url.get_secret_value()
+    count_dead = metrics.dead if metrics else lambda _: None
+    bus: AmqpBus | LocalBus
+    if url == "local:":
+        bus = LocalBus(
+            daemon.reactor,
+            store_dead_letter=_dead_letters_on_disk(daemon),
+            count_dead=count_dead,
+            largest_body_bytes=settings.largest_body_bytes,
+        )
+    else:
+        bus = AmqpBus(
+            daemon.reactor,
+            url,
+            clock=daemon.reactor,
+            name=daemon.name,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            queue_type=settings.queue_type,
+            window=settings.window,
+            confirm_timeout_seconds=settings.confirm_timeout_seconds,
+            largest_body_bytes=settings.largest_body_bytes,
+            create_foreign_exchanges=daemon.config.collector.create_exchanges,
+            rebind_seconds=daemon.config.collector.exchange_retry_seconds,
+            count_dead=count_dead,
+            bounded=archive_queues(daemon.config) if metrics else (),
+        )
+    daemon.add(bus, without=without)
+    return bus
+
+
+def _dead_letters_on_disk(daemon: Daemon) -> Callable[[Publication], Awaitable[None]]:
+    """Return the function that stores dead letters in a spool file, as the in-process bus has no queue for them."""
+    thread = CallThread(daemon.reactor, "dead letters")
+    spool = Spool(
+        daemon.state_dir / "dead-letters.spool",
+        largest_bytes=daemon.config.spool.largest_bytes,
+        longest_age_seconds=daemon.config.spool.longest_age_seconds,
+        clock=daemon.reactor,
+        run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
+    )
+    return lambda publication: spool.put([publication])

@@ -1,0 +1,62 @@
+"""What every daemon shows of itself: status pages, metrics, readiness in the log, and a manhole."""
+
+from __future__ import annotations
+
+from twisted.application.service import IService
+
+from meter.daemon.manhole import manhole
+from meter.daemon.manhole import namespace
+from meter.daemon.manhole import problems as manhole_problems
+from meter.daemon.metrics import CONTENT_TYPE
+from meter.daemon.metrics import ReactorLag
+from meter.daemon.metrics import exposition
+from meter.daemon.ports import Port
+from meter.daemon.status import readiness_text
+from meter.daemon.status import readiness_watch
+from meter.daemon.status import status_site
+from meter.plugins.registry import CENTRAL
+from meter.plugins.registry import COMPUTE
+from meter.plugins.registry import LISTENER
+from meter.settings.config_file import effective
+from meter.taps.daemon import Daemon
+
+
+def add_diagnostics(daemon: Daemon) -> None:
+    """Add status pages, metrics and manhole, first of all parts: they show how the others start and stop."""
+    status = daemon.listen_address("status")
+    if status:
+        site = status_site(daemon.dependencies, lambda: exposition(daemon.registry), CONTENT_TYPE, daemon.reactor)
+        advice = "; set another address for this daemon in [status.by_daemon]"
+        Port(status, site, name="status", reactor=daemon.reactor, clock=daemon.reactor, advice=advice).setServiceParent(
+            daemon.root
+        )
+    settings = daemon.config.manhole
+    listen = daemon.listen_address("manhole")
+    if listen:
+        wrong = manhole_problems(listen, settings.host_key_file, settings.authorized_keys_file)
+        daemon.problems += wrong
+        if not wrong:
+            daemon.add(_manhole(daemon, listen))
+    daemon.add(ReactorLag(daemon.reactor, daemon.health_metrics.lagged))
+    daemon.add(readiness_watch(daemon.dependencies, daemon.reactor))
+
+
+def _manhole(daemon: Daemon, listen: str) -> IService:
+    async def poll_now(name: str) -> object:
+        if daemon.polling is None:
+            raise LookupError(f"{daemon.name} does not poll")
+        return await daemon.polling.poll_now(name)
+
+    return manhole(
+        daemon.reactor,
+        listen,
+        daemon.config.manhole.host_key_file,
+        daemon.config.manhole.authorized_keys_file,
+        namespace(
+            status=lambda: readiness_text(daemon.dependencies),
+            config=effective(daemon.config),
+            pollsters=lambda: daemon.decisions(COMPUTE, CENTRAL),
+            listeners=lambda: daemon.decisions(LISTENER),
+            poll_now=poll_now,
+        ),
+    )

@@ -1,0 +1,81 @@
+"""Exclusive resources of a daemon: its state directory and ports, and a spool that belongs to one broker and key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from pathlib import Path
+
+from meter.agent.destination import Destination
+from meter.agent.destination import decoded
+from meter.agent.destination import encoded
+from meter.agent.destination import fingerprints
+from meter.agent.spool import look_into
+from meter.bus.amqp.url import broker_address
+from meter.daemon.process_lock import ListenLock
+from meter.daemon.process_lock import LockFile
+from meter.daemon.process_lock import Taken
+from meter.settings import Config
+from meter.signature import Keyring
+from meter.taps.daemon import Daemon
+
+STORE = "[store] dsn"
+
+
+def claimed(name: str, directories: Mapping[str, Path], listens: Mapping[str, str]) -> Iterator[LockFile | ListenLock]:
+    """Yield locks on ``directories`` and on the addresses in ``listens``, both by the setting that names them.
+
+    Raises :class:`~meter.daemon.process_lock.Taken` for a resource that another process holds.
+    """
+    for setting, directory in directories.items():
+        # PostgreSQL refuses a directory that others can read; a state_dir may be shared by daemons of several users.
+        mode = 0o700 if setting == STORE else 0o777
+        yield LockFile(directory / f"{name}.lock", owner=name, setting=setting, mode=mode)
+    for setting, listen in listens.items():
+        if listen:
+            yield ListenLock(listen, owner=name, setting=setting)
+
+
+def destination(config: Config, keys: Keyring) -> Destination:
+    """Return the broker and keys that this configuration sends spooled samples to."""
+    url = config.bus.url.get_secret_value()
+    own_key = not config.signing.keys and config.signing.key is None
+    prints = fingerprints(keys.keys)
+    if url == "local:":
+        return Destination("", 0, "", prints, own_key)
+    address = broker_address(url)
+    return Destination(address.host, address.port, address.vhost, prints, own_key)
+
+
+def check_spool(path: Path, present: Destination) -> None:
+    """Raise :class:`~meter.daemon.process_lock.Taken` if the spool at ``path`` holds samples for another destination."""
+    waiting, text = look_into(path)
+    before = decoded(text) if text else None
+    if waiting and before is not None and (why := before.difference(present)):
+        raise Taken(
+            f"[spool] {path} holds {waiting} messages for another destination: {why}. To send them to"
+            f" {present.described} with this daemon's keys, set send_to_new_destination = true under [spool] for one start;"
+            " to keep them for their destination, move the file away"
+        )
+
+
+def lock_resources(daemon: Daemon, directories: Mapping[str, Path], listens: Mapping[str, str]) -> None:
+    """Lock ``directories`` and the addresses that this daemon listens on, before any part of it starts.
+
+    Both are given by setting. Raises :class:`Taken` if another process holds one of them.
+    """
+    if daemon.only_checking:
+        return
+    everything = {"[status] listen": daemon.listen_address("status"), **listens}
+    for lock in claimed(daemon.name, {"[meter] state_dir": daemon.state_dir, **directories}, everything):
+        daemon.locks.append(lock)
+        if isinstance(lock, LockFile):
+            lock.setServiceParent(daemon.root)
+
+
+def spool_destination(daemon: Daemon, spool: Path) -> str:
+    """Return the destination of spooled samples. Raises :class:`Taken` if ``spool`` holds samples for another one."""
+    present = destination(daemon.config, daemon.keys)
+    if not (daemon.only_checking or daemon.config.spool.send_to_new_destination):
+        check_spool(spool, present)
+    return encoded(present)

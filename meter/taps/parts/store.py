@@ -1,0 +1,47 @@
+"""The data store that ``[store]`` names, with an embedded server where it is one."""
+
+from __future__ import annotations
+
+from meter.store import EmbeddedPostgres
+from meter.store import PostgresStore
+from meter.store import Retention
+from meter.store import embedded_directory
+from meter.taps.daemon import Daemon
+
+
+def add_store(
+    daemon: Daemon, *, reads: bool = False, writes: bool = False, reading_suffices: bool = False
+) -> PostgresStore:
+    """Add the data store that ``[store]`` names. A daemon that writes also upgrades its schema.
+
+    With ``reading_suffices`` the daemon is ready as long as it can read.
+    """
+    settings = daemon.config.store
+    dsn = settings.dsn.get_secret_value()
+    directory = embedded_directory(dsn)
+    if directory is not None:
+        server = EmbeddedPostgres(daemon.reactor, directory, clock=daemon.reactor)
+        daemon.add(server)
+        dsn = server.dsn
+    store = PostgresStore(
+        daemon.reactor,
+        dsn,
+        clock=daemon.reactor,
+        migrate=writes,
+        readers=settings.readers if reads else 0,
+        longest_wait_seconds=settings.longest_wait_seconds,
+        writers=settings.writers if writes else 0,
+        application_name=daemon.name,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+        maintain=writes,
+        retention=Retention(
+            days=settings.retention_days,
+            meter_days=settings.retention_days_by_meter,
+            rollup_days=settings.rollup_retention_days,
+        ),
+        finalize_after_seconds=settings.finalize_after_seconds,
+        replica_dsn=settings.replica_dsn.get_secret_value(),
+        reading_suffices=reading_suffices,
+    )
+    daemon.add(store)
+    return store

@@ -1,0 +1,112 @@
+"""A client of an API over an in-memory store with a few samples, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from meter.api import Api
+from meter.message import MeteringMessage
+from meter.message import read
+from meter.message import sign
+from meter.sample import Sample
+from meter.signature import keyring
+from meter.testing import MemoryStore
+
+KEYS = keyring(["secret"])
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RECORDED = NOON + timedelta(minutes=10)
+
+
+def message(minute: float = 0, **changes: Any) -> MeteringMessage:
+    """Return a signed message of the meter ``cpu``, with a timestamp ``minute`` minutes after noon."""
+    fields: dict[str, Any] = {
+        "name": "cpu",
+        "type": "cumulative",
+        "unit": "ns",
+        "volume": 1,
+        "resource_id": "vm-1",
+        "project_id": "blue",
+        "user_id": "ann",
+        "timestamp": NOON + timedelta(minutes=minute),
+    }
+    return read(sign(Sample(**{**fields, **changes}), KEYS, "test"), KEYS)
+
+
+SAMPLES = (
+    message(0, message_id="s0", volume=10, resource_metadata={"size": 0, "flavor": {"name": "m1"}}),
+    message(1, message_id="s1", volume=20, resource_metadata={"size": "0", "on": True}),
+    message(2, message_id="s2", volume=60, resource_id="a/b c", project_id="red", user_id="bob"),
+    message(3, message_id="s3", name="disk.size", type="gauge", unit="GB", volume=2.5, project_id=None, user_id=None),
+)
+"""Three samples of ``cpu`` from two resources of two projects, and one of ``disk.size`` without project and user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response: status, headers with lower-case names, body as bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def faultstring(self) -> str:
+        """The text of an error in WSME's shape."""
+        text = self.json["error_message"]["faultstring"]
+        assert isinstance(text, str)
+        return text
+
+
+class ApiClient:
+    """Calls an API whose store has :data:`SAMPLES` and whose clock stands at ten past noon."""
+
+    def __init__(self, **collaborators: Any) -> None:
+        self.clock = Clock()
+        self.clock.advance(RECORDED.timestamp())
+        self.store = MemoryStore(self.clock)
+        Deferred.fromCoroutine(self.store.write(SAMPLES))
+        self._treq = StubTreq(Api(collaborators.pop("store", self.store), self.clock, **collaborators).resource())
+
+    def post(self, path: str, content: Any, **headers: str) -> Response:
+        """Return the response to a POST of ``content`` as JSON, which must be available at once."""
+        body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        return self(path, method="POST", body=body, headers={"Content-Type": "application/json", **headers})
+
+    def pending(
+        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Deferred[Response]:
+        """Send a request and return its pending response; ``path`` is sent unchanged."""
+        return Deferred.fromCoroutine(self._request(path, method, {"Host": "cloud:8777", **(headers or {})}, body))
+
+    async def _request(self, path: str, method: str, headers: Mapping[str, str], body: bytes | None) -> Response:
+        response = await self._treq.request(method, f"http://cloud:8777{path}", headers=dict(headers), data=body)
+        names = {name.decode().lower(): values[0].decode() for name, values in response.headers.getAllRawHeaders()}
+        return Response(response.code, names, await response.content())
+
+    def flush(self) -> None:
+        """Transfer the data sent so far to the other side."""
+        self._treq.flush()
+
+    def __call__(self, path: str, **request: Any) -> Response:
+        """Return the response to a request, which must be available at once."""
+        responses: list[Any] = []
+        self.pending(path, **request).addBoth(responses.append)
+        self.flush()
+        (response,) = responses
+        assert isinstance(response, Response), response
+        return response

@@ -1,0 +1,39 @@
+-- $1 = 'cpu'
+-- $2 = 'demo'
+-- $3 = 2026-11-01 00:00:00+00:00
+-- $4 = 2026-12-01 00:00:00+00:00
+-- $5 = 100
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_sort = off;
+SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
+(SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(summary.meter_ids))
+FROM (
+    SELECT r.name, x.ids
+    FROM (SELECT x.resource_id, array_agg(x.id) AS ids FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) GROUP BY x.resource_id OFFSET 0) x
+    CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+    ORDER BY r.name OFFSET 0
+) selected
+CROSS JOIN LATERAL (
+    SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
+    array_agg(DISTINCT x.meter_id) AS meter_ids,
+    (array_agg(x.id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS series_id,
+    (array_agg(newest.metadata_id ORDER BY newest.timestamp DESC, newest.message_id DESC))[1] AS metadata_id
+    FROM series x
+    CROSS JOIN LATERAL (
+        SELECT s.timestamp, s.message_id, s.metadata_id FROM sample s
+        WHERE s.series_id = x.id AND (s.timestamp >= $3) AND (s.timestamp < $4)
+        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
+    ) newest
+    CROSS JOIN LATERAL (
+        SELECT s.timestamp FROM sample s
+        WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND (s.timestamp >= $3) AND (s.timestamp < $4)
+        ORDER BY s.timestamp LIMIT 1
+    ) oldest
+    WHERE x.id = ANY(selected.ids)
+) summary
+CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = summary.metadata_id OFFSET 0) d
+CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = summary.series_id OFFSET 0) x
+LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = x.user_id OFFSET 0) u ON true
+LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = x.project_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT o.name FROM source o WHERE o.id = x.source_id OFFSET 0) o ON true
+ORDER BY selected.name LIMIT $5;

@@ -1,0 +1,23 @@
+-- $1 = 'cpu'
+SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) LIMIT threshold.few + 1) AS ids
+FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold;
+
+-- $1 = 2026-11-01 00:00:00+00:00
+-- $2 = 2026-12-01 00:00:00+00:00
+-- $3 = ['host']
+-- $4 = ['"compute-1"']
+-- $5 = [1]
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_sort = off;
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
+FROM (
+    SELECT s.* FROM series x CROSS JOIN LATERAL (
+        SELECT s.* FROM sample s CROSS JOIN LATERAL (SELECT d.document FROM metadata d WHERE d.id = s.metadata_id OFFSET 0) d
+        WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2) AND ((ARRAY[d.document #> $3::text[]] && $4::jsonb[]))
+        ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
+    ) s
+    WHERE x.id = ANY($5)
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
+) s
+ORDER BY s.timestamp DESC, s.message_id DESC;

@@ -1,0 +1,10 @@
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_sort = off;
+SELECT s.series_id, s.metadata_id, s.wire_format_id, s.message_id::text, s.timestamp, s.volume,
+encode(s.signature, 'hex') AS signature, s.verbatim_json, s.recorded_at
+FROM (
+    SELECT s.* FROM sample s
+    WHERE s.wire_format_id >= -2147483648
+    ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
+) s
+ORDER BY s.timestamp DESC, s.message_id DESC;

@@ -1,0 +1,140 @@
+"""The SQL that the store runs for typical queries, compared with the files in tests/data/sql.
+
+A file holds the statements of one query in the order in which they run. Parameters are numbered, equal ones alike, and
+listed at the top; lines are indented by their parentheses. After an intended change of a statement, rewrite the files
+and read the difference::
+
+    METER_REWRITE_GOLDEN_FILES=1 .venv/bin/python -m pytest tests/unit/store/query/test_golden_sql.py
+    git diff tests/data/sql
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
+
+from meter.query import Aggregate
+from meter.query import Comparison
+from meter.query import Marker
+from meter.query import MetadataMatch
+from meter.query import SampleFilter
+from meter.query import StatisticsQuery
+from meter.store.query.runner import QueryRunner
+
+FILES = Path(__file__).parents[3] / "data/sql"
+REWRITE = "METER_REWRITE_GOLDEN_FILES"
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+MONTH = {"start": START, "end": START + timedelta(days=30)}
+CPU = SampleFilter(equals={"meter": "cpu"}, **MONTH)
+PROJECT = SampleFilter(equals={"meter": "cpu", "project_id": "demo"}, **MONTH)
+HOST = SampleFilter(equals={"meter": "cpu"}, metadata=(MetadataMatch("host", "compute-1"),), **MONTH)
+LARGE_VOLUMES = SampleFilter(equals={"meter": "cpu"}, expression=Comparison("volume", ">", 100), **MONTH)
+MARKER = Marker(START + timedelta(days=7), "0195d3f0-1111-7abc-8def-000000000001")
+COUNT = (Aggregate("count"),)
+
+
+class RecordingPool:
+    """A connection pool that records statements. It finds ``matching`` series, of which two count as few, and no samples."""
+
+    generation = 1
+
+    def __init__(self, matching: int) -> None:
+        self.matching = matching
+        self.statements: list[tuple[str, Sequence[Any]]] = []
+
+    async def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        self.statements.append((statement, parameters))
+        return [(2, list(range(1, self.matching + 1)))] if "reltuples" in statement else []
+
+
+def statistics(filter: SampleFilter, **options: Any) -> Callable[[QueryRunner], Awaitable[Any]]:
+    return lambda runner: runner.statistics(StatisticsQuery(filter=filter, **options))
+
+
+def samples(filter: SampleFilter, **options: Any) -> Callable[[QueryRunner], Awaitable[Any]]:
+    return lambda runner: runner.samples(filter, 20, **options)
+
+
+QUERIES: dict[str, Callable[[QueryRunner], Awaitable[Any]]] = {
+    "statistics-from-samples": statistics(LARGE_VOLUMES, aggregates=COUNT),
+    "statistics-from-rollups": statistics(CPU),
+    "statistics-by-resource": statistics(PROJECT, groupby=("resource_id",), aggregates=COUNT),
+    "statistics-by-metadata": statistics(HOST, groupby=("metadata.flavor.name",), aggregates=COUNT),
+    "statistics-increase": statistics(CPU, aggregates=(Aggregate("increase"),)),
+    "statistics-integral": statistics(CPU, aggregates=(Aggregate("integral"),)),
+    "statistics-percentile": statistics(CPU, aggregates=(Aggregate("percentile", "95"),)),
+    "statistics-cardinality": statistics(CPU, aggregates=(Aggregate("cardinality", "resource_id"),)),
+    "statistics-with-period": statistics(CPU, period=3600, aggregates=COUNT),
+    "samples-newest-first": samples(SampleFilter()),
+    "samples-of-few-series": samples(PROJECT),
+    "samples-of-many-series": samples(PROJECT),
+    "samples-by-metadata": samples(HOST),
+    "samples-after-marker": samples(PROJECT, after=MARKER),
+    "sample-by-message-id": samples(SampleFilter(equals={"message_id": MARKER.message_id})),
+    "meters": lambda runner: runner.meters(CPU, 100, False),
+    "meters-unique": lambda runner: runner.meters(CPU, 100, True),
+    "resources": lambda runner: runner.resources(PROJECT, 100),
+}
+MANY_SERIES = 3
+
+
+@pytest.mark.parametrize("name", QUERIES)
+@pytest_twisted.ensureDeferred
+async def test_sql_of_a_query_is_that_of_its_golden_file(name: str) -> None:
+    pool: Any = RecordingPool(MANY_SERIES if name == "samples-of-many-series" else 1)
+    await QUERIES[name](QueryRunner(pool, Clock(), 5.0))
+    sql = "\n".join(rendered(statement, parameters) for statement, parameters in pool.statements)
+
+    file = FILES / f"{name}.sql"
+    if os.environ.get(REWRITE):
+        file.write_text(sql)
+    assert sql == file.read_text(), f"{file.name} has other SQL: if that is intended, rewrite it with {REWRITE}=1"
+
+
+def test_every_golden_file_belongs_to_a_query() -> None:
+    assert {file.stem for file in FILES.iterdir()} == set(QUERIES)
+
+
+def rendered(statement: str, parameters: Sequence[Any]) -> str:
+    """Return ``statement`` with numbered parameters, which are listed in comments before it."""
+    distinct: list[Any] = []
+    numbers = []
+    for value in parameters:
+        if not any(type(value) is type(other) and value == other for other in distinct):
+            distinct.append(value)
+        numbers.append(distinct.index(value) + 1)
+    given = iter(numbers)
+    numbered = re.sub("%s", lambda _: f"${next(given)}", statement)
+    assert next(given, None) is None, "there are more parameters than places for them"
+    lines = [f"-- ${number} = {_shown(value)}" for number, value in enumerate(distinct, 1)]
+    return "\n".join([*lines, *_indented(numbered)]) + ";\n"
+
+
+def _shown(value: Any) -> str:
+    return value.isoformat(" ") if isinstance(value, datetime) else repr(value)
+
+
+def _indented(statement: str) -> Iterator[str]:
+    """Yield the lines of ``statement``, indented by the parentheses that are open where each begins."""
+    depth = 0
+    for line in statement.replace("; ", ";\n").splitlines():
+        words = " ".join(line.split()).replace(" ,", ",")
+        if words:
+            closed_first = len(words) - len(words.lstrip(")"))
+            continues = words.startswith("AND ")
+            yield "    " * (depth - closed_first + continues) + words
+            depth += words.count("(") - words.count(")")
