@@ -21,8 +21,8 @@ from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
-from meter.completeness.instance_times import project_segments
 from meter.completeness.instance_times import instance_segments
+from meter.completeness.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
 from meter.message import BadMessage
 from meter.message import parse_timestamp
