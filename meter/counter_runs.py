@@ -1,11 +1,11 @@
-"""Runs of counters: what a sample says of the run that it belongs to, and of how often it is polled.
+"""Runs of counters: which run a sample belongs to, and its polling interval.
 
-Meter's agents say both in one reserved member of ``resource_metadata`` (``meter.sample.RESERVED_METADATA``)::
+Meter's agents write both to a reserved member of ``resource_metadata`` (``meter.sample.RESERVED_METADATA``)::
 
     "_meter": {"interval": 300, "run": "hv1/1764237600.12/vda+vdb"}
 
-Samples of one run (of one meter, unit and resource) are of one counter that went on without interruption, or of a thing
-that lived on. Whatever the member holds, the sample is stored: what cannot be a run or an interval counts as absent.
+Between samples of one run (of one meter, unit and resource) the counter was not reset, or the resource existed without
+interruption. An invalid run or interval counts as absent; the sample is stored all the same.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from meter.sample import RESERVED_METADATA
 from meter.sample import SampleType
 
 LONGEST_INTERVAL = 366 * 86_400
-"""Seconds of a polling interval: a year. A longer one is taken for a mistake."""
+"""Longest polling interval in seconds, a year; a longer one counts as absent."""
 
 INTERVALS_CARRIED = 3
-"""The most polling intervals for which ``integral`` carries a volume: two polls in a row may fail."""
+"""Polling intervals for which ``integral`` carries a volume forward at most: two polls in a row may fail."""
 
 
 class RunKind(IntEnum):
-    """What defines a run. The numbers are stored."""
+    """What identifies a run. The numbers are stored in the database."""
 
     NONE = 0
     DECLARED = 1
-    """Declared by the sample. Within it a counter never drops, and a gauge's resource existed."""
+    """By ``run`` in the sample. Within it a counter never decreases, and the resource of a gauge exists."""
     INSTANCE_HOST = 2
-    """Metadata of Ceilometer's agents name the host that the counter was read on, as ``instance_host``."""
+    """By the host of the counter in the metadata of Ceilometer's agents, ``instance_host``."""
     HOST = 3
-    """They name it as ``host`` only. It may be a digest, so that it is not compared with names of ``instance_host``."""
+    """By ``host``, if there is no ``instance_host``. It may be a digest, so it is not compared with ``instance_host``."""
 
 
 class Run(NamedTuple):
-    """The run of a sample. Runs are the same if both parts are; ``name`` is ``None`` where there is no run."""
+    """The run of a sample. Runs are the same if both fields are equal; ``name`` is ``None`` without a run."""
 
     kind: RunKind
     name: str | None
@@ -50,7 +50,7 @@ NO_RUN = Run(RunKind.NONE, None)
 
 
 def run_of(type: SampleType, metadata: Mapping[str, Any]) -> Run:
-    """Return the run of a sample of this ``type`` with these ``metadata``."""
+    """Return the run of a sample with this type and these metadata."""
     reserved = metadata.get(RESERVED_METADATA)
     if isinstance(reserved, Mapping):
         name = reserved.get("run")
@@ -67,11 +67,11 @@ def run_of(type: SampleType, metadata: Mapping[str, Any]) -> Run:
 
 
 def interval_of(metadata: Mapping[str, Any]) -> float:
-    """Return the polling interval in seconds that ``metadata`` contain, 0 if there is none."""
+    """Return the polling interval in ``metadata``, in seconds, 0 if there is none."""
     reserved = metadata.get(RESERVED_METADATA)
     if isinstance(reserved, Mapping):
         interval: Any = reserved.get("interval")
-        # The comparison comes first: an integer may be beyond every float.
+        # Compared before the conversion: an integer may be too large for a float.
         if type(interval) in (int, float) and 0 < interval <= LONGEST_INTERVAL:
             return float(interval)
     return 0.0

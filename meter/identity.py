@@ -1,6 +1,6 @@
-"""When two messages with one ``message_id`` state the same fact, and how far apart in time they are compared at all.
+"""Duplicates and conflicts: when two messages with one ``message_id`` are the same sample, and when they are compared.
 
-Every store follows these rules: one fact is one row, whatever repeats it.
+Every store follows these rules: it stores one row for a sample, however often it is delivered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WEEK = timedelta(weeks=1)
 
 
 class Fact(NamedTuple):
-    """What two messages with one id must agree on. Metadata, source and the way a message is written may differ.
+    """The fields in which two messages with one id must agree. Metadata, source and wire format may differ.
 
     Volumes are compared as double precision numbers.
     """
@@ -37,14 +37,14 @@ class Fact(NamedTuple):
 
 
 DIFFERENCES = frozenset({"timestamp", "volume", "user_id", "project_id"})
-"""Fields that ``may_differ`` can name."""
+"""Fields that ``may_differ`` can contain."""
 
 
 def may_differ(metadata: Mapping[str, Any]) -> frozenset[str]:
-    """Return in which fields of a :class:`Fact` another sample with the same id may differ and yet state the same fact.
+    """Return the fields of a :class:`Fact` in which another sample with the same id may differ and still be a duplicate.
 
-    A sample names them as ``may_differ`` in its reserved metadata where its service tells of one event more than once:
-    Nova in two formats with two times, Cinder in an audit with the current state.
+    They are ``may_differ`` in the reserved metadata of samples about events that a service publishes more than once: Nova
+    in a versioned and an unversioned notification, Cinder in an audit with the state at the time of the audit.
     """
     reserved = metadata.get(RESERVED_METADATA)
     named = reserved.get("may_differ") if isinstance(reserved, Mapping) else None
@@ -58,24 +58,24 @@ def may_differ(metadata: Mapping[str, Any]) -> frozenset[str]:
 NOTHING: frozenset[str] = frozenset()
 
 
-def week_of(moment: datetime) -> date:
-    """Return the Monday, in UTC, of the week that ``moment`` (aware) lies in; year 1 began on one."""
-    day = moment.astimezone(UTC).date()
+def week_of(timestamp: datetime) -> date:
+    """Return the Monday, in UTC, of the week of an aware time. The year 1 began on a Monday."""
+    day = timestamp.astimezone(UTC).date()
     return day - timedelta(days=day.weekday())
 
 
 def weeks_apart(one: datetime, other: datetime) -> int:
-    """Return how many weeks of UTC lie between the weeks of two times: 0 for one week, 1 for neighbours."""
+    """Return the number of weeks (in UTC) between two times: 0 for the same week, 1 for adjacent weeks."""
     return abs((week_of(one) - week_of(other)).days) // 7
 
 
 def compared(one: datetime, other: datetime) -> bool:
-    """Return whether a store sees that two samples of these times have one id: in one week or in neighbouring ones."""
+    """Return whether a store compares the ids of two samples with these times: in the same week or in adjacent weeks."""
     return weeks_apart(one, other) <= 1
 
 
 def compared_range(week: date) -> tuple[datetime, datetime]:
-    """Return the first and the last time of the samples that one of ``week`` is compared with."""
+    """Return the first and the last time of the samples that a sample in ``week`` is compared with."""
     try:
         first = datetime.combine(week - WEEK, datetime.min.time(), UTC)
     except OverflowError:
@@ -116,7 +116,7 @@ class FactAttributes(Protocol):
 
 
 def fact_of(attributes: FactAttributes, volume: float, timestamp: datetime) -> Fact:
-    """Return the fact that a sample with ``attributes`` states."""
+    """Return the fact of a sample with these attributes."""
     return Fact(
         attributes.name,
         attributes.type,
@@ -132,9 +132,10 @@ def fact_of(attributes: FactAttributes, volume: float, timestamp: datetime) -> F
 def conflict(
     message_id: str, sent: Fact, differences: frozenset[str], stored: Sequence[tuple[Fact, frozenset[str]]]
 ) -> str | None:
-    """Return why ``sent`` cannot be stored under ``message_id``; ``None`` if it repeats one of the ``stored`` facts.
+    """Return why ``sent`` conflicts with the ``stored`` facts of this ``message_id``; ``None`` if it is a duplicate of one.
 
-    Each fact comes with the fields that its sample says :func:`may_differ`: those that either sample names are not compared.
+    Each stored fact has the fields of its sample that :func:`may_differ`, ``differences`` are those of ``sent``; neither are
+    compared.
     """
     if any(_same_fact(fact, sent, differences | others) for fact, others in stored):
         return None

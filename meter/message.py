@@ -1,8 +1,8 @@
-"""Metering messages: samples on their way, as mappings, as casts on the wire, and back.
+"""Metering messages: encodes samples as signed messages for the bus, and decodes them.
 
-This module and :mod:`meter.signature` are the only ones that know the wire. A *metering message* is a flat mapping of
-a sample's fields under Ceilometer's names, signed. A *cast* carries a batch of them; an *envelope* wraps any message
-of the bus (oslo.messaging's version 2.0, or bare as in version 1).
+Only this module and :mod:`meter.signature` know the wire format. A *metering message* is a flat mapping of a sample's
+fields under Ceilometer's names, signed. A *cast* (oslo.messaging's word for a one-way call) carries a batch of them. An
+*envelope* wraps any message on the bus (version 2.0 of oslo.messaging's; version 1 has none).
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from meter.signature import signature
 ENVELOPE_VERSION = "2.0"
 CAST_METHOD = "record_metering_data"
 KEY_ID_FIELD = "_meter_key_id"
-"""Where a cast names its key. oslo.messaging's readers ignore members that start with an underscore."""
+"""The member of a cast with the id of its key. oslo.messaging ignores members that start with an underscore."""
 
 LONGEST_IDENTIFIER = 512
 """Characters in a name, unit or id. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
 
 LONGEST_TIME = 64
-"""Characters of a time: what is read is remembered, and may not be of any size."""
+"""Characters of a timestamp; parsed timestamps are cached, so their size is limited."""
 
 SAMPLE_EVENT_TYPES = frozenset({"telemetry.polling", "telemetry.api", "metering"})
-"""Notifications that carry metering messages: Ceilometer's polling agent, its API, its ``notifier://`` publisher."""
+"""Event types of notifications that carry metering messages, of Ceilometer's polling agent, API and ``notifier://`` publisher."""
 
 
 LARGEST_LENIENT_BYTES = 1024 * 1024
-"""Up to here a body that is not quite JSON gets a second chance, which takes longer."""
+"""Bytes up to which a body that is not strictly JSON is decoded again by Python's more lenient and slower decoder."""
 
 
 class BadMessage(ValueError):
-    """A message that can never be stored, whoever asks again: the text is the reason put on its dead letter."""
+    """A message that can never be processed, however often it is delivered; the text is the reason in its dead letter."""
 
 
 class MeteringMessage(msgspec.Struct, frozen=True):
-    """One metering message whose fields are valid; a struct, because a frozen dataclass takes ten times as long to make.
+    """One metering message with valid fields. A struct, because creating a frozen dataclass takes ten times as long.
 
-    ``fields`` is the message exactly as signed, signature included; the other attributes are its parsed view.
-    ``timestamp`` is in UTC. ``key_id`` names the key that verified it, ``None`` while unverified or unsigned.
+    ``fields`` is the message exactly as signed, with its signature; the other attributes are parsed from it. ``timestamp``
+    is in UTC. ``key_id`` is the id of the key that verified it, ``None`` if it is unsigned.
     """
 
     fields: Mapping[str, Any]
@@ -78,7 +78,7 @@ class MeteringMessage(msgspec.Struct, frozen=True):
 
 
 def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
-    """Return ``sample`` as a signed metering message; ``source`` is used where the sample has none."""
+    """Return ``sample`` as a signed metering message; ``source`` is that of a sample without one."""
     message = _unsigned(sample, source)
     message[SIGNATURE_FIELD] = signature(message, keys.key_for(sample.timestamp).secret)
     return message
@@ -101,11 +101,11 @@ def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
 
 
 class Signer:
-    """Signs many samples at once. Metadata that several of them share, as one object, are encoded once.
+    """Signs the samples of one batch. Metadata that several samples share as one object are encoded once.
 
-    It keeps all metadata that it has seen: use it for one batch, while which nobody changes them. ``interval_seconds``,
-    where the samples are polled, is added to the reserved member of their metadata, and so is ``may_differ``, where it
-    names fields. ``unit_name`` returns the name that a unit goes by here.
+    It keeps a reference to all metadata it has seen: use one per batch, and do not mutate the metadata while it is in use.
+    ``interval_seconds``, for polled samples, and ``may_differ``, if not empty, are added to the reserved member of the
+    metadata. ``unit_name`` returns the configured name of a unit.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class Signer:
         self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
 
     def message(self, sample: Sample, message_id: str | None = None) -> dict[str, Any]:
-        """Return ``sample`` as a signed metering message for :func:`cast`: its metadata are encoded already.
+        """Return ``sample`` as a signed metering message for :func:`cast`, with its metadata already encoded as JSON.
 
-        It bears ``message_id`` in place of the sample's own, where there is one.
+        ``message_id`` replaces that of the sample.
         """
         metadata = sample.resource_metadata
         found = self._encoded.get(id(metadata))
@@ -153,7 +153,7 @@ def _whole_if_possible(seconds: float) -> float:
 
 
 def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessage:
-    """Return ``fields`` as a verified metering message; :class:`BadMessage` or ``BadSignature`` say what is wrong."""
+    """Return ``fields`` as a verified metering message; raises :class:`BadMessage` or :class:`~meter.signature.BadSignature`."""
     if not isinstance(fields, dict):
         raise BadMessage(f"a metering message must be a mapping, not {_shown(fields)}")
     volume = fields.get("counter_volume")
@@ -165,7 +165,7 @@ def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessa
     metadata = fields.get("resource_metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise BadMessage(f"resource_metadata must be a mapping, not {_shown(metadata)}")
-    timestamp = moment(_text(fields, "timestamp"), "timestamp")
+    timestamp = parse_timestamp(_text(fields, "timestamp"), "timestamp")
     return MeteringMessage(
         fields=fields,
         name=_text(fields, "counter_name"),
@@ -204,7 +204,7 @@ def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    """Show a value of unknown size in an error without growing the error with it."""
+    """Return ``value``, which may be of any size, as a short text for an error."""
     if value is None:
         return "nothing"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
@@ -213,16 +213,19 @@ def _shown(value: Any) -> str:
     return text[:80] or f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
 
 
-def moment(text: str, label: str) -> datetime:
-    """Return ISO 8601 ``text`` in UTC: ``T`` or blank, with or without fraction and zone; without one it is UTC."""
+def parse_timestamp(text: str, label: str) -> datetime:
+    """Return an ISO 8601 timestamp in UTC; ``T`` may be a blank, and fraction and zone are optional (default UTC).
+
+    Raises :class:`BadMessage`, which names ``label``.
+    """
     if len(text) > LONGEST_TIME:
         raise BadMessage(f"{label} must be a time like 2026-11-22T17:00:59.5, not {len(text)} characters")
-    return _moment(text, label)
+    return _parse_timestamp(text, label)
 
 
 @functools.lru_cache(maxsize=1024)
-def _moment(text: str, label: str) -> datetime:
-    """The samples of a polling cycle share their time, so most times have just been read."""
+def _parse_timestamp(text: str, label: str) -> datetime:
+    """Cached, because the samples of a polling cycle share their timestamp."""
     try:
         parsed = datetime.fromisoformat(text)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
@@ -231,7 +234,7 @@ def _moment(text: str, label: str) -> datetime:
 
 
 def cast(messages: Sequence[Mapping[str, Any]], key_id: str | None = None) -> bytes:
-    """Return the body that carries ``messages`` over the bus, in the form Ceilometer's collectors read."""
+    """Return the body of a cast of ``messages``, as Ceilometer's collectors read it."""
     return seal(
         {
             "method": CAST_METHOD,
@@ -243,8 +246,8 @@ def cast(messages: Sequence[Mapping[str, Any]], key_id: str | None = None) -> by
     )
 
 
-def cast_as_it_came(message: Any, key_id: str | None = None) -> bytes:
-    """Return the body that carries one message on, whatever it is, even where that is not quite JSON."""
+def cast_verbatim(message: Any, key_id: str | None = None) -> bytes:
+    """Return the body of a cast of one received message, even if it contains what strict JSON does not allow."""
     try:
         return cast([message], key_id)
     except (TypeError, UnicodeEncodeError):
@@ -260,22 +263,22 @@ def seal(content: Mapping[str, Any]) -> bytes:
 
 
 def open_envelope(body: bytes) -> dict[str, Any]:
-    """Return the message inside ``body``, be it wrapped (version 2.x) or bare (version 1); else :class:`BadMessage`."""
+    """Return the message in ``body``, with an envelope (version 2.x) or without; raises :class:`BadMessage`."""
     content = _decoded(body, "body")
     if "oslo.version" in content and "oslo.message" in content:
         if str(content["oslo.version"]).partition(".")[0] != "2":
             raise BadMessage(f"envelope version must be 2.x, not {_shown(content['oslo.version'])}")
         inner = content["oslo.message"]
         if not isinstance(inner, str):
-            raise BadMessage(f"oslo.message must be JSON in a text, not {_shown(inner)}")
+            raise BadMessage(f"oslo.message must be a text with JSON, not {_shown(inner)}")
         return _decoded(inner, "oslo.message")
     return content
 
 
 class NotFinite(float):
-    """A number that JSON does not have: NaN, an infinity, or one beyond every float, such as 1e400.
+    """A number that JSON does not allow: NaN, an infinity, or one too large for a float, such as 1e400.
 
-    It is of a class of its own because nothing encodes that: it can be neither signed nor stored nor sent by mistake.
+    It has its own class because no encoder accepts that: it cannot be signed, stored or sent by mistake.
     """
 
 
@@ -284,10 +287,10 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else NotFinite(number)
 
 
-def _leniently(text: bytes | str) -> Any:
-    """Decode what Python's ``json`` writes and JSON does not know: numbers that are not finite, halves of surrogates.
+def _decode_leniently(text: bytes | str) -> Any:
+    """Decode JSON with numbers that are not finite and unpaired surrogates, as Python's ``json`` writes them.
 
-    Ceilometer's agents write that, and of a hundred samples the ninety-nine others are well.
+    Ceilometer's agents send such casts, and only one sample of them is bad.
     """
     decoded = text if isinstance(text, str) else text.decode()
     return json.loads(decoded, parse_float=_finite, parse_constant=NotFinite)
@@ -301,7 +304,7 @@ def _decoded(text: bytes | str, label: str) -> dict[str, Any]:
             if len(text) > LARGEST_LENIENT_BYTES:
                 raise
             with suppress(ValueError):
-                return _mapping(_leniently(text), label)
+                return _mapping(_decode_leniently(text), label)
             raise
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
         raise BadMessage(f"{label} is not JSON: {error}") from error
@@ -315,14 +318,15 @@ def _mapping(content: Any, label: str) -> dict[str, Any]:
 
 
 def _carries_samples(event_type: Any) -> bool:
-    """``notifier://…?per_meter_topic=1`` also sends what it sends as ``metering`` as ``metering.<meter>``."""
+    """Return whether notifications of this type carry samples; with ``per_meter_topic=1`` it is ``metering.<meter>``."""
     return isinstance(event_type, str) and (event_type in SAMPLE_EVENT_TYPES or event_type.startswith("metering."))
 
 
 def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None]:
-    """Return the unread metering messages in ``content`` and the key id its sender claims.
+    """Return the unverified metering messages in ``content``, and the id of the key that its sender claims to have used.
 
-    Knows casts (``record_metering_data``) and the notifications of Ceilometer's agents and API.
+    ``content`` is a cast (``record_metering_data``) or a notification of Ceilometer's agents or API. Raises
+    :class:`BadMessage`.
     """
     if content.get("method") == CAST_METHOD:
         arguments = content.get("args")
@@ -331,8 +335,8 @@ def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None
         data = content.get("payload")
         data = data.get("samples") if isinstance(data, dict) else data
     else:
-        said = content.get("method") or content.get("event_type")
-        raise BadMessage(f"neither a {CAST_METHOD} cast nor a notification that carries samples: {_shown(said)}")
+        kind = content.get("method") or content.get("event_type")
+        raise BadMessage(f"neither a {CAST_METHOD} cast nor a notification that carries samples: {_shown(kind)}")
     if isinstance(data, dict):
         data = [data]
     if not isinstance(data, list):

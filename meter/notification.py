@@ -1,4 +1,4 @@
-"""Notifications: what OpenStack services say on the bus, as frozen records for listeners."""
+"""Notifications that OpenStack services publish on the bus, as frozen records for listeners."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from datetime import datetime
 from typing import Any
 
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.sample import Sample
 
 SAMPLE_IDS = uuid.UUID("6f0c7a52-5d0e-5c55-9a3b-2f8f0e7b1f66")
-"""The name space of ids of samples made from notifications. Never change it: ids would no longer repeat."""
+"""UUID namespace of the ids of samples made from notifications. Changing it would break deduplication."""
 
 CONTEXT_PREFIX = "_context_"
-"""How the context of the request is spread over a notification."""
+"""Prefix of the members of a notification that belong to the request context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
     """One notification. ``timestamp`` is in UTC; ``payload`` is JSON as sent, usually a mapping.
 
-    ``context`` is that of the request behind it: ``user_id``, ``project_id``, ``request_id`` and, sometimes, a token.
-    ``may_differ`` are the fields in which samples of another notification about the same event may differ, see
+    ``context`` is the request context: ``user_id``, ``project_id``, ``request_id`` and sometimes a token. ``may_differ``
+    are the fields in which samples of another notification about the same event may differ, see
     :func:`meter.identity.may_differ`.
     """
 
@@ -45,12 +45,12 @@ class Notification:
 
 
 def notification(content: Mapping[str, Any]) -> Notification:
-    """Return the opened envelope ``content`` as a notification; :class:`BadMessage` when it is none."""
+    """Return ``content``, taken out of its envelope, as a notification; raises :class:`BadMessage` if it is not one."""
     for name in ("message_id", "event_type", "timestamp"):
         if not isinstance(content.get(name), str) or not content[name]:
             raise BadMessage(f"a notification must have {name} as a non-empty text")
         if not content[name].isascii():
-            _refuse_half_characters(content[name], name)
+            _refuse_surrogates(content[name], name)
     if "payload" not in content:
         raise BadMessage("a notification must have a payload")
     return Notification(
@@ -58,7 +58,7 @@ def notification(content: Mapping[str, Any]) -> Notification:
         event_type=content["event_type"],
         publisher_id=str(content.get("publisher_id") or ""),
         priority=str(content.get("priority") or ""),
-        timestamp=moment(content["timestamp"], "timestamp"),
+        timestamp=parse_timestamp(content["timestamp"], "timestamp"),
         payload=content["payload"],
         context={
             name.removeprefix(CONTEXT_PREFIX): value
@@ -68,25 +68,25 @@ def notification(content: Mapping[str, Any]) -> Notification:
     )
 
 
-def _refuse_half_characters(text: str, name: str) -> None:
-    """What names a notification is shown, counted and made into ids: it must be text that can be encoded."""
+def _refuse_surrogates(text: str, name: str) -> None:
+    """Raise :class:`BadMessage` for text that cannot be encoded: it becomes part of ids, labels and logs."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise BadMessage(f"{name} of a notification has half a surrogate pair: {text[:60]!r}") from error
+        raise BadMessage(f"{name} of a notification has an unpaired surrogate: {text[:60]!r}") from error
 
 
 def stable_ids(origin: Notification, samples: Iterable[Sample]) -> Iterator[str]:
-    """Yield for each sample of a notification the id that a second delivery of it gives again.
+    """Yield the id of each sample of a notification. A redelivered notification gives the same ids.
 
-    The id is derived from the notification's own id, the meter and the resource (and a count, where a notification
-    yields one meter of one resource more than once).
+    An id is derived from the notification's id, the meter, the resource, and a number that tells apart several samples of
+    one meter and resource.
     """
     seen: dict[tuple[str, str], int] = {}
     for sample in samples:
         pair = (sample.name, sample.resource_id)
         count = seen[pair] = seen.get(pair, 0) + 1
-        yield _named("\0".join((origin.message_id, *pair, str(count))))
+        yield _uuid5("\0".join((origin.message_id, *pair, str(count))))
 
 
 def with_stable_ids(origin: Notification, samples: Sequence[Sample]) -> list[Sample]:
@@ -94,8 +94,8 @@ def with_stable_ids(origin: Notification, samples: Sequence[Sample]) -> list[Sam
     return [replace(sample, message_id=id_) for sample, id_ in zip(samples, stable_ids(origin, samples), strict=True)]
 
 
-def _named(name: str) -> str:
-    """Return ``str(uuid.uuid5(SAMPLE_IDS, name))`` in a third of the time."""
+def _uuid5(name: str) -> str:
+    """Return ``str(uuid.uuid5(SAMPLE_IDS, name))``, three times as fast."""
     digits = hashlib.sha1(SAMPLE_IDS.bytes + name.encode(), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"

@@ -1,7 +1,4 @@
-"""The sample: one measurement of one meter on one resource, as a frozen, validated record.
-
-Pollsters and listeners make samples; everything else in Meter moves, signs, stores or answers them.
-"""
+"""The sample: one measurement of one meter on one resource, as a frozen, validated record."""
 
 from __future__ import annotations
 
@@ -19,25 +16,25 @@ from typing import Literal
 from typing import get_args
 
 SampleType = Literal["gauge", "delta", "cumulative"]
-"""How volumes of a meter relate: *gauge* is a reading, *delta* a change, *cumulative* a counter that only grows until reset."""
+"""*gauge* is a current value, *delta* a change, *cumulative* a counter that only grows until it is reset."""
 
 SAMPLE_TYPES: tuple[SampleType, ...] = get_args(SampleType)
 
 RESERVED_METADATA = "_meter"
-"""The member of ``resource_metadata`` that is Meter's own: a mapping with ``interval``, the seconds between two polls of
-the pollster that made the sample, and ``run``. Two samples of a meter, unit and resource that have the same ``run`` belong
-to one uninterrupted run of a counter, or to one uninterrupted life of what a gauge measures. ``may_differ`` is a list of
-fields, see :func:`meter.identity.may_differ`."""
+"""Meter's own member of ``resource_metadata``: a mapping with ``interval``, the polling interval in seconds, ``run`` and
+``may_differ``. Samples of one meter, unit and resource with the same ``run`` belong to one counter that was not reset between
+them, or to a resource that existed all the time between them. ``may_differ`` is a list of fields, see
+:func:`meter.identity.may_differ`."""
 
 EXISTED_THROUGHOUT = "exists"
-"""The ``run`` of a resource whose id is never given to another one: between any two of its samples it existed."""
+"""The ``run`` of a resource whose id is never reused: it existed between any two of its samples."""
 
 LONGEST_RUN = 255
 """Characters of a ``run``."""
 
 
 def run_text(*parts: str) -> str:
-    """Join what names a run, outermost first, with slashes; what is too long ends in a digest of all of it."""
+    """Return a ``run`` made of ``parts``, outermost first, joined with slashes; a long one is cut and ends in a digest."""
     text = "/".join(parts)
     if len(text) <= LONGEST_RUN:
         return text
@@ -46,20 +43,20 @@ def run_text(*parts: str) -> str:
 
 
 def with_reserved(metadata: Mapping[str, Any], **members: Any) -> dict[str, Any]:
-    """Return ``metadata`` with ``members`` added to the reserved one."""
+    """Return ``metadata`` with ``members`` added to its reserved member."""
     reserved = metadata.get(RESERVED_METADATA)
     return {**metadata, RESERVED_METADATA: {**(reserved if isinstance(reserved, Mapping) else {}), **members}}
 
 
 class BadSample(ValueError):
-    """A sample that cannot be metered; the text says which field, what it holds and what would be right."""
+    """An invalid sample; the text names the field, its value and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeterDefinition:
-    """What a plugin promises about one of its meters: ``MeterDefinition("cpu", "cumulative", "ns")``.
+    """A meter that a plugin makes samples of: ``MeterDefinition("cpu", "cumulative", "ns")``.
 
-    ``name`` may end in ``*`` where the rest is only known when measuring (``instance:*``).
+    ``name`` may end in ``*`` if the rest is known only with the sample (``instance:*``).
     """
 
     name: str
@@ -68,24 +65,23 @@ class MeterDefinition:
 
 
 def new_message_id() -> str:
-    """Return an id that no other sample has: a UUID of version 7 (RFC 9562), milliseconds since 1970 and 74 random bits.
+    """Return a new UUID of version 7 (RFC 9562): milliseconds since 1970 and 74 random bits.
 
-    Ids made about the same time stand together in the index of the store, which is smaller for it and written in one
-    place. Nothing else depends on the time in it, so the system's clock will do. Python has ``uuid.uuid7`` from 3.14 on.
+    Ids made at about the same time are adjacent in the store's index, which keeps it small and its writes local. Nothing
+    else uses the time in it, so the system clock is good enough. Python has ``uuid.uuid7`` from 3.14 on.
     """
-    made, drawn = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
-    return f"{made[:8]}-{made[8:]}-7{drawn[:3]}-{'89ab'[int(drawn[3], 16) % 4]}{drawn[4:7]}-{drawn[7:19]}"
+    millis, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    return f"{millis[:8]}-{millis[8:]}-7{random[:3]}-{'89ab'[int(random[3], 16) % 4]}{random[4:7]}-{random[7:19]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One measurement.
 
-    ``volume`` is an ``int`` or a finite ``float`` in ``unit``; it is kept and signed digit by digit, so ``1`` and
-    ``1.0`` are different samples. ``timestamp`` is when the volume was true, always with a time zone.
-    ``resource_metadata`` is JSON: mappings with text keys, lists, text, numbers, booleans and null.
-    ``source`` is left ``None`` by plugins: the daemon fills in its configured source. ``message_id`` is given once,
-    when the sample is made, and never again: it is what makes a repeated delivery harmless.
+    ``volume`` is an ``int`` or a finite ``float`` in ``unit``; it is signed and stored as written, so ``1`` and ``1.0``
+    differ. ``timestamp`` is the time of the measurement, with a time zone. ``resource_metadata`` is JSON: mappings with text
+    keys, lists, text, numbers, booleans and null. Plugins leave ``source`` as ``None``: the daemon fills in its configured
+    one. ``message_id`` is assigned once, when the sample is made: the store uses it to recognize duplicates.
     """
 
     name: str
@@ -101,12 +97,12 @@ class Sample:
     message_id: str = field(default_factory=new_message_id)
 
     def __post_init__(self) -> None:
-        """Refuse what could not be signed, stored or asked for later."""
+        """Raise :class:`BadSample` for values that could not be signed, stored or queried."""
         for label in ("name", "resource_id", "message_id"):
             value = getattr(self, label)
             if not isinstance(value, str) or not value:
                 raise BadSample(f"{label} must be a non-empty text, not {value!r}")
-        if not isinstance(self.unit, str):  # empty for a mere number, as some of Ceilometer's clients send it
+        if not isinstance(self.unit, str):  # empty for a dimensionless number, as some of Ceilometer's clients send it
             raise BadSample(f"unit must be a text, not {self.unit!r}")
         for label in ("user_id", "project_id", "source"):
             value = getattr(self, label)
@@ -124,11 +120,11 @@ class Sample:
             raise BadSample(f"resource_metadata of {self.name} must be a mapping, not {self.resource_metadata!r}")
 
 
-def utc_text(moment: datetime) -> str:
-    """Return ``moment`` as Meter writes it on the wire and in answers: naive ISO 8601 in UTC, ``2026-11-22T17:00:59.701479``.
+def utc_text(timestamp: datetime) -> str:
+    """Return an aware time as ISO 8601 in UTC without offset, as Ceilometer writes it: ``2026-11-22T17:00:59.701479``.
 
-    The fraction is left out when it is zero; there is neither ``Z`` nor an offset, as in Ceilometer.
+    A fraction of zero is omitted.
     """
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return moment.replace(tzinfo=None).isoformat()
+    if timestamp.tzinfo is not UTC:
+        timestamp = timestamp.astimezone(UTC)
+    return timestamp.replace(tzinfo=None).isoformat()

@@ -1,8 +1,8 @@
-"""Signatures of metering messages: what is signed, with which key, and whether it verifies.
+"""Signs and verifies metering messages.
 
-The algorithm is Ceilometer's, so that its consumers can verify what Meter sends and Meter what its agents send:
-HMAC-SHA256 over the names and values of a message in sorted order, without separators, names of nested mappings
-joined with ``:``, everything written as Python writes it and encoded as UTF-8. ``message_signature`` is left out.
+The algorithm is Ceilometer's, so that each can verify the other's messages: HMAC-SHA256 over the names and values of a
+message, sorted by name, without separators; names in nested mappings are joined with ``:``, values are written as
+Python's ``str`` writes them, and the text is encoded as UTF-8. ``message_signature`` itself is not covered.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ import msgspec
 SIGNATURE_FIELD = "message_signature"
 METADATA_FIELD = "resource_metadata"
 
-REMEMBERED = 4096
-"""Metadata whose covered text is remembered: as many resources as one collector sees again and again."""
+CACHED_METADATA = 4096
+"""Metadata whose covered text is cached: about the resources that one collector receives samples of."""
 
-LARGEST_REMEMBERED = 4096
-"""Bytes of metadata that may be remembered, which bounds the memory to some tens of megabytes."""
+LARGEST_CACHED_METADATA = 4096
+"""Bytes; larger metadata are not cached, which limits the memory to some tens of megabytes."""
 
 
 class BadSignature(ValueError):
-    """A message that no accepted key verifies; the text says why."""
+    """A message that cannot be signed, or that no accepted key verifies; the text says why."""
 
 
 def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -> bytes:
-    """Return the bytes that the signature of ``message`` covers; ``metadata_text`` is what it covers of the metadata, if known.
+    """Return the bytes that the signature of ``message`` covers; ``metadata_text`` is their part for the metadata, if known.
 
-    The metadata of the resource is covered as JSON carries it, for that is how it arrives; the other fields must be
-    what JSON knows. Raises :class:`BadSignature` when the message has something that has no such bytes: a lone
-    surrogate, an integer or a nesting beyond what Python writes.
+    Metadata are covered as they are after encoding to JSON and decoding, because so they arrive; other values must be of
+    JSON's types. Raises :class:`BadSignature` for an unpaired surrogate, and for an integer or a nesting too large for
+    Python to write.
     """
     parts: list[str] = []
     try:
@@ -57,8 +57,8 @@ def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -
 
 
 def _metadata_text(encoded: bytes) -> str:
-    """Return what is covered of metadata. It repeats from sample to sample, and is most of one: a short memory pays."""
-    return _remembered_text(encoded) if len(encoded) <= LARGEST_REMEMBERED else _text_of_metadata(encoded)
+    """Return the covered text of metadata; cached, because it repeats in the samples of a resource and is their largest part."""
+    return _cached_text(encoded) if len(encoded) <= LARGEST_CACHED_METADATA else _text_of_metadata(encoded)
 
 
 def _text_of_metadata(encoded: bytes) -> str:
@@ -67,7 +67,7 @@ def _text_of_metadata(encoded: bytes) -> str:
     return "".join(parts)
 
 
-_remembered_text = functools.lru_cache(maxsize=REMEMBERED)(_text_of_metadata)
+_cached_text = functools.lru_cache(maxsize=CACHED_METADATA)(_text_of_metadata)
 
 
 def _append_pair(parts: list[str], name: str, value: Any) -> None:
@@ -83,15 +83,15 @@ def _append_pair(parts: list[str], name: str, value: Any) -> None:
 
 
 def _scalar(value: Any) -> Any:
-    """Return ``value`` if JSON carries it unchanged: anything else would arrive as something that was not signed."""
+    """Return ``value`` if JSON carries it unchanged, else raise: another value than the signed one would arrive."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None or (kind is float and math.isfinite(value)):
         return value
-    raise TypeError(f"{value!r:.60} is of a type that JSON does not carry")
+    raise TypeError(f"{value!r:.60} is not a JSON value")
 
 
 def _in_list(value: Any) -> Any:
-    """Inside a list Ceilometer signs the ``repr`` of UTF-8 bytes, of mappings in key order, and of all else as it is."""
+    """Return ``value`` as Ceilometer writes it inside a list: texts as ``bytes``, mappings in key order."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, list | tuple):
@@ -107,7 +107,7 @@ def signature(message: Mapping[str, Any], secret: bytes, metadata_text: str | No
 
 
 def encoded_metadata(metadata: Mapping[str, Any]) -> tuple[msgspec.Raw, str]:
-    """Return metadata as JSON, and what a signature covers of them; :class:`BadSignature` where there is no such thing."""
+    """Return metadata as JSON, and the text that a signature covers of them; raises :class:`BadSignature`."""
     try:
         encoded = msgspec.json.encode(metadata)
         return msgspec.Raw(encoded), _metadata_text(encoded)
@@ -117,22 +117,22 @@ def encoded_metadata(metadata: Mapping[str, Any]) -> tuple[msgspec.Raw, str]:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One shared secret. ``not_before`` and ``not_after`` bound the timestamps of the samples it may have signed."""
+    """One shared secret. It signs samples with timestamps from ``not_before`` to ``not_after``, exclusive."""
 
     id: str
     secret: bytes = field(repr=False)
     not_before: datetime | None = None
     not_after: datetime | None = None
 
-    def covers(self, moment: datetime) -> bool:
-        """Say whether this key may sign a sample measured at ``moment``."""
-        return (self.not_before is None or self.not_before <= moment) and (
-            self.not_after is None or moment < self.not_after
+    def covers(self, timestamp: datetime) -> bool:
+        """Return whether this key may sign a sample with this timestamp."""
+        return (self.not_before is None or self.not_before <= timestamp) and (
+            self.not_after is None or timestamp < self.not_after
         )
 
 
 class Keyring:
-    """The accepted keys, in order of preference; the first that covers a moment signs."""
+    """The accepted keys, in order of preference; the first that covers the timestamp signs."""
 
     def __init__(self, keys: Sequence[SigningKey], *, accept_unsigned: bool = False) -> None:
         self._keys = tuple(keys)
@@ -146,23 +146,24 @@ class Keyring:
         """The accepted keys, in order of preference."""
         return self._keys
 
-    def key_for(self, moment: datetime) -> SigningKey:
-        """Return the key that signs samples measured at ``moment``; :class:`BadSignature` when none may."""
+    def key_for(self, timestamp: datetime) -> SigningKey:
+        """Return the key that signs samples with this timestamp; raises :class:`BadSignature` if there is none."""
         for key in self._keys:
-            if key.covers(moment):
+            if key.covers(timestamp):
                 return key
-        raise BadSignature(f"no signing key covers {moment.isoformat()}: check not_before and not_after of [signing]")
+        raise BadSignature(
+            f"no signing key covers {timestamp.isoformat()}: check not_before and not_after of [signing]"
+        )
 
-    def verify(self, message: Mapping[str, Any], moment: datetime, key_id: str | None = None) -> str | None:
-        """Return the id of the key that signed ``message``, ``None`` for an unsigned one where those are accepted.
+    def verify(self, message: Mapping[str, Any], timestamp: datetime, key_id: str | None = None) -> str | None:
+        """Return the id of the key that signed ``message``, ``None`` for an unsigned one if those are accepted.
 
-        ``key_id`` is what the sender claims and is tried first; a wrong claim costs time, not the sample.
-        Raises :class:`BadSignature`.
+        The key ``key_id``, claimed by the sender, is tried first, then the others. Raises :class:`BadSignature`.
         """
         claimed = message.get(SIGNATURE_FIELD)
         if not claimed:
             if self._accept_unsigned:
-                signed_bytes(message)  # what nobody could sign is not JSON, and cannot be stored either
+                signed_bytes(message)  # raises for values that are not JSON and cannot be stored
                 return None
             raise BadSignature("the message is not signed")
         if not isinstance(claimed, str) or not claimed.isascii():
@@ -171,14 +172,14 @@ class Keyring:
         outside: list[str] = []
         for key in self._by_claim.get(key_id) or self._keys:
             if hmac.compare_digest(hmac.digest(key.secret, covered, "sha256").hex(), claimed):
-                if key.covers(moment):
+                if key.covers(timestamp):
                     return key.id
                 outside.append(key.id)
         if outside:
-            raise BadSignature(f"signed with key {outside[0]}, which does not cover {moment.isoformat()}")
+            raise BadSignature(f"signed with key {outside[0]}, which does not cover {timestamp.isoformat()}")
         raise BadSignature("the signature does not match: the message was changed, or signed with another key")
 
 
 def keyring(secrets: Iterable[str]) -> Keyring:
-    """Return a keyring of plain secrets, named ``key-1``, ``key-2``…, without time limits."""
+    """Return a keyring of secrets without time limits, with ids ``key-1``, ``key-2``…"""
     return Keyring([SigningKey(f"key-{n}", text.encode()) for n, text in enumerate(secrets, 1)])

@@ -1,6 +1,6 @@
-"""Names of units of information: *binary* ones say MiB and GiB, older ones MB and GB for the same powers of 1024.
+"""Names of units of information: MiB and GiB (binary), or MB and GB for the same powers of 1024 (Ceilometer until 25).
 
-Volumes are the same either way: nothing is converted. A store that has samples under both names keeps them apart.
+Only the name differs: volumes are not converted. Statistics of samples with different unit names are separate.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _OLDER = re.compile(r"(?<![A-Za-z])([KMGTPE])B(?![A-Za-z])")
 
 @lru_cache(1000)
 def older_name(unit: str) -> str:
-    """Return the name of ``unit`` until Ceilometer 25: ``MB`` for ``MiB``, ``GB h`` for ``GiB h``."""
+    """Return the name of ``unit`` in Ceilometer until 25: ``MB`` for ``MiB``, ``GB h`` for ``GiB h``."""
     return _BINARY.sub(r"\1B", unit)
 
 

@@ -20,7 +20,7 @@ from meter.interfaces import IStore
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.message import read
 from meter.message import sign
 from meter.sample import RESERVED_METADATA
@@ -172,7 +172,7 @@ def _volume(given: int | float | str) -> int | float:
 
 def _time(name: str, text: str) -> datetime:
     try:
-        return moment(text, name)
+        return parse_timestamp(text, name)
     except BadMessage as error:
         raise invalid_time(name, text[:80]) from error
 

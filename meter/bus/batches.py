@@ -23,7 +23,7 @@ MAX_ROUTING_KEY_BYTES = 255
 SAMPLES_HEADER = "meter-samples"
 """Header with the number of samples in a publication, for counting without decoding the body."""
 
-_UNFIT = re.compile(r"[^!-~]|[*#]")
+_NOT_ALLOWED = re.compile(r"[^!-~]|[*#]")
 
 
 def routing_key(meter: str) -> str:
@@ -33,7 +33,7 @@ def routing_key(meter: str) -> str:
     ASCII, and the wildcards of bindings, become ``_``, so that a binding can match exactly this key. Two meters may have
     the same key: the name in the message is authoritative.
     """
-    return _UNFIT.sub("_", f"metering.{meter[:MAX_ROUTING_KEY_BYTES]}")[:MAX_ROUTING_KEY_BYTES]
+    return _NOT_ALLOWED.sub("_", f"metering.{meter[:MAX_ROUTING_KEY_BYTES]}")[:MAX_ROUTING_KEY_BYTES]
 
 
 def iter_publications(

@@ -1,4 +1,4 @@
-"""The bus within one process: a publication has succeeded when every receiver it was meant for has returned."""
+"""The in-process bus: publishing succeeds once every receiver of the message has returned."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 
-MOST_DEAD_IN_MEMORY = 1000
+MOST_DEAD_LETTERS_IN_MEMORY = 1000
+"""The newest are kept."""
 
 
-def _uncounted(kind: str) -> None:
+def _ignore(kind: str) -> None:
     """Count nothing."""
 
 
 def topic_matches(pattern: str, routing_key: str) -> bool:
-    """Say whether a binding's ``pattern`` takes ``routing_key``: ``*`` is one word, ``#`` any number, none included."""
+    """Return whether a binding's ``pattern`` matches: ``*`` is one word, ``#`` is zero or more words."""
     return _words_match(pattern.split("."), routing_key.split("."))
 
 
@@ -51,7 +52,7 @@ def _words_match(pattern: Sequence[str], words: Sequence[str]) -> bool:
 
 @implementer(ISubscription)
 class LocalSubscription(Service):
-    """A receiver on a :class:`LocalBus`: it gets deliveries while it runs, at most ``prefetch`` at a time."""
+    """A receiver on a :class:`LocalBus`; while it runs it gets deliveries, at most ``prefetch`` at a time."""
 
     def __init__(self, bus: LocalBus, subscription: Subscription, receive: Receiver) -> None:
         self.setName(f"subscription to {subscription.queue}")
@@ -60,32 +61,32 @@ class LocalSubscription(Service):
         self.ephemeral = bool(subscription.observe_queue)
         self._bindings = subscription.bindings
         self._receive = receive
-        self._turns = DeferredSemaphore(subscription.prefetch)
-        self._in_hand = InFlight()
+        self._prefetch = DeferredSemaphore(subscription.prefetch)
+        self._in_flight = InFlight()
 
     @property
-    def waiting(self) -> int:
-        """Deliveries that are in hand or waiting for their turn."""
-        return len(self._turns.waiting) + self._in_hand.count
+    def pending(self) -> int:
+        """Number of deliveries that are being received or wait for a free prefetch slot."""
+        return len(self._prefetch.waiting) + self._in_flight.count
 
     @property
     def ready(self) -> bool:
-        """Whether it is being delivered to: there is nothing that could be in the way."""
+        """Whether it receives deliveries: it does while it runs."""
         return bool(self.running)
 
     def startService(self) -> None:
-        """Take deliveries from now on."""
+        """Start receiving."""
         super().startService()
         self._bus.subscriptions.append(self)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more; fire when nothing is in hand."""
+        """Stop receiving; fire when every started delivery has returned."""
         super().stopService()
         self._bus.subscriptions.remove(self)
-        return self._in_hand.idle()
+        return self._in_flight.idle()
 
     def wants(self, publication: Publication) -> bool:
-        """Say whether ``publication`` flows into this queue; each queue is bound to the default exchange by its name."""
+        """Return whether this queue is bound to ``publication``; the default exchange routes by the queue's name."""
         if publication.exchange == "":
             return publication.routing_key == self.queue
         return any(
@@ -95,24 +96,24 @@ class LocalSubscription(Service):
 
     async def deliver(self, delivery: Delivery) -> None:
         """Return once the receiver has returned; raises what it raises."""
-        await self._turns.acquire()
+        await self._prefetch.acquire()
         try:
             if not self.running:
-                raise Unavailable(f"nothing receives from {self.queue} any more")
-            with self._in_hand:
+                raise Unavailable(f"the subscription to {self.queue} is stopped")
+            with self._in_flight:
                 await self._receive(delivery)
         finally:
-            self._turns.release()
+            self._prefetch.release()
 
 
 @implementer(IBus, IDependency)
 class LocalBus(Service):
-    """A bus that ends at the borders of this process and keeps nothing: what is published is received or refused.
+    """A bus within this process, without queues: a publication is received at once or refused.
 
-    ``publish`` raises :class:`~meter.interfaces.Unavailable` where no running subscription wants the publication, and
-    where a receiver is not available: the publisher keeps it and tries again. A receiver's defect makes a dead letter,
-    which goes to ``keep_dead`` and has succeeded when that returns. Without it the last thousand are kept in ``dead``
-    and are gone with the process. ``count_dead`` is called with the kind of each that the bus itself makes.
+    ``publish`` raises :class:`~meter.interfaces.Unavailable` if no running subscription is bound to the publication, or a
+    receiver raises it: the publisher then retries. After any other exception of a receiver the message is dead-lettered.
+    Dead letters without a receiver go to ``store_dead_letter``; without that, the last thousand are kept in
+    ``dead_letters`` until the process ends. ``count_dead`` is called with the kind of each dead letter that the bus makes.
     """
 
     _log = Logger()
@@ -121,15 +122,15 @@ class LocalBus(Service):
         self,
         clock: IReactorTime,
         *,
-        keep_dead: Callable[[Publication], Awaitable[None]] | None = None,
-        count_dead: Callable[[str], object] = _uncounted,
+        store_dead_letter: Callable[[Publication], Awaitable[None]] | None = None,
+        count_dead: Callable[[str], object] = _ignore,
         largest_body_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self.setName("bus")
         self.subscriptions: list[LocalSubscription] = []
-        self.dead: deque[Publication] = deque(maxlen=MOST_DEAD_IN_MEMORY)
-        self._keep_dead = keep_dead or self._keep_in_memory
-        self._dead_letters = DeadLetterPublisher(self, clock, count=count_dead)
+        self.dead_letters: deque[Publication] = deque(maxlen=MOST_DEAD_LETTERS_IN_MEMORY)
+        self._store_dead_letter = store_dead_letter or self._keep_in_memory
+        self._dead_letter_publisher = DeadLetterPublisher(self, clock, count=count_dead)
         self._largest_body_bytes = largest_body_bytes
 
     def subscribe(self, subscription: Subscription, receive: Receiver) -> LocalSubscription:
@@ -137,14 +138,13 @@ class LocalBus(Service):
         return LocalSubscription(self, subscription, receive)
 
     def readiness(self) -> Readiness:
-        """Return that it is ready: there is nothing that could be down."""
-        return Readiness("bus", True, "within this process")
+        """Return ready: an in-process bus is always available."""
+        return Readiness("bus", True, "in this process")
 
     async def publish(self, publication: Publication) -> None:
-        """Return once every receiver that it was meant for has returned.
+        """Return once every bound receiver has returned.
 
-        ``ValueError`` for what no bus could take: a body that is too large, a header that is neither text nor a whole
-        number nor a boolean.
+        Raises ``ValueError`` for a body that is too large, and for a header other than text, an integer or a boolean.
         """
         self._check(publication)
         receivers = self._receivers(publication)
@@ -156,59 +156,59 @@ class LocalBus(Service):
                 headers=dict(publication.headers),
             )
             outcomes = await gatherResults(
-                [Deferred.fromCoroutine(self._received(receiver, delivery)) for receiver in receivers]
+                [Deferred.fromCoroutine(self._deliver(receiver, delivery)) for receiver in receivers]
             )
-            for refusal in outcomes:
-                if refusal is not None:
-                    raise refusal
+            for error in outcomes:
+                if error is not None:
+                    raise error
         elif publication.exchange == "" and publication.routing_key == DEAD_LETTER_QUEUE:
-            await self._keep_dead(publication)
+            await self._store_dead_letter(publication)
         else:
             raise Unavailable(
-                f"nothing receives from exchange {publication.exchange!r} with routing key {publication.routing_key!r}"
+                f"no subscription is bound to exchange {publication.exchange!r} with routing key {publication.routing_key!r}"
             )
 
     def _receivers(self, publication: Publication) -> list[LocalSubscription]:
-        """Return one subscription for each queue that wants ``publication``: the least busy, where several share it."""
-        chosen: dict[str, LocalSubscription] = {}
+        """Return one subscription for each bound queue: the least busy one, if several share the queue."""
+        by_queue: dict[str, LocalSubscription] = {}
         for subscription in self.subscriptions:
             if subscription.wants(publication):
-                rival = chosen.get(subscription.queue)
-                if rival is None or subscription.waiting < rival.waiting:
-                    chosen[subscription.queue] = subscription
-        return list(chosen.values())
+                other = by_queue.get(subscription.queue)
+                if other is None or subscription.pending < other.pending:
+                    by_queue[subscription.queue] = subscription
+        return list(by_queue.values())
 
-    async def _received(self, receiver: LocalSubscription, delivery: Delivery) -> Unavailable | None:
-        """Deliver, and return why it was not possible: all receivers are waited for before the first refusal counts."""
+    async def _deliver(self, receiver: LocalSubscription, delivery: Delivery) -> Unavailable | None:
+        """Deliver; return, not raise, :class:`Unavailable`, so that the caller can wait for all receivers first."""
         try:
             try:
                 await receiver.deliver(delivery)
             except Unavailable:
                 raise
             except Exception as error:
-                self._log.failure("{service}: a defect, the message is set aside", service=receiver.name)
+                self._log.failure("{service}: unexpected error, the message is dead-lettered", service=receiver.name)
                 if receiver.queue == DEAD_LETTER_QUEUE:
-                    # Its dead letter would come here again, and so on without end.
+                    # Its dead letter would be delivered here again, in an endless loop.
                     raise Unavailable(f"{receiver.name}: {type(error).__name__}: {error}") from error
-                await self._dead_letters.dead_letter(
+                await self._dead_letter_publisher.dead_letter(
                     body=delivery.body,
                     reason=f"{type(error).__name__}: {error}",
                     origin=delivery,
                     kind="defect",
                     queue=receiver.queue,
                 )
-        except Unavailable as refusal:
-            return refusal
+        except Unavailable as unavailable:
+            return unavailable
         return None
 
     def _check(self, publication: Publication) -> None:
         if len(publication.body) > self._largest_body_bytes:
             raise ValueError(
-                f"a publication has {len(publication.body)} bytes; at most {self._largest_body_bytes} are published"
+                f"the body has {len(publication.body)} bytes, more than the limit of {self._largest_body_bytes}"
             )
         for key, value in publication.headers.items():
             if not isinstance(value, str | int | bool):
-                raise ValueError(f"header {key} must be text, a whole number or a boolean, not {value!r}")
+                raise ValueError(f"header {key} must be text, an integer or a boolean, not {value!r}")
 
     async def _keep_in_memory(self, publication: Publication) -> None:
-        self.dead.append(publication)
+        self.dead_letters.append(publication)

@@ -1,9 +1,8 @@
-"""Masking: what looks like a secret becomes ``***`` before a body is logged, kept or dead-lettered.
+"""Masks secrets: replaces them by ``***`` before a body is logged, stored or dead-lettered.
 
-OpenStack's services publish usable bearer tokens and passwords inside some notifications. A secret is told by the name
-it stands under (``_context_auth_token``, ``adminPass``, ``api_key``) or by its own looks (a Fernet or JWS token, a
-password in a URL). What only names or identifies a key stays readable: ``key_name``, ``public_key``,
-``encryption_key_id``, fingerprints.
+OpenStack's services publish usable bearer tokens and passwords in some notifications. A secret is recognized by its name
+(``_context_auth_token``, ``adminPass``, ``api_key``) or by its form (a Fernet or JWS token, a password in a URL). Names
+and identifiers of keys stay readable: ``key_name``, ``public_key``, ``encryption_key_id``, fingerprints.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ import msgspec
 MASK = "***"
 
 DEEPEST = 64
-"""Levels that are looked into; whatever lies deeper is masked as a whole."""
+"""Levels of nesting that are searched; a deeper value is masked as a whole."""
 
 LARGEST_STRUCTURE_BYTES = 1024 * 1024
-"""A larger body is masked as text: walking millions of values would stop the daemon for seconds."""
+"""A larger body is masked as text: walking millions of values would block the reactor for seconds."""
 
-LONGEST_KNOWN_NAME = 100
-"""Characters of a name that is remembered."""
+LONGEST_CACHED_NAME = 100
+"""Characters; the result for a longer name is not cached."""
 
 _SECRET_WORDS = "|".join(
     (
@@ -44,7 +43,7 @@ _SECRET_WORDS = "|".join(
 _SECRET_NAME = re.compile(_SECRET_WORDS)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
-# Every pattern reads a text of n characters in a time proportional to n: nothing unbounded stands before what may fail.
+# Every pattern takes time linear in the text: nothing unbounded precedes a part that may fail to match.
 _TOKENS = re.compile(
     r"""gAAAAA[\w-]{20,}=*                                  # Fernet
       | (?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]{8,}+     # JWS
@@ -54,7 +53,7 @@ _TOKENS = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _QUOTED_PAIR = re.compile(
-    # "name": "value" at any depth of quoting: inside a JSON text inside JSON, quotes stand behind 1, 3, 7… backslashes.
+    # "name": "value" at any depth of quoting: in JSON within a JSON text, quotes follow 1, 3, 7… backslashes.
     rf"""(?:{_SECRET_WORDS})[\w.-]{{0,64}}
          (?P<quote>(?P<slashes>\\{{0,15}})["'])\s{{0,16}}[:=]\s{{0,16}}
          (?:(?P=quote)(?P<text>(?:(?!(?<!\\)(?P=quote)).)*)|(?P<bare>[\w.+-]+))""",
@@ -65,30 +64,30 @@ _PLAIN_PAIR = re.compile(
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
 _STEM = re.compile("token|pass|secret|credential|cookie|key|auth|user_?data")
-"""One of them is in every secret word. Looking for them takes a fiftieth of the time that the patterns take."""
+"""Every secret word contains one of these. Searching for them is fifty times faster than the patterns."""
 
 FARTHEST_STEM = len("encryption_")
-"""How far from the beginning of a secret word its stem may be."""
+"""Largest offset of the stem from the beginning of a secret word, in characters."""
 
 _NOT_SECRET = frozenset({"none", "null", "true", "false"})
 
 
 def is_secret_name(name: str) -> bool:
-    """Say whether a value under ``name`` is to be masked, whatever its spelling: ``adminPass``, ``X-Auth-Token``."""
-    return _is_secret_name(name) if len(name) <= LONGEST_KNOWN_NAME else _is_secret_name.__wrapped__(name)
+    """Return whether a value with this name is masked, in any spelling: ``adminPass``, ``X-Auth-Token``."""
+    return _is_secret_name(name) if len(name) <= LONGEST_CACHED_NAME else _is_secret_name.__wrapped__(name)
 
 
 @lru_cache(maxsize=4096)
 def _is_secret_name(name: str) -> bool:
-    """Names come again and again, so most have been looked at; only short ones are remembered."""
+    """Cached, because the same names recur."""
     return _SECRET_NAME.search(_CAMEL.sub("_", name).lower().replace("-", "_")) is not None
 
 
 def masked(value: Any) -> Any:
-    """Return JSON ``value`` with its secrets masked: nothing is changed in place, and what has none is returned as it is.
+    """Return JSON ``value`` with its secrets masked; the same object if it has none. ``value`` is not modified.
 
-    Null, booleans and what is empty under a secret name stay: they tell nothing. In pairs as in
-    ``{"key": "password", "value": "…"}`` the value is masked too. A text that is JSON itself is looked into.
+    Null, booleans and empty values stay under a secret name. In ``{"key": "password", "value": "…"}`` the value is masked
+    too. A text that is JSON itself is searched as well.
     """
     return _masked(value, DEEPEST)
 
@@ -138,36 +137,38 @@ def _masked_leaf(text: str, levels: int) -> str:
 
 
 def masked_text(text: str) -> str:
-    """Return ``text``, which need not be JSON, with everything that looks like a secret or its assignment masked."""
-    if "gAAAAA" in text or "eyJ" in text or "earer " in text or "://" in text:  # said one by one: every text comes here
+    """Return ``text``, JSON or not, with everything that looks like a secret, or is assigned to a secret name, masked."""
+    if (
+        "gAAAAA" in text or "eyJ" in text or "earer " in text or "://" in text
+    ):  # fast checks first: this runs for every text
         text = _TOKENS.sub(MASK, text)
     if ":" not in text and "=" not in text:
-        return text  # no pair of any kind
+        return text  # no name with a value
     for pattern, hide in ((_QUOTED_PAIR, _quoted_hidden), (_PLAIN_PAIR, _plain_hidden)):
         text = _replaced(pattern, hide, text)
     return text
 
 
 def _replaced(pattern: re.Pattern[str], hide: Callable[[re.Match[str]], str], text: str) -> str:
-    """Return ``pattern.sub(hide, text)``, where the pattern begins with a secret word: looked for at stems alone."""
+    """Return ``pattern.sub(hide, text)`` for a pattern that begins with a secret word: tried near stems only."""
     lowered = text.lower()
     if len(lowered) != len(text):
-        return pattern.sub(hide, text)  # a letter became two: places in one are none in the other
-    pieces = []
-    end = looked_at = tried = 0
+        return pattern.sub(hide, text)  # lowering changed the length, so positions differ
+    parts = []
+    end = searched = tried = 0
     for stem in _STEM.finditer(lowered):
-        # To its end, because stems may overlap: finditer does not see the second one of "passecret".
-        places = range(max(looked_at, stem.start() - FARTHEST_STEM), stem.end())
-        for start in places:
+        # Up to the end of the stem: finditer misses overlapping stems, such as the second one in "passecret".
+        positions = range(max(searched, stem.start() - FARTHEST_STEM), stem.end())
+        for start in positions:
             if match := pattern.match(text, start):
-                pieces += [text[end:start], hide(match)]
+                parts += [text[end:start], hide(match)]
                 end = match.end()
                 break
-        looked_at = max(end, stem.end())
-        tried += len(places)
+        searched = max(end, stem.end())
+        tried += len(positions)
         if tried > len(text) // 8:
-            return pattern.sub(hide, text)  # stems everywhere: then one look at everything takes less time
-    return "".join([*pieces, text[end:]]) if pieces else text
+            return pattern.sub(hide, text)  # too many stems: searching everything is faster
+    return "".join([*parts, text[end:]]) if parts else text
 
 
 def _quoted_hidden(match: re.Match[str]) -> str:
@@ -185,7 +186,7 @@ def _plain_hidden(match: re.Match[str]) -> str:
 
 
 def masked_body(body: bytes) -> bytes:
-    """Return the body of a message with its secrets masked: byte for byte the same where it has none."""
+    """Return the body of a message with its secrets masked; byte for byte the same if it has none."""
     if len(body) <= LARGEST_STRUCTURE_BYTES:
         try:
             content = msgspec.json.decode(body)
@@ -195,6 +196,6 @@ def masked_body(body: bytes) -> bytes:
             hidden = masked(content)
             if hidden != content:
                 return msgspec.json.encode(hidden)
-            # Of a name that comes twice decoding shows the last value alone: the text is looked at too.
-    # Latin-1 gives every byte a character and takes it back: what is not UTF-8 survives.
+            # Decoding keeps only the last value of a repeated name, so the text is searched as well.
+    # Latin-1 maps every byte to a character and back, so that bytes that are not UTF-8 are preserved.
     return masked_text(body.decode("latin-1")).encode("latin-1")

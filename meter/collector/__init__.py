@@ -1,1 +1,1 @@
-"""The collector: metering messages into the store, and notifications into metering messages."""
+"""The collector: stores metering messages, and converts notifications into metering messages."""

@@ -1,7 +1,7 @@
-"""PublicationBatcher: signed messages of several notifications share casts, as those of one polling cycle do.
+"""Batches the signed messages of several notifications into common casts.
 
-A notification makes one or two samples of each of a few meters. Cast by themselves they cost the bus and whoever reads
-it three messages for every notification; gathered for a few milliseconds they cost a tenth of that.
+A notification gives one or two samples of each of a few meters: published at once, about three messages on the bus.
+Batching for some milliseconds reduces the number of messages to a tenth.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 
-GATHERED_BATCHES = 10
-"""Samples that are gathered, in full casts: with one, the meters of a busy cloud share it, and casts hold four samples."""
+BUFFERED_BATCHES = 10
+"""Size of the buffer, in full casts. A cast contains one meter; with a buffer of one cast, casts held four samples."""
 
 
 class Unpublishable(ValueError):
-    """What the bus can never take; the text says what and why."""
+    """Samples that the bus never accepts; the text says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Messages of one origin, signed with one key, and who waits for them."""
+    """Messages of one notification, signed with one key; ``published`` fires when they are confirmed."""
 
     messages: Sequence[Mapping[str, Any]]
     key_id: str
@@ -42,10 +42,10 @@ class _Part:
 
 
 class PublicationBatcher:
-    """Publishes signed messages in common casts of at most ``batch_samples``, gathered for ``batch_seconds``.
+    """Publishes signed messages in casts of at most ``batch_samples``, ``batch_seconds`` after the first of a batch.
 
-    A cast holds one meter, and what is gathered is of many: it is sent before the time when it is
-    ``GATHERED_BATCHES * batch_samples``. With 0 seconds every origin is cast by itself and at once.
+    A batch of ``BUFFERED_BATCHES * batch_samples`` messages is published at once. With 0 seconds, or without a
+    ``clock``, every call of :meth:`publish` is a batch of its own.
     """
 
     def __init__(
@@ -56,38 +56,39 @@ class PublicationBatcher:
         self._batch_samples = batch_samples
         self._batch_seconds = batch_seconds
         self._parts: list[_Part] = []
-        self._gathered = 0
+        self._buffered = 0
         self._timer: IDelayedCall | None = None
 
     async def publish(self, messages: Sequence[Mapping[str, Any]], key_id: str) -> None:
         """Return once the bus has confirmed ``messages``, all signed with the key ``key_id``.
 
         Raises :class:`~meter.interfaces.Unavailable` when that is not certain, :class:`Unpublishable`, or what
-        :func:`meter.bus.batches.batch_publications` raises for messages that are no JSON. What is wrong with others is not theirs.
+        :func:`meter.bus.batches.batch_publications` raises for messages that are not JSON. Errors of other messages in the
+        batch do not affect these.
         """
         if self._clock is None or not self._batch_seconds:
-            await self._cast([_Part(messages, key_id)])
+            await self._publish_together([_Part(messages, key_id)])
             return
         part = _Part(messages, key_id)
         self._parts.append(part)
-        self._gathered += len(messages)
-        if self._gathered >= GATHERED_BATCHES * self._batch_samples:
+        self._buffered += len(messages)
+        if self._buffered >= BUFFERED_BATCHES * self._batch_samples:
             self._flush()
         elif self._timer is None:
             self._timer = self._clock.callLater(self._batch_seconds, self._flush)
         await part.published
 
     def _flush(self) -> None:
-        parts, self._parts, self._gathered = self._parts, [], 0
+        parts, self._parts, self._buffered = self._parts, [], 0
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
         Deferred.fromCoroutine(self._send(parts))
 
     async def _send(self, parts: Sequence[_Part]) -> None:
-        """Cast ``parts`` together; where something is wrong with one, by halves until it is alone."""
+        """Publish ``parts`` together; after an error halve them until the bad part is alone, and fail that one only."""
         try:
-            await self._cast(parts)
+            await self._publish_together(parts)
         except Unavailable as error:
             for part in parts:
                 part.published.errback(Unavailable(str(error)))
@@ -102,8 +103,8 @@ class PublicationBatcher:
             for part in parts:
                 part.published.callback(None)
 
-    async def _cast(self, parts: Sequence[_Part]) -> None:
-        """Wait for all confirms, whatever becomes of single ones, then raise what is worst."""
+    async def _publish_together(self, parts: Sequence[_Part]) -> None:
+        """Wait for every confirm, then raise: :class:`Unavailable` before :class:`Unpublishable`."""
         by_key: dict[str, list[Mapping[str, Any]]] = {}
         for part in parts:
             by_key.setdefault(part.key_id, []).extend(part.messages)
@@ -112,7 +113,7 @@ class PublicationBatcher:
             for key_id, messages in by_key.items()
             for publication in batch_publications(messages, key_id, batch_samples=self._batch_samples)
         ]
-        sent = await DeferredList([Deferred.fromCoroutine(self._confirmed(each)) for each in publications])
+        sent = await DeferredList([Deferred.fromCoroutine(self._publish_one(each)) for each in publications])
         failures = [error for _, error in sent if error is not None]
         for failure in failures:
             if isinstance(failure, Unavailable):
@@ -120,7 +121,7 @@ class PublicationBatcher:
         if failures:
             raise Unpublishable("; ".join(map(str, failures)))
 
-    async def _confirmed(self, publication: Publication) -> Exception | None:
+    async def _publish_one(self, publication: Publication) -> Exception | None:
         try:
             await self._publisher.publish(publication)
         except Unavailable as error:

@@ -25,7 +25,7 @@ from meter.bus.masking import masked
 from meter.collector.normalization.ignored_users import requester
 from meter.collector.normalization.nova_times import FirstTimes
 from meter.collector.normalization.nova_versioned import normalize
-from meter.collector.normalization.repeated_actions import one_action
+from meter.collector.normalization.repeated_actions import with_action_id
 from meter.collector.rejection import Rejection
 from meter.collector.rejection import rejection_of
 from meter.declarative.notifications import DefinedListener
@@ -109,7 +109,7 @@ class NotificationConverter:
     def convert(self, body: bytes) -> Conversion:
         """Return what ``body`` becomes; whatever it contains and whatever a listener raises, this does not raise."""
         try:
-            notification = self._first_times.applied(parse_notification(body))
+            notification = self._first_times.apply(parse_notification(body))
         except (ValueError, RecursionError) as error:
             return Conversion("dead", rejections=(Rejection(kind="undecodable", reason=str(error)),))
         if self._ignored_users and requester(notification) in self._ignored_users:
@@ -163,7 +163,7 @@ def parse_notification(body: bytes) -> Notification:
     content = notification_of(open_envelope(body))
     if len(content.event_type) > LONGEST_EVENT_TYPE:
         raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(content.event_type)}")
-    return one_action(normalize(content))
+    return with_action_id(normalize(content))
 
 
 def event_type_pattern(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -1,7 +1,7 @@
-"""The archive of unwanted notifications: those that no listener accepts are stored for a while, so that they can be replayed.
+"""The archive of unwanted notifications: a queue of those that no listener wants, from which they can be replayed.
 
-It is a queue of the broker, limited in length and age, and off by default. Messages beyond the limits are dead-lettered
-into a second queue, oldest first; the collector counts and discards those.
+It is off by default and limited in length and age. The broker dead-letters messages beyond the limits into a second
+queue, oldest first; the collector counts and discards those.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ARCHIVE_QUEUE = "metering.unwanted"
 DROPPED_QUEUE = "metering.unwanted.dropped"
 
 REASON_HEADER = "x-first-death-reason"
-"""Where RabbitMQ says why a message left a queue: ``maxlen`` or ``expired``."""
+"""The header in which RabbitMQ says why a message left the queue: ``maxlen`` or ``expired``."""
 
 Count = Callable[[str], object]
-"""Is called with what became of a notification: ``kept``, ``dropped_length``, ``dropped_age``, ``refused``."""
+"""Called with the outcome for each notification: ``kept``, ``dropped_length``, ``dropped_age`` or ``refused``."""
 
 
 class Archive:
-    """Keeps unwanted notifications whose event type matches one of the shell patterns ``event_types``."""
+    """Archives unwanted notifications whose event type matches one of the shell patterns ``event_types``."""
 
     def __init__(self, publisher: IPublisher, event_types: Iterable[str], count: Count) -> None:
         self._publisher = publisher
@@ -37,23 +37,23 @@ class Archive:
         self._count = count
 
     async def keep(self, delivery: Delivery, event_type: str) -> None:
-        """Return once the notification is in the archive, secrets masked, or needs no archiving.
+        """Return once the notification is in the archive, with secrets masked, or if it is not to be archived.
 
-        Raises :class:`~meter.interfaces.Unavailable` when it may not be safe: the notification then comes again.
+        Raises :class:`~meter.interfaces.Unavailable` if the bus does not confirm: the notification is then requeued.
         """
         if not self._patterns.match(event_type):
             return
-        kept = masked_body(delivery.body)
+        body = masked_body(delivery.body)
         headers: dict[str, str | int | bool] = {
             "meter-exchange": header_text(str(delivery.headers.get("meter-exchange", delivery.exchange))),
             "meter-routing-key": header_text(str(delivery.headers.get("meter-routing-key", delivery.routing_key))),
             "meter-event-type": header_text(event_type),
         }
-        if kept != delivery.body:
+        if body != delivery.body:
             headers["meter-masked"] = True
         try:
             await self._publisher.publish(
-                Publication(exchange="", routing_key=ARCHIVE_QUEUE, body=kept, headers=headers)
+                Publication(exchange="", routing_key=ARCHIVE_QUEUE, body=body, headers=headers)
             )
         except ValueError:
             self._count("refused")
@@ -61,10 +61,10 @@ class Archive:
             self._count("kept")
 
     def subscription(self) -> Subscription:
-        """Return what to subscribe :meth:`dropped` to."""
+        """Return the subscription for :meth:`dropped`."""
         return Subscription(queue=DROPPED_QUEUE)
 
     async def dropped(self, delivery: Delivery) -> None:
-        """Count a notification that fell out of the archive."""
-        age = delivery.headers.get(REASON_HEADER) == "expired"
-        self._count("dropped_age" if age else "dropped_length")
+        """Count a notification that the broker dropped from the archive."""
+        expired = delivery.headers.get(REASON_HEADER) == "expired"
+        self._count("dropped_age" if expired else "dropped_length")

@@ -26,7 +26,7 @@ from meter.interfaces import Delivery
 from meter.interfaces import IStore
 from meter.message import BadMessage
 from meter.message import MeteringMessage
-from meter.message import cast_as_it_came
+from meter.message import cast_verbatim
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
@@ -104,7 +104,7 @@ class SampleConsumer:
                 entry = part[refusal.index].fields
                 rejected.append((entry, _rejection(refusal.kind, f"the store refuses it: {refusal.reason}", entry)))
         for entry, rejection in rejected:
-            body = delivery.body if len(entries) == 1 else cast_as_it_came(entry, key_id)
+            body = delivery.body if len(entries) == 1 else cast_verbatim(entry, key_id)
             await rejection.dead_letter(self._dead_letters, delivery, body)
 
     async def _verify(

@@ -21,11 +21,11 @@ from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
+from meter.completeness.instance_times import instance_segments
 from meter.completeness.instance_times import project_segments
-from meter.completeness.instance_times import told_segments
 from meter.daemon.supervised import wait_ready
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.settings import Config
 from meter.store import Administration
 from meter.store import PostgresStore
@@ -151,7 +151,7 @@ async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) ->
             if options["project"]:
                 report = await project_segments(store, options["project"], start, until)
                 return report, DONE if report["instances"] else EXIT_FOUND_PROBLEMS
-            report = await told_segments(store, options["instance"], start, until)
+            report = await instance_segments(store, options["instance"], start, until)
             return report, DONE if report["segments"] else EXIT_FOUND_PROBLEMS
         finally:
             await store.stopService()
@@ -159,7 +159,7 @@ async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) ->
 
 def _time(options: Mapping[str, Any], name: str) -> datetime | None:
     try:
-        return moment(options[name], f"--{name}") if options[name] else None
+        return parse_timestamp(options[name], f"--{name}") if options[name] else None
     except BadMessage as error:
         raise CommandError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""``meter-notify replay``: notifications that nobody wanted, from the archive to the collector again."""
+"""``meter-notify replay``: sends notifications from the archive to the collector again."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ from meter.daemon.supervised import wait_ready
 from meter.interfaces import Delivery
 from meter.interfaces import Publication
 
-"""How long the broker may take to be ready."""
-
 
 async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int | None, only_list: bool) -> int:
-    """Send the archived notifications of ``event_type`` to the collector's queue, the oldest first, and remove each then.
+    """Send archived notifications of ``event_type`` to the collector's queue, oldest first, and remove each once confirmed.
 
-    One that still nobody wants comes back into the archive, behind those that are there now: it is not sent twice.
+    A notification that is still unwanted returns to the end of the archive, so that it is not sent twice.
     """
     if not url.startswith(("amqp://", "amqps://")):
-        raise CommandError(f"[bus] url: {url} is no broker; the archive is a queue of RabbitMQ")
+        raise CommandError(f"[bus] url: should be the URL of a broker, which holds the archive, not {url}")
     if limit is not None and limit < 1:
         raise CommandError(f"--limit: should be at least 1, not {limit}")
     browser = Browser(reactor, url, ARCHIVE_QUEUE, clock=reactor, name="meter-notify")
@@ -40,16 +38,16 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
             bus.startService()
             await wait_ready(bus, reactor, name="the broker")
         while (limit is None or chosen < limit) and (held := await browser.next()) is not None:
-            found = str(held.delivery.headers.get("meter-event-type", ""))
-            if not fnmatchcase(found, event_type):
+            found_type = str(held.delivery.headers.get("meter-event-type", ""))
+            if not fnmatchcase(found_type, event_type):
                 continue
             chosen += 1
             if not only_list:
-                await bus.publish(_again(held.delivery))
+                await bus.publish(_replay_publication(held.delivery))
                 browser.remove(held)
-            said = "is archived" if only_list else f"is on its way to {NOTIFICATIONS_QUEUE}"
+            state = "archived" if only_list else f"replayed to {NOTIFICATIONS_QUEUE}"
             sys.stdout.write(
-                escape_terminal(f"{found} from {held.delivery.headers.get('meter-exchange', '')} {said}") + "\n"
+                escape_terminal(f"{found_type} from {held.delivery.headers.get('meter-exchange', '')}: {state}") + "\n"
             )
         sys.stdout.write(f"{chosen} of {waiting} notifications {'listed' if only_list else 'replayed'}\n")
         sys.stdout.flush()
@@ -59,8 +57,8 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
     return DONE
 
 
-def _again(delivery: Delivery) -> Publication:
-    """Return the publication: to the collector's queue only, with its original exchange and routing key."""
+def _replay_publication(delivery: Delivery) -> Publication:
+    """Return the publication to the collector's queue; headers carry its original exchange and routing key."""
     replayed = delivery.headers.get("meter-replayed")
     headers: dict[str, str | int | bool] = {
         name: value

@@ -23,7 +23,7 @@ from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.message import read
 from meter.sample import utc_text
 from meter.settings import Config
@@ -54,7 +54,7 @@ class Options(CommandOptions):
         """Parse the times."""
         for name in ("from", "to"):
             try:
-                self[name] = None if self[name] is None else moment(self[name], f"--{name}")
+                self[name] = None if self[name] is None else parse_timestamp(self[name], f"--{name}")
             except BadMessage as error:
                 raise usage.UsageError(str(error)) from error
 

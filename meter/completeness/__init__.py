@@ -1,1 +1,1 @@
-"""What is known of the lives of resources."""
+"""How long instances existed, in which state and with which flavor."""

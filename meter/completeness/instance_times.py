@@ -1,4 +1,4 @@
-"""The time of instances from a store: the segments of one instance, or of all instances of a project in a period."""
+"""Reads segments from a store: those of one instance, or of all instances of a project, in a period."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from meter.query import StoredSample
 from meter.sample import utc_text
 
 PAGE_SAMPLES = 1_000
-"""Samples that are read at once."""
+"""Samples per query."""
 
-FROM_NOVA = Comparison("metadata.event_type", "~", "^compute[.]instance[.]")
-"""Of the samples of the meter those that Nova's notifications made; what hypervisors say names no event."""
+NOTIFIED = Comparison("metadata.event_type", "~", "^compute[.]instance[.]")
+"""Selects the samples made from Nova's notifications; polled samples have no ``event_type``."""
 
 
-class Readable(Protocol):
-    """The part of a store that is read here."""
+class SampleReader(Protocol):
+    """The methods of a store that are used here."""
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -44,7 +44,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InstanceTime:
-    """How one instance spent a period; ``seconds`` by state and flavor lie within it, ``segments`` are whole."""
+    """The time of one instance in a period: ``seconds`` by state and flavor within the period, and its complete ``segments``."""
 
     resource_id: str
     project_id: str | None
@@ -55,21 +55,21 @@ class InstanceTime:
 
 
 async def instance_times(
-    store: Readable, filter: SampleFilter, start: datetime | None, end: datetime, limit: int
+    store: SampleReader, filter: SampleFilter, start: datetime | None, end: datetime, limit: int
 ) -> tuple[list[InstanceTime], str | None]:
-    """Return the times between ``start`` and ``end`` of the first ``limit`` instances of ``filter``, by id.
+    """Return the times between ``start`` and ``end`` of the first ``limit`` instances that match ``filter``, by id.
 
-    An instance that did not exist then is left out. The second value is the id after which there are more instances,
-    ``None`` where there are none. Samples from after the period count: audits tell late what happened in it.
+    Instances that did not exist in the period are omitted. The second value is the id after which the next page begins,
+    ``None`` after the last page. Samples from after the period are used too: an audit may report late what happened in it.
     """
     wanted = replace(filter, equals={**filter.equals, "meter": METER})
     found = await store.resources(wanted, limit + 1)
     times = []
     for resource in found[:limit]:
         samples = await _samples(store, replace(wanted, equals={**wanted.equals, "resource_id": resource.resource_id}))
-        lived = segments(samples)
-        first = start if start is not None else min((each.began for each in lived), default=end)
-        seconds = seconds_by_state_and_flavor(lived, first, end)
+        found_segments = segments(samples)
+        first = start if start is not None else min((each.began for each in found_segments), default=end)
+        seconds = seconds_by_state_and_flavor(found_segments, first, end)
         if seconds:
             newest = max(samples, key=lambda sample: sample.timestamp)
             name = newest.metadata.get("display_name")
@@ -79,15 +79,15 @@ async def instance_times(
                     project_id=newest.project_id,
                     user_id=newest.user_id,
                     display_name=name if isinstance(name, str) else None,
-                    segments=lived,
+                    segments=found_segments,
                     seconds=seconds,
                 )
             )
     return times, found[limit - 1].resource_id if len(found) > limit else None
 
 
-async def _samples(store: Readable, filter: SampleFilter) -> list[StoredSample]:
-    parts = (filter.expression, FROM_NOVA) if filter.expression else (FROM_NOVA,)
+async def _samples(store: SampleReader, filter: SampleFilter) -> list[StoredSample]:
+    parts = (filter.expression, NOTIFIED) if filter.expression else (NOTIFIED,)
     wanted = replace(filter, expression=And(parts))
     samples: list[StoredSample] = []
     page = await store.samples(wanted, PAGE_SAMPLES)
@@ -99,10 +99,12 @@ async def _samples(store: Readable, filter: SampleFilter) -> list[StoredSample]:
     return samples
 
 
-async def told_segments(store: Readable, instance: str, start: datetime | None, end: datetime) -> dict[str, Any]:
-    """Return, as JSON has it, the segments of an instance in ``store`` and its seconds between ``start`` and ``end``.
+async def instance_segments(
+    store: SampleReader, instance: str, start: datetime | None, end: datetime
+) -> dict[str, Any]:
+    """Return the segments of an instance and its seconds between ``start`` and ``end``, as a JSON object.
 
-    Without ``start`` all of its time until ``end`` counts.
+    Without ``start``, the period begins with the instance.
     """
     found = segments(await _samples(store, SampleFilter(equals={"meter": METER, "resource_id": instance})))
     seconds = seconds_by_state_and_flavor(found, start or min((each.began for each in found), default=end), end)
@@ -110,9 +112,9 @@ async def told_segments(store: Readable, instance: str, start: datetime | None, 
 
 
 async def project_segments(
-    store: Readable, project: str, start: datetime | None, end: datetime, page: int = 100
+    store: SampleReader, project: str, start: datetime | None, end: datetime, page: int = 100
 ) -> dict[str, Any]:
-    """Return, as JSON has it, the seconds of all instances of a project, deleted ones too, and their sums."""
+    """Return the seconds of all instances of a project, including deleted ones, and their sums, as a JSON object."""
     instances: list[dict[str, Any]] = []
     sums: dict[tuple[str, str], float] = {}
     after: str | None = ""

@@ -1,4 +1,4 @@
-"""Listeners: what makes samples from notifications, a folder per service, each with a README of its meters.
+"""Listeners, which make samples from notifications: a folder per service, each with a README of its meters.
 
 Modules of this package that hold providers of :class:`meter.interfaces.IListener` are plugins, found at start; other
 distributions add theirs in a folder ``meter/listeners`` of their own, without an ``__init__.py``.

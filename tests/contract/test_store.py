@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.message import MeteringMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.query import Aggregate
 from meter.query import And
 from meter.query import Comparison
@@ -418,7 +418,7 @@ def received(fields, keys=KEYS) -> MeteringMessage:
 @pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999", "1969-12-31 23:59:59Z"])
 @pytest_twisted.ensureDeferred
 async def test_extreme_timestamps_are_stored(store, timestamp):
-    at = moment(timestamp, "timestamp")
+    at = parse_timestamp(timestamp, "timestamp")
     sent = replace(message(at=at), fields={**message(at=at).fields, "timestamp": timestamp})
 
     await store.write([sent])

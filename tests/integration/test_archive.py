@@ -77,7 +77,7 @@ def said(number):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_oldest_fall_out_and_are_counted_and_the_others_are_replayed(rabbitmq, collector, capsys):
+async def test_archive_drops_and_counts_the_oldest_and_replays_the_others(rabbitmq, collector, capsys):
     url = rabbitmq.vhost()
     bus, listening, counts = await collector(url)
     for number in range(5):
@@ -119,19 +119,19 @@ async def test_the_oldest_fall_out_and_are_counted_and_the_others_are_replayed(r
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_too_old_falls_out_and_is_counted(rabbitmq, collector):
+async def test_archive_drops_and_counts_expired_notifications(rabbitmq, collector):
     _, listening, counts = await collector(rabbitmq.vhost(), seconds=0.2)
     await listening.receive(said(1))
     await until(lambda: counts == {"kept": 1, "dropped_age": 1})
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_archive_that_was_never_on_is_empty(rabbitmq, capsys):
+async def test_archive_that_was_never_enabled_is_empty(rabbitmq, capsys):
     assert await replay_archive(reactor, rabbitmq.vhost(), event_type="*", limit=None, only_list=False) == DONE
     assert capsys.readouterr().out == "0 of 0 notifications replayed\n"
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_broker_there_is_nothing_to_replay():
-    with pytest.raises(CommandError, match="is no broker"):
+async def test_replay_without_a_broker_is_an_error():
+    with pytest.raises(CommandError, match="should be the URL of a broker"):
         await replay_archive(reactor, "local:", event_type="*", limit=None, only_list=False)

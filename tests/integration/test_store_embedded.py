@@ -173,7 +173,7 @@ async def test_unreachable_directory_is_reported(directory, monkeypatch):
     private.mkdir(mode=0o700)
     server = EmbeddedPostgres(reactor, private / "postgresql", clock=reactor)
     server.startService()
-    await until(lambda: "choose places that are open to others" in server.readiness().reason)
+    await until(lambda: "choose directories that this user can reach" in server.readiness().reason)
     await server.stopService()
 
 

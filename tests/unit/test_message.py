@@ -16,10 +16,10 @@ from meter.message import LARGEST_LENIENT_BYTES
 from meter.message import BadMessage
 from meter.message import NotFinite
 from meter.message import cast
-from meter.message import cast_as_it_came
+from meter.message import cast_verbatim
 from meter.message import metering_messages
-from meter.message import moment
 from meter.message import open_envelope
+from meter.message import parse_timestamp
 from meter.message import read
 from meter.message import seal
 from meter.message import sign
@@ -164,7 +164,7 @@ def test_nothing_that_is_not_json_passes_for_want_of_a_signature(odd):
 
 @pytest.mark.parametrize("odd", [NotFinite("inf"), "half \ud800", 10**400, "ü", [None]])
 def test_what_is_not_quite_json_is_carried_on_as_it_came(odd):
-    found, key_id = metering_messages(open_envelope(cast_as_it_came({"counter_volume": odd}, "k")))
+    found, key_id = metering_messages(open_envelope(cast_verbatim({"counter_volume": odd}, "k")))
     assert (found, key_id) == ([{"counter_volume": odd}], "k")
 
 
@@ -231,12 +231,12 @@ def test_a_message_changed_after_signing_is_refused():
     ],
 )
 def test_times_are_read_in_every_form_the_field_uses(text, expected):
-    assert moment(text, "timestamp") == expected
+    assert parse_timestamp(text, "timestamp") == expected
 
 
 def test_a_time_of_any_length_is_not_remembered():
     with pytest.raises(BadMessage, match="not 100020 characters"):
-        moment("2026-11-22T17:00:59." + "1" * 100_000, "timestamp")
+        parse_timestamp("2026-11-22T17:00:59." + "1" * 100_000, "timestamp")
 
 
 JSON = st.recursive(

@@ -26,7 +26,7 @@ def sample(name="image", resource_id="an-image"):
     return Sample(name=name, type="gauge", unit="image", volume=1, resource_id=resource_id, timestamp=NOON)
 
 
-def test_ids_are_the_same_for_ever():
+def test_sample_ids_never_change():
     again = [sample(), sample("image.size"), sample()]
     assert list(stable_ids(heard(), again)) == [
         "2168e6f7-8669-5801-94fc-908576ba7956",
@@ -36,13 +36,13 @@ def test_ids_are_the_same_for_ever():
 
 
 @given(NAMES, NAMES, NAMES)
-def test_an_id_is_a_uuid_of_version_5_of_notification_meter_resource_and_number(message_id, meter, resource):
+def test_sample_id_is_a_uuid5_of_notification_meter_resource_and_number(message_id, meter, resource):
     space = uuid.UUID("6f0c7a52-5d0e-5c55-9a3b-2f8f0e7b1f66")
     expected = [str(uuid.uuid5(space, "\0".join((message_id, meter, resource, number)))) for number in ("1", "2")]
     assert list(stable_ids(heard(message_id), [sample(meter, resource)] * 2)) == expected
 
 
-def test_a_second_delivery_makes_the_same_samples():
+def test_redelivery_gives_the_same_samples():
     [first], [second] = with_stable_ids(heard(), [sample()]), with_stable_ids(heard(), [sample()])
     assert first.message_id == second.message_id
     assert first.message_id != sample().message_id

@@ -45,7 +45,7 @@ class Parameter:
     """
 
     name: str
-    type: Literal["text", "integer", "boolean"]
+    type: Literal["string", "integer", "boolean"]
     description: str
     many: bool = False
     members: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def _take(parameter: Parameter, given: dict[str, list[str]]) -> Any:
             return parse_integer(parameter.name, text)
         case "boolean":
             return parse_boolean(parameter.name, text)
-        case "text":
+        case "string":
             return text
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from meter.api.errors import invalid_input
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.query import And
 from meter.query import Comparison
 from meter.query import Expression
@@ -35,7 +35,7 @@ def parse_sample_marker(text: str) -> Marker:
         timestamp, _, message_id = _decode(text).decode().partition(" ")
         if not message_id or "\0" in message_id:
             raise ValueError(text)
-        return Marker(moment(timestamp, "marker"), message_id)
+        return Marker(parse_timestamp(timestamp, "marker"), message_id)
     except (ValueError, binascii.Error, BadMessage) as error:
         raise invalid_input("marker", text, INVALID_MARKER) from error
 

@@ -1,4 +1,5 @@
-"""What happens to a notification before listeners see it.
+"""Normalization: what is changed in a notification before listeners receive it.
 
-Nova's two forms become one, one fact gets one time and one id, and requests by users who are not metered are recognized.
+Nova's versioned notifications become unversioned ones, notifications about one event get one id and one time, and
+requests of ignored users are recognized.
 """

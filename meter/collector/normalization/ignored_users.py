@@ -1,4 +1,4 @@
-"""Requests of users who are not metered, above all Meter's own user, which asks Swift about every tenant's account."""
+"""Requests of ignored users, above all of Meter's own user, which queries every project's Swift account."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from meter.notification import Notification
 
 
-def requester(heard: Notification) -> str | None:
-    """Return the id of the user whose request a middleware's notification reports, ``None`` for other notifications."""
-    payload = heard.payload
+def requester(notification: Notification) -> str | None:
+    """Return the id of the user whose request a middleware reports, ``None`` for other notifications."""
+    payload = notification.payload
     found: Any = None
-    if heard.event_type.startswith("objectstore."):
+    if notification.event_type.startswith("objectstore."):
         found = _member(_member(payload, "initiator"), "id")
-    elif heard.event_type in ("http.request", "http.response"):
+    elif notification.event_type in ("http.request", "http.response"):
         found = _member(_member(payload, "request"), "HTTP_X_USER_ID")
     return found if isinstance(found, str) else None
 

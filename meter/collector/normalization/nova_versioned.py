@@ -1,10 +1,10 @@
-"""Nova's two forms of notifications as one: what listeners hear is the unversioned form, and each fact has one id.
+"""Converts Nova's versioned notifications into unversioned ones, with one id for both notifications of an event.
 
-Nova publishes ``compute.instance.create.end`` on ``notifications.*`` and the same fact as ``instance.create.end``, an
-object of objects, on ``versioned_notifications.*``; an operator enables either or both. Told in one form, both give the
-same samples. Both carry the id of the request they belong to but different ids and times of their own: an id made of
-request, event and resource is the same for both, and so is the time (:mod:`meter.collector.normalization.nova_times`), so that what is heard
-twice is stored once.
+Nova publishes ``compute.instance.create.end`` on ``notifications.*`` and the same event as ``instance.create.end``, with
+nested objects, on ``versioned_notifications.*``; an operator enables either or both. Listeners receive the unversioned
+form of both, so both give the same samples. The two have different message ids and timestamps but the same request id. An
+id made of request, event and resource is the same for both, and so is the time
+(:mod:`meter.collector.normalization.nova_times`), so the store keeps one sample of each event.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ INSTANCE_ACTIONS = {
     "resize_prep": "compute.instance.resize.prep",
     "resize_revert": "compute.instance.resize.revert",
 }
-"""Actions of ``instance.<action>.start``, ``.end`` and ``.error``, and what they are in the unversioned form."""
+"""Versioned actions, as in ``instance.<action>.start``, ``.end`` and ``.error``, and their unversioned names."""
 
 EVENT_TYPES = {
     "instance.exists": "compute.instance.exists",
@@ -66,10 +66,10 @@ EVENT_TYPES = {
     "instance.volume_detach.end": "compute.instance.volume.detach",
     "metrics.update": "compute.metrics.update",
 }
-"""The others that have both forms. What Nova says in the versioned form only keeps its name."""
+"""Other event types with an unversioned name. Event types that exist only as versioned ones keep their name."""
 
 RENAMED = {"instance_id": "uuid", "hostname": "host_name", "state_description": "task_state"}
-"""Fields of an instance that have another name in the unversioned form, and their name in the versioned one."""
+"""Unversioned names of instance fields, and their versioned names, where these differ."""
 
 FLAVOR_FIELDS = {
     "instance_type": "name",
@@ -80,22 +80,24 @@ FLAVOR_FIELDS = {
     "ephemeral_gb": "ephemeral_gb",
 }
 EMPTY_WHEN_NULL = ("state_description", "launched_at", "deleted_at", "terminated_at")
-"""Fields that are null in the versioned form where they are an empty text in the other."""
+"""Fields that are null in versioned payloads and an empty text in unversioned ones."""
 
 
-def normalize(heard: Notification) -> Notification:
-    """Return ``heard`` in the unversioned form, with id and time that both forms share; what is not Nova's as it is."""
-    payload = heard.payload
+def normalize(notification: Notification) -> Notification:
+    """Return a notification of Nova as an unversioned one with the shared id and time, any other unchanged."""
+    payload = notification.payload
     if isinstance(payload, dict) and OBJECT_NAME in payload:
-        heard = replace(_unversioned(heard), may_differ=("timestamp",))
-    if heard.event_type.startswith(("compute.instance.", "compute.metrics.")) and isinstance(heard.payload, dict):
-        heard = _with_shared_id(replace(heard, payload=in_whole_seconds(heard.payload)))
-        return replace(heard, timestamp=shared_time(heard))
-    return heard
+        notification = replace(_unversioned(notification), may_differ=("timestamp",))
+    if notification.event_type.startswith(("compute.instance.", "compute.metrics.")) and isinstance(
+        notification.payload, dict
+    ):
+        notification = _with_shared_id(replace(notification, payload=in_whole_seconds(notification.payload)))
+        return replace(notification, timestamp=shared_time(notification))
+    return notification
 
 
 def unversioned_event_type(event_type: str) -> str:
-    """Return what ``instance.resize_finish.end`` is called in the unversioned form, or the same where it has none."""
+    """Return the unversioned name of an event type such as ``instance.resize_finish.end``; without one, the same name."""
     if event_type in EVENT_TYPES:
         return EVENT_TYPES[event_type]
     kind, _, rest = event_type.partition(".")
@@ -105,35 +107,35 @@ def unversioned_event_type(event_type: str) -> str:
     return event_type
 
 
-def _unversioned(heard: Notification) -> Notification:
-    payload = _flat(heard.payload)
-    event_type = unversioned_event_type(heard.event_type)
+def _unversioned(notification: Notification) -> Notification:
+    payload = _unwrap(notification.payload)
+    event_type = unversioned_event_type(notification.event_type)
     if not isinstance(payload, dict):
-        return replace(heard, event_type=event_type, payload=payload)
+        return replace(notification, event_type=event_type, payload=payload)
     if event_type.startswith("compute.instance."):
-        payload |= _instance(payload)
+        payload |= _instance_fields(payload)
     elif event_type == "compute.metrics.update":
         payload["metrics"] = [_metric(metric) for metric in _list(payload.get("metrics"))]
-    service, _, host = heard.publisher_id.partition(":")
+    service, _, host = notification.publisher_id.partition(":")
     return replace(
-        heard,
+        notification,
         event_type=event_type,
-        publisher_id=f"{service.removeprefix('nova-')}.{host}" if host else heard.publisher_id,
+        publisher_id=f"{service.removeprefix('nova-')}.{host}" if host else notification.publisher_id,
         payload=payload,
     )
 
 
-def _flat(value: Any) -> Any:
-    """Return ``value`` with every object replaced by what it holds."""
+def _unwrap(value: Any) -> Any:
+    """Return ``value`` with every versioned object replaced by its data."""
     if isinstance(value, dict):
         if OBJECT_NAME in value:
-            return _flat(value.get(OBJECT_DATA, {}))
-        return {name: _flat(element) for name, element in value.items()}
-    return [_flat(element) for element in value] if isinstance(value, list) else value
+            return _unwrap(value.get(OBJECT_DATA, {}))
+        return {name: _unwrap(element) for name, element in value.items()}
+    return [_unwrap(element) for element in value] if isinstance(value, list) else value
 
 
-def _instance(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of an instance under their unversioned names; what is missing stays missing."""
+def _instance_fields(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an instance under their unversioned names, those that are there."""
     flavor = _mapping(payload.get("flavor"))
     fields = {name: payload[source] for name, source in RENAMED.items() if source in payload}
     fields |= {name: flavor[source] for name, source in FLAVOR_FIELDS.items() if source in flavor}
@@ -149,34 +151,34 @@ def _instance(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metric(metric: Any) -> Any:
-    """The versioned form has whole percents where the other has fractions."""
+    """Return the metric with percentages as fractions: versioned ones are whole percents."""
     value = metric.get("value") if isinstance(metric, dict) else None
     if isinstance(value, int) and str(metric.get("name", "")).endswith("percent"):
         return {**metric, "value": value / 100}
     return metric
 
 
-def _with_shared_id(heard: Notification) -> Notification:
-    """Give one id to all that is said of one event of one resource within one request.
+def _with_shared_id(notification: Notification) -> Notification:
+    """Return the notification with an id made of request, event type and resource.
 
-    Without the id of a request the notification keeps its own id. An audit also has the end of its period, to the
-    second, an update the states it goes from and to, an attached volume its id: one request may cause several.
+    Without a request id it keeps its own id. One request can cause several audits, updates and volume attachments, so
+    their ids also contain the end of the audit period in seconds, the states before and after, and the volume's id.
     """
-    payload = heard.payload
-    request = heard.context.get("request_id")
+    payload = notification.payload
+    request = notification.context.get("request_id")
     resource = payload.get("instance_id") or payload.get("nodename")
     if not isinstance(request, str) or not request or not isinstance(resource, str):
-        return heard
-    parts = [request, heard.event_type, resource]
-    if heard.event_type == "compute.instance.exists":
+        return notification
+    parts = [request, notification.event_type, resource]
+    if notification.event_type == "compute.instance.exists":
         parts.append(str(payload.get("audit_period_ending"))[:19].replace(" ", "T"))
-    elif heard.event_type == "compute.instance.update":
+    elif notification.event_type == "compute.instance.update":
         parts += [str(payload.get(name) or "") for name in ("old_state", "state", "old_task_state", "new_task_state")]
-    elif heard.event_type.startswith("compute.instance.volume."):
+    elif notification.event_type.startswith("compute.instance.volume."):
         parts.append(str(payload.get("volume_id")))
-    elif heard.event_type == "compute.metrics.update":
+    elif notification.event_type == "compute.metrics.update":
         parts.append(str(payload.get("host")))
-    return replace(heard, message_id="\0".join(parts))
+    return replace(notification, message_id="\0".join(parts))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

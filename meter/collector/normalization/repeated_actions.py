@@ -1,10 +1,10 @@
-"""Actions that an audit repeats: Cinder's audit with ``--send_actions`` sends creations and deletions again.
+"""Creations and deletions that Cinder's audit repeats (``cinder-volume-usage-audit --send_actions``).
 
 A volume is created once and deleted once, so event type and resource identify the action: its samples have the same ids,
-whichever notification reports it. The audit's notification gives the time of the action as a period without length. That
-is when the database was changed, some moments before the action's own notification, and the rest is as it is at the time
-of the audit: a volume may be larger by then and have another owner. Samples of the audit say so, and the store takes them
-as duplicates.
+whichever notification reports it. The audit gives the time of the action as a period of length zero. It is the time of
+the database change, shortly before the action's own notification; the other values are those at the time of the audit,
+when the volume may be larger and have another owner. Samples of the audit list these fields in ``may_differ``, so the
+store counts them as duplicates.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from datetime import datetime
 
 from meter.identity import DIFFERENCES
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.notification import Notification
 
 ACTIONS = re.compile(
     r"(?P<kind>volume|snapshot|backup|share|share_snapshot)\.(?P<action>create|delete)\.(?P<phase>start|end)"
 )
 STATE_OF_TODAY = frozenset({"status", "deleted", "deleted_at", "terminated_at"})
-"""What an audit says of a resource with its creation, though it is true of the time of the audit."""
+"""Members of a repeated creation that have their value at the time of the audit, not at the creation."""
 
-ANYTHING = tuple(sorted(DIFFERENCES))
+ALL_FIELDS = tuple(sorted(DIFFERENCES))
 
 RESOURCES = {"share_snapshot": "snapshot_id"}
-"""Where the resource of a kind is found, if not under ``<kind>_id``."""
+"""Member with the id of the resource, where it is not ``<kind>_id``."""
 
 
-def one_action(heard: Notification) -> Notification:
-    """Return a notification of a creation or deletion under the id of that action, an audit's with the action's time."""
-    found = ACTIONS.fullmatch(heard.event_type)
-    if found is None or not isinstance(heard.payload, dict):
-        return heard
+def with_action_id(notification: Notification) -> Notification:
+    """Return a notification of a creation or deletion with the id of that action; an audit's also with the action's time."""
+    found = ACTIONS.fullmatch(notification.event_type)
+    if found is None or not isinstance(notification.payload, dict):
+        return notification
     kind = found["kind"]
-    resource = heard.payload.get(RESOURCES.get(kind, f"{kind}_id"))
+    resource = notification.payload.get(RESOURCES.get(kind, f"{kind}_id"))
     if not isinstance(resource, str) or not resource:
-        return heard
-    action = replace(heard, message_id=f"{heard.event_type}\0{resource}")
-    when = _time_of_action(heard)
+        return notification
+    action = replace(notification, message_id=f"{notification.event_type}\0{resource}")
+    when = _time_of_action(notification)
     if when is None:
-        # A deletion that failed starts once more, and so does a creation that another host takes over.
-        return replace(action, may_differ=ANYTHING) if found["phase"] == "start" else action
-    payload = heard.payload
+        # A failed deletion is started again, and so is a creation that another host takes over.
+        return replace(action, may_differ=ALL_FIELDS) if found["phase"] == "start" else action
+    payload = notification.payload
     if found["action"] == "create":
-        # What was made existed then, whatever has become of it by the time of the audit.
+        # The resource existed at its creation, whatever its state at the time of the audit.
         payload = {name: value for name, value in payload.items() if name not in STATE_OF_TODAY}
-    return replace(action, timestamp=when, payload=payload, may_differ=ANYTHING)
+    return replace(action, timestamp=when, payload=payload, may_differ=ALL_FIELDS)
 
 
-def _time_of_action(heard: Notification) -> datetime | None:
-    """Return the time that an audit gives for the action, ``None`` where the notification is the action's own."""
-    beginning, ending = (heard.payload.get(f"audit_period_{end}") for end in ("beginning", "ending"))
+def _time_of_action(notification: Notification) -> datetime | None:
+    """Return the time of the action if the notification is an audit's, ``None`` if it is the action's own."""
+    beginning, ending = (notification.payload.get(f"audit_period_{end}") for end in ("beginning", "ending"))
     if not isinstance(ending, str) or not ending or beginning != ending:
         return None
     try:
-        when = moment(ending, "audit_period_ending")
+        when = parse_timestamp(ending, "audit_period_ending")
     except BadMessage:
         return None
-    return min(when, heard.timestamp)
+    return min(when, notification.timestamp)

@@ -1,7 +1,7 @@
-"""Definitions: meters made from notifications by description, in TOML or in Ceilometer's ``meters.yaml``, without code.
+"""Notification definitions: meters defined in TOML, or in Ceilometer's ``meters.yaml``, without code.
 
-A file of definitions is one listener, :class:`DefinedListener`. The built-in ones lie in :mod:`meter.listeners` beside
-what cannot be described; an operator's own lie in a directory that the configuration names.
+A file of definitions is one listener, :class:`DefinedListener`. The built-in files are in :mod:`meter.listeners`, beside
+the listeners that need code; the operator's files are in a directory given in the configuration.
 """
 
 from meter.declarative.notifications.definition import Definition

@@ -1,4 +1,4 @@
-"""Entries of Ceilometer's ``meters.yaml``, which has other names for some fields, as definitions of ours."""
+"""Converts entries of Ceilometer's ``meters.yaml``, which has other names for some fields, into Meter's definitions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ _FALLBACKS = {"user": ["$.ctxt.user_id", "$.ctxt.user"], "project": ["$.ctxt.pro
 
 
 def from_ceilometer(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an entry of ``metric`` in ``meters.yaml`` as we write definitions; raises :class:`BadDefinition`.
+    """Return an entry of ``metric`` in ``meters.yaml`` as a table of a definition; raises :class:`BadDefinition`.
 
-    As in Ceilometer a user or project that the payload does not name is the one of the request, and without a volume
-    there is no sample.
+    As in Ceilometer, a missing user or project is that of the request, and without a volume there is no sample.
     """
     table = {_RENAMED.get(name, name): value for name, value in entry.items()}
     for name, fallback in _FALLBACKS.items():
         table[name] = [*(_as_list(table[name]) if table.get(name) else []), *fallback]
     volume = table.get("volume")
     if isinstance(volume, dict):
-        places = volume.get("fields")
-        if volume.get("plugin") != "timedelta" or not isinstance(places, list) or len(places) != 2:
+        paths = volume.get("fields")
+        if volume.get("plugin") != "timedelta" or not isinstance(paths, list) or len(paths) != 2:
             raise BadDefinition(["volume: should be a path, a number, or two fields with plugin: timedelta"])
-        table["volume"] = {"from": places[0], "to": places[1]}
-        table["requires"] = places
+        table["volume"] = {"from": paths[0], "to": paths[1]}
+        table["requires"] = paths
     elif isinstance(volume, str) and "lookup" not in table:
         table["requires"] = [volume]
     if "timestamp" in table:

@@ -1,6 +1,6 @@
-"""Files of definitions: TOML of our own, and Ceilometer's ``meters.yaml`` as it is.
+"""Reads files of definitions: Meter's in TOML, and Ceilometer's ``meters.yaml``.
 
-A definition that is wrong is a problem with file and line; the others of its file work.
+A bad definition is reported with file and line; the other definitions of its file are used.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import yaml
 from meter.declarative.notifications.ceilometer import from_ceilometer
 from meter.declarative.notifications.definition import Definition
 from meter.declarative.notifications.definition import Metadata
+from meter.declarative.notifications.deletion import Deletion
 from meter.declarative.notifications.models import BadDefinition
-from meter.declarative.notifications.models import Reading
-from meter.declarative.notifications.models import definition
-from meter.declarative.notifications.models import described
-from meter.declarative.notifications.models import end_of
-from meter.declarative.notifications.resource_end import Ended
+from meter.declarative.notifications.models import ReadContext
+from meter.declarative.notifications.models import make_definition
+from meter.declarative.notifications.models import read_deletion
+from meter.declarative.notifications.models import read_metadata
 
 SUFFIXES = (".toml", ".yaml", ".yml")
-"""Of the files that are read; others are somebody else's."""
+"""Suffixes of the files that are read; others are ignored."""
 
-KEYS = ("exchanges", "metadata", "ended", "meter")
-"""What a TOML file may have at its top."""
+KEYS = ("exchanges", "metadata", "deletion", "meter")
+"""Top-level keys of a TOML file."""
 
 
 @dataclass(frozen=True, slots=True)
 class DefinitionFile:
-    """What a file has: definitions that work, the exchanges it wants heard, and a line for each problem."""
+    """The content of a file: valid definitions, the exchanges to subscribe to, and a text for each problem."""
 
     definitions: tuple[Definition, ...]
     exchanges: tuple[str, ...]
@@ -43,7 +43,7 @@ class DefinitionFile:
 
 
 def read_definitions(path: Path, shown: str | None = None) -> DefinitionFile:
-    """Return what the file at ``path`` has, whatever is wrong with it; ``shown`` is how to name it."""
+    """Return the content of the file at ``path``, whatever is wrong with it; problems name it ``shown``."""
     name = shown or str(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,18 +61,18 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
         line = re.search(r"line (\d+)", str(error))
         return DefinitionFile((), (), (f"{name}:{line[1] if line else 1}: not TOML: {error}",))
     problems = [
-        f"{name}:1: {key}: there is no such key; known are {', '.join(KEYS)}" for key in content if key not in KEYS
+        f"{name}:1: {key}: unknown key; should be one of {', '.join(KEYS)}" for key in content if key not in KEYS
     ]
     shared: dict[str, Metadata] = {}
     for group, table in _table(content, "metadata").items():
-        reading = Reading()
-        shared[group] = described(table if isinstance(table, dict) else {}, reading)
-        problems += [f"{name}:{_line_of(text, rf'metadata.{re.escape(group)}')}: {each}" for each in reading.problems]
-    ends: dict[str, Ended] = {}
-    for group, table in _table(content, "ended").items():
-        reading = Reading()
-        ends[group] = end_of(table, reading)
-        problems += [f"{name}:{_line_of(text, rf'ended.{re.escape(group)}')}: {each}" for each in reading.problems]
+        context = ReadContext()
+        shared[group] = read_metadata(table if isinstance(table, dict) else {}, context)
+        problems += [f"{name}:{_line_of(text, rf'metadata.{re.escape(group)}')}: {each}" for each in context.problems]
+    deletions: dict[str, Deletion] = {}
+    for group, table in _table(content, "deletion").items():
+        context = ReadContext()
+        deletions[group] = read_deletion(table, context)
+        problems += [f"{name}:{_line_of(text, rf'deletion.{re.escape(group)}')}: {each}" for each in context.problems]
     entries = content.get("meter", [])
     lines = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*meter\s*\]\]", line)]
     if not isinstance(entries, list) or len(lines) != len(entries):
@@ -81,7 +81,7 @@ def _from_toml(text: str, name: str) -> DefinitionFile:
     if not isinstance(exchanges, list) or not all(isinstance(each, str) and each for each in exchanges):
         problems.append(f"{name}:1: exchanges: should be a list of names")
         exchanges = []
-    definitions = tuple(_each(zip(lines, entries, strict=True), shared, ends, name, problems))
+    definitions = tuple(_definitions(zip(lines, entries, strict=True), shared, deletions, name, problems))
     return DefinitionFile(definitions, tuple(exchanges), tuple(problems))
 
 
@@ -105,12 +105,12 @@ def _from_yaml(text: str, name: str) -> DefinitionFile:
         try:
             tables.append((line, from_ceilometer(entry) if isinstance(entry, dict) else entry))
         except BadDefinition as error:
-            problems += _told(error, name, line, entry)
-    return DefinitionFile(tuple(_each(tables, {}, {}, name, problems)), (), tuple(problems))
+            problems += _problems(error, name, line, entry)
+    return DefinitionFile(tuple(_definitions(tables, {}, {}, name, problems)), (), tuple(problems))
 
 
-def _each(
-    entries: Any, shared: Mapping[str, Metadata], ends: Mapping[str, Ended], name: str, problems: list[str]
+def _definitions(
+    entries: Any, shared: Mapping[str, Metadata], deletions: Mapping[str, Deletion], name: str, problems: list[str]
 ) -> Iterator[Definition]:
     interned: dict[str, Metadata] = {}
     for line, entry in entries:
@@ -118,16 +118,16 @@ def _each(
             problems.append(f"{name}:{line}: should be a table of a meter, not {entry!r:.60}")
             continue
         try:
-            made = definition(entry, shared, f"{name}:{line}", ends)
+            new = make_definition(entry, shared, f"{name}:{line}", deletions)
         except BadDefinition as error:
-            problems += _told(error, name, line, entry)
+            problems += _problems(error, name, line, entry)
         else:
-            # Definitions that say the same metadata take it from a notification once.
-            metadata = interned.setdefault(repr((entry.get("metadata"), entry.get("user_metadata"))), made.metadata)
-            yield replace(made, metadata=metadata)
+            # Definitions with equal metadata share one object, so that it is extracted once per notification.
+            metadata = interned.setdefault(repr((entry.get("metadata"), entry.get("user_metadata"))), new.metadata)
+            yield replace(new, metadata=metadata)
 
 
-def _told(error: BadDefinition, name: str, line: int, entry: Mapping[str, Any]) -> list[str]:
+def _problems(error: BadDefinition, name: str, line: int, entry: Mapping[str, Any]) -> list[str]:
     return [f"{name}:{line}: meter {entry.get('name', 'without a name')!r:.80}: {each}" for each in error.problems]
 
 

@@ -1,4 +1,4 @@
-"""A file of definitions as a listener."""
+"""The listener of a file of definitions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from meter.sample import Sample
 
 @implementer(IListener)
 class DefinedListener:
-    """Makes the samples that ``definitions``, at least one, describe. Each stands alone: one that fails stops no other."""
+    """Makes the samples of one or more ``definitions``. A definition that fails does not affect the others."""
 
     options: None = None
 
@@ -42,11 +42,11 @@ class DefinedListener:
         self._index = PatternIndex([each.patterns for each in definitions])
 
     def configured(self, options: None) -> Self:
-        """Return itself: there is nothing to choose."""
+        """Return itself: it has no options."""
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Return :class:`Enabled`: hearing nothing costs nothing."""
+        """Return :class:`Enabled`: a subscription without notifications costs nothing."""
         return Enabled()
 
     def samples(self, notification: Notification) -> Iterator[Sample]:
@@ -76,9 +76,9 @@ class DefinedListener:
 
 
 def built_in(package_file: str, stem: str) -> DefinedListener:
-    """Return the listener of the file ``<stem>.toml`` beside the module ``package_file``; ``ValueError`` if it is wrong.
+    """Return the listener of ``<stem>.toml`` in the folder of ``package_file``; raises ``ValueError`` for a bad definition.
 
-    It is named after the folder and the file: ``glance.image``.
+    Its name is that of the folder and the file: ``glance.image``.
     """
     folder = Path(package_file).parent
     path = folder / f"{stem}.toml"

@@ -1,4 +1,4 @@
-"""What may be written in a definition, as typed models, and how a written definition becomes one that works."""
+"""Validates the tables of definitions with pydantic models, and makes :class:`Definition` records of them."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from pydantic import ValidationError
 from meter.declarative.notifications.definition import FIELDS
 from meter.declarative.notifications.definition import Definition
 from meter.declarative.notifications.definition import Metadata
+from meter.declarative.notifications.deletion import Deletion
 from meter.declarative.notifications.paths import BadPath
 from meter.declarative.notifications.paths import path
 from meter.declarative.notifications.patterns import BadPattern
 from meter.declarative.notifications.patterns import Pattern
 from meter.declarative.notifications.patterns import regular_expression
 from meter.declarative.notifications.patterns import shell_pattern
-from meter.declarative.notifications.resource_end import Ended
 from meter.declarative.notifications.values import Source
 from meter.declarative.notifications.values import Span
 from meter.sample import SAMPLE_TYPES
 from meter.sample import MeterDefinition
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
-Place = Text | Annotated[list[Text], Field(min_length=1)]
-"""A path, which begins with ``$``; a literal text; or several, of which the first that is there counts."""
+OneOrMore = Text | Annotated[list[Text], Field(min_length=1)]
+"""A path, which begins with ``$``, or a literal text; or several, of which the first path that finds a value is used."""
 
 
-_PLACES = dict.fromkeys(
+_PATHS = dict.fromkeys(
     ("resource", "project", "user", "timestamp", "requires", "each", "user_metadata"),
     "a path that begins with $, or several in a list",
 )
-WANTED = _PLACES | {
+WANTED = _PATHS | {
     "event_types": "an event type with * and ?, or several in a list",
     "except": "an event type with * and ?, or several in a list",
     "volume": "a number, a path that begins with $, several, or { from = …, to = … }",
-    "metadata": "a table, or the name of one under [metadata]",
-    "ended": "a table, or the name of one under [ended]",
+    "metadata": "a table, or the name of a table under [metadata]",
+    "deletion": "a table, or the name of a table under [deletion]",
 }
-"""What would be right where more than one kind of value is."""
+"""What is allowed for keys that take several kinds of values, for error texts."""
 
 
 class BadDefinition(ValueError):
-    """A definition that cannot work; ``problems`` has a clause for each thing that is wrong, and what would be right."""
+    """An invalid definition; ``problems`` has a text for each error, with what is allowed."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -60,98 +60,98 @@ class BadDefinition(ValueError):
 
 
 class Model(BaseModel):
-    """Unknown keys are mistakes, and ``"1"`` is not ``1``."""
+    """Base of the models: unknown keys are errors, and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 class SpanTable(Model):
-    """Seconds between two times."""
+    """The seconds between two times."""
 
-    start: Place = Field(alias="from")
-    end: Place = Field(alias="to")
+    start: OneOrMore = Field(alias="from")
+    end: OneOrMore = Field(alias="to")
 
 
-class EndedTable(Model):
-    """How notifications say that a resource no longer exists, as ``[ended.NAME]`` or in a definition."""
+class DeletionTable(Model):
+    """How notifications report that a resource is deleted: ``[deletion.NAME]``, or ``deletion`` in a definition."""
 
-    event_types: Place = []
+    event_types: OneOrMore = []
     where: dict[Text, Text | list[Text]] = {}
-    known: Place = []
+    all_set: OneOrMore = []
     unless: dict[Text, Text | list[Text]] = {}
-    at: Place = []
-    latest: Place = []
-    earliest: Place = []
+    at: OneOrMore = []
+    latest: OneOrMore = []
+    earliest: OneOrMore = []
 
 
 class DefinitionTable(Model):
-    """One ``[[meter]]`` of a file, or one of ``meters.yaml`` told as such."""
+    """One ``[[meter]]`` of a file, or a converted entry of ``meters.yaml``."""
 
     name: Text
     names: list[Text] = []
-    event_types: Place
-    without: Place = Field(default=[], alias="except")
+    event_types: OneOrMore
+    without: OneOrMore = Field(default=[], alias="except")
     type: Text = "gauge"
     unit: Text
-    volume: int | float | Place | SpanTable = 1
-    resource: Place
-    project: Place | None = None
-    user: Place | None = None
-    timestamp: Place | None = None
+    volume: int | float | OneOrMore | SpanTable = 1
+    resource: OneOrMore
+    project: OneOrMore | None = None
+    user: OneOrMore | None = None
+    timestamp: OneOrMore | None = None
     optional: list[Literal["user", "project", "timestamp"]] = []
-    requires: Place = []
-    each: Place | None = None
+    requires: OneOrMore = []
+    each: OneOrMore | None = None
     lookup: list[str] = []
     metadata: str | dict[str, Any] = {}
-    user_metadata: Place | None = None
-    ended: Text | EndedTable | None = None
+    user_metadata: OneOrMore | None = None
+    deletion: Text | DeletionTable | None = None
     ceilometer: bool = False
 
 
 @dataclass(slots=True)
-class Reading:
-    """What is found wrong while a definition is read; ``ceilometer``: its paths and patterns are those of ``meters.yaml``."""
+class ReadContext:
+    """Collects the problems of a table; with ``ceilometer`` paths and patterns have the syntax of ``meters.yaml``."""
 
     ceilometer: bool = False
     problems: list[str] = field(default_factory=list)
 
 
-def definition(
+def make_definition(
     table: Mapping[str, Any],
     shared: Mapping[str, Metadata],
     origin: str,
-    ends: Mapping[str, Ended] = MappingProxyType({}),
+    deletions: Mapping[str, Deletion] = MappingProxyType({}),
 ) -> Definition:
-    """Return the definition that ``table`` describes; raises :class:`BadDefinition`.
+    """Return the definition in ``table``; raises :class:`BadDefinition`.
 
-    ``shared`` has metadata and ``ends`` what ends a resource, by name.
+    ``shared`` and ``deletions`` are the tables under ``[metadata]`` and ``[deletion]``, by name.
     """
     try:
         model = DefinitionTable.model_validate(table)
     except ValidationError as error:
         raise BadDefinition(list(_problems(error))) from error
-    reading = Reading(model.ceilometer)
-    patterns = tuple(_patterns(model, reading))
+    context = ReadContext(model.ceilometer)
+    patterns = tuple(_patterns(model, context))
     fields: dict[str, Source | Span] = {}
     for name in FIELDS:
         written = getattr(model, name)
         if isinstance(written, SpanTable):
-            span = {end: _source(getattr(written, end), name, reading) for end in ("start", "end")}
+            span = {end: _source(getattr(written, end), name, context) for end in ("start", "end")}
             fields[name] = Span(span["start"], span["end"])
         elif written is not None:
-            fields[name] = _source(written, name, reading)
-    requires = [_source(text, "requires", reading) for text in _listed(model.requires)]
+            fields[name] = _source(written, name, context)
+    requires = [_source(text, "requires", context) for text in _listed(model.requires)]
     if model.type not in SAMPLE_TYPES and "type" not in model.lookup and not model.type.startswith("$"):
-        reading.problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")
+        context.problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")
     if unknown := [name for name in model.lookup if name not in FIELDS]:
-        reading.problems.append(f"lookup: {', '.join(unknown)}: should be of {', '.join(FIELDS)}")
-    each = None if model.each is None else _source(model.each, "each", reading)
-    metadata = _described(model, shared, reading)
-    ended = _ended(model, ends, reading)
-    if reading.problems:
-        raise BadDefinition(reading.problems)
+        context.problems.append(f"lookup: {', '.join(unknown)}: should be one of {', '.join(FIELDS)}")
+    each = None if model.each is None else _source(model.each, "each", context)
+    metadata = _metadata_of(model, shared, context)
+    deletion = _deletion(model, deletions, context)
+    if context.problems:
+        raise BadDefinition(context.problems)
     return Definition(
-        meters=_promised(model),
+        meters=_meters(model),
         patterns=patterns,
         fields=fields,
         metadata=metadata,
@@ -161,50 +161,50 @@ def definition(
         each=each,
         lookup=frozenset(model.lookup),
         names=frozenset(model.names),
-        ended=ended,
+        deletion=deletion,
     )
 
 
-def _ended(model: DefinitionTable, ends: Mapping[str, Ended], reading: Reading) -> Ended | None:
-    if model.ended is not None and (model.type != "gauge" or model.lookup):
-        reading.problems.append("ended: is for a gauge without lookup: of other types nothing lasts")
-    if not isinstance(model.ended, str):
-        return None if model.ended is None else end_of(model.ended.model_dump(), reading)
-    if model.ended not in ends:
-        known = ", ".join(ends) or "none"
-        reading.problems.append(f"ended: there is no [ended.{model.ended}] in this file; there are: {known}")
-    return ends.get(model.ended)
+def _deletion(model: DefinitionTable, deletions: Mapping[str, Deletion], context: ReadContext) -> Deletion | None:
+    if model.deletion is not None and (model.type != "gauge" or model.lookup):
+        context.problems.append("deletion: is only for gauges without lookup")
+    if not isinstance(model.deletion, str):
+        return None if model.deletion is None else read_deletion(model.deletion.model_dump(), context)
+    if model.deletion not in deletions:
+        known = ", ".join(deletions) or "none"
+        context.problems.append(f"deletion: there is no [deletion.{model.deletion}] in this file, only: {known}")
+    return deletions.get(model.deletion)
 
 
-def end_of(table: Any, reading: Reading) -> Ended:
-    """Return what the table ``[ended.NAME]`` describes."""
+def read_deletion(table: Any, context: ReadContext) -> Deletion:
+    """Return the :class:`Deletion` in the table ``[deletion.NAME]``."""
     try:
-        model = EndedTable.model_validate(table)
+        model = DeletionTable.model_validate(table)
     except ValidationError as error:
-        reading.problems += [
-            f"ended.{'.'.join(map(str, detail['loc']))}: {detail['msg']}; known are {', '.join(EndedTable.model_fields)}"
+        context.problems += [
+            f"deletion.{'.'.join(map(str, detail['loc']))}: {detail['msg']}; keys are {', '.join(DeletionTable.model_fields)}"
             for detail in error.errors(include_url=False)
         ]
-        return Ended()
+        return Deletion()
     event_types = _listed(model.event_types)
     if any(character in event_type for event_type in event_types for character in "*?["):
-        reading.problems.append("ended.event_types: should be whole event types, without * and ?")
-    if not (event_types or model.where or model.known):
-        reading.problems.append("ended: should have event_types, where or known")
+        context.problems.append("deletion.event_types: should be event types without wildcards")
+    if not (event_types or model.where or model.all_set):
+        context.problems.append("deletion: should have event_types, where or all_set")
 
     def texts(name: str, table: Mapping[str, Any]) -> tuple[tuple[Source, frozenset[str]], ...]:
         return tuple(
-            (_source(place, f"ended.{name}", reading), frozenset(str(each).lower() for each in _listed(wanted)))
-            for place, wanted in table.items()
+            (_source(written, f"deletion.{name}", context), frozenset(str(each).lower() for each in _listed(wanted)))
+            for written, wanted in table.items()
         )
 
-    def sources(name: str, places: Any) -> tuple[Source, ...]:
-        return tuple(_source(place, f"ended.{name}", reading) for place in _listed(places))
+    def sources(name: str, texts: Any) -> tuple[Source, ...]:
+        return tuple(_source(written, f"deletion.{name}", context) for written in _listed(texts))
 
-    return Ended(
+    return Deletion(
         event_types=frozenset(event_types),
         where=texts("where", model.where),
-        known=sources("known", model.known),
+        all_set=sources("all_set", model.all_set),
         unless=texts("unless", model.unless),
         at=sources("at", model.at),
         latest=sources("latest", model.latest),
@@ -212,8 +212,8 @@ def end_of(table: Any, reading: Reading) -> Ended:
     )
 
 
-def _promised(model: DefinitionTable) -> tuple[MeterDefinition, ...]:
-    """Return what can be known of the meters before they are heard: ``storage.$.each.name`` is ``storage.*``."""
+def _meters(model: DefinitionTable) -> tuple[MeterDefinition, ...]:
+    """Return the meters that the definition can make, as far as known before a notification: ``storage.*``."""
     name, _, found = model.name.partition("$.")
     kind: Any = model.type if model.type in SAMPLE_TYPES else "gauge"
     unit = "*" if "$." in model.unit else model.unit
@@ -221,30 +221,30 @@ def _promised(model: DefinitionTable) -> tuple[MeterDefinition, ...]:
     return tuple(MeterDefinition(each, kind, unit) for each in names)
 
 
-def _patterns(model: DefinitionTable, reading: Reading) -> Iterator[Pattern]:
-    without = "|".join(_expression(text, reading) for text in _listed(model.without))
+def _patterns(model: DefinitionTable, context: ReadContext) -> Iterator[Pattern]:
+    without = "|".join(_expression(text, context) for text in _listed(model.without))
     for text in _listed(model.event_types):
         try:
             pattern = regular_expression(text) if model.ceilometer else shell_pattern(text)
         except BadPattern as error:
-            reading.problems.append(f"event_types: {error}")
+            context.problems.append(f"event_types: {error}")
         else:
             yield Pattern(pattern.wanted, without, pattern.shell) if without else pattern
 
 
-def _expression(text: str, reading: Reading) -> str:
+def _expression(text: str, context: ReadContext) -> str:
     try:
         return shell_pattern(text).wanted
     except BadPattern as error:
-        reading.problems.append(f"except: {error}")
+        context.problems.append(f"except: {error}")
         return ""
 
 
-def _source(written: Any, name: str, reading: Reading) -> Source:
+def _source(written: Any, name: str, context: ReadContext) -> Source:
     texts = _listed(written)
     if not any(isinstance(text, str) and "$." in text for text in texts):
         if len(texts) > 1:
-            reading.problems.append(f"{name}: should be one text or paths that begin with $, not {texts!r:.80}")
+            context.problems.append(f"{name}: should be one text or paths that begin with $, not {texts!r:.80}")
         return Source(literal=texts[0])
     paths = []
     prefix = ""
@@ -253,49 +253,49 @@ def _source(written: Any, name: str, reading: Reading) -> Source:
             prefix, _, rest = text.partition("$.")
             text = f"$.{rest}"
         try:
-            paths.append(path(text, reading.ceilometer))
+            paths.append(path(text, context.ceilometer))
         except BadPath as error:
-            reading.problems.append(f"{name}: {error}")
+            context.problems.append(f"{name}: {error}")
     return Source(tuple(paths), prefix=prefix)
 
 
-def _described(model: DefinitionTable, shared: Mapping[str, Metadata], reading: Reading) -> Metadata:
+def _metadata_of(model: DefinitionTable, shared: Mapping[str, Metadata], context: ReadContext) -> Metadata:
     if isinstance(model.metadata, str):
         if model.metadata not in shared:
             known = ", ".join(shared) or "none"
-            reading.problems.append(
-                f"metadata: there is no [metadata.{model.metadata}] in this file; there are: {known}"
-            )
+            context.problems.append(f"metadata: there is no [metadata.{model.metadata}] in this file, only: {known}")
             return Metadata({})
         if model.user_metadata is None:
             return shared[model.metadata]
-        reading.problems.append(f"user_metadata: should stand in [metadata.{model.metadata}]")
+        context.problems.append(f"user_metadata: should be in [metadata.{model.metadata}]")
     table = dict(model.metadata) if isinstance(model.metadata, dict) else {}
     if model.user_metadata is not None:
         table["user_metadata"] = model.user_metadata
-    return described(table, reading)
+    return read_metadata(table, context)
 
 
-def described(table: Mapping[str, Any], reading: Reading) -> Metadata:
-    """Return the metadata that ``table`` describes, with where a notification is from."""
+def read_metadata(table: Mapping[str, Any], context: ReadContext) -> Metadata:
+    """Return the metadata in ``table``, with ``event_type`` and ``host`` added."""
     sources = {
         "event_type": Source((path("$.event_type"),)),
         "host": Source((path("$.host"),)),
-        **_sources({name: place for name, place in table.items() if name != "user_metadata"}, "metadata", reading),
+        **_sources({name: written for name, written in table.items() if name != "user_metadata"}, "metadata", context),
     }
     user = table.get("user_metadata")
-    return Metadata(sources, None if user is None else _source(user, "user_metadata", reading))
+    return Metadata(sources, None if user is None else _source(user, "user_metadata", context))
 
 
-def _sources(table: Mapping[str, Any], where: str, reading: Reading) -> dict[str, Source | Metadata]:
+def _sources(table: Mapping[str, Any], where: str, context: ReadContext) -> dict[str, Source | Metadata]:
     sources: dict[str, Source | Metadata] = {}
-    for name, place in table.items():
-        if isinstance(place, dict):
-            sources[name] = Metadata(_sources(place, f"{where}.{name}", reading))
-        elif isinstance(place, str | int | float) or (isinstance(place, list) and place):
-            sources[name] = _source(place, f"{where}.{name}", reading)
+    for name, written in table.items():
+        if isinstance(written, dict):
+            sources[name] = Metadata(_sources(written, f"{where}.{name}", context))
+        elif isinstance(written, str | int | float) or (isinstance(written, list) and written):
+            sources[name] = _source(written, f"{where}.{name}", context)
         else:
-            reading.problems.append(f"{where}.{name}: should be a path, a text, a number or a table, not {place!r:.60}")
+            context.problems.append(
+                f"{where}.{name}: should be a path, a text, a number or a table, not {written!r:.60}"
+            )
     return sources
 
 
@@ -304,7 +304,7 @@ def _listed(written: Any) -> list[Any]:
 
 
 def _problems(error: ValidationError) -> Iterable[str]:
-    """Say in a clause what pydantic found; of a union's branches the first that matters."""
+    """Yield a text for each key with an error: of the branches of a union only the first."""
     seen: set[str] = set()
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else "definition"
@@ -315,7 +315,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
             known = ", ".join(
                 each.alias or key for key, each in DefinitionTable.model_fields.items() if key != "ceilometer"
             )
-            yield f"{name}: there is no such key; known are {known}"
+            yield f"{name}: unknown key; should be one of {known}"
         elif detail["type"] == "missing" and len(detail["loc"]) == 1:
             yield f"{name}: is missing"
         elif name in WANTED:

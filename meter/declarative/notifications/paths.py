@@ -1,7 +1,7 @@
-"""Paths into a notification, in JSONPath: ``$.payload.size``, ``$.payload.metrics[?(@.name='cpu.percent')].value * 100``.
+"""JSONPath expressions: ``$.payload.size``, ``$.payload.metrics[?(@.name='cpu.percent')].value * 100``.
 
-This module alone imports jsonpath-ng, whose extended grammar is the one that Ceilometer's definitions are written in.
-Most paths only name members one below the other; those are walked without it, twenty times as fast.
+Only this module imports jsonpath-ng, whose extended grammar is that of Ceilometer's definitions. Most paths are plain
+chains of member names; these are evaluated without jsonpath-ng, twenty times as fast.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ LONGEST_PATH = 500
 """Characters."""
 
 MISSING: Any = object()
-"""What a path leads to when it leads nowhere; null is a value."""
+"""The result of a path that finds nothing; null is a value."""
 
 
 class BadPath(ValueError):
-    """A path that cannot be used, or cannot be followed; the text says why."""
+    """A path that is invalid or cannot be evaluated; the text says why."""
 
 
 Follow = Callable[[list[Any]], list[Any]]
-"""Leads from values to the values below them."""
+"""Maps values to the values found below them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Leads from a mapping, the scope, to values in it. ``text`` is how it was written.
+    """A compiled path, written as ``text``, that finds values in a mapping.
 
-    ``first`` returns the first value that is not null, null when all are, or :data:`MISSING`; ``all`` every value, nulls
-    included. Both raise :class:`BadPath` for a path that cannot be followed in what it is given.
+    ``first`` returns the first value that is not null, null if all are, or :data:`MISSING`; ``all`` returns every value,
+    nulls included. Both raise :class:`BadPath` if the path cannot be evaluated in the given mapping.
     """
 
     text: str
@@ -50,12 +50,12 @@ class Path:
 
     @property
     def shown(self) -> str:
-        """How errors name what it leads to: ``payload.size``."""
+        """The name of the value in errors: ``payload.size``."""
         return self.text.removeprefix("$.")
 
 
 def _walk(steps: tuple[str | int, ...]) -> Callable[[Any], Any]:
-    """Return what leads down ``steps``, to :data:`MISSING` where there is no such way."""
+    """Return a function that follows ``steps`` into a value, or returns :data:`MISSING`."""
 
     def walk(node: Any) -> Any:
         for step in steps:
@@ -71,7 +71,7 @@ def _walk(steps: tuple[str | int, ...]) -> Callable[[Any], Any]:
 
 
 def _plain(text: str, steps: tuple[str | int, ...]) -> Path:
-    """Return a path of names and numbers alone, the commonest by far."""
+    """Return a path of member names and indices only, by far the most common."""
     first = _walk(steps)
 
     def every(scope: Mapping[str, Any]) -> list[Any]:
@@ -81,17 +81,17 @@ def _plain(text: str, steps: tuple[str | int, ...]) -> Path:
     return Path(text, first, every)
 
 
-def _winding(text: str, follow: Follow) -> Path:
-    """Return a path that may lead to many values."""
+def _general(text: str, follow: Follow) -> Path:
+    """Return a path that may find many values."""
 
     def every(scope: Mapping[str, Any]) -> list[Any]:
         try:
             return follow([scope])
         except RecursionError as error:
-            raise BadPath(f"{text} leads too deep") from error
+            raise BadPath(f"{text}: the value is nested too deeply") from error
         except Exception as error:
-            # The library's functions raise whatever Python does on values they do not expect.
-            raise BadPath(f"{text} cannot be followed: {error}") from error
+            # jsonpath-ng raises arbitrary exceptions for values that it does not expect.
+            raise BadPath(f"{text} cannot be evaluated: {error}") from error
 
     def first(scope: Mapping[str, Any]) -> Any:
         found = every(scope)
@@ -101,7 +101,7 @@ def _winding(text: str, follow: Follow) -> Path:
 
 
 class _Elements(jsonpath_ng.JSONPath):
-    """``[*]`` as it was before RFC 9535: what is no list counts as a list of itself. Ceilometer's own file relies on it."""
+    """``[*]`` as before RFC 9535: a value that is not a list counts as a list of it. Ceilometer's ``meters.yaml`` relies on that."""
 
     def find(self, datum: Any) -> Any:
         datum = jsonpath_ng.DatumInContext.wrap(datum)
@@ -110,48 +110,45 @@ class _Elements(jsonpath_ng.JSONPath):
 
 @lru_cache(maxsize=4096)
 def path(text: str, ceilometer: bool = False) -> Path:
-    """Return the path written as ``text``; :class:`BadPath` when there is no such path.
-
-    With ``ceilometer`` it means what it means there.
-    """
+    """Compile ``text``; raises :class:`BadPath`. With ``ceilometer``, ``[*]`` has its older meaning."""
     if len(text) > LONGEST_PATH:
         raise BadPath(f"should have at most {LONGEST_PATH} characters, not {len(text)}")
     try:
         with warnings.catch_warnings():
-            # Ceilometer's own file leaves out quotes that jsonpath-ng 2 will ask for.
+            # Ceilometer's meters.yaml omits quotes that jsonpath-ng 2 will require.
             warnings.simplefilter("ignore", DeprecationWarning)
             expression = jsonpath_ng.ext.parser.parse(text)
     except Exception as error:
         raise BadPath(
-            f"{text!r:.80} is no JSONPath such as $.payload.size ({' '.join(str(error).split())[:200]})"
+            f"{text!r:.80} is not a JSONPath such as $.payload.size ({' '.join(str(error).split())[:200]})"
         ) from error
-    _tame(text, expression)
+    _limit_time(text, expression)
     if ceilometer:
         for part in _parts(expression):
             if isinstance(getattr(part, "right", None), jsonpath_ng.Wildcard):
                 part.right = _Elements()
     steps = _steps(expression)
-    return _winding(text, _compiled(expression)) if steps is None else _plain(text, steps)
+    return _general(text, _compiled(expression)) if steps is None else _plain(text, steps)
 
 
-def _tame(text: str, expression: Any) -> None:
-    """Keep a path from taking a time without bound: what is matched is a stranger's text."""
+def _limit_time(text: str, expression: Any) -> None:
+    """Refuse expressions whose evaluation time is unbounded, because values come from tenants."""
     descents = 0
     for part in _parts(expression):
         if isinstance(part, jsonpath_ng.ext.string.Sub):
             try:
                 part.regex = re2.compile(part.expr)
             except re2.error as error:
-                raise BadPath(f"{text!r:.80}: sub() takes a regular expression of RE2") from error
+                raise BadPath(f"{text!r:.80}: sub() takes a regular expression in RE2 syntax") from error
         elif isinstance(part, jsonpath_ng.ext.filter.Expression) and part.op == "=~":
-            raise BadPath(f"{text!r:.80}: compare with = or !=; =~ may take any time")
+            raise BadPath(f"{text!r:.80}: use = or !=; the time of =~ is unbounded")
         descents += isinstance(part, jsonpath_ng.Descendants)
     if descents > 1:
-        raise BadPath(f"{text!r:.80}: '..' may stand once")
+        raise BadPath(f"{text!r:.80}: '..' is allowed once")
 
 
 def _parts(node: Any) -> Iterator[Any]:
-    """Yield an expression and all it is made of."""
+    """Yield an expression and all its parts."""
     yield node
     for value in vars(node).values() if hasattr(node, "__dict__") else ():
         for part in value if isinstance(value, list | tuple) else (value,):
@@ -160,7 +157,7 @@ def _parts(node: Any) -> Iterator[Any]:
 
 
 def _steps(node: Any) -> tuple[str | int, ...] | None:
-    """Return the names and numbers of an expression that has nothing else, or ``None``."""
+    """Return the steps of an expression of member names and indices only, else ``None``."""
     if isinstance(node, jsonpath_ng.Root):
         return ()
     if type(node) is jsonpath_ng.Fields and len(node.fields) == 1 and node.fields[0] != "*":
@@ -174,7 +171,7 @@ def _steps(node: Any) -> tuple[str | int, ...] | None:
 
 
 def _compiled(expression: Any) -> Follow:
-    """Return what the library's ``find`` does, without its records of how each value was reached, where none needs them."""
+    """Return what the library's ``find`` does, without its bookkeeping of parents where no part needs it."""
     parts = list(_parts(expression))
     if any(isinstance(part, jsonpath_ng.Parent) for part in parts) or _count(parts, jsonpath_ng.Root) > 1:
         return _found(expression)
@@ -200,13 +197,13 @@ def _follow(node: Any) -> Follow:
     if isinstance(node, jsonpath_ng.ext.filter.Filter) and len(node.expressions) == 1:
         return _filter(node, node.expressions[0])
     if isinstance(node, jsonpath_ng.ext.arithmetic.Operation) and type(node.right) in (int, float):
-        left, reckon, right = _follow(node.left), node.op, node.right
-        return lambda values: [reckon(each, right) for each in left(values) if type(each) in (int, float)]
+        left, operate, right = _follow(node.left), node.op, node.right
+        return lambda values: [operate(each, right) for each in left(values) if type(each) in (int, float)]
     return _found(node)
 
 
 def _filter(node: Any, expression: Any) -> Follow:
-    """The commonest filter asks for one text: ``[?(@.name='cpu.percent')]``."""
+    """Return a filter; the most common one, ``[?(@.name='cpu.percent')]``, is evaluated without the library."""
     target, wanted, found = expression.target, expression.value, _found(node)
     steps = (
         _steps(target.right) if type(target) is jsonpath_ng.Child and type(target.left) is jsonpath_ng.This else None

@@ -1,7 +1,7 @@
-"""Patterns of event types: which definitions want a notification, found in one pass however many there are.
+"""Patterns of event types: finds the definitions that want an event type in one pass, however many there are.
 
-This module alone imports RE2, whose matching takes a time proportional to the text whatever the pattern: a definition
-that would backtrack for ever in :mod:`re` is merely matched.
+Matching uses RE2, which takes time linear in the text for every pattern: a pattern on which :mod:`re` would backtrack
+without end does no harm.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from functools import lru_cache
 import re2
 
 LONGEST_PATTERN = 1000
-"""Characters; RE2's memory grows with the pattern."""
+"""Characters, because RE2's memory grows with the pattern."""
 
-KNOWN_EVENT_TYPES = 1024
-"""Event types whose definitions are remembered; others are matched again."""
+CACHED_EVENT_TYPES = 1024
+"""Event types whose matching definitions are cached."""
 
 _LOOKAHEAD = re.compile(r"(?P<before>(?:[\w.:-]|\\[.\w-])*)\(\?!(?P<without>[^()]*)\)(?P<after>.*)", re.DOTALL)
 _PREFIX = re.compile(r"(?:[\w:-]|\\\.|\.)(?![*+?{])")
 
 
 class BadPattern(ValueError):
-    """A pattern that cannot be used; the text says why and what would be right."""
+    """An invalid pattern; the text says why and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Event types that match ``wanted`` from their start and, if there is one, do not match ``unwanted``: RE2 both.
+    """Event types that match ``wanted`` from their start and do not match ``unwanted``; both are in RE2's syntax.
 
-    ``shell`` is a shell pattern that matches at least as much: what the listener asks the collector for.
+    ``shell`` is a shell pattern that matches at least these event types, for ``IListener.event_types``.
     """
 
     wanted: str
@@ -41,7 +41,7 @@ class Pattern:
 
 
 def shell_pattern(text: str) -> Pattern:
-    """Return the pattern of a shell pattern with ``*`` and ``?``."""
+    """Return the :class:`Pattern` of a shell pattern with ``*`` and ``?``; raises :class:`BadPattern`."""
     if len(text) > LONGEST_PATTERN or not text or "[" in text:
         raise BadPattern(
             f"should be an event type of at most {LONGEST_PATTERN} characters, with * and ?, not {text:.60}"
@@ -51,9 +51,10 @@ def shell_pattern(text: str) -> Pattern:
 
 
 def regular_expression(text: str) -> Pattern:
-    """Return the pattern of a regular expression as in ``meters.yaml``: it matches from the start, and need not reach the end.
+    """Return the :class:`Pattern` of a regular expression in ``meters.yaml``, which matches a prefix of the event type.
 
-    RE2 knows no ``(?!…)``. Where what stands before it has one length, ``a(?!b)c`` is ``ac`` and not ``ab``.
+    RE2 does not support ``(?!…)``. If the part before it has a fixed length, ``a(?!b)c`` is converted into ``ac`` and not
+    ``ab``. Raises :class:`BadPattern`.
     """
     if len(text) > LONGEST_PATTERN:
         raise BadPattern(f"should have at most {LONGEST_PATTERN} characters, not {len(text)}")
@@ -65,15 +66,15 @@ def regular_expression(text: str) -> Pattern:
         wanted, unwanted = text, None
     for expression in filter(None, (wanted, unwanted)):
         try:
-            re2.compile(expression, _quiet())
+            re2.compile(expression, _options())
         except re2.error as error:
             why = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-            advice = "use a regular expression of RE2; (?!…) may stand once, after text without * + ? or groups"
-            raise BadPattern(f"{text!r:.80} is no pattern ({why}): {advice}") from error
+            advice = "use RE2 syntax; (?!…) is allowed once, after text without * + ? or groups"
+            raise BadPattern(f"{text!r:.80} is not a valid pattern ({why}): {advice}") from error
     return Pattern(wanted, unwanted, _shell_beginning(text))
 
 
-def _quiet() -> re2.Options:
+def _options() -> re2.Options:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 1 << 20
@@ -81,7 +82,7 @@ def _quiet() -> re2.Options:
 
 
 def _shell_beginning(text: str) -> str:
-    """Return a shell pattern of the part of a regular expression that is plain, and anything after it."""
+    """Return a shell pattern: the literal beginning of a regular expression, and ``*``."""
     if "|" in re.sub(r"\([^()]*\)", "", text):
         return "*"
     beginning, end = "", 0
@@ -92,29 +93,29 @@ def _shell_beginning(text: str) -> str:
 
 
 class PatternIndex:
-    """Finds which of many owners, numbered from 0, want an event type."""
+    """Finds the owners, numbered from 0, of the patterns that match an event type."""
 
     def __init__(self, owners: Sequence[Iterable[Pattern]]) -> None:
-        self._meanings: list[tuple[int, bool, int]] = []
+        self._expressions: list[tuple[int, bool, int]] = []
         self._set = re2.Set.MatchSet()
         for owner, patterns in enumerate(owners):
             for number, pattern in enumerate(patterns):
                 self._add(pattern.wanted, (owner, True, number))
                 if pattern.unwanted is not None:
                     self._add(pattern.unwanted, (owner, False, number))
-        if self._meanings:
+        if self._expressions:
             self._set.Compile()
-        self.wanting = lru_cache(KNOWN_EVENT_TYPES)(self._wanting)
+        self.wanting = lru_cache(CACHED_EVENT_TYPES)(self._wanting)
 
-    def _add(self, expression: str, meaning: tuple[int, bool, int]) -> None:
+    def _add(self, expression: str, owner: tuple[int, bool, int]) -> None:
         self._set.Add(expression)
-        self._meanings.append(meaning)
+        self._expressions.append(owner)
 
     def _wanting(self, event_type: str) -> tuple[int, ...]:
-        """Return the numbers of the owners with a pattern that matches, ascending."""
-        if not self._meanings:
+        """Return the numbers of the owners with a matching pattern, ascending."""
+        if not self._expressions:
             return ()
-        matched = {self._meanings[index] for index in self._set.Match(event_type) or ()}
+        matched = {self._expressions[index] for index in self._set.Match(event_type) or ()}
         return tuple(
             sorted({owner for owner, wants, number in matched if wants and (owner, False, number) not in matched})
         )

@@ -1,4 +1,4 @@
-"""The operator's own definitions: every file of a directory, each a listener that is found, reported and disabled as one."""
+"""Loads the operator's definitions: each file of a directory is a listener, reported and disabled like any other."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 
 DEFAULT_EXCHANGE = "openstack"
-"""Where services publish that name no other, as oslo.messaging's."""
+"""The default exchange of oslo.messaging."""
 
 
 def load_user_definitions(directory: str) -> tuple[list[Decision], list[str]]:
-    """Return a decision for each file of ``directory`` in the order of their names, and a line for each problem.
+    """Return a decision for each file of ``directory``, by name, and a text for each problem.
 
-    The listener of ``sites.toml`` is named ``definitions.sites``. A directory that does not exist has no files; ``""``
-    is none.
+    The listener of ``sites.toml`` is named ``definitions.sites``. A missing directory, or ``""``, has no files.
     """
     decisions: list[Decision] = []
     problems: list[str] = []
@@ -35,41 +34,43 @@ def load_user_definitions(directory: str) -> tuple[list[Decision], list[str]]:
     for path in paths:
         file = read_definitions(path)
         problems += file.problems
-        decisions.append(_decided(path, file))
+        decisions.append(_decision(path, file))
     return decisions, problems
 
 
-def without_redefined_meters(decisions: Sequence[Decision], own: Sequence[Decision]) -> list[Decision]:
-    """Return ``decisions`` with every meter that ``own`` definitions make switched off in the others.
+def without_redefined_meters(decisions: Sequence[Decision], user_defined: Sequence[Decision]) -> list[Decision]:
+    """Return ``decisions`` with the meters of the ``user_defined`` ones disabled in the others.
 
-    Who defines a built-in meter anew wants it so, and not twice.
+    A meter that the operator redefines is then not made twice.
     """
-    makers = {
+    redefined = {
         meter.name: decision
         for decision in decisions
-        if any(decision.name == each.name for each in own) and decision.state == "pending"
+        if any(decision.name == each.name for each in user_defined) and decision.state == "pending"
         for meter in decision.plugin.meters
         if not meter.name.endswith("*")
     }
-    return [_without(decision, makers) for decision in decisions]
+    return [_without(decision, redefined) for decision in decisions]
 
 
-def _without(decision: Decision, makers: Mapping[str, Decision]) -> Decision:
+def _without(decision: Decision, redefined: Mapping[str, Decision]) -> Decision:
     if decision.kind is not LISTENER or decision.state != "pending" or decision.plugin is None:
         return decision
-    taken = [meter.name for meter in decision.plugin.meters if makers.get(meter.name, decision).name != decision.name]
+    taken = [
+        meter.name for meter in decision.plugin.meters if redefined.get(meter.name, decision).name != decision.name
+    ]
     if not taken:
         return decision
-    said = f"{', '.join(taken)} from {', '.join(dict.fromkeys(makers[name].name for name in taken))}"
+    reason = f"{', '.join(taken)} from {', '.join(dict.fromkeys(redefined[name].name for name in taken))}"
     return replace(
-        decision, meters_off=(*decision.meters_off, *taken), reason="; ".join(filter(None, (decision.reason, said)))
+        decision, meters_off=(*decision.meters_off, *taken), reason="; ".join(filter(None, (decision.reason, reason)))
     )
 
 
-def _decided(path: Path, file: DefinitionFile) -> Decision:
+def _decision(path: Path, file: DefinitionFile) -> Decision:
     name = f"definitions.{path.stem}"
     if not file.definitions:
-        reason = "has no definition that works"
+        reason = "has no valid definition"
         return Decision(kind=LISTENER, name=name, origin=str(path), state="broken", reason=reason)
     listener = DefinedListener(name, file.definitions, file.exchanges or (DEFAULT_EXCHANGE,))
     return Decision(kind=LISTENER, name=name, origin=str(path), state="pending", plugin=listener)

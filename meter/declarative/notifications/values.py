@@ -1,4 +1,4 @@
-"""Values as definitions want them: what a service sends, read as a number, a text or a time, or refused with the reason."""
+"""Finds values in a notification and converts them to a number, a text or a time; raises ``ValueError`` with the reason."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from meter.declarative.notifications.paths import MISSING
 from meter.declarative.notifications.paths import Path
 from meter.message import BadMessage
-from meter.message import moment
+from meter.message import parse_timestamp
 
 LONGEST_ID = 512
-"""Characters of a name, unit or id, as everywhere in Meter."""
+"""Characters of a name, unit or id."""
 
 USER_METADATA_PREFIX = "metering."
 LONGEST_USER_METADATA = 256
@@ -27,10 +27,10 @@ _TOO_LARGE = 2**63
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a field comes from: the first of ``paths`` that leads to more than null, or the ``literal``.
+    """The source of a field: the first of ``paths`` that finds a value other than null, or the ``literal``.
 
-    ``prefix`` stands before a text that is found: ``instance:`` before the name of a flavor. ``first`` returns the field
-    of a scope, null or :data:`~meter.declarative.notifications.paths.MISSING`.
+    ``prefix`` is put before a text that is found: ``instance:`` before the name of a flavor. ``first`` returns the value in
+    a scope, null or :data:`~meter.declarative.notifications.paths.MISSING`.
     """
 
     paths: tuple[Path, ...] = ()
@@ -39,7 +39,7 @@ class Source:
     first: Callable[[dict[str, Any]], Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Most sources are one path, which needs nobody between it and who asks."""
+        """Use the path's own function for a source of one path, the most common one."""
         plain = len(self.paths) == 1 and not self.prefix
         object.__setattr__(self, "first", self.paths[0].first if plain else self._first)
 
@@ -55,44 +55,44 @@ class Source:
         return found
 
     def all(self, scope: dict[str, Any]) -> list[Any]:
-        """Return every value of the first path that leads to any; of a literal, that one."""
+        """Return all values of the first path that finds any, or the literal."""
         if not self.paths:
             return [self.literal]
         return next((found for path in self.paths if (found := path.all(scope))), [])
 
     @property
     def shown(self) -> str:
-        """How errors name it: ``payload.size``."""
+        """The name of the value in errors: ``payload.size``."""
         return " or ".join(path.shown for path in self.paths) if self.paths else f"the literal {self.literal!r}"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The seconds from one time to another, never negative: what ``timedelta`` is to Ceilometer."""
+    """The seconds between two times, never negative; Ceilometer's plugin ``timedelta``."""
 
     start: Source
     end: Source
 
     def first(self, scope: dict[str, Any]) -> Any:
-        """Return the seconds as a ``float``; ``ValueError`` names the time that is none."""
+        """Return the seconds as a ``float``; raises ``ValueError``, which names the bad time."""
         times = [time(source.first(scope), source.shown) for source in (self.start, self.end)]
         return abs((times[1] - times[0]).total_seconds())
 
     def all(self, scope: dict[str, Any]) -> list[Any]:
-        """Return the one value there is."""
+        """Return a list of the one value."""
         return [self.first(scope)]
 
     @property
     def shown(self) -> str:
-        """How errors name it."""
+        """The name of the value in errors."""
         return f"{self.start.shown} to {self.end.shown}"
 
 
 def number(value: Any, label: str) -> int | float:
-    """Return a volume; texts such as ``"64"`` and ``"1.5"`` are numbers to some services."""
+    """Return a volume; some services write numbers as texts such as ``"64"`` and ``"1.5"``."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         value = float(value) if "." in value else int(value)
-    # 0 <= NaN is false: NaN, infinity and huge integers are refused here too.
+    # 0 <= NaN is false, so NaN, infinity and huge integers are refused as well.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _TOO_LARGE:
         raise ValueError(f"{label} must be a number from 0 to 2**63 - 1, not {shown(value)}")
     return value
@@ -108,22 +108,22 @@ def text(value: Any, label: str) -> str:
 
 
 def optional_text(value: Any, label: str) -> str | None:
-    """Return an id that need not be there: missing, null and empty are all none."""
+    """Return an optional id; ``None`` if it is missing, null or empty."""
     return None if value is MISSING or value is None or value == "" else text(value, label)
 
 
 def time(value: Any, label: str) -> datetime:
-    """Return a time in UTC, in any of the forms in which OpenStack's services write ISO 8601."""
+    """Return a time in UTC from any of the ISO 8601 formats that OpenStack's services use."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{label} must be a time like 2026-11-22T17:00:59.5, not {shown(value)}")
     try:
-        return moment(value, label)
+        return parse_timestamp(value, label)
     except BadMessage as error:
         raise ValueError(str(error)) from error
 
 
 def user_metadata(metadata: Any) -> dict[str, str]:
-    """Return what the user marked for metering: ``metering.cost.centre`` becomes ``cost_centre``."""
+    """Return members with the prefix ``metering.``: ``metering.cost.centre`` becomes ``cost_centre``."""
     if isinstance(metadata, list):  # pairs, as Cinder sends them, and Nova before 2013
         pairs: Sequence[tuple[Any, Any]] = [
             (pair.get("key"), pair.get("value")) for pair in metadata if isinstance(pair, dict)
@@ -138,7 +138,7 @@ def user_metadata(metadata: Any) -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """Show a value of unknown size in an error without growing the error with it."""
+    """Return ``value``, which may be of any size, as a short text for an error."""
     if value is MISSING:
         return "missing"
     if isinstance(value, dict | list):

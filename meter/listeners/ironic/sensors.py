@@ -1,4 +1,4 @@
-"""The sensors of bare metal nodes, from the readings of IPMI that Ironic's conductor publishes: texts, which no path reads."""
+"""Sensors of bare metal nodes, from the IPMI readings in Ironic's notifications, which are texts such as ``33 (+/- 1) degrees C``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import IListener
 from meter.interfaces import IPluginContext
 from meter.interfaces import Topic
-from meter.message import moment
+from meter.message import parse_timestamp
 from meter.notification import Notification
 from meter.sample import MeterDefinition
 from meter.sample import Sample
@@ -28,19 +28,19 @@ METERS = {
     "Voltage": MeterDefinition("hardware.ipmi.voltage", "gauge", "V"),
     "Power": MeterDefinition("hardware.ipmi.power", "gauge", "W"),
 }
-"""The meter of each group of sensors; the unit of a sample is the one its reading names."""
+"""The meter of each group of sensors. The unit of a sample is that of its reading."""
 
 UNITS = {"Watts": "W", "Volts": "V", "Amps": "A"}
-"""Units that IPMI writes out."""
+"""Units that IPMI spells out, and their symbols."""
 
-SILENT = frozenset({"Disabled", "No Reading", ""})
-"""What a sensor reads that has nothing to say."""
+NO_READING = frozenset({"Disabled", "No Reading", ""})
+"""Readings of sensors that measure nothing."""
 
 
 @implementer(IListener)
 @dataclass(frozen=True, slots=True)
 class SensorListener:
-    """Says what each sensor of a node reads: ``33 (+/- 1) degrees C``."""
+    """Makes a sample of the reading of each sensor of a node."""
 
     name: str = "ironic.sensors"
     meters: tuple[MeterDefinition, ...] = tuple(METERS.values())
@@ -49,42 +49,46 @@ class SensorListener:
     event_types: tuple[str, ...] = ("hardware.ipmi.*",)
 
     def configured(self, options: None) -> Self:
-        """Return itself: there is nothing to choose."""
+        """Return itself: it has no options."""
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Return :class:`Enabled`: hearing nothing costs nothing."""
+        """Return :class:`Enabled`: a subscription without notifications costs nothing."""
         return Enabled()
 
     def samples(self, notification: Notification) -> Iterator[Sample]:
-        """Yield a sample of each sensor that reads anything, then raise ``ValueError`` for those that make no sense."""
+        """Yield a sample of each sensor with a reading, then raise ``ValueError`` for those whose reading is not valid."""
         payload = _mapping(notification.payload, "payload")
         node = payload.get("node_uuid")
         if not isinstance(node, str) or not node:
             raise ValueError(f"payload.node_uuid must be a non-empty text, not {node!r:.60}")
         when = payload.get("timestamp")
-        measured = moment(when, "payload.timestamp") if isinstance(when, str) and when else notification.timestamp
-        wrong = []
+        measured = (
+            parse_timestamp(when, "payload.timestamp") if isinstance(when, str) and when else notification.timestamp
+        )
+        problems = []
         for group, sensors in _mapping(payload.get("payload"), "payload.payload").items():
             if group not in METERS:
                 continue
             for name, sensor in _mapping(sensors, f"payload.payload.{group:.60}").items():
                 try:
-                    yield from _read(group, sensor, node, measured, notification)
+                    yield from _sensor_samples(group, sensor, node, measured, notification)
                 except ValueError as error:
-                    wrong.append(f"{group} {name:.60}: {error}")
-        if wrong:
-            raise ValueError("; ".join(wrong))
+                    problems.append(f"{group} {name:.60}: {error}")
+        if problems:
+            raise ValueError("; ".join(problems))
 
 
-def _read(group: str, sensor: Any, node: str, measured: datetime, notification: Notification) -> Iterator[Sample]:
+def _sensor_samples(
+    group: str, sensor: Any, node: str, measured: datetime, notification: Notification
+) -> Iterator[Sample]:
     fields = _mapping(sensor, "the sensor")
     sensor_id, reading = fields.get("Sensor ID"), fields.get("Sensor Reading")
     if not isinstance(sensor_id, str) or not sensor_id:
         raise ValueError(f"Sensor ID must be a non-empty text, not {sensor_id!r:.60}")
     if group == "Current" and "Pwr Consumption" in sensor_id:
-        return  # a power among the currents
-    if reading is None or reading in SILENT:
+        return  # this sensor reports power
+    if reading is None or reading in NO_READING:
         return
     volume, unit = _quantity(reading)
     yield Sample(

@@ -1,4 +1,4 @@
-"""Listeners to the notifier in the pipelines of the services."""
+"""Listeners to the notifier middleware in the pipelines of the services."""
 
 from meter.declarative.notifications import built_in
 

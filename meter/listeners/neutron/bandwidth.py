@@ -1,4 +1,4 @@
-"""Traffic of Neutron's metering agent: several granularities report the same bytes, and one of them is billed.
+"""Traffic of Neutron's metering agent: makes samples of one of the granularities that report the same bytes.
 
 With ``granular_traffic_data = true`` the agent reports the bytes of an interval five times, summed by label, router,
 project, label and router, label and project. Only one of them may become samples.
@@ -30,18 +30,18 @@ from meter.sample import Sample
 Granularity = Literal["label_project", "label_router", "project", "router", "label"]
 
 GRANULARITIES: tuple[Granularity, ...] = ("label_project", "label_router", "project", "router", "label")
-"""From the finest that names a project to the coarsest, which may name none."""
+"""From the finest, which has a project, to the coarsest, which may have none."""
 
 PREFIX = "l3.meter."
 
 BURST = timedelta(seconds=5)
-"""The agent sends one report without a pause as long as this; the next follows after its ``report_interval``."""
+"""Notifications of one report follow each other within this time; the next report follows after ``report_interval``."""
 
 REMEMBERED = 10_000
-"""How many agents, and how many notifications, are remembered."""
+"""Agents, and notifications, that are remembered."""
 
 ALL_PROJECTS = "all"
-"""What the agent writes for the project of a label that is shared."""
+"""The project that the agent writes for a shared label."""
 
 
 class BandwidthOptions(BaseModel):
@@ -61,7 +61,7 @@ class BandwidthOptions(BaseModel):
 
 @implementer(IListener)
 class BandwidthListener:
-    """Makes samples of ``bandwidth`` from what ``defined`` describes, of one granularity."""
+    """Makes samples of ``bandwidth`` from the notifications of one granularity, with the definitions of ``defined``."""
 
     def __init__(self, defined: DefinedListener, options: BandwidthOptions | None = None) -> None:
         self._defined = defined
@@ -104,7 +104,7 @@ class _Choice:
         """By notification: a redelivered one gets the same decision."""
 
     def bills(self, granularity: str, notification: Notification) -> bool:
-        """Say whether this notification is billed."""
+        """Return whether samples are made of this notification."""
         rank = self._ranks[granularity]
         if not self._fallback:
             return rank == 0

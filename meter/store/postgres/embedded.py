@@ -33,9 +33,9 @@ from meter.daemon.services import sleep
 from meter.daemon.services import within
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
-from meter.store.postgres.run_as import Account
+from meter.store.postgres.run_as import RunAs
 from meter.store.postgres.run_as import Unusable
-from meter.store.postgres.run_as import account
+from meter.store.postgres.run_as import find_run_as
 from meter.store.postgres.run_as import setsid_prefix
 
 NAME = "embedded PostgreSQL"
@@ -160,7 +160,7 @@ class EmbeddedPostgres(SupervisedService):
     async def _run_server(self) -> None:
         """Run the server until it ends."""
         folder = programs(self._data)
-        who = account(folder / "postgres", self._data)
+        who = find_run_as(folder / "postgres", self._data)
         who.own(self._directory)
         self._create_socket_directory(who)
         await self._stop_orphan()
@@ -180,7 +180,7 @@ class EmbeddedPostgres(SupervisedService):
         if self.running:
             self._report(False, f"PostgreSQL has terminated and is restarted; its last output: {server.last_line}")
 
-    def _create_socket_directory(self, who: Account) -> None:
+    def _create_socket_directory(self, who: RunAs) -> None:
         """Create the directory of the socket, which no other user may own: their server would be mistaken for this one."""
         self._sockets.mkdir(mode=0o700, exist_ok=True)
         status = self._sockets.lstat()
@@ -190,7 +190,7 @@ class EmbeddedPostgres(SupervisedService):
             )
         who.own(self._sockets)
 
-    async def _initialise(self, folder: Path, who: Account) -> None:
+    async def _initialise(self, folder: Path, who: RunAs) -> None:
         """Create the data directory atomically: the daemon may be killed meanwhile."""
         self._report(False, f"creating {self._data}")
         new = self._directory / "data.new"
@@ -231,7 +231,7 @@ class EmbeddedPostgres(SupervisedService):
                 deadline += STOP_SECONDS
             await sleep(self._clock, 0.05)
 
-    def _spawn(self, program: Path, arguments: Sequence[str], who: Account) -> _Process:
+    def _spawn(self, program: Path, arguments: Sequence[str], who: RunAs) -> _Process:
         process = _Process(self._log)
         command = [*setsid_prefix(), *who.wrapper, str(program), *arguments]
         uid, gid = who.started_as

@@ -22,7 +22,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class RunAs:
     """The account that the server runs as: ``uid`` and ``gid``, or ``None`` for the daemon's own.
 
     ``wrapper`` is put before the server's command line. With ``wrapper_switches`` the wrapper changes to ``uid`` and ``gid``
@@ -45,7 +45,7 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
 
-def account(program: Path, data: Path) -> Account:
+def find_run_as(program: Path, data: Path) -> RunAs:
     """Return the account that can run ``program`` with the data directory ``data``, which need not exist yet.
 
     For a daemon of root this is the first of :data:`USERS`, if that user can reach both paths. If not (a home directory of
@@ -55,7 +55,7 @@ def account(program: Path, data: Path) -> Account:
     refuses data of another owner.
     """
     if os.geteuid() != 0:
-        return Account()
+        return RunAs()
     for name in USERS:
         with suppress(KeyError):
             user = pwd.getpwnam(name)
@@ -66,9 +66,9 @@ def account(program: Path, data: Path) -> Account:
         )
     owner = data.stat().st_uid if data.exists() else None
     if owner != 0 and all(reachable(path, user.pw_uid) for path in (program, data)):
-        return Account(user.pw_uid, user.pw_gid)
-    namespaced = Account(wrapper=("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"))
-    capable = Account(
+        return RunAs(user.pw_uid, user.pw_gid)
+    namespaced = RunAs(wrapper=("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"))
+    capable = RunAs(
         user.pw_uid,
         user.pw_gid,
         wrapper=(

@@ -25,7 +25,7 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
     if url == "local:":
         bus = LocalBus(
             daemon.reactor,
-            keep_dead=_dead_letters_on_disk(daemon),
+            store_dead_letter=_dead_letters_on_disk(daemon),
             count_dead=count_dead,
             largest_body_bytes=settings.largest_body_bytes,
         )

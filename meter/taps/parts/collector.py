@@ -45,7 +45,7 @@ def add_collector(
     units = UnitWatch()
 
     def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:
-        units.see(messages)
+        units.observe(messages)
         after_commit(messages, result)
 
     samples = SampleConsumer(

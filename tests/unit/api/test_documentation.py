@@ -19,7 +19,7 @@ from meter.api.operations import Operation
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
-from tests.unit.api.test_ingest import Bus
+from tests.unit.api.test_ingest import RecordingBus
 
 PAGE = (Path(__file__).parents[3] / "docs" / "api.rst").read_text()
 EXAMPLES = re.findall(r"\$ curl -s 'http://localhost:8777(.*?)' \| jq \.\n((?:   .*\n)+)", PAGE)
@@ -79,7 +79,7 @@ CORNERS = re.findall(
 @pytest.fixture(scope="module")
 def ingesting_api() -> ApiClient:
     """Return an API that accepts samples, and writes them to another store than the one it queries."""
-    return ApiClient(ingest=SampleIngest(KEYS, "openstack", Bus(), MemoryStore()))  # type: ignore[arg-type]
+    return ApiClient(ingest=SampleIngest(KEYS, "openstack", RecordingBus(), MemoryStore()))  # type: ignore[arg-type]
 
 
 def test_every_corner_case_is_parsed() -> None:

@@ -26,7 +26,7 @@ def signed(meter: str, resource: str = "r") -> dict[str, Any]:
     return sign(sample, KEYS, "openstack")
 
 
-def test_each_meter_has_its_own_publication_in_order_of_appearance() -> None:
+def test_each_meter_gets_its_own_publication_in_order_of_appearance() -> None:
     messages = [signed("b", "1"), signed("a", "2"), signed("b", "3")]
     first, second = batch_publications(messages, "key-1")
     assert (first.exchange, first.routing_key) == ("metering", "metering.b")
@@ -35,7 +35,7 @@ def test_each_meter_has_its_own_publication_in_order_of_appearance() -> None:
     assert metering_messages(open_envelope(second.body)) == ([messages[1]], "key-1")
 
 
-def test_a_batch_has_a_bound() -> None:
+def test_batch_size_is_limited() -> None:
     publications = batch_publications([signed("cpu", str(n)) for n in range(250)])
     batches = [metering_messages(open_envelope(publication.body))[0] for publication in publications]
     assert [len(batch) for batch in batches] == [100, 100, 50]
@@ -43,11 +43,11 @@ def test_a_batch_has_a_bound() -> None:
     assert [len(batch_publications([signed("cpu")] * 5, batch_samples=size)) for size in (1, 2, 5)] == [5, 3, 1]
 
 
-def test_nothing_gives_no_publication() -> None:
+def test_no_messages_give_no_publication() -> None:
     assert batch_publications([]) == []
 
 
-def test_what_was_cast_still_verifies() -> None:
+def test_messages_of_a_cast_verify() -> None:
     message = signed("größe:日本")
     (publication,) = batch_publications([message], "key-1")
     (carried,), key_id = metering_messages(open_envelope(publication.body))
@@ -66,6 +66,6 @@ def test_what_was_cast_still_verifies() -> None:
         ("x" * 300, "metering." + "x" * 246),
     ],
 )
-def test_a_routing_key_is_printable_ascii_of_at_most_255_bytes(meter: str, key: str) -> None:
+def test_routing_key_is_printable_ascii_of_at_most_255_bytes(meter: str, key: str) -> None:
     assert routing_key(meter) == key
     assert len(key.encode()) <= 255

@@ -1,4 +1,4 @@
-"""The bus within one process, beyond what tests/contract/test_bus.py says of every bus."""
+"""The in-process bus, beyond the contract of every bus in tests/contract/test_bus.py."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ DEAD = Publication(exchange="", routing_key="metering.dead", body=b"")
         ("m.", "m.", True),
     ],
 )
-def test_topics_match_as_amqp_says(pattern, key, matches):
+def test_topic_patterns_match_as_in_amqp(pattern, key, matches):
     assert topic_matches(pattern, key) is matches
 
 
 @given(st.lists(st.text("ab", max_size=2), min_size=1, max_size=6))
-def test_a_key_matches_itself_and_every_pattern_made_from_it(words):
+def test_routing_key_matches_itself_and_every_pattern_made_from_it(words):
     key = ".".join(words)
     assert topic_matches(key, key)
     assert topic_matches(".".join("*" for _ in words), key)
@@ -68,7 +68,7 @@ def collecting(bus, queue, into, bindings=EVERYTHING, prefetch=200):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_publication_returns_only_when_all_its_receivers_have():
+async def test_publish_returns_after_all_receivers():
     bus, gate, got = LocalBus(Clock()), Deferred(), []
 
     async def slow(delivery):
@@ -85,7 +85,7 @@ async def test_a_publication_returns_only_when_all_its_receivers_have():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_receiver_that_is_unavailable_makes_the_publication_so_after_the_others_are_done():
+async def test_unavailable_receiver_fails_the_publication_after_the_others_have_returned():
     bus, gate, done = LocalBus(Clock()), Deferred(), []
 
     async def refuse(delivery):
@@ -106,10 +106,10 @@ async def test_a_receiver_that_is_unavailable_makes_the_publication_so_after_the
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_running_receiver_nothing_is_taken():
+async def test_publication_without_a_running_receiver_is_refused():
     bus, got = LocalBus(Clock()), []
     with pytest.raises(
-        Unavailable, match=r"nothing receives from exchange 'metering' with routing key 'metering\.cpu'"
+        Unavailable, match=r"no subscription is bound to exchange 'metering' with routing key 'metering\.cpu'"
     ):
         await bus.publish(CPU)
     service = collecting(bus, "q", got)
@@ -121,7 +121,7 @@ async def test_without_a_running_receiver_nothing_is_taken():
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_waits_for_its_turn_at_the_stop_is_refused():
+async def test_delivery_waiting_for_prefetch_at_the_stop_is_refused():
     bus, gates = LocalBus(Clock()), []
 
     async def receive(delivery):
@@ -136,13 +136,13 @@ async def test_what_waits_for_its_turn_at_the_stop_is_refused():
     gates[0].callback(None)
     await first
     await stopping
-    with pytest.raises(Unavailable, match="nothing receives from q any more"):
+    with pytest.raises(Unavailable, match="the subscription to q is stopped"):
         await second
     assert len(gates) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_queue_is_reached_by_its_name_through_the_default_exchange():
+async def test_default_exchange_routes_by_queue_name():
     bus, got, other = LocalBus(Clock()), [], []
     collecting(bus, "q", got, bindings=())
     collecting(bus, "other", other, bindings=())
@@ -152,16 +152,16 @@ async def test_a_queue_is_reached_by_its_name_through_the_default_exchange():
 
 
 @pytest_twisted.ensureDeferred
-async def test_dead_letters_go_where_they_are_kept():
+async def test_dead_letters_go_to_the_given_store():
     kept = []
 
     async def keep(publication):
         kept.append(publication)
 
-    bus = LocalBus(Clock(), keep_dead=keep)
+    bus = LocalBus(Clock(), store_dead_letter=keep)
     await bus.publish(DEAD)
     assert kept == [DEAD]
-    assert not bus.dead
+    assert not bus.dead_letters
 
 
 @pytest_twisted.ensureDeferred
@@ -169,11 +169,11 @@ async def test_dead_letters_in_memory_are_bounded():
     bus = LocalBus(Clock())
     for _ in range(1100):
         await bus.publish(DEAD)
-    assert len(bus.dead) == 1000
+    assert len(bus.dead_letters) == 1000
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_defect_is_counted_and_its_letter_must_be_kept_before_the_publication_succeeds(logged_errors):
+async def test_receiver_error_is_counted_and_dead_lettered_before_the_publication_succeeds(logged_errors):
     counted, kept = [], []
 
     async def keep(publication):
@@ -185,7 +185,7 @@ async def test_a_defect_is_counted_and_its_letter_must_be_kept_before_the_public
     async def receive(delivery):
         raise LookupError("no such thing")
 
-    bus = LocalBus(Clock(), keep_dead=keep, count_dead=counted.append)
+    bus = LocalBus(Clock(), store_dead_letter=keep, count_dead=counted.append)
     bus.subscribe(Subscription(queue="q", bindings=EVERYTHING), receive).startService()
     with pytest.raises(Unavailable, match="no place"):
         await bus.publish(CPU)
@@ -197,7 +197,7 @@ async def test_a_defect_is_counted_and_its_letter_must_be_kept_before_the_public
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_defect_in_the_receiver_of_dead_letters_does_not_go_round_in_circles(logged_errors):
+async def test_receiver_error_in_the_dead_letter_queue_is_not_dead_lettered_again(logged_errors):
     attempts = []
 
     async def receive(delivery):
@@ -212,6 +212,6 @@ async def test_a_defect_in_the_receiver_of_dead_letters_does_not_go_round_in_cir
     logged_errors.flush(LookupError)
 
 
-def test_it_is_always_ready():
+def test_local_bus_is_always_ready():
     readiness = LocalBus(Clock()).readiness()
-    assert (readiness.name, readiness.ready, readiness.reason) == ("bus", True, "within this process")
+    assert (readiness.name, readiness.ready, readiness.reason) == ("bus", True, "in this process")

@@ -46,7 +46,7 @@ def wrapped(content: Any) -> bytes:
         "signing_keys", "encryption_key", "auth", "provider_auth", "providerAuth", "guestPass", "Authorization", "credentials", "Set-Cookie", "user_data",
     ],
 )  # fmt: skip
-def test_a_name_of_secrets_is_told_in_every_spelling(name: str) -> None:
+def test_secret_name_is_recognized_in_every_spelling(name: str) -> None:
     assert is_secret_name(name)
     assert masked({"a": [{name: "hunter2"}]}) == {"a": [{name: MASK}]}
 
@@ -59,27 +59,27 @@ def test_a_name_of_secrets_is_told_in_every_spelling(name: str) -> None:
         "compass", "author", "monkey", "tenant_id", "user_id", "metadata", "keystone",
     ],
 )  # fmt: skip
-def test_a_name_that_only_names_or_identifies_stays(name: str) -> None:
+def test_name_of_a_key_identifier_is_not_secret(name: str) -> None:
     assert not is_secret_name(name)
     assert masked({name: "hunter2"}) == {name: "hunter2"}
 
 
 @pytest.mark.parametrize("value", [None, True, False, "", [], {}])
-def test_what_tells_nothing_stays(value: Any) -> None:
+def test_empty_value_under_a_secret_name_is_not_masked(value: Any) -> None:
     assert masked({"password": value}) == {"password": value}
 
 
 @pytest.mark.parametrize("value", ["a", 12345, 0, 1.5, ["a"], {"a": "b"}])
-def test_everything_else_under_a_secret_name_goes_whole(value: Any) -> None:
+def test_any_other_value_under_a_secret_name_is_masked_as_a_whole(value: Any) -> None:
     assert masked({"password": value}) == {"password": MASK}
 
 
 @pytest.mark.parametrize("pair", [{"key": "adminPass", "value": "x"}, {"name": "api_key", "value": "x"}])
-def test_the_value_of_a_pair_is_masked_by_the_name_in_the_pair(pair: dict[str, str]) -> None:
+def test_value_of_a_key_value_pair_is_masked_by_its_key(pair: dict[str, str]) -> None:
     assert masked([pair])[0]["value"] == MASK
 
 
-def test_a_pair_of_another_name_stays() -> None:
+def test_value_of_a_pair_with_another_key_is_not_masked() -> None:
     assert masked({"key": "purpose", "value": "exercise"}) == {"key": "purpose", "value": "exercise"}
 
 
@@ -103,17 +103,17 @@ def test_a_pair_of_another_name_stays() -> None:
         ("", ""),
     ],
 )
-def test_text_that_is_not_json_is_masked_by_its_looks(text: str, expected: str) -> None:
+def test_text_that_is_not_json_is_masked_by_its_form(text: str, expected: str) -> None:
     assert masked_text(text) == expected
 
 
-def test_json_inside_a_text_is_looked_into() -> None:
+def test_json_inside_a_text_is_masked() -> None:
     inner = json.dumps({"a": json.dumps({"password": "hunter2", "b": 1})})
     assert json.loads(json.loads(masked({"x": inner})["x"])["a"]) == {"password": MASK, "b": 1}
 
 
 @pytest.mark.parametrize("enveloped", [True, False])
-def test_the_token_that_nova_publishes_is_masked_and_nothing_else(enveloped: bool) -> None:
+def test_token_published_by_nova_is_masked_and_nothing_else(enveloped: bool) -> None:
     content = json.loads((NOTIFICATIONS / "nova.scheduler.select_destinations.start.json").read_text())["message"]
     body = masked_body(wrapped(content) if enveloped else json.dumps(content).encode())
     assert b"gAAAA" not in body
@@ -123,25 +123,25 @@ def test_the_token_that_nova_publishes_is_masked_and_nothing_else(enveloped: boo
     assert kept == content
 
 
-def test_a_body_without_secrets_stays_byte_for_byte() -> None:
+def test_body_without_secrets_is_unchanged_byte_for_byte() -> None:
     body = b' { "a" : 1e2, "b": "\\u00eb", "n": 123456789012345678901234567890, "a": 2 } '
     assert masked_body(body) == body
 
 
-def test_a_secret_under_a_name_that_comes_twice_does_not_hide_behind_the_last() -> None:
+def test_secret_under_a_repeated_name_is_masked() -> None:
     assert b"hunter2" not in masked_body(b'{"password": "hunter2", "password": null}')
 
 
-def test_bytes_that_are_no_text_survive_next_to_a_masked_secret() -> None:
+def test_bytes_that_are_not_utf8_survive_masking() -> None:
     assert masked_body(b"\xff\x00 password=hunter2 \xfe") == b"\xff\x00 password=*** \xfe"
 
 
-def test_what_lies_too_deep_is_masked_as_a_whole() -> None:
+def test_too_deeply_nested_value_is_masked_as_a_whole() -> None:
     assert b"hunter2" not in masked_body(b'{"a":' * 500 + b'"hunter2"' + b"}" * 500)
     assert b"hunter2" not in masked_body(b'{"a":' * 5000 + b'{"token":"hunter2"}' + b"}" * 5000)
 
 
-def test_a_large_body_is_masked_too() -> None:
+def test_large_body_is_masked() -> None:
     filling = "x" * LARGEST_STRUCTURE_BYTES
     assert b"hunter2" not in masked_body(wrapped({"filling": filling, "adminPass": "hunter2"}))
 
@@ -163,7 +163,7 @@ def test_a_large_body_is_masked_too() -> None:
         "[",
     ],
 )
-def test_no_text_makes_masking_slow(hostile: str) -> None:
+def test_masking_of_hostile_text_is_fast(hostile: str) -> None:
     # Half a second, where the time grows with the length; hours, where it grows with its square.
     masked_body((hostile * 2_000_000)[:2_000_000].encode())
     masked_body(("password" + hostile * 2_000_000)[:2_000_000].encode())
@@ -177,13 +177,13 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_masking_twice_is_masking_once(value: Any) -> None:
+def test_masking_is_idempotent(value: Any) -> None:
     once = masked(value)
     assert masked(once) == once
 
 
 @given(JSON, st.sampled_from(["auth_token", "adminPass", "password"]))
-def test_no_secret_survives_wherever_it_stands(value: Any, name: str) -> None:
+def test_secret_is_masked_at_any_place(value: Any, name: str) -> None:
     body = wrapped({"payload": [value, {"deep": {name: "hunter2hunter2"}, "text": f"x {FERNET} y"}]})
     hidden = masked_body(body)
     assert b"hunter2" not in hidden
@@ -191,12 +191,12 @@ def test_no_secret_survives_wherever_it_stands(value: Any, name: str) -> None:
 
 
 @given(st.binary())
-def test_any_bytes_can_be_masked(body: bytes) -> None:
+def test_masking_accepts_any_bytes(body: bytes) -> None:
     assert isinstance(masked_body(body), bytes)
 
 
 @given(st.from_regex(re.compile(_SECRET_WORDS, re.ASCII | re.IGNORECASE), fullmatch=True))
-def test_every_secret_word_has_one_of_the_stems_that_are_looked_for_first(word: str) -> None:
+def test_every_secret_word_contains_a_stem(word: str) -> None:
     stem = _STEM.search(word.lower())
     assert stem is not None
     assert stem.start() <= FARTHEST_STEM
@@ -224,7 +224,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=25).map("".join), st.sampled_from(["", "." * 3000]))
-def test_looking_at_stems_alone_misses_nothing_that_the_patterns_find(text: str, filling: str) -> None:
+def test_search_by_stems_finds_all_that_the_patterns_find(text: str, filling: str) -> None:
     text = text + filling + text
     quoted = _QUOTED_PAIR.sub(_quoted_hidden, text)
     assert _replaced(_QUOTED_PAIR, _quoted_hidden, text) == quoted
@@ -247,7 +247,7 @@ class CountedPattern:
         return self._pattern.sub(hide, text)
 
 
-def test_the_body_of_the_largest_message_stops_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masking_the_largest_body_does_not_block_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     notifications = b",".join(path.read_bytes() for path in sorted(NOTIFICATIONS.glob("*.json")))
     body = b"[%b]" % b",".join([notifications] * (8 * 1024**2 // len(notifications)))
     patterns = [CountedPattern(_QUOTED_PAIR), CountedPattern(_PLAIN_PAIR)]
@@ -258,7 +258,7 @@ def test_the_body_of_the_largest_message_stops_nobody_for_long(monkeypatch: pyte
     assert all(0 < each.tries < len(body) // 8 for each in patterns), [each.tries for each in patterns]
 
 
-def test_what_has_no_secret_is_returned_as_it_is_and_what_has_one_is_left_as_it_was():
+def test_masking_returns_a_value_without_secrets_itself_and_modifies_none():
     open_, secret = {"a": [{"b": "c"}], "d": "e=f"}, {"a": [{"password": "hunter2"}], "z": 1}
     assert masked(open_) is open_
     assert masked(secret) == {"a": [{"password": MASK}], "z": 1}

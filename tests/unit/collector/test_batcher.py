@@ -53,7 +53,7 @@ class Gathered:
         sent.addCallback(lambda end: self.ends.update({ids[0]: end}))
 
 
-def test_what_comes_within_the_time_shares_a_cast_of_each_meter() -> None:
+def test_messages_within_the_batch_time_share_a_cast_per_meter() -> None:
     gathered = Gathered()
     gathered.send("a1")
     gathered.send("b1", meter="n")
@@ -64,7 +64,7 @@ def test_what_comes_within_the_time_shares_a_cast_of_each_meter() -> None:
     assert gathered.ends == {"a1": "published", "b1": "published", "a2": "published"}
 
 
-def test_enough_messages_for_ten_full_casts_do_not_wait() -> None:
+def test_full_buffer_is_published_at_once() -> None:
     gathered = Gathered()
     names = [f"a{number}" for number in range(41)]
     gathered.send(*names[:39])
@@ -76,7 +76,7 @@ def test_enough_messages_for_ten_full_casts_do_not_wait() -> None:
     assert len(gathered.bus.published) == 11
 
 
-def test_what_is_signed_with_different_keys_is_cast_apart() -> None:
+def test_messages_signed_with_different_keys_get_separate_casts() -> None:
     gathered = Gathered()
     gathered.send("a1", key_id="old")
     gathered.send("a2", key_id="new")
@@ -84,13 +84,13 @@ def test_what_is_signed_with_different_keys_is_cast_apart() -> None:
     assert gathered.bus.published == [("metering.m", ["a1"]), ("metering.m", ["a2"])]
 
 
-def test_without_a_time_everything_is_cast_at_once() -> None:
+def test_messages_are_published_at_once_without_a_batch_time() -> None:
     gathered = Gathered(batch_seconds=0)
     gathered.send("a1")
     assert gathered.bus.published == [("metering.m", ["a1"])]
 
 
-def test_while_the_bus_is_away_all_hear_of_it() -> None:
+def test_unavailable_bus_fails_every_part_of_the_batch() -> None:
     gathered = Gathered()
     gathered.bus.away = True
     gathered.send("a1")
@@ -100,7 +100,7 @@ def test_while_the_bus_is_away_all_hear_of_it() -> None:
     assert gathered.ends["a1"] is not gathered.ends["a2"]
 
 
-def test_what_the_bus_can_never_take_does_not_take_its_neighbours_along() -> None:
+def test_unpublishable_messages_fail_alone() -> None:
     gathered = Gathered()
     gathered.bus.refuses = b"x" * 100
     gathered.send("good")
@@ -113,7 +113,7 @@ def test_what_the_bus_can_never_take_does_not_take_its_neighbours_along() -> Non
     assert str(gathered.ends["bad"]) == "samples for metering.m: too large"
 
 
-def test_one_bad_among_many_does_not_have_each_cast_by_itself() -> None:
+def test_one_bad_part_does_not_split_the_batch_into_single_casts() -> None:
     gathered = Gathered(batch_samples=100)
     gathered.bus.refuses = b"x" * 100
     for number in range(64):
@@ -126,7 +126,7 @@ def test_one_bad_among_many_does_not_have_each_cast_by_itself() -> None:
 
 
 @pytest.mark.parametrize("value", ["\ud800", object()])
-def test_what_is_no_json_does_not_take_its_neighbours_along(value: Any) -> None:
+def test_messages_that_are_not_json_fail_alone(value: Any) -> None:
     gathered = Gathered()
     gathered.send("bad", unit=value)
     gathered.send("good")

@@ -229,7 +229,7 @@ SPECIALS = {
 
 @pytest.mark.parametrize("keys", [STRICT, LENIENT], ids=["strict", "unsigned accepted"])
 @pytest.mark.parametrize("special", SPECIALS)
-def test_a_special_body_is_accounted_for(special: str, keys: Keyring) -> None:
+def test_special_body_is_stored_or_dead_lettered(special: str, keys: Keyring) -> None:
     accounted(Collector(keys), SPECIALS[special])
 
 
@@ -245,14 +245,14 @@ NEIGHBOURS = [
 
 @pytest.mark.parametrize("special", NEIGHBOURS)
 @pytest_twisted.ensureDeferred
-async def test_what_is_special_about_one_sample_does_not_take_another_with_it(special: str) -> None:
+async def test_special_sample_does_not_affect_its_neighbour(special: str) -> None:
     collector = Collector()
     collector.take(SPECIALS[special])
     assert 1 in [row.volume for row in await collector.store.samples(SampleFilter(), 10)]
 
 
 @pytest.mark.parametrize("special", UNDECODABLE)
-def test_what_spoils_a_whole_body_is_dead_and_still_all_there(special: str) -> None:
+def test_undecodable_body_is_dead_lettered_completely(special: str) -> None:
     collector = Collector()
     collector.take(SPECIALS[special])
     [dead] = collector.dead_letters
@@ -264,13 +264,13 @@ def test_what_spoils_a_whole_body_is_dead_and_still_all_there(special: str) -> N
 @example(body_of([signed(message(1) | {"message_id": "\0"})]), STRICT)
 @example(body_of([message(1), message(1), message(2)]), STRICT)
 @example(json.dumps({"event_type": "metering.\ud800", "payload": []}).encode(), LENIENT)
-def test_any_body_is_accounted_for(body: bytes, keys: Keyring) -> None:
+def test_any_body_is_stored_or_dead_lettered(body: bytes, keys: Keyring) -> None:
     accounted(Collector(keys), body)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(BODIES, max_size=8))
-def test_bodies_that_come_together_are_dealt_with_each_for_itself(bodies: list[bytes]) -> None:
+def test_bodies_that_arrive_together_do_not_affect_each_other(bodies: list[bytes]) -> None:
     collector = Collector(batch_samples=3)
     done = [
         Deferred.fromCoroutine(collector.intake.receive(Delivery(body=body, exchange="m", routing_key="k")))
@@ -297,7 +297,9 @@ class CountingStore(MemoryStore):
         return WriteResult(len(messages), 0)
 
 
-def test_a_batch_of_50_000_is_stored_in_transactions_and_turns_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_of_50_000_is_stored_in_transactions_and_reactor_turns_of_limited_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     template = message(1) | {"message_signature": ""}
     body = body_of([template | {"message_id": f"m{number}"} for number in range(50_000)], wrapped=False)
     store, turns = CountingStore(), [0]
@@ -330,7 +332,7 @@ def test_a_batch_of_50_000_is_stored_in_transactions_and_turns_of_bounded_size(m
     [b'{"method": "' + b"x" * 20_000_000, body_of([{"counter_name": "x" * 20_000_000}], wrapped=False)],
     ids=["half of it", "a name"],
 )
-def test_a_body_of_20_megabytes_is_set_aside_cut_and_in_reasonable_time(body: bytes) -> None:
+def test_body_of_20_megabytes_is_dead_lettered_truncated_and_in_reasonable_time(body: bytes) -> None:
     collector = Collector()
     accounted(collector, body)  # what grows with the square of the length would take hours
     [dead] = collector.dead_letters
@@ -338,7 +340,7 @@ def test_a_body_of_20_megabytes_is_set_aside_cut_and_in_reasonable_time(body: by
     assert len(dead.body) <= 8 * 1024 * 1024
 
 
-def test_a_sample_of_20_megabytes_is_a_sample() -> None:
+def test_sample_of_20_megabytes_is_stored() -> None:
     accounted(Collector(), body_of([message(1, resource_metadata={"a": "x" * 20_000_000})], wrapped=False))
 
 
@@ -388,7 +390,7 @@ def test_any_notification_is_sampled_ignored_or_dead(changes: dict[str, Any], pa
 
 
 @pytest.mark.parametrize("special", SPECIALS)
-def test_what_is_no_notification_is_dead_too(special: str) -> None:
+def test_body_that_is_not_a_notification_is_dead_lettered(special: str) -> None:
     assert consumed(SPECIALS[special])[2] == "dead"
 
 

@@ -62,7 +62,7 @@ def listening(bus: Bus, counts: Counts, metrics: Metrics) -> NotificationConsume
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_nobody_wants_is_archived_with_where_it_came_from(
+async def test_unwanted_notification_is_archived_with_its_origin(
     listening: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
 ) -> None:
     said = captured("compute.instance.exists.1")
@@ -81,7 +81,7 @@ async def test_what_nobody_wants_is_archived_with_where_it_came_from(
 
 
 @pytest_twisted.ensureDeferred
-async def test_secrets_are_masked_before_anything_is_archived(listening: NotificationConsumer, bus: Bus) -> None:
+async def test_archived_notification_has_its_secrets_masked(listening: NotificationConsumer, bus: Bus) -> None:
     await listening.receive(
         bare("compute.instance.create.start", {"adminPass": "hunter2"}, _context_auth_token="gAAAAx")
     )
@@ -92,7 +92,7 @@ async def test_secrets_are_masked_before_anything_is_archived(listening: Notific
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_tells_of_no_resource_and_what_was_wanted_is_not_archived(
+async def test_notification_of_another_type_or_with_a_listener_is_not_archived(
     listening: NotificationConsumer, bus: Bus
 ) -> None:
     await listening.receive(bare("scheduler.select_destinations.start", {}))
@@ -103,7 +103,7 @@ async def test_what_tells_of_no_resource_and_what_was_wanted_is_not_archived(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_notification_that_may_not_be_safe_in_the_archive_comes_again(
+async def test_notification_is_requeued_if_the_archive_does_not_confirm(
     listening: NotificationConsumer, bus: Bus
 ) -> None:
     bus.answers = [Unavailable("the broker is away")]
@@ -112,7 +112,7 @@ async def test_a_notification_that_may_not_be_safe_in_the_archive_comes_again(
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_no_broker_takes_is_counted(
+async def test_notification_that_the_broker_refuses_is_counted(
     listening: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
 ) -> None:
     bus.answers = [ValueError("a publication has too many bytes")]
@@ -126,7 +126,7 @@ async def test_one_that_no_broker_takes_is_counted(
     [({"x-first-death-reason": "expired"}, "dropped_age"), ({"x-first-death-reason": "maxlen"}, "dropped_length")],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_falls_out_of_the_archive_is_counted(
+async def test_notification_dropped_from_the_archive_is_counted(
     bus: Bus, counts: Counts, headers: dict[str, Any], outcome: str
 ) -> None:
     archive = Archive(bus, ["*"], counts.append)
@@ -136,7 +136,7 @@ async def test_what_falls_out_of_the_archive_is_counted(
 
 @pytest.mark.parametrize(("user", "outcome"), [("meter", "ignored"), ("ann", "sampled"), (None, "sampled")])
 @pytest_twisted.ensureDeferred
-async def test_requests_of_users_that_are_ignored_are_not_metered(
+async def test_request_of_an_ignored_user_is_not_metered(
     listening: NotificationConsumer, bus: Bus, metrics: Metrics, user: str | None, outcome: str
 ) -> None:
     swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
@@ -148,8 +148,6 @@ async def test_requests_of_users_that_are_ignored_are_not_metered(
 
 @pytest.mark.parametrize("payload", [None, [], {}, {"initiator": "meter"}, {"initiator": {"id": ["meter"]}}])
 @pytest_twisted.ensureDeferred
-async def test_a_request_of_whatever_form_is_survived(
-    listening: NotificationConsumer, metrics: Metrics, payload: Any
-) -> None:
+async def test_request_of_any_form_is_accepted(listening: NotificationConsumer, metrics: Metrics, payload: Any) -> None:
     await listening.receive(bare("objectstore.http.request", payload))
     assert metrics.notifications[0][1] != "ignored"

@@ -171,7 +171,7 @@ def captured(name: str, *, enveloped: bool = True) -> Delivery:
 
 @pytest.mark.parametrize("enveloped", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_an_instance_that_was_created_gives_five_signed_samples(
+async def test_created_instance_gives_five_signed_samples(
     listening: Listen, bus: Bus, metrics: Metrics, enveloped: bool
 ) -> None:
     await listening(instance_listener).receive(captured("compute.instance.create.end", enveloped=enveloped))
@@ -210,13 +210,13 @@ async def test_the_ids_of_a_listener_do_not_depend_on_the_others(listening: List
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_samples_of_one_meter_and_resource_have_two_ids(listening: Listen, bus: Bus) -> None:
+async def test_samples_of_one_meter_and_resource_have_different_ids(listening: Listen, bus: Bus) -> None:
     await listening(FakeListener("twice", [gauge(), gauge()])).receive(bare())
     assert len({message.message_id for message in bus.messages}) == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_of_one_meter_share_casts_of_bounded_size(listening: Listen, bus: Bus) -> None:
+async def test_samples_of_one_meter_share_casts_of_limited_size(listening: Listen, bus: Bus) -> None:
     samples = [gauge(resource_id=str(n)) for n in range(5)]
     await listening(FakeListener("many", samples), batch_samples=2).receive(bare())
     assert len(bus.published) == 3
@@ -224,7 +224,7 @@ async def test_samples_of_one_meter_share_casts_of_bounded_size(listening: Liste
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_meter_that_is_switched_off_is_not_sent(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_disabled_meter_is_not_published(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     create = captured("compute.instance.create.end")
     await listening(active(instance_listener, meters_off=("disk.*", "vcpus"))).receive(create)
     assert [message.name for message in bus.messages] == ["instance", "memory"]
@@ -233,7 +233,7 @@ async def test_a_meter_that_is_switched_off_is_not_sent(listening: Listen, bus: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_sample_is_signed_with_the_key_of_its_time(listening: Listen, bus: Bus) -> None:
+async def test_sample_is_signed_with_the_key_of_its_time(listening: Listen, bus: Bus) -> None:
     keys = Keyring([SigningKey("old", b"old", not_after=NOON), SigningKey("new", b"new", not_before=NOON)])
     await listening(FakeListener("one", [gauge()]), keys=keys).receive(bare())
     (entry,), key_id = metering_messages(open_envelope(bus.published[0].body))
@@ -243,7 +243,7 @@ async def test_a_sample_is_signed_with_the_key_of_its_time(listening: Listen, bu
 # --- who hears what ------------------------------------------------------------------------------------------------
 
 
-def test_every_topic_of_the_listeners_is_bound_once(listening: Listen) -> None:
+def test_topic_of_several_listeners_is_bound_once(listening: Listen) -> None:
     nova, glance, errors = Topic("nova"), Topic("glance"), Topic("nova", "notifications.error")
     first, second = FakeListener("1", [], topics=[nova, errors]), FakeListener("2", [], topics=[glance, nova])
     assert listening(first, second).subscription("q", prefetch=7) == Subscription(
@@ -274,7 +274,7 @@ def test_every_topic_of_the_listeners_is_bound_once(listening: Listen) -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_listener_hears_the_event_types_it_wants(
+async def test_listener_receives_the_event_types_that_it_wants(
     listening: Listen, patterns: list[str], event_type: str, heard: bool
 ) -> None:
     listener = FakeListener("one", [], event_types=patterns)
@@ -283,14 +283,14 @@ async def test_a_listener_hears_the_event_types_it_wants(
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_nobody_wants_is_counted_by_event_type(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_unwanted_notification_is_counted_by_event_type(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     await listening(instance_listener).receive(bare("image.upload"))
     assert metrics.notifications == [("image.upload", "unwanted")]
     assert bus.published == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_wanted_but_gives_nothing_is_counted_apart(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_notification_without_samples_is_counted_as_empty(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     await listening(instance_listener).receive(captured("compute.instance.create.start"))
     assert metrics.notifications == [("compute.instance.create.start", "empty")]
     assert bus.published == []
@@ -300,7 +300,7 @@ async def test_what_is_wanted_but_gives_nothing_is_counted_apart(listening: List
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_notification_is_held_until_every_sample_is_confirmed(listening: Listen, bus: Bus) -> None:
+async def test_notification_is_acknowledged_after_every_confirm(listening: Listen, bus: Bus) -> None:
     confirms: list[Deferred[None]] = [Deferred(), Deferred()]
     bus.answers = [*confirms]
     received = Deferred.fromCoroutine(listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
@@ -312,7 +312,7 @@ async def test_a_notification_is_held_until_every_sample_is_confirmed(listening:
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_confirm_the_notification_is_handed_back(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_notification_without_a_confirm_is_requeued(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     late: Deferred[None] = Deferred()
     bus.answers = [Unavailable("the bus: away"), late]
     received = Deferred.fromCoroutine(listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
@@ -324,7 +324,7 @@ async def test_without_a_confirm_the_notification_is_handed_back(listening: List
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_cancelled_publication_hands_back_too(listening: Listen, bus: Bus) -> None:
+async def test_notification_with_a_cancelled_publication_is_requeued(listening: Listen, bus: Bus) -> None:
     bus.answers = [Deferred()]
     received = Deferred.fromCoroutine(listening(FakeListener("one", [gauge()])).receive(bare()))
     received.cancel()
@@ -333,14 +333,14 @@ async def test_a_cancelled_publication_hands_back_too(listening: Listen, bus: Bu
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_room_among_the_dead_the_notification_is_handed_back(listening: Listen, bus: Bus) -> None:
+async def test_notification_is_requeued_if_its_dead_letter_is_not_confirmed(listening: Listen, bus: Bus) -> None:
     bus.answers = [Unavailable("the bus: away")]
     with pytest.raises(Unavailable):
         await listening().receive(delivery(b"rubbish"))
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_the_bus_can_never_take_is_set_aside(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_unpublishable_samples_are_dead_lettered(listening: Listen, bus: Bus, metrics: Metrics) -> None:
     bus.answers = [ValueError("the body has 17 MiB, at most 16 are allowed")]
     await listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare())
     assert [message.name for message in bus.messages] == ["b"]
@@ -369,7 +369,7 @@ async def test_what_the_bus_can_never_take_is_set_aside(listening: Listen, bus: 
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_is_no_notification_is_set_aside(
+async def test_body_that_is_not_a_notification_is_dead_lettered(
     listening: Listen, bus: Bus, metrics: Metrics, body: bytes, reason: str
 ) -> None:
     await listening(instance_listener).receive(delivery(body))
@@ -417,7 +417,7 @@ class Unspeakable(ValueError):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_listener_that_fails_hurts_only_itself(
+async def test_failing_listener_does_not_affect_others(
     listening: Listen, bus: Bus, metrics: Metrics, made: Any, kind: str, reason: str
 ) -> None:
     bad, good = FakeListener("bad", made), FakeListener("good", [gauge("kept")])
@@ -433,7 +433,9 @@ async def test_a_listener_that_fails_hurts_only_itself(
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_listener_yields_before_it_gives_up_is_kept(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_samples_yielded_before_a_value_error_are_published(
+    listening: Listen, bus: Bus, metrics: Metrics
+) -> None:
     await listening(FakeListener("partly", raising_after_one)).receive(bare())
     assert [message.name for message in bus.messages] == ["m"]
     assert bus.dead[0].headers["meter-reason"] == "second thoughts"
@@ -441,7 +443,7 @@ async def test_what_a_listener_yields_before_it_gives_up_is_kept(listening: List
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_looks_like_a_secret_does_not_get_into_metadata(listening: Listen, bus: Bus) -> None:
+async def test_secrets_in_metadata_are_masked(listening: Listen, bus: Bus) -> None:
     metadata = {"key_name": "mine", "adminPass": "hunter2", "note": "gAAAAABm" + "x" * 40, "deep": [{"api_key": "k"}]}
     await listening(FakeListener("open", [gauge(resource_metadata=metadata)])).receive(bare())
     assert bus.messages[0].metadata == {
@@ -453,14 +455,14 @@ async def test_what_looks_like_a_secret_does_not_get_into_metadata(listening: Li
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_of_a_time_that_no_key_covers_are_set_aside(listening: Listen, bus: Bus) -> None:
+async def test_samples_that_no_key_covers_are_dead_lettered(listening: Listen, bus: Bus) -> None:
     keys = Keyring([SigningKey("old", b"old", not_after=NOON)])
     await listening(FakeListener("late", [gauge()]), keys=keys).receive(bare())
     assert "no signing key covers 2026-11-22T12:00:00" in str(bus.dead[0].headers["meter-reason"])
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_token_in_a_notification_does_not_get_among_the_dead(listening: Listen, bus: Bus) -> None:
+async def test_token_in_a_dead_lettered_notification_is_masked(listening: Listen, bus: Bus) -> None:
     listener = FakeListener("scheduler", raising(ValueError("no")), event_types=["scheduler.*"])
     await listening(listener).receive(captured("scheduler.select_destinations.start"))
     assert b"gAAAA" not in bus.dead[0].body
@@ -514,7 +516,7 @@ BODIES = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(BODIES)
-def test_any_body_ends_as_published_counted_or_dead(body: bytes) -> None:
+def test_any_body_is_published_counted_or_dead_lettered(body: bytes) -> None:
     bus, metrics = Bus(), Metrics()
     dead_letters = DeadLetterPublisher(bus, Clock())
     listening = NotificationConsumer(

@@ -68,7 +68,7 @@ AUDIT = [
 
 
 @pytest.mark.parametrize("told", [TOLD_AT_ONCE + AUDIT, AUDIT + TOLD_AT_ONCE], ids=["audit last", "audit first"])
-def test_an_audit_repeats_an_action_some_moments_earlier_and_with_the_state_of_today(
+def test_audit_repeating_an_action_gives_duplicates(
     told: list[dict[str, Any]],
 ) -> None:
     for store in (collected(told), collected(told[:4], told[4:])):
@@ -78,7 +78,7 @@ def test_an_audit_repeats_an_action_some_moments_earlier_and_with_the_state_of_t
 
 
 @pytest.mark.parametrize("action", ["create", "delete"])
-def test_an_action_that_failed_and_started_once_more_is_no_conflict(action: str) -> None:
+def test_repeated_start_of_a_failed_action_is_a_duplicate(action: str) -> None:
     told = [said(f"volume.{action}.start", at, VOLUME | {"size": size}) for at, size in ((0, 2), (86_400, 3))]
     told.append(said(f"volume.{action}.end", 86_405, VOLUME))
     store = collected(told[:1], told[1:], told)
@@ -93,7 +93,7 @@ def test_an_action_that_failed_and_started_once_more_is_no_conflict(action: str)
         ("backup", "size", {"status": "deleted"}),
     ],
 )
-def test_what_was_deleted_by_the_time_of_the_audit_existed_from_its_creation_on(
+def test_resource_deleted_before_the_audit_existed_from_its_creation(
     kind: str, size: str, gone: dict[str, Any]
 ) -> None:
     resource = {f"{kind}_id": "x", size: 4, "tenant_id": "p", **gone}
@@ -130,13 +130,13 @@ def in_two_forms(action: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("action", ["power_off.end", "shelve_offload.end", "evacuate", "delete.start"])
 @pytest.mark.parametrize("order", [1, -1], ids=["unversioned first", "versioned first"])
-def test_what_two_collectors_hear_of_one_event_in_two_forms_is_stored_once(action: str, order: int) -> None:
+def test_event_received_by_two_collectors_in_both_formats_is_stored_once(action: str, order: int) -> None:
     store = collected(*([each] for each in in_two_forms(action)[::order]))
     for meter in ("vcpus", "memory", "instance"):
         assert len(rows_of(store, meter)) == 1
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["unversioned first", "versioned first"])
-def test_two_forms_that_come_again_in_another_order_are_duplicates(order: int) -> None:
+def test_redelivery_of_both_formats_in_another_order_gives_duplicates(order: int) -> None:
     told = in_two_forms("power_off.end")[::order]
     assert len(rows_of(collected(told, told[::-1], told[1:], told[:1]), "vcpus")) == 1

@@ -92,7 +92,7 @@ class Collector:
 
 
 @pytest_twisted.ensureDeferred
-async def test_stores_what_is_verified():
+async def test_verified_samples_are_stored():
     collector = Collector()
 
     assert await collector.take(cast([message(1), message(2)])) is None
@@ -102,7 +102,7 @@ async def test_stores_what_is_verified():
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_bad_sample_does_not_take_the_others_with_it():
+async def test_batch_with_one_bad_signature_stores_the_rest():
     batch = [message(number) for number in range(1, 101)]
     batch[49] |= {"counter_volume": 51}  # one digit changed after signing
     collector = Collector()
@@ -119,7 +119,7 @@ async def test_one_bad_sample_does_not_take_the_others_with_it():
 
 
 @pytest_twisted.ensureDeferred
-async def test_another_fact_under_a_known_id_is_dead_lettered_as_a_conflict_and_the_first_stays():
+async def test_conflicting_sample_is_dead_lettered_and_the_first_stays():
     collector = Collector()
 
     await collector.take(cast([message(1)]))
@@ -132,7 +132,7 @@ async def test_another_fact_under_a_known_id_is_dead_lettered_as_a_conflict_and_
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_the_store_refuses_is_set_aside_with_its_reason():
+async def test_sample_that_the_store_refuses_is_dead_lettered_with_the_reason():
     collector = Collector()
 
     await collector.take(cast([message(1), message(2, resource_metadata={"a": "\0"})]))
@@ -142,7 +142,7 @@ async def test_what_the_store_refuses_is_set_aside_with_its_reason():
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"{}", b'{"method": "record_metering_data"}', b"[" * 5000])
-def test_what_cannot_be_read_is_set_aside_whole(body):
+def test_undecodable_delivery_is_dead_lettered_as_a_whole(body):
     collector = Collector()
 
     collector.take(body)
@@ -152,12 +152,12 @@ def test_what_cannot_be_read_is_set_aside_whole(body):
     assert letter.headers["meter-exchange"] == "metering"
 
 
-def test_an_empty_batch_is_done_at_once():
+def test_empty_delivery_returns_at_once():
     assert Collector().take(cast([])).called
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_delivery_is_not_done_before_it_is_committed():
+async def test_delivery_returns_after_the_commit():
     collector, commit = Collector(), Deferred()
     write = collector.store.write
 
@@ -174,7 +174,7 @@ async def test_a_delivery_is_not_done_before_it_is_committed():
 
 
 @pytest.mark.parametrize("what", ["store", "dead letters"])
-def test_while_something_is_away_the_delivery_is_handed_back(what):
+def test_delivery_is_requeued_while_store_or_bus_is_unavailable(what):
     collector = Collector()
     if what == "store":
         collector.store.unavailable = "no database"
@@ -187,7 +187,7 @@ def test_while_something_is_away_the_delivery_is_handed_back(what):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_second_delivery_changes_nothing():
+async def test_redelivery_stores_nothing_twice():
     collector = Collector()
     await collector.take(cast([message(1)]))
     await collector.take(cast([message(1), message(2)]))
@@ -198,7 +198,7 @@ async def test_a_second_delivery_changes_nothing():
     assert 'meter_collected_samples_total{outcome="stored"} 2.0' in text
 
 
-def test_deliveries_that_arrive_together_are_written_together():
+def test_deliveries_that_arrive_together_share_a_transaction():
     collector, sizes = Collector(batch_samples=3), []
     write = collector.store.write
 
@@ -218,7 +218,7 @@ def test_deliveries_that_arrive_together_are_written_together():
     assert all(each.called for each in done)
 
 
-def test_in_a_shared_batch_each_delivery_hears_of_its_own_refusals():
+def test_delivery_in_a_shared_batch_gets_its_own_refusals():
     collector = Collector()
     bad = message(2, resource_metadata={"a": "\0"})
     for body in (cast([message(1)]), cast([message(3), bad])):
@@ -229,7 +229,7 @@ def test_in_a_shared_batch_each_delivery_hears_of_its_own_refusals():
     assert b"000000000002" in letter.body
 
 
-def test_a_large_batch_leaves_others_their_turn():
+def test_large_delivery_yields_to_the_reactor():
     collector, turns = Collector(), []
     collector.clock.callLater(0, turns.append, "another's turn")
     Deferred.fromCoroutine(
@@ -251,7 +251,7 @@ JSON = st.recursive(
 @given(
     st.lists(JSON | st.dictionaries(st.sampled_from(list(message())), JSON).map(lambda d: message() | d), max_size=5)
 )
-def test_whatever_arrives_is_stored_or_dead_with_a_reason(entries):
+def test_every_entry_is_stored_or_dead_lettered_with_a_reason(entries):
     try:
         body = json.dumps({"method": "record_metering_data", "args": {"data": entries}}).encode()
     except UnicodeEncodeError:
@@ -267,7 +267,7 @@ def test_whatever_arrives_is_stored_or_dead_with_a_reason(entries):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_number_that_is_not_finite_is_one_bad_sample_and_its_letter_still_has_it():
+async def test_non_finite_number_makes_one_bad_sample_and_stays_in_its_dead_letter():
     body = cast([message(1), message(2), message(3)]).replace(b'\\"counter_volume\\":2', b'\\"counter_volume\\":NaN')
     collector = Collector()
 
@@ -280,7 +280,7 @@ async def test_a_number_that_is_not_finite_is_one_bad_sample_and_its_letter_stil
 
 
 @pytest_twisted.ensureDeferred
-async def test_half_a_character_is_one_bad_sample_too():
+async def test_unpaired_surrogate_makes_one_bad_sample():
     body = json.dumps({"method": "record_metering_data", "args": {"data": [message(1), message(2)]}})
     collector = Collector()
 
@@ -292,7 +292,7 @@ async def test_half_a_character_is_one_bad_sample_too():
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_transaction_has_more_samples_than_it_may():
+async def test_transaction_size_is_limited():
     collector, sizes = Collector(batch_samples=100), []
     write = collector.store.write
 
@@ -315,7 +315,7 @@ async def test_no_transaction_has_more_samples_than_it_may():
 
 
 @pytest_twisted.ensureDeferred
-async def test_of_a_large_delivery_the_refused_are_told_in_whichever_transaction_they_were():
+async def test_split_delivery_gets_refusals_of_every_transaction():
     batch = [message(n, resource_metadata={"a": "\0"} if n in (5, 150) else {}) for n in range(1, 201)]
     collector = Collector(batch_samples=100)
 

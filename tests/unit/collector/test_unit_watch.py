@@ -49,14 +49,14 @@ SAMPLE = Sample(
         ("%", "%"),
     ],
 )
-def test_a_unit_has_a_name_of_today_and_one_of_yesterday(binary: str, older: str) -> None:
+def test_unit_has_a_binary_and_an_older_name(binary: str, older: str) -> None:
     assert older_name(binary) == older
     assert older_name(older) == older
     assert binary_name(older) == binary
 
 
 @pytest.mark.parametrize(("setting", "unit"), [("true", "MiB"), ("false", "MB")])
-def test_the_setting_names_the_units_of_what_is_made_and_changes_no_volume(setting: str, unit: str) -> None:
+def test_units_setting_changes_unit_names_and_no_volumes(setting: str, unit: str) -> None:
     units = parse(f"[units]\nbinary = {setting}", "meter-compute").units
     message = Signer(KEYS, "here", unit_name=units.name_of).message(SAMPLE)
     assert (message["counter_unit"], message["counter_volume"]) == (unit, 64)
@@ -66,26 +66,26 @@ def told(*units: str) -> list[tuple[str, str, str]]:
     watch = UnitWatch()
     with capturedLogs() as logs:
         for unit in units:
-            watch.see([read(sign(replace(SAMPLE, unit=unit), KEYS, "here"), KEYS)])
+            watch.observe([read(sign(replace(SAMPLE, unit=unit), KEYS, "here"), KEYS)])
     return [(each["unit"], each["others"], each["hint"]) for each in logs]
 
 
-def test_a_meter_that_arrives_in_another_unit_is_told_once_for_each() -> None:
-    hint = "; [units] binary makes agents and collectors use one name"
+def test_meter_in_another_unit_is_logged_once_per_unit() -> None:
+    hint = "; set [units] binary to the same value on all agents and collectors"
     assert told("MB", "MB", "MiB", "MB", "MiB", "B") == [("MiB", "MB", hint), ("B", "MB, MiB", "")]
 
 
-def test_a_meter_in_one_unit_is_told_by_nobody() -> None:
+def test_meter_in_one_unit_is_not_logged() -> None:
     assert told("MiB", "MiB", "MiB") == []
 
 
-def test_of_names_without_end_a_bounded_number_is_remembered() -> None:
+def test_number_of_watched_meters_is_limited() -> None:
     def messages(unit: str, *numbers: int) -> list[MeteringMessage]:
         samples = (replace(SAMPLE, name=f"instance:{number}", unit=unit) for number in numbers)
         return [read(sign(each, KEYS, "here"), KEYS) for each in samples]
 
     watch = UnitWatch()
-    watch.see(messages("MiB", *range(MOST_METERS + 5)))
+    watch.observe(messages("MiB", *range(MOST_METERS + 5)))
     with capturedLogs() as logs:
-        watch.see(messages("MB", MOST_METERS + 1, 1))
+        watch.observe(messages("MB", MOST_METERS + 1, 1))
     assert [each["meter"] for each in logs] == ["instance:1"]

@@ -45,7 +45,7 @@ class Single:
         self.clock.advance(1_795_000_000)
         self.dead_path, self.outbox_path = directory / "dead-letters.spool", directory / "meter.spool"
         self.dead = self._spool(self.dead_path)
-        self.bus = LocalBus(self.clock, keep_dead=lambda publication: self.dead.put([publication]))
+        self.bus = LocalBus(self.clock, store_dead_letter=lambda publication: self.dead.put([publication]))
         self.dead_letters = DeadLetterPublisher(self.bus, self.clock, source_queue=QUEUE)
         self.outbox = Outbox(
             self._spool(self.outbox_path), self.bus, self.clock, metrics=PublishingMetrics(metrics_registry("meter"))

@@ -35,4 +35,4 @@ def test_the_example_is_a_listener_that_makes_its_sample(page: ModuleType) -> No
 
 def test_the_example_says_what_would_be_right(page: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"payload\.hours must be a whole number, not 'many'"):
-        list(page.booking_listener.samples(replace(page.heard, payload={"id": "x", "hours": "many"})))
+        list(page.booking_listener.samples(replace(page.notification, payload={"id": "x", "hours": "many"})))

@@ -44,14 +44,14 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("unversioned", "versioned"), PAIRS)
-def test_both_forms_of_a_fact_are_one_event_with_one_id(unversioned: str, versioned: str) -> None:
+def test_versioned_and_unversioned_notification_of_one_event_have_one_id(unversioned: str, versioned: str) -> None:
     one, other = captured(unversioned), captured(versioned)
     assert content(unversioned)["message_id"] != content(versioned)["message_id"]
     assert (one.event_type, one.message_id) == (other.event_type, other.message_id)
 
 
 @pytest.mark.parametrize(("unversioned", "versioned"), PAIRS)
-def test_both_forms_give_the_same_samples_with_the_same_ids(unversioned: str, versioned: str) -> None:
+def test_versioned_and_unversioned_notification_give_the_same_samples(unversioned: str, versioned: str) -> None:
     told = []
     for name in (unversioned, versioned):
         heard = captured(name)
@@ -90,7 +90,7 @@ def test_both_forms_give_the_same_samples_with_the_same_ids(unversioned: str, ve
         ("nova.compute.instance.power_off.end", "2026-11-22T16:12:53.186721+00:00"),  # only its own
     ],
 )
-def test_the_time_of_a_fact_is_the_moment_that_both_payloads_name(name: str, time: str) -> None:
+def test_time_of_an_event_is_the_one_in_both_payloads(name: str, time: str) -> None:
     assert captured(name).timestamp.isoformat() == time
 
 
@@ -106,7 +106,7 @@ def test_the_time_of_a_fact_is_the_moment_that_both_payloads_name(name: str, tim
         ("exists.1", {"audit_period_ending": None}),
     ],
 )
-def test_a_moment_that_is_missing_or_cannot_be_true_leaves_the_time_of_the_notification(
+def test_missing_or_implausible_time_leaves_the_timestamp_of_the_notification(
     event: str, change: dict[str, Any]
 ) -> None:
     odd = copy.deepcopy(content(f"nova.compute.instance.{event}"))
@@ -115,24 +115,24 @@ def test_a_moment_that_is_missing_or_cannot_be_true_leaves_the_time_of_the_notif
     assert normalize(own).timestamp == own.timestamp
 
 
-def test_a_deletion_after_a_soft_deletion_has_the_time_of_the_later() -> None:
+def test_deletion_after_a_soft_deletion_has_the_later_time() -> None:
     reclaimed = copy.deepcopy(content("nova.compute.instance.delete.end"))
     reclaimed["payload"] |= {"deleted_at": "2026-11-22T12:00:00.5", "terminated_at": "2026-11-22T16:10:46.9"}
     assert normalize(notification(reclaimed)).timestamp.isoformat() == "2026-11-22T16:10:46+00:00"
 
 
-def test_the_second_form_of_a_fact_without_a_moment_gets_the_time_of_the_first() -> None:
+def test_second_notification_of_an_event_without_a_time_gets_the_time_of_the_first() -> None:
     times = FirstTimes(most=2)
     first = captured("nova.compute.instance.power_off.end")
     later = replace(first, timestamp=first.timestamp + timedelta(milliseconds=7))
-    assert times.applied(first).timestamp == times.applied(later).timestamp == first.timestamp
+    assert times.apply(first).timestamp == times.apply(later).timestamp == first.timestamp
     for number in range(2):
         other = replace(first, message_id=f"other {number}")
-        assert times.applied(other) is other
-    assert times.applied(later) is later, "what is long past is forgotten"
+        assert times.apply(other) is other
+    assert times.apply(later) is later, "what is long past is forgotten"
 
 
-def test_what_both_forms_know_of_an_instance_is_the_same_metadata() -> None:
+def test_metadata_of_both_formats_are_equal() -> None:
     one, other = (
         next(iter(instance_listener.samples(captured(name)))).resource_metadata
         for name in ("nova.compute.instance.exists.1", "nova-versioned.instance.exists")
@@ -144,7 +144,7 @@ def test_what_both_forms_know_of_an_instance_is_the_same_metadata() -> None:
     assert other["image_ref"] == one["image_ref"] == "6de405a4-cdeb-438c-92cb-3bb028091897"
 
 
-def test_two_audits_of_one_instance_are_two_facts() -> None:
+def test_two_audits_of_one_instance_have_two_ids() -> None:
     assert (
         captured("nova.compute.instance.exists.1").message_id != captured("nova.compute.instance.exists.2").message_id
     )
@@ -160,13 +160,13 @@ def test_two_audits_of_one_instance_are_two_facts() -> None:
         ("nova.compute.metrics.update", {"nodename": "another"}),
     ],
 )
-def test_facts_of_one_request_that_differ_have_ids_that_differ(name: str, change: dict[str, Any]) -> None:
+def test_different_events_of_one_request_have_different_ids(name: str, change: dict[str, Any]) -> None:
     other = copy.deepcopy(content(name))
     other["payload"] |= change
     assert normalize(notification(other)).message_id != captured(name).message_id
 
 
-def test_a_fact_without_a_request_keeps_its_own_id() -> None:
+def test_notification_without_a_request_keeps_its_own_id() -> None:
     lonely = content("nova.compute.instance.exists.1")
     del lonely["_context_request_id"]
     assert normalize(notification(lonely)).message_id == lonely["message_id"]
@@ -188,11 +188,11 @@ def test_a_fact_without_a_request_keeps_its_own_id() -> None:
         ("flavor.create", "flavor.create"),
     ],
 )
-def test_events_have_the_names_of_the_unversioned_form(versioned: str, unversioned: str) -> None:
+def test_versioned_event_types_get_unversioned_names(versioned: str, unversioned: str) -> None:
     assert unversioned_event_type(versioned) == unversioned
 
 
-def test_what_is_not_novas_is_left_as_it_is() -> None:
+def test_notification_of_another_service_is_unchanged() -> None:
     volume = notification(content("openstack.volume.exists"))
     assert normalize(volume) is volume
 
@@ -207,6 +207,6 @@ def test_what_is_not_novas_is_left_as_it_is() -> None:
     ],
 )
 @pytest.mark.parametrize("event_type", ["instance.create.end", "metrics.update"])
-def test_an_object_that_holds_nothing_of_use_is_survived(event_type: str, payload: Any) -> None:
+def test_versioned_object_without_data_is_accepted(event_type: str, payload: Any) -> None:
     odd = content("nova-versioned.instance.create.end") | {"event_type": event_type, "payload": payload}
     assert normalize(notification(odd)).event_type.startswith("compute.")

@@ -1,4 +1,4 @@
-"""A file of definitions is read as it is; what is wrong in it is told with file and line, and the rest works."""
+"""Files of definitions: problems are reported with file and line, and valid definitions are used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def toml(folder: Path, text: str, name: str = "sites.toml") -> DefinitionFile:
     return read_definitions(path, name)
 
 
-def test_six_lines_define_a_meter(tmp_path: Path) -> None:
+def test_definition_of_six_lines_defines_a_meter(tmp_path: Path) -> None:
     file = toml(tmp_path, SITES)
     assert file.problems == ()
     (definition,) = file.definitions
@@ -48,45 +48,43 @@ def test_six_lines_define_a_meter(tmp_path: Path) -> None:
         ("event_types = []", "event_types: should be an event type with * and ?, or several in a list, not []"),
         ('event_types = ["[a-z]"]', "event_types: should be an event type of at most 1000 characters, with * and ?"),
         ('type = "rate"', "type: should be gauge, delta, cumulative or a path, not 'rate'"),
-        ('volume = "$.payload["', "volume: '$.payload[' is no JSONPath"),
+        ('volume = "$.payload["', "volume: '$.payload[' is not a JSONPath"),
         (
             "volume = true",
             "volume: should be a number, a path that begins with $, several, or { from = …, to = … }, not",
         ),
         ('volume = { from = "$.payload.a" }', "volume: should be a number, a path"),
-        ('volume = "$..a..b"', "volume: '$..a..b': '..' may stand once"),
+        ('volume = "$..a..b"', "volume: '$..a..b': '..' is allowed once"),
         (
             "resource = \"$.payload.x[?(@.a =~ '(a*)*b')]\"",
-            "resource: \"$.payload.x[?(@.a =~ '(a*)*b')]\": compare with",
+            "resource: \"$.payload.x[?(@.a =~ '(a*)*b')]\": use = or !=",
         ),
-        ('metadata = "people"', "metadata: there is no [metadata.people] in this file; there are: none"),
+        ('metadata = "people"', "metadata: there is no [metadata.people] in this file, only: none"),
         ("metadata = { a = [] }", "metadata.a: should be a path, a text, a number or a table, not []"),
-        ('lookup = ["colour"]', "lookup: colour: should be of name, type, unit, volume"),
-        ('vollume = "$.payload.x"', "vollume: there is no such key; known are name, names, event_types, except"),
+        ('lookup = ["colour"]', "lookup: colour: should be one of name, type, unit, volume"),
+        ('vollume = "$.payload.x"', "vollume: unknown key; should be one of name, names, event_types, except"),
         ('optional = ["volume"]', "optional: input should be 'user', 'project' or 'timestamp', not 'volume'"),
         (f'volume = "$.{"a" * 510}"', "volume: should have at most 500 characters, not 512"),
     ],
 )
-def test_a_definition_that_is_wrong_is_told_with_its_line_and_the_others_work(
-    tmp_path: Path, line: str, problem: str
-) -> None:
+def test_bad_definition_is_reported_with_its_line_and_the_others_work(tmp_path: Path, line: str, problem: str) -> None:
     key = line.partition(" ")[0]
     wrong = "\n".join(each for each in SITES.strip().splitlines() if not each.startswith(f"{key} "))
     file = toml(tmp_path, f"{SITES}\n{wrong}\n{line}\n")
     assert [definition.origin for definition in file.definitions] == ["sites.toml:2"]
-    (told, *_) = file.problems
+    (problem_text, *_) = file.problems
     meter = "''" if key == "name" else "'site.visitors'"
-    assert told.startswith(f"sites.toml:9: meter {meter}: {problem}"), told
+    assert problem_text.startswith(f"sites.toml:9: meter {meter}: {problem}"), problem_text
 
 
 @pytest.mark.parametrize("missing", ["name", "event_types", "unit", "resource"])
-def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+def test_missing_key_is_named(tmp_path: Path, missing: str) -> None:
     text = "\n".join(line for line in SITES.splitlines() if not line.startswith(missing))
     (problem,) = toml(tmp_path, text).problems
     assert problem.endswith(f"{missing}: is missing")
 
 
-def test_what_is_no_toml_is_told_with_the_line(tmp_path: Path) -> None:
+def test_bad_toml_is_reported_with_the_line(tmp_path: Path) -> None:
     (problem,) = toml(tmp_path, "\n\n[[meter]\n").problems
     assert problem.startswith("sites.toml:3: not TOML: ")
 
@@ -99,7 +97,7 @@ def test_what_is_no_toml_is_told_with_the_line(tmp_path: Path) -> None:
         ("metric:\n  - 7\n", "own.yaml:2: should be a table of a meter, not 7"),
         (
             "---\nmetric:\n  - name: x\n    event_type: '(a'\n    type: gauge\n    unit: B\n    volume: 1\n    resource_id: $.payload.id\n",
-            "own.yaml:3: meter 'x': event_types: '(a' is no pattern (missing ): (a): use a regular expression of RE2",
+            "own.yaml:3: meter 'x': event_types: '(a' is not a valid pattern (missing ): (a): use RE2 syntax",
         ),
         (
             "metric:\n  - name: x\n    event_type: a\n    type: gauge\n    unit: B\n    volume: {fields: [a], plugin: map}\n    resource_id: $.payload.id\n",
@@ -107,25 +105,25 @@ def test_what_is_no_toml_is_told_with_the_line(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_in_yaml_is_told_with_the_line(tmp_path: Path, text: str, problem: str) -> None:
-    (told,) = toml(tmp_path, text, "own.yaml").problems
-    assert told.startswith(problem), told
+def test_bad_yaml_is_reported_with_the_line(tmp_path: Path, text: str, problem: str) -> None:
+    (problem_text,) = toml(tmp_path, text, "own.yaml").problems
+    assert problem_text.startswith(problem), problem_text
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'a = "\xe9"')
     (problem,) = read_definitions(tmp_path / "latin.toml").problems
     assert "latin.toml: cannot be read: 'utf-8' codec can't decode" in problem
 
 
-def test_every_file_of_the_directory_is_a_listener_of_its_own(tmp_path: Path) -> None:
+def test_each_file_of_the_directory_is_a_listener(tmp_path: Path) -> None:
     toml(tmp_path, SITES)
     toml(tmp_path, "exchanges = ['halls']\n" + SITES.replace("site.", "hall."), "halls.toml")
     toml(tmp_path, SITES.replace("unit", "units"), "broken.toml")
-    toml(tmp_path, "not ours", "README.txt")
+    toml(tmp_path, "another program's", "README.txt")
     decisions, problems = load_user_definitions(str(tmp_path))
     assert [(each.name, each.state, each.reason) for each in decisions] == [
-        ("definitions.broken", "broken", "has no definition that works"),
+        ("definitions.broken", "broken", "has no valid definition"),
         ("definitions.halls", "pending", ""),
         ("definitions.sites", "pending", ""),
     ]
@@ -135,11 +133,11 @@ def test_every_file_of_the_directory_is_a_listener_of_its_own(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("directory", ["", "/nowhere/at/all"])
-def test_no_directory_has_no_definitions(directory: str) -> None:
+def test_missing_directory_has_no_definitions(directory: str) -> None:
     assert load_user_definitions(directory) == ([], [])
 
 
-def test_a_single_meter_of_a_file_is_disabled_by_name(tmp_path: Path) -> None:
+def test_single_meter_of_a_file_can_be_disabled(tmp_path: Path) -> None:
     toml(tmp_path, SITES + SITES.replace("site.visitors", "site.guests"))
     decisions, _ = load_user_definitions(str(tmp_path))
     configured = configure(decisions, {}, ["site.guests"])
@@ -148,7 +146,7 @@ def test_a_single_meter_of_a_file_is_disabled_by_name(tmp_path: Path) -> None:
     assert configured.decisions[0].takes("site.visitors")
 
 
-def test_who_defines_a_built_in_meter_anew_has_it_once(tmp_path: Path) -> None:
+def test_redefined_meter_is_disabled_in_the_built_in_listener(tmp_path: Path) -> None:
     toml(tmp_path, SITES.replace("site.visitors", "volume.size"))
     own, _ = load_user_definitions(str(tmp_path))
     decisions = {each.name: each for each in without_redefined_meters([*find([LISTENER]), *own], own)}
@@ -158,12 +156,12 @@ def test_who_defines_a_built_in_meter_anew_has_it_once(tmp_path: Path) -> None:
     assert decisions["definitions.sites"].takes("volume.size")
 
 
-def test_the_built_in_definitions_are_without_a_problem() -> None:
+def test_built_in_definitions_have_no_problems() -> None:
     assert [each.reason for each in find([LISTENER]) if each.state == "broken"] == []
     assert sum(isinstance(each.plugin, DefinedListener) for each in find([LISTENER])) > 25
 
 
-def test_the_example_for_operators_is_right() -> None:
+def test_example_definitions_have_no_problems() -> None:
     decisions, problems = load_user_definitions(str(Path(__file__).parents[4] / "etc" / "meters.d"))
     assert problems == []
     assert [each.name for each in decisions] == ["definitions.example"]

@@ -1,4 +1,4 @@
-"""What a definition makes of a notification, and what it says of one that it cannot read."""
+"""The samples that a definition makes of a notification, and the errors for values that it cannot use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def listen(tmp_path: Path) -> Listen:
     return make
 
 
-def said(payload: Any, event_type: str = "site.counted", **context: Any) -> Notification:
+def notification(payload: Any, event_type: str = "site.counted", **context: Any) -> Notification:
     return Notification("id", event_type, "gate.north", "INFO", NOON, payload, context)
 
 
@@ -53,17 +53,17 @@ def only(samples: Any) -> Sample:
     return sample
 
 
-def test_a_sample_has_what_is_defined_and_defaults_for_the_rest(listen: Listen) -> None:
-    sample = only(listen(BASE).samples(said({"visitors": 3, "site": "hall"})))
+def test_sample_has_defined_fields_and_defaults(listen: Listen) -> None:
+    sample = only(listen(BASE).samples(notification({"visitors": 3, "site": "hall"})))
     assert (sample.name, sample.type, sample.unit, sample.volume) == ("site.visitors", "gauge", "visitor", 3)
     assert (sample.resource_id, sample.user_id, sample.project_id) == ("hall", None, None)
     assert sample.timestamp == NOON
     assert sample.resource_metadata == {"event_type": "site.counted", "host": "north"}
 
 
-def test_metadata_may_be_nested_literal_and_absent(listen: Listen) -> None:
+def test_metadata_may_be_nested_literal_or_absent(listen: Listen) -> None:
     text = BASE + 'metadata = { city = "$.payload.city", gone = "$.payload.x", by = { kind = "gate" } }\n'
-    sample = only(listen(text).samples(said({"visitors": 3, "site": "hall", "city": None})))
+    sample = only(listen(text).samples(notification({"visitors": 3, "site": "hall", "city": None})))
     assert sample.resource_metadata == {
         "event_type": "site.counted",
         "host": "north",
@@ -72,33 +72,33 @@ def test_metadata_may_be_nested_literal_and_absent(listen: Listen) -> None:
     }
 
 
-def test_the_first_path_that_leads_to_something_counts(listen: Listen) -> None:
+def test_first_path_that_finds_a_value_is_used(listen: Listen) -> None:
     text = BASE + 'project = ["$.payload.project", "$.ctxt.project_id"]\n'
     samples = listen(text).samples
-    assert only(samples(said({"visitors": 1, "site": "s", "project": "p"}, project_id="q"))).project_id == "p"
-    assert only(samples(said({"visitors": 1, "site": "s", "project": None}, project_id="q"))).project_id == "q"
+    assert only(samples(notification({"visitors": 1, "site": "s", "project": "p"}, project_id="q"))).project_id == "p"
+    assert only(samples(notification({"visitors": 1, "site": "s", "project": None}, project_id="q"))).project_id == "q"
 
 
-def test_what_is_required_and_missing_means_nothing_is_said(listen: Listen) -> None:
+def test_what_is_required_and_missing_means_nothing_is_notification(listen: Listen) -> None:
     listener = listen(BASE + 'requires = "$.payload.visitors"\n')
-    assert list(listener.samples(said({"site": "hall"}))) == []
-    assert list(listener.samples(said({"site": "hall", "visitors": None}))) == []
+    assert list(listener.samples(notification({"site": "hall"}))) == []
+    assert list(listener.samples(notification({"site": "hall", "visitors": None}))) == []
 
 
-def test_an_owner_that_is_optional_may_be_missing_null_or_empty(listen: Listen) -> None:
+def test_optional_owner_may_be_missing_null_or_empty(listen: Listen) -> None:
     listener = listen(BASE + 'user = "$.payload.user"\noptional = ["user"]\n')
     for payload in ({}, {"user": None}, {"user": ""}):
-        assert only(listener.samples(said({"visitors": 1, "site": "s", **payload}))).user_id is None
+        assert only(listener.samples(notification({"visitors": 1, "site": "s", **payload}))).user_id is None
 
 
-def test_exceptions_are_not_heard(listen: Listen) -> None:
+def test_excepted_event_types_give_no_sample(listen: Listen) -> None:
     listener = listen(BASE + 'except = ["site.closed", "*.error"]\n')
-    assert list(listener.samples(said({}, "site.closed"))) == []
-    assert list(listener.samples(said({}, "site.count.error"))) == []
-    assert only(listener.samples(said({"visitors": 1, "site": "s"}, "site.open")))
+    assert list(listener.samples(notification({}, "site.closed"))) == []
+    assert list(listener.samples(notification({}, "site.count.error"))) == []
+    assert only(listener.samples(notification({"visitors": 1, "site": "s"}, "site.open")))
 
 
-def test_each_element_makes_a_sample(listen: Listen) -> None:
+def test_every_element_makes_a_sample(listen: Listen) -> None:
     text = """
     [[meter]]
     name = "gate.$.each.kind"
@@ -110,14 +110,14 @@ def test_each_element_makes_a_sample(listen: Listen) -> None:
     resource = "$.payload.site"
     """
     gates = [{"kind": "north", "unit": "car", "count": 1}, {"kind": "south", "unit": "foot", "count": 2}]
-    samples = listen(text).samples(said({"site": "s", "gates": gates}))
+    samples = listen(text).samples(notification({"site": "s", "gates": gates}))
     assert [(each.name, each.unit, each.volume) for each in samples] == [
         ("gate.north", "car", 1),
         ("gate.south", "foot", 2),
     ]
 
 
-def test_lookup_reads_a_value_for_each_sample_from_every_path(listen: Listen) -> None:
+def test_lookup_finds_one_value_per_sample_in_every_path(listen: Listen) -> None:
     text = """
     [[meter]]
     name = "$.payload.gates[*].kind"
@@ -129,12 +129,12 @@ def test_lookup_reads_a_value_for_each_sample_from_every_path(listen: Listen) ->
     """
     listener = listen(text)
     gates = [{"kind": "north", "count": 1}, {"kind": "south", "count": 2}]
-    samples = listener.samples(said({"site": "s", "gates": gates}))
+    samples = listener.samples(notification({"site": "s", "gates": gates}))
     assert [(each.name, each.volume, each.resource_id) for each in samples] == [("north", 1, "s"), ("south", 2, "s")]
     with pytest.raises(
-        ValueError, match=r"payload.gates\[\*\].count has 1 values for 2 samples: there must be one for each"
+        ValueError, match=r"payload.gates\[\*\].count finds 1 values for 2 samples: there must be one for each"
     ):
-        list(listener.samples(said({"site": "s", "gates": [gates[0], {"kind": "east"}]})))
+        list(listener.samples(notification({"site": "s", "gates": [gates[0], {"kind": "east"}]})))
 
 
 @pytest.mark.parametrize(
@@ -148,20 +148,22 @@ def test_lookup_reads_a_value_for_each_sample_from_every_path(listen: Listen) ->
         "2026-11-22T16:57:12.5+01:00",
     ],
 )
-def test_a_time_may_be_in_each_of_the_forms_that_services_use(listen: Listen, text: str) -> None:
+def test_timestamp_is_accepted_in_every_format_of_the_services(listen: Listen, text: str) -> None:
     listener = listen(BASE + 'timestamp = "$.payload.at"\n')
-    sample = only(listener.samples(said({"visitors": 1, "site": "s", "at": text})))
+    sample = only(listener.samples(notification({"visitors": 1, "site": "s", "at": text})))
     assert sample.timestamp == datetime(2026, 11, 22, 15, 57, 12, 500000, tzinfo=UTC)
 
 
-def test_seconds_are_counted_between_two_times(listen: Listen) -> None:
+def test_volume_may_be_the_seconds_between_two_times(listen: Listen) -> None:
     listener = listen(BASE.replace('"$.payload.visitors"', '{ from = "$.payload.a", to = "$.payload.b" }'))
     assert (
-        only(listener.samples(said({"site": "s", "a": "2026-11-22 10:00:00", "b": "2026-11-22T10:00:01.5Z"}))).volume
+        only(
+            listener.samples(notification({"site": "s", "a": "2026-11-22 10:00:00", "b": "2026-11-22T10:00:01.5Z"}))
+        ).volume
         == 1.5
     )
     with pytest.raises(ValueError, match=r"payload.b must be a time like 2026-11-22T17:00:59.5, not missing"):
-        list(listener.samples(said({"site": "s", "a": "2026-11-22 10:00:00"})))
+        list(listener.samples(notification({"site": "s", "a": "2026-11-22 10:00:00"})))
 
 
 @pytest.mark.parametrize(
@@ -181,30 +183,30 @@ def test_seconds_are_counted_between_two_times(listen: Listen) -> None:
         (None, "payload must be a mapping, not a NoneType"),
     ],
 )
-def test_what_cannot_be_read_is_named(listen: Listen, payload: Any, reason: str) -> None:
+def test_bad_value_is_named(listen: Listen, payload: Any, reason: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is looked at
-        list(listen(BASE).samples(said(payload)))
+        list(listen(BASE).samples(notification(payload)))
     assert str(caught.value).startswith(reason)
 
 
-def test_one_definition_that_fails_stops_no_other(listen: Listen) -> None:
+def test_failing_definition_does_not_affect_others(listen: Listen) -> None:
     listener = listen(BASE + BASE.replace("visitors", "guests"))
     samples: list[Sample] = []
     with pytest.raises(ValueError, match=r"payload\.visitors must be a number"):
-        samples.extend(listener.samples(said({"site": "s", "guests": 4})))
+        samples.extend(listener.samples(notification({"site": "s", "guests": 4})))
     assert [(each.name, each.volume) for each in samples] == [("site.guests", 4)]
 
 
-def test_a_name_outside_of_those_promised_is_refused(listen: Listen) -> None:
+def test_name_that_is_not_listed_is_refused(listen: Listen) -> None:
     text = BASE.replace('name = "site.visitors"', 'name = "site.$.payload.kind"\nnames = ["site.cars"]')
     listener = listen(text)
-    assert only(listener.samples(said({"visitors": 1, "site": "s", "kind": "cars"}))).name == "site.cars"
-    with pytest.raises(ValueError, match=r"payload.kind makes 'site.x', which is none of site.cars"):
-        list(listener.samples(said({"visitors": 1, "site": "s", "kind": "x"})))
+    assert only(listener.samples(notification({"visitors": 1, "site": "s", "kind": "cars"}))).name == "site.cars"
+    with pytest.raises(ValueError, match=r"payload.kind gives 'site.x', which is not one of site.cars"):
+        list(listener.samples(notification({"visitors": 1, "site": "s", "kind": "x"})))
 
 
-def test_a_pattern_that_backtracks_takes_no_time(listen: Callable[..., DefinedListener]) -> None:
-    # An engine that tries all ways to divide 200 letters would be at it for ever.
+def test_backtracking_pattern_is_matched_fast(listen: Callable[..., DefinedListener]) -> None:
+    # A backtracking engine would try all ways to divide 200 letters, practically without end.
     text = """
 metric:
   - name: hostile
@@ -215,12 +217,12 @@ metric:
     resource_id: $.payload.name.`sub(/(a*)*b/, x)`
 """
     listener = listen(text, "own.yaml")
-    assert list(listener.samples(said({"name": "a" * 200}, "a" * 255))) == []
+    assert list(listener.samples(notification({"name": "a" * 200}, "a" * 255))) == []
     with pytest.raises(ValueError, match=r"payload\.name"):
-        list(listener.samples(said({"name": "a" * 200}, "a" * 254 + "b")))
+        list(listener.samples(notification({"name": "a" * 200}, "a" * 254 + "b")))
 
 
-def test_what_looks_ahead_is_matched_as_in_ceilometer(listen: Callable[..., DefinedListener]) -> None:
+def test_negative_lookahead_is_matched_as_in_ceilometer(listen: Callable[..., DefinedListener]) -> None:
     text = """
 metric:
   - name: m
@@ -240,17 +242,17 @@ metric:
         "compute.instance": 0,
         "volume.exists": 0,
     }
-    heard = {each: len(list(listener.samples(said({"id": "i"}, each)))) for each in wanted}
+    heard = {each: len(list(listener.samples(notification({"id": "i"}, each)))) for each in wanted}
     assert heard == wanted
 
 
-def test_a_payload_as_deep_as_can_be_decoded_is_survived(listen: Listen) -> None:
+def test_deepest_decodable_payload_is_accepted(listen: Listen) -> None:
     deep: Any = {}
     for _ in range(5000):
         deep = {"a": deep}
     listener = listen(BASE.replace('"$.payload.visitors"', '"$.payload..visitors"'))
     with pytest.raises(ValueError, match=r"payload\.\.visitors "):
-        list(listener.samples(said({"site": "s", "deep": deep})))
+        list(listener.samples(notification({"site": "s", "deep": deep})))
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -261,13 +263,13 @@ VALUES = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(VALUES | st.fixed_dictionaries({"site": VALUES, "visitors": VALUES, "gates": VALUES}))
-def test_any_payload_gives_samples_or_the_reason(payload: Any) -> None:
-    for result in ANY.results(said(payload)):
+def test_any_payload_gives_samples_or_a_reason(payload: Any) -> None:
+    for result in ANY.results(notification(payload)):
         assert result.samples or result.reason or not payload or isinstance(payload, dict)
 
 
 def _any() -> DefinedListener:
-    from meter.declarative.notifications.models import definition
+    from meter.declarative.notifications.models import make_definition
 
     tables = [
         {
@@ -295,7 +297,7 @@ def _any() -> DefinedListener:
             "user_metadata": "$.payload.gates",
         },
     ]
-    return DefinedListener("any", [definition(table, {}, "any:1") for table in tables], ["openstack"])
+    return DefinedListener("any", [make_definition(table, {}, "any:1") for table in tables], ["openstack"])
 
 
 ANY = _any()

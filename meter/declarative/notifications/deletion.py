@@ -1,0 +1,76 @@
+"""Recognizes notifications of deleted resources: their gauges are 0 from the time of the deletion on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+from meter.declarative.notifications import values
+from meter.declarative.notifications.paths import MISSING
+from meter.declarative.notifications.values import Source
+
+CLOCK_DIFFERENCE = timedelta(minutes=5)
+"""A deletion time later than its notification by more than this is ignored."""
+
+UNSET_CLOCK = timedelta(days=366)
+"""A deletion time this long before the creation is from a host whose clock was not set, and ignored: 1970, for example."""
+
+EMPTY = frozenset({"", "none", "null"})
+"""Texts, in lower case, that services write for a time that is not set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """How a notification reports that its resource is deleted, and since when.
+
+    It matches if its event type is one of ``event_types``, if a source of ``where`` finds one of its texts, or if all
+    sources of ``all_set`` find a value and no source of ``unless`` finds one of its texts. The resource is deleted since the
+    latest time of ``at``; without one, since the notification, or since ``latest`` if that is earlier. A time of ``at`` that
+    is far before ``earliest``, the creation, is ignored.
+    """
+
+    event_types: frozenset[str] = frozenset()
+    where: tuple[tuple[Source, frozenset[str]], ...] = ()
+    all_set: tuple[Source, ...] = ()
+    unless: tuple[tuple[Source, frozenset[str]], ...] = ()
+    at: tuple[Source, ...] = ()
+    latest: tuple[Source, ...] = ()
+    earliest: tuple[Source, ...] = ()
+
+    def matches(self, scope: dict[str, Any]) -> bool:
+        """Return whether the notification in ``scope`` reports that its resource is deleted."""
+        if scope["event_type"] in self.event_types or any(_is(scope, *each) for each in self.where):
+            return True
+        if not self.all_set or any(_is(scope, *each) for each in self.unless):
+            return False
+        return all(_text(source.first(scope)) not in EMPTY for source in self.all_set)
+
+    def time(self, scope: dict[str, Any], notified: datetime) -> datetime:
+        """Return since when the resource is deleted, from a notification with the timestamp ``notified``."""
+        created = min(_times(self.earliest, scope), default=None)
+        times = [when for when in _times(self.at, scope) if created is None or created - when < UNSET_CLOCK]
+        if times and (latest := max(times)) <= notified + CLOCK_DIFFERENCE:
+            return latest
+        return min([notified, *_times(self.latest, scope)])
+
+
+def _is(scope: dict[str, Any], source: Source, texts: frozenset[str]) -> bool:
+    return _text(source.first(scope)) in texts
+
+
+def _text(value: Any) -> str:
+    """Return a value as lower-case text for comparison: services write ``True``, ``"True"``, ``DELETED`` and ``deleted``."""
+    return "" if value is MISSING or value is None or isinstance(value, dict | list) else str(value)[:100].lower()
+
+
+def _times(sources: tuple[Source, ...], scope: dict[str, Any]) -> list[datetime]:
+    return [when for source in sources if (when := _time(source, scope)) is not None]
+
+
+def _time(source: Source, scope: dict[str, Any]) -> datetime | None:
+    try:
+        return values.time(source.first(scope), source.shown)
+    except ValueError:
+        return None
