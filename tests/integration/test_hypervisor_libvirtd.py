@@ -161,7 +161,7 @@ async def test_libvirtd_that_hangs_is_unavailable_until_it_continues(libvirtd: L
                 await hypervisor.domains()
             assert not hypervisor.readiness().ready
             await until(lambda: hypervisor.stuck_threads == 3)
-            with pytest.raises(Unavailable, match="3 calls hang, no more are made"):
+            with pytest.raises(Unavailable, match="3 calls hang; no more calls are made"):
                 await hypervisor.domains()
         await until(lambda: hypervisor.readiness().ready and hypervisor.stuck_threads == 0)
 

@@ -81,7 +81,7 @@ def make(tmp_path, request):
     keygen(tmp_path / "host_key")
     keygen(tmp_path / "alice", "alice@example")
     keygen(tmp_path / "mallory")
-    (tmp_path / "authorized_keys").write_text("# who may enter\n" + (tmp_path / "alice.pub").read_text())
+    (tmp_path / "authorized_keys").write_text("# authorized keys\n" + (tmp_path / "alice.pub").read_text())
     services, log = [], []
 
     def observer(event):
@@ -119,7 +119,7 @@ async def test_expressions_are_evaluated_and_results_are_awaited(make):
 async def test_documented_names_exist(make):
     out, _, _ = await make().ssh("help()\nstatus()\npollsters\nlisteners\nconfig\n")
     for text in (
-        "poll_now('cpu')   poll once now and show the samples; they are not sent\r\n",
+        "poll_now('cpu')   poll once now and show the samples without sending them\r\n",
         "bus: ready: fine\r\nstore: not ready: away\r\n",
         "PLUGIN  KIND  STATE  ORIGIN  REASON\r\n",
         '[bus]\r\nurl = "amqp://meter:***@bus/"\r\n',
@@ -162,10 +162,10 @@ async def test_login_and_logout_are_logged(make):
     await running.ssh("1\n")
     while not any(line.endswith("logged out") for line in running.log):
         await sleep(reactor, 0.02)
-    entered, left = [line for line in running.log if "the manhole" in line]
-    assert entered.startswith("alice@example SHA256:")
-    assert entered.endswith(" logged in")
-    assert left.endswith(" logged out")
+    login, logout = [line for line in running.log if line.startswith("manhole: ")]
+    assert login.startswith("manhole: alice@example SHA256:")
+    assert login.endswith(" logged in")
+    assert logout.endswith(" logged out")
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ async def test_only_an_authorized_key_with_the_right_user_name_logs_in(make, use
     assert code == 255
     assert "Permission denied (publickey)" in err
     assert "42" not in out
-    assert not any("entered" in line for line in running.log)
+    assert not any("logged in" in line for line in running.log)
 
 
 @pytest_twisted.ensureDeferred
 async def test_refused_key_is_logged(make):
     running = make()
     await running.ssh("", key="mallory")
-    assert [line for line in running.log if line.startswith("login refused for SHA256:")]
+    assert [line for line in running.log if line.startswith("manhole: login refused for SHA256:")]
 
 
 @pytest.mark.parametrize("options", [("-L", "0:127.0.0.1:1"), ("-R", "0:127.0.0.1:1"), ("-s",)])
@@ -224,7 +224,7 @@ async def test_manhole_listens_on_a_unix_socket(make, tmp_path):
 async def test_stop_closes_open_sessions(make):
     running = make(poll_now=lambda name: Deferred())
     session = Deferred.fromCoroutine(running.ssh("poll_now('cpu')\n"))
-    while not any("entered" in line for line in running.log):
+    while not any("logged in" in line for line in running.log):
         await sleep(reactor, 0.05)
     await running.service.stopService()
     _, _, code = await session
@@ -237,4 +237,4 @@ async def test_address_in_use_does_not_keep_the_daemon_from_starting(make, logge
     second = make(f"tcp:{first.port}:interface=127.0.0.1")
     assert second.service.running
     [event] = logged_errors.flush()
-    assert event["advice"] == "; give this daemon a place of its own in [manhole.by_daemon]"
+    assert event["advice"] == "; set another endpoint for this daemon in [manhole.by_daemon]"

@@ -63,8 +63,8 @@ def test_second_signal_ends_the_process(monkeypatch):
 
 
 def test_two_signals_at_the_same_time_count_as_one(monkeypatch):
-    reactor, heard = Reactor(), []
-    set_to = {signal.SIGTERM: lambda number, frame: heard.append(number), signal.SIGINT: signal.SIG_IGN}
+    reactor, received = Reactor(), []
+    set_to = {signal.SIGTERM: lambda number, frame: received.append(number), signal.SIGINT: signal.SIG_IGN}
     monkeypatch.setattr(signal, "signal", set_to.__setitem__)
     monkeypatch.setattr(signal, "getsignal", set_to.__getitem__)
     exit_on_second_signal(reactor)
@@ -73,7 +73,7 @@ def test_two_signals_at_the_same_time_count_as_one(monkeypatch):
 
     set_to[signal.SIGTERM](signal.SIGTERM, None)
 
-    assert heard == [signal.SIGTERM]
+    assert received == [signal.SIGTERM]
     assert set_to == {signal.SIGTERM: signal.SIG_IGN, signal.SIGINT: signal.SIG_IGN}
 
 

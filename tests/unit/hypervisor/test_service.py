@@ -83,7 +83,7 @@ class FakeHost:
         self.listening: list[FakeConnection] = []
         self.tells = True
 
-    def happens(self, domain: FakeDomain, event: int, detail: int = 0) -> None:
+    def emit(self, domain: FakeDomain, event: int, detail: int = 0) -> None:
         """Tell of a lifecycle event, as libvirt does: in a thread of its own."""
         for connection in list(self.listening):
             for kind, callback in connection.callbacks.values():
@@ -334,15 +334,15 @@ STARTED, SUSPENDED, STOPPED, SHUTTING_DOWN = 2, 3, 5, 6
 OFF = {"state.state": 5, "cpu.time": 999}
 
 
-async def told(hypervisor: LibvirtHypervisor, happenings: Callable[[], object]) -> list[Domain]:
-    """What an observer hears of ``happenings``."""
-    heard: list[Domain] = []
-    hypervisor.observe(heard.append)
+async def received_from(hypervisor: LibvirtHypervisor, events: Callable[[], object]) -> list[Domain]:
+    """What an observer hears of ``events``."""
+    received: list[Domain] = []
+    hypervisor.observe(received.append)
     await hypervisor.domains()
-    happenings()
+    events()
     await two_turns()
     await until(lambda: hypervisor._notifying is None)
-    return heard
+    return received
 
 
 @pytest_twisted.ensureDeferred
@@ -350,7 +350,7 @@ async def test_started_domain_is_passed_on_with_its_statistics(
     hypervisor: LibvirtHypervisor, host: FakeHost, clock: Clock
 ) -> None:
     clock.advance(1000)
-    [one] = await told(hypervisor, lambda: host.happens(host.domains[0], STARTED))
+    [one] = await received_from(hypervisor, lambda: host.emit(host.domains[0], STARTED))
     assert (one.name, one.event, one.stats, one.run) == ("one", "started (booted)", RUNNING, 1)
     assert one.read_at is not None
     assert one.read_at.timestamp() == 1000
@@ -362,61 +362,61 @@ async def test_events_arrive_in_order_each_with_its_resulting_state(
 ) -> None:
     domain = host.domains[0]
 
-    def happenings() -> None:
+    def events() -> None:
         for event in (STARTED, SUSPENDED, SHUTTING_DOWN, STOPPED):
-            host.happens(domain, event)
+            host.emit(domain, event)
         domain.stats, domain.number = OFF, -1
 
-    heard = await told(hypervisor, happenings)
-    assert [(one.event, one.stats["state.state"]) for one in heard] == [
+    received = await received_from(hypervisor, events)
+    assert [(one.event, one.stats["state.state"]) for one in received] == [
         ("started (booted)", 1),
         ("suspended (paused)", 3),
         ("shutting down (finished)", 4),
         ("stopped (shut down)", 5),
     ]
-    assert all("cpu.time" not in one.stats for one in heard), (
+    assert all("cpu.time" not in one.stats for one in received), (
         "what libvirt tells of a domain that is off is not its own"
     )
 
 
 @pytest_twisted.ensureDeferred
 async def test_undefined_domain_is_passed_on_with_its_last_xml(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
-    def happening() -> None:
-        host.happens(host.domains.pop(), STOPPED, 1)
+    def event() -> None:
+        host.emit(host.domains.pop(), STOPPED, 1)
 
-    [two] = await told(hypervisor, happening)
+    [two] = await received_from(hypervisor, event)
     assert (two.xml, two.stats, two.event) == ("<domain name='two'/>", {"state.state": 5}, "stopped (destroyed)")
 
 
 @pytest_twisted.ensureDeferred
 async def test_domain_that_was_never_read_is_only_logged(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     with capturedLogs() as events:
-        heard = await told(hypervisor, lambda: host.happens(FakeDomain("brief", RUNNING), STARTED))
-    assert heard == []
+        received = await received_from(hypervisor, lambda: host.emit(FakeDomain("brief", RUNNING), STARTED))
+    assert received == []
     assert [event["domain"] for event in events if "domain" in event] == ["brief"]
 
 
 @pytest_twisted.ensureDeferred
 async def test_domain_that_moved_to_another_host_is_not_off(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
-    assert await told(hypervisor, lambda: host.happens(host.domains[0], STOPPED, 3)) == []
+    assert await received_from(hypervisor, lambda: host.emit(host.domains[0], STOPPED, 3)) == []
 
 
 @pytest_twisted.ensureDeferred
 async def test_event_of_a_newer_libvirt_has_no_state(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
-    assert await told(hypervisor, lambda: host.happens(host.domains[0], 99, 99)) == []
+    assert await received_from(hypervisor, lambda: host.emit(host.domains[0], 99, 99)) == []
 
 
 @pytest_twisted.ensureDeferred
 async def test_event_whose_domain_cannot_be_read_is_passed_on_with_its_state(
     hypervisor: LibvirtHypervisor, host: FakeHost
 ) -> None:
-    def happening() -> None:
-        host.happens(host.domains[0], SUSPENDED)
+    def event() -> None:
+        host.emit(host.domains[0], SUSPENDED)
         host.domains = []
         host.alive = False
         host.refusal = failure(libvirt.VIR_ERR_SYSTEM_ERROR, "nobody there")
 
-    [one] = await told(hypervisor, happening)
+    [one] = await received_from(hypervisor, event)
     assert (one.xml, one.stats) == ("<domain name='one'/>", {"state.state": 3})
 
 
@@ -425,7 +425,7 @@ async def test_observer_that_raises_does_not_affect_the_others(
     hypervisor: LibvirtHypervisor, host: FakeHost, logged_errors: LoggedErrors
 ) -> None:
     hypervisor.observe(lambda domain: 1 / 0)
-    assert len(await told(hypervisor, lambda: host.happens(host.domains[0], STARTED))) == 1
+    assert len(await received_from(hypervisor, lambda: host.emit(host.domains[0], STARTED))) == 1
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
@@ -433,8 +433,8 @@ async def test_observer_that_raises_does_not_affect_the_others(
 async def test_events_beyond_the_limit_are_dropped_and_counted(
     hypervisor: LibvirtHypervisor, host: FakeHost, logged_errors: LoggedErrors
 ) -> None:
-    heard = await told(hypervisor, lambda: [host.happens(host.domains[0], STARTED) for _ in range(1005)])
-    assert hypervisor.dropped_events == 1005 - len(heard) > 0
+    received = await received_from(hypervisor, lambda: [host.emit(host.domains[0], STARTED) for _ in range(1005)])
+    assert hypervisor.dropped_events == 1005 - len(received) > 0
     assert len(logged_errors.flush()) == 1
 
 
@@ -561,12 +561,12 @@ async def test_service_pings_libvirt_after_growing_pauses_and_logs_two_states(
         await until(lambda: len(clock.getDelayedCalls()) == 1 and not hypervisor._lock.locked)
         clock.advance(4.0)
         await until(lambda: hypervisor.readiness().ready)
-    told = [
+    logged = [
         event["log_format"]
         for event in events
         if event.get("log_namespace") == "meter.hypervisor.service.LibvirtHypervisor"
     ]
-    assert told == ["libvirt does not answer: {reason}", "libvirt at {uri} answers"]
+    assert logged == ["libvirt does not answer: {reason}", "libvirt at {uri} answers"]
 
 
 @pytest_twisted.ensureDeferred
@@ -659,14 +659,14 @@ def test_auto_is_the_system_uri_where_a_daemon_is_installed(tmp_path: Path) -> N
 async def test_absence_of_a_domain_follows_from_its_events(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
     one, two = host.domains
     await hypervisor.domains()
-    host.happens(one, 5, 3)  # stopped (migrated)
-    host.happens(one, 1, 0)  # undefined (removed)
-    host.happens(two, STOPPED, 1)
+    host.emit(one, 5, 3)  # stopped (migrated)
+    host.emit(one, 1, 0)  # undefined (removed)
+    host.emit(two, STOPPED, 1)
     await two_turns()
     absences = [hypervisor.absence(each.UUIDString()) for each in (one, two)]
     assert [absence.why for absence in absences] == ["migrated", "gone"]
     assert all(absence.since is not None for absence in absences)
-    host.happens(one, 4, 1)  # resumed (migrated): it is back
+    host.emit(one, 4, 1)  # resumed (migrated): it is back
     await two_turns()
     assert hypervisor.absence(one.UUIDString()) == Absence("gone")
 
@@ -686,5 +686,5 @@ async def test_domain_that_could_not_be_read_is_unreadable(hypervisor: LibvirtHy
 
 @pytest_twisted.ensureDeferred
 async def test_domain_that_begins_to_arrive_is_not_an_event(hypervisor: LibvirtHypervisor, host: FakeHost) -> None:
-    heard = await told(hypervisor, lambda: [host.happens(host.domains[0], *each) for each in ((2, 1), (4, 1))])
-    assert [domain.event for domain in heard] == ["resumed (migrated)"]
+    received = await received_from(hypervisor, lambda: [host.emit(host.domains[0], *each) for each in ((2, 1), (4, 1))])
+    assert [domain.event for domain in received] == ["resumed (migrated)"]

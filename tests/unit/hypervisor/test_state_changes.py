@@ -16,7 +16,7 @@ SHUT_DOWN, DESTROYED, SAVED = (5, 0), (5, 1), (5, 4)
 SHUTTING_DOWN = (6, 1)
 
 
-def told(state_changes: StateChanges, *events: tuple[int, int], uuid: str = "u") -> list[str]:
+def new_events(state_changes: StateChanges, *events: tuple[int, int], uuid: str = "u") -> list[str]:
     changes = [lifecycle_event(uuid, "web", 0.0, event, detail) for event, detail in events]
     return [change.description for change in changes if state_changes.is_new(change)]
 
@@ -49,11 +49,11 @@ def state_changes() -> StateChanges:
 def test_state_change_is_new_once(
     state_changes: StateChanges, events: list[tuple[int, int]], expected: list[str]
 ) -> None:
-    assert told(state_changes, *events) == expected
+    assert new_events(state_changes, *events) == expected
 
 
 def test_quick_start_stop_and_start_are_three_changes(state_changes: StateChanges) -> None:
-    assert told(state_changes, UNPAUSED, BOOTED, DESTROYED, UNPAUSED, BOOTED) == [
+    assert new_events(state_changes, UNPAUSED, BOOTED, DESTROYED, UNPAUSED, BOOTED) == [
         "started (booted)",
         "stopped (destroyed)",
         "started (booted)",
@@ -61,12 +61,12 @@ def test_quick_start_stop_and_start_are_three_changes(state_changes: StateChange
 
 
 def test_start_after_a_missed_stop_is_new(state_changes: StateChanges) -> None:
-    assert told(state_changes, UNPAUSED, BOOTED, UNPAUSED, BOOTED) == ["started (booted)", "started (booted)"]
+    assert new_events(state_changes, UNPAUSED, BOOTED, UNPAUSED, BOOTED) == ["started (booted)", "started (booted)"]
 
 
 def test_domains_are_tracked_separately(state_changes: StateChanges) -> None:
     assert (
-        told(state_changes, BOOTED, uuid="a") + told(state_changes, UNPAUSED, BOOTED, uuid="b")
+        new_events(state_changes, BOOTED, uuid="a") + new_events(state_changes, UNPAUSED, BOOTED, uuid="b")
         == ["started (booted)"] * 2
     )
 
@@ -74,28 +74,28 @@ def test_domains_are_tracked_separately(state_changes: StateChanges) -> None:
 def test_domain_that_was_read_as_paused_may_be_resumed() -> None:
     state_changes = StateChanges()
     state_changes.read([domain(3)])
-    assert told(state_changes, UNPAUSED, UNPAUSED) == ["resumed (unpaused)"]
+    assert new_events(state_changes, UNPAUSED, UNPAUSED) == ["resumed (unpaused)"]
 
 
 def test_domain_may_have_been_paused_before_the_first_reading() -> None:
-    assert told(StateChanges(), UNPAUSED) == ["resumed (unpaused)"]
-    assert told(StateChanges(), BOOTED, UNPAUSED) == ["started (booted)"]
+    assert new_events(StateChanges(), UNPAUSED) == ["resumed (unpaused)"]
+    assert new_events(StateChanges(), BOOTED, UNPAUSED) == ["started (booted)"]
 
 
 @pytest.mark.parametrize("state", [1, 5])
 def test_reading_older_than_a_pause_does_not_hide_the_resume(state_changes: StateChanges, state: int) -> None:
-    told(state_changes, BOOTED, PAUSED)
+    new_events(state_changes, BOOTED, PAUSED)
     state_changes.read([domain(state)])
-    assert told(state_changes, UNPAUSED) == ["resumed (unpaused)"]
+    assert new_events(state_changes, UNPAUSED) == ["resumed (unpaused)"]
 
 
 def test_reading_older_than_a_resume_does_not_hide_the_next_pause(state_changes: StateChanges) -> None:
-    told(state_changes, BOOTED, PAUSED, UNPAUSED)
+    new_events(state_changes, BOOTED, PAUSED, UNPAUSED)
     state_changes.read([domain(3)])
-    assert told(state_changes, PAUSED) == ["suspended (paused)"]
+    assert new_events(state_changes, PAUSED) == ["suspended (paused)"]
 
 
 def test_missing_domains_are_forgotten(state_changes: StateChanges) -> None:
-    told(state_changes, PAUSED)
+    new_events(state_changes, PAUSED)
     state_changes.read([])
-    assert told(state_changes, UNPAUSED, PAUSED) == ["suspended (paused)"]
+    assert new_events(state_changes, UNPAUSED, PAUSED) == ["suspended (paused)"]

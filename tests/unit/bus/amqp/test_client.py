@@ -71,7 +71,7 @@ class Broker:
             ]
         )
 
-    def heard(self):
+    def received(self):
         """Return the names of the methods that the client wrote since the last time."""
         data = self.transport.value()
         self.transport.clear()
@@ -117,7 +117,7 @@ def broker(client):
     transport.abortConnection()
 
 
-def entered(client, broker, channel_max=2047, frame_max=131072):
+def connected(client, broker, channel_max=2047, frame_max=131072):
     entering = Deferred.fromCoroutine(client.open())
     broker.say(0, "connection", "start", 0, 9, {"product": "RabbitMQ", "version": "3"}, "PLAIN AMQPLAIN", "en_US")
     broker.say(0, "connection", "tune", channel_max, frame_max, 60)
@@ -129,7 +129,7 @@ def entered(client, broker, channel_max=2047, frame_max=131072):
 def opened(client, broker):
     opening = Deferred.fromCoroutine(client.open_channel())
     broker.say(client._last_channel, "channel", "open-ok", "")
-    broker.heard()
+    broker.received()
     return opening.result
 
 
@@ -140,9 +140,9 @@ def test_handshake_declares_our_capabilities_and_uses_plain(client, broker):
     for capability in (b"consumer_cancel_notify", b"connection.blocked", b"authentication_failure_close"):
         assert capability + b"t\x01" in written
     assert "\0me\0pässword".encode() in written
-    assert broker.heard() == ["connection.start-ok"]
+    assert broker.received() == ["connection.start-ok"]
     broker.say(0, "connection", "tune", 0, 0, 60)
-    assert broker.heard() == ["connection.tune-ok", "connection.open"]
+    assert broker.received() == ["connection.tune-ok", "connection.open"]
     assert not entering.called
     broker.say(0, "connection", "open-ok", "")
     assert entering.called
@@ -150,7 +150,7 @@ def test_handshake_declares_our_capabilities_and_uses_plain(client, broker):
 
 @pytest.mark.parametrize(("offered", "agreed"), [(0, 131072), (4096, 4096), (2**31, 131072)])
 def test_frame_size_has_a_limit_whatever_the_broker_offers(client, broker, offered, agreed):
-    entered(client, broker, frame_max=offered)
+    connected(client, broker, frame_max=offered)
     assert agreed == client.MAX_LENGTH
     publish = BASIC.methods.byname["publish"]
 
@@ -169,14 +169,14 @@ def test_open_fails_with_the_reason_why_the_broker_refused(client, broker):
     assert failure.check(ChannelLost)
     assert str(failure.value) == "the broker replied 403 ACCESS_REFUSED - no"
     assert failure.value.code == 403
-    assert broker.heard()[-1] == "connection.close-ok"
+    assert broker.received()[-1] == "connection.close-ok"
 
 
 def test_connection_sends_heartbeats_and_is_aborted_after_three_silent_intervals(client, broker, clock):
-    entered(client, broker)
-    broker.heard()
+    connected(client, broker)
+    broker.received()
     clock.pump([10] * 3)
-    assert broker.heard() == [Frame.HEARTBEAT] * 3
+    assert broker.received() == [Frame.HEARTBEAT] * 3
     client.dataReceived(broker.frame(0, Heartbeat()))
     clock.pump([10] * 3)
     assert not broker.transport.disconnecting
@@ -189,7 +189,7 @@ def test_connection_sends_heartbeats_and_is_aborted_after_three_silent_intervals
 
 @pytest.mark.parametrize("step", [1, 7, 100_000])
 def test_frames_arrive_however_the_network_splits_them(client, broker, step):
-    entered(client, broker)
+    connected(client, broker)
     channel = opened(client, broker)
     got = []
     channel.on_delivery = got.append
@@ -202,7 +202,7 @@ def test_frames_arrive_however_the_network_splits_them(client, broker, step):
 
 
 def test_contents_on_two_channels_may_be_interleaved(client, broker):
-    entered(client, broker)
+    connected(client, broker)
     first, second = opened(client, broker), opened(client, broker)
     got = []
     first.on_delivery = second.on_delivery = lambda message: got.append(message.content.body)
@@ -220,7 +220,7 @@ def test_contents_on_two_channels_may_be_interleaved(client, broker):
 
 
 def test_body_that_is_too_large_is_truncated(client, broker):
-    entered(client, broker)
+    connected(client, broker)
     channel = opened(client, broker)
     got = []
     channel.on_delivery = got.append
@@ -252,25 +252,25 @@ def test_invalid_bytes_abort_the_connection_and_fail_what_waits(client, broker, 
 
 
 def test_closed_channel_fails_its_callers_and_no_others(client, broker):
-    entered(client, broker)
+    connected(client, broker)
     channel, other = opened(client, broker), opened(client, broker)
     answers = [channel.basic_qos(prefetch_count=1), channel.confirm_select()]
-    kept = other.basic_qos(prefetch_count=1)
+    reply = other.basic_qos(prefetch_count=1)
     broker.say(channel.id, "channel", "close", 404, "NOT_FOUND - no queue", 0, 0)
     for answer in answers:
         assert answer.result.check(ChannelLost)
         answer.addErrback(lambda _: None)
-    assert not kept.called
-    assert broker.heard()[-1] == "channel.close-ok"
+    assert not reply.called
+    assert broker.received()[-1] == "channel.close-ok"
     broker.say(channel.id, "basic", "qos-ok")
     with pytest.raises(ChannelLost, match="404"):
         channel.basic_qos(prefetch_count=1)
     broker.say(other.id, "basic", "qos-ok")
-    assert kept.called
+    assert reply.called
 
 
 def test_channel_that_opens_while_the_connection_closes_fails(client, broker):
-    entered(client, broker)
+    connected(client, broker)
     opening = Deferred.fromCoroutine(client.open_channel())
     client.abort("gone")
     late = Deferred.fromCoroutine(client.open_channel())
@@ -280,18 +280,18 @@ def test_channel_that_opens_while_the_connection_closes_fails(client, broker):
 
 
 def test_blocked_connection_reports_the_reason_and_channels_learn_when_it_ends(client, broker):
-    entered(client, broker)
-    channel, told = opened(client, broker), []
-    channel.on_unblocked = lambda: told.append(client.blocked)
+    connected(client, broker)
+    channel, reasons = opened(client, broker), []
+    channel.on_unblocked = lambda: reasons.append(client.blocked)
     broker.say(0, "connection", "blocked", "low on memory")
     assert client.blocked == "low on memory"
-    assert told == []
+    assert reasons == []
     broker.say(0, "connection", "unblocked")
-    assert told == [None]
+    assert reasons == [None]
 
 
 def test_message_that_cannot_be_encoded_raises_and_sends_nothing(client, broker):
-    entered(client, broker)
+    connected(client, broker)
     channel = opened(client, broker)
     content = Content(b"", properties={"headers": {"bad": object()}})
     with pytest.raises(ValueError, match="cannot be encoded"):
@@ -301,10 +301,10 @@ def test_message_that_cannot_be_encoded_raises_and_sends_nothing(client, broker)
 
 @pytest_twisted.ensureDeferred
 async def test_close_sends_connection_close_and_waits_for_the_reply(client, broker, clock):
-    entered(client, broker)
-    broker.heard()
+    connected(client, broker)
+    broker.received()
     leaving = Deferred.fromCoroutine(client.close(2))
-    assert broker.heard() == ["connection.close"]
+    assert broker.received() == ["connection.close"]
     assert not leaving.called
     broker.say(0, "connection", "close-ok")
     await leaving
@@ -313,7 +313,7 @@ async def test_close_sends_connection_close_and_waits_for_the_reply(client, brok
 
 @pytest_twisted.ensureDeferred
 async def test_close_aborts_after_its_time_limit_when_the_broker_does_not_reply(client, broker, clock):
-    entered(client, broker)
+    connected(client, broker)
     leaving = Deferred.fromCoroutine(client.close(2))
     clock.advance(1.9)
     assert not leaving.called

@@ -67,7 +67,7 @@ def clock():
 
 
 @pytest.fixture
-def told():
+def logged():
     texts = []
 
     def observe(event):
@@ -79,7 +79,7 @@ def told():
     globalLogPublisher.removeObserver(observe)
 
 
-def kept(clock, *outcomes):
+def connection_of(clock, *outcomes):
     endpoint = Endpoint(*outcomes)
     backoff = Backoff(first=1.0, most=8.0, rng=lambda: 1.0)
     connection = Connection(endpoint, Client, clock=clock, peer="rabbit:5672", purpose="testing", backoff=backoff)
@@ -87,8 +87,8 @@ def kept(clock, *outcomes):
     return connection, endpoint
 
 
-def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once(clock, told):
-    connection, endpoint = kept(clock, *[Refused("no")] * 4, client := Client())
+def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once(clock, logged):
+    connection, endpoint = connection_of(clock, *[Refused("no")] * 4, client := Client())
     assert connection.client is None
     assert connection.reason.startswith("rabbit:5672: Connection was refused")
     attempts = []
@@ -99,7 +99,7 @@ def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once
     client.entering.callback(None)
     assert connection.client is client
     assert connection.reason == "connected to RabbitMQ 3 at rabbit:5672"
-    assert [text.partition(";")[0].partition(" at")[0] for text in told] == [
+    assert [text.partition(";")[0].partition(" at")[0] for text in logged] == [
         "testing: not connected",
         "testing: connected to RabbitMQ 3",
     ]
@@ -108,7 +108,7 @@ def test_connection_is_retried_with_growing_pauses_and_the_reason_is_logged_once
 
 def test_connection_that_worked_is_replaced_after_a_short_pause(clock):
     first, second = Client(), Client()
-    connection, _ = kept(clock, *[Refused("no")] * 3, first, second)
+    connection, _ = connection_of(clock, *[Refused("no")] * 3, first, second)
     clock.pump([1] * 8)
     first.entering.callback(None)
     waiting = connection.connected()
@@ -125,7 +125,7 @@ def test_connection_that_worked_is_replaced_after_a_short_pause(clock):
 
 def test_handshake_that_takes_too_long_is_aborted(clock):
     silent, other = Client(), Client()
-    connection, _ = kept(clock, silent, other)
+    connection, _ = connection_of(clock, silent, other)
     clock.advance(30)
     assert silent.closed
     assert connection.reason == "rabbit:5672: the AMQP handshake was not completed within 30 s"
@@ -135,7 +135,7 @@ def test_handshake_that_takes_too_long_is_aborted(clock):
 @pytest.mark.parametrize("state", ["pausing", "entering", "connected"])
 def test_connection_stops_in_every_state_and_can_start_again(clock, state):
     client = Client()
-    connection, endpoint = kept(clock, Refused("no") if state == "pausing" else client)
+    connection, endpoint = connection_of(clock, Refused("no") if state == "pausing" else client)
     if state == "connected":
         client.entering.callback(None)
     stopping = connection.stopService()
@@ -162,7 +162,7 @@ class Channel:
             self.lost.fire()
 
 
-def kept_channel(clock, prepare):
+def channel_service_of(clock, prepare):
     channels = []
 
     async def open_channel():
@@ -172,11 +172,11 @@ def kept_channel(clock, prepare):
     client = SimpleNamespace(open_channel=open_channel, closed=False, aborted=[], close_reason="open")
     client.abort = client.aborted.append
     connection = SimpleNamespace(client=client, reason="connected", connected=lambda: succeed(client))
-    kept = ChannelService(
+    service = ChannelService(
         connection, prepare, clock=clock, purpose="testing", backoff=Backoff(first=1.0, rng=lambda: 1.0)
     )
-    kept.startService()
-    return kept, channels, client
+    service.startService()
+    return service, channels, client
 
 
 def test_channel_is_available_once_prepared_and_replaced_when_lost(clock):
@@ -185,15 +185,15 @@ def test_channel_is_available_once_prepared_and_replaced_when_lost(clock):
     async def prepare(channel):
         prepared.append(channel)
 
-    kept, channels, _ = kept_channel(clock, prepare)
-    assert kept.channel is channels[0] is prepared[0]
+    service, channels, _ = channel_service_of(clock, prepare)
+    assert service.channel is channels[0] is prepared[0]
     channels[0].close_reason = ChannelLost("404 no queue")
     channels[0].lost.fire()
-    assert kept.channel is None
-    assert kept.reason == "404 no queue"
+    assert service.channel is None
+    assert service.reason == "404 no queue"
     clock.advance(1)
-    assert kept.channel is channels[1]
-    kept.stopService()
+    assert service.channel is channels[1]
+    service.stopService()
     assert channels[1].left
     assert not clock.getDelayedCalls()
 
@@ -206,23 +206,23 @@ def test_channel_that_cannot_be_prepared_is_closed_and_another_opened(clock):
         if len(seen) == 1:
             raise ChannelLost("403 ACCESS_REFUSED")
 
-    kept, made, _ = kept_channel(clock, prepare)
-    assert kept.channel is None
-    assert kept.reason == "403 ACCESS_REFUSED"
+    service, made, _ = channel_service_of(clock, prepare)
+    assert service.channel is None
+    assert service.reason == "403 ACCESS_REFUSED"
     assert made[0].left
     clock.advance(1)
-    assert kept.channel is made[1]
-    kept.stopService()
+    assert service.channel is made[1]
+    service.stopService()
 
 
 def test_broker_that_never_prepares_a_channel_is_disconnected(clock):
     async def prepare(channel):
         await Deferred()
 
-    kept, _, client = kept_channel(clock, prepare)
+    service, _, client = channel_service_of(clock, prepare)
     clock.advance(60)
     assert client.aborted == ["the broker did not prepare a channel for testing within 60 s"]
-    kept.stopService()
+    service.stopService()
 
 
 def test_deliveries_that_fail_together_share_a_pause_and_pauses_grow(clock):

@@ -38,7 +38,7 @@ class FakeSession:
         pass
 
     async def cancel_query(self):
-        self.statements.append("interrupt")
+        self.statements.append("cancel")
 
     def close(self):
         if not self.closed:
@@ -222,13 +222,13 @@ def test_cancelled_caller_loses_only_its_place():
     server = Server()
     pool = pool_of(server)
     start(pool.run(slow))
-    impatient = Deferred.fromCoroutine(pool.rows("SELECT 1"))
-    disable_timeout = start(pool.rows("SELECT 2"))
-    impatient.cancel()
-    impatient.addErrback(lambda failure: failure.trap(CancelledError))
+    cancelled = Deferred.fromCoroutine(pool.rows("SELECT 1"))
+    patient = start(pool.rows("SELECT 2"))
+    cancelled.cancel()
+    cancelled.addErrback(lambda failure: failure.trap(CancelledError))
     until.callback(None)
 
-    assert value(disable_timeout) == [("SELECT 2",)]
+    assert value(patient) == [("SELECT 2",)]
     assert "SELECT 1" not in server.sessions[0].statements
 
 
@@ -254,12 +254,12 @@ def test_caller_waits_for_a_connection_for_a_limited_time():
     assert not clock.getDelayedCalls()
 
 
-class Interruptible(FakeSession):
-    """Answers ``SELECT slow``, and is interrupted, when told to."""
+class SlowSession(FakeSession):
+    """Answers ``SELECT slow``, and completes its cancellation, when the test says so."""
 
     def __init__(self):
         super().__init__()
-        self.answer, self.interrupted = Deferred(), Deferred()
+        self.answer, self.cancelled = Deferred(), Deferred()
 
     async def rows(self, statement, parameters=None):
         if statement == "SELECT slow":
@@ -268,7 +268,7 @@ class Interruptible(FakeSession):
 
     async def cancel_query(self):
         await super().cancel_query()
-        await self.interrupted
+        await self.cancelled
 
 
 def abandoned(pool):
@@ -278,24 +278,24 @@ def abandoned(pool):
 
 
 def test_abandoned_query_is_cancelled_and_no_other():
-    session = Interruptible()
+    session = SlowSession()
     pool = pool_of(lambda: session)
     abandoned(pool)
     next_one = start(pool.rows("SELECT 1"))
-    assert session.statements[-1] == "interrupt"
+    assert session.statements[-1] == "cancel"
 
     session.answer.errback(TimedOut("canceling statement due to user request"))
-    assert not next_one  # an interruption that is late would be its end
-    session.interrupted.callback(None)
+    assert not next_one  # a late cancellation would hit the next query
+    session.cancelled.callback(None)
     assert value(next_one) == [("SELECT 1",)]
 
 
 def test_query_continues_when_cancelling_it_fails(logged_errors):
     for error in (Lost("too many connections"), ZeroDivisionError()):
-        session = Interruptible()
+        session = SlowSession()
         pool = pool_of(lambda session=session: session)
         abandoned(pool)
-        session.interrupted.errback(error)
+        session.cancelled.errback(error)
         next_one = start(pool.rows("SELECT 1"))
         assert not next_one
 
