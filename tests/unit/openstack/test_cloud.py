@@ -16,8 +16,6 @@ from meter.interfaces import IDependency
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
 from meter.openstack import NoService
-from meter.openstack.catalogue import Catalogue
-from meter.openstack.catalogue import versioned
 from meter.openstack.cloud import Cloud
 from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
@@ -206,25 +204,6 @@ async def test_error_for_a_missing_service_names_the_services_of_the_catalogue()
     elsewhere = openstack(captured_cloud(), region="Mars")
     with pytest.raises(NoService, match="in region 'Mars'"):
         await elsewhere.url("image")
-
-
-@pytest.mark.parametrize("catalog", [None, 3, [None], [{"type": 1}], [{"type": "image", "endpoints": [{"url": 2}]}]])
-def test_malformed_catalogue_is_empty(catalog: Any) -> None:
-    assert Catalogue.read(catalog) == Catalogue()
-
-
-@pytest.mark.parametrize(
-    ("url", "version", "whole"),
-    [
-        ("http://h:9292", "v2", "http://h:9292/v2"),
-        ("http://h/image/", "v2", "http://h/image/v2"),
-        ("http://h/v2.1", "v2.1", "http://h/v2.1"),
-        ("http://h/v3/28d7", "v3", "http://h/v3/28d7"),
-        ("http://v3.example", "v3", "http://v3.example/v3"),
-    ],
-)
-def test_version_is_appended_to_a_url_without_one(url: str, version: str, whole: str) -> None:
-    assert versioned(url, version) == whole
 
 
 def test_cloud_is_ready_when_keystone_issues_tokens() -> None:

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from meter.http import BadTlsOptions
 from meter.http import TlsOptions
-from meter.http.tls import TlsPolicy
 from meter.openstack.credentials import BadCredentials
 from meter.openstack.credentials import CloudConfig
 from meter.openstack.credentials import Credentials
@@ -165,12 +163,3 @@ def test_settings_precede_the_named_cloud_which_precedes_os_variables(clouds: Pa
     assert config is not None
     assert config.credentials.auth_url == "http://variables"
     assert cloud_config(OpenStackSection(), {}) is None
-
-
-def test_unreadable_certificate_is_named_in_the_error(tmp_path: Path) -> None:
-    empty = tmp_path / "empty.pem"
-    empty.write_text("")
-    with pytest.raises(BadTlsOptions, match="contains no PEM certificate"):
-        TlsPolicy(TlsOptions(ca_file=str(empty)))
-    with pytest.raises(BadTlsOptions, match="No such file"):
-        TlsPolicy(TlsOptions(cert_file=str(tmp_path / "none.pem")))

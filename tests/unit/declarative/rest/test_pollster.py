@@ -15,9 +15,6 @@ from zope.interface.verify import verifyObject
 from meter.declarative.rest import RestPollster
 from meter.declarative.rest import load_user_pollsters
 from meter.declarative.rest.definition import RestDefinition
-from meter.declarative.rest.expressions import BadExpression
-from meter.declarative.rest.expressions import NoValue
-from meter.declarative.rest.expressions import expression
 from meter.http import BadResponse
 from meter.http import IHttpClient
 from meter.http import LimitedHttpClient
@@ -524,55 +521,3 @@ async def test_response_without_the_list_is_a_bad_response(wrong: Any) -> None:
     stub.on("GET", "/api", reply(wrong))
     with pytest.raises(BadResponse, match="should be a list at 'data'"):
         await polled(ups(entries="data"), stub)
-
-
-# --- expressions
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("a.b.1", 20),
-        ("a.b.7", None),
-        ("a.none.x", None),
-        (".", {"a": {"b": [10, 20]}, "s": "7 GB"}),
-        ("a.b | value[0] * 2", 20),
-        ("a.b | sum(value) / len(value)", 15),
-        ("s | value.split(' ')[0] | int(value) * 1024", 7168),
-        ("a | value.get('c', 3)", 3),
-        ("s | 1 if value.endswith('GB') else 0", 1),
-        ("s | value == 'x' or value == '7 GB'", True),
-        ("s | value[:1] in ['7']", True),
-        ("none | value * 2", None),
-    ],
-)
-def test_expression_is_a_path_and_operations(text: str, value: Any) -> None:
-    assert expression(text).value({"a": {"b": [10, 20]}, "s": "7 GB"}) == value
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "a..b",
-        "a | __import__('os')",
-        "a | value.__class__",
-        "a | [x for x in value]",
-        "a | (lambda: 1)()",
-        "a | 9 ** 9 ** 9",
-        "a | open('/etc/passwd')",
-        "a | value.format(1)",
-        "a | 1 +",
-        "a | " + "(" * 500,
-        "x" * 1001,
-    ],
-)
-def test_expression_that_is_not_allowed_is_rejected(text: str) -> None:
-    with pytest.raises(BadExpression):
-        expression(text)
-
-
-@pytest.mark.parametrize("text", ["a | value / 0", "a | value['x']", "a | 'x' * 1000000000", "a | '%999999d' % value"])
-def test_operation_that_fails_has_no_value(text: str) -> None:
-    with pytest.raises(NoValue):
-        expression(text).value({"a": 1})
