@@ -1,4 +1,4 @@
-"""Nova's two forms of one fact are told alike and counted once; two facts are never taken for one."""
+"""Versioned and unversioned notifications of one event give the same samples once; different events stay different."""
 
 from __future__ import annotations
 
