@@ -1,38 +1,34 @@
 """Listing images: how much the agent adds to the bare time of the requests, and what it keeps meanwhile.
 
-    python benchmarks/central_images.py [images]
+A stub Glance, a process of its own, answers each page of 100 after 1 ms. The same pages are asked for with nothing but
+``treq``, and by the pollster: token, budget, paging, samples. Printed are both times, on the wall and of the processor, and
+the peak of the heap while walking over a tenth of the pages and over all.
 
-A stub Glance, a process of its own, answers each page of 100 after 1 ms. The same pages are asked for once with nothing
-but ``treq``, and once by the pollster: token, budget, paging, samples. Printed are both times, their ratio (to be below
-2), the processor time in both, and the peak of the heap while walking over a tenth of the pages and over all.
-
-On a machine with 2 cores and little else to do: bare 0.20 s, polled 0.25 s, ratio 1.26. The processor works 0.22 s for 20 000
-samples instead of 0.04 s, most of it while the next page is under way. Asked for one after the other it was 1.87. The
-heap peaks at 0.5 MB for 1 000 images and at 0.7 MB for 10 000.
+The ids of the images that both have met are compared with those that the stub has, and two samples have to be of each.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-import time
 import tracemalloc
-from collections.abc import Awaitable
 from math import inf
 from typing import Any
 
 from treq.client import HTTPClient
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.internet.task import react
 from twisted.web.client import Agent
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Site
 
+from benchmarks import measuring
+from benchmarks.measuring import Report
+from benchmarks.measuring import Table
 from meter.agent.cycle import Cycle
 from meter.agent.cycle import PluginContext
 from meter.http import HttpClient
@@ -47,7 +43,6 @@ from meter.openstack import Listing
 from meter.pollsters.openstack import image
 
 PAGE = 100
-ROUNDS = 5
 DELAY_SECONDS = 0.001
 IMAGE = {
     "name": "an image",
@@ -110,24 +105,18 @@ def cloud_at(port: int) -> Cloud:
     return Cloud(web, keystone, page_size=PAGE, max_pages=10**6, clock=reactor)
 
 
-async def bare(port: int, images: int) -> None:
-    treq = client()
+async def bare(port: int, images: int) -> list[str]:
+    """Return the ids of the images."""
+    treq, ids = client(), []
     for first in range(0, images, PAGE):
         response = await treq.get(f"http://127.0.0.1:{port}/v2/images?marker={first}")
-        await response.content()
+        ids += (image["id"] for image in json.loads(await response.content())["images"])
+    return ids
 
 
-async def polled(port: int, images: int) -> None:
-    cycle = Cycle(PluginContext("benchmark", None, reactor, {IOpenStack: cloud_at(port)}))
-    samples = list(await image.poll(cycle))
-    assert len(samples) == 2 * images, len(samples)
-
-
-async def timed(work: Awaitable[None]) -> tuple[float, float]:
-    """Seconds on the wall and on the processor."""
-    wall, processor = time.perf_counter(), time.process_time()
-    await work
-    return time.perf_counter() - wall, time.process_time() - processor
+async def polled(port: int) -> list[Any]:
+    """Return the samples of the pollster."""
+    return list(await image.poll(Cycle(PluginContext("benchmark", None, reactor, {IOpenStack: cloud_at(port)}))))
 
 
 async def peak_bytes(port: int) -> int:
@@ -143,7 +132,9 @@ async def peak_bytes(port: int) -> int:
 
 
 async def serving(images: int, work: Any) -> Any:
-    stub = subprocess.Popen([sys.executable, __file__, "serve", str(images)], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    """Return the result of ``work`` with the port of a stub that has ``images``."""
+    command = [sys.executable, "-m", "benchmarks.central_images", "serve", str(images)]
+    stub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=measuring.ROOT)  # noqa: ASYNC220
     try:
         assert stub.stdout is not None
         return await work(int(stub.stdout.readline()))
@@ -159,20 +150,46 @@ def serve(images: int) -> None:
     reactor.run()
 
 
-async def main(images: int) -> None:
+async def benchmark(_: Any, report: Report, options: argparse.Namespace) -> None:
+    images = options.images
+    table = Table(f"{images} images")
+    expected = [str(number) for number in range(images)]
+
     async def times(port: int) -> None:
-        runs = [(await timed(bare(port, images)), await timed(polled(port, images))) for _ in range(ROUNDS)]
-        without, with_ = (min(each) for each in zip(*runs, strict=True))
-        print(f"best of {ROUNDS}: bare {without[0]:.2f} s, polled {with_[0]:.2f} s, ratio {with_[0] / without[0]:.2f}")
-        print(f"processor: bare {without[1]:.2f} s, polled {with_[1]:.2f} s")
+        for _ in range(options.runs):
+            results: dict[str, list[Any]] = {}
+
+            async def asked(results: dict[str, list[Any]] = results) -> None:
+                results["bare"] = await bare(port, images)
+
+            async def sampled(results: dict[str, list[Any]] = results) -> None:
+                results["polled"] = await polled(port)
+
+            without, with_ = await measuring.timed(asked()), await measuring.timed(sampled())
+            table.add("requests alone, wall", without.wall, "s")
+            table.add("polled, wall", with_.wall, "s", "requests alone, wall")
+            table.add("requests alone", without.processor / images * 1e6, "µs of a core per image")
+            table.add("polled", with_.processor / images * 1e6, "µs of a core per image", "requests alone")
+            report.compare_ids("images of the requests alone", expected, results["bare"])
+            polled_ids = [sample.resource_id for sample in results["polled"]]
+            report.compare("samples", 2 * images, len(polled_ids))
+            report.compare_ids("images with samples", expected, list(set(polled_ids)))
 
     await serving(images, times)
     few, many = await serving(images // 10, peak_bytes), await serving(images, peak_bytes)
-    print(f"peak of the heap: {few / 1e6:.1f} MB for {images // 10} images, {many / 1e6:.1f} MB for {images}")
+    table.add(f"heap with {images // 10} images", few / 1e6, "MB")
+    table.add(f"heap with {images} images", many / 1e6, "MB", f"heap with {images // 10} images")
+    report.table(table)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["serve"]:
+        serve(int(sys.argv[2]))
+        return
+    parser = measuring.parser(__doc__)
+    parser.add_argument("--images", type=int, default=10_000, help="a multiple of 1 000 (%(default)s)")
+    measuring.run(benchmark, parser.parse_args())
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        serve(int(sys.argv[2]))
-    else:
-        react(lambda _: Deferred.fromCoroutine(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)))
+    main()

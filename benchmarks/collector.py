@@ -1,160 +1,165 @@
 """How fast one collector takes samples from RabbitMQ into committed rows, beside bare inserts of the same narrow rows.
 
-Nova-like samples of 960 bytes and more, signed, in casts of 100, wait in RabbitMQ; a real ``twistd meter-collector``
-takes them, verifies each signature, and acknowledges after the commit. RabbitMQ, PostgreSQL and the collector share
-the processors. Prints samples per second, the ratio to bare inserts in the same run, and the collector's memory.
+Samples of instances of Nova of about 1.2 kB, as Ceilometer's agents send them, each signed, wait in RabbitMQ in messages of 100.
+A real ``twistd meter-collector`` takes them, verifies each signature, commits, and acknowledges. RabbitMQ, PostgreSQL and
+the collector share the processors. Printed are samples per second, the collector's own processor time per sample beside
+that of the least that has to be done (the JSON of the envelope and of the message in it, one HMAC), and its memory.
 
-    .venv/bin/python -m benchmarks.collector [THOUSANDS OF SAMPLES]
+The speed is that between the first transaction of a run and its last, as the rows' ``recorded_at`` tells. The ids of all
+rows are compared with those that were published; nothing may be a duplicate, refused or a dead letter.
 """
 
 from __future__ import annotations
 
-import sys
-import tempfile
+import argparse
+import hmac
+import itertools
+import json
+import signal
 import time
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
-from twisted.internet.task import react
 
-from benchmarks.store_write import BATCH
-from benchmarks.store_write import bare_seconds
-from benchmarks.store_write import messages
+from benchmarks import measuring
+from benchmarks.measuring import Report
+from benchmarks.measuring import Table
+from benchmarks.workload import BATCH_SAMPLES
+from benchmarks.workload import METERS
+from benchmarks.workload import PADDING
+from benchmarks.workload import bare_inserts
+from benchmarks.workload import signed_samples
 from meter.bus.amqp import AmqpBus
 from meter.bus.batches import batch_publications
-from meter.daemon.services import sleep
-from meter.message import sign
-from meter.sample import Sample
+from meter.interfaces import Publication
+from meter.message import read
 from meter.signature import keyring
-from meter.store.postgres.connection import Connection
-from meter.store.postgres.dsn import connection_parameters
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.postgresql import installed as postgresql_installed
-from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.rabbitmq import installed as rabbitmq_installed
 from tests.system.daemons import SECRET
+from tests.system.daemons import Daemon
 from tests.system.daemons import House
+from tests.system.daemons import fetch
 
-THOUSANDS = 100
-PADDING = {f"user_metadata.tag{number}": "x" * 40 for number in range(6)}
-"""Makes a sample as large as one of Nova's."""
+SAMPLES, INSTANCES = 60_000, 5_000
+PUBLISHED_AT_ONCE = 200
+LOOK_SECONDS = 0.25
+"""How often the collector is asked how far it is, which takes it some processor time as well."""
 
+TAKEN = "meter_collected_samples_total"
 
-def signed(count: int):
-    """Return ``count`` signed messages as Nova's instances give them, and as the store reads them."""
-    keys = keyring([SECRET])
-    read = list(islice(messages(), count))
-    sent = [
-        sign(
-            Sample(
-                name=each.name,
-                type=each.type,
-                unit=each.unit,
-                volume=each.volume,
-                resource_id=each.resource_id,
-                project_id=each.project_id,
-                user_id=each.user_id,
-                timestamp=each.timestamp,
-                resource_metadata={**each.metadata, **PADDING},
-                message_id=each.message_id,
-            ),
-            keys,
-            "openstack",
-        )
-        for each in read
-    ]
-    return read, sent
+SPEED = """
+SELECT (count(*) - count(*) FILTER (WHERE recorded_at = last)) / nullif(extract(epoch FROM max(last) - min(recorded_at)), 0)
+FROM (SELECT recorded_at, max(recorded_at) OVER () AS last FROM sample WHERE message_id = ANY(%s::uuid[])) AS _
+"""
 
 
-async def fill(reactor, url: str, sent) -> int:
-    """Publish everything and return the bytes per sample."""
+def reading_seconds(publications: Sequence[Publication]) -> float:
+    """Return the processor time per sample of the least that a collector has to do with a message."""
+    samples = 0
+    begin = time.process_time()
+    for each in publications:
+        batch = json.loads(json.loads(each.body)["oslo.message"])["args"]["data"]
+        samples += len(batch)
+        hmac.digest(b"key", each.body, "sha256")
+    return (time.process_time() - begin) / samples
+
+
+async def publish(reactor: Any, url: str, publications: Sequence[Publication]) -> None:
+    """Publish everything; returns when RabbitMQ has confirmed it."""
     bus = AmqpBus(reactor, url, clock=reactor)
     bus.startService()
-    while not bus.readiness().ready:
-        await sleep(reactor, 0.05)
-    publications = batch_publications(sent)
-    for first in range(0, len(publications), 200):
-        await gatherResults([Deferred.fromCoroutine(bus.publish(each)) for each in publications[first : first + 200]])
+    await measuring.until_ready(reactor, bus)
+    for first in range(0, len(publications), PUBLISHED_AT_ONCE):
+        batch = publications[first : first + PUBLISHED_AT_ONCE]
+        await gatherResults([Deferred.fromCoroutine(bus.publish(each)) for each in batch])
     await bus.stopService()
-    return sum(len(each.body) for each in publications) // len(sent)
 
 
-def stored(dsn: str) -> int:
-    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM sample")
-        return cursor.fetchone()[0]
+def counted(collector: Daemon, metric: str) -> float:
+    """Return the sum of a metric of the collector over all its labels; 0 while it does not answer."""
+    _, body = fetch(f"http://127.0.0.1:{collector.status_port}/metrics")
+    lines = body.decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == metric)
 
 
-async def until_stored(reactor, collector, count: int) -> float:
-    """Return when ``count`` samples had been committed."""
-    while collector.metric('meter_collected_samples_total{outcome="stored"}') < count:
-        await sleep(reactor, 0.25)  # asking costs the collector time too
-    return time.perf_counter()
-
-
-async def measure(reactor, count: int, broker: RabbitMQ, database: PostgreSQL, directory: Path) -> None:
-    read, sent = signed(count)
-    dsn, url = database.dsn(), broker.vhost()
-    connection = Connection(
-        reactor, reactor, connection_parameters(dsn, statement_timeout_seconds=60, application_name="benchmark")
-    )
-    await connection.open()
-    bare = await bare_seconds(connection, [read[first : first + BATCH] for first in range(0, count, BATCH)])
-    connection.close()
-
+async def measure(
+    reactor: Any, report: Report, title: str, url: str, dsn: str, directory: Path, options: argparse.Namespace
+) -> None:
+    keys = keyring([SECRET])
+    source = signed_samples(keys, PADDING, options.instances)
+    table = Table(title)
+    sent: list[str] = []
     house = House(directory, bus=url, store=dsn)
+    collector = house.daemon("meter-collector")
     try:
-        collector = house.daemon("meter-collector").start().until_ready()
-        collector.stop()  # its queue is there now, and fills
-        size = await fill(reactor, url, sent)
-        collector.start()
-        first = await until_stored(reactor, collector, 1)
-        begun = collector.metric('meter_collected_samples_total{outcome="stored"}')
-        last = await until_stored(reactor, collector, count)
-        memory = collector.metric("process_resident_memory_bytes") or _resident_bytes(collector.process.pid)
-        assert stored(dsn) == count
+        collector.start().until_ready()
+        pid = collector.process.pid
+        empty = measuring.memory_megabytes(pid)
+        async with bare_inserts(reactor, dsn) as bare:
+            for run in range(options.runs + 1):
+                # The first run makes partitions and fills the dictionaries; it is not measured.
+                batch = list(itertools.islice(source, options.samples if run else options.instances * len(METERS)))
+                ids = [each["message_id"] for each in batch]
+                messages = [read(each, keys) for each in batch]
+                split = [messages[first : first + BATCH_SAMPLES] for first in range(0, len(messages), BATCH_SAMPLES)]
+                bare_speed = len(batch) / await bare.seconds(split)
+                publications = batch_publications(batch)
+                del batch, messages, split
+                least = reading_seconds(publications)
+                sent += ids
+
+                collector.send(signal.SIGSTOP)  # until its queue is full: it remembers what it knows of the store
+                try:
+                    await publish(reactor, url, publications)
+                    processor = measuring.processor_seconds(pid)
+                finally:
+                    collector.send(signal.SIGCONT)
+                await measuring.until_counted(
+                    reactor,
+                    lambda: counted(collector, TAKEN),
+                    len(sent),
+                    every=LOOK_SECONDS,
+                    stalled_seconds=options.stalled_seconds,
+                )
+                processor = measuring.processor_seconds(pid) - processor
+                if not run:
+                    continue
+
+                [(speed,)] = measuring.rows(dsn, SPEED, [ids])
+                table.add("bare inserts", bare_speed, "samples/s")
+                table.add("collector", float(speed) if speed else None, "samples/s", "bare inserts")
+                table.add("reading a sample", least * 1e6, "µs of a core")
+                table.add("collector's processor time", processor / len(ids) * 1e6, "µs of a core", "reading a sample")
+        table.add("memory without work", empty, "MiB")
+        table.add("memory at its largest", measuring.memory_megabytes(pid), "MiB", "memory without work")
+        unstored = counted(collector, TAKEN) - collector.metric(f'{TAKEN}{{outcome="stored"}}')
+        dead = counted(collector, "meter_dead_letters_total")
     finally:
         house.close()
-    speed = (count - begun) / (last - first)
-    print(f"a sample on the wire      {size:8} bytes")
-    print(f"bare inserts              {count / bare:8.0f} samples/s")
-    print(f"collector, into the store {speed:8.0f} samples/s")
-    print(f"ratio                     {speed * bare / count:8.2f}")
-    print(f"collector's memory        {memory / 2**20:8.0f} MiB")
+    size = sum(len(each.body) for each in publications) / len(ids)
+    report.line(f"a sample on the bus: {measuring.number(size)} bytes")
+    report.table(table)
+    report.compare_ids("samples in the store", sent, measuring.stored_ids(dsn))
+    report.compare("samples that the collector counted as duplicate, conflict or refused", 0, unstored)
+    report.compare("dead letters", 0, dead)
 
 
-def _resident_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
+    report.line(f"samples in a run: {options.samples}, of {options.instances} instances with {len(METERS)} meters each")
+    with measuring.rabbitmq_server(report) as broker:
+        for mode in measuring.modes(options):
+            with measuring.postgresql_server(report, mode, options) as database, measuring.directory() as directory:
+                await measure(reactor, report, mode, broker.vhost(), database.dsn(), directory, options)
 
 
-def main(reactor, *arguments: str) -> Deferred[None]:
-    count = 1000 * int(arguments[0] if arguments else THOUSANDS)
-    directory = tempfile.TemporaryDirectory(prefix="meter-benchmark-")
-    path = Path(directory.name)
-    for name in ("broker", "database", "daemons"):
-        (path / name).mkdir()
-    path.chmod(0o755)
-    database, broker = (
-        PostgreSQL(postgresql_installed(), path / "database"),
-        RabbitMQ(rabbitmq_installed(), path / "broker"),
-    )
-    database.start()
-    broker.start()
-
-    def clean(result):
-        broker.close()
-        database.kill()
-        directory.cleanup()
-        return result
-
-    return Deferred.fromCoroutine(measure(reactor, count, broker, database, path / "daemons")).addBoth(clean)
+def main() -> None:
+    parser = measuring.with_stall(measuring.with_postgresql(measuring.parser(__doc__), "both"))
+    parser.add_argument("--instances", type=int, default=INSTANCES, help="that have samples (%(default)s)")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of a run (%(default)s)")
+    measuring.run(benchmark, parser.parse_args())
 
 
 if __name__ == "__main__":
-    react(main, sys.argv[1:])
+    main()

@@ -1,48 +1,43 @@
 """What a polling cycle of the compute agent costs: from libvirt's answer to signed bytes in the spool on disk.
 
-    python benchmarks/compute_cycle.py [DOMAINS ...]        # by default 100 1000 5000
-    python benchmarks/compute_cycle.py memory [DOMAINS]     # thirty cycles, with domains coming and going
+Domains are copies of a captured one, XML and statistics, with an interface and a guest's balloon driver added. libvirt is
+pretended, at the place where its C code makes Python's dictionaries, all at once and without letting go of the
+interpreter; everything after it is real, SQLite and the disk included. Two cycles go before those that are measured: the first
+reads all XML, the second has the first rates.
 
-Domains are copies of a captured one, XML and statistics, with an interface and a guest's balloon driver added, of 61
-samples each from the second cycle on. libvirt is pretended, at the place where its C code makes Python's dictionaries,
-all at once and without letting go of the interpreter; everything after it is real, SQLite and the disk included. A line
-shows the third cycle of its size, in processor time of the whole process per sample, and how late the reactor was in all
-three, the first of which reads all XML: asked every millisecond.
+Printed are the processor time of the whole process per sample, beside that of the least that has to be done with the same
+samples (to write them as JSON, one HMAC for each message, and to insert the messages into an SQLite file), how late the
+reactor was, asked every millisecond, beside how late it is without work, and memory. With ``--memory`` thirty cycles are
+polled instead, with domains that come and go in between, and the memory after them is compared with that after five.
 
-Seen on a quiet machine of 2 cores, the worst of three runs (the polling agent of Ceilometer 27 takes 236 µs per sample):
-
-    domains  samples µs/sample  wall s     MB  lag ms  ≤    1 ≤    5 ≤   10 ≤   20 ≤   50   more
-        100     6100      27.7    0.18     89    17.5      94     40     26      2      0      0
-       1000    61000      29.8    1.89    149    12.4     892    562    165      7      0      0
-       5000   305000      27.9    9.09    244    46.2    4089   2774    814      2     23      0
-
-    1000 domains, after  5 cycles: 154 MB
-    1000 domains, after 30 cycles: 152 MB
-
-The turns of more than 20 ms with 5 000 domains are the making of libvirt's dictionaries and Python's looking for
-reference cycles. With a RabbitMQ that takes the samples meanwhile, the lag with 1 000 domains was 15 ms at most.
+What the cycle reports is compared with the samples in the spool, their ids, and how many each domain has.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
+import hmac
 import itertools
+import json
 import marshal
-import os
 import re
-import sys
-import tempfile
+import sqlite3
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.internet.task import react
 
+from benchmarks import measuring
+from benchmarks.measuring import NotInstalled
+from benchmarks.measuring import Report
+from benchmarks.measuring import Table
 from meter.agent.cycle import PluginContext
 from meter.agent.polling import CycleReport
 from meter.agent.polling import Polling
@@ -55,13 +50,16 @@ from meter.hypervisor import LibvirtHypervisor
 from meter.interfaces import IHypervisor
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
-from meter.pollsters import libvirt
 from meter.settings import Config
 from meter.signature import keyring
 
-DATA = Path(__file__).parents[1] / "tests/data/libvirt"
+DATA = measuring.ROOT / "tests/data/libvirt"
 UUID = "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"
+SAMPLES_OF_DOMAIN = 61
+"""From the second cycle on, when rates are known."""
+ANY_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 BUCKETS_MS = (1, 5, 10, 20, 50)
+IDLE_SECONDS = 1.0
 CYCLES_WITH_CHANGES = 30
 CHANGES = 20
 """Domains that go, and that come, between two cycles."""
@@ -178,6 +176,8 @@ class Agent:
             batch_samples=100,
             metrics=PollingMetrics(metrics_registry("benchmark")),
         )
+        from meter.pollsters import libvirt  # it needs libvirt-python, which may not be installed
+
         pollsters = [value for value in vars(libvirt).values() if isinstance(value, libvirt.GuestPollster)]
         self._polling.pollsters = tuple(
             Decision(kind=COMPUTE, name=each.name, origin="", state="active", plugin=each) for each in pollsters
@@ -185,11 +185,16 @@ class Agent:
         self._ended = 0.0
 
     async def prepare(self) -> None:
-        """Empty the spool, and wait until a rate can be told."""
-        while waiting := await self._spool.oldest(100):
-            await self._spool.remove([each.id for each in waiting])
+        """Let the counters grow, and wait until a rate can be told."""
         self.connection.prepare()
         await sleep(self._reactor, max(0.0, self._ended + 1.05 - self._reactor.seconds()))
+
+    async def spooled(self) -> AsyncIterator[bytes]:
+        """Yield the bodies of the messages in the spool, and empty it."""
+        while waiting := await self._spool.oldest(100):
+            for each in waiting:
+                yield each.publication.body
+            await self._spool.remove([each.id for each in waiting])
 
     async def cycle(self) -> CycleReport:
         report = await self._polling.cycle()
@@ -219,60 +224,131 @@ async def lag_measured(reactor: Any, late: list[float]) -> AsyncIterator[None]:
     loop.stop()
 
 
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+def domain_of(resource_id: str) -> str:
+    """Return the UUID in the id of a domain, or of a disk or interface of one."""
+    found = ANY_UUID.search(resource_id)
+    return found[0] if found else resource_id
 
 
-def check(report: CycleReport) -> None:
-    """Fail where a pollster did: the figures of a cycle without its samples would look fast."""
-    if report.failed:
-        raise RuntimeError(f"pollsters failed: {report.failed}")
+class Spooled:
+    """What was in the spool after a cycle, opened without Meter, and the processor time of the least to be done with it."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.samples = 0
+        self.by_domain: Counter[str] = Counter()
+        self.processor = 0.0
+
+    async def take(self, agent: Agent, file: Path) -> None:
+        """Empty the spool of ``agent`` and write everything once more into ``file``."""
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("CREATE TABLE IF NOT EXISTS bare (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")
+            async for body in agent.spooled():
+                samples = json.loads(json.loads(body)["oslo.message"])["args"]["data"]
+                self.ids.update(each["message_id"] for each in samples)
+                self.samples += len(samples)
+                self.by_domain.update(domain_of(each["resource_id"]) for each in samples)
+                begin = time.process_time()
+                written = json.dumps({"oslo.message": json.dumps(samples)}).encode()
+                hmac.digest(b"key", written, "sha256")
+                database.execute("INSERT INTO bare (body) VALUES (?)", (written,))
+                self.processor += time.process_time() - begin
+            begin = time.process_time()
+            database.commit()
+            self.processor += time.process_time() - begin
+            database.execute("DELETE FROM bare")
+            database.commit()
+
+    def compare(self, report: Report, cycle: CycleReport, domains: int, *, rates: bool) -> None:
+        """Compare what a cycle reported, and what it had to make, with what is in the spool."""
+        report.compare("pollsters that failed", "none", ", ".join(map(str, cycle.failed)) or "none")
+        report.compare("samples in the spool", cycle.samples, self.samples)
+        report.compare("ids in the spool", cycle.samples, len(self.ids))
+        report.compare("domains with samples in the spool", domains, len(self.by_domain))
+        if rates:
+            of_domains = {
+                "fewest": min(self.by_domain.values(), default=0),
+                "most": max(self.by_domain.values(), default=0),
+            }
+            report.compare("samples of a domain", dict.fromkeys(of_domains, SAMPLES_OF_DOMAIN), of_domains)
 
 
-async def measured(reactor: Any, directory: Path, number: int) -> str:
-    agent = Agent(reactor, directory, number)
+async def measure(reactor: Any, report: Report, directory: Path, domains: int, options: argparse.Namespace) -> None:
+    agent = Agent(reactor, directory, domains)
+    table = Table(f"{domains} domains")
     late: list[float] = []
-    for _ in range(3):
+    async with lag_measured(reactor, late):
+        await sleep(reactor, IDLE_SECONDS)
+    idle, all_late = max(late), []
+    for cycle in range(options.runs + 2):
         await agent.prepare()
+        late = []
         async with lag_measured(reactor, late):
-            began = time.process_time(), time.perf_counter()
-            report = await agent.cycle()
-            cpu, wall = time.process_time() - began[0], time.perf_counter() - began[1]
-        check(report)
+            begun = time.process_time(), time.perf_counter()
+            cycle_report = await agent.cycle()
+            processor, wall = time.process_time() - begun[0], time.perf_counter() - begun[1]
+        memory = measuring.memory_megabytes("self", "VmRSS")
+        spooled = Spooled()
+        await spooled.take(agent, directory / "bare.sqlite")
+        spooled.compare(report, cycle_report, domains, rates=cycle > 0)
+        all_late += late
+        if cycle < 2 or not spooled.samples:
+            continue
+        table.add("JSON, HMAC and SQLite", spooled.processor / spooled.samples * 1e6, "µs of a core per sample")
+        table.add("cycle", processor / spooled.samples * 1e6, "µs of a core per sample", "JSON, HMAC and SQLite")
+        table.add("cycle, wall", wall, "s")
+        table.add("worst lag without work", idle * 1000, "ms")
+        table.add("worst lag", max(late) * 1000, "ms", "worst lag without work")
+        table.add("memory", memory, "MiB")
     await agent.close()
-    counts = [sum(1 for each in late if each * 1000 <= most) for most in BUCKETS_MS]
-    steps = [counts[0], *(after - before for before, after in itertools.pairwise(counts))]
-    histogram = " ".join(f"{count:6}" for count in [*steps, len(late) - counts[-1]])
-    return (
-        f"{number:7} {report.samples:8} {1e6 * cpu / report.samples:9.1f} {wall:7.2f} {resident_mb():6.0f}"
-        f" {1000 * max(late):7.1f}  {histogram}\n"
-    )
+    report.table(table)
+    counts = [sum(1 for each in all_late if each * 1000 <= most) for most in BUCKETS_MS]
+    steps = [counts[0], *(after - before for before, after in itertools.pairwise(counts)), len(all_late) - counts[-1]]
+    named = [*(f"≤ {most} ms" for most in BUCKETS_MS), "more"]
+    shown = ", ".join(f"{name}: {count}" for name, count in zip(named, steps, strict=True))
+    report.line(f"turns of the reactor in all cycles by lag: {shown}")
 
 
-async def memory_measured(reactor: Any, directory: Path, number: int) -> None:
-    agent = Agent(reactor, directory, number)
+async def measure_memory(reactor: Any, report: Report, directory: Path, domains: int) -> None:
+    agent = Agent(reactor, directory, domains)
+    table = Table(f"{domains} domains, {CHANGES} replaced after each cycle")
     for cycle in range(1, CYCLES_WITH_CHANGES + 1):
         await agent.prepare()
-        check(await agent.cycle())
+        cycle_report = await agent.cycle()
+        memory = measuring.memory_megabytes("self", "VmRSS")
+        samples = 0
+        async for body in agent.spooled():
+            samples += body.count(b"message_id")
+        report.compare("pollsters that failed", "none", ", ".join(map(str, cycle_report.failed)) or "none")
+        report.compare("samples in the spool", cycle_report.samples, samples)
         agent.connection.change(CHANGES)
         if cycle % 5 == 0:
-            sys.stdout.write(f"{number} domains, after {cycle:2} cycles: {resident_mb():.0f} MB\n")
-            sys.stdout.flush()
+            table.add(f"memory after {cycle} cycles", memory, "MiB", "memory after 5 cycles" if cycle > 5 else None)
     await agent.close()
+    report.table(table)
 
 
-async def main(reactor: Any, *arguments: str) -> None:
+async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
+    try:
+        import libvirt  # noqa: F401
+    except ImportError:
+        raise NotInstalled("libvirt-python is not installed: pip install 'meter[compute]'") from None
     gc.freeze()  # as the daemons do
-    with tempfile.TemporaryDirectory() as directory:
-        if arguments[:1] == ("memory",):
-            await memory_measured(reactor, Path(directory), int(arguments[1]) if arguments[1:] else 1000)
+    with measuring.directory() as directory:
+        if options.memory:
+            await measure_memory(reactor, report, directory, (options.domains or [1000])[0])
             return
-        buckets = " ".join(f"≤{most:5}" for most in BUCKETS_MS)
-        sys.stdout.write(f"domains  samples µs/sample  wall s     MB  lag ms  {buckets}   more\n")
-        for number in [int(each) for each in arguments] or [100, 1000, 5000]:
-            sys.stdout.write(await measured(reactor, Path(directory), number))
-            sys.stdout.flush()
+        for domains in options.domains or [100, 1000]:
+            await measure(reactor, report, directory, domains, options)
+
+
+def main() -> None:
+    parser = measuring.parser(__doc__, runs=3)
+    parser.add_argument("--domains", type=int, nargs="*", help="numbers of domains, one after the other (100 1000)")
+    parser.add_argument("--memory", action="store_true", help="thirty cycles, with domains that come and go")
+    measuring.run(benchmark, parser.parse_args())
 
 
 if __name__ == "__main__":
-    react(lambda reactor, *arguments: Deferred.fromCoroutine(main(reactor, *arguments)), sys.argv[1:])
+    main()

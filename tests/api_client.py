@@ -8,6 +8,7 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from treq.testing import StubTreq
@@ -49,6 +50,13 @@ SAMPLES = (
     message(3, message_id="s3", name="disk.size", type="gauge", unit="GB", volume=2.5, project_id=None, user_id=None),
 )
 """Three samples of ``cpu`` from two resources of two projects, and one of ``disk.size`` without project and user."""
+
+
+def term(field: str, value: str, op: str | None = None, kind: str | None = None, n: int | None = None) -> str:
+    """Return one term of ``q`` for a query string, in the parallel form, or with ``n`` in the indexed form."""
+    prefix = "q" if n is None else f"q[{n}]"
+    members = {"field": field, "op": op, "value": value, "type": kind}
+    return "&".join(f"{prefix}.{name}={quote(text)}" for name, text in members.items() if text is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is billed of samples: from signed messages through a store to statistics, without servers."""
+"""Statistics of samples by way of signed messages and an in-memory store, without servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = keyring(["secret"])
 
 
 async def metered(samples: Sequence[Sample], function: AggregateFunction) -> float:
-    """Return ``function`` of ``samples``, all of one meter and unit; 0 if there are none."""
+    """Return the statistic ``function`` of ``samples``, which have one meter and unit; 0 without samples."""
     store = MemoryStore()
     result = await store.write([read(sign(sample, KEYS, "test"), KEYS) for sample in samples])
     assert (result.stored, result.refused) == (len(samples), ())

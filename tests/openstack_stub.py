@@ -31,7 +31,7 @@ DATA = Path(__file__).parent / "data/api"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     """A request as the cloud received it."""
 
     method: str
@@ -76,17 +76,17 @@ def document(name: str) -> Any:
     return json.loads((DATA / f"{name}.json").read_text())["body"]
 
 
-Answering = Callable[[Asked], JsonResponse]
+Answering = Callable[[ReceivedRequest], JsonResponse]
 
 
 class StubCloud(Resource):
-    """Responds by method and path: ``cloud.on("GET", "/v3/projects", reply(...))``. ``asked`` has all requests."""
+    """Responds by method and path: ``cloud.on("GET", "/v3/projects", reply(...))``. ``requests`` has all requests."""
 
     isLeaf = True  # noqa: N815  # Twisted reads it so
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[Asked] = []
+        self.requests: list[ReceivedRequest] = []
         self.waiting: list[Any] = []
         self._answers: dict[tuple[str, str], Answering] = {}
 
@@ -94,24 +94,26 @@ class StubCloud(Resource):
         """Respond with each of ``replies`` in order, and with the last from then on."""
         left = list(replies)
 
-        def answer(asked: Asked) -> JsonResponse:
+        def answer(request: ReceivedRequest) -> JsonResponse:
             chosen = left.pop(0) if len(left) > 1 else left[0]
-            return chosen if isinstance(chosen, JsonResponse) else chosen(asked)
+            return chosen if isinstance(chosen, JsonResponse) else chosen(request)
 
         self._answers[method, path] = answer
 
     def times(self, method: str, path: str) -> int:
-        return sum((each.method, each.path) == (method, path) for each in self.asked)
+        return sum((each.method, each.path) == (method, path) for each in self.requests)
 
     def render(self, request: Any) -> Any:
         parts = urlsplit(request.uri.decode())
-        asked = Asked(
+        received = ReceivedRequest(
             request.method.decode(), parts.path, parse_qs(parts.query), request.requestHeaders, request.content.read()
         )
-        self.asked.append(asked)
-        answer = self._answers.get((asked.method, asked.path))
+        self.requests.append(received)
+        answer = self._answers.get((received.method, received.path))
         found = (
-            answer(asked) if answer else JsonResponse(404, b"<html>no such page</html>", {"Content-Type": "text/html"})
+            answer(received)
+            if answer
+            else JsonResponse(404, b"<html>no such page</html>", {"Content-Type": "text/html"})
         )
         if found.silent:
             self.waiting.append(request)
@@ -119,7 +121,7 @@ class StubCloud(Resource):
         request.setResponseCode(found.status)
         for name, value in found.headers.items():
             request.setHeader(name, value)
-        return b"" if asked.method == "HEAD" else found.body
+        return b"" if received.method == "HEAD" else found.body
 
 
 def http(cloud: StubCloud, clock: Clock, **limits: Any) -> HttpClient:
@@ -142,7 +144,7 @@ def captured_cloud() -> StubCloud:
     cloud.on(
         "GET",
         "/v2/images",
-        lambda asked: captured("glance-02-images-page2" if "marker" in asked.query else "glance-01-images-page1"),
+        lambda request: captured("glance-02-images-page2" if "marker" in request.query else "glance-01-images-page1"),
     )
     cloud.on("GET", f"{project}/volumes/detail", captured("cinder-01-volumes-detail-all-tenants"))
     cloud.on("GET", f"{project}/snapshots/detail", captured("cinder-02-snapshots-detail-all-tenants"))

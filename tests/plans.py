@@ -1,4 +1,4 @@
-"""What PostgreSQL reads to answer: the plans of a store's questions, executed, with the rows that each scan passed."""
+"""Counts the rows that PostgreSQL reads for a query, from the plans of its statements, executed with EXPLAIN (ANALYZE)."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ REMOVED = ("Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Remo
 
 
 @dataclass(frozen=True, slots=True)
-class QueryRunner:
-    """What one or more statements read.
+class RowsRead:
+    """The rows that the scans of one or more statements read.
 
-    ``rows`` is, by table, how many rows its scans passed, whether or not a condition threw them away; an index scan that
-    finds a row and a heap scan that fetches it count once. ``aside`` is the same for what a statement put aside
-    (common table expressions, sorted and hashed parts), by what it is; ``plans`` is the plans themselves.
+    ``tables`` is the number of rows by table, including those that a filter removed; an index scan that finds a row and the
+    heap scan that fetches it count once. ``intermediate`` is the same for scans of intermediate results (common table
+    expressions, subqueries, functions), by name. ``plans`` are the plans.
     """
 
-    rows: Counter[str] = field(default_factory=Counter)
-    aside: Counter[str] = field(default_factory=Counter)
+    tables: Counter[str] = field(default_factory=Counter)
+    intermediate: Counter[str] = field(default_factory=Counter)
     plans: list[Any] = field(default_factory=list)
 
     def add(self, plan: Any) -> None:
-        """Count the scans of ``plan``."""
+        """Add the scans of ``plan``."""
         self.plans.append(plan)
         for node in _nodes(plan):
-            passed = _passed(node)
+            rows = _rows_passed(node)
             if "Relation Name" in node:
-                self.rows[_table(node["Relation Name"])] += passed
+                self.tables[_table(node["Relation Name"])] += rows
             elif node["Node Type"].endswith("Scan") and node["Node Type"] != "Bitmap Index Scan":
-                self.aside[node.get("CTE Name") or node.get("Alias") or node["Node Type"]] += passed
+                self.intermediate[node.get("CTE Name") or node.get("Alias") or node["Node Type"]] += rows
             elif node["Node Type"] == "Nested Loop" and "Rows Removed by Join Filter" in node:
-                self.aside["join filter"] += passed
+                self.intermediate["join filter"] += rows
 
-    def described(self) -> str:
-        """Return the plans for whoever wonders, a node a line."""
+    def text(self) -> str:
+        """Return the plans as text for an error message, one node per line."""
         return "\n".join(line for plan in self.plans for line in _lines(plan))
 
 
-def _passed(node: Any) -> int:
+def _rows_passed(node: Any) -> int:
     rows = node["Actual Rows"] + sum(node.get(removed, 0) for removed in REMOVED)
     return round(rows * node["Actual Loops"])
 
 
 def _table(relation: str) -> str:
-    """Partitions are one table."""
+    """Return the table of ``relation``: partitions of samples are one table."""
     return "sample" if relation.startswith("sample_") else relation
 
 
@@ -67,7 +67,7 @@ def _lines(node: Any, depth: int = 0) -> Iterator[str]:
     words = [
         node["Node Type"],
         *(str(node[key]) for key in ("Relation Name", "CTE Name", "Index Name", "Subplan Name") if key in node),
-        f"expected {node['Plan Rows']}, passed {_passed(node)} in {node['Actual Loops']} loops",
+        f"expected {node['Plan Rows']}, passed {_rows_passed(node)} in {node['Actual Loops']} loops",
         *(f"{key}: {node[key]}" for key in ("Index Cond", "Filter", "Join Filter") if key in node),
     ]
     yield "  " * depth + " · ".join(words)[:300]
@@ -76,32 +76,32 @@ def _lines(node: Any, depth: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def _noted(asked: Any) -> Iterator[list[tuple[str, Any]]]:
-    """Note the statements that ``asked``, a pool or a connection, is asked."""
+def _recorded(pool: Any) -> Iterator[list[tuple[str, Any]]]:
+    """Record the statements that ``pool``, a pool or a connection, executes."""
     statements: list[tuple[str, Any]] = []
-    ask = asked.rows
+    execute = pool.rows
 
     async def rows(statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         statements.append((statement, parameters))
-        return await ask(statement, parameters)
+        return await execute(statement, parameters)
 
-    asked.rows = rows
+    pool.rows = rows
     try:
         yield statements
     finally:
-        del asked.rows
+        del pool.rows
 
 
-async def reading_of(asked: Any, question: Callable[[], Awaitable[Any]]) -> tuple[Any, QueryRunner]:
-    """Return the answer to ``question`` and what the statements read that it asks ``asked``, a pool or a connection."""
-    with _noted(asked) as statements:
-        answer = await question()
-    reading = QueryRunner()
+async def count_rows_read(pool: Any, query: Callable[[], Awaitable[Any]]) -> tuple[Any, RowsRead]:
+    """Return the result of ``query`` and the rows that its statements read over ``pool``, a pool or a connection."""
+    with _recorded(pool) as statements:
+        result = await query()
+    read = RowsRead()
     for statement, parameters in statements:
         settings = NEWEST_FIRST if statement.startswith(NEWEST_FIRST) else ""
-        [[[explained]]] = await asked.rows(
+        [[[output]]] = await pool.rows(
             f"{settings}{EXPLAIN}{statement.removeprefix(NEWEST_FIRST)}",
             parameters,
         )
-        reading.add(explained["Plan"])
-    return answer, reading
+        read.add(output["Plan"])
+    return result, read

@@ -1,1 +1,1 @@
-"""The agents: polling cycles, their schedule, leader election, and the spool that keeps samples until the bus has confirmed them."""
+"""Agents: polling cycles, their schedule, leader election, and the spool that holds samples until the bus confirms."""

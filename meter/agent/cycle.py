@@ -1,4 +1,4 @@
-"""What a plugin may look at and share: its plugin_context, and the polling cycle it runs in."""
+"""What plugins are given: the context of the daemon, and the polling cycle they run in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -25,13 +24,13 @@ from meter.interfaces import IPluginContext
 @implementer(IPluginContext)
 @dataclass(frozen=True)
 class PluginContext:
-    """What plugins may look at and work with; ``providers`` maps an interface to its one provider here."""
+    """What plugins may use; ``providers`` maps an interface to its provider in this daemon."""
 
     daemon: str
     config: Any
     clock: IReactorTime
     providers: Mapping[Any, Any] = field(default_factory=dict)
-    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _daemon_cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def provider(self, interface: Any) -> Any:
         """Return the provider of ``interface``; ``LookupError`` when this daemon has none."""
@@ -41,24 +40,24 @@ class PluginContext:
             raise LookupError(f"{self.daemon} has no {interface.__name__}") from None
 
     def daemon_cache(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what ``make()`` returned when ``key`` was first asked for."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        """Return the value for ``key``, made by ``make()`` at the first call."""
+        if key not in self._daemon_cache:
+            self._daemon_cache[key] = make()
+        return self._daemon_cache[key]
 
     def with_providers(self, providers: Mapping[Any, Any]) -> PluginContext:
-        """Return the same plugin_context, what is kept included, with other ``providers`` in place of some."""
-        return replace(self, providers={**self.providers, **providers})
+        """Return a context with the same daemon cache, in which ``providers`` replace some of the providers."""
+        return PluginContext(self.daemon, self.config, self.clock, {**self.providers, **providers}, self._daemon_cache)
 
 
 @implementer(ICycle)
 class Cycle:
-    """One polling cycle; what its pollsters share lives as long as it."""
+    """One polling cycle, with a cache that its pollsters share."""
 
     def __init__(self, context: PluginContext, *, trial: bool = False) -> None:
-        self._here = context
+        self._context = context
         self.trial = trial
-        self._shared: dict[Hashable, _SharedWork] = {}
+        self._cycle_cache: dict[Hashable, _SharedWork] = {}
         self.daemon = context.daemon
         self.config = context.config
         self.clock = context.clock
@@ -66,24 +65,24 @@ class Cycle:
 
     def provider(self, interface: Any) -> Any:
         """Return the daemon's provider of ``interface``; ``LookupError`` when it has none."""
-        return self._here.provider(interface)
+        return self._context.provider(interface)
 
     def daemon_cache(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what ``make()`` returned when ``key`` was first asked for in this daemon."""
-        return self._here.daemon_cache(key, make)
+        """Return the value for ``key``, made by ``make()`` at the first call in this daemon."""
+        return self._context.daemon_cache(key, make)
 
     async def cycle_cache(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what ``make`` gave to the first that asked with ``key`` in this cycle, or raise what it raised."""
-        if key not in self._shared:
-            self._shared[key] = _SharedWork(make())
-        return await self._shared[key].outcome()
+        """Return the result for ``key``, or raise its exception; ``make`` is awaited once per cycle."""
+        if key not in self._cycle_cache:
+            self._cycle_cache[key] = _SharedWork(make())
+        return await self._cycle_cache[key].outcome()
 
 
 class _SharedWork:
-    """Work that several wait for. Whoever is given up while waiting takes nothing from the others."""
+    """Work that several callers wait for. Cancelling one caller does not affect the others."""
 
     def __init__(self, work: Awaitable[Any]) -> None:
-        self._finished: tuple[Any] | None = None
+        self._outcome: tuple[Any] | None = None
         self._waiting: list[Deferred[Any]] = []
 
         async def run() -> Any:
@@ -92,15 +91,15 @@ class _SharedWork:
         Deferred.fromCoroutine(run()).addBoth(self._finish)
 
     def _finish(self, outcome: Any) -> None:
-        self._finished = (outcome,)
+        self._outcome = (outcome,)
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(outcome)  # a Failure makes it fail
 
     def outcome(self) -> Deferred[Any]:
         each: Deferred[Any] = Deferred(lambda d: self._waiting.remove(d))
-        if self._finished is None:
+        if self._outcome is None:
             self._waiting.append(each)
         else:
-            each.callback(self._finished[0])
+            each.callback(self._outcome[0])
         return each

@@ -1,6 +1,6 @@
-"""Where the samples in a spool are meant to go: a broker's virtual host, and the keys that they are signed with.
+"""The destination of the samples in a spool: a virtual host of a broker, and the keys that sign the samples.
 
-A spool that was filled for another destination is not sent to this one unless the operator asks for it.
+A spool that was filled for another destination is not sent to this one unless the operator allows it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 from meter.signature import SigningKey
 
 PLAIN_AND_TLS = {5671: 5672}
-"""RabbitMQ's port with TLS counts as the one without: turning TLS on does not change the destination."""
+"""The TLS port of RabbitMQ counts as the one without TLS: enabling TLS does not change the destination."""
 
 
 class Destination(msgspec.Struct, frozen=True):
-    """A broker and the signing keys. ``keys`` are fingerprints; ``own_key`` says that the key was made on this host."""
+    """A broker and the signing keys. ``keys`` are fingerprints; ``own_key``: the key was generated on this host."""
 
     host: str
     port: int
@@ -26,11 +26,11 @@ class Destination(msgspec.Struct, frozen=True):
     own_key: bool = False
 
     def difference(self, other: Destination) -> str | None:
-        """Say why ``other`` is another destination; ``None`` if it is the same.
+        """Return how ``other`` differs, as text; ``None`` if it is the same destination.
 
-        Account and password do not count, nor a key that was added or one of several that was removed. Another host
-        name with the same port, virtual host and key is the same cluster, unless the key is one made on this host,
-        which says nothing about the broker.
+        User and password do not count, nor a key that was added or one of several that was removed. Another host name
+        with the same port, virtual host and key is the same cluster, unless the key was generated on this host, which
+        says nothing about the broker.
         """
         if self.vhost != other.vhost or _port(self.port) != _port(other.port):
             return f"the broker {self.described} instead of {other.described}"
@@ -42,7 +42,7 @@ class Destination(msgspec.Struct, frozen=True):
 
     @property
     def described(self) -> str:
-        """The broker as shown in messages, without account and password."""
+        """The broker as text, without user and password."""
         return f"{self.host}:{self.port}, virtual host {self.vhost}" if self.port else "within the process"
 
 
@@ -52,12 +52,12 @@ def fingerprints(keys: Iterable[SigningKey]) -> tuple[str, ...]:
 
 
 def encoded(destination: Destination) -> str:
-    """Return ``destination`` as JSON, the form in which a spool stores it."""
+    """Return ``destination`` as JSON, as a spool stores it."""
     return msgspec.json.encode(destination).decode()
 
 
 def decoded(text: str) -> Destination | None:
-    """Return the destination that :func:`encoded` wrote as ``text``; ``None`` for any other text."""
+    """Return the destination from JSON; ``None`` for any other text."""
     try:
         return msgspec.json.decode(text, type=Destination)
     except msgspec.DecodeError:

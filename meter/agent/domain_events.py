@@ -1,4 +1,4 @@
-"""Changes of domains on their way to samples: one that starts or stops is polled then, not only when its turn comes."""
+"""Lifecycle events of domains: a domain that starts or stops is polled at once, not only in the next cycle."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from meter.interfaces import Domain
 from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
 
-MOST_WAITING = 1000
-"""Changes that wait while a cycle is under way. More are let go: how a domain is now, the next cycle tells."""
+MAX_WAITING = 1000
+"""Events that wait while a cycle runs. More are dropped: the next cycle measures the current state of the domains."""
 
 
 @implementer(IHypervisor)
 class SingleDomainHypervisor:
-    """A hypervisor that has one domain, as it was at some moment."""
+    """A snapshot of one domain, as a hypervisor."""
 
     def __init__(self, uri: str, domain: Domain) -> None:
         self.uri = uri
         self._domain = domain
 
     async def domains(self) -> Sequence[Domain]:
-        """Return the one."""
+        """Return the domain."""
         return [self._domain]
 
     def absence(self, uuid: str) -> Absence:
-        """Nothing is known of others."""
+        """Return ``unreadable``: a snapshot knows nothing about other domains."""
         return Absence("unreadable")
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
-        """Nothing happens to a moment."""
+        """A snapshot never changes: nothing to observe."""
 
 
 class DomainEventPoller(Service):
-    """Has ``polling`` poll each domain that ``hypervisor`` tells to have changed, one after another.
+    """Polls each domain with an event of ``hypervisor``, one after another.
 
-    Stopping waits for those that are there already. ``dropped`` counts those that were too many.
+    Stopping waits until the pending events are polled. ``dropped`` counts the events beyond ``MAX_WAITING``.
     """
 
-    name = "changes of domains"
+    name = "domain events"
     _log = Logger()
 
     def __init__(self, hypervisor: IHypervisor, polling: Polling) -> None:
@@ -60,12 +60,12 @@ class DomainEventPoller(Service):
         hypervisor.observe(self.receive)
 
     def receive(self, domain: Domain) -> None:
-        """Take a domain to which something has happened."""
+        """Queue a domain with an event."""
         if not self.running:
             return
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             if not self._overflowing:
-                self._log.error("LOST changes of domains: more than {most} wait to be polled", most=MOST_WAITING)
+                self._log.error("LOST events of domains: more than {most} wait to be polled", most=MAX_WAITING)
             self._overflowing = True
             self.dropped += 1
             return
@@ -83,13 +83,13 @@ class DomainEventPoller(Service):
                     IDomainPollster, {IHypervisor: SingleDomainHypervisor(self._uri, domain)}
                 )
             except Exception:
-                self._log.failure("{domain} was {change} and could not be polled", domain=domain.name, change=domain.event)  # fmt: skip
+                self._log.failure("domain {domain} could not be polled after {event}", domain=domain.name, event=domain.event)  # fmt: skip
             else:
-                self._log.info("domain {domain} {change}: {samples} samples", domain=domain.name, change=domain.event, samples=report.samples)  # fmt: skip
+                self._log.info("domain {domain}: {event}; polled {samples} samples", domain=domain.name, event=domain.event, samples=report.samples)  # fmt: skip
         self._work = None
         self._overflowing = False
 
     def stopService(self) -> Deferred[None] | None:
-        """Fire when what was told is polled."""
+        """Fire when the pending events are polled."""
         super().stopService()
         return self._work

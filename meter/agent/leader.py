@@ -1,14 +1,14 @@
-"""Taking turns: of several agents that could do the same periodic work, one does it, and none of it is done twice.
+"""Leader election: of several agents with the same periodic work, one does it, and no work is done twice.
 
-They share nothing but a queue of the bus that delivers to one of its subscribers alone, whoever that is (RabbitMQ's
-*single active consumer*). When work is due each agent sends a *probe* into the queue: the one that gets its own back is
-the one whose turn it is, now and beyond doubt. It writes down what it begins and what it has done as a *note*, and holds
-the newest note unacknowledged. When it dies the broker delivers that note to the next, which thereby knows what was
-done, and finishes what was only begun.
+The agents share a queue of the bus that delivers to one of its consumers only (RabbitMQ's *single active consumer*).
+When work is due each agent publishes a *probe* to the queue: the agent that receives its own probe is the leader. The
+leader publishes what it begins and what it has done as a *checkpoint*, and leaves the newest checkpoint unacknowledged.
+When it dies the broker delivers that checkpoint to the next leader, which thereby knows what was done, and repeats what
+was only begun.
 
-While the broker cannot be reached nothing can be decided: whoever had the turn keeps it, so that nothing is lost. It
-waits once for the broker to come back, and for no longer than half an interval, so that no slot passes meanwhile. Where
-only its subscription is lost, and probes are taken, the turn is lost with it: the queue delivers to another by then.
+While the broker cannot be reached there is no election, and each agent keeps its role, so that no work is skipped. An
+agent waits once for the broker to return, for at most half an interval, so that no slot is missed meanwhile. If only the
+subscription is lost and probes are still confirmed, the agent is not the leader any more: the queue has another consumer.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from meter.interfaces import Unavailable
 
 EXCHANGE = "metering"
 RETRY_SECONDS = 0.5
-STOPPING = Unavailable("this agent stops")
+STOPPING = Unavailable("this agent is stopping")
 
 Work = Callable[[frozenset[float]], Awaitable[object]]
-"""Does what is due: given the intervals in seconds whose time has come."""
+"""Does the work of the intervals, in seconds, that are due."""
 
 
-class Note(msgspec.Struct, frozen=True):
-    """A message of the queue: a probe, or what was begun and done, as the last slot of each interval."""
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A message of the queue: the last slot of each interval that was begun or done; or a probe."""
 
     agent: str
     probe: str = ""
@@ -58,10 +58,10 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class LeaderElection(Service):
-    """Lets ``work`` be done by one of all agents that share ``name`` on ``bus``.
+    """Has ``work`` done by one of all agents with the same ``name`` on ``bus``.
 
-    Time is cut into slots, the multiples of each interval since 1970; the work of an interval is done once in each.
-    ``patience_seconds`` is how long an agent waits for its probe before it stands by, and at its start for the bus.
+    Time is divided into slots, the multiples of each interval since 1970; the work of an interval is done once per slot.
+    ``patience_seconds`` is how long an agent waits for its probe before it stands by, and for the bus at its start.
     """
 
     _log = Logger()
@@ -69,23 +69,23 @@ class LeaderElection(Service):
     def __init__(
         self, bus: IBus, name: str, work: Work, clock: IReactorTime, *, patience_seconds: float = 10.0
     ) -> None:
-        self.setName(f"turn of {name}")
+        self.setName(f"leader election {name}")
         self._bus = bus
         self._work = work
         self._clock = clock
         self._patience_seconds = patience_seconds
-        self._key = f"turn.{name}"
+        self._key = f"leader.{name}"
         self._agent = uuid.uuid4().hex
         self._probes: dict[str, Deferred[None]] = {}
-        self._held: Deferred[None] | None = None
+        self._held_ack: Deferred[None] | None = None
         self._done: dict[str, int] = {}
-        self._away = False
-        self._heard = False
+        self._bus_is_down = False
+        self._has_received = False
         self._one_at_a_time = DeferredLock()
-        self.ours: bool | None = None
+        self.is_leader: bool | None = None
         self._subscription = bus.subscribe(
             Subscription(
-                queue=f"meter.turn.{name}",
+                queue=f"meter.leader.{name}",
                 bindings=(Binding(EXCHANGE, self._key, ours=True),),
                 prefetch=100,
                 single_active=True,
@@ -94,150 +94,152 @@ class LeaderElection(Service):
         )
 
     def startService(self) -> None:
-        """Begin to listen for the turn; returns at once."""
+        """Begin to consume the queue; returns at once."""
         super().startService()
         self._subscription.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Hand the turn over, then stop."""
+        """Release the newest checkpoint to the next leader, then stop."""
         super().stopService()
-        self._let_go(STOPPING)
+        self._release_ack(STOPPING)
         return maybeDeferred(self._subscription.stopService)
 
-    async def take(self, due: frozenset[float]) -> None:
-        """Do the work of the intervals ``due`` that was not done in their present slots, if it is our turn."""
-        await self._one_at_a_time.run(lambda: Deferred.fromCoroutine(self._take(due)))
+    async def run_if_leader(self, due: frozenset[float]) -> None:
+        """Do the work of the intervals ``due`` that was not done in their current slots, if this agent is the leader."""
+        await self._one_at_a_time.run(lambda: Deferred.fromCoroutine(self._run_if_leader(due)))
 
-    async def _take(self, due: frozenset[float]) -> None:
+    async def _run_if_leader(self, due: frozenset[float]) -> None:
         patience = self._patience_seconds
-        if self.ours is not None:
+        if self.is_leader is not None:
             patience = min(patience, min(due, default=patience) / 2)
-        self._tell(await self._is_ours(patience))
-        if not self.ours:
+        self._set_role(await self._elect(patience))
+        if not self.is_leader:
             return
         slots = self._slots(due)
         fresh = frozenset(each for each in due if self._done.get(repr(each)) != slots[repr(each)])
         if not fresh:
             return
         begun = self._slots(fresh)
-        await self._write_down(Note(self._agent, begun=begun, done=self._done), patience)
+        await self._publish_checkpoint(Checkpoint(self._agent, begun=begun, done=self._done), patience)
         await self._work(fresh)
         self._done |= begun
-        await self._write_down(Note(self._agent, done=self._done), patience)
+        await self._publish_checkpoint(Checkpoint(self._agent, done=self._done), patience)
 
     def _slots(self, intervals: frozenset[float]) -> dict[str, int]:
-        # A tick that comes a hair too early belongs to the slot it is meant for.
+        # A timer that fires slightly early belongs to the slot that begins now.
         now = wall_seconds(self._clock) + 0.01
         return {repr(each): math.floor(now / each) for each in intervals}
 
-    async def _is_ours(self, patience: float) -> bool:
-        """Send a probe and see who gets it. Where the bus cannot be reached, all stays as it was.
+    async def _elect(self, patience: float) -> bool:
+        """Publish a probe and return whether this agent receives it. Without the bus the role stays the same.
 
-        ``patience`` is for a bus that has just gone: one that was away at the last try is tried once.
+        ``patience`` is for a bus that has just been lost: a bus that was down at the last attempt is tried once.
         """
-        until = self._clock.seconds() + (0.0 if self._away else patience)
+        until = self._clock.seconds() + (0.0 if self._bus_is_down else patience)
         while True:
             try:
-                ours = await self._probe(patience)
+                is_leader = await self._probe(patience)
             except Unavailable as error:
                 left = until - self._clock.seconds()
                 if left <= 0:
-                    self._bus_is_away(str(error))
-                    return self.ours is not False
+                    self._report_bus_down(str(error))
+                    return self.is_leader is not False
                 await sleep(self._clock, min(RETRY_SECONDS, left))
             else:
-                self._away = False
-                return ours
+                self._bus_is_down = False
+                return is_leader
 
-    def _bus_is_away(self, reason: str) -> None:
-        if not self._away:
+    def _report_bus_down(self, reason: str) -> None:
+        if not self._bus_is_down:
             self._log.warn(
-                "{turn}: nothing can be decided, all stays as it was: {reason}", turn=self.name, reason=reason
+                "{election}: cannot reach the broker; keeping the current role: {reason}",
+                election=self.name,
+                reason=reason,
             )
-        self._away = True
+        self._bus_is_down = True
 
     async def _probe(self, patience: float) -> bool:
-        """Return whether our probe comes back; :class:`Unavailable` where the bus does not take it in ``patience``."""
+        """Return whether the probe is delivered here; :class:`Unavailable` if the bus does not confirm it in ``patience``."""
         probe = uuid.uuid4().hex
-        came: Deferred[None] = Deferred()
-        self._probes[probe] = came
+        received: Deferred[None] = Deferred()
+        self._probes[probe] = received
         try:
-            await self._publish(Note(self._agent, probe), patience)
+            await self._publish(Checkpoint(self._agent, probe), patience)
             try:
-                await within(self._clock, self._patience_seconds, came)
+                await within(self._clock, self._patience_seconds, received)
             except DeferredTimeout:
-                if not self._heard and not self._subscription.ready:
-                    raise Unavailable("nothing of the queue was ever delivered here") from None
+                if not self._has_received and not self._subscription.ready:
+                    raise Unavailable("the queue has never delivered to this agent") from None
                 return False
             return True
         finally:
             del self._probes[probe]
 
-    async def _write_down(self, note: Note, patience: float) -> None:
-        if self._away:
-            return  # nobody could read it; the next note has all that this one has
+    async def _publish_checkpoint(self, checkpoint: Checkpoint, patience: float) -> None:
+        if self._bus_is_down:
+            return  # no agent could receive it; the next checkpoint has everything that this one has
         try:
-            await self._publish(note, patience)
+            await self._publish(checkpoint, patience)
         except Unavailable as error:
-            self._log.warn("{turn}: cannot be written down: {error}", turn=self.name, error=error)
+            self._log.warn("{election}: cannot publish the checkpoint: {error}", election=self.name, error=error)
 
-    async def _publish(self, note: Note, patience: float) -> None:
+    async def _publish(self, message: Checkpoint, patience: float) -> None:
         readiness = self._bus.readiness() if IDependency.providedBy(self._bus) else None
-        # Where it is our own subscription that makes the bus not ready, it may well take what is published.
+        # If it is this subscription that makes the bus not ready, publishing may still work.
         if readiness is not None and not readiness.ready and self._subscription.ready:
             raise Unavailable(readiness.reason)
-        publication = Publication(exchange=EXCHANGE, routing_key=self._key, body=msgspec.json.encode(note))
+        publication = Publication(exchange=EXCHANGE, routing_key=self._key, body=msgspec.json.encode(message))
         try:
             await within(self._clock, patience, self._bus.publish(publication))
         except DeferredTimeout:
-            raise Unavailable(f"the bus takes nothing within {patience:g} s") from None
+            raise Unavailable(f"the bus did not confirm within {patience:g} s") from None
 
     async def _receive(self, delivery: Delivery) -> None:
-        self._heard = True
+        self._has_received = True
         try:
-            note = msgspec.json.decode(delivery.body, type=Note)
+            message = msgspec.json.decode(delivery.body, type=Checkpoint)
         except msgspec.DecodeError as error:
-            self._log.warn("{turn}: a message that is no note is ignored: {error}", turn=self.name, error=error)
+            self._log.warn("{election}: an invalid message is ignored: {error}", election=self.name, error=error)
             return
-        if note.probe:
-            came = self._probes.get(note.probe)
-            if came is not None and not came.called:
-                came.callback(None)
+        if message.probe:
+            received = self._probes.get(message.probe)
+            if received is not None and not received.called:
+                received.callback(None)
             return
-        self._done |= note.done
-        begun = {interval: slot for interval, slot in note.begun.items() if self._done.get(interval) != slot}
-        if note.agent != self._agent and begun and self.running:
+        self._done |= message.done
+        begun = {interval: slot for interval, slot in message.begun.items() if self._done.get(interval) != slot}
+        if message.agent != self._agent and begun and self.running:
             Deferred.fromCoroutine(self._finish(begun)).addErrback(
-                lambda failure: self._log.failure("{turn}: finishing failed", failure, turn=self.name)
+                lambda failure: self._log.failure("{election}: cannot finish the work", failure, election=self.name)
             )
-        await self._hold()
+        await self._hold_ack()
 
     async def _finish(self, begun: Mapping[str, int]) -> None:
-        """Do what the one before us began and did not finish, as far as its time is not over."""
-        self._log.info("{turn}: another agent left its work unfinished", turn=self.name)
+        """Repeat what the previous leader has begun and not finished, as far as its slots have not ended."""
+        self._log.info("{election}: repeating work that the previous leader has not finished", election=self.name)
         intervals = frozenset(float(each) for each in begun)
         slots = self._slots(intervals)
-        await self.take(frozenset(each for each in intervals if slots[repr(each)] == begun[repr(each)]))
+        await self.run_if_leader(frozenset(each for each in intervals if slots[repr(each)] == begun[repr(each)]))
 
-    def _hold(self) -> Deferred[None]:
-        """Return what keeps the newest note unacknowledged, and let the one before go."""
+    def _hold_ack(self) -> Deferred[None]:
+        """Return the Deferred that holds the newest checkpoint unacknowledged, and acknowledge the previous one."""
         if not self.running:
             return fail(STOPPING)
-        self._let_go(None)
-        self._held = Deferred()
-        return self._held
+        self._release_ack(None)
+        self._held_ack = Deferred()
+        return self._held_ack
 
-    def _let_go(self, reason: Unavailable | None) -> None:
-        held, self._held = self._held, None
+    def _release_ack(self, reason: Unavailable | None) -> None:
+        held, self._held_ack = self._held_ack, None
         if held is None:
             return
         if reason is None:
             held.callback(None)  # acknowledged
         else:
-            held.errback(reason)  # delivered to the next
+            held.errback(reason)  # requeued: delivered to the next leader
 
-    def _tell(self, ours: bool) -> None:
-        if ours != self.ours:
-            text = "it is ours" if ours else "another agent has it; this one stands by"
-            self._log.info("{turn}: {text}", turn=self.name, text=text)
-        self.ours = ours
+    def _set_role(self, is_leader: bool) -> None:
+        if is_leader != self.is_leader:
+            role = "the leader" if is_leader else "on standby; another agent is the leader"
+            self._log.info("{election}: this agent is {role}", election=self.name, role=role)
+        self.is_leader = is_leader

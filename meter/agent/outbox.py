@@ -1,4 +1,4 @@
-"""The outbox of an agent: samples go to disk first, then onto the bus, oldest first, and leave the disk when confirmed."""
+"""The outbox of an agent: samples are written to disk, published oldest first, and removed when confirmed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.agent.spool import Spool
-from meter.agent.spool import Waiting
+from meter.agent.spool import SpooledMessage
 from meter.bus.batches import SAMPLES_HEADER
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.services import Backoff
@@ -24,17 +24,17 @@ from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 
 LONGEST_PAUSE_SECONDS = 5.0
-"""How long a bus that is back may stay unnoticed: to ask one that is away goes no further than this process."""
+"""Longest pause between two attempts. An attempt while the bus is down does not leave this process."""
 
 IDLE_SECONDS = 60.0
-"""How often an empty spool is looked into, besides when something is put into it: others may write to its file."""
+"""How often an empty spool is read without a ``put``: another process may write to its file."""
 
 
 @implementer(IDependency)
 class Outbox(SupervisedService):
-    """Empties the spool onto the bus, oldest first; removes what the bus has confirmed and nothing else.
+    """Publishes the messages of the spool, oldest first, and removes those that the bus has confirmed.
 
-    While the bus is away it tries again with growing pauses. Stopping sends what can be sent within ``patience``
+    While the bus is unavailable it retries after growing pauses. Stopping publishes what it can within ``patience``
     seconds and leaves the rest on disk for the next start.
     """
 
@@ -53,22 +53,24 @@ class Outbox(SupervisedService):
         patience: float = 5.0,
         backoff: Backoff | None = None,
     ) -> None:
-        super().__init__(clock, backoff=backoff or Backoff(most=LONGEST_PAUSE_SECONDS), reason="nothing was sent yet")
+        super().__init__(
+            clock, backoff=backoff or Backoff(most=LONGEST_PAUSE_SECONDS), reason="nothing has been sent yet"
+        )
         self._spool = spool
         self._publisher = publisher
         self._metrics = metrics
         self._batch = batch
         self._patience = patience
-        self._empty: list[Deferred[None]] = []
+        self._when_empty: list[Deferred[None]] = []
         self._kicked = False
         self._ready = True
         self._counted_losses = 0
         self.confirmed_samples = 0
 
     async def put(self, publications: Sequence[Publication]) -> None:
-        """Write publications to disk and see that they are sent; returns when they are on disk.
+        """Write publications to disk, to be sent; returns when they are on disk.
 
-        Raises :class:`Unavailable`, having counted the samples, when the disk does not take them.
+        Raises :class:`Unavailable`, and counts the samples as dropped, when they cannot be written.
         """
         try:
             await self._spool.put(publications)
@@ -79,24 +81,24 @@ class Outbox(SupervisedService):
         self.kick()
 
     def kick(self) -> None:
-        """Look into the spool now."""
+        """Read the spool now."""
         self._kicked = True
         if self.ready:
             self.wake()
 
     def when_empty(self) -> Deferred[None]:
-        """Fire when the spool is found empty: all that was put has been confirmed."""
-        waiting: Deferred[None] = Deferred(lambda d: self._empty.remove(d) if d in self._empty else None)
-        self._empty.append(waiting)
+        """Fire when the spool is empty: everything in it has been confirmed."""
+        waiting: Deferred[None] = Deferred(lambda d: self._when_empty.remove(d) if d in self._when_empty else None)
+        self._when_empty.append(waiting)
         self.kick()
         return waiting
 
     def readiness(self) -> Readiness:
-        """Ready while what is put goes out."""
-        return Readiness(self.name, self.ready, f"{self._spool.rows} messages wait; {self.reason}")
+        """Ready while the bus confirms."""
+        return Readiness(self.name, self.ready, f"{self._spool.rows} messages in the spool; {self.reason}")
 
     def stopService(self) -> Deferred[None]:
-        """Fire when sending has ended and the file is closed."""
+        """Fire when sending has ended and the spool is closed."""
         return Deferred.fromCoroutine(self._stop(super().stopService()))
 
     async def _stop(self, loop: Deferred[None] | None) -> None:
@@ -105,7 +107,7 @@ class Outbox(SupervisedService):
                 await within(self._clock, self._patience, loop)
             except Exception as error:
                 self._log.info(
-                    "stopped sending with {rows} messages left in the spool: {error}",
+                    "stopped with {rows} messages left in the spool: {error}",
                     rows=self._spool.rows,
                     error=error,
                 )
@@ -120,8 +122,8 @@ class Outbox(SupervisedService):
             return 0.0
         if not self.running:
             return None
-        empty, self._empty = self._empty, []
-        for waiting in empty:
+        waiters, self._when_empty = self._when_empty, []
+        for waiting in waiters:
             waiting.callback(None)
         return 0.0 if self._kicked else IDLE_SECONDS
 
@@ -129,18 +131,20 @@ class Outbox(SupervisedService):
         waiting = await self._spool.oldest(self._batch)
         self._count_losses()
         done: list[int] = []
-        troubles: list[Unavailable] = []
+        errors: list[Unavailable] = []
 
-        async def send(one: Waiting) -> None:
+        async def send(one: SpooledMessage) -> None:
             try:
                 await self._publisher.publish(one.publication)
             except Unavailable as error:
-                troubles.append(error)
+                errors.append(error)
                 self._metrics.published("unavailable")
             except ValueError as error:
                 self._metrics.published("refused")
-                done.append(one.id)  # the bus will never take it: it must not block what waits behind it
-                self._log.error("LOST a message for {key}: {error}", key=one.publication.routing_key, error=error)
+                done.append(one.id)  # it can never be published, and must not block the messages behind it
+                self._log.error(
+                    "LOST a message with routing key {key}: {error}", key=one.publication.routing_key, error=error
+                )
             else:
                 done.append(one.id)
                 samples = _samples(one.publication)
@@ -150,11 +154,11 @@ class Outbox(SupervisedService):
         try:
             await gatherResults([Deferred.fromCoroutine(send(one)) for one in waiting], consumeErrors=True)
         finally:
-            # Also when stopping cut the sending short: what was confirmed need not be sent again.
+            # Also when stopping has cancelled sending: confirmed messages must not be sent again.
             if done:
                 await self._spool.remove(done)
-        if troubles:
-            raise troubles[0]
+        if errors:
+            raise errors[0]
         return len(done)
 
     def _count_losses(self) -> None:
@@ -167,16 +171,16 @@ class Outbox(SupervisedService):
                 super()._attempt_failed(error)
             return
         if self.ready:
-            self._log.warn("samples stay in the spool: {reason}", reason=str(error))
+            self._log.warn("the bus is unavailable; samples stay in the spool: {reason}", reason=str(error))
         self._set_state(False, str(error))
 
     def _note_success(self) -> None:
         if not self.ready:
-            self._log.info("the bus takes samples again; {rows} messages wait", rows=self._spool.rows)
-        self._set_state(True, "the last ones were confirmed")
+            self._log.info("the bus is available again; {rows} messages in the spool", rows=self._spool.rows)
+        self._set_state(True, "the last messages were confirmed")
         self._backoff.reset()
 
 
 def _samples(publication: Publication) -> int:
-    """How many samples a publication carries."""
+    """Return the number of samples in a publication."""
     return int(publication.headers.get(SAMPLES_HEADER, 1))

@@ -1,6 +1,6 @@
-"""Polling: asks every pollster for its samples at the same interval, signs them and puts them into the outbox.
+"""Polling: runs the pollsters, signs their samples and puts them into the outbox.
 
-A cycle counts as done when its samples are on disk. A pollster that raises, hangs or returns rubbish hurts itself only.
+A cycle ends when its samples are on disk. A pollster that raises, hangs or returns invalid objects affects no other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twisted.logger import Logger
 
 from meter.agent.cycle import Cycle
 from meter.agent.cycle import PluginContext
-from meter.bus.batches import batch_publications
+from meter.bus.batches import iter_publications
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.services import Slices
 from meter.daemon.services import within
@@ -37,13 +37,13 @@ from meter.sample import Sample
 from meter.signature import BadSignature
 from meter.signature import Keyring
 
-MOST_AT_ONCE = 2000
-"""Samples that are signed, encoded and written to disk in one go: some 4 MB."""
+SPOOL_CHUNK_SAMPLES = 2000
+"""Samples that are signed, encoded and written to disk in one transaction, about 4 MB: bounds the memory of a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class CycleReport:
-    """What one cycle brought: samples and distinct meters put into the outbox, and pollsters that failed."""
+    """The result of one cycle: samples and distinct meters put into the outbox, and the pollsters that failed."""
 
     samples: int
     meters: int
@@ -52,11 +52,12 @@ class CycleReport:
 
 
 class Polling:
-    """Runs one cycle when told to; :class:`meter.daemon.services.Periodic` says when.
+    """Runs polling cycles; :class:`meter.agent.scheduler.AlignedSchedule` says when.
 
-    ``pollsters`` are active decisions of :mod:`meter.plugins.registry`. ``put`` takes publications and returns when they are
-    on disk. ``after_cycle`` is called with the report of each cycle. ``interval_of`` returns how often a pollster polls,
-    in seconds, by its name: all samples tell it. ``unit_name`` returns the name that a unit goes by here.
+    ``pollsters`` are active decisions of :mod:`meter.plugins.registry`. ``put`` stores publications and returns when
+    they are on disk. ``after_cycle`` is called with the report of each cycle. ``interval_of`` returns the polling
+    interval of a pollster in seconds by its name, which its samples carry. ``unit_name`` maps the name of a unit to the
+    configured one.
     """
 
     _log = Logger()
@@ -76,147 +77,145 @@ class Polling:
         unit_name: Callable[[str], str] | None = None,
     ) -> None:
         self.pollsters: tuple[Decision, ...] = ()
-        self._here = context
+        self._context = context
         self._after_cycle = after_cycle
         self._put = put
         self._keys = keys
         self._source = source
         self._timeout = timeout_seconds
-        self._batch = batch_samples
+        self._batch_samples = batch_samples
         self._metrics = metrics
         self._interval_of = interval_of
         self._unit_name = unit_name
-        self._troubles: dict[str, str] = {}
-        self._under_way: dict[str, Deferred[Any]] = {}
-        self._turn = DeferredLock()
+        self._failures: dict[str, str] = {}
+        self._in_progress: dict[str, Deferred[Any]] = {}
+        self._cycle_lock = DeferredLock()
 
     async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleReport:
-        """Poll everyone once, or those given, at the same time; returns when the samples are on disk."""
-        async with self._turn:
-            report = await self._cycle(self.pollsters if pollsters is None else pollsters, self._here)
+        """Run all pollsters once, or those given, concurrently; returns when the samples are on disk."""
+        async with self._cycle_lock:
+            report = await self._cycle(self.pollsters if pollsters is None else pollsters, self._context)
         self._log.info(
             "polled {samples} samples of {meters} meters in {seconds:.3f} s{failed}",
             samples=report.samples,
             meters=report.meters,
             seconds=report.seconds,
-            failed=f"; without {', '.join(report.failed)}" if report.failed else "",
+            failed=f"; failed: {', '.join(report.failed)}" if report.failed else "",
         )
         self._metrics.cycle_ended()
         self._after_cycle(report)
         return report
 
     async def poll_off_schedule(self, interface: Any, providers: Mapping[Any, Any]) -> CycleReport:
-        """Poll those that provide ``interface``, with other ``providers`` in place of some; what they give is kept."""
-        async with self._turn:
+        """Run the pollsters that provide ``interface`` now, with ``providers`` replacing some; their samples are spooled."""
+        async with self._cycle_lock:
             pollsters = [each for each in self.pollsters if interface.providedBy(each.plugin)]
-            return await self._cycle(pollsters, self._here.with_providers(providers))
+            return await self._cycle(pollsters, self._context.with_providers(providers))
 
     async def _cycle(self, pollsters: Sequence[Decision], context: PluginContext) -> CycleReport:
         cycle = Cycle(context)
         began = context.clock.seconds()
-        one_at_a_time = DeferredLock()
-        kept = await gatherResults(
-            [Deferred.fromCoroutine(self._poll(each, cycle, one_at_a_time)) for each in pollsters], consumeErrors=True
+        spooling_lock = DeferredLock()
+        spooled = await gatherResults(
+            [Deferred.fromCoroutine(self._poll(each, cycle, spooling_lock)) for each in pollsters], consumeErrors=True
         )
-        meters = sum(kept, Counter[str]())
-        failed = tuple(each.name for each in pollsters if each.name in self._troubles)
+        meters = sum(spooled, Counter[str]())
+        failed = tuple(each.name for each in pollsters if each.name in self._failures)
         return CycleReport(meters.total(), len(meters), failed, context.clock.seconds() - began)
 
     async def poll_now(self, name: str) -> list[Sample]:
-        """Poll the pollster called ``name`` out of turn and return its samples without keeping them."""
+        """Run the pollster ``name`` now and return its samples, which are not spooled."""
         for each in self.pollsters:
             if each.name == name:
-                found = await each.plugin.poll(Cycle(self._here, trial=True))
-                samples = await SampleStream(each, found, self._here.clock, self._timeout).some(sys.maxsize)
+                found = await each.plugin.poll(Cycle(self._context, trial=True))
+                samples = await SampleStream(each, found, self._context.clock, self._timeout).take(sys.maxsize)
                 name_of = self._unit_name
                 return [replace(one, unit=name_of(one.unit)) for one in samples] if name_of else samples
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
         raise LookupError(f"no pollster {name!r} is active here; active are: {known}")
 
-    async def _poll(self, pollster: Decision, cycle: Cycle, one_at_a_time: DeferredLock) -> Counter[str]:
-        """Return how many samples of each meter a pollster brought to disk.
+    async def _poll(self, pollster: Decision, cycle: Cycle, spooling_lock: DeferredLock) -> Counter[str]:
+        """Run a pollster; return how many of its samples are on disk, by meter.
 
-        The poll is counted; where it failed the reason is logged once, and what it gave before is kept.
+        The poll is counted. If it fails the reason is logged once, and the samples that it has made are spooled.
         """
-        clock = self._here.clock
-        outcome, trouble = "ok", ""
-        kept: Counter[str] = Counter()
-        drawing = None
+        clock = self._context.clock
+        outcome, failure = "ok", ""
+        spooled: Counter[str] = Counter()
+        stream = None
         began = clock.seconds()
         try:
-            if pollster.name in self._under_way:
-                raise DeferredTimeout(f"still busy with an earlier cycle after {self._timeout} s")
-            found = await within(clock, self._timeout, self._tracked(pollster, cycle))
-            drawing = SampleStream(pollster, found, clock, self._timeout, clock.seconds() - began)
-            # Samples are made, signed and written some at a time: memory is bounded, and nobody waits for one that hangs.
-            async with one_at_a_time:
-                while samples := await drawing.some(MOST_AT_ONCE):
-                    if await self._keep(samples, self._interval_of(pollster.name)):
-                        kept.update(sample.name for sample in samples)
+            if pollster.name in self._in_progress:
+                raise DeferredTimeout(f"the poll of an earlier cycle is still running after {self._timeout} s")
+            found = await within(clock, self._timeout, self._no_overlap(pollster, cycle))
+            stream = SampleStream(pollster, found, clock, self._timeout, clock.seconds() - began)
+            # Samples are made, signed and written in chunks: memory is bounded, and other pollsters do not wait.
+            async with spooling_lock:
+                while samples := await stream.take(SPOOL_CHUNK_SAMPLES):
+                    if await self._sign_and_spool(samples, self._interval_of(pollster.name)):
+                        spooled.update(sample.name for sample in samples)
         except Unavailable as error:
-            outcome, trouble = "unavailable", str(error)
+            outcome, failure = "unavailable", str(error)
         except DeferredTimeout:
-            outcome, trouble = "timeout", f"gave no answer within {self._timeout} s"
+            outcome, failure = "timeout", f"no result within {self._timeout} s"
         except Exception as error:
-            outcome, trouble = "error", f"{type(error).__name__}: {error}"
-        seconds, count = (drawing.seconds, drawing.count) if drawing is not None else (clock.seconds() - began, 0)
+            outcome, failure = "error", f"{type(error).__name__}: {error}"
+        seconds, count = (stream.seconds, stream.count) if stream is not None else (clock.seconds() - began, 0)
         self._metrics.polled(pollster.name, outcome, seconds, count)
-        self._log_state_change(pollster.name, trouble)
-        return kept
+        self._log_state_change(pollster.name, failure)
+        return spooled
 
-    def _tracked(self, pollster: Decision, cycle: Cycle) -> Deferred[Any]:
-        """A pollster that ignores being given up is not asked again until it has come back."""
+    def _no_overlap(self, pollster: Decision, cycle: Cycle) -> Deferred[Any]:
+        """Poll, and mark the pollster as busy until the poll has ended, even after its timeout."""
         name = pollster.name
 
         async def poll() -> Any:
-            return await pollster.plugin.poll(cycle)  # whatever can be awaited
+            return await pollster.plugin.poll(cycle)  # any awaitable
 
         work = Deferred.fromCoroutine(poll())
         if work.called:
             return work
-        self._under_way[name] = work
+        self._in_progress[name] = work
 
-        def gone(outcome: Any) -> Any:
-            self._under_way.pop(name, None)
+        def ended(outcome: Any) -> Any:
+            self._in_progress.pop(name, None)
             return outcome
 
-        return work.addBoth(gone)
+        return work.addBoth(ended)
 
-    def _log_state_change(self, name: str, trouble: str) -> None:
-        """One line when a pollster begins to fail, or fails otherwise, and one when it works again."""
-        if trouble == self._troubles.get(name, ""):
+    def _log_state_change(self, name: str, failure: str) -> None:
+        """Log when a pollster begins to fail, fails for another reason, or works again."""
+        if failure == self._failures.get(name, ""):
             return
-        if trouble:
-            self._troubles[name] = trouble
-            self._log.warn("pollster {name}: {trouble}", name=name, trouble=trouble)
+        if failure:
+            self._failures[name] = failure
+            self._log.warn("pollster {name}: {failure}", name=name, failure=failure)
         else:
-            del self._troubles[name]
+            del self._failures[name]
             self._log.info("pollster {name} works again", name=name)
 
-    async def _keep(self, samples: Sequence[Sample], interval_seconds: float | None) -> bool:
-        """Sign and spool; return whether the samples are safe. What is lost is logged with its range of time.
+    async def _sign_and_spool(self, samples: Sequence[Sample], interval_seconds: float | None) -> bool:
+        """Sign and spool; return whether the samples are on disk. Losses are logged with their time range.
 
-        A sample that cannot be signed is left out, and its neighbours are kept.
+        A sample that cannot be signed is skipped; the others are spooled.
         """
-        batches: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        by_key: dict[str, list[dict[str, Any]]] = {}
         signer = Signer(self._keys, self._source, interval_seconds=interval_seconds, unit_name=self._unit_name)
-        slices = Slices(self._here.clock)
+        slices = Slices(self._context.clock)
         for sample in samples:
             if slices.over:
                 await slices.pause()
             try:
                 message = signer.message(sample)
-                batches.setdefault((self._keys.key_for(sample.timestamp).id, sample.name), []).append(message)
+                by_key.setdefault(self._keys.key_for(sample.timestamp).id, []).append(message)
             except BadSignature as error:
                 self._log.error("LOST a sample of {meter}: {error}", meter=sample.name, error=error)
         publications = []
-        for (key_id, _), messages in batches.items():
-            for first in range(0, len(messages), self._batch):
+        for key_id, messages in by_key.items():
+            for publication in iter_publications(messages, key_id, batch_samples=self._batch_samples):
+                publications.append(publication)
                 if slices.over:
                     await slices.pause()
-                publications += batch_publications(
-                    messages[first : first + self._batch], key_id, batch_samples=self._batch
-                )
         if not publications:
             return True
         try:
@@ -235,10 +234,10 @@ class Polling:
 
 
 class SampleStream:
-    """Draws samples from what a pollster returned: a list, or a generator that makes each as it is drawn.
+    """Takes samples from the iterable that a pollster has returned, such as a list or a generator.
 
-    ``seconds`` is the time that the pollster has taken, which began with ``seconds`` and may come to ``limit_seconds``;
-    ``count`` is how many samples there were.
+    ``seconds`` is the time that the pollster has used, starting with ``seconds`` for the poll itself, and limited to
+    ``limit_seconds``. ``count`` is the number of samples taken.
     """
 
     def __init__(
@@ -253,10 +252,10 @@ class SampleStream:
         self.seconds = seconds
         self.count = 0
 
-    async def some(self, most: int) -> list[Sample]:
-        """Return the next samples, ``most`` at most; none when there are no more."""
+    async def take(self, limit: int) -> list[Sample]:
+        """Return the next samples, at most ``limit``; an empty list at the end."""
         takes = self._pollster.takes if self._pollster.meters_off else None
-        drawn: list[Sample] = []
+        taken: list[Sample] = []
         end = self._clock.seconds() - self.seconds + self._limit_seconds
         began = self._clock.seconds()
         slices = Slices(self._clock)
@@ -265,8 +264,8 @@ class SampleStream:
                 if not isinstance(sample, Sample):
                     raise TypeError(f"poll() must return Samples only, not {sample!r:.80}")
                 if takes is None or takes(sample.name):
-                    drawn.append(sample)
-                    if len(drawn) >= most:
+                    taken.append(sample)
+                    if len(taken) >= limit:
                         break
                 if slices.over:
                     if self._clock.seconds() > end:
@@ -274,5 +273,5 @@ class SampleStream:
                     await slices.pause()
         finally:
             self.seconds += self._clock.seconds() - began
-            self.count += len(drawn)
-        return drawn
+            self.count += len(taken)
+        return taken

@@ -1,4 +1,4 @@
-"""The spool of an agent: publications on disk, in the order they came, until the bus has confirmed them.
+"""The spool of an agent: publications on disk, oldest first, until the bus has confirmed them.
 
 :mod:`meter.agent.outbox` fills and empties it.
 """
@@ -36,8 +36,8 @@ Runner = Callable[..., Deferred[Any]]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL,          -- when it was put here, seconds since 1970
-    samples INTEGER NOT NULL,  -- how many samples the body carries
+    at REAL NOT NULL,          -- when it was written, seconds since 1970
+    samples INTEGER NOT NULL,  -- number of samples in the body
     exchange TEXT NOT NULL,
     routing_key TEXT NOT NULL,
     headers TEXT NOT NULL,     -- JSON
@@ -55,16 +55,16 @@ CREATE TABLE IF NOT EXISTS filled_for (
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Samples that went because the spool was full or they were too old; the times are when they were put there."""
+    """Samples that were dropped because the spool was full or they were too old; the times are when they were spooled."""
 
     samples: int
     first: datetime
     last: datetime
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class SpooledMessage:
     """A publication in the spool."""
 
     id: int
@@ -72,12 +72,13 @@ class Waiting:
 
 
 class Spool:
-    """Publications on disk, in the order they came, bounded in bytes and age.
+    """A queue of publications on disk, limited in bytes and age.
 
-    SQLite in WAL mode with full synchronisation: what :meth:`put` returned from survives power loss. All work is done
-    through ``run``, off the reactor thread. ``filled_for`` is noted in it as the destination of what it holds. ``rows``, ``bytes``, ``oldest_at`` and ``lost_samples``
-    are as of the last call; ``oldest_at`` is when the oldest publication was put here, in seconds since 1970, ``None`` of an
-    empty spool. Another process may put and remove too, as ``meter-dead-letters`` does.
+    SQLite in WAL mode with ``synchronous = FULL``: after :meth:`put` has returned, its publications survive power loss.
+    All work is done through ``run``, off the reactor thread. ``filled_for`` is stored as the destination of the
+    publications. ``rows``, ``bytes``, ``oldest_at`` and ``lost_samples`` are as of the last call; ``oldest_at`` is when
+    the oldest publication was spooled, in seconds since 1970, ``None`` while the spool is empty. Another process may
+    put and remove publications too, as ``meter-dead-letters`` does.
     """
 
     _log = Logger()
@@ -107,21 +108,21 @@ class Spool:
 
     @property
     def oldest_seconds(self) -> float:
-        """How long the oldest publication has waited, 0 where none waits; asks nothing of the disk."""
+        """Age of the oldest publication in seconds, 0 while the spool is empty; does not read the disk."""
         return 0.0 if self.oldest_at is None else max(0.0, wall_seconds(self._clock) - self.oldest_at)
 
     async def put(self, publications: Sequence[Publication]) -> None:
-        """Write publications to disk, all or none; returns when they are safe.
+        """Write all publications to disk, or none; returns when they are durable.
 
-        Raises :class:`Unavailable` when the disk does not take them.
+        Raises :class:`Unavailable` when they cannot be written.
         """
         losses = await self._call(self._put, wall_seconds(self._clock), publications)
         self._report(losses)
 
-    async def oldest(self, limit: int, after: int = 0) -> list[Waiting]:
-        """Return the publications that have waited longest, of those after the id ``after``, without removing them."""
+    async def oldest(self, limit: int, after: int = 0) -> list[SpooledMessage]:
+        """Return the oldest publications with an id greater than ``after``, without removing them."""
         self._report(await self._call(self._expire, wall_seconds(self._clock)))
-        found: list[Waiting] = await self._call(self._oldest, limit, after)
+        found: list[SpooledMessage] = await self._call(self._oldest, limit, after)
         return found
 
     async def remove(self, ids: Iterable[int]) -> None:
@@ -142,14 +143,14 @@ class Spool:
         for loss in losses:
             self.lost_samples += loss.samples
             self._log.error(
-                "LOST {samples} samples, spooled from {first} to {last}: {why}",
+                "LOST {samples} samples, spooled from {first} to {last}: {reason}",
                 samples=loss.samples,
                 first=loss.first.isoformat(),
                 last=loss.last.isoformat(),
-                why=loss.why,
+                reason=loss.reason,
             )
 
-    # What follows runs off the reactor thread.
+    # The methods below run off the reactor thread.
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
@@ -160,25 +161,27 @@ class Spool:
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute(_SCHEMA)
                 if self._filled_for:
-                    self._note_destination(database)
+                    self._store_destination(database)
             except BaseException:
                 database.close()
                 raise
             self._database = database
             self._counted_version = 0
         [version] = self._database.execute("PRAGMA data_version").fetchone()
-        if version != self._counted_version:  # new here, or changed by another process
+        if version != self._counted_version:  # just opened, or changed by another process
             self._recount(self._database)
             self._counted_version = version
         return self._database
 
-    def _note_destination(self, database: sqlite3.Connection) -> None:
+    def _store_destination(self, database: sqlite3.Connection) -> None:
         try:
             database.execute(_FILLED_FOR)
             if database.execute("SELECT destination FROM filled_for").fetchall() != [(self._filled_for,)]:
                 database.execute("INSERT OR REPLACE INTO filled_for VALUES (1, ?)", (self._filled_for,))
-        except sqlite3.OperationalError as error:  # a full disk: what the spool has room for matters more
-            self._log.warn("{path} cannot note where its samples go: {error}", path=str(self._path), error=error)
+        except sqlite3.OperationalError as error:  # a full disk: the spool works all the same
+            self._log.warn(
+                "{path}: cannot store the destination of its samples: {error}", path=str(self._path), error=error
+            )
 
     def _close(self) -> None:
         database, self._database = self._database, None
@@ -186,10 +189,10 @@ class Spool:
             database.close()
 
     def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what ``work`` returns once its changes are on disk.
+        """Return the result of ``work`` once its changes are on disk.
 
-        Where the disk takes no more, the write-ahead log is folded into the file and written from its beginning again:
-        on a full disk the room that the spool has is enough for what comes and goes.
+        On a full disk the write-ahead log is checkpointed and reused from its beginning: then the space that the spool
+        has is enough for publications that come and go.
         """
         database = self._open()
         try:
@@ -221,7 +224,7 @@ class Spool:
             excess = self.bytes + added - self._largest_bytes
             if excess <= 0:
                 return []
-            return self._drop(database, "id <= ?", self._oldest_that_make(database, excess), "the spool is full")
+            return self._drop(database, "id <= ?", self._id_that_frees(database, excess), "the spool is full")
 
         losses = self._committed(insert)
         if losses:
@@ -233,8 +236,8 @@ class Spool:
             self.bytes += added
         return losses
 
-    def _oldest_that_make(self, database: sqlite3.Connection, excess: int) -> int:
-        """Return the id up to which rows must go so that ``excess`` bytes are free."""
+    def _id_that_frees(self, database: sqlite3.Connection, excess: int) -> int:
+        """Return the id up to which rows have to be deleted to free ``excess`` bytes."""
         freed = 0
         for row_id, size in database.execute("SELECT id, length(body) FROM outbox ORDER BY id"):
             freed += size
@@ -244,28 +247,30 @@ class Spool:
 
     def _expire(self, now: float) -> list[Loss]:
         losses = self._committed(
-            lambda database: self._drop(database, "at < ?", now - self._longest_age, "they waited too long")
+            lambda database: self._drop(database, "at < ?", now - self._longest_age, "they exceeded the maximum age")
         )
         if losses:
             self._recount(self._open())
         return losses
 
-    def _drop(self, database: sqlite3.Connection, condition: str, bound: float, why: str) -> list[Loss]:
+    def _drop(self, database: sqlite3.Connection, condition: str, bound: float, reason: str) -> list[Loss]:
         samples, first, last = database.execute(
             f"SELECT sum(samples), min(at), max(at) FROM outbox WHERE {condition}", (bound,)
         ).fetchone()
         if samples is None:
             return []
         database.execute(f"DELETE FROM outbox WHERE {condition}", (bound,))
-        return [Loss(samples, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), why)]
+        return [Loss(samples, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), reason)]
 
-    def _oldest(self, limit: int, after: int) -> list[Waiting]:
+    def _oldest(self, limit: int, after: int) -> list[SpooledMessage]:
         rows = self._open().execute(
             "SELECT id, exchange, routing_key, headers, body FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
             (after, limit),
         )
         return [
-            Waiting(row_id, Publication(exchange=exchange, routing_key=key, headers=json.loads(headers), body=body))
+            SpooledMessage(
+                row_id, Publication(exchange=exchange, routing_key=key, headers=json.loads(headers), body=body)
+            )
             for row_id, exchange, key, headers, body in rows
         ]
 
@@ -289,27 +294,27 @@ class Spool:
 
 
 def _oldest_at(database: sqlite3.Connection) -> float | None:
-    """Return when the publication that has waited longest was put into the spool."""
+    """Return when the oldest publication was spooled."""
     row = database.execute("SELECT at FROM outbox ORDER BY id LIMIT 1").fetchone()
     return None if row is None else float(row[0])
 
 
-def look_into(path: Path) -> tuple[int, str]:
-    """Return how many publications wait in the spool at ``path`` and the destination noted in it, ``""`` for none.
+def inspect_spool(path: Path) -> tuple[int, str]:
+    """Return the number of publications in the spool at ``path`` and its destination, ``""`` for none.
 
-    Blocks; for the start of a daemon. A file that cannot be read as a spool is left to :class:`Spool`.
+    Blocks; for the start of a daemon. Returns 0 for a file that is not a spool, which :class:`Spool` will report.
     """
     if not path.exists():
         return 0, ""
     database = sqlite3.connect(path)
     try:
-        [waiting] = database.execute("SELECT count(*) FROM outbox").fetchone()
-        noted = database.execute("SELECT destination FROM filled_for").fetchone()
+        [count] = database.execute("SELECT count(*) FROM outbox").fetchone()
+        destination = database.execute("SELECT destination FROM filled_for").fetchone()
     except sqlite3.Error:
-        return 0, ""  # made by an older version, or damaged
+        return 0, ""  # damaged, or without the tables
     finally:
         database.close()
-    return waiting, noted[0] if noted else ""
+    return count, destination[0] if destination else ""
 
 
 @contextmanager
@@ -319,6 +324,6 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         yield
         database.execute("COMMIT")
     except BaseException:
-        if database.in_transaction:  # SQLite ends some failed transactions itself, a full disk's among them
+        if database.in_transaction:  # SQLite rolls some failed transactions back itself, as on a full disk
             database.execute("ROLLBACK")
         raise

@@ -15,7 +15,6 @@ import meter
 from meter.api.request.arguments import Parameter
 
 HTML = "text/html"
-JSON_SCHEMA_TYPES = {"text": "string", "integer": "integer", "boolean": "boolean"}
 ERRORS = {
     "400": "Invalid request.",
     "401": "Missing or invalid token, or project not permitted.",
@@ -104,7 +103,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
 
 def _query_parameters(parameter: Parameter) -> Iterable[dict[str, Any]]:
     names = [f"{parameter.name}.{member}" for member in parameter.members] or [parameter.name]
-    schema: dict[str, Any] = {"type": JSON_SCHEMA_TYPES[parameter.type]}
+    schema: dict[str, Any] = {"type": parameter.type}
     if parameter.prefix:
         names, schema = [f"{parameter.name}*"], {"type": "string"}
     elif parameter.many or parameter.members:

@@ -57,37 +57,37 @@ class Operation:
 
 QUERY = Parameter(
     "q",
-    "text",
+    "string",
     "Filter terms, joined by AND. Each has a field, an operator (default eq), a value and, for metadata, a type.",
     members=("field", "op", "value", "type"),
     mandatory=("field", "value"),
     narrows=True,
 )
 LIMIT = Parameter("limit", "integer", "Maximum number of entries in the response.")
-MARKER = Parameter("marker", "text", "Start of the page, from the Link header of the previous page.", narrows=True)
-AS_OF = Parameter("as_of", "text", "Exclude samples recorded after this time.", narrows=True)
+MARKER = Parameter("marker", "string", "Start of the page, from the Link header of the previous page.", narrows=True)
+AS_OF = Parameter("as_of", "string", "Exclude samples recorded after this time.", narrows=True)
 UNIQUE = Parameter("unique", "boolean", "List each meter once instead of once per resource.")
 METER_LINKS = Parameter("meter_links", "integer", "0 omits the links to meters.")
 DIRECT = Parameter(
     "direct", "boolean", "Write the samples directly to the store instead of publishing them on the bus."
 )
 GROUPBY = Parameter(
-    "groupby", "text", "Group by user_id, project_id, resource_id, source or metadata.<key>; repeatable.", many=True
+    "groupby", "string", "Group by user_id, project_id, resource_id, source or metadata.<key>; repeatable.", many=True
 )
 PERIOD = Parameter("period", "integer", "Length of a window in seconds. Default: one window over the whole range.")
 AGGREGATE = Parameter(
     "aggregate",
-    "text",
+    "string",
     "Aggregates to compute instead of the standard ones: max, min, sum, avg, count, stddev, cardinality (of resource_id,"
     " user_id or project_id), increase and rate (cumulative meters), integral (gauges), percentile (0 to 100).",
     members=("func", "param"),
     mandatory=("func",),
 )
-START = Parameter("start_timestamp", "text", "Start of the time range (inclusive).", narrows=True)
-END = Parameter("end_timestamp", "text", "End of the time range (exclusive).", narrows=True)
+START = Parameter("start_timestamp", "string", "Start of the time range (inclusive).", narrows=True)
+END = Parameter("end_timestamp", "string", "End of the time range (exclusive).", narrows=True)
 OFFSET = Parameter("search_offset", "integer", "Minutes by which the time range is extended on both sides.")
 METADATA = Parameter(
-    "metadata.", "text", "Required value of the metadata key that follows the prefix.", prefix=True, narrows=True
+    "metadata.", "string", "Required value of the metadata key that follows the prefix.", prefix=True, narrows=True
 )
 
 SAMPLES = (JSON, *MEDIA_TYPES)

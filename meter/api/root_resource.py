@@ -25,7 +25,7 @@ _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class RootResource(Resource):
-    """Passes requests to ``inner``, the resource of klein, after the checks that klein would answer in HTML or plain text.
+    """Passes requests to ``inner``, the resource of klein, after checking what klein would reject in HTML or plain text.
 
     ``render_failure`` returns the body of an error response. Scripts from ``cors_origins`` can use the API in a browser,
     from any origin if ``*`` is one of them.

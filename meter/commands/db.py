@@ -1,13 +1,11 @@
-"""``meter-db``: upgrades the database, tells what it is like inside, and how instances spent their time."""
+"""``meter-db``: upgrades the database, and reports its state, and how long instances were in which state."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -21,77 +19,81 @@ from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
+from meter.commands.database import connected
+from meter.commands.database import database_server
 from meter.completeness.instance_times import instance_segments
 from meter.completeness.instance_times import project_segments
-from meter.daemon.services import sleep
 from meter.daemon.supervised import wait_ready
-from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.settings import Config
 from meter.store import Administration
-from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
-from meter.store import embedded_directory
 
-CONNECT_SECONDS = 60.0
-"""How long an embedded database, which may have to be started first, may take to answer."""
+READY_SECONDS = 5.0
+"""Time limit until the store is ready for queries, if its server runs already."""
 
-ANSWER_SECONDS = 5.0
-"""How long any other may take until it can be asked about samples."""
+
+Report = dict[str, Any]
+"""A JSON object."""
 
 
 class JsonOptions(usage.Options):
-    """How to say it."""
+    """The options of all subcommands."""
 
-    optFlags = [["json", None, "One JSON object."]]  # noqa: N815, RUF012  # Twisted reads it so
+    optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012  # Twisted reads it so
 
 
 class SegmentsOptions(JsonOptions):
-    """Which instance or project, and when."""
+    """The options of ``segments``."""
 
     synopsis = "INSTANCE | --project PROJECT"
     optParameters = [  # noqa: N815, RUF012
-        ["start", None, None, "Count seconds from then, as 2026-11-01. [default: the first segment's beginning]"],
-        ["end", None, None, "Count seconds until then, at most until now. [default: now]"],
-        ["project", None, None, "Count those of all instances of a project, deleted ones too."],
+        ["start", None, None, "Start of the period, such as 2026-11-01. [default: the begin of the first segment]"],
+        ["end", None, None, "End of the period, at most now. [default: now]"],
+        ["project", None, None, "Report all instances of this project, deleted ones too."],
     ]
 
     def parseArgs(self, *instances: str) -> None:
-        """Take the id."""
+        """Take the id of the instance, if there is no ``--project``."""
         if len(instances) != (0 if self["project"] else 1):
-            raise usage.UsageError("segments: name one instance, after all options, or --project PROJECT")
+            raise usage.UsageError("segments: give the id of one instance after all options, or --project PROJECT")
         self["instance"] = instances[0] if instances else None
 
 
 class Options(CommandOptions):
-    """What to do."""
+    """The options and subcommands of ``meter-db``."""
 
     synopsis = "Usage: meter-db [--config FILE] upgrade | status | partitions | retention | size | segments [--json]"
     subCommands = [  # noqa: N815, RUF012
-        ["upgrade", None, JsonOptions, "Bring the schema up to date, as a collector does when it starts."],
+        ["upgrade", None, JsonOptions, "Upgrade the schema, as a collector does when it starts."],
         [
             "status",
             None,
             JsonOptions,
-            "Tell where the database is and which schema it has; status 1 if it is out of date.",
+            "Show where the database is, its versions and unsafe settings; exit status 1 unless its schema is the required one.",
         ],
-        ["partitions", None, JsonOptions, "List the weeks that have a partition, with their size."],
-        ["retention", None, JsonOptions, "Tell what is kept, what was let go, and how far hours are settled."],
-        ["size", None, JsonOptions, "Tell how many bytes the tables take, and one sample."],
+        ["partitions", None, JsonOptions, "List the weekly partitions with their sizes."],
+        [
+            "retention",
+            None,
+            JsonOptions,
+            "Show the configured retention, the retention cutoffs, collected garbage, and which hours are final.",
+        ],
+        ["size", None, JsonOptions, "Show the size of each table, and the bytes per sample."],
         [
             "segments",
             None,
             SegmentsOptions,
-            "Tell how long an instance, or those of a project, were in which state under which flavor; "
-            "status 1 if nothing was heard of it.",
+            "Show how long an instance, or all instances of a project, were in which state with which flavor; "
+            "exit status 1 if there are no samples of it.",
         ],
     ]
 
     def postOptions(self) -> None:
-        """Ask for a command."""
+        """Require a subcommand."""
         if self.subCommand is None:
-            raise usage.UsageError("say what to do: upgrade, status, partitions, retention, size or segments")
+            raise usage.UsageError("missing subcommand: upgrade, status, partitions, retention, size or segments")
 
 
 def main() -> None:
@@ -100,64 +102,77 @@ def main() -> None:
 
 
 async def work(reactor: Any, options: Any) -> int:
-    """Do what is asked with the configured database."""
+    """Run the subcommand on the configured database; return the exit status."""
     config = configuration(options["config"])
-    status = DONE
     if options.subCommand == "segments":
-        asked = options.subOptions
-        start, end = (_moment(asked, name) for name in ("start", "end"))
-        async with store(reactor, config) as opened_store:
-            now = datetime.now(UTC)
-            until = min(end or now, now)  # the future is never counted
-            if asked["project"]:
-                facts = await project_segments(opened_store, asked["project"], start, until)
-                return _told(facts, asked, DONE if facts["instances"] else EXIT_FOUND_PROBLEMS)
-            facts = await instance_segments(opened_store, asked["instance"], start, until)
-        return _told(facts, asked, DONE if facts["segments"] else EXIT_FOUND_PROBLEMS)
-    async with database(reactor, config) as opened:
-        match options.subCommand:
-            case "upgrade":
-                facts = await opened.upgrade()
-            case "status":
-                facts = await opened.status()
-                status = EXIT_FOUND_PROBLEMS if facts["schema_problem"] else DONE
-            case "partitions":
-                facts = {"partitions": await opened.partitions()}
-            case "retention":
-                settings = config.store
-                facts = {
-                    "retention_days": settings.retention_days,
-                    "retention_days_by_meter": settings.retention_days_by_meter,
-                    "rollup_retention_days": settings.rollup_retention_days,
-                    **await opened.retention(),
-                }
-            case _:
-                facts = await opened.size()
-    return _told(facts, options.subOptions, status)
-
-
-def _told(facts: Mapping[str, Any], asked: Mapping[str, Any], status: int) -> int:
-    sys.stdout.write(f"{json.dumps(facts)}\n" if asked["json"] else escape_terminal(written(facts)))
+        report, status = await _segments(reactor, config, options.subOptions)
+    else:
+        async with (
+            database_server(reactor, config) as (dsn, retry_seconds),
+            connected(reactor, lambda: Administration(reactor, dsn, clock=reactor), retry_seconds) as administration,
+        ):
+            report, status = await _administer(administration, config, options.subCommand)
+    sys.stdout.write(f"{json.dumps(report)}\n" if options.subOptions["json"] else escape_terminal(as_text(report)))
     sys.stdout.flush()
     return status
 
 
-def _moment(asked: Mapping[str, Any], name: str) -> datetime | None:
+async def _administer(administration: Administration, config: Config, command: str) -> tuple[Report, int]:
+    match command:
+        case "upgrade":
+            return await administration.upgrade(), DONE
+        case "status":
+            report = await administration.status()
+            return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] else DONE
+        case "partitions":
+            return {"partitions": await administration.partitions()}, DONE
+        case "retention":
+            configured = {
+                "retention_days": config.store.retention_days,
+                "retention_days_by_meter": config.store.retention_days_by_meter,
+                "rollup_retention_days": config.store.rollup_retention_days,
+            }
+            return configured | await administration.retention(), DONE
+        case _:
+            return await administration.size(), DONE
+
+
+async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) -> tuple[Report, int]:
+    start, end = (_time(options, name) for name in ("start", "end"))
+    async with database_server(reactor, config) as (dsn, retry_seconds):
+        store = PostgresStore(
+            reactor, dsn, clock=reactor, migrate=False, readers=1, writers=0, application_name="meter-db"
+        )
+        store.startService()
+        try:
+            await wait_ready(store, reactor, seconds=max(retry_seconds, READY_SECONDS))
+            now = datetime.now(UTC)
+            until = min(end or now, now)  # the future is never counted
+            if options["project"]:
+                report = await project_segments(store, options["project"], start, until)
+                return report, DONE if report["instances"] else EXIT_FOUND_PROBLEMS
+            report = await instance_segments(store, options["instance"], start, until)
+            return report, DONE if report["segments"] else EXIT_FOUND_PROBLEMS
+        finally:
+            await store.stopService()
+
+
+def _time(options: Mapping[str, Any], name: str) -> datetime | None:
     try:
-        return parse_timestamp(asked[name], f"--{name}") if asked[name] else None
+        return parse_timestamp(options[name], f"--{name}") if options[name] else None
     except BadMessage as error:
         raise CommandError(str(error)) from error
 
 
-def written(facts: Mapping[str, Any]) -> str:
-    """Return ``facts`` for people: a line each, lists as tables."""
+def as_text(report: Report) -> str:
+    """Return ``report`` as text: a line for each member, lists as tables."""
     lines = []
-    for name, value in facts.items():
+    for name, value in report.items():
         if isinstance(value, list):
             lines += _table(value)
         else:
-            told = ", ".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else value
-            lines.append(f"{name.replace('_', ' ')}: {'none' if told in (None, '') else told}")
+            text = ", ".join(f"{key}: {each}" for key, each in value.items()) if isinstance(value, dict) else value
+            lines.append(f"{name.replace('_', ' ')}: {'none' if text in (None, '') else text}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -170,62 +185,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-@asynccontextmanager
-async def server(reactor: Any, config: Config) -> AsyncIterator[tuple[str, bool]]:
-    """Provide the configured database's DSN, and whether it was started only now: an embedded one that no daemon runs."""
-    dsn = config.store.dsn.get_secret_value()
-    directory = embedded_directory(dsn)
-    if directory is None:
-        yield dsn, False
-        return
-    if not (directory / "data").exists():
-        raise Unavailable(f"there is no database in {directory}")
-    embedded = EmbeddedPostgres(reactor, directory, clock=reactor)
-    embedded.startService()
-    try:
-        yield embedded.dsn, True
-    finally:
-        await embedded.stopService()
-
-
-@asynccontextmanager
-async def database(reactor: Any, config: Config) -> AsyncIterator[Administration]:
-    """Provide the configured database, connected."""
-    async with server(reactor, config) as (dsn, patient):
-        opened = await _connected(reactor, dsn, patient=patient)
-        try:
-            yield opened
-        finally:
-            opened.close()
-
-
-@asynccontextmanager
-async def store(reactor: Any, config: Config) -> AsyncIterator[PostgresStore]:
-    """Provide the configured database as the store that it is, for questions only."""
-    async with server(reactor, config) as (dsn, patient):
-        opened = PostgresStore(
-            reactor, dsn, clock=reactor, migrate=False, readers=1, writers=0, application_name="meter-db"
-        )
-        opened.startService()
-        try:
-            await wait_ready(opened, reactor, seconds=CONNECT_SECONDS if patient else ANSWER_SECONDS)
-            yield opened
-        finally:
-            await opened.stopService()
-
-
-async def _connected(reactor: Any, dsn: str, *, patient: bool) -> Administration:
-    deadline = reactor.seconds() + (CONNECT_SECONDS if patient else 0.0)
-    while True:
-        opened = Administration(reactor, dsn, clock=reactor)
-        try:
-            await opened.open()
-        except Unavailable:
-            opened.close()
-            if reactor.seconds() >= deadline:
-                raise
-            await sleep(reactor, 0.2)
-        else:
-            return opened

@@ -6,13 +6,11 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 from typing import Literal
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 from meter.commands.command import DONE
@@ -22,8 +20,8 @@ from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
-from meter.daemon.services import sleep
-from meter.interfaces import Unavailable
+from meter.commands.database import connected
+from meter.commands.database import database_server
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.message import read
@@ -32,13 +30,8 @@ from meter.settings import Config
 from meter.settings.config_file import keyring
 from meter.signature import BadSignature
 from meter.signature import Keyring
-from meter.store import EmbeddedPostgres
 from meter.store import StoredRow
 from meter.store import Verification
-from meter.store import embedded_directory
-
-CONNECT_SECONDS = 60.0
-"""Time limit for the connection to an embedded database, which may have to be started first."""
 
 
 class Options(CommandOptions):
@@ -96,11 +89,18 @@ async def work(reactor: Any, options: Any) -> int:
     """Verify the requested rows; return the exit status, :data:`EXIT_FOUND_PROBLEMS` if a row is reported."""
     config = configuration(options["config"])
     keys = _keys(config)
-    async with _store(reactor, config) as store:
-        rows = store.rows(options["from"], options["to"], options["meter"])
-        tally = await verify_rows(
-            rows, keys, accept_unsigned=config.signing.accept_unsigned, as_json=bool(options["json"])
-        )
+    async with database_server(reactor, config) as (dsn, retry_seconds):
+
+        def make() -> Verification:
+            return Verification(
+                reactor, dsn, clock=reactor, statement_timeout_seconds=config.store.statement_timeout_seconds
+            )
+
+        async with connected(reactor, make, retry_seconds) as verification:
+            rows = verification.rows(options["from"], options["to"], options["meter"])
+            tally = await verify_rows(
+                rows, keys, accept_unsigned=config.signing.accept_unsigned, as_json=bool(options["json"])
+            )
     if options["json"]:
         sys.stdout.write(json.dumps({**tally.states, "by_key": tally.keys}) + "\n")
     else:
@@ -119,45 +119,6 @@ def _keys(config: Config) -> Keyring:
     # Unsigned rows must be readable; verdict() decides whether they are accepted.
     signing = config.signing.model_copy(update={"accept_unsigned": True})
     return keyring(config.model_copy(update={"signing": signing}), make=exists)
-
-
-@asynccontextmanager
-async def _store(reactor: Any, config: Config) -> AsyncIterator[Verification]:
-    """Provide the configured store, connected; start an embedded database unless a daemon runs it."""
-    dsn = config.store.dsn.get_secret_value()
-    directory = embedded_directory(dsn)
-    if directory is not None and not (directory / "data").exists():
-        raise Unavailable(f"there is no database in {directory}")
-    server = None if directory is None else EmbeddedPostgres(reactor, directory, clock=reactor)
-    if server is not None:
-        server.startService()
-    try:
-        store = await _connected(reactor, config, server.dsn if server else dsn, patient=server is not None)
-        try:
-            yield store
-        finally:
-            store.close()
-    finally:
-        if server is not None:
-            await server.stopService()
-
-
-async def _connected(reactor: Any, config: Config, dsn: str, *, patient: bool) -> Verification:
-    clock: IReactorTime = reactor
-    deadline = clock.seconds() + (CONNECT_SECONDS if patient else 0.0)
-    while True:
-        store = Verification(
-            reactor, dsn, clock=clock, statement_timeout_seconds=config.store.statement_timeout_seconds
-        )
-        try:
-            await store.open()
-        except Unavailable:
-            store.close()
-            if clock.seconds() >= deadline:
-                raise
-            await sleep(clock, 0.2)
-        else:
-            return store
 
 
 async def verify_rows(rows: AsyncIterator[StoredRow], keys: Keyring, *, accept_unsigned: bool, as_json: bool) -> Tally:

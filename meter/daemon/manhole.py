@@ -146,17 +146,17 @@ class AuthorizedKeysChecker(SSHPublicKeyChecker):
 
     def requestAvatarId(self, credentials: Any) -> Deferred[str]:
         """Fire with comment and fingerprint of the key; fail for a key that is not authorized."""
-        who = self._known(credentials.blob)
+        user = self._known(credentials.blob)
         deferred: Deferred[Any] = super().requestAvatarId(credentials)
-        return deferred.addCallbacks(lambda _: who, self._refuse, errbackArgs=(who,))
+        return deferred.addCallbacks(lambda _: user, self._refuse, errbackArgs=(user,))
 
     def _known(self, blob: bytes) -> str:
         fingerprint = Key.fromString(blob).fingerprint(FingerprintFormats.SHA256_BASE64).rstrip("=")
         return f"{self._comments.get(blob, '')} SHA256:{fingerprint}".strip()
 
-    def _refuse(self, failure: Failure, who: str) -> Failure:
+    def _refuse(self, failure: Failure, user: str) -> Failure:
         if not failure.check(ValidPublicKey):
-            self._log.warn("manhole: login refused for {who}", who=who)
+            self._log.warn("manhole: login refused for {user}", user=user)
         return failure
 
 
@@ -174,8 +174,8 @@ class _Realm(TerminalRealm):
     def requestAvatar(self, avatar_id: Any, mind: object, *interfaces: Any) -> Any:
         """Create the session of ``avatar_id``."""
         interface, avatar, _ = super().requestAvatar(avatar_id, mind, *interfaces)
-        self._log.warn("manhole: {who} logged in", who=avatar_id)
-        return interface, avatar, lambda: self._log.warn("manhole: {who} logged out", who=avatar_id)
+        self._log.warn("manhole: {user} logged in", user=avatar_id)
+        return interface, avatar, lambda: self._log.warn("manhole: {user} logged out", user=avatar_id)
 
 
 class _UserAuth(SSHUserAuthServer):

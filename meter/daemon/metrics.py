@@ -21,9 +21,6 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
-from twisted.application.service import Service
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 import meter
@@ -87,7 +84,7 @@ class PollingMetrics:
         )
         self._seconds = Histogram(
             "meter_poll_seconds",
-            "Duration of a poll in seconds, by pollster.",
+            "Duration of polls in seconds.",
             ["pollster"],
             registry=registry,
             buckets=SECONDS_BUCKETS,
@@ -98,10 +95,9 @@ class PollingMetrics:
         self._cycles = Counter("meter_polling_cycles", "Polling cycles completed.", registry=registry)
         self._skipped = Counter(
             "meter_polling_cycles_skipped",
-            "Polling cycles skipped because an earlier cycle took longer than its interval.",
+            "Polling cycles skipped: the cycle before overran.",
             registry=registry,
         )
-
         self._omitted = Counter(
             "meter_omitted_samples",
             "Samples that a pollster could not measure, by pollster and reason.",
@@ -327,39 +323,6 @@ class _Count(Collector):
 
 def _is_ready(dependency: IDependency) -> float:
     return float(readiness_of(dependency).ready)
-
-
-class ReactorLag(Service):
-    """Measures every ``interval`` seconds how late ``clock`` makes a call, and passes the seconds to ``observe``.
-
-    A late reactor is busy: with code that blocks, or with more work than one processor can do.
-    """
-
-    def __init__(self, clock: IReactorTime, observe: Callable[[float], None], interval: float = 1.0) -> None:
-        self.setName("reactor lag")
-        self._clock = clock
-        self._observe = observe
-        self._interval = interval
-        self._call: IDelayedCall | None = None
-
-    def startService(self) -> None:
-        """Start measuring."""
-        super().startService()
-        self._expect()
-
-    def stopService(self) -> None:
-        """Stop measuring."""
-        super().stopService()
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _expect(self) -> None:
-        self._call = self._clock.callLater(self._interval, self._measure, self._clock.seconds() + self._interval)
-
-    def _measure(self, due: float) -> None:
-        self._observe(max(0.0, self._clock.seconds() - due))
-        self._expect()
 
 
 class RequestMetrics:

@@ -36,7 +36,7 @@ MAX_QUOTED_BYTES = 200
 
 
 class BadResponse(Unavailable):
-    """A response that is not what the protocol asks for; the text names the request and what is wrong."""
+    """A response that violates the protocol of the service; the text names the request and what is wrong."""
 
 
 class ResponseTimedOut(Unavailable):
@@ -54,7 +54,7 @@ class ErrorResponse(BadResponse):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """A request. ``headers`` and ``body`` may hold secrets and are left out of its ``repr``."""
+    """A request. ``headers`` and ``body`` may hold secrets; its ``repr`` omits them."""
 
     method: str
     url: str

@@ -275,7 +275,7 @@ def _problem(detail: Any, options: BaseModel) -> str:
     where = ".".join(str(part) for part in detail["loc"]) or "options"
     if detail["type"] == "extra_forbidden":
         known = ", ".join(type(options).model_fields) if len(detail["loc"]) == 1 else ""
-        return f"{where}: there is no such option" + (f"; known are {known}" if known else "")
+        return f"{where}: unknown option" + (f"; known are {known}" if known else "")
     return f"{where}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 

@@ -46,5 +46,6 @@ class StoreSection(Section):
         description="Days for which rollups (statistics of hours and days) are retained, but at least as long as their samples; 0 retains them for ever.",
     )
     finalize_after_seconds: Seconds = Field(
-        default=900.0, description="An hour is added up so long after its end, and again whenever a sample comes late."
+        default=900.0,
+        description="Delay after the end of an hour until its rollups are made. A later sample of the hour makes them anew.",
     )

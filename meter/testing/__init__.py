@@ -1,7 +1,7 @@
-"""In-memory fakes of what plugins and the API use, for the tests of Meter and of your plugins.
+"""Fakes for tests of plugins and of the API: in-memory implementations of what they use.
 
-:class:`~meter.testing.memory_store.MemoryStore` executes every query of :mod:`meter.query` in plain Python. The other fakes give
-a plugin its context without a daemon, a broker or a hypervisor::
+:class:`~meter.testing.memory_store.MemoryStore` answers every query of :mod:`meter.query` in plain Python. The others give
+a plugin its context without a daemon, a broker or a hypervisor; cycles are real ones (:mod:`meter.agent.cycle`)::
 
     cycle = FakeCycle({IHypervisor: FakeHypervisor([domain])})
     samples = await MyPollster().poll(cycle)
@@ -9,34 +9,28 @@ a plugin its context without a daemon, a broker or a hypervisor::
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Awaitable
 from collections.abc import Callable
-from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from datetime import UTC
 from datetime import datetime
 from typing import Any
 
-from twisted.internet.defer import DeferredLock
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.agent.cycle import Cycle
+from meter.agent.cycle import PluginContext
 from meter.interfaces import Absence
 from meter.interfaces import Domain
-from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
-from meter.interfaces import IPluginContext
 from meter.testing.memory_store import MemoryStore
 
 __all__ = ["FakeCycle", "FakeHypervisor", "FakePluginContext", "MemoryStore"]
 
 
-@implementer(IPluginContext)
-class FakePluginContext:
-    """A plugin context with the given ``providers``, a mapping from interface to object, and a clock that tests advance."""
+class FakePluginContext(PluginContext):
+    """The context of a daemon with the given ``providers``, a mapping from interface to object, and a clock to advance."""
 
     def __init__(
         self,
@@ -46,29 +40,13 @@ class FakePluginContext:
         config: Any = None,
         daemon: str = "meter-compute",
     ) -> None:
-        self.daemon = daemon
-        self.config = config
-        self.clock: Any = clock or Clock()
-        self._providers = dict(providers or {})
-        self._daemon_cache: dict[Hashable, Any] = {}
-
-    def daemon_cache(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return the value that ``make()`` returned for the first request of ``key``, in this cycle or one before."""
-        if key not in self._daemon_cache:
-            self._daemon_cache[key] = make()
-        return self._daemon_cache[key]
-
-    def provider(self, interface: Any) -> Any:
-        """Return the provider of ``interface``; ``LookupError`` names the interface when there is none."""
-        try:
-            return self._providers[interface]
-        except KeyError:
-            raise LookupError(f"{self.daemon} has no provider of {interface.__name__}") from None
+        super().__init__(daemon, config, clock or Clock(), dict(providers or {}))
 
 
-@implementer(ICycle)
-class FakeCycle(FakePluginContext):
-    """A polling cycle that starts at ``timestamp``, or now according to the clock."""
+class FakeCycle(Cycle):
+    """A polling cycle in such a context; it starts at ``timestamp``, by default the current time of the clock."""
+
+    clock: Any
 
     def __init__(
         self,
@@ -76,36 +54,16 @@ class FakeCycle(FakePluginContext):
         *,
         timestamp: datetime | None = None,
         trial: bool = False,
+        context: PluginContext | None = None,
         **plugin_context: Any,
     ) -> None:
-        super().__init__(providers, **plugin_context)
-        self.trial = trial
-        self.timestamp = timestamp or datetime.fromtimestamp(self.clock.seconds(), UTC)
-        self._locks: defaultdict[Hashable, DeferredLock] = defaultdict(DeferredLock)
-        self._outcomes: dict[Hashable, tuple[Any, Exception | None]] = {}
+        super().__init__(context or FakePluginContext(providers, **plugin_context), trial=trial)
+        if timestamp is not None:
+            self.timestamp = timestamp
 
     def following(self) -> FakeCycle:
-        """Return the next cycle of the same daemon, which starts now and has the same daemon cache."""
-        next_cycle = FakeCycle(self._providers, clock=self.clock, config=self.config, daemon=self.daemon)
-        next_cycle._daemon_cache = self._daemon_cache
-        return next_cycle
-
-    async def cycle_cache(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the result of ``await make()``, called once per ``key``; its exception is shared too."""
-        lock = self._locks[key]
-        await lock.acquire()
-        try:
-            if key not in self._outcomes:
-                try:
-                    self._outcomes[key] = (await make(), None)
-                except Exception as error:
-                    self._outcomes[key] = (None, error)
-        finally:
-            lock.release()
-        value, failure = self._outcomes[key]
-        if failure is not None:
-            raise failure
-        return value
+        """Return the next cycle in the same context, with the same daemon cache, at the current time of the clock."""
+        return FakeCycle(context=self._context)
 
 
 @implementer(IHypervisor)

@@ -65,11 +65,11 @@ def compute_statistics(query: StatisticsQuery, rows: Sequence[StoredSample]) -> 
             group = tuple(group_value(row, grouping) for grouping in query.groupby)
             cells[_window_start(query, rows[0], row), row.unit, group].append(row)
         steps = steps_between(rows)
-        answer = [_statistics(query, start, group, cell, steps) for (start, _, group), cell in cells.items()]
+        statistics_rows = [_statistics(query, start, group, cell, steps) for (start, _, group), cell in cells.items()]
     except OverflowError as error:
         raise RequestError(f"windows of {query.period} s extend beyond the year 9999") from error
-    answer.sort(key=lambda one: (one.period_start, one.unit, [value or "" for value in one.group.values()]))
-    return answer
+    statistics_rows.sort(key=lambda row: (row.period_start, row.unit, [value or "" for value in row.group.values()]))
+    return statistics_rows
 
 
 def steps_between(rows: Iterable[StoredSample]) -> Steps:

@@ -1,4 +1,4 @@
-"""What every store does: the same tests on the one in memory and on PostgreSQL."""
+"""The contract of IStore: the same tests for the in-memory store and for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ from tests.store_messages import message
 from tests.waiting import until
 
 ALL = SampleFilter()
-DICTIONARIES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "wire_format")
+DIMENSION_TABLES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "wire_format")
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def database(request):
-    """One database for all tests here: making one takes longer than emptying one."""
+    """One database for all tests of this module: creating one takes longer than truncating its tables."""
     return request.getfixturevalue("postgresql").dsn()
 
 
@@ -67,19 +67,19 @@ def store(request):
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     yield store
     pytest_twisted.blockon(store.stopService())
-    server.execute(f"TRUNCATE sample, {', '.join(DICTIONARIES)}", dsn)
+    server.execute(f"TRUNCATE sample, {', '.join(DIMENSION_TABLES)}", dsn)
 
 
 def equals(**fields):
     return SampleFilter(equals=fields)
 
 
-def test_it_is_a_store(store):
+def test_store_provides_istore(store):
     verifyObject(IStore, store)
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_written_is_answered_as_sent(store):
+async def test_sample_has_the_fields_of_its_message(store):
     sent = message(
         "disk.read.bytes",
         12.5,
@@ -108,7 +108,7 @@ async def test_what_is_written_is_answered_as_sent(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_is_stored_once_however_often_it_is_written(store):
+async def test_message_written_several_times_is_stored_once(store):
     first, second = message(), message()
 
     assert await store.write([first, second, first]) == WriteResult(stored=2, duplicates=1)
@@ -118,12 +118,12 @@ async def test_a_message_is_stored_once_however_often_it_is_written(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_written_is_nothing_stored(store):
+async def test_empty_batch_stores_nothing(store):
     assert await store.write([]) == WriteResult(stored=0, duplicates=0)
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_owns_a_sample_without_owners(store):
+async def test_absent_owner_is_not_an_empty_owner(store):
     await store.write([message(user_id=None, project_id=None), message(user_id="")])
 
     [sample] = await store.samples(equals(user_id=None), 10)
@@ -146,7 +146,7 @@ async def test_nobody_owns_a_sample_without_owners(store):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_message_that_cannot_be_kept_is_refused_and_its_neighbours_are_stored(store, bad, reason):
+async def test_batch_with_one_unstorable_message_stores_the_rest(store, bad, reason):
     result = await store.write([message(), bad, message()])
 
     assert (result.stored, result.duplicates) == (2, 0)
@@ -160,7 +160,7 @@ async def test_a_message_that_cannot_be_kept_is_refused_and_its_neighbours_are_s
 AN_ID = "0195d3f0-1111-7abc-8def-000000000001"
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 LONG_AGO = datetime(1999, 11, 15, tzinfo=UTC)
-"""A Monday, in a week that gets no partition of its own."""
+"""A Monday in a week without a partition of its own."""
 
 DAY = timedelta(days=1)
 INSTANT = timedelta(microseconds=1)
@@ -172,7 +172,7 @@ def fact(**changes):
 
 
 async def one_after_the_other(store, *sent):
-    """Write each message in a batch of its own; return what became of each: stored, duplicate or a refusal."""
+    """Write each message as a batch; return the outcome of each: "stored", "duplicate" or a refusal."""
     results = [await store.write([each]) for each in sent]
     return [outcome(result) for result in results]
 
@@ -194,7 +194,7 @@ def outcome(result):
 )
 @pytest.mark.parametrize("message_id", IDS)
 @pytest_twisted.ensureDeferred
-async def test_a_fact_told_again_in_other_words_is_a_duplicate(store, message_id, changes):
+async def test_message_that_repeats_a_fact_is_a_duplicate(store, message_id, changes):
     first, again = fact(message_id=message_id), fact(message_id=message_id, **changes)
 
     assert await one_after_the_other(store, first, again) == ["stored", "duplicate"]
@@ -203,15 +203,15 @@ async def test_a_fact_told_again_in_other_words_is_a_duplicate(store, message_id
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_time_written_in_another_zone_is_the_same_time(store):
+async def test_timestamp_in_another_time_zone_is_a_duplicate(store):
     first = fact()
-    again = retold(first, timestamp="2026-11-18T14:00:00+02:00")
+    again = resent(first, timestamp="2026-11-18T14:00:00+02:00")
 
     assert await one_after_the_other(store, first, again) == ["stored", "duplicate"]
 
 
-def retold(sent, **changes):
-    """Return ``sent`` as it arrives if its sender writes some fields otherwise."""
+def resent(sent, **changes):
+    """Return ``sent`` as received, signed with other values of some fields."""
     fields = {name: value for name, value in {**sent.fields, **changes}.items() if name != "message_signature"}
     return received({**fields, "message_signature": signature(fields, b"a secret of the tests")})
 
@@ -235,7 +235,9 @@ def retold(sent, **changes):
 )
 @pytest.mark.parametrize("message_id", IDS)
 @pytest_twisted.ensureDeferred
-async def test_an_id_that_is_taken_by_another_fact_is_refused_with_what_differs(store, message_id, changes, label):
+async def test_message_with_a_taken_id_and_another_fact_is_refused_naming_the_difference(
+    store, message_id, changes, label
+):
     first, other = fact(message_id=message_id), fact(message_id=message_id, **changes)
 
     stored, refusal = await one_after_the_other(store, first, other)
@@ -271,9 +273,7 @@ ANY = ["timestamp", "volume", "user_id", "project_id"]
     ids=repr,
 )
 @pytest_twisted.ensureDeferred
-async def test_what_is_told_again_at_another_time_is_a_duplicate_where_either_sample_allows_it(
-    store, may_differ, changes, expected
-):
+async def test_fields_that_either_message_declares_variable_do_not_conflict(store, may_differ, changes, expected):
     for number, batches in enumerate((lambda *sent: [[each] for each in sent], lambda *sent: [[*sent]])):
         ids = [f"{number} {order}" for order in "ab"]
         pairs = [
@@ -307,12 +307,10 @@ async def test_what_is_told_again_at_another_time_is_a_duplicate_where_either_sa
     ids=repr,
 )
 @pytest_twisted.ensureDeferred
-async def test_an_id_is_looked_for_in_the_week_of_the_sample_and_the_weeks_beside_it(
-    store, monday, first, other, expected
-):
+async def test_id_is_unique_within_its_week_and_the_adjacent_weeks(store, monday, first, other, expected):
     sent = [fact(at=monday + first), fact(at=monday + other)]
 
-    for one, two in (sent, [retold(each, message_id="other") for each in reversed(sent)]):
+    for one, two in (sent, [resent(each, message_id="other") for each in reversed(sent)]):
         outcomes = await one_after_the_other(store, one, two, two, one)
         assert [getattr(each, "kind", each) for each in outcomes] == [
             "stored",
@@ -326,8 +324,8 @@ async def test_an_id_is_looked_for_in_the_week_of_the_sample_and_the_weeks_besid
     "ends", [("0001-01-01T00:00:00", "0001-01-08T00:00:00"), ("9999-12-31T23:59:59.999999", "9999-12-24T00:00:00")]
 )
 @pytest_twisted.ensureDeferred
-async def test_the_ends_of_time_have_one_week_beside_them(store, ends):
-    one, two = (retold(fact(), timestamp=each) for each in ends)
+async def test_first_and_last_week_of_the_calendar_have_one_adjacent_week(store, ends):
+    one, two = (resent(fact(), timestamp=each) for each in ends)
 
     stored, refusal, again = await one_after_the_other(store, one, two, one)
 
@@ -335,9 +333,17 @@ async def test_the_ends_of_time_have_one_week_beside_them(store, ends):
 
 
 @pytest_twisted.ensureDeferred
-async def test_in_one_batch_the_first_of_an_id_is_stored_and_another_fact_refused(store):
+async def test_batch_with_one_id_twice_stores_the_first_and_refuses_another_fact(store):
     later, earlier = fact(at=60), fact(at=0)
-    batch = [message(), later, earlier, fact(at=60, metadata={"told": "twice"}), message(), later, fact(at=30 * 86400)]
+    batch = [
+        message(),
+        later,
+        earlier,
+        fact(at=60, metadata={"sent": "twice"}),
+        message(),
+        later,
+        fact(at=30 * 86400),
+    ]
 
     result = await store.write(batch)
 
@@ -348,7 +354,7 @@ async def test_in_one_batch_the_first_of_an_id_is_stored_and_another_fact_refuse
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_facts_of_one_id_in_one_batch_may_lie_in_neighbouring_weeks(store):
+async def test_conflict_in_one_batch_is_found_across_adjacent_weeks(store):
     batch = [fact(at=MONDAY - INSTANT), fact(at=MONDAY), message(at=MONDAY - INSTANT), message(at=MONDAY)]
 
     result = await store.write(batch)
@@ -357,7 +363,7 @@ async def test_the_facts_of_one_id_in_one_batch_may_lie_in_neighbouring_weeks(st
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_repeats_a_message_that_cannot_be_kept_is_refused_as_it_is(store):
+async def test_repetition_of_an_unstorable_message_is_refused_alike(store):
     bad = fact(metadata={"note": "a\0b"})
 
     result = await store.write([bad, message(), bad])
@@ -367,7 +373,7 @@ async def test_what_repeats_a_message_that_cannot_be_kept_is_refused_as_it_is(st
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_refused_for_its_text_does_not_take_its_id(store):
+async def test_unstorable_message_does_not_take_its_id(store):
     result = await store.write([fact(metadata={"note": "a\0b"}), fact(volume=4)])
 
     assert (result.stored, [each.index for each in result.refused]) == (1, [0])
@@ -375,7 +381,7 @@ async def test_a_message_refused_for_its_text_does_not_take_its_id(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_of_two_facts_weeks_apart_with_one_id_the_newest_that_may_be_seen_is_answered(store):
+async def test_message_of_an_id_used_twice_is_the_newest_that_matches_the_filter(store):
     old, new = fact(project_id="p1"), fact(at=30 * 86400, project_id="p2")
     assert await one_after_the_other(store, old, new) == ["stored", "stored"]
 
@@ -390,7 +396,7 @@ async def test_of_two_facts_weeks_apart_with_one_id_the_newest_that_may_be_seen_
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector["case"] for vector in VECTORS])
 @pytest_twisted.ensureDeferred
-async def test_a_message_is_answered_exactly_as_it_was_signed_and_verifies(store, vector):
+async def test_message_is_returned_exactly_as_signed_and_verifies(store, vector):
     fields = vector["message"]
     keys = Keyring([SigningKey("theirs", vector["secret"].encode())])
     sent = received(fields, keys)
@@ -411,7 +417,7 @@ def received(fields, keys=KEYS) -> MeteringMessage:
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999", "1969-12-31 23:59:59Z"])
 @pytest_twisted.ensureDeferred
-async def test_the_ends_of_time_are_stored(store, timestamp):
+async def test_extreme_timestamps_are_stored(store, timestamp):
     at = parse_timestamp(timestamp, "timestamp")
     sent = replace(message(at=at), fields={**message(at=at).fields, "timestamp": timestamp})
 
@@ -423,14 +429,14 @@ async def test_the_ends_of_time_are_stored(store, timestamp):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_unknown_message_is_none(store):
+async def test_unknown_message_id_finds_nothing(store):
     assert await store.message("cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11") is None
     assert await store.message("no uuid at all") is None
     assert await store.sample("no uuid at all", ALL) is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_id_may_be_any_text(store):
+async def test_message_id_may_be_any_text(store):
     for message_id in ("snowflake ❄ 7", "CB2E9B5A-9F0A-4A0E-8F5A-9C5D5C5F0D11", "x" * 512):
         await store.write([message(message_id=message_id, volume=3)])
 
@@ -440,7 +446,7 @@ async def test_an_id_may_be_any_text(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_sample_is_found_through_a_filter_that_lets_it_through(store):
+async def test_sample_is_found_by_id_if_it_matches_the_filter(store):
     sent = message(project_id="p1")
     await store.write([sent, message()])
 
@@ -457,7 +463,7 @@ async def volumes(store, filter, limit=10):
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_come_newest_first_and_no_more_than_asked(store):
+async def test_samples_are_the_newest_within_the_limit(store):
     await store.write([message(volume=n, at=n * 3600 * 24) for n in (3, 1, 4, 2, 0)])
 
     assert await volumes(store, ALL) == [4, 3, 2, 1, 0]
@@ -467,7 +473,7 @@ async def test_samples_come_newest_first_and_no_more_than_asked(store):
 
 @pytest.mark.parametrize(("project_id", "resources"), [("few", 3), ("many", 40), ("nobody's", 0)])
 @pytest_twisted.ensureDeferred
-async def test_pages_are_the_same_whether_they_are_of_few_resources_or_of_many(store, project_id, resources):
+async def test_pages_are_the_same_for_few_and_for_many_series(store, project_id, resources):
     await store.write(
         [
             message(volume=n, at=n % 7, resource_id=f"{owner}-{n % count}", project_id=owner, metadata={"n": n % 2})
@@ -495,7 +501,7 @@ async def test_pages_are_the_same_whether_they_are_of_few_resources_or_of_many(s
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_are_asked_for_by_what_they_are_about(store):
+async def test_samples_are_selected_by_meter_resource_and_owner(store):
     await store.write(
         [
             message("cpu", 1, resource_id="a", project_id="p", user_id="u", source="s"),
@@ -504,7 +510,7 @@ async def test_samples_are_asked_for_by_what_they_are_about(store):
         ]
     )
 
-    for asked, expected in (
+    for filter, expected in (
         (equals(meter="ram"), {3}),
         (equals(meter="cpu"), {1, 2}),
         (equals(resource_id="b"), {2, 3}),
@@ -516,7 +522,7 @@ async def test_samples_are_asked_for_by_what_they_are_about(store):
         (equals(resource_id=None), set()),
         (equals(meter="disk"), set()),
     ):
-        assert set(await volumes(store, asked)) == expected
+        assert set(await volumes(store, filter)) == expected
 
 
 @pytest.mark.parametrize(
@@ -531,7 +537,7 @@ async def test_samples_are_asked_for_by_what_they_are_about(store):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_samples_are_asked_for_by_time(store, bounds, expected):
+async def test_samples_are_selected_by_time(store, bounds, expected):
     await store.write([message(volume=n, at=n) for n in range(4)])
 
     assert await volumes(store, SampleFilter(**bounds)) == expected
@@ -579,7 +585,7 @@ METADATA = {
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_metadata_is_compared_with_its_type(store, key, value, found):
+async def test_metadata_match_compares_types_too(store, key, value, found):
     await store.write([message(metadata=METADATA), message(metadata={})])
 
     assert len(await store.samples(SampleFilter(metadata=(MetadataMatch(key, value),)), 10)) == found
@@ -589,7 +595,7 @@ async def test_metadata_is_compared_with_its_type(store, key, value, found):
 
 
 @pytest_twisted.ensureDeferred
-async def test_meters_come_by_name_and_resource_as_their_newest_sample_says(store):
+async def test_meters_are_sorted_and_described_by_their_newest_sample(store):
     await store.write(
         [
             message("ram", unit="MiB", resource_id="b"),
@@ -613,7 +619,7 @@ async def test_meters_come_by_name_and_resource_as_their_newest_sample_says(stor
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_meter_of_a_resource_is_listed_once_per_type_and_unit(store):
+async def test_meter_of_a_resource_is_listed_once_per_type_and_unit(store):
     await store.write(
         [
             message("ram", type="gauge", unit="MB", resource_id="a", at=0, project_id="old"),
@@ -640,7 +646,7 @@ async def test_a_meter_of_a_resource_is_listed_once_per_type_and_unit(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_unique_meters_belong_to_nobody(store):
+async def test_unique_meters_have_no_resource_owner_or_source(store):
     await store.write([message("cpu", resource_id="a"), message("cpu", resource_id="b"), message("ram", unit="MiB")])
 
     meters = await store.meters(ALL, 10, True)
@@ -650,7 +656,7 @@ async def test_unique_meters_belong_to_nobody(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_resources_come_by_id_as_their_newest_sample_says(store):
+async def test_resources_are_sorted_and_described_by_their_newest_sample(store):
     await store.write(
         [
             message("ram", resource_id="b", at=7, project_id="new", metadata={"n": 7}),
@@ -669,7 +675,7 @@ async def test_resources_come_by_id_as_their_newest_sample_says(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_resource_is_told_from_the_samples_in_the_range_alone(store):
+async def test_resource_is_described_by_samples_in_the_range_only(store):
     await store.write([message(resource_id="r", at=n, metadata={"n": n}) for n in range(5)])
     await store.write([message(resource_id="elsewhen", at=9)])
 
@@ -682,12 +688,12 @@ async def test_a_resource_is_told_from_the_samples_in_the_range_alone(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_of_nothing_are_none(store):
+async def test_statistics_without_samples_have_no_rows(store):
     assert list(await store.statistics(StatisticsQuery(filter=ALL))) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_of_all_are_one_row_per_unit(store):
+async def test_statistics_have_one_row_per_unit(store):
     await store.write([message(volume=n, at=n) for n in (1, 2, 6)])
     await store.write([message(volume=5, unit="s", at=9)])
 
@@ -701,7 +707,7 @@ async def test_statistics_of_all_are_one_row_per_unit(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_windows_start_where_the_range_does_and_empty_ones_are_left_out(store):
+async def test_windows_start_with_the_range_and_empty_windows_are_omitted(store):
     await store.write([message(volume=n, at=n) for n in (5, 14, 15, 40)])
 
     rows = await store.statistics(StatisticsQuery(filter=SampleFilter(start=after(-5), end=after(100)), period=10))
@@ -725,7 +731,7 @@ async def test_windows_of_a_range_without_start_begin_at_the_first_sample(store)
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_have_as_many_rows_as_were_asked_for_at_most(store):
+async def test_statistics_are_the_oldest_rows_within_the_limit(store):
     await store.write([message(volume=n, at=n) for n in (5, 15, 25)])
 
     rows = await store.statistics(StatisticsQuery(filter=ALL, period=10, limit=2))
@@ -756,7 +762,7 @@ async def test_statistics_are_grouped_by_owner_and_by_metadata(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_groups_of_a_window_come_in_order(store):
+async def test_groups_of_a_window_are_sorted(store):
     await store.write([message(at=at, resource_id=resource_id) for at in (0, 60) for resource_id in ("ä", "b", "a")])
 
     rows = await store.statistics(StatisticsQuery(filter=ALL, period=60, groupby=("resource_id",)))
@@ -767,16 +773,16 @@ async def test_groups_of_a_window_come_in_order(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_aggregates_are_those_asked_for(store):
+async def test_statistics_have_the_requested_aggregates(store):
     await store.write([message(volume=n, resource_id=f"r{n}", user_id=None, at=n) for n in (2, 4, 4, 4, 5, 5, 7, 9)])
-    asked = (
+    aggregates = (
         Aggregate("stddev"),
         Aggregate("cardinality", "resource_id"),
         Aggregate("cardinality", "user_id"),
         Aggregate("max"),
     )
 
-    [row] = await store.statistics(StatisticsQuery(filter=ALL, aggregates=asked))
+    [row] = await store.statistics(StatisticsQuery(filter=ALL, aggregates=aggregates))
 
     assert row.values == {
         "stddev": pytest.approx(2.0),
@@ -787,7 +793,7 @@ async def test_aggregates_are_those_asked_for(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_are_of_the_samples_that_match(store):
+async def test_statistics_aggregate_matching_samples_only(store):
     await store.write([message(volume=n, at=n, metadata={"n": n}) for n in range(3)])
 
     [row] = await store.statistics(
@@ -798,7 +804,7 @@ async def test_statistics_are_of_the_samples_that_match(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_reach_over_years(store):
+async def test_statistics_span_years(store):
     await store.write([message(volume=1, at=datetime(year, 6, 1, tzinfo=UTC)) for year in (1999, 2026, 2199)])
 
     [row] = await store.statistics(StatisticsQuery(filter=ALL))
@@ -807,7 +813,7 @@ async def test_statistics_reach_over_years(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_period_without_end_is_refused(store):
+async def test_too_long_period_is_refused(store):
     await store.write([message()])
 
     with pytest.raises(RequestError):
@@ -879,7 +885,7 @@ RICH = {"n": 3, "text": "3", "on": True, "none": None, "os.type": "linux", "tags
     ids=str,
 )
 @pytest_twisted.ensureDeferred
-async def test_samples_are_asked_for_by_an_expression(store, expression, expected):
+async def test_samples_are_selected_by_an_expression(store, expression, expected):
     await store.write(
         [
             message(volume=1, at=1, resource_id="a", metadata=RICH, message_id="cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11"),
@@ -895,7 +901,7 @@ async def test_samples_are_asked_for_by_an_expression(store, expression, expecte
     "expression", [Comparison("wings", "=", 1), Comparison("metadata.", "=", 1), Comparison("resource_id", "~", "(")]
 )
 @pytest_twisted.ensureDeferred
-async def test_an_expression_that_means_nothing_is_refused(store, expression):
+async def test_invalid_expression_is_refused(store, expression):
     await store.write([message()])
 
     with pytest.raises(RequestError):
@@ -903,7 +909,7 @@ async def test_an_expression_that_means_nothing_is_refused(store, expression):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_expression_may_be_deep(store):
+async def test_deeply_nested_expression_is_evaluated(store):
     await store.write([message(volume=1), message(volume=2)])
     expression = Comparison("volume", "=", 1)
     for _ in range(40):
@@ -913,7 +919,7 @@ async def test_an_expression_may_be_deep(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_expression_holds_for_every_kind_of_question(store):
+async def test_expression_applies_to_every_kind_of_query(store):
     await store.write([message(volume=n, at=n, resource_id=f"r{n}") for n in range(4)])
     some = SampleFilter(expression=Comparison("volume", ">=", 2))
 
@@ -940,7 +946,7 @@ async def test_an_expression_holds_for_every_kind_of_question(store):
     ids=str,
 )
 @pytest_twisted.ensureDeferred
-async def test_samples_come_in_the_order_asked_for_and_newest_first_where_it_does_not_say(store, order, expected):
+async def test_samples_are_in_the_requested_order_and_then_newest_first(store, order, expected):
     await store.write(
         [
             message(volume=1, at=1, resource_id="a", user_id=None),
@@ -959,7 +965,7 @@ async def test_samples_come_in_the_order_asked_for_and_newest_first_where_it_doe
 
 
 @pytest_twisted.ensureDeferred
-async def test_pages_follow_one_another_while_samples_arrive(store):
+async def test_pages_continue_after_a_marker_while_samples_are_added(store):
     await store.write([message(volume=n, at=n // 3) for n in range(10)])
     seen, after_that = [], None
     while True:
@@ -977,7 +983,7 @@ async def test_pages_follow_one_another_while_samples_arrive(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_recorded_later_is_left_out(store):
+async def test_query_as_of_a_time_excludes_later_recorded_samples(store):
     await store.write([message(volume=1)])
     [first] = await store.samples(ALL, 10)
     until_then = SampleFilter(as_of=first.recorded_at)
@@ -996,33 +1002,33 @@ async def later_than(then):
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_follows_hears_of_what_was_stored_and_of_nothing_else(store):
-    heard = []
-    unsubscribe = store.subscribe_to_commits(lambda: heard.append(None))
+async def test_subscriber_is_called_for_stored_samples_until_it_unsubscribes(store):
+    calls = []
+    unsubscribe = store.subscribe_to_commits(lambda: calls.append(None))
     sent = message()
 
     await store.write([sent])
-    await until(lambda: heard)
+    await until(lambda: calls)
     unsubscribe()
     await store.write([message()])
 
-    assert len(heard) == 1
+    assert len(calls) == 1
 
 
 # --- aggregates that understand meters -----------------------------------------------------------------------------
 
 
-async def compute_statistics(store, *asked, **query):
-    """The rows of statistics, each as its values in the order asked."""
-    rows = await store.statistics(StatisticsQuery(filter=ALL, aggregates=asked, **query))
-    return [tuple(row.values[aggregate.label] for aggregate in asked) for row in rows]
+async def compute_statistics(store, *aggregates, **query):
+    """Return the rows of statistics, each as its values in the order of the aggregates."""
+    rows = await store.statistics(StatisticsQuery(filter=ALL, aggregates=aggregates, **query))
+    return [tuple(row.values[aggregate.label] for aggregate in aggregates) for row in rows]
 
 
 INCREASE, RATE, INTEGRAL = Aggregate("increase"), Aggregate("rate"), Aggregate("integral")
 
 
 @pytest_twisted.ensureDeferred
-async def test_increase_and_rate_count_a_reset_from_zero_and_extrapolate_nothing(store):
+async def test_increase_and_rate_handle_a_counter_reset_without_extrapolation(store):
     await store.write([message(volume=n, at=at) for at, n in ((0, 100), (10, 160), (20, 5), (30, 25))])
 
     assert await compute_statistics(store, INCREASE, RATE) == [(60 + 5 + 20, pytest.approx(85 / 30))]
@@ -1039,7 +1045,7 @@ async def test_increase_and_rate_are_summed_over_resources(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_grew_between_two_windows_counts_in_the_later_one_so_that_windows_add_up(store):
+async def test_increase_between_two_windows_belongs_to_the_later_window(store):
     await store.write([message(volume=n, at=n) for n in (0, 8, 12, 19, 31)])
 
     rows = await compute_statistics(store, INCREASE, RATE, period=10)
@@ -1049,7 +1055,7 @@ async def test_what_grew_between_two_windows_counts_in_the_later_one_so_that_win
 
 
 @pytest_twisted.ensureDeferred
-async def test_integral_holds_each_volume_until_the_next_sample(store):
+async def test_integral_carries_each_volume_forward_to_the_next_sample(store):
     hour = 3600
     await store.write([message(volume=n, at=at * hour) for at, n in ((0, 10), (1, 20), (3, 7))])
     await store.write([message(volume=2, at=at * hour, resource_id="b") for at in (0, 0.5)])
@@ -1063,7 +1069,7 @@ async def test_integral_holds_each_volume_until_the_next_sample(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_changes_between_two_samples_is_counted_once_whatever_the_groups(store):
+async def test_step_between_two_groups_is_counted_once(store):
     for at, n, size in ((0, 0, "small"), (3600, 10, "small"), (7200, 30, "large"), (10800, 60, "large")):
         await store.write([message(volume=n, at=at, metadata={"size": size})])
 
@@ -1075,7 +1081,7 @@ async def test_what_changes_between_two_samples_is_counted_once_whatever_the_gro
 
 @pytest.mark.parametrize(("param", "expected"), [("0", 1), ("50", 2.5), ("100", 4), ("95", 3.85), ("12.5", 1.375)])
 @pytest_twisted.ensureDeferred
-async def test_a_percentile_lies_between_neighbours(store, param, expected):
+async def test_percentile_interpolates_between_neighbours(store, param, expected):
     await store.write([message(volume=n, at=n) for n in (3, 1, 4, 2)])
 
     assert await compute_statistics(store, Aggregate("percentile", param)) == [(pytest.approx(expected),)]
@@ -1085,7 +1091,7 @@ async def test_a_percentile_lies_between_neighbours(store, param, expected):
     "aggregate", [Aggregate("percentile"), Aggregate("percentile", "101"), Aggregate("percentile", "x")]
 )
 @pytest_twisted.ensureDeferred
-async def test_a_percentile_that_is_none_is_refused(store, aggregate):
+async def test_invalid_percentile_is_refused(store, aggregate):
     await store.write([message()])
 
     with pytest.raises(RequestError):
@@ -1097,14 +1103,14 @@ COUNTERS = {
 }
 
 
-def counted(case, told):
-    """The samples of a case: what each poll counted, with the metadata that ``told`` returns for it."""
+def counted(case, metadata_of):
+    """Return the samples of a case: the counter at each poll, with the metadata that ``metadata_of`` returns for the poll."""
     return [
         message(
             volume=poll.get("value", sum(poll[disk] for disk in ("vda", "vdb") if disk in poll)),
             at=poll["minute"] * 60,
             type="cumulative",
-            metadata=told(poll),
+            metadata=metadata_of(poll),
         )
         for poll in case["polls"]
     ]
@@ -1123,7 +1129,7 @@ def disks(poll):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_live_migration_counts_what_the_guest_did_whether_or_not_the_arriving_host_was_polled(store):
+async def test_live_migration_keeps_the_increase_with_or_without_a_first_poll_on_the_new_host(store):
     sent = counted(COUNTERS["live migration"], by_host)
     resumed = [each for each in sent if each.metadata["instance_host"] == "hv1" or each.volume]
     assert len(resumed) < len(sent)
@@ -1134,23 +1140,23 @@ async def test_a_live_migration_counts_what_the_guest_did_whether_or_not_the_arr
     assert await compute_statistics(store, INCREASE) == [(5,)]
 
 
-@pytest.mark.parametrize(("case", "told"), [("live migration", declared), ("disk detached", disks)])
+@pytest.mark.parametrize(("case", "metadata_of"), [("live migration", declared), ("disk detached", disks)])
 @pytest_twisted.ensureDeferred
-async def test_steps_stay_within_declared_runs(store, case, told):
-    await store.write(counted(COUNTERS[case], told))
+async def test_steps_stay_within_declared_runs(store, case, metadata_of):
+    await store.write(counted(COUNTERS[case], metadata_of))
 
     assert await compute_statistics(store, INCREASE) == [(COUNTERS[case]["increase"],)]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_counter_without_a_run_counts_from_zero_when_it_drops(store):
+async def test_counter_without_a_run_is_reset_when_it_drops(store):
     await store.write(counted(COUNTERS["plain restart"], lambda poll: {}))
 
     assert await compute_statistics(store, INCREASE, RATE) == [(8, pytest.approx(8 / 600))]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_volume_is_carried_over_the_time_off_for_three_intervals_only(store):
+async def test_integral_carries_a_volume_over_three_intervals_between_runs(store):
     hour = 3600
     for at, volume, run in ((0, 512, "first"), (1, 512, "first"), (9, 512, "second"), (10, 512, "second")):
         await store.write(
@@ -1161,7 +1167,7 @@ async def test_a_volume_is_carried_over_the_time_off_for_three_intervals_only(st
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_others_say_meanwhile_does_not_end_a_run(store):
+async def test_samples_of_other_runs_in_between_do_not_end_a_run(store):
     hour = 3600
     polled = {"_meter": {"run": "exists", "interval": 300}}
     for at, metadata in ((0, polled), (30, {}), (31, {"_meter": {"run": "other"}}), (50, polled), (60, {})):
@@ -1182,7 +1188,7 @@ async def test_what_others_say_meanwhile_does_not_end_a_run(store):
     ids=lambda each: repr(each)[:40],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_sample_whose_run_or_interval_makes_no_sense_is_stored_as_without(store, rubbish):
+async def test_sample_with_an_invalid_run_or_interval_is_stored_without(store, rubbish):
     sent = [message(volume=n, at=at, metadata={"_meter": rubbish}) for at, n in ((0, 7), (7200, 3))]
 
     assert await store.write(sent) == WriteResult(2, 0)
@@ -1191,7 +1197,7 @@ async def test_a_sample_whose_run_or_interval_makes_no_sense_is_stored_as_withou
 
 
 @pytest_twisted.ensureDeferred
-async def test_lists_show_a_resource_once_however_many_runs_it_had_and_as_the_newest_says(store):
+async def test_lists_have_a_resource_with_several_runs_once(store):
     runs = [{"_meter": {"run": f"{n % 5}", "interval": 300 + n % 2}, "n": n} for n in range(20)]
     await store.write([message(name, n, at=n, metadata=runs[n]) for n in range(20) for name in ("cpu", "ram")])
 
@@ -1205,7 +1211,7 @@ async def test_lists_show_a_resource_once_however_many_runs_it_had_and_as_the_ne
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_run_can_be_asked_for_like_any_metadata(store):
+async def test_run_can_be_selected_like_any_metadata(store):
     await store.write([message(volume=n, at=n, metadata={"_meter": {"run": f"{n}"}}) for n in range(3)])
 
     assert await volumes(store, SampleFilter(expression=Comparison("metadata._meter.run", "=", "1"))) == [1]

@@ -20,7 +20,7 @@ from meter.api import SampleIngest
 from meter.api import make_site
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
-from tests.unit.api.test_ingest import Bus
+from tests.unit.api.test_ingest import RecordingBus
 
 CEILOMETER = Path(sys.executable).with_name("ceilometer")
 
@@ -28,7 +28,7 @@ CEILOMETER = Path(sys.executable).with_name("ceilometer")
 class Shell:
     """Runs the client's command against the API at one URL, which publishes on ``bus``."""
 
-    def __init__(self, url: str, bus: Bus) -> None:
+    def __init__(self, url: str, bus: RecordingBus) -> None:
         self.url = url
         self.bus = bus
 
@@ -50,7 +50,7 @@ class Shell:
 @pytest_twisted.async_yield_fixture
 async def shell() -> AsyncIterator[Shell]:
     api = ApiClient()
-    bus = Bus()
+    bus = RecordingBus()
     ingest = SampleIngest(KEYS, "openstack", bus, api.store)  # type: ignore[arg-type]
     served: Any = make_site(Api(api.store, api.clock, ingest=ingest), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")

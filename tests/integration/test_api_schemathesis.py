@@ -16,7 +16,7 @@ from meter.api import SampleIngest
 from meter.api import make_site
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
-from tests.unit.api.test_ingest import Bus
+from tests.unit.api.test_ingest import RecordingBus
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
@@ -25,7 +25,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 @pytest_twisted.async_yield_fixture
 async def url() -> AsyncIterator[str]:
     api = ApiClient()
-    ingest = SampleIngest(KEYS, "test", Bus(), api.store)  # type: ignore[arg-type]
+    ingest = SampleIngest(KEYS, "test", RecordingBus(), api.store)  # type: ignore[arg-type]
     served: Any = make_site(Api(api.store, api.clock, ingest=ingest), reactor)
     port = reactor.listenTCP(0, served, interface="127.0.0.1")
     yield f"http://127.0.0.1:{port.getHost().port}"

@@ -83,7 +83,7 @@ async def test_backtracking_pattern_is_stopped(postgresql: Any, field: str) -> N
         stored = ApiClient(store=store)
         rejected = await received(stored, matching(stored, field))
         assert rejected.status == 400
-        assert rejected.faultstring.startswith("the question took longer than 1 s")
+        assert rejected.faultstring.startswith("the query took longer than 1 s")
 
 
 @pytest_twisted.ensureDeferred

@@ -1,4 +1,8 @@
-"""Every benchmark runs: at its smallest size each ends with status 0, and nothing that it started holds its output open."""
+"""Every benchmark runs, and every benchmark can fail.
+
+At its smallest size each ends with exit code 0, and nothing that it started holds its output open. With a Meter that loses
+something, or answers something else, each ends with exit code 1; where something is not installed, with 2 and a sentence.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +21,173 @@ from tests.servers import rabbitmq
 ROOT = Path(__file__).parents[2]
 SECONDS = 300.0
 
+SHARED = {"__init__", "measuring", "workload"}
 SMALLEST = {
-    "api": ["10000"],
-    "central_accounts": ["5", "100"],
-    "central_images": ["100"],
-    "collector": ["1"],
-    "compute_cycle": ["2"],
-    "notifications": ["100"],
-    "store_read": ["1"],
-    "store_read_and_write": ["1"],
-    "store_write": [],
+    "api": ["--samples", "10000", "--runs", "1", "--requests", "5"],
+    "central_accounts": ["--projects", "5", "--runs", "1"],
+    "central_images": ["--images", "1000", "--runs", "1"],
+    "collector": [
+        "--samples",
+        "400",
+        "--instances",
+        "10",
+        "--runs",
+        "2",
+        "--mode",
+        "durable",
+        "--stalled-seconds",
+        "3",
+    ],
+    "compute_cycle": ["--domains", "2", "--runs", "1"],
+    "notifications": ["--notifications", "100", "--runs", "1", "--stalled-seconds", "3"],
+    "store_read": ["--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"],
+    "store_read_and_write": [
+        *("--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"),
+        *("--batches", "2", "--alone-seconds", "0.5"),
+    ],
+    "store_write": ["--runs", "2", "--batches", "1"],
 }
 POSTGRESQL = {"api", "collector", "store_read", "store_read_and_write", "store_write"}
 RABBITMQ = {"collector", "notifications"}
 
+# What is done to Meter, in the process of the benchmark, before it runs.
+FAULTS = {
+    "the store answers with a sample less": (
+        "api",
+        """
+from meter.store import PostgresStore
+whole = PostgresStore.samples
+async def samples(self, *arguments):
+    found = await whole(self, *arguments)
+    return found[:-1] if len(found) > 1 else found
+PostgresStore.samples = samples
+""",
+    ),
+    "a project has no samples": (
+        "central_accounts",
+        """
+from meter.pollsters.openstack import storage
+whole = type(storage).poll
+async def poll(self, cycle):
+    return list(await whole(self, cycle))[3:]
+type(storage).poll = poll
+""",
+    ),
+    "a sample of an image is lost": (
+        "central_images",
+        """
+from meter.pollsters.openstack import image
+whole = type(image).poll
+async def poll(self, cycle):
+    return list(await whole(self, cycle))[1:]
+type(image).poll = poll
+""",
+    ),
+    "a message is lost on the way to the broker": (
+        "collector",
+        """
+from meter.bus.amqp import AmqpBus
+whole, lost = AmqpBus.publish, []
+async def publish(self, publication):
+    if lost:
+        await whole(self, publication)
+    lost.append(publication)
+AmqpBus.publish = publish
+""",
+    ),
+    "a message is published twice": (
+        "collector",
+        """
+from meter.bus.amqp import AmqpBus
+whole, twice = AmqpBus.publish, []
+async def publish(self, publication):
+    if not twice:
+        await whole(self, publication)
+    twice.append(publication)
+    await whole(self, publication)
+AmqpBus.publish = publish
+""",
+    ),
+    "a message does not reach the spool": (
+        "compute_cycle",
+        """
+from meter.agent.spool import Spool
+whole = Spool.put
+async def put(self, publications):
+    await whole(self, publications[:-1])
+Spool.put = put
+""",
+    ),
+    "samples of notifications are lost": (
+        "notifications",
+        """
+from meter.collector import batcher
+whole = batcher.batch_publications
+batcher.batch_publications = lambda *arguments, **named: whole(*arguments, **named)[1:]
+""",
+    ),
+    "samples of notifications cannot be signed": (
+        "notifications",
+        """
+from meter.collector import conversion
+from meter.signature import BadSignature
+whole = conversion.Signer.message
+def message(self, sample, *arguments):
+    if sample.name == "volume":
+        raise BadSignature("the volume cannot be signed")
+    return whole(self, sample, *arguments)
+conversion.Signer.message = message
+""",
+    ),
+    "statistics lack a row": (
+        "store_read",
+        """
+from meter.store import PostgresStore
+whole = PostgresStore.statistics
+async def statistics(self, query):
+    return (await whole(self, query))[1:]
+PostgresStore.statistics = statistics
+""",
+    ),
+    "statistics change while samples are written": (
+        "store_read_and_write",
+        """
+from meter.store import PostgresStore
+whole, asked = PostgresStore.statistics, []
+async def statistics(self, query):
+    asked.append(query)
+    return (await whole(self, query))[len(asked) % 50 == 0:]
+PostgresStore.statistics = statistics
+""",
+    ),
+    "a batch is written without its last sample": (
+        "store_write",
+        """
+from meter.store import PostgresStore
+whole = PostgresStore.write
+async def write(self, messages):
+    return await whole(self, messages[:-1])
+PostgresStore.write = write
+""",
+    ),
+}
 
-def test_each_benchmark_is_known_here() -> None:
-    assert {path.stem for path in ROOT.glob("benchmarks/*.py")} - {"__init__"} == set(SMALLEST)
+MISSING = {
+    "libvirt-python": ("compute_cycle", "import sys; sys.modules['libvirt'] = None"),
+    "PostgreSQL": ("store_write", "from tests.servers import postgresql; postgresql.installed = lambda: None"),
+    "RabbitMQ": ("notifications", "from tests.servers import rabbitmq; rabbitmq.installed = lambda: None"),
+}
+
+RUN = "import runpy, sys; sys.argv[0] = {name!r}; runpy.run_module('benchmarks.{name}', run_name='__main__')"
 
 
-@pytest.mark.parametrize("name", SMALLEST)
-def test_a_benchmark_ends_well_and_so_does_its_output(name: str) -> None:
+def run(name: str, *, before: str = "") -> tuple[int, str]:
+    """Run a benchmark at its smallest size, after the statements ``before``; return its exit code and its output."""
     for server, users in ((postgresql, POSTGRESQL), (rabbitmq, RABBITMQ)):
         if name in users and server.installed() is None:
             not_installed(server.INSTALL)
     process = subprocess.Popen(
-        [sys.executable, "-m", f"benchmarks.{name}", *SMALLEST[name]],
+        [sys.executable, "-c", f"{before}\n{RUN.format(name=name)}", *SMALLEST[name]],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -59,5 +204,38 @@ def test_a_benchmark_ends_well_and_so_does_its_output(name: str) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         process.stdout.close()  # type: ignore[union-attr]
-    assert process.returncode == 0, output
-    assert output
+    return process.returncode, output
+
+
+def test_each_benchmark_is_known_here() -> None:
+    assert {path.stem for path in ROOT.glob("benchmarks/*.py")} - SHARED == set(SMALLEST)
+
+
+def test_each_benchmark_has_a_fault_that_it_must_notice() -> None:
+    assert {name for name, _ in FAULTS.values()} == set(SMALLEST)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_benchmark_that_counts_everything_exits_with_0(name: str) -> None:
+    code, output = run(name)
+    assert code == 0, output
+    assert "all equal" in output
+    assert "DIFFERS" not in output
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_benchmark_that_misses_something_exits_with_1(fault: str) -> None:
+    name, before = FAULTS[fault]
+    code, output = run(name, before=before)
+    assert code == 1, output
+    assert "DIFFERS: " in output
+    assert "FAILED: " in output
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_benchmark_without_what_it_needs_exits_with_2_and_says_what(what: str) -> None:
+    name, before = MISSING[what]
+    code, output = run(name, before=before)
+    assert code == 2, output
+    assert f"{what}" in output
+    assert "not installed" in output.splitlines()[-1]

@@ -30,7 +30,11 @@ def test_try_with_again_shows_meters_that_need_two_polls() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
-        (["try", "disk", "--uri", "test:///default"], 1, "disk is not applicable: libvirt's test driver tells nothing"),
+        (
+            ["try", "disk", "--uri", "test:///default"],
+            1,
+            "disk is not applicable: libvirt's test driver does not provide",
+        ),
         (["try", "cpu", "--uri", "qemu+unix:///session?socket=/nowhere"], 1, "cpu: libvirt at"),
         (["try", "cpus"], 3, "no pollster matches 'cpus'"),
         ([], 3, "a subcommand is required"),
@@ -48,4 +52,4 @@ def test_list_prints_each_pollster_with_its_state_and_reason(tmp_path: Path) -> 
     config.write_text(f'[meter]\nstate_dir = "{tmp_path}"\n[compute]\nlibvirt_uri = "test:///default"\n')
     listed = pollsters("--config", str(config), "list").stdout
     assert "instance " in listed
-    assert "libvirt's test driver tells nothing of this" in listed
+    assert "libvirt's test driver does not provide these statistics" in listed

@@ -1,4 +1,4 @@
-"""The compute agent's pollsters on a real libvirtd: what becomes of domains, and what it costs to ask."""
+"""The compute agent's pollsters on a real libvirtd: samples, lifecycle events, and the cost of polling."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from meter.message import Signer
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
 from meter.pollsters.libvirt import GuestPollster
-from meter.pollsters.libvirt.guests import Descriptions
+from meter.pollsters.libvirt.guests import DescriptionCache
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.sample import Sample
 from meter.settings import ComputeSection
@@ -58,6 +58,7 @@ from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakePluginContext
 from tests.metered import metered
+from tests.polling_agent import PollingAgent
 from tests.servers.libvirt import READING_BOOT_SECTOR
 from tests.servers.libvirt import Libvirtd
 
@@ -81,7 +82,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def volumes(cycle: FakeCycle) -> dict[tuple[str, str], Any]:
-    """What one cycle gives, by meter and resource."""
+    """The volumes of one cycle, by meter and resource."""
     samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(cycle)]
     return {(sample.name, sample.resource_id): sample.volume for sample in samples}
 
@@ -114,12 +115,12 @@ SIZES = ("capacity", "allocation", "usage")
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_disks_and_two_interfaces_are_what_virsh_shows(libvirtd: Libvirtd) -> None:
+async def test_volumes_of_disks_and_interfaces_equal_those_of_virsh(libvirtd: Libvirtd) -> None:
     taps = (f"mt{os.getpid() % 100000}a", f"mt{os.getpid() % 100000}b")
     with libvirtd.taps(*taps), libvirtd.guest("wide", disks=("vda", "vdb"), taps=taps) as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             found: dict[tuple[str, str], Any] = {}
-            while ("disk.read.bytes", uuid) not in found:  # what a domain that has just started is busy for is left out
+            while ("disk.read.bytes", uuid) not in found:  # libvirt skips the disks of a domain that is busy starting
                 before = libvirtd.stats("wide")
                 found = await volumes(FakeCycle({IHypervisor: hypervisor}))
                 after = libvirtd.stats("wide")
@@ -134,7 +135,7 @@ async def test_two_disks_and_two_interfaces_are_what_virsh_shows(libvirtd: Libvi
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_use_of_a_processor_is_told_by_the_second_poll(libvirtd: Libvirtd) -> None:
+async def test_second_poll_has_cpu_util(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("busy") as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             cycle = FakeCycle({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
@@ -151,20 +152,20 @@ async def test_the_use_of_a_processor_is_told_by_the_second_poll(libvirtd: Libvi
 
 
 @pytest_twisted.ensureDeferred
-async def test_pollsters_say_at_start_what_the_domains_of_this_host_lack(libvirtd: Libvirtd) -> None:
+async def test_enabled_reports_what_domains_of_this_host_lack(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("plain"):
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             context = FakePluginContext({IHypervisor: hypervisor}, clock=IReactorTime(reactor))  # type: ignore[arg-type]
             answers = {pollster.name: await pollster.enabled(context) for pollster in POLLSTERS}
     assert {name: answer.remark for name, answer in answers.items() if isinstance(answer, Enabled)} == {
         **dict.fromkeys(FAMILIES, ""),
-        "memory": "1 of 1 running domains lack a balloon driver in the guest that tells",
-        "perf": "1 of 1 running domains lack events of the processor, which <perf> in the XML of a domain enables",
+        "memory": "1 of 1 running domains lack the statistics of a balloon driver in the guest",
+        "perf": "1 of 1 running domains lack perf events, which <perf> in the XML of a domain enables",
     }
 
 
 def empty_qcow2(path: Path, size: int) -> None:
-    """Write an image in the format qcow2, version 2, in which nothing is allocated: ``size`` bytes as a guest sees it."""
+    """Write a qcow2 image, version 2, without allocated clusters; ``size`` is its virtual size in bytes."""
     cluster = 2**16
     header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, size, 0, 1, 3 * cluster, cluster, 1, 0, 0)
     image = bytearray(4 * cluster)
@@ -175,7 +176,7 @@ def empty_qcow2(path: Path, size: int) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_sizes_of_disks_are_those_that_virsh_domblkinfo_shows(libvirtd: Libvirtd) -> None:
+async def test_sizes_of_disks_equal_those_of_virsh_domblkinfo(libvirtd: Libvirtd) -> None:
     def shown(meters: dict[tuple[str, str], Any], *, off: bool = False) -> None:
         for disk in ("vda", "vdb", "vdc", "vdd"):
             table = dict(re.findall(r"(\w+):\s+(\d+)", libvirtd.virsh("domblkinfo", "sized", disk)))
@@ -200,7 +201,7 @@ async def test_the_sizes_of_disks_are_those_that_virsh_domblkinfo_shows(libvirtd
         partly.write_bytes(b"x" * 335872)
         os.truncate(partly, 393216)
         full.write_bytes(b"x" * 2**20)
-        odd.write_bytes(b"x" * 300)  # no whole number of sectors
+        odd.write_bytes(b"x" * 300)  # not a multiple of the sector size
         os.truncate(odd, 500_000)
         libvirtd.virsh("start", "sized")
         async with hypervisor_at(libvirtd.uri) as hypervisor:
@@ -235,14 +236,14 @@ async def test_the_sizes_of_disks_are_those_that_virsh_domblkinfo_shows(libvirtd
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_happens_to_a_domain_is_told_when_it_happens(libvirtd: Libvirtd) -> None:
-    told: list[Domain] = []
+async def test_lifecycle_events_are_observed_when_they_occur(libvirtd: Libvirtd) -> None:
+    observed: list[Domain] = []
 
     def states() -> list[tuple[str, Any]]:
-        return [(str(domain.event).partition(" (")[0], domain.stats["state.state"]) for domain in told]
+        return [(str(domain.event).partition(" (")[0], domain.stats["state.state"]) for domain in observed]
 
     async with hypervisor_at(libvirtd.uri) as hypervisor:
-        hypervisor.observe(told.append)
+        hypervisor.observe(observed.append)
         await hypervisor.domains()
         with libvirtd.guest("brief") as uuid:
             for command in ("suspend", "resume", "reset", "destroy"):
@@ -250,12 +251,12 @@ async def test_what_happens_to_a_domain_is_told_when_it_happens(libvirtd: Libvir
             await until(lambda: ("stopped", 5) in states())
         samples = []
         cycle = FakeCycle({IHypervisor: FakeHypervisor()})
-        for domain in told:
+        for domain in observed:
             cycle.provider(IHypervisor).running = [domain]
             cycle = cycle.following()
             samples += await GuestPollster("instance").poll(cycle)
     assert states() == [("started", 1), ("suspended", 3), ("resumed", 1), ("shutting down", 4), ("stopped", 5)]
-    started = next(domain for domain in told if domain.stats["state.state"] == 1)
+    started = next(domain for domain in observed if domain.stats["state.state"] == 1)
     assert "cpu.time" in started.stats, "it was read while it ran"
     power = [sample for sample in samples if sample.name == "power.state"]
     assert {sample.resource_id for sample in power} == {uuid}
@@ -265,7 +266,7 @@ async def test_what_happens_to_a_domain_is_told_when_it_happens(libvirtd: Libvir
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_disk_that_is_plugged_in_is_metered_from_the_next_poll_on(libvirtd: Libvirtd) -> None:
+async def test_attached_disk_is_metered_from_the_next_poll_on(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("growing") as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             cycle = FakeCycle({IHypervisor: hypervisor})
@@ -275,7 +276,7 @@ async def test_a_disk_that_is_plugged_in_is_metered_from_the_next_poll_on(libvir
 
 
 @pytest_twisted.ensureDeferred
-async def test_devices_are_metered_until_they_are_unplugged_and_the_others_go_on(libvirtd: Libvirtd) -> None:
+async def test_devices_are_metered_until_detached_and_others_continue(libvirtd: Libvirtd) -> None:
     tap = f"mt{os.getpid() % 100000}c"
     with libvirtd.taps(tap), libvirtd.guest("shrinking", disks=("vda", "vdb"), taps=(tap,), obliging=True) as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
@@ -309,29 +310,29 @@ async def test_devices_are_metered_until_they_are_unplugged_and_the_others_go_on
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_guest_that_switches_itself_off_tells_so_and_is_metered_as_off(libvirtd: Libvirtd) -> None:
-    told: list[Domain] = []
+async def test_guest_that_shuts_down_has_an_event_and_is_metered_as_off(libvirtd: Libvirtd) -> None:
+    observed: list[Domain] = []
     async with hypervisor_at(libvirtd.uri) as hypervisor:
-        hypervisor.observe(told.append)
+        hypervisor.observe(observed.append)
         await hypervisor.domains()
         with libvirtd.guest("obliging", obliging=True) as uuid:
-            while not any(domain.event == "stopped (shut down)" for domain in told):
-                with suppress(AssertionError):  # it is off by now
+            while not any(domain.event == "stopped (shut down)" for domain in observed):
+                with suppress(AssertionError):  # the guest may be off already
                     await deferToThread(libvirtd.virsh, "shutdown", "obliging", "--mode", "acpi")
                 await deferLater(reactor, 0.2)
             found = await volumes(FakeCycle({IHypervisor: hypervisor}))
-    events = [domain.event for domain in told]
+    events = [domain.event for domain in observed]
     assert events == ["started (booted)", "shutting down (by guest)", "stopped (shut down)"]
-    assert told[-1].stats["state.state"] == found["power.state", uuid] == 5
+    assert observed[-1].stats["state.state"] == found["power.state", uuid] == 5
     assert ("cpu", uuid) not in found
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_guest_that_was_saved_counts_anew_when_it_is_restored(libvirtd: Libvirtd) -> None:
-    told: list[Domain] = []
+async def test_restored_guest_begins_a_new_run(libvirtd: Libvirtd) -> None:
+    observed: list[Domain] = []
     with libvirtd.guest("sleeper") as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
-            hypervisor.observe(told.append)
+            hypervisor.observe(observed.append)
             clock = Clock()
             cycle = FakeCycle({IHypervisor: hypervisor}, clock=clock)
             before = await volumes(cycle)
@@ -341,8 +342,8 @@ async def test_a_guest_that_was_saved_counts_anew_when_it_is_restored(libvirtd: 
             await deferToThread(libvirtd.virsh, "start", "sleeper")
             clock.advance(2)
             after = await volumes(cycle.following())
-            await until(lambda: any(domain.event == "started (restored)" for domain in told))
-    assert ("stopped (saved)", 5) in [(domain.event, domain.stats["state.state"]) for domain in told]
+            await until(lambda: any(domain.event == "started (restored)" for domain in observed))
+    assert ("stopped (saved)", 5) in [(domain.event, domain.stats["state.state"]) for domain in observed]
     assert off["power.state", uuid] == 5
     assert ("cpu", uuid) in before
     assert ("cpu", uuid) in after
@@ -350,7 +351,7 @@ async def test_a_guest_that_was_saved_counts_anew_when_it_is_restored(libvirtd: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_from_its_arrival(
+async def test_migrating_guest_is_metered_by_one_host_at_a_time(
     libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd
 ) -> None:
     context: list[Domain] = []
@@ -389,7 +390,7 @@ async def test_a_guest_that_migrates_is_metered_here_until_it_is_gone_and_there_
 
 
 class Agent:
-    """The compute agent of one host: polls it in cycles, and each domain that changes when it does."""
+    """The compute agent of one host: it polls in cycles, and polls each domain that has a lifecycle event."""
 
     def __init__(self, hypervisor: LibvirtHypervisor, host: str, clock: Any) -> None:
         self.samples: list[Sample] = []
@@ -402,28 +403,23 @@ class Agent:
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything."""
+        """Discard all samples."""
         config = SimpleNamespace(compute=ComputeSection(host=self._host))
-        self._cycle = FakeCycle({IHypervisor: self._hypervisor}, clock=self._clock, config=config)
+        context = FakePluginContext({IHypervisor: self._hypervisor}, clock=self._clock, config=config)
+        self._agent = PollingAgent(POLLSTERS, context)
 
     async def poll(self) -> list[Sample]:
-        """Return what one cycle gives, after the changes before it."""
+        """Return the samples of one cycle and of the events before it."""
         while self._changed:
-            await self._poll(SingleDomainHypervisor(self._uri, self._changed.pop(0)))
-        return await self._poll(self._hypervisor)
-
-    async def _poll(self, hypervisor: Any) -> list[Sample]:
-        self._cycle = self._cycle.following()
-        self._cycle._providers[IHypervisor] = hypervisor
-        samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(self._cycle)]
+            domain = SingleDomainHypervisor(self._uri, self._changed.pop(0))
+            self.samples += await self._agent.poll_domain({IHypervisor: domain})
+        samples = await self._agent.cycle()
         self.samples += samples
         return samples
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_hosts(
-    libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd
-) -> None:
+async def test_increase_during_a_migration_is_counted_once(libvirtd: Libvirtd, libvirtd_elsewhere: Libvirtd) -> None:
     clock = IReactorTime(reactor)
     with libvirtd.guest("counter", boot_sector=READING_BOOT_SECTOR) as uuid:
         async with hypervisor_at(libvirtd.uri) as source, hypervisor_at(libvirtd_elsewhere.uri) as target:
@@ -469,7 +465,7 @@ async def test_what_a_guest_counts_while_it_migrates_is_counted_once_by_two_host
 
 
 @pytest_twisted.ensureDeferred
-async def test_disks_that_come_and_go_cost_their_sum_nothing(libvirtd: Libvirtd) -> None:
+async def test_sum_of_disks_survives_attaching_and_detaching(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("summed", disks=("vda", "vdb"), boot_sector=READING_BOOT_SECTOR) as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             agent = Agent(hypervisor, "hv1", IReactorTime(reactor))
@@ -499,7 +495,7 @@ async def test_disks_that_come_and_go_cost_their_sum_nothing(libvirtd: Libvirtd)
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_libvirt_of_the_system_is_metered_like_that_of_a_user(system_libvirtd: Libvirtd) -> None:
+async def test_system_libvirt_is_metered_like_a_session_libvirt(system_libvirtd: Libvirtd) -> None:
     with system_libvirtd.guest("ordinary") as uuid:
         async with hypervisor_at(system_libvirtd.uri) as hypervisor:
             found: dict[tuple[str, str], Any] = {}
@@ -514,7 +510,7 @@ async def test_the_libvirt_of_the_system_is_metered_like_that_of_a_user(system_l
 
 
 @pytest_twisted.ensureDeferred
-async def test_metadata_that_change_while_a_domain_runs_are_seen(libvirtd: Libvirtd) -> None:
+async def test_changed_metadata_of_a_running_domain_are_used(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("renamed", metadata=""):
         async with hypervisor_at(libvirtd.uri) as hypervisor:
             [domain] = await hypervisor.domains()
@@ -528,7 +524,7 @@ async def test_metadata_that_change_while_a_domain_runs_are_seen(libvirtd: Libvi
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_destroyed_in_the_middle_of_a_poll_hurts_nobody(libvirtd: Libvirtd) -> None:
+async def test_domain_destroyed_during_a_poll_does_not_affect_others(libvirtd: Libvirtd) -> None:
     class Treacherous:
         """A connection on which a domain ends right after its statistics were read."""
 
@@ -559,7 +555,7 @@ REMOTE_PROGRAM = 0x20008086
 
 
 class CountingProxy:
-    """Stands between a client and libvirtd and counts the calls of libvirt's protocol, keep-alive apart."""
+    """A proxy between a client and libvirtd that counts calls of libvirt's protocol, without keep-alive messages."""
 
     def __init__(self, path: Path, server: Path) -> None:
         self.calls = 0
@@ -605,7 +601,7 @@ def counting(libvirtd: Libvirtd, tmp_path: Path) -> Iterator[tuple[CountingProxy
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_cycle_is_one_round_trip_whatever_the_number_of_domains(libvirtd: Libvirtd, tmp_path: Path) -> None:
+async def test_cycle_takes_one_round_trip_for_any_number_of_domains(libvirtd: Libvirtd, tmp_path: Path) -> None:
     with (
         counting(libvirtd, tmp_path) as (proxy, uri),
         libvirtd.guest("one"),
@@ -625,7 +621,7 @@ async def test_a_cycle_is_one_round_trip_whatever_the_number_of_domains(libvirtd
 
 
 @pytest_twisted.ensureDeferred
-async def test_connections_that_are_closed_are_gone(libvirtd: Libvirtd) -> None:
+async def test_closed_connections_leave_nothing_open(libvirtd: Libvirtd) -> None:
     async with hypervisor_at(libvirtd.uri, backoff=Backoff(first=0.01, most=0.02)) as hypervisor:
         await hypervisor.domains()
         before = len(os.listdir("/proc/self/fd"))
@@ -638,7 +634,7 @@ async def test_connections_that_are_closed_are_gone(libvirtd: Libvirtd) -> None:
 
 
 class LookingClock:
-    """The reactor's timers with a time that passes by being looked at, 0.1 ms each: slices of time are slices of work."""
+    """A reactor whose time advances by 0.1 ms each time it is read, so that time slices measure work."""
 
     def __init__(self) -> None:
         self._looks = 0
@@ -652,7 +648,7 @@ class LookingClock:
 
 
 class WorkPerTurn:
-    """Counts work of several kinds between two turns of the reactor; ``most`` is the most of each kind."""
+    """Counts work by kind between two iterations of the reactor; ``most`` is the maximum of each kind."""
 
     def __init__(self) -> None:
         self.most: Counter[str] = Counter()
@@ -679,7 +675,7 @@ class WorkPerTurn:
 
 
 class CountedPollster:
-    """A pollster whose samples are counted as they are drawn."""
+    """A pollster whose samples are counted when they are taken from its iterator."""
 
     def __init__(self, pollster: GuestPollster, work: WorkPerTurn) -> None:
         self._pollster = pollster
@@ -691,9 +687,7 @@ class CountedPollster:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reactor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_thousand_domains_do_not_block_the_reactor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     domain = re.sub(r"\s+", " ", """<domain type='test'><name>d{n}</name><memory>8192</memory><vcpu>2</vcpu>
         <os><type>hvm</type></os></domain>""")  # fmt: skip
     host = tmp_path / "host.xml"
@@ -705,7 +699,7 @@ async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reacto
             kept[each.routing_key] += int(each.headers[SAMPLES_HEADER])
 
     work = WorkPerTurn()
-    monkeypatch.setattr(Descriptions, "of", work.counting("described", Descriptions.of))
+    monkeypatch.setattr(DescriptionCache, "get", work.counting("described", DescriptionCache.get))
     monkeypatch.setattr(Signer, "message", work.counting("signed", Signer.message))
     async with hypervisor_at(f"test://{host}", timeout_seconds=120) as hypervisor:
         polling = Polling(
@@ -725,18 +719,18 @@ async def test_a_thousand_domains_of_the_built_in_host_do_not_hold_up_the_reacto
         work.stop()
     assert report.failed == ()
     assert (kept["metering.cpu"], kept["metering.power.state"]) == (1000, 1000)
-    # A slice of 5 ms is 50 looks here, and one to begin with; real time is measured by benchmarks/compute_cycle.py.
+    # A slice of 5 ms is 50 readings of this clock, plus the first; benchmarks/compute_cycle.py measures real time.
     assert work.most.keys() == {"described", "drawn", "signed"}
     assert max(work.most.values()) <= 51, work.most
 
 
 @pytest_twisted.ensureDeferred
-async def test_of_a_domain_whose_emulator_hangs_is_metered_what_needs_no_emulator(libvirtd: Libvirtd) -> None:
+async def test_domain_with_a_hung_emulator_has_the_meters_that_need_no_emulator(libvirtd: Libvirtd) -> None:
     with libvirtd.guest("sick") as sick, libvirtd.guest("healthy") as healthy:
         async with hypervisor_at(libvirtd.uri, timeout_seconds=3.0) as hypervisor:
             cycle = FakeCycle({IHypervisor: hypervisor})
             whole: set[str] = set()
-            while "disk.read.bytes" not in whole:  # libvirt leaves out what a domain that has just started is busy for
+            while "disk.read.bytes" not in whole:  # libvirt skips the disks of a domain that is busy starting
                 whole = {meter for meter, resource in await volumes(cycle) if resource.startswith(sick)}
                 cycle = cycle.following()
             with libvirtd.hanging("sick"):
@@ -744,4 +738,4 @@ async def test_of_a_domain_whose_emulator_hangs_is_metered_what_needs_no_emulato
     still = {meter for meter, resource in found if resource.startswith(sick)}
     assert {"instance", "power.state", "cpu", "vcpu.time", "vcpus", "memory"} <= still < whole
     assert ("cpu", healthy) in found
-    assert {"disk.device.read.bytes", "disk.read.bytes"} <= whole - still, "no sum of what is not told"
+    assert {"disk.device.read.bytes", "disk.read.bytes"} <= whole - still, "no sum without the values of all disks"

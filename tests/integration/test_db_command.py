@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
+from tests.integration.test_store_migrations import BEFORE_THE_FIRST_RELEASE
 from tests.integration.test_store_rollups import START
 from tests.integration.test_store_rollups import finalized
 from tests.integration.test_store_rollups import running
@@ -46,19 +47,15 @@ async def test_upgrade_happens_once(meter_db):
 
     status, out, errors = await meter_db("upgrade", "--json")
     upgraded = json.loads(out)
-    assert (status, upgraded["before"], errors) == (0, 0, "")
+    assert (status, upgraded["previous_schema_version"], errors) == (0, 0, "")
     status, out, _ = await meter_db("upgrade", "--json")
-    assert json.loads(out) == {"before": upgraded["version"], "version": upgraded["version"]}
+    version = upgraded["schema_version"]
+    assert json.loads(out) == {"previous_schema_version": version, "schema_version": version}
 
     status, out, _ = await meter_db("status", "--json")
-    told = json.loads(out)
-    assert (status, told["schema_version"], told["required_schema_version"]) == (
-        0,
-        upgraded["version"],
-        upgraded["version"],
-    )
-    assert told["schema_problem"] is None
-    assert told["extensions"] == {}
+    report = json.loads(out)
+    assert (status, report["schema_version"], report["required_schema_version"]) == (0, version, version)
+    assert (report["schema_problem"], report["extensions"]) == (None, {})
 
 
 @pytest_twisted.ensureDeferred
@@ -72,14 +69,14 @@ async def test_partitions_retention_and_size_are_reported(meter_db):
     assert status == 0
     assert {"sample_default", "sample_2026_11_16"} <= {each["partition"] for each in partitions}
 
-    told = json.loads((await meter_db("retention", "--json"))[1])
-    assert (told["retention_days"], told["finalized_hours"], told["finalized_days"]) == (30.0, 2, 2)
-    assert told["newest_settled_hour"] == "2026-11-16T00:00:00+00:00"
-    assert (told["oldest_hour_not_final"], told["garbage_collected_rows"]) == (None, {})
+    report = json.loads((await meter_db("retention", "--json"))[1])
+    assert (report["retention_days"], report["final_hours"], report["final_days"]) == (30.0, 2, 2)
+    assert report["newest_final_hour"] == "2026-11-16T00:00:00+00:00"
+    assert (report["oldest_hour_not_final"], report["garbage_collected_rows"]) == (None, {})
 
-    told = json.loads((await meter_db("size", "--json"))[1])
-    assert {each["table"] for each in told["tables"]} >= {"sample", "rollup", "metadata"}
-    assert told["total_bytes"] == sum(each["total_bytes"] for each in told["tables"])
+    report = json.loads((await meter_db("size", "--json"))[1])
+    assert {each["table"] for each in report["tables"]} >= {"sample", "rollup", "metadata"}
+    assert report["total_bytes"] == sum(each["total_bytes"] for each in report["tables"])
 
     for command in ("status", "partitions", "retention", "size"):
         status, out, _ = await meter_db(command)
@@ -88,6 +85,19 @@ async def test_partitions_retention_and_size_are_reported(meter_db):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_cannot_be_done_is_said(meter_db):
+async def test_status_of_a_database_from_before_the_first_release_says_what_to_do(meter_db, postgresql):
+    postgresql.execute(BEFORE_THE_FIRST_RELEASE, meter_db.dsn)
+
+    status, out, _ = await meter_db("status")
+    assert status == 1
+    assert "schema problem: the schema of the database cannot be upgraded" in out
+    assert "name an empty database in dsn of [store]" in out
+
+    status, _, errors = await meter_db("upgrade")
+    assert (status, "before the first release" in errors) == (2, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_missing_subcommand_is_a_usage_error(meter_db):
     status, _, errors = await meter_db()
-    assert (status, "say what to do" in errors) == (3, True)
+    assert (status, "missing subcommand" in errors) == (3, True)

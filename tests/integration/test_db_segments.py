@@ -50,13 +50,13 @@ async def test_segments_report_an_instance_by_state_and_flavor(meter_db):
     status, out, errors = await meter_db("segments", "--json", "i1")
 
     assert (status, errors) == (0, "")
-    told = json.loads(out)
-    assert [(each["state"], each["began"][11:16], each["ended"][11:16]) for each in told["segments"]] == [
+    report = json.loads(out)
+    assert [(each["state"], each["began"][11:16], each["ended"][11:16]) for each in report["segments"]] == [
         ("active", "12:00", "14:00"),
         ("stopped", "14:00", "17:00"),
         ("active", "17:00", "18:00"),
     ]
-    assert told["seconds"] == [
+    assert report["seconds"] == [
         {"state": "active", "flavor": "m1.small", "seconds": 3 * HOUR},
         {"state": "stopped", "flavor": "m1.small", "seconds": 3 * HOUR},
     ]
@@ -91,13 +91,13 @@ async def test_segments_of_a_project_report_all_its_instances_deleted_ones_too(m
     status, out, errors = await meter_db("segments", "--json", *between, "--project", "p1")
 
     assert (status, errors) == (0, "")
-    told = json.loads(out)
-    assert told["instances"] == [
+    report = json.loads(out)
+    assert report["instances"] == [
         {"instance": "i1", "state": "active", "flavor": "m1.small", "seconds": HOUR},
         {"instance": "i1", "state": "stopped", "flavor": "m1.small", "seconds": 2 * HOUR},
         {"instance": "i3", "state": "active", "flavor": "m1.tiny", "seconds": HOUR},
     ]
-    assert {(each["state"], each["flavor"]): each["seconds"] for each in told["seconds"]} == {
+    assert {(each["state"], each["flavor"]): each["seconds"] for each in report["seconds"]} == {
         ("active", "m1.small"): HOUR,
         ("stopped", "m1.small"): 2 * HOUR,
         ("active", "m1.tiny"): HOUR,
@@ -105,4 +105,4 @@ async def test_segments_of_a_project_report_all_its_instances_deleted_ones_too(m
 
     assert (await meter_db("segments", "--project", "nonesuch"))[0] == 1
     status, _, errors = await meter_db("segments", "--project", "p1", "i1")
-    assert "name one instance, after all options, or --project PROJECT" in errors
+    assert "give the id of one instance after all options, or --project PROJECT" in errors

@@ -52,10 +52,10 @@ class Service(Resource):
     def __init__(self) -> None:
         super().__init__()
         self.url = ""
-        self.asked = 0
+        self.requests = 0
 
     def render_POST(self, request: Any) -> bytes:
-        self.asked += 1
+        self.requests += 1
         request.setResponseCode(201)
         request.setHeader("X-Subject-Token", "t")
         return self._token()
@@ -176,7 +176,7 @@ async def test_unverifiable_certificate_is_unavailable_with_the_reason(
         await images(url, ca_file=files[ca])
     assert str(caught.value).startswith(f"POST {url}/v3/auth/tokens: ")
     assert words in str(caught.value)
-    assert not service.asked  # the password was not sent
+    assert not service.requests  # the password was not sent
 
 
 @pytest_twisted.ensureDeferred

@@ -1,4 +1,4 @@
-"""The store while its PostgreSQL comes, goes, hangs and quarrels."""
+"""The store while its PostgreSQL starts, stops, hangs, and reports conflicts."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ async def pooled(dsn, *, size=2, seconds=30.0):
 
 
 @pytest_twisted.ensureDeferred
-async def test_settings_with_which_confirmed_samples_may_be_lost_are_warned_of_once(postgresql):
+async def test_unsafe_settings_of_the_server_are_logged_once(postgresql):
     dsn = postgresql.dsn()
     server = {"fsync": "off", "full_page_writes": "off"}  # the private server of the tests is in a hurry
     warnings = []
 
     def observe(event):
-        if "confirms what a crash may lose" in (event.get("log_format") or ""):
+        if "a crash of PostgreSQL may lose committed samples" in (event.get("log_format") or ""):
             warnings.append(event["settings"])
 
     globalLogPublisher.addObserver(observe)
@@ -79,7 +79,7 @@ async def test_settings_with_which_confirmed_samples_may_be_lost_are_warned_of_o
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_restarted_server_is_used_again_and_logs_no_errors(postgresql):
+async def test_restarted_server_is_used_again_without_logged_errors(postgresql):
     async with running(postgresql.dsn(), readers=3, writers=2) as store:
         await store.write([message()])
 
@@ -97,7 +97,7 @@ async def test_a_restarted_server_is_used_again_and_logs_no_errors(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_work_that_a_killed_server_takes_along_is_unavailable(postgresql):
+async def test_work_in_progress_is_unavailable_when_the_server_is_killed(postgresql):
     async with pooled(postgresql.dsn()) as pool:
         asked = Deferred.fromCoroutine(pool.rows("SELECT pg_sleep(30)"))
         try:
@@ -111,7 +111,7 @@ async def test_work_that_a_killed_server_takes_along_is_unavailable(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_connection_that_the_server_ends_is_replaced(postgresql):
+async def test_connection_that_the_server_terminates_is_replaced(postgresql):
     async with pooled(postgresql.dsn(), size=1) as pool:
         [[before]] = await pool.rows("SELECT pg_backend_pid()")
         generation = pool.generation
@@ -132,11 +132,11 @@ async def answered(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_frozen_server_is_unavailable_after_the_limit(postgresql):
+async def test_frozen_server_is_unavailable_after_the_time_limit(postgresql):
     async with running(postgresql.dsn(), statement_timeout_seconds=0.3, silence_seconds=0.3) as store:
         postgresql.freeze()
         try:
-            with pytest.raises(Unavailable, match="no answer in time"):
+            with pytest.raises(Unavailable, match="did not answer in time"):
                 await store.samples(ALL, 1)
         finally:
             postgresql.thaw()
@@ -144,7 +144,7 @@ async def test_a_frozen_server_is_unavailable_after_the_limit(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_daemon_starts_before_its_database(postgresql):
+async def test_store_may_start_before_its_database(postgresql):
     dsn = postgresql.dsn()
     postgresql.stop()
     async with running(dsn, wait=False) as store:
@@ -156,7 +156,7 @@ async def test_a_daemon_starts_before_its_database(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_replica_answers_while_its_primary_is_away(postgresql):
+async def test_replica_answers_while_its_primary_is_down(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write([message()])
@@ -173,13 +173,13 @@ async def test_a_replica_answers_while_its_primary_is_away(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_host_name_is_looked_up_and_kept(postgresql):
+async def test_host_name_is_resolved_and_kept(postgresql):
     async with running(postgresql.dsn().replace("127.0.0.1", "localhost")) as store:
         assert (await store.write([message()])).stored == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_host_that_has_no_address_is_unavailable(postgresql):
+async def test_host_without_an_address_is_unavailable(postgresql):
     async with running("postgresql://meter@db.invalid/meter", wait=False) as store:
         await until(lambda: "db.invalid" in store.readiness().reason)
         with pytest.raises(Unavailable):
@@ -187,7 +187,7 @@ async def test_a_host_that_has_no_address_is_unavailable(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_question_that_takes_too_long_is_the_questions_fault(postgresql):
+async def test_query_that_takes_too_long_is_a_request_error(postgresql):
     async with running(postgresql.dsn(), statement_timeout_seconds=1.0) as store:
         locks = Connection(
             reactor,
@@ -211,7 +211,7 @@ async def test_a_question_that_takes_too_long_is_the_questions_fault(postgresql)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_statement_time_out_leaves_its_connection_in_use(postgresql):
+async def test_statement_timeout_keeps_the_connection(postgresql):
     async with pooled(postgresql.dsn(), size=1, seconds=0.5) as pool:
         with pytest.raises(TimedOut):
             await pool.rows("SELECT pg_sleep(5)")
@@ -221,7 +221,7 @@ async def test_a_statement_time_out_leaves_its_connection_in_use(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_deadlock_is_tried_again_and_costs_no_connection(postgresql):
+async def test_deadlock_is_retried_and_keeps_the_connection(postgresql):
     dsn = postgresql.dsn()
     postgresql.execute(
         "CREATE TABLE quarrel (id int PRIMARY KEY, n int); INSERT INTO quarrel VALUES (1, 0), (2, 0)", dsn
@@ -245,7 +245,7 @@ async def test_a_deadlock_is_tried_again_and_costs_no_connection(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_caller_that_gives_up_harms_neither_connection_nor_transaction(postgresql):
+async def test_cancelled_caller_affects_neither_connection_nor_transaction(postgresql):
     dsn = postgresql.dsn()
     postgresql.execute("CREATE TABLE done (id int)", dsn)
 
@@ -270,7 +270,7 @@ async def test_a_caller_that_gives_up_harms_neither_connection_nor_transaction(p
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_question_that_nobody_waits_for_ends_on_the_server_and_costs_no_connection(postgresql):
+async def test_abandoned_query_ends_on_the_server_and_keeps_the_connection(postgresql):
     def asleep():
         return postgresql.execute(
             "SELECT pid FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep' AND state = 'active'"
@@ -290,7 +290,7 @@ async def test_a_question_that_nobody_waits_for_ends_on_the_server_and_costs_no_
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_question_that_is_answered_while_it_is_given_up_harms_no_other(postgresql):
+async def test_query_answered_during_its_cancellation_affects_no_other(postgresql):
     async with pooled(postgresql.dsn(), size=1) as pool:
         for n in range(60):
             asked = Deferred.fromCoroutine(pool.rows("SELECT pg_sleep(%s)", [n % 15 / 1000]))
@@ -302,7 +302,7 @@ async def test_a_question_that_is_answered_while_it_is_given_up_harms_no_other(p
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_raises_is_rolled_back(postgresql):
+async def test_exception_rolls_the_transaction_back(postgresql):
     dsn = postgresql.dsn()
     postgresql.execute("CREATE TABLE done (id int)", dsn)
 
@@ -324,7 +324,7 @@ async def test_what_raises_is_rolled_back(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_stopping_waits_for_what_is_under_way(postgresql):
+async def test_stop_waits_for_work_in_progress(postgresql):
     dsn = postgresql.dsn()
     postgresql.execute("CREATE TABLE done (id int)", dsn)
 

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: made, started, stopped, found again after the worst."""
+"""The embedded PostgreSQL: created, started, stopped, and recovered after crashes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def running(directory):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_place_that_only_its_owner_can_reach_and_with_a_long_name_will_do(directory):
+async def test_private_directory_with_a_long_path_works(directory):
     private = directory.parent / "private"
     private.mkdir(mode=0o700)
     sent = message()
@@ -71,13 +71,13 @@ async def test_a_place_that_only_its_owner_can_reach_and_with_a_long_name_will_d
             assert await store.message(sent.message_id) == sent.fields
 
 
-def test_the_dsn_names_the_directory():
+def test_dsn_has_the_directory():
     assert embedded_directory("embedded:/var/lib/meter/postgresql") == Path("/var/lib/meter/postgresql")
     assert embedded_directory("postgresql://db/meter") is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_outlive_the_daemon_and_no_process_does(directory):
+async def test_samples_survive_the_daemon_and_no_process_does(directory):
     sent = message()
     async with running(directory) as (server, store):
         assert (await store.write([sent])).stored == 1
@@ -94,7 +94,7 @@ async def test_samples_outlive_the_daemon_and_no_process_does(directory):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_server_that_is_killed_is_started_again(directory):
+async def test_killed_server_is_restarted(directory):
     async with running(directory) as (_, store):
         killed = _running_in(directory / "data")
         os.kill(killed, signal.SIGKILL)
@@ -111,7 +111,7 @@ def daemon_of(directory):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_killed_daemon_leaves_behind_is_stopped_first(directory):
+async def test_orphaned_server_is_stopped_first(directory):
     daemon = daemon_of(directory)
     try:
         await until(lambda: _running_in(directory / "data") is not None)
@@ -127,7 +127,7 @@ async def test_what_a_killed_daemon_leaves_behind_is_stopped_first(directory):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_second_daemon_uses_the_server_of_the_first_and_takes_over(directory):
+async def test_second_daemon_uses_the_server_of_the_first_and_takes_over(directory):
     async with running(directory) as (first, store):
         second = EmbeddedPostgres(reactor, directory, clock=reactor)
         second.startService()
@@ -142,9 +142,7 @@ async def test_a_second_daemon_uses_the_server_of_the_first_and_takes_over(direc
 
 
 @pytest_twisted.ensureDeferred
-async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_owner_can_reach_will_do(
-    directory, monkeypatch
-):
+async def test_private_directory_works_without_user_namespaces(directory, monkeypatch):
     permitted = meter.store.postgres.run_as._permitted
     monkeypatch.setattr(
         meter.store.postgres.run_as,
@@ -167,7 +165,7 @@ async def test_where_user_namespaces_are_not_permitted_a_place_that_only_its_own
 
 
 @pytest_twisted.ensureDeferred
-async def test_where_nothing_lets_another_user_reach_the_place_it_is_told(directory, monkeypatch):
+async def test_unreachable_directory_is_reported(directory, monkeypatch):
     if os.geteuid() != 0:
         not_allowed("only root hands over to another user")
     monkeypatch.setattr(meter.store.postgres.run_as, "_permitted", lambda wrapper: None)
@@ -175,12 +173,12 @@ async def test_where_nothing_lets_another_user_reach_the_place_it_is_told(direct
     private.mkdir(mode=0o700)
     server = EmbeddedPostgres(reactor, private / "postgresql", clock=reactor)
     server.startService()
-    await until(lambda: "choose places that are open to others" in server.readiness().reason)
+    await until(lambda: "choose directories that this user can reach" in server.readiness().reason)
     await server.stopService()
 
 
 @pytest_twisted.ensureDeferred
-async def test_data_of_another_major_version_is_refused_with_the_way_out(directory):
+async def test_data_of_another_major_version_is_refused_with_advice(directory):
     (directory / "data").mkdir(parents=True)
     (directory / "data/PG_VERSION").write_text("12\n")
     server = EmbeddedPostgres(reactor, directory, clock=reactor)

@@ -128,7 +128,7 @@ async def test_odd_message_is_stored_exactly_or_dead_lettered_with_its_reason_an
 
 
 def _body(entries):
-    """Return a cast as Python's own ``json`` writes it, which writes what is no JSON too."""
+    """Return a cast as Python's own ``json`` writes it, which also writes what is not JSON, such as NaN."""
     return json.dumps({"method": CAST_METHOD, "args": {"data": entries}}).encode()
 
 

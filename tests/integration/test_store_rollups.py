@@ -70,7 +70,7 @@ RUNS = [
 
 
 class Usage:
-    """Draws messages and questions within ``hours``. Volumes are such that sums of them are exact in any order."""
+    """Draws messages and queries within ``hours``. Volumes are such that sums of them are exact in any order."""
 
     def __init__(self, seed, hours=60):
         self.random = random.Random(seed)
@@ -149,7 +149,7 @@ class Usage:
         )
 
     def query_of_whole_hours(self):
-        """Draw a question that samples are not needed for."""
+        """Draw a query that needs no samples."""
         query = self.query()
         hour = START + self.random.randrange(self.hours) * HOUR
         start = self.random.choice([None, START, hour])
@@ -172,9 +172,9 @@ async def finalized(store):
     await store.maintenance.finalize(START + 90 * HOUR)
 
 
-async def same_answers(one, other, asked, count):
+async def same_answers(one, other, draw_query, count):
     for _ in range(count):
-        query = asked()
+        query = draw_query()
         assert comparable(await one.statistics(query)) == comparable(await other.statistics(query)), query
 
 
@@ -198,7 +198,7 @@ async def test_statistics_are_the_same_whichever_periods_are_final(postgresql, s
             batch = [usage.message() for _ in range(size)]
             for each in (store, memory):
                 await each.write(batch + batch[:3])
-            await same_answers(store, memory, usage.query, 5)  # some hours are late now
+            await same_answers(store, memory, usage.query, 5)  # some hours have late samples now
             await finalized(store)
             await same_answers(store, memory, usage.query, 15)
         [[hours, days]] = postgresql.execute(
@@ -219,7 +219,7 @@ async def test_whole_hours_answer_the_same_after_their_samples_expired(postgresq
             await memory.write([each for index, each in enumerate(batch) if index not in refused])
             await same_answers(
                 store, memory, usage.query_of_whole_hours, 10
-            )  # late ones of other meters unsettle hours
+            )  # late samples of other meters make hours not final
             await finalized(store)
             await store.maintenance.expire(START + 90 * HOUR)
             await same_answers(store, memory, usage.query_of_whole_hours, 10)
@@ -240,17 +240,17 @@ async def test_statistics_are_the_same_however_often_metadata_change(postgresql,
                 await each.write(batch)
             await finalized(store)
             await same_answers(store, memory, usage.query, 25)
-        stretches = postgresql.execute(
+        metadata_runs = postgresql.execute(
             "SELECT DISTINCT hours, least(metadata_run, 5), metadata_id = 0 FROM rollup", dsn
         )
-        told = {*((hours, n, False) for hours in (1, 24) for n in range(1, 5)), (24, 5, False)}
-        assert {*stretches} >= {*told, (1, 0, True), (24, 1, True)}
+        expected = {*((hours, n, False) for hours in (1, 24) for n in range(1, 5)), (24, 5, False)}
+        assert {*metadata_runs} >= {*expected, (1, 0, True), (24, 1, True)}
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest_twisted.ensureDeferred
 async def test_statistics_are_the_same_however_runs_and_sources_alternate(postgresql, seed):
-    """Regular polls of two runs of each meter, with notifications in between: some hours fall into too many stretches."""
+    """Regular polls of two runs of each meter, with notifications in between: some hours have too many metadata runs."""
     drawn, memory = random.Random(seed), MemoryStore(reactor)
     usage = Usage(seed, hours=6)
     dsn = postgresql.dsn()
@@ -282,7 +282,7 @@ async def test_statistics_are_the_same_however_runs_and_sources_alternate(postgr
 
 @pytest_twisted.ensureDeferred
 async def test_live_migration_is_answered_from_rollups_alone(postgresql):
-    """Both hosts list the domain for half an hour: steps are right when no sample is left to be asked."""
+    """Both hosts list the domain for half an hour: increases are right after the samples have expired."""
     polls = [(n, "hv1", 1000 + n) for n in range(6)] + [(n + 0.1, "hv2", 0) for n in range(2, 6)] + [(6, "hv2", 1)]
     dsn = postgresql.dsn()
     async with running(dsn) as store:
@@ -296,12 +296,12 @@ async def test_live_migration_is_answered_from_rollups_alone(postgresql):
         await finalized(store)
         before = {}
         for name in ("cpu", "ram"):
-            asked = StatisticsQuery(filter=SampleFilter(equals={"meter": name}), aggregates=EVERYTHING)
-            before[name] = comparable(await store.statistics(asked))
+            query = StatisticsQuery(filter=SampleFilter(equals={"meter": name}), aggregates=EVERYTHING)
+            before[name] = comparable(await store.statistics(query))
         postgresql.execute("DELETE FROM sample", dsn)
         for name, expected in before.items():
-            asked = StatisticsQuery(filter=SampleFilter(equals={"meter": name}), aggregates=EVERYTHING)
-            [row] = await store.statistics(asked)
+            query = StatisticsQuery(filter=SampleFilter(equals={"meter": name}), aggregates=EVERYTHING)
+            [row] = await store.statistics(query)
             assert comparable([row]) == expected
             assert name == "ram" or row.values["increase"] == 5 + 1
 
@@ -442,7 +442,7 @@ async def test_hour_that_cannot_be_finalized_is_answered_from_its_samples(postgr
 
 
 @pytest.mark.parametrize(
-    ("options", "told_by_rollups"),
+    ("options", "from_rollups"),
     [
         ({}, {1, 24}),
         ({"groupby": ("project_id",)}, {1, 24}),
@@ -457,7 +457,7 @@ async def test_hour_that_cannot_be_finalized_is_answered_from_its_samples(postgr
     ids=str,
 )
 @pytest_twisted.ensureDeferred
-async def test_rollups_are_read_where_they_are_exact(postgresql, options, told_by_rollups):
+async def test_rollups_are_read_where_they_are_exact(postgresql, options, from_rollups):
     dsn = postgresql.dsn()
     query = StatisticsQuery(**{"filter": SampleFilter(start=START), **options})
     async with running(dsn) as store:
@@ -467,15 +467,15 @@ async def test_rollups_are_read_where_they_are_exact(postgresql, options, told_b
 
         rows = await store.statistics(query)
 
-        assert {row.values["max"] - 1000 for row in rows if row.values["max"] > 1} <= told_by_rollups
-        assert any(row.values["max"] > 1 for row in rows) is bool(told_by_rollups)
+        assert {row.values["max"] - 1000 for row in rows if row.values["max"] > 1} <= from_rollups
+        assert any(row.values["max"] > 1 for row in rows) is bool(from_rollups)
 
 
 OF_A = Comparison("resource_id", "=", "a")
 
 
 @pytest.mark.parametrize(
-    ("filter", "options", "told_by_totals"),
+    ("filter", "options", "from_owner_rollups"),
     [
         ({}, {}, True),
         ({}, {"groupby": ("project_id", "source")}, True),
@@ -492,7 +492,7 @@ OF_A = Comparison("resource_id", "=", "a")
     ids=str,
 )
 @pytest_twisted.ensureDeferred
-async def test_query_that_names_no_resource_reads_owner_rollups(postgresql, filter, options, told_by_totals):
+async def test_query_that_names_no_resource_reads_owner_rollups(postgresql, filter, options, from_owner_rollups):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
         await store.write([message(at=START, resource_id=each, metadata={"size": 1}) for each in "ab"])
@@ -503,4 +503,4 @@ async def test_query_that_names_no_resource_reads_owner_rollups(postgresql, filt
 
         rows = await store.statistics(StatisticsQuery(filter=SampleFilter(start=START, **filter), **options))
 
-        assert {row.values["max"] for row in rows} == {5000 if told_by_totals else 1}
+        assert {row.values["max"] for row in rows} == {5000 if from_owner_rollups else 1}

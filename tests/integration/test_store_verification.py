@@ -31,7 +31,7 @@ KEYS = Keyring(
     ],
     accept_unsigned=True,
 )
-# All vectors have one id, of which the store would keep one.
+# All vectors have the same id, of which the store would accept one.
 CEILOMETERS = [each["message"] | {"message_id": str(uuid.UUID(int=n))} for n, each in enumerate(VECTORS)]
 CEILOMETERS = [each | {"message_signature": signature(each, SECRET)} for each in CEILOMETERS]
 UNSIGNED = {**message("lamp", 5, at=50).fields, "message_signature": ""}
@@ -72,7 +72,7 @@ async def stored(database, postgresql):
 
 @pytest.fixture
 def look(database):
-    """Returns the rows of a range and the verdict on each."""
+    """Returns the rows of a range, each with its verdict."""
 
     async def look(start=None, end=None, meter=None, page_rows=3):
         verification = Verification(reactor, database, clock=reactor)

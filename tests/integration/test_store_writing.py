@@ -218,7 +218,7 @@ async def test_collectors_that_need_a_partition_at_once_create_it_once(postgresq
         await gatherResults(both, consumeErrors=True)
 
         for store in (one, other):
-            assert store._sample_writer._partitions._covered == {week_of(now)}
+            assert store._sample_writer._partitions._existing == {week_of(now)}
 
 
 @pytest_twisted.ensureDeferred
@@ -237,11 +237,11 @@ async def test_new_partition_takes_its_samples_from_the_default_partition(postgr
     now = datetime.now(UTC)
     early, later = message(at=now), message(at=now)
     async with running(dsn) as store:
-        store._sample_writer._partitions._left[week_of(now)] = reactor.seconds() + 60
+        store._sample_writer._partitions._retry_at[week_of(now)] = reactor.seconds() + 60
         await store.write([early])
         assert postgresql.execute("SELECT count(*) FROM sample_default", dsn) == [(1,)]
 
-        store._sample_writer._partitions._left.clear()
+        store._sample_writer._partitions._retry_at.clear()
         assert (await store.write([later, early])).duplicates == 1
 
         assert await store.message(early.message_id) == early.fields

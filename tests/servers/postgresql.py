@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,14 @@ SETTINGS = {
 
 
 class PostgreSQL:
-    """One private server, superuser ``meter``, without passwords. ``port`` is on 127.0.0.1."""
+    """One private server, superuser ``meter``, without passwords. ``port`` is on 127.0.0.1.
 
-    def __init__(self, binaries: Path, directory: Path) -> None:
+    ``settings`` replace those of ``SETTINGS`` that have the same name, and are added to the others.
+    """
+
+    def __init__(self, binaries: Path, directory: Path, settings: Mapping[str, str] | None = None) -> None:
         self._binaries = binaries
+        self._settings = {**SETTINGS, **(settings or {})}
         self._directory = directory
         self._data = directory / "data"
         self._output = directory / "output.log"
@@ -94,7 +99,7 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start the server and return once it answers."""
-        settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         with self._output.open("ab") as output:
             self._server = subprocess.Popen(
                 [self._binaries / "postgres", "-D", self._data, "-p", str(self.port), *settings],

@@ -49,8 +49,8 @@ def post(api: Daemon, path: str, content: Any) -> tuple[int, Any]:
     request = urllib.request.Request(
         api.api + path, json.dumps(content).encode(), {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.status, json.load(answer)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return response.status, json.load(response)
 
 
 def ceilometer(api: Daemon, *arguments: str) -> str:
@@ -120,7 +120,7 @@ def test_api_without_its_bus_serves_queries_and_refuses_samples(furnished: House
     status, body = fetch(f"http://127.0.0.1:{api.status_port}/readyz")
     bus = next(each for each in json.loads(body)["dependencies"] if each["name"] == "bus")
     assert (status, json.loads(body)["degraded"], bus["ready"]) == (200, True, False)
-    assert bus["reason"].startswith("samples that clients send are refused with 503")
+    assert bus["reason"].startswith("samples of clients are refused with 503")
 
     assert api.get("/v2/samples") == []
     with pytest.raises(urllib.error.HTTPError, match="503") as refused:

@@ -83,6 +83,6 @@ def test_processes_share_a_port_and_requests_go_on_when_one_stops(house: House, 
     assert first.stop() in STOPPED, first.log
     before = served(second)
     send(20)
-    until(lambda: served(second) == before + 20, "the other to have answered")
+    until(lambda: served(second) == before + 20, "the other process to serve the requests")
     assert second.stop() in STOPPED, second.log
     assert "Traceback" not in first.log + second.log

@@ -31,11 +31,15 @@ def test_another_agent_goes_on_when_the_one_that_measures_is_killed(furnished: H
         agent.start()
 
     def active() -> Any:
-        return [each for each in agents if each.log.rpartition("turn of central: ")[2].startswith("it is ours")]
+        return [
+            each
+            for each in agents
+            if each.log.rpartition("leader election central: ")[2].startswith("this agent is the leader")
+        ]
 
-    [first] = until(active, "one of them to have the turn")
+    [first] = until(active, "one of them to be the leader")
     [second] = [each for each in agents if each is not first]
-    until(lambda: "this one stands by" in second.log, "the other to stand by")
+    until(lambda: "on standby" in second.log, "the other to stand by")
 
     def seen() -> list[dict[str, Any]]:
         return list(api.get(f"/v2/meters/{HEARTBEAT}?limit=1000"))

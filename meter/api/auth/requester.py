@@ -1,4 +1,4 @@
-"""The requester: who sent a request, and the interface of the authentication modes that find out."""
+"""The requester, the authenticated sender of a request, and the interface of the authentication modes."""
 
 from __future__ import annotations
 

@@ -14,11 +14,9 @@ from meter.api.request.context import RequestContext
 from meter.api.request.paging import after_key_marker
 from meter.api.request.paging import key_marker
 from meter.api.request.paging import next_link
-from meter.api.request.times import invalid_time
+from meter.api.request.times import parse_time_argument
 from meter.api.responses import JsonResponse
 from meter.completeness.instance_times import instance_times
-from meter.message import BadMessage
-from meter.message import parse_timestamp
 from meter.query import IdField
 from meter.query import SampleFilter
 from meter.sample import utc_text
@@ -27,15 +25,15 @@ MAX_INSTANCES = 1_000
 """Instances per response, each of which takes a query for its samples."""
 
 PARAMETERS = (
-    Parameter("resource_id", "text", "Only this instance.", narrows=True),
-    Parameter("project_id", "text", "Only instances of this project.", narrows=True),
+    Parameter("resource_id", "string", "Only this instance.", narrows=True),
+    Parameter("project_id", "string", "Only instances of this project.", narrows=True),
     Parameter(
         "start",
-        "text",
+        "string",
         "Start of the period (inclusive). Default: the first sample of each instance.",
         narrows=True,
     ),
-    Parameter("end", "text", "End of the period (exclusive). Default and maximum: the present time.", narrows=True),
+    Parameter("end", "string", "End of the period (exclusive). Default and maximum: the present time.", narrows=True),
 )
 
 
@@ -62,7 +60,4 @@ async def segments(context: RequestContext) -> JsonResponse:
 
 
 def _time(name: str, text: str | None) -> datetime | None:
-    try:
-        return None if text is None else parse_timestamp(text, name)
-    except BadMessage as error:
-        raise invalid_time(name, text or "") from error
+    return None if text is None else parse_time_argument(name, text)

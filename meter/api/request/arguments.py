@@ -45,7 +45,7 @@ class Parameter:
     """
 
     name: str
-    type: Literal["text", "integer", "boolean"]
+    type: Literal["string", "integer", "boolean"]
     description: str
     many: bool = False
     members: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def _take(parameter: Parameter, given: dict[str, list[str]]) -> Any:
             return parse_integer(parameter.name, text)
         case "boolean":
             return parse_boolean(parameter.name, text)
-        case "text":
+        case "string":
             return text
 
 
@@ -151,7 +151,7 @@ def _parallel_objects(parameter: Parameter, parallel: Mapping[str, list[str]]) -
             raise invalid_input(
                 f"{parameter.name}.{member}",
                 ", ".join(texts),
-                f"{len(texts)} values given for {count} {parameter.name}.{first}.",
+                f"{len(texts)} given, but only {count} {parameter.name}.{first}.",
             )
     return tuple({member: texts[n] for member, texts in parallel.items() if n < len(texts)} for n in range(count))
 

@@ -239,7 +239,7 @@ def _decode(text: str) -> Any:
 def _excerpt(value: Any) -> str:
     """Return a short representation of ``value``, which can be of any size, for an error text."""
     if isinstance(value, dict | list):
-        return f"an object with {len(value)} keys" if isinstance(value, dict) else f"a list of length {len(value)}"
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of length {len(value)}"
     if isinstance(value, int) and value.bit_length() > 200:
         return "a number with many digits"
     return repr(value[:80] if isinstance(value, str) else value)

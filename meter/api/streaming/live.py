@@ -44,7 +44,7 @@ OLDEST_FIRST = (Order("recorded_at"), Order("message_id"))
 
 
 class CommitSignal:
-    """Set by commits, awaited by one stream. Commits while nobody waits are remembered as one."""
+    """Set by commits, awaited by one stream. Commits without a waiter are remembered as one."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -106,26 +106,20 @@ async def _recorded_since(
     store: VisibleStore, filter: SampleFilter, since: datetime
 ) -> AsyncIterator[list[StoredSample]]:
     """Yield pages of the samples recorded at ``since`` or later, oldest first."""
-    condition: Expression = Comparison("recorded_at", ">=", since)
+    asked: tuple[Expression, ...] = () if filter.expression is None else (filter.expression,)
+    conditions: tuple[Expression, ...] = (Comparison("recorded_at", ">=", since),)
     while True:
-        recent = replace(filter, expression=condition)
+        recent = replace(filter, expression=And((*conditions, *asked)))
         page = list(await store.samples(recent, PAGE_SAMPLES, OLDEST_FIRST))
         if page:
             yield page
         if len(page) < PAGE_SAMPLES:
             return
         last = page[-1]
-        # The first part follows from the second, but only the first lets the store use its index on recorded_at.
-        condition = And(
-            (
-                Comparison("recorded_at", ">=", last.recorded_at),
-                Or(
-                    (
-                        Comparison("recorded_at", ">", last.recorded_at),
-                        Comparison("message_id", ">", last.message_id),
-                    )
-                ),
-            )
+        # The first condition follows from the second, but only the first lets the store use its index on recorded_at.
+        conditions = (
+            Comparison("recorded_at", ">=", last.recorded_at),
+            Or((Comparison("recorded_at", ">", last.recorded_at), Comparison("message_id", ">", last.message_id))),
         )
 
 

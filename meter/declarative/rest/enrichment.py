@@ -102,7 +102,7 @@ def _response_cache(clock: IReactorTime) -> ResponseCache:
 class MetadataFetcher:
     """Fetches the metadata that ``enrichments`` define, within one poll; no URL is requested twice.
 
-    A value that cannot be fetched is left out; :attr:`failures` maps the enrichment's name to the reason. Samples that
+    A value that cannot be fetched is missing; :attr:`failures` maps the enrichment's name to the reason. Samples that
     contain one of the mappings in ``skip`` are not enriched.
     """
 

@@ -236,7 +236,7 @@ def _evaluate(node: Any, names: Mapping[str, Any]) -> Any:
         case ast.Attribute():
             owner = of(node.value)
             if not isinstance(owner, str | dict):
-                raise TypeError(f"{type(owner).__name__} has no {node.attr} here")
+                raise TypeError(f"{type(owner).__name__} has no method {node.attr}")
             return getattr(owner, node.attr)
         case _:  # ast.Call is the only other node that is allowed
             return of(node.func)(*(of(each) for each in node.args))

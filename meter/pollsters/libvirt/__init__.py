@@ -1,7 +1,7 @@
-"""Meters of the domains of this host's libvirt; ``README.rst`` lists them, ``table.py`` says how they are made.
+"""Meters of the domains of this host's libvirt: ``README.rst`` lists them, ``table.py`` defines them.
 
-Each pollster has a variable of its own: ``twisted.plugin`` notes the names it finds here, and notes them anew only when
-this file changes.
+Each pollster has a variable of its own: ``twisted.plugin`` caches the names in this file and reads them again only when
+the file changes.
 """
 
 from meter.pollsters.libvirt.pollster import GuestPollster

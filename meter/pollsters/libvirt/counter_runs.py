@@ -1,7 +1,7 @@
-"""Runs of counters: what a counter or a sum is made of, and its value when the run began, if that is known.
+"""Runs of counters: the parts of a counter or a sum, and its value when the run began, if that is known.
 
-Two samples of a cumulative meter can be compared where they have the same run. A run that begins between two polls of
-the agent is opened with one more sample, of what it had at the earlier moment, so that nothing is lost.
+Two samples of a cumulative meter are comparable if they have the same run. A run that begins between two polls is opened
+with an extra sample of its value at the earlier time, so that its first increase is counted.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from meter.pollsters.libvirt.sources import Parts
 from meter.sample import run_text
 
 LONGEST_LABEL = 100
-"""Characters of the names of what is summed; more become a digest."""
+"""Maximum length of the names of the parts of a sum; longer ones are replaced by a digest."""
 
 JUST_BEFORE = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The value of a run's counter ``at`` an earlier moment."""
+    """The value of a run's counter at an earlier time: the opening sample of the run."""
 
     volume: int
     at: datetime
@@ -34,10 +34,10 @@ class Opening:
 
 @dataclass(slots=True)
 class _Sum:
-    """A sum at its last poll: what it is made of, by source, and the name of its run."""
+    """A sum at the previous poll: its parts, by source, and the name of its run."""
 
     at: datetime
-    source: int
+    source_index: int
     variant: str
     run: str
     parts: Sequence[Parts | None]
@@ -45,77 +45,77 @@ class _Sum:
 
 @dataclass(slots=True)
 class Counters:
-    """What one pollster knows of the counters of one run of a domain, from the poll before."""
+    """The counters of one run of a domain at the previous poll of one pollster."""
 
-    life: str
+    domain_run: str
     opened: bool = False
-    began: datetime | None = None
+    began_at: datetime | None = None
     devices: dict[str, tuple[datetime, frozenset[str]]] = field(default_factory=dict)
     sums: dict[str, _Sum] = field(default_factory=dict)
     labels: dict[str, set[str]] = field(default_factory=dict)
 
-    def begin(self, began: datetime | None) -> None:
-        """Begin a poll; all runs are opened in the first one that knows when their counters were at zero."""
-        self.began = None if self.opened else began
+    def begin_poll(self, began_at: datetime | None) -> None:
+        """Begin a poll. The first one that knows when the counters were 0, ``began_at``, opens all runs."""
+        self.began_at = None if self.opened else began_at
 
-    def end(self, devices: Mapping[str, frozenset[str]], at: datetime) -> None:
-        """End a poll that has seen these devices, by kind; a kind that libvirt did not tell of is not among them."""
-        self.opened = self.opened or self.began is not None
+    def end_poll(self, devices: Mapping[str, frozenset[str]], at: datetime) -> None:
+        """End a poll; ``devices`` has the devices by kind, without the kinds that libvirt did not report."""
+        self.opened = self.opened or self.began_at is not None
         for kind, names in devices.items():
             known = self.devices.get(kind)
             self.devices[kind] = at, known[1] if known is not None and known[1] == names else names
 
     def new_devices(self, kind: str, names: frozenset[str]) -> frozenset[str]:
-        """Return which of the devices of a kind were not there at the poll before."""
+        """Return the devices among ``names`` that did not exist at the previous poll."""
         known = self.devices.get(kind)
         return frozenset() if known is None else names - known[1]
 
     def from_zero(self, at: datetime, kind: str = "") -> Opening | None:
-        """Return an opening value of 0: for when the domain's counters were 0, else for when the device was not there."""
-        moment = self.began
-        if moment is None and kind:
-            moment = self.devices[kind][0]
-        return None if moment is None else Opening(0, min(moment, at - JUST_BEFORE))
+        """Return an opening of 0 at the beginning of the domain's run, else at the last poll without the device."""
+        zero_at = self.began_at
+        if zero_at is None and kind:
+            zero_at = self.devices[kind][0]
+        return None if zero_at is None else Opening(0, min(zero_at, at - JUST_BEFORE))
 
     def sum(
         self,
         meter: str,
-        outer: str,
-        source: int,
+        domain_run: str,
+        source_index: int,
         variant: str,
         parts: Sequence[Parts | None],
         label: Callable[[], str],
         at: datetime,
     ) -> tuple[str, Opening | None]:
-        """Return the run of a sum and, if the run has just begun, the earlier sum over what is summed now.
+        """Return the run of a sum and, if the run has just begun, the sum of its present parts at the earlier time.
 
-        ``label`` names what is summed; ``variant`` tells apart what has the same names.
+        ``label`` returns the names of the parts; ``variant`` distinguishes parts that have the same names.
         """
         last = self.sums.get(meter)
-        now = parts[source] or {}
+        now = parts[source_index] or {}
         if (
             last is not None
-            and (last.source, last.variant) == (source, variant)
-            and (last.parts[source] or {}).keys() == now.keys()
+            and (last.source_index, last.variant) == (source_index, variant)
+            and (last.parts[source_index] or {}).keys() == now.keys()
         ):
             last.at, last.parts = at, parts
             return last.run, self.from_zero(at)
         opening = self.from_zero(at)
-        if opening is None and last is not None and (before := last.parts[source]) is not None:
+        if opening is None and last is not None and (before := last.parts[source_index]) is not None:
             opening = Opening(sum(before.get(name, 0) for name in now), min(last.at, at - JUST_BEFORE))
         used = self.labels.setdefault(meter, set())
-        own = label()
-        # Of a set that comes back, what has been counted meanwhile was counted in the run of another set.
-        if last is not None and own in used:
-            own = f"{own}@{last.at.timestamp():.3f}"
-        used.add(own)
-        run = run_text(outer, own)
-        self.sums[meter] = _Sum(at, source, variant, run, parts)
+        suffix = label()
+        # A set of parts that returns gets a new run: meanwhile its increase was counted in the run of another set.
+        if last is not None and suffix in used:
+            suffix = f"{suffix}@{last.at.timestamp():.3f}"
+        used.add(suffix)
+        run = run_text(domain_run, suffix)
+        self.sums[meter] = _Sum(at, source_index, variant, run, parts)
         return run, opening
 
 
 def label_of(prefix: str, parts: Parts, variant: str) -> str:
-    """Name what is summed; ``variant`` tells apart what has the same names."""
+    """Return a text that names the parts of a sum; ``variant`` distinguishes parts that have the same names."""
     names = "+".join(parts)
     if len(names) > LONGEST_LABEL:
         names = f"{len(parts)}~{hashlib.sha256(names.encode('utf-8', 'replace')).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""What the XML of a domain says: owner, flavor, image, interfaces. Read once, as long as the XML stays the same."""
+"""The description of a domain in its XML: owner, flavor, image, interfaces. It is parsed again only when it changes."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from meter.pollsters.libvirt.owners import owner_of
 from meter.settings import OwnerSection
 
 LARGEST_XML_CHARACTERS = 1_000_000
-"""A Nova guest with thirty disks has some 40 000."""
-DEEPEST_XML = 64
+"""A Nova guest with thirty disks has about 40 000."""
+MAX_XML_DEPTH = 64
 
-FOREIGN = ("vhostuser", "hostdev", "vdpa", "user")
+PERSISTENT_INTERFACE_TYPES = ("vhostuser", "hostdev", "vdpa", "user")
 """Types of interfaces whose counters outlive the domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface: what libvirt's statistics do not tell of it."""
+    """The part of a network interface that libvirt's statistics lack."""
 
     mac: str | None
     filter: str | None
     parameters: Mapping[str, str]
-    made_for_it: bool = True
-    """Whether its device on the host is made when it is plugged in, and counts from zero."""
+    counts_from_zero: bool = True
+    """Whether its device on the host is created when it is plugged in, so that its counters start from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A domain as its XML describes it. ``metadata`` has all of it that does not change while it runs.
+    """A domain as its XML describes it. ``metadata`` has everything that does not change while it runs.
 
-    ``by_nova`` says whether Nova described it; where not, its sizes are libvirt's. ``interfaces`` are by the name of
-    the host's device. ``disks`` has the images of each disk, the one that it was plugged in with last, by the name of its
-    device: libvirt gives each image a number of its own, and does not change it while the disk is there.
+    ``by_nova``: Nova created the domain; otherwise its sizes come from libvirt's statistics. ``interfaces`` are by the
+    name of the host's device. ``disks`` has the number of each disk's base image by the name of its device: libvirt gives
+    each image a number that stays the same while the disk is plugged in.
     """
 
     project_id: str | None
@@ -60,29 +60,29 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
-    """What descriptions need to know of this host: its name, and whose the domains are that Nova does not know."""
+class HostSettings:
+    """The settings of this host that descriptions use: its name, and the owners of domains not created by Nova."""
 
     host: str
     default: Owner = (None, None)
     rules: Sequence[OwnerSection] = ()
 
 
-def describe(domain: Domain, local: Local) -> Description:
-    """Read the XML of ``domain``; raise :class:`BadDomain`.
+def describe(domain: Domain, settings: HostSettings) -> Description:
+    """Parse the XML of ``domain``; raise :class:`BadDomain`.
 
-    Nova writes the owner into it. The metadata of domains that Nova does not know has the same keys, with ``None`` for
-    what only Nova could tell.
+    Nova writes the owner into it. The metadata of domains not created by Nova has the same keys, with ``None`` for
+    values that only Nova provides.
     """
     root = parse(domain.xml)
     found = nova_elements(root)
     nova = found[0] if found else None
     if nova is None:
-        project_id, user_id = owner_of(domain.name, root, local.rules, local.default)
+        project_id, user_id = owner_of(domain.name, root, settings.rules, settings.default)
     else:
         check_agreement(found)
-        project_id = _get(nova, "owner/project", "uuid") or local.default[0]
-        user_id = _get(nova, "owner/user", "uuid") or local.default[1]
+        project_id = _get(nova, "owner/project", "uuid") or settings.default[0]
+        user_id = _get(nova, "owner/user", "uuid") or settings.default[1]
     if any(each is not None and len(each) > LONGEST_ID for each in (project_id, user_id)):
         raise BadDomain(f"the id of its owner has more than {LONGEST_ID} characters")
     flavor = _get(nova, "flavor", "name")
@@ -96,9 +96,9 @@ def describe(domain: Domain, local: Local) -> Description:
             "name": domain.name,
             "instance_id": domain.uuid,
             "instance_type": flavor,
-            # As Nova tells tenants which of their servers share a host, without telling which host.
-            "host": hashlib.sha224(f"{project_id or ''}{local.host}".encode()).hexdigest(),
-            "instance_host": local.host,
+            # Nova's hostId: it shows tenants which of their servers share a host, without the host's name.
+            "host": hashlib.sha224(f"{project_id or ''}{settings.host}".encode()).hexdigest(),
+            "instance_host": settings.host,
             **_image(nova),
             "architecture": _get(root, "os/type", "arch"),
             "os_type": _text(root, "os/type"),
@@ -113,9 +113,9 @@ def describe(domain: Domain, local: Local) -> Description:
 
 
 class _Builder(TreeBuilder):
-    """Refuses document types, and with them all entities, and what is nested too deeply.
+    """Rejects document types, and with them all entities, and deep nesting.
 
-    Nothing that libvirt writes has either. (defusedxml does the same, but had its last release in 2021.)
+    XML by libvirt has neither. (defusedxml does the same, but had its last release in 2021.)
     """
 
     _depth = 0
@@ -125,8 +125,8 @@ class _Builder(TreeBuilder):
 
     def start(self, tag: str, attributes: dict[str, str], /) -> Element:
         self._depth += 1
-        if self._depth > DEEPEST_XML:
-            raise BadDomain(f"its XML is nested more than {DEEPEST_XML} deep")
+        if self._depth > MAX_XML_DEPTH:
+            raise BadDomain(f"its XML is nested more than {MAX_XML_DEPTH} levels deep")
         return super().start(tag, attributes)
 
     def end(self, tag: str, /) -> Element:
@@ -162,7 +162,7 @@ def _whole(parent: Element, path: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
 
 
-# --- parts of it ---------------------------------------------------------------------------------------------------
+# --- parts of a description ----------------------------------------------------------------------------------------
 
 
 def _image(nova: Element | None) -> dict[str, Any]:
@@ -174,20 +174,22 @@ def _image(nova: Element | None) -> dict[str, Any]:
     }
     image = nova.find("image") if nova is not None else None
     if image is not None:
-        told = {
+        properties = {
             "base_image_ref": image_id,
             "container_format": _text(image, "containerFormat"),
             "disk_format": _text(image, "diskFormat"),
             "min_disk": _text(image, "minDisk"),
             "min_ram": _text(image, "minRam"),
         }
-        properties = {one.get("name", ""): one.text or "" for one in image.findall("properties/property")}
-        described["image_meta"] = {**properties, **{key: value for key, value in told.items() if value is not None}}
+        described["image_meta"] = {
+            **{each.get("name", ""): each.text or "" for each in image.findall("properties/property")},
+            **{key: value for key, value in properties.items() if value is not None},
+        }
     return described
 
 
 def _nova_sizes(nova: Element | None) -> dict[str, Any]:
-    """Name the sizes as Nova's notifications do: ``disk_gb`` is the root disk and the ephemeral one together."""
+    """Return the sizes, named as in Nova's notifications: ``disk_gb`` is root disk plus ephemeral disk."""
     flavor = nova.find("flavor") if nova is not None else None
     if flavor is None:
         return dict.fromkeys(("flavor", "vcpus", "memory_mb", "disk_gb", "ephemeral_gb", "root_gb"))
@@ -223,13 +225,14 @@ def _interfaces(root: Element) -> dict[str, Interface]:
                 mac=_get(element, "mac", "address"),
                 filter=_get(element, "filterref", "filter"),
                 parameters=_parameters(element),
-                made_for_it=element.get("type") not in FOREIGN and _get(element, "target", "managed") != "no",
+                counts_from_zero=element.get("type") not in PERSISTENT_INTERFACE_TYPES
+                and _get(element, "target", "managed") != "no",
             )
     return found
 
 
 def _disks(root: Element) -> dict[str, str]:
-    """Return the number of the last image of each disk: those before it come and go with snapshots."""
+    """Return the number of the base image of each disk; images above it come and go with snapshots."""
     found = {}
     for element in root.findall("devices/disk"):
         device, number = _get(element, "target", "dev"), _get(element, "source", "index")
@@ -243,7 +246,7 @@ def _disks(root: Element) -> dict[str, str]:
 
 
 def _parameters(interface: Element) -> dict[str, str]:
-    """What Ceilometer calls the parameters of an interface: its filter's, its port's id, its bridge."""
+    """Return what Ceilometer calls the parameters of an interface: those of its filter, its port's id, its bridge."""
     found = {one.get("name", "").lower(): one.get("value", "") for one in interface.findall("filterref/parameter")}
     for key, path, attribute in (
         ("interfaceid", "virtualport/parameters", "interfaceid"),

@@ -1,4 +1,4 @@
-"""The runs of domains: when each began, and whether the domain runs here or is still arriving."""
+"""The runs of domains on this host: when each began, and whether the domain runs here, arrives, or runs elsewhere."""
 
 from __future__ import annotations
 
@@ -12,152 +12,159 @@ from meter.interfaces import Absence
 from meter.interfaces import Domain
 
 PAUSED, SHUT_OFF = 3, 5
-"""Of libvirt's virDomainState."""
+"""Values of libvirt's virDomainState."""
 
 PAUSED_FOR_MIGRATION, STARTING_UP, PAUSED_FOR_POSTCOPY, POSTCOPY_FAILED = 2, 11, 12, 13
-"""Of libvirt's virDomainPausedReason. A domain that is restored is paused as for a migration."""
+"""Values of libvirt's virDomainPausedReason. A domain that is being restored is paused as for a migration."""
 
 RUNNING_MIGRATED, RUNNING_POSTCOPY = 2, 10
-"""Of libvirt's virDomainRunningReason."""
+"""Values of libvirt's virDomainRunningReason."""
 
 SHUT_OFF_MIGRATED = 4
-"""Of libvirt's virDomainShutoffReason."""
+"""A value of libvirt's virDomainShutoffReason."""
 
 HAS_RUN_NS = 1_000_000_000
-"""Virtual processors that have used more time than this have run; those of an arriving domain have used only what its creation took."""
+"""A domain whose vCPUs have used more time than this has run; those of an arriving domain have only used some for its
+creation."""
 
 Presence = Literal["here", "arriving", "elsewhere"]
-"""*arriving*: it migrates to this host, or is being restored, and was never resumed here. *elsewhere*: another host runs it."""
+"""*arriving*: it migrates to this host, or is being restored, and was never resumed here. *elsewhere*: it runs on
+another host."""
 
 
 @dataclass(slots=True)
-class Life:
+class DomainRun:
     """One run of a domain on this host, from its start, or its first resumption, to its end.
 
-    ``name`` is the same as long as it lasts; ``began`` is when its counters were at zero, ``None`` where nobody knows.
+    ``name`` identifies the run on this host. ``number`` is libvirt's id of the running domain, ``process`` identifies
+    its QEMU process. ``began_at`` is when its counters were 0, ``None`` if unknown.
     """
 
     name: str
     number: int | None
     process: str | None
-    began: datetime | None
+    began_at: datetime | None
     seen_at: datetime
     arriving: bool = False
     leaving: bool = False
     restored: bool = False
 
-    def is_that_of(self, domain: Domain) -> bool:
-        """Whether ``domain`` is still in this run. libvirt may give its number to a later one, after a restart."""
+    def is_current_for(self, domain: Domain) -> bool:
+        """Return whether ``domain`` is still in this run. After a restart libvirt may reuse the number."""
         other_process = self.process is not None and domain.process is not None and self.process != domain.process
         return self.number == domain.run and not other_process
 
 
-class Lives:
-    """What is known of the domains of this host from one poll to the next. ``since`` is the time of the first poll."""
+class DomainRuns:
+    """The present runs of the domains of this host, kept between polls. ``since`` is the time of the first poll."""
 
     def __init__(self, since: datetime) -> None:
         self._since = since
-        self._lives: dict[str, Life] = {}
-        self._off: dict[str, datetime] = {}
+        self._runs: dict[str, DomainRun] = {}
+        self._off_at: dict[str, datetime] = {}
         self._listed_at: datetime | None = None
 
-    def look(
+    def observe(
         self, domain: Domain, at: datetime, absence: Callable[[str], Absence], *, remember: bool = True
-    ) -> tuple[Presence, Life | None]:
-        """Return whether ``domain``, as polled ``at`` a moment, is here, and its run, ``None`` where it has none."""
+    ) -> tuple[Presence, DomainRun | None]:
+        """Return where ``domain`` is, as polled at the time ``at``, and its run, ``None`` if it is not running."""
         uuid = domain.uuid
-        known = self._lives.get(uuid)
+        known = self._runs.get(uuid)
         if domain.stats.get("state.state") == SHUT_OFF:
-            presence = self._off_presence(domain, known, absence)
+            presence = self._presence_of_shut_off(domain, known, absence)
             if remember:
-                self._lives.pop(uuid, None)
-                self._off[uuid] = at
+                self._runs.pop(uuid, None)
+                self._off_at[uuid] = at
             return presence, None
         if domain.run is None and domain.event is not None:
-            return "here", None  # it was over before it could be read
-        if known is not None and known.is_that_of(domain):
-            life = known
+            return "here", None  # the run ended before it could be read
+        if known is not None and known.is_current_for(domain):
+            run = known
         else:
-            life = self._new(domain, at, known, absence)
+            run = self._new_run(domain, at, known, absence)
             if remember:
-                self._lives[uuid] = life
-                self._off.pop(uuid, None)
-        presence = _update(life, domain, at)
-        life.seen_at = max(life.seen_at, at)
-        return presence, life
+                self._runs[uuid] = run
+                self._off_at.pop(uuid, None)
+        presence = _update(run, domain, at)
+        run.seen_at = max(run.seen_at, at)
+        return presence, run
 
-    def listed(self, uuids: set[str], at: datetime) -> None:
-        """Take the UUIDs of all domains that existed ``at`` a moment; forget all others."""
+    def forget_all_but(self, uuids: set[str], at: datetime) -> None:
+        """Take the UUIDs of all domains that existed at the time ``at``; delete all others."""
         self._listed_at = at
-        for known in (self._lives, self._off):
+        for known in (self._runs, self._off_at):
             for uuid in known.keys() - uuids:
                 del known[uuid]
 
-    def _off_presence(self, domain: Domain, known: Life | None, absence: Callable[[str], Absence]) -> Presence:
+    def _presence_of_shut_off(
+        self, domain: Domain, known: DomainRun | None, absence: Callable[[str], Absence]
+    ) -> Presence:
         if domain.event is not None:
-            # What failed to arrive has never been here.
+            # A domain whose migration to this host failed has never been here.
             return "arriving" if known is not None and known.arriving else "here"
         if domain.stats.get("state.reason") == SHUT_OFF_MIGRATED or absence(domain.uuid).why == "migrated":
             return "elsewhere"
         return "here"
 
-    def _new(self, domain: Domain, at: datetime, before: Life | None, absence: Callable[[str], Absence]) -> Life:
+    def _new_run(
+        self, domain: Domain, at: datetime, before: DomainRun | None, absence: Callable[[str], Absence]
+    ) -> DomainRun:
         event = domain.event or ""
         number = "" if domain.run is None else f"{domain.run}-"
-        life = Life(
+        run = DomainRun(
             name=domain.process or f"{number}{os.urandom(6).hex()}",
             number=domain.run,
             process=domain.process,
-            began=None,
+            began_at=None,
             seen_at=at,
-            arriving=_waits(domain) and not _has_run(domain) and "(restored)" not in event,
+            arriving=_is_paused_for_migration(domain) and not _has_run(domain) and "(restored)" not in event,
         )
-        if not life.arriving:
-            life.began = self._beginning(domain, at, self._not_yet(domain.uuid, before, absence))
-        return life
+        if not run.arriving:
+            run.began_at = self._zero_at(domain, at, self._not_begun_at(domain.uuid, before, absence))
+        return run
 
-    def _not_yet(self, uuid: str, before: Life | None, absence: Callable[[str], Absence]) -> datetime | None:
-        """Return a time at which a new run had certainly not begun: the domain was in another run, off, or not there."""
+    def _not_begun_at(self, uuid: str, before: DomainRun | None, absence: Callable[[str], Absence]) -> datetime | None:
+        """Return the last known time at which a new run had not begun: the domain was in another run, off, or absent."""
         if before is not None:
             return before.seen_at
-        if uuid in self._off:
-            return self._off[uuid]
+        if uuid in self._off_at:
+            return self._off_at[uuid]
         return self._listed_at if absence(uuid).why != "unreadable" else None
 
-    def _beginning(self, domain: Domain, at: datetime, not_yet: datetime | None) -> datetime | None:
+    def _zero_at(self, domain: Domain, at: datetime, not_begun_at: datetime | None) -> datetime | None:
         """Return when the counters of a new run were certainly 0; ``None`` if that is unknown."""
-        if _starts_here(domain):
-            return domain.started_at if _lately_started(domain, at) else at
-        if _arrives_here(domain):
+        if _has_just_started(domain):
+            return domain.started_at if _was_started_before(domain, at) else at
+        if _has_just_arrived(domain):
             return at
         if domain.started_at is None:
-            return not_yet
-        return domain.started_at if domain.started_at > (not_yet or self._since) else None
+            return not_begun_at
+        return domain.started_at if domain.started_at > (not_begun_at or self._since) else None
 
 
-def _update(life: Life, domain: Domain, at: datetime) -> Presence:
-    """Update a run, and return where the domain is."""
+def _update(run: DomainRun, domain: Domain, at: datetime) -> Presence:
+    """Update a run; return where the domain is."""
     state, reason, event = domain.stats.get("state.state"), domain.stats.get("state.reason"), domain.event or ""
     if "(restored)" in event:
-        life.restored = True
-        life.arriving = False
-    if life.arriving:
-        if _waits(domain):
+        run.restored = True
+        run.arriving = False
+    if run.arriving:
+        if _is_paused_for_migration(domain):
             return "arriving"
-        life.arriving = False
-        # Counters stood still from when it was last seen waiting until it was resumed.
-        life.began = at if event else life.seen_at
-    elif life.began is None and (_starts_here(domain) or _arrives_here(domain)):
-        life.began = domain.started_at if _starts_here(domain) and _lately_started(domain, at) else at
-    if state == PAUSED and (reason == PAUSED_FOR_POSTCOPY or (reason == POSTCOPY_FAILED and life.leaving)):
-        life.leaving = True
+        run.arriving = False
+        # The counters did not change while the domain was paused, until it was resumed.
+        run.began_at = at if event else run.seen_at
+    elif run.began_at is None and (_has_just_started(domain) or _has_just_arrived(domain)):
+        run.began_at = domain.started_at if _has_just_started(domain) and _was_started_before(domain, at) else at
+    if state == PAUSED and (reason == PAUSED_FOR_POSTCOPY or (reason == POSTCOPY_FAILED and run.leaving)):
+        run.leaving = True
         return "elsewhere"
-    life.leaving = state == PAUSED and reason == PAUSED_FOR_MIGRATION and not life.restored
+    run.leaving = state == PAUSED and reason == PAUSED_FOR_MIGRATION and not run.restored
     return "here"
 
 
-def _waits(domain: Domain) -> bool:
-    """Whether a domain is paused because it was not resumed yet, or is about to leave."""
+def _is_paused_for_migration(domain: Domain) -> bool:
+    """Return whether a domain is paused because it has not been resumed yet after a migration, or is about to leave."""
     stats = domain.stats
     if stats.get("state.state") != PAUSED:
         return False
@@ -172,15 +179,15 @@ def _has_run(domain: Domain) -> bool:
     return sum(value for value in times if isinstance(value, int)) > HAS_RUN_NS
 
 
-def _starts_here(domain: Domain) -> bool:
+def _has_just_started(domain: Domain) -> bool:
     return (domain.event or "").startswith("started (")
 
 
-def _lately_started(domain: Domain, at: datetime) -> bool:
+def _was_started_before(domain: Domain, at: datetime) -> bool:
     return domain.started_at is not None and domain.started_at < at
 
 
-def _arrives_here(domain: Domain) -> bool:
-    """A migration that fails resumes the domain as well, on the host that it did not leave, for another reason."""
+def _has_just_arrived(domain: Domain) -> bool:
+    """Return whether a migration to this host has ended; a failed one resumes the domain on its source host."""
     arrived = {"resumed (migrated)": RUNNING_MIGRATED, "resumed (post-copy)": RUNNING_POSTCOPY}
     return domain.event in arrived and domain.stats.get("state.reason") == arrived[domain.event]

@@ -1,4 +1,4 @@
-"""The end of gauges: a gauge that is no longer measured is sent once as 0, so that ``integral`` does not carry it on."""
+"""The end of gauges: a gauge that is no longer measured is sent once as 0, so that ``integral`` does not extend it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meter.pollsters.libvirt.description import Description
 
 
 class Gauge(NamedTuple):
-    """A gauge of a domain or of one of its devices; ``with_run``: it ends when the domain stops, not when it is gone."""
+    """A gauge of a domain or of one of its devices; ``with_run``: it ends when the domain stops, not when it is deleted."""
 
     name: str
     unit: str
@@ -44,9 +44,9 @@ class OpenGauges:
         off: bool,
         remember: bool,
     ) -> list[Gauge]:
-        """Take what was sent for a domain ``at`` a moment; return the gauges that have ended with its run.
+        """Take the gauges that were sent for a domain at the time ``at``; return those that have ended with its run.
 
-        A gauge that is missing this time, of a domain that still runs, has not ended.
+        A gauge that is missing while the domain runs has not ended.
         """
         known = self._open.get(uuid)
         if known is not None and at >= known.at and list(known.gauges) == gauges:
@@ -71,6 +71,6 @@ class OpenGauges:
         yield from self._open.keys() - set(uuids)
 
     def forget(self, uuid: str) -> tuple[tuple[Gauge, ...], Description, datetime]:
-        """Forget a domain that was missing; return its last gauges, its description, and their time."""
+        """Delete a missing domain; return its last gauges, its description, and their time."""
         known = self._open.pop(uuid)
         return known.gauges, known.description, known.at

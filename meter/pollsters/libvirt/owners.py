@@ -1,4 +1,4 @@
-"""Whose a domain is that Nova does not know, by the rules of ``[[compute.owners]]``."""
+"""The owner of a domain not created by Nova, by the rules of ``[[compute.owners]]``."""
 
 from __future__ import annotations
 
@@ -11,42 +11,41 @@ from meter.settings import PLACEHOLDER
 from meter.settings import OwnerSection
 
 LONGEST_ID = 512
-"""Characters of an id that the collector takes."""
+"""Maximum length of an id that the collector accepts."""
 LONGEST_NAME = 1024
-"""Characters of a domain's name that patterns are tried on. A file system takes 255."""
+"""How many characters of a domain's name patterns are matched against. A file system permits 255."""
 
 Owner = tuple[str | None, str | None]
 """Project and user."""
 
 
 def owner_of(name: str, root: Element, rules: Sequence[OwnerSection], default: Owner) -> Owner:
-    """Return the owner that the first rule gives that matches the domain called ``name``, else ``default``.
+    """Return the owner by the first rule that matches the domain ``name`` with the XML ``root``, else ``default``.
 
-    A rule that matches and lacks what one of its texts is made of does not count; nor does one whose element is there
-    twice and says two things: neither can be believed.
+    A rule is skipped if one of its placeholders has no value, or if its element occurs twice with different contents.
     """
     for rule in rules:
         found = _values(rule, name, root)
         if found is not None:
-            project_id, user_id = (_filled(text, found) for text in (rule.project_id, rule.user_id))
+            project_id, user_id = (_fill(text, found) for text in (rule.project_id, rule.user_id))
             if project_id is not None and user_id is not None:
                 return project_id or default[0], user_id or default[1]
     return default
 
 
 def _values(rule: OwnerSection, name: str, root: Element) -> Mapping[str, str | None] | None:
-    """Return what the texts of ``rule`` may be made of, or ``None`` where it does not match."""
+    """Return the values of the placeholders of ``rule``, ``None`` if it does not match."""
     if rule.name:
         match = re.fullmatch(rule.name, name[:LONGEST_NAME])
         return match.groupdict() if match else None
     if rule.element:
-        elements = [_of_element(element) for element in root.findall(f"metadata/{rule.element}")]
+        elements = [_content(element) for element in root.findall(f"metadata/{rule.element}")]
         return elements[0] if elements and all(each == elements[0] for each in elements) else None
     return {}
 
 
-def _of_element(element: Element) -> Mapping[str, str | None]:
-    """Return the content of an element; a child that occurs twice with different contents is left out."""
+def _content(element: Element) -> Mapping[str, str | None]:
+    """Return the text, children and attributes of an element; a child with two different contents is ``None``."""
     children: dict[str, str | None] = {}
     for child in element:
         name, text = child.tag.rpartition("}")[2], (child.text or "").strip()
@@ -54,8 +53,8 @@ def _of_element(element: Element) -> Mapping[str, str | None]:
     return {"text": (element.text or "").strip(), **children, **element.attrib}
 
 
-def _filled(text: str, values: Mapping[str, str | None]) -> str | None:
-    """Return ``text`` with its placeholders filled in, or ``None`` where one cannot be."""
+def _fill(text: str, values: Mapping[str, str | None]) -> str | None:
+    """Return ``text`` with its placeholders filled in, ``None`` if one has no value or the result is too long."""
     if not all((values.get(name) or "").strip() for name in PLACEHOLDER.findall(text)):
         return None
     filled = PLACEHOLDER.sub(lambda match: (values[match[1]] or "").strip(), text)

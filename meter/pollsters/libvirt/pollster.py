@@ -1,4 +1,4 @@
-"""The pollster of one family of rows. All of them share one reading of libvirt in each cycle."""
+"""The pollster of one family of rows of the table. All families share one snapshot of libvirt per cycle."""
 
 from __future__ import annotations
 
@@ -30,240 +30,243 @@ from meter.pollsters.libvirt.counter_runs import Opening
 from meter.pollsters.libvirt.description import Description
 from meter.pollsters.libvirt.gauge_ends import Gauge
 from meter.pollsters.libvirt.gauge_ends import OpenGauges
-from meter.pollsters.libvirt.guests import TELL_TALE
+from meter.pollsters.libvirt.guests import COUNT_STATISTICS
 from meter.pollsters.libvirt.guests import Guest
-from meter.pollsters.libvirt.guests import Reading
+from meter.pollsters.libvirt.guests import GuestSnapshot
 from meter.pollsters.libvirt.guests import device_of
-from meter.pollsters.libvirt.guests import read
-from meter.pollsters.libvirt.rates import Memory
+from meter.pollsters.libvirt.guests import take_snapshot
+from meter.pollsters.libvirt.rates import PreviousValues
 from meter.pollsters.libvirt.sources import BadStat
+from meter.pollsters.libvirt.sources import Measured
 from meter.pollsters.libvirt.sources import Parts
-from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.table import FAMILIES
-from meter.pollsters.libvirt.table import TAKES
-from meter.pollsters.libvirt.table import Row
+from meter.pollsters.libvirt.table import REQUIREMENTS
+from meter.pollsters.libvirt.table import MeterRow
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 
-MOST_LINES = 20
-"""Omissions told in the log per pollster and cycle."""
+MAX_LOG_LINES = 20
+"""How many skipped samples a pollster logs per cycle."""
 
-GUESTS_AT_ONCE = 100
-"""All rows of so many guests follow each other: enough of one meter to fill a message, and of one guest to be signed
-together, for which metadata that repeat are encoded once."""
+GUESTS_PER_CHUNK = 100
+"""All rows are metered for this many guests before the next ones: enough samples of one meter to fill a message, and
+the samples of a guest close enough together that metadata which repeat are encoded once."""
 
 STATE = "power.state"
-"""A domain that is gone has no state, not even 0, which would be one."""
+"""A domain that no longer exists has no state, so this gauge is not ended with 0, which would be a state."""
 
-PROBE_SECONDS = 3.0
-"""A libvirt that does not answer by then says so itself, and shall not hold up the start."""
+PROBE_TIMEOUT_SECONDS = 3.0
+"""A libvirt that does not respond in this time does not delay the start."""
 
-ONLY_BASICS = ("test",)
-"""Drivers of libvirt that tell the state, the processors and the memory of a domain, and nothing else."""
+BASIC_DRIVERS = ("test",)
+"""libvirt drivers that provide only the state, the vCPUs and the memory of a domain."""
 
 
 class SkippedSamples:
-    """What one pollster left out in one cycle: counted all, told in the log when it is new."""
+    """The samples that one pollster skips in one cycle: all are counted; those with a new reason are logged."""
 
     _log = Logger()
 
-    def __init__(self, pollster: str, told: Mapping[str, str]) -> None:
-        self.now: dict[str, str] = {}
+    def __init__(self, pollster: str, logged: Mapping[str, str]) -> None:
+        self.reasons: dict[str, str] = {}
         self._pollster = pollster
-        self._told = told
+        self._logged = logged
         self._counts: dict[str, int] = {}
         self._lines = 0
 
-    def count(self, reason: str) -> None:
-        """Count something that was left out, by a word for the reason."""
-        self._counts[reason] = self._counts.get(reason, 0) + 1
+    def count(self, kind: str) -> None:
+        """Count a skipped sample; ``kind`` is the reason as a metric label."""
+        self._counts[kind] = self._counts.get(kind, 0) + 1
 
-    def tell(self, what: str, why: str, reason: str) -> None:
-        """Count ``what`` under ``reason`` and say why it was left out, unless that has been said in the cycle before."""
-        self.count(reason)
-        self.now[what] = why
-        if self._told.get(what) != why:
+    def log(self, what: str, why: str, kind: str) -> None:
+        """Count a skipped sample of ``what`` and log ``why``, unless the previous cycle had the same reason."""
+        self.count(kind)
+        self.reasons[what] = why
+        if self._logged.get(what) != why:
             self._lines += 1
-            if self._lines <= MOST_LINES:
+            if self._lines <= MAX_LOG_LINES:
                 self._log.warn("{what} is not metered: {why}", what=what, why=why)
 
     def report(self, cycle: ICycle) -> None:
-        """Pass the counts on to whoever counts in this daemon."""
-        if self._lines > MOST_LINES:
-            self._log.warn("{more} more are not metered", more=self._lines - MOST_LINES)
+        """Pass the counts to the metrics of the daemon, if it has them."""
+        if self._lines > MAX_LOG_LINES:
+            self._log.warn("{count} more samples are not metered", count=self._lines - MAX_LOG_LINES)
         try:
-            count = cycle.provider(ISkippedSamples).samples_skipped
+            samples_skipped = cycle.provider(ISkippedSamples).samples_skipped
         except LookupError:
             return
-        for reason, times in self._counts.items():
-            count(self._pollster, reason, times)
+        for kind, count in self._counts.items():
+            samples_skipped(self._pollster, kind, count)
 
 
-class Remembered:
-    """What one pollster remembers from cycle to cycle: volumes by meter, runs of counters, open gauges, what was logged."""
+class PollsterState:
+    """The state of one pollster between cycles: previous values by meter, counters, open gauges, logged reasons."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self.memories = {row.meter.name: Memory(row.change) for row in rows if row.change is not None}
+    def __init__(self, rows: Iterable[MeterRow]) -> None:
+        self.previous_values = {row.meter.name: PreviousValues(row.change) for row in rows if row.change is not None}
         self.counters: dict[str, Counters] = {}
         self.gauges = OpenGauges()
-        self.told: Mapping[str, str] = {}
+        self.logged: Mapping[str, str] = {}
 
     def counters_of(self, guest: Guest, *, trial: bool) -> Counters | None:
-        """Return what is known of the counters of a domain's present run."""
+        """Return the counters of the guest's present run, ``None`` if it has no run."""
         if guest.run is None:
             return None
         known = self.counters.get(guest.uuid)
-        if known is None or known.life != guest.run:
+        if known is None or known.domain_run != guest.run:
             known = Counters(guest.run)
             if not trial:
                 self.counters[guest.uuid] = known
         elif trial:
             known = deepcopy(known)
-        known.begin(guest.began)
+        known.begin_poll(guest.began_at)
         return known
 
 
 @implementer(IDomainPollster)
 @dataclass(frozen=True, slots=True)
 class GuestPollster:
-    """Meters a family of rows on every guest. What cannot be read, or lacks the statistics, costs itself only."""
+    """Meters a family of rows on every guest. A volume that libvirt does not provide is skipped."""
 
     name: Literal["instance", "cpu", "vcpus", "memory", "perf", "disk", "disk.device", "network.interface"]
     options: None = None
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """The rows of the table that it meters."""
+    def rows(self) -> tuple[MeterRow, ...]:
+        """The rows of the pollster's family."""
         return FAMILIES[self.name]
 
     @property
     def meters(self) -> tuple[MeterDefinition, ...]:
-        """The meters of its rows."""
+        """The meters of the rows."""
         return tuple(row.meter for row in self.rows)
 
     def configured(self, options: None) -> GuestPollster:
-        """There is nothing to configure: ``[compute]`` has what concerns all of them."""
+        """Return the pollster: it has no options of its own; ``[compute]`` applies to all of them."""
         return self
 
     async def enabled(self, context: IPluginContext) -> Enabled | Disabled:
-        """Work wherever the daemon has a hypervisor that may tell these statistics, be it reachable now or not."""
+        """Return whether the daemon has a hypervisor whose driver provides the statistics, reachable now or not."""
         try:
             hypervisor = context.provider(IHypervisor)
         except LookupError:
             return Disabled("no hypervisor is configured")
         driver = hypervisor.uri.partition(":")[0].partition("+")[0]
-        if driver in ONLY_BASICS and self.name in ("perf", "disk", "disk.device", "network.interface"):
-            return Disabled(f"libvirt's {driver} driver tells nothing of this")
+        if driver in BASIC_DRIVERS and self.name in ("perf", "disk", "disk.device", "network.interface"):
+            return Disabled(f"libvirt's {driver} driver does not provide these statistics")
         if driver != "qemu" and self.name == "perf":
-            return Disabled(f"only libvirt's qemu driver counts events of the processor, not {driver}")
-        return Enabled(await self._lacking(hypervisor, context.clock)) if self.name in TAKES else Enabled()
+            return Disabled(f"only libvirt's qemu driver provides perf events, not {driver}")
+        if self.name not in REQUIREMENTS:
+            return Enabled()
+        return Enabled(await self._count_lacking(hypervisor, context.clock))
 
-    async def _lacking(self, hypervisor: IHypervisor, clock: IReactorTime) -> str:
-        """Say which of the domains that run now lack what this pollster takes. Others may come that do not."""
-        prefix, what = TAKES[self.name]
+    async def _count_lacking(self, hypervisor: IHypervisor, clock: IReactorTime) -> str:
+        """Return how many of the running domains lack the statistics, ``""`` if none; domains started later may not."""
+        prefix, requirement = REQUIREMENTS[self.name]
         try:
-            domains = await within(clock, PROBE_SECONDS, hypervisor.domains())
+            domains = await within(clock, PROBE_TIMEOUT_SECONDS, hypervisor.domains())
         except (Unavailable, DeferredTimeout):
             return ""
         running = [domain for domain in domains if domain.run is not None]
         lacking = [each for each in running if not any(name.startswith(prefix) for name in each.stats)]
-        return f"{len(lacking)} of {len(running)} running domains lack {what}" if lacking else ""
+        return f"{len(lacking)} of {len(running)} running domains lack {requirement}" if lacking else ""
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
-        """Return a sample of each guest, and each device of one, that has the volume: made as they are drawn."""
-        reading: Reading = await cycle.cycle_cache("libvirt reading", lambda: read(cycle))
-        remembered: Remembered = cycle.daemon_cache(("libvirt pollster", self.name), lambda: Remembered(self.rows))
-        return self._samples(reading, remembered, cycle)
+        """Return the samples of all guests and their devices, as a lazy iterator."""
+        snapshot: GuestSnapshot = await cycle.cycle_cache("libvirt snapshot", lambda: take_snapshot(cycle))
+        state: PollsterState = cycle.daemon_cache(("libvirt pollster", self.name), lambda: PollsterState(self.rows))
+        return self._samples(snapshot, state, cycle)
 
-    def _samples(self, reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[Sample]:
-        omissions = SkippedSamples(self.name, remembered.told)
-        for uuid, why in reading.unreadable.items():
+    def _samples(self, snapshot: GuestSnapshot, state: PollsterState, cycle: ICycle) -> Iterator[Sample]:
+        skipped = SkippedSamples(self.name, state.logged)
+        for uuid, why in snapshot.unreadable.items():
             if self.name == "instance":
-                omissions.tell(f"domain {uuid}", why, "xml")
+                skipped.log(f"domain {uuid}", why, "xml")
             else:
-                omissions.count("xml")
-        seen: dict[str, set[str]] = {meter: set() for meter in remembered.memories}
-        for first in range(0, len(reading.guests), GUESTS_AT_ONCE):
+                skipped.count("xml")
+        seen: dict[str, set[str]] = {meter: set() for meter in state.previous_values}
+        for first in range(0, len(snapshot.guests), GUESTS_PER_CHUNK):
             polls = [
-                _Poll(guest, remembered, trial=cycle.trial) for guest in reading.guests[first : first + GUESTS_AT_ONCE]
+                _GuestPoll(guest, state, trial=cycle.trial)
+                for guest in snapshot.guests[first : first + GUESTS_PER_CHUNK]
             ]
             for row in self.rows:
-                memory = remembered.memories.get(row.meter.name)
+                previous = state.previous_values.get(row.meter.name)
                 for poll in polls:
-                    if guest_has(row, poll.guest):
-                        yield from _samples(row, poll, memory, seen, omissions, trial=cycle.trial)
+                    if is_metered(row, poll.guest):
+                        yield from _samples(row, poll, previous, seen, skipped, trial=cycle.trial)
             for poll in polls:
-                yield from poll.end(remembered, trial=cycle.trial)
-        if reading.whole:
-            remembered.told = omissions.now
+                yield from poll.end(state, trial=cycle.trial)
+        if snapshot.complete:
+            state.logged = skipped.reasons
             if not cycle.trial:
-                for meter, memory in remembered.memories.items():
-                    memory.forget_all_but(seen[meter])
-                yield from _gone(reading, remembered, cycle)
-        omissions.report(cycle)
+                for meter, previous in state.previous_values.items():
+                    previous.forget_all_but(seen[meter])
+                yield from _end_gauges_of_gone_domains(snapshot, state, cycle)
+        skipped.report(cycle)
 
 
-class _Poll:
-    """One poll of one domain by one pollster."""
+class _GuestPoll:
+    """One poll of one guest by one pollster."""
 
-    def __init__(self, guest: Guest, remembered: Remembered, *, trial: bool) -> None:
+    def __init__(self, guest: Guest, state: PollsterState, *, trial: bool) -> None:
         self.guest = guest
-        self.counters = remembered.counters_of(guest, trial=trial)
+        self.counters = state.counters_of(guest, trial=trial)
         self._gauges: list[tuple[str, str, str, bool]] = []
-        self._new: dict[str, frozenset[str]] = {}
+        self._new_devices: dict[str, frozenset[str]] = {}
 
-    def opening(self, row: Row, subject: Subject) -> Opening | None:
-        """Return the earlier value of the counter of ``subject``, if its run has just begun."""
+    def opening(self, row: MeterRow, measured: Measured) -> Opening | None:
+        """Return the earlier value of the counter of ``measured`` if its run has just begun, else ``None``."""
         counters = self.counters
         if counters is None:
             return None
-        if counters.began is not None:
+        if counters.began_at is not None:
             return counters.from_zero(self.guest.read_at)
-        if row.scope not in TELL_TALE:
+        if row.scope not in COUNT_STATISTICS:
             return None
-        new = self._new.get(row.scope)
+        new = self._new_devices.get(row.scope)
         if new is None:
-            names = frozenset(map(device_of, self.guest.subjects(row.scope)))
-            new = self._new[row.scope] = counters.new_devices(row.scope, names)
-        return counters.from_zero(self.guest.read_at, row.scope) if new and device_of(subject) in new else None
+            names = frozenset(map(device_of, self.guest.measured(row.scope)))
+            new = self._new_devices[row.scope] = counters.new_devices(row.scope, names)
+        return counters.from_zero(self.guest.read_at, row.scope) if new and device_of(measured) in new else None
 
-    def note(self, row: Row, sample: Sample) -> None:
-        """Note that a gauge was told."""
+    def record(self, row: MeterRow, sample: Sample) -> None:
+        """Record that ``sample`` was sent, if it is a gauge."""
         if row.meter.type == "gauge":
             self._gauges.append((sample.name, sample.unit, sample.resource_id, row.ends_with_run))
 
-    def end(self, remembered: Remembered, *, trial: bool) -> Iterator[Sample]:
-        """Remember what was polled; yield a last 0 of each gauge that a domain does not have while it is off."""
+    def end(self, state: PollsterState, *, trial: bool) -> Iterator[Sample]:
+        """End the poll; yield a last 0 of each gauge that a domain does not have while it is shut off."""
         guest = self.guest
         if self.counters is not None:
-            self.counters.end(guest.devices(), guest.read_at)
-        ended = remembered.gauges.update(
+            self.counters.end_poll(guest.devices(), guest.read_at)
+        ended = state.gauges.update(
             guest.uuid, self._gauges, guest.description, guest.read_at, off=guest.shut_off, remember=not trial
         )
         for gauge in ended:
             yield _zero(gauge, guest.description, guest.metadata, guest.read_at)
-        guest.forget_subjects()
+        guest.free_measured()
 
 
-def _gone(reading: Reading, remembered: Remembered, cycle: ICycle) -> Iterator[Sample]:
-    """Yield a last 0 of all gauges of domains that are gone for good, not of those that migrated away."""
+def _end_gauges_of_gone_domains(snapshot: GuestSnapshot, state: PollsterState, cycle: ICycle) -> Iterator[Sample]:
+    """Yield a last 0 of all gauges of domains that no longer exist; those that migrated away run elsewhere."""
     hypervisor = cycle.provider(IHypervisor)
-    for uuid in list(remembered.gauges.missing(reading.listed - reading.elsewhere)):
+    for uuid in list(state.gauges.missing(snapshot.listed - snapshot.elsewhere)):
         absence = hypervisor.absence(uuid)
-        if absence.why == "unreadable" and uuid not in reading.elsewhere:
+        if absence.why == "unreadable" and uuid not in snapshot.elsewhere:
             continue
-        gauges, description, told_at = remembered.gauges.forget(uuid)
-        if absence.why == "migrated" or uuid in reading.elsewhere:
+        gauges, description, sent_at = state.gauges.forget(uuid)
+        if absence.why == "migrated" or uuid in snapshot.elsewhere:
             continue
-        # What was told of an earlier end, of a domain that was there afterwards, is not this one.
-        end = absence.since if absence.since is not None and absence.since >= told_at else reading.read_at
+        # An absence that began before the last sample was another one, after which the domain was back.
+        end = absence.since if absence.since is not None and absence.since >= sent_at else snapshot.read_at
         for gauge in gauges:
             if gauge.name != STATE:
                 yield _zero(gauge, description, description.metadata, end)
-    for uuid in remembered.counters.keys() - reading.listed:
+    for uuid in state.counters.keys() - snapshot.listed:
         if hypervisor.absence(uuid).why != "unreadable":
-            del remembered.counters[uuid]
+            del state.counters[uuid]
 
 
 def _zero(gauge: Gauge, description: Description, metadata: Mapping[str, Any], at: datetime) -> Sample:
@@ -280,100 +283,110 @@ def _zero(gauge: Gauge, description: Description, metadata: Mapping[str, Any], a
     )
 
 
-def guest_has(row: Row, guest: Guest) -> bool:
-    """Return whether ``row`` meters ``guest`` in its state: if the domain is ending, only counters are metered."""
+def is_metered(row: MeterRow, guest: Guest) -> bool:
+    """Return whether ``row`` meters ``guest`` in its present state; of a domain that is ending only counters are metered."""
     if guest.ending:
         return row.meter.type != "gauge"
     return row.when_off or not guest.shut_off
 
 
 def _samples(
-    row: Row, poll: _Poll, memory: Memory | None, seen: dict[str, set[str]], omissions: SkippedSamples, *, trial: bool
+    row: MeterRow,
+    poll: _GuestPoll,
+    previous: PreviousValues | None,
+    seen: dict[str, set[str]],
+    skipped: SkippedSamples,
+    *,
+    trial: bool,
 ) -> Iterator[Sample]:
-    """Yield a sample of each subject of ``row`` that has the volume, and note what is left out."""
+    """Yield the samples of everything that ``row`` measures of a guest; record what is skipped."""
     meter, guest = row.meter.name, poll.guest
     try:
-        subjects = guest.subjects(row.scope)
+        all_measured = guest.measured(row.scope)
     except BadStat as error:
-        omissions.tell(f"{meter} of {guest.uuid}", str(error), error.reason)
+        skipped.log(f"{meter} of {guest.uuid}", str(error), error.reason)
         return
-    for subject in subjects:
-        if memory is not None:
-            seen[meter].add(subject.resource_id)
+    for measured in all_measured:
+        if previous is not None:
+            seen[meter].add(measured.resource_id)
         try:
-            reading, parts = _reading(row, poll, subject)
-            if reading is not None:
-                opening, sample = _of_reading(row, poll, subject, reading, parts, memory, trial=trial)
+            value, parts = _read(row, poll, measured)
+            if value is not None:
+                opening, sample = _opening_and_sample(row, poll, measured, value, parts, previous, trial=trial)
                 if opening is not None:
                     yield opening
                 if sample is not None:
                     yield sample
-            elif row.if_missing == "told":
-                wanted = row.wanted(subject.prefix)
-                omissions.tell(f"{meter} of {subject.resource_id}", f"libvirt does not give {wanted}", "missing")
+            elif row.if_missing == "logged":
+                needed = row.needed_statistics(measured.prefix)
+                skipped.log(f"{meter} of {measured.resource_id}", f"libvirt does not provide {needed}", "missing")
             elif row.if_missing == "counted":
-                omissions.count("missing")
+                skipped.count("missing")
         except BadStat as error:
-            omissions.tell(f"{meter} of {subject.resource_id}", str(error), error.reason)
+            skipped.log(f"{meter} of {measured.resource_id}", str(error), error.reason)
         except BadSample as error:
-            omissions.tell(f"{meter} of {subject.resource_id}", str(error), "invalid")
+            skipped.log(f"{meter} of {measured.resource_id}", str(error), "invalid")
 
 
-def _reading(row: Row, poll: _Poll, subject: Subject) -> tuple[tuple[int, int] | None, list[Parts | None] | None]:
-    """Return the value of the first source that gives one, and its index; and what all are made of, where runs need that."""
-    if poll.counters is None or not row.composed or not row.counts:
-        return row.reading(subject), None
-    parts = row.parts(subject)
-    for source, each in enumerate(parts):
+def _read(
+    row: MeterRow, poll: _GuestPoll, measured: Measured
+) -> tuple[tuple[int, int] | None, list[Parts | None] | None]:
+    """Return the value of the first source that has one and its index; and the parts of all sources if runs need them."""
+    if poll.counters is None or not row.composed or not row.is_counter:
+        return row.read(measured), None
+    parts = row.parts(measured)
+    for source_index, each in enumerate(parts):
         if each is not None:
-            return (sum(each.values()), source), parts
+            return (sum(each.values()), source_index), parts
     return None, None
 
 
-def _of_reading(
-    row: Row,
-    poll: _Poll,
-    subject: Subject,
-    reading: tuple[int, int],
+def _opening_and_sample(
+    row: MeterRow,
+    poll: _GuestPoll,
+    measured: Measured,
+    value_and_source: tuple[int, int],
     parts: list[Parts | None] | None,
-    memory: Memory | None,
+    previous: PreviousValues | None,
     *,
     trial: bool,
 ) -> tuple[Sample | None, Sample | None]:
-    """Return the sample that opens the run of what ``row`` has read, where that has just begun, and the sample itself.
+    """Return the opening sample of a run that has just begun, and the sample itself.
 
-    There is none where there is nothing to compare with, or to name it after.
+    Either may be ``None``: a rate needs a previous value, a meter that is named after the flavor needs a flavor.
     """
     guest, counters = poll.guest, poll.counters
-    value, source = reading
+    value, source_index = value_and_source
     volume: int | float | None = value
-    metadata, opening = subject.metadata, None
-    if counters is not None and parts is not None and subject.run is not None:
+    metadata, opening = measured.metadata, None
+    if counters is not None and parts is not None and measured.run is not None:
         run, opening = counters.sum(
             row.meter.name,
-            subject.run,
-            source,
-            subject.processors,
+            measured.run,
+            source_index,
+            measured.processors,
             parts,
-            lambda: row.label(source, parts, subject),
+            lambda: row.label(source_index, parts, measured),
             guest.read_at,
         )
-        metadata = guest.metadata_of_run(subject, run)
-    elif counters is not None and memory is None and subject.from_zero and row.counts:
-        opening = poll.opening(row, subject)
-    if memory is not None:
-        volume = memory.volume(subject, guest.read_at, guest.steady_seconds, value, source, parts, trial=trial)
-    sample = _sample(row, guest, subject.resource_id, volume, metadata, guest.read_at)
+        metadata = guest.metadata_of_run(measured, run)
+    elif counters is not None and previous is None and measured.from_zero and row.is_counter:
+        opening = poll.opening(row, measured)
+    if previous is not None:
+        volume = previous.change(
+            measured, guest.read_at, guest.monotonic_seconds, value, source_index, parts, trial=trial
+        )
+    sample = _sample(row, guest, measured.resource_id, volume, metadata, guest.read_at)
     if sample is None:
         return None, None
-    poll.note(row, sample)
-    if opening is None or memory is not None:
+    poll.record(row, sample)
+    if opening is None or previous is not None:
         return None, sample
-    return _sample(row, guest, subject.resource_id, opening.volume, metadata, opening.at), sample
+    return _sample(row, guest, measured.resource_id, opening.volume, metadata, opening.at), sample
 
 
 def _sample(
-    row: Row, guest: Guest, resource_id: str, volume: int | float | None, metadata: Mapping[str, Any], at: datetime
+    row: MeterRow, guest: Guest, resource_id: str, volume: int | float | None, metadata: Mapping[str, Any], at: datetime
 ) -> Sample | None:
     name = row.meter.name
     if name.endswith("*"):

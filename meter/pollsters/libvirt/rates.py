@@ -1,4 +1,4 @@
-"""What is reckoned from two polls: rates, deltas, the use of processors. No value rather than a wrong one."""
+"""Values computed from two polls: rates, deltas, CPU utilization. If in doubt there is no value."""
 
 from __future__ import annotations
 
@@ -9,97 +9,100 @@ from typing import Literal
 
 import msgspec
 
+from meter.pollsters.libvirt.sources import Measured
 from meter.pollsters.libvirt.sources import Parts
-from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.sources import number
 
-Change = Literal["rate", "delta", "use of processors"]
-"""*rate*: growth per second. *delta*: growth. *use of processors*: growth, in ns, in percent of the time of all vcpus."""
+Change = Literal["rate", "delta", "utilization"]
+"""*delta*: increase. *rate*: increase per second. *utilization*: increase in ns, in percent of the time of all vCPUs."""
 
 
-SHORTEST_SECONDS = 1.0
-"""Less is no time to tell a rate in: libvirt counts processor time in steps of the kernel's clock, 10 ms."""
+MIN_SECONDS = 1.0
+"""No rate is computed over a shorter time: libvirt counts CPU time in ticks of the kernel's clock, 10 ms."""
 
-CLOCKS_APART = 1.0
-"""Seconds by which the time of day and the steady clock may differ, which includes how long libvirt took."""
+MAX_CLOCK_DIFFERENCE_SECONDS = 1.0
+"""How much elapsed wall-clock and monotonic time may differ, including the time that libvirt took."""
 
 
-class _Last(msgspec.Struct, frozen=True, gc=False):  # parts hold texts and numbers only
-    """As there are some twenty per domain, they spare the collector of reference cycles to look at them: none is in one."""
+class _PreviousValue(msgspec.Struct, frozen=True, gc=False):  # parts hold texts and numbers only
+    """A value of the previous poll. There are about twenty per domain, so they are not tracked by Python's garbage
+    collector, which they do not need: none is in a reference cycle.
+    """
 
     at: datetime
-    steady_seconds: float
+    monotonic_seconds: float
     volume: int | float
     run: str | None
-    source: int
+    source_index: int
     vcpus: int | None
     parts: Sequence[Parts | None] | None
 
-    def since(self, last: _Last) -> int | float | None:
-        """Return the growth since the last time, ``None`` where the counter has begun anew, or less is counted now.
+    def increase_since(self, last: _PreviousValue) -> int | float | None:
+        """Return the increase since ``last``, ``None`` if the counter was reset or decreased.
 
-        Of a sum it is the growth of what is summed now: what was not there the last time has begun at 0.
+        Of a sum it is the increase of its present parts: a part that ``last`` lacks has started from 0.
         """
         if (self.run, self.vcpus) != (last.run, last.vcpus):
             return None
         before: int | float = last.volume
         if self.parts is not None and last.parts is not None:
-            now, then = self.parts[self.source], last.parts[self.source]
+            now, then = self.parts[self.source_index], last.parts[self.source_index]
             if now is None or then is None:
                 return None
             before = sum(then.get(name, 0) for name in now)
-        elif self.source != last.source:
+        elif self.source_index != last.source_index:
             return None
         return self.volume - before if self.volume >= before else None
 
 
-class Memory:
-    """The last volume of each resource of one meter, and what has become of it since."""
+class PreviousValues:
+    """The previous value of each resource of one meter."""
 
     def __init__(self, change: Change) -> None:
         self._change = change
-        self._last: dict[str, _Last] = {}
+        self._last: dict[str, _PreviousValue] = {}
 
     def __len__(self) -> int:
         return len(self._last)
 
-    def volume(
+    def change(
         self,
-        subject: Subject,
+        measured: Measured,
         at: datetime,
-        steady_seconds: float,
+        monotonic_seconds: float,
         volume: int,
-        source: int,
+        source_index: int,
         parts: Sequence[Parts | None] | None = None,
         *,
         trial: bool = False,
     ) -> int | float | None:
-        """Return the change since the last time, or ``None`` where none can be told; remember ``volume`` instead.
+        """Return the change since the previous value, ``None`` if there is none; replace the previous value.
 
-        Two volumes are compared that have the same run and come from the same ``source``, or are sums of ``parts`` of it,
-        the second later and not smaller, between which nobody set the clock. ``steady_seconds`` is the time by a clock
-        that nobody can set. A *trial* remembers nothing.
+        Two values are compared if they have the same run and source, or are sums of parts of the same source, the
+        second is later and not smaller, and the clock was not set between them. ``monotonic_seconds`` is the time by a
+        clock that cannot be set. A *trial* leaves the previous value as it was.
         """
-        vcpus = number(subject.stats, "vcpu.current") if self._change == "use of processors" else None
-        last = self._last.get(subject.resource_id)
-        new = _Last(at, steady_seconds, volume, subject.run, source, vcpus, parts)
-        growth = new.since(last) if last is not None else None
-        if last is not None and growth is not None and steady_seconds - last.steady_seconds < SHORTEST_SECONDS:
+        vcpus = number(measured.stats, "vcpu.current") if self._change == "utilization" else None
+        last = self._last.get(measured.resource_id)
+        new = _PreviousValue(at, monotonic_seconds, volume, measured.run, source_index, vcpus, parts)
+        increase = new.increase_since(last) if last is not None else None
+        if last is not None and increase is not None and monotonic_seconds - last.monotonic_seconds < MIN_SECONDS:
             return None
         if not trial:
-            self._last[subject.resource_id] = new
-        if last is None or growth is None:
+            self._last[measured.resource_id] = new
+        if last is None or increase is None:
             return None
         seconds = (at - last.at).total_seconds()
         if self._change == "delta":
-            return growth
-        if seconds <= 0 or abs(steady_seconds - last.steady_seconds - seconds) > CLOCKS_APART:
+            return increase
+        clock_difference = monotonic_seconds - last.monotonic_seconds - seconds
+        if seconds <= 0 or abs(clock_difference) > MAX_CLOCK_DIFFERENCE_SECONDS:
             return None
         if self._change == "rate":
-            return growth / seconds
-        return 100 * growth / (1e9 * vcpus * seconds) if vcpus else None
+            return increase / seconds
+        return 100 * increase / (1e9 * vcpus * seconds) if vcpus else None
 
     def forget_all_but(self, resources: Collection[str]) -> None:
-        """Let go of resources that are gone."""
+        """Delete the values of all other resources."""
         for resource_id in [each for each in self._last if each not in resources]:
             del self._last[resource_id]

@@ -1,4 +1,4 @@
-"""Where volumes come from: single statistics of libvirt, and what is reckoned from several of them."""
+"""The sources of volumes: single statistics of libvirt, and values computed from several of them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Stats = Mapping[str, int | float | str | bool]
 """Statistics of one domain by libvirt's names, as in ``virsh domstats``."""
 
 Parts = Mapping[str, int]
-"""What a sum is made of, by names that stay with it."""
+"""The parts of a sum, by the names of disks or the numbers of vCPUs."""
 
-LARGEST = 2**63 - 1
+MAX_VALUE = 2**63 - 1
 UNKNOWN = 2**64 - 1
-"""libvirt says 2**64 - 1 where it means -1: unknown."""
-MOST_DEVICES = 4096
-"""Of one kind in a domain. QEMU takes some hundreds."""
+"""libvirt reports 2**64 - 1, an unsigned -1, for an unknown value."""
+MAX_DEVICES = 4096
+"""How many devices of one kind of a domain are read. QEMU permits some hundreds."""
 
 Reason = Literal["unknown", "invalid"]
 
 
 class BadStat(ValueError):
-    """A statistic that cannot be a volume; the text says which, and what it holds. ``reason`` classifies it."""
+    """A statistic that is not a valid volume; the text has its name and value. ``reason`` is a metric label."""
 
     def __init__(self, text: str, reason: Reason = "invalid") -> None:
         super().__init__(text)
@@ -34,12 +34,12 @@ class BadStat(ValueError):
 
 
 @dataclass(slots=True)
-class Subject:
-    """What one sample is about: a domain, or a device of one, whose statistics begin with ``prefix``.
+class Measured:
+    """What one sample measures: a domain, or a device of one, whose statistics have the prefix ``prefix``.
 
-    ``run`` changes when its counters start again, ``None`` where there is none; they start from zero unless
-    ``from_zero`` is false. ``disks`` names by their devices the disks of a domain, ``processors`` tells apart virtual
-    processors that had the same numbers.
+    ``run`` is the name of the run of its counters, ``None`` if the domain is not running; a run starts from zero unless
+    ``from_zero`` is false. ``disks`` maps the devices of a domain's disks to names that are not reused. ``processors``
+    distinguishes sets of vCPUs that have the same numbers.
     """
 
     stats: Stats
@@ -53,76 +53,78 @@ class Subject:
 
 
 def number(stats: Stats, name: str) -> int | None:
-    """Return the statistic ``name``, a whole number, or ``None`` where libvirt gives none; raise :class:`BadStat`."""
+    """Return the statistic ``name``, an integer, ``None`` if libvirt does not provide it; raise :class:`BadStat`."""
     value = stats.get(name)
-    if value is None or (type(value) is int and 0 <= value <= LARGEST):
+    if value is None or (type(value) is int and 0 <= value <= MAX_VALUE):
         return value
     if value == UNKNOWN:
         raise BadStat(f"{name} is unknown to libvirt", "unknown")
-    raise BadStat(f"{name} should be a whole number from 0 to 2**63 - 1, not {value!r:.60}")
+    raise BadStat(f"{name} should be an integer from 0 to 2**63 - 1, not {value!r:.60}")
 
 
 def devices(stats: Stats, kind: str) -> Iterator[str]:
     """Yield the prefixes of the statistics of each device: ``block.0.``, ``block.1.``…; raise :class:`BadStat`."""
-    return (f"{kind}.{index}." for index in range(min(number(stats, f"{kind}.count") or 0, MOST_DEVICES)))
+    return (f"{kind}.{index}." for index in range(min(number(stats, f"{kind}.count") or 0, MAX_DEVICES)))
 
 
 class Source(Protocol):
-    """Where a volume comes from."""
+    """The source of a volume."""
 
-    def value(self, subject: Subject) -> int | None:
-        """Return the value, or ``None`` where libvirt does not give what it takes; raise :class:`BadStat`."""
+    def value(self, measured: Measured) -> int | None:
+        """Return the value, ``None`` if libvirt does not provide the statistics; raise :class:`BadStat`."""
 
     def text(self, prefix: str) -> str:
-        """Name the statistics it takes, which begin with ``prefix``."""
+        """Return a formula of the statistics, which have the prefix ``prefix``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Existence:
-    """1 for every domain there is."""
+class Constant:
+    """The same value for every domain."""
 
-    def value(self, subject: Subject) -> int:
-        """Return 1."""
-        return 1
+    constant: int
+
+    def value(self, measured: Measured) -> int:
+        """Return the constant."""
+        return self.constant
 
     def text(self, prefix: str) -> str:
-        """Say that there is nothing more to it."""
-        return "the domain exists"
+        """Return the constant."""
+        return str(self.constant)
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """One statistic as it is."""
+    """One statistic."""
 
     name: str
 
-    def value(self, subject: Subject) -> int | None:
+    def value(self, measured: Measured) -> int | None:
         """Return the statistic."""
-        return number(subject.stats, subject.prefix + self.name)
+        return number(measured.stats, measured.prefix + self.name)
 
     def text(self, prefix: str) -> str:
-        """Name it."""
+        """Return the name of the statistic."""
         return prefix + self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One statistic less another; nothing where that would be negative."""
+    """The difference of two statistics, which must not be negative."""
 
     name: str
     less: str
 
-    def value(self, subject: Subject) -> int | None:
+    def value(self, measured: Measured) -> int | None:
         """Return the difference."""
-        whole, part = (number(subject.stats, subject.prefix + name) for name in (self.name, self.less))
-        if whole is None or part is None:
+        minuend, subtrahend = (number(measured.stats, measured.prefix + name) for name in (self.name, self.less))
+        if minuend is None or subtrahend is None:
             return None
-        if part > whole:
-            raise BadStat(f"{self.less} should be at most {self.name}, {whole}, not {part}")
-        return whole - part
+        if subtrahend > minuend:
+            raise BadStat(f"{self.less} should be at most {self.name}, {minuend}, not {subtrahend}")
+        return minuend - subtrahend
 
     def text(self, prefix: str) -> str:
-        """Name both."""
+        """Return the difference as a formula."""
         return f"{prefix}{self.name} - {prefix}{self.less}"
 
 
@@ -132,91 +134,91 @@ class Largest:
 
     names: tuple[str, ...]
 
-    def value(self, subject: Subject) -> int | None:
-        """Return the largest of those that libvirt gives."""
-        values = [number(subject.stats, subject.prefix + name) for name in self.names]
+    def value(self, measured: Measured) -> int | None:
+        """Return the largest of the statistics that libvirt provides."""
+        values = [number(measured.stats, measured.prefix + name) for name in self.names]
         return max((value for value in values if value is not None), default=None)
 
     def text(self, prefix: str) -> str:
-        """Name them."""
+        """Return the maximum as a formula."""
         return f"max({', '.join(prefix + name for name in self.names)})"
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """What the domain's description says: a key of its metadata."""
+class FromMetadata:
+    """A number in the metadata of the domain."""
 
     key: str
 
-    def value(self, subject: Subject) -> int | None:
-        """Return the number that the description has."""
-        value: int | None = subject.metadata[self.key]
+    def value(self, measured: Measured) -> int | None:
+        """Return the number."""
+        value: int | None = measured.metadata[self.key]
         return value
 
     def text(self, prefix: str) -> str:
-        """Name the key."""
+        """Return the name of the number."""
         return f"{self.key} of the flavor"
 
 
 @dataclass(frozen=True, slots=True)
 class VcpuSum:
-    """Statistics of virtual processors, summed over all that are plugged in.
+    """Statistics of vCPUs, summed over all that are plugged in.
 
-    Their numbers may have gaps. Where a plugged processor lacks one of the statistics there is no sum: part of it
-    would look like a counter that was reset.
+    Their numbers may have gaps. If a plugged vCPU lacks one of the statistics there is no sum: a partial sum would look
+    like a reset of the counter.
     """
 
     names: tuple[str, ...]
 
-    def value(self, subject: Subject) -> int | None:
+    def value(self, measured: Measured) -> int | None:
         """Return the sum, or ``None``."""
-        parts = self.parts(subject)
+        parts = self.parts(measured)
         return None if parts is None else sum(parts.values())
 
-    def parts(self, subject: Subject) -> Parts | None:
-        """Return what is summed, by the numbers of the processors, or ``None``."""
-        stats = subject.stats
+    def parts(self, measured: Measured) -> Parts | None:
+        """Return the addends, by the numbers of the vCPUs, or ``None``."""
+        stats = measured.stats
         plugged = number(stats, "vcpu.current")
         complete: dict[str, int] = {}
-        for index in range(min(number(stats, "vcpu.maximum") or 0, MOST_DEVICES)):
+        for index in range(min(number(stats, "vcpu.maximum") or 0, MAX_DEVICES)):
             parts = [number(stats, f"vcpu.{index}.{name}") for name in self.names]
             if None not in parts:
                 complete[str(index)] = sum(parts)  # type: ignore[arg-type]
         return complete if complete and len(complete) == plugged else None
 
     def text(self, prefix: str) -> str:
-        """Name them."""
+        """Return the sum as a formula."""
         return f"Σ ({' + '.join(f'vcpu.N.{name}' for name in self.names)})"
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSum:
-    """One source summed over all disks of a domain.
+    """One source, summed over all disks of a domain.
 
-    A drive without a medium need not have it. Where a disk with one lacks it there is no sum, for the same reason as
-    above.
+    A drive without a medium may lack the value. If another disk lacks it there is no sum: a partial sum would look like
+    a reset of the counter.
     """
 
     source: Source
 
-    def value(self, subject: Subject) -> int | None:
+    def value(self, measured: Measured) -> int | None:
         """Return the sum, or ``None``."""
-        parts = self.parts(subject)
+        parts = self.parts(measured)
         return None if parts is None else sum(parts.values())
 
-    def parts(self, subject: Subject) -> Parts | None:
-        """Return what is summed, by the names of the disks, or ``None``."""
-        stats = subject.stats
+    def parts(self, measured: Measured) -> Parts | None:
+        """Return the addends, by the names of the disks, or ``None``."""
+        stats = measured.stats
         found: dict[str, int] = {}
         for prefix in devices(stats, "block"):
-            value = self.source.value(Subject(stats, prefix, "", {}, None))
+            value = self.source.value(Measured(stats, prefix, "", {}, None))
             if value is not None:
                 name = str(stats.get(f"{prefix}name", prefix))
-                found[subject.disks.get(name, name)] = value
+                found[measured.disks.get(name, name)] = value
             elif f"{prefix}path" in stats or f"{prefix}url" in stats:
                 return None
         return found or None
 
     def text(self, prefix: str) -> str:
-        """Name what is summed."""
+        """Return the sum as a formula."""
         return f"Σ {self.source.text('block.N.')}"

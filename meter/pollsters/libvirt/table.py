@@ -1,6 +1,6 @@
-"""What is metered of a libvirt domain, as data: each meter and the statistics of libvirt that make its volume.
+"""The meters of libvirt domains, as data: each meter and the statistics of libvirt from which its volume is computed.
 
-A new meter is a new row here and its line in ``README.rst``. Each tuple of rows is one pollster's.
+A new meter needs a row here and its line in ``README.rst``. Each tuple of rows belongs to one pollster.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from typing import Literal
 
 from meter.pollsters.libvirt.counter_runs import label_of
 from meter.pollsters.libvirt.rates import Change
-from meter.pollsters.libvirt.sources import Described
+from meter.pollsters.libvirt.sources import Constant
 from meter.pollsters.libvirt.sources import Difference
 from meter.pollsters.libvirt.sources import DiskSum
-from meter.pollsters.libvirt.sources import Existence
+from meter.pollsters.libvirt.sources import FromMetadata
 from meter.pollsters.libvirt.sources import Largest
+from meter.pollsters.libvirt.sources import Measured
 from meter.pollsters.libvirt.sources import Parts
 from meter.pollsters.libvirt.sources import Source
 from meter.pollsters.libvirt.sources import Stat
-from meter.pollsters.libvirt.sources import Subject
 from meter.pollsters.libvirt.sources import VcpuSum
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
 
 Scope = Literal["domain", "state", "processors", "vcpu", "disk", "interface"]
-"""What a row measures. *state* and *processors* are domains, with more metadata; see ``guests.py``."""
+"""What a row measures. *state* and *processors* measure domains too, with more metadata; see ``guests.py``."""
 
-IfMissing = Literal["told", "counted", "usual"]
-"""What comes of a domain that lacks the statistics. *counted*: an omission. *told*: one that is worth a line in the log.
-*usual*: nothing, for they are only there where somebody has asked for them."""
+IfMissing = Literal["logged", "counted", "optional"]
+"""What happens if a domain lacks the statistics. *counted*: counted as skipped. *logged*: counted and logged.
+*optional*: neither, because the statistics exist only if they are enabled."""
 
 _PREFIXES: Mapping[Scope, str] = {"vcpu": "vcpu.N.", "disk": "block.N.", "interface": "net.N."}
 
 
 OCCUPIED = ("disk.device.allocation", "disk.allocation")
-"""Space that a domain occupies while it is off as well, though libvirt may not say how much."""
+"""Gauges of space that a domain occupies while it is shut off too, though libvirt may not provide it then."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MeterRow:
     """A meter of a domain or of its devices.
 
-    ``sources`` are tried in order, and what the first gives is divided by ``divisor``; with a ``change``, it is
-    compared with what the poll before gave. Domains that are shut off are left out unless ``when_off``: what libvirt
-    tells of them then is old, or not theirs (libvirt 9.0 gave a shut-off QEMU domain of a user's session its own
-    daemon's ``cpu.time``). The volume of a *composed* one is a sum, or may come from another source the next time: which
-    it was is part of the run that the sample belongs to.
+    ``sources`` are tried in order; the value of the first that has one is divided by ``divisor`` or, with a ``change``,
+    compared with the value of the previous poll. Domains that are shut off are metered only with ``when_off``: the other
+    statistics of such a domain are outdated or not its own (libvirt 9.0 reported its daemon's own ``cpu.time`` for a
+    shut-off QEMU domain of a user's session). The volume of a *composed* row is a sum or may come from another source in
+    a later poll; its source and parts are part of the sample's run.
     """
 
     meter: MeterDefinition
@@ -60,69 +60,69 @@ class Row:
     if_missing: IfMissing = "counted"
     composed: bool = False
 
-    def reading(self, subject: Subject) -> tuple[int, int] | None:
-        """Return what the first source gives that gives anything, and its index; raise :class:`~meter.pollsters.libvirt.sources.BadStat`."""
+    def read(self, measured: Measured) -> tuple[int, int] | None:
+        """Return the value of the first source that has one, and its index; raise :class:`~meter.pollsters.libvirt.sources.BadStat`."""
         for index, source in enumerate(self.sources):
-            value = source.value(subject)
+            value = source.value(measured)
             if value is not None:
                 return value, index
         return None
 
-    def parts(self, subject: Subject) -> list[Parts | None]:
-        """Return, for each source, what its value is made of; raise as above."""
+    def parts(self, measured: Measured) -> list[Parts | None]:
+        """Return the parts of the value of each source; raise like :meth:`read`."""
         return [
-            source.parts(subject)
+            source.parts(measured)
             if isinstance(source, VcpuSum | DiskSum)
             else None
-            if (value := source.value(subject)) is None
-            else {source.text(subject.prefix): value}
+            if (value := source.value(measured)) is None
+            else {source.text(measured.prefix): value}
             for source in self.sources
         ]
 
-    def label(self, source: int, parts: Sequence[Parts | None], subject: Subject) -> str:
-        """Name what the volume is made of, where it comes from ``source``."""
-        kind = self.sources[source]
-        if isinstance(kind, DiskSum):
-            return label_of("", parts[source] or {}, "")
-        if isinstance(kind, VcpuSum):
-            return label_of("vcpu:", parts[source] or {}, subject.processors)
-        return kind.text(subject.prefix)
+    def label(self, source_index: int, parts: Sequence[Parts | None], measured: Measured) -> str:
+        """Return a text that names the source and its parts, for the name of a run."""
+        source = self.sources[source_index]
+        if isinstance(source, DiskSum):
+            return label_of("", parts[source_index] or {}, "")
+        if isinstance(source, VcpuSum):
+            return label_of("vcpu:", parts[source_index] or {}, measured.processors)
+        return source.text(measured.prefix)
 
     @property
-    def counts(self) -> bool:
-        """Whether it is a counter, or what becomes of one."""
+    def is_counter(self) -> bool:
+        """Whether the row reads a counter, which it sends as such, or as a change."""
         return self.change is not None or self.meter.type == "cumulative"
 
     @property
     def ends_with_run(self) -> bool:
-        """Whether it is a gauge that a domain does not have while it is off."""
+        """Whether it is a gauge that a domain does not have while it is shut off."""
         return self.meter.type == "gauge" and not self.when_off and self.meter.name not in OCCUPIED
 
-    def wanted(self, prefix: str) -> str:
-        """Name the statistics, which begin with ``prefix``."""
-        return " nor ".join(source.text(prefix) for source in self.sources)
+    def needed_statistics(self, prefix: str) -> str:
+        """Return the names of the statistics, with ``prefix``, as text."""
+        return " or ".join(source.text(prefix) for source in self.sources)
 
-    def origin(self) -> str:
-        """Say what makes the volume, for people."""
+    def formula(self) -> str:
+        """Return how the volume is computed, as text for the README."""
         text = ", else ".join(source.text(_PREFIXES.get(self.scope, "")) for source in self.sources)
         if self.divisor != 1:
             text = f"({text}) / {self.divisor}" if " " in text else f"{text} / {self.divisor}"
         return text if self.change is None else f"{self.change}: {text}"
 
 
-def _row(name: str, kind: SampleType, unit: str, *sources: Source | str, **more: object) -> Row:
-    told = tuple(Stat(each) if isinstance(each, str) else each for each in sources)
-    return Row(MeterDefinition(name, kind, unit), told, **more)  # type: ignore[arg-type]
+def _row(name: str, kind: SampleType, unit: str, *sources: Source | str, **options: object) -> MeterRow:
+    parsed = tuple(Stat(each) if isinstance(each, str) else each for each in sources)
+    return MeterRow(MeterDefinition(name, kind, unit), parsed, **options)  # type: ignore[arg-type]
 
 
-def _rate(row: Row) -> Row:
-    """The rate of a cumulative row, in its unit per second."""
+def _rate(row: MeterRow) -> MeterRow:
+    """Return the row of the rate of a cumulative row, in its unit per second."""
     meter = MeterDefinition(f"{row.meter.name}.rate", "gauge", f"{row.meter.unit}/s")
     return replace(row, meter=meter, change="rate")
 
 
-def _sum(row: Row) -> Row:
-    """The sum of a row of disks over all disks of the domain: ``disk.device.x`` becomes ``disk.x``."""
+def _sum(row: MeterRow) -> MeterRow:
+    """Return the row of the sum over all disks of a domain: ``disk.device.x`` becomes ``disk.x``."""
     meter = replace(row.meter, name=row.meter.name.replace("disk.device.", "disk."))
     sources = tuple(DiskSum(source) for source in row.sources)
     return replace(row, meter=meter, scope="domain", sources=sources, composed=True)
@@ -131,11 +131,11 @@ def _sum(row: Row) -> Row:
 KIB_IN_MIB = 1024
 
 INSTANCE = (
-    _row("instance", "gauge", "instance", Existence(), when_off=True),
-    _row("instance:*", "gauge", "instance", Existence(), when_off=True),
-    _row("power.state", "gauge", "state", "state.state", scope="state", when_off=True, if_missing="told"),
-    _row("disk.root.size", "gauge", "GiB", Described("root_gb"), when_off=True, if_missing="usual"),
-    _row("disk.ephemeral.size", "gauge", "GiB", Described("ephemeral_gb"), when_off=True, if_missing="usual"),
+    _row("instance", "gauge", "instance", Constant(1), when_off=True),
+    _row("instance:*", "gauge", "instance", Constant(1), when_off=True),
+    _row("power.state", "gauge", "state", "state.state", scope="state", when_off=True, if_missing="logged"),
+    _row("disk.root.size", "gauge", "GiB", FromMetadata("root_gb"), when_off=True, if_missing="optional"),
+    _row("disk.ephemeral.size", "gauge", "GiB", FromMetadata("ephemeral_gb"), when_off=True, if_missing="optional"),
 )
 
 _CPU = _row(
@@ -145,24 +145,24 @@ _CPU = _row(
     VcpuSum(("time", "wait")),
     "cpu.time",
     scope="processors",
-    if_missing="told",
+    if_missing="logged",
     composed=True,
 )
 CPU = (
     _CPU,
-    replace(_CPU, meter=MeterDefinition("cpu_util", "gauge", "%"), change="use of processors"),
+    replace(_CPU, meter=MeterDefinition("cpu_util", "gauge", "%"), change="utilization"),
     replace(_CPU, meter=MeterDefinition("cpu.delta", "delta", "ns"), change="delta"),
 )
 
 VCPUS = (
-    _row("vcpus", "gauge", "vcpu", "vcpu.current", if_missing="told"),
+    _row("vcpus", "gauge", "vcpu", "vcpu.current", if_missing="logged"),
     _row("vcpu.time", "cumulative", "ns", "time", scope="vcpu"),
     _row("vcpu.wait", "cumulative", "ns", "wait", scope="vcpu"),
     _row("vcpu.delay", "cumulative", "ns", "delay", scope="vcpu"),
 )
 
 MEMORY = (
-    _row("memory", "gauge", "MiB", "balloon.current", divisor=KIB_IN_MIB, if_missing="told"),
+    _row("memory", "gauge", "MiB", "balloon.current", divisor=KIB_IN_MIB, if_missing="logged"),
     _row("memory.maximum", "gauge", "MiB", "balloon.maximum", divisor=KIB_IN_MIB),
     _row("memory.available", "gauge", "MiB", "balloon.available", divisor=KIB_IN_MIB),
     _row(
@@ -184,13 +184,13 @@ MEMORY = (
 )
 
 PERF = (
-    _row("memory.bandwidth.total", "gauge", "B/s", "perf.mbmt", if_missing="usual"),
-    _row("memory.bandwidth.local", "gauge", "B/s", "perf.mbml", if_missing="usual"),
-    _row("cpu_l3_cache", "gauge", "B", "perf.cmt", if_missing="usual"),
-    _row("perf.cpu.cycles", "gauge", "cycle", "perf.cpu_cycles", if_missing="usual"),
-    _row("perf.instructions", "gauge", "instruction", "perf.instructions", if_missing="usual"),
-    _row("perf.cache.references", "gauge", "cache_ref", "perf.cache_references", if_missing="usual"),
-    _row("perf.cache.misses", "gauge", "cache_miss", "perf.cache_misses", if_missing="usual"),
+    _row("memory.bandwidth.total", "gauge", "B/s", "perf.mbmt", if_missing="optional"),
+    _row("memory.bandwidth.local", "gauge", "B/s", "perf.mbml", if_missing="optional"),
+    _row("cpu_l3_cache", "gauge", "B", "perf.cmt", if_missing="optional"),
+    _row("perf.cpu.cycles", "gauge", "cycle", "perf.cpu_cycles", if_missing="optional"),
+    _row("perf.instructions", "gauge", "instruction", "perf.instructions", if_missing="optional"),
+    _row("perf.cache.references", "gauge", "cache_ref", "perf.cache_references", if_missing="optional"),
+    _row("perf.cache.misses", "gauge", "cache_miss", "perf.cache_misses", if_missing="optional"),
 )
 
 _TRANSFERS = (
@@ -247,8 +247,8 @@ FAMILIES = {
 }
 """The rows of each pollster."""
 
-TAKES = {
-    "memory": ("balloon.available", "a balloon driver in the guest that tells"),
-    "perf": ("perf.", "events of the processor, which <perf> in the XML of a domain enables"),
+REQUIREMENTS = {
+    "memory": ("balloon.available", "the statistics of a balloon driver in the guest"),
+    "perf": ("perf.", "perf events, which <perf> in the XML of a domain enables"),
 }
-"""What some pollsters take that a running domain need not have: how its statistics begin, and what it is."""
+"""What a pollster needs that a running domain may lack: the prefix of the statistics, and a description."""

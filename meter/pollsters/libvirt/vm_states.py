@@ -1,16 +1,16 @@
-"""The state of a domain in Nova's words, which samples of notifications have as well, and in libvirt's."""
+"""The state of a domain as Nova's vm_state and power state, which samples from notifications have too."""
 
 from __future__ import annotations
 
 from meter.interfaces import Domain
 
 RUNNING, SHUTTING_DOWN, SHUT_OFF = 1, 4, 5
-"""Of libvirt's virDomainState."""
+"""Values of libvirt's virDomainState."""
 
 SAVED = 5
-"""Of libvirt's virDomainShutoffReason. Nova suspends a server by saving its domain."""
+"""A value of libvirt's virDomainShutoffReason. Nova suspends a server by saving its domain."""
 
-# By libvirt's virDomainState, in its order: Nova's word for the state of a server (vm_state), and for its power state.
+# Nova's vm_state and power state, indexed by libvirt's virDomainState.
 STATES = (
     ("building", "pending"),
     ("active", "running"),

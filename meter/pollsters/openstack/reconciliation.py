@@ -302,7 +302,7 @@ class ReconciliationPollster:
             )
 
     async def _lists(self, cycle: ICycle) -> dict[Kind, ListedResources]:
-        """Return the resources that each service lists; services that the catalogue lacks are left out."""
+        """Return the resources that each service lists, without services that the catalogue lacks."""
         found: dict[Kind, ListedResources] = {}
         for kind in self.options.kinds:
             ids: set[str] = set()

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL is: a libpq DSN or URL, completed with what every connection of Meter asks for."""
+"""Connection parameters: a libpq DSN or URL, completed with the settings of all of Meter's connections."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ KEEPALIVES = {"keepalives_idle": "60", "keepalives_interval": "10", "keepalives_
 def connection_parameters(
     dsn: str, *, statement_timeout_seconds: float, application_name: str, read_only: bool = False
 ) -> dict[str, str]:
-    """Return ``dsn`` as libpq's parameters, with time zone, time-outs and name filled in; what ``dsn`` says stays.
+    """Return ``dsn`` as libpq parameters, completed with time zone, timeouts and application name; those in ``dsn`` prevail.
 
-    ``ValueError`` for what libpq cannot parse.
+    ``ValueError`` if libpq cannot parse ``dsn``.
     """
     try:
         given = parse_dsn(dsn)
@@ -33,10 +33,10 @@ def connection_parameters(
         "timezone": "UTC",
         "statement_timeout": str(round(statement_timeout_seconds * 1000)),
         "default_transaction_read_only": "on" if read_only else "off",
-        "jit": "off",  # compiling takes longer than Meter's questions
+        "jit": "off",  # compiling takes longer than Meter's queries
     }
     if read_only:
-        # Questions look the same small table up many times: each time by its index, however few pages it is told to have.
+        # Queries look up rows of small tables many times: by the index, whatever the planner believes of their size.
         settings["enable_seqscan"] = "off"
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     return {
@@ -48,23 +48,23 @@ def connection_parameters(
 
 
 def described(parameters: Mapping[str, str]) -> str:
-    """Return ``parameters`` for people: where, never the password."""
+    """Return host, port and database as text, without the password."""
     host = parameters.get("host") or parameters.get("hostaddr") or "the local socket"
     port = f":{parameters['port']}" if "port" in parameters else ""
     return f"PostgreSQL at {host}{port}/{parameters.get('dbname', '')}"
 
 
 async def with_addresses(reactor: IReactorPluggableNameResolver, parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return ``parameters`` with the host's addresses, looked up without blocking; libpq would block to look them up.
+    """Return ``parameters`` with the addresses of the host, resolved without blocking as libpq would.
 
-    The host name stays: libpq verifies certificates with it. Sockets, addresses and lists of hosts are left to libpq.
+    The host name stays, because libpq verifies certificates with it. Sockets, addresses and lists of hosts do not change.
     """
     host = parameters.get("host", "")
     if not host or "hostaddr" in parameters or host[0] in "/@" or "," in host or _is_address(host):
         return dict(parameters)
     addresses = await _lookup(reactor, host)
     if not addresses:
-        return dict(parameters)  # libpq will say what is wrong with the name
+        return dict(parameters)  # libpq reports what is wrong with the name
     return {**parameters, "host": ",".join([host] * len(addresses)), "hostaddr": ",".join(addresses)}
 
 

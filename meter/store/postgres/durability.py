@@ -1,4 +1,4 @@
-"""Durability: whether PostgreSQL still has after a crash what it has confirmed. Meter lets go of a sample on its word."""
+"""Durability: whether committed samples survive a crash of PostgreSQL. Meter acknowledges a sample after the commit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ UNSAFE = (
 
 
 async def unsafe_settings(session: Session) -> dict[str, str]:
-    """Return the settings with which a confirmed sample may be lost, as they are for this session."""
+    """Return the settings of this session with which a crash may lose committed samples."""
     return dict(await session.rows(UNSAFE))
 
 
 class Durability:
-    """Warns of settings with which confirmed samples may be lost: once, and again when they have changed."""
+    """Warns of settings with which a crash may lose committed samples: once, and again after they have changed."""
 
     _log = Logger()
 
@@ -26,11 +26,11 @@ class Durability:
         self._known: dict[str, str] = {}
 
     async def check(self, session: Session) -> None:
-        """Look at the settings of a new session."""
+        """Check the settings of a new session."""
         found = await unsafe_settings(session)
         if found and found != self._known:
             self._log.warn(
-                "PostgreSQL confirms what a crash may lose: {settings}; set them to on",
+                "a crash of PostgreSQL may lose committed samples because of {settings}: set them to on",
                 settings=", ".join(f"{name} = {setting}" for name, setting in found.items()),
             )
         self._known = found

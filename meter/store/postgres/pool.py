@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL kept alive as a service, and transactions that run on them."""
+"""A pool of connections to PostgreSQL, and transactions on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Session(Protocol):
-    """What a transaction is given to work with: a :class:`meter.store.postgres.connection.Connection`, or a fake of one."""
+    """A connection, as a transaction uses it: :class:`meter.store.postgres.connection.Connection`, or a fake."""
 
     closed: bool
     lost: Deferred[None]
@@ -48,29 +48,29 @@ class Session(Protocol):
         """Execute and return the rows."""
 
     async def count(self, statement: str, parameters: Parameters = None) -> int:
-        """Execute and return the number of rows touched."""
+        """Execute and return the number of affected rows."""
 
     def disable_timeout(self) -> None:
-        """Wait without limit from now on."""
+        """Remove the time limit of statements."""
 
     async def cancel_query(self) -> None:
-        """Have what is being executed fail; return when nothing that comes later can be hit any more."""
+        """Cancel the statement in progress; return when the cancellation cannot affect a later statement."""
 
     def close(self) -> None:
         """Close at once."""
 
 
-async def nothing(session: Session) -> None:
+async def no_preparation(session: Session) -> None:
     """Prepare nothing."""
 
 
 class Pool(Service):
-    """Keeps ``size`` connections open, each replaced for ever when it dies; starting never fails and never waits.
+    """Keeps ``size`` connections open, and replaces each when it is lost; starting never fails and never waits.
 
-    ``connect`` returns a new, unopened session; ``prepare`` is run on each, in a transaction, before it is used: while it
-    raises, the session is not. At most ``most_waiting`` callers wait for a free connection, each for
-    ``longest_wait_seconds``. A transaction that lost against another is run ``attempts`` times in all. ``generation`` grows with each connection made: what was read over
-    older ones may be out of date, as after a failover.
+    ``connect`` returns a new, unopened session. ``prepare`` runs on each session in a transaction before it is used; if
+    it raises, the session is closed. At most ``most_waiting`` callers wait for a free connection, each for at most
+    ``longest_wait_seconds``. A transaction with a serialization conflict is attempted ``attempts`` times.
+    ``generation`` grows with each new connection: data read over older ones may be stale, as after a failover.
     """
 
     _log = Logger()
@@ -82,7 +82,7 @@ class Pool(Service):
         *,
         name: str,
         size: int,
-        prepare: Callable[[Session], Coroutine[Any, Any, None]] = nothing,
+        prepare: Callable[[Session], Coroutine[Any, Any, None]] = no_preparation,
         most_waiting: int = 200,
         longest_wait_seconds: float = float("inf"),
         attempts: int = 5,
@@ -103,14 +103,14 @@ class Pool(Service):
         self._alive: set[Session] = set()
         self._idle: list[Session] = []
         self._waiting: deque[Deferred[Session]] = deque()
-        self._interruptions: dict[Session, Deferred[None]] = {}
+        self._cancellations: dict[Session, Deferred[None]] = {}
         self._in_flight = InFlight()
         self.generation = 0
         self.reason = "not started"
 
     @property
     def ready(self) -> bool:
-        """Whether at least one connection can be used."""
+        """Whether at least one connection is open and prepared."""
         return bool(self._alive)
 
     def startService(self) -> None:
@@ -125,17 +125,17 @@ class Pool(Service):
         try:
             await within(self._clock, self._patience_seconds, self._in_flight.idle())
         except DeferredTimeout:
-            self._log.warn("{pool} closes with transactions under way", pool=self.name)
+            self._log.warn("{pool} closes with transactions in progress", pool=self.name)
         for member in self._members:
             member.close()
         await DeferredList(loops, consumeErrors=True)
         self._members = []
 
     def stopService(self) -> Deferred[None]:
-        """Take no more work, wait for what is under way, close; fires when all is closed."""
+        """Refuse new work, wait for transactions in progress, close; fires when all connections are closed."""
         super().stopService()
         self.reason = "stopping"
-        self._dismiss_waiting()
+        self._fail_waiting()
         loops = [maybeDeferred(member.stopService) for member in self._members]
         return Deferred.fromCoroutine(self._stop(loops))
 
@@ -147,14 +147,14 @@ class Pool(Service):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Return ``await work(session, …)``, committed; whatever it raises rolls the transaction back.
+        """Return ``await work(session, …)``, committed; an exception rolls the transaction back.
 
-        ``work`` must be an ``async def`` and may be called again from its beginning. Cancelling the caller does not
-        stop a transaction that has begun: a connection in the middle of an answer is of no use to anybody.
+        ``work`` must be an ``async def``, and may be called again after a conflict. Cancelling the caller does not stop a
+        transaction that has begun: the connection could not be reused in the middle of a result.
         """
         if not inspect.iscoroutinefunction(work):
             raise TypeError(
-                f"a transaction must be an async def, not {work!r}: anything else would commit before it ran"
+                f"a transaction must be an async def, not {work!r}: any other function would commit before it has run"
             )
 
         async def transaction(session: Session) -> T:
@@ -164,24 +164,24 @@ class Pool(Service):
         return await _outcome(self._use(session, transaction), abandon=lambda: None)
 
     async def rows(self, statement: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement, a transaction by itself. Cancelling the caller interrupts it."""
+        """Return the rows of one statement in autocommit mode. Cancelling the caller cancels the statement."""
 
-        async def question(session: Session) -> list[tuple[Any, ...]]:
+        async def query(session: Session) -> list[tuple[Any, ...]]:
             return await session.rows(statement, parameters)
 
         session = await self._borrow()
-        return await _outcome(self._use(session, question), abandon=lambda: self._interrupt(session))
+        return await _outcome(self._use(session, query), abandon=lambda: self._start_cancelling(session))
 
-    def _interrupt(self, session: Session) -> None:
-        self._interruptions[session] = Deferred.fromCoroutine(self._interrupted(session))
+    def _start_cancelling(self, session: Session) -> None:
+        self._cancellations[session] = Deferred.fromCoroutine(self._cancel_query(session))
 
-    async def _interrupted(self, session: Session) -> None:
+    async def _cancel_query(self, session: Session) -> None:
         try:
             await session.cancel_query()
         except Unavailable as error:
-            self._log.info("{pool} goes on with a question that nobody waits for: {error}", pool=self.name, error=error)
+            self._log.info("{pool} cannot cancel an abandoned query: {error}", pool=self.name, error=error)
         except Exception:
-            self._log.failure("{pool} cannot interrupt a question", pool=self.name)
+            self._log.failure("{pool} failed to cancel an abandoned query", pool=self.name)
 
     async def _use(self, session: Session, use: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         with self._in_flight:
@@ -193,9 +193,9 @@ class Pool(Service):
                         await sleep(self._clock, 0.05 * attempt * self._rng())
                 return await use(session)
             finally:
-                if session in self._interruptions:
-                    await self._interruptions.pop(session)  # which must not hit whoever comes next
-                self._give_back(session)
+                if session in self._cancellations:
+                    await self._cancellations.pop(session)  # which must not affect the next query
+                self._release(session)
 
     async def _transaction(
         self,
@@ -216,11 +216,11 @@ class Pool(Service):
 
     async def _borrow(self) -> Session:
         if not self.running or not self._alive:
-            raise Unavailable(f"the store cannot be used now: {self.reason}")
+            raise Unavailable(f"the store is unavailable: {self.reason}")
         if self._idle:
             return self._idle.pop()
         if len(self._waiting) >= self._most_waiting:
-            raise Unavailable(f"the store has {len(self._waiting)} callers waiting already")
+            raise Unavailable(f"{len(self._waiting)} callers already wait for a connection to the store")
         waiting: Deferred[Session] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         if self._longest_wait_seconds == float("inf"):
@@ -232,7 +232,7 @@ class Pool(Service):
                 f"all {self._size} connections of the {self.name} have been busy for {self._longest_wait_seconds:g} s"
             ) from error
 
-    def _give_back(self, session: Session) -> None:
+    def _release(self, session: Session) -> None:
         if session not in self._alive:
             return
         if self._waiting:
@@ -240,50 +240,50 @@ class Pool(Service):
         else:
             self._idle.append(session)
 
-    def _dismiss_waiting(self) -> None:
+    def _fail_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()
         for caller in waiting:
-            caller.errback(Failure(Unavailable(f"the store cannot be used now: {self.reason}")))
+            caller.errback(Failure(Unavailable(f"the store is unavailable: {self.reason}")))
 
     # --- members ---
 
     async def open(self, session: Session) -> None:
-        """Open and prepare a new connection; for the members."""
+        """Open and prepare a new session; called by the members."""
         await session.open()
         await self._transaction(session, self._prepare)
 
     def join(self, session: Session) -> None:
-        """Use a connection that is open and prepared."""
+        """Add a session that is open and prepared."""
         if not self._alive:
-            self._log.info("{pool} connected", pool=self.name)
+            self._log.info("{pool} is connected", pool=self.name)
         self.generation += 1
         self.reason = "connected"
         self._alive.add(session)
-        self._give_back(session)
+        self._release(session)
 
     def leave(self, session: Session) -> None:
-        """Take a connection that was lost out of use."""
+        """Remove a session that was lost."""
         self._alive.discard(session)
         if session in self._idle:
             self._idle.remove(session)
         if not self._alive and self.running:
             self.reason = "the connection was lost"
-            self._log.warn("{pool} lost its last connection and connects again", pool=self.name)
-            self._dismiss_waiting()
+            self._log.warn("{pool} has lost its last connection; reconnecting", pool=self.name)
+            self._fail_waiting()
 
     def connecting_failed(self, error: Exception) -> None:
-        """Log why no connection can be opened, once per reason and while there is no other."""
+        """Log why connecting failed, once per reason, while no connection is open."""
         if self._alive or not self.running or str(error) == self.reason:
             return
         self.reason = str(error)
         if isinstance(error, Unavailable):
-            self._log.warn("{pool} cannot connect and keeps trying: {reason}", pool=self.name, reason=self.reason)
+            self._log.warn("{pool} cannot connect; retrying: {reason}", pool=self.name, reason=self.reason)
         else:
-            self._log.failure("{pool} cannot be prepared and keeps trying", pool=self.name)
+            self._log.failure("{pool} cannot prepare its connection; retrying", pool=self.name)
 
 
 class _Member(SupervisedService):
-    """Keeps one connection of a pool open: it is replaced at once when it is lost."""
+    """Keeps one connection of a pool open: a lost connection is replaced at once."""
 
     def __init__(self, pool: Pool, clock: IReactorTime, backoff: Backoff, connect: Callable[[], Session]) -> None:
         super().__init__(clock, backoff=backoff)
@@ -308,14 +308,14 @@ class _Member(SupervisedService):
         self._pool.connecting_failed(error)
 
     def close(self) -> None:
-        """Close the connection at once, open or not yet."""
+        """Close the session at once, open or opening."""
         if self._session is not None:
             self._session.close()
             self._session = None
 
 
 def _outcome(work: Coroutine[Any, Any, T], *, abandon: Callable[[], None]) -> Deferred[T]:
-    """Return a Deferred for ``work``. Cancelling it calls ``abandon``, and ``work`` goes on unheard."""
+    """Return a Deferred of ``work``. Cancelling it calls ``abandon``; ``work`` continues and its result is ignored."""
     outcome: Deferred[T] = Deferred(lambda _: abandon())
 
     def pass_on(result: Any) -> None:

@@ -1,4 +1,4 @@
-"""Who runs the embedded PostgreSQL: it refuses to be root, so root needs somebody else to be it."""
+"""The operating system account of the embedded PostgreSQL, which refuses to run as root."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 USERS = ("meter", "postgres", "nobody")
-"""Who runs the server when the daemon is root: the first that the system knows."""
+"""Users who may run the server if the daemon runs as root: the first that exists."""
 
 SEARCH_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 class Unusable(Exception):
-    """A directory, or a system, where no PostgreSQL can be run as asked; the text says what would be right."""
+    """PostgreSQL cannot run in this directory or on this system; the text says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Who the server runs as; ids of ``None`` mean the daemon's own. ``wrapper`` is put before its command line.
+class RunAs:
+    """The account that the server runs as: ``uid`` and ``gid``, or ``None`` for the daemon's own.
 
-    With ``wrapper_switches`` it is the wrapper that changes to ``uid`` and ``gid``, and the process has to be started as
-    the daemon's own user.
+    ``wrapper`` is put before the server's command line. With ``wrapper_switches`` the wrapper changes to ``uid`` and ``gid``
+    itself, and the process must be started as the daemon's own user.
     """
 
     uid: int | None = None
@@ -40,34 +40,35 @@ class Account:
         return (None, None) if self.wrapper_switches else (self.uid, self.gid)
 
     def own(self, path: Path) -> None:
-        """Make ``path`` this account's."""
+        """Change the owner of ``path`` to this account."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
 
-def account(program: Path, data: Path) -> Account:
-    """Return who may run ``program`` on ``data``, whether or not that exists yet.
+def find_run_as(program: Path, data: Path) -> RunAs:
+    """Return the account that can run ``program`` with the data directory ``data``, which need not exist yet.
 
-    Root hands over to an unprivileged user if that user can reach both. Where it cannot (a home directory of root's, a
-    private checkout), the server stays root's but sees itself, in a user namespace of its own, as that user; where no
-    such namespace is permitted (in most containers), it is that user's and keeps the one capability that lets it pass
-    closed directories. Data stay whose they are: PostgreSQL refuses any but its own.
+    For a daemon of root this is the first of :data:`USERS`, if that user can reach both paths. If not (a home directory of
+    root, a private checkout), the server runs as root in a user namespace, where root has the id of that user. If user
+    namespaces are not permitted (as in most containers), the server runs as that user with the capability
+    ``CAP_DAC_OVERRIDE``, which lets it traverse closed directories. The owner of existing data does not change: PostgreSQL
+    refuses data of another owner.
     """
     if os.geteuid() != 0:
-        return Account()
+        return RunAs()
     for name in USERS:
         with suppress(KeyError):
             user = pwd.getpwnam(name)
             break
     else:
         raise Unusable(
-            f"PostgreSQL does not run as root and there is no user {' or '.join(USERS)}: run Meter as a user"
+            f"PostgreSQL does not run as root, and no user {' or '.join(USERS)} exists: run Meter as another user than root"
         )
     owner = data.stat().st_uid if data.exists() else None
     if owner != 0 and all(reachable(path, user.pw_uid) for path in (program, data)):
-        return Account(user.pw_uid, user.pw_gid)
-    namespaced = Account(wrapper=("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"))
-    capable = Account(
+        return RunAs(user.pw_uid, user.pw_gid)
+    namespaced = RunAs(wrapper=("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}"))
+    capable = RunAs(
         user.pw_uid,
         user.pw_gid,
         wrapper=(
@@ -75,7 +76,7 @@ def account(program: Path, data: Path) -> Account:
             f"--reuid={user.pw_uid}",
             f"--regid={user.pw_gid}",
             "--clear-groups",
-            "--securebits=+no_setuid_fixup",  # access(2), by which initdb looks for postgres, heeds the capability then
+            "--securebits=+no_setuid_fixup",  # so that access(2), with which initdb looks for postgres, honours the capability
             "--inh-caps=+dac_override",
             "--ambient-caps=+dac_override",
         ),
@@ -86,14 +87,14 @@ def account(program: Path, data: Path) -> Account:
         if (wrapper := _permitted(each.wrapper)) is not None:
             return replace(each, wrapper=wrapper)
     raise Unusable(
-        f"{user.pw_name}, who would run PostgreSQL for root, cannot reach {program} or {data}, and this system permits"
-        f" none of {', '.join(each.wrapper[0] for each in candidates)} (of util-linux) to help:"
-        " choose places that are open to others, or run Meter as a user"
+        f"the user {user.pw_name}, who runs PostgreSQL for root, cannot reach {program} or {data}, and this system does not"
+        f" permit {' or '.join(each.wrapper[0] for each in candidates)} (of util-linux), which would give access:"
+        " choose directories that this user can reach, or run Meter as another user than root"
     )
 
 
 def _permitted(wrapper: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return ``wrapper`` with the path of its program if it can run something here."""
+    """Return ``wrapper`` with the path of its program, or ``None`` if the system does not permit it."""
     program = shutil.which(wrapper[0], path=SEARCH_PATH)
     if program is None:
         return None
@@ -102,7 +103,7 @@ def _permitted(wrapper: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def reachable(path: Path, uid: int) -> bool:
-    """Say whether a user who is in no group of note may pass all directories above ``path``, as far as they exist."""
+    """Return whether the user ``uid``, without help of its groups, may traverse all existing directories above ``path``."""
     for parent in path.absolute().parents:
         with suppress(FileNotFoundError):
             status = parent.stat()
@@ -112,6 +113,6 @@ def reachable(path: Path, uid: int) -> bool:
 
 
 def setsid_prefix() -> tuple[str, ...]:
-    """Return what to put before a command line so that a Ctrl-C at the daemon's terminal does not reach it."""
+    """Return the start of a command line whose process does not receive Ctrl-C from the daemon's terminal."""
     setsid = shutil.which("setsid", path=SEARCH_PATH)
     return (setsid,) if setsid else ()

@@ -1,4 +1,4 @@
-"""Pieces of SQL with their parameters: what a question consists of until it is asked."""
+"""Fragments of SQL with their parameters, from which statements are composed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """A piece of SQL and its parameters, in order."""
+    """A fragment of SQL and its parameters, in order."""
 
     text: str
     parameters: tuple[Any, ...] = ()
@@ -20,7 +20,7 @@ class Sql:
 
 
 def filled(template: str, **parts: Sql | str | int) -> Sql:
-    """Return ``template`` with ``parts`` in place of their names in braces, and the parameters in the order that makes."""
+    """Return ``template`` with ``parts`` in place of their names in braces, and their parameters in the resulting order."""
     texts: list[str] = []
     parameters: list[Any] = []
     for literal, name, _, _ in Formatter().parse(template):
@@ -33,23 +33,23 @@ def filled(template: str, **parts: Sql | str | int) -> Sql:
 
 
 def following(expressions: Iterable[Sql]) -> Sql:
-    """Return ``expressions`` as they follow others in a list: each with a comma before it."""
+    """Return ``expressions`` as the continuation of a list: each with a comma before it."""
     given = [Sql(f", {expression}", expression.parameters) for expression in expressions]
     return Sql("".join(map(str, given)), tuple(value for expression in given for value in expression.parameters))
 
 
 def both(conditions: Iterable[Sql]) -> Sql:
-    """Return the conjunction of ``conditions``: true where there are none."""
+    """Return the conjunction of ``conditions``; true if there are none."""
     return _joined(" AND ", conditions, "true")
 
 
 def either(conditions: Iterable[Sql]) -> Sql:
-    """Return the disjunction of ``conditions``: false where there are none."""
+    """Return the disjunction of ``conditions``; false if there are none."""
     return _joined(" OR ", conditions, "false")
 
 
 def negated(condition: Sql) -> Sql:
-    """Return what holds where ``condition``, which is never unknown, does not."""
+    """Return the negation of ``condition``, which must never be null."""
     return Sql(f"NOT ({condition})", condition.parameters)
 
 

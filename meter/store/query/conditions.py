@@ -40,11 +40,11 @@ TRUE = both(())
 
 @dataclass(frozen=True, slots=True)
 class FilterConditions:
-    """The conditions of a filter, all of which must hold; each is :data:`TRUE` where the filter says nothing of the kind.
+    """The conditions of a filter, all of which must be true; each is :data:`TRUE` if the filter has none of its kind.
 
     ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about the
     timestamp of a row of ``sample``. ``rest`` is about a row of ``sample``, with its series and its metadata where
-    ``rest_needs_series`` and ``rest_needs_metadata`` say so. Each is a conjunction that can follow ``AND`` as it is.
+    ``rest_needs_series`` and ``rest_needs_metadata`` are true. Each is a conjunction that can follow ``AND`` as it is.
     """
 
     series: Sql
@@ -60,7 +60,7 @@ class FilterConditions:
 
     @property
     def sample(self) -> Sql:
-        """What is asked of a sample beyond its series; its metadata must be joined as :attr:`joined_metadata` says."""
+        """The conditions on a sample and its metadata, which :attr:`joined_metadata` joins."""
         return conjunction(self.range, self.rest, self.metadata)
 
     @property
@@ -111,7 +111,7 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
 
 
 def _identity_conditions(filter: SampleFilter) -> list[Sql]:
-    """Return what ``filter.equals`` asks of a series."""
+    """Return the conditions of ``filter.equals`` on a series."""
     conditions = []
     for field, value in filter.equals.items():
         if field == "meter":
@@ -130,7 +130,7 @@ def _identity_conditions(filter: SampleFilter) -> list[Sql]:
 
 
 def _row_conditions(filter: SampleFilter) -> list[Sql]:
-    """Return what ``as_of`` and a message id ask of a sample."""
+    """Return the conditions of ``as_of`` and of a message id on a sample."""
     conditions = []
     if filter.as_of is not None:
         conditions.append(Sql("s.recorded_at <= %s", (filter.as_of,)))

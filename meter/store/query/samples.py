@@ -102,7 +102,7 @@ ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 
 
 class SampleRow(NamedTuple):
-    """A row of the statements below: of ``sample``, with the ids of what samples have in common."""
+    """A row of the statements that select samples; ids refer to the rows of dimension tables."""
 
     series_id: int
     metadata_id: int

@@ -218,10 +218,10 @@ def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> li
     groups, labels = len(query.groupby), [aggregate.label for aggregate in query.aggregates]
     period = query.period or 0
     length = timedelta(seconds=period)
-    answer = []
+    statistics = []
     for window_start, unit, first, last, *others in rows:
         row = StatisticsRow(window_start, unit, first, last, others[:groups], others[groups:])
-        answer.append(
+        statistics.append(
             Statistics(
                 unit=row.unit,
                 group=dict(zip(query.groupby, row.group, strict=True)),
@@ -233,7 +233,7 @@ def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> li
                 values=dict(zip(labels, map(float, row.values), strict=True)),
             )
         )
-    return answer
+    return statistics
 
 
 def _end(start: datetime, length: timedelta) -> datetime:

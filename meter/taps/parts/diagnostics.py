@@ -8,9 +8,9 @@ from meter.daemon.manhole import manhole
 from meter.daemon.manhole import namespace
 from meter.daemon.manhole import problems as manhole_problems
 from meter.daemon.metrics import CONTENT_TYPE
-from meter.daemon.metrics import ReactorLag
 from meter.daemon.metrics import exposition
 from meter.daemon.ports import Port
+from meter.daemon.reactor_lag import ReactorLag
 from meter.daemon.status import readiness_text
 from meter.daemon.status import readiness_watch
 from meter.daemon.status import status_site

@@ -37,12 +37,12 @@ def add_polling(
     providers: Mapping[Any, Any] | None = None,
     after_cycle: Callable[[CycleReport], object] = lambda _: None,
     *,
-    turn: str = "",
+    leader_group: str = "",
     timeout_seconds: float | None = None,
 ) -> Outbox:
     """Add the outbox and the polling cycles of the pollsters of ``kinds``; return the outbox.
 
-    Of the agents with the same ``turn`` on the bus only the elected leader polls. ``timeout_seconds`` limits one pollster;
+    Of the agents with the same ``leader_group`` on the bus only the elected leader polls. ``timeout_seconds`` limits one pollster;
     by default ``[polling] timeout_seconds`` does.
     """
     settings = daemon.config.polling
@@ -89,16 +89,16 @@ def add_polling(
             await polling.cycle([each for each in active if intervals[each.name] in due])
 
         agent = StagedService(daemon.reactor)
-        turns = LeaderElection(bus, turn, cycle, daemon.reactor) if turn else None
-        if turns:
-            turns.setServiceParent(agent)
+        election = LeaderElection(bus, leader_group, cycle, daemon.reactor) if leader_group else None
+        if election:
+            election.setServiceParent(agent)
         AlignedSchedule(
-            turns.take if turns else cycle,
+            election.run_if_leader if election else cycle,
             set(intervals.values()),
             daemon.reactor,
             name="polling cycle",
             offset_seconds=random.random() * settings.jitter_seconds,
-            tell_skipped=metrics.cycles_skipped,
+            on_skipped=metrics.cycles_skipped,
         ).setServiceParent(agent)
         return agent
 

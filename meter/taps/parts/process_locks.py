@@ -10,7 +10,7 @@ from meter.agent.destination import Destination
 from meter.agent.destination import decoded
 from meter.agent.destination import encoded
 from meter.agent.destination import fingerprints
-from meter.agent.spool import look_into
+from meter.agent.spool import inspect_spool
 from meter.bus.amqp.url import broker_address
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
@@ -49,11 +49,11 @@ def destination(config: Config, keys: Keyring) -> Destination:
 
 def check_spool(path: Path, present: Destination) -> None:
     """Raise :class:`~meter.daemon.process_lock.Taken` if the spool at ``path`` holds samples for another destination."""
-    waiting, text = look_into(path)
+    messages, text = inspect_spool(path)
     before = decoded(text) if text else None
-    if waiting and before is not None and (why := before.difference(present)):
+    if messages and before is not None and (why := before.difference(present)):
         raise Taken(
-            f"[spool] {path} holds {waiting} messages for another destination: {why}. To send them to"
+            f"[spool] {path} holds {messages} messages for another destination: {why}. To send them to"
             f" {present.described} with this daemon's keys, set send_to_new_destination = true under [spool] for one start;"
             " to keep them for their destination, move the file away"
         )

@@ -1,4 +1,4 @@
-"""Where a spool's samples are meant to go."""
+"""The destination of the samples in a spool."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HERE = Destination("rabbit-1", 5672, "/", ("k1", "k2"))
     ],
     ids=repr,
 )
-def test_another_name_of_the_cluster_tls_and_a_rotated_key_are_the_same_destination(changes):
+def test_another_host_name_tls_and_a_rotated_key_are_the_same_destination(changes):
     assert HERE.difference(replace(HERE, **changes)) is None
 
 
@@ -56,7 +56,7 @@ def test_another_broker_or_key_is_another_destination(changes, words):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 1}'])
-def test_what_is_no_destination_is_none(text):
+def test_invalid_text_is_not_a_destination(text):
     assert decoded(text) is None
 
 
@@ -65,7 +65,7 @@ def configured(url, key="secret"):
     return destination(config, keyring(config))
 
 
-def test_a_changed_password_is_no_other_destination_and_is_not_written_down():
+def test_changed_password_is_the_same_destination_and_is_not_stored():
     before, after = (configured(f"amqp://u:{password}@h/v") for password in ("hunter1", "hunter2"))
 
     assert before == after
@@ -94,7 +94,7 @@ A_PUBLICATION = Publication(exchange="metering", routing_key="k", body=b"1")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_spool_that_was_filled_for_another_broker_is_refused_with_what_to_do(spool, tmp_path):
+async def test_spool_of_another_broker_is_refused_with_advice(spool, tmp_path):
     filled = spool(HERE)
     await filled.put([A_PUBLICATION])
     await filled.close()
@@ -111,7 +111,7 @@ async def test_a_spool_that_was_filled_for_another_broker_is_refused_with_what_t
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_empty_spool_goes_to_any_broker(spool, tmp_path):
+async def test_empty_spool_is_accepted_for_any_broker(spool, tmp_path):
     filled = spool(HERE)
     await filled.put([A_PUBLICATION])
     await filled.remove([each.id for each in await filled.oldest(10)])
@@ -121,7 +121,7 @@ async def test_an_empty_spool_goes_to_any_broker(spool, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_spool_of_an_older_version_goes_out_as_before(spool, tmp_path):
+async def test_spool_without_a_destination_is_sent(spool, tmp_path):
     older = spool(None)
     await older.put([A_PUBLICATION])
     await older.close()
@@ -130,14 +130,14 @@ async def test_a_spool_of_an_older_version_goes_out_as_before(spool, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no database"])
-def test_what_is_no_spool_is_left_to_whoever_opens_it(tmp_path, content):
+def test_file_that_is_not_a_spool_is_not_refused_here(tmp_path, content):
     (tmp_path / "x.spool").write_bytes(content)
 
     check_spool(tmp_path / "x.spool", HERE)
     check_spool(tmp_path / "none.spool", HERE)
 
 
-def test_a_directory_made_for_a_database_is_closed_to_others(tmp_path):
+def test_directory_created_for_a_database_is_private(tmp_path):
     state, database = tmp_path / "state", tmp_path / "database"
     locks = list(claimed("meter", {"[meter] state_dir": state, "[store] dsn": database}, {"[status] listen": ""}))
 

@@ -1,4 +1,4 @@
-"""Domains that change are polled when they do."""
+"""Domains with an event are polled at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from meter.agent.domain_events import MOST_WAITING
+from meter.agent.domain_events import MAX_WAITING
 from meter.agent.domain_events import DomainEventPoller
 from meter.agent.domain_events import SingleDomainHypervisor
 from meter.agent.polling import CycleReport
@@ -56,11 +56,11 @@ def changes(hypervisor: FakeHypervisor, polling: Polling) -> DomainEventPoller:
     return changes
 
 
-def test_one_domain_is_a_hypervisor() -> None:
+def test_single_domain_hypervisor_provides_its_interface() -> None:
     assert verifyObject(IHypervisor, SingleDomainHypervisor("qemu:///system", STARTED))
 
 
-def test_changes_are_polled_in_order_one_after_another(
+def test_events_are_polled_in_order_one_after_another(
     changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling
 ) -> None:
     polling.holding = Deferred()
@@ -73,7 +73,7 @@ def test_changes_are_polled_in_order_one_after_another(
     assert len(polling.polled) == 3
 
 
-def test_stopping_waits_for_what_was_told_and_takes_no_more(
+def test_stop_waits_for_pending_events_and_takes_no_more(
     changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling
 ) -> None:
     polling.holding = Deferred()
@@ -88,29 +88,29 @@ def test_stopping_waits_for_what_was_told_and_takes_no_more(
     assert len(polling.polled) == 2
 
 
-def test_what_nobody_keeps_up_with_is_dropped_and_counted(
+def test_events_beyond_the_limit_are_dropped_and_counted(
     changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
 ) -> None:
     polling.holding = Deferred()
-    for _ in range(MOST_WAITING + 3):
+    for _ in range(MAX_WAITING + 3):
         hypervisor.change(STARTED)
     assert changes.dropped == 2
     assert len(logged_errors.flush()) == 1
     holding, polling.holding = polling.holding, Deferred()
     holding.callback(None)
-    for _ in range(MOST_WAITING + 3):
+    for _ in range(MAX_WAITING + 3):
         hypervisor.change(STARTED)
     assert len(logged_errors.flush()) == 0, "it is still the same flood"
     holding, polling.holding = polling.holding, None
     holding.callback(None)
     polling.holding = Deferred()
-    for _ in range(MOST_WAITING + 3):
+    for _ in range(MAX_WAITING + 3):
         hypervisor.change(STARTED)
     assert len(logged_errors.flush()) == 1
     polling.holding.callback(None)
 
 
-def test_a_poll_that_fails_is_not_the_end(
+def test_poll_that_fails_is_not_the_end(
     changes: DomainEventPoller, hypervisor: FakeHypervisor, polling: Polling, logged_errors: LoggedErrors
 ) -> None:
     polling.holding = Deferred()

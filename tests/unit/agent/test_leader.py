@@ -1,4 +1,4 @@
-"""Taking turns: one of several agents works, nothing is done twice, and nothing is left out when one dies."""
+"""Leader election: one of several agents works, nothing is done twice, and nothing is skipped when one dies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MINUTE = frozenset([60.0])
 
 
 class QueueOfOne:
-    """A broker with one queue that delivers to the first of its subscribers alone, and remembers what is unanswered."""
+    """A broker with one queue that delivers to the first of its subscribers alone, and records what is unacknowledged."""
 
     def __init__(self) -> None:
         self.subscribers: list[Subscriber] = []
@@ -40,7 +40,7 @@ class QueueOfOne:
 class Subscriber(Service):
     def __init__(self, queue: QueueOfOne, receive: Receiver) -> None:
         self.queue, self.receive = queue, receive
-        self.unanswered: list[bytes] = []
+        self.unacknowledged: list[bytes] = []
 
     @property
     def ready(self) -> bool:
@@ -57,18 +57,18 @@ class Subscriber(Service):
 
     def die(self) -> None:
         self.queue.subscribers.remove(self)
-        self.queue.waiting[:0], self.unanswered = self.unanswered, []
+        self.queue.waiting[:0], self.unacknowledged = self.unacknowledged, []
         self.queue.deliver()
 
     def take(self, body: bytes) -> None:
-        self.unanswered.append(body)
+        self.unacknowledged.append(body)
 
         async def work() -> None:
-            await self.receive(Delivery(body=body, exchange="metering", routing_key="turn.central"))
+            await self.receive(Delivery(body=body, exchange="metering", routing_key="leader.central"))
 
         def handled(_: Any) -> None:
-            if body in self.unanswered:
-                self.unanswered.remove(body)
+            if body in self.unacknowledged:
+                self.unacknowledged.remove(body)
 
         def refused(failure: Any) -> None:
             failure.trap(Unavailable)
@@ -86,7 +86,7 @@ class Bus:
 
     async def publish(self, publication: Publication) -> None:
         if self.queue.down:
-            raise Unavailable("the broker is away")
+            raise Unavailable("the broker is down")
         if self.queue.silent:
             await Deferred()
         self.queue.waiting.append(publication.body)
@@ -104,8 +104,8 @@ class Agent:
         self.worked: list[tuple[float, frozenset[float]]] = []
         self.clock, self.slow = clock, slow
         self.bus = Bus(queue)
-        self.turns = LeaderElection(self.bus, "central", self.work, clock, patience_seconds=5)  # type: ignore[arg-type]
-        self.turns.startService()
+        self.election = LeaderElection(self.bus, "central", self.work, clock, patience_seconds=5)  # type: ignore[arg-type]
+        self.election.startService()
 
     async def work(self, due: frozenset[float]) -> None:
         self.worked.append((self.clock.seconds(), due))
@@ -113,19 +113,19 @@ class Agent:
             await Deferred()
 
     def tick(self, due: frozenset[float] = MINUTE) -> None:
-        Deferred.fromCoroutine(self.turns.take(due))
+        Deferred.fromCoroutine(self.election.run_if_leader(due))
 
     def die(self) -> None:
-        self.turns._subscription.die()
+        self.election._subscription.die()
 
-    def deafen(self) -> None:
-        """Lose the subscription alone, as a bus does that says so and still takes what is published."""
+    def lose_subscription(self) -> None:
+        """Lose only the subscription: the bus is not ready, and still confirms publications."""
         self.die()
         directlyProvides(self.bus, IDependency)
         self.bus.ready = False
 
-    def hear_again(self) -> None:
-        self.turns._subscription.startService()
+    def subscribe_again(self) -> None:
+        self.election._subscription.startService()
         self.bus.ready = True
 
     @property
@@ -151,16 +151,16 @@ def tick(clock: Clock, *agents: Agent) -> None:
     clock.pump([1] * 6)
 
 
-def test_one_of_several_agents_works(queue: QueueOfOne, clock: Clock) -> None:
+def test_only_the_leader_of_several_agents_works(queue: QueueOfOne, clock: Clock) -> None:
     agents = [Agent(queue, clock) for _ in range(3)]
     for _ in range(3):
         tick(clock, *agents)
         clock.advance(54)
     assert [each.times for each in agents] == [[600, 660, 720], [], []]
-    assert [each.turns.ours for each in agents] == [True, False, False]
+    assert [each.election.is_leader for each in agents] == [True, False, False]
 
 
-def test_another_goes_on_where_one_died(queue: QueueOfOne, clock: Clock) -> None:
+def test_another_agent_takes_over_when_the_leader_dies(queue: QueueOfOne, clock: Clock) -> None:
     first, second = Agent(queue, clock), Agent(queue, clock)
     tick(clock, first, second)
     clock.advance(54)
@@ -171,7 +171,7 @@ def test_another_goes_on_where_one_died(queue: QueueOfOne, clock: Clock) -> None
     assert (first.times, second.times) == ([600], [660, 720])
 
 
-def test_what_one_had_begun_another_finishes_at_once(queue: QueueOfOne, clock: Clock) -> None:
+def test_work_that_the_leader_had_begun_is_repeated_at_once_by_the_next(queue: QueueOfOne, clock: Clock) -> None:
     first, second = Agent(queue, clock, slow=True), Agent(queue, clock)
     tick(clock, first, second)
     clock.advance(10)
@@ -182,7 +182,7 @@ def test_what_one_had_begun_another_finishes_at_once(queue: QueueOfOne, clock: C
     assert second.times == [616]
 
 
-def test_what_was_begun_too_long_ago_is_not_done_in_the_time_of_the_next(queue: QueueOfOne, clock: Clock) -> None:
+def test_unfinished_work_of_a_past_slot_is_not_repeated(queue: QueueOfOne, clock: Clock) -> None:
     first, second = Agent(queue, clock, slow=True), Agent(queue, clock)
     tick(clock, first, second)
     clock.advance(100)
@@ -191,10 +191,10 @@ def test_what_was_begun_too_long_ago_is_not_done_in_the_time_of_the_next(queue: 
     assert second.times == []
 
 
-def test_an_agent_that_starts_again_does_nothing_twice(queue: QueueOfOne, clock: Clock) -> None:
+def test_agent_that_restarts_does_nothing_twice(queue: QueueOfOne, clock: Clock) -> None:
     first = Agent(queue, clock)
     tick(clock, first)
-    first.turns.stopService()
+    first.election.stopService()
     again = Agent(queue, clock)
     tick(clock, again)
     assert again.times == []
@@ -203,7 +203,7 @@ def test_an_agent_that_starts_again_does_nothing_twice(queue: QueueOfOne, clock:
     assert len(again.times) == 1
 
 
-def test_intervals_are_kept_apart(queue: QueueOfOne, clock: Clock) -> None:
+def test_intervals_are_tracked_separately(queue: QueueOfOne, clock: Clock) -> None:
     first, second = Agent(queue, clock), Agent(queue, clock)
     both = frozenset([60.0, 300.0])
     first.tick(both)
@@ -215,7 +215,7 @@ def test_intervals_are_kept_apart(queue: QueueOfOne, clock: Clock) -> None:
     assert second.worked == [(660, MINUTE)]
 
 
-def test_without_the_broker_whoever_had_the_turn_keeps_it(queue: QueueOfOne, clock: Clock) -> None:
+def test_leader_keeps_its_role_without_the_broker(queue: QueueOfOne, clock: Clock) -> None:
     first, second = Agent(queue, clock), Agent(queue, clock)
     tick(clock, first, second)
     queue.down = True
@@ -225,7 +225,7 @@ def test_without_the_broker_whoever_had_the_turn_keeps_it(queue: QueueOfOne, clo
     assert (len(first.times), len(second.times)) == (2, 0)
 
 
-def test_an_agent_that_never_reached_the_broker_works(queue: QueueOfOne, clock: Clock) -> None:
+def test_agent_that_never_reached_the_broker_works(queue: QueueOfOne, clock: Clock) -> None:
     queue.down = True
     alone = Agent(queue, clock)
     tick(clock, alone)
@@ -234,10 +234,10 @@ def test_an_agent_that_never_reached_the_broker_works(queue: QueueOfOne, clock: 
 
 
 @pytest.mark.parametrize("how", ["down", "silent"])
-def test_without_the_broker_no_slot_of_a_short_interval_passes(queue: QueueOfOne, clock: Clock, how: str) -> None:
+def test_no_slot_of_a_short_interval_is_missed_without_the_broker(queue: QueueOfOne, clock: Clock, how: str) -> None:
     agent = Agent(queue, clock)
-    timetable = AlignedSchedule(agent.turns.take, {1.0}, clock, name="cycles")
-    timetable.startService()
+    schedule = AlignedSchedule(agent.election.run_if_leader, {1.0}, clock, name="cycles")
+    schedule.startService()
     clock.pump([0.1] * 30)
     setattr(queue, how, True)
     before = len(agent.times)
@@ -245,10 +245,10 @@ def test_without_the_broker_no_slot_of_a_short_interval_passes(queue: QueueOfOne
     assert len(agent.times) - before == (20 if how == "down" else pytest.approx(20, abs=11))
     setattr(queue, how, False)
     clock.pump([0.1] * 20)
-    assert queue.subscribers[0].unanswered != []  # it is written down again
+    assert queue.subscribers[0].unacknowledged != []  # checkpoints are published again
 
 
-def test_a_bus_that_says_that_it_is_not_ready_is_not_waited_for(queue: QueueOfOne, clock: Clock) -> None:
+def test_bus_that_is_not_ready_is_not_waited_for(queue: QueueOfOne, clock: Clock) -> None:
     agent = Agent(queue, clock)
     tick(clock, agent)
     directlyProvides(agent.bus, IDependency)
@@ -263,49 +263,51 @@ def test_a_bus_that_says_that_it_is_not_ready_is_not_waited_for(queue: QueueOfOn
     assert agent.times[-1] == clock.seconds()
 
 
-def test_who_is_no_longer_delivered_to_has_lost_the_turn_though_it_can_publish(queue: QueueOfOne, clock: Clock) -> None:
+def test_agent_that_lost_its_subscription_is_not_the_leader_though_it_can_publish(
+    queue: QueueOfOne, clock: Clock
+) -> None:
     first, second = Agent(queue, clock), Agent(queue, clock)
     tick(clock, first, second)
-    first.deafen()
+    first.lose_subscription()
     clock.advance(54)
     tick(clock, first, second)
     clock.advance(54)
-    first.hear_again()
+    first.subscribe_again()
     tick(clock, first, second)
     assert first.times == [600]
     assert second.times == [660, 720]
 
 
-def test_an_agent_that_was_deaf_for_a_moment_and_is_alone_leaves_nothing_out(queue: QueueOfOne, clock: Clock) -> None:
+def test_single_agent_that_lost_its_subscription_briefly_skips_nothing(queue: QueueOfOne, clock: Clock) -> None:
     alone = Agent(queue, clock)
     tick(clock, alone)
     clock.advance(54)
-    alone.deafen()
+    alone.lose_subscription()
     alone.tick()
     clock.advance(3)
-    alone.hear_again()
+    alone.subscribe_again()
     assert alone.times == [600, 663]
 
 
-def test_an_agent_to_which_nothing_was_ever_delivered_works(queue: QueueOfOne, clock: Clock) -> None:
+def test_agent_that_never_received_a_delivery_works(queue: QueueOfOne, clock: Clock) -> None:
     alone = Agent(queue, clock)
-    alone.deafen()
+    alone.lose_subscription()
     for _ in range(3):
         tick(clock, alone)
         clock.pump([1] * 54)
     assert len(alone.times) == 3
 
 
-def test_only_the_newest_note_stays_in_the_queue(queue: QueueOfOne, clock: Clock) -> None:
+def test_only_the_newest_checkpoint_stays_in_the_queue(queue: QueueOfOne, clock: Clock) -> None:
     agents = [Agent(queue, clock), Agent(queue, clock)]
     for _ in range(20):
         tick(clock, *agents)
         clock.advance(54)
-    assert len(queue.subscribers[0].unanswered) == 1
+    assert len(queue.subscribers[0].unacknowledged) == 1
     assert queue.waiting == []
 
 
-def test_a_message_that_is_no_note_is_ignored(queue: QueueOfOne, clock: Clock) -> None:
+def test_invalid_message_is_ignored(queue: QueueOfOne, clock: Clock) -> None:
     agent = Agent(queue, clock)
     queue.waiting += [b"nonsense", b"{}"]
     queue.deliver()

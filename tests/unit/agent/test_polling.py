@@ -1,4 +1,4 @@
-"""Polling cycles: what they share, and what a bad pollster can not do to the others."""
+"""Polling cycles: what pollsters share, and that a bad pollster affects no other."""
 
 import itertools
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from twisted.logger import eventAsText
 from zope.interface import implementer
 
 from meter.agent.cycle import PluginContext
-from meter.agent.polling import MOST_AT_ONCE
+from meter.agent.polling import SPOOL_CHUNK_SAMPLES
 from meter.agent.polling import Polling
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import exposition
@@ -132,7 +132,7 @@ async def test_samples_are_signed_and_spooled_in_batches_of_one_meter():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_generator_of_samples_is_as_good_as_a_list():
+async def test_poll_may_return_a_generator():
     async def work(cycle):
         return (sample(cycle) for _ in range(2))
 
@@ -140,7 +140,7 @@ async def test_a_generator_of_samples_is_as_good_as_a_list():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_poll_may_be_anything_that_can_be_awaited():
+async def test_poll_may_return_any_awaitable():
     pollster = Pollster("lamp", one_sample)
     object.__setattr__(pollster, "poll", lambda cycle: succeed([sample(cycle)]))
 
@@ -179,7 +179,7 @@ async def hangs_stubbornly(cycle):
     ("work", "outcome"),
     [(raises, "error"), (is_away, "unavailable"), (returns_nothing, "error"), (returns_rubbish, "error"), (hangs, "timeout"), (hangs_stubbornly, "timeout")],
 )  # fmt: skip
-def test_a_bad_pollster_hurts_only_itself(work, outcome):
+def test_bad_pollster_affects_no_other(work, outcome):
     agent = Agent(Pollster("bad", work), Pollster("lamp", one_sample))
 
     cycle = agent.cycle()
@@ -191,7 +191,7 @@ def test_a_bad_pollster_hurts_only_itself(work, outcome):
     assert agent.count('meter_polls_total{outcome="ok",pollster="lamp"} 1.0')
 
 
-def test_a_pollster_that_never_came_back_is_not_asked_again_meanwhile():
+def test_pollster_that_still_hangs_is_not_polled_again():
     asked = []
 
     async def work(cycle):
@@ -207,7 +207,7 @@ def test_a_pollster_that_never_came_back_is_not_asked_again_meanwhile():
 
 
 @pytest_twisted.ensureDeferred
-async def test_pollsters_share_what_one_of_them_asked_for():
+async def test_pollsters_share_the_cycle_cache():
     calls = []
 
     async def work(cycle):
@@ -223,7 +223,7 @@ async def test_pollsters_share_what_one_of_them_asked_for():
     assert len(calls) == 2  # one a cycle
 
 
-def test_a_failure_is_shared_too_and_giving_up_takes_nothing_from_others():
+def test_failure_is_shared_too_and_a_timeout_does_not_affect_others():
     listing = Deferred()
 
     async def patient(cycle):
@@ -243,7 +243,7 @@ def test_a_failure_is_shared_too_and_giving_up_takes_nothing_from_others():
 
 
 @pytest_twisted.ensureDeferred
-async def test_meters_that_are_switched_off_are_left_out():
+async def test_disabled_meters_are_not_polled():
     async def work(cycle):
         return [sample(cycle), sample(cycle, "lamp.heat")]
 
@@ -254,7 +254,7 @@ async def test_meters_that_are_switched_off_are_left_out():
 
 
 @pytest_twisted.ensureDeferred
-async def test_poll_now_shows_samples_without_keeping_them():
+async def test_poll_now_returns_samples_without_spooling_them():
     agent = Agent(Pollster("lamp", one_sample))
 
     assert [each.name for each in await agent.polling.poll_now("lamp")] == ["lamp.power"]
@@ -263,7 +263,7 @@ async def test_poll_now_shows_samples_without_keeping_them():
         await agent.polling.poll_now("lampe")
 
 
-def test_a_cycle_counts_as_done_only_when_its_samples_are_on_disk():
+def test_cycle_ends_only_when_its_samples_are_on_disk():
     agent, disk, reports = Agent(Pollster("lamp", one_sample)), Deferred(), []
     agent.polling._put = lambda publications: disk
     agent.polling._after_cycle = reports.append
@@ -277,7 +277,7 @@ def test_a_cycle_counts_as_done_only_when_its_samples_are_on_disk():
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_that_the_disk_does_not_take_are_told_with_their_time_range(logged_errors):
+async def test_samples_that_cannot_be_written_are_logged_with_their_time_range(logged_errors):
     class FullDisk(Agent):
         async def put(self, publications):
             raise Unavailable("the disk is full")
@@ -298,7 +298,7 @@ class DomainPollster(Pollster):
 
 
 @pytest_twisted.ensureDeferred
-async def test_out_of_turn_only_those_are_polled_that_provide_an_interface_and_with_other_providers():
+async def test_poll_off_schedule_runs_only_pollsters_of_an_interface_with_other_providers():
     async def work(cycle):
         return [sample(cycle, volume=cycle.provider("thing"))]
 
@@ -309,7 +309,7 @@ async def test_out_of_turn_only_those_are_polled_that_provide_an_interface_and_w
     assert [message.volume for message in agent.messages()] == [2]
 
 
-def test_cycles_and_what_comes_in_between_wait_for_each_other():
+def test_cycles_and_polls_off_schedule_wait_for_each_other():
     waiting, seen = Deferred(), []
 
     async def work(cycle):
@@ -329,7 +329,7 @@ def test_cycles_and_what_comes_in_between_wait_for_each_other():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_trial_says_that_it_is_one():
+async def test_poll_now_is_a_trial():
     async def work(cycle):
         return [sample(cycle, volume=int(cycle.trial))]
 
@@ -342,9 +342,9 @@ async def test_a_trial_says_that_it_is_one():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_great_many_samples_reach_the_disk_in_parts():
+async def test_many_samples_are_written_in_chunks():
     async def work(cycle):
-        return [sample(cycle, volume=n) for n in range(MOST_AT_ONCE + 1)]
+        return [sample(cycle, volume=n) for n in range(SPOOL_CHUNK_SAMPLES + 1)]
 
     agent = Agent(Pollster("lamp", work))
     parts = []
@@ -354,16 +354,16 @@ async def test_a_great_many_samples_reach_the_disk_in_parts():
 
     agent.polling._put = put
 
-    assert (await agent.cycle()).samples == MOST_AT_ONCE + 1
-    assert parts == [MOST_AT_ONCE, 1]
+    assert (await agent.cycle()).samples == SPOOL_CHUNK_SAMPLES + 1
+    assert parts == [SPOOL_CHUNK_SAMPLES, 1]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_generator_makes_no_more_than_is_kept_at_once():
+async def test_generator_is_consumed_one_chunk_at_a_time():
     made = []
 
     async def work(cycle):
-        return (made.append(n) or sample(cycle, volume=n) for n in range(2 * MOST_AT_ONCE))
+        return (made.append(n) or sample(cycle, volume=n) for n in range(2 * SPOOL_CHUNK_SAMPLES))
 
     agent = Agent(Pollster("lamp", work))
     when_written = []
@@ -374,7 +374,7 @@ async def test_a_generator_makes_no_more_than_is_kept_at_once():
     agent.polling._put = put
     await agent.cycle()
 
-    assert when_written == [MOST_AT_ONCE, 2 * MOST_AT_ONCE]
+    assert when_written == [SPOOL_CHUNK_SAMPLES, 2 * SPOOL_CHUNK_SAMPLES]
 
 
 def test_samples_are_on_disk_while_another_pollster_still_hangs():
@@ -394,7 +394,7 @@ def slowly(clock, samples):
         yield each
 
 
-def test_the_reactor_turns_while_a_generator_makes_samples():
+def test_reactor_runs_while_a_generator_makes_samples():
     made = []
 
     async def work(cycle):
@@ -414,7 +414,7 @@ def test_the_reactor_turns_while_a_generator_makes_samples():
     assert max(later - earlier for earlier, later in itertools.pairwise(made_at_beats)) < 20
 
 
-def test_a_generator_that_never_ends_is_given_up_and_what_it_gave_is_kept():
+def test_endless_generator_times_out_and_its_samples_are_spooled():
     async def work(cycle):
         return slowly(agent.clock, (sample(cycle) for _ in itertools.count()))
 
@@ -427,11 +427,11 @@ def test_a_generator_that_never_ends_is_given_up_and_what_it_gave_is_kept():
     assert cycle.result.failed == ("lamp",)
     assert agent.count('meter_polls_total{outcome="timeout",pollster="lamp"} 1.0')
     spooled = sum(each.headers["meter-samples"] for each in agent.spooled)
-    assert cycle.result.samples == spooled >= 4 * MOST_AT_ONCE
+    assert cycle.result.samples == spooled >= 4 * SPOOL_CHUNK_SAMPLES
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_generator_that_fails_hurts_only_its_pollster():
+async def test_generator_that_fails_affects_only_its_pollster():
     async def work(cycle):
         def samples():
             yield sample(cycle)
@@ -447,7 +447,7 @@ async def test_a_generator_that_fails_hurts_only_its_pollster():
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_sample_says_how_often_its_pollster_polls():
+async def test_samples_carry_the_interval_of_their_pollster():
     agent = Agent(
         Pollster("lamp", one_sample), Pollster("stove", one_sample), interval_of={"lamp": 300.0, "stove": 0.5}.get
     )

@@ -30,38 +30,38 @@ def clock() -> Clock:
     return clock
 
 
-def test_the_first_run_is_at_once_and_the_others_are_aligned(clock: Clock) -> None:
+def test_first_run_is_at_once_and_later_runs_are_aligned(clock: Clock) -> None:
     runs: Runs = []
     timetable(clock, runs, 60)
     clock.pump([0] + [1] * 130)
     assert runs == [(7, {60}), (60, {60}), (120, {60})]
 
 
-def test_what_is_due_together_runs_together(clock: Clock) -> None:
+def test_intervals_due_at_the_same_time_run_together(clock: Clock) -> None:
     runs: Runs = []
     timetable(clock, runs, 60, 40)
     clock.pump([0] + [1] * 115)
     assert runs == [(7, {40, 60}), (40, {40}), (60, {60}), (80, {40}), (120, {40, 60})]
 
 
-def test_an_offset_moves_all_of_them(clock: Clock) -> None:
+def test_offset_moves_all_runs(clock: Clock) -> None:
     runs: Runs = []
     timetable(clock, runs, 60, offset_seconds=2.5)
     clock.pump([0.5] * 240)
     assert [at for at, _ in runs] == [9.5, 62.5, 122.5]
 
 
-def test_runs_that_one_was_too_late_for_are_left_out_and_counted(clock: Clock) -> None:
+def test_runs_missed_by_a_long_run_are_skipped_and_counted(clock: Clock) -> None:
     runs: Runs = []
     skipped: list[int] = []
-    timetable(clock, runs, 60, seconds=125, tell_skipped=skipped.append)
+    timetable(clock, runs, 60, seconds=125, on_skipped=skipped.append)
     clock.advance(0)
     assert skipped == [2]
     clock.pump([1] * 50)
     assert [at for at, _ in runs] == [7, 180]
 
 
-def test_intervals_that_are_no_whole_numbers_run_once_each_time(clock: Clock) -> None:
+def test_fractional_intervals_run_once_per_slot(clock: Clock) -> None:
     runs: Runs = []
     timetable(clock, runs, 0.1)
     clock.pump([0] + [0.01] * 102)
@@ -69,7 +69,7 @@ def test_intervals_that_are_no_whole_numbers_run_once_each_time(clock: Clock) ->
 
 
 @pytest.mark.parametrize("stop_at", ["waiting", "working"])
-def test_stopping_waits_for_the_run_under_way(clock: Clock, stop_at: str) -> None:
+def test_stop_waits_for_the_run_in_progress(clock: Clock, stop_at: str) -> None:
     working: Deferred[None] = Deferred()
 
     async def work(_: object) -> None:
@@ -89,7 +89,7 @@ def test_stopping_waits_for_the_run_under_way(clock: Clock, stop_at: str) -> Non
     assert clock.getDelayedCalls() == []
 
 
-def test_a_failure_is_not_the_end(clock: Clock, logged_errors: object) -> None:
+def test_failed_run_is_not_the_end(clock: Clock, logged_errors: object) -> None:
     runs = []
 
     async def work(_: object) -> None:
@@ -103,7 +103,7 @@ def test_a_failure_is_not_the_end(clock: Clock, logged_errors: object) -> None:
     logged_errors.flush(RuntimeError)  # type: ignore[attr-defined]
 
 
-def test_nothing_to_do_is_done(clock: Clock) -> None:
+def test_schedule_without_intervals_does_nothing(clock: Clock) -> None:
     service = AlignedSchedule(lambda _: Deferred(), [], clock, name="polling")
     service.startService()
     stopped = service.stopService()

@@ -1,4 +1,4 @@
-"""The spool on disk and the outbox that empties it."""
+"""The spool on disk and the outbox that publishes it."""
 
 import resource
 import sqlite3
@@ -78,7 +78,7 @@ async def bodies(spool):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_put_survives_a_new_start(open_spool):
+async def test_publications_survive_a_restart(open_spool):
     await open_spool().put([publication(1, samples=7), publication(2)])
 
     again = open_spool()
@@ -90,7 +90,7 @@ async def test_what_was_put_survives_a_new_start(open_spool):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_file_is_synchronised_with_the_disk_at_every_commit(open_spool, tmp_path):
+async def test_file_is_synchronised_with_the_disk_at_every_commit(open_spool, tmp_path):
     spool = open_spool()
     await spool.put([publication(1)])
 
@@ -99,7 +99,7 @@ async def test_the_file_is_synchronised_with_the_disk_at_every_commit(open_spool
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_full_the_oldest_go_and_the_loss_is_told(open_spool, clock, logged_errors):
+async def test_full_spool_drops_the_oldest_and_logs_the_loss(open_spool, clock, logged_errors):
     spool = open_spool(largest_bytes=30)
     for number in range(1, 4):
         await spool.put([publication(number, samples=5)])
@@ -114,7 +114,7 @@ async def test_when_full_the_oldest_go_and_the_loss_is_told(open_spool, clock, l
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_waited_too_long_goes_and_the_loss_is_told(open_spool, clock, logged_errors):
+async def test_publications_beyond_the_maximum_age_are_dropped_and_logged(open_spool, clock, logged_errors):
     spool = open_spool()
     await spool.put([publication(1, samples=3)])
     clock.advance(3000)
@@ -123,11 +123,11 @@ async def test_what_waited_too_long_goes_and_the_loss_is_told(open_spool, clock,
 
     assert await bodies(spool) == [2]
     assert spool.lost_samples == 3
-    assert "they waited too long" in eventAsText(logged_errors.flush()[0])
+    assert "they exceeded the maximum age" in eventAsText(logged_errors.flush()[0])
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_disk_that_does_not_take_it_is_unavailable(open_spool, tmp_path):
+async def test_disk_error_is_unavailable(open_spool, tmp_path):
     (tmp_path / "deep").write_text("a file where the directory should be")
 
     with pytest.raises(Unavailable, match=r"spool\.sqlite cannot be used"):
@@ -135,7 +135,7 @@ async def test_a_disk_that_does_not_take_it_is_unavailable(open_spool, tmp_path)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_put_that_fails_half_way_leaves_nothing(open_spool):
+async def test_put_that_fails_half_way_leaves_nothing(open_spool):
     spool = open_spool()
     await spool.put([publication(1)])
     spool._database.execute(
@@ -150,7 +150,7 @@ async def test_a_put_that_fails_half_way_leaves_nothing(open_spool):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_outbox_sends_oldest_first_and_forgets_what_is_confirmed(open_spool, clock):
+async def test_outbox_sends_oldest_first_and_removes_what_is_confirmed(open_spool, clock):
     spool, bus = open_spool(), Bus()
     await spool.put([publication(1), publication(2)])  # left by an earlier start
     box = outbox(spool, bus, clock, batch=2)
@@ -165,7 +165,7 @@ async def test_the_outbox_sends_oldest_first_and_forgets_what_is_confirmed(open_
 
 
 @pytest_twisted.ensureDeferred
-async def test_while_the_bus_is_away_everything_waits_and_then_goes_in_order(open_spool, clock):
+async def test_outbox_keeps_everything_while_the_bus_is_down_and_sends_it_in_order(open_spool, clock):
     spool, bus = open_spool(), Bus()
     bus.away = True
     box = outbox(spool, bus, clock)
@@ -185,7 +185,7 @@ async def test_while_the_bus_is_away_everything_waits_and_then_goes_in_order(ope
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_leaves_the_disk_before_its_confirm(open_spool, clock):
+async def test_message_stays_on_disk_until_its_confirm(open_spool, clock):
     spool, bus = open_spool(), Bus()
     bus.slow = Deferred()
     box = outbox(spool, bus, clock, patience=2)
@@ -200,7 +200,7 @@ async def test_nothing_leaves_the_disk_before_its_confirm(open_spool, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_the_bus_never_takes_does_not_block_the_next(open_spool, clock, logged_errors):
+async def test_message_that_can_never_be_published_does_not_block_the_next(open_spool, clock, logged_errors):
     spool, bus = open_spool(), Bus()
     bus.hates = publication(1).body
     box = outbox(spool, bus, clock)
@@ -215,7 +215,7 @@ async def test_a_message_the_bus_never_takes_does_not_block_the_next(open_spool,
 
 
 @pytest_twisted.ensureDeferred
-async def test_tells_when_everything_has_been_confirmed(open_spool, clock):
+async def test_when_empty_fires_when_everything_has_been_confirmed(open_spool, clock):
     spool, bus = open_spool(), Bus()
     bus.slow = Deferred()
     box = outbox(spool, bus, clock)
@@ -231,7 +231,7 @@ async def test_tells_when_everything_has_been_confirmed(open_spool, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_that_a_full_disk_does_not_take_are_counted(open_spool, clock):
+async def test_samples_that_a_full_disk_refuses_are_counted(open_spool, clock):
     registry, spool, bus = metrics_registry("test"), open_spool(), Bus()
     bus.away = True
     box = outbox(spool, bus, clock, registry)
@@ -258,7 +258,7 @@ def short_files():
 
 
 @pytest_twisted.ensureDeferred
-async def test_on_a_full_disk_what_comes_and_goes_still_has_room(open_spool, short_files):
+async def test_spool_still_works_on_a_full_disk(open_spool, short_files):
     spool = open_spool(largest_bytes=1_000_000)
     for number in range(40):
         await spool.put([publication(number, size=20_000)])
@@ -278,7 +278,7 @@ async def test_on_a_full_disk_what_comes_and_goes_still_has_room(open_spool, sho
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_loss_of_the_spool_is_counted_once(open_spool, clock, logged_errors):
+async def test_losses_of_the_spool_are_counted_once(open_spool, clock, logged_errors):
     registry, spool, bus = metrics_registry("test"), open_spool(largest_bytes=30), Bus()
     bus.away = True
     box = outbox(spool, bus, clock, registry)
@@ -295,7 +295,7 @@ async def test_every_loss_of_the_spool_is_counted_once(open_spool, clock, logged
 
 
 @pytest_twisted.ensureDeferred
-async def test_memory_stays_flat_while_a_day_of_samples_waits_on_disk_and_when_it_goes(open_spool, clock):
+async def test_memory_stays_flat_with_a_day_of_samples_in_the_spool(open_spool, clock):
     """32 MB on disk, of which one window of 1 MB is in memory at a time."""
     spool, bus = open_spool(largest_bytes=1 << 30), Bus()
     bus.away = True
@@ -322,7 +322,7 @@ def test_sqlite_is_new_enough_for_returning():
 
 
 @pytest_twisted.ensureDeferred
-async def test_another_process_may_put_and_remove_too(open_spool):
+async def test_other_process_may_put_and_remove_too(open_spool):
     mine, other = open_spool(), open_spool()
     await mine.put([publication(1)])
     await other.put([publication(2)])
@@ -335,7 +335,7 @@ async def test_another_process_may_put_and_remove_too(open_spool):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_waits_can_be_read_in_pages(open_spool):
+async def test_spool_can_be_read_in_pages(open_spool):
     spool = open_spool()
     await spool.put([publication(number) for number in range(5)])
     assert [each.id for each in await spool.oldest(2)] == [1, 2]
@@ -343,7 +343,7 @@ async def test_what_waits_can_be_read_in_pages(open_spool):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_age_of_the_oldest_is_kept_up_to_date_by_every_call(open_spool, clock):
+async def test_age_of_the_oldest_is_current_after_every_call(open_spool, clock):
     spool = open_spool()
     assert spool.oldest_seconds == 0
     await spool.put([])
@@ -364,7 +364,7 @@ async def test_the_age_of_the_oldest_is_kept_up_to_date_by_every_call(open_spool
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_age_of_the_oldest_survives_a_new_start(open_spool, clock):
+async def test_age_of_the_oldest_survives_a_new_start(open_spool, clock):
     await open_spool().put([publication(1)])
     clock.advance(30)
     spool = open_spool()
@@ -373,7 +373,7 @@ async def test_the_age_of_the_oldest_survives_a_new_start(open_spool, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_oldest_is_another_one_when_a_full_spool_lost_the_first(open_spool, clock, logged_errors):
+async def test_age_of_the_oldest_changes_when_a_full_spool_drops_the_first(open_spool, clock, logged_errors):
     spool = open_spool(largest_bytes=20)
     await spool.put([publication(1)])
     clock.advance(10)
@@ -385,7 +385,7 @@ async def test_the_oldest_is_another_one_when_a_full_spool_lost_the_first(open_s
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_older_than_now_where_the_clock_was_set_back(open_spool, clock):
+async def test_age_is_not_negative_when_the_clock_was_set_back(open_spool, clock):
     spool = open_spool()
     await spool.put([publication(1)])
     clock.rightNow -= 3600

@@ -16,11 +16,11 @@ from meter.api import Limits
 from meter.api.ingest import ATTRIBUTES
 from tests.api_client import ApiClient
 from tests.api_client import Response
-from tests.unit.api.test_application import Waiting
+from tests.unit.api.test_application import PendingStore
 from tests.unit.api.test_ingest import APPLE
-from tests.unit.api.test_ingest import Orchard
+from tests.unit.api.test_ingest import IngestApi
 
-ORCHARD = Orchard()
+INGEST_API = IngestApi()
 API = ApiClient()
 TEXTS = st.text(max_size=20)
 FIELDS = st.sampled_from(["meter", "volume", "timestamp", "metadata.size", "recorded_at", "resource"]) | TEXTS
@@ -73,13 +73,13 @@ def test_arbitrary_expression_gets_a_valid_response(expression: Any) -> None:
 @given(st.binary(max_size=60))
 def test_arbitrary_body_gets_a_valid_response(body: bytes) -> None:
     assert is_valid(API.post("/v2/query/samples", body))
-    assert is_valid(ORCHARD.post(body))
+    assert is_valid(INGEST_API.post(body))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(ATTRIBUTES)), SCALARS | st.dictionaries(TEXTS, SCALARS, max_size=3)))
 def test_arbitrary_sample_is_accepted_or_rejected(fields: dict[str, Any]) -> None:
-    response = ORCHARD.post([{**APPLE, **fields}])
+    response = INGEST_API.post([{**APPLE, **fields}])
     assert response.status == 201 or is_valid(response)
 
 
@@ -97,7 +97,7 @@ def test_arbitrary_pattern_gets_a_valid_response(pattern: str) -> None:
 
 
 def test_request_beyond_the_concurrency_limit_is_503() -> None:
-    store = Waiting()
+    store = PendingStore()
     api = ApiClient(store=store, limits=Limits(max_requests=2))
     waiting: list[Deferred[Response]] = [api.pending("/v2/samples"), api.pending("/v2/samples")]
     api.flush()

@@ -31,12 +31,12 @@ def test_unavailable_store_is_503_with_retry_after() -> None:
 
 
 def test_request_error_of_the_store_is_400_with_its_text() -> None:
-    response = ApiClient(store=Failing(RequestError("took longer than 30 s; narrow the range")))("/v2/samples")
+    response = ApiClient(store=FailingStore(RequestError("took longer than 30 s; narrow the range")))("/v2/samples")
     assert (response.status, response.faultstring) == (400, "took longer than 30 s; narrow the range")
 
 
 def test_unexpected_error_is_500_without_its_text_and_logged_with_it(logged_errors: LoggedErrors) -> None:
-    response = ApiClient(store=Failing(ZeroDivisionError("secret text")))("/v2/samples")
+    response = ApiClient(store=FailingStore(ZeroDivisionError("secret text")))("/v2/samples")
     assert response.status == 500
     assert response.json["error_message"]["faultcode"] == "Server"
     assert b"secret" not in response.body
@@ -61,7 +61,7 @@ def test_head_has_the_headers_of_get_without_the_body() -> None:
 
 
 def test_query_is_cancelled_when_the_client_disconnects() -> None:
-    store = Waiting()
+    store = PendingStore()
     transport = StringTransport()
     channel = Site(Api(store, ApiClient().clock).resource(), reactor=ApiClient().clock).buildProtocol(None)
     assert channel is not None
@@ -92,7 +92,7 @@ def test_malformed_request_line_is_not_answered_in_html(request_line: bytes) -> 
     channel.connectionLost(Failure(ConnectionError()))
 
 
-class Failing(MemoryStore):
+class FailingStore(MemoryStore):
     """A store whose queries raise ``error``."""
 
     def __init__(self, error: Exception) -> None:
@@ -103,7 +103,7 @@ class Failing(MemoryStore):
         raise self._error
 
 
-class Waiting(MemoryStore):
+class PendingStore(MemoryStore):
     """A store whose queries wait in ``queries``."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from meter.api.operations import Operation
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
-from tests.unit.api.test_ingest import Bus
+from tests.unit.api.test_ingest import RecordingBus
 
 PAGE = (Path(__file__).parents[3] / "docs" / "api.rst").read_text()
 EXAMPLES = re.findall(r"\$ curl -s 'http://localhost:8777(.*?)' \| jq \.\n((?:   .*\n)+)", PAGE)
@@ -30,9 +30,9 @@ def api() -> ApiClient:
     return ApiClient()
 
 
-@pytest.mark.parametrize(("path", "shown"), EXAMPLES, ids=[path for path, _ in EXAMPLES])
-def test_documented_example_matches_the_response(api: ApiClient, path: str, shown: str) -> None:
-    assert json.loads(textwrap.dedent(shown)) == api(path, headers={"Host": "localhost:8777"}).json
+@pytest.mark.parametrize(("path", "example"), EXAMPLES, ids=[path for path, _ in EXAMPLES])
+def test_documented_example_matches_the_response(api: ApiClient, path: str, example: str) -> None:
+    assert json.loads(textwrap.dedent(example)) == api(path, headers={"Host": "localhost:8777"}).json
 
 
 @pytest.mark.parametrize("operation", V2, ids=[operation.name for operation in V2])
@@ -54,8 +54,8 @@ def test_every_v1_path_is_documented(operation: Operation) -> None:
 
 
 def test_documented_python_verifies_a_proof(monkeypatch: pytest.MonkeyPatch, api: ApiClient) -> None:
-    (shown,) = re.findall(r"   import hashlib.*?(?=\n\n\()", PAGE, re.DOTALL)
-    code = textwrap.dedent(shown)
+    (example,) = re.findall(r"   import hashlib.*?(?=\n\n\()", PAGE, re.DOTALL)
+    code = textwrap.dedent(example)
     proof = json.loads(api("/v2/samples/s0/proof").body)
 
     def verify(proof: Any) -> None:
@@ -79,7 +79,7 @@ CORNERS = re.findall(
 @pytest.fixture(scope="module")
 def ingesting_api() -> ApiClient:
     """Return an API that accepts samples, and writes them to another store than the one it queries."""
-    return ApiClient(ingest=SampleIngest(KEYS, "openstack", Bus(), MemoryStore()))  # type: ignore[arg-type]
+    return ApiClient(ingest=SampleIngest(KEYS, "openstack", RecordingBus(), MemoryStore()))  # type: ignore[arg-type]
 
 
 def test_every_corner_case_is_parsed() -> None:
@@ -87,12 +87,12 @@ def test_every_corner_case_is_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "sent", "header", "value", "status", "said"),
+    ("method", "path", "sent", "header", "value", "status", "expected"),
     CORNERS,
     ids=[f"{one[0]} {one[1]} {one[2] or one[4]}"[:200] for one in CORNERS],
 )
 def test_corner_case_has_the_documented_response(
-    ingesting_api: ApiClient, method: str, path: str, sent: str, header: str, value: str, status: str, said: str
+    ingesting_api: ApiClient, method: str, path: str, sent: str, header: str, value: str, status: str, expected: str
 ) -> None:
     headers = {"Accept": "application/json", "Host": "localhost:8777", "Content-Type": "application/json"}
     if header:
@@ -100,14 +100,14 @@ def test_corner_case_has_the_documented_response(
     response = ingesting_api(path, method=method, headers=headers, body=sent.encode() or None)
     assert response.status == int(status), response.body
     if method == "HEAD":
-        assert (response.body, said) == (b"", "nothing")
-    elif member := re.fullmatch("``(.*)`` is ``(.*)``", said):
+        assert (response.body, expected) == (b"", "empty body")
+    elif member := re.fullmatch("``(.*)`` is ``(.*)``", expected):
         found = response.json
         for step in member[1].split("."):
             found = found[int(step) if step.isdigit() else step]
         assert found == json.loads(member[2])
     elif response.status < 300:
-        assert said == f"{len(response.json)} of them"
+        assert expected == f"{(n := len(response.json))} {'entry' if n == 1 else 'entries'}"
     else:
         error = response.json["error_message"]
-        assert said == (error if isinstance(error, str) else error.get("faultstring", error.get("description")))
+        assert expected == (error if isinstance(error, str) else error.get("faultstring", error.get("description")))

@@ -30,7 +30,7 @@ APPLE: dict[str, Any] = {
 }
 
 
-class Bus:
+class RecordingBus:
     """Records publications; raises ``failure`` if set."""
 
     def __init__(self) -> None:
@@ -46,11 +46,11 @@ class Bus:
         return [each for one in self.published for each in metering_messages(open_envelope(one.body))[0]]
 
 
-class Orchard:
+class IngestApi:
     """An API that accepts samples, its bus and its store."""
 
     def __init__(self, keys: Keyring = KEYS) -> None:
-        self.bus = Bus()
+        self.bus = RecordingBus()
         self.store = MemoryStore()
         ingest = SampleIngest(keys, "openstack", self.bus, self.store)  # type: ignore[arg-type]
         self.api = ApiClient(ingest=ingest, store=self.store, auth=TOKENS)
@@ -60,19 +60,19 @@ class Orchard:
 
 
 @pytest.fixture
-def orchard() -> Orchard:
-    return Orchard()
+def ingest_api() -> IngestApi:
+    return IngestApi()
 
 
-def test_posted_sample_is_signed_published_and_echoed(orchard: Orchard) -> None:
-    response = orchard.post([{**APPLE, "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"}}])
+def test_posted_sample_is_signed_published_and_echoed(ingest_api: IngestApi) -> None:
+    response = ingest_api.post([{**APPLE, "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"}}])
     assert response.status == 201
-    (message,) = orchard.bus.messages()
+    (message,) = ingest_api.bus.messages()
     taken = read(message, KEYS)
     assert taken.key_id == "key-1"
     assert (taken.name, taken.volume, taken.source, taken.project_id) == ("apples", 3, "openstack", None)
     assert taken.metadata == {"a": {"b": "c", "d": "e"}, "f": "g"}
-    (publication,) = orchard.bus.published
+    (publication,) = ingest_api.bus.published
     assert (publication.exchange, publication.routing_key) == ("metering", "metering.apples")
     assert response.json == [
         {
@@ -89,25 +89,25 @@ def test_posted_sample_is_signed_published_and_echoed(orchard: Orchard) -> None:
     ]
 
 
-def test_sample_of_a_tenant_belongs_to_the_tenant(orchard: Orchard) -> None:
-    (sample,) = orchard.post([APPLE], who="blue").json
+def test_sample_of_a_tenant_belongs_to_the_tenant(ingest_api: IngestApi) -> None:
+    (sample,) = ingest_api.post([APPLE], who="blue").json
     assert (sample["project_id"], sample["user_id"], sample["source"]) == ("blue", "ann", "blue:openstack")
-    (sample,) = orchard.post([{**APPLE, "source": "farm", "project_id": "blue"}], who="blue").json
+    (sample,) = ingest_api.post([{**APPLE, "source": "farm", "project_id": "blue"}], who="blue").json
     assert sample["source"] == "blue:farm"
 
 
-def test_tenant_cannot_post_samples_of_other_projects(orchard: Orchard) -> None:
-    response = orchard.post([{**APPLE, "project_id": "red"}], who="blue")
-    assert (response.status, orchard.bus.published) == (400, [])
+def test_tenant_cannot_post_samples_of_other_projects(ingest_api: IngestApi) -> None:
+    response = ingest_api.post([{**APPLE, "project_id": "red"}], who="blue")
+    assert (response.status, ingest_api.bus.published) == (400, [])
     assert "can not post samples to other projects" in response.faultstring
-    assert orchard.post([{**APPLE, "project_id": "red"}]).status == 201
-    assert orchard.api.post("/v2/meters/apples", [APPLE]).status == 401
+    assert ingest_api.post([{**APPLE, "project_id": "red"}]).status == 201
+    assert ingest_api.api.post("/v2/meters/apples", [APPLE]).status == 401
 
 
-def test_direct_sample_is_written_to_the_store(orchard: Orchard) -> None:
-    (sample,) = orchard.post([APPLE], "/v2/meters/apples/?direct=True").json
-    assert orchard.bus.published == []
-    found = orchard.api(f"/v2/samples/{sample['message_id']}", headers={"X-Auth-Token": "admin-token"})
+def test_direct_sample_is_written_to_the_store(ingest_api: IngestApi) -> None:
+    (sample,) = ingest_api.post([APPLE], "/v2/meters/apples/?direct=True").json
+    assert ingest_api.bus.published == []
+    found = ingest_api.api(f"/v2/samples/{sample['message_id']}", headers={"X-Auth-Token": "admin-token"})
     assert found.json["volume"] == 3.0
 
 
@@ -119,14 +119,16 @@ def test_direct_sample_is_written_to_the_store(orchard: Orchard) -> None:
         ("2026-01-02 03:04:05+02:00", "2026-01-02T01:04:05"),
     ],
 )
-def test_timestamp_defaults_to_now_and_is_converted_to_utc(orchard: Orchard, given: str | None, timestamp: str) -> None:
-    assert orchard.post([{**APPLE, "timestamp": given}]).json[0]["timestamp"] == timestamp
+def test_timestamp_defaults_to_now_and_is_converted_to_utc(
+    ingest_api: IngestApi, given: str | None, timestamp: str
+) -> None:
+    assert ingest_api.post([{**APPLE, "timestamp": given}]).json[0]["timestamp"] == timestamp
 
 
 @pytest.mark.parametrize(("given", "volume"), [("3", 3), ("3.5", 3.5), (3.25, 3.25), (-1, -1), ("1e3", 1000.0)])
-def test_volume_can_be_a_string_as_old_clients_send_it(orchard: Orchard, given: Any, volume: float) -> None:
-    orchard.post([{**APPLE, "counter_volume": given}])
-    (message,) = orchard.bus.messages()
+def test_volume_can_be_a_string_as_old_clients_send_it(ingest_api: IngestApi, given: Any, volume: float) -> None:
+    ingest_api.post([{**APPLE, "counter_volume": given}])
+    (message,) = ingest_api.bus.messages()
     assert repr(message["counter_volume"]) == repr(volume)
 
 
@@ -162,11 +164,13 @@ def test_volume_can_be_a_string_as_old_clients_send_it(orchard: Orchard, given: 
     ],
     ids=str,
 )
-def test_invalid_sample_is_400_and_no_sample_is_published(orchard: Orchard, change: dict[str, Any], fault: str) -> None:
-    response = orchard.post([APPLE, {**APPLE, **change}])
+def test_invalid_sample_is_400_and_no_sample_is_published(
+    ingest_api: IngestApi, change: dict[str, Any], fault: str
+) -> None:
+    response = ingest_api.post([APPLE, {**APPLE, **change}])
     assert response.status == 400
     assert fault in response.faultstring
-    assert orchard.bus.published == []
+    assert ingest_api.bus.published == []
 
 
 @pytest.mark.parametrize(
@@ -186,53 +190,55 @@ def test_invalid_sample_is_400_and_no_sample_is_published(orchard: Orchard, chan
     ],
     ids=str,
 )
-def test_unusual_valid_sample_is_accepted(orchard: Orchard, change: dict[str, Any], found: dict[str, Any]) -> None:
-    response = orchard.post([{**APPLE, **change}])
+def test_unusual_valid_sample_is_accepted(ingest_api: IngestApi, change: dict[str, Any], found: dict[str, Any]) -> None:
+    response = ingest_api.post([{**APPLE, **change}])
     assert response.status == 201, response.body
-    (message,) = orchard.bus.messages()
+    (message,) = ingest_api.bus.messages()
     assert read(message, KEYS).key_id == "key-1"
     assert {name: message[name] for name in found} == found
     assert response.json[0]["resource_metadata"] == (change.get("resource_metadata") or {})
-    assert orchard.post([{**APPLE, **change}], "/v2/meters/apples?direct=1").status == 201
+    assert ingest_api.post([{**APPLE, **change}], "/v2/meters/apples?direct=1").status == 201
 
 
-def test_every_key_of_metadata_is_kept_and_can_be_queried(orchard: Orchard) -> None:
-    orchard.post([{**APPLE, "resource_metadata": {"a": "b", "a.b": "c"}}], "/v2/meters/apples?direct=1")
+def test_every_key_of_metadata_is_kept_and_can_be_queried(ingest_api: IngestApi) -> None:
+    ingest_api.post([{**APPLE, "resource_metadata": {"a": "b", "a.b": "c"}}], "/v2/meters/apples?direct=1")
     for query in ("metadata.a&q.value=b", "metadata.a.b&q.value=c"):
-        (found,) = orchard.api(f"/v2/samples?q.field={query}", headers={"X-Auth-Token": "admin-token"}).json
+        (found,) = ingest_api.api(f"/v2/samples?q.field={query}", headers={"X-Auth-Token": "admin-token"}).json
         assert found["metadata"] == {"a": "b", "a.b": "c"}
 
 
-def test_empty_project_is_the_one_of_the_tenant(orchard: Orchard) -> None:
-    assert orchard.post([{**APPLE, "project_id": ""}], who="blue").json[0]["project_id"] == "blue"
+def test_empty_project_is_the_one_of_the_tenant(ingest_api: IngestApi) -> None:
+    assert ingest_api.post([{**APPLE, "project_id": ""}], who="blue").json[0]["project_id"] == "blue"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])
-def test_empty_body_is_400(orchard: Orchard, body: bytes) -> None:
-    assert orchard.post(body).faultstring == "Samples should be included in request body"
+def test_empty_body_is_400(ingest_api: IngestApi, body: bytes) -> None:
+    assert ingest_api.post(body).faultstring == "Samples should be included in request body"
 
 
-def test_sample_with_a_duplicate_key_is_400(orchard: Orchard) -> None:
+def test_sample_with_a_duplicate_key_is_400(ingest_api: IngestApi) -> None:
     body = msgspec.json.encode([APPLE]).replace(b'"counter_volume":3', b'"counter_volume":3,"counter_volume":4')
-    assert orchard.post(body).faultstring == 'The body cannot be decoded: duplicate key "counter_volume" in an object'
+    assert (
+        ingest_api.post(body).faultstring == 'The body cannot be decoded: duplicate key "counter_volume" in an object'
+    )
 
 
 @pytest.mark.parametrize("body", [{"a": 1}, [3], ["x"], 3])
-def test_body_that_is_not_a_list_of_objects_is_400(orchard: Orchard, body: Any) -> None:
-    assert orchard.post(body).faultstring.startswith("The body must be a list of samples")
+def test_body_that_is_not_a_list_of_objects_is_400(ingest_api: IngestApi, body: Any) -> None:
+    assert ingest_api.post(body).faultstring.startswith("The body must be a list of samples")
 
 
-def test_unavailable_bus_is_503_and_rejecting_bus_is_400(orchard: Orchard) -> None:
-    orchard.bus.failure = Unavailable("no connection to the broker")
-    response = orchard.post([APPLE])
+def test_unavailable_bus_is_503_and_rejecting_bus_is_400(ingest_api: IngestApi) -> None:
+    ingest_api.bus.failure = Unavailable("no connection to the broker")
+    response = ingest_api.post([APPLE])
     assert (response.status, "no connection to the broker" in response.faultstring) == (503, True)
     assert "retry-after" in response.headers
-    orchard.bus.failure = ValueError("too large")
-    assert orchard.post([APPLE]).status == 400
+    ingest_api.bus.failure = ValueError("too large")
+    assert ingest_api.post([APPLE]).status == 400
 
 
 def test_timestamp_without_a_signing_key_is_400() -> None:
-    assert "no signing key covers" in Orchard(Keyring([])).post([APPLE]).faultstring
+    assert "no signing key covers" in IngestApi(Keyring([])).post([APPLE]).faultstring
 
 
 def test_post_is_403_if_samples_are_not_accepted() -> None:
@@ -243,15 +249,15 @@ def test_post_is_403_if_samples_are_not_accepted() -> None:
     assert len(api("/v2/samples").json) == 4
 
 
-def test_unsupported_method_is_405_with_the_allowed_methods(orchard: Orchard) -> None:
-    response = orchard.api("/v2/meters/apples", method="DELETE")
+def test_unsupported_method_is_405_with_the_allowed_methods(ingest_api: IngestApi) -> None:
+    response = ingest_api.api("/v2/meters/apples", method="DELETE")
     assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
-def test_batch_with_an_invalid_sample_is_not_written(orchard: Orchard) -> None:
-    orchard.post([APPLE, {**APPLE, "counter_type": "heap"}], "/v2/meters/apples?direct=1")
+def test_batch_with_an_invalid_sample_is_not_written(ingest_api: IngestApi) -> None:
+    ingest_api.post([APPLE, {**APPLE, "counter_type": "heap"}], "/v2/meters/apples?direct=1")
     responses: list[Any] = []
     from twisted.internet.defer import Deferred
 
-    Deferred.fromCoroutine(orchard.store.samples(SampleFilter(), 9)).addCallback(responses.append)
+    Deferred.fromCoroutine(ingest_api.store.samples(SampleFilter(), 9)).addCallback(responses.append)
     assert responses == [[]]

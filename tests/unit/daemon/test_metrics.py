@@ -13,9 +13,9 @@ from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import HealthMetrics
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import PublishingMetrics
-from meter.daemon.metrics import ReactorLag
 from meter.daemon.metrics import exposition
 from meter.daemon.metrics import metrics_registry
+from meter.daemon.reactor_lag import ReactorLag
 from meter.interfaces import Delivery
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable

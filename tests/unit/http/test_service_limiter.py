@@ -58,7 +58,7 @@ def test_service_gets_at_most_its_requests_per_second() -> None:
         it.ask("slow")
     for _ in range(100):
         it.clock.advance(0.1)
-    assert 18 <= len(it.cloud.asked) <= 23
+    assert 18 <= len(it.cloud.requests) <= 23
     assert it.metric("meter_request_waited_seconds_total", service="slow") > 10
 
 
@@ -67,7 +67,7 @@ def test_requests_in_flight_do_not_exceed_the_limit() -> None:
     it.answer(JsonResponse(silent=True))
     for _ in range(10):
         it.ask()
-    assert len(it.cloud.asked) == 3
+    assert len(it.cloud.requests) == 3
     assert it.metric("meter_requests_in_flight", service="image") == 3
 
 
@@ -102,11 +102,11 @@ def test_retry_after_delays_all_requests_to_the_service() -> None:
 def test_retry_after_may_be_a_date() -> None:
     it = Setup(attempts=2)
     it.answer(reply({}, 503, Retry_After="Thu, 01 Jan 1970 00:00:09 GMT"), reply({}))
-    asked = it.ask()
+    pending = it.ask()
     it.clock.advance(8.9)
-    assert not asked.called
+    assert not pending.called
     it.clock.advance(0.2)
-    assert asked.result.status == 200
+    assert pending.result.status == 200
 
 
 @pytest_twisted.ensureDeferred
@@ -131,7 +131,7 @@ async def test_circuit_opens_after_consecutive_failures_and_then_permits_one_tri
             Unavailable, match="circuit breaker for image is open for another 60 s: 3 consecutive failures"
         ):
             await it.ask()
-        assert len(it.cloud.asked) == 3
+        assert len(it.cloud.requests) == 3
         assert it.metric("meter_request_circuit_open", service="image") == 1
         assert it.metric("meter_requests_total", service="image", outcome="rejected") == 1
         it.clock.advance(60)
@@ -152,24 +152,24 @@ def test_half_open_circuit_sends_one_trial_whose_failure_fails_the_waiting_reque
     it.ask()
     it.clock.advance(60)
     trial, *others = (it.ask() for _ in range(6))
-    assert len(it.cloud.asked) == 2
+    assert len(it.cloud.requests) == 2
     it.clock.advance(30)
     for each in others:
         assert "is open for another 60 s" in each.result.getErrorMessage()
         each.addErrback(lambda _: None)
     trial.addErrback(lambda _: None)
-    assert len(it.cloud.asked) == 2
+    assert len(it.cloud.requests) == 2
 
 
 def test_recovered_service_fails_no_waiting_request() -> None:
     it = Setup(breaker_failures=1, breaker_seconds=60, max_in_flight=2)
     it.answer(reply({}, 500), reply({}))
     it.ask()
-    it.clock.advance(59.8)  # a cycle that begins a moment early
-    asked = [it.ask() for _ in range(6)]
-    assert len(it.cloud.asked) == 1
+    it.clock.advance(59.8)  # a cycle that begins slightly early
+    pending = [it.ask() for _ in range(6)]
+    assert len(it.cloud.requests) == 1
     it.clock.advance(0.2)
-    assert [each.result.status for each in asked] == [200] * 6
+    assert [each.result.status for each in pending] == [200] * 6
 
 
 def test_cancelled_trial_counts_as_failed_and_releases_the_waiting_requests() -> None:
@@ -181,7 +181,7 @@ def test_cancelled_trial_counts_as_failed_and_releases_the_waiting_requests() ->
     third.cancel()
     trial.cancel()
     assert "is open for another 60 s" in second.result.getErrorMessage()
-    assert it.cloud.asked[1:] == it.cloud.asked[1:2]
+    assert it.cloud.requests[1:] == it.cloud.requests[1:2]
     for each in (trial, second, third):
         each.addErrback(lambda _: None)
 
@@ -191,15 +191,15 @@ def test_status_501_does_not_count_as_a_failure() -> None:
     it.answer(reply({}, 501), reply({}))
     assert it.ask().result.status == 501
     assert it.ask().result.status == 200
-    assert len(it.cloud.asked) == 2
+    assert len(it.cloud.requests) == 2
 
 
 def test_failed_get_is_retried_and_failed_post_is_not() -> None:
     it = Setup(attempts=3)
     it.answer(reply({}, 502), reply({}, 503), reply({}))
-    asked = it.ask()
+    pending = it.ask()
     it.clock.pump([3] * 4)
-    assert asked.result.status == 200
+    assert pending.result.status == 200
     it.cloud.on("POST", "/v2/images", reply({}, 502), reply({}))
     posted = Deferred.fromCoroutine(it.client.send("image", HttpRequest(method="POST", url=IMAGES.url)))
     assert posted.result.status == 502
@@ -217,7 +217,7 @@ async def test_body_above_the_size_limit_is_a_bad_response() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (JsonResponse(200, b"<html>hello</html>", {"Content-Type": "text/html"}), "is not JSON"),
         (JsonResponse(200, b'{"images": [{"id": ', {"Content-Type": "application/json"}), "is not JSON"),
@@ -226,10 +226,10 @@ async def test_body_above_the_size_limit_is_a_bad_response() -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_body_that_is_not_json_is_a_bad_response(wrong: JsonResponse, said: str) -> None:
+async def test_body_that_is_not_json_is_a_bad_response(wrong: JsonResponse, message: str) -> None:
     it = Setup()
     it.answer(wrong)
-    with pytest.raises(BadResponse, match=said):
+    with pytest.raises(BadResponse, match=message):
         (await it.ask()).json()
 
 

@@ -46,7 +46,7 @@ async def test_listing_has_the_entries_of_all_pages() -> None:
     images = await listed(openstack(stub, page_size=25))
     assert len(images) == 34
     assert stub.times("GET", "/v2/images") == 2
-    assert stub.asked[-1].query["marker"] == ["62ecf767-7e72-4af5-be9a-f42f4a7edef7"]
+    assert stub.requests[-1].query["marker"] == ["62ecf767-7e72-4af5-be9a-f42f4a7edef7"]
 
 
 @pytest_twisted.ensureDeferred
@@ -76,8 +76,8 @@ async def test_pages_after_the_first_are_prefetched() -> None:
     stub = captured_cloud()
     pages = [reply({"images": [], "next": f"/v2/images?marker={each}"}) for each in "abcd"]
     stub.on("GET", "/v2/images", *pages, reply({"images": []}))
-    asked = [stub.times("GET", "/v2/images") async for _ in openstack(stub).pages(IMAGES)]
-    assert asked == [1, 3, 4, 5, 5]
+    requests = [stub.times("GET", "/v2/images") async for _ in openstack(stub).pages(IMAGES)]
+    assert requests == [1, 3, 4, 5, 5]
 
 
 @pytest_twisted.ensureDeferred
@@ -141,7 +141,7 @@ async def test_listing_whose_pages_loop_fails() -> None:
     stub.on("GET", "/v2/images", *pages)
     with pytest.raises(BadResponse, match="pages of images loop"):
         await listed(openstack(stub))
-    assert len(stub.asked) < 12
+    assert len(stub.requests) < 12
 
 
 @pytest_twisted.ensureDeferred
@@ -159,7 +159,7 @@ async def test_link_to_another_host_is_requested_from_the_same_service() -> None
     away = {"images": [], "next": "http://evil.example/v2/images?marker=m"}
     stub.on("GET", "/v2/images", reply(away), captured("glance-02-images-page2"))
     assert len(await listed(openstack(stub))) == 9
-    assert {each.header("Host") for each in stub.asked} == {"127.0.0.1:15000", "127.0.0.1:19292"}
+    assert {each.header("Host") for each in stub.requests} == {"127.0.0.1:15000", "127.0.0.1:19292"}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ async def test_next_link_is_found_in_each_format(first: Any) -> None:
     stub.on("GET", "/v2.0/ports", reply(first), reply({"ports": [{"id": 1}], "ports_links": 3, "links": {}}))
     ports = Listing(service="network", version="v2.0", path="ports", key="ports")
     assert await listed(openstack(stub), ports) == [{"id": 1}]
-    assert stub.asked[-1].query["marker"] == ["m"]
+    assert stub.requests[-1].query["marker"] == ["m"]
 
 
 @pytest.mark.parametrize("wrong", [{}, [], {"images": None}, {"images": {}}, {"images": [1]}, None, "text"])

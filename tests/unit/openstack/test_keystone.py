@@ -53,9 +53,9 @@ def token_of(seconds: int, name: str) -> JsonResponse:
 async def test_password_request_equals_that_of_openstack_clients() -> None:
     cloud = cloud_with_tokens()
     await keystone(cloud).token()
-    [asked] = cloud.asked
+    [request] = cloud.requests
     wanted = json.loads((DATA / "keystone-01-auth-tokens-scoped.json").read_text())["request_body"]
-    assert asked.json() == wanted
+    assert request.json() == wanted
 
 
 @pytest_twisted.ensureDeferred
@@ -120,7 +120,7 @@ async def test_error_for_wrong_credentials_names_them_as_the_cause() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (
             JsonResponse(201, b"<html>welcome</html>", {"Content-Type": "text/html", "X-Subject-Token": "x"}),
@@ -134,10 +134,10 @@ async def test_error_for_wrong_credentials_names_them_as_the_cause() -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_response_that_is_not_a_token_is_a_bad_response(wrong: JsonResponse, said: str) -> None:
+async def test_response_that_is_not_a_token_is_a_bad_response(wrong: JsonResponse, message: str) -> None:
     cloud = StubCloud()
     cloud.on("POST", TOKENS, wrong)
-    with pytest.raises(BadResponse, match=said):
+    with pytest.raises(BadResponse, match=message):
         await keystone(cloud).token()
 
 
@@ -149,7 +149,7 @@ async def test_validated_token_has_the_project_and_roles_from_keystone() -> None
     assert token is not None
     assert token.project_id == "b6e8cc20ee9c457e83f13218eca89c43"
     assert token.roles == {"reader", "member"}
-    assert cloud.asked[-1].header("X-Subject-Token") == "gAAAA"
+    assert cloud.requests[-1].header("X-Subject-Token") == "gAAAA"
 
 
 @pytest.mark.parametrize("name", ["keystone-09-validate-invalid-subject-404", "keystone-31-validate-revoked-404"])
@@ -165,7 +165,7 @@ async def test_invalid_token_is_none(name: str) -> None:
 async def test_token_that_cannot_be_a_header_value_is_invalid_without_a_request(nonsense: str) -> None:
     cloud = cloud_with_tokens()
     assert await keystone(cloud).validate(nonsense) is None
-    assert cloud.asked == []
+    assert cloud.requests == []
 
 
 @pytest_twisted.ensureDeferred

@@ -64,15 +64,15 @@ class Pollster:
         MeterDefinition("disk.write.bytes", "cumulative", "B"),
     )
     options: Any = None
-    answer: Any = field(default_factory=Enabled)
+    verdict: Any = field(default_factory=Enabled)
 
     def configured(self, options):
         return replace(self, options=options)
 
     async def enabled(self, context):
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return await self.answer if isinstance(self.answer, Deferred) else self.answer
+        if isinstance(self.verdict, BaseException):
+            raise self.verdict
+        return await self.verdict if isinstance(self.verdict, Deferred) else self.verdict
 
     async def poll(self, cycle):
         return []
@@ -98,7 +98,7 @@ class Listener:
 
 
 def candidate(plugin: Any, kind: Kind = COMPUTE) -> Decision:
-    return Decision(kind=kind, name=plugin.name, origin="here", state="pending", plugin=plugin)
+    return Decision(kind=kind, name=plugin.name, origin="test", state="pending", plugin=plugin)
 
 
 def states(decisions) -> dict[str, tuple[str, str]]:
@@ -249,7 +249,7 @@ VENDOR = """
         topics: tuple = (Topic("vendor"),)
         event_types: tuple = ("vendor.*",)
         def configured(self, options): return self
-        async def enabled(self, here): return Enabled()
+        async def enabled(self, context): return Enabled()
         async def poll(self, cycle): return []
         def samples(self, notification): return []
 """
@@ -387,16 +387,16 @@ def test_all_errors_in_sections_are_reported_without_values():
     assert sorted(problems) == [
         "[listeners.nvoa]: no such plugin is installed; installed are: nova",
         "[pollsters.cpu]: the plugin has no options",
-        "[pollsters.disk] limits.mist: there is no such option",
+        "[pollsters.disk] limits.mist: unknown option",
         "[pollsters.disk] password: input should be a valid string",
         "[pollsters.disk] path: input should be a valid string",
-        "[pollsters.disk] pathh: there is no such option; known are path, limits, password",
+        "[pollsters.disk] pathh: unknown option; known are path, limits, password",
         "[pollsters.dsk]: no such plugin is installed; installed are: cpu, disk",
     ]
 
 
 def test_section_of_a_broken_plugin_is_not_an_error():
-    broken = Decision(kind=COMPUTE, name="disk", origin="here", state="broken", reason="cannot be imported")
+    broken = Decision(kind=COMPUTE, name="disk", origin="test", state="broken", reason="cannot be imported")
     assert configure([broken], {"pollsters": {"disk": {"path": "/"}}}, []).problems == ()
 
 
@@ -473,19 +473,19 @@ def test_section_of_a_disabled_plugin_is_validated_and_not_applied():
     assert configure([candidate(Refusing(options=Options()))], {}, ["disk"]).decisions[0].state == "disabled"
 
 
-# --- asking --------------------------------------------------------------------------------------------------------
+# --- activation ----------------------------------------------------------------------------------------------------
 
 
 @pytest_twisted.ensureDeferred
 async def test_each_plugin_decides_its_own_state():
     plugins = [
         Pollster(name="yes"),
-        Pollster(name="partly", answer=Enabled("one of two disks is broken")),
-        Pollster(name="no", answer=Disabled("there is no disk")),
-        Pollster(name="raises", answer=ZeroDivisionError("by zero")),
-        Pollster(name="cancels", answer=CancelledError()),
-        Pollster(name="exits", answer=SystemExit(2)),
-        Pollster(name="rubbish", answer=True),
+        Pollster(name="partly", verdict=Enabled("one of two disks is broken")),
+        Pollster(name="no", verdict=Disabled("there is no disk")),
+        Pollster(name="raises", verdict=ZeroDivisionError("by zero")),
+        Pollster(name="cancels", verdict=CancelledError()),
+        Pollster(name="exits", verdict=SystemExit(2)),
+        Pollster(name="rubbish", verdict=True),
     ]
     decisions = await decide([candidate(each) for each in plugins], FakePluginContext(), Clock())
     assert states(decisions) == {
@@ -500,7 +500,7 @@ async def test_each_plugin_decides_its_own_state():
 
 
 class Stubborn(Pollster):
-    """Does not let itself be cancelled, and answers late."""
+    """Ignores cancellation and returns late."""
 
     async def enabled(self, context):
         late: Deferred[Any] = context.provider(Deferred)
@@ -512,7 +512,7 @@ class Stubborn(Pollster):
 
 def test_plugin_that_hangs_is_broken_and_delays_no_other():
     clock, late = Clock(), Deferred()
-    plugins = [Stubborn(name="stubborn"), Pollster(name="hangs", answer=Deferred()), Pollster(name="quick")]
+    plugins = [Stubborn(name="stubborn"), Pollster(name="hangs", verdict=Deferred()), Pollster(name="quick")]
     work = Deferred.fromCoroutine(
         decide([candidate(each) for each in plugins], FakePluginContext({Deferred: late}), clock, seconds=7)
     )
@@ -529,7 +529,7 @@ def test_plugin_that_hangs_is_broken_and_delays_no_other():
 
 def test_deciding_can_be_cancelled():
     clock, cancelled = Clock(), []
-    plugins = [Pollster(name=name, answer=Deferred(cancelled.append)) for name in "ab"]
+    plugins = [Pollster(name=name, verdict=Deferred(cancelled.append)) for name in "ab"]
     work = Deferred.fromCoroutine(decide([candidate(each) for each in plugins], FakePluginContext(), clock))
     work.cancel()
     work.addErrback(lambda failure: None)
@@ -539,7 +539,7 @@ def test_deciding_can_be_cancelled():
 
 @pytest_twisted.ensureDeferred
 async def test_only_pending_plugins_are_asked():
-    off = replace(candidate(Pollster(answer=ZeroDivisionError())), state="disabled", reason="because")
+    off = replace(candidate(Pollster(verdict=ZeroDivisionError())), state="disabled", reason="because")
     assert await decide([off], FakePluginContext(), Clock()) == [off]
     assert decide_now([off], FakePluginContext()) == [off]
 
@@ -548,8 +548,8 @@ def test_plugins_that_have_to_wait_stay_pending_without_a_reactor():
     cancelled = []
     plugins = [
         Pollster(name="yes"),
-        Pollster(name="waits", answer=Deferred(cancelled.append)),
-        Pollster(name="raises", answer=OSError("no")),
+        Pollster(name="waits", verdict=Deferred(cancelled.append)),
+        Pollster(name="raises", verdict=OSError("no")),
     ]
     decisions = decide_now([candidate(each) for each in plugins], FakePluginContext())
     assert states(decisions) == {

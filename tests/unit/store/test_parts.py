@@ -11,11 +11,6 @@ import pytest
 from twisted.internet import reactor
 
 from meter.identity import week_of
-from meter.interfaces import RequestError
-from meter.query import Aggregate
-from meter.query import MetadataMatch
-from meter.query import SampleFilter
-from meter.query import StatisticsQuery
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.partitions import partition_name
@@ -24,9 +19,6 @@ from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
-from meter.store.query.conditions import split_filter
-from meter.store.query.metadata import metadata_values
-from meter.store.query.statistics import statistics_statement
 from meter.store.write.dimensions import CachedId
 from meter.store.write.dimensions import IdCache
 
@@ -92,54 +84,6 @@ def test_week_ends_on_monday_and_the_last_one_with_the_year_9999():
     assert end_of_week(datetime(2026, 11, 22, 23, 59, tzinfo=UTC)) == datetime(2026, 11, 23, tzinfo=UTC)
     assert end_of_week(datetime(2026, 11, 23, tzinfo=UTC)) == LATER
     assert end_of_week(datetime(9999, 12, 31, tzinfo=UTC)) == datetime.max.replace(tzinfo=UTC)
-
-
-def test_values_are_always_parameters():
-    filter = SampleFilter(
-        equals={"meter": "'; --", "project_id": None, "message_id": "x"},
-        start=datetime(2026, 1, 1, tzinfo=UTC),
-        as_of=datetime(2026, 2, 1, tzinfo=UTC),
-        metadata=(MetadataMatch("'; --", "'; --"),),
-    )
-    conditions = split_filter(filter)
-    for condition in (conditions.series, conditions.sample):
-        assert "'; --" not in condition.text
-        assert condition.text.count("%s") == len(condition.parameters)
-
-
-def test_a_key_with_dots_is_read_in_every_way():
-    assert metadata_values("a.b.c").parameters == (["a", "b", "c"], ["a", "b.c"], ["a.b", "c"], ["a.b.c"])
-    assert len(metadata_values(".".join("abcdefghij")).parameters) == 2
-
-
-@pytest.mark.parametrize("field", ["volume", "id; DROP TABLE sample"])
-def test_a_field_that_cannot_be_asked_for_is_refused(field):
-    with pytest.raises(RequestError, match="cannot be selected by"):
-        split_filter(SampleFilter(equals={field: "x"}))
-
-
-@pytest.mark.parametrize("value", ["a\0b", float("nan"), "\ud800"])
-def test_metadata_that_nothing_can_equal_is_refused(value):
-    with pytest.raises(RequestError, match="metadata cannot contain"):
-        split_filter(SampleFilter(metadata=(MetadataMatch("k", value),)))
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"groupby": ("volume",)},
-        {"groupby": ("metadata.",)},
-        {"aggregates": (Aggregate("median"),)},
-        {"aggregates": (Aggregate("cardinality", "id"),)},
-        {"aggregates": (Aggregate("max", "resource_id"),)},
-        {"period": 0},
-        {"period": -1},
-        {"period": 10**11},
-    ],
-)
-def test_statistics_that_do_not_exist_are_refused(query):
-    with pytest.raises(RequestError):
-        statistics_statement(StatisticsQuery(filter=SampleFilter(), **query))
 
 
 def test_migrations_are_numbered_without_a_gap():

@@ -1,4 +1,4 @@
-"""The in-memory store is the readable meaning of every question: what it answers, the real one must answer."""
+"""The in-memory store is the reference for the result of every query."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def store_of(*messages: MeteringMessage) -> MemoryStore:
     return store
 
 
-def test_the_fakes_provide_what_they_stand_in_for() -> None:
+def test_fakes_provide_the_interfaces() -> None:
     verifyObject(IStore, MemoryStore())
     verifyObject(IPluginContext, FakePluginContext())
     verifyObject(ICycle, FakeCycle())
@@ -68,7 +68,7 @@ def test_the_fakes_provide_what_they_stand_in_for() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_batch_written_twice_is_stored_once() -> None:
+async def test_batch_written_twice_is_stored_once() -> None:
     store = MemoryStore()
     batch = [message(), message()]
     assert (await store.write(batch)).stored == 2
@@ -79,7 +79,7 @@ async def test_a_batch_written_twice_is_stored_once() -> None:
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 @pytest_twisted.ensureDeferred
-async def test_what_postgresql_cannot_hold_is_refused_and_its_neighbours_are_kept(text: str) -> None:
+async def test_batch_with_one_unstorable_message_stores_the_rest(text: str) -> None:
     bad = message()
     bad = replace(bad, fields={**bad.fields, "resource_metadata": {"deep": [text]}})
     result = await MemoryStore().write([message(), bad, message()])
@@ -88,7 +88,7 @@ async def test_what_postgresql_cannot_hold_is_refused_and_its_neighbours_are_kep
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_comes_back_exactly_as_it_was_signed() -> None:
+async def test_message_is_returned_exactly_as_signed() -> None:
     written = message(volume=1.0, resource_metadata={"b": {"c": [1, 1.0]}, "a": None})
     store = await store_of(written)
     given = await store.message(written.message_id)
@@ -99,7 +99,7 @@ async def test_a_message_comes_back_exactly_as_it_was_signed() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_come_newest_first_and_no_more_than_asked() -> None:
+async def test_samples_are_the_newest_within_the_limit() -> None:
     store = await store_of(message(1), message(3), message(2))
     minutes = [row.timestamp.minute for row in await store.samples(SampleFilter(), 2)]
     assert minutes == [3, 2]
@@ -114,17 +114,19 @@ async def test_samples_come_newest_first_and_no_more_than_asked() -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_range_has_its_start_and_not_its_end_unless_asked(bounds: dict[str, bool], minutes: list[int]) -> None:
+async def test_range_includes_its_start_and_excludes_its_end_by_default(
+    bounds: dict[str, bool], minutes: list[int]
+) -> None:
     store = await store_of(*map(message, range(5)))
-    asked = SampleFilter(start=NOON + timedelta(minutes=1), end=NOON + timedelta(minutes=3), **bounds)
-    assert sorted(row.timestamp.minute for row in await store.samples(asked, 10)) == minutes
+    query = SampleFilter(start=NOON + timedelta(minutes=1), end=NOON + timedelta(minutes=3), **bounds)
+    assert sorted(row.timestamp.minute for row in await store.samples(query, 10)) == minutes
 
 
 @pytest_twisted.ensureDeferred
-async def test_none_asks_for_samples_that_have_none() -> None:
-    store = await store_of(message(), message(project_id=None, message_id="orphan"))
+async def test_none_selects_samples_without_the_field() -> None:
+    store = await store_of(message(), message(project_id=None, message_id="without project"))
     rows = await store.samples(SampleFilter(equals={"project_id": None}), 10)
-    assert [row.message_id for row in rows] == ["orphan"]
+    assert [row.message_id for row in rows] == ["without project"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ async def test_none_asks_for_samples_that_have_none() -> None:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_metadata_is_matched_by_dotted_key_and_with_its_type(key: str, value: Any, found: bool) -> None:
+async def test_metadata_is_matched_by_dotted_key_and_type(key: str, value: Any, found: bool) -> None:
     metadata = {
         "size": 0,
         "on": True,
@@ -161,7 +163,7 @@ async def test_metadata_is_matched_by_dotted_key_and_with_its_type(key: str, val
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_sample_is_found_by_id_only_through_the_filter() -> None:
+async def test_sample_is_found_by_id_if_it_matches_the_filter() -> None:
     written = message()
     store = await store_of(written)
     assert await store.sample(written.message_id, SampleFilter(equals={"project_id": "p-1"})) is not None
@@ -169,7 +171,7 @@ async def test_a_sample_is_found_by_id_only_through_the_filter() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_meter_is_described_by_its_newest_sample() -> None:
+async def test_meter_is_described_by_its_newest_sample() -> None:
     store = await store_of(message(2, user_id="new"), message(1, user_id="old"), message(3, resource_id="vm-0"))
     meters = await store.meters(SampleFilter(), 10, unique=False)
     assert [(meter.resource_id, meter.user_id) for meter in meters] == [("vm-0", "u-1"), ("vm-1", "new")]
@@ -178,7 +180,7 @@ async def test_a_meter_is_described_by_its_newest_sample() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_resource_has_the_ends_of_the_asked_range_and_the_newest_metadata() -> None:
+async def test_resource_has_the_first_and_last_sample_of_the_range_and_the_newest_metadata() -> None:
     store = await store_of(
         message(1, resource_metadata={"n": 1}), message(2, resource_metadata={"n": 2}), message(3, name="disk")
     )
@@ -216,20 +218,20 @@ async def test_statistics_without_a_period_run_from_first_to_last_sample() -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_know_the_deviation_of_the_population_and_how_many_owners_there_are() -> None:
+async def test_statistics_have_the_population_deviation_and_the_number_of_owners() -> None:
     store = await store_of(
         message(0, volume=1), message(4, volume=3, user_id="u-2"), message(5, volume=2, user_id=None)
     )
-    asked = StatisticsQuery(
+    query = StatisticsQuery(
         filter=SampleFilter(),
         aggregates=(Aggregate("stddev"), Aggregate("cardinality", "user_id")),
     )
-    (row,) = await store.statistics(asked)
+    (row,) = await store.statistics(query)
     assert row.values == {"stddev": pytest.approx((2 / 3) ** 0.5), "cardinality/user_id": 2}
 
 
 @pytest_twisted.ensureDeferred
-async def test_statistics_are_grouped_by_metadata_written_as_text() -> None:
+async def test_statistics_are_grouped_by_metadata_as_text() -> None:
     store = await store_of(
         message(0, resource_metadata={"flavor": {"name": "m1"}}),
         message(1, resource_metadata={"flavor": {"name": 7}}),
@@ -240,22 +242,22 @@ async def test_statistics_are_grouped_by_metadata_written_as_text() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_windows_start_at_the_start_of_the_question() -> None:
+async def test_windows_start_with_the_range_of_the_filter() -> None:
     store = await store_of(message(1))
-    asked = SampleFilter(start=NOON - timedelta(minutes=2))
-    (row,) = await store.statistics(StatisticsQuery(filter=asked, period=120))
+    query = SampleFilter(start=NOON - timedelta(minutes=2))
+    (row,) = await store.statistics(StatisticsQuery(filter=query, period=120))
     assert row.period_start == NOON
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_period_beyond_the_calendar_is_refused() -> None:
+async def test_period_beyond_the_calendar_is_refused() -> None:
     store = await store_of(message())
     with pytest.raises(RequestError, match="beyond the year 9999"):
         await store.statistics(StatisticsQuery(filter=SampleFilter(), period=10**12))
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_store_told_to_be_unavailable_says_why() -> None:
+async def test_unavailable_store_raises_its_reason() -> None:
     store = MemoryStore()
     store.unavailable = "no route to host"
     with pytest.raises(Unavailable, match="no route"):
@@ -263,7 +265,7 @@ async def test_a_store_told_to_be_unavailable_says_why() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_cycle_shares_is_made_once_even_when_two_ask_before_it_is_there() -> None:
+async def test_cycle_cache_makes_a_value_once_for_concurrent_callers() -> None:
     cycle = FakeCycle()
     made: list[Deferred[str]] = []
 
@@ -271,14 +273,14 @@ async def test_what_a_cycle_shares_is_made_once_even_when_two_ask_before_it_is_t
         made.append(Deferred())
         return await made[-1]
 
-    asking = [Deferred.fromCoroutine(cycle.cycle_cache("key", make)) for _ in range(2)]
+    callers = [Deferred.fromCoroutine(cycle.cycle_cache("key", make)) for _ in range(2)]
     made[0].callback("value")
-    assert [await one for one in asking] == ["value", "value"]
+    assert [await one for one in callers] == ["value", "value"]
     assert len(made) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_failure_that_a_cycle_shares_is_everyones() -> None:
+async def test_cycle_cache_raises_its_exception_for_every_caller() -> None:
     cycle = FakeCycle()
 
     async def fail() -> None:
@@ -289,13 +291,13 @@ async def test_a_failure_that_a_cycle_shares_is_everyones() -> None:
             await cycle.cycle_cache("key", fail)
 
 
-def test_a_missing_provider_is_named() -> None:
+def test_missing_provider_is_named() -> None:
     with pytest.raises(LookupError, match="IHypervisor"):
         FakePluginContext().provider(IHypervisor)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_hypervisor_runs_the_given_domains_until_told_to_fail() -> None:
+async def test_fake_hypervisor_returns_its_domains_until_failure_is_set() -> None:
     domain = Domain("u", "n", "<domain/>", {})
     hypervisor = FakeHypervisor([domain])
     assert await hypervisor.domains() == [domain]

@@ -119,9 +119,9 @@ def test_operation_shows_nothing_of_other_projects(api: ApiClient, operation: Op
     if operation.name == "segments":
         api = ApiClient(auth=TOKENS)
         Deferred.fromCoroutine(api.store.write([INSTANCE]))
-    shown = request_red(api, "admin", operation)
-    assert shown.status == 200
-    assert any(text in shown.body for text in (b"a/b c", b"bob", b"red", b"60.0", b"12:02:00", b"test"))
+    visible = request_red(api, "admin", operation)
+    assert visible.status == 200
+    assert any(text in visible.body for text in (b"a/b c", b"bob", b"red", b"60.0", b"12:02:00", b"test"))
     response = request_red(api, "green", operation)
     assert response.status in (200, 404)
     assert not any(text in response.body for text in (b"bob", b"60.0", b"12:02:00", b"signature", b"cumulative"))

@@ -121,7 +121,7 @@ def nots(depth: int) -> str:
         ('{"=": {"meter": "cpu", "meter": "disk.size"}}', 'duplicate key "meter" in an object'),
         ([], "exactly one key, got a list of length 0"),
         ("3", "exactly one key, got 3"),
-        ({"=": {"meter": "cpu"}, "<": {"volume": 1}}, "exactly one key, got an object with 2 keys"),
+        ({"=": {"meter": "cpu"}, "<": {"volume": 1}}, "exactly one key, got an object of length 2"),
         ({"=": {}}, "exactly one key"),
         ({"==": {"meter": "cpu"}}, "unknown operator '=='"),
         ({"=": {"wings": 1}}, "unknown field 'wings'"),

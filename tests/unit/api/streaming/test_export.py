@@ -131,15 +131,15 @@ def test_head_of_an_export_has_no_body(api: ApiClient) -> None:
     ("failure", "status"), [(RequestError("took too long"), 400), (Unavailable("no connection"), 503)]
 )
 def test_error_before_the_first_page_has_its_own_status(failure: Exception, status: int) -> None:
-    response = ApiClient(store=Pages([failure]))("/v2/samples", headers={"Accept": CSV})
+    response = ApiClient(store=PagedStore([failure]))("/v2/samples", headers={"Accept": CSV})
     assert response.status == status
     assert response.headers["content-type"] == "application/json"
 
 
-# --- on the wire ---------------------------------------------------------------------------------------------------
+# --- on a connection -----------------------------------------------------------------------------------------------
 
 
-class Pages(MemoryStore):
+class PagedStore(MemoryStore):
     """A store that returns the next of ``pages`` for each query; without one, the query waits in ``queries``."""
 
     def __init__(self, pages: Any = ()) -> None:
@@ -157,7 +157,7 @@ class Pages(MemoryStore):
         return page
 
 
-class Wire:
+class Connection:
     """The server side of a client's connection to an API over ``store``."""
 
     def __init__(
@@ -192,7 +192,7 @@ class Transport(StringTransport):
 
 
 @pytest.fixture
-def thousand() -> list[Any]:
+def thousand_rows() -> list[Any]:
     api = ApiClient()
     Deferred.fromCoroutine(api.store.write([message(n, resource_id=f"r{n}") for n in range(1000)]))
     found: list[Any] = []
@@ -202,56 +202,56 @@ def thousand() -> list[Any]:
     return found
 
 
-def test_export_queries_at_most_one_page_ahead_of_the_client(thousand: list[Any]) -> None:
-    store = Pages([thousand])
-    wire = Wire(store)
+def test_export_queries_at_most_one_page_ahead_of_the_client(thousand_rows: list[Any]) -> None:
+    store = PagedStore([thousand_rows])
+    connection = Connection(store)
     assert len(store.queries) == 1
-    wire.transport.producer.pauseProducing()
-    store.queries[0].callback(thousand)
+    connection.transport.producer.pauseProducing()
+    store.queries[0].callback(thousand_rows)
     assert len(store.queries) == 2
-    store.queries[1].callback(thousand)
-    taken = len(wire.received)
+    store.queries[1].callback(thousand_rows)
+    taken = len(connection.received)
     assert len(store.queries) == 2
-    wire.transport.producer.resumeProducing()
+    connection.transport.producer.resumeProducing()
     assert len(store.queries) == 3
-    assert len(wire.received) > taken > 200_000
+    assert len(connection.received) > taken > 200_000
     store.queries[2].callback([])
-    assert wire.received.endswith(b"0\r\n\r\n")
+    assert connection.received.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("outcome", [[], Failure(Unavailable("no connection")), Failure(ZeroDivisionError("defect"))])
-def test_abandoned_page_is_not_logged(thousand: list[Any], outcome: Any) -> None:
-    wire = Wire(store := Pages([thousand]))
-    wire.transport.producer.pauseProducing()
-    store.queries[0].callback(thousand)
-    wire.channel.connectionLost(Failure(ConnectionError()))
+def test_abandoned_page_is_not_logged(thousand_rows: list[Any], outcome: Any) -> None:
+    connection = Connection(store := PagedStore([thousand_rows]))
+    connection.transport.producer.pauseProducing()
+    store.queries[0].callback(thousand_rows)
+    connection.channel.connectionLost(Failure(ConnectionError()))
     store.queries[1].callback(outcome)
     assert len(store.queries) == 2
 
 
-def test_client_that_reads_nothing_is_disconnected(thousand: list[Any]) -> None:
-    wire = Wire(store := Pages([thousand]))
-    wire.transport.producer.pauseProducing()
-    store.queries[0].callback(thousand)
-    wire.clock.advance(59)
-    assert not wire.transport.disconnected
-    wire.clock.advance(2)
-    assert wire.transport.disconnected
+def test_client_that_reads_nothing_is_disconnected(thousand_rows: list[Any]) -> None:
+    connection = Connection(store := PagedStore([thousand_rows]))
+    connection.transport.producer.pauseProducing()
+    store.queries[0].callback(thousand_rows)
+    connection.clock.advance(59)
+    assert not connection.transport.disconnected
+    connection.clock.advance(2)
+    assert connection.transport.disconnected
 
 
-def test_disconnecting_client_ends_the_export(thousand: list[Any]) -> None:
-    wire = Wire(store := Pages([thousand]))
-    wire.channel.connectionLost(Failure(ConnectionError()))
-    store.queries[0].callback(thousand)
+def test_disconnecting_client_ends_the_export(thousand_rows: list[Any]) -> None:
+    connection = Connection(store := PagedStore([thousand_rows]))
+    connection.channel.connectionLost(Failure(ConnectionError()))
+    store.queries[0].callback(thousand_rows)
     assert len(store.queries) == 1
 
 
 @pytest.mark.parametrize("failure", [Unavailable("no connection"), ZeroDivisionError("defect")])
 def test_failed_export_is_aborted_without_a_final_chunk(
-    thousand: list[Any], failure: Exception, logged_errors: LoggedErrors
+    thousand_rows: list[Any], failure: Exception, logged_errors: LoggedErrors
 ) -> None:
-    wire = Wire(Pages([thousand, failure]))
-    assert wire.received.startswith(b"HTTP/1.1 200")
-    assert not wire.received.endswith(b"0\r\n\r\n")
-    assert wire.transport.disconnected
+    connection = Connection(PagedStore([thousand_rows, failure]))
+    assert connection.received.startswith(b"HTTP/1.1 200")
+    assert not connection.received.endswith(b"0\r\n\r\n")
+    assert connection.transport.disconnected
     logged_errors.flush(ZeroDivisionError)

@@ -88,6 +88,15 @@ def test_live_stream_has_only_matching_and_visible_samples(live_api: LiveApi) ->
         client.disconnect()
 
 
+def test_live_stream_respects_a_filter_for_absent_metadata(live_api: LiveApi) -> None:
+    client = live_api.client("q.field=metadata.size&q.value=None")
+    live_api.write(
+        message(message_id="a", resource_metadata={"size": 1}), message(message_id="b", resource_metadata={})
+    )
+    assert client.ids == ["b"]
+    client.disconnect()
+
+
 def test_idle_live_stream_has_keep_alive_comments(live_api: LiveApi) -> None:
     client = live_api.client()
     live_api.clock.advance(16)

@@ -209,7 +209,7 @@ async def test_definition_makes_samples_of_the_entries_on_all_pages(tmp_path: Pa
     assert (one.resource_id, one.project_id) == ("S1", "p1")
     assert one.resource_metadata == {"name": "Ü 名", "room": 7}
     assert (two.resource_id, two.volume) == ("2", 80)
-    assert stub.asked[1].query == {"page": ["2"]}
+    assert stub.requests[1].query == {"page": ["2"]}
 
 
 @pytest_twisted.ensureDeferred
@@ -229,8 +229,8 @@ async def test_dynamic_pollster_of_ceilometer_is_loaded_unchanged(tmp_path: Path
     stub = captured_cloud()
     token = stub._answers["POST", "/v3/auth/tokens"]
 
-    def with_magnum(asked: Any) -> JsonResponse:
-        answer = token(asked)
+    def with_magnum(request: Any) -> JsonResponse:
+        answer = token(request)
         body = answer.body.replace(b'"type": "placement"', b'"type": "container-infra"')
         return JsonResponse(answer.status, body, answer.headers)
 
@@ -245,7 +245,7 @@ async def test_dynamic_pollster_of_ceilometer_is_loaded_unchanged(tmp_path: Path
     assert (one.resource_id, one.volume, one.project_id) == ("c1", 2, "p")
     assert one.resource_metadata == {"labels": {"a": 1}, "uuid": "c1", "display_name": "one"}
     assert three.volume == 0
-    assert stub.asked[-1].header("OpenStack-API-Version") == "container-infra latest"
+    assert stub.requests[-1].header("OpenStack-API-Version") == "container-infra latest"
 
 
 @pytest.mark.parametrize("path", ["/v3/projects", "v3/projects"])
@@ -254,7 +254,7 @@ async def test_path_of_a_dynamic_pollster_is_resolved_like_a_link(path: str, tmp
     pollster = pollsters(written(tmp_path, a_yaml=IDENTITY.format(path=path)))["dynamic.projects"]
     stub = captured_cloud()
     await polled(pollster, stub)
-    assert stub.asked[-1].path == "/v3/projects"  # the service's URL ends in /v3
+    assert stub.requests[-1].path == "/v3/projects"  # the service's URL ends in /v3
 
 
 @pytest_twisted.ensureDeferred
@@ -347,8 +347,8 @@ async def test_extra_metadata_is_requested_once_and_cached(tmp_path: Path) -> No
     assert found["s1"] == {"name": "s1", "status": "ACTIVE"} | more
     assert found["s2"]["project_name"] == "Ü p2"
     assert found["s3"] == {"name": None, "status": "OFF"}  # extra_metadata_fields_skip
-    asked = [stub.times("GET", path) for path in ("/v3/projects/p1", "/v3/projects/p2", "/v3/domains/d")]
-    assert asked == [1, 1, 1]
+    requests = [stub.times("GET", path) for path in ("/v3/projects/p1", "/v3/projects/p2", "/v3/domains/d")]
+    assert requests == [1, 1, 1]
     cycle.clock.advance(1801)
     await servers(pollster, cycle.following())
     assert stub.times("GET", "/v3/projects/p1") == 2
@@ -405,7 +405,7 @@ async def test_extra_metadata_is_not_requested_from_another_host(project: str, t
     stub = captured_cloud()
     stub.on("GET", "/v2.1/servers/detail", reply({"servers": [{"id": "s", "tenant_id": project, "status": "ACTIVE"}]}))
     assert "project_name" not in (await servers(pollster, cycle_of(stub)))["s"]
-    assert not [each for each in stub.asked if "evil" in (each.header("Host") or "")]
+    assert not [each for each in stub.requests if "evil" in (each.header("Host") or "")]
 
 
 def test_errors_in_extra_metadata_are_reported(tmp_path: Path) -> None:
@@ -487,22 +487,22 @@ async def test_secret_is_read_from_its_file_and_sent(tmp_path: Path) -> None:
     stub.on("GET", "/api", reply([]))
     await polled(ups(username="me", password_file=str(secret)), stub)
     await polled(ups(token_file=str(secret)), stub)
-    assert [each.header("Authorization") for each in stub.asked] == ["Basic bWU6cGFzcw==", "Bearer pass"]
+    assert [each.header("Authorization") for each in stub.requests] == ["Basic bWU6cGFzcw==", "Bearer pass"]
     with pytest.raises(Unavailable, match="secret cannot be read"):
         await polled(ups(token_file=str(tmp_path / "none")), stub)
 
 
 @pytest.mark.parametrize(
-    ("next_", "said"),
+    ("next_", "message"),
     [("http://evil.example/api", "another host"), ("/api?page=2", "loop")],
 )
 @pytest_twisted.ensureDeferred
-async def test_next_link_to_another_host_or_in_a_loop_is_a_bad_response(next_: str, said: str) -> None:
+async def test_next_link_to_another_host_or_in_a_loop_is_a_bad_response(next_: str, message: str) -> None:
     stub = StubCloud()
     stub.on("GET", "/api", reply({"all": [], "next": next_}))
-    with pytest.raises(BadResponse, match=said):
+    with pytest.raises(BadResponse, match=message):
         await polled(ups(entries="all", next="next"), stub)
-    assert len(stub.asked) <= 3
+    assert len(stub.requests) <= 3
 
 
 @pytest_twisted.ensureDeferred

@@ -1,4 +1,4 @@
-"""Runs of counters and the ends of gauges: what is billed when domains migrate, stop, and get and lose devices."""
+"""Runs of counters and ends of gauges when domains start, stop and migrate, and devices are attached and detached."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from meter.interfaces import Absence
 from meter.interfaces import Domain
@@ -29,9 +30,10 @@ from meter.pollsters.libvirt import vcpus
 from meter.sample import LONGEST_RUN
 from meter.sample import Sample
 from meter.settings import ComputeSection
-from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
+from meter.testing import FakePluginContext
 from tests.metered import metered
+from tests.polling_agent import PollingAgent
 
 CASES = {
     case["name"]: case
@@ -46,15 +48,15 @@ PAUSED = {"state.state": 3, "state.reason": 1}
 OFF = {"state.state": 5, "state.reason": 1}
 
 
-class Lab:
-    """What ``[compute]`` says in these tests."""
+class ComputeConfig:
+    """A configuration with ``[compute]`` only."""
 
     def __init__(self, host: str) -> None:
         self.compute = ComputeSection(host=host)
 
 
 class Host:
-    """A host with one agent, whose polls have the minutes since noon."""
+    """A host with one agent; the times of its polls are minutes since noon."""
 
     def __init__(self, name: str = "hv1") -> None:
         self.hypervisor = FakeHypervisor(uri="qemu:///system")
@@ -63,17 +65,20 @@ class Host:
         self.restart()
 
     def restart(self) -> None:
-        """Start the agent anew: it remembers nothing."""
-        self._cycle = FakeCycle({IHypervisor: self.hypervisor}, config=Lab(self._name))
+        """Restart the agent, which loses all state."""
+        self._clock = Clock()
+        providers = {IHypervisor: self.hypervisor}
+        self.agent = PollingAgent(
+            POLLSTERS, FakePluginContext(providers, clock=self._clock, config=ComputeConfig(self._name))
+        )
 
     async def poll(self, minute: float, stats: dict[str, Any] | None, **more: Any) -> list[Sample]:
-        """Return what a poll gives that finds one domain with ``stats``, or none."""
+        """Poll a host that has one domain with ``stats``, or none; return the samples."""
         at = NOON + timedelta(minutes=minute)
         more = {"uuid": "u", "name": "n", "xml": XML, "run": None if stats is None else 1, **more}
         self.hypervisor.running = [] if stats is None else [Domain(stats=stats, read_at=at, **more)]
-        self._cycle.clock.advance(max(0.0, at.timestamp() - self._cycle.clock.seconds()))
-        self._cycle = self._cycle.following()
-        samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(self._cycle)]
+        self._clock.advance(max(0.0, at.timestamp() - self._clock.seconds()))
+        samples = await self.agent.cycle()
         self.samples += samples
         return samples
 
@@ -86,16 +91,16 @@ def run_of(sample: Sample) -> Any:
 
 
 def increase(*hosts: Host, meter: str) -> float:
-    """What a store counts."""
+    """Return the increase that a store computes."""
     samples = [each for host in hosts for each in host.of(meter)]
-    assert all(map(run_of, samples)), "every sample of a counter says of which run it is"
+    assert all(map(run_of, samples)), "every sample of a counter has a run"
     found: list[float] = []
     Deferred.fromCoroutine(metered(samples, "increase")).addCallback(found.append)
     [counted] = found
     return counted
 
 
-def told(samples: Sequence[Sample], *meters: str) -> dict[str, Any]:
+def volumes_of(samples: Sequence[Sample], *meters: str) -> dict[str, Any]:
     return {sample.name: sample.volume for sample in samples if sample.name in meters}
 
 
@@ -123,7 +128,7 @@ def vcpu(*times: int, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("reason", [{"state.reason": 2}, {}], ids=["with a reason", "without"])
 @pytest.mark.parametrize("polled", [True, False], ids=["polled", "not polled"])
 @pytest_twisted.ensureDeferred
-async def test_a_migration_counts_what_the_guest_counted_whether_or_not_its_arrival_was_polled(
+async def test_live_migration_counts_the_increase_once_polled_on_arrival_or_not(
     reason: dict[str, Any], polled: bool
 ) -> None:
     case = CASES["live migration"]
@@ -151,9 +156,7 @@ async def test_a_migration_counts_what_the_guest_counted_whether_or_not_its_arri
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_agent_started_in_the_middle_of_a_migration_does_not_take_the_arriving_domain_for_a_paused_one() -> (
-    None
-):
+async def test_agent_started_during_a_migration_ignores_the_arriving_domain() -> None:
     host = Host()
     assert await host.poll(0, nic(0, ARRIVING)) == []
     host.restart()
@@ -164,14 +167,17 @@ async def test_an_agent_started_in_the_middle_of_a_migration_does_not_take_the_a
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_its_owner_pauses_after_its_arrival_is_metered() -> None:
+async def test_domain_paused_by_its_owner_after_its_arrival_is_metered() -> None:
     host = Host()
     await host.poll(0, nic(0, ARRIVING))
-    assert told(await host.poll(5, nic(0, PAUSED)), "instance", "power.state") == {"instance": 1, "power.state": 3}
+    assert volumes_of(await host.poll(5, nic(0, PAUSED)), "instance", "power.state") == {
+        "instance": 1,
+        "power.state": 3,
+    }
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_fails_to_arrive_has_never_been_here() -> None:
+async def test_domain_whose_migration_failed_is_not_metered_on_the_destination() -> None:
     host = Host()
     await host.poll(0, nic(0, ARRIVING))
     assert await host.poll(1, {"state.state": 5}, run=None, event="stopped (failed)") == []
@@ -179,19 +185,19 @@ async def test_a_domain_that_fails_to_arrive_has_never_been_here() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_source_of_a_migration_counts_to_the_last_moment_and_goes_on_where_it_fails() -> None:
+async def test_source_of_a_migration_sends_counters_and_continues_if_it_fails() -> None:
     host = Host()
     await host.poll(0, nic(10))
     leaving = await host.poll(5, nic(15, ARRIVING))
     assert {sample.type for sample in leaving} <= {"cumulative", "delta"}
     resumed = {"state.state": 1, "state.reason": 6}
     back = await host.poll(6, nic(16, resumed), event="resumed (migrated)")
-    assert told(back, "instance", "power.state") == {"instance": 1, "power.state": 1}
+    assert volumes_of(back, "instance", "power.state") == {"instance": 1, "power.state": 1}
     assert increase(host, meter="network.incoming.bytes") == 6
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_agent_that_first_hears_of_a_domain_when_its_migration_fails_does_not_count_its_past() -> None:
+async def test_domain_first_seen_when_its_migration_fails_counts_from_there() -> None:
     host = Host()
     await host.poll(6, nic(10**9, {"state.state": 1, "state.reason": 6}), event="resumed (migrated)")
     await host.poll(10, nic(10**9 + 3))
@@ -199,7 +205,7 @@ async def test_an_agent_that_first_hears_of_a_domain_when_its_migration_fails_do
 
 
 @pytest_twisted.ensureDeferred
-async def test_after_post_copy_has_resumed_a_domain_elsewhere_its_source_does_not_meter_it() -> None:
+async def test_source_of_a_post_copy_migration_stops_metering() -> None:
     host = Host()
     await host.poll(0, nic(10))
     for reason in (12, 13):
@@ -209,7 +215,7 @@ async def test_after_post_copy_has_resumed_a_domain_elsewhere_its_source_does_no
 
 @pytest.mark.parametrize("left", [OFF | {"state.reason": 4}, None], ids=["definition stays", "undefined"])
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_has_migrated_away_ends_without_a_word(left: dict[str, Any] | None) -> None:
+async def test_domain_that_migrated_away_sends_no_end_of_gauges(left: dict[str, Any] | None) -> None:
     host = Host()
     await host.poll(0, {**nic(1), "balloon.current": 1024})
     host.hypervisor.absences["u"] = Absence("migrated")
@@ -218,18 +224,21 @@ async def test_a_domain_that_has_migrated_away_ends_without_a_word(left: dict[st
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_is_restored_paused_is_metered_as_paused() -> None:
+async def test_domain_restored_paused_is_metered_as_paused() -> None:
     host = Host()
     await host.poll(0, OFF, run=None)
     await host.poll(1, nic(0, {"state.state": 1, "state.reason": 2}), event="started (restored)")
-    assert told(await host.poll(5, nic(0, ARRIVING)), "instance", "power.state") == {"instance": 1, "power.state": 3}
+    assert volumes_of(await host.poll(5, nic(0, ARRIVING)), "instance", "power.state") == {
+        "instance": 1,
+        "power.state": 3,
+    }
 
 
 # --- beginnings
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_run_first_seen_while_it_was_going_on_counts_from_its_first_sample_on() -> None:
+async def test_run_first_seen_in_progress_counts_from_its_first_sample() -> None:
     host = Host()
     await host.poll(0, nic(1000), process="b.1", started_at=NOON - timedelta(days=9))
     await host.poll(5, nic(1004), process="b.1", started_at=NOON - timedelta(days=9))
@@ -237,7 +246,7 @@ async def test_a_run_first_seen_while_it_was_going_on_counts_from_its_first_samp
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_same_process_is_the_same_run_after_a_restart_of_the_agent() -> None:
+async def test_same_process_has_the_same_run_after_an_agent_restart() -> None:
     host = Host()
     process = {"process": "b.1", "started_at": NOON - timedelta(days=9)}
     both = {**nic(1000), **disks(vda=1, vdb=2), **vcpu(5, 5)}
@@ -253,7 +262,7 @@ async def test_the_same_process_is_the_same_run_after_a_restart_of_the_agent() -
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_process_to_see_a_restarted_agent_begins_another_run() -> None:
+async def test_agent_restart_begins_a_new_run_without_a_local_process() -> None:
     host = Host()
     await host.poll(0, nic(1000))
     host.restart()
@@ -268,7 +277,7 @@ async def test_without_a_process_to_see_a_restarted_agent_begins_another_run() -
     ids=["another number", "another process under the same number"],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_plain_restart_between_two_polls_counts_from_zero(again: dict[str, Any]) -> None:
+async def test_domain_restarted_between_two_polls_counts_from_zero(again: dict[str, Any]) -> None:
     case = CASES["plain restart"]
     host = Host()
     for number, poll in enumerate(case["polls"]):
@@ -277,7 +286,7 @@ async def test_a_plain_restart_between_two_polls_counts_from_zero(again: dict[st
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_starts_while_the_agent_watches_counts_from_zero() -> None:
+async def test_domain_started_with_an_event_counts_from_zero() -> None:
     host = Host()
     await host.poll(0, None)
     await host.poll(2, nic(3), event="started (booted)")
@@ -289,7 +298,7 @@ async def test_a_domain_that_starts_while_the_agent_watches_counts_from_zero() -
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_interface_whose_device_was_there_before_the_domain_does_not_count_its_past() -> None:
+async def test_interface_with_an_existing_device_does_not_count_from_zero() -> None:
     xml = "<domain><devices><interface type='ethernet'><target dev='tap0' managed='no'/></interface></devices></domain>"
     host = Host()
     await host.poll(0, OFF, run=None, xml=xml)
@@ -299,7 +308,7 @@ async def test_an_interface_whose_device_was_there_before_the_domain_does_not_co
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_was_not_there_at_the_poll_before_counts_from_zero() -> None:
+async def test_domain_absent_at_the_previous_poll_counts_from_zero() -> None:
     host = Host()
     await host.poll(0, None)
     await host.poll(5, nic(7))
@@ -307,7 +316,7 @@ async def test_a_domain_that_was_not_there_at_the_poll_before_counts_from_zero()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_process_that_is_older_than_the_poll_before_does_not_count_its_past() -> None:
+async def test_process_older_than_the_previous_poll_does_not_count_from_zero() -> None:
     host = Host()
     await host.poll(0, None)
     await host.poll(5, nic(7), process="b.1", started_at=NOON - timedelta(days=1))
@@ -315,7 +324,7 @@ async def test_a_process_that_is_older_than_the_poll_before_does_not_count_its_p
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_could_not_be_read_at_first_does_not_count_its_past() -> None:
+async def test_domain_unreadable_at_the_previous_poll_does_not_count_from_zero() -> None:
     host = Host()
     host.hypervisor.absences["u"] = Absence("unreadable")
     await host.poll(0, None)
@@ -327,7 +336,7 @@ async def test_a_domain_that_could_not_be_read_at_first_does_not_count_its_past(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_disk_that_is_detached_takes_nothing_from_the_sum() -> None:
+async def test_detached_disk_does_not_decrease_the_sum() -> None:
     case = CASES["disk detached"]
     host = Host()
     for poll in case["polls"]:
@@ -336,7 +345,7 @@ async def test_a_disk_that_is_detached_takes_nothing_from_the_sum() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_set_of_disks_that_comes_back_is_not_counted_twice() -> None:
+async def test_set_of_disks_that_returns_is_not_counted_twice() -> None:
     host = Host()
     await host.poll(0, disks(vda=1000, vdb=0))
     await host.poll(5, disks(vda=1500))
@@ -347,7 +356,7 @@ async def test_a_set_of_disks_that_comes_back_is_not_counted_twice() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_disk_whose_image_is_covered_by_a_snapshot_is_the_same() -> None:
+async def test_disk_keeps_its_run_when_a_snapshot_is_taken() -> None:
     plain = "<domain><devices><disk><source index='2'/><target dev='vda'/></disk></devices></domain>"
     covered = plain.replace("index='2'/>", "index='7'/><backingStore index='2'><backingStore/></backingStore>")
     host = Host()
@@ -359,16 +368,16 @@ async def test_a_disk_whose_image_is_covered_by_a_snapshot_is_the_same() -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_cpu_that_changes_its_source_counts_what_each_source_counted() -> None:
+async def test_cpu_with_a_changed_source_counts_the_increase_of_each_source() -> None:
     host = Host()
     await host.poll(0, vcpu(1000, 1000, **{"cpu.time": 100}))
     await host.poll(5, {**RUNNING, "vcpu.current": 2, "cpu.time": 110})
     await host.poll(10, vcpu(1010, 1010, **{"cpu.time": 120}))
-    assert increase(host, meter="cpu") == 10, "what the vcpus did while nobody could ask them is not guessed"
+    assert increase(host, meter="cpu") == 10, "the time while the vCPUs could not be read is not guessed"
 
 
 @pytest_twisted.ensureDeferred
-async def test_processors_that_are_unplugged_and_plugged_in_again_count_on() -> None:
+async def test_vcpus_unplugged_and_plugged_again_continue() -> None:
     host = Host()
     for minute, times in enumerate([(100, 100), (110,), (120, 3), (125, 4)]):
         await host.poll(5 * minute, vcpu(*times))
@@ -376,7 +385,7 @@ async def test_processors_that_are_unplugged_and_plugged_in_again_count_on() -> 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_busy_domain_that_tells_of_no_disks_has_not_lost_them() -> None:
+async def test_missing_disk_statistics_do_not_mean_detached_disks() -> None:
     host = Host()
     await host.poll(0, disks(vda=1000, vdb=1000))
     await host.poll(5, RUNNING)
@@ -385,7 +394,7 @@ async def test_a_busy_domain_that_tells_of_no_disks_has_not_lost_them() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_disks_with_long_names_make_a_run_of_bearable_length() -> None:
+async def test_run_name_is_bounded_with_many_long_disk_names() -> None:
     host = Host("h" * 200)
     await host.poll(0, disks(**{f"disk-with-a-long-name-{number}": 1 for number in range(60)}))
     assert max(len(run_of(sample)) for sample in host.samples) <= LONGEST_RUN
@@ -396,16 +405,16 @@ async def test_many_disks_with_long_names_make_a_run_of_bearable_length() -> Non
 FULL = {**nic(1), **vcpu(5), "balloon.current": 2048, "block.count": 1, "block.0.name": "vda", "block.0.capacity": 9}
 
 
-@pytest.mark.parametrize("event", ["stopped (destroyed)", None], ids=["told", "found"])
+@pytest.mark.parametrize("event", ["stopped (destroyed)", None], ids=["by event", "by poll"])
 @pytest_twisted.ensureDeferred
-async def test_a_stop_is_told_once_as_nothing_by_what_is_not_measured_of_a_domain_that_is_off(
+async def test_stopped_domain_sends_one_last_zero_of_gauges_that_end_with_its_run(
     event: str | None,
 ) -> None:
     host = Host()
     await host.poll(0, FULL)
     off = {**OFF, "block.count": 1, "block.0.name": "vda", "block.0.capacity": 9}
     stop = await host.poll(2, off, run=None, event=event)
-    assert told(stop, "memory", "vcpus", "instance", "disk.capacity") == {
+    assert volumes_of(stop, "memory", "vcpus", "instance", "disk.capacity") == {
         "memory": 0,
         "vcpus": 0,
         "instance": 1,
@@ -413,19 +422,19 @@ async def test_a_stop_is_told_once_as_nothing_by_what_is_not_measured_of_a_domai
     }
     [ended] = [sample for sample in stop if sample.name == "memory"]
     assert ended.timestamp == NOON + timedelta(minutes=2)
-    assert not told(await host.poll(5, off, run=None), "memory", "vcpus")
+    assert not volumes_of(await host.poll(5, off, run=None), "memory", "vcpus")
     await host.poll(10, FULL, run=2)
-    assert told(await host.poll(15, off, run=None), "memory") == {"memory": 0}
+    assert volumes_of(await host.poll(15, off, run=None), "memory") == {"memory": 0}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_is_gone_for_good_leaves_nothing_behind() -> None:
+async def test_deleted_domain_sends_one_last_zero_of_all_gauges() -> None:
     host = Host()
     await host.poll(0, FULL)
     since = NOON + timedelta(minutes=3)
     host.hypervisor.absences["u"] = Absence("gone", since)
     gone = await host.poll(5, None)
-    assert told(gone, "memory", "vcpus", "instance", "disk.capacity") == {
+    assert volumes_of(gone, "memory", "vcpus", "instance", "disk.capacity") == {
         "memory": 0,
         "vcpus": 0,
         "instance": 0,
@@ -437,7 +446,7 @@ async def test_a_domain_that_is_gone_for_good_leaves_nothing_behind() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_was_off_for_long_ends_when_it_is_gone_not_when_it_stopped() -> None:
+async def test_domain_that_was_off_ends_when_it_is_deleted() -> None:
     host = Host()
     for minute in (0, 5, 10):
         await host.poll(minute, OFF, run=None)
@@ -446,33 +455,30 @@ async def test_a_domain_that_was_off_for_long_ends_when_it_is_gone_not_when_it_s
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_domain_that_cannot_be_read_for_a_while_has_not_ended() -> None:
+async def test_unreadable_domain_has_not_ended() -> None:
     host = Host()
     await host.poll(0, FULL)
     host.hypervisor.absences["u"] = Absence("unreadable")
     assert await host.poll(5, None) == []
     await host.poll(10, {**FULL, "net.0.rx.bytes": 4})
-    assert increase(host, meter="network.incoming.bytes") == 0, "nobody knows that it is the same run"
+    assert increase(host, meter="network.incoming.bytes") == 0, "it may be another run"
     del host.hypervisor.absences["u"]
-    assert told(await host.poll(15, None), "memory") == {"memory": 0}
+    assert volumes_of(await host.poll(15, None), "memory") == {"memory": 0}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_gauge_that_a_busy_domain_does_not_tell_has_not_ended() -> None:
+async def test_missing_gauge_of_a_running_domain_has_not_ended() -> None:
     host = Host()
     await host.poll(0, FULL)
-    assert not told(await host.poll(5, {**RUNNING, "vcpu.current": 1}), "memory")
-    assert told(await host.poll(10, OFF, run=None), "memory", "vcpus") == {"memory": 0, "vcpus": 0}
+    assert not volumes_of(await host.poll(5, {**RUNNING, "vcpu.current": 1}), "memory")
+    assert volumes_of(await host.poll(10, OFF, run=None), "memory", "vcpus") == {"memory": 0, "vcpus": 0}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_trial_neither_ends_nor_begins_anything() -> None:
+async def test_trial_leaves_runs_and_gauges_unchanged() -> None:
     host = Host()
     await host.poll(0, FULL)
-    host._cycle.trial = True
-    trial = host._cycle.following()
-    trial.trial = True
     host.hypervisor.running = [replace(host.hypervisor.running[0], stats=OFF, run=None)]
     for pollster in POLLSTERS:
-        list(await pollster.poll(trial))
-    assert told(await host.poll(5, OFF, run=None), "memory") == {"memory": 0}
+        await host.agent.poll_now(pollster.name)
+    assert volumes_of(await host.poll(5, OFF, run=None), "memory") == {"memory": 0}

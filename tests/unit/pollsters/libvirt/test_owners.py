@@ -1,4 +1,4 @@
-"""Whose domains are that Nova does not know."""
+"""Owners of domains not created by Nova."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def owner(*rules: dict[str, Any], name: str = "web-7", xml: str = XML, default: 
     return owner_of(name, parse(xml), [OwnerSection(**rule) for rule in rules], default)
 
 
-def test_a_domain_is_its_names() -> None:
+def test_owner_is_taken_from_the_name() -> None:
     assert owner(BY_NAME) == ("team-web", "web@example.org")
 
 
-def test_a_pattern_is_for_the_whole_name() -> None:
+def test_pattern_must_match_the_whole_name() -> None:
     assert owner(BY_NAME, name="web-7-old") == NOBODY
 
 
-def test_a_domain_is_whose_its_own_element_says() -> None:
+def test_owner_is_taken_from_an_element() -> None:
     rule = {"element": BILLING, "project_id": "{project}", "user_id": "{contact} of {text}"}
     assert owner(rule) == ("p7", "ann of boss")
 
@@ -46,33 +46,33 @@ def test_a_domain_is_whose_its_own_element_says() -> None:
     ],
     ids=["absent", "empty", "long", "twice"],
 )
-def test_an_element_that_does_not_say_it_leaves_it_to_the_next_rule(xml: str) -> None:
+def test_element_without_the_value_is_skipped(xml: str) -> None:
     assert owner({"element": BILLING, "project_id": "{project}"}, {"project_id": "lab"}, xml=xml) == ("lab", None)
 
 
-def test_an_element_that_is_there_twice_and_says_the_same_counts() -> None:
+def test_element_that_occurs_twice_with_equal_content_is_used() -> None:
     twice = '<metadata><owner xmlns="http://example.org/billing"><project>p7</project></owner>'
     xml = f"<domain>{twice}</metadata>{twice}</metadata></domain>"
     assert owner({"element": BILLING, "project_id": "{project}"}, xml=xml) == ("p7", None)
 
 
-def test_a_child_that_is_there_twice_and_says_two_things_says_nothing() -> None:
+def test_child_that_occurs_twice_with_different_contents_is_ignored() -> None:
     children = "<project>p7</project><project>p8</project>"
     xml = f'<domain><metadata><owner xmlns="http://example.org/billing">{children}</owner></metadata></domain>'
     assert owner({"element": BILLING, "project_id": "{project}"}, xml=xml) == NOBODY
 
 
-def test_the_first_rule_that_matches_counts() -> None:
+def test_first_matching_rule_is_used() -> None:
     assert owner({"name": "db-.*", "project_id": "db"}, {"name": "web.*", "project_id": "web"}, BY_NAME)[0] == "web"
 
 
-def test_what_a_rule_leaves_open_and_what_none_matches_is_the_defaults() -> None:
+def test_default_owner_fills_what_rules_leave_open() -> None:
     default = ("lab", "operator")
     assert owner({"name": "web.*", "project_id": "web"}, default=default) == ("web", "operator")
     assert owner({"name": "db.*", "project_id": "db"}, default=default) == default
 
 
-def test_a_rule_without_a_condition_matches_all() -> None:
+def test_rule_without_a_condition_matches_every_domain() -> None:
     assert owner({"project_id": "all"}) == ("all", None)
 
 
@@ -89,6 +89,6 @@ def test_a_rule_without_a_condition_matches_all() -> None:
         ({"pattern": "a", "project_id": "x"}, "Extra inputs"),
     ],
 )
-def test_a_rule_that_cannot_be_meant_stops_the_start(rule: dict[str, Any], complaint: str) -> None:
+def test_invalid_rule_is_rejected(rule: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         OwnerSection(**rule)

@@ -1,4 +1,4 @@
-"""Rates, deltas and the use of processors: from two polls, and no value rather than a wrong one."""
+"""Rates, deltas and CPU utilization from two polls."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ CHANGES = {
 
 
 class Host:
-    """A host with one domain that is polled again and again, ten seconds apart."""
+    """A host with one domain that is polled every ten seconds."""
 
     def __init__(self) -> None:
         self.hypervisor = FakeHypervisor()
         self.cycle = FakeCycle({IHypervisor: self.hypervisor})
 
     async def poll(self, stats: dict[str, Any], *, run: int = 1, seconds: float = 10, trial: bool = False) -> Any:
-        """Changes that were told, by meter."""
+        """Poll; return the changes, by meter."""
         return await self.poll_all(Domain("u", "n", XML, stats, run=run), seconds=seconds, trial=trial)
 
     async def poll_all(self, *domains: Domain, seconds: float = 10, trial: bool = False) -> Any:
@@ -76,31 +76,31 @@ class Host:
         samples = [sample for pollster in POLLSTERS for sample in await pollster.poll(self.cycle)]
         return {sample.name: sample.volume for sample in samples if sample.name in CHANGES}
 
-    def remembered(self) -> int:
-        memories: Iterator[Any] = (
-            memory
+    def previous_values(self) -> int:
+        all_previous: Iterator[Any] = (
+            previous
             for pollster in POLLSTERS
-            for memory in self.cycle.daemon_cache(("libvirt pollster", pollster.name), dict).memories.values()
+            for previous in self.cycle.daemon_cache(("libvirt pollster", pollster.name), dict).previous_values.values()
         )
-        return sum(map(len, memories))
+        return sum(map(len, all_previous))
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_second_poll_tells_what_has_changed_since_the_first() -> None:
+async def test_second_poll_has_the_changes_since_the_first() -> None:
     host = Host()
     assert await host.poll(FIRST) == {}
     assert await host.poll(INCREASE_BETWEEN) == CHANGES
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_did_not_grow_has_a_rate_of_nothing() -> None:
+async def test_constant_counter_has_a_rate_of_zero() -> None:
     host = Host()
     await host.poll(FIRST)
     assert set((await host.poll(FIRST)).values()) == {0}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_counter_that_went_back_tells_nothing_and_is_where_the_next_begins() -> None:
+async def test_decreased_counter_has_no_change_and_restarts_the_comparison() -> None:
     host = Host()
     await host.poll(INCREASE_BETWEEN)
     assert await host.poll(FIRST) == {}
@@ -108,21 +108,21 @@ async def test_a_counter_that_went_back_tells_nothing_and_is_where_the_next_begi
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_new_run_tells_nothing_even_where_its_counters_are_ahead() -> None:
+async def test_new_run_has_no_change_even_with_higher_counters() -> None:
     host = Host()
     await host.poll(FIRST, run=1)
     assert await host.poll(INCREASE_BETWEEN, run=2) == {}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_disk_that_was_taken_out_and_put_in_again_is_another_one() -> None:
+async def test_disk_detached_and_attached_again_has_no_rate() -> None:
     host = Host()
     await host.poll(FIRST)
     assert "disk.device.read.bytes.rate" not in await host.poll({**INCREASE_BETWEEN, "block.0.backingIndex": 2})
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_processor_that_was_plugged_in_makes_the_use_unknown_but_not_the_growth() -> None:
+async def test_plugged_vcpu_suppresses_cpu_util_but_not_cpu_delta() -> None:
     host = Host()
     await host.poll(FIRST)
     three = {**INCREASE_BETWEEN, "vcpu.current": 3, "vcpu.maximum": 3, "vcpu.2.time": 0, "vcpu.2.wait": 0}
@@ -132,7 +132,7 @@ async def test_a_processor_that_was_plugged_in_makes_the_use_unknown_but_not_the
 
 
 @pytest_twisted.ensureDeferred
-async def test_volumes_from_different_statistics_are_not_compared() -> None:
+async def test_values_from_different_sources_are_not_compared() -> None:
     host = Host()
     await host.poll(FIRST)
     changes = await host.poll({"state.state": 1, "vcpu.current": 2, "cpu.time": 10**12})
@@ -140,7 +140,7 @@ async def test_volumes_from_different_statistics_are_not_compared() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_poll_that_missed_a_value_is_bridged() -> None:
+async def test_missing_value_is_bridged_by_the_next_poll() -> None:
     host = Host()
     await host.poll(FIRST)
     await host.poll({name: value for name, value in FIRST.items() if "bytes" not in name})
@@ -149,7 +149,7 @@ async def test_a_poll_that_missed_a_value_is_bridged() -> None:
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 @pytest_twisted.ensureDeferred
-async def test_over_a_clock_that_was_set_there_is_growth_but_no_rate(seconds: int) -> None:
+async def test_set_clock_suppresses_rates_but_not_deltas(seconds: int) -> None:
     host = Host()
     midnight = datetime(2026, 1, 1, tzinfo=UTC)
     await host.poll_all(Domain("u", "n", XML, FIRST, run=1, read_at=midnight))
@@ -159,7 +159,7 @@ async def test_over_a_clock_that_was_set_there_is_growth_but_no_rate(seconds: in
 
 
 @pytest_twisted.ensureDeferred
-async def test_within_a_second_nothing_can_be_told_and_nothing_is_lost() -> None:
+async def test_poll_within_a_second_has_no_change_and_loses_none() -> None:
     host = Host()
     await host.poll(FIRST)
     assert await host.poll(INCREASE_BETWEEN, seconds=0.5) == {}
@@ -167,7 +167,7 @@ async def test_within_a_second_nothing_can_be_told_and_nothing_is_lost() -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_trial_does_not_subscribe() -> None:
+async def test_trial_keeps_the_previous_values() -> None:
     host = Host()
     await host.poll(FIRST)
     assert (await host.poll(INCREASE_BETWEEN, trial=True))["cpu.delta"] == 15_000_000_000
@@ -175,22 +175,22 @@ async def test_trial_does_not_subscribe() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_gone_is_forgotten_but_not_because_of_an_event_of_another() -> None:
+async def test_previous_values_of_deleted_domains_are_dropped_by_full_polls_only() -> None:
     host = Host()
     one, two = (Domain(uuid, uuid, XML, FIRST, run=1) for uuid in ("one", "two"))
     await host.poll_all(one, two)
-    both = host.remembered()
+    both = host.previous_values()
     await host.poll_all(replace(one, event="suspended (paused)"))
-    assert host.remembered() == both
+    assert host.previous_values() == both
     await host.poll_all(one)
-    assert host.remembered() == both // 2
+    assert host.previous_values() == both // 2
     await host.poll_all()
-    assert host.remembered() == 0
+    assert host.previous_values() == 0
 
 
 @pytest.mark.parametrize("vcpus", [None, 0])
 @pytest_twisted.ensureDeferred
-async def test_there_is_no_use_of_no_processors(vcpus: int | None) -> None:
+async def test_cpu_util_is_skipped_without_vcpus(vcpus: int | None) -> None:
     host = Host()
     await host.poll({"state.state": 1, "vcpu.current": vcpus, "cpu.time": 1})
     assert set(await host.poll({"state.state": 1, "vcpu.current": vcpus, "cpu.time": 2})) == {"cpu.delta"}

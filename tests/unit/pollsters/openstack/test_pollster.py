@@ -87,7 +87,7 @@ async def test_volume_has_size_owner_and_attachments() -> None:
 async def test_volumes_of_all_projects_are_requested() -> None:
     stub = captured_cloud()
     await polled(family.volume, stub)
-    assert stub.asked[-1].query["all_tenants"] == ["1"]
+    assert stub.requests[-1].query["all_tenants"] == ["1"]
 
 
 @pytest_twisted.ensureDeferred
@@ -163,7 +163,7 @@ async def test_instances_are_counted_by_project_and_later_only_changes_are_reque
     stub.on("GET", "/v2.1/servers/detail", reply(changes))
     clock.advance(300)
     second = {each.project_id: each.volume for each in await family.instances.poll(cycle.following())}
-    assert stub.asked[-1].query["changes-since"] == ["2026-11-18T11:04:40Z"]
+    assert stub.requests[-1].query["changes-since"] == ["2026-11-18T11:04:40Z"]
     expected = dict(first)
     expected[gone["tenant_id"]] -= 1
     expected[grown["tenant_id"]] += 1
@@ -175,7 +175,7 @@ async def test_usage_of_today_is_by_project() -> None:
     stub = captured_cloud()
     samples = await polled(family.usage, stub)
     assert samples["nova.usage.hours", DEMO_A].volume == pytest.approx(1.3314943655555553)
-    assert stub.asked[-1].query["start"] == ["1970-01-01T00:00:00"]
+    assert stub.requests[-1].query["start"] == ["1970-01-01T00:00:00"]
 
 
 @pytest_twisted.ensureDeferred
@@ -237,8 +237,8 @@ async def test_account_with_many_containers_is_read_page_by_page() -> None:
     names = [f"c-{number}-漢字/ü" for number in range(5)]
     headers = {"X-Account-Container-Count": "5", "X-Account-Object-Count": "0", "X-Account-Bytes-Used": "0"}
 
-    def page(asked: Any) -> JsonResponse:
-        marker = asked.query.get("marker", [""])[0]
+    def page(request: Any) -> JsonResponse:
+        marker = request.query.get("marker", [""])[0]
         found = [{"name": name, "count": 1, "bytes": 2} for name in names if name > marker][:2]
         return JsonResponse(200, reply(found).body, headers)
 
@@ -393,7 +393,7 @@ async def test_recordsets_are_counted_by_zone_over_all_pages() -> None:
     samples = {each.resource_id: each for each in await family.recordsets.poll(cycle)}
     assert {zone: each.volume for zone, each in samples.items()} == {"z1": 3, "z2": 1}
     assert samples["z1"].project_id == "p"
-    assert stub.asked[-1].header("X-Auth-All-Projects") == "true"
+    assert stub.requests[-1].header("X-Auth-All-Projects") == "true"
     assert cycle.provider(ISkippedSamples).counted == {("dns.zone.recordsets", "no-id"): 1}
 
 
@@ -405,7 +405,7 @@ async def test_hypervisors_are_requested_with_the_microversion_that_has_sizes() 
     more = {"local_gb_used": 3, "running_vms": 1}
     stub.on("GET", "/v2.1/os-hypervisors/detail", reply({"hypervisors": [{**entry, **more}]}))
     samples = await polled(family.hypervisor, stub)
-    assert stub.asked[-1].header("OpenStack-API-Version") == "compute 2.1"
+    assert stub.requests[-1].header("OpenStack-API-Version") == "compute 2.1"
     assert samples["hypervisor.memory", "fake1"].volume == 16000
     assert len(samples) == 8
 
@@ -438,8 +438,8 @@ async def test_pollster_is_disabled_if_neutron_lacks_its_extension() -> None:
 @pytest.mark.parametrize("status", [404, 410, 501])
 @pytest_twisted.ensureDeferred
 async def test_missing_extension_is_logged_once_and_retried_after_an_hour(status: int) -> None:
-    def asked() -> int:
-        return sum(request.path == "/v2.0/fwaas/firewall_groups" for request in stub.asked)
+    def requests_sent() -> int:
+        return sum(request.path == "/v2.0/fwaas/firewall_groups" for request in stub.requests)
 
     stub, clock = captured_cloud(), Clock()
     stub.on("GET", "/v2.0/fwaas/firewall_groups", JsonResponse(status))
@@ -449,20 +449,20 @@ async def test_missing_extension_is_logged_once_and_retried_after_an_hour(status
             assert not list(await family.firewall.poll(cycle))
             clock.advance(299)
             cycle = cycle.following()
-        assert asked() == 1
+        assert requests_sent() == 1
         clock.advance(12)
         assert not list(await family.firewall.poll(cycle.following()))
-        assert asked() == 2
+        assert requests_sent() == 2
         stub.on("GET", "/v2.0/fwaas/firewall_groups", reply({"firewall_groups": [{"id": "f", "project_id": "p"}]}))
         clock.advance(3600)
         cycle = cycle.following()
         assert len(list(await family.firewall.poll(cycle))) == 1
-        assert asked() == 3
+        assert requests_sent() == 3
         stub.on("GET", "/v2.0/fwaas/firewall_groups", JsonResponse(status))
         with pytest.raises(Unavailable):  # a listing that has worked is unavailable
             await family.firewall.poll(cycle.following())
-    told = [each["log_format"] for each in logs if "pollster" in each.get("log_format", "")]
-    assert ["unsupported" in each for each in told] == [True, False]
+    logged = [each["log_format"] for each in logs if "pollster" in each.get("log_format", "")]
+    assert ["unsupported" in each for each in logged] == [True, False]
 
 
 @pytest_twisted.ensureDeferred

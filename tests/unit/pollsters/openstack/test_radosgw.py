@@ -26,8 +26,8 @@ from meter.pollsters.openstack.radosgw import RadosgwOptions
 from meter.pollsters.openstack.radosgw import signature_headers
 from meter.testing import FakeCycle
 from meter.testing import FakePluginContext
-from tests.openstack_stub import Asked
 from tests.openstack_stub import JsonResponse
+from tests.openstack_stub import ReceivedRequest
 from tests.openstack_stub import StubCloud
 from tests.openstack_stub import captured_cloud
 from tests.openstack_stub import http
@@ -56,7 +56,9 @@ def gateway(buckets: Any = BUCKETS, summary: Any = SUMMARY, project: str = "one"
     stub.on("GET", "/v3/projects", reply({"projects": [{"id": "one"}, {"id": "two"}]}))
 
     def answer(document: Any) -> Any:
-        return lambda asked: reply(document) if asked.query["uid"] == [project] else reply({"Code": "NoSuchUser"}, 404)
+        return lambda request: (
+            reply(document) if request.query["uid"] == [project] else reply({"Code": "NoSuchUser"}, 404)
+        )
 
     stub.on("GET", "/admin/bucket", answer(buckets))
     stub.on("GET", "/admin/usage", answer({"entries": [], "summary": summary}))
@@ -108,13 +110,14 @@ async def test_project_has_samples_of_buckets_totals_and_requests(options: dict[
         ("radosgw.objects.containers", "one"): 3,
         ("radosgw.api.request", "one"): 102,
     }
-    asked: Asked = next(each for each in stub.asked if each.path == "/admin/bucket")
+    request: ReceivedRequest = next(each for each in stub.requests if each.path == "/admin/bucket")
     date = "Sun, 09 Sep 2001 01:46:40 GMT"
     assert (
-        asked.header("Authorization") == signature_headers("GET", asked.path, "meter", "s3cret", date)["Authorization"]
+        request.header("Authorization")
+        == signature_headers("GET", request.path, "meter", "s3cret", date)["Authorization"]
     )
-    assert asked.header("Date") == date
-    assert asked.query == {"uid": ["one"], "stats": ["True"], "format": ["json"]}
+    assert request.header("Date") == date
+    assert request.query == {"uid": ["one"], "stats": ["True"], "format": ["json"]}
 
 
 @pytest_twisted.ensureDeferred

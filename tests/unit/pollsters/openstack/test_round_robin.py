@@ -39,12 +39,12 @@ interval_seconds = {interval}
 
 
 class Swift:
-    """Keystone and Swift, which respond after ``seconds``; ``asked`` has the time of each request and its account."""
+    """Keystone and Swift, which respond after ``seconds``; ``requests`` has the time of each request and its account."""
 
     def __init__(self, clock: Clock, accounts: int, seconds: float = 0.0) -> None:
         self.clock = clock
         self.accounts = [f"{number:032x}" for number in range(accounts)]
-        self.asked: list[tuple[float, str]] = []
+        self.requests: list[tuple[float, str]] = []
         self._seconds = seconds
 
     async def send(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
@@ -56,7 +56,7 @@ class Swift:
         elif "/projects" in request.url:
             content = json.dumps({"projects": [{"id": each} for each in self.accounts]}).encode()
         else:
-            self.asked.append((self.clock.seconds(), request.url.partition("AUTH_")[2].partition("?")[0]))
+            self.requests.append((self.clock.seconds(), request.url.partition("AUTH_")[2].partition("?")[0]))
             if self._seconds:
                 await sleep(self.clock, self._seconds)
             headers.addRawHeader("X-Account-Bytes-Used", "7")
@@ -65,7 +65,7 @@ class Swift:
 
     def max_per_second(self) -> int:
         """The highest number of requests within one second."""
-        times = [moment for moment, _ in self.asked]
+        times = [moment for moment, _ in self.requests]
         most = first = 0
         for number, moment in enumerate(times):
             while times[first] <= moment - 1:

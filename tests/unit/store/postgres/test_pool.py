@@ -1,4 +1,4 @@
-"""The pool of connections, on connections that are none and a clock that is turned by hand."""
+"""The pool of connections, with fake connections and a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class FakeSession:
         self.down = down
         self.closed = False
         self.lost = Deferred()
-        self.said = []
+        self.statements = []
 
     async def open(self):
         if self.down:
             raise Lost(self.down)
 
     async def rows(self, statement, parameters=None):
-        self.said.append(statement)
+        self.statements.append(statement)
         return [(statement,)]
 
     async def count(self, statement, parameters=None):
-        self.said.append(statement)
+        self.statements.append(statement)
         return 1
 
     def disable_timeout(self):
         pass
 
     async def cancel_query(self):
-        self.said.append("interrupt")
+        self.statements.append("interrupt")
 
     def close(self):
         if not self.closed:
@@ -81,21 +81,21 @@ async def nothing_much(session):
     return "done"
 
 
-def test_a_transaction_is_begun_and_committed():
+def test_transaction_is_begun_and_committed():
     server = Server()
 
     assert value(start(pool_of(server).run(nothing_much))) == "done"
-    assert server.sessions[0].said == ["BEGIN", "COMMIT", "BEGIN", "UPDATE", "COMMIT"]
+    assert server.sessions[0].statements == ["BEGIN", "COMMIT", "BEGIN", "UPDATE", "COMMIT"]
 
 
-def test_a_transaction_that_raises_is_rolled_back():
+def test_transaction_that_raises_is_rolled_back():
     async def wrong(session):
         raise ZeroDivisionError
 
     server = Server()
 
     assert isinstance(value(start(pool_of(server).run(wrong))), ZeroDivisionError)
-    assert server.sessions[0].said[-1] == "ROLLBACK"
+    assert server.sessions[0].statements[-1] == "ROLLBACK"
 
 
 def test_only_coroutine_functions_are_transactions():
@@ -105,7 +105,7 @@ def test_only_coroutine_functions_are_transactions():
     assert isinstance(value(start(pool_of(Server()).run(at_once))), TypeError)
 
 
-def test_an_unreachable_server_is_tried_for_ever_with_growing_pauses():
+def test_unreachable_server_is_retried_with_growing_pauses():
     server, clock = Server(down="no route to db"), Clock()
     pool = pool_of(server, clock)
     for _ in range(100):
@@ -125,7 +125,7 @@ def test_an_unreachable_server_is_tried_for_ever_with_growing_pauses():
     assert value(start(pool.rows("SELECT"))) == [("SELECT",)]
 
 
-def test_a_connection_is_not_used_until_it_is_prepared():
+def test_connection_is_not_used_until_it_is_prepared():
     states = ["the schema is missing", None]
 
     async def prepare(session):
@@ -141,7 +141,7 @@ def test_a_connection_is_not_used_until_it_is_prepared():
     assert pool.ready
 
 
-def test_a_preparation_that_is_wrong_is_logged_and_tried_again(logged_errors):
+def test_preparation_that_raises_is_logged_and_retried(logged_errors):
     states = [ZeroDivisionError(), None]
 
     async def prepare(session):
@@ -156,7 +156,7 @@ def test_a_preparation_that_is_wrong_is_logged_and_tried_again(logged_errors):
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_a_lost_connection_is_replaced_at_once():
+def test_lost_connection_is_replaced_at_once():
     server = Server()
     pool = pool_of(server)
 
@@ -165,10 +165,10 @@ def test_a_lost_connection_is_replaced_at_once():
     assert pool.ready
     assert pool.generation == 2
     assert value(start(pool.rows("SELECT"))) == [("SELECT",)]
-    assert "SELECT" in server.sessions[1].said
+    assert "SELECT" in server.sessions[1].statements
 
 
-def test_callers_take_turns_and_are_served_in_order():
+def test_callers_are_served_one_after_another_in_order():
     first, second, served = Deferred(), Deferred(), []
 
     async def slow(session, name, until):
@@ -185,7 +185,7 @@ def test_callers_take_turns_and_are_served_in_order():
     second.callback(None)
 
 
-def test_no_more_than_so_many_callers_wait():
+def test_number_of_waiting_callers_is_limited():
     async def forever(session):
         await Deferred()
 
@@ -198,7 +198,7 @@ def test_no_more_than_so_many_callers_wait():
     assert "2 callers" in str(error)
 
 
-def test_callers_who_wait_are_told_when_the_last_connection_is_lost():
+def test_waiting_callers_fail_when_the_last_connection_is_lost():
     async def forever(session):
         await session.lost
 
@@ -213,7 +213,7 @@ def test_callers_who_wait_are_told_when_the_last_connection_is_lost():
     assert isinstance(value(waiting), Unavailable)
 
 
-def test_a_caller_who_gives_up_waiting_loses_its_turn_only():
+def test_cancelled_caller_loses_only_its_place():
     until = Deferred()
 
     async def slow(session):
@@ -229,10 +229,10 @@ def test_a_caller_who_gives_up_waiting_loses_its_turn_only():
     until.callback(None)
 
     assert value(disable_timeout) == [("SELECT 2",)]
-    assert "SELECT 1" not in server.sessions[0].said
+    assert "SELECT 1" not in server.sessions[0].statements
 
 
-def test_a_caller_waits_for_a_connection_so_long_only():
+def test_caller_waits_for_a_connection_for_a_limited_time():
     until = Deferred()
 
     async def slow(session):
@@ -250,7 +250,7 @@ def test_a_caller_waits_for_a_connection_so_long_only():
     assert "all 1 connections of the pool have been busy for 2 s" in str(value(first))
     until.callback(None)
     assert value(second) == [("SELECT 2",)]
-    assert "SELECT 1" not in server.sessions[0].said
+    assert "SELECT 1" not in server.sessions[0].statements
     assert not clock.getDelayedCalls()
 
 
@@ -277,12 +277,12 @@ def abandoned(pool):
     asked.addErrback(lambda failure: failure.trap(CancelledError))
 
 
-def test_a_question_that_nobody_waits_for_is_interrupted_and_only_that():
+def test_abandoned_query_is_cancelled_and_no_other():
     session = Interruptible()
     pool = pool_of(lambda: session)
     abandoned(pool)
     next_one = start(pool.rows("SELECT 1"))
-    assert session.said[-1] == "interrupt"
+    assert session.statements[-1] == "interrupt"
 
     session.answer.errback(TimedOut("canceling statement due to user request"))
     assert not next_one  # an interruption that is late would be its end
@@ -290,7 +290,7 @@ def test_a_question_that_nobody_waits_for_is_interrupted_and_only_that():
     assert value(next_one) == [("SELECT 1",)]
 
 
-def test_an_interruption_that_fails_leaves_the_question_to_itself(logged_errors):
+def test_query_continues_when_cancelling_it_fails(logged_errors):
     for error in (Lost("too many connections"), ZeroDivisionError()):
         session = Interruptible()
         pool = pool_of(lambda session=session: session)
@@ -304,7 +304,7 @@ def test_an_interruption_that_fails_leaves_the_question_to_itself(logged_errors)
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_a_transaction_that_nobody_waits_for_is_not_interrupted():
+def test_abandoned_transaction_is_not_cancelled():
     until = Deferred()
 
     async def slow(session):
@@ -315,10 +315,10 @@ def test_a_transaction_that_nobody_waits_for_is_not_interrupted():
     asked.cancel()
     asked.addErrback(lambda failure: failure.trap(CancelledError))
     until.callback(None)
-    assert server.sessions[0].said[-2:] == ["BEGIN", "COMMIT"]
+    assert server.sessions[0].statements[-2:] == ["BEGIN", "COMMIT"]
 
 
-def test_a_conflict_is_tried_again_a_few_times():
+def test_conflict_is_retried_a_few_times():
     tries = []
 
     async def quarrel(session):
@@ -334,7 +334,7 @@ def test_a_conflict_is_tried_again_a_few_times():
     assert isinstance(value(results), Conflict)
 
 
-def test_stopping_waits_for_transactions_but_not_for_ever(logged_errors):
+def test_stop_waits_for_transactions_for_a_limited_time(logged_errors):
     async def forever(session):
         await session.lost
 
@@ -353,7 +353,7 @@ def test_stopping_waits_for_transactions_but_not_for_ever(logged_errors):
     assert len(server.sessions) == 1
 
 
-def test_stopping_ends_a_pause_between_attempts():
+def test_stop_ends_a_pause_between_attempts():
     clock = Clock()
     pool = pool_of(Server(down="away"), clock)
     stopped = []

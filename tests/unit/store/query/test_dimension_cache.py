@@ -1,4 +1,4 @@
-"""What samples refer to is read once and remembered: within bounds, and never for another database."""
+"""Rows of dimension tables are read once and cached, within bounds, and until the connection is replaced."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from meter.store.write.record import text_of
 
 
 class Database:
-    """A pool that answers with the rows of ``tables`` by number, and remembers what it was asked for."""
+    """A pool that returns the rows of ``tables`` by id, and records the statements."""
 
     def __init__(self, tables: Mapping[str, dict[int, tuple[Any, ...]]], samples: Sequence[tuple[Any, ...]] = ()):
         self.tables = tables
         self.samples = samples
-        self.asked: list[str] = []
+        self.statements: list[str] = []
         self.generation = 1
 
     async def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        self.asked.append(statement)
+        self.statements.append(statement)
         if statement not in self.tables:
             return list(self.samples)
         return [(n, *self.tables[statement][n]) for n in parameters[0] if n in self.tables[statement]]
 
 
-def lookup_of(database: Any, most_characters: int = 1000) -> DimensionCache[str]:
-    return DimensionCache(database, METADATA, str.upper, most_characters)
+def cache_of(database: Any, max_characters: int = 1000) -> DimensionCache[str]:
+    return DimensionCache(database, METADATA, str.upper, max_characters)
 
 
 def texts(count: int, length: int = 1) -> Database:
@@ -47,101 +47,101 @@ def texts(count: int, length: int = 1) -> Database:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_remembered_is_not_asked_for_again() -> None:
+async def test_cached_rows_are_not_read_again() -> None:
     database = texts(4)
-    lookup = lookup_of(database)
+    cache = cache_of(database)
 
-    assert await lookup.get_many({0, 1}) == {0: "A", 1: "B"}
-    assert await lookup.get_many({1, 2}) == {1: "B", 2: "C"}
-    assert await lookup.get_many({0, 1, 2}) == {0: "A", 1: "B", 2: "C"}
-    assert len(database.asked) == 2
+    assert await cache.get_many({0, 1}) == {0: "A", 1: "B"}
+    assert await cache.get_many({1, 2}) == {1: "B", 2: "C"}
+    assert await cache.get_many({0, 1, 2}) == {0: "A", 1: "B", 2: "C"}
+    assert len(database.statements) == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_not_there_is_left_out_and_asked_for_again() -> None:
+async def test_missing_rows_are_omitted_and_read_again() -> None:
     database = texts(1)
-    lookup = lookup_of(database)
+    cache = cache_of(database)
 
-    assert await lookup.get_many({0, 7}) == {0: "A"}
+    assert await cache.get_many({0, 7}) == {0: "A"}
     database.tables[METADATA][7] = ("h",)
-    assert await lookup.get_many({0, 7}) == {0: "A", 7: "H"}
+    assert await cache.get_many({0, 7}) == {0: "A", 7: "H"}
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_remembered_of_a_database_that_was_connected_to_before() -> None:
+async def test_cache_is_cleared_when_a_connection_is_replaced() -> None:
     database = texts(2)
-    lookup = lookup_of(database)
-    await lookup.get_many({0, 1})
+    cache = cache_of(database)
+    await cache.get_many({0, 1})
 
     database.generation += 1
     database.tables[METADATA][0] = ("z",)
-    assert await lookup.get_many({0, 1}) == {0: "Z", 1: "B"}
+    assert await cache.get_many({0, 1}) == {0: "Z", 1: "B"}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_lookup_does_not_grow_without_bound_and_still_answers_all() -> None:
+async def test_cache_is_bounded_and_still_returns_all_rows() -> None:
     database = texts(20, length=10)
-    lookup = lookup_of(database, most_characters=60)
+    cache = cache_of(database, max_characters=60)
 
-    assert len(await lookup.get_many(set(range(20)))) == 20
+    assert len(await cache.get_many(set(range(20)))) == 20
     for n in range(20):
-        await lookup.get_many({n})
-    assert len(lookup._young) + len(lookup._old) <= 8
-    asked = len(database.asked)
-    await lookup.get_many({19})
-    assert len(database.asked) == asked
+        await cache.get_many({n})
+    assert len(cache._young) + len(cache._old) <= 8
+    count = len(database.statements)
+    await cache.get_many({19})
+    assert len(database.statements) == count
 
 
-# --- as rows of samples need them -----------------------------------------------------------------------------------
+# --- in queries for samples ----------------------------------------------------------------------------------------
 
-FORM = WireFormat((), "T6", "int", (), "key-1")
+WIRE_FORMAT = WireFormat((), "T6", "int", (), "key-1")
 SAMPLE = (1, 1, 1, "00000000-0000-4000-8000-000000000000", None, 1.0, "", "", None)
 
 
-def of_samples(*samples: tuple[Any, ...]) -> Database:
+def database_of(*samples: tuple[Any, ...]) -> Database:
     names = ("cpu", "cumulative", "ns", "vm", None, None, None)
-    return Database({SERIES: {1: names}, METADATA: {1: ("{}",)}, WIRE_FORMATS: {1: (text_of(FORM),)}}, samples)
+    return Database({SERIES: {1: names}, METADATA: {1: ("{}",)}, WIRE_FORMATS: {1: (text_of(WIRE_FORMAT),)}}, samples)
 
 
-def reading(database: Any) -> QueryRunner:
+def runner(database: Any) -> QueryRunner:
     return QueryRunner(database, Clock(), 5.0)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_question_for_samples_is_one_statement_once_all_is_known() -> None:
-    database = of_samples(SAMPLE)
-    store = reading(database)
+async def test_query_for_samples_is_one_statement_once_all_dimensions_are_cached() -> None:
+    database = database_of(SAMPLE)
+    store = runner(database)
     await store.samples(SampleFilter(), 10)
-    database.asked.clear()
+    database.statements.clear()
 
     [sample] = await store.samples(SampleFilter(), 10)
-    assert (sample.name, sample.volume, sample.key_id, len(database.asked)) == ("cpu", 1, "key-1", 1)
+    assert (sample.name, sample.volume, sample.key_id, len(database.statements)) == ("cpu", 1, "key-1", 1)
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_that_are_let_go_of_while_they_are_read_are_read_again() -> None:
-    kept = SAMPLE
-    database = of_samples(kept, (2, *SAMPLE[1:]))
+async def test_page_is_read_again_if_samples_expire_meanwhile() -> None:
+    sample = SAMPLE
+    database = database_of(sample, (2, *SAMPLE[1:]))
     rows = database.rows
 
-    async def swept_meanwhile(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def expire_after_first_read(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         found = await rows(statement, parameters)
-        database.samples = [kept, kept]
+        database.samples = [sample, sample]
         return found
 
-    database.rows = swept_meanwhile  # type: ignore[method-assign]
-    assert len(await reading(database).samples(SampleFilter(), 2)) == 2
+    database.rows = expire_after_first_read  # type: ignore[method-assign]
+    assert len(await runner(database).samples(SampleFilter(), 2)) == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_sample_that_refers_to_nothing_is_left_out() -> None:
-    database = of_samples(SAMPLE, (2, *SAMPLE[1:]))
-    assert len(await reading(database).samples(SampleFilter(), 2)) == 1
+async def test_sample_with_a_broken_reference_is_omitted() -> None:
+    database = database_of(SAMPLE, (2, *SAMPLE[1:]))
+    assert len(await runner(database).samples(SampleFilter(), 2)) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_takes_too_long_is_the_fault_of_the_question_wherever_that_shows() -> None:
-    database = of_samples(SAMPLE)
+async def test_timeout_of_any_statement_is_a_request_error() -> None:
+    database = database_of(SAMPLE)
     rows = database.rows
 
     async def slow(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -151,4 +151,4 @@ async def test_what_takes_too_long_is_the_fault_of_the_question_wherever_that_sh
 
     database.rows = slow  # type: ignore[method-assign]
     with pytest.raises(RequestError, match="longer than 5 s"):
-        await reading(database).samples(SampleFilter(), 1)
+        await runner(database).samples(SampleFilter(), 1)

@@ -1,4 +1,4 @@
-"""Queries as of a moment have one result for ever, and commit subscriptions survive a lost connection."""
+"""Queries as of a time have one result for ever, and commit subscriptions survive a lost connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import until
 
 
 @pytest_twisted.ensureDeferred
-async def test_query_as_of_a_moment_waits_for_writers_in_progress(postgresql):
+async def test_query_as_of_a_time_waits_for_writers_in_progress(postgresql):
     gate = Deferred()
     written = []
     async with running(postgresql.dsn()) as store:
@@ -43,7 +43,7 @@ async def test_query_as_of_a_moment_waits_for_writers_in_progress(postgresql):
 
 
 @pytest_twisted.ensureDeferred
-async def test_query_as_of_a_future_moment_is_refused(postgresql):
+async def test_query_as_of_a_future_time_is_refused(postgresql):
     async with running(postgresql.dsn()) as store:
         with pytest.raises(RequestError, match="is in the future"):
             await store.samples(SampleFilter(as_of=datetime.now(UTC) + timedelta(hours=1)), 10)

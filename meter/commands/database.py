@@ -1,0 +1,74 @@
+"""The configured database, for commands: its DSN, an embedded server if no daemon runs it, and a connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from typing import Protocol
+from typing import TypeVar
+
+from meter.daemon.services import sleep
+from meter.interfaces import Unavailable
+from meter.settings import Config
+from meter.store import EmbeddedPostgres
+from meter.store import embedded_directory
+
+START_SECONDS = 60.0
+"""Time limit for the connection to an embedded database, which may have to be started first."""
+
+
+class Connectable(Protocol):
+    """What is opened before use and closed afterwards."""
+
+    async def open(self) -> None:
+        """Connect; :class:`Unavailable` if that fails."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+
+C = TypeVar("C", bound=Connectable)
+
+
+@asynccontextmanager
+async def database_server(reactor: Any, config: Config) -> AsyncIterator[tuple[str, float]]:
+    """Provide the DSN of the configured database, and for how many seconds to retry to connect to it.
+
+    An embedded server is started unless a daemon runs it.
+    """
+    dsn = config.store.dsn.get_secret_value()
+    directory = embedded_directory(dsn)
+    if directory is None:
+        yield dsn, 0.0
+        return
+    if not (directory / "data").exists():
+        raise Unavailable(f"there is no database in {directory}")
+    embedded = EmbeddedPostgres(reactor, directory, clock=reactor)
+    embedded.startService()
+    try:
+        yield embedded.dsn, START_SECONDS
+    finally:
+        await embedded.stopService()
+
+
+@asynccontextmanager
+async def connected(reactor: Any, make: Callable[[], C], retry_seconds: float) -> AsyncIterator[C]:
+    """Provide what ``make`` returns, open. Failures are retried for ``retry_seconds``, then raise :class:`Unavailable`."""
+    deadline = reactor.seconds() + retry_seconds
+    while True:
+        opened = make()
+        try:
+            await opened.open()
+        except Unavailable:
+            opened.close()
+            if reactor.seconds() >= deadline:
+                raise
+            await sleep(reactor, 0.2)
+        else:
+            break
+    try:
+        yield opened
+    finally:
+        opened.close()
