@@ -21,7 +21,6 @@ from meter.completeness.segments import segments
 from meter.message import read
 from meter.message import seal
 from meter.message import sign
-from meter.notification import with_stable_ids
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import find
 from meter.query import Aggregate
@@ -30,6 +29,7 @@ from meter.query import StatisticsQuery
 from meter.sample import Sample
 from meter.signature import keyring
 from meter.testing import MemoryStore
+from tests.metered import with_stable_ids
 
 DATA = Path(__file__).parents[2] / "data"
 LISTENERS = [decision.plugin for decision in find([LISTENER])]

@@ -20,7 +20,7 @@ from meter.listeners.nova import instance_listener
 from meter.listeners.nova import node_listener
 from meter.notification import Notification
 from meter.notification import notification
-from meter.notification import with_stable_ids
+from tests.metered import with_stable_ids
 
 NOTIFICATIONS = Path(__file__).parents[3] / "data" / "notifications"
 
