@@ -7,10 +7,8 @@ import uuid
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -87,11 +85,6 @@ def stable_ids(origin: Notification, samples: Iterable[Sample]) -> Iterator[str]
         pair = (sample.name, sample.resource_id)
         count = seen[pair] = seen.get(pair, 0) + 1
         yield _uuid5("\0".join((origin.message_id, *pair, str(count))))
-
-
-def with_stable_ids(origin: Notification, samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples of a notification under their :func:`stable_ids`."""
-    return [replace(sample, message_id=id_) for sample, id_ in zip(samples, stable_ids(origin, samples), strict=True)]
 
 
 def _uuid5(name: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from meter.message import read
 from meter.message import sign
+from meter.notification import Notification
+from meter.notification import stable_ids
 from meter.query import Aggregate
 from meter.query import AggregateFunction
 from meter.query import SampleFilter
@@ -24,3 +27,8 @@ async def metered(samples: Sequence[Sample], function: AggregateFunction) -> flo
     assert (result.stored, result.refused) == (len(samples), ())
     rows = await store.statistics(StatisticsQuery(filter=SampleFilter(), aggregates=(Aggregate(function),)))
     return sum(row.values[function] for row in rows)
+
+
+def with_stable_ids(origin: Notification, samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples of a notification with their :func:`~meter.notification.stable_ids`."""
+    return [replace(sample, message_id=id_) for sample, id_ in zip(samples, stable_ids(origin, samples), strict=True)]

@@ -1,4 +1,4 @@
-"""The archive on a real RabbitMQ: bounded, what falls out is counted, and what is in it can be replayed."""
+"""The archive on a real RabbitMQ: limited, dropped notifications are counted, archived ones can be replayed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Metrics:
 
 @pytest.fixture
 def collector(amqp_bus):
-    """Starts a collector whose archive holds ``most`` messages for ``seconds``; returns it and what it counts."""
+    """Starts a consumer with an archive of ``most`` messages for ``seconds``; returns bus, consumer and counts."""
 
     async def collector(url, listeners=(), *, most=3, seconds=3600.0):
         bounds = BoundedQueue(name=ARCHIVE_QUEUE, most_messages=most, most_seconds=seconds, dropped=DROPPED_QUEUE)
@@ -55,7 +55,7 @@ def collector(amqp_bus):
             counts[outcome] += 1
 
         archive = Archive(bus, ["volume.*"], count)
-        listening = NotificationConsumer(
+        consumer = NotificationConsumer(
             [Decision(kind=LISTENER, name=each.name, origin="test", state="active", plugin=each) for each in listeners],
             bus,
             keyring(["secret"]),
@@ -66,7 +66,7 @@ def collector(amqp_bus):
         )
         bus.subscribe(archive.subscription(), archive.dropped).startService()
         await until(lambda: bus.readiness().ready)
-        return bus, listening, counts
+        return bus, consumer, counts
 
     return collector
 
@@ -79,31 +79,31 @@ def said(number):
 @pytest_twisted.ensureDeferred
 async def test_archive_drops_and_counts_the_oldest_and_replays_the_others(rabbitmq, collector, capsys):
     url = rabbitmq.vhost()
-    bus, listening, counts = await collector(url)
+    bus, consumer, counts = await collector(url)
     for number in range(5):
-        await listening.receive(said(number))
+        await consumer.receive(said(number))
     await until(lambda: counts == {"kept": 5, "dropped_length": 2})
 
     assert await replay_archive(reactor, url, event_type="*", limit=None, only_list=True) == DONE
     assert capsys.readouterr().out.splitlines()[-1] == "3 of 3 notifications listed"
 
-    came = []
+    received = []
 
     async def take(delivery):
-        came.append(delivery)
+        received.append(delivery)
 
     bus.subscribe(Subscription(queue=NOTIFICATIONS_QUEUE), take).startService()
     await until(lambda: bus.readiness().ready)
     assert await replay_archive(reactor, url, event_type="volume.*", limit=2, only_list=False) == DONE
-    await until(lambda: len(came) == 2)
-    assert [open_envelope(each.body)["message_id"] for each in came] == ["m2", "m3"]
-    assert all(b"gAAAAABsecret" not in each.body for each in came)
-    assert {(each.headers["meter-exchange"], each.headers["meter-replayed"]) for each in came} == {("openstack", 1)}
+    await until(lambda: len(received) == 2)
+    assert [open_envelope(each.body)["message_id"] for each in received] == ["m2", "m3"]
+    assert all(b"gAAAAABsecret" not in each.body for each in received)
+    assert {(each.headers["meter-exchange"], each.headers["meter-replayed"]) for each in received} == {("openstack", 1)}
 
     assert await replay_archive(reactor, url, event_type="image.*", limit=None, only_list=False) == DONE
     assert capsys.readouterr().out.splitlines()[-1] == "0 of 1 notifications replayed"
 
-    # By now there is a listener: the samples of what was missed are made.
+    # With a listener, the missed samples are made.
     samples = []
 
     async def measure(delivery):
@@ -112,16 +112,16 @@ async def test_archive_drops_and_counts_the_oldest_and_replays_the_others(rabbit
     metering = Binding("metering", "metering.#", ours=True)
     bus.subscribe(Subscription(queue="samples", bindings=(metering,)), measure).startService()
     await until(lambda: bus.readiness().ready)
-    _, wiser, _ = await collector(url, [volume_listener])
-    await wiser.receive(came[0])
+    _, new_consumer, _ = await collector(url, [volume_listener])
+    await new_consumer.receive(received[0])
     await until(lambda: samples)
     assert counts["kept"] == 5
 
 
 @pytest_twisted.ensureDeferred
 async def test_archive_drops_and_counts_expired_notifications(rabbitmq, collector):
-    _, listening, counts = await collector(rabbitmq.vhost(), seconds=0.2)
-    await listening.receive(said(1))
+    _, consumer, counts = await collector(rabbitmq.vhost(), seconds=0.2)
+    await consumer.receive(said(1))
     await until(lambda: counts == {"kept": 1, "dropped_age": 1})
 
 

@@ -1,4 +1,4 @@
-"""With Nova's ``notification_format = both`` every fact is one row of the store: captured pairs, written to a real one."""
+"""With Nova's ``notification_format = both`` every event is stored once: captured pairs, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PAIRS = [
     ("nova.compute.instance.exists.1", "nova-versioned.instance.exists", 6),
     ("nova.compute.metrics.update", "nova-versioned.metrics.update", 10),
 ]
-"""Both forms of one fact each, and the samples that it makes."""
+"""Pairs of notifications of one event, and the number of its samples."""
 
 
 def captured(name, **changes):
@@ -46,20 +46,20 @@ def captured(name, **changes):
 
 
 def stopped_in_the_versioned_form():
-    """Nova's word that an instance was powered off has no captured twin: one is made of another notification."""
-    told = captured("nova.compute.instance.power_off.end")
+    """Return a versioned notification of ``power_off``, which was not captured, made from another one."""
+    published = captured("nova.compute.instance.power_off.end")
     twin = copy.deepcopy(captured("nova-versioned.instance.create.end"))
-    said = told["payload"]
+    said = published["payload"]
     data = twin["payload"]["nova_object.data"]
     data |= {"uuid": said["instance_id"], "state": said["state"], "launched_at": "2026-11-22T16:11:41Z"}
     # Over the edge of a second, so that no rounding could make the times agree.
     times = {"event_type": "instance.power_off.end", "timestamp": "2026-11-22 16:12:54.000200"}
-    return told, twin | times | {"_context_request_id": told["_context_request_id"]}
+    return published, twin | times | {"_context_request_id": published["_context_request_id"]}
 
 
 @implementer(IPublisher)
 class Outbox:
-    """Keeps what is published."""
+    """Records publications."""
 
     def __init__(self):
         self.bodies = []
@@ -91,24 +91,24 @@ def store(request):
     pytest_twisted.blockon(store.stopService())
 
 
-async def heard(*notifications):
+async def received(*notifications):
     """Return the metering messages that a collector makes of ``notifications``."""
     outbox = Outbox()
     listeners = decide_now(find([LISTENER]), FakePluginContext())
-    listening = NotificationConsumer(
+    consumer = NotificationConsumer(
         listeners, outbox, KEYS, DeadLetterPublisher(outbox, reactor), source="openstack", metrics=Metrics()
     )
     for each in notifications:
         body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(each)}).encode()
-        await listening.receive(Delivery(body=body, exchange="nova", routing_key="notifications.info"))
+        await consumer.receive(Delivery(body=body, exchange="nova", routing_key="notifications.info"))
     return list(outbox.messages())
 
 
 @pytest.mark.parametrize(("unversioned", "versioned", "samples"), PAIRS)
 @pytest_twisted.ensureDeferred
-async def test_two_collectors_that_hear_one_form_each_store_each_fact_once(store, unversioned, versioned, samples):
+async def test_two_collectors_receiving_one_format_each_store_each_event_once(store, unversioned, versioned, samples):
     for name in (unversioned, versioned):
-        result = await store.write(await heard(captured(name)))
+        result = await store.write(await received(captured(name)))
         assert not result.refused
     rows = await store.samples(SampleFilter(), 100)
     assert len(rows) == samples
@@ -117,8 +117,8 @@ async def test_two_collectors_that_hear_one_form_each_store_each_fact_once(store
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_collector_stores_a_fact_once_whose_moment_the_payloads_do_not_name(store):
-    result = await store.write(await heard(*stopped_in_the_versioned_form()))
+async def test_event_without_a_time_in_its_payloads_is_stored_once(store):
+    result = await store.write(await received(*stopped_in_the_versioned_form()))
     assert (result.stored, result.duplicates, result.refused) == (6, 6, ())
     assert {row.timestamp.isoformat() for row in await store.samples(SampleFilter(), 100)} == {
         "2026-11-22T16:12:53.186721+00:00"
@@ -126,7 +126,7 @@ async def test_one_collector_stores_a_fact_once_whose_moment_the_payloads_do_not
 
 
 @pytest_twisted.ensureDeferred
-async def test_either_form_may_come_first(store):
+async def test_formats_may_arrive_in_any_order(store):
     for pair in (PAIRS[0], PAIRS[2]):
-        await store.write(await heard(captured(pair[1]), captured(pair[0])))
+        await store.write(await received(captured(pair[1]), captured(pair[0])))
     assert len(await store.samples(SampleFilter(), 100)) == PAIRS[0][2] + PAIRS[2][2]

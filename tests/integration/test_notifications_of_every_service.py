@@ -1,4 +1,4 @@
-"""All that was captured, published by the real notifier of oslo.messaging on a real RabbitMQ, becomes samples there."""
+"""All captured notifications, published by oslo.messaging's notifier on a real RabbitMQ, give samples."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ for transport in transports.values():
 
 
 class Metrics:
-    """Keeps what is counted."""
+    """Records counts."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -75,25 +75,25 @@ class Metrics:
 
 
 class Region:
-    """A collector's ear with every listener on a broker, and what comes out of it."""
+    """A notification consumer with every listener on a broker, and the samples that it publishes."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.metrics = Metrics()
         self.messages: list[MeteringMessage] = []
         self.bus = AmqpBus(reactor, url, clock=reactor, name="test")
-        listening = NotificationConsumer(
+        consumer = NotificationConsumer(
             decide_now(find([LISTENER]), FakePluginContext()),
             self.bus,
             KEYS,
             DeadLetterPublisher(self.bus, reactor),
             source="openstack",
             metrics=self.metrics,
-            topics=NotificationsSection().heard,
+            topics=NotificationsSection().service_topics,
         )
         samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
         self.consumers = [
-            self.bus.subscribe(listening.subscription(), listening.receive),
+            self.bus.subscribe(consumer.subscription(), consumer.receive),
             self.bus.subscribe(samples, self._take),
         ]
 
@@ -130,7 +130,7 @@ async def publish(url: str, driver: str, files: list[str]) -> None:
 
 @pytest.mark.parametrize("driver", ["messagingv2", "messaging"])
 @pytest_twisted.ensureDeferred
-async def test_every_service_is_heard_and_each_fact_is_counted_once(region: Region, driver: str) -> None:
+async def test_notifications_of_every_service_give_samples_once(region: Region, driver: str) -> None:
     files = sorted(map(str, NOTIFICATIONS.glob("*.json")))
     await publish(region.url, driver, files)
     while sum(region.metrics.outcomes.values()) < len(files):
@@ -140,7 +140,7 @@ async def test_every_service_is_heard_and_each_fact_is_counted_once(region: Regi
     ids: dict[str, set[str]] = {}
     for message in region.messages:
         ids.setdefault(message.name, set()).add(message.message_id)
-    # Eleven notifications of Nova tell eight facts: three are told in both forms.
+    # Eleven notifications of Nova tell eight facts: three are published in both forms.
     assert {name: len(ids[name]) for name in ("instance", "memory", "instance:m1.tiny", "instance:m1.small")} == {
         "instance": 8,
         "memory": 8,

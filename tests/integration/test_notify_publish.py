@@ -1,4 +1,4 @@
-"""``meter-notify publish`` on a real RabbitMQ: what was captured is published as the service did, or it is said why not."""
+"""``meter-notify publish`` on a real RabbitMQ: publishes as the service did, or reports why not."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def meter_notify(*arguments):
 
 @pytest.fixture
 def collecting(amqp_bus):
-    """Binds the collector's queue to exchanges; returns what comes."""
+    """Binds the collector's queue to exchanges; returns the list of deliveries."""
 
     async def collecting(url, *exchanges):
         bus, came = amqp_bus(url), []
@@ -57,7 +57,7 @@ def collecting(amqp_bus):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_captured_file_reaches_the_collector_as_the_service_sent_it(rabbitmq, collecting):
+async def test_published_file_reaches_the_collector_as_sent_by_the_service(rabbitmq, collecting):
     url = rabbitmq.vhost()
     came = await collecting(url, "openstack", "glance")
 
@@ -65,8 +65,8 @@ async def test_a_captured_file_reaches_the_collector_as_the_service_sent_it(rabb
 
     assert (status, errors) == (DONE, "")
     assert out.splitlines() == [
-        f"{RESIZED}: published on openstack, notifications.info",
-        f"{UPLOADED}: published on glance, notifications.info",
+        f"{RESIZED}: published to exchange openstack with routing key notifications.info",
+        f"{UPLOADED}: published to exchange glance with routing key notifications.info",
     ]
     await until(lambda: len(came) == 2)
     for path, delivery in zip((RESIZED, UPLOADED), came, strict=True):
@@ -76,19 +76,19 @@ async def test_a_captured_file_reaches_the_collector_as_the_service_sent_it(rabb
 
 
 @pytest_twisted.ensureDeferred
-async def test_exchange_and_routing_key_of_the_command_line_come_first(rabbitmq, collecting):
+async def test_exchange_and_routing_key_of_the_command_line_override_the_file(rabbitmq, collecting):
     url = rabbitmq.vhost()
     came = await collecting(url, "elsewhere")
 
     status, out, errors = await meter_notify("--url", url, "--exchange", "elsewhere", RESIZED)
 
     assert (status, errors) == (DONE, "")
-    assert out == f"{RESIZED}: published on elsewhere, notifications.info\n"
+    assert out == f"{RESIZED}: published to exchange elsewhere with routing key notifications.info\n"
     await until(lambda: len(came) == 1)
 
 
 @pytest_twisted.ensureDeferred
-async def test_that_no_queue_wants_it_is_said(rabbitmq, collecting):
+async def test_unroutable_notification_is_reported(rabbitmq, collecting):
     url = rabbitmq.vhost()
     came = await collecting(url, "openstack")
 
@@ -102,7 +102,7 @@ async def test_that_no_queue_wants_it_is_said(rabbitmq, collecting):
 
 
 @pytest_twisted.ensureDeferred
-async def test_that_there_is_no_such_exchange_is_said(rabbitmq):
+async def test_missing_exchange_is_reported(rabbitmq):
     status, out, errors = await meter_notify("--url", rabbitmq.vhost(), "--exchange", "nonesuch", RESIZED)
 
     assert (status, out) == (UNAVAILABLE, "")
@@ -112,7 +112,7 @@ async def test_that_there_is_no_such_exchange_is_said(rabbitmq):
 
 
 @pytest_twisted.ensureDeferred
-async def test_why_the_broker_cannot_be_used_is_said(rabbitmq, monkeypatch):
+async def test_unavailable_broker_is_reported_with_the_reason(rabbitmq, monkeypatch):
     monkeypatch.setattr(notify, "READY_SECONDS", 1.0)
     captured = [(str(path), each) for path in (RESIZED,) for each in notify.read_captured(str(path))]
 

@@ -1,4 +1,4 @@
-"""What the notifier of oslo.messaging publishes on a real RabbitMQ becomes samples, whatever its format."""
+"""Notifications published by oslo.messaging's notifier on a real RabbitMQ give samples, in either format."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Metrics:
-    """Keeps what is counted."""
+    """Records counts."""
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, str]] = []
@@ -89,7 +89,7 @@ class Metrics:
 
 
 class Region:
-    """A collector's ear on a broker, and what comes out of it."""
+    """A notification consumer on a broker, and the samples that it publishes."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -101,12 +101,12 @@ class Region:
             kind=LISTENER, name="nova.instance", origin="test", state="active", plugin=instance_listener
         )
         dead_letters = DeadLetterPublisher(self.bus, reactor)
-        listening = NotificationConsumer(
+        consumer = NotificationConsumer(
             [decision], self.bus, KEYS, dead_letters, source="openstack", metrics=self.metrics
         )
         samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
         self._consumers = [
-            self.bus.subscribe(listening.subscription(), listening.receive),
+            self.bus.subscribe(consumer.subscription(), consumer.receive),
             self.bus.subscribe(samples, self._take),
             self.bus.subscribe(Subscription(queue="metering.dead"), self._bury),
         ]
@@ -145,7 +145,7 @@ def payload(name: str, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("driver", ["messagingv2", "messaging"])
 @pytest_twisted.ensureDeferred
-async def test_an_instance_that_was_created_becomes_five_samples(region: Region, driver: str) -> None:
+async def test_created_instance_gives_five_samples(region: Region, driver: str) -> None:
     await notify(region.url, driver, "compute.instance.create.end", payload("create.end", display_name="Zoë 日本 🚀"))
     await until(lambda: len(region.messages) == 5)
     volumes = {message.name: (message.type, message.unit, message.volume) for message in region.messages}
@@ -169,7 +169,7 @@ async def test_an_instance_that_was_created_becomes_five_samples(region: Region,
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_listener_cannot_understand_is_set_aside_without_its_secrets(region: Region) -> None:
+async def test_misunderstood_notification_is_dead_lettered_without_its_secrets(region: Region) -> None:
     await notify(
         region.url, "messagingv2", "compute.instance.exists", payload("exists.1", memory_mb="much", adminPass="hunter2")
     )

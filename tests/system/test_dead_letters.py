@@ -177,7 +177,7 @@ async def test_single_host_daemon_receives_replayed_dead_letters(house):
         run=maybeDeferred,
     )
     late = signed_with(SECRET, 7)
-    dead_letters = DeadLetterPublisher(_Keeping(spool), Clock(), source_queue="meter.metering")
+    dead_letters = DeadLetterPublisher(_SpoolPublisher(spool), Clock(), source_queue="meter.metering")
     origin = Delivery(body=b"", exchange=late["exchange"], routing_key=late["routing_key"])
     await dead_letters.dead_letter(body=late["body"].encode(), reason="the key is not known yet", origin=origin)
     await spool.close()
@@ -208,7 +208,7 @@ listen = "tcp:{{api_port}}:interface=127.0.0.1"
 
 
 @implementer(IPublisher)
-class _Keeping:
+class _SpoolPublisher:
     """A bus with the spool of dead letters as its only receiver."""
 
     def __init__(self, spool):

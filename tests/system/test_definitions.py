@@ -1,4 +1,4 @@
-"""An operator's definition that is wrong is reported with its line; the ones beside it make samples."""
+"""A bad definition of the operator is reported with its line; the definitions beside it make samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ unit = "GiB"
 volume = "$.payload.size"
 resource = "$.payload.volume_id"
 """
-NO_TOML = "[[meter]]\nname = volume\n"
+BAD_TOML = "[[meter]]\nname = volume\n"
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def folder(tmp_path):
     folder = tmp_path / "meters.d"
     folder.mkdir()
     (folder / "own.toml").write_text(DEFINITIONS)
-    (folder / "typo.toml").write_text(NO_TOML)
+    (folder / "typo.toml").write_text(BAD_TOML)
     return folder
 
 
-def test_wrong_definitions_are_told_and_the_others_work(furnished, folder):
+def test_bad_definitions_are_reported_and_the_others_work(furnished, folder):
     wrong = [
-        f"{folder}/own.toml:8: meter 'volume.halved': volume: '$.payload.[' is no JSONPath such as $.payload.size (",
+        f"{folder}/own.toml:8: meter 'volume.halved': volume: '$.payload.[' is not a JSONPath such as $.payload.size (",
         f"{folder}/own.toml:8: meter 'volume.halved': type: should be gauge, delta, cumulative or a path, not 'gouge'\n",
         f"{folder}/typo.toml:2: not TOML: ",
     ]
@@ -62,7 +62,7 @@ def test_wrong_definitions_are_told_and_the_others_work(furnished, folder):
     assert [text for text in wrong if f"warning: {text}" not in checked.stderr] == []
     assert len(checked.stderr.splitlines()) == len(wrong)
     assert re.search(r"^definitions.own +listener +active ", checked.stdout, re.M)
-    assert re.search(r"^definitions.typo +listener +broken .*has no definition that works$", checked.stdout, re.M)
+    assert re.search(r"^definitions.typo +listener +broken .*has no valid definition$", checked.stdout, re.M)
 
     collector.start().until_ready()
     assert [text for text in wrong if f"{collector.config_file}: {text}" not in collector.log] == []

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from meter.notification import Notification
 from meter.notification import stable_ids
-from meter.notification import with_stable_ids
 from meter.sample import Sample
+from tests.metered import with_stable_ids
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

@@ -1,4 +1,4 @@
-"""Signed messages go out in casts of one meter each, under routing keys that a broker takes."""
+"""Signed messages are published in casts of one meter each, with routing keys that a broker accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret survives masking, and what only looks like one to a careless eye stays readable."""
+"""Secrets are masked, and similar values that are not secret stay readable."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_search_by_stems_finds_all_that_the_patterns_find(text: str, filling: st
 
 
 class CountedPattern:
-    """A pattern that counts at how many places it is tried, and how often it searches a whole text."""
+    """A pattern that counts its match attempts and its searches of a whole text."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern

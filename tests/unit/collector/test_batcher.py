@@ -1,4 +1,4 @@
-"""Messages of several notifications share casts; what is wrong with one is not its neighbours'."""
+"""Messages of several notifications share casts; bad messages of one do not affect the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from meter.message import open_envelope
 
 @implementer(IPublisher)
 class Bus:
-    """Keeps what is published; refuses what ``refuses`` says, and everything while ``away``."""
+    """Records publications; refuses those that ``refuses`` selects, and all while ``away``."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, list[Any]]] = []
@@ -37,7 +37,7 @@ class Bus:
 
 
 class Gathered:
-    """A gathering on a bus, and how each ``send`` ended."""
+    """A batcher on a bus, with the result of each ``send``."""
 
     def __init__(self, **arguments: Any) -> None:
         self.bus, self.clock = Bus(), Clock()

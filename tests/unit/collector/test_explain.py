@@ -59,8 +59,8 @@ class Collector:
         self.metrics.notifications.clear()
         explanation = explain_notification(body, self.converter)
         await self.consumer.receive(Delivery(body=body, exchange="openstack", routing_key="notifications.info"))
-        explained = [message for each in explanation.definitions for message in each.messages]
-        assert sorted(map(_decoded, explained)) == sorted(map(_decoded, self.published()))
+        converted = [message for each in explanation.definitions for message in each.messages]
+        assert sorted(map(_decoded, converted)) == sorted(map(_decoded, self.published()))
         assert [(each.kind, header_text(each.reason)) for each in explanation.conversion.rejections] == [
             (letter.headers["meter-kind"], letter.headers["meter-reason"]) for letter in self.bus.dead
         ]
@@ -69,8 +69,8 @@ class Collector:
         return outcome
 
     def published(self) -> list[dict[str, Any]]:
-        casts = [publication for publication in self.bus.published if publication.exchange == "metering"]
-        return [message for cast in casts for message in metering_messages(open_envelope(cast.body))[0]]
+        batches = [publication for publication in self.bus.published if publication.exchange == "metering"]
+        return [message for batch in batches for message in metering_messages(open_envelope(batch.body))[0]]
 
 
 def _decoded(message: Any) -> str:
@@ -138,11 +138,11 @@ async def test_explanation_knows_ignored_users_and_disabled_meters() -> None:
     ]
     collector = Collector(without_requests)
     assert await collector.agree(seal(message)) == "sampled"
-    explained = explain_notification(seal(message), collector.converter).definitions
-    assert [message["counter_name"] for each in explained for message in each.messages] == [
+    converted = explain_notification(seal(message), collector.converter).definitions
+    assert [message["counter_name"] for each in converted for message in each.messages] == [
         "storage.objects.incoming.bytes"
     ]
-    assert "storage.api.request is disabled" in [each.reason for each in explained]
+    assert "storage.api.request is disabled" in [each.reason for each in converted]
 
 
 def test_inactive_listener_that_wants_the_event_type_is_named_with_its_state() -> None:

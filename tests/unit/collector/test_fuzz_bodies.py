@@ -1,4 +1,4 @@
-"""Whatever a message holds: it ends stored, ignored with a count, or dead with a reason, and all three add up."""
+"""Any message is stored, counted as a duplicate, or dead-lettered with a reason, and the counts add up."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LENIENT = Keyring([SECRET], accept_unsigned=True)
 
 
 class Collector:
-    """A collector's intake, with a store and dead letters in memory, and what it has counted."""
+    """A sample consumer with store and dead letters in memory, and its metrics."""
 
     def __init__(self, keys: Keyring = STRICT, store: Any = None, **limits: Any) -> None:
         self.clock = Clock()
@@ -68,7 +68,7 @@ class Collector:
         )
 
     def take(self, body: bytes) -> None:
-        """Deliver ``body`` and have it dealt with; it must neither fail nor be handed back."""
+        """Deliver ``body``; it must neither fail nor be requeued."""
         done = Deferred.fromCoroutine(
             self.intake.receive(Delivery(body=body, exchange="metering", routing_key="metering.x"))
         )
@@ -87,7 +87,7 @@ class Collector:
 
 
 def accounted(collector: Collector, body: bytes) -> None:
-    """Every sample of ``body``, or ``body`` itself, is in exactly one place, and metrics say the same."""
+    """Check that every sample of ``body``, or ``body`` itself, is in exactly one place, and that the metrics agree."""
     try:
         entries, _ = metering_messages(open_envelope(body))
     except BadMessage:
@@ -140,7 +140,7 @@ FIELDS = [*message(), "extra"]
 
 
 def signed(fields: dict[str, Any]) -> dict[str, Any]:
-    """Sign what can be signed: only then is more of the way tried than the first check."""
+    """Sign what can be signed, so that more than the first check is tested."""
     try:
         return {**fields, "message_signature": signature(fields, b"secret")}
     except BadSignature:
@@ -187,7 +187,7 @@ BODIES = st.one_of(
 
 
 def raw(old: str, new: str) -> bytes:
-    """A batch of a good sample and one whose JSON was changed by hand."""
+    """Return a cast of a good sample and one whose JSON was edited."""
     text = json.dumps(message(2))
     assert old in text
     return body_of([message(1), "HERE"], wrapped=False).replace(b'"HERE"', text.replace(old, new, 1).encode())
@@ -234,7 +234,7 @@ def test_special_body_is_stored_or_dead_lettered(special: str, keys: Keyring) ->
 
 
 UNDECODABLE = ("invalid UTF-8", "deeper nesting", "an integer of 5000 digits")
-"""Where what is special cannot be told from its neighbours: the body is dead as a whole."""
+"""Special values that make the whole body undecodable."""
 
 NEIGHBOURS = [
     name
@@ -286,7 +286,7 @@ def test_bodies_that_arrive_together_do_not_affect_each_other(bodies: list[bytes
 
 
 class CountingStore(MemoryStore):
-    """Takes everything and keeps nothing but the sizes of its transactions."""
+    """Accepts everything and records only the sizes of its transactions."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What nobody wanted is kept, where that is asked for, with its secrets masked; who is not metered is left out."""
+"""Unwanted notifications are archived with masked secrets, and requests of ignored users are not metered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.collector.test_notifications import captured
 
 
 class Counts(list[str]):
-    """What was counted, in order."""
+    """The counted outcomes, in order."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def listening(bus: Bus, counts: Counts, metrics: Metrics) -> NotificationConsumer:
+def consumer(bus: Bus, counts: Counts, metrics: Metrics) -> NotificationConsumer:
     archive = Archive(bus, NotificationsSection().archive_event_types, counts.append)
     return NotificationConsumer(
         [active(objectstore_listener)],
@@ -63,10 +63,10 @@ def listening(bus: Bus, counts: Counts, metrics: Metrics) -> NotificationConsume
 
 @pytest_twisted.ensureDeferred
 async def test_unwanted_notification_is_archived_with_its_origin(
-    listening: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
+    consumer: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
 ) -> None:
     said = captured("compute.instance.exists.1")
-    await listening.receive(said)
+    await consumer.receive(said)
     [kept] = bus.published
     assert (kept.exchange, kept.routing_key) == ("", ARCHIVE_QUEUE)
     assert kept.headers == {
@@ -81,8 +81,8 @@ async def test_unwanted_notification_is_archived_with_its_origin(
 
 
 @pytest_twisted.ensureDeferred
-async def test_archived_notification_has_its_secrets_masked(listening: NotificationConsumer, bus: Bus) -> None:
-    await listening.receive(
+async def test_archived_notification_has_its_secrets_masked(consumer: NotificationConsumer, bus: Bus) -> None:
+    await consumer.receive(
         bare("compute.instance.create.start", {"adminPass": "hunter2"}, _context_auth_token="gAAAAx")
     )
     [kept] = bus.published
@@ -93,30 +93,30 @@ async def test_archived_notification_has_its_secrets_masked(listening: Notificat
 
 @pytest_twisted.ensureDeferred
 async def test_notification_of_another_type_or_with_a_listener_is_not_archived(
-    listening: NotificationConsumer, bus: Bus
+    consumer: NotificationConsumer, bus: Bus
 ) -> None:
-    await listening.receive(bare("scheduler.select_destinations.start", {}))
+    await consumer.receive(bare("scheduler.select_destinations.start", {}))
     swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
-    await listening.receive(bare(swift["event_type"], swift["payload"]))
+    await consumer.receive(bare(swift["event_type"], swift["payload"]))
     assert not [each for each in bus.published if each.routing_key == ARCHIVE_QUEUE]
     assert bus.messages
 
 
 @pytest_twisted.ensureDeferred
 async def test_notification_is_requeued_if_the_archive_does_not_confirm(
-    listening: NotificationConsumer, bus: Bus
+    consumer: NotificationConsumer, bus: Bus
 ) -> None:
     bus.answers = [Unavailable("the broker is away")]
     with pytest.raises(Unavailable):
-        await listening.receive(captured("compute.instance.exists.1"))
+        await consumer.receive(captured("compute.instance.exists.1"))
 
 
 @pytest_twisted.ensureDeferred
 async def test_notification_that_the_broker_refuses_is_counted(
-    listening: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
+    consumer: NotificationConsumer, bus: Bus, counts: Counts, metrics: Metrics
 ) -> None:
     bus.answers = [ValueError("a publication has too many bytes")]
-    await listening.receive(captured("compute.instance.exists.1"))
+    await consumer.receive(captured("compute.instance.exists.1"))
     assert counts == ["refused"]
     assert metrics.notifications == [("compute.instance.exists", "unwanted")]
 
@@ -137,17 +137,17 @@ async def test_notification_dropped_from_the_archive_is_counted(
 @pytest.mark.parametrize(("user", "outcome"), [("meter", "ignored"), ("ann", "sampled"), (None, "sampled")])
 @pytest_twisted.ensureDeferred
 async def test_request_of_an_ignored_user_is_not_metered(
-    listening: NotificationConsumer, bus: Bus, metrics: Metrics, user: str | None, outcome: str
+    consumer: NotificationConsumer, bus: Bus, metrics: Metrics, user: str | None, outcome: str
 ) -> None:
     swift = json.loads((NOTIFICATIONS / "swift.objectstore.http.request.1.json").read_text())["message"]
     swift["payload"]["initiator"]["id"] = user
-    await listening.receive(bare(swift["event_type"], swift["payload"]))
+    await consumer.receive(bare(swift["event_type"], swift["payload"]))
     assert metrics.notifications == [("objectstore.http.request", outcome)]
     assert bool(bus.published) == (outcome == "sampled")
 
 
 @pytest.mark.parametrize("payload", [None, [], {}, {"initiator": "meter"}, {"initiator": {"id": ["meter"]}}])
 @pytest_twisted.ensureDeferred
-async def test_request_of_any_form_is_accepted(listening: NotificationConsumer, metrics: Metrics, payload: Any) -> None:
-    await listening.receive(bare("objectstore.http.request", payload))
+async def test_request_of_any_form_is_accepted(consumer: NotificationConsumer, metrics: Metrics, payload: Any) -> None:
+    await consumer.receive(bare("objectstore.http.request", payload))
     assert metrics.notifications[0][1] != "ignored"

@@ -1,4 +1,4 @@
-"""A notification becomes signed samples on the bus, is counted, or is set aside; nothing else can become of it."""
+"""A notification is published as signed samples, counted as giving none, or dead-lettered."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 @implementer(IPublisher)
 class Bus:
-    """Keeps what is published; ``answers`` are raised or awaited, one for each publication."""
+    """Records publications; ``answers`` are raised or awaited, one for each publication."""
 
     def __init__(self) -> None:
         self.published: list[Publication] = []
@@ -70,7 +70,7 @@ class Bus:
 
     @property
     def messages(self) -> list[MeteringMessage]:
-        """What was published for the collector, in order, verified."""
+        """The published metering messages, in order, verified."""
         messages = []
         for publication in self.published:
             if publication.exchange == "metering":
@@ -90,7 +90,7 @@ class Metrics:
 
 @implementer(IListener)
 class FakeListener:
-    """Returns, or calls, what it is given."""
+    """Returns, or calls, ``made``."""
 
     meters = ()
     options = None
@@ -100,7 +100,7 @@ class FakeListener:
         self.made = made
         self.event_types = tuple(event_types)
         self.topics = tuple(topics)
-        self.heard: list[Notification] = []
+        self.received: list[Notification] = []
 
     def configured(self, options: Any) -> Any:
         return self
@@ -109,7 +109,7 @@ class FakeListener:
         raise NotImplementedError
 
     def samples(self, notification: Notification) -> Any:
-        self.heard.append(notification)
+        self.received.append(notification)
         return self.made() if callable(self.made) else self.made
 
 
@@ -135,11 +135,11 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-Listen = Callable[..., NotificationConsumer]
+MakeConsumer = Callable[..., NotificationConsumer]
 
 
 @pytest.fixture
-def listening(bus: Bus, metrics: Metrics) -> Listen:
+def consumer(bus: Bus, metrics: Metrics) -> MakeConsumer:
     def make(*listeners: Any, keys: Keyring = KEYS, **arguments: Any) -> NotificationConsumer:
         decisions = [listener if isinstance(listener, Decision) else active(listener) for listener in listeners]
         dead_letters = DeadLetterPublisher(bus, Clock())
@@ -166,15 +166,15 @@ def captured(name: str, *, enveloped: bool = True) -> Delivery:
     return delivery(json.dumps(content).encode())
 
 
-# --- what becomes samples ------------------------------------------------------------------------------------------
+# --- samples ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("enveloped", [True, False])
 @pytest_twisted.ensureDeferred
 async def test_created_instance_gives_five_signed_samples(
-    listening: Listen, bus: Bus, metrics: Metrics, enveloped: bool
+    consumer: MakeConsumer, bus: Bus, metrics: Metrics, enveloped: bool
 ) -> None:
-    await listening(instance_listener).receive(captured("compute.instance.create.end", enveloped=enveloped))
+    await consumer(instance_listener).receive(captured("compute.instance.create.end", enveloped=enveloped))
     assert [(message.name, message.volume, message.unit) for message in bus.messages] == [
         ("instance", 1, "instance"),
         ("memory", 64, "MiB"),
@@ -193,60 +193,60 @@ async def test_created_instance_gives_five_signed_samples(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_notification_that_comes_again_gives_the_same_samples(listening: Listen, bus: Bus) -> None:
+async def test_a_notification_that_comes_again_gives_the_same_samples(consumer: MakeConsumer, bus: Bus) -> None:
     for _ in range(3):
-        await listening(instance_listener).receive(captured("compute.instance.exists.1"))
+        await consumer(instance_listener).receive(captured("compute.instance.exists.1"))
     assert len(bus.messages) == 15
     assert len({message.message_id for message in bus.messages}) == 5
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_ids_of_a_listener_do_not_depend_on_the_others(listening: Listen, bus: Bus) -> None:
+async def test_the_ids_of_a_listener_do_not_depend_on_the_others(consumer: MakeConsumer, bus: Bus) -> None:
     good, bad = FakeListener("good", [gauge()]), FakeListener("bad", [gauge(), 1])
-    await listening(good, bad).receive(bare())
-    await listening(bad, good).receive(bare())
-    await listening(good).receive(bare())
+    await consumer(good, bad).receive(bare())
+    await consumer(bad, good).receive(bare())
+    await consumer(good).receive(bare())
     assert len({message.message_id for message in bus.messages}) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_of_one_meter_and_resource_have_different_ids(listening: Listen, bus: Bus) -> None:
-    await listening(FakeListener("twice", [gauge(), gauge()])).receive(bare())
+async def test_samples_of_one_meter_and_resource_have_different_ids(consumer: MakeConsumer, bus: Bus) -> None:
+    await consumer(FakeListener("twice", [gauge(), gauge()])).receive(bare())
     assert len({message.message_id for message in bus.messages}) == 2
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_of_one_meter_share_casts_of_limited_size(listening: Listen, bus: Bus) -> None:
+async def test_samples_of_one_meter_share_casts_of_limited_size(consumer: MakeConsumer, bus: Bus) -> None:
     samples = [gauge(resource_id=str(n)) for n in range(5)]
-    await listening(FakeListener("many", samples), batch_samples=2).receive(bare())
+    await consumer(FakeListener("many", samples), batch_samples=2).receive(bare())
     assert len(bus.published) == 3
     assert [message.resource_id for message in bus.messages] == ["0", "1", "2", "3", "4"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_disabled_meter_is_not_published(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_disabled_meter_is_not_published(consumer: MakeConsumer, bus: Bus, metrics: Metrics) -> None:
     create = captured("compute.instance.create.end")
-    await listening(active(instance_listener, meters_off=("disk.*", "vcpus"))).receive(create)
+    await consumer(active(instance_listener, meters_off=("disk.*", "vcpus"))).receive(create)
     assert [message.name for message in bus.messages] == ["instance", "memory"]
-    await listening(active(instance_listener, meters_off=("*",))).receive(create)
+    await consumer(active(instance_listener, meters_off=("*",))).receive(create)
     assert [outcome for _, outcome in metrics.notifications] == ["sampled", "empty"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_sample_is_signed_with_the_key_of_its_time(listening: Listen, bus: Bus) -> None:
+async def test_sample_is_signed_with_the_key_of_its_time(consumer: MakeConsumer, bus: Bus) -> None:
     keys = Keyring([SigningKey("old", b"old", not_after=NOON), SigningKey("new", b"new", not_before=NOON)])
-    await listening(FakeListener("one", [gauge()]), keys=keys).receive(bare())
+    await consumer(FakeListener("one", [gauge()]), keys=keys).receive(bare())
     (entry,), key_id = metering_messages(open_envelope(bus.published[0].body))
     assert (key_id, read(entry, keys).key_id) == ("new", "new")
 
 
-# --- who hears what ------------------------------------------------------------------------------------------------
+# --- subscriptions ------------------------------------------------------------------------------------------------
 
 
-def test_topic_of_several_listeners_is_bound_once(listening: Listen) -> None:
+def test_topic_of_several_listeners_is_bound_once(consumer: MakeConsumer) -> None:
     nova, glance, errors = Topic("nova"), Topic("glance"), Topic("nova", "notifications.error")
     first, second = FakeListener("1", [], topics=[nova, errors]), FakeListener("2", [], topics=[glance, nova])
-    assert listening(first, second).subscription("q", prefetch=7) == Subscription(
+    assert consumer(first, second).subscription("q", prefetch=7) == Subscription(
         queue="q",
         bindings=(
             Binding("nova", "notifications.info"),
@@ -255,11 +255,11 @@ def test_topic_of_several_listeners_is_bound_once(listening: Listen) -> None:
         ),
         prefetch=7,
     )
-    assert listening().subscription().queue == "meter.notifications"
+    assert consumer().subscription().queue == "meter.notifications"
 
 
 @pytest.mark.parametrize(
-    ("patterns", "event_type", "heard"),
+    ("patterns", "event_type", "received"),
     [
         (["compute.instance.*"], "compute.instance.create.end", True),
         (["compute.instance.*"], "compute.instances", False),
@@ -275,35 +275,39 @@ def test_topic_of_several_listeners_is_bound_once(listening: Listen) -> None:
 )
 @pytest_twisted.ensureDeferred
 async def test_listener_receives_the_event_types_that_it_wants(
-    listening: Listen, patterns: list[str], event_type: str, heard: bool
+    consumer: MakeConsumer, patterns: list[str], event_type: str, received: bool
 ) -> None:
     listener = FakeListener("one", [], event_types=patterns)
-    await listening(listener).receive(bare(event_type))
-    assert bool(listener.heard) == heard
+    await consumer(listener).receive(bare(event_type))
+    assert bool(listener.received) == received
 
 
 @pytest_twisted.ensureDeferred
-async def test_unwanted_notification_is_counted_by_event_type(listening: Listen, bus: Bus, metrics: Metrics) -> None:
-    await listening(instance_listener).receive(bare("image.upload"))
+async def test_unwanted_notification_is_counted_by_event_type(
+    consumer: MakeConsumer, bus: Bus, metrics: Metrics
+) -> None:
+    await consumer(instance_listener).receive(bare("image.upload"))
     assert metrics.notifications == [("image.upload", "unwanted")]
     assert bus.published == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_notification_without_samples_is_counted_as_empty(listening: Listen, bus: Bus, metrics: Metrics) -> None:
-    await listening(instance_listener).receive(captured("compute.instance.create.start"))
+async def test_notification_without_samples_is_counted_as_empty(
+    consumer: MakeConsumer, bus: Bus, metrics: Metrics
+) -> None:
+    await consumer(instance_listener).receive(captured("compute.instance.create.start"))
     assert metrics.notifications == [("compute.instance.create.start", "empty")]
     assert bus.published == []
 
 
-# --- nothing is let go before it is safe ---------------------------------------------------------------------------
+# --- acknowledgement ---------------------------------------------------------------------------
 
 
 @pytest_twisted.ensureDeferred
-async def test_notification_is_acknowledged_after_every_confirm(listening: Listen, bus: Bus) -> None:
+async def test_notification_is_acknowledged_after_every_confirm(consumer: MakeConsumer, bus: Bus) -> None:
     confirms: list[Deferred[None]] = [Deferred(), Deferred()]
     bus.answers = [*confirms]
-    received = Deferred.fromCoroutine(listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
+    received = Deferred.fromCoroutine(consumer(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
     confirms[1].callback(None)
     assert not received.called
     confirms[0].callback(None)
@@ -312,10 +316,10 @@ async def test_notification_is_acknowledged_after_every_confirm(listening: Liste
 
 
 @pytest_twisted.ensureDeferred
-async def test_notification_without_a_confirm_is_requeued(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_notification_without_a_confirm_is_requeued(consumer: MakeConsumer, bus: Bus, metrics: Metrics) -> None:
     late: Deferred[None] = Deferred()
     bus.answers = [Unavailable("the bus: away"), late]
-    received = Deferred.fromCoroutine(listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
+    received = Deferred.fromCoroutine(consumer(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare()))
     assert not received.called  # the other publication is not left behind
     late.callback(None)
     with pytest.raises(Unavailable):
@@ -324,25 +328,25 @@ async def test_notification_without_a_confirm_is_requeued(listening: Listen, bus
 
 
 @pytest_twisted.ensureDeferred
-async def test_notification_with_a_cancelled_publication_is_requeued(listening: Listen, bus: Bus) -> None:
+async def test_notification_with_a_cancelled_publication_is_requeued(consumer: MakeConsumer, bus: Bus) -> None:
     bus.answers = [Deferred()]
-    received = Deferred.fromCoroutine(listening(FakeListener("one", [gauge()])).receive(bare()))
+    received = Deferred.fromCoroutine(consumer(FakeListener("one", [gauge()])).receive(bare()))
     received.cancel()
     with pytest.raises(Unavailable):
         await received
 
 
 @pytest_twisted.ensureDeferred
-async def test_notification_is_requeued_if_its_dead_letter_is_not_confirmed(listening: Listen, bus: Bus) -> None:
+async def test_notification_is_requeued_if_its_dead_letter_is_not_confirmed(consumer: MakeConsumer, bus: Bus) -> None:
     bus.answers = [Unavailable("the bus: away")]
     with pytest.raises(Unavailable):
-        await listening().receive(delivery(b"rubbish"))
+        await consumer().receive(delivery(b"rubbish"))
 
 
 @pytest_twisted.ensureDeferred
-async def test_unpublishable_samples_are_dead_lettered(listening: Listen, bus: Bus, metrics: Metrics) -> None:
+async def test_unpublishable_samples_are_dead_lettered(consumer: MakeConsumer, bus: Bus, metrics: Metrics) -> None:
     bus.answers = [ValueError("the body has 17 MiB, at most 16 are allowed")]
-    await listening(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare())
+    await consumer(FakeListener("two", [gauge("a"), gauge("b")])).receive(bare())
     assert [message.name for message in bus.messages] == ["b"]
     assert bus.dead[0].headers["meter-reason"] == "samples for metering.a: the body has 17 MiB, at most 16 are allowed"
     assert metrics.notifications == [("a.b", "dead")]
@@ -370,9 +374,9 @@ async def test_unpublishable_samples_are_dead_lettered(listening: Listen, bus: B
 )
 @pytest_twisted.ensureDeferred
 async def test_body_that_is_not_a_notification_is_dead_lettered(
-    listening: Listen, bus: Bus, metrics: Metrics, body: bytes, reason: str
+    consumer: MakeConsumer, bus: Bus, metrics: Metrics, body: bytes, reason: str
 ) -> None:
-    await listening(instance_listener).receive(delivery(body))
+    await consumer(instance_listener).receive(delivery(body))
     (letter,) = bus.published
     assert reason in str(letter.headers["meter-reason"])
     assert letter.headers["meter-kind"] == "undecodable"
@@ -418,10 +422,10 @@ class Unspeakable(ValueError):
 )
 @pytest_twisted.ensureDeferred
 async def test_failing_listener_does_not_affect_others(
-    listening: Listen, bus: Bus, metrics: Metrics, made: Any, kind: str, reason: str
+    consumer: MakeConsumer, bus: Bus, metrics: Metrics, made: Any, kind: str, reason: str
 ) -> None:
     bad, good = FakeListener("bad", made), FakeListener("good", [gauge("kept")])
-    await listening(bad, good, most_samples=50).receive(bare(payload={"adminPass": "hunter2", "x": "y"}))
+    await consumer(bad, good, most_samples=50).receive(bare(payload={"adminPass": "hunter2", "x": "y"}))
     assert [message.name for message in bus.messages] == ["kept"]
     (letter,) = bus.dead
     assert reason in str(letter.headers["meter-reason"])
@@ -434,18 +438,18 @@ async def test_failing_listener_does_not_affect_others(
 
 @pytest_twisted.ensureDeferred
 async def test_samples_yielded_before_a_value_error_are_published(
-    listening: Listen, bus: Bus, metrics: Metrics
+    consumer: MakeConsumer, bus: Bus, metrics: Metrics
 ) -> None:
-    await listening(FakeListener("partly", raising_after_one)).receive(bare())
+    await consumer(FakeListener("partly", raising_after_one)).receive(bare())
     assert [message.name for message in bus.messages] == ["m"]
     assert bus.dead[0].headers["meter-reason"] == "second thoughts"
     assert metrics.notifications == [("a.b", "dead")]
 
 
 @pytest_twisted.ensureDeferred
-async def test_secrets_in_metadata_are_masked(listening: Listen, bus: Bus) -> None:
+async def test_secrets_in_metadata_are_masked(consumer: MakeConsumer, bus: Bus) -> None:
     metadata = {"key_name": "mine", "adminPass": "hunter2", "note": "gAAAAABm" + "x" * 40, "deep": [{"api_key": "k"}]}
-    await listening(FakeListener("open", [gauge(resource_metadata=metadata)])).receive(bare())
+    await consumer(FakeListener("open", [gauge(resource_metadata=metadata)])).receive(bare())
     assert bus.messages[0].metadata == {
         "key_name": "mine",
         "adminPass": "***",
@@ -455,16 +459,16 @@ async def test_secrets_in_metadata_are_masked(listening: Listen, bus: Bus) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_samples_that_no_key_covers_are_dead_lettered(listening: Listen, bus: Bus) -> None:
+async def test_samples_that_no_key_covers_are_dead_lettered(consumer: MakeConsumer, bus: Bus) -> None:
     keys = Keyring([SigningKey("old", b"old", not_after=NOON)])
-    await listening(FakeListener("late", [gauge()]), keys=keys).receive(bare())
+    await consumer(FakeListener("late", [gauge()]), keys=keys).receive(bare())
     assert "no signing key covers 2026-11-22T12:00:00" in str(bus.dead[0].headers["meter-reason"])
 
 
 @pytest_twisted.ensureDeferred
-async def test_token_in_a_dead_lettered_notification_is_masked(listening: Listen, bus: Bus) -> None:
+async def test_token_in_a_dead_lettered_notification_is_masked(consumer: MakeConsumer, bus: Bus) -> None:
     listener = FakeListener("scheduler", raising(ValueError("no")), event_types=["scheduler.*"])
-    await listening(listener).receive(captured("scheduler.select_destinations.start"))
+    await consumer(listener).receive(captured("scheduler.select_destinations.start"))
     assert b"gAAAA" not in bus.dead[0].body
     assert b"select_destinations" in bus.dead[0].body
 
@@ -519,12 +523,12 @@ BODIES = st.one_of(
 def test_any_body_is_published_counted_or_dead_lettered(body: bytes) -> None:
     bus, metrics = Bus(), Metrics()
     dead_letters = DeadLetterPublisher(bus, Clock())
-    listening = NotificationConsumer(
+    consumer = NotificationConsumer(
         [active(instance_listener)], bus, KEYS, dead_letters, source="openstack", metrics=metrics
     )
-    received = Deferred.fromCoroutine(listening.receive(delivery(body)))
+    received = Deferred.fromCoroutine(consumer.receive(delivery(body)))
     assert received.result is None
     ((_, outcome),) = metrics.notifications
     assert len(bus.dead) == (outcome == "dead")
-    # What a listener made before it stumbled is good, and the notification is set aside all the same.
+    # Samples yielded before an error are published, and the notification is dead-lettered as well.
     assert {"sampled": len(bus.messages) > 0, "dead": True}.get(outcome, not bus.messages)

@@ -1,4 +1,4 @@
-"""One event that a service tells of twice, at two times: collectors make samples that the store keeps once."""
+"""One event that a service publishes twice, at two times, is stored once."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from meter.query import WriteResult
 from meter.testing import MemoryStore
 from tests.unit.collector.test_notifications import Bus
 from tests.unit.collector.test_notifications import Metrics
-from tests.unit.completeness.test_lives import KEYS
-from tests.unit.completeness.test_lives import NOON
-from tests.unit.completeness.test_lives import instance
-from tests.unit.completeness.test_lives import repeated
-from tests.unit.completeness.test_lives import said
+from tests.unit.completeness.test_deletion_and_ownership import KEYS
+from tests.unit.completeness.test_deletion_and_ownership import NOON
+from tests.unit.completeness.test_deletion_and_ownership import instance
+from tests.unit.completeness.test_deletion_and_ownership import repeated
+from tests.unit.completeness.test_deletion_and_ownership import said
 
 
-def collected(*told: Sequence[dict[str, Any]]) -> MemoryStore:
-    """Return a store with what collectors, one for each sequence, make of notifications; nothing may be refused."""
+def collected(*published: Sequence[dict[str, Any]]) -> MemoryStore:
+    """Return a store with the samples of collectors, one for each sequence of notifications; none may be refused."""
     store = MemoryStore()
     results: list[WriteResult] = []
-    for told_to_one in told:
+    for contents in published:
         bus = Bus()
-        listening = NotificationConsumer(
+        consumer = NotificationConsumer(
             find([LISTENER]), bus, KEYS, DeadLetterPublisher(bus, Clock()), source="test", metrics=Metrics()
         )
-        for content in told_to_one:
+        for content in contents:
             delivery = Delivery(body=seal(content), exchange="nova", routing_key="notifications.info")
-            Deferred.fromCoroutine(listening.receive(delivery))
+            Deferred.fromCoroutine(consumer.receive(delivery))
         assert bus.dead == []
         Deferred.fromCoroutine(store.write(bus.messages)).addCallback(results.append)
-    assert [each.refused for each in results] == [()] * len(told)
+    assert [each.refused for each in results] == [()] * len(published)
     return store
 
 
@@ -55,7 +55,7 @@ def rows_of(store: MemoryStore, meter: str) -> list[StoredSample]:
 
 VOLUME = {"volume_id": "x", "size": 2, "tenant_id": "a", "user_id": "u", "status": "available"}
 TODAY = VOLUME | {"size": 3, "tenant_id": "b"}
-"""The volume at the time of the audit: it was extended and given away."""
+"""The volume at the time of the audit, after it was extended and transferred."""
 
 TOLD_AT_ONCE = [
     said(f"volume.{action}", at, VOLUME)
@@ -67,11 +67,11 @@ AUDIT = [
 ]
 
 
-@pytest.mark.parametrize("told", [TOLD_AT_ONCE + AUDIT, AUDIT + TOLD_AT_ONCE], ids=["audit last", "audit first"])
+@pytest.mark.parametrize("published", [TOLD_AT_ONCE + AUDIT, AUDIT + TOLD_AT_ONCE], ids=["audit last", "audit first"])
 def test_audit_repeating_an_action_gives_duplicates(
-    told: list[dict[str, Any]],
+    published: list[dict[str, Any]],
 ) -> None:
-    for store in (collected(told), collected(told[:4], told[4:])):
+    for store in (collected(published), collected(published[:4], published[4:])):
         for action in ("create.start", "create.end", "delete.start", "delete.end"):
             assert len(rows_of(store, f"volume.{action}")) == 1
         assert len(rows_of(store, "volume.size")) == 4
@@ -79,9 +79,9 @@ def test_audit_repeating_an_action_gives_duplicates(
 
 @pytest.mark.parametrize("action", ["create", "delete"])
 def test_repeated_start_of_a_failed_action_is_a_duplicate(action: str) -> None:
-    told = [said(f"volume.{action}.start", at, VOLUME | {"size": size}) for at, size in ((0, 2), (86_400, 3))]
-    told.append(said(f"volume.{action}.end", 86_405, VOLUME))
-    store = collected(told[:1], told[1:], told)
+    published = [said(f"volume.{action}.start", at, VOLUME | {"size": size}) for at, size in ((0, 2), (86_400, 3))]
+    published.append(said(f"volume.{action}.end", 86_405, VOLUME))
+    store = collected(published[:1], published[1:], published)
     assert [len(rows_of(store, f"volume.{action}.{phase}")) for phase in ("start", "end")] == [1, 1]
 
 
@@ -109,7 +109,7 @@ def test_resource_deleted_before_the_audit_existed_from_its_creation(
 
 
 def in_two_forms(action: str) -> list[dict[str, Any]]:
-    """What Nova tells of one event with ``notification_format = both``: the second some milliseconds later."""
+    """Return both notifications of one event with ``notification_format = both``, the second some milliseconds later."""
     plain = instance(action, 10)
     payload = plain["payload"]
     flavor = {"name": "m1.tiny"} | {name: payload[name] for name in ("vcpus", "memory_mb", "root_gb", "ephemeral_gb")}
@@ -138,5 +138,5 @@ def test_event_received_by_two_collectors_in_both_formats_is_stored_once(action:
 
 @pytest.mark.parametrize("order", [1, -1], ids=["unversioned first", "versioned first"])
 def test_redelivery_of_both_formats_in_another_order_gives_duplicates(order: int) -> None:
-    told = in_two_forms("power_off.end")[::order]
-    assert len(rows_of(collected(told, told[::-1], told[1:], told[:1]), "vcpus")) == 1
+    published = in_two_forms("power_off.end")[::order]
+    assert len(rows_of(collected(published, published[::-1], published[1:], published[:1]), "vcpus")) == 1

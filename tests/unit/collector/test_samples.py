@@ -1,4 +1,4 @@
-"""The collector's intake: what is stored, what is set aside, and when a delivery counts as done."""
+"""The sample consumer: what it stores, what it dead-letters, and when it acknowledges a delivery."""
 
 import json
 

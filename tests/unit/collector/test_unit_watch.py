@@ -1,4 +1,4 @@
-"""Names of units of information, and what is told of a meter that arrives in two."""
+"""Names of units of information, and warnings of meters that arrive in two units."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_units_setting_changes_unit_names_and_no_volumes(setting: str, unit: str
     assert (message["counter_unit"], message["counter_volume"]) == (unit, 64)
 
 
-def told(*units: str) -> list[tuple[str, str, str]]:
+def warnings(*units: str) -> list[tuple[str, str, str]]:
     watch = UnitWatch()
     with capturedLogs() as logs:
         for unit in units:
@@ -72,11 +72,11 @@ def told(*units: str) -> list[tuple[str, str, str]]:
 
 def test_meter_in_another_unit_is_logged_once_per_unit() -> None:
     hint = "; set [units] binary to the same value on all agents and collectors"
-    assert told("MB", "MB", "MiB", "MB", "MiB", "B") == [("MiB", "MB", hint), ("B", "MB, MiB", "")]
+    assert warnings("MB", "MB", "MiB", "MB", "MiB", "B") == [("MiB", "MB", hint), ("B", "MB, MiB", "")]
 
 
 def test_meter_in_one_unit_is_not_logged() -> None:
-    assert told("MiB", "MiB", "MiB") == []
+    assert warnings("MiB", "MiB", "MiB") == []
 
 
 def test_number_of_watched_meters_is_limited() -> None:

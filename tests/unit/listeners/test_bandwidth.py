@@ -1,4 +1,4 @@
-"""The same bytes of Neutron's traffic, told in up to five granularities, are billed once."""
+"""Neutron's traffic, reported in up to five granularities, is billed once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fresh(**options: Any) -> BandwidthListener:
 
 
 def report(seconds: float, *granularities: str, agent: str = "net1") -> list[Notification]:
-    """What an agent sends of 1 000 bytes after an interval."""
+    """The notifications of an agent about 1 000 bytes in an interval."""
     return [
         Notification(
             f"{agent} {seconds} {each}",
@@ -49,12 +49,12 @@ def billed(listener: BandwidthListener, *reports: list[Notification]) -> list[st
     return [each.resource_id for said in itertools.chain(*reports) for each in listener.samples(said)]
 
 
-def test_it_provides_the_contract() -> None:
+def test_bandwidth_listener_provides_the_interface() -> None:
     assert verifyObject(IListener, bandwidth_listener)
     assert bandwidth_listener.name == "neutron.bandwidth"
 
 
-def test_a_granularity_that_comes_alone_is_billed() -> None:
+def test_single_granularity_is_billed() -> None:
     content = json.loads((CASES / "l3-meter-router.json").read_text())
     [sample] = fresh().samples(notification(content))
     assert (sample.name, sample.type, sample.volume, sample.unit) == ("bandwidth", "delta", 5000, "B")
@@ -62,32 +62,32 @@ def test_a_granularity_that_comes_alone_is_billed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_of_each_report_one_granularity_is_billed_in_whatever_order_they_come(seed: int) -> None:
+def test_one_granularity_of_each_report_is_billed_in_any_order(seed: int) -> None:
     mixed = random.Random(seed)
     orders = [mixed.sample(GRANULARITIES, len(GRANULARITIES)) for _ in range(4)]
     found = billed(fresh(), *(report(300 * number, *order) for number, order in enumerate(orders)))
     assert found == [orders[0][0], "label_project", "label_project", "label_project"]
 
 
-def test_without_the_one_that_is_set_the_finest_is_billed() -> None:
+def test_finest_granularity_is_billed_without_the_configured_one() -> None:
     some = ("label", "router", "label_router")
     found = billed(fresh(), *(report(300 * number, *some) for number in range(3)))
     assert found == ["label", "label_router", "label_router"]
 
 
-def test_the_one_that_is_set_is_billed() -> None:
+def test_configured_granularity_is_billed() -> None:
     reports = [report(300 * number, *GRANULARITIES, agent=agent) for number in range(3) for agent in ("a", "b")]
     assert billed(fresh(granularity="router", fallback=False), *reports) == ["router"] * 6
     assert billed(fresh(granularity="router", fallback=False), report(0, "label_project")) == []
     assert billed(fresh(granularity="router"), *reports)[1:] == ["router"] * 5
 
 
-def test_the_traffic_of_a_shared_label_has_no_project() -> None:
+def test_traffic_of_a_shared_label_has_no_project() -> None:
     [sample] = fresh().samples(report(0, "label")[0])
     assert sample.project_id is None
 
 
-def test_the_former_form_is_billed_beside_any_granularity() -> None:
+def test_report_without_granularity_is_billed_beside_any_granularity() -> None:
     legacy = Notification(
         "n", "l3.meter", "metering.old", "INFO", NOON, {"label_id": "l", "tenant_id": "p", "bytes": 7}
     )
@@ -95,7 +95,7 @@ def test_the_former_form_is_billed_beside_any_granularity() -> None:
     assert billed(listener, report(0, "label_project"), [legacy]) == ["label_project", "l"]
 
 
-def test_a_notification_that_is_delivered_again_is_decided_as_before() -> None:
+def test_redelivered_notification_gets_the_same_decision() -> None:
     listener = fresh()
     first = report(0, "router", "label_project")
     assert billed(listener, first, report(300, "label_project"), first) == ["router", "label_project", "router"]

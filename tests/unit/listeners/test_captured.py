@@ -1,4 +1,4 @@
-"""What real services published gives the samples that the tables of meters promise: each line was written by hand."""
+"""Notifications captured from real services give the samples in the tables of meters; expectations are written by hand."""
 
 from __future__ import annotations
 
@@ -250,8 +250,8 @@ def captured(name: str) -> Notification:
     return normalize(notification(json.loads((NOTIFICATIONS / f"{name}.json").read_text())["message"]))
 
 
-def heard(notification: Notification) -> list[Sample]:
-    """What all listeners that want a notification make of it."""
+def samples_of(notification: Notification) -> list[Sample]:
+    """Return the samples of all listeners that want the notification."""
     return [
         sample
         for listener in LISTENERS
@@ -261,24 +261,24 @@ def heard(notification: Notification) -> list[Sample]:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_captured_notification_gives_the_promised_samples(name: str) -> None:
+def test_captured_notification_gives_the_documented_samples(name: str) -> None:
     user, project, resource, rows = EXPECTED[name]
-    samples = heard(captured(name))
+    samples = samples_of(captured(name))
     assert sorted((each.name, each.type, each.volume, each.unit) for each in samples) == sorted(rows)
     assert {(each.user_id, each.project_id, each.resource_id) for each in samples} == (
         {(user, project, resource)} if rows else set()
     )
 
 
-def test_what_was_read_of_an_image_is_the_readers_and_the_owners() -> None:
-    download, serve = heard(captured("glance.image.send"))
+def test_bytes_read_of_an_image_are_counted_for_reader_and_owner() -> None:
+    download, serve = samples_of(captured("glance.image.send"))
     assert (download.name, download.type, download.volume, download.unit) == ("image.download", "delta", 3145728, "B")
     assert (download.user_id, download.project_id, download.resource_id) == (ANN, A, IMAGE)
     assert (serve.name, serve.type, serve.volume, serve.unit) == ("image.serve", "delta", 3145728, "B")
     assert (serve.user_id, serve.project_id, serve.resource_id) == (None, A, IMAGE)
 
 
-def test_every_captured_notification_is_expected_here() -> None:
+def test_every_captured_notification_has_expected_samples() -> None:
     names = {path.stem for path in NOTIFICATIONS.glob("*.json")}
     assert names - {"glance.image.send"} == set(EXPECTED)
 
@@ -319,12 +319,12 @@ def test_every_captured_notification_is_expected_here() -> None:
         ),
     ],
 )
-def test_the_metadata_says_what_the_resource_is(name: str, some: dict[str, Any]) -> None:
-    for sample in heard(captured(name)):
+def test_metadata_describe_the_resource(name: str, some: dict[str, Any]) -> None:
+    for sample in samples_of(captured(name)):
         assert {key: sample.resource_metadata[key] for key in some} == some
 
 
-def test_the_time_of_a_reading_is_that_of_the_reading() -> None:
+def test_sample_has_the_time_of_the_measurement() -> None:
     for form in ("nova.compute.metrics.update", "nova-versioned.metrics.update"):
-        times = {sample.timestamp.isoformat() for sample in heard(captured(form))}
+        times = {sample.timestamp.isoformat() for sample in samples_of(captured(form))}
         assert times == {"2026-11-22T15:47:54+00:00"}

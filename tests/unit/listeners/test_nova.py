@@ -1,4 +1,4 @@
-"""Nova's instance notifications, as captured from Nova 32.2, give the samples that the meter tables promise."""
+"""Nova's instance notifications, as captured from Nova 32.2, give the samples in the tables of meters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Volumes = list[tuple[str, str, str, float]]
 
 
 def captured(name: str, **changes: Any) -> Notification:
-    """A captured notification, with fields of its payload changed; ``...`` takes a field away."""
+    """A captured notification, with fields of its payload changed; ``...`` removes a field."""
     content = json.loads((NOTIFICATIONS / f"nova.compute.instance.{name}.json").read_text())["message"]
     for field, value in changes.items():
         if value is ...:
@@ -49,7 +49,7 @@ def readings(heard: Notification) -> Volumes:
     return [(sample.name, sample.type, sample.unit, sample.volume) for sample in samples(heard)]
 
 
-def test_the_listener_provides_the_whole_contract() -> None:
+def test_nova_listener_provides_the_interface() -> None:
     assert verifyObject(IListener, instance_listener)
     assert instance_listener.name == "nova.instance"
     assert instance_listener.topics == (Topic("nova"),)
@@ -57,7 +57,7 @@ def test_the_listener_provides_the_whole_contract() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_is_enabled_everywhere() -> None:
+async def test_nova_listener_is_always_enabled() -> None:
     assert await instance_listener.enabled(FakePluginContext()) == Enabled()
 
 
@@ -99,7 +99,7 @@ async def test_it_is_enabled_everywhere() -> None:
         ),
     ],
 )
-def test_a_notification_gives_five_samples_of_its_instance(name: str, instance: str, expected: Volumes) -> None:
+def test_notification_gives_five_samples_of_its_instance(name: str, instance: str, expected: Volumes) -> None:
     heard = captured(name)
     assert readings(heard) == expected
     for sample in samples(heard):
@@ -107,22 +107,22 @@ def test_a_notification_gives_five_samples_of_its_instance(name: str, instance: 
 
 
 @pytest.mark.parametrize("name", ["exists.1", "exists.2", "power_off.end"])
-def test_every_notification_of_an_instance_as_it_is_counts(name: str) -> None:
+def test_every_notification_about_an_existing_instance_gives_samples(name: str) -> None:
     assert len(samples(captured(name))) == 5
 
 
 @pytest.mark.parametrize("name", ["create.start", "create.error", "update.1"])
-def test_what_says_nothing_of_an_instance_as_it_is_gives_no_sample(name: str) -> None:
+def test_notification_without_an_existing_instance_gives_no_sample(name: str) -> None:
     assert samples(captured(name)) == []
 
 
-def test_the_time_is_that_of_the_notification() -> None:
+def test_sample_has_the_time_of_the_notification() -> None:
     assert {sample.timestamp for sample in samples(captured("create.end"))} == {
         datetime(2026, 11, 22, 16, 11, 24, 782734, tzinfo=UTC)
     }
 
 
-def test_the_metadata_describes_the_instance() -> None:
+def test_metadata_describe_the_instance() -> None:
     first, *others = samples(captured("finish_resize.end", architecture="x86_64", os_type="linux"))
     assert first.resource_metadata == {
         "instance_id": "5b118a0a-feb7-4e48-aff9-4633aa41ccf3",
@@ -186,13 +186,13 @@ def test_the_metadata_describes_the_instance() -> None:
         (..., None),
     ],
 )
-def test_what_the_user_marked_for_metering_is_user_metadata(metadata: Any, expected: dict[str, str] | None) -> None:
+def test_metadata_with_the_metering_prefix_become_user_metadata(metadata: Any, expected: dict[str, str] | None) -> None:
     sample = samples(captured("create.end", metadata=metadata))[0]
     assert sample.resource_metadata.get("user_metadata") == expected
 
 
 @pytest.mark.parametrize(("text", "number"), [("64", 64), ("0", 0), ("1.5", 1.5)])
-def test_a_number_may_be_a_text(text: str, number: float) -> None:
+def test_number_written_as_text_is_accepted(text: str, number: float) -> None:
     memory = samples(captured("create.end", memory_mb=text))[1]
     assert (memory.volume, type(memory.volume)) == (number, type(number))
 
@@ -218,7 +218,7 @@ def test_a_number_may_be_a_text(text: str, number: float) -> None:
         ({}, "a dict"),
     ],
 )
-def test_a_size_that_is_no_number_is_refused_by_name(field: str, value: Any, shown: str) -> None:
+def test_size_that_is_not_a_number_is_refused_by_name(field: str, value: Any, shown: str) -> None:
     with pytest.raises(ValueError, match=rf"payload.{field} must be a number from 0 to 2\*\*63 - 1, not {shown}$"):
         samples(captured("create.end", **{field: value}))
 
@@ -228,20 +228,20 @@ def test_a_size_that_is_no_number_is_refused_by_name(field: str, value: Any, sho
     [(field, value) for field in ("instance_id", "tenant_id") for value in (..., None, "", 7, ["x"])]
     + [("user_id", 7), ("user_id", ["x"])],
 )
-def test_an_id_that_is_no_text_is_refused_by_name(field: str, value: Any) -> None:
+def test_id_that_is_not_a_text_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"payload.{field} must be a non-empty text, not "):
         samples(captured("create.end", **{field: value}))
 
 
 @pytest.mark.parametrize("value", [..., None, ""])
-def test_a_user_that_nobody_names_costs_a_project_no_sample(value: Any) -> None:
+def test_missing_user_does_not_prevent_the_sample(value: Any) -> None:
     made = samples(captured("create.end", user_id=value))
     assert [sample.name for sample in made] == ["instance", "memory", "vcpus", "disk.root.size", "disk.ephemeral.size"]
     assert {(sample.user_id, sample.project_id) for sample in made} == {(None, PROJECT)}
 
 
 @pytest.mark.parametrize("payload", [None, [], "text", 1])
-def test_a_payload_that_is_no_mapping_is_refused(payload: Any) -> None:
+def test_payload_that_is_not_a_mapping_is_refused(payload: Any) -> None:
     heard = Notification("id", "compute.instance.exists", "compute.a", "INFO", datetime.now(UTC), payload)
     with pytest.raises(ValueError, match="payload must be a mapping, not a "):
         samples(heard)

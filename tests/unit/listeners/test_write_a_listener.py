@@ -1,4 +1,4 @@
-"""The page that says how to write a listener says so in code that works."""
+"""The code in docs/write-a-listener.rst works."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_the_example_is_a_listener_that_makes_its_sample(page: ModuleType) -> None:
+def test_documented_listener_makes_its_sample(page: ModuleType) -> None:
     assert verifyObject(IListener, page.booking_listener)
     assert page.sample.resource_metadata == {"lease_name": "night"}
 
 
-def test_the_example_says_what_would_be_right(page: ModuleType) -> None:
+def test_documented_listener_reports_a_bad_value(page: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"payload\.hours must be a whole number, not 'many'"):
         list(page.booking_listener.samples(replace(page.notification, payload={"id": "x", "hours": "many"})))

@@ -1,4 +1,4 @@
-"""Nova's two forms of one fact are told alike and counted once; two facts are never taken for one."""
+"""Versioned and unversioned notifications of one event give the same samples once; different events stay different."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from meter.listeners.nova import instance_listener
 from meter.listeners.nova import node_listener
 from meter.notification import Notification
 from meter.notification import notification
-from meter.notification import with_stable_ids
+from tests.metered import with_stable_ids
 
 NOTIFICATIONS = Path(__file__).parents[3] / "data" / "notifications"
 

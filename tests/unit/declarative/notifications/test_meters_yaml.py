@@ -1,4 +1,4 @@
-"""``meters.yaml`` of Ceilometer 27.0.0, as it comes from the package index, works as it is."""
+"""``meters.yaml`` of Ceilometer 27.0.0, as published on the package index, works unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def captured(name: str) -> Notification:
     return normalize(notification(json.loads((DATA / "notifications" / f"{name}.json").read_text())["message"]))
 
 
-def test_every_definition_of_it_loads() -> None:
+def test_every_definition_of_ceilometer_loads() -> None:
     written = (DATA / "ceilometer-27.0.0-meters.yaml").read_text().count("\n  - name:")
     assert FILE.problems == ()
     assert len(FILE.definitions) == written == 38
@@ -67,21 +67,21 @@ def test_every_definition_of_it_loads() -> None:
         ),
     ],
 )
-def test_it_gives_the_samples_that_it_gives_in_ceilometer(
+def test_ceilometer_definitions_give_the_samples_of_ceilometer(
     listener: DefinedListener, name: str, expected: list[tuple[str, str, float, str]]
 ) -> None:
     samples = list(listener.samples(captured(name)))
     assert [(each.name, each.type, each.volume, each.unit) for each in samples] == expected
 
 
-def test_its_joined_and_multiplied_paths_are_followed(listener: DefinedListener) -> None:
+def test_concatenated_and_multiplied_paths_are_evaluated(listener: DefinedListener) -> None:
     samples = {each.name: each for each in listener.samples(captured("nova.compute.metrics.update"))}
     assert len(samples) == 10
     assert samples["compute.node.cpu.idle.percent"].volume == 97
     assert {each.resource_id for each in samples.values()} == {"fake1_fake1"}
 
 
-def test_its_metadata_and_user_metadata_are_taken(listener: DefinedListener) -> None:
+def test_metadata_and_user_metadata_are_extracted(listener: DefinedListener) -> None:
     memory = next(iter(listener.samples(captured("nova.compute.instance.create.end"))))
     assert memory.resource_metadata["flavor_name"] == "m1.tiny"
     assert memory.resource_metadata["user_metadata"] == {"stack": "s1"}
@@ -89,7 +89,7 @@ def test_its_metadata_and_user_metadata_are_taken(listener: DefinedListener) -> 
     assert volume.resource_metadata["volume_type"] == "deb67a40-afea-4334-8744-a670479b05fe"
 
 
-def test_the_request_says_who_where_the_payload_does_not(listener: DefinedListener) -> None:
+def test_owner_missing_in_the_payload_is_that_of_the_request(listener: DefinedListener) -> None:
     heard = captured("nova.compute.instance.create.end")
     booting = next(each for each in listener.samples(heard) if each.name == "compute.instance.booting.time")
     assert booting.user_id == "4cc236f0eb364412abb1024bc6ffbdf3"

@@ -1,4 +1,4 @@
-"""What no longer exists measures 0 from its deletion on, who owns something is told at once, and a restored instance lives."""
+"""Deleted resources measure 0 from their deletion on, transfers change the owner at once, and restored instances exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from meter.completeness.segments import segments
 from meter.message import read
 from meter.message import seal
 from meter.message import sign
-from meter.notification import with_stable_ids
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import find
 from meter.query import Aggregate
@@ -30,6 +29,7 @@ from meter.query import StatisticsQuery
 from meter.sample import Sample
 from meter.signature import keyring
 from meter.testing import MemoryStore
+from tests.metered import with_stable_ids
 
 DATA = Path(__file__).parents[2] / "data"
 LISTENERS = [decision.plugin for decision in find([LISTENER])]
@@ -121,7 +121,7 @@ LIVED_HOURS = 304 / 3600
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_deleted_instance_is_billed_until_its_deletion_however_that_is_told(life: list[dict[str, Any]]) -> None:
+async def test_deleted_instance_is_billed_until_its_deletion(life: list[dict[str, Any]]) -> None:
     store = await stored(life)
     assert await integral(store, "vcpus") == pytest.approx(LIVED_HOURS)
     assert await integral(store, "memory") == pytest.approx(64 * LIVED_HOURS)
@@ -144,13 +144,13 @@ async def test_a_deleted_instance_is_billed_until_its_deletion_however_that_is_t
         ("0001-01-01 00:00:00", 600.0),
     ],
 )
-def test_the_time_of_the_zero_is_that_of_the_deletion(deleted_at: str, end: float) -> None:
+def test_zero_sample_has_the_time_of_the_deletion(deleted_at: str, end: float) -> None:
     told = instance("delete.end", 600, state="deleted", deleted_at=deleted_at, terminated_at="")
     for sample in made([told]):
         assert (sample.volume, sample.timestamp) == (0, NOON + timedelta(seconds=end))
 
 
-def test_a_restored_instance_was_active_for_732_hours_and_soft_deleted_for_two() -> None:
+def test_restored_instance_is_active_for_732_hours_and_soft_deleted_for_two() -> None:
     samples = [sample for sample in made(case("soft_delete_restore")) if sample.name == "instance"]
     assert [sample.volume for sample in samples] == [1] * len(samples)
     found = segments([Told(sample) for sample in samples])
@@ -160,7 +160,7 @@ def test_a_restored_instance_was_active_for_732_hours_and_soft_deleted_for_two()
 
 
 class Told:
-    """A sample as the store answers it."""
+    """A sample as the store returns it."""
 
     def __init__(self, sample: Sample) -> None:
         self.timestamp = sample.timestamp
@@ -168,7 +168,7 @@ class Told:
         self.metadata = sample.resource_metadata
 
 
-def test_an_instance_that_is_reclaimed_after_a_soft_deletion_ends_when_it_is_reclaimed() -> None:
+def test_reclaimed_instance_ends_when_it_is_reclaimed() -> None:
     soft = {"state": "soft-delete", "deleted_at": "2026-11-22T12:10:00", "terminated_at": ""}
     life = [
         instance("create.end", 1),
@@ -201,7 +201,7 @@ DAY = {"audit_period_beginning": "2026-11-22 00:00:00+00:00", "audit_period_endi
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_volume_that_lived_for_less_than_four_seconds_is_billed_for_them() -> None:
+async def test_volume_that_existed_for_four_seconds_is_billed_for_them() -> None:
     store = await stored(
         [
             volume("create.end", 0),
@@ -215,7 +215,7 @@ async def test_a_volume_that_lived_for_less_than_four_seconds_is_billed_for_them
     assert await integral(store, "volume") == pytest.approx(3.7 / 3600)
 
 
-def test_an_audit_that_comes_after_its_period_ends_a_deleted_volume_with_the_period() -> None:
+def test_audit_ends_a_deleted_volume_with_the_audit_period() -> None:
     told = volume("exists", 13 * 3600, status="deleted", **DAY)
     assert {sample.timestamp for sample in made([told]) if sample.volume == 0} == {
         datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC)
@@ -274,7 +274,7 @@ OWNED = {"project_id": "p", "tenant_id": "p"}
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_is_deleted_measures_nothing_from_then_on(
+async def test_deleted_resource_measures_zero_from_its_deletion(
     meter: str, living: dict[str, Any], end: dict[str, Any]
 ) -> None:
     store = await stored([living, end, {**end, "message_id": "again", "timestamp": "2026-11-22T18:00:00"}])
@@ -292,7 +292,7 @@ async def test_what_is_deleted_measures_nothing_from_then_on(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_transfer_changes_the_owner_at_once() -> None:
+async def test_transfer_changes_the_owner_at_once() -> None:
     samples = made([case("volume-transfer-accept")])
     assert {(each.name, each.volume, each.project_id, each.user_id, each.resource_id) for each in samples} == {
         ("volume", 1, "proj-b", "usr-b", "vol-1"),
@@ -313,7 +313,7 @@ async def test_a_transfer_changes_the_owner_at_once() -> None:
         (said("port.update.end", 0, {"port": {"id": "x", "project_id": "b"}}), "port"),
     ],
 )
-def test_whatever_gets_a_new_owner_is_his_from_then_on(told: dict[str, Any], meter: str) -> None:
+def test_resource_belongs_to_its_new_owner_from_the_transfer(told: dict[str, Any], meter: str) -> None:
     assert [each.project_id for each in made([told]) if each.name == meter] == ["b"]
     assert [each.user_id for each in made([told]) if each.name == meter] == [None]
 
@@ -322,7 +322,7 @@ def test_whatever_gets_a_new_owner_is_his_from_then_on(told: dict[str, Any], met
 
 
 def repeated(kind: str, resource: dict[str, Any], action: str, at: str, seconds: float) -> list[dict[str, Any]]:
-    """What Cinder's audit sends of a creation or deletion, as a period without length."""
+    """Return the notification of Cinder's audit about a creation or deletion, with a period of length zero."""
     period = {"audit_period_beginning": at, "audit_period_ending": at}
     return [said(f"{kind}.{action}.{phase}", seconds, resource | period) for phase in ("start", "end")]
 
@@ -335,7 +335,7 @@ def repeated(kind: str, resource: dict[str, Any], action: str, at: str, seconds:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_audits_repeat_is_counted_once(kind: str, resource: dict[str, Any]) -> None:
+async def test_action_repeated_by_audits_is_counted_once(kind: str, resource: dict[str, Any]) -> None:
     created, deleted = "2026-11-22 12:00:00+00:00", "2026-11-22 12:05:00+00:00"
     life = [said(f"{kind}.create.{phase}", 0, resource) for phase in ("start", "end")]
     life += [said(f"{kind}.delete.{phase}", 300, resource) for phase in ("start", "end")]
@@ -352,12 +352,12 @@ async def test_what_audits_repeat_is_counted_once(kind: str, resource: dict[str,
 
 
 @pytest.mark.parametrize("period", [{}, DAY, {"audit_period_beginning": "", "audit_period_ending": ""}])
-def test_an_action_that_is_no_repetition_has_its_own_time(period: dict[str, Any]) -> None:
+def test_action_that_is_not_repeated_has_its_own_time(period: dict[str, Any]) -> None:
     told = said("volume.create.end", 60, {"volume_id": "x", "size": 2, "tenant_id": "p"} | period)
     assert {sample.timestamp for sample in made([told])} == {NOON + timedelta(seconds=60)}
 
 
-def test_actions_of_two_volumes_and_without_a_volume_stay_apart() -> None:
+def test_actions_of_different_volumes_have_different_ids() -> None:
     ids = {
         parse_notification(seal(said("volume.create.end", 0, payload))).message_id
         for payload in ({"volume_id": "x"}, {"volume_id": "y"}, {"volume_id": None}, [])

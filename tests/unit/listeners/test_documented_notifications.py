@@ -1,4 +1,4 @@
-"""Notifications that nobody could capture here, as the services' sources and Ceilometer's tests say they look."""
+"""Notifications that were not captured, in the form given by the services' sources and Ceilometer's tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 AUDIT = {"audit_period_beginning": "2026-11-22T11:00:00", "audit_period_ending": "2026-11-22T12:00:00"}
 
 
-def heard(event_type: str, payload: Any, **context: Any) -> list[Sample]:
+def samples_of(event_type: str, payload: Any, **context: Any) -> list[Sample]:
     said = Notification("id", event_type, "service.host1", "INFO", NOON, payload, context)
     return [
         sample
@@ -194,18 +194,18 @@ def heard(event_type: str, payload: Any, **context: Any) -> list[Sample]:
         ),
     ],
 )
-def test_what_a_service_says_gives_the_samples_of_the_tables(
+def test_documented_notification_gives_the_documented_samples(
     event_type: str, payload: Any, context: dict[str, Any], expected: list[tuple[Any, ...]]
 ) -> None:
     assert [
         (each.name, each.type, each.volume, each.unit, each.resource_id, each.user_id, each.project_id)
-        for each in heard(event_type, payload, **context)
+        for each in samples_of(event_type, payload, **context)
     ] == expected
 
 
 @pytest.mark.parametrize("event_type", ["network.delete.end", "compute.instance.create.error", "identity.project.seen"])
-def test_what_is_no_usage_gives_nothing(event_type: str) -> None:
-    assert heard(event_type, {}) == []
+def test_notification_without_usage_gives_no_sample(event_type: str) -> None:
+    assert samples_of(event_type, {}) == []
 
 
 SENSORS: dict[str, Any] = {
@@ -227,8 +227,8 @@ SENSORS: dict[str, Any] = {
 }
 
 
-def test_sensors_of_bare_metal_are_read_from_their_texts() -> None:
-    samples = heard("hardware.ipmi.metrics.update", SENSORS)
+def test_sensor_readings_are_parsed_from_text() -> None:
+    samples = samples_of("hardware.ipmi.metrics.update", SENSORS)
     assert [(each.name, each.volume, each.unit, each.resource_id) for each in samples] == [
         ("hardware.ipmi.temperature", 33.0, "C", "n-cpu1_temp_(0x1)"),
         ("hardware.ipmi.fan", 6960.0, "RPM", "n-fan_1_(0x30)"),
@@ -239,7 +239,7 @@ def test_sensors_of_bare_metal_are_read_from_their_texts() -> None:
     assert samples[0].resource_metadata["Status"] == "ok"
 
 
-def test_a_sensor_that_makes_no_sense_does_not_hide_the_others() -> None:
+def test_sensor_with_a_bad_reading_does_not_affect_others() -> None:
     broken = {"B": {"Sensor ID": "b", "Sensor Reading": "hot"}, "N": {}, "L": []}
     payload = SENSORS | {"payload": {"Temperature": broken} | {"Fan": SENSORS["payload"]["Fan"]}}
     listener = next(each for each in LISTENERS if each.name == "ironic.sensors")

@@ -1,4 +1,4 @@
-"""The collector's ear on a broker that others use: services that come late are heard, and nobody else misses anything."""
+"""The notification consumer on a shared broker: exchanges may appear later, and other consumers miss nothing."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ REBIND_SECONDS = 0.2
 
 class Metrics:
     def __init__(self):
-        self.heard = Counter()
+        self.received = Counter()
 
     def notified(self, event_type, outcome):
-        self.heard[outcome] += 1
+        self.received[outcome] += 1
 
 
 @pytest.fixture
-def ear(amqp_bus):
-    """Starts the collector's ear on a broker; returns its metrics."""
+def start_consumer(amqp_bus):
+    """Starts a notification consumer on a broker; returns its metrics."""
 
-    async def ear(url, exchange, *, create_foreign_exchanges):
+    async def start_consumer(url, exchange, *, create_foreign_exchanges):
         bus = amqp_bus(url, create_foreign_exchanges=create_foreign_exchanges, rebind_seconds=REBIND_SECONDS)
         metrics = Metrics()
         volumes = [each for each in decide_now(find([LISTENER]), FakePluginContext()) if each.name == "cinder.volume"]
-        listening = NotificationConsumer(
+        consumer = NotificationConsumer(
             volumes,
             bus,
             keyring(["secret"]),
@@ -61,15 +61,15 @@ def ear(amqp_bus):
         )
         samples = Subscription(queue="samples", bindings=(Binding("metering", "metering.#", ours=True),))
         bus.subscribe(samples, _drop).startService()
-        bus.subscribe(listening.subscription(), listening.receive).startService()
+        bus.subscribe(consumer.subscription(), consumer.receive).startService()
         await until(lambda: bus.readiness().ready)
         return metrics
 
-    return ear
+    return start_consumer
 
 
 async def _drop(delivery):
-    """Take it and do nothing."""
+    """Acknowledge without doing anything."""
 
 
 def said(number, exchange="", routing_key="notifications.info"):
@@ -77,9 +77,9 @@ def said(number, exchange="", routing_key="notifications.info"):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_service_whose_exchange_appears_later_is_heard_from_then_on(rabbitmq, ear, amqp_bus, amqp_client):
+async def test_exchange_created_later_is_bound(rabbitmq, start_consumer, amqp_bus, amqp_client):
     url = rabbitmq.vhost()
-    metrics = await ear(url, "late", create_foreign_exchanges=False)
+    metrics = await start_consumer(url, "late", create_foreign_exchanges=False)
     client = await amqp_client(url)
     await sleep(reactor, 2 * REBIND_SECONDS)
     # The collector has looked for it, and has not made it.
@@ -95,13 +95,13 @@ async def test_a_service_whose_exchange_appears_later_is_heard_from_then_on(rabb
     await until(lambda: service.readiness().ready)
     await published(service, said(1, "late"))
 
-    await until(lambda: metrics.heard["sampled"] == 1)
+    await until(lambda: metrics.received["sampled"] == 1)
 
 
 @pytest.mark.parametrize("create_foreign_exchanges", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_who_consumed_before_still_gets_every_notification(
-    rabbitmq, ear, amqp_bus, amqp_client, create_foreign_exchanges
+async def test_other_consumer_still_receives_every_notification(
+    rabbitmq, start_consumer, amqp_bus, amqp_client, create_foreign_exchanges
 ):
     url = rabbitmq.vhost()
     client = await amqp_client(url)
@@ -110,14 +110,14 @@ async def test_who_consumed_before_still_gets_every_notification(
         await channel.exchange_declare(exchange="openstack", type="topic")
         await channel.queue_declare(queue="notifications.info")
         await channel.queue_bind(queue="notifications.info", exchange="openstack", routing_key="notifications.info")
-    metrics = await ear(url, "openstack", create_foreign_exchanges=create_foreign_exchanges)
+    metrics = await start_consumer(url, "openstack", create_foreign_exchanges=create_foreign_exchanges)
     service = amqp_bus(url)
     await until(lambda: service.readiness().ready)
 
     for number in range(50):
         await service.publish(said(number, "openstack"))
 
-    await until(lambda: metrics.heard["sampled"] == 50)
+    await until(lambda: metrics.received["sampled"] == 50)
     async with client.temporary_channel(2) as channel:
         declared = await channel.queue_declare(queue="notifications.info", passive=True)
     assert (declared.message_count, declared.consumer_count) == (50, 0)
