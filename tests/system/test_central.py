@@ -70,7 +70,7 @@ def test_a_check_says_aloud_what_is_insecure_and_which_window_no_comparison_woul
     )
     checked = central.check()
     assert checked.returncode == 1
-    assert "[openstack] insecure: any certificate is taken" in checked.stdout + checked.stderr
+    assert "[openstack] insecure: the services' certificates are not verified" in checked.stdout + checked.stderr
     assert (
         "[pollsters.reconciliation] window_seconds: should be at least 360, not 330: 'image' is polled"
         in checked.stderr
