@@ -162,8 +162,8 @@ class Agent:
         self._thread = CallThread(reactor, "spool")
         self._spool = Spool(
             directory / f"{domains}.spool",
-            largest_bytes=2**40,
-            longest_age_seconds=1e9,
+            max_bytes=2**40,
+            max_age_seconds=1e9,
             clock=reactor,
             run=lambda function, *arguments: self._thread.call(lambda: function(*arguments)),
         )

@@ -16,11 +16,11 @@ from typing import Any
 from typing import NamedTuple
 from typing import TypeGuard
 
-from meter.sample import LONGEST_RUN
+from meter.sample import MAX_RUN
 from meter.sample import RESERVED_METADATA
 from meter.sample import SampleType
 
-LONGEST_INTERVAL = 366 * 86_400
+MAX_INTERVAL = 366 * 86_400
 """Longest polling interval in seconds, a year; a longer one counts as absent."""
 
 INTERVALS_CARRIED = 3
@@ -72,10 +72,10 @@ def interval_of(metadata: Mapping[str, Any]) -> float:
     if isinstance(reserved, Mapping):
         interval: Any = reserved.get("interval")
         # Compared before the conversion: an integer may be too large for a float.
-        if type(interval) in (int, float) and 0 < interval <= LONGEST_INTERVAL:
+        if type(interval) in (int, float) and 0 < interval <= MAX_INTERVAL:
             return float(interval)
     return 0.0
 
 
 def _is_name(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_RUN
+    return isinstance(value, str) and 0 < len(value) <= MAX_RUN

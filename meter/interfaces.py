@@ -296,8 +296,8 @@ class BoundedQueue:
     """A durable queue of limited length and message age. The oldest messages are moved to the queue ``dropped`` first."""
 
     name: str
-    most_messages: int
-    most_seconds: float
+    max_messages: int
+    max_seconds: float
     dropped: str
 
 

@@ -37,17 +37,17 @@ CAST_METHOD = "record_metering_data"
 KEY_ID_FIELD = "_meter_key_id"
 """The member of a cast with the id of its key. oslo.messaging ignores members that start with an underscore."""
 
-LONGEST_IDENTIFIER = 512
+MAX_IDENTIFIER = 512
 """Characters in a name, unit or id. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
 
-LONGEST_TIME = 64
+MAX_TIME = 64
 """Characters of a timestamp; parsed timestamps are cached, so their size is limited."""
 
 SAMPLE_EVENT_TYPES = frozenset({"telemetry.polling", "telemetry.api", "metering"})
 """Event types of notifications that carry metering messages, of Ceilometer's polling agent, API and ``notifier://`` publisher."""
 
 
-LARGEST_LENIENT_BYTES = 1024 * 1024
+MAX_LENIENT_BYTES = 1024 * 1024
 """Bytes up to which a body that is not strictly JSON is decoded again by Python's more lenient and slower decoder."""
 
 
@@ -194,8 +194,8 @@ def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not (value or empty):
         raise BadMessage(f"{name} must be a non-empty text, not {_shown(value)}")
-    if len(value) > LONGEST_IDENTIFIER:
-        raise BadMessage(f"{name} must be at most {LONGEST_IDENTIFIER} characters, not {len(value)}: {_shown(value)}")
+    if len(value) > MAX_IDENTIFIER:
+        raise BadMessage(f"{name} must be at most {MAX_IDENTIFIER} characters, not {len(value)}: {_shown(value)}")
     return value
 
 
@@ -218,7 +218,7 @@ def parse_timestamp(text: str, label: str) -> datetime:
 
     Raises :class:`BadMessage`, which names ``label``.
     """
-    if len(text) > LONGEST_TIME:
+    if len(text) > MAX_TIME:
         raise BadMessage(f"{label} must be a time like 2026-11-22T17:00:59.5, not {len(text)} characters")
     return _parse_timestamp(text, label)
 
@@ -301,7 +301,7 @@ def _decoded(text: bytes | str, label: str) -> dict[str, Any]:
         try:
             content = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError):
-            if len(text) > LARGEST_LENIENT_BYTES:
+            if len(text) > MAX_LENIENT_BYTES:
                 raise
             with suppress(ValueError):
                 return _mapping(_decode_leniently(text), label)

@@ -29,17 +29,17 @@ them, or to a resource that existed all the time between them. ``may_differ`` is
 EXISTED_THROUGHOUT = "exists"
 """The ``run`` of a resource whose id is never reused: it existed between any two of its samples."""
 
-LONGEST_RUN = 255
+MAX_RUN = 255
 """Characters of a ``run``."""
 
 
 def run_text(*parts: str) -> str:
     """Return a ``run`` made of ``parts``, outermost first, joined with slashes; a long one is cut and ends in a digest."""
     text = "/".join(parts)
-    if len(text) <= LONGEST_RUN:
+    if len(text) <= MAX_RUN:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
-    return f"{text[: LONGEST_RUN - 1 - len(digest)]}~{digest}"
+    return f"{text[: MAX_RUN - 1 - len(digest)]}~{digest}"
 
 
 def with_reserved(metadata: Mapping[str, Any], **members: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ METADATA_FIELD = "resource_metadata"
 CACHED_METADATA = 4096
 """Metadata whose covered text is cached: about the resources that one collector receives samples of."""
 
-LARGEST_CACHED_METADATA = 4096
+MAX_CACHED_METADATA = 4096
 """Bytes; larger metadata are not cached, which limits the memory to some tens of megabytes."""
 
 
@@ -58,7 +58,7 @@ def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -
 
 def _metadata_text(encoded: bytes) -> str:
     """Return the covered text of metadata; cached, because it repeats in the samples of a resource and is their largest part."""
-    return _cached_text(encoded) if len(encoded) <= LARGEST_CACHED_METADATA else _text_of_metadata(encoded)
+    return _cached_text(encoded) if len(encoded) <= MAX_CACHED_METADATA else _text_of_metadata(encoded)
 
 
 def _text_of_metadata(encoded: bytes) -> str:

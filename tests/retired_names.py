@@ -42,7 +42,7 @@ IDENTIFIERS = frozenset(
         "IAccount",
         "Unaccounted",
         "told_by_stretches",
-        "MOST_STRETCHES",
+        "MAX_STRETCHES",
         "stretch",
         "stretches",
         "piece_of_sample",

@@ -23,7 +23,7 @@ from meter.interfaces import Publication
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 
-LONGEST_PAUSE_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 5.0
 """Longest pause between two attempts. An attempt while the bus is down does not leave this process."""
 
 IDLE_SECONDS = 60.0
@@ -53,9 +53,7 @@ class Outbox(SupervisedService):
         patience: float = 5.0,
         backoff: Backoff | None = None,
     ) -> None:
-        super().__init__(
-            clock, backoff=backoff or Backoff(most=LONGEST_PAUSE_SECONDS), reason="nothing has been sent yet"
-        )
+        super().__init__(clock, backoff=backoff or Backoff(most=MAX_PAUSE_SECONDS), reason="nothing has been sent yet")
         self._spool = spool
         self._publisher = publisher
         self._metrics = metrics

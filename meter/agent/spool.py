@@ -87,15 +87,15 @@ class Spool:
         self,
         path: Path,
         *,
-        largest_bytes: int,
-        longest_age_seconds: float,
+        max_bytes: int,
+        max_age_seconds: float,
         clock: IReactorTime,
         run: Runner,
         filled_for: str = "",
     ) -> None:
         self._path = path
-        self._largest_bytes = largest_bytes
-        self._longest_age = longest_age_seconds
+        self._max_bytes = max_bytes
+        self._max_age = max_age_seconds
         self._clock = clock
         self._run = run
         self._filled_for = filled_for
@@ -221,7 +221,7 @@ class Spool:
                     for publication in publications
                 ],
             )
-            excess = self.bytes + added - self._largest_bytes
+            excess = self.bytes + added - self._max_bytes
             if excess <= 0:
                 return []
             return self._drop(database, "id <= ?", self._id_that_frees(database, excess), "the spool is full")
@@ -247,7 +247,7 @@ class Spool:
 
     def _expire(self, now: float) -> list[Loss]:
         losses = self._committed(
-            lambda database: self._drop(database, "at < ?", now - self._longest_age, "they exceeded the maximum age")
+            lambda database: self._drop(database, "at < ?", now - self._max_age, "they exceeded the maximum age")
         )
         if losses:
             self._recount(self._open())

@@ -31,7 +31,7 @@ def make_site(
     api: Api,
     reactor: IReactorTime,
     *,
-    largest_body_bytes: int = 1024 * 1024,
+    max_body_bytes: int = 1024 * 1024,
     idle_seconds: int = IDLE_SECONDS,
     access_log: bool = False,
 ) -> Site:
@@ -43,7 +43,7 @@ def make_site(
     """
 
     class BoundedRequest(_BoundedRequest):
-        max_bytes = largest_body_bytes
+        max_bytes = max_body_bytes
         clock = reactor
 
     site = _LoggingSite(

@@ -28,10 +28,10 @@ from meter.sample import utc_text
 DEAD_LETTER_QUEUE = "metering.dead"
 """The durable queue of dead letters, reached through the default exchange."""
 
-LONGEST_HEADER = 500
+MAX_HEADER = 500
 """Characters of a text header."""
 
-LARGEST_BODY_BYTES = 8 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
 """A longer body is truncated before it is masked; its dead letter then has the header ``meter-cut``."""
 
 FOREIGN_IDS = uuid.UUID("d2f1a2c6-0f64-5a0c-9c55-0d3f2f7a8e41")
@@ -39,9 +39,9 @@ FOREIGN_IDS = uuid.UUID("d2f1a2c6-0f64-5a0c-9c55-0d3f2f7a8e41")
 
 
 def header_text(text: str) -> str:
-    """Return ``text`` as a header value: secrets masked, printable ASCII, at most :data:`LONGEST_HEADER` characters."""
-    fit = masked_text(text[: 4 * LONGEST_HEADER]).encode("unicode_escape").decode("ascii")
-    return fit if len(fit) <= LONGEST_HEADER else fit[: LONGEST_HEADER - 3] + "..."
+    """Return ``text`` as a header value: secrets masked, printable ASCII, at most :data:`MAX_HEADER` characters."""
+    fit = masked_text(text[: 4 * MAX_HEADER]).encode("unicode_escape").decode("ascii")
+    return fit if len(fit) <= MAX_HEADER else fit[: MAX_HEADER - 3] + "..."
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -70,14 +70,14 @@ class DeadLetterPublisher:
         *,
         source_queue: str | None = None,
         count: Callable[[str], object] = _ignore,
-        largest_body_bytes: int = LARGEST_BODY_BYTES,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._publisher = publisher
         self._clock = clock
         self._dead_letter_queue = dead_letter_queue
         self._source_queue = source_queue
         self._count = count
-        self._largest_body_bytes = largest_body_bytes
+        self._max_body_bytes = max_body_bytes
         self._logged_kinds: set[str] = set()
 
     async def dead_letter(
@@ -88,7 +88,7 @@ class DeadLetterPublisher:
         Secrets are masked in the body and in every header. ``reason`` tells the operator what is wrong. Further
         ``headers`` become ``meter-<name>``; those that are ``None`` are omitted. Each dead letter gets a new id.
         """
-        truncated = body[: self._largest_body_bytes]
+        truncated = body[: self._max_body_bytes]
         safe = masked_body(truncated)
         named: dict[str, str | int | bool | None] = {
             "id": str(uuid.uuid4()),
@@ -96,7 +96,7 @@ class DeadLetterPublisher:
             "kind": kind,
             "at": utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC)),
             "queue": self._source_queue,
-            "cut": True if len(body) > self._largest_body_bytes else None,
+            "cut": True if len(body) > self._max_body_bytes else None,
             "masked": True if safe != truncated else None,
             **_origin_headers(origin),
             **headers,

@@ -28,7 +28,7 @@ from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 
-MOST_DEAD_LETTERS_IN_MEMORY = 1000
+MAX_DEAD_LETTERS_IN_MEMORY = 1000
 """The newest are kept."""
 
 
@@ -124,14 +124,14 @@ class LocalBus(Service):
         *,
         store_dead_letter: Callable[[Publication], Awaitable[None]] | None = None,
         count_dead: Callable[[str], object] = _ignore,
-        largest_body_bytes: int = 16 * 1024 * 1024,
+        max_body_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self.setName("bus")
         self.subscriptions: list[LocalSubscription] = []
-        self.dead_letters: deque[Publication] = deque(maxlen=MOST_DEAD_LETTERS_IN_MEMORY)
+        self.dead_letters: deque[Publication] = deque(maxlen=MAX_DEAD_LETTERS_IN_MEMORY)
         self._store_dead_letter = store_dead_letter or self._keep_in_memory
         self._dead_letter_publisher = DeadLetterPublisher(self, clock, count=count_dead)
-        self._largest_body_bytes = largest_body_bytes
+        self._max_body_bytes = max_body_bytes
 
     def subscribe(self, subscription: Subscription, receive: Receiver) -> LocalSubscription:
         """Return the service that delivers to ``receive`` while it runs."""
@@ -202,9 +202,9 @@ class LocalBus(Service):
         return None
 
     def _check(self, publication: Publication) -> None:
-        if len(publication.body) > self._largest_body_bytes:
+        if len(publication.body) > self._max_body_bytes:
             raise ValueError(
-                f"the body has {len(publication.body)} bytes, more than the limit of {self._largest_body_bytes}"
+                f"the body has {len(publication.body)} bytes, more than the limit of {self._max_body_bytes}"
             )
         for key, value in publication.headers.items():
             if not isinstance(value, str | int | bool):

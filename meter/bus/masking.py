@@ -17,13 +17,13 @@ import msgspec
 
 MASK = "***"
 
-DEEPEST = 64
+MAX_DEPTH = 64
 """Levels of nesting that are searched; a deeper value is masked as a whole."""
 
-LARGEST_STRUCTURE_BYTES = 1024 * 1024
+MAX_STRUCTURE_BYTES = 1024 * 1024
 """A larger body is masked as text: walking millions of values would block the reactor for seconds."""
 
-LONGEST_CACHED_NAME = 100
+MAX_CACHED_NAME = 100
 """Characters; the result for a longer name is not cached."""
 
 _SECRET_WORDS = "|".join(
@@ -74,7 +74,7 @@ _NOT_SECRET = frozenset({"none", "null", "true", "false"})
 
 def is_secret_name(name: str) -> bool:
     """Return whether a value with this name is masked, in any spelling: ``adminPass``, ``X-Auth-Token``."""
-    return _is_secret_name(name) if len(name) <= LONGEST_CACHED_NAME else _is_secret_name.__wrapped__(name)
+    return _is_secret_name(name) if len(name) <= MAX_CACHED_NAME else _is_secret_name.__wrapped__(name)
 
 
 @lru_cache(maxsize=4096)
@@ -89,7 +89,7 @@ def masked(value: Any) -> Any:
     Null, booleans and empty values stay under a secret name. In ``{"key": "password", "value": "…"}`` the value is masked
     too. A text that is JSON itself is searched as well.
     """
-    return _masked(value, DEEPEST)
+    return _masked(value, MAX_DEPTH)
 
 
 def _masked(value: Any, levels: int) -> Any:
@@ -187,7 +187,7 @@ def _plain_hidden(match: re.Match[str]) -> str:
 
 def masked_body(body: bytes) -> bytes:
     """Return the body of a message with its secrets masked; byte for byte the same if it has none."""
-    if len(body) <= LARGEST_STRUCTURE_BYTES:
+    if len(body) <= MAX_STRUCTURE_BYTES:
         try:
             content = msgspec.json.decode(body)
         except (ValueError, RecursionError):

@@ -40,13 +40,13 @@ from meter.plugins.registry import Decision
 from meter.sample import Sample
 from meter.signature import Keyring
 
-LONGEST_EVENT_TYPE = 255
+MAX_EVENT_TYPE = 255
 """Characters; OpenStack's services use at most 60."""
 
 CACHED_EVENT_TYPES = 1024
 """Event types whose matching listeners are cached."""
 
-MOST_SAMPLES = 10_000
+MAX_SAMPLES = 10_000
 """Samples that one listener may make of one notification."""
 
 Outcome = Literal["sampled", "empty", "unwanted", "ignored", "dead"]
@@ -95,14 +95,14 @@ class NotificationConverter:
         source: str,
         unit_name: Callable[[str], str] | None = None,
         ignored_users: Iterable[str] = (),
-        most_samples: int = MOST_SAMPLES,
+        max_samples: int = MAX_SAMPLES,
     ) -> None:
         self._listeners = [(listener, event_type_pattern(listener.plugin.event_types)) for listener in listeners]
         self._keys = keys
         self._source = source
         self._unit_name = unit_name
         self._ignored_users = frozenset(ignored_users)
-        self._most_samples = most_samples
+        self._max_samples = max_samples
         self._first_times = FirstTimes()
         self._listeners_of = lru_cache(CACHED_EVENT_TYPES)(self._match)
 
@@ -129,7 +129,7 @@ class NotificationConverter:
 
     def _convert_with(self, listener: Decision, notification: Notification) -> ListenerResult:
         """Run one listener and sign its samples. Ids are assigned per listener: a failure of one changes no other's ids."""
-        definitions, rejection = _run_listener(listener, notification, self._most_samples)
+        definitions, rejection = _run_listener(listener, notification, self._max_samples)
         try:
             messages, key_id = self._sign(listener, notification, definitions)
         except Exception as error:
@@ -161,8 +161,8 @@ def parse_notification(body: bytes) -> Notification:
     Raises ``RecursionError`` for one that is nested too deeply.
     """
     content = notification_of(open_envelope(body))
-    if len(content.event_type) > LONGEST_EVENT_TYPE:
-        raise BadMessage(f"event_type must have at most {LONGEST_EVENT_TYPE} characters, not {len(content.event_type)}")
+    if len(content.event_type) > MAX_EVENT_TYPE:
+        raise BadMessage(f"event_type must have at most {MAX_EVENT_TYPE} characters, not {len(content.event_type)}")
     return with_action_id(normalize(content))
 
 
@@ -179,16 +179,16 @@ class _TooManySamples(ValueError):
 
 
 def _run_listener(
-    listener: Decision, notification: Notification, most_samples: int
+    listener: Decision, notification: Notification, max_samples: int
 ) -> tuple[Sequence[DefinitionResult], Rejection | None]:
     """Return the samples that a listener yields, and why the notification is rejected if it is.
 
     Samples yielded before a ``ValueError`` are kept: the listener understood a part of the notification. After any other
-    error, and beyond ``most_samples``, all are dropped.
+    error, and beyond ``max_samples``, all are dropped.
     """
     run = _run_definitions if isinstance(listener.plugin, DefinedListener) else _run_plugin
     try:
-        definitions = run(listener, notification, most_samples)
+        definitions = run(listener, notification, max_samples)
     except Exception as error:
         return (), rejection_of(error, listener=listener.name, event_type=notification.event_type)
     reasons = dict.fromkeys(definition.reason for definition in definitions if definition.reason)
@@ -199,26 +199,26 @@ def _run_listener(
     )
 
 
-def _run_definitions(listener: Decision, notification: Notification, most_samples: int) -> list[DefinitionResult]:
+def _run_definitions(listener: Decision, notification: Notification, max_samples: int) -> list[DefinitionResult]:
     definitions: list[DefinitionResult] = []
     count = 0
     for definition in listener.plugin.results(notification):
         count += len(definition.samples)
-        if count > most_samples:
-            raise _TooManySamples(most_samples)
+        if count > max_samples:
+            raise _TooManySamples(max_samples)
         definitions.append(definition)
     return definitions
 
 
-def _run_plugin(listener: Decision, notification: Notification, most_samples: int) -> list[DefinitionResult]:
+def _run_plugin(listener: Decision, notification: Notification, max_samples: int) -> list[DefinitionResult]:
     samples: list[Sample] = []
     reason = ""
     try:
         for sample in listener.plugin.samples(notification):
             if not isinstance(sample, Sample):
                 raise TypeError(f"samples() must give Samples, not {type(sample).__name__}")
-            if len(samples) == most_samples:
-                raise _TooManySamples(most_samples)
+            if len(samples) == max_samples:
+                raise _TooManySamples(max_samples)
             samples.append(sample)
     except _TooManySamples:
         raise

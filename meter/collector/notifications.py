@@ -19,7 +19,7 @@ from meter.bus.batches import BATCH_SAMPLES
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.batcher import PublicationBatcher
 from meter.collector.batcher import Unpublishable
-from meter.collector.conversion import MOST_SAMPLES
+from meter.collector.conversion import MAX_SAMPLES
 from meter.collector.conversion import ListenerResult
 from meter.collector.conversion import NotificationConverter
 from meter.collector.notification_archive import Archive
@@ -53,7 +53,7 @@ class NotificationConsumer:
     samples of other listeners, and those yielded before a ``ValueError``, are published all the same. Samples of several
     notifications are batched for ``batch_seconds``; without a ``clock``, or with 0 seconds, each notification is published
     at once. Unwanted notifications go to the ``archive``, if there is one. ``source``, ``unit_name``, ``ignored_users`` and
-    ``most_samples`` are those of :class:`~meter.collector.conversion.NotificationConverter`.
+    ``max_samples`` are those of :class:`~meter.collector.conversion.NotificationConverter`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class NotificationConsumer:
         clock: IReactorTime | None = None,
         batch_samples: int = BATCH_SAMPLES,
         batch_seconds: float = 0.0,
-        most_samples: int = MOST_SAMPLES,
+        max_samples: int = MAX_SAMPLES,
         archive: Archive | None = None,
         ignored_users: Iterable[str] = (),
         unit_name: Callable[[str], str] | None = None,
@@ -82,7 +82,7 @@ class NotificationConsumer:
             source=source,
             unit_name=unit_name,
             ignored_users=ignored_users,
-            most_samples=most_samples,
+            max_samples=max_samples,
         )
         self._batcher = PublicationBatcher(publisher, clock, batch_samples=batch_samples, batch_seconds=batch_seconds)
         self._dead_letters = dead_letters

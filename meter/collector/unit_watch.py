@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from meter.message import MeteringMessage
 from meter.units import binary_name
 
-MOST_METERS = 10_000
+MAX_METERS = 10_000
 """Meters whose units are remembered; ``instance:*`` alone may be thousands."""
 
 
@@ -26,7 +26,7 @@ class UnitWatch:
         for message in messages:
             units = self._units.get(message.name)
             if units is None:
-                if len(self._units) < MOST_METERS:
+                if len(self._units) < MAX_METERS:
                     self._units[message.name] = {message.unit}
             elif message.unit not in units:
                 self._warn(message, units)

@@ -12,19 +12,19 @@ from meter.commands.command import CommandError
 from meter.interfaces import Publication
 from meter.message import seal
 
-LARGEST_FILE_BYTES = 64 * 1024 * 1024
+MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
 def read_captured(name: str) -> Iterator[Publication]:
     """Yield the notifications in the file ``name`` as publications; exchange and routing key are empty if not in the file."""
     try:
         if name == "-":
-            text = sys.stdin.buffer.read(LARGEST_FILE_BYTES + 1)
+            text = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
         else:
             with Path(name).open("rb") as file:
-                text = file.read(LARGEST_FILE_BYTES + 1)
-        if len(text) > LARGEST_FILE_BYTES:
-            raise CommandError(f"{name}: the file is larger than {LARGEST_FILE_BYTES} bytes")
+                text = file.read(MAX_FILE_BYTES + 1)
+        if len(text) > MAX_FILE_BYTES:
+            raise CommandError(f"{name}: the file is larger than {MAX_FILE_BYTES} bytes")
     except OSError as error:
         raise CommandError(f"{name}: cannot be read: {error}") from error
     for each in _contents(name, text):

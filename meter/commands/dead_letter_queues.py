@@ -56,10 +56,10 @@ class DeadLetterQueue(Protocol):
 class BrokerDeadLetters:
     """The queue ``metering.dead`` of the RabbitMQ at ``url``."""
 
-    def __init__(self, reactor: Any, url: str, *, clock: IReactorTime, name: str, largest_body_bytes: int) -> None:
+    def __init__(self, reactor: Any, url: str, *, clock: IReactorTime, name: str, max_body_bytes: int) -> None:
         self._clock = clock
         self._browser = Browser(reactor, url, DEAD_LETTER_QUEUE, clock=clock, name=name)
-        self._bus = AmqpBus(reactor, url, clock=clock, name=name, largest_body_bytes=largest_body_bytes)
+        self._bus = AmqpBus(reactor, url, clock=clock, name=name, max_body_bytes=max_body_bytes)
 
     async def open(self) -> int:
         """Connect; see ``DeadLetterQueue.open``."""
@@ -94,11 +94,11 @@ class SpooledDeadLetters:
     The daemon may be running or not: SQLite locks the files. A running daemon reads its outbox at least once a minute.
     """
 
-    def __init__(self, dead: Path, outbox: Path, *, clock: IReactorTime, largest_bytes: int) -> None:
+    def __init__(self, dead: Path, outbox: Path, *, clock: IReactorTime, max_bytes: int) -> None:
         self._dead = _spool(dead, clock)
         self._outbox = _spool(outbox, clock)
         self._exists = dead.exists()
-        self._largest_bytes = largest_bytes
+        self._max_bytes = max_bytes
         self._page: deque[Entry] = deque()
         self._last_id = 0
         self._unread = 0
@@ -127,7 +127,7 @@ class SpooledDeadLetters:
     async def send(self, publication: Publication) -> None:
         """Write to the daemon's outbox; see ``DeadLetterQueue.send``."""
         await self._outbox.oldest(0)  # refreshes the outbox's size
-        if self._outbox.bytes + len(publication.body) > self._largest_bytes:
+        if self._outbox.bytes + len(publication.body) > self._max_bytes:
             raise Unavailable("the daemon's outbox is full: replay again when it has been delivered")
         await self._outbox.put([publication])
 
@@ -143,4 +143,4 @@ class SpooledDeadLetters:
 
 def _spool(path: Path, clock: IReactorTime) -> Spool:
     """Return a spool without limits: only the daemon expires messages."""
-    return Spool(path, largest_bytes=sys.maxsize, longest_age_seconds=math.inf, clock=clock, run=maybeDeferred)
+    return Spool(path, max_bytes=sys.maxsize, max_age_seconds=math.inf, clock=clock, run=maybeDeferred)

@@ -28,10 +28,10 @@ from meter.commands.dead_letter_queues import Entry
 from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.settings.config_file import SINGLE
 
-SHORTEST_ID = 8
+MIN_ID_CHARACTERS = 8
 """Least characters of an abbreviated id. A shorter number is a position in the list."""
 
-LONGEST_SHOWN = 64 * 1024
+MAX_SHOWN = 64 * 1024
 """Characters of a body that ``show`` prints."""
 
 
@@ -147,11 +147,11 @@ async def dead_letter_queue(reactor: Any, config_path: str | None) -> AsyncItera
             spool_of(config, "dead-letters"),
             spool_of(config, SINGLE),
             clock=reactor,
-            largest_bytes=config.spool.largest_bytes,
+            max_bytes=config.spool.max_bytes,
         )
     else:
-        largest = config.bus.largest_body_bytes
-        queue = BrokerDeadLetters(reactor, url, clock=reactor, name="meter-dead-letters", largest_body_bytes=largest)
+        largest = config.bus.max_body_bytes
+        queue = BrokerDeadLetters(reactor, url, clock=reactor, name="meter-dead-letters", max_body_bytes=largest)
     try:
         yield queue, await queue.open()
     finally:
@@ -172,8 +172,10 @@ async def entries_by_id(queue: DeadLetterQueue, ids: Iterable[str]) -> AsyncIter
     """
     wanted = dict.fromkeys(ids)
     for each in wanted:
-        if len(each) < SHORTEST_ID:
-            raise CommandError(f"{each}: give at least the first {SHORTEST_ID} characters of an id; list prints them")
+        if len(each) < MIN_ID_CHARACTERS:
+            raise CommandError(
+                f"{each}: give at least the first {MIN_ID_CHARACTERS} characters of an id; list prints them"
+            )
     matches: dict[str, list[Entry]] = {each: [] for each in wanted}
     async for entry in entries(queue):
         for prefix, found in matches.items():
@@ -209,7 +211,7 @@ async def list_dead_letters(queue: DeadLetterQueue, total: int, *, kind: str | N
 
 
 def _row(position: object, id: str, at: str, kind: str, subject: str, reason: str) -> str:
-    return f"{position:>5}  {id:<{SHORTEST_ID}}  {at:<19}  {kind:<12} {subject:<28} {reason}\n"
+    return f"{position:>5}  {id:<{MIN_ID_CHARACTERS}}  {at:<19}  {kind:<12} {subject:<28} {reason}\n"
 
 
 def _line(position: int, dead_letter: DeadLetter) -> str:
@@ -217,7 +219,7 @@ def _line(position: int, dead_letter: DeadLetter) -> str:
     if dead_letter.replayed:
         remarks.append(f"replayed {dead_letter.replayed}x")
     reason = f"{dead_letter.reason} [{', '.join(remarks)}]" if remarks else dead_letter.reason
-    cells = (dead_letter.id[:SHORTEST_ID], dead_letter.at[:19], dead_letter.kind, dead_letter.subject, reason)
+    cells = (dead_letter.id[:MIN_ID_CHARACTERS], dead_letter.at[:19], dead_letter.kind, dead_letter.subject, reason)
     return _row(position, *(escape_terminal(cell).replace("\n", " ") for cell in cells))
 
 
@@ -233,10 +235,10 @@ def _json_line(position: int, dead_letter: DeadLetter) -> str:
 
 async def show(queue: DeadLetterQueue, which: str) -> int:
     """Print headers and body of one dead letter."""
-    if len(which) < SHORTEST_ID:
+    if len(which) < MIN_ID_CHARACTERS:
         if not which.isdecimal() or which == "0":
             raise CommandError(
-                f"{which}: should be an id of at least {SHORTEST_ID} characters, or a position in the list"
+                f"{which}: should be an id of at least {MIN_ID_CHARACTERS} characters, or a position in the list"
             )
         entry = None
         for _ in range(int(which)):
@@ -249,8 +251,8 @@ async def show(queue: DeadLetterQueue, which: str) -> int:
     for name, value in {"meter-id": dead_letter.id, **dead_letter.headers}.items():
         sys.stdout.write(f"{escape_terminal(str(name))}: {escape_terminal(str(value))}\n")
     text = escape_terminal(pretty_body(masked_body(dead_letter.body)))
-    omitted = len(text) - LONGEST_SHOWN
-    sys.stdout.write(f"\n{text[:LONGEST_SHOWN]}\n")
+    omitted = len(text) - MAX_SHOWN
+    sys.stdout.write(f"\n{text[:MAX_SHOWN]}\n")
     if omitted > 0:
         sys.stdout.write(f"… {omitted} more characters\n")
     sys.stdout.flush()

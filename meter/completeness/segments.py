@@ -25,7 +25,7 @@ from meter.message import parse_timestamp
 METER = "instance"
 """The meter whose samples contain state and flavor."""
 
-LONGEST_AUDIT = timedelta(hours=1)
+MAX_AUDIT = timedelta(hours=1)
 """An audit is sent at most this long after the end of its period, and contains the state at the time of sending."""
 
 DELETED = "deleted"
@@ -139,7 +139,7 @@ def _changed(sample: InstanceSample, current: Segment) -> datetime:
         launched is not None
         and _is(sample, "exists")
         and (started or _flavor(sample) != current.flavor)
-        and current.began < launched < sample.timestamp + LONGEST_AUDIT
+        and current.began < launched < sample.timestamp + MAX_AUDIT
     ):
         return launched
     return sample.timestamp
@@ -149,7 +149,7 @@ def _notified_later(audit: InstanceSample, following: Iterable[InstanceSample]) 
     """Return whether an audit reports a change that has its own notification among the ``following`` samples."""
     if not _is(audit, "exists"):
         return False
-    recent = itertools.takewhile(lambda sample: sample.timestamp < audit.timestamp + LONGEST_AUDIT, following)
+    recent = itertools.takewhile(lambda sample: sample.timestamp < audit.timestamp + MAX_AUDIT, following)
     change = _text(audit, "state"), _flavor(audit)
     return any(not _is(sample, "exists") and (_text(sample, "state"), _flavor(sample)) == change for sample in recent)
 

@@ -136,18 +136,18 @@ class InFlight:
 class StagedService(MultiService):
     """Starts its children in the order they were added and stops them one after another, the last added first.
 
-    Each child has ``patience`` seconds to stop, all together have ``most_seconds``. A child that takes longer is logged
+    Each child has ``patience`` seconds to stop, all together have ``max_seconds``. A child that takes longer is logged
     and counted in ``timed_out``, and the next one is stopped. (Twisted's own ``MultiService`` stops all children at
     once: a connection would close before its users have stopped.)
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, patience: float = 20.0, most_seconds: float = float("inf")) -> None:
+    def __init__(self, clock: IReactorTime, patience: float = 20.0, max_seconds: float = float("inf")) -> None:
         super().__init__()
         self._clock = clock
         self._patience = patience
-        self._most_seconds = most_seconds
+        self._max_seconds = max_seconds
         self._timed_out = 0
 
     @property
@@ -161,7 +161,7 @@ class StagedService(MultiService):
         return Deferred.fromCoroutine(self._stop_children())
 
     async def _stop_children(self) -> None:
-        deadline = self._clock.seconds() + self._most_seconds
+        deadline = self._clock.seconds() + self._max_seconds
         for child in reversed(list(self)):
             patience = max(0.0, min(self._patience, deadline - self._clock.seconds()))
             try:

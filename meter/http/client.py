@@ -124,16 +124,16 @@ class HttpClient:
     """Sends requests through ``treq``, a ``treq.client.HTTPClient`` or one of treq's stubs.
 
     A request takes at most ``timeout_seconds``, from connecting to the end of the response body, which has at most
-    ``largest_body_bytes`` after decompression.
+    ``max_body_bytes`` after decompression.
     """
 
     def __init__(
-        self, treq: Any, clock: IReactorTime, *, timeout_seconds: float = 30.0, largest_body_bytes: int = 64 * 1024**2
+        self, treq: Any, clock: IReactorTime, *, timeout_seconds: float = 30.0, max_body_bytes: int = 64 * 1024**2
     ) -> None:
         self._treq = treq
         self._clock = clock
         self._timeout_seconds = timeout_seconds
-        self._largest_body_bytes = largest_body_bytes
+        self._max_body_bytes = max_body_bytes
 
     async def send(self, request: HttpRequest, timeout_seconds: float | None = None) -> HttpResponse:
         """Return the response, whatever its status; raise :class:`Unavailable` without a complete one."""
@@ -171,7 +171,7 @@ class HttpClient:
 
     def _read_body(self, request: HttpRequest, response: Any) -> Deferred[bytes]:
         reader = _BodyReader(
-            self._largest_body_bytes, f"{request}: the response body has more than {self._largest_body_bytes} bytes"
+            self._max_body_bytes, f"{request}: the response body has more than {self._max_body_bytes} bytes"
         )
         response.deliverBody(reader)
         return reader.complete

@@ -33,7 +33,7 @@ def create_limited_client(
     reactor: Any,
     tls: TlsOptions,
     *,
-    largest_body_bytes: int,
+    max_body_bytes: int,
     limits: Limits,
     by_service: Mapping[str, Limits],
     metrics: IRequestMetrics,
@@ -42,5 +42,5 @@ def create_limited_client(
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
     agent = Agent(reactor, contextFactory=TlsPolicy(tls), connectTimeout=CONNECT_SECONDS, pool=pool)
-    client = HttpClient(HTTPClient(agent), reactor, largest_body_bytes=largest_body_bytes)
+    client = HttpClient(HTTPClient(agent), reactor, max_body_bytes=max_body_bytes)
     return LimitedHttpClient(client, reactor, limits=limits, by_service=by_service, metrics=metrics)

@@ -20,8 +20,8 @@ OCCUPIED, ERROR = 2, 3
 """Values of virDomainControlState: a command waits for the emulator; the emulator cannot be reached."""
 
 
-def hung_domains(connection: Any, least_seconds: float, now: Callable[[], float]) -> dict[str, float]:
-    """Return, by name, how many seconds each hung domain has not answered, if at least ``least_seconds``.
+def hung_domains(connection: Any, min_seconds: float, now: Callable[[], float]) -> dict[str, float]:
+    """Return, by name, how many seconds each hung domain has not answered, if at least ``min_seconds``.
 
     Runs in libvirt's thread and may block.
     """
@@ -34,7 +34,7 @@ def hung_domains(connection: Any, least_seconds: float, now: Callable[[], float]
             state, _, milliseconds = domain.controlInfo() if domain.ID() >= 0 else (0, 0, 0)
         except Exception:
             continue  # undefined meanwhile, or not supported by the driver: its name is missing from the log, nothing else
-        if state == ERROR or (state == OCCUPIED and milliseconds >= 1000 * least_seconds):
+        if state == ERROR or (state == OCCUPIED and milliseconds >= 1000 * min_seconds):
             found[domain.name()] = milliseconds / 1000
     return found
 

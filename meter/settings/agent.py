@@ -42,11 +42,11 @@ class PollingSection(Section):
 class SpoolSection(Section):
     """Samples on disk that the bus has not confirmed yet."""
 
-    largest_bytes: Count = Field(
+    max_bytes: Count = Field(
         default=1024 * 1024 * 1024,
         description="Maximum size of the spool. When it is full, the oldest samples are dropped, counted and logged.",
     )
-    longest_age_seconds: Seconds = Field(
+    max_age_seconds: Seconds = Field(
         default=14 * 86400.0, description="Samples that have waited longer are dropped, counted and logged."
     )
     send_to_new_destination: bool = Field(

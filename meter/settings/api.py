@@ -82,19 +82,19 @@ class ApiSection(Section):
     default_limit: Count = Field(
         default=100, description="Number of entries in a response if the request sets no limit."
     )
-    largest_limit: Count = Field(default=10000, description="Largest limit that a request may set.")
-    largest_statistics: Count = Field(
+    max_limit: Count = Field(default=10000, description="Largest limit that a request may set.")
+    max_statistics: Count = Field(
         default=200_000,
         description="Maximum number of statistics windows, over all groups, in one response; a query with more is refused.",
     )
-    largest_body_bytes: Count = Field(
+    max_body_bytes: Count = Field(
         default=1024 * 1024, description="Maximum size of a request body; larger requests are refused."
     )
-    most_requests: Count = Field(
+    max_requests: Count = Field(
         default=100,
         description="Maximum number of requests in progress; further requests are answered 503 with Retry-After.",
     )
-    most_live: Count = Field(default=50, description="Maximum number of clients of /v2/live at the same time.")
+    max_live: Count = Field(default=50, description="Maximum number of clients of /v2/live at the same time.")
     accept_samples: bool = Field(
         default=True,
         description="Accept samples that clients POST, sign them and publish them on the bus. If false, meter-api needs no bus.",

@@ -119,7 +119,7 @@ class OpenStackSection(Section):
     )
     page_size: Count = Field(default=500, description="Entries requested per page of a listing.")
     max_pages: Count = Field(default=2000, description="Maximum number of pages of a listing; a longer one fails.")
-    largest_body_bytes: Count = Field(
+    max_body_bytes: Count = Field(
         default=64 * 1024 * 1024, description="Maximum size of a response body; a larger one fails (bytes)."
     )
     renew_before_seconds: Seconds = Field(

@@ -51,7 +51,7 @@ class BusSection(Section):
     prefetch: Count = Field(
         default=200, description="Maximum number of messages per queue that are delivered and not yet acknowledged."
     )
-    largest_body_bytes: Count = Field(
+    max_body_bytes: Count = Field(
         default=16 * 1024 * 1024,
         description="Maximum size of a message. Larger messages are not published, and dead-lettered when they arrive.",
     )

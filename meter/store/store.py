@@ -54,7 +54,7 @@ class PostgresStore(Service):
     ``migrate`` the store creates or upgrades the schema; without it, it waits until another process has.
 
     ``readers`` and ``writers`` are numbers of connections; 0 for a store that is only written, or only read. A query waits
-    for a free reader for at most ``longest_wait_seconds``. A query that takes longer than ``statement_timeout_seconds`` is
+    for a free reader for at most ``max_wait_seconds``. A query that takes longer than ``statement_timeout_seconds`` is
     cancelled; a server that does not respond for another ``silence_seconds`` is considered dead. ``cached_ids`` is the
     size of each cache of dimension ids.
 
@@ -72,7 +72,7 @@ class PostgresStore(Service):
         migrate: bool,
         readers: int = 4,
         writers: int = 2,
-        longest_wait_seconds: float = 10.0,
+        max_wait_seconds: float = 10.0,
         statement_timeout_seconds: float = 30.0,
         silence_seconds: float = 10.0,
         cached_ids: int = 50_000,
@@ -128,7 +128,7 @@ class PostgresStore(Service):
                 clock,
                 name=f"store {purpose}",
                 size=size,
-                longest_wait_seconds=longest_wait_seconds if read_only else float("inf"),
+                max_wait_seconds=max_wait_seconds if read_only else float("inf"),
                 prepare=schema.check if read_only else prepare,
             )
 

@@ -53,7 +53,7 @@ class Daemon:
         self.config = config
         self.reactor: Any = reactor
         use_monotonic_clock(self.reactor)
-        self.root = StagedService(self.reactor, most_seconds=STOP_SECONDS)
+        self.root = StagedService(self.reactor, max_seconds=STOP_SECONDS)
         self.registry = metrics_registry(name)
         self.dependencies: list[IDependency] = []
         self.activations: list[Activation] = []

@@ -50,6 +50,6 @@ def delete_if_empty(url: str, queue: str) -> bool:
     return True
 
 
-def limit_free_disk(rabbitmq: RabbitMQ, least_bytes: int) -> None:
-    """Have the broker raise its disk alarm while the disk has less than ``least_bytes``."""
-    rabbitmq._call(f"rabbit_disk_monitor:set_disk_free_limit({least_bytes}).")
+def limit_free_disk(rabbitmq: RabbitMQ, min_bytes: int) -> None:
+    """Have the broker raise its disk alarm while the disk has less than ``min_bytes``."""
+    rabbitmq._call(f"rabbit_disk_monitor:set_disk_free_limit({min_bytes}).")

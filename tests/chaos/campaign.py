@@ -19,8 +19,8 @@ import pytest
 from tests.chaos.faults import FAULTS
 from tests.chaos.faults import Fault
 from tests.chaos.memory import CYCLES
+from tests.chaos.memory import MAX_MEGABYTES
 from tests.chaos.memory import MESSAGES
-from tests.chaos.memory import MOST_MEGABYTES
 from tests.chaos.memory import measure
 from tests.chaos.site import KINDS
 from tests.chaos.site import NeverCame
@@ -151,7 +151,7 @@ def main(words: Sequence[str]) -> int:
                 _say(f"    logs: {_keep(site)}")
         if not words or "memory" in words:
             empty, waiting, most = measure(rabbitmq, Path(top) / "memory")
-            flat = most - empty < MOST_MEGABYTES
+            flat = most - empty < MAX_MEGABYTES
             done += 1
             bad += not flat
             _say(

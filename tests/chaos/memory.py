@@ -23,7 +23,7 @@ MESSAGES = 10
 
 BODY = b"x" * 60_000
 
-MOST_MEGABYTES = 50
+MAX_MEGABYTES = 50
 """By which an agent may grow: a window of a hundred messages is in memory, as rows, as messages and as frames."""
 
 

@@ -97,7 +97,7 @@ async def test_body_that_is_not_ascii_arrives_and_so_does_the_next(amqp_bus, con
 @pytest_twisted.ensureDeferred
 async def test_body_that_is_too_large_is_dead_lettered_truncated(amqp_bus, consuming, rabbitmq):
     url, received, dead, counted = rabbitmq.vhost(), Received(), Received(), []
-    bus = amqp_bus(url, largest_body_bytes=100_000, count_dead=counted.append)
+    bus = amqp_bus(url, max_body_bytes=100_000, count_dead=counted.append)
     await consuming(bus, SAMPLES, received)
     await consuming(bus, Subscription(queue="metering.dead"), dead)
     other = amqp_bus(url)

@@ -106,7 +106,7 @@ async def test_other_requests_are_served_while_a_pattern_backtracks(postgresql: 
 
 @pytest_twisted.ensureDeferred
 async def test_query_waits_a_limited_time_for_a_connection(postgresql: Any) -> None:
-    async with filled(postgresql, readers=1, statement_timeout_seconds=A_DAY, longest_wait_seconds=0.3) as store:
+    async with filled(postgresql, readers=1, statement_timeout_seconds=A_DAY, max_wait_seconds=0.3) as store:
         api = ApiClient(store=store)
         slow = matching(api, "resource_id")
         api.flush()

@@ -48,7 +48,7 @@ def collector(amqp_bus):
     """Starts a consumer with an archive of ``most`` messages for ``seconds``; returns bus, consumer and counts."""
 
     async def collector(url, listeners=(), *, most=3, seconds=3600.0):
-        bounds = BoundedQueue(name=ARCHIVE_QUEUE, most_messages=most, most_seconds=seconds, dropped=DROPPED_QUEUE)
+        bounds = BoundedQueue(name=ARCHIVE_QUEUE, max_messages=most, max_seconds=seconds, dropped=DROPPED_QUEUE)
         bus, counts = amqp_bus(url, bounded=(bounds,)), Counter()
 
         def count(outcome):

@@ -61,7 +61,7 @@ async def domain_named(hypervisor: LibvirtHypervisor, name: str) -> Domain:
 GAUGES = {"balloon.rss"}
 """Statistics of a guest without a balloon driver and without writes that rise and fall by themselves."""
 
-MOST_READINGS = 50
+MAX_READINGS = 50
 
 
 @pytest_twisted.ensureDeferred
@@ -69,7 +69,7 @@ async def test_statistics_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None
     unseen = set(GAUGES)
     with libvirtd.guest("alpha") as uuid:
         async with hypervisor_at(libvirtd.uri) as hypervisor:
-            for _ in range(MOST_READINGS):  # what rises and falls may be elsewhere between two looks, but not always
+            for _ in range(MAX_READINGS):  # what rises and falls may be elsewhere between two looks, but not always
                 before = libvirtd.stats("alpha")
                 alpha = await domain_named(hypervisor, "alpha")
                 after = libvirtd.stats("alpha")
@@ -85,7 +85,7 @@ async def test_statistics_are_those_that_virsh_shows(libvirtd: Libvirtd) -> None
                         unseen.remove(name)
                 if not unseen:
                     break
-    assert unseen == set(), f"never what virsh shows, in {MOST_READINGS} readings"
+    assert unseen == set(), f"never what virsh shows, in {MAX_READINGS} readings"
     assert "nova/1.1" in alpha.xml
 
 

@@ -309,7 +309,7 @@ def amqp_client(rabbitmq: RabbitMQ) -> Iterator[Callable[[str], Awaitable[Client
                 clock=reactor,
                 connection_name="test",
                 heartbeat_seconds=10,
-                largest_body_bytes=1 << 24,
+                max_body_bytes=1 << 24,
                 kept_bytes=1 << 16,
             )
 

@@ -171,8 +171,8 @@ async def test_single_host_daemon_receives_replayed_dead_letters(house):
     )
     spool = Spool(
         meter.directory / "s" / "dead-letters.spool",
-        largest_bytes=1_000_000,
-        longest_age_seconds=1e9,
+        max_bytes=1_000_000,
+        max_age_seconds=1e9,
         clock=Clock(),
         run=maybeDeferred,
     )

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 
-from meter.sample import LONGEST_RUN
+from meter.sample import MAX_RUN
 from meter.sample import BadSample
 from meter.sample import Sample
 from meter.sample import new_message_id
@@ -79,5 +79,5 @@ def test_times_are_written_naive_in_utc():
 def test_a_run_that_is_too_long_ends_in_a_digest_and_stays_another_than_its_neighbour() -> None:
     assert run_text("hv1", "7", "vda+vdb") == "hv1/7/vda+vdb"
     first, second = (run_text("h" * 200, "7", "+".join(f"vd{n}" for n in range(count))) for count in (60, 61))
-    assert len(first) == len(second) == LONGEST_RUN
+    assert len(first) == len(second) == MAX_RUN
     assert first != second

@@ -50,7 +50,7 @@ class Browser:
         clock: IReactorTime,
         name: str,
         answer_seconds: float = 20.0,
-        largest_body_bytes: int = MAX_BODY_BYTES,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._reactor = reactor
         self._address = broker_address(url)
@@ -58,7 +58,7 @@ class Browser:
         self._clock = clock
         self._name = name
         self._answer_seconds = answer_seconds
-        self._largest_body_bytes = largest_body_bytes
+        self._max_body_bytes = max_body_bytes
         self._client: Any = None  # a Client
         self._channel: Any = None
         self._remaining = 0
@@ -115,8 +115,8 @@ class Browser:
             clock=self._clock,
             connection_name=f"{self._name} browsing",
             heartbeat_seconds=20,
-            largest_body_bytes=self._largest_body_bytes,
-            kept_bytes=self._largest_body_bytes,
+            max_body_bytes=self._max_body_bytes,
+            kept_bytes=self._max_body_bytes,
         )
 
     async def _with_timeout(self, work: Any) -> Any:

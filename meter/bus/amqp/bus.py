@@ -41,7 +41,7 @@ class AmqpBus(StagedService):
 
     ``name`` is the daemon's and appears in RabbitMQ's list of connections. ``queue_type`` is the type with which Meter
     declares its queues; existing queues are used as they are. ``create_foreign_exchanges``: declare missing exchanges
-    of other services; otherwise the bus looks for them every ``rebind_seconds``. ``largest_body_bytes`` limits what is
+    of other services; otherwise the bus looks for them every ``rebind_seconds``. ``max_body_bytes`` limits what is
     published (``ValueError``) and what is received (dead-lettered). ``count_dead`` is called with the kind of each
     message that the bus itself dead-letters: ``defect`` or ``too-large``. ``endpoint`` replaces the endpoint of ``url``.
 
@@ -60,7 +60,7 @@ class AmqpBus(StagedService):
         queue_type: QueueType = "classic",
         window: int = 100,
         confirm_timeout_seconds: float = 30.0,
-        largest_body_bytes: int = 16 * 1024 * 1024,
+        max_body_bytes: int = 16 * 1024 * 1024,
         create_foreign_exchanges: bool = True,
         rebind_seconds: float = 60.0,
         stop_seconds: float = 15.0,
@@ -73,7 +73,7 @@ class AmqpBus(StagedService):
         self._clock = clock
         self._daemon = name
         self._heartbeat_seconds = heartbeat_seconds
-        self._largest_body_bytes = largest_body_bytes
+        self._max_body_bytes = max_body_bytes
         self._rebind_seconds = rebind_seconds
         self._stop_seconds = stop_seconds
         self._address = broker_address(url)
@@ -87,7 +87,7 @@ class AmqpBus(StagedService):
             clock=clock,
             window=window,
             confirm_timeout_seconds=confirm_timeout_seconds,
-            largest_body_bytes=largest_body_bytes,
+            max_body_bytes=max_body_bytes,
             bounded=bounded,
         )
         self._dead_letters = DeadLetterPublisher(self._publisher, clock, count=count_dead)
@@ -102,7 +102,7 @@ class AmqpBus(StagedService):
                 clock=self._clock,
                 connection_name=f"{self._daemon} {purpose}",
                 heartbeat_seconds=self._heartbeat_seconds,
-                largest_body_bytes=self._largest_body_bytes,
+                max_body_bytes=self._max_body_bytes,
                 kept_bytes=KEPT_BYTES,
             )
 

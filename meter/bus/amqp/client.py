@@ -127,7 +127,7 @@ class Client(AMQClient):
         clock: IReactorTime,
         connection_name: str,
         heartbeat_seconds: int,
-        largest_body_bytes: int,
+        max_body_bytes: int,
         kept_bytes: int,
     ) -> None:
         # heartbeat=0: the library would restart two timers for every frame.
@@ -139,7 +139,7 @@ class Client(AMQClient):
         self.blocked: str | None = None
         self.max_channels = MAX_CHANNELS
         self.close_reason = ChannelLost("the connection is open")
-        self._largest_body_bytes = largest_body_bytes
+        self._max_body_bytes = max_body_bytes
         self._kept_bytes = kept_bytes
         self._received = bytearray()
         self._last_received = clock.seconds()
@@ -290,7 +290,7 @@ class Client(AMQClient):
 
     def wanted_bytes(self, size: int) -> int:
         """Return how many bytes of a body of ``size`` bytes to keep: all, or the first of a body that is too large."""
-        return size if size <= self._largest_body_bytes else self._kept_bytes
+        return size if size <= self._max_body_bytes else self._kept_bytes
 
 
 class ClientFactory(Factory):

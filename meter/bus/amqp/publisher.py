@@ -132,7 +132,7 @@ class Publisher(Service):
         clock: IReactorTime,
         window: int,
         confirm_timeout_seconds: float,
-        largest_body_bytes: int,
+        max_body_bytes: int,
         bounded: Sequence[BoundedQueue] = (),
     ) -> None:
         self._topology = topology
@@ -141,7 +141,7 @@ class Publisher(Service):
         self._clock = clock
         self._window = window
         self._confirm_timeout_seconds = confirm_timeout_seconds
-        self._largest_body_bytes = largest_body_bytes
+        self._max_body_bytes = max_body_bytes
         self._channel_service = ChannelService(connection, self._prepare, clock=clock, purpose="publishing")
         self._tracker: ConfirmTracker | None = None
         self._waiting: deque[Deferred[None]] = deque()
@@ -207,9 +207,9 @@ class Publisher(Service):
     def _check(self, publication: Publication) -> None:
         if not isinstance(publication.body, bytes):
             raise ValueError(f"the body of a publication must be bytes, not {type(publication.body).__name__}")
-        if len(publication.body) > self._largest_body_bytes:
+        if len(publication.body) > self._max_body_bytes:
             raise ValueError(
-                f"the body of a publication has {len(publication.body)} bytes; the limit is {self._largest_body_bytes}"
+                f"the body of a publication has {len(publication.body)} bytes; the limit is {self._max_body_bytes}"
             )
         for name in (publication.exchange, publication.routing_key):
             if len(name.encode()) > MAX_KEY_BYTES:

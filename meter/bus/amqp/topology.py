@@ -83,8 +83,8 @@ class Topology:
         """Declare a queue with a limit of length and age, and the queue to which its expired messages are dead-lettered."""
         await self.queue(client, wanted.dropped)
         bounds = {
-            "x-max-length": wanted.most_messages,
-            "x-message-ttl": round(wanted.most_seconds * 1000),
+            "x-max-length": wanted.max_messages,
+            "x-message-ttl": round(wanted.max_seconds * 1000),
             "x-overflow": "drop-head",
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": wanted.dropped,

@@ -22,7 +22,7 @@ from meter.notification import Notification
 from meter.sample import MeterDefinition
 from meter.sample import Sample
 
-MOST_ELEMENTS = 10_000
+MAX_ELEMENTS = 10_000
 """Samples that one definition may make of one notification."""
 
 FIELDS = ("name", "type", "unit", "volume", "resource", "user", "project", "timestamp")
@@ -125,8 +125,8 @@ class Definition:
             return
         if self.each is not None:
             elements = self.each.all(scope.root)
-            if len(elements) > MOST_ELEMENTS:
-                raise ValueError(f"{self.each.shown} finds {len(elements)} elements, more than {MOST_ELEMENTS}")
+            if len(elements) > MAX_ELEMENTS:
+                raise ValueError(f"{self.each.shown} finds {len(elements)} elements, more than {MAX_ELEMENTS}")
             for element in elements:
                 yield self._sample(scope, {**scope.root, "each": element})
         elif self.lookup:
@@ -147,9 +147,9 @@ class Definition:
     def _lookup_samples(self, scope: Scope) -> Iterator[Sample]:
         columns = {name: source.all(scope.root) for name, source in self.fields.items()}
         count = len(columns["name"])
-        if not 0 < count <= MOST_ELEMENTS:
+        if not 0 < count <= MAX_ELEMENTS:
             if count:
-                raise ValueError(f"{self.fields['name'].shown} finds {count} names, more than {MOST_ELEMENTS}")
+                raise ValueError(f"{self.fields['name'].shown} finds {count} names, more than {MAX_ELEMENTS}")
             return
         for name, column in columns.items():
             if name not in self.lookup and len(column) <= 1:

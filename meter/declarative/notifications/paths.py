@@ -21,7 +21,7 @@ import jsonpath_ng.ext.parser
 import jsonpath_ng.ext.string
 import re2
 
-LONGEST_PATH = 500
+MAX_PATH = 500
 """Characters."""
 
 MISSING: Any = object()
@@ -111,8 +111,8 @@ class _Elements(jsonpath_ng.JSONPath):
 @lru_cache(maxsize=4096)
 def path(text: str, ceilometer: bool = False) -> Path:
     """Compile ``text``; raises :class:`BadPath`. With ``ceilometer``, ``[*]`` has its older meaning."""
-    if len(text) > LONGEST_PATH:
-        raise BadPath(f"should have at most {LONGEST_PATH} characters, not {len(text)}")
+    if len(text) > MAX_PATH:
+        raise BadPath(f"should have at most {MAX_PATH} characters, not {len(text)}")
     try:
         with warnings.catch_warnings():
             # Ceilometer's meters.yaml omits quotes that jsonpath-ng 2 will require.

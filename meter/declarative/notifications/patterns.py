@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import re2
 
-LONGEST_PATTERN = 1000
+MAX_PATTERN = 1000
 """Characters, because RE2's memory grows with the pattern."""
 
 CACHED_EVENT_TYPES = 1024
@@ -42,10 +42,8 @@ class Pattern:
 
 def shell_pattern(text: str) -> Pattern:
     """Return the :class:`Pattern` of a shell pattern with ``*`` and ``?``; raises :class:`BadPattern`."""
-    if len(text) > LONGEST_PATTERN or not text or "[" in text:
-        raise BadPattern(
-            f"should be an event type of at most {LONGEST_PATTERN} characters, with * and ?, not {text:.60}"
-        )
+    if len(text) > MAX_PATTERN or not text or "[" in text:
+        raise BadPattern(f"should be an event type of at most {MAX_PATTERN} characters, with * and ?, not {text:.60}")
     parts = [".*" if part == "*" else "." if part == "?" else re2.escape(part) for part in re.split(r"([*?])", text)]
     return Pattern(f"(?s:{''.join(parts)})$", None, text)
 
@@ -56,8 +54,8 @@ def regular_expression(text: str) -> Pattern:
     RE2 does not support ``(?!…)``. If the part before it has a fixed length, ``a(?!b)c`` is converted into ``ac`` and not
     ``ab``. Raises :class:`BadPattern`.
     """
-    if len(text) > LONGEST_PATTERN:
-        raise BadPattern(f"should have at most {LONGEST_PATTERN} characters, not {len(text)}")
+    if len(text) > MAX_PATTERN:
+        raise BadPattern(f"should have at most {MAX_PATTERN} characters, not {len(text)}")
     lookahead = _LOOKAHEAD.fullmatch(text)
     if lookahead:
         wanted = lookahead["before"] + lookahead["after"]

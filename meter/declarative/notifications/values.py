@@ -15,11 +15,11 @@ from meter.declarative.notifications.paths import Path
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 
-LONGEST_ID = 512
+MAX_ID_CHARACTERS = 512
 """Characters of a name, unit or id."""
 
 USER_METADATA_PREFIX = "metering."
-LONGEST_USER_METADATA = 256
+MAX_USER_METADATA = 256
 
 _DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?")
 _TOO_LARGE = 2**63
@@ -102,8 +102,8 @@ def text(value: Any, label: str) -> str:
     """Return an id or a name."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{label} must be a non-empty text, not {shown(value)}")
-    if len(value) > LONGEST_ID:
-        raise ValueError(f"{label} must have at most {LONGEST_ID} characters, not {len(value)}")
+    if len(value) > MAX_ID_CHARACTERS:
+        raise ValueError(f"{label} must have at most {MAX_ID_CHARACTERS} characters, not {len(value)}")
     return value
 
 
@@ -131,7 +131,7 @@ def user_metadata(metadata: Any) -> dict[str, str]:
     else:
         pairs = list(metadata.items()) if isinstance(metadata, dict) else []
     return {
-        name.removeprefix(USER_METADATA_PREFIX).replace(".", "_"): str(value)[:LONGEST_USER_METADATA]
+        name.removeprefix(USER_METADATA_PREFIX).replace(".", "_"): str(value)[:MAX_USER_METADATA]
         for name, value in pairs
         if isinstance(name, str) and name.startswith(USER_METADATA_PREFIX) and name != USER_METADATA_PREFIX
     }

@@ -55,7 +55,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sum": sum,
 }
 METHODS = ("endswith", "get", "join", "lower", "replace", "split", "startswith", "strip", "upper")
-LONGEST_EXPRESSION = 1000
+MAX_EXPRESSION = 1000
 """Characters."""
 
 CACHED_EXPRESSIONS = 1024
@@ -115,9 +115,9 @@ def at(value: Any, path: tuple[str, ...]) -> Any:
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
 def expression(text: str) -> Expression:
     """Parse ``text``; raise :class:`BadExpression`."""
-    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_EXPRESSION:
+    if not isinstance(text, str) or not text.strip() or len(text) > MAX_EXPRESSION:
         raise BadExpression(
-            f"should be a path such as a.b.0.c, at most {LONGEST_EXPRESSION} characters long, not {text!r:.80}"
+            f"should be a path such as a.b.0.c, at most {MAX_EXPRESSION} characters long, not {text!r:.80}"
         )
     path, *operations = (part.strip() for part in text.split(" | "))
     return Expression(text, _parse_path(path), tuple(_parse_operation(each) for each in operations))
@@ -126,8 +126,8 @@ def expression(text: str) -> Expression:
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
 def formula(text: str, names: tuple[str, ...]) -> Formula:
     """Parse ``text``, an operation on the values ``names``; raise :class:`BadExpression`."""
-    if len(text) > LONGEST_EXPRESSION:
-        raise BadExpression(f"should be at most {LONGEST_EXPRESSION} characters long, not {len(text)}")
+    if len(text) > MAX_EXPRESSION:
+        raise BadExpression(f"should be at most {MAX_EXPRESSION} characters long, not {len(text)}")
     return Formula(text, _parse_operation(text, names))
 
 

@@ -18,7 +18,7 @@ from datetime import timedelta
 from meter.pollsters.libvirt.sources import Parts
 from meter.sample import run_text
 
-LONGEST_LABEL = 100
+MAX_LABEL = 100
 """Maximum length of the names of the parts of a sum; longer ones are replaced by a digest."""
 
 JUST_BEFORE = timedelta(milliseconds=1)
@@ -117,6 +117,6 @@ class Counters:
 def label_of(prefix: str, parts: Parts, variant: str) -> str:
     """Return a text that names the parts of a sum; ``variant`` distinguishes parts that have the same names."""
     names = "+".join(parts)
-    if len(names) > LONGEST_LABEL:
+    if len(names) > MAX_LABEL:
         names = f"{len(parts)}~{hashlib.sha256(names.encode('utf-8', 'replace')).hexdigest()[:16]}"
     return f"{prefix}{names}{f'~{variant}' if variant else ''}"

@@ -17,12 +17,12 @@ from meter.interfaces import Domain
 from meter.pollsters.libvirt.nova_metadata import BadDomain
 from meter.pollsters.libvirt.nova_metadata import check_agreement
 from meter.pollsters.libvirt.nova_metadata import nova_elements
-from meter.pollsters.libvirt.owners import LONGEST_ID
+from meter.pollsters.libvirt.owners import MAX_ID_CHARACTERS
 from meter.pollsters.libvirt.owners import Owner
 from meter.pollsters.libvirt.owners import owner_of
 from meter.settings import OwnerSection
 
-LARGEST_XML_CHARACTERS = 1_000_000
+MAX_XML_CHARACTERS = 1_000_000
 """A Nova guest with thirty disks has about 40 000."""
 MAX_XML_DEPTH = 64
 
@@ -83,8 +83,8 @@ def describe(domain: Domain, settings: HostSettings) -> Description:
         check_agreement(found)
         project_id = _get(nova, "owner/project", "uuid") or settings.default[0]
         user_id = _get(nova, "owner/user", "uuid") or settings.default[1]
-    if any(each is not None and len(each) > LONGEST_ID for each in (project_id, user_id)):
-        raise BadDomain(f"the id of its owner has more than {LONGEST_ID} characters")
+    if any(each is not None and len(each) > MAX_ID_CHARACTERS for each in (project_id, user_id)):
+        raise BadDomain(f"the id of its owner has more than {MAX_ID_CHARACTERS} characters")
     flavor = _get(nova, "flavor", "name")
     return Description(
         project_id=project_id,
@@ -136,8 +136,8 @@ class _Builder(TreeBuilder):
 
 def parse(xml: str) -> Element:
     """Return the root element of a domain's XML; raise :class:`BadDomain`."""
-    if len(xml) > LARGEST_XML_CHARACTERS:
-        raise BadDomain(f"its XML has {len(xml)} characters, more than {LARGEST_XML_CHARACTERS}")
+    if len(xml) > MAX_XML_CHARACTERS:
+        raise BadDomain(f"its XML has {len(xml)} characters, more than {MAX_XML_CHARACTERS}")
     parser = XMLParser(target=_Builder())
     try:
         parser.feed(xml)

@@ -10,9 +10,9 @@ from xml.etree.ElementTree import Element
 from meter.settings import PLACEHOLDER
 from meter.settings import OwnerSection
 
-LONGEST_ID = 512
+MAX_ID_CHARACTERS = 512
 """Maximum length of an id that the collector accepts."""
-LONGEST_NAME = 1024
+MAX_NAME_CHARACTERS = 1024
 """How many characters of a domain's name patterns are matched against. A file system permits 255."""
 
 Owner = tuple[str | None, str | None]
@@ -36,7 +36,7 @@ def owner_of(name: str, root: Element, rules: Sequence[OwnerSection], default: O
 def _values(rule: OwnerSection, name: str, root: Element) -> Mapping[str, str | None] | None:
     """Return the values of the placeholders of ``rule``, ``None`` if it does not match."""
     if rule.name:
-        match = re.fullmatch(rule.name, name[:LONGEST_NAME])
+        match = re.fullmatch(rule.name, name[:MAX_NAME_CHARACTERS])
         return match.groupdict() if match else None
     if rule.element:
         elements = [_content(element) for element in root.findall(f"metadata/{rule.element}")]
@@ -58,4 +58,4 @@ def _fill(text: str, values: Mapping[str, str | None]) -> str | None:
     if not all((values.get(name) or "").strip() for name in PLACEHOLDER.findall(text)):
         return None
     filled = PLACEHOLDER.sub(lambda match: (values[match[1]] or "").strip(), text)
-    return filled if len(filled) <= LONGEST_ID else None
+    return filled if len(filled) <= MAX_ID_CHARACTERS else None

@@ -68,8 +68,8 @@ class Pool(Service):
     """Keeps ``size`` connections open, and replaces each when it is lost; starting never fails and never waits.
 
     ``connect`` returns a new, unopened session. ``prepare`` runs on each session in a transaction before it is used; if
-    it raises, the session is closed. At most ``most_waiting`` callers wait for a free connection, each for at most
-    ``longest_wait_seconds``. A transaction with a serialization conflict is attempted ``attempts`` times.
+    it raises, the session is closed. At most ``max_waiting`` callers wait for a free connection, each for at most
+    ``max_wait_seconds``. A transaction with a serialization conflict is attempted ``attempts`` times.
     ``generation`` grows with each new connection: data read over older ones may be stale, as after a failover.
     """
 
@@ -83,8 +83,8 @@ class Pool(Service):
         name: str,
         size: int,
         prepare: Callable[[Session], Coroutine[Any, Any, None]] = no_preparation,
-        most_waiting: int = 200,
-        longest_wait_seconds: float = float("inf"),
+        max_waiting: int = 200,
+        max_wait_seconds: float = float("inf"),
         attempts: int = 5,
         patience_seconds: float = 10.0,
         rng: Callable[[], float] = random.random,
@@ -94,8 +94,8 @@ class Pool(Service):
         self._clock = clock
         self._size = size
         self._prepare = prepare
-        self._most_waiting = most_waiting
-        self._longest_wait_seconds = longest_wait_seconds
+        self._max_waiting = max_waiting
+        self._max_wait_seconds = max_wait_seconds
         self._attempts = attempts
         self._patience_seconds = patience_seconds
         self._rng = rng
@@ -219,17 +219,17 @@ class Pool(Service):
             raise Unavailable(f"the store is unavailable: {self.reason}")
         if self._idle:
             return self._idle.pop()
-        if len(self._waiting) >= self._most_waiting:
+        if len(self._waiting) >= self._max_waiting:
             raise Unavailable(f"{len(self._waiting)} callers already wait for a connection to the store")
         waiting: Deferred[Session] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
-        if self._longest_wait_seconds == float("inf"):
+        if self._max_wait_seconds == float("inf"):
             return await waiting
         try:
-            return await within(self._clock, self._longest_wait_seconds, waiting)
+            return await within(self._clock, self._max_wait_seconds, waiting)
         except DeferredTimeout as error:
             raise Unavailable(
-                f"all {self._size} connections of the {self.name} have been busy for {self._longest_wait_seconds:g} s"
+                f"all {self._size} connections of the {self.name} have been busy for {self._max_wait_seconds:g} s"
             ) from error
 
     def _release(self, session: Session) -> None:

@@ -134,7 +134,7 @@ CROSS JOIN LATERAL (
         OFFSET 0
     ) AS s
     WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
-        AND r.metadata_run <= 1 AND r.overlap >= {least_overlap} AND (cutoff.before IS NULL OR r.start >= cutoff.before)
+        AND r.metadata_run <= 1 AND r.overlap >= {min_overlap} AND (cutoff.before IS NULL OR r.start >= cutoff.before)
     OFFSET 0
 ) AS partial
 """
@@ -159,13 +159,13 @@ def partials_query(
     metadata_keys: Mapping[str, Sql],
     columns: Iterable[str],
     longest_rollup: int,
-    least_overlap: int,
+    min_overlap: int,
 ) -> Sql:
     """Return the statement that reads partials of all samples that match ``conditions``, from one snapshot.
 
     Its columns are ``keys`` (SQL over the series ``x`` and the meter ``m``), ``metadata_keys`` (SQL over the metadata ``d``) and
     ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. Rollups whose
-    ``overlap`` is ``least_overlap`` or more are not read unless their samples have expired; with 0 all are read.
+    ``overlap`` is ``min_overlap`` or more are not read unless their samples have expired; with 0 all are read.
     """
     needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
     columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)
@@ -182,7 +182,7 @@ def partials_query(
         partials = filled(
             FROM_ROLLUPS
             + (SAMPLES_OF_MIXED_METADATA if needs_metadata else "")
-            + (SAMPLES_OF_OVERLAPPING if least_overlap else ""),
+            + (SAMPLES_OF_OVERLAPPING if min_overlap else ""),
             **selection,
             rollup_columns=partial_from_rollup(columns),
             resource="x.resource_id = 0" if totals else "x.resource_id > 0",
@@ -193,11 +193,11 @@ def partials_query(
             gap_in_range=conditions.time_range.overlaps_gap(),
             covered=COVERED.format(spans="period"),
             gaps=GAPS.format(spans="period"),
-            least_overlap=least_overlap,
-            overlap_is_read=f"r.overlap < {least_overlap}" if least_overlap else "true",
-            rollup_is_read=f"(r.overlap < {least_overlap} OR r.start < cutoff.before)" if least_overlap else "true",
-            by_meter=", x.meter_id" if least_overlap else "",
-            joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if least_overlap else "",
+            min_overlap=min_overlap,
+            overlap_is_read=f"r.overlap < {min_overlap}" if min_overlap else "true",
+            rollup_is_read=f"(r.overlap < {min_overlap} OR r.start < cutoff.before)" if min_overlap else "true",
+            by_meter=", x.meter_id" if min_overlap else "",
+            joined_cutoff="LEFT JOIN cutoff ON cutoff.meter_id = rollup_series.meter_id" if min_overlap else "",
         )
     else:
         partials = filled(

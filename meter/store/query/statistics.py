@@ -180,7 +180,7 @@ def _partials(query: StatisticsQuery, groups: Sequence[_Group], *, increase: boo
         columns=columns,
         longest_rollup=_longest_rollup(query, conditions),
         # Overlaps with other runs matter to integral only, as it steps from one run to another.
-        least_overlap=1 if integral else 2 if increase else 0,
+        min_overlap=1 if integral else 2 if increase else 0,
     )
 
 

@@ -27,17 +27,15 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
         limits=Limits(
             default_limit=settings.default_limit,
-            max_limit=settings.largest_limit,
-            max_windows=settings.largest_statistics,
-            max_requests=settings.most_requests,
-            max_live=settings.most_live,
+            max_limit=settings.max_limit,
+            max_windows=settings.max_statistics,
+            max_requests=settings.max_requests,
+            max_live=settings.max_live,
         ),
         base_url=settings.base_url or None,
         cors_origins=settings.cors_origins,
     )
-    served = make_site(
-        api, daemon.reactor, largest_body_bytes=settings.largest_body_bytes, access_log=settings.access_log
-    )
+    served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
 

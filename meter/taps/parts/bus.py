@@ -27,7 +27,7 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
             daemon.reactor,
             store_dead_letter=_dead_letters_on_disk(daemon),
             count_dead=count_dead,
-            largest_body_bytes=settings.largest_body_bytes,
+            max_body_bytes=settings.max_body_bytes,
         )
     else:
         bus = AmqpBus(
@@ -39,7 +39,7 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
             queue_type=settings.queue_type,
             window=settings.window,
             confirm_timeout_seconds=settings.confirm_timeout_seconds,
-            largest_body_bytes=settings.largest_body_bytes,
+            max_body_bytes=settings.max_body_bytes,
             create_foreign_exchanges=daemon.config.collector.create_exchanges,
             rebind_seconds=daemon.config.collector.exchange_retry_seconds,
             count_dead=count_dead,
@@ -54,8 +54,8 @@ def _dead_letters_on_disk(daemon: Daemon) -> Callable[[Publication], Awaitable[N
     thread = CallThread(daemon.reactor, "dead letters")
     spool = Spool(
         daemon.state_dir / "dead-letters.spool",
-        largest_bytes=daemon.config.spool.largest_bytes,
-        longest_age_seconds=daemon.config.spool.longest_age_seconds,
+        max_bytes=daemon.config.spool.max_bytes,
+        max_age_seconds=daemon.config.spool.max_age_seconds,
         clock=daemon.reactor,
         run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
     )

@@ -40,7 +40,7 @@ def add_cloud(daemon: Daemon) -> dict[Any, Any]:
         client = create_limited_client(
             daemon.reactor,
             tls,
-            largest_body_bytes=settings.largest_body_bytes,
+            max_body_bytes=settings.max_body_bytes,
             limits=_limits(settings.limits),
             by_service={name: _limits(each) for name, each in settings.by_service.items()},
             metrics=RequestMetrics(daemon.registry),

@@ -23,7 +23,7 @@ def archive_queues(config: Config) -> Sequence[BoundedQueue]:
     seconds = settings.archive_days * 86400
     return (
         BoundedQueue(
-            name=ARCHIVE_QUEUE, most_messages=settings.archive_messages, most_seconds=seconds, dropped=DROPPED_QUEUE
+            name=ARCHIVE_QUEUE, max_messages=settings.archive_messages, max_seconds=seconds, dropped=DROPPED_QUEUE
         ),
     )
 

@@ -51,8 +51,8 @@ def add_polling(
     spool = Spool(
         path,
         filled_for=spool_destination(daemon, path),
-        largest_bytes=daemon.config.spool.largest_bytes,
-        longest_age_seconds=daemon.config.spool.longest_age_seconds,
+        max_bytes=daemon.config.spool.max_bytes,
+        max_age_seconds=daemon.config.spool.max_age_seconds,
         clock=daemon.reactor,
         run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
     )

@@ -29,7 +29,7 @@ def add_store(
         clock=daemon.reactor,
         migrate=writes,
         readers=settings.readers if reads else 0,
-        longest_wait_seconds=settings.longest_wait_seconds,
+        max_wait_seconds=settings.max_wait_seconds,
         writers=settings.writers if writes else 0,
         application_name=daemon.name,
         statement_timeout_seconds=settings.statement_timeout_seconds,

@@ -80,8 +80,8 @@ def spool(tmp_path):
     def open_for(filled_for):
         return Spool(
             tmp_path / "x.spool",
-            largest_bytes=10**6,
-            longest_age_seconds=10**6,
+            max_bytes=10**6,
+            max_age_seconds=10**6,
             clock=Clock(),
             run=maybeDeferred,
             filled_for=encoded(filled_for) if filled_for else "",

@@ -59,7 +59,7 @@ def open_spool(tmp_path, clock):
     spools = []
 
     def opened(**limits):
-        limits = {"largest_bytes": 10_000, "longest_age_seconds": 3600.0} | limits
+        limits = {"max_bytes": 10_000, "max_age_seconds": 3600.0} | limits
         spools.append(Spool(tmp_path / "deep/spool.sqlite", clock=clock, run=maybeDeferred, **limits))
         return spools[-1]
 
@@ -100,7 +100,7 @@ async def test_file_is_synchronised_with_the_disk_at_every_commit(open_spool, tm
 
 @pytest_twisted.ensureDeferred
 async def test_full_spool_drops_the_oldest_and_logs_the_loss(open_spool, clock, logged_errors):
-    spool = open_spool(largest_bytes=30)
+    spool = open_spool(max_bytes=30)
     for number in range(1, 4):
         await spool.put([publication(number, samples=5)])
         clock.advance(60)
@@ -259,7 +259,7 @@ def short_files():
 
 @pytest_twisted.ensureDeferred
 async def test_spool_still_works_on_a_full_disk(open_spool, short_files):
-    spool = open_spool(largest_bytes=1_000_000)
+    spool = open_spool(max_bytes=1_000_000)
     for number in range(40):
         await spool.put([publication(number, size=20_000)])
         [waiting] = await spool.oldest(10)
@@ -279,7 +279,7 @@ async def test_spool_still_works_on_a_full_disk(open_spool, short_files):
 
 @pytest_twisted.ensureDeferred
 async def test_losses_of_the_spool_are_counted_once(open_spool, clock, logged_errors):
-    registry, spool, bus = metrics_registry("test"), open_spool(largest_bytes=30), Bus()
+    registry, spool, bus = metrics_registry("test"), open_spool(max_bytes=30), Bus()
     bus.away = True
     box = outbox(spool, bus, clock, registry)
     box.startService()
@@ -297,7 +297,7 @@ async def test_losses_of_the_spool_are_counted_once(open_spool, clock, logged_er
 @pytest_twisted.ensureDeferred
 async def test_memory_stays_flat_with_a_day_of_samples_in_the_spool(open_spool, clock):
     """32 MB on disk, of which one window of 1 MB is in memory at a time."""
-    spool, bus = open_spool(largest_bytes=1 << 30), Bus()
+    spool, bus = open_spool(max_bytes=1 << 30), Bus()
     bus.away = True
     box = outbox(spool, bus, clock, batch=100)
     box.startService()
@@ -374,7 +374,7 @@ async def test_age_of_the_oldest_survives_a_new_start(open_spool, clock):
 
 @pytest_twisted.ensureDeferred
 async def test_age_of_the_oldest_changes_when_a_full_spool_drops_the_first(open_spool, clock, logged_errors):
-    spool = open_spool(largest_bytes=20)
+    spool = open_spool(max_bytes=20)
     await spool.put([publication(1)])
     clock.advance(10)
     await spool.put([publication(2)])

@@ -35,7 +35,7 @@ def transport() -> StringTransport:
 @pytest.fixture
 def channel(clock: Clock, transport: StringTransport) -> Iterator[Channel]:
     """A connection to an API that accepts bodies of up to ten bytes."""
-    channel = make_site(Api(MemoryStore(), clock), clock, largest_body_bytes=10).buildProtocol(None)
+    channel = make_site(Api(MemoryStore(), clock), clock, max_body_bytes=10).buildProtocol(None)
     assert channel is not None
     channel.makeConnection(transport)
     yield channel

@@ -153,7 +153,7 @@ async def test_replayed_message_with_headers_of_any_type_is_dead_lettered(bus: B
 
 @pytest_twisted.ensureDeferred
 async def test_body_over_the_limit_is_truncated_and_flagged(bus: Bus, clock: Clock) -> None:
-    dead_letters = DeadLetterPublisher(bus, clock, largest_body_bytes=10)
+    dead_letters = DeadLetterPublisher(bus, clock, max_body_bytes=10)
     await dead_letters.dead_letter(body=b"0123456789", reason="x", origin=ORIGIN)
     await dead_letters.dead_letter(body=b"0123456789a", reason="x", origin=ORIGIN)
     assert [publication.body for publication in bus.published] == [b"0123456789", b"0123456789"]

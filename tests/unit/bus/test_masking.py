@@ -18,8 +18,8 @@ from meter.bus.masking import _QUOTED_PAIR
 from meter.bus.masking import _SECRET_WORDS
 from meter.bus.masking import _STEM
 from meter.bus.masking import FARTHEST_STEM
-from meter.bus.masking import LARGEST_STRUCTURE_BYTES
 from meter.bus.masking import MASK
+from meter.bus.masking import MAX_STRUCTURE_BYTES
 from meter.bus.masking import _plain_hidden
 from meter.bus.masking import _quoted_hidden
 from meter.bus.masking import _replaced
@@ -142,7 +142,7 @@ def test_too_deeply_nested_value_is_masked_as_a_whole() -> None:
 
 
 def test_large_body_is_masked() -> None:
-    filling = "x" * LARGEST_STRUCTURE_BYTES
+    filling = "x" * MAX_STRUCTURE_BYTES
     assert b"hunter2" not in masked_body(wrapped({"filling": filling, "adminPass": "hunter2"}))
 
 

@@ -118,7 +118,7 @@ async def test_explanation_of_a_failing_listener_is_what_the_collector_does(made
         {"message_id": "1", "event_type": "a.b", "timestamp": "2026-11-22 12:00:00", "payload": {}}
     ).encode()
     listeners = [active(FakeListener("first", made)), active(FakeListener("other", [gauge("other")], ["a.*"]))]
-    collector = Collector(listeners if outcome != "empty" else listeners[:1], most_samples=2)
+    collector = Collector(listeners if outcome != "empty" else listeners[:1], max_samples=2)
     assert await collector.agree(body) == outcome
 
 

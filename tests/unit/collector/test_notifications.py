@@ -425,7 +425,7 @@ async def test_failing_listener_does_not_affect_others(
     consumer: MakeConsumer, bus: Bus, metrics: Metrics, made: Any, kind: str, reason: str
 ) -> None:
     bad, good = FakeListener("bad", made), FakeListener("good", [gauge("kept")])
-    await consumer(bad, good, most_samples=50).receive(bare(payload={"adminPass": "hunter2", "x": "y"}))
+    await consumer(bad, good, max_samples=50).receive(bare(payload={"adminPass": "hunter2", "x": "y"}))
     assert [message.name for message in bus.messages] == ["kept"]
     (letter,) = bus.dead
     assert reason in str(letter.headers["meter-reason"])

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 from twisted.logger import capturedLogs
 
-from meter.collector.unit_watch import MOST_METERS
+from meter.collector.unit_watch import MAX_METERS
 from meter.collector.unit_watch import UnitWatch
 from meter.message import MeteringMessage
 from meter.message import Signer
@@ -85,7 +85,7 @@ def test_number_of_watched_meters_is_limited() -> None:
         return [read(sign(each, KEYS, "here"), KEYS) for each in samples]
 
     watch = UnitWatch()
-    watch.observe(messages("MiB", *range(MOST_METERS + 5)))
+    watch.observe(messages("MiB", *range(MAX_METERS + 5)))
     with capturedLogs() as logs:
-        watch.observe(messages("MB", MOST_METERS + 1, 1))
+        watch.observe(messages("MB", MAX_METERS + 1, 1))
     assert [each["meter"] for each in logs] == ["instance:1"]

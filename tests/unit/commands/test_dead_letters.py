@@ -56,7 +56,7 @@ class Single:
         self.receiver = self.bus.subscribe(Subscription(queue=QUEUE, bindings=(binding,)), self.receive)
 
     def _spool(self, path: Any) -> Spool:
-        return Spool(path, largest_bytes=1_000_000, longest_age_seconds=1e9, clock=self.clock, run=maybeDeferred)
+        return Spool(path, max_bytes=1_000_000, max_age_seconds=1e9, clock=self.clock, run=maybeDeferred)
 
     async def receive(self, delivery: Delivery) -> None:
         if self.fixed:
@@ -79,8 +79,8 @@ class Single:
         for body in bodies:
             await self.receive(Delivery(body=body, exchange="metering", routing_key="metering.cpu"))
 
-    def queue(self, largest_bytes: int = 1_000_000) -> SpooledDeadLetters:
-        return SpooledDeadLetters(self.dead_path, self.outbox_path, clock=self.clock, largest_bytes=largest_bytes)
+    def queue(self, max_bytes: int = 1_000_000) -> SpooledDeadLetters:
+        return SpooledDeadLetters(self.dead_path, self.outbox_path, clock=self.clock, max_bytes=max_bytes)
 
 
 @pytest_twisted.async_yield_fixture
@@ -184,7 +184,7 @@ async def test_masked_dead_letter_is_replayed_only_with_force(single, capsys):
 async def test_replay_into_a_full_outbox_fails_and_evicts_no_sample(single):
     await single.dead_letter(b"x" * 100)
     with pytest.raises(Unavailable, match="outbox is full"):
-        await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False), largest_bytes=99)
+        await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False), max_bytes=99)
     assert len(await ids(single)) == 1
 
 
@@ -211,9 +211,7 @@ async def test_unknown_id_is_reported_before_anything_is_replayed(single, word, 
 @pytest_twisted.ensureDeferred
 async def test_queue_without_a_spool_file_is_empty_and_creates_none(tmp_path, capsys):
     clock = Clock()
-    queue = SpooledDeadLetters(
-        tmp_path / "a" / "dead.spool", tmp_path / "a" / "out.spool", clock=clock, largest_bytes=1
-    )
+    queue = SpooledDeadLetters(tmp_path / "a" / "dead.spool", tmp_path / "a" / "out.spool", clock=clock, max_bytes=1)
     assert await queue.open() == 0
     await list_dead_letters(queue, 0, kind=None, limit=1, as_json=False)
     await queue.close()

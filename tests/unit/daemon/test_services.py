@@ -66,7 +66,7 @@ def test_child_that_never_stops_times_out_and_is_counted():
 
 def test_children_have_a_common_time_limit():
     clock, diary = Clock(), []
-    whole = StagedService(clock, patience=5, most_seconds=8)
+    whole = StagedService(clock, patience=5, max_seconds=8)
     for name in ("a", "b", "c", "d"):
         Part(name, diary, Deferred(lambda _: None)).setServiceParent(whole)
     whole.startService()

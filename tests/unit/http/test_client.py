@@ -29,8 +29,8 @@ async def response_of(reply: JsonResponse, request: HttpRequest = IMAGES, **limi
 @pytest_twisted.ensureDeferred
 async def test_body_above_the_size_limit_is_a_bad_response() -> None:
     with pytest.raises(BadResponse, match="more than 1000 bytes"):
-        await response_of(JsonResponse(200, b"x" * 1001), largest_body_bytes=1000)
-    assert len((await response_of(JsonResponse(200, b"x" * 1000), largest_body_bytes=1000)).body) == 1000
+        await response_of(JsonResponse(200, b"x" * 1001), max_body_bytes=1000)
+    assert len((await response_of(JsonResponse(200, b"x" * 1000), max_body_bytes=1000)).body) == 1000
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def client(clock):
         clock=clock,
         connection_name="test",
         heartbeat_seconds=10,
-        largest_body_bytes=1000,
+        max_body_bytes=1000,
         kept_bytes=100,
     )
 

@@ -23,7 +23,7 @@ from tests.unit.bus.amqp.test_client import Transport
 from tests.unit.bus.amqp.test_client import entered
 from tests.unit.bus.amqp.test_client import opened
 
-MOST_BODY_BYTES = 1000
+MAX_BODY_BYTES = 1000
 KEPT_BYTES = 100
 
 fuzzed = settings(max_examples=150, deadline=None)
@@ -43,7 +43,7 @@ METHOD_PAYLOADS = st.builds(
     ARGUMENTS | TABLES,
 )
 DELIVER = struct.pack("!HH", 60, 60) + b"\x05meter" + struct.pack("!QB", 1, 0) + b"\x08metering\x01k"
-SIZES = st.sampled_from([0, 1, 5, MOST_BODY_BYTES, MOST_BODY_BYTES + 1, 2**31, 2**63, 2**64 - 1])
+SIZES = st.sampled_from([0, 1, 5, MAX_BODY_BYTES, MAX_BODY_BYTES + 1, 2**31, 2**63, 2**64 - 1])
 HEADER_PAYLOADS = st.builds(
     lambda size, flags, rest: struct.pack("!HHQH", 60, 0, size, flags) + rest,
     SIZES,
@@ -67,7 +67,7 @@ def bare_client():
         clock=Clock(),
         connection_name="test",
         heartbeat_seconds=10,
-        largest_body_bytes=MOST_BODY_BYTES,
+        max_body_bytes=MAX_BODY_BYTES,
         kept_bytes=KEPT_BYTES,
     )
     transport = Transport()
@@ -124,9 +124,9 @@ def goes_mad(data, step):
     asking = channel.basic_qos(prefetch_count=1)
     asking.addErrback(lambda _: None)
     fed(client, data, step)
-    assert all(len(body) <= MOST_BODY_BYTES for body in bodies)
+    assert all(len(body) <= MAX_BODY_BYTES for body in bodies)
     arriving = channel._incoming
-    assert arriving is None or arriving.kept_bytes <= MOST_BODY_BYTES
+    assert arriving is None or arriving.kept_bytes <= MAX_BODY_BYTES
     assert len(client.channels) <= 2
     broker.transport.abortConnection()
     assert channel.closed

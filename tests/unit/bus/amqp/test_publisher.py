@@ -111,9 +111,7 @@ def topology():
 @pytest.fixture
 def publisher(client, topology, clock):
     connection = SimpleNamespace(client=client, reason="connected", connected=lambda: succeed(client))
-    publisher = Publisher(
-        connection, topology, clock=clock, window=3, confirm_timeout_seconds=30.0, largest_body_bytes=100
-    )
+    publisher = Publisher(connection, topology, clock=clock, window=3, confirm_timeout_seconds=30.0, max_body_bytes=100)
     publisher.startService()
     yield publisher
     if publisher.running:

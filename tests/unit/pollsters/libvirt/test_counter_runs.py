@@ -27,7 +27,7 @@ from meter.pollsters.libvirt import instance
 from meter.pollsters.libvirt import memory
 from meter.pollsters.libvirt import network
 from meter.pollsters.libvirt import vcpus
-from meter.sample import LONGEST_RUN
+from meter.sample import MAX_RUN
 from meter.sample import Sample
 from meter.settings import ComputeSection
 from meter.testing import FakeHypervisor
@@ -397,7 +397,7 @@ async def test_missing_disk_statistics_do_not_mean_detached_disks() -> None:
 async def test_run_name_is_bounded_with_many_long_disk_names() -> None:
     host = Host("h" * 200)
     await host.poll(0, disks(**{f"disk-with-a-long-name-{number}": 1 for number in range(60)}))
-    assert max(len(run_of(sample)) for sample in host.samples) <= LONGEST_RUN
+    assert max(len(run_of(sample)) for sample in host.samples) <= MAX_RUN
 
 
 # --- ends

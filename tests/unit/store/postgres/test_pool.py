@@ -189,7 +189,7 @@ def test_number_of_waiting_callers_is_limited():
     async def forever(session):
         await Deferred()
 
-    pool = pool_of(Server(), most_waiting=2)
+    pool = pool_of(Server(), max_waiting=2)
     waiting = [start(pool.run(forever)) for _ in range(3)]
     assert not any(waiting)
 
@@ -239,7 +239,7 @@ def test_caller_waits_for_a_connection_for_a_limited_time():
         await until
 
     server, clock = Server(), Clock()
-    pool = pool_of(server, clock, longest_wait_seconds=2)
+    pool = pool_of(server, clock, max_wait_seconds=2)
     start(pool.run(slow))
     first = start(pool.rows("SELECT 1"))
     clock.advance(1)
