@@ -626,9 +626,9 @@ async def test_closed_connections_leave_nothing_open(libvirtd: Libvirtd) -> None
         await hypervisor.domains()
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
-            assert hypervisor._line is not None
-            await hypervisor._line.finish()
-            hypervisor._line = None
+            assert hypervisor._connection_thread is not None
+            await hypervisor._connection_thread.finish()
+            hypervisor._connection_thread = None
             await hypervisor.domains()
         assert len(os.listdir("/proc/self/fd")) <= before + 1
 

@@ -20,7 +20,7 @@ from meter.bus.amqp.tables import encode_table
 from meter.bus.amqp.url import BrokerAddress
 from tests.unit.bus.amqp.test_client import Broker
 from tests.unit.bus.amqp.test_client import Transport
-from tests.unit.bus.amqp.test_client import entered
+from tests.unit.bus.amqp.test_client import connected
 from tests.unit.bus.amqp.test_client import opened
 
 MAX_BODY_BYTES = 1000
@@ -117,7 +117,7 @@ def test_broker_may_send_any_bytes_first(logged_errors):
 @example(frame(2, 1, struct.pack("!HHQH", 60, 0, 1, 0x2000) + encode_table({"a": [[[1]]]})) * 3, 1)
 def goes_mad(data, step):
     client, broker = bare_client()
-    entered(client, broker)
+    connected(client, broker)
     channel = opened(client, broker)
     bodies = []
     channel.on_delivery = lambda message: bodies.append(message.content.body)
