@@ -22,7 +22,7 @@ from meter.query import SampleFilter
 from meter.store import EmbeddedPostgres
 from meter.store import PostgresStore
 from meter.store import embedded_directory
-from meter.store.postgres.embedded import _running_in
+from meter.store.postgres.embedded import _server_pid
 from meter.store.postgres.embedded import programs
 from tests.servers import not_allowed
 from tests.store_messages import message
@@ -82,7 +82,7 @@ async def test_samples_survive_the_daemon_and_no_process_does(directory):
     async with running(directory) as (server, store):
         assert (await store.write([sent])).stored == 1
         assert server.readiness().ready
-        process = _running_in(directory / "data")
+        process = _server_pid(directory / "data")
         assert process is not None
 
     with pytest.raises(ProcessLookupError):
@@ -96,12 +96,12 @@ async def test_samples_survive_the_daemon_and_no_process_does(directory):
 @pytest_twisted.ensureDeferred
 async def test_killed_server_is_restarted(directory):
     async with running(directory) as (_, store):
-        killed = _running_in(directory / "data")
+        killed = _server_pid(directory / "data")
         os.kill(killed, signal.SIGKILL)
         await until(lambda: not store.readiness().ready)
         await until(lambda: store.readiness().ready)
 
-        assert _running_in(directory / "data") not in (None, killed)
+        assert _server_pid(directory / "data") not in (None, killed)
         assert (await store.write([message()])).stored == 1
 
 
@@ -114,15 +114,15 @@ def daemon_of(directory):
 async def test_orphaned_server_is_stopped_first(directory):
     daemon = daemon_of(directory)
     try:
-        await until(lambda: _running_in(directory / "data") is not None)
+        await until(lambda: _server_pid(directory / "data") is not None)
     finally:
         daemon.kill()
         await deferToThread(daemon.wait)
-    left_behind = _running_in(directory / "data")
+    left_behind = _server_pid(directory / "data")
     assert left_behind is not None
 
     async with running(directory) as (_, store):
-        assert _running_in(directory / "data") != left_behind
+        assert _server_pid(directory / "data") != left_behind
         assert (await store.write([message()])).stored == 1
 
 
