@@ -5,7 +5,7 @@ A real ``twistd meter-collector`` takes them, verifies each signature, commits, 
 the collector share the processors. Printed are samples per second, the collector's own processor time per sample beside
 that of the least that has to be done (the JSON of the envelope and of the message in it, one HMAC), and its memory.
 
-The speed is that between the first transaction of a run and its last, as the rows' ``recorded_at`` tells. The ids of all
+The speed is that between the first transaction of a run and its last, by ``recorded_at`` of its rows. The ids of all
 rows are compared with those that were published; nothing may be a duplicate, refused or a dead letter.
 """
 
@@ -99,7 +99,7 @@ async def measure(
         empty = measuring.memory_megabytes(pid)
         async with bare_inserts(reactor, dsn) as bare:
             for run in range(options.runs + 1):
-                # The first run makes partitions and fills the dictionaries; it is not measured.
+                # The first run makes partitions and fills the dimension tables; it is not measured.
                 batch = list(itertools.islice(source, options.samples if run else options.instances * len(METERS)))
                 ids = [each["message_id"] for each in batch]
                 messages = [read(each, keys) for each in batch]

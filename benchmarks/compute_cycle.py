@@ -185,7 +185,7 @@ class Agent:
         self._ended = 0.0
 
     async def prepare(self) -> None:
-        """Let the counters grow, and wait until a rate can be told."""
+        """Let the counters grow, and wait until a rate can be computed."""
         self.connection.prepare()
         await sleep(self._reactor, max(0.0, self._ended + 1.05 - self._reactor.seconds()))
 

@@ -345,11 +345,11 @@ def fsync_milliseconds(where: Path) -> float:
 
 
 def settings_of(mode: str, dsn: str) -> str:
-    """Return a line with the settings that the PostgreSQL at ``dsn`` has, as it tells them itself."""
+    """Return a line with the settings that the PostgreSQL at ``dsn`` has, as the server reports them."""
     asked = ", ".join(f"current_setting('{name}')" for name in SHOWN_SETTINGS)
     [(version, *values)] = rows(dsn, f"SELECT current_setting('server_version'), {asked}")
-    told = ", ".join(f"{name} {value}" for name, value in zip(SHOWN_SETTINGS, values, strict=True))
-    return f"{mode}: PostgreSQL {version.split()[0]} with {told}"
+    reported = ", ".join(f"{name} {value}" for name, value in zip(SHOWN_SETTINGS, values, strict=True))
+    return f"{mode}: PostgreSQL {version.split()[0]} with {reported}"
 
 
 @contextmanager
@@ -436,4 +436,4 @@ def memory_megabytes(pid: int | str, name: str = "VmHWM") -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise ValueError(f"the kernel does not tell {name}")
+    raise ValueError(f"the kernel does not report {name}")

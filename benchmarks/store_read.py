@@ -2,7 +2,7 @@
 
 230 instances of 20 projects are polled every 300 s, 5 meters each (two cumulative, with restarts), with metadata that
 change once a day: 3 days are a million samples, 30 are ten. The samples are made in SQL, a day at a time, and kept where a
-DSN is given; hours and days are settled, weeks that are over compact. Printed are milliseconds of SQL and of the store, in
+DSN is given; hours and days are finalized, weeks that are over compacted. Printed are milliseconds of SQL and of the store, in
 turn; of more than 3 days also what the last 3 of them cost, to compare with a run in which they are all there is.
 
 Each answer of the store is compared with that of the SQL.
@@ -64,7 +64,7 @@ FROM generate_series(0, 287) AS poll CROSS JOIN sample s JOIN series x ON x.id =
 WHERE s.timestamp = %(like)s
 """
 
-# The least that settling a day could be.
+# The least work that finalizing a day could be.
 ADDING_UP = """
 SELECT count(*) FROM (
     SELECT series_id, date_bin('1 h', timestamp, '2020-01-01'), min(volume), max(volume), sum(volume), count(*)
@@ -120,7 +120,7 @@ def first_poll(at: datetime, instances: int) -> list[MeteringMessage]:
 
 
 async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table: Table | None = None) -> None:
-    """Have ``days`` of samples, up to today, and settle them; where there is a ``table``, measure that for each day."""
+    """Write ``days`` of samples, up to today, and finalize them; where there is a ``table``, measure that for each day."""
     pool = store.maintenance._pool
     for n in range(days):
         day = TODAY - timedelta(days=days - n)
@@ -135,9 +135,9 @@ async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table:
         [[count]] = await pool.rows(made, {"day": day, "like": like, "n": n})
         if table is not None:
             bare, _ = await milliseconds(pool.rows(ADDING_UP, [day]))
-            settling, _ = await milliseconds(store.maintenance.finalize(day + WEEK / 7))
+            finalizing, _ = await milliseconds(store.maintenance.finalize(day + WEEK / 7))
             table.add("adding up in SQL", count / bare * 1000, "samples/s")
-            table.add("settling hours and days", count / settling * 1000, "samples/s", "adding up in SQL")
+            table.add("finalizing hours and days", count / finalizing * 1000, "samples/s", "adding up in SQL")
     await store.maintenance.finalize(TODAY)
     await store.maintenance.compact(week_of(TODAY))
     measuring.rows(dsn, "VACUUM (ANALYZE)")
@@ -146,7 +146,7 @@ async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table:
 async def opened(
     reactor: Any, dsn: str, *, maintain: bool = False, readers: int = 1, writers: int = 1
 ) -> PostgresStore:
-    """Return a store that is ready, and settles hours only when it is told to."""
+    """Return a store that is ready, and does no maintenance by itself."""
     store = PostgresStore(
         reactor,
         dsn,
@@ -165,8 +165,8 @@ async def opened(
 
 
 @dataclass(frozen=True, slots=True)
-class StatisticsQuestion:
-    """A question for statistics, and the best SQL over samples that we know for it.
+class StatisticsCase:
+    """A query for statistics, and the best SQL over samples that we know for it.
 
     ``columns`` names what the SQL returns: ``period_start``, a grouping, the label of an aggregate, ``first`` or ``last``.
     """
@@ -185,8 +185,8 @@ class StatisticsQuestion:
 STANDARD_COLUMNS = ("max", "min", "avg", "sum", "count", "first", "last")
 
 
-def statistics(start: datetime, end: datetime) -> dict[str, StatisticsQuestion]:
-    """Return questions for statistics of a meter."""
+def statistics(start: datetime, end: datetime) -> dict[str, StatisticsCase]:
+    """Return queries for statistics of a meter."""
     range_ = SampleFilter(equals={"meter": "cpu"}, start=start, end=end)
     within = f"FROM sample s WHERE timestamp >= '{start}' AND timestamp < '{end}' AND {OF_CPU}"
     owned = within.replace("sample s", "sample s JOIN series x ON x.id = s.series_id")
@@ -199,40 +199,40 @@ def statistics(start: datetime, end: datetime) -> dict[str, StatisticsQuestion]:
     )
     steps = tuple(Aggregate(name) for name in ("increase", "rate", "integral"))
     return {
-        "everything": StatisticsQuestion(
+        "everything": StatisticsCase(
             StatisticsQuery(filter=range_),
             f"SELECT {STANDARD} {within}",
             STANDARD_COLUMNS,
         ),
-        "per hour": StatisticsQuestion(
+        "per hour": StatisticsCase(
             StatisticsQuery(filter=range_, period=3600),
             f"SELECT date_bin('1 h', timestamp, '{start}'), {STANDARD} {within} GROUP BY 1 ORDER BY 1",
             ("period_start", *STANDARD_COLUMNS),
         ),
-        "per resource": StatisticsQuestion(
+        "per resource": StatisticsCase(
             StatisticsQuery(filter=range_, groupby=("resource_id",)),
             f"SELECT r.name, {STANDARD_NAMES} FROM (SELECT resource_id, {STANDARD} {owned} GROUP BY 1) AS _"
             " JOIN resource r ON r.id = resource_id ORDER BY 1",
             ("resource_id", *STANDARD_COLUMNS),
         ),
-        "per project": StatisticsQuestion(
+        "per project": StatisticsCase(
             StatisticsQuery(filter=range_, groupby=("project_id",)),
             f"SELECT p.name, {STANDARD_NAMES} FROM (SELECT project_id, {STANDARD} {owned} GROUP BY 1) AS _"
             " JOIN project p ON p.id = project_id ORDER BY 1",
             ("project_id", *STANDARD_COLUMNS),
         ),
-        "per resource and hour": StatisticsQuestion(
+        "per resource and hour": StatisticsCase(
             StatisticsQuery(filter=range_, groupby=("resource_id",), period=3600),
             f"SELECT hour, r.name, {STANDARD_NAMES} FROM (SELECT date_bin('1 h', timestamp, '{start}') AS hour, resource_id,"
             f" {STANDARD} {owned} GROUP BY 1, 2) AS _ JOIN resource r ON r.id = resource_id ORDER BY 1, 2",
             ("period_start", "resource_id", *STANDARD_COLUMNS),
         ),
-        "stddev, cardinality": StatisticsQuestion(
+        "stddev, cardinality": StatisticsCase(
             StatisticsQuery(filter=range_, aggregates=some),
             f"SELECT {STANDARD}, stddev_pop(volume), count(DISTINCT resource_id) {owned}",
             (*STANDARD_COLUMNS, "stddev", "cardinality/resource_id"),
         ),
-        "increase, integral": StatisticsQuestion(
+        "increase, integral": StatisticsCase(
             StatisticsQuery(filter=range_, aggregates=steps),
             "SELECT sum(increase), sum(increase / seconds), sum(integral) / 3600 FROM (SELECT series_id,"
             " sum(CASE WHEN volume >= b THEN volume - b WHEN b IS NOT NULL THEN volume END) AS increase,"
@@ -242,18 +242,18 @@ def statistics(start: datetime, end: datetime) -> dict[str, StatisticsQuestion]:
             " WINDOW w AS (PARTITION BY series_id ORDER BY timestamp)) AS _ GROUP BY series_id) AS _",
             ("increase", "rate", "integral"),
         ),
-        "metadata filter": StatisticsQuestion(
+        "metadata filter": StatisticsCase(
             StatisticsQuery(filter=replace(range_, metadata=(MetadataMatch("flavor.name", "m1.large"),))),
             f"SELECT {STANDARD} {within} AND metadata_id = ANY(ARRAY("
             "SELECT id FROM metadata WHERE document #> '{flavor,name}' = '\"m1.large\"'))",
             STANDARD_COLUMNS,
         ),
-        "per metadata": StatisticsQuestion(
+        "per metadata": StatisticsCase(
             StatisticsQuery(filter=range_, groupby=("metadata.flavor.name",)),
             f"SELECT {flavor}, {STANDARD} {described} GROUP BY 1 ORDER BY 1",
             ("metadata.flavor.name", *STANDARD_COLUMNS),
         ),
-        "one resource, odd ends": StatisticsQuestion(
+        "one resource, odd ends": StatisticsCase(
             StatisticsQuery(
                 filter=replace(
                     range_,
@@ -271,8 +271,8 @@ def statistics(start: datetime, end: datetime) -> dict[str, StatisticsQuestion]:
 
 
 @dataclass(frozen=True, slots=True)
-class PageQuestion:
-    """A question for a page, the best SQL that we know for it, and what of a row of both is compared."""
+class PageCase:
+    """A query for a page, the best SQL that we know for it, and what of a row of both is compared."""
 
     ask: Callable[[], Awaitable[Sequence[Any]]]
     sql: str
@@ -280,8 +280,8 @@ class PageQuestion:
     of_sql: Callable[[Any], object] = tuple
 
 
-def pages(store: PostgresStore, end: datetime) -> dict[str, PageQuestion]:
-    """Return questions for samples, meters and resources."""
+def pages(store: PostgresStore, end: datetime) -> dict[str, PageCase]:
+    """Return queries for samples, meters and resources."""
     everyone = SampleFilter()
     of_one = SampleFilter(equals={"resource_id": ONE})
     lately = end - timedelta(hours=3)
@@ -305,7 +305,7 @@ def pages(store: PostgresStore, end: datetime) -> dict[str, PageQuestion]:
         return (*row[:5], sorted(row[5]))
 
     return {
-        "last 100 of a resource": PageQuestion(
+        "last 100 of a resource": PageCase(
             lambda: store.samples(of_one, 100),
             f"SELECT s.message_id::text, s.*, d.text FROM series x CROSS JOIN LATERAL ({newest.format('', 100)}) s"
             " JOIN metadata d ON d.id = s.metadata_id"
@@ -313,31 +313,31 @@ def pages(store: PostgresStore, end: datetime) -> dict[str, PageQuestion]:
             lambda sample: sample.message_id,
             lambda row: row[0],
         ),
-        # Some are of one moment, which only their ids tell apart.
-        "last 100 of all": PageQuestion(
+        # Some are of one moment, which only their ids distinguish.
+        "last 100 of all": PageCase(
             lambda: store.samples(everyone, 100),
             "SELECT s.timestamp, s.*, d.text FROM sample s JOIN metadata d ON d.id = s.metadata_id"
             " ORDER BY s.timestamp DESC LIMIT 100",
             lambda sample: sample.timestamp,
             lambda row: row[0],
         ),
-        "100 meters": PageQuestion(
+        "100 meters": PageCase(
             lambda: store.meters(everyone, 100, False),
             "SELECT m.name, m.type, m.unit, r.name, u.name, p.name FROM series x JOIN meter m ON m.id = x.meter_id"
             " JOIN resource r ON r.id = x.resource_id LEFT JOIN project p ON p.id = x.project_id"
             f' LEFT JOIN "user" u ON u.id = x.user_id WHERE EXISTS ({newest.format("", 1)}) ORDER BY 1, 4 LIMIT 100',
             lambda each: (each.name, each.type, each.unit, each.resource_id, each.user_id, each.project_id),
         ),
-        "unique meters": PageQuestion(
+        "unique meters": PageCase(
             lambda: store.meters(everyone, 100, True),
             "SELECT name, type, unit FROM meter m WHERE EXISTS ("
             f"SELECT FROM series x WHERE x.meter_id = m.id AND EXISTS ({newest.format('', 1)})) ORDER BY 1, 2, 3 LIMIT 100",
             lambda each: (each.name, each.type, each.unit),
         ),
-        "100 resources": PageQuestion(
+        "100 resources": PageCase(
             lambda: store.resources(everyone, 100), resources.format("", 1, ""), of_resource, of_resource_row
         ),
-        "100 resources of 3 hours": PageQuestion(
+        "100 resources of 3 hours": PageCase(
             lambda: store.resources(SampleFilter(start=lately), 100),
             resources.format(since, 1, since),
             of_resource,
@@ -355,7 +355,7 @@ def alike(expected: Sequence[Sequence[Any]], found: Sequence[Sequence[Any]]) -> 
 
 
 def _key(row: Sequence[Any]) -> tuple[str, ...]:
-    """Return what tells rows apart: their times and groups."""
+    """Return what distinguishes rows: their times and groups."""
     return tuple(str(value) for value in row if isinstance(value, str | datetime))
 
 
@@ -397,14 +397,14 @@ async def measure(reactor: Any, report: Report, dsn: str, options: argparse.Name
     pool = store.maintenance._pool
     for asked in sorted({days, min(days, 3)}, reverse=True):
         table = Table(f"statistics of {asked} days")
-        for name, question in statistics(TODAY - timedelta(days=asked), TODAY).items():
+        for name, case in statistics(TODAY - timedelta(days=asked), TODAY).items():
             for run in range(options.runs + 1):
-                raw, rows = await milliseconds(pool.rows(question.sql))
-                took, answer = await milliseconds(store.statistics(question.query))
+                raw, rows = await milliseconds(pool.rows(case.sql))
+                took, answer = await milliseconds(store.statistics(case.query))
                 if run:  # the first reads pages from disk
                     table.add(f"{name}, SQL", raw, "ms")
                     table.add(f"{name}, store", took, "ms", f"{name}, SQL")
-            found = [question.row(each) for each in answer]
+            found = [case.row(each) for each in answer]
             shown = ("equal", "equal") if alike(rows, found) else (sorted(rows, key=_key), sorted(found, key=_key))
             report.compare(f"statistics of {asked} days, {name}", *shown)
         report.table(table)

@@ -1,9 +1,9 @@
-"""How long questions to the store take while a collector writes at full speed beside them, and while nobody does.
+"""How long queries of the store take while a collector writes at full speed beside them, and while nobody does.
 
-A million samples are stored (three days, unless told otherwise, of benchmarks.store_read). One process asks, one question after
+A million samples are stored (by default three days of benchmarks.store_read). One process sends queries, one after
 the other: statistics by the hour, by resource, with a condition on metadata, and the last 100 samples of a resource. Another
-process writes samples of today in batches of 1 000, over two connections, as fast as it can. Both take turns: questions
-alone, questions beside the writer. Printed are the median and the 99th percentile of each run's questions.
+process writes samples of today in batches of 1 000, over two connections, as fast as it can. Both take turns: queries
+alone, queries beside the writer. Printed are the median and the 99th percentile of each run's queries.
 
 Statistics of days before today may not change while today is written, which is compared; so are the rows written.
 """
@@ -55,8 +55,8 @@ WRITING = "writing"
 PAGE = 100
 
 
-def questions(store: PostgresStore, days: int, instances: int) -> Iterator[tuple[str, Callable[[], Awaitable[Any]]]]:
-    """Yield questions without end, each kind as often as the others."""
+def queries(store: PostgresStore, days: int, instances: int) -> Iterator[tuple[str, Callable[[], Awaitable[Any]]]]:
+    """Yield queries without end, each kind as often as the others."""
     start = TODAY - timedelta(days=days)
     equals = {"meter": "cpu"}
     lately = SampleFilter(equals=equals, start=TODAY - timedelta(days=1), end=TODAY)
@@ -76,7 +76,7 @@ def questions(store: PostgresStore, days: int, instances: int) -> Iterator[tuple
 
 
 class Asker:
-    """Asks one question after the other, and compares each answer with the first of its kind."""
+    """Sends one query after the other, and compares each answer with the first of its kind."""
 
     def __init__(self, store: PostgresStore, options: argparse.Namespace) -> None:
         self._store = store
@@ -85,9 +85,9 @@ class Asker:
         self.differing = 0
 
     async def ask(self, going_on: Callable[[], bool]) -> list[float]:
-        """Return the milliseconds that each question took, sorted, while ``going_on``."""
+        """Return the milliseconds that each query took, sorted, while ``going_on``."""
         took: list[float] = []
-        for name, ask in questions(self._store, self._options.days, self._options.instances):
+        for name, ask in queries(self._store, self._options.days, self._options.instances):
             begin = time.perf_counter()
             answer = await ask()
             took.append((time.perf_counter() - begin) * 1000)
@@ -96,7 +96,7 @@ class Asker:
             self.differing += comparable != self._first.setdefault(name, comparable)
             if not going_on():
                 return sorted(took)
-        raise AssertionError("there is no end of questions")
+        raise AssertionError("there is no end of queries")
 
 
 def at(took: list[float], percent: float) -> float:
@@ -170,7 +170,7 @@ async def measure(reactor: Any, report: Report, dsn: str, title: str, options: a
         for percent, name in ((50, "median"), (99, "99th percentile")):
             table.add(f"{name}, alone", at(alone, percent), "ms")
             table.add(f"{name}, beside the writer", at(beside, percent), "ms", f"{name}, alone")
-    report.line(f"questions: {asked}")
+    report.line(f"queries: {asked}")
     report.table(table)
     report.compare("answers that are not those of before", 0, asker.differing)
     report.compare("samples in the store", expected, measuring.rows(dsn, "SELECT count(*) FROM sample")[0][0])
@@ -198,7 +198,7 @@ def main() -> None:
         "--instances", type=int, default=INSTANCES, help="at least 8, 1 445 samples a day each (%(default)s)"
     )
     parser.add_argument("--batches", type=int, default=BATCHES, help="of 1 000 samples, written in a run (%(default)s)")
-    parser.add_argument("--alone-seconds", type=float, default=4.0, help="of questions without a writer (%(default)s)")
+    parser.add_argument("--alone-seconds", type=float, default=4.0, help="of queries without a writer (%(default)s)")
     parser.add_argument("--dsn", help="a database that keeps the samples, instead of a private server")
     measuring.run(benchmark, parser.parse_args())
 

@@ -52,7 +52,7 @@ async def measure(reactor: Any, report: Report, dsn: str, title: str, options: a
             reading = (time.process_time() - begin) / len(texts)
             bare_seconds = await bare.seconds(batches)
             took = await measuring.timed(write(batches))
-            if not run:  # makes partitions and fills the dictionaries, as a collector does once
+            if not run:  # makes partitions and fills the dimension tables, as a collector does once
                 continue
             table.add("bare inserts", samples / bare_seconds, "samples/s")
             table.add("store.write", samples / took.wall, "samples/s", "bare inserts")

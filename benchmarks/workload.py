@@ -34,7 +34,7 @@ KEYS = keyring(["a secret of the benchmark"])
 PADDING = {f"user_metadata.tag{tag}": "x" * 40 for tag in range(6)}
 """Makes a sample as large as one that Ceilometer's agents send of an instance of Nova: 1.2 kB."""
 
-# The narrow rows of the store in one table with two indexes, without dictionaries, partitions or rollups.
+# The narrow rows of the store in one table with two indexes, without dimension tables, partitions or rollups.
 _TABLE = """
 CREATE TABLE IF NOT EXISTS bare (
     timestamp timestamptz NOT NULL, recorded_at timestamptz NOT NULL, message_id uuid NOT NULL, volume float8 NOT NULL,
