@@ -39,7 +39,7 @@ from meter.agent.cycle import PluginContext
 from meter.http import HttpClient
 from meter.http import HttpRequest
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import IOpenStack
@@ -120,7 +120,7 @@ async def measure(port: int, report: Report, options: argparse.Namespace) -> Non
     for _ in range(options.runs):
         alone = await measuring.timed(bare())
         await seen()
-        limits = Limits(requests_per_second=rate, max_in_flight=8)
+        limits = ServiceLimits(requests_per_second=rate, max_in_flight=8)
         web = LimitedHttpClient(HttpClient(treq, reactor), reactor, by_service={SERVICE: limits})
 
         async def send(request: HttpRequest, web: LimitedHttpClient = web) -> Any:

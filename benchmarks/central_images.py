@@ -34,7 +34,7 @@ from meter.agent.cycle import PluginContext
 from meter.http import HttpClient
 from meter.http import HttpRequest
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.openstack import Cloud
 from meter.openstack import Credentials
 from meter.openstack import IOpenStack
@@ -95,7 +95,7 @@ def client() -> HTTPClient:
 
 
 def cloud_at(port: int) -> Cloud:
-    web = LimitedHttpClient(HttpClient(client(), reactor), reactor, limits=Limits(requests_per_second=inf))
+    web = LimitedHttpClient(HttpClient(client(), reactor), reactor, limits=ServiceLimits(requests_per_second=inf))
 
     async def send(request: HttpRequest) -> Any:
         return await web.send("identity", request)

@@ -20,7 +20,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from meter.http import HttpResponse
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.http.client import HttpClient
 from meter.http.client import HttpRequest
 from meter.openstack import Cloud
@@ -165,7 +165,7 @@ def openstack(
     stub: StubCloud,
     clock: Clock | None = None,
     *,
-    limits: Limits | None = None,
+    limits: ServiceLimits | None = None,
     reactor: Clock | None = None,
     **arguments: Any,
 ) -> Cloud:
@@ -174,7 +174,9 @@ def openstack(
     ``reactor`` is the clock that flushes a prefetch request before a page is yielded; without it nothing is awaited.
     """
     clock = clock or Clock()
-    client = LimitedHttpClient(http(stub, clock), clock, limits=limits or Limits(requests_per_second=inf, attempts=1))
+    client = LimitedHttpClient(
+        http(stub, clock), clock, limits=limits or ServiceLimits(requests_per_second=inf, attempts=1)
+    )
     credentials = Credentials(auth_url=KEYSTONE, username="meter", password="secret", project_name="service")
 
     async def send(request: HttpRequest) -> HttpResponse:

@@ -18,7 +18,7 @@ from meter.api.auth.requester import Requester
 from meter.api.auth.static_tokens import StaticToken
 from meter.api.auth.static_tokens import StaticTokens
 from meter.api.ingest import SampleIngest
-from meter.api.limits import Limits
+from meter.api.limits import RequestLimits
 from meter.api.site import make_site
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "Api",
     "IAuth",
     "KeystoneTokens",
-    "Limits",
     "NoAuth",
+    "RequestLimits",
     "Requester",
     "SampleIngest",
     "StaticToken",

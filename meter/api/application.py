@@ -28,7 +28,7 @@ from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.api.ingest import SampleIngest
-from meter.api.limits import Limits
+from meter.api.limits import RequestLimits
 from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
 from meter.api.operations import Operation
@@ -85,7 +85,7 @@ class Api:
         *,
         auth: IAuth | None = None,
         ingest: SampleIngest | None = None,
-        limits: Limits | None = None,
+        limits: RequestLimits | None = None,
         base_url: str | None = None,
         cors_origins: Collection[str] = (),
     ) -> None:
@@ -93,7 +93,7 @@ class Api:
         self._clock = clock
         self._auth = auth or NoAuth()
         self._ingest = ingest
-        self._limits = limits or Limits()
+        self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._in_progress = {False: 0, True: 0}  # by Operation.streaming
         self._base_url = base_url.rstrip("/") if base_url else None

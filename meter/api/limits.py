@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """Limits of one API process.
 
     Per response: ``default_limit`` is the number of entries if the request has no ``limit``, ``max_limit`` the largest

@@ -78,7 +78,7 @@ class ExplainOptions(usage.Options):
         self["files"] = files
 
 
-class ReplayOptions(usage.Options):
+class ReplayArchiveOptions(usage.Options):
     """Which archived notifications to replay."""
 
     optParameters = [  # noqa: N815, RUF012
@@ -112,7 +112,7 @@ class Options(CommandOptions):
         [
             "replay",
             None,
-            ReplayOptions,
+            ReplayArchiveOptions,
             "Send archived notifications to the collector again; each is removed once the broker has confirmed it.",
         ],
     ]

@@ -72,7 +72,7 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Tally:
+class VerificationCounts:
     """The number of rows by state, the number of verified rows by key id, and the number of reported rows."""
 
     states: dict[State, int] = field(default_factory=lambda: {"verified": 0, "unsigned": 0, "failed": 0})
@@ -121,9 +121,11 @@ def _keys(config: Config) -> Keyring:
     return keyring(config.model_copy(update={"signing": signing}), make=exists)
 
 
-async def verify_rows(rows: AsyncIterator[StoredRow], keys: Keyring, *, accept_unsigned: bool, as_json: bool) -> Tally:
+async def verify_rows(
+    rows: AsyncIterator[StoredRow], keys: Keyring, *, accept_unsigned: bool, as_json: bool
+) -> VerificationCounts:
     """Verify ``rows``, write a line for each that is reported, and return the counts."""
-    tally = Tally()
+    tally = VerificationCounts()
     async for row in rows:
         result = verdict(row, keys, accept_unsigned=accept_unsigned)
         tally.states[result.state] += 1

@@ -42,7 +42,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from meter.daemon.manhole_shell import Session
+from meter.daemon.manhole_shell import ManholeSession
 from meter.daemon.manhole_shell import Shell
 from meter.daemon.manhole_shell import namespace
 from meter.daemon.ports import Port
@@ -168,7 +168,7 @@ class _Realm(TerminalRealm):
 
     def __init__(self, names: Mapping[str, object]) -> None:
         super().__init__()
-        self.sessionFactory = Session
+        self.sessionFactory = ManholeSession
         self.chainedProtocolFactory: Any = functools.partial(ServerProtocol, Shell, names)
 
     def requestAvatar(self, avatar_id: Any, mind: object, *interfaces: Any) -> Any:

@@ -170,7 +170,7 @@ class Shell(Manhole):
         self.waiting.idle().addCallback(lambda _: self.handle_QUIT())
 
 
-class Session(TerminalSession):
+class ManholeSession(TerminalSession):
     """An SSH session: a shell with or without a terminal; no commands, no file transfer, no forwarding."""
 
     width = 80

@@ -11,7 +11,7 @@ from meter.http.client import HttpResponse
 from meter.http.client import ResponseTimedOut
 from meter.http.interfaces import IHttpClient
 from meter.http.service_limiter import LimitedHttpClient
-from meter.http.service_limiter import Limits
+from meter.http.service_limiter import ServiceLimits
 from meter.http.tls import BadTlsOptions
 from meter.http.tls import TlsOptions
 
@@ -24,7 +24,7 @@ __all__ = [
     "HttpResponse",
     "IHttpClient",
     "LimitedHttpClient",
-    "Limits",
     "ResponseTimedOut",
+    "ServiceLimits",
     "TlsOptions",
 ]

@@ -12,7 +12,7 @@ from twisted.web.client import HTTPConnectionPool
 from meter.http.client import HttpClient
 from meter.http.service_limiter import IRequestMetrics
 from meter.http.service_limiter import LimitedHttpClient
-from meter.http.service_limiter import Limits
+from meter.http.service_limiter import ServiceLimits
 from meter.http.tls import TlsOptions
 from meter.http.tls import TlsPolicy
 
@@ -34,8 +34,8 @@ def create_limited_client(
     tls: TlsOptions,
     *,
     max_body_bytes: int,
-    limits: Limits,
-    by_service: Mapping[str, Limits],
+    limits: ServiceLimits,
+    by_service: Mapping[str, ServiceLimits],
     metrics: IRequestMetrics,
 ) -> LimitedHttpClient:
     """Return a client with persistent connections and limits; raise :class:`~meter.http.tls.BadTlsOptions`."""

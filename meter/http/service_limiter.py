@@ -49,7 +49,7 @@ def _is_failure(response: HttpResponse) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ServiceLimits:
     """The limits of one service.
 
     - ``requests_per_second`` and ``max_in_flight`` bound all requests, retries included.
@@ -118,7 +118,7 @@ class ServiceLimiter:
         self,
         service: str,
         client: HttpClient,
-        limits: Limits,
+        limits: ServiceLimits,
         clock: IReactorTime,
         metrics: IRequestMetrics,
         rng: Callable[[], float] = random.random,
@@ -275,13 +275,13 @@ class LimitedHttpClient:
         client: HttpClient,
         clock: IReactorTime,
         *,
-        limits: Limits | None = None,
-        by_service: Mapping[str, Limits] | None = None,
+        limits: ServiceLimits | None = None,
+        by_service: Mapping[str, ServiceLimits] | None = None,
         metrics: IRequestMetrics | None = None,
     ) -> None:
         self._client = client
         self._clock = clock
-        self._limits = limits or Limits()
+        self._limits = limits or ServiceLimits()
         self._by_service = by_service or {}
         self._metrics = metrics or NullRequestMetrics()
         self._limiters: dict[str, ServiceLimiter] = {}
@@ -297,5 +297,5 @@ class LimitedHttpClient:
         """Return how many seconds the rate limit of ``service`` needs for ``requests`` requests."""
         return self._limits_of(service).seconds_for(requests)
 
-    def _limits_of(self, service: str) -> Limits:
+    def _limits_of(self, service: str) -> ServiceLimits:
         return self._by_service.get(service, self._limits)

@@ -45,7 +45,7 @@ def compose(daemon: Daemon) -> None:
     database = embedded_directory(daemon.config.store.dsn.get_secret_value())
     lock_resources(daemon, {"[store] dsn": database} if database else {}, {"[api] listen": daemon.config.api.listen})
     metrics = CollectingMetrics(daemon.registry)
-    tally = Tally()
+    tally = StoredSamplesLog()
     store = add_store(daemon, reads=True, writes=True)
     bus = add_bus(daemon, metrics)
     add_collector(daemon, bus, store, metrics, after_commit=tally.committed)
@@ -56,7 +56,7 @@ def compose(daemon: Daemon) -> None:
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
 
 
-class Tally:
+class StoredSamplesLog:
     """Logs after each polling cycle how many samples were stored."""
 
     _log = Logger()

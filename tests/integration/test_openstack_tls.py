@@ -25,7 +25,7 @@ from meter.http import BadTlsOptions
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.http import TlsOptions
 from meter.http.client import HttpClient
 from meter.http.tls import TlsPolicy
@@ -112,7 +112,7 @@ async def images(url: str, **tls: Any) -> list[Any]:
     files = {name: str(value) for name, value in tls.items() if name != "insecure"}
     policy = TlsPolicy(TlsOptions(**files, insecure="insecure" in tls))
     agent = Agent(reactor, contextFactory=policy, pool=HTTPConnectionPool(reactor, persistent=False))
-    client = LimitedHttpClient(HttpClient(HTTPClient(agent), reactor), reactor, limits=Limits(attempts=1))
+    client = LimitedHttpClient(HttpClient(HTTPClient(agent), reactor), reactor, limits=ServiceLimits(attempts=1))
 
     async def send(request: HttpRequest) -> HttpResponse:
         return await client.send("identity", request)

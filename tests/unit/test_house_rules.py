@@ -198,6 +198,20 @@ def no_test_asserts_a_duration(top: Path) -> Iterator[str]:
                 yield f"{path}:{node.lineno} asserts how long something took, which depends on who else is at work"
 
 
+SHAPES = "meter/api/rendering/"
+"""Classes there are the schemas of the OpenAPI document, named for what they show."""
+
+
+def no_two_classes_share_a_name(top: Path) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for path, tree in modules(top):
+        for node in ast.walk(tree):
+            # ``Options`` is what twistd and twisted.python.usage call the command line of a daemon or command.
+            named = isinstance(node, ast.ClassDef) and node.name != "Options" and not path.startswith(SHAPES)
+            if named and (other := first.setdefault(node.name, path)) != path:
+                yield f"{path} has a class {node.name} as {other} has"
+
+
 SQL_STATEMENT = re.compile(r"\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE|FROM|JOIN)\b")
 LOG_METHODS = ("debug", "info", "warn", "error", "failure")
 
@@ -337,6 +351,10 @@ RULES: dict[Callable[[Path], Iterable[str]], dict[str, str]] = {
         "tests/test_x.py": "import time\nbegan = time.monotonic()\nassert time.monotonic() - began < 1\n"
     },
     every_family_has_a_readme: {"meter/pollsters/disk/__init__.py": ""},
+    no_two_classes_share_a_name: {
+        "meter/x.py": "class Reading:\n    pass\n",
+        "meter/y.py": "class Reading:\n    pass\n",
+    },
     no_identifier_is_retired: {"meter/x.py": "class Turns:\n    pass\n"},
     no_file_name_is_retired: {"meter/agent/turns.py": ""},
     no_sql_name_is_retired: {"meter/store/x.py": "QUERY = 'SELECT before FROM horizon'\n"},

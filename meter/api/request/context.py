@@ -14,7 +14,7 @@ from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.ingest import SampleIngest
-from meter.api.limits import Limits
+from meter.api.limits import RequestLimits
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.request.simple_query import QueryableFields
 from meter.api.request.simple_query import SimpleQuery
@@ -44,7 +44,7 @@ class RequestContext:
     clock: IReactorTime
     base_url: str
     url: str
-    limits: Limits
+    limits: RequestLimits
 
     @property
     def now(self) -> float:

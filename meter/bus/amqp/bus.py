@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import implementer
 
 from meter.bus.amqp.client import Client
-from meter.bus.amqp.connection import Connection
+from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.consumer import Consumer
 from meter.bus.amqp.publisher import Publisher
 from meter.bus.amqp.topology import QueueType
@@ -80,7 +80,7 @@ class AmqpBus(StagedService):
         self._endpoint = endpoint or self._address.endpoint(reactor)
         self._topology = Topology(queue_type=queue_type, create_foreign_exchanges=create_foreign_exchanges)
         self._publishing = self._connection("publishing")
-        self._consuming: Connection | None = None
+        self._consuming: ConnectionService | None = None
         self._publisher = Publisher(
             self._publishing,
             self._topology,
@@ -95,7 +95,7 @@ class AmqpBus(StagedService):
         self.addService(self._publishing)
         self.addService(self._publisher)
 
-    def _connection(self, purpose: str) -> Connection:
+    def _connection(self, purpose: str) -> ConnectionService:
         def client() -> Client:
             return Client(
                 self._address,
@@ -107,7 +107,7 @@ class AmqpBus(StagedService):
             )
 
         peer = f"{self._address}, user {self._address.user}"
-        return Connection(self._endpoint, client, clock=self._clock, peer=peer, purpose=purpose)
+        return ConnectionService(self._endpoint, client, clock=self._clock, peer=peer, purpose=purpose)
 
     async def publish(self, publication: Publication) -> None:
         """Return once RabbitMQ has confirmed; ``ValueError`` for a publication that can never be accepted."""

@@ -32,7 +32,7 @@ CLOSE_SECONDS = 2.0
 """How long the broker may take to close a connection or a channel."""
 
 
-class Connection(SupervisedService):
+class ConnectionService(SupervisedService):
     """Keeps one connection to the broker open: connects in the background, and again whenever it is lost.
 
     ``client`` is the live :class:`~meter.bus.amqp.client.Client` or ``None``; ``reason`` says why it is ``None``, or what
@@ -115,7 +115,7 @@ class ChannelService(SupervisedService):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ConnectionService,
         prepare: Callable[[Any], Awaitable[None]],
         *,
         clock: IReactorTime,

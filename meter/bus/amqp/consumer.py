@@ -18,7 +18,7 @@ from meter.bus.amqp.channel import HEADERS
 from meter.bus.amqp.channel import Channel
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.connection import ChannelService
-from meter.bus.amqp.connection import Connection
+from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.topology import Topology
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLetterPublisher
@@ -83,7 +83,7 @@ class Consumer(Service):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ConnectionService,
         topology: Topology,
         dead_letters: DeadLetterPublisher,
         subscription: Subscription,

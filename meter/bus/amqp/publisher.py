@@ -22,7 +22,7 @@ from meter.bus.amqp.channel import HEADERS
 from meter.bus.amqp.channel import MESSAGE_ID
 from meter.bus.amqp.channel import PERSISTENT
 from meter.bus.amqp.connection import ChannelService
-from meter.bus.amqp.connection import Connection
+from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.topology import EXCHANGE
 from meter.bus.amqp.topology import Topology
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
@@ -126,7 +126,7 @@ class Publisher(Service):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ConnectionService,
         topology: Topology,
         *,
         clock: IReactorTime,

@@ -16,8 +16,8 @@ from meter.declarative.notifications.deletion import Deletion
 from meter.declarative.notifications.paths import MISSING
 from meter.declarative.notifications.paths import Path
 from meter.declarative.notifications.patterns import Pattern
-from meter.declarative.notifications.values import Source
 from meter.declarative.notifications.values import Span
+from meter.declarative.notifications.values import ValueSource
 from meter.notification import Notification
 from meter.sample import MeterDefinition
 from meter.sample import Sample
@@ -37,8 +37,8 @@ class Metadata:
     the resource; members with the prefix ``metering.`` become ``user_metadata``.
     """
 
-    sources: Mapping[str, Source | Metadata]
-    user: Source | None = None
+    sources: Mapping[str, ValueSource | Metadata]
+    user: ValueSource | None = None
     _readers: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -102,12 +102,12 @@ class Definition:
 
     meters: tuple[MeterDefinition, ...]
     patterns: tuple[Pattern, ...]
-    fields: Mapping[str, Source | Span]
+    fields: Mapping[str, ValueSource | Span]
     metadata: Metadata
     origin: str
     requires: tuple[Path, ...] = ()
     optional: frozenset[str] = field(default_factory=frozenset)
-    each: Source | None = None
+    each: ValueSource | None = None
     lookup: frozenset[str] = field(default_factory=frozenset)
     names: frozenset[str] = field(default_factory=frozenset)
     deletion: Deletion | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from meter.declarative.notifications import values
 from meter.declarative.notifications.paths import MISSING
-from meter.declarative.notifications.values import Source
+from meter.declarative.notifications.values import ValueSource
 
 CLOCK_DIFFERENCE = timedelta(minutes=5)
 """A deletion time later than its notification by more than this is ignored."""
@@ -32,12 +32,12 @@ class Deletion:
     """
 
     event_types: frozenset[str] = frozenset()
-    where: tuple[tuple[Source, frozenset[str]], ...] = ()
-    all_set: tuple[Source, ...] = ()
-    unless: tuple[tuple[Source, frozenset[str]], ...] = ()
-    at: tuple[Source, ...] = ()
-    latest: tuple[Source, ...] = ()
-    earliest: tuple[Source, ...] = ()
+    where: tuple[tuple[ValueSource, frozenset[str]], ...] = ()
+    all_set: tuple[ValueSource, ...] = ()
+    unless: tuple[tuple[ValueSource, frozenset[str]], ...] = ()
+    at: tuple[ValueSource, ...] = ()
+    latest: tuple[ValueSource, ...] = ()
+    earliest: tuple[ValueSource, ...] = ()
 
     def matches(self, scope: dict[str, Any]) -> bool:
         """Return whether the notification in ``scope`` reports that its resource is deleted."""
@@ -56,7 +56,7 @@ class Deletion:
         return min([notified, *_times(self.latest, scope)])
 
 
-def _is(scope: dict[str, Any], source: Source, texts: frozenset[str]) -> bool:
+def _is(scope: dict[str, Any], source: ValueSource, texts: frozenset[str]) -> bool:
     return _text(source.first(scope)) in texts
 
 
@@ -65,11 +65,11 @@ def _text(value: Any) -> str:
     return "" if value is MISSING or value is None or isinstance(value, dict | list) else str(value)[:100].lower()
 
 
-def _times(sources: tuple[Source, ...], scope: dict[str, Any]) -> list[datetime]:
+def _times(sources: tuple[ValueSource, ...], scope: dict[str, Any]) -> list[datetime]:
     return [when for source in sources if (when := _time(source, scope)) is not None]
 
 
-def _time(source: Source, scope: dict[str, Any]) -> datetime | None:
+def _time(source: ValueSource, scope: dict[str, Any]) -> datetime | None:
     try:
         return values.time(source.first(scope), source.shown)
     except ValueError:

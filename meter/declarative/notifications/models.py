@@ -27,8 +27,8 @@ from meter.declarative.notifications.patterns import BadPattern
 from meter.declarative.notifications.patterns import Pattern
 from meter.declarative.notifications.patterns import regular_expression
 from meter.declarative.notifications.patterns import shell_pattern
-from meter.declarative.notifications.values import Source
 from meter.declarative.notifications.values import Span
+from meter.declarative.notifications.values import ValueSource
 from meter.sample import SAMPLE_TYPES
 from meter.sample import MeterDefinition
 
@@ -132,7 +132,7 @@ def make_definition(
         raise BadDefinition(list(_problems(error))) from error
     context = ReadContext(model.ceilometer)
     patterns = tuple(_patterns(model, context))
-    fields: dict[str, Source | Span] = {}
+    fields: dict[str, ValueSource | Span] = {}
     for name in FIELDS:
         written = getattr(model, name)
         if isinstance(written, SpanTable):
@@ -192,13 +192,13 @@ def read_deletion(table: Any, context: ReadContext) -> Deletion:
     if not (event_types or model.where or model.all_set):
         context.problems.append("deletion: should have event_types, where or all_set")
 
-    def texts(name: str, table: Mapping[str, Any]) -> tuple[tuple[Source, frozenset[str]], ...]:
+    def texts(name: str, table: Mapping[str, Any]) -> tuple[tuple[ValueSource, frozenset[str]], ...]:
         return tuple(
             (_source(written, f"deletion.{name}", context), frozenset(str(each).lower() for each in _listed(wanted)))
             for written, wanted in table.items()
         )
 
-    def sources(name: str, texts: Any) -> tuple[Source, ...]:
+    def sources(name: str, texts: Any) -> tuple[ValueSource, ...]:
         return tuple(_source(written, f"deletion.{name}", context) for written in _listed(texts))
 
     return Deletion(
@@ -240,12 +240,12 @@ def _expression(text: str, context: ReadContext) -> str:
         return ""
 
 
-def _source(written: Any, name: str, context: ReadContext) -> Source:
+def _source(written: Any, name: str, context: ReadContext) -> ValueSource:
     texts = _listed(written)
     if not any(isinstance(text, str) and "$." in text for text in texts):
         if len(texts) > 1:
             context.problems.append(f"{name}: should be one text or paths that begin with $, not {texts!r:.80}")
-        return Source(literal=texts[0])
+        return ValueSource(literal=texts[0])
     paths = []
     prefix = ""
     for text in texts:
@@ -256,7 +256,7 @@ def _source(written: Any, name: str, context: ReadContext) -> Source:
             paths.append(path(text, context.ceilometer))
         except BadPath as error:
             context.problems.append(f"{name}: {error}")
-    return Source(tuple(paths), prefix=prefix)
+    return ValueSource(tuple(paths), prefix=prefix)
 
 
 def _metadata_of(model: DefinitionTable, shared: Mapping[str, Metadata], context: ReadContext) -> Metadata:
@@ -277,16 +277,16 @@ def _metadata_of(model: DefinitionTable, shared: Mapping[str, Metadata], context
 def read_metadata(table: Mapping[str, Any], context: ReadContext) -> Metadata:
     """Return the metadata in ``table``, with ``event_type`` and ``host`` added."""
     sources = {
-        "event_type": Source((path("$.event_type"),)),
-        "host": Source((path("$.host"),)),
+        "event_type": ValueSource((path("$.event_type"),)),
+        "host": ValueSource((path("$.host"),)),
         **_sources({name: written for name, written in table.items() if name != "user_metadata"}, "metadata", context),
     }
     user = table.get("user_metadata")
     return Metadata(sources, None if user is None else _source(user, "user_metadata", context))
 
 
-def _sources(table: Mapping[str, Any], where: str, context: ReadContext) -> dict[str, Source | Metadata]:
-    sources: dict[str, Source | Metadata] = {}
+def _sources(table: Mapping[str, Any], where: str, context: ReadContext) -> dict[str, ValueSource | Metadata]:
+    sources: dict[str, ValueSource | Metadata] = {}
     for name, written in table.items():
         if isinstance(written, dict):
             sources[name] = Metadata(_sources(written, f"{where}.{name}", context))

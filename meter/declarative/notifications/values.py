@@ -26,7 +26,7 @@ _TOO_LARGE = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ValueSource:
     """The source of a field: the first of ``paths`` that finds a value other than null, or the ``literal``.
 
     ``prefix`` is put before a text that is found: ``instance:`` before the name of a flavor. ``first`` returns the value in
@@ -70,8 +70,8 @@ class Source:
 class Span:
     """The seconds between two times, never negative; Ceilometer's plugin ``timedelta``."""
 
-    start: Source
-    end: Source
+    start: ValueSource
+    end: ValueSource
 
     def first(self, scope: dict[str, Any]) -> Any:
         """Return the seconds as a ``float``; raises ``ValueError``, which names the bad time."""

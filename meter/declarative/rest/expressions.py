@@ -62,7 +62,7 @@ CACHED_EXPRESSIONS = 1024
 """Expressions that are cached after parsing: each is evaluated for every entry of every response."""
 
 
-class BadExpression(ValueError):
+class BadFormula(ValueError):
     """The text of an expression is invalid; the message says why."""
 
 
@@ -114,9 +114,9 @@ def at(value: Any, path: tuple[str, ...]) -> Any:
 
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
 def expression(text: str) -> Expression:
-    """Parse ``text``; raise :class:`BadExpression`."""
+    """Parse ``text``; raise :class:`BadFormula`."""
     if not isinstance(text, str) or not text.strip() or len(text) > MAX_EXPRESSION:
-        raise BadExpression(
+        raise BadFormula(
             f"should be a path such as a.b.0.c, at most {MAX_EXPRESSION} characters long, not {text!r:.80}"
         )
     path, *operations = (part.strip() for part in text.split(" | "))
@@ -125,9 +125,9 @@ def expression(text: str) -> Expression:
 
 @lru_cache(maxsize=CACHED_EXPRESSIONS)
 def formula(text: str, names: tuple[str, ...]) -> Formula:
-    """Parse ``text``, an operation on the values ``names``; raise :class:`BadExpression`."""
+    """Parse ``text``, an operation on the values ``names``; raise :class:`BadFormula`."""
     if len(text) > MAX_EXPRESSION:
-        raise BadExpression(f"should be at most {MAX_EXPRESSION} characters long, not {len(text)}")
+        raise BadFormula(f"should be at most {MAX_EXPRESSION} characters long, not {len(text)}")
     return Formula(text, _parse_operation(text, names))
 
 
@@ -143,7 +143,7 @@ def _parse_path(text: str) -> tuple[str, ...]:
         return ()
     parts = tuple(text.split("."))
     if not all(parts):
-        raise BadExpression(f"{text!r} should be names separated by dots, or '.' for the whole entry")
+        raise BadFormula(f"{text!r} should be names separated by dots, or '.' for the whole entry")
     return parts
 
 
@@ -151,12 +151,12 @@ def _parse_operation(text: str, names: Collection[str] = ("value",)) -> ast.expr
     try:
         parsed = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadExpression(f"{text!r} is not a valid expression: {error}") from None
+        raise BadFormula(f"{text!r} is not a valid expression: {error}") from None
     local = {argument.arg for node in ast.walk(parsed) if isinstance(node, ast.arguments) for argument in node.args}
     for node in ast.walk(parsed):
         if not _allowed(node, {*names, *local}):
             allowed = ALLOWED.format(", ".join(names))
-            raise BadExpression(f"{text!r}: {type(node).__name__} is not allowed; {allowed}")
+            raise BadFormula(f"{text!r}: {type(node).__name__} is not allowed; {allowed}")
     return parsed
 
 

@@ -67,7 +67,7 @@ def devices(stats: Stats, kind: str) -> Iterator[str]:
     return (f"{kind}.{index}." for index in range(min(number(stats, f"{kind}.count") or 0, MAX_DEVICES)))
 
 
-class Source(Protocol):
+class VolumeSource(Protocol):
     """The source of a volume."""
 
     def value(self, measured: Measured) -> int | None:
@@ -199,7 +199,7 @@ class DiskSum:
     a reset of the counter.
     """
 
-    source: Source
+    source: VolumeSource
 
     def value(self, measured: Measured) -> int | None:
         """Return the sum, or ``None``."""

@@ -20,9 +20,9 @@ from meter.pollsters.libvirt.sources import FromMetadata
 from meter.pollsters.libvirt.sources import Largest
 from meter.pollsters.libvirt.sources import Measured
 from meter.pollsters.libvirt.sources import Parts
-from meter.pollsters.libvirt.sources import Source
 from meter.pollsters.libvirt.sources import Stat
 from meter.pollsters.libvirt.sources import VcpuSum
+from meter.pollsters.libvirt.sources import VolumeSource
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
 
@@ -52,7 +52,7 @@ class MeterRow:
     """
 
     meter: MeterDefinition
-    sources: tuple[Source, ...]
+    sources: tuple[VolumeSource, ...]
     scope: Scope = "domain"
     divisor: int = 1
     change: Change | None = None
@@ -110,7 +110,7 @@ class MeterRow:
         return text if self.change is None else f"{self.change}: {text}"
 
 
-def _row(name: str, kind: SampleType, unit: str, *sources: Source | str, **options: object) -> MeterRow:
+def _row(name: str, kind: SampleType, unit: str, *sources: VolumeSource | str, **options: object) -> MeterRow:
     parsed = tuple(Stat(each) if isinstance(each, str) else each for each in sources)
     return MeterRow(MeterDefinition(name, kind, unit), parsed, **options)  # type: ignore[arg-type]
 

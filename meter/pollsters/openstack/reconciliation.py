@@ -171,7 +171,7 @@ class ListedResources:
     must_have_samples: frozenset[str]
 
 
-class Comparison:
+class ReconciliationResult:
     """The state of the comparison between polls; ``first_lists`` is empty unless a window has begun."""
 
     def __init__(self, metered: MeteredResources) -> None:
@@ -231,10 +231,12 @@ class ReconciliationPollster:
         options = self.options
         window = self._window_seconds(cycle.config.polling.interval_of if cycle.config is not None else lambda _: 0.0)
 
-        def make() -> Comparison:
-            return Comparison(MeteredResources(cycle.provider(IBus), cycle.clock, options.kinds, options.max_resources))
+        def make() -> ReconciliationResult:
+            return ReconciliationResult(
+                MeteredResources(cycle.provider(IBus), cycle.clock, options.kinds, options.max_resources)
+            )
 
-        state: Comparison = cycle.daemon_cache(("openstack", self.name), make)
+        state: ReconciliationResult = cycle.daemon_cache(("openstack", self.name), make)
         now = cycle.clock.seconds()
         if state.began_at is not None and state.metered.observing:
             return await self._end_window(cycle, state) if now - state.began_at >= window else ()
@@ -250,7 +252,7 @@ class ReconciliationPollster:
             return self.options.window_seconds
         return max(MIN_DEFAULT_WINDOW_SECONDS, 2 * max(map(interval_of, (self.name, *self.options.kinds))))
 
-    async def _end_window(self, cycle: ICycle, state: Comparison) -> list[Sample]:
+    async def _end_window(self, cycle: ICycle, state: ReconciliationResult) -> list[Sample]:
         # Copied before the second list: a resource created meanwhile may have a sample and not be on the list.
         metered = {kind: set(ids) for kind, ids in state.metered.ids.items()}
         overflowed = state.metered.overflowed

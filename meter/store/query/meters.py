@@ -52,7 +52,7 @@ ORDER BY m.name, m.type, m.unit LIMIT {limit}
 """
 
 
-class MeterRow(NamedTuple):
+class StoredMeterRow(NamedTuple):
     """A row of :func:`meters_query`; unique meters have no resource, owner or source."""
 
     name: str
@@ -65,7 +65,7 @@ class MeterRow(NamedTuple):
 
 
 def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> Sql:
-    """Return the statement for ``IStore.meters``, whose rows are each a :class:`MeterRow`."""
+    """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow`."""
     return filled(
         f"{NEWEST_FIRST}{UNIQUE_METERS if unique else METERS}",
         joins=conditions.joined_metadata,

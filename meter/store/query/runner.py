@@ -29,7 +29,7 @@ from meter.store.query.as_of import wait_for_writers_before
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import split_filter
 from meter.store.query.dimension_cache import DimensionCaches
-from meter.store.query.meters import MeterRow
+from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import meters_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
@@ -125,7 +125,7 @@ class QueryRunner:
         query = meters_query(split_filter(filter), limit, unique=unique)
         await self._wait_for_writers(filter)
         rows = await self._query(query)
-        return [StoredMeter(**MeterRow(*row)._asdict()) for row in rows]
+        return [StoredMeter(**StoredMeterRow(*row)._asdict()) for row in rows]
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """See ``IStore.resources``."""

@@ -202,7 +202,7 @@ def _longest_rollup(query: StatisticsQuery, conditions: FilterConditions) -> int
     return DAY if start.hour == 0 and period % (DAY * SECONDS_IN_HOUR) == 0 else HOUR
 
 
-class StatisticsRow(NamedTuple):
+class StatisticsResultRow(NamedTuple):
     """A row of :func:`statistics_statement`: one window, unit and group. Without a period ``window_start`` is ``None``."""
 
     window_start: datetime | None
@@ -220,7 +220,7 @@ def statistics_rows(query: StatisticsQuery, rows: Iterable[Sequence[Any]]) -> li
     length = timedelta(seconds=period)
     statistics = []
     for window_start, unit, first, last, *others in rows:
-        row = StatisticsRow(window_start, unit, first, last, others[:groups], others[groups:])
+        row = StatisticsResultRow(window_start, unit, first, last, others[:groups], others[groups:])
         statistics.append(
             Statistics(
                 unit=row.unit,

@@ -15,7 +15,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     """Add the HTTP API and its port. With ``bus`` it accepts samples from clients and publishes them there."""
     # Importing klein installs the global reactor, which twistd has chosen by now.
     from meter.api import Api
-    from meter.api import Limits
+    from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
 
@@ -25,7 +25,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         daemon.reactor,
         auth=_authentication(daemon),
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
-        limits=Limits(
+        limits=RequestLimits(
             default_limit=settings.default_limit,
             max_limit=settings.max_limit,
             max_windows=settings.max_statistics,

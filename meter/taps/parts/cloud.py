@@ -12,7 +12,7 @@ from meter.http import BadTlsOptions
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import IHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.http import TlsOptions
 from meter.http.factory import create_limited_client
 from meter.openstack import Cloud
@@ -114,5 +114,5 @@ def _tls_options(settings: OpenStackSection) -> TlsOptions:
     )
 
 
-def _limits(section: ServiceLimitsSection) -> Limits:
-    return Limits(**section.model_dump())
+def _limits(section: ServiceLimitsSection) -> ServiceLimits:
+    return ServiceLimits(**section.model_dump())

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from meter.api import Limits
+from meter.api import RequestLimits
 from meter.api.ingest import ATTRIBUTES
 from tests.api_client import ApiClient
 from tests.api_client import Response
@@ -98,7 +98,7 @@ def test_arbitrary_pattern_gets_a_valid_response(pattern: str) -> None:
 
 def test_request_beyond_the_concurrency_limit_is_503() -> None:
     store = PendingStore()
-    api = ApiClient(store=store, limits=Limits(max_requests=2))
+    api = ApiClient(store=store, limits=RequestLimits(max_requests=2))
     waiting: list[Deferred[Response]] = [api.pending("/v2/samples"), api.pending("/v2/samples")]
     api.flush()
     refused = api("/v2/samples")

@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs
 from meter.daemon.metrics import RequestMetrics
 from meter.http import HttpRequest
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.interfaces import Unavailable
 from tests.openstack_stub import JsonResponse
 from tests.openstack_stub import StubCloud
@@ -34,8 +34,8 @@ class Setup:
         self.client = LimitedHttpClient(
             self.unlimited,
             self.clock,
-            limits=Limits(**{"requests_per_second": inf, "attempts": 1, **limits}),
-            by_service={"slow": Limits(requests_per_second=2, max_in_flight=100)},
+            limits=ServiceLimits(**{"requests_per_second": inf, "attempts": 1, **limits}),
+            by_service={"slow": ServiceLimits(requests_per_second=2, max_in_flight=100)},
             metrics=RequestMetrics(self.registry),
         )
 

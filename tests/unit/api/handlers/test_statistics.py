@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from meter.api import Limits
+from meter.api import RequestLimits
 from tests.api_client import ApiClient
 from tests.api_client import message
 from tests.api_client import term
@@ -19,7 +19,7 @@ def api() -> ApiClient:
 
 
 def test_limit_of_windows_covers_all_groups_together() -> None:
-    api = ApiClient(limits=Limits(max_windows=2))
+    api = ApiClient(limits=RequestLimits(max_windows=2))
     path = "/v2/meters/cpu/statistics?period=60&groupby=resource_id"
     assert len(api(f"{path}&{term('resource_id', 'vm-1')}").json) == 2
     response = api(path)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from meter.api import Limits
+from meter.api import RequestLimits
 from tests.api_client import KEYS
 from tests.api_client import SAMPLES
 from tests.api_client import ApiClient
@@ -121,7 +121,7 @@ def test_volume_of_samples_in_two_units_has_a_warning(function: str, volume: flo
 
 
 def test_response_beyond_the_limit_is_400() -> None:
-    api = ApiClient(limits=Limits(max_limit=2))
+    api = ApiClient(limits=RequestLimits(max_limit=2))
     assert api("/v1/sources/test/meters/cpu").status == 400
     assert "more than 2" in api("/v1/meters").faultstring
     assert api("/v1/resources").status == 200

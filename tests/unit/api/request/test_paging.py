@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import Deferred
 
-from meter.api import Limits
+from meter.api import RequestLimits
 from tests.api_client import ApiClient
 from tests.api_client import message
 from tests.api_client import term
@@ -17,7 +17,7 @@ def api() -> ApiClient:
 
 
 def test_response_has_the_default_limit() -> None:
-    api = ApiClient(limits=Limits(default_limit=2))
+    api = ApiClient(limits=RequestLimits(default_limit=2))
     assert len(api("/v2/samples").json) == 2
     assert len(api("/v2/samples?limit=3").json) == 3
 

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from meter.api import Api
-from meter.api import Limits
+from meter.api import RequestLimits
 from meter.api.streaming import export as export_module
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -37,7 +37,7 @@ LINES = "application/x-ndjson"
 
 @pytest.fixture
 def api() -> ApiClient:
-    api = ApiClient(limits=Limits(default_limit=2, max_limit=3))
+    api = ApiClient(limits=RequestLimits(default_limit=2, max_limit=3))
     Deferred.fromCoroutine(api.store.write([message(10 + n / 10, message_id=f"n{n}") for n in range(25)]))
     return api
 

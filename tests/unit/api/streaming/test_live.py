@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from meter.api import Api
-from meter.api import Limits
+from meter.api import RequestLimits
 from meter.testing import MemoryStore
 from tests.api_client import RECORDED
 from tests.api_client import message
@@ -127,7 +127,7 @@ def test_live_stream_has_more_than_a_page_at_once(live_api: LiveApi) -> None:
 
 
 def test_disconnected_client_is_unsubscribed_and_no_longer_counted() -> None:
-    live_api = LiveApi(limits=Limits(max_live=1))
+    live_api = LiveApi(limits=RequestLimits(max_live=1))
     first = live_api.client()
     assert b"503" in live_api.client().received
     first.disconnect()

@@ -17,7 +17,7 @@ from txamqp.client import TwistedEvent
 
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.connection import ChannelService
-from meter.bus.amqp.connection import Connection
+from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.consumer import RequeueBackoff
 from meter.daemon.services import Backoff
 
@@ -82,7 +82,9 @@ def logged():
 def connection_of(clock, *outcomes):
     endpoint = Endpoint(*outcomes)
     backoff = Backoff(first=1.0, most=8.0, rng=lambda: 1.0)
-    connection = Connection(endpoint, Client, clock=clock, peer="rabbit:5672", purpose="testing", backoff=backoff)
+    connection = ConnectionService(
+        endpoint, Client, clock=clock, peer="rabbit:5672", purpose="testing", backoff=backoff
+    )
     connection.startService()
     return connection, endpoint
 

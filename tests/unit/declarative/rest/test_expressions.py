@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meter.declarative.rest.expressions import BadExpression
+from meter.declarative.rest.expressions import BadFormula
 from meter.declarative.rest.expressions import NoValue
 from meter.declarative.rest.expressions import expression
 
@@ -50,7 +50,7 @@ def test_expression_is_a_path_and_operations(text: str, value: Any) -> None:
     ],
 )
 def test_expression_that_is_not_allowed_is_rejected(text: str) -> None:
-    with pytest.raises(BadExpression):
+    with pytest.raises(BadFormula):
         expression(text)
 
 

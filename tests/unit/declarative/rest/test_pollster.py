@@ -18,7 +18,7 @@ from meter.declarative.rest.definition import RestDefinition
 from meter.http import BadResponse
 from meter.http import IHttpClient
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -178,7 +178,7 @@ def pollsters(directory: Path) -> dict[str, RestPollster]:
 
 def cycle_of(stub: StubCloud) -> FakeCycle:
     clock = Clock()
-    web = LimitedHttpClient(http(stub, clock), clock, limits=Limits(requests_per_second=inf, attempts=1))
+    web = LimitedHttpClient(http(stub, clock), clock, limits=ServiceLimits(requests_per_second=inf, attempts=1))
     providers = {IHttpClient: web, IOpenStack: openstack(stub, clock), ISkippedSamples: SkippedSamples()}
     return FakeCycle(providers, clock=clock)
 

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 import meter.pollsters.openstack as family
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -271,7 +271,7 @@ def test_hundreds_of_accounts_are_read_at_the_rate_limit() -> None:
 
     for each in ids:
         stub.on("GET", f"/v1/AUTH_{each}", account)
-    cycle = cycle_of(stub, clock, limits=Limits(requests_per_second=50, max_in_flight=4))
+    cycle = cycle_of(stub, clock, limits=ServiceLimits(requests_per_second=50, max_in_flight=4))
     poll = Deferred.fromCoroutine(family.storage.poll(cycle))
     while not poll.called and clock.seconds() < 60:
         clock.advance(0.01)

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 import meter.pollsters.openstack as family
 from meter.http import IHttpClient
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.interfaces import Disabled
 from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
@@ -68,7 +68,7 @@ def gateway(buckets: Any = BUCKETS, summary: Any = SUMMARY, project: str = "one"
 def cycle_of(stub: StubCloud) -> FakeCycle:
     clock = Clock()
     clock.advance(1_000_000_000)
-    web = LimitedHttpClient(http(stub, clock), clock, limits=Limits(requests_per_second=inf, attempts=1))
+    web = LimitedHttpClient(http(stub, clock), clock, limits=ServiceLimits(requests_per_second=inf, attempts=1))
     return FakeCycle(
         {IHttpClient: web, IOpenStack: openstack(stub, clock), ISkippedSamples: SkippedSamples()}, clock=clock
     )

@@ -18,7 +18,7 @@ from meter.daemon.services import sleep
 from meter.http import HttpRequest
 from meter.http import HttpResponse
 from meter.http import LimitedHttpClient
-from meter.http import Limits
+from meter.http import ServiceLimits
 from meter.interfaces import ISkippedSamples
 from meter.openstack import Cloud
 from meter.openstack import Credentials
@@ -75,7 +75,9 @@ class Swift:
 
 
 def cycle_of(swift: Swift, interval: float, **limits: Any) -> FakeCycle:
-    web = LimitedHttpClient(swift, swift.clock, limits=Limits(**limits), by_service={"identity": Limits()})  # type: ignore[arg-type]
+    web = LimitedHttpClient(
+        swift, swift.clock, limits=ServiceLimits(**limits), by_service={"identity": ServiceLimits()}
+    )  # type: ignore[arg-type]
 
     async def send(request: HttpRequest) -> HttpResponse:
         return await web.send("identity", request)
