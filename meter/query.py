@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -155,6 +156,17 @@ class Aggregate:
     def label(self) -> str:
         """Its key in the results: ``max``, ``cardinality/resource_id``."""
         return self.function if self.param is None else f"{self.function}/{self.param}"
+
+    @property
+    def fraction(self) -> float:
+        """The parameter of a ``percentile`` as a fraction from 0 to 1. Raises ``ValueError`` if it is not from 0 to 100."""
+        try:
+            percent = float(self.param or "")
+        except ValueError:
+            percent = math.nan
+        if not 0 <= percent <= 100:
+            raise ValueError(f"percentile takes a number from 0 to 100, not {self.param!r}")
+        return percent / 100
 
 
 STANDARD_AGGREGATES = tuple(Aggregate(function) for function in ("max", "min", "avg", "sum", "count"))

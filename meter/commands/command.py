@@ -23,7 +23,7 @@ from meter.settings.config_file import ConfigError
 from meter.settings.config_file import load
 from meter.settings.config_file import parse
 
-DONE = 0
+EXIT_OK = 0
 EXIT_FOUND_PROBLEMS = 1
 """The command did its work, and what it looked at is not as it should be."""
 UNAVAILABLE = 2
@@ -46,7 +46,7 @@ class CommandOptions(usage.Options):
     def opt_version(self) -> None:
         """Display Meter's version and exit."""
         sys.stdout.write(f"Meter {meter.__version__}\n")
-        sys.exit(DONE)
+        sys.exit(EXIT_OK)
 
 
 Work = Callable[[Any, Any], Awaitable[int]]
@@ -79,7 +79,7 @@ async def _status(work: Awaitable[int]) -> int:
     except BrokenPipeError:
         # Whoever read has seen enough, as head does. What is left unwritten must not raise again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return EXIT_OK
 
 
 def _ended(status: int, *lines: str) -> int:

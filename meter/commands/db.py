@@ -12,8 +12,8 @@ from typing import Any
 
 from twisted.python import usage
 
-from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
@@ -120,21 +120,21 @@ async def work(reactor: Any, options: Any) -> int:
 async def _administer(administration: Administration, config: Config, command: str) -> tuple[Report, int]:
     match command:
         case "upgrade":
-            return await administration.upgrade(), DONE
+            return await administration.upgrade(), EXIT_OK
         case "status":
             report = await administration.status()
-            return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] else DONE
+            return report, EXIT_FOUND_PROBLEMS if report["schema_problem"] else EXIT_OK
         case "partitions":
-            return {"partitions": await administration.partitions()}, DONE
+            return {"partitions": await administration.partitions()}, EXIT_OK
         case "retention":
             configured = {
                 "retention_days": config.store.retention_days,
                 "retention_days_by_meter": config.store.retention_days_by_meter,
                 "rollup_retention_days": config.store.rollup_retention_days,
             }
-            return configured | await administration.retention(), DONE
+            return configured | await administration.retention(), EXIT_OK
         case _:
-            return await administration.size(), DONE
+            return await administration.size(), EXIT_OK
 
 
 async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) -> tuple[Report, int]:
@@ -150,9 +150,9 @@ async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) ->
             until = min(end or now, now)  # the future is never counted
             if options["project"]:
                 report = await project_segments(store, options["project"], start, until)
-                return report, DONE if report["instances"] else EXIT_FOUND_PROBLEMS
+                return report, EXIT_OK if report["instances"] else EXIT_FOUND_PROBLEMS
             report = await instance_segments(store, options["instance"], start, until)
-            return report, DONE if report["segments"] else EXIT_FOUND_PROBLEMS
+            return report, EXIT_OK if report["segments"] else EXIT_FOUND_PROBLEMS
         finally:
             await store.stopService()
 

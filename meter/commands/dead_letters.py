@@ -14,8 +14,8 @@ from twisted.python import usage
 
 from meter.bus.dead_letters import DeadLetter
 from meter.bus.masking import masked_body
-from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
@@ -207,7 +207,7 @@ async def list_dead_letters(queue: DeadLetterQueue, total: int, *, kind: str | N
     if not as_json:
         sys.stdout.write(f"{listed} of {total} dead letters\n" if total else "no dead letters\n")
     sys.stdout.flush()
-    return DONE
+    return EXIT_OK
 
 
 def _row(position: object, id: str, at: str, kind: str, subject: str, reason: str) -> str:
@@ -256,7 +256,7 @@ async def show(queue: DeadLetterQueue, which: str) -> int:
     if omitted > 0:
         sys.stdout.write(f"… {omitted} more characters\n")
     sys.stdout.flush()
-    return DONE
+    return EXIT_OK
 
 
 def pretty_body(body: bytes) -> str:
@@ -297,7 +297,7 @@ async def replay(queue: DeadLetterQueue, chosen: AsyncIterator[Entry], *, force:
         sys.stdout.write(escape_terminal(f"{entry.dead_letter.id} replayed to {to}") + "\n")
     sys.stdout.write(f"{replayed} replayed, {kept} kept\n")
     sys.stdout.flush()
-    return EXIT_FOUND_PROBLEMS if kept else DONE
+    return EXIT_FOUND_PROBLEMS if kept else EXIT_OK
 
 
 async def discard(queue: DeadLetterQueue, ids: Sequence[str]) -> int:
@@ -306,4 +306,4 @@ async def discard(queue: DeadLetterQueue, ids: Sequence[str]) -> int:
         await queue.remove(entry)
         sys.stdout.write(f"{escape_terminal(entry.dead_letter.id)} discarded\n")
     sys.stdout.flush()
-    return DONE
+    return EXIT_OK

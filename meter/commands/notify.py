@@ -21,8 +21,8 @@ from meter.collector.explain import Explanation
 from meter.collector.explain import explain_notification
 from meter.collector.explain import is_received
 from meter.commands.captured_notifications import read_captured
-from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
@@ -182,7 +182,7 @@ async def publish(
             )
     finally:
         await maybeDeferred(bus.stopService)
-    return DONE
+    return EXIT_OK
 
 
 # --- explain -------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def explain(captured: Sequence[tuple[str, Publication]], config: Config, reactor
         unit_name=config.units.name_of,
         ignored_users=config.notifications.ignored_users,
     )
-    status = DONE
+    status = EXIT_OK
     for name, publication in captured:
         explanation = explain_notification(publication.body, converter, decisions)
         if not any(result.messages for result in explanation.conversion.results):

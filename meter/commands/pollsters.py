@@ -13,8 +13,8 @@ from twisted.python import usage
 
 from meter.agent.cycle import Cycle
 from meter.agent.cycle import PluginContext
-from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
@@ -123,7 +123,7 @@ async def _try(pollsters: Sequence[Decision], context: PluginContext, again: flo
     _print(table(samples))
     for problem in problems:
         sys.stderr.write(f"{escape_terminal(problem)}\n")
-    return EXIT_FOUND_PROBLEMS if problems else DONE
+    return EXIT_FOUND_PROBLEMS if problems else EXIT_OK
 
 
 async def _poll(pollsters: Iterable[Decision], cycle: Cycle) -> tuple[list[Sample], list[str]]:
@@ -161,4 +161,4 @@ def table(samples: Iterable[Sample]) -> str:
 def _print(text: str) -> int:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-    return DONE
+    return EXIT_OK

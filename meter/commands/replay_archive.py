@@ -12,7 +12,7 @@ from meter.bus.amqp import AmqpBus
 from meter.bus.amqp import Browser
 from meter.collector.notification_archive import ARCHIVE_QUEUE
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
-from meter.commands.command import DONE
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import escape_terminal
 from meter.daemon.supervised import wait_ready
@@ -54,7 +54,7 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
     finally:
         await browser.close()
         await maybeDeferred(bus.stopService)
-    return DONE
+    return EXIT_OK
 
 
 def _replay_publication(delivery: Delivery) -> Publication:

@@ -13,8 +13,8 @@ from typing import Literal
 
 from twisted.python import usage
 
-from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
@@ -106,7 +106,7 @@ async def work(reactor: Any, options: Any) -> int:
     else:
         sys.stdout.write(", ".join(f"{count} {state}" for state, count in tally.states.items()) + "\n")
     sys.stdout.flush()
-    return EXIT_FOUND_PROBLEMS if tally.reported else DONE
+    return EXIT_FOUND_PROBLEMS if tally.reported else EXIT_OK
 
 
 def _keys(config: Config) -> Keyring:

@@ -158,7 +158,10 @@ def _value(aggregate: Aggregate, rows: Sequence[StoredSample], steps: Steps) -> 
             values = {getattr(row, aggregate.param or "resource_id") for row in rows}
             return len(values - {None})
         case "percentile":
-            return percentile(sorted(volumes), fraction(aggregate))
+            try:
+                return percentile(sorted(volumes), aggregate.fraction)
+            except ValueError as error:
+                raise RequestError(str(error)) from error
         case "increase":
             return sum(_increase(row, steps) for row in rows)
         case "rate":
@@ -210,17 +213,6 @@ def _rate(rows: Sequence[StoredSample], steps: Steps) -> float:
         if (earlier := steps.previous.get(_key(row))) is not None:
             seconds[row.resource_id] += (row.timestamp - earlier.timestamp).total_seconds()
     return sum(increase[resource_id] / seconds[resource_id] for resource_id in increase if seconds[resource_id])
-
-
-def fraction(aggregate: Aggregate) -> float:
-    """Return the parameter of a percentile as a fraction from 0 to 1."""
-    try:
-        percent = float(aggregate.param or "")
-    except ValueError:
-        percent = math.nan
-    if not 0 <= percent <= 100:
-        raise RequestError(f"percentile takes a number from 0 to 100, not {aggregate.param!r}")
-    return percent / 100
 
 
 def percentile(volumes: Sequence[float], part: float) -> float:

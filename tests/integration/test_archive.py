@@ -16,7 +16,7 @@ from meter.collector.notification_archive import DROPPED_QUEUE
 from meter.collector.notification_archive import Archive
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.collector.notifications import NotificationConsumer
-from meter.commands.command import DONE
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.replay_archive import replay_archive
 from meter.interfaces import Binding
@@ -84,7 +84,7 @@ async def test_archive_drops_and_counts_the_oldest_and_replays_the_others(rabbit
         await consumer.receive(said(number))
     await until(lambda: counts == {"kept": 5, "dropped_length": 2})
 
-    assert await replay_archive(reactor, url, event_type="*", limit=None, only_list=True) == DONE
+    assert await replay_archive(reactor, url, event_type="*", limit=None, only_list=True) == EXIT_OK
     assert capsys.readouterr().out.splitlines()[-1] == "3 of 3 notifications listed"
 
     received = []
@@ -94,13 +94,13 @@ async def test_archive_drops_and_counts_the_oldest_and_replays_the_others(rabbit
 
     bus.subscribe(Subscription(queue=NOTIFICATIONS_QUEUE), take).startService()
     await until(lambda: bus.readiness().ready)
-    assert await replay_archive(reactor, url, event_type="volume.*", limit=2, only_list=False) == DONE
+    assert await replay_archive(reactor, url, event_type="volume.*", limit=2, only_list=False) == EXIT_OK
     await until(lambda: len(received) == 2)
     assert [open_envelope(each.body)["message_id"] for each in received] == ["m2", "m3"]
     assert all(b"gAAAAABsecret" not in each.body for each in received)
     assert {(each.headers["meter-exchange"], each.headers["meter-replayed"]) for each in received} == {("openstack", 1)}
 
-    assert await replay_archive(reactor, url, event_type="image.*", limit=None, only_list=False) == DONE
+    assert await replay_archive(reactor, url, event_type="image.*", limit=None, only_list=False) == EXIT_OK
     assert capsys.readouterr().out.splitlines()[-1] == "0 of 1 notifications replayed"
 
     # With a listener, the missed samples are made.
@@ -127,7 +127,7 @@ async def test_archive_drops_and_counts_expired_notifications(rabbitmq, collecto
 
 @pytest_twisted.ensureDeferred
 async def test_archive_that_was_never_enabled_is_empty(rabbitmq, capsys):
-    assert await replay_archive(reactor, rabbitmq.vhost(), event_type="*", limit=None, only_list=False) == DONE
+    assert await replay_archive(reactor, rabbitmq.vhost(), event_type="*", limit=None, only_list=False) == EXIT_OK
     assert capsys.readouterr().out == "0 of 0 notifications replayed\n"
 
 

@@ -50,6 +50,7 @@ ROOMS = {
     "meter.commands": "meter/pollsters/__main__.py",
     "meter.store": "meter/taps/* or meter/commands/*",
     "meter.taps": "nowhere",
+    "meter.testing": "nowhere",
 }
 """What only one room may import, itself apart."""
 

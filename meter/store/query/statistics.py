@@ -35,8 +35,8 @@ from meter.store.query.partials import INCREASE_BETWEEN
 from meter.store.query.partials import PARTIAL_COLUMNS
 from meter.store.query.partials import carried_hours
 from meter.store.query.partials_query import partials_query
-from meter.testing.statistics import SECONDS_IN_HOUR
-from meter.testing.statistics import fraction
+
+SECONDS_IN_HOUR = 3600
 
 AGGREGATES = {
     "max": "max(max_volume)",
@@ -267,7 +267,10 @@ def _aggregate(aggregate: Aggregate) -> Sql:
     if aggregate.function == "cardinality" and aggregate.param in CARDINALITIES:
         return Sql(f"count(DISTINCT nullif({aggregate.param}, 0))")
     if aggregate.function == "percentile":
-        return Sql("percentile_cont(%s) WITHIN GROUP (ORDER BY sum_volume)", (fraction(aggregate),))
+        try:
+            return Sql("percentile_cont(%s) WITHIN GROUP (ORDER BY sum_volume)", (aggregate.fraction,))
+        except ValueError as error:
+            raise RequestError(str(error)) from error
     if aggregate.function in AGGREGATES and aggregate.param is None:
         return Sql(AGGREGATES[aggregate.function])
     raise RequestError(

@@ -11,8 +11,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from meter.commands.captured_notifications import read_captured
-from meter.commands.command import DONE
 from meter.commands.command import EXIT_FOUND_PROBLEMS
+from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.notify import explain
 from meter.settings.config_file import parse
@@ -46,7 +46,7 @@ def written(tmp_path: Path, content: Any) -> Path:
 
 def test_sample_is_printed_with_the_definition_that_makes_it(run_explain: Explain) -> None:
     status, text = run_explain(captured("openstack.volume.resize.end"))
-    assert status == DONE
+    assert status == EXIT_OK
     assert text.splitlines()[0] == (
         "openstack.volume.resize.end.json: volume.resize.end from volume.block1@fake, 2026-11-22T16:07:24.711807"
     )
@@ -64,7 +64,7 @@ def test_unwanted_event_type_is_reported(run_explain: Explain) -> None:
 
 def test_missing_required_value_is_reported(run_explain: Explain) -> None:
     status, text = run_explain(captured("glance.image.update.1"))
-    assert status == DONE
+    assert status == EXIT_OK
     assert "no sample: the notification lacks a value that the definition requires" in text
 
 
@@ -111,7 +111,7 @@ def test_secret_is_masked(run_explain: Explain, tmp_path: Path) -> None:
         'metadata = { all = "$.payload" }\n'
     )
     status, text = run_explain(captured("nova.scheduler.select_destinations.start"), as_json=True)
-    assert status == DONE
+    assert status == EXIT_OK
     assert "gAAAAA" not in text
     assert json.loads(text)["metadata"]["all"]["request_spec"]["instance_properties"]["vcpus"] == 1
 
@@ -162,7 +162,7 @@ def test_file_with_one_notification_per_line_is_explained(run_explain: Explain, 
     path = tmp_path / "captured.jsonl"
     path.write_bytes((end.join(lines) + end).encode())
     status, text = run_explain(path)
-    assert status == DONE
+    assert status == EXIT_OK
     assert [line for line in text.splitlines() if line.startswith("captured.jsonl: ")] == [
         "captured.jsonl: volume.resize.end from volume.block1@fake, 2026-11-22T16:07:24.711807",
         "captured.jsonl: image.upload from image.localhost, 2026-11-22T15:57:13.085609",
