@@ -14,7 +14,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.commands import notify
-from meter.commands.command import DONE
+from meter.commands.command import EXIT_OK
 from meter.commands.command import UNAVAILABLE
 from meter.interfaces import Binding
 from meter.interfaces import Subscription
@@ -63,7 +63,7 @@ async def test_published_file_reaches_the_collector_as_sent_by_the_service(rabbi
 
     status, out, errors = await meter_notify("--url", url, RESIZED, UPLOADED)
 
-    assert (status, errors) == (DONE, "")
+    assert (status, errors) == (EXIT_OK, "")
     assert out.splitlines() == [
         f"{RESIZED}: published to exchange openstack with routing key notifications.info",
         f"{UPLOADED}: published to exchange glance with routing key notifications.info",
@@ -82,7 +82,7 @@ async def test_exchange_and_routing_key_of_the_command_line_override_the_file(ra
 
     status, out, errors = await meter_notify("--url", url, "--exchange", "elsewhere", RESIZED)
 
-    assert (status, errors) == (DONE, "")
+    assert (status, errors) == (EXIT_OK, "")
     assert out == f"{RESIZED}: published to exchange elsewhere with routing key notifications.info\n"
     await until(lambda: len(came) == 1)
 
