@@ -64,7 +64,10 @@ class Browser:
         self._remaining = 0
 
     async def open(self) -> int:
-        """Connect and return the number of messages in the queue. Messages published later are not returned by :meth:`next`."""
+        """Connect and return the number of messages in the queue. Messages published later are not returned by :meth:`next`.
+
+        A quorum queue requeues messages shortly after the previous browser has closed; until then it has fewer.
+        """
         try:
             self._client = await self._address.endpoint(self._reactor).connect(ClientFactory(self._make_client))
         except Exception as error:
