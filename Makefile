@@ -1,4 +1,4 @@
-# Two commands are enough: `make run` and `make test`. Everything they make is in .venv, .tox and var.
+# Two commands are enough: `make run` and `make test`. Everything that they create is in .venv, .tox and var.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 .DELETE_ON_ERROR:
 .PHONY: help run test chaos dev setup-run setup-test clean
 
-help: ## say what can be made
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 run: setup-run ## run Meter on this host: libvirt, store and API in one process; Ctrl-C stops it
@@ -16,7 +16,7 @@ run: setup-run ## run Meter on this host: libvirt, store and API in one process;
 test: setup-test ## check everything: style, types, tests, package, documentation
 	@$(VENV)/bin/tox
 
-chaos: setup-test $(VENV)/.dev ## inject every fault into real servers and daemons, count what is lost (ten minutes)
+chaos: setup-test $(VENV)/.dev ## inject faults into real servers and daemons, count lost and duplicate samples (ten minutes)
 	@etc/dev/system-packages $(PYTHON) chaos
 	@$(VENV)/bin/python -m tests.chaos
 
@@ -33,10 +33,10 @@ clean: ## remove what was built; the data in var stay
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Meter needs Python 3.11 or later; say which one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	    { echo "Meter needs Python 3.11 or later; select one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@etc/dev/system-packages $(PYTHON) run
 	$(PYTHON) -m venv $(VENV)
-	@# Groups of dependencies are read by pip 25.1 and later.
+	@# Dependency groups need pip 25.1 or later.
 	$(PIP) install --upgrade 'pip>=25.1'
 
 $(VENV)/.run: setup.py pyproject.toml | $(VENV)/bin/python

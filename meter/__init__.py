@@ -1,3 +1,3 @@
-"""Meter: complete, exact and provable usage metering for libvirt hosts and OpenStack regions."""
+"""Meter: complete, exact and verifiable usage metering for libvirt hosts and OpenStack regions."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """The interfaces between the parts of Meter, and between Meter and its plugins.
 
-The way of a sample: ``IPollster`` or ``IListener`` → ``IPublisher`` (the bus) → ``IStore`` → the API.
+The path of a sample: ``IPollster`` or ``IListener`` → ``IPublisher`` (the bus) → ``IStore`` → the API.
 Methods written ``async def`` return awaitables; every other method returns at once.
 """
 

@@ -1,6 +1,6 @@
 """Metering messages: encodes samples as signed messages for the bus, and decodes them.
 
-Only this module and :mod:`meter.signature` know the wire format. A *metering message* is a flat mapping of a sample's
+Only this module and :mod:`meter.signature` implement the message format. A *metering message* is a flat mapping of a sample's
 fields under Ceilometer's names, signed. A *cast* (oslo.messaging's word for a one-way call) carries a batch of them. An
 *envelope* wraps any message on the bus (version 2.0 of oslo.messaging's; version 1 has none).
 """
@@ -38,10 +38,10 @@ KEY_ID_FIELD = "_meter_key_id"
 """The member of a cast with the id of its key. oslo.messaging ignores members that start with an underscore."""
 
 MAX_IDENTIFIER = 512
-"""Characters in a name, unit or id. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
+"""Maximum length of a name, unit or id, in characters. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
 
 MAX_TIME = 64
-"""Characters of a timestamp; parsed timestamps are cached, so their size is limited."""
+"""Maximum length of a timestamp, in characters; parsed timestamps are cached, so their size is limited."""
 
 SAMPLE_EVENT_TYPES = frozenset({"telemetry.polling", "telemetry.api", "metering"})
 """Event types of notifications that carry metering messages, of Ceilometer's polling agent, API and ``notifier://`` publisher."""

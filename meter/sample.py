@@ -1,4 +1,4 @@
-"""The sample: one measurement of one meter on one resource, as a frozen, validated record."""
+"""The sample: one measurement of one meter of one resource, as a frozen, validated record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXISTED_THROUGHOUT = "exists"
 """The ``run`` of a resource whose id is never reused: it existed between any two of its samples."""
 
 MAX_RUN = 255
-"""Characters of a ``run``."""
+"""Maximum length of a ``run``, in characters."""
 
 
 def run_text(*parts: str) -> str:

@@ -24,10 +24,10 @@ SIGNATURE_FIELD = "message_signature"
 METADATA_FIELD = "resource_metadata"
 
 CACHED_METADATA = 4096
-"""Metadata whose covered text is cached: about the resources that one collector receives samples of."""
+"""Number of metadata whose covered text is cached: about one per resource of a collector."""
 
 MAX_CACHED_METADATA = 4096
-"""Bytes; larger metadata are not cached, which limits the memory to some tens of megabytes."""
+"""Maximum size of cached metadata, in bytes; larger ones are not cached, which limits the memory to some tens of megabytes."""
 
 
 class BadSignature(ValueError):
@@ -37,7 +37,7 @@ class BadSignature(ValueError):
 def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -> bytes:
     """Return the bytes that the signature of ``message`` covers; ``metadata_text`` is their part for the metadata, if known.
 
-    Metadata are covered as they are after encoding to JSON and decoding, because so they arrive; other values must be of
+    Metadata are covered as they are after encoding to JSON and decoding, because that is how they arrive; other values must be of
     JSON's types. Raises :class:`BadSignature` for an unpaired surrogate, and for an integer or a nesting too large for
     Python to write.
     """
@@ -83,7 +83,7 @@ def _append_pair(parts: list[str], name: str, value: Any) -> None:
 
 
 def _scalar(value: Any) -> Any:
-    """Return ``value`` if JSON carries it unchanged, else raise: another value than the signed one would arrive."""
+    """Return ``value`` if JSON carries it unchanged, else raise: a value different from the signed one would arrive."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None or (kind is float and math.isfinite(value)):
         return value

@@ -1,4 +1,4 @@
-"""Names and phrases that were replaced by the field's own terms, see docs/glossary.rst. The house rules refuse them."""
+"""Names and phrases that were replaced by standard terms, see docs/glossary.rst. tests/unit/test_house_rules.py rejects them."""
 
 IDENTIFIERS = frozenset(
     [

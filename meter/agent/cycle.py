@@ -1,4 +1,4 @@
-"""What plugins are given: the context of the daemon, and the polling cycle they run in."""
+"""The objects that plugins receive: the context of the daemon, and the polling cycle."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Destination(msgspec.Struct, frozen=True):
     def difference(self, other: Destination) -> str | None:
         """Return how ``other`` differs, as text; ``None`` if it is the same destination.
 
-        User and password do not count, nor a key that was added or one of several that was removed. Another host name
+        Users and passwords are not compared. A key that was added, or one of several that was removed, makes no difference. Another host name
         with the same port, virtual host and key is the same cluster, unless the key was generated on this host, which
         says nothing about the broker.
         """

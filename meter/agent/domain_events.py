@@ -38,7 +38,7 @@ class SingleDomainHypervisor:
         return Absence("unreadable")
 
     def observe(self, receive: Callable[[Domain], object]) -> None:
-        """A snapshot never changes: nothing to observe."""
+        """Do nothing: a snapshot never changes."""
 
 
 class DomainEventPoller(Service):

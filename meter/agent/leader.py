@@ -1,9 +1,9 @@
-"""Leader election: of several agents with the same periodic work, one does it, and no work is done twice.
+"""Leader election: of several agents with the same periodic work, only one does it.
 
 The agents share a queue of the bus that delivers to one of its consumers only (RabbitMQ's *single active consumer*).
 When work is due each agent publishes a *probe* to the queue: the agent that receives its own probe is the leader. The
 leader publishes what it begins and what it has done as a *checkpoint*, and leaves the newest checkpoint unacknowledged.
-When it dies the broker delivers that checkpoint to the next leader, which thereby knows what was done, and repeats what
+When it dies the broker delivers that checkpoint to the next leader, which learns from it what was done, and repeats what
 was only begun.
 
 While the broker cannot be reached there is no election, and each agent keeps its role, so that no work is skipped. An
@@ -58,7 +58,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class LeaderElection(Service):
-    """Has ``work`` done by one of all agents with the same ``name`` on ``bus``.
+    """Runs ``work`` in only one of the agents with the same ``name`` on ``bus``.
 
     Time is divided into slots, the multiples of each interval since 1970; the work of an interval is done once per slot.
     ``patience_seconds`` is how long an agent waits for its probe before it stands by, and for the bus at its start.
@@ -133,7 +133,7 @@ class LeaderElection(Service):
     async def _elect(self, patience: float) -> bool:
         """Publish a probe and return whether this agent receives it. Without the bus the role stays the same.
 
-        ``patience`` is for a bus that has just been lost: a bus that was down at the last attempt is tried once.
+        ``patience`` applies if the bus was available at the last attempt; otherwise the bus is tried only once.
         """
         until = self._clock.seconds() + (0.0 if self._bus_is_down else patience)
         while True:

@@ -1,4 +1,4 @@
-"""The schedule of an agent: several intervals, aligned to the clock, and one run for all that are due together."""
+"""The schedule of an agent: several intervals, aligned to the clock, with one run for all that are due at the same time."""
 
 from __future__ import annotations
 

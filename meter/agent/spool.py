@@ -191,8 +191,8 @@ class Spool:
     def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return the result of ``work`` once its changes are on disk.
 
-        On a full disk the write-ahead log is checkpointed and reused from its beginning: then the space that the spool
-        has is enough for publications that come and go.
+        On a full disk the write-ahead log is checkpointed and reused from its beginning: then the existing space of the spool
+        suffices while publications are added and removed.
         """
         database = self._open()
         try:

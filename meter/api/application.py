@@ -58,7 +58,7 @@ from meter.interfaces import Unavailable
 RETRY_AFTER_SECONDS = 5
 
 _ANONYMOUS = Requester(is_admin=False)
-"""The requester of public operations; it sees nothing in the store."""
+"""The requester of public operations, who may not read any samples."""
 
 
 class _AnyText(BaseConverter):

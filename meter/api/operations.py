@@ -206,7 +206,7 @@ V2: tuple[Operation, ...] = (
     Operation(
         name="segments",
         path="/v2/segments",
-        summary="Time that instances, deleted ones included, spent in each state with each flavor, ordered by id.",
+        summary="Time that instances, including deleted ones, spent in each state with each flavor, ordered by id.",
         parameters=(*segments.PARAMETERS, LIMIT, MARKER, AS_OF),
         result=Sequence[InstanceSegments],
         handler=segments.segments,

@@ -21,7 +21,7 @@ from meter.api.root_resource import REQUEST_ID_HEADER
 IDLE_SECONDS = 60
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of the request line and the headers together; enough for a query with a hundred long terms."""
+"""Maximum size of the request line and the headers together; enough for a query with a hundred long terms."""
 
 LINGER_SECONDS = 5
 """How long the rest of a rejected body is read and discarded."""
@@ -76,7 +76,7 @@ class _Channel(HTTPChannel):
         )
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self._reject(ApiError(400, "Malformed HTTP request, or headers too many or too long."))
+        self._reject(ApiError(400, "Malformed HTTP request, or too many or too long headers."))
 
     def _reject(self, error: ApiError) -> None:
         body = error.body("")

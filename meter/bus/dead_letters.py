@@ -1,4 +1,4 @@
-"""Dead letters: messages that can never be processed as they are, stored with the reason for an operator to look at.
+"""Dead letters: messages that can never be processed as they are, stored with the reason, for inspection by an operator.
 
 :class:`DeadLetterPublisher` writes them to the bus, and :func:`parse_dead_letter` reads back what it wrote.
 """
@@ -29,7 +29,7 @@ DEAD_LETTER_QUEUE = "metering.dead"
 """The durable queue of dead letters, reached through the default exchange."""
 
 MAX_HEADER = 500
-"""Characters of a text header."""
+"""Maximum number of characters in a text header."""
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """A longer body is truncated before it is masked; its dead letter then has the header ``meter-cut``."""

@@ -29,7 +29,7 @@ from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 
 MAX_DEAD_LETTERS_IN_MEMORY = 1000
-"""The newest are kept."""
+"""Maximum number of dead letters in memory; the oldest are dropped first."""
 
 
 def _ignore(kind: str) -> None:
@@ -186,7 +186,10 @@ class LocalBus(Service):
             except Unavailable:
                 raise
             except Exception as error:
-                self._log.failure("{service}: unexpected error, the message is dead-lettered", service=receiver.name)
+                self._log.failure(
+                    "{service}: the receiver raised an unexpected exception; the message is dead-lettered",
+                    service=receiver.name,
+                )
                 if receiver.queue == DEAD_LETTER_QUEUE:
                     # Its dead letter would be delivered here again, in an endless loop.
                     raise Unavailable(f"{receiver.name}: {type(error).__name__}: {error}") from error

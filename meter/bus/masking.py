@@ -18,13 +18,13 @@ import msgspec
 MASK = "***"
 
 MAX_DEPTH = 64
-"""Levels of nesting that are searched; a deeper value is masked as a whole."""
+"""Maximum number of nesting levels that are searched; a deeper value is masked as a whole."""
 
 MAX_STRUCTURE_BYTES = 1024 * 1024
 """A larger body is masked as text: walking millions of values would block the reactor for seconds."""
 
 MAX_CACHED_NAME = 100
-"""Characters; the result for a longer name is not cached."""
+"""Maximum length of a name whose result is cached, in characters."""
 
 _SECRET_WORDS = "|".join(
     (

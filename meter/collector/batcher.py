@@ -1,6 +1,6 @@
 """Batches the signed messages of several notifications into common casts.
 
-A notification gives one or two samples of each of a few meters: published at once, about three messages on the bus.
+A notification gives one or two samples of each of a few meters: without batching, about three messages on the bus.
 Batching for some milliseconds reduces the number of messages to a tenth.
 """
 
@@ -62,7 +62,7 @@ class PublicationBatcher:
     async def publish(self, messages: Sequence[Mapping[str, Any]], key_id: str) -> None:
         """Return once the bus has confirmed ``messages``, all signed with the key ``key_id``.
 
-        Raises :class:`~meter.interfaces.Unavailable` when that is not certain, :class:`Unpublishable`, or what
+        Raises :class:`~meter.interfaces.Unavailable` if the bus may not have confirmed them, :class:`Unpublishable`, or what
         :func:`meter.bus.batches.batch_publications` raises for messages that are not JSON. Errors of other messages in the
         batch do not affect these.
         """

@@ -41,13 +41,13 @@ from meter.sample import Sample
 from meter.signature import Keyring
 
 MAX_EVENT_TYPE = 255
-"""Characters; OpenStack's services use at most 60."""
+"""Maximum length of an event type, in characters; OpenStack's services use at most 60."""
 
 CACHED_EVENT_TYPES = 1024
 """Event types whose matching listeners are cached."""
 
 MAX_SAMPLES = 10_000
-"""Samples that one listener may make of one notification."""
+"""Maximum number of samples that one listener may make from one notification."""
 
 Outcome = Literal["sampled", "empty", "unwanted", "ignored", "dead"]
 """*empty*: listeners want the event type and made no sample. *unwanted*: no listener wants it. *ignored*: the request of
@@ -56,7 +56,7 @@ a user who is not metered. *dead*: at least one rejection, so the notification i
 
 @dataclass(frozen=True, slots=True)
 class ListenerResult:
-    """What one listener made of a notification.
+    """The result of one listener for a notification.
 
     ``definitions`` are its samples as yielded, by definition; a listener that is not made of definitions counts as
     one. ``messages`` are the signed metering messages of these samples, in the same order and without those of disabled
@@ -72,7 +72,7 @@ class ListenerResult:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a message body becomes; ``notification`` is as listeners receive it, ``None`` if it cannot be parsed."""
+    """The result of converting a message body; ``notification`` is as listeners receive it, ``None`` if it cannot be parsed."""
 
     outcome: Outcome
     notification: Notification | None = None
@@ -81,7 +81,7 @@ class Conversion:
 
 
 class NotificationConverter:
-    """Converts bodies with the active ``listeners``. :meth:`convert` has no side effects but what :class:`FirstTimes` stores.
+    """Converts bodies with the active ``listeners``. :meth:`convert` has no side effects except what :class:`FirstTimes` stores.
 
     ``source`` is that of samples without one, ``unit_name`` returns the configured name of a unit, and ``ignored_users`` are
     ids of users whose requests are not metered.
@@ -107,7 +107,7 @@ class NotificationConverter:
         self._listeners_of = lru_cache(CACHED_EVENT_TYPES)(self._match)
 
     def convert(self, body: bytes) -> Conversion:
-        """Return what ``body`` becomes; whatever it contains and whatever a listener raises, this does not raise."""
+        """Return the conversion of ``body``. Never raises, whatever the body contains or a listener raises."""
         try:
             notification = self._first_times.apply(parse_notification(body))
         except (ValueError, RecursionError) as error:

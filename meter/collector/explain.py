@@ -41,7 +41,7 @@ class Explanation:
 def explain_notification(
     body: bytes, converter: NotificationConverter, decisions: Iterable[Decision] = ()
 ) -> Explanation:
-    """Return what the collector makes of ``body`` with ``converter``; ``decisions`` are those of all installed listeners."""
+    """Return the conversion of ``body`` by ``converter``, with reasons; ``decisions`` are those of all installed listeners."""
     conversion = converter.convert(body)
     definitions = [each for result in conversion.results for each in _definitions(result)]
     inactive = () if conversion.notification is None else _inactive(decisions, conversion.notification.event_type)

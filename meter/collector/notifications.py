@@ -1,4 +1,4 @@
-"""Consumes notifications: converts each into samples, publishes these, and acknowledges the notification then.
+"""Consumes notifications: converts each into samples, publishes these, and then acknowledges the notification.
 
 A notification is acknowledged once the bus has confirmed every sample made from it, or the dead letter with the reason
 why there are none. A notification that no listener wants is counted by event type.

@@ -13,9 +13,9 @@ from meter.signature import BadSignature
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """What can never be processed as it is. ``kind`` is one of the kinds in docs/dead-letters.rst, ``reason`` a text.
+    """A message, or a part of one, that can never be processed as it is. ``kind`` is one of the kinds in docs/dead-letters.rst, ``reason`` a text.
 
-    ``meter``, or ``event_type`` and ``listener``, say what it is about, where that is known.
+    ``meter``, or ``event_type`` and ``listener``, identify it, if they are known.
     """
 
     kind: str

@@ -1,1 +1,1 @@
-"""Commands for people: one module per console script. Composition roots like :mod:`meter.taps`; nothing imports them."""
+"""Command-line tools: one module per console script. They are composition roots like :mod:`meter.taps`; no other module imports them."""

@@ -1,4 +1,4 @@
-"""What every command has: a configuration, ways to end, and words that are safe to show."""
+"""What all commands share: the configuration, exit statuses, and escaping of terminal output."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from meter.settings.config_file import parse
 
 EXIT_OK = 0
 EXIT_FOUND_PROBLEMS = 1
-"""The command did its work, and what it looked at is not as it should be."""
+"""The command succeeded, and found problems in what it checked."""
 UNAVAILABLE = 2
-"""Something that it needs is away; the same command may work later."""
+"""A dependency is unavailable; the same command may succeed later."""
 EXIT_USAGE = 3
-"""The command line or the configuration cannot be used as it is."""
+"""The command line or the configuration is invalid."""
 
 
 class CommandError(Exception):
-    """What the user asked for cannot be done; the text says what would be right."""
+    """The command cannot do what the user requested; the text says what is wrong and what is allowed."""
 
 
 class CommandOptions(usage.Options):
-    """What every command takes."""
+    """The options of every command."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        ["config", "c", None, f"The configuration, a TOML file. [default: {DEFAULT_FILE}, where it exists]"]
+        ["config", "c", None, f"Configuration file, TOML. [default: {DEFAULT_FILE} if it exists]"]
     ]
 
     def opt_version(self) -> None:
@@ -50,11 +50,11 @@ class CommandOptions(usage.Options):
 
 
 Work = Callable[[Any, Any], Awaitable[int]]
-"""Does what a command is for, given the reactor and its options; returns the exit status."""
+"""Implements a command, given the reactor and its options; returns the exit status."""
 
 
 def run(options: usage.Options, arguments: Sequence[str], work: Work) -> NoReturn:
-    """Run ``work`` and leave with its status, or with one of this module's and a line on standard error."""
+    """Run ``work`` and exit with its status, or with a status of this module and a line on standard error."""
     try:
         options.parseOptions(arguments)
     except usage.UsageError as error:
@@ -77,7 +77,7 @@ async def _status(work: Awaitable[int]) -> int:
     except Unavailable as error:
         return _ended(UNAVAILABLE, str(error))
     except BrokenPipeError:
-        # Whoever read has seen enough, as head does. What is left unwritten must not raise again at the end.
+        # The reader has closed the pipe, as head does. Unwritten output must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
 
@@ -91,8 +91,8 @@ def _ended(status: int, *lines: str) -> int:
 def configuration(path: str | None) -> Config:
     """Return the configuration of the daemons that use the file at ``path``, or the default file, or none.
 
-    A file may be silent about bus and store, which ``twistd meter`` then has within itself: it is read that daemon's
-    way where it has run, or where no other could use the file.
+    It is that of ``twistd meter``, whose bus and store are internal unless they are configured, if that daemon has run with
+    it, or if no other daemon can use it; otherwise it is that of ``meter-collector``.
     """
     if path is None:
         path = DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None
@@ -115,7 +115,7 @@ def spool_of(config: Config, name: str) -> Path:
 
 
 def escape_terminal(text: str) -> str:
-    """Return ``text`` with what would steer a terminal escaped; line ends stay."""
+    """Return ``text`` with all unprintable characters escaped, except line breaks."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""``meter-db``: upgrades the database, and reports its state, and how long instances were in which state."""
+"""``meter-db``: upgrades the database, and reports its state and how long instances were in each state."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SegmentsOptions(JsonOptions):
 
     synopsis = "INSTANCE | --project PROJECT"
     optParameters = [  # noqa: N815, RUF012
-        ["start", None, None, "Start of the period, such as 2026-11-01. [default: the begin of the first segment]"],
+        ["start", None, None, "Start of the period, such as 2026-11-01. [default: the start of the first segment]"],
         ["end", None, None, "End of the period, at most now. [default: now]"],
         ["project", None, None, "Report all instances of this project, deleted ones too."],
     ]
@@ -78,14 +78,14 @@ class Options(CommandOptions):
             "retention",
             None,
             JsonOptions,
-            "Show the configured retention, the retention cutoffs, collected garbage, and which hours are final.",
+            "Show the configured retention, the retention cutoffs, the deleted unused rows, and which hours are final.",
         ],
         ["size", None, JsonOptions, "Show the size of each table, and the bytes per sample."],
         [
             "segments",
             None,
             SegmentsOptions,
-            "Show how long an instance, or all instances of a project, were in which state with which flavor; "
+            "Show how long an instance, or all instances of a project, were in each state with each flavor; "
             "exit status 1 if there are no samples of it.",
         ],
     ]

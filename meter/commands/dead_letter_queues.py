@@ -28,7 +28,7 @@ PAGE_ENTRIES = 10
 
 
 class Entry(NamedTuple):
-    """A dead letter in its queue; ``handle`` is what the queue removes it by."""
+    """A dead letter in its queue; ``handle`` identifies it to the queue for removal."""
 
     dead_letter: DeadLetter
     handle: Any

@@ -29,10 +29,10 @@ from meter.commands.dead_letter_queues import SpooledDeadLetters
 from meter.settings.config_file import SINGLE
 
 MIN_ID_CHARACTERS = 8
-"""Least characters of an abbreviated id. A shorter number is a position in the list."""
+"""Minimum length of an abbreviated id. A shorter number is a position in the list."""
 
 MAX_SHOWN = 64 * 1024
-"""Characters of a body that ``show`` prints."""
+"""Maximum number of characters of a body that ``show`` prints."""
 
 
 class ListOptions(usage.Options):

@@ -107,7 +107,7 @@ class Options(CommandOptions):
             "explain",
             None,
             ExplainOptions,
-            "Print the samples that the collector makes of them, and which definition makes each. Sends nothing.",
+            "Print the samples that the collector makes from them, and which definition makes each. Sends nothing.",
         ],
         [
             "replay",
@@ -189,7 +189,7 @@ async def publish(
 
 
 def explain(captured: Sequence[tuple[str, Publication]], config: Config, reactor: Any, *, as_json: bool) -> int:
-    """Print what the collector makes of each notification; the status says whether all give samples."""
+    """Print the samples that the collector makes from each notification; the status says whether all give samples."""
     decisions = installed_listeners(config, reactor)
     active = [decision for decision in decisions if decision.state == "active"]
     topics = [*config.notifications.service_topics, *(topic for decision in active for topic in decision.plugin.topics)]

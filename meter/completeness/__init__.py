@@ -1,1 +1,1 @@
-"""How long instances existed, in which state and with which flavor."""
+"""How long instances existed, in each state with each flavor."""

@@ -24,7 +24,7 @@ from meter.query import StoredSample
 from meter.sample import utc_text
 
 PAGE_SAMPLES = 1_000
-"""Samples per query."""
+"""Maximum number of samples per query."""
 
 NOTIFIED = Comparison("metadata.event_type", "~", "^compute[.]instance[.]")
 """Selects the samples made from Nova's notifications; polled samples have no ``event_type``."""

@@ -1,10 +1,10 @@
-"""Segments: how long an instance was in which state with which flavor, from the samples of its meter ``instance``.
+"""Segments: how long an instance was in each state with each flavor, computed from the samples of its meter ``instance``.
 
 Every notification of Nova about an instance contains its state and flavor. Where these change, one segment ends and the
 next begins. An audit (``exists``) repairs missed notifications: of a creation, of a resize, an unshelving or a rebuild,
 which set ``launched_at`` again, and of a deletion. Its timestamp is the end of the audit period, but it contains the state
 at the time of sending: a change with a notification of its own soon after has the time of that notification. A deleted
-instance stays deleted, whatever arrives late. A soft-deleted instance can be restored; that is a state like any other.
+instance stays deleted, whatever arrives late. A soft-deleted instance can be restored; ``soft-delete`` is a state like any other.
 """
 
 from __future__ import annotations

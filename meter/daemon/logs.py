@@ -48,7 +48,7 @@ def observer(stream: TextIO, write: Callable[[LogEvent], str], levels: str) -> I
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
-        # A lone surrogate in a text must not lose the line.
+        # A line with an unpaired surrogate must not be lost.
         stream.write(write(event).encode("utf-8", "backslashreplace").decode() + "\n")
         stream.flush()
 

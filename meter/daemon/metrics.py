@@ -95,7 +95,7 @@ class PollingMetrics:
         self._cycles = Counter("meter_polling_cycles", "Polling cycles completed.", registry=registry)
         self._skipped = Counter(
             "meter_polling_cycles_skipped",
-            "Polling cycles skipped: the cycle before overran.",
+            "Polling cycles skipped because the previous cycle took longer than the interval.",
             registry=registry,
         )
         self._omitted = Counter(
@@ -289,8 +289,8 @@ class HealthMetrics:
         )
 
     def count_hanging_domains(self, count: Callable[[], int]) -> None:
-        """Export how many domains do not answer libvirt."""
-        documentation = "Domains whose emulator does not answer libvirt. The log and /readyz name them."
+        """Export how many domains have an emulator that does not respond to libvirt."""
+        documentation = "Domains whose emulator does not respond to libvirt. The log and /readyz name them."
         Gauge("meter_hanging_domains", documentation, registry=self._registry).set_function(count)
 
     def count_unpolled_changes(self, count: Callable[[], int]) -> None:
@@ -299,7 +299,7 @@ class HealthMetrics:
         self._registry.register(_Count("meter_unpolled_domain_changes", documentation, count))
 
     def count_stop_timeouts(self, count: Callable[[], int]) -> None:
-        """Export how many services did not stop in time, or raised while stopping."""
+        """Export how many services did not stop in time, or raised an exception while stopping."""
         documentation = "Services that did not stop in time, or raised an exception while stopping."
         self._registry.register(_Count("meter_service_stop_timeouts", documentation, count))
 

@@ -1,4 +1,4 @@
-"""Exclusive locks of one process, which the kernel releases when the process ends, however it ends.
+"""Exclusive locks of one process, which the kernel releases when the process ends, even after a crash.
 
 A daemon with state on disk locks ``STATE_DIR/DAEMON.lock`` before it does anything else. A lock that is acquired before
 ``twistd`` daemonizes is inherited by the daemonized process.
@@ -75,7 +75,7 @@ class LockFile(Service):
             os.pwrite(self._file.fileno(), text, 0)
             os.ftruncate(self._file.fileno(), len(text))
         except OSError:
-            pass  # the disk is full: the lock is held all the same, only its owner is not shown
+            pass  # the disk is full: the lock is still held, but the file does not name its owner
 
 
 class ListenLock:

@@ -1,4 +1,4 @@
-"""Measuring how late the reactor makes its calls."""
+"""Measures the lag of the reactor: how late it makes delayed calls."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class StagedService(MultiService):
 
     @property
     def timed_out(self) -> int:
-        """How many services did not stop in time, or raised; those of children of this class included."""
+        """How many services did not stop in time, or raised an exception; those of children of this class included."""
         return self._timed_out + sum(child.timed_out for child in self if isinstance(child, StagedService))
 
     def stopService(self) -> Deferred[None]:

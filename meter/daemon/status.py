@@ -43,7 +43,7 @@ def readiness_of(dependency: IDependency) -> Readiness:
 
 @implementer(IDependency)
 class Dispensable:
-    """An optional ``dependency``: without it the daemon is degraded. ``without`` says what is missing then."""
+    """An optional ``dependency``: without it the daemon is degraded. ``without`` says what does not work then."""
 
     def __init__(self, dependency: IDependency, without: str) -> None:
         self._dependency = dependency

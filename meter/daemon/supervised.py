@@ -1,4 +1,4 @@
-"""Supervised services: the loop that keeps a connection, a server or a port open, and waiting until it is ready."""
+"""Supervised services: a loop that keeps a connection, a server or a port open; and waiting until it is ready."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Plugins made of files: definitions of notifications, and of REST pollsters."""
+"""Plugins defined in files: notification definitions and REST pollsters."""

@@ -1,6 +1,6 @@
 """HTTP client: requests with time and size limits, TLS, and a rate limiter with a circuit breaker per service.
 
-The only package that knows treq. It knows nothing of OpenStack.
+The only package that uses treq. It does not depend on OpenStack.
 """
 
 from meter.http.client import BadResponse

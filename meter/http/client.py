@@ -1,4 +1,4 @@
-"""One HTTP request and its response, with every way in which that can fail as an exception.
+"""One HTTP request and its response; every kind of failure is an exception.
 
 A request has a time limit and its response body a size limit. Redirects are not followed: they would take the token
 to another host.

@@ -215,7 +215,7 @@ class ServiceLimiter:
                     self._end_trial()
 
     async def _throttle(self) -> None:
-        """Wait until the rate limit permits a request. The jitter, which only slows down, keeps agents out of step."""
+        """Wait until the rate limit permits a request. The jitter only lengthens the gaps, and prevents agents from sending at the same time."""
         now = self._clock.seconds()
         send_at = max(now, self._next_at)
         self._next_at = send_at + (1 + JITTER * self._rng()) / self._limits.requests_per_second

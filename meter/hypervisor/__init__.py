@@ -1,4 +1,4 @@
-"""The hypervisor: all libvirt domains with their statistics, even when some hang. The only code that knows libvirt."""
+"""The hypervisor: all libvirt domains with their statistics, even when some hang. The only code that uses libvirt."""
 
 from meter.hypervisor.library import open_read_only
 from meter.hypervisor.service import LibvirtHypervisor

@@ -80,7 +80,7 @@ class ConnectionThread:
             except libvirt.libvirtError:
                 self._close()
                 if not had_connection or self._finished:
-                    raise  # an abandoned call must not be repeated: nobody waits for it, and it may hang again
+                    raise  # an abandoned call must not be repeated: no caller waits for it, and it may hang again
             # libvirtd may have been restarted since the last call.
             return call(self._opened())
         except libvirt.libvirtError as error:

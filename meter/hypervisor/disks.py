@@ -20,7 +20,7 @@ QUERY_SECONDS = 0.25
 """Time limit for querying sizes in one reading. The next reading queries the remaining disks."""
 
 MAX_DISKS = 4096
-"""Per domain; the pollsters have the same limit."""
+"""Maximum number of disks per domain; the pollsters have the same limit."""
 
 Sizes = tuple[int, int] | None
 """Allocation and physical size in bytes; ``None`` where libvirt returned an error."""

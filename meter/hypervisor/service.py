@@ -59,12 +59,12 @@ class LibvirtHypervisor(SupervisedService):
 
     libvirt waits without limit for a domain whose emulator hangs. After ``timeout_seconds`` such a call is abandoned in
     its thread, counted in ``abandoned_calls``, and repeated on a new connection. There ``NOWAIT`` helps: libvirt knows
-    by now that the domain is busy, and answers for all others (libvirt 9.0: the first call hung until the emulator went
-    on, the second took 0.02 s; tests/integration/test_hypervisor_libvirtd.py). So ``domains()`` takes at most twice
+    by now that the domain is busy, and answers for all others (libvirt 9.0: the first call hung until the emulator
+    continued, the second took 0.02 s; tests/integration/test_hypervisor_libvirtd.py). So ``domains()`` takes at most twice
     ``timeout_seconds``. While ``stuck_limit`` abandoned calls hang no more calls are made: each also occupies one of
     libvirtd's own worker threads, of which there are 20.
 
-    As a service it pings libvirt every ``check_seconds``, and at once when the connection is lost; after growing pauses
+    As a service it pings libvirt every ``check_seconds``, and at once when the connection is lost; with growing pauses
     while libvirt does not answer. ``domains()`` works without the service being started.
     """
 
@@ -305,7 +305,7 @@ class LibvirtHypervisor(SupervisedService):
                     try:
                         receive(domain)
                     except Exception:
-                        self._log.failure("an observer of lifecycle events raised")
+                        self._log.failure("an observer of lifecycle events raised an exception")
         finally:
             self._notifying = None
             self._overflowing = False

@@ -27,7 +27,7 @@ ALWAYS_NEW = ("started", "stopped", "resumed")
 class StateChanges:
     """Tracks the states of domains and decides which events lead to another state.
 
-    In doubt an event counts as a change: a duplicate costs one poll, a missed change is lost.
+    If in doubt, an event counts as a change: a duplicate costs one poll, a missed change would be lost.
     """
 
     def __init__(self) -> None:

@@ -67,7 +67,7 @@ class Cloud(Service):
         self._page_size = page_size
         self._max_pages = max_pages
         self._clock = clock
-        self._problem = "Keystone has not been asked for a token yet"
+        self._problem = "no token has been requested from Keystone yet"
         self._first_token: Deferred[None] | None = None
 
     def startService(self) -> None:

@@ -59,7 +59,9 @@ class Credentials:
             if not self.application_credential_name:
                 raise BadCredentials("an application_credential_secret needs application_credential_id or _name")
             if not (self.username or self.user_id):
-                raise BadCredentials("application_credential_name needs username or user_id: names are a user's own")
+                raise BadCredentials(
+                    "application_credential_name needs username or user_id: names are unique only per user"
+                )
         if self.system_scope not in ("", "all"):
             raise BadCredentials(f"system_scope should be 'all' or nothing, not {self.system_scope!r}")
 

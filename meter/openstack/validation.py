@@ -11,7 +11,7 @@ from meter.openstack.keystone import Keystone
 
 CONNECT_SECONDS = 5.0
 TIMEOUT_SECONDS = 10.0
-"""A client of the API waits for the result, so these limits are shorter than those of pollsters."""
+"""Limits of requests to Keystone. They are shorter than those of pollsters, because a client of the API waits for the result."""
 
 
 def validating_keystone(reactor: Any, tls: TlsOptions, **account: str) -> Keystone:

@@ -1,4 +1,4 @@
-"""Activation: asks each installed plugin at start whether it is applicable, then starts a service with those that are."""
+"""Activation: calls ``enabled()`` of each installed plugin at start, then starts a service with the active ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from meter.plugins.registry import report
 
 
 class Activation(Service):
-    """Starts the service that ``make`` returns for the active plugins, once all ``candidates`` have answered.
+    """Starts the service that ``make`` returns for the active plugins, once ``enabled()`` of all ``candidates`` has returned.
 
     ``decisions`` has the present state of each plugin, for the manhole. ``context`` is passed to their ``enabled()``.
     """
@@ -44,7 +44,7 @@ class Activation(Service):
         self.decisions = tuple(candidates)
 
     def startService(self) -> None:
-        """Begin to ask the plugins; return at once."""
+        """Begin to call ``enabled()`` of the plugins; return at once."""
         super().startService()
         self._asking = Deferred.fromCoroutine(self._activate())
 

@@ -1,4 +1,4 @@
-"""Pollsters: every module or package in this directory is loaded at start, also those of other distributions.
+"""Pollsters: every module or package in this directory is loaded at start, including those of other distributions.
 
 Another distribution installs its modules in ``meter/pollsters/`` too, *without* an ``__init__.py`` in ``meter/`` and
 ``meter/pollsters/``. ``docs/write-a-pollster.rst`` shows how to write one.

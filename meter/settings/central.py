@@ -86,7 +86,9 @@ class ServiceLimitsSection(Section):
         default=4, description="Maximum number of requests to one service that wait for a response."
     )
     timeout_seconds: Seconds = Field(default=30.0, description="Time limit of one request (seconds).")
-    attempts: Count = Field(default=3, description="How often a GET request is sent at most while the service fails.")
+    attempts: Count = Field(
+        default=3, description="Maximum number of attempts of a GET request while the service fails."
+    )
     breaker_failures: Count = Field(default=5, description="Consecutive failures that open the circuit breaker.")
     breaker_seconds: Seconds = Field(
         default=60.0, description="How long the circuit breaker stays open before one trial request (seconds)."

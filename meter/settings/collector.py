@@ -84,7 +84,7 @@ class CollectorSection(Section):
 
 
 class NotificationsSection(Section):
-    """The notifications that the collector consumes, and the meters made of them."""
+    """The notifications that the collector consumes, and the meters made from them."""
 
     exchanges: list[str] = Field(
         default_factory=lambda: list(SERVICE_EXCHANGES),
@@ -92,7 +92,7 @@ class NotificationsSection(Section):
     )
     topics: list[str] = Field(
         default_factory=lambda: ["notifications", "versioned_notifications"],
-        description="Notification topics of the services. Nova publishes its versioned notifications on the second; a fact that arrives in both formats is counted once.",
+        description="Notification topics of the services. Nova publishes its versioned notifications on the second; an event that arrives in both formats is counted once.",
     )
     priorities: list[Priority] = Field(
         default_factory=lambda: list(PRIORITIES),

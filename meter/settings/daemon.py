@@ -53,7 +53,7 @@ class BusSection(Section):
     )
     max_body_bytes: Count = Field(
         default=16 * 1024 * 1024,
-        description="Maximum size of a message. Larger messages are not published, and dead-lettered when they arrive.",
+        description="Maximum size of a message. Larger messages are not published, and are dead-lettered when they arrive.",
     )
 
 

@@ -47,5 +47,5 @@ class StoreSection(Section):
     )
     finalize_after_seconds: Seconds = Field(
         default=900.0,
-        description="Delay after the end of an hour until its rollups are made. A later sample of the hour makes them anew.",
+        description="Delay after the end of an hour until its rollups are computed. After a late sample they are computed again.",
     )

@@ -1,4 +1,4 @@
-"""Composition roots: one module per daemon that puts its parts together, straight down. Nothing imports these.
+"""Composition roots: one module per daemon, which creates its parts and connects them. No other module imports these.
 
-Only here is the reactor imported, and only here does configuration become arguments.
+Only this package imports the reactor, and only it passes configuration values to constructors.
 """

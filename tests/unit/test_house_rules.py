@@ -1,6 +1,6 @@
-"""The laws of the house: which room may know what, and what every module and family has.
+"""Rules of the code: which module may import what, and what every module and plugin family has.
 
-Each rule is a function from a tree to its breaches. It is asked about this tree, and about one that breaks it.
+Each rule is a function that yields the violations in a source tree. It is tested with this tree, and with one that violates it.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ ROOMS = {
     "meter.taps": "nowhere",
     "meter.testing": "nowhere",
 }
-"""What only one room may import, itself apart."""
+"""Libraries and packages, each with the only paths that may import it, besides itself."""
 
 CONTRACT = ("sample", "signature", "message", "notification", "query", "interfaces")
-"""Modules that know nothing of Meter but each other."""
+"""Modules that import no other modules of Meter than each other."""
 
 VAGUE = ("Helper", "Helpers", "Util", "Utils")
 

@@ -25,13 +25,13 @@ from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
 
 MAX_TOKEN_CHARACTERS = 8192
-"""Keystone's tokens have a few hundred."""
+"""Longer tokens are rejected; Keystone's tokens have a few hundred characters."""
 
 PROBE_SECONDS = 5.0
 """Interval at which :meth:`KeystoneTokens.probe` is called. Most calls send no request to Keystone."""
 
 IDLE_CHECK_SECONDS = 30.0
-"""Keystone is checked after this time without a validation, since no client came with a new token."""
+"""Keystone is checked after this time without a validation, which happens if no client sends a new token."""
 
 REFUSED_CHECK_SECONDS = 60.0
 """Interval of checks while Keystone refuses our credentials: some deployments lock an account after a few failures."""

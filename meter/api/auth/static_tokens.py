@@ -36,7 +36,7 @@ class StaticTokens:
     async def requester(self, request: IRequest) -> Requester:
         """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one.
 
-        Every configured token is compared, whether or not an earlier one matched: the time reveals nothing.
+        Every configured token is compared, whether or not an earlier one matched, so that the response time reveals nothing.
         """
         token = request.getHeader(TOKEN_HEADER) or ""
         digest = hashlib.sha256(token.encode()).hexdigest()

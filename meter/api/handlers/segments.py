@@ -1,4 +1,4 @@
-"""Handler of ``/v2/segments``: how long instances were in each state, with each flavor."""
+"""Handler of ``/v2/segments``: how long instances were in each state with each flavor."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARAMETERS = (
 
 
 async def segments(context: RequestContext) -> JsonResponse:
-    """Handle ``/v2/segments``: a page of instances, deleted ones included, ordered by id."""
+    """Handle ``/v2/segments``: a page of instances, including deleted ones, ordered by id."""
     arguments = context.arguments
     start, end = _time("start", arguments["start"]), _time("end", arguments["end"])
     if start is not None and end is not None and start >= end:
@@ -51,7 +51,7 @@ async def segments(context: RequestContext) -> JsonResponse:
     filter = SampleFilter(equals=equals, as_of=context.as_of)
     if arguments["marker"] is not None:
         filter = replace(filter, expression=after_key_marker(arguments["marker"], ("resource_id",)))
-    # Neither the future counts, nor, with as_of, the time after it.
+    # The future is not counted, nor, with as_of, the time after it.
     known_until = min(datetime.fromtimestamp(context.now, UTC), filter.as_of or datetime.max.replace(tzinfo=UTC))
     end = known_until if end is None else min(end, known_until)
     instances, last = await instance_times(context.store, filter, start, end, limit)

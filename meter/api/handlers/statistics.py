@@ -21,7 +21,7 @@ from meter.query import StatisticsQuery
 from meter.sample import SampleType
 
 REQUIRED_TYPE: Mapping[str, SampleType] = {"rate": "cumulative", "increase": "cumulative", "integral": "gauge"}
-"""Aggregates that are defined for one type of meter only."""
+"""The type of meter that an aggregate requires."""
 
 ALTERNATIVE: Mapping[str, Mapping[SampleType, str]] = {
     "rate": {"gauge": "avg", "delta": "sum over a period"},

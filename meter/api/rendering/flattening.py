@@ -11,7 +11,7 @@ import msgspec
 from meter.sample import RESERVED_METADATA
 
 MAX_CACHED_BYTES = 2**21
-"""Of encoded metadata."""
+"""Maximum size of the cached metadata, encoded."""
 
 
 class MetadataFlattener:

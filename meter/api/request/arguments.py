@@ -26,7 +26,7 @@ Pair = tuple[str, str]
 """A name and a value, decoded."""
 
 MAX_PAIRS = 2000
-"""Of one request; a request line of 16 KB hardly has room for more."""
+"""Maximum number of parameters of one request; a request line of 16 KB hardly has room for more."""
 
 TRUE_WORDS = frozenset({"1", "t", "true", "on", "y", "yes"})
 FALSE_WORDS = frozenset({"0", "f", "false", "off", "n", "no"})

@@ -24,7 +24,7 @@ from meter.api.request.body import decode_body
 from meter.api.request.media_types import FORM_TYPE
 
 MAX_BYTES = 32 * 1024
-"""Of such a body: it is repeated in the ``Link`` header of a page, and clients limit the length of a header line."""
+"""Maximum size of such a body: it is repeated in the ``Link`` header of a page, and clients limit the length of a header line."""
 
 
 def pairs_from_body(content: bytes, media_type: str, parameters: Sequence[Parameter]) -> Sequence[Pair]:

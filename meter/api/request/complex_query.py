@@ -32,7 +32,7 @@ from meter.query import Scalar
 MAX_DEPTH = 32
 MAX_CONDITIONS = 500
 MAX_PATTERN_CHARACTERS = 500
-"""Of a regular expression."""
+"""Maximum length of a regular expression."""
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~"]
 OPERATORS: Mapping[str, Operator] = {

@@ -1,4 +1,4 @@
-"""The bus on RabbitMQ: the only package that knows txAMQP.
+"""The bus on RabbitMQ: the only package that uses txAMQP.
 
 From the outside in: :mod:`~meter.bus.amqp.bus` composes the parts; :mod:`~meter.bus.amqp.publisher` and
 :mod:`~meter.bus.amqp.consumer` each use a channel that :mod:`~meter.bus.amqp.connection` keeps open;

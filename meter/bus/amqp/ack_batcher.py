@@ -1,4 +1,4 @@
-"""Acknowledging deliveries in batches: one iteration of the reactor, one ``basic.ack`` for consecutive deliveries."""
+"""Acknowledges deliveries in batches: one ``basic.ack`` for the consecutive deliveries of one reactor iteration."""
 
 from __future__ import annotations
 

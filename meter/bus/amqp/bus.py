@@ -1,4 +1,4 @@
-"""The bus on RabbitMQ: what the rest of Meter sees of this package."""
+"""The bus on RabbitMQ: the interface of this package to the rest of Meter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One AMQP connection: txAMQP's client with its hot path and its error handling replaced.
+"""One AMQP connection: a subclass of txAMQP's client, with its hot path and its error handling replaced.
 
 What txAMQP 0.8.2 does, and what this module does instead:
 
@@ -61,7 +61,7 @@ _SIZE = struct.Struct("!I")
 
 
 class _Delegate(TwistedDelegate):
-    """Handles the methods that the broker sends unasked; txAMQP calls it by the names of the protocol."""
+    """Handles the methods that the broker sends unsolicited; txAMQP calls it by the names of the protocol."""
 
     def connection_start(self, channel: Channel, message: Any) -> None:
         client = self.client

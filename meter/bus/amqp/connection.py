@@ -26,7 +26,7 @@ PREPARE_SECONDS = 60.0
 """How long the broker may take to open a channel and declare its exchanges and queues; a quorum queue takes seconds."""
 
 MAX_PAUSE_SECONDS = 10.0
-"""Longest pause between two attempts, with jitter. An attempt that is refused costs next to nothing."""
+"""Longest pause between two attempts, with jitter. A refused attempt costs very little."""
 
 CLOSE_SECONDS = 2.0
 """How long the broker may take to close a connection or a channel."""
@@ -149,7 +149,7 @@ class ChannelService(SupervisedService):
             self.channel = channel
             await channel.lost.wait()
         except DeferredTimeout:
-            # The broker answers heartbeats and nothing else: another connection may reach another node.
+            # The broker responds to heartbeats only: a new connection may reach another node.
             client.abort(f"the broker did not prepare a channel for {self._purpose} within {PREPARE_SECONDS:g} s")
         finally:
             self.channel = None

@@ -73,9 +73,9 @@ class RequeueBackoff:
 class Consumer(Service):
     """Delivers the messages of one queue to a receiver, up to ``prefetch`` of them at a time, and acks for each.
 
-    What the broker or an administrator may do to its queue is put right: a deleted queue is declared again, and every
-    ``rebind_seconds`` its bindings are made again, which also finds exchanges that appeared in the meantime. Stopping
-    takes no more deliveries, waits at most ``stop_seconds`` for those in hand, and leaves the rest to be delivered
+    It recovers from changes to its queue by the broker or an administrator: a deleted queue is declared again, and every
+    ``rebind_seconds`` the queue is bound again, also to exchanges that were created in the meantime. Stopping
+    takes no more deliveries, waits at most ``stop_seconds`` for those in progress, and leaves the rest to be delivered
     again.
     """
 
@@ -233,7 +233,10 @@ class Consumer(Service):
         except Unavailable:
             raise
         except Exception as error:
-            self._log.failure("{service}: the receiver raised; the message is dead-lettered", service=self.name)
+            self._log.failure(
+                "{service}: the receiver raised an unexpected exception; the message is dead-lettered",
+                service=self.name,
+            )
             if self._subscription.queue == DEAD_LETTER_QUEUE:
                 # Its dead letter would be delivered here again, without end.
                 raise Unavailable(f"{type(error).__name__}: {error}") from error

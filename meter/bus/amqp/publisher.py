@@ -81,7 +81,7 @@ class ConfirmTracker:
         return confirmed
 
     def lost(self, reason: Unavailable) -> None:
-        """Fail the unconfirmed publications: the broker will not say any more whether they are in a queue."""
+        """Fail the unconfirmed publications: the broker will no longer report whether they are in a queue."""
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         for confirmed in unconfirmed.values():
             confirmed.errback(Unavailable(f"the channel was lost before the broker confirmed: {reason}"))
@@ -192,7 +192,7 @@ class Publisher(Service):
             except DeferredTimeout:
                 reason = f"not confirmed within {self._confirm_timeout_seconds:g} s"
                 if client.blocked is not None:
-                    # The broker does not hang: it has said that it does not read publications now.
+                    # The broker does not hang: it has reported that it blocks publishing.
                     raise Unavailable(f"{reason}: {self.reason}") from None
                 client.abort(f"the broker confirmed nothing for {self._confirm_timeout_seconds:g} s")
                 raise Unavailable(reason) from None

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 MAX_DEPTH = 32
-"""Levels of nesting that are decoded; deeper values become ``None``. An error would have the message delivered again."""
+"""Levels of nesting that are decoded; deeper values become ``None``. An error would cause the message to be delivered again and again."""
 
 _NUMBERS = {
     "b": struct.Struct("!b"),

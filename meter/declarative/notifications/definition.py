@@ -23,7 +23,7 @@ from meter.sample import MeterDefinition
 from meter.sample import Sample
 
 MAX_ELEMENTS = 10_000
-"""Samples that one definition may make of one notification."""
+"""Maximum number of samples that one definition may make from one notification."""
 
 FIELDS = ("name", "type", "unit", "volume", "resource", "user", "project", "timestamp")
 """The fields of a sample that a definition defines, in the order of evaluation."""
@@ -203,7 +203,7 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class DefinitionResult:
-    """The samples that the definition at ``origin`` made of a notification, or the ``reason`` why it could not."""
+    """The samples that the definition at ``origin`` made from a notification, or the ``reason`` why it could not."""
 
     origin: str
     samples: tuple[Sample, ...]

@@ -22,7 +22,7 @@ import jsonpath_ng.ext.string
 import re2
 
 MAX_PATH = 500
-"""Characters."""
+"""Maximum length of a path, in characters."""
 
 MISSING: Any = object()
 """The result of a path that finds nothing; null is a value."""

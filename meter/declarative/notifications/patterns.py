@@ -15,7 +15,7 @@ from functools import lru_cache
 import re2
 
 MAX_PATTERN = 1000
-"""Characters, because RE2's memory grows with the pattern."""
+"""Maximum length of a pattern, in characters, because RE2's memory grows with the pattern."""
 
 CACHED_EVENT_TYPES = 1024
 """Event types whose matching definitions are cached."""

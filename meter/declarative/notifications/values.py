@@ -16,7 +16,7 @@ from meter.message import BadMessage
 from meter.message import parse_timestamp
 
 MAX_ID_CHARACTERS = 512
-"""Characters of a name, unit or id."""
+"""Maximum length of a name, unit or id, in characters."""
 
 USER_METADATA_PREFIX = "metering."
 MAX_USER_METADATA = 256

@@ -29,7 +29,7 @@ NAMES = ("sample", "extra_metadata_captured", "extra_metadata_by_name")
 """The variables in a path: the entry, and the metadata fetched before, flat and by name."""
 
 CACHED_RESPONSES = 10_000
-"""Responses that one pollster keeps."""
+"""Maximum number of responses that one pollster caches."""
 
 
 class Enrichment(BaseModel):

@@ -1,11 +1,11 @@
 """Expressions: a path into a response, then operations on the value there, as in ``size | value / 1024``.
 
-Ceilometer runs such operations as Python code, whatever they do. Here they are evaluated from their syntax tree, and only
+Ceilometer runs such operations as unrestricted Python code. Here they are evaluated from their syntax tree, and only
 what is listed below is allowed: no names but those of the values, no loops, no attributes but a few methods of texts and
 mappings.
 
-``lambda`` is allowed, together with ``filter``, because Ceilometer's documentation finds the next page of a response with
-it, and its users have copied that::
+``lambda`` is allowed, together with ``filter``, because Ceilometer's documentation uses it to find the next page of a
+response, and users have copied that::
 
     next_sample_url_attribute: "links | filter(lambda v: v.get('rel') == 'next', value) | list(value) | value[0] | value.get('href')"
 """
@@ -56,7 +56,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 }
 METHODS = ("endswith", "get", "join", "lower", "replace", "split", "startswith", "strip", "upper")
 MAX_EXPRESSION = 1000
-"""Characters."""
+"""Maximum length of an expression, in characters."""
 
 CACHED_EXPRESSIONS = 1024
 """Expressions that are cached after parsing: each is evaluated for every entry of every response."""

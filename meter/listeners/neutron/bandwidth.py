@@ -1,7 +1,7 @@
-"""Traffic of Neutron's metering agent: makes samples of one of the granularities that report the same bytes.
+"""Traffic of Neutron's metering agent: makes samples from only one of the granularities that report the same bytes.
 
 With ``granular_traffic_data = true`` the agent reports the bytes of an interval five times, summed by label, router,
-project, label and router, label and project. Only one of them may become samples.
+project, label and router, label and project. Samples may be made from only one of them.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Choice:
         """By notification: a redelivered one gets the same decision."""
 
     def bills(self, granularity: str, notification: Notification) -> bool:
-        """Return whether samples are made of this notification."""
+        """Return whether samples are made from this notification."""
         rank = self._ranks[granularity]
         if not self._fallback:
             return rank == 0

@@ -23,7 +23,7 @@ from meter.pollsters.libvirt.owners import owner_of
 from meter.settings import OwnerSection
 
 MAX_XML_CHARACTERS = 1_000_000
-"""A Nova guest with thirty disks has about 40 000."""
+"""Larger XML is rejected; that of a Nova guest with thirty disks has about 40 000."""
 MAX_XML_DEPTH = 64
 
 PERSISTENT_INTERFACE_TYPES = ("vhostuser", "hostdev", "vdpa", "user")

@@ -1,4 +1,4 @@
-"""Values computed from two polls: rates, deltas, CPU utilization. If in doubt there is no value."""
+"""Values computed from two polls: rates, deltas, CPU utilization. There is no value if it is uncertain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meters of the resources that OpenStack's services list: ``README.rst`` has all, ``services.py`` defines them.
+"""Meters of the resources that OpenStack's services list: ``README.rst`` lists them, ``services.py`` defines most of them.
 
 Each pollster has a variable of its own: ``twisted.plugin`` caches the names in this file and reads them again only when
 the file changes.

@@ -53,10 +53,10 @@ RETRY_SECONDS = 3600.0
 COMPACTION_INTERVAL_SECONDS = 1800.0
 
 COMPACTION_AGE = timedelta(days=2)
-"""Time after the end of a week until its indexes are compacted: few samples of it are still to come then."""
+"""Time after the end of a week until its indexes are compacted: few late samples are expected after that."""
 
 MAX_BATCHES = 100
-"""Batches of garbage that one run collects from each dimension table, so that other work gets its turn."""
+"""Batches of garbage that one run collects from each dimension table, so that other work is not delayed."""
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -81,7 +81,7 @@ class Retention:
 class Maintenance(Service):
     """Runs maintenance every ``interval_seconds`` over ``pool``, which it starts and stops.
 
-    An hour is finalized ``finalize_after_seconds`` after its end, when few samples of it are still to come. ``connect``
+    An hour is finalized ``finalize_after_seconds`` after its end, when few late samples are still expected. ``connect``
     returns a new session for compaction, which takes long.
     """
 

@@ -125,7 +125,7 @@ class Pool(Service):
         try:
             await within(self._clock, self._patience_seconds, self._in_flight.idle())
         except DeferredTimeout:
-            self._log.warn("{pool} closes with transactions in progress", pool=self.name)
+            self._log.warn("{pool} is closing with transactions in progress", pool=self.name)
         for member in self._members:
             member.close()
         await DeferredList(loops, consumeErrors=True)

@@ -48,7 +48,7 @@ class RunAs:
 def find_run_as(program: Path, data: Path) -> RunAs:
     """Return the account that can run ``program`` with the data directory ``data``, which need not exist yet.
 
-    For a daemon of root this is the first of :data:`USERS`, if that user can reach both paths. If not (a home directory of
+    If the daemon runs as root, this is the first of :data:`USERS`, if that user can reach both paths. If not (a home directory of
     root, a private checkout), the server runs as root in a user namespace, where root has the id of that user. If user
     namespaces are not permitted (as in most containers), the server runs as that user with the capability
     ``CAP_DAC_OVERRIDE``, which lets it traverse closed directories. The owner of existing data does not change: PostgreSQL

@@ -13,7 +13,7 @@ IN_ORDER_OF_TIME = "s.wire_format_id >= -2147483648"
 """Makes the index on the timestamp of samples ``s`` usable. True of every row: no integer is smaller."""
 
 IN_ORDER_OF_RECORDING = "s.metadata_id >= -2147483648"
-"""Makes the index on ``recorded_at`` of samples ``s`` usable. True of every row, too."""
+"""Makes the index on ``recorded_at`` of samples ``s`` usable. Also true of every row."""
 
 ROLLUPS_BY_START = "{}.metadata_run >= -32768"
 """Makes the index on the start of rollups usable. True of every row: no small integer is smaller."""
@@ -27,7 +27,7 @@ METADATA_OF_SAMPLE = "CROSS JOIN LATERAL (SELECT d.document FROM metadata d WHER
 NEWEST_FIRST = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; "
 """Begins a statement that reads a few samples in the order of an index, so that PostgreSQL does not sort a whole range instead.
 
-PostgreSQL sorts what it expects to be little. Incremental sorting, within one timestamp, has a setting of its own and
+PostgreSQL would sort a range that it estimates to be small. Incremental sorting, within one timestamp, has a setting of its own and
 stays enabled.
 """
 

@@ -65,7 +65,7 @@ async def wait_for_writers_before(pool: Pool, clock: IReactorTime, as_of: dateti
             raise RequestError(f"{as_of.isoformat()} is in the future: what will be recorded by then is not known")
         if writers.hidden_by_standby:
             raise Unavailable(
-                f"the standby does not know yet what was recorded by {as_of.isoformat()}: try again ten minutes after it"
+                f"the standby may not have received all samples recorded by {as_of.isoformat()}: try again ten minutes after that time"
             )
         if not writers.in_progress:
             return

@@ -37,7 +37,7 @@ NAMES = (
 """Tables of names, in the order in which they are filled, each with the statement parameter that has its names."""
 
 LOCK = 0x6D65746572_03
-"""Key of the advisory lock that writers share while they make series: names that they refer to are not deleted meanwhile."""
+"""Key of the advisory lock that writers share while they insert series, so that names that these refer to are not deleted meanwhile."""
 
 INSERT_NAMES = """
 INSERT INTO meter (name, type, unit)

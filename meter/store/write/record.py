@@ -25,7 +25,7 @@ from meter.signature import METADATA_FIELD
 from meter.signature import SIGNATURE_FIELD
 
 NAMESPACE = uuid.UUID("b5a4b1a8-8a3c-5d5c-9f0e-6c1d5f0f5d11")
-"""Where ids of messages that are no UUID get one: ``uuid5(NAMESPACE, id)``."""
+"""Namespace of the UUIDs derived from message ids that are not UUIDs: ``uuid5(NAMESPACE, id)``."""
 
 STANDARD_FIELDS = frozenset(
     {

@@ -65,7 +65,7 @@ FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s:
 WHERE {IS_NEW}
 ON CONFLICT DO NOTHING
 """
-"""Inserts the samples of one week whose ids are new. The unique index of the partition decides where others write too."""
+"""Inserts the samples of one week whose ids are new. The unique index of the partition decides between concurrent writers."""
 
 # Queries read the samples of these hours and days until maintenance has made their rollups again.
 INSERT_INTO_FINAL_PERIODS = f"""
@@ -88,7 +88,7 @@ FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hour
 """
 """Takes the shared locks, then returns the retention cutoffs newer than the batch and the final periods it touches.
 
-Each statement sees what was committed when it begins, and until the end of the transaction nobody finalizes these hours.
+Each statement sees what was committed when it begins, and until the end of the transaction no other session can finalize these hours.
 """
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)

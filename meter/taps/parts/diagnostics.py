@@ -1,4 +1,4 @@
-"""What every daemon shows of itself: status pages, metrics, readiness in the log, and a manhole."""
+"""Diagnostics of every daemon: status pages, metrics, readiness in the log, and a manhole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from meter.taps.daemon import Daemon
 
 
 def add_diagnostics(daemon: Daemon) -> None:
-    """Add status pages, metrics and manhole, first of all parts: they show how the others start and stop."""
+    """Add status pages, metrics and manhole, before all other parts, because they show how those start and stop."""
     status = daemon.listen_address("status")
     if status:
         site = status_site(daemon.dependencies, lambda: exposition(daemon.registry), CONTENT_TYPE, daemon.reactor)

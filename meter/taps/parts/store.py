@@ -1,4 +1,4 @@
-"""The data store that ``[store]`` names, with an embedded server where it is one."""
+"""The data store that ``[store]`` names, with the embedded PostgreSQL server if it is configured."""
 
 from __future__ import annotations
 

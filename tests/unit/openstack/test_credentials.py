@@ -133,7 +133,7 @@ def test_os_variables_configure_a_cloud() -> None:
         ({}, "needs a password, application_credential_secret or token"),
         ({"password": "p"}, "a password needs username or user_id"),
         ({"application_credential_secret": "s"}, "application_credential_id or _name"),
-        ({"application_credential_secret": "s", "application_credential_name": "n"}, "names are a user's own"),
+        ({"application_credential_secret": "s", "application_credential_name": "n"}, "names are unique only per user"),
         ({"token": "t", "system_scope": "some"}, "system_scope should be 'all'"),
     ],
 )

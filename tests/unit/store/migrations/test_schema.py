@@ -38,8 +38,8 @@ def test_pages_state_the_limits_of_the_code():
     page, layout = unwrapped(PAGE), unwrapped(LAYOUT)
 
     assert (BATCH_ROWS, "batches of a thousand rows" in page) == (1000, True)
-    assert (COMPACTION_INTERVAL_SECONDS, "Every half an hour a collector checks" in page) == (1800, True)
-    assert (COMPACTION_AGE, "has been over for two days" in page) == (timedelta(days=2), True)
+    assert (COMPACTION_INTERVAL_SECONDS, "Every half hour a collector looks for weeks" in page) == (1800, True)
+    assert (COMPACTION_AGE, "ended more than two days ago" in page) == (timedelta(days=2), True)
     assert (MAX_METADATA_RUNS, "changed more than three times" in page) == (4, True)
     assert (MAX_ALTERNATIONS, "alternated more than twelve times" in page) == (12, True)
     assert f"from {MAX_AGE.days} days before to {MAX_AHEAD.days} days after the database's clock" in layout
