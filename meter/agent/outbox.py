@@ -169,12 +169,12 @@ class Outbox(SupervisedService):
                 super()._attempt_failed(error)
             return
         if self.ready:
-            self._log.warn("the bus is unavailable; samples stay in the spool: {reason}", reason=str(error))
+            self._log.warn("samples cannot be published now and stay in the spool: {reason}", reason=str(error))
         self._set_state(False, str(error))
 
     def _note_success(self) -> None:
         if not self.ready:
-            self._log.info("the bus is available again; {rows} messages in the spool", rows=self._spool.rows)
+            self._log.info("samples are published again; {rows} messages are in the spool", rows=self._spool.rows)
         self._set_state(True, "the last messages were confirmed")
         self._backoff.reset()
 

@@ -116,7 +116,7 @@ class DeadLetterPublisher:
         log = self._log.debug if kind in self._logged_kinds else self._log.warn
         self._logged_kinds.add(kind)
         log(
-            "dead-lettered a message from {headers[meter-exchange]}/{headers[meter-routing-key]}: {headers[meter-reason]}",
+            "dead-lettered a message of exchange {headers[meter-exchange]}, routing key {headers[meter-routing-key]} ({headers[meter-kind]}; further ones of this kind are logged at level debug): {headers[meter-reason]}",
             headers=publication.headers,
         )
 

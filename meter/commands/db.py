@@ -50,7 +50,7 @@ class SegmentsOptions(JsonOptions):
     synopsis = "INSTANCE | --project PROJECT"
     optParameters = [  # noqa: N815, RUF012
         ["start", None, None, "Start of the period, such as 2026-11-01. [default: the start of the first segment]"],
-        ["end", None, None, "End of the period, at most now. [default: now]"],
+        ["end", None, None, "End of the period; a time in the future means now. [default: now]"],
         ["project", None, None, "Report all instances of this project, deleted ones too."],
     ]
 
@@ -93,7 +93,7 @@ class Options(CommandOptions):
     def postOptions(self) -> None:
         """Require a subcommand."""
         if self.subCommand is None:
-            raise usage.UsageError("missing subcommand: upgrade, status, partitions, retention, size or segments")
+            raise usage.UsageError("give a subcommand: upgrade, status, partitions, retention, size or segments")
 
 
 def main() -> None:

@@ -145,7 +145,9 @@ async def work(reactor: Any, options: Any) -> int:
         return explain(captured, config, reactor, as_json=bool(arguments["json"]))
     url = arguments["url"] or config.bus.url.get_secret_value()
     if not url.startswith(("amqp://", "amqps://")):
-        raise CommandError(f"--url: should be the URL of a broker, such as amqp://user:password@host:5672/, not {url}")
+        raise CommandError(
+            f"--url, or [bus] url: should be the URL of a broker, such as amqp://user:password@host:5672/, not {url}"
+        )
     return await publish(captured, reactor, url, exchange=arguments["exchange"], routing_key=arguments["routing-key"])
 
 
@@ -160,7 +162,11 @@ async def publish(
     exchange: str | None,
     routing_key: str | None,
 ) -> int:
-    """Publish each and print a line for it; raises :class:`Unavailable` at the first that the broker does not confirm."""
+    """Publish each and print a line for it; the status says whether all could be published.
+
+    Raises :class:`Unavailable` at the first that the broker does not confirm.
+    """
+    status = EXIT_OK
     bus = AmqpBus(reactor, url, clock=reactor, name="meter-notify")
     bus.startService()
     try:
@@ -175,6 +181,10 @@ async def publish(
                 await bus.publish(publication)
             except Unavailable as error:
                 raise Unavailable(f"{name}: {error}") from error
+            except ValueError as error:  # too large, or a header or routing key that AMQP does not allow
+                status = EXIT_FOUND_PROBLEMS
+                sys.stdout.write(escape_terminal(f"{name}: not published: {error}\n"))
+                continue
             sys.stdout.write(
                 escape_terminal(
                     f"{name}: published to exchange {publication.exchange} with routing key {publication.routing_key}\n"
@@ -182,7 +192,7 @@ async def publish(
             )
     finally:
         await maybeDeferred(bus.stopService)
-    return EXIT_OK
+    return status
 
 
 # --- explain -------------------------------------------------------------------------------------------------------
@@ -226,7 +236,7 @@ def _lines(name: str, publication: Publication, explanation: Explanation, topics
     conversion = explanation.conversion
     notification = conversion.notification
     if notification is None:
-        yield from (f"{name}: dead-lettered ({each.kind}): {each.reason}" for each in conversion.rejections)
+        yield from (f"{name}: would be dead-lettered ({each.kind}): {each.reason}" for each in conversion.rejections)
         return
     yield f"{name}: {notification.event_type} from {notification.publisher_id}, {utc_text(notification.timestamp)}"
     if publication.exchange and not is_received(publication.exchange, publication.routing_key, topics):
@@ -242,7 +252,7 @@ def _lines(name: str, publication: Publication, explanation: Explanation, topics
         if definition.reason:
             yield f"  {definition.listener}, {definition.origin}: {definition.reason}"
     for rejection in conversion.rejections:
-        yield f"  dead-lettered ({rejection.kind}), because of {rejection.listener}: {rejection.reason}"
+        yield f"  would be dead-lettered ({rejection.kind}), because of {rejection.listener}: {rejection.reason}"
     for listener, why in explanation.inactive:
         yield f"  {listener} wants this event type but is not active: {why}"
 

@@ -72,7 +72,7 @@ class Options(CommandOptions):
     def postOptions(self) -> None:
         """Require a subcommand."""
         if self.subCommand is None:
-            raise usage.UsageError("a subcommand is required: list, or try NAME")
+            raise usage.UsageError("give a subcommand: list, or try NAME")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -183,7 +183,7 @@ class CollectingMetrics:
         )
         self._notifications = Counter(
             "meter_notifications",
-            "Notifications, by event type and outcome (sampled, unwanted, dead).",
+            "Notifications, by event type and outcome (sampled, empty, unwanted, ignored, dead).",
             ["event_type", "outcome"],
             registry=registry,
         )
@@ -198,7 +198,7 @@ class CollectingMetrics:
             self._samples.labels(outcome)
         self._dead = Counter(
             "meter_dead_letters",
-            "Messages published to the dead letter queue, by kind of reason.",
+            "Messages published to the dead letter queue, by kind, in the label reason.",
             ["reason"],
             registry=registry,
         )

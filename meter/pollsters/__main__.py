@@ -1,4 +1,4 @@
-"""``python -m meter.pollsters``: see :mod:`meter.commands.pollsters`."""
+"""Lists the installed pollsters, and polls them once on this host without sending or storing anything."""
 
 if __name__ == "__main__":
     from meter.commands.pollsters import main

@@ -230,18 +230,29 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _generated_key(path: Path) -> bytes:
-    """Return the key in the file at ``path``, which the first of several daemons that start at once creates."""
+    """Return the key in the file at ``path``, which the first of several daemons that start at once creates.
+
+    Raises :class:`ConfigError` for an empty file: anybody could sign with the empty key.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.touch(mode=0o600)
-    temporary.write_text(os.urandom(32).hex() + "\n", encoding="ascii")
+    with temporary.open("w", encoding="ascii") as file:
+        file.write(os.urandom(32).hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     try:
         os.link(temporary, path)
     except FileExistsError:
         pass
     finally:
         temporary.unlink()
-    return path.read_bytes().strip()
+    key = path.read_bytes().strip()
+    if not key:
+        raise ConfigError(
+            [f"{path}: the generated signing key is empty; restore the file, or delete it to generate a new key"]
+        )
+    return key
 
 
 def effective(config: Config) -> str:

@@ -37,7 +37,7 @@ def test_try_with_again_shows_meters_that_need_two_polls() -> None:
         ),
         (["try", "cpu", "--uri", "qemu+unix:///session?socket=/nowhere"], 1, "cpu: libvirt at"),
         (["try", "cpus"], 3, "no pollster matches 'cpus'"),
-        ([], 3, "a subcommand is required"),
+        ([], 3, "give a subcommand"),
     ],
 )
 def test_errors_are_reported_with_an_exit_status(arguments: list[str], status: int, complaint: str) -> None:

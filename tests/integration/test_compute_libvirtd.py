@@ -159,8 +159,8 @@ async def test_enabled_reports_what_domains_of_this_host_lack(libvirtd: Libvirtd
             answers = {pollster.name: await pollster.enabled(context) for pollster in POLLSTERS}
     assert {name: answer.remark for name, answer in answers.items() if isinstance(answer, Enabled)} == {
         **dict.fromkeys(FAMILIES, ""),
-        "memory": "1 of 1 running domains lack the statistics of a balloon driver in the guest",
-        "perf": "1 of 1 running domains lack perf events, which <perf> in the XML of a domain enables",
+        "memory": "running domains without the statistics of a balloon driver in the guest: 1 of 1",
+        "perf": "running domains without perf events, which <perf> in the XML of a domain enables: 1 of 1",
     }
 
 

@@ -100,4 +100,4 @@ async def test_status_of_a_database_from_before_the_first_release_says_what_to_d
 @pytest_twisted.ensureDeferred
 async def test_missing_subcommand_is_a_usage_error(meter_db):
     status, _, errors = await meter_db()
-    assert (status, "missing subcommand" in errors) == (3, True)
+    assert (status, "give a subcommand" in errors) == (3, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,17 @@ async def test_missing_exchange_is_reported(rabbitmq):
     assert f"{RESIZED}: " in errors
     assert "no exchange 'nonesuch'" in errors
     assert "Traceback" not in errors
+
+
+@pytest_twisted.ensureDeferred
+async def test_notification_that_is_too_large_is_reported_and_the_next_is_published(rabbitmq, collecting, tmp_path):
+    url = rabbitmq.vhost()
+    came = await collecting(url, "openstack", "glance", "cinder")
+    captured = [(str(RESIZED), each) for each in notify.read_captured(str(RESIZED))]
+    too_large = [("large.json", replace(each, body=each.body + b" " * 2**24)) for _, each in captured]
+
+    assert await notify.publish([*too_large, *captured], reactor, url, exchange=None, routing_key=None) == 1
+    await until(lambda: len(came) == len(captured))
 
 
 @pytest_twisted.ensureDeferred

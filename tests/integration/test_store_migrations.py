@@ -99,7 +99,7 @@ async def test_two_processes_upgrade_at_once_and_each_step_is_applied_once(postg
     errors = await gatherResults([deferToThread(errors_of, process) for process in processes], consumeErrors=True)
 
     assert [process.returncode for process in processes] == [0, 0]
-    assert b"applying migration 1" in b"".join(errors)
+    assert b"applying step 1 of the schema" in b"".join(errors)
     assert b"; retrying" not in b"".join(errors)
     assert applied(postgresql, dsn) == [(step.number, step.name) for step in migrations()]
 
@@ -158,7 +158,9 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
     next_version = Schema([*migrations(), FURTHER_STEP])
 
     async with pool_at(dsn) as pool:
-        with pytest.raises(Unavailable, match="has schema version 1 and needs 2: start a meter-collector"):
+        with pytest.raises(
+            Unavailable, match="has schema version 1, and this Meter needs version 2: start meter-collector"
+        ):
             await pool.run(next_version.check)
         await pool.run(next_version.upgrade)
         await pool.run(next_version.upgrade)

@@ -70,7 +70,9 @@ def broker_address(url: str) -> BrokerAddress:
         port = parts.port or DEFAULT_PORTS[parts.scheme]
     except ValueError as error:
         # urllib's error may contain the password, where an unescaped / or # in it ends the host.
-        raise ValueError("the port of a broker must be a number; / # ? and @ in a password must be escaped") from error
+        raise ValueError(
+            "the port in the URL of a broker must be a number; in a password, the characters / # ? and @ must be percent-encoded (%2F %23 %3F %40)"
+        ) from error
     query = parse_qs(parts.query, keep_blank_values=True)
     unknown = sorted(query.keys() - ({"cacertfile"} if tls else set()))
     if unknown:

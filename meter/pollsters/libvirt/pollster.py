@@ -170,7 +170,7 @@ class GuestPollster:
             return ""
         running = [domain for domain in domains if domain.run is not None]
         lacking = [each for each in running if not any(name.startswith(prefix) for name in each.stats)]
-        return f"{len(lacking)} of {len(running)} running domains lack {requirement}" if lacking else ""
+        return f"running domains without {requirement}: {len(lacking)} of {len(running)}" if lacking else ""
 
     async def poll(self, cycle: ICycle) -> Iterable[Sample]:
         """Return the samples of all guests and their devices, as a lazy iterator."""

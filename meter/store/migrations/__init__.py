@@ -83,7 +83,7 @@ class Schema:
             await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             found = await self._upgradable_version(session)
             for step in self._steps[found:]:
-                _log.info("applying migration {number} ({name})", number=step.number, name=step.name)
+                _log.info("applying step {number} of the schema ({name})", number=step.number, name=step.name)
                 await session.count(step.statements)
                 await self._record(session, step)
 
@@ -99,7 +99,7 @@ class Schema:
         if problem := self._not_upgradable(applied):
             return problem
         if found < self.version:
-            return f"the database has schema version {found} and needs {self.version}: start a meter-collector, which upgrades it"
+            return f"the database has schema version {found}, and this Meter needs version {self.version}: start meter-collector, or run meter-db upgrade"
         return None
 
     async def database_version(self, session: Session) -> int:

@@ -255,7 +255,7 @@ class Pool(Service):
     def join(self, session: Session) -> None:
         """Add a session that is open and prepared."""
         if not self._alive:
-            self._log.info("{pool} is connected", pool=self.name)
+            self._log.info("{pool}: connected to PostgreSQL", pool=self.name)
         self.generation += 1
         self.reason = "connected"
         self._alive.add(session)
@@ -268,7 +268,7 @@ class Pool(Service):
             self._idle.remove(session)
         if not self._alive and self.running:
             self.reason = "the connection was lost"
-            self._log.warn("{pool} has lost its last connection; reconnecting", pool=self.name)
+            self._log.warn("{pool}: the last connection is lost; reconnecting", pool=self.name)
             self._fail_waiting()
 
     def connecting_failed(self, error: Exception) -> None:
@@ -277,7 +277,7 @@ class Pool(Service):
             return
         self.reason = str(error)
         if isinstance(error, Unavailable):
-            self._log.warn("{pool} cannot connect; retrying: {reason}", pool=self.name, reason=self.reason)
+            self._log.warn("{pool}: no connection; retrying: {reason}", pool=self.name, reason=self.reason)
         else:
             self._log.failure("{pool} cannot prepare its connection; retrying", pool=self.name)
 

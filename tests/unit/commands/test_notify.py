@@ -73,7 +73,7 @@ def test_bad_field_is_reported_by_name(run_explain: Explain, tmp_path: Path) -> 
     content["message"]["payload"]["size"] = "much"
     _, text = run_explain(written(tmp_path, content))
     assert "payload.size must be a number from 0 to 2**63 - 1, not 'much'" in text
-    assert "  dead-lettered (misunderstood), because of cinder.volume: " in text
+    assert "  would be dead-lettered (misunderstood), because of cinder.volume: " in text
 
 
 def test_disabled_meter_and_disabled_listener_are_reported(run_explain: Explain) -> None:
@@ -148,7 +148,7 @@ def test_body_that_cannot_be_parsed_is_reported_as_dead_lettered(run_explain: Ex
         written(tmp_path, {"event_type": "x" * 10_000, "message_id": "1", "timestamp": "2026-11-22"})
     )
     assert status == EXIT_FOUND_PROBLEMS
-    assert "one.json: dead-lettered (undecodable): a notification must have a payload" in text
+    assert "one.json: would be dead-lettered (undecodable): a notification must have a payload" in text
     content = {"event_type": "x" * 10_000, "message_id": "1", "timestamp": "2026-11-22", "payload": {}}
     assert "event_type must have at most 255 characters, not 10000" in run_explain(written(tmp_path, content))[1]
 

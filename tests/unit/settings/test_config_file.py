@@ -200,6 +200,13 @@ def test_without_a_key_one_is_made_once_and_for_its_owner_only(tmp_path):
     assert [path.name for path in config.signing_key_file.parent.iterdir()] == ["signing.key"]
 
 
+def test_empty_generated_key_is_refused(tmp_path):
+    config = parse(f"[meter]\nstate_dir = '{tmp_path}'", "meter")
+    config.signing_key_file.touch()
+    with pytest.raises(ConfigError, match="the generated signing key is empty"):
+        keyring(config)
+
+
 def test_a_check_makes_no_key(tmp_path):
     keyring(parse(f"[meter]\nstate_dir = '{tmp_path}/new'", "meter"), make=False)
 

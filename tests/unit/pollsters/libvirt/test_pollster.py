@@ -129,8 +129,8 @@ async def test_enabled_reports_what_running_domains_lack() -> None:
     answers = {pollster.name: await pollster.enabled(context) for pollster in POLLSTERS}
     remarks = {name: answer.remark for name, answer in answers.items() if isinstance(answer, Enabled) and answer.remark}
     assert remarks == {
-        "memory": "2 of 3 running domains lack the statistics of a balloon driver in the guest",
-        "perf": "2 of 3 running domains lack perf events, which <perf> in the XML of a domain enables",
+        "memory": "running domains without the statistics of a balloon driver in the guest: 2 of 3",
+        "perf": "running domains without perf events, which <perf> in the XML of a domain enables: 2 of 3",
     }
 
 
