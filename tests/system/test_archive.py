@@ -51,7 +51,7 @@ def test_what_nobody_wanted_makes_samples_after_a_replay(furnished, tmp_path):
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines() == [
-        "share_snapshot.create.end from openstack is on its way to meter.notifications",
+        "share_snapshot.create.end from openstack: replayed to meter.notifications",
         "1 of 1 notifications replayed",
     ]
     api = furnished.daemon("meter-api").start().until_ready()
