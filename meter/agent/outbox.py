@@ -139,9 +139,13 @@ class Outbox(SupervisedService):
                 self._metrics.published("unavailable")
             except ValueError as error:
                 self._metrics.published("refused")
+                self._metrics.dropped(_samples(one.publication))
                 done.append(one.id)  # it can never be published, and must not block the messages behind it
                 self._log.error(
-                    "LOST a message with routing key {key}: {error}", key=one.publication.routing_key, error=error
+                    "LOST {samples} samples with routing key {key}: {error}",
+                    samples=_samples(one.publication),
+                    key=one.publication.routing_key,
+                    error=error,
                 )
             else:
                 done.append(one.id)

@@ -200,16 +200,19 @@ async def test_message_stays_on_disk_until_its_confirm(open_spool, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_message_that_can_never_be_published_does_not_block_the_next(open_spool, clock, logged_errors):
-    spool, bus = open_spool(), Bus()
+async def test_message_that_can_never_be_published_is_counted_and_does_not_block_the_next(
+    open_spool, clock, logged_errors
+):
+    registry, spool, bus = metrics_registry("test"), open_spool(), Bus()
     bus.hates = publication(1).body
-    box = outbox(spool, bus, clock)
+    box = outbox(spool, bus, clock, registry)
     box.startService()
 
-    await box.put([publication(1), publication(2)])
+    await box.put([publication(1, samples=3), publication(2)])
 
     assert bus.bodies == [2]
     assert spool.rows == 0
+    assert registry.get_sample_value("meter_spool_dropped_samples_total") == 3
     assert len(logged_errors.flush()) == 1
     await box.stopService()
 
