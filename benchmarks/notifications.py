@@ -215,7 +215,7 @@ async def on_rabbitmq(reactor: Any, report: Report, url: str, options: argparse.
     for _ in range(options.runs):
         bodies = mix(options.notifications)
         await publish(bus, bodies)
-        taken = Taken()
+        taken = AlreadyLocked()
         took = await take(
             reactor,
             bus,
@@ -244,7 +244,7 @@ async def on_rabbitmq(reactor: Any, report: Report, url: str, options: argparse.
         table.add("signed and confirmed", len(bodies) / took.wall, "notifications/s", "taken and acknowledged")
         table.add("its processor time", took.processor / len(bodies) * 1e6, "µs of a core", "processor time to take")
 
-        samples, dead = Taken(), Taken()
+        samples, dead = AlreadyLocked(), AlreadyLocked()
         total = expected.samples.total()
         await take(
             reactor,
@@ -264,7 +264,7 @@ async def on_rabbitmq(reactor: Any, report: Report, url: str, options: argparse.
     report.table(table)
 
 
-class Taken:
+class AlreadyLocked:
     """Keeps the bodies of what it receives."""
 
     def __init__(self) -> None:

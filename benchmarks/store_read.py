@@ -28,8 +28,6 @@ from benchmarks import measuring
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.daemon.services import sleep
-from meter.identity import WEEK
-from meter.identity import week_of
 from meter.message import MeteringMessage
 from meter.message import read
 from meter.message import sign
@@ -40,6 +38,8 @@ from meter.query import Statistics
 from meter.query import StatisticsQuery
 from meter.query import StoredResource
 from meter.sample import Sample
+from meter.sample_identity import WEEK
+from meter.sample_identity import week_of
 from meter.signature import keyring
 from meter.store import PostgresStore
 

@@ -333,7 +333,7 @@ class IStore(Interface):
         """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`.
 
         A message whose id is already stored, in the week of its timestamp or an adjacent week, is a duplicate if it states
-        the same fact. Otherwise it is a conflict and refused (see :mod:`meter.identity`).
+        the same fact. Otherwise it is a conflict and refused (see :mod:`meter.sample_identity`).
         """
 
     async def samples(

@@ -29,7 +29,7 @@ class Notification:
 
     ``context`` is the request context: ``user_id``, ``project_id``, ``request_id`` and sometimes a token. ``may_differ``
     are the fields in which samples of another notification about the same event may differ, see
-    :func:`meter.identity.may_differ`.
+    :func:`meter.sample_identity.may_differ`.
     """
 
     message_id: str

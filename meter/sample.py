@@ -24,7 +24,7 @@ RESERVED_METADATA = "_meter"
 """Meter's own member of ``resource_metadata``: a mapping with ``interval``, the polling interval in seconds, ``run`` and
 ``may_differ``. Samples of one meter, unit and resource with the same ``run`` belong to one counter that was not reset between
 them, or to a resource that existed all the time between them. ``may_differ`` is a list of fields, see
-:func:`meter.identity.may_differ`."""
+:func:`meter.sample_identity.may_differ`."""
 
 EXISTED_THROUGHOUT = "exists"
 """The ``run`` of a resource whose id is never reused: it existed between any two of its samples."""

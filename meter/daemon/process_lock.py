@@ -21,14 +21,14 @@ from twisted.application.service import Service
 LOCKS_UNSUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
-class Taken(Exception):
+class AlreadyLocked(Exception):
     """A lock is held by another process, or cannot be acquired; the text says what, by whom, and what to do."""
 
 
 class LockFile(Service):
     """Holds the lock on ``path`` from construction until the process ends. ``setting`` names the setting of its directory.
 
-    ``mode`` is the mode of the directory, if it is created. Raises :class:`Taken` if another process holds the lock, or
+    ``mode`` is the mode of the directory, if it is created. Raises :class:`AlreadyLocked` if another process holds the lock, or
     if the file system does not support locks.
     """
 
@@ -38,7 +38,7 @@ class LockFile(Service):
             path.parent.mkdir(mode=mode, parents=True, exist_ok=True)
             self._file: IO[bytes] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", 0)
         except OSError as error:
-            raise Taken(
+            raise AlreadyLocked(
                 f"{setting}: {path} cannot be written ({error.strerror}): it must be in a directory in which"
                 f" {owner} (user id {os.geteuid()}) may create files"
             ) from error
@@ -48,13 +48,13 @@ class LockFile(Service):
             holder = self._file.read(4096).decode("utf-8", "replace")
             self._file.close()
             if error.errno in LOCKS_UNSUPPORTED:
-                raise Taken(
+                raise AlreadyLocked(
                     f"{setting}: {path} cannot be locked ({error.strerror}): network file systems may not support"
                     " locks; use a directory on a local disk"
                 ) from error
             if not isinstance(error, BlockingIOError):
-                raise Taken(f"{setting}: {path} cannot be locked: {error.strerror}") from error
-            raise Taken(
+                raise AlreadyLocked(f"{setting}: {path} cannot be locked: {error.strerror}") from error
+            raise AlreadyLocked(
                 f"{setting}: {path} is locked by {_owner_text(holder)}. Only one {owner} may use this directory:"
                 " stop that process, or set another directory for one of them"
             ) from error
@@ -81,7 +81,7 @@ class LockFile(Service):
 class ListenLock:
     """A lock on the endpoint ``listen`` among daemons of the same name on this host, held while the process lives.
 
-    The lock is a socket in Linux's abstract namespace, which disappears with its process. Raises :class:`Taken` if
+    The lock is a socket in Linux's abstract namespace, which disappears with its process. Raises :class:`AlreadyLocked` if
     another process holds it. On other systems there is no lock.
     """
 
@@ -98,7 +98,7 @@ class ListenLock:
             lock_socket.close()
             if error.errno != errno.EADDRINUSE:
                 return
-            raise Taken(
+            raise AlreadyLocked(
                 f"{setting}: {listen} is used by another {owner}, {_listener(name)}. Two of them would measure everything"
                 " twice: stop that process, or set another port and state_dir for one of them"
             ) from error

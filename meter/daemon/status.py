@@ -42,7 +42,7 @@ def readiness_of(dependency: IDependency) -> Readiness:
 
 
 @implementer(IDependency)
-class Dispensable:
+class OptionalDependency:
     """An optional ``dependency``: without it the daemon is degraded. ``without`` says what does not work then."""
 
     def __init__(self, dependency: IDependency, without: str) -> None:

@@ -18,7 +18,7 @@ from meter.daemon.metrics import metrics_registry
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
 from meter.daemon.services import StagedService
-from meter.daemon.status import Dispensable
+from meter.daemon.status import OptionalDependency
 from meter.daemon.status import readiness_of
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.notifications import without_redefined_meters
@@ -97,7 +97,7 @@ class Daemon:
         """
         service.setServiceParent(self.root)
         if IDependency.providedBy(service):
-            self.dependencies.append(Dispensable(service, without) if without else service)
+            self.dependencies.append(OptionalDependency(service, without) if without else service)
 
     def plugins(self, *kinds: Kind) -> list[Decision]:
         """Return the installed plugins of ``kinds``, configured and not yet activated."""

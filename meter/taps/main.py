@@ -14,7 +14,7 @@ from typing import NoReturn
 from twisted.application.service import IService
 from twisted.python import usage
 
-from meter.daemon.process_lock import Taken
+from meter.daemon.process_lock import AlreadyLocked
 from meter.plugins.registry import Kind
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import report
@@ -57,7 +57,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
         _leave(error.problems)
     except OSError as error:
         _leave([f"[meter] state_dir: {error}"])
-    except Taken as error:
+    except AlreadyLocked as error:
         _leave([f"{path or 'built-in defaults'}: {error}"])
     except ValueError as error:
         _leave([str(error)])  # raised by the library that a setting is passed to

@@ -16,11 +16,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from meter.identity import Fact
-from meter.identity import compared
-from meter.identity import conflict
-from meter.identity import fact_of
-from meter.identity import may_differ
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -36,6 +31,11 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.sample_identity import Fact
+from meter.sample_identity import compared
+from meter.sample_identity import conflict
+from meter.sample_identity import fact_of
+from meter.sample_identity import may_differ
 from meter.signature import SIGNATURE_FIELD
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches

@@ -11,10 +11,10 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredList
 
-from meter.identity import WEEK
-from meter.identity import week_of
 from meter.interfaces import Unavailable
 from meter.query import SampleFilter
+from meter.sample_identity import WEEK
+from meter.sample_identity import week_of
 from meter.store.maintenance.compaction import LOCK
 from meter.store.maintenance.partitions import partition_name
 from tests.integration.test_store_rollups import running

@@ -12,9 +12,9 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
-from meter.identity import WEEK
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.sample_identity import WEEK
 from meter.store.maintenance import garbage_collection
 from meter.store.maintenance import maintenance
 from meter.store.maintenance.garbage_collection import collect

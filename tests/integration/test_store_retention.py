@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest_twisted
 
-from meter.identity import week_of
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
+from meter.sample_identity import week_of
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.partitions import partition_name
 from meter.store.maintenance.rollups import MAX_METADATA_RUNS

@@ -18,12 +18,12 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import gatherResults
 
-from meter.identity import WEEK
-from meter.identity import compared_range
-from meter.identity import week_of
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import WriteResult
+from meter.sample_identity import WEEK
+from meter.sample_identity import compared_range
+from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
 from meter.store.write.writer import INSERT_SAMPLES

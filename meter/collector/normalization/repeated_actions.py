@@ -13,10 +13,10 @@ import re
 from dataclasses import replace
 from datetime import datetime
 
-from meter.identity import DIFFERENCES
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.notification import Notification
+from meter.sample_identity import DIFFERENCES
 
 ACTIONS = re.compile(
     r"(?P<kind>volume|snapshot|backup|share|share_snapshot)\.(?P<action>create|delete)\.(?P<phase>start|end)"

@@ -26,8 +26,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.daemon.services import Periodic
-from meter.identity import week_of
 from meter.interfaces import Unavailable
+from meter.sample_identity import week_of
 from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import NAME_TABLES

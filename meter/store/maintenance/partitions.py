@@ -15,9 +15,9 @@ from datetime import timedelta
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from meter.identity import WEEK
-from meter.identity import week_of
 from meter.interfaces import Unavailable
+from meter.sample_identity import WEEK
+from meter.sample_identity import week_of
 from meter.store.migrations import has_table
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut

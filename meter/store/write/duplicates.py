@@ -1,6 +1,6 @@
 """Duplicates: samples whose id is stored already. A repeat of the same fact is a duplicate, another fact is a conflict.
 
-An id is looked for in the week of the sample's time and in the weeks before and after it (:mod:`meter.identity`). The
+An id is looked for in the week of the sample's time and in the weeks before and after it (:mod:`meter.sample_identity`). The
 statement that inserts does that: the unique index of the partition guards the week itself, also against collectors that
 write at the same moment, and a lookup covers the other two weeks. Samples are compared only if fewer rows were inserted
 than sent.
@@ -20,13 +20,13 @@ from datetime import timedelta
 
 import msgspec
 
-from meter.identity import WEEK
-from meter.identity import Fact
-from meter.identity import compared_range
-from meter.identity import conflict
-from meter.identity import fact_of
-from meter.identity import may_differ
-from meter.identity import week_of
+from meter.sample_identity import WEEK
+from meter.sample_identity import Fact
+from meter.sample_identity import compared_range
+from meter.sample_identity import conflict
+from meter.sample_identity import fact_of
+from meter.sample_identity import may_differ
+from meter.sample_identity import week_of
 from meter.store.postgres.connection import Conflict
 from meter.store.postgres.pool import Session
 from meter.store.query.dimension_cache import METADATA

@@ -15,11 +15,11 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from meter.identity import compared_range
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import Refusal
 from meter.query import WriteResult
+from meter.sample_identity import compared_range
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.rollups import DAY

@@ -12,9 +12,9 @@ from meter.agent.destination import encoded
 from meter.agent.destination import fingerprints
 from meter.agent.spool import inspect_spool
 from meter.bus.amqp.url import broker_address
+from meter.daemon.process_lock import AlreadyLocked
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
-from meter.daemon.process_lock import Taken
 from meter.settings import Config
 from meter.signature import Keyring
 from meter.taps.daemon import Daemon
@@ -25,7 +25,7 @@ STORE = "[store] dsn"
 def claimed(name: str, directories: Mapping[str, Path], listens: Mapping[str, str]) -> Iterator[LockFile | ListenLock]:
     """Yield locks on ``directories`` and on the addresses in ``listens``, both by the setting that names them.
 
-    Raises :class:`~meter.daemon.process_lock.Taken` for a resource that another process holds.
+    Raises :class:`~meter.daemon.process_lock.AlreadyLocked` for a resource that another process holds.
     """
     for setting, directory in directories.items():
         # PostgreSQL refuses a directory that others can read; a state_dir may be shared by daemons of several users.
@@ -48,11 +48,11 @@ def destination(config: Config, keys: Keyring) -> Destination:
 
 
 def check_spool(path: Path, present: Destination) -> None:
-    """Raise :class:`~meter.daemon.process_lock.Taken` if the spool at ``path`` holds samples for another destination."""
+    """Raise :class:`~meter.daemon.process_lock.AlreadyLocked` if the spool at ``path`` holds samples for another destination."""
     messages, text = inspect_spool(path)
     before = decoded(text) if text else None
     if messages and before is not None and (why := before.difference(present)):
-        raise Taken(
+        raise AlreadyLocked(
             f"[spool] {path} holds {messages} messages for another destination: {why}. To send them to"
             f" {present.described} with this daemon's keys, set send_to_new_destination = true under [spool] for one start;"
             " to keep them for their destination, move the file away"
@@ -62,7 +62,7 @@ def check_spool(path: Path, present: Destination) -> None:
 def lock_resources(daemon: Daemon, directories: Mapping[str, Path], listens: Mapping[str, str]) -> None:
     """Lock ``directories`` and the addresses that this daemon listens on, before any part of it starts.
 
-    Both are given by setting. Raises :class:`Taken` if another process holds one of them.
+    Both are given by setting. Raises :class:`AlreadyLocked` if another process holds one of them.
     """
     if daemon.only_checking:
         return
@@ -74,7 +74,7 @@ def lock_resources(daemon: Daemon, directories: Mapping[str, Path], listens: Map
 
 
 def spool_destination(daemon: Daemon, spool: Path) -> str:
-    """Return the destination of spooled samples. Raises :class:`Taken` if ``spool`` holds samples for another one."""
+    """Return the destination of spooled samples. Raises :class:`AlreadyLocked` if ``spool`` holds samples for another one."""
     present = destination(daemon.config, daemon.keys)
     if not (daemon.only_checking or daemon.config.spool.send_to_new_destination):
         check_spool(spool, present)

@@ -14,7 +14,7 @@ from meter.agent.destination import Destination
 from meter.agent.destination import decoded
 from meter.agent.destination import encoded
 from meter.agent.spool import Spool
-from meter.daemon.process_lock import Taken
+from meter.daemon.process_lock import AlreadyLocked
 from meter.interfaces import Publication
 from meter.settings.config_file import keyring
 from meter.settings.config_file import parse
@@ -101,7 +101,9 @@ async def test_spool_of_another_broker_is_refused_with_advice(spool, tmp_path):
     elsewhere = replace(HERE, vhost="b")
 
     check_spool(tmp_path / "x.spool", HERE)
-    with pytest.raises(Taken, match=r"x.spool holds 1 messages .*virtual host /.* send_to_new_destination = true"):
+    with pytest.raises(
+        AlreadyLocked, match=r"x.spool holds 1 messages .*virtual host /.* send_to_new_destination = true"
+    ):
         check_spool(tmp_path / "x.spool", elsewhere)
 
     asked = spool(elsewhere)

@@ -9,9 +9,9 @@ import uuid
 
 import pytest
 
+from meter.daemon.process_lock import AlreadyLocked
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
-from meter.daemon.process_lock import Taken
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def lock(tmp_path):
 def test_second_owner_is_refused_with_file_process_command_and_setting(lock, tmp_path):
     lock()
 
-    with pytest.raises(Taken) as refused:
+    with pytest.raises(AlreadyLocked) as refused:
         lock()
     text = str(refused.value)
     assert f"[meter] state_dir: {tmp_path}/state/meter-compute.lock is locked by process {os.getpid()} (" in text
@@ -64,7 +64,7 @@ def test_daemonized_process_is_the_owner(lock, tmp_path):
         os._exit(0)
     os.waitpid(child, 0)
 
-    with pytest.raises(Taken, match=f"process {child}"):
+    with pytest.raises(AlreadyLocked, match=f"process {child}"):
         lock()
     assert child != parent
 
@@ -79,7 +79,7 @@ def test_child_holds_the_lock_after_its_parent_has_released_it(lock):
         os._exit(0)
     os.close(ready)
     held.release()  # as when the parent ends: the descriptor is closed
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyLocked):
         lock()
     os.close(go)
     os.waitpid(child, 0)
@@ -91,7 +91,7 @@ def test_owner_on_another_host_is_reported_with_the_host(lock, tmp_path):
     lock()
     (tmp_path / "state/meter-compute.lock").write_text("77\nfar.example\ntwistd meter-compute\n")
 
-    with pytest.raises(Taken, match=r"process 77 on far.example \(twistd meter-compute\)"):
+    with pytest.raises(AlreadyLocked, match=r"process 77 on far.example \(twistd meter-compute\)"):
         lock()
 
 
@@ -100,7 +100,7 @@ def test_locked_file_is_refused_whatever_it_contains(lock, tmp_path, held):
     lock()
     (tmp_path / "state/meter-compute.lock").write_bytes(held.encode("latin-1"))
 
-    with pytest.raises(Taken, match="is locked by"):
+    with pytest.raises(AlreadyLocked, match="is locked by"):
         lock()
 
 
@@ -111,14 +111,14 @@ def test_file_system_without_locks_is_refused_with_advice(lock, monkeypatch, err
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
 
-    with pytest.raises(Taken, match=r"\[meter\] state_dir: .*cannot be locked.*local disk"):
+    with pytest.raises(AlreadyLocked, match=r"\[meter\] state_dir: .*cannot be locked.*local disk"):
         lock()
 
 
 def test_unwritable_directory_is_refused_with_the_setting(lock, tmp_path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(Taken, match=r"\[meter\] state_dir: .*/file/x.lock cannot be written \(.*user id"):
+    with pytest.raises(AlreadyLocked, match=r"\[meter\] state_dir: .*/file/x.lock cannot be written \(.*user id"):
         lock(tmp_path / "file/x.lock")
 
 
@@ -128,7 +128,7 @@ def test_read_only_file_system_is_refused_with_the_setting(lock, monkeypatch):
 
     monkeypatch.setattr(os, "open", read_only)
 
-    with pytest.raises(Taken, match=r"cannot be written \(Read-only file system\)"):
+    with pytest.raises(AlreadyLocked, match=r"cannot be written \(Read-only file system\)"):
         lock()
 
 
@@ -136,7 +136,9 @@ def test_endpoint_of_another_daemon_of_the_same_name_is_refused_until_it_ends():
     listen = f"tcp:1:interface={uuid.uuid4()}"
     first = ListenLock(listen, owner="meter-compute", setting="[status] listen")
 
-    with pytest.raises(Taken, match=rf"\[status\] listen: {listen} .*another meter-compute, process {os.getpid()}"):
+    with pytest.raises(
+        AlreadyLocked, match=rf"\[status\] listen: {listen} .*another meter-compute, process {os.getpid()}"
+    ):
         ListenLock(listen, owner="meter-compute", setting="[status] listen")
     ListenLock(listen, owner="meter-central", setting="[status] listen").release()
     first.release()

@@ -12,7 +12,7 @@ from twisted.logger import LogLevel
 from twisted.logger import globalLogPublisher
 from twisted.web.test.requesthelper import DummyChannel
 
-from meter.daemon.status import Dispensable
+from meter.daemon.status import OptionalDependency
 from meter.daemon.status import readiness_of
 from meter.daemon.status import readiness_text
 from meter.daemon.status import readiness_watch
@@ -89,7 +89,7 @@ def test_missing_dependency_is_reported_with_its_reason():
 
 def test_daemon_without_an_optional_dependency_is_ready_and_degraded():
     bus = Dependency("bus", False, "connection refused")
-    spared = Dispensable(bus, "samples are refused")
+    spared = OptionalDependency(bus, "samples are refused")
     status, _, body = ask("/readyz", [spared, Dependency("store")])
     assert status == 200
     answer = json.loads(body)

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from twisted.internet import reactor
 
-from meter.identity import week_of
+from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import end_of_week
 from meter.store.maintenance.partitions import partition_name
