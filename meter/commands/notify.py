@@ -258,11 +258,12 @@ def _lines(name: str, publication: Publication, explanation: Explanation, topics
 
 
 def _reason(explanation: Explanation) -> str:
-    """Return why no listener was run, or an empty text."""
-    outcome = explanation.conversion.outcome
-    if outcome == "ignored":
+    """Return why no listener makes anything of the notification, or an empty text."""
+    if explanation.conversion.outcome == "ignored":
         return "ignored: the request of one of [notifications] ignored_users"
-    return "no listener wants this event type" if outcome == "unwanted" else ""
+    # A listener may match an event type that each of its definitions excludes.
+    wanted = explanation.definitions or explanation.conversion.rejections
+    return "" if wanted else "no listener wants this event type"
 
 
 def _sample_text(message: Mapping[str, Any]) -> str:

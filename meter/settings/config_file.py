@@ -16,6 +16,7 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from typing import get_args
 from urllib.parse import urlsplit
 from urllib.parse import urlunsplit
 
@@ -135,15 +136,26 @@ def _is_secret(name: str) -> bool:
 
 
 def _suggestion(section: list[str], name: str) -> str:
+    """Return which known key of ``section`` may be meant by ``name``, as the end of a sentence."""
     model: Any = Config
+    is_element = False  # whether the next part is a position in an array, or a free name in a table
     for part in section:
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        model = field.annotation if field else None
-    known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        if is_element:
+            is_element = False
+            continue
+        annotation = model.model_fields[part].annotation if model and part in model.model_fields else None
+        elements = [each for each in get_args(annotation) if _is_model(each)]
+        model = next((each for each in (annotation, *elements) if _is_model(each)), None)
+        is_element = bool(elements)
+    known = list(model.model_fields) if model else []
     close = difflib.get_close_matches(name, known, 1)
     if close:
         return f"; did you mean {close[0]}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _contradictions(config: Config, daemon: str) -> Iterator[str]:

@@ -89,7 +89,9 @@ def shared_time(notification: Notification) -> datetime:
     """Return the time of the event if the payload contains it, else the timestamp of the notification."""
     if notification.event_type == "compute.metrics.update":
         metrics = notification.payload.get("metrics")
-        written = [each.get("timestamp") for each in metrics if isinstance(each, dict)] if metrics else []
+        written = (
+            [each.get("timestamp") for each in metrics if isinstance(each, dict)] if isinstance(metrics, list) else []
+        )
     else:
         written = [notification.payload.get(name) for name in SHARED_TIMES.get(notification.event_type, ())]
     times = [read for each in written if (read := _parse_time(each)) is not None]

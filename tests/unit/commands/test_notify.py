@@ -62,6 +62,22 @@ def test_unwanted_event_type_is_reported(run_explain: Explain) -> None:
     assert "  no listener wants this event type" in text
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_every_captured_notification_has_samples_or_a_reason(run_explain: Explain, as_json: bool) -> None:
+    for path in sorted(NOTIFICATIONS.glob("*.json")):
+        _, text = run_explain(path, as_json=as_json)
+        assert len(text.splitlines()) >= (1 if as_json else 2), path.name
+
+
+@pytest.mark.parametrize("metrics", [True, 5, 1.5, "x", {}, [3]])
+def test_notification_with_invalid_metrics_is_explained(run_explain: Explain, tmp_path: Path, metrics: Any) -> None:
+    content = json.loads(captured("nova.compute.metrics.update").read_text())
+    body = content.get("message", content)
+    body["payload"]["metrics"] = metrics
+    _, text = run_explain(written(tmp_path, content))
+    assert "one.json: compute.metrics.update" in text
+
+
 def test_missing_required_value_is_reported(run_explain: Explain) -> None:
     status, text = run_explain(captured("glance.image.update.1"))
     assert status == EXIT_OK

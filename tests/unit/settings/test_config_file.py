@@ -200,6 +200,20 @@ def test_without_a_key_one_is_made_once_and_for_its_owner_only(tmp_path):
     assert [path.name for path in config.signing_key_file.parent.iterdir()] == ["signing.key"]
 
 
+@pytest.mark.parametrize(
+    ("text", "suggested"),
+    [
+        ("[[signing.keys]]\nid = 'a'\nkey = 'b'\nnot_befor = 2026-01-01", "did you mean not_before?"),
+        ("[openstack.by_service.image]\nin_flight = 2", "did you mean max_in_flight?"),
+        ("[openstack.limits]\nin_flight = 2", "did you mean max_in_flight?"),
+        ("[bus]\nlargest_body_bytes = 2", "did you mean max_body_bytes?"),
+        ("[api.auth.keystone]\nuser = 'a'", "did you mean username?"),
+    ],
+)
+def test_similar_key_is_suggested_wherever_it_is(text, suggested):
+    assert [each for each in problems(text) if suggested in each]
+
+
 def test_empty_generated_key_is_refused(tmp_path):
     config = parse(f"[meter]\nstate_dir = '{tmp_path}'", "meter")
     config.signing_key_file.touch()
