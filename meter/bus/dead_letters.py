@@ -90,6 +90,8 @@ class DeadLetterPublisher:
         """
         truncated = body[: self._max_body_bytes]
         safe = masked_body(truncated)
+        # A body that was masked before it was replayed shows no secret any more.
+        masked = safe != truncated or ("meter-replayed" in origin.headers and "meter-masked" in origin.headers)
         named: dict[str, str | int | bool | None] = {
             "id": str(uuid.uuid4()),
             "reason": reason,
@@ -97,7 +99,7 @@ class DeadLetterPublisher:
             "at": utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC)),
             "queue": self._source_queue,
             "cut": True if len(body) > self._max_body_bytes else None,
-            "masked": True if safe != truncated else None,
+            "masked": masked or None,
             **_origin_headers(origin),
             **headers,
         }
@@ -175,14 +177,16 @@ class DeadLetter:
     def publication(self) -> Publication:
         """Return the message as it is replayed: to the queue it came from, so that no other consumer receives it.
 
-        Without a known queue it goes to its exchange. The headers record the original exchange and routing key and
-        the number of replays, for the next dead letter if processing fails again.
+        Without a known queue it goes to its exchange. The headers record the original exchange and routing key,
+        the number of replays and whether the body is masked, for the next dead letter if processing fails again.
         """
         headers: dict[str, str | int | bool] = {
             "meter-replayed": self.replayed + 1,
             "meter-exchange": self.exchange,
             "meter-routing-key": self.routing_key,
         }
+        if self.masked:
+            headers["meter-masked"] = True
         exchange, routing_key = ("", self.queue) if self.queue else (self.exchange, self.routing_key)
         return Publication(exchange=exchange, routing_key=routing_key, body=self.body, headers=headers)
 

@@ -211,7 +211,7 @@ async def list_dead_letters(queue: DeadLetterQueue, total: int, *, kind: str | N
 
 
 def _row(position: object, id: str, at: str, kind: str, subject: str, reason: str) -> str:
-    return f"{position:>5}  {id:<{MIN_ID_CHARACTERS}}  {at:<19}  {kind:<12} {subject:<28} {reason}\n"
+    return f"{position:>5}  {id:<{MIN_ID_CHARACTERS}}  {at:<19}  {kind:<13} {subject:<28} {reason}\n"
 
 
 def _line(position: int, dead_letter: DeadLetter) -> str:

@@ -35,12 +35,20 @@ DEFAULT_LEVELS = {"twisted.conch": LogLevel.warn, "twisted.web": LogLevel.warn}
 
 def text_lines() -> ILogObserver:
     """Return an observer that writes a line per event, and tracebacks, to the standard output."""
-    return observer(sys.stdout, as_text, os.environ.get(ENVIRONMENT_VARIABLE, "info"))
+    return _observer_of_stdout(as_text)
 
 
 def json_lines() -> ILogObserver:
     """Return an observer that writes one JSON object per event and line to the standard output."""
-    return observer(sys.stdout, as_json, os.environ.get(ENVIRONMENT_VARIABLE, "info"))
+    return _observer_of_stdout(as_json)
+
+
+def _observer_of_stdout(write: Callable[[LogEvent], str]) -> ILogObserver:
+    """Return an observer with the levels of the environment; exit with status 1 if they are invalid."""
+    try:
+        return observer(sys.stdout, write, os.environ.get(ENVIRONMENT_VARIABLE, "info"))
+    except ValueError as error:
+        raise SystemExit(f"{ENVIRONMENT_VARIABLE}: {error}") from error
 
 
 def observer(stream: TextIO, write: Callable[[LogEvent], str], levels: str) -> ILogObserver:

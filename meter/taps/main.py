@@ -80,9 +80,13 @@ def _show(daemon: Daemon) -> NoReturn:
     decisions = [
         each for activation in daemon.activations for each in decide_now(activation.decisions, activation.context)
     ]
-    sys.stdout.write(effective(daemon.config))
-    sys.stdout.write(f"\n{report(decisions)}\n" if decisions else "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(effective(daemon.config))
+        sys.stdout.write(f"\n{report(decisions)}\n" if decisions else "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has closed the pipe, as head does. Unwritten output must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for warning in daemon.warnings:
         sys.stderr.write(f"warning: {warning}\n")
     _leave(daemon.problems)

@@ -143,6 +143,15 @@ async def test_second_dead_letter_of_a_replayed_message_keeps_origin_and_replay_
 
 
 @pytest_twisted.ensureDeferred
+async def test_second_dead_letter_of_a_masked_message_is_masked(bus: Bus, clock: Clock) -> None:
+    dead_letters = DeadLetterPublisher(bus, clock, source_queue="meter.notifications")
+    await dead_letters.dead_letter(body=b'{"auth_token": "abc"}', reason="x", origin=ORIGIN)
+    again = parse_dead_letter(bus.published[0].headers, bus.published[0].body).publication()
+    await dead_letters.dead_letter(body=again.body, reason="x", origin=replace(ORIGIN, headers=again.headers))
+    assert [parse_dead_letter(each.headers, each.body).masked for each in bus.published] == [True, True]
+
+
+@pytest_twisted.ensureDeferred
 async def test_replayed_message_with_headers_of_any_type_is_dead_lettered(bus: Bus, clock: Clock) -> None:
     odd = {"meter-replayed": [1], "meter-exchange": b"\xff", "meter-routing-key": {"a": None}}
     await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason="x", origin=replace(ORIGIN, headers=odd))

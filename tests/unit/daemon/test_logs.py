@@ -114,3 +114,10 @@ def test_twistd_can_call_the_formats_without_arguments(factory, capsys, monkeypa
     out = capsys.readouterr().out
     assert "but this" in out
     assert "not this" not in out
+
+
+@pytest.mark.parametrize("lines", [text_lines, json_lines])
+def test_invalid_level_in_the_environment_ends_the_process_with_its_reason(lines, monkeypatch):
+    monkeypatch.setenv("METER_LOG_LEVELS", "loud")
+    with pytest.raises(SystemExit, match="METER_LOG_LEVELS: 'loud' must be"):
+        lines()
