@@ -132,6 +132,7 @@ class Outbox(SupervisedService):
         errors: list[Unavailable] = []
 
         async def send(one: SpooledMessage) -> None:
+            samples = _samples(one.publication)
             try:
                 await self._publisher.publish(one.publication)
             except Unavailable as error:
@@ -139,17 +140,16 @@ class Outbox(SupervisedService):
                 self._metrics.published("unavailable")
             except ValueError as error:
                 self._metrics.published("refused")
-                self._metrics.dropped(_samples(one.publication))
+                self._metrics.dropped(samples)
                 done.append(one.id)  # it can never be published, and must not block the messages behind it
                 self._log.error(
                     "LOST {samples} samples with routing key {key}: {error}",
-                    samples=_samples(one.publication),
+                    samples=samples,
                     key=one.publication.routing_key,
                     error=error,
                 )
             else:
                 done.append(one.id)
-                samples = _samples(one.publication)
                 self.confirmed_samples += samples
                 self._metrics.published("confirmed", samples)
 
