@@ -11,6 +11,7 @@ Importing this package imports klein 24.8, which installs the global reactor: ch
 
 from meter.api.application import Api
 from meter.api.auth.keystone import PROBE_SECONDS
+from meter.api.auth.keystone import AdminRule
 from meter.api.auth.keystone import KeystoneTokens
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
@@ -23,6 +24,7 @@ from meter.api.site import make_site
 
 __all__ = [
     "PROBE_SECONDS",
+    "AdminRule",
     "Api",
     "IAuth",
     "KeystoneTokens",

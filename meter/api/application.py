@@ -15,12 +15,15 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import BaseConverter
+from zope.interface import implementer
 
+from meter.api.auth.authorization import Authorization
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
@@ -57,8 +60,17 @@ from meter.interfaces import Unavailable
 
 RETRY_AFTER_SECONDS = 5
 
-_ANONYMOUS = Requester(is_admin=False)
-"""The requester of public operations, who may not read any samples."""
+
+@implementer(IAuth)
+class _NobodyAuth:
+    """Identifies every client as one who may not read any samples, for public operations."""
+
+    async def requester(self, request: IRequest) -> Requester:
+        """Return a requester without a project."""
+        return Requester(is_admin=False)
+
+
+_PUBLIC = _NobodyAuth()
 
 
 class _AnyText(BaseConverter):
@@ -73,7 +85,8 @@ class Api:
 
     Without ``ingest``, samples from clients are refused. ``base_url`` is the root of links in responses; by default it is
     made of the request's ``Host`` header. Scripts from ``cors_origins`` can use the API in a browser, from any origin if
-    ``*`` is one of them.
+    ``*`` is one of them. ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be
+    checked again.
     """
 
     _log = Logger()
@@ -88,11 +101,13 @@ class Api:
         limits: RequestLimits | None = None,
         base_url: str | None = None,
         cors_origins: Collection[str] = (),
+        max_unchecked_seconds: float = 300.0,
     ) -> None:
         self._store = store
         self._clock = clock
         self._auth = auth or NoAuth()
         self._ingest = ingest
+        self._max_unchecked_seconds = max_unchecked_seconds
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._in_progress = {False: 0, True: 0}  # by Operation.streaming
@@ -124,7 +139,11 @@ class Api:
             body_type, body = read_body(request, json_only=takes_json)
             media_type = negotiate(request.getHeader("accept"), operation.media_types)
             with self._admit(operation):
-                requester = _ANONYMOUS if operation.public else await self._auth.requester(request)
+                auth = _PUBLIC if operation.public else self._auth
+                requester = await auth.requester(request)
+                authorization = Authorization(
+                    auth, request, requester, self._clock, max_unchecked_seconds=self._max_unchecked_seconds
+                )
                 base_url = self._base_url or request_root(request)
                 query_pairs = parse_pairs(request.uri.partition(b"?")[2])
                 body_pairs = () if takes_json else pairs_from_body(body, body_type, operation.parameters)
@@ -137,7 +156,7 @@ class Api:
                     body=decode_body(body) if takes_json else None,
                     media_type=media_type,
                     requester=requester,
-                    store=VisibleStore(self._store, requester),
+                    store=VisibleStore(self._store, requester, authorization.check),
                     flatten=self._flatten,
                     ingest=self._ingest,
                     clock=self._clock,
@@ -145,19 +164,19 @@ class Api:
                     url=append_pairs(base_url + request.uri.decode("ascii", "replace"), body_pairs),
                     limits=self._limits,
                 )
-                return await self._send(request, operation.status, await operation.handler(context))
+                return await self._send(request, operation.status, await operation.handler(context), authorization)
 
         return respond
 
-    async def _send(self, request: Request, status: int, result: Any) -> bytes:
+    async def _send(self, request: Request, status: int, result: Any, authorization: Authorization) -> bytes:
         """Set status and headers; send a stream to its end, or return the body for klein to send."""
         match result:
-            case StreamingResponse(media_type, chunks):
+            case StreamingResponse(media_type, chunks, last_chunk):
                 request.setResponseCode(status)
                 request.setHeader("content-type", media_type)
                 request.setHeader("cache-control", "no-store")
                 if request.method != b"HEAD":
-                    await stream(request, chunks, self._clock)
+                    await stream(request, chunks, self._clock, authorize=authorization.check, last_chunk=last_chunk)
                 return b""
             case RawResponse(media_type, body):
                 return _with_headers(request, status, body, f"{media_type}; charset=utf-8")

@@ -20,6 +20,7 @@ from meter.api.auth.requester import TOKEN_HEADER
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import Requester
 from meter.api.errors import Unauthenticated
+from meter.daemon.services import wall_seconds
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
@@ -58,8 +59,36 @@ class TokenInfo(Protocol):
         """The project that the token is scoped to, if any."""
 
     @property
+    def domain_id(self) -> str | None:
+        """The domain that the token is scoped to, if any."""
+
+    @property
+    def system(self) -> bool:
+        """Whether the token is scoped to the system, the whole cloud."""
+
+    @property
     def roles(self) -> Collection[str]:
         """Names of the owner's roles in that scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRule:
+    """Which tokens are those of administrators, who see all projects.
+
+    Those with one of ``roles`` in one of ``scopes`` (``project``, ``domain``, ``system``). If ``projects``, ids, are given,
+    a token for any other project is none of them.
+    """
+
+    roles: Collection[str] = ("admin",)
+    scopes: Collection[str] = ("project", "system")
+    projects: Collection[str] = ()
+
+    def applies_to(self, info: TokenInfo) -> bool:
+        """Return whether ``info`` is the token of an administrator."""
+        scope = "system" if info.system else "project" if info.project_id else "domain" if info.domain_id else "none"
+        if scope not in self.scopes or (scope == "project" and self.projects and info.project_id not in self.projects):
+            return False
+        return not set(self.roles).isdisjoint(info.roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +105,7 @@ class KeystoneTokens:
 
     Results, negative ones too, are cached for ``revalidate_seconds``, but not beyond the expiry of the token, and for at
     most ``max_cached_tokens`` tokens. A revoked token is therefore accepted for at most ``revalidate_seconds``.
-    Requesters with one of ``admin_roles`` are administrators. Concurrent requests with the same token share one
+    ``admins`` says whose requesters are administrators. Concurrent requests with the same token share one
     validation. ``uri`` is the address of Keystone in the ``WWW-Authenticate`` header.
 
     As a dependency it is ready while Keystone answers. Each validation shows that; without any, :meth:`probe` calls
@@ -92,7 +121,7 @@ class KeystoneTokens:
         *,
         uri: str,
         check: Callable[[], Awaitable[object]] | None = None,
-        admin_roles: Collection[str] = ("admin",),
+        admins: AdminRule = AdminRule(),
         revalidate_seconds: float = 60.0,
         max_cached_tokens: int = 10_000,
     ) -> None:
@@ -101,7 +130,7 @@ class KeystoneTokens:
         self._uri = uri
         self._challenge = f'Keystone uri="{uri}"'
         self._check = check
-        self._admin_roles = frozenset(admin_roles)
+        self._admins = admins
         self._revalidate_seconds = revalidate_seconds
         # Keyed by hash: a memory dump or a manhole session reveals no tokens.
         self._cache: TLRUCache[bytes, _CachedToken, float] = TLRUCache(
@@ -185,9 +214,13 @@ class KeystoneTokens:
         now = self._clock.seconds()
         valid_until = now + self._revalidate_seconds
         requester = None
-        if info is not None and info.expires_at.timestamp() > now:
-            valid_until = min(valid_until, info.expires_at.timestamp())
-            is_admin = not self._admin_roles.isdisjoint(info.roles)
-            requester = Requester(is_admin, info.project_id, info.user_id)
+        if info is not None:
+            expires_at = info.expires_at.timestamp()
+            # Keystone's time is compared with the system clock, which the clock of timers does not follow.
+            remaining = expires_at - wall_seconds(self._clock)
+            if remaining > 0:
+                valid_until = min(valid_until, now + remaining)
+                is_admin = self._admins.applies_to(info)
+                requester = Requester(is_admin, info.project_id, info.user_id, expires_at)
         self._cache[digest] = cached = _CachedToken(requester, valid_until)
         return cached

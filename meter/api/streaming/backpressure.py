@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +17,8 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from meter.api.auth.authorization import AuthorizationEnded
+from meter.api.errors import ApiError
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
 
@@ -54,17 +58,27 @@ _log = Logger(namespace="meter.api")
 
 
 async def stream(
-    request: Request, chunks: AsyncIterator[bytes], clock: IReactorTime, seconds: float = WRITE_TIMEOUT_SECONDS
+    request: Request,
+    chunks: AsyncIterator[bytes],
+    clock: IReactorTime,
+    seconds: float = WRITE_TIMEOUT_SECONDS,
+    *,
+    authorize: Callable[[], Awaitable[None]],
+    last_chunk: Callable[[ApiError], bytes] | None = None,
 ) -> None:
     """Write ``chunks`` and return once the last one is written. An error, or a client that reads
     nothing for ``seconds``, aborts the connection.
 
     The status has been sent by then: an incomplete chunked body is the only way to signal an error to the client.
+    ``authorize`` is awaited before each chunk. When it, or a query for a chunk, raises
+    :class:`~meter.api.auth.authorization.AuthorizationEnded`, nothing more is sent but ``last_chunk`` of it, if there is
+    one.
     """
     producer = BackpressureProducer(request)
     try:
         async with aclosing(_closable(chunks)) as closable:
             async for chunk in closable:
+                await authorize()
                 request.write(chunk)
                 await producer.wait_writable(clock, seconds)
     except CancelledError:
@@ -75,6 +89,17 @@ async def stream(
             client=request.getClientAddress(),
             seconds=seconds,
         )
+    except AuthorizationEnded as error:
+        _log.info(
+            "response to {uri} for {client} ended: {error}",
+            uri=request.uri.decode("ascii", "replace"),
+            client=request.getClientAddress(),
+            error=error,
+        )
+        if last_chunk is not None:
+            request.write(last_chunk(error))
+            request.unregisterProducer()
+            return
     except Unavailable as error:
         _log.warn("response to {uri} aborted: {error}", uri=request.uri.decode("ascii", "replace"), error=error)
     except Exception:

@@ -34,6 +34,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         ),
         base_url=settings.base_url or None,
         cors_origins=settings.cors_origins,
+        max_unchecked_seconds=settings.auth.max_unchecked_seconds,
     )
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
@@ -42,6 +43,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
 def _authentication(daemon: Daemon) -> Any:
     """Return the authentication that ``[api.auth]`` names."""
     from meter.api import PROBE_SECONDS
+    from meter.api import AdminRule
     from meter.api import KeystoneTokens
     from meter.api import NoAuth
     from meter.api import Requester
@@ -81,7 +83,7 @@ def _authentication(daemon: Daemon) -> Any:
             daemon.reactor,
             check=asked.check,
             uri=keystone.auth_url,
-            admin_roles=keystone.admin_roles,
+            admins=AdminRule(keystone.admin_roles, keystone.admin_scopes, keystone.admin_projects),
             revalidate_seconds=keystone.revalidate_seconds,
             max_cached_tokens=keystone.cached_tokens,
         )
