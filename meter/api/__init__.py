@@ -18,6 +18,7 @@ from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
 from meter.api.auth.static_tokens import StaticToken
 from meter.api.auth.static_tokens import StaticTokens
+from meter.api.auth.stored_tokens import StoredTokens
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
 from meter.api.site import make_site
@@ -34,5 +35,6 @@ __all__ = [
     "SampleIngest",
     "StaticToken",
     "StaticTokens",
+    "StoredTokens",
     "make_site",
 ]

@@ -141,6 +141,7 @@ class Api:
             with self._admit(operation):
                 auth = _PUBLIC if operation.public else self._auth
                 requester = await auth.requester(request)
+                request.user_id = requester.user_id  # type: ignore[attr-defined] # for the access log
                 authorization = Authorization(
                     auth, request, requester, self._clock, max_unchecked_seconds=self._max_unchecked_seconds
                 )

@@ -8,6 +8,8 @@ from it is one for all requests: data of the store are read and sent only while 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
@@ -28,7 +30,14 @@ REFUSED = (401, 403)
 
 
 class AuthorizationEnded(ApiError):
-    """The authorization of a request in progress has ended: its token is not valid any more (401), or unchecked for too long (503)."""
+    """The authorization of a request in progress has ended: its token is not valid any more (401), or unchecked for too long (503).
+
+    ``cause`` is for the log: it can have addresses of internal services.
+    """
+
+    def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None, cause: str = "") -> None:
+        super().__init__(status, text, headers)
+        self.cause = cause
 
     def body(self, accept: str) -> bytes:
         """Return the JSON body, in the shape of :class:`~meter.api.errors.Unauthenticated`; ``accept`` is not used here."""
@@ -94,6 +103,7 @@ class Authorization:
         if now - self._checked_at > self._max_unchecked_seconds:
             raise AuthorizationEnded(
                 503,
-                f"The token could not be checked for {now - self._checked_at:.0f} s: {reason}",
+                f"The token could not be checked for {now - self._checked_at:.0f} s.",
                 {"Retry-After": f"{RETRY_SECONDS:.0f}"},
+                reason,
             )

@@ -91,10 +91,11 @@ async def stream(
         )
     except AuthorizationEnded as error:
         _log.info(
-            "response to {uri} for {client} ended: {error}",
+            "response to {uri} for {client} ended: {error} {cause}",
             uri=request.uri.decode("ascii", "replace"),
             client=request.getClientAddress(),
             error=error,
+            cause=error.cause,
         )
         if last_chunk is not None:
             request.write(last_chunk(error))

@@ -6,12 +6,13 @@ from typing import Any
 
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
+from meter.interfaces import IApiTokens
 from meter.interfaces import IBus
-from meter.interfaces import IStore
+from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
 
 
-def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
+def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     """Add the HTTP API and its port. With ``bus`` it accepts samples from clients and publishes them there."""
     # Importing klein installs the global reactor, which twistd has chosen by now.
     from meter.api import Api
@@ -23,7 +24,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     api = Api(
         store,
         daemon.reactor,
-        auth=_authentication(daemon),
+        auth=_authentication(daemon, store.tokens),
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
         limits=RequestLimits(
             default_limit=settings.default_limit,
@@ -34,13 +35,14 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         ),
         base_url=settings.base_url or None,
         cors_origins=settings.cors_origins,
-        max_unchecked_seconds=settings.auth.max_unchecked_seconds,
+        # In mode tokens, StoredTokens itself accepts tokens for that long.
+        max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
     )
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
 
-def _authentication(daemon: Daemon) -> Any:
+def _authentication(daemon: Daemon, stored: IApiTokens) -> Any:
     """Return the authentication that ``[api.auth]`` names."""
     from meter.api import PROBE_SECONDS
     from meter.api import AdminRule
@@ -49,12 +51,17 @@ def _authentication(daemon: Daemon) -> Any:
     from meter.api import Requester
     from meter.api import StaticToken
     from meter.api import StaticTokens
+    from meter.api import StoredTokens
 
     auth = daemon.config.api.auth
     if auth.mode == "tokens":
-        return StaticTokens(
+        configured = StaticTokens(
             StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
         )
+        both = StoredTokens(stored, configured, daemon.reactor, max_unchecked_seconds=auth.max_unchecked_seconds)
+        daemon.dependencies.append(both)
+        daemon.add(Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens"))
+        return both
     if auth.mode == "keystone":
         from meter.http import BadTlsOptions
         from meter.http import TlsOptions
