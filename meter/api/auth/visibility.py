@@ -86,6 +86,10 @@ class VisibleStore:
         self._requester = requester
         self._authorize = authorize
 
+    async def check_authorization(self) -> None:
+        """Raise what a query would raise because the requester is not authorized any more."""
+        await self._authorize()
+
     async def _authorized(self, query: Callable[[], Awaitable[T]]) -> T:
         await self._authorize()
         result = await query()
