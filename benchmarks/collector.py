@@ -36,7 +36,7 @@ from meter.bus.amqp import AmqpBus
 from meter.bus.batches import batch_publications
 from meter.interfaces import Publication
 from meter.message import read
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from tests.system.daemons import SECRET
 from tests.system.daemons import Daemon
 from tests.system.daemons import House

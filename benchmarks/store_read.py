@@ -40,7 +40,7 @@ from meter.query import StoredResource
 from meter.sample import Sample
 from meter.sample_identity import WEEK
 from meter.sample_identity import week_of
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.store import PostgresStore
 
 INSTANCES, PROJECTS = 230, 20

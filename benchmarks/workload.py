@@ -18,8 +18,8 @@ from meter.message import MeteringMessage
 from meter.message import read
 from meter.message import sign
 from meter.sample import Sample
-from meter.signature import Keyring
-from meter.signature import keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import keyring
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.dsn import connection_parameters
 

@@ -1,8 +1,8 @@
 """Metering messages: encodes samples as signed messages for the bus, and decodes them.
 
-Only this module and :mod:`meter.signature` implement the message format. A *metering message* is a flat mapping of a sample's
-fields under Ceilometer's names, signed. A *cast* (oslo.messaging's word for a one-way call) carries a batch of them. An
-*envelope* wraps any message on the bus (version 2.0 of oslo.messaging's; version 1 has none).
+This module, :mod:`meter.batch_signature` and :mod:`meter.ceilometer_signature` implement the message format. A *metering message* is a flat mapping of a sample's
+fields under Ceilometer's names. A *cast* (oslo.messaging's word for a one-way call) carries a batch of them and the signature
+of the batch. An *envelope* wraps any message on the bus (version 2.0 of oslo.messaging's; version 1 has none).
 """
 
 from __future__ import annotations
@@ -18,25 +18,33 @@ from contextlib import suppress
 from datetime import UTC
 from datetime import datetime
 from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
+from meter.batch_signature import BATCH_SIGNATURE_FIELD
+from meter.batch_signature import BatchEntry
+from meter.batch_signature import BatchSignature
+from meter.batch_signature import parse_batch_signature
+from meter.ceilometer_reading import has_second_reading
+from meter.ceilometer_signature import METADATA_FIELD
+from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.ceilometer_signature import BadSignature
+from meter.ceilometer_signature import encoded_metadata
+from meter.ceilometer_signature import signature
+from meter.ceilometer_signature import signed_bytes
 from meter.sample import SAMPLE_TYPES
 from meter.sample import Sample
 from meter.sample import SampleType
 from meter.sample import utc_text
 from meter.sample import with_reserved
-from meter.signature import METADATA_FIELD
-from meter.signature import SIGNATURE_FIELD
-from meter.signature import Keyring
-from meter.signature import encoded_metadata
-from meter.signature import signature
+from meter.signing_keys import Keyring
+from meter.signing_keys import SignatureScheme
+from meter.signing_keys import SigningKey
+from meter.signing_keys import VerifiedBatch
 
 ENVELOPE_VERSION = "2.0"
 CAST_METHOD = "record_metering_data"
-KEY_ID_FIELD = "_meter_key_id"
-"""The member of a cast with the id of its key. oslo.messaging ignores members that start with an underscore."""
-
 MAX_IDENTIFIER = 512
 """Maximum length of a name, unit or id, in characters. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
 
@@ -58,8 +66,9 @@ class BadMessage(ValueError):
 class MeteringMessage(msgspec.Struct, frozen=True):
     """One metering message with valid fields. A struct, because creating a frozen dataclass takes ten times as long.
 
-    ``fields`` is the message exactly as signed, with its signature; the other attributes are parsed from it. ``timestamp``
-    is in UTC. ``key_id`` is the id of the key that verified it, ``None`` if it is unsigned.
+    ``fields`` is the message exactly as it was received; the other attributes are parsed from it. ``timestamp`` is in UTC.
+    ``key_id`` is the id of the key that verified it, ``None`` if it is unsigned. ``entry`` is its place in the batch whose
+    signature was verified; ``None`` if it has only Ceilometer's signature, or none.
     """
 
     fields: Mapping[str, Any]
@@ -75,12 +84,31 @@ class MeteringMessage(msgspec.Struct, frozen=True):
     message_id: str
     metadata: Mapping[str, Any]
     key_id: str | None = None
+    entry: BatchEntry | None = None
+
+    @property
+    def scheme(self) -> SignatureScheme | None:
+        """The scheme of the signature that was verified, ``None`` if the message is unsigned."""
+        if self.entry is not None:
+            return "meter"
+        return None if self.key_id is None else "ceilometer"
+
+
+class OutgoingMessage(NamedTuple):
+    """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch."""
+
+    fields: Mapping[str, Any]
+    key: SigningKey | None
 
 
 def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
-    """Return ``sample`` as a signed metering message; ``source`` is that of a sample without one."""
+    """Return ``sample`` as a metering message with Ceilometer's signature; ``source`` is that of a sample without one.
+
+    Meter's own messages are made by :class:`Signer`.
+    """
     message = _unsigned(sample, source)
-    message[SIGNATURE_FIELD] = signature(message, keys.key_for(sample.timestamp).secret)
+    key = keys.key_for(sample.timestamp, sample.name, message["source"])
+    message[SIGNATURE_FIELD] = signature(message, key.secret)
     return message
 
 
@@ -101,11 +129,12 @@ def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
 
 
 class Signer:
-    """Signs the samples of one batch. Metadata that several samples share as one object are encoded once.
+    """Makes signed messages of the samples of one batch. Metadata that several samples share as one object are encoded once.
 
     It keeps a reference to all metadata it has seen: use one per batch, and do not mutate the metadata while it is in use.
     ``interval_seconds``, for polled samples, and ``may_differ``, if not empty, are added to the reserved member of the
-    metadata. ``unit_name`` returns the configured name of a unit.
+    metadata. ``unit_name`` returns the configured name of a unit. Samples that a client has chosen are ``untrusted``: they get
+    Ceilometer's signature only if no other message would have the same one (:mod:`meter.ceilometer_reading`).
     """
 
     def __init__(
@@ -116,10 +145,12 @@ class Signer:
         interval_seconds: float | None = None,
         unit_name: Callable[[str], str] | None = None,
         may_differ: Sequence[str] = (),
+        untrusted: bool = False,
     ) -> None:
         self._keys = keys
         self._source = source
         self._unit_name = unit_name
+        self._untrusted = untrusted
         self._reserved: dict[str, Any] = {}
         if interval_seconds is not None:
             self._reserved["interval"] = _whole_if_possible(interval_seconds)
@@ -127,10 +158,11 @@ class Signer:
             self._reserved["may_differ"] = list(may_differ)
         self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
 
-    def message(self, sample: Sample, message_id: str | None = None) -> dict[str, Any]:
-        """Return ``sample`` as a signed metering message for :func:`cast`, with its metadata already encoded as JSON.
+    def message(self, sample: Sample, message_id: str | None = None) -> OutgoingMessage:
+        """Return ``sample`` as a metering message, with its metadata already encoded as JSON.
 
-        ``message_id`` replaces that of the sample.
+        ``message_id`` replaces that of the sample. The message has Ceilometer's signature if the keyring makes it. Raises
+        :class:`~meter.ceilometer_signature.BadSignature` if no key may sign the sample, or if it is not JSON.
         """
         metadata = sample.resource_metadata
         found = self._encoded.get(id(metadata))
@@ -142,18 +174,44 @@ class Signer:
             message["counter_unit"] = self._unit_name(sample.unit)
         if message_id is not None:
             message["message_id"] = message_id
-        secret = self._keys.key_for(sample.timestamp).secret
-        message[SIGNATURE_FIELD] = signature(message, secret, metadata_text=found[2])
+        key = self._keys.key_for(sample.timestamp, sample.name, message["source"])
+        if self._keys.ceilometer_signature and not (self._untrusted and has_second_reading(message)):
+            message[SIGNATURE_FIELD] = signature(message, key.secret, metadata_text=found[2])
+        else:
+            signed_bytes(message, metadata_text=found[2])  # raises for values that are not JSON
         message[METADATA_FIELD] = found[1]
-        return message
+        return OutgoingMessage(message, key)
 
 
 def _whole_if_possible(seconds: float) -> float:
     return int(seconds) if float(seconds).is_integer() else seconds
 
 
-def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessage:
-    """Return ``fields`` as a verified metering message; raises :class:`BadMessage` or :class:`~meter.signature.BadSignature`."""
+def read(
+    fields: Any, keys: Keyring, key_id: str | None = None, *, batch: VerifiedBatch | None = None, index: int = 0
+) -> MeteringMessage:
+    """Return ``fields`` as a verified metering message.
+
+    ``batch`` is the verified batch of the cast, whose message ``index`` this is. A message of a cast without one is verified
+    by its own signature; the key ``key_id`` is tried first. Raises :class:`BadMessage` or
+    :class:`~meter.ceilometer_signature.BadSignature`.
+    """
+    message = parse(fields)
+    if batch is None:
+        key_id = keys.verify_message(fields, message.timestamp, message.name, message.source, key_id)
+    else:
+        entry, key_id = batch.entry(index, fields), batch.key.id
+        if problem := batch.key.problem(message.timestamp, message.name, message.source):
+            raise BadSignature(f"key {key_id}, which signed the batch, {problem}")
+        if not entry.batch.first <= utc_text(message.timestamp) <= entry.batch.last:
+            raise BadSignature(f"timestamp {message.timestamp.isoformat()} is outside the times that the batch states")
+        msgspec.structs.force_setattr(message, "entry", entry)
+    msgspec.structs.force_setattr(message, "key_id", key_id)
+    return message
+
+
+def parse(fields: Any) -> MeteringMessage:
+    """Return ``fields`` as a metering message whose signature has not been verified; raises :class:`BadMessage`."""
     if not isinstance(fields, dict):
         raise BadMessage(f"a metering message must be a mapping, not {_shown(fields)}")
     volume = fields.get("counter_volume")
@@ -179,7 +237,6 @@ def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessa
         timestamp=timestamp,
         message_id=_text(fields, "message_id"),
         metadata=metadata or {},
-        key_id=keys.verify(fields, timestamp, key_id),
     )
 
 
@@ -233,26 +290,29 @@ def _parse_timestamp(text: str, label: str) -> datetime:
         raise BadMessage(f"{label} must be a time like 2026-11-22T17:00:59.5, not {_shown(text)}") from error
 
 
-def cast(messages: Sequence[Mapping[str, Any]], key_id: str | None = None) -> bytes:
-    """Return the body of a cast of ``messages``, as Ceilometer's collectors read it."""
-    return seal(
-        {
-            "method": CAST_METHOD,
-            "version": "1.0",
-            "args": {"data": messages},
-            "_unique_id": uuid.uuid4().hex,
-            KEY_ID_FIELD: key_id,
-        }
-    )
+def cast(messages: Sequence[Mapping[str, Any]], batch: BatchSignature | None = None) -> bytes:
+    """Return the body of a cast of ``messages``, as Ceilometer's collectors read it, with the signature of their batch."""
+    return seal(_cast_content(messages, batch))
 
 
-def cast_verbatim(message: Any, key_id: str | None = None) -> bytes:
+def _cast_content(messages: Sequence[Any], batch: BatchSignature | None) -> dict[str, Any]:
+    content = {
+        "method": CAST_METHOD,
+        "version": "1.0",
+        "args": {"data": messages},
+        "_unique_id": uuid.uuid4().hex,
+    }
+    if batch is not None:
+        content[BATCH_SIGNATURE_FIELD] = batch.to_json()
+    return content
+
+
+def cast_verbatim(message: Any, batch: BatchSignature | None = None) -> bytes:
     """Return the body of a cast of one received message, even if it contains what strict JSON does not allow."""
     try:
-        return cast([message], key_id)
+        return cast([message], batch)
     except (TypeError, UnicodeEncodeError):
-        content = {"method": CAST_METHOD, "version": "1.0", "args": {"data": [message]}, KEY_ID_FIELD: key_id}
-        return json.dumps(content).encode()
+        return json.dumps(_cast_content([message], batch)).encode()
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -322,8 +382,8 @@ def _carries_samples(event_type: Any) -> bool:
     return isinstance(event_type, str) and (event_type in SAMPLE_EVENT_TYPES or event_type.startswith("metering."))
 
 
-def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None]:
-    """Return the unverified metering messages in ``content``, and the id of the key that its sender claims to have used.
+def metering_messages(content: Mapping[str, Any]) -> list[Any]:
+    """Return the unverified metering messages in ``content``.
 
     ``content`` is a cast (``record_metering_data``) or a notification of Ceilometer's agents or API. Raises
     :class:`BadMessage`.
@@ -341,5 +401,30 @@ def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None
         data = [data]
     if not isinstance(data, list):
         raise BadMessage(f"the samples of a {CAST_METHOD} cast must be a list, not {_shown(data)}")
-    key_id = content.get(KEY_ID_FIELD)
-    return data, key_id if isinstance(key_id, str) else None
+    return data
+
+
+def read_cast(body: bytes, keys: Keyring) -> list[MeteringMessage]:
+    """Return the verified messages of a cast that this process has made; raises like :func:`read`."""
+    content = open_envelope(body)
+    entries = metering_messages(content)
+    batch = verified_batch(content, len(entries), keys)
+    return [read(fields, keys, batch=batch, index=index) for index, fields in enumerate(entries)]
+
+
+def verified_batch(content: Mapping[str, Any], messages: int, keys: Keyring) -> VerifiedBatch | None:
+    """Return the verified batch of so many ``messages`` in ``content``; ``None`` if it has no batch signature.
+
+    Raises :class:`BadMessage` or :class:`~meter.ceilometer_signature.BadSignature`.
+    """
+    value = content.get(BATCH_SIGNATURE_FIELD)
+    if value is None:
+        return None
+    batch = keys.verify_batch(parse_batch_signature(value, messages))
+    for label in ("first", "last"):
+        text = getattr(batch.signature, label)
+        if utc_text(parse_timestamp(text, label)) != text:
+            raise BadSignature(
+                f"{label} of the batch must be a time in UTC like 2026-11-22T17:00:59.5, not {_shown(text)}"
+            )
+    return batch

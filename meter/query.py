@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from meter.sample import SampleType
+from meter.signing_keys import SignatureScheme
 
 IdField = Literal["meter", "resource_id", "user_id", "project_id", "source", "message_id"]
 Grouping = str
@@ -208,6 +209,7 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any]
     signature: str
     key_id: str | None
+    scheme: SignatureScheme | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

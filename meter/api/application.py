@@ -54,6 +54,7 @@ from meter.api.streaming.backpressure import stream
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
+from meter.signing_keys import Keyring
 
 RETRY_AFTER_SECONDS = 5
 
@@ -71,7 +72,7 @@ class _AnyText(BaseConverter):
 class Api:
     """The API over one store.
 
-    Without ``ingest``, samples from clients are refused. ``base_url`` is the root of links in responses; by default it is
+    Without ``ingest``, samples from clients are refused. With ``keys``, proofs have what only a holder of the key can make. ``base_url`` is the root of links in responses; by default it is
     made of the request's ``Host`` header. Scripts from ``cors_origins`` can use the API in a browser, from any origin if
     ``*`` is one of them.
     """
@@ -85,6 +86,7 @@ class Api:
         *,
         auth: IAuth | None = None,
         ingest: SampleIngest | None = None,
+        keys: Keyring | None = None,
         limits: RequestLimits | None = None,
         base_url: str | None = None,
         cors_origins: Collection[str] = (),
@@ -93,6 +95,7 @@ class Api:
         self._clock = clock
         self._auth = auth or NoAuth()
         self._ingest = ingest
+        self._keys = keys
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._in_progress = {False: 0, True: 0}  # by Operation.streaming
@@ -140,6 +143,7 @@ class Api:
                     store=VisibleStore(self._store, requester),
                     flatten=self._flatten,
                     ingest=self._ingest,
+                    keys=self._keys,
                     clock=self._clock,
                     base_url=base_url,
                     url=append_pairs(base_url + request.uri.decode("ascii", "replace"), body_pairs),

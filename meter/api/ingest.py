@@ -15,20 +15,21 @@ from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.request.times import invalid_time
 from meter.bus.batches import batch_publications
+from meter.ceilometer_signature import BadSignature
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
+from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
+from meter.message import Signer
 from meter.message import parse_timestamp
-from meter.message import read
-from meter.message import sign
+from meter.message import read_cast
 from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
 from meter.sample import BadSample
 from meter.sample import Sample
-from meter.signature import BadSignature
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 
 
 class PostedSample(msgspec.Struct, kw_only=True):
@@ -69,23 +70,19 @@ class SampleIngest:
 
     async def publish(self, samples: Sequence[Sample]) -> Sequence[MeteringMessage]:
         """Publish ``samples``; return their messages once the bus has confirmed them. ``Unavailable`` if it cannot."""
-        messages = self._sign(samples)
-        by_key: dict[str | None, list[Mapping[str, Any]]] = {}
-        for message in messages:
-            by_key.setdefault(message.key_id, []).append(message.fields)
-        for key_id, fields in by_key.items():
-            for publication in batch_publications(fields, key_id):
-                try:
-                    await self._publisher.publish(publication)
-                except ValueError as error:
-                    raise ApiError(400, f"The message bus rejected the samples: {error}") from error
-                except Unavailable as error:
-                    raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
+        publications, messages = self._sign(samples)
+        for publication in publications:
+            try:
+                await self._publisher.publish(publication)
+            except ValueError as error:
+                raise ApiError(400, f"The message bus rejected the samples: {error}") from error
+            except Unavailable as error:
+                raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
         return messages
 
     async def write(self, samples: Sequence[Sample]) -> Sequence[MeteringMessage]:
         """Write ``samples`` to the store; return their messages once they are committed."""
-        messages = self._sign(samples)
+        _, messages = self._sign(samples)
         result = await self._store.write(messages)
         if result.refused:
             raise ApiError(400, f"Sample {result.refused[0].index}: {result.refused[0].reason}")
@@ -131,11 +128,16 @@ class SampleIngest:
         except BadSample as error:
             raise ApiError(400, f"Invalid sample: {error}") from error
 
-    def _sign(self, samples: Sequence[Sample]) -> list[MeteringMessage]:
+    def _sign(self, samples: Sequence[Sample]) -> tuple[Sequence[Publication], Sequence[MeteringMessage]]:
+        """Return the signed publications of ``samples``, and their messages as a collector reads them, in the given order."""
+        signer = Signer(self._keys, self._source, untrusted=True)
         try:
-            return [read(sign(sample, self._keys, self._source), self._keys) for sample in samples]
-        except (BadMessage, BadSignature) as error:
+            publications = batch_publications([signer.message(sample) for sample in samples])
+            read = [message for publication in publications for message in read_cast(publication.body, self._keys)]
+        except (BadMessage, BadSignature, RecursionError) as error:
             raise ApiError(400, f"Invalid sample: {error}") from error
+        by_id = {message.message_id: message for message in read}
+        return publications, [by_id[sample.message_id] for sample in samples]
 
 
 def _validate(content: Any) -> PostedSample:

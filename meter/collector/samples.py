@@ -18,7 +18,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
+from meter.batch_signature import BatchEntry
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.ceilometer_signature import BadSignature
 from meter.collector.rejection import Rejection
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
@@ -30,10 +32,11 @@ from meter.message import cast_verbatim
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
+from meter.message import verified_batch
 from meter.query import Refusal
 from meter.query import WriteResult
-from meter.signature import BadSignature
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import VerifiedBatch
 
 SAMPLES_PER_TURN = 200
 """Samples verified before the reactor runs other work: about 5 ms."""
@@ -54,6 +57,7 @@ class _Batch:
     """Messages of several deliveries that are written in one transaction."""
 
     messages: list[MeteringMessage] = field(default_factory=list)
+    refused_entries: list[BatchEntry] = field(default_factory=list)
     waiters: list[_Waiter] = field(default_factory=list)
 
 
@@ -93,44 +97,63 @@ class SampleConsumer:
         Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
         """
         try:
-            entries, key_id = metering_messages(open_envelope(delivery.body))
+            content = open_envelope(delivery.body)
+            entries = metering_messages(content)
         except BadMessage as error:
             await Rejection(kind="undecodable", reason=str(error)).dead_letter(self._dead_letters, delivery)
             return
-        messages, rejected = await self._verify(entries, key_id)
+        try:
+            batch = verified_batch(content, len(entries), self._keys)
+        except BadSignature as error:
+            await Rejection(kind="unverified", reason=str(error)).dead_letter(self._dead_letters, delivery)
+            return
+        messages, rejected = await self._verify(entries, batch)
+        refused_entries = () if batch is None else tuple(batch.place(index) for index, _ in rejected)
         for first in range(0, len(messages), self._batch_samples):
             part = messages[first : first + self._batch_samples]
-            for refusal in await self._enqueue(part):
-                entry = part[refusal.index].fields
-                rejected.append((entry, _rejection(refusal.kind, f"the store refuses it: {refusal.reason}", entry)))
-        for entry, rejection in rejected:
-            body = delivery.body if len(entries) == 1 else cast_verbatim(entry, key_id)
+            refusals = await self._enqueue([message for _, message in part], refused_entries if first == 0 else ())
+            for refusal in refusals:
+                index, message = part[refusal.index]
+                reason = f"the store refuses it: {refusal.reason}"
+                rejected.append((index, _rejection(refusal.kind, reason, message.fields)))
+        for index, rejection in rejected:
+            body = (
+                delivery.body
+                if len(entries) == 1
+                else cast_verbatim(entries[index], None if batch is None else batch.only(index))
+            )
             await rejection.dead_letter(self._dead_letters, delivery, body)
 
     async def _verify(
-        self, entries: Sequence[Any], key_id: str | None
-    ) -> tuple[list[MeteringMessage], list[tuple[Any, Rejection]]]:
-        """Return the valid messages with a good signature, and the other entries with their rejections."""
-        messages: list[MeteringMessage] = []
-        rejected: list[tuple[Any, Rejection]] = []
-        for number, entry in enumerate(entries, 1):
+        self, entries: Sequence[Any], batch: VerifiedBatch | None
+    ) -> tuple[list[tuple[int, MeteringMessage]], list[tuple[int, Rejection]]]:
+        """Return the valid messages with a good signature, and the rejections of the other entries, each with its index."""
+        messages: list[tuple[int, MeteringMessage]] = []
+        rejected: list[tuple[int, Rejection]] = []
+        for index, entry in enumerate(entries):
             try:
-                messages.append(read(entry, self._keys, key_id))
+                messages.append((index, read(entry, self._keys, batch=batch, index=index)))
             except BadMessage as error:
-                rejected.append((entry, _rejection("invalid", str(error), entry)))
+                rejected.append((index, _rejection("invalid", str(error), entry)))
             except BadSignature as error:
-                rejected.append((entry, _rejection("unverified", str(error), entry)))
-            if number % SAMPLES_PER_TURN == 0:
+                rejected.append((index, _rejection("unverified", str(error), entry)))
+            if (index + 1) % SAMPLES_PER_TURN == 0:
                 await sleep(self._clock, 0)
         return messages, rejected
 
-    def _enqueue(self, messages: list[MeteringMessage]) -> Deferred[Sequence[Refusal]]:
-        """Add ``messages`` to the current batch; fire after its commit with the store's refusals among them."""
+    def _enqueue(
+        self, messages: list[MeteringMessage], refused_entries: Sequence[BatchEntry]
+    ) -> Deferred[Sequence[Refusal]]:
+        """Add ``messages`` to the current batch; fire after its commit with the store's refusals among them.
+
+        ``refused_entries`` are those of the same signed batch that are not to be stored.
+        """
         if self._batch.messages and len(self._batch.messages) + len(messages) > self._batch_samples:
             self._flush()
         first = len(self._batch.messages)
         waiter = _Waiter(first, first + len(messages))
         self._batch.messages += messages
+        self._batch.refused_entries += refused_entries
         self._batch.waiters.append(waiter)
         if len(self._batch.messages) >= self._batch_samples:
             self._flush()
@@ -149,7 +172,7 @@ class SampleConsumer:
         """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
         try:
-            result = await self._store.write(batch.messages)
+            result = await self._store.write(batch.messages, batch.refused_entries)
         except Exception as error:
             for waiter in batch.waiters:
                 waiter.refusals.errback(error)

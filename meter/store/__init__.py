@@ -6,14 +6,16 @@ Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the dat
 
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.maintenance import Retention
-from meter.store.maintenance.verification import StoredRow
 from meter.store.maintenance.verification import Verification
 from meter.store.postgres.embedded import EmbeddedPostgres
 from meter.store.postgres.embedded import embedded_directory
+from meter.store.query.stored_rows import BatchRows
+from meter.store.query.stored_rows import StoredRow
 from meter.store.store import PostgresStore
 
 __all__ = [
     "Administration",
+    "BatchRows",
     "EmbeddedPostgres",
     "PostgresStore",
     "Retention",

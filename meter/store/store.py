@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from meter.batch_signature import BatchEntry
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
@@ -40,6 +40,7 @@ from meter.store.postgres.pool import Session
 from meter.store.query.commit_listener import CommitListener
 from meter.store.query.runner import QueryRunner
 from meter.store.write.writer import SampleWriter
+from meter.stored_batch import StoredProof
 
 MAINTENANCE_TIMEOUT_SECONDS = 900.0
 """Statement timeout of maintenance: enough for an hour with a hundred million samples, at 200 000 a second. Samples of an hour
@@ -172,9 +173,11 @@ class PostgresStore(Service):
                 return Readiness("store", False, pool.reason)
         return Readiness("store", True, self._where)
 
-    async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
+    async def write(
+        self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
+    ) -> WriteResult:
         """Commit a batch; see ``IStore.write``."""
-        return await self._sample_writer.write(messages)
+        return await self._sample_writer.write(messages, refused_entries)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -202,9 +205,9 @@ class PostgresStore(Service):
         """Return statistics; see ``IStore.statistics``."""
         return await self._query_runner.statistics(query)
 
-    async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
-        """Return a message as it was signed; see ``IStore.message``."""
-        return await self._query_runner.message(message_id, filter)
+    async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
+        """Return a message and how it was signed; see ``IStore.proof``."""
+        return await self._query_runner.proof(message_id, filter)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""

@@ -35,7 +35,7 @@ from meter.plugins.registry import configure
 from meter.plugins.registry import find
 from meter.settings import Config
 from meter.settings.config_file import keyring
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.taps.monotonic_clock import use_monotonic_clock
 
 STOP_SECONDS = 75.0

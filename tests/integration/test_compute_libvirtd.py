@@ -53,7 +53,7 @@ from meter.pollsters.libvirt.guests import DescriptionCache
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.sample import Sample
 from meter.settings import ComputeSection
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakePluginContext

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from meter.api.auth.requester import Requester
 from meter.api.errors import ApiError
@@ -30,6 +28,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.stored_batch import StoredProof
 
 
 def restrict(filter: SampleFilter, requester: Requester) -> SampleFilter:
@@ -95,9 +94,9 @@ class VisibleStore:
         """Return the rows of statistics, oldest first."""
         return await self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+    async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
-        return await self._store.message(message_id, restrict(SampleFilter(), self._requester))
+        return await self._store.proof(message_id, restrict(SampleFilter(), self._requester))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

@@ -150,11 +150,10 @@ async def live(context: RequestContext) -> StreamingResponse:
 async def proof(context: RequestContext) -> rendering.Proof:
     """Handle ``/v2/samples/{id}/proof``."""
     sample_id = context.path["id"]
-    row = await context.store.sample(sample_id)
-    message = None if row is None else await context.store.message(sample_id)
-    if row is None or message is None:
+    found = await context.store.proof(sample_id)
+    if found is None:
         raise ApiError(404, f"Sample {sample_id} Not Found")
-    return rendering.Proof(message=dict(message), key_id=row.key_id)
+    return rendering.proof(found, context.keys)
 
 
 async def sample(context: RequestContext) -> rendering.Sample:

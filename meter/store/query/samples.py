@@ -272,6 +272,7 @@ async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionC
                 metadata=metadata,
                 signature=signature,
                 key_id=wire_format.key_id,
+                scheme=wire_format.scheme,
             )
         )
     return samples

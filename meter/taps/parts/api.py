@@ -8,6 +8,7 @@ from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
 from meter.interfaces import IStore
+from meter.settings.config_file import has_key
 from meter.taps.daemon import Daemon
 
 
@@ -25,6 +26,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         daemon.reactor,
         auth=_authentication(daemon),
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
+        keys=daemon.keys if bus or has_key(daemon.config) else None,
         limits=RequestLimits(
             default_limit=settings.default_limit,
             max_limit=settings.max_limit,

@@ -14,7 +14,7 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
 from meter.query import SampleFilter
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
@@ -43,7 +43,7 @@ class RecordingBus:
         self.published.append(publication)
 
     def messages(self) -> list[dict[str, Any]]:
-        return [each for one in self.published for each in metering_messages(open_envelope(one.body))[0]]
+        return [each for one in self.published for each in metering_messages(open_envelope(one.body))]
 
 
 class IngestApi:

@@ -18,6 +18,8 @@ import meter.collector.samples
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import header_text
 from meter.bus.dead_letters import parse_dead_letter
+from meter.ceilometer_signature import BadSignature
+from meter.ceilometer_signature import signature
 from meter.collector.notifications import NotificationConsumer
 from meter.collector.samples import SAMPLES_PER_TURN
 from meter.collector.samples import SampleConsumer
@@ -32,10 +34,8 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.query import SampleFilter
 from meter.query import WriteResult
-from meter.signature import BadSignature
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import signature
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.testing import MemoryStore
 from tests.unit.collector.test_notifications import Bus
 from tests.unit.collector.test_notifications import Metrics
@@ -89,7 +89,7 @@ class Collector:
 def accounted(collector: Collector, body: bytes) -> None:
     """Check that every sample of ``body``, or ``body`` itself, is in exactly one place, and that the metrics agree."""
     try:
-        entries, _ = metering_messages(open_envelope(body))
+        entries = metering_messages(open_envelope(body))
     except BadMessage:
         entries = None
     collector.take(body)

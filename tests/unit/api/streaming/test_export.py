@@ -22,7 +22,7 @@ from meter.interfaces import Unavailable
 from meter.message import read
 from meter.message import sign
 from meter.sample import Sample
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import NOON
