@@ -19,11 +19,13 @@ from meter.api.auth.static_tokens import StaticToken
 from meter.api.auth.static_tokens import StaticTokens
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
+from meter.api.request.host import HostPolicy
 from meter.api.site import make_site
 
 __all__ = [
     "PROBE_SECONDS",
     "Api",
+    "HostPolicy",
     "IAuth",
     "KeystoneTokens",
     "NoAuth",

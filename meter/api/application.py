@@ -41,10 +41,12 @@ from meter.api.request.body import read_body
 from meter.api.request.body_parameters import check_no_overlap
 from meter.api.request.body_parameters import pairs_from_body
 from meter.api.request.context import RequestContext
+from meter.api.request.host import HostPolicy
 from meter.api.request.media_types import JSON_TYPES
+from meter.api.request.media_types import accept_header
 from meter.api.request.media_types import negotiate
 from meter.api.request.url import append_pairs
-from meter.api.request.url import request_root
+from meter.api.request.url import link_url
 from meter.api.responses import JsonResponse
 from meter.api.responses import RawResponse
 from meter.api.responses import StreamingResponse
@@ -57,6 +59,12 @@ from meter.interfaces import Unavailable
 from meter.signing_keys import Keyring
 
 RETRY_AFTER_SECONDS = 5
+
+UNAVAILABLE = "Temporarily unavailable: try again later. The server log has details under this request id."
+"""Text of a 503 if a dependency is unavailable. Its own text can have addresses of databases, brokers and Keystone."""
+
+MAX_LOGGED_CHARACTERS = 200
+"""Characters of a request target in a log line: a client chooses up to 64 KiB."""
 
 _ANONYMOUS = Requester(is_admin=False)
 """The requester of public operations, who may not read any samples."""
@@ -72,8 +80,9 @@ class _AnyText(BaseConverter):
 class Api:
     """The API over one store.
 
-    Without ``ingest``, samples from clients are refused. With ``keys``, proofs have what only a holder of the key can make. ``base_url`` is the root of links in responses; by default it is
-    made of the request's ``Host`` header. Scripts from ``cors_origins`` can use the API in a browser, from any origin if
+    Without ``ingest``, samples from clients are refused. With ``keys``, proofs have what only a holder of the key can make.
+    ``hosts`` says which root the links in responses have; by default they are relative unless ``Host`` is the address of the
+    connection. Scripts from ``cors_origins`` can use the API in a browser, from any origin if ``*`` is one of them.
     ``*`` is one of them.
     """
 
@@ -88,7 +97,7 @@ class Api:
         ingest: SampleIngest | None = None,
         keys: Keyring | None = None,
         limits: RequestLimits | None = None,
-        base_url: str | None = None,
+        hosts: HostPolicy | None = None,
         cors_origins: Collection[str] = (),
     ) -> None:
         self._store = store
@@ -99,7 +108,7 @@ class Api:
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._in_progress = {False: 0, True: 0}  # by Operation.streaming
-        self._base_url = base_url.rstrip("/") if base_url else None
+        self._hosts = hosts or HostPolicy()
         self._cors_origins = frozenset(cors_origins)
         self._klein = self._make_klein()
 
@@ -124,11 +133,11 @@ class Api:
         takes_json = operation.body is not None
 
         async def respond(request: Request, **path: str) -> bytes:
+            base_url = self._hosts.link_root(request)
             body_type, body = read_body(request, json_only=takes_json)
-            media_type = negotiate(request.getHeader("accept"), operation.media_types)
+            media_type = negotiate(accept_header(request), operation.media_types)
             with self._admit(operation):
                 requester = _ANONYMOUS if operation.public else await self._auth.requester(request)
-                base_url = self._base_url or request_root(request)
                 query_pairs = parse_pairs(request.uri.partition(b"?")[2])
                 body_pairs = () if takes_json else pairs_from_body(body, body_type, operation.parameters)
                 check_no_overlap(query_pairs, body_pairs)
@@ -146,7 +155,7 @@ class Api:
                     keys=self._keys,
                     clock=self._clock,
                     base_url=base_url,
-                    url=append_pairs(base_url + request.uri.decode("ascii", "replace"), body_pairs),
+                    url=append_pairs(link_url(base_url, request.uri), body_pairs),
                     limits=self._limits,
                 )
                 return await self._send(request, operation.status, await operation.handler(context))
@@ -159,11 +168,12 @@ class Api:
             case StreamingResponse(media_type, chunks):
                 request.setResponseCode(status)
                 request.setHeader("content-type", media_type)
-                request.setHeader("cache-control", "no-store")
                 if request.method != b"HEAD":
                     await stream(request, chunks, self._clock)
                 return b""
-            case RawResponse(media_type, body):
+            case RawResponse(media_type, body, headers):
+                for name, value in headers.items():
+                    request.setHeader(name, value)
                 return _with_headers(request, status, body, f"{media_type}; charset=utf-8")
             case JsonResponse(content, headers):
                 for name, value in headers.items():
@@ -191,18 +201,19 @@ class Api:
     def _render_failure(self, request: Request, failure: Failure) -> bytes:
         """Render an error response; an unexpected error is logged, and its text is not sent."""
         error = _to_api_error(failure.value)
+        fields: dict[str, Any] = {
+            "method": request.method.decode("ascii", "replace")[:MAX_LOGGED_CHARACTERS],
+            "uri": request.uri.decode("ascii", "replace")[:MAX_LOGGED_CHARACTERS],
+            "request_id": "".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),
+        }
         if error is None:
-            self._log.failure(
-                "{method} {uri} failed, request {request_id}",
-                failure,
-                method=request.method.decode("ascii", "replace"),
-                uri=request.uri.decode("ascii", "replace"),
-                request_id="".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),
-            )
+            self._log.failure("{method} {uri} failed, request {request_id}", failure, **fields)
             error = ApiError(500, "Internal Server Error: the server log has details under this request id.")
+        elif isinstance(failure.value, Unavailable):
+            self._log.warn("{method} {uri} refused, request {request_id}: {error}", error=str(failure.value), **fields)
         for name, value in error.headers.items():
             request.setHeader(name, value)
-        return _with_headers(request, error.status, error.body(request.getHeader("accept") or ""))
+        return _with_headers(request, error.status, error.body(accept_header(request)))
 
 
 def _to_api_error(error: BaseException | None) -> ApiError | None:
@@ -213,7 +224,7 @@ def _to_api_error(error: BaseException | None) -> ApiError | None:
         case RequestError():
             return ApiError(400, str(error))
         case Unavailable():
-            return ApiError(503, f"Try again later: {error}", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+            return ApiError(503, UNAVAILABLE, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case MethodNotAllowed():
             return HttpError(405, headers={"Allow": ", ".join(sorted(error.valid_methods or ()))})
         case HTTPException():

@@ -95,12 +95,13 @@ SAMPLES = (JSON, *MEDIA_TYPES)
 
 async def _openapi(context: RequestContext) -> dict[str, Any]:
     """Handle ``/openapi.json``."""
-    return openapi.document(OPERATIONS, context.base_url)
+    return openapi.document(OPERATIONS, context.base_url or "/")
 
 
 async def _docs(context: RequestContext) -> RawResponse:
     """Handle ``/docs``."""
-    return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode())
+    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+    return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode(), policy)
 
 
 V2: tuple[Operation, ...] = (

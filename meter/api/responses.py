@@ -19,10 +19,11 @@ class JsonResponse:
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An encoded body."""
+    """An encoded body, and additional headers."""
 
     media_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ class ApiKeystoneSection(Section):
     """How the API validates the tokens of its clients with Keystone."""
 
     auth_url: str = Field(default="", description="URL of Keystone: https://keystone.example.org/v3")
+    www_authenticate_uri: str = Field(
+        default="",
+        pattern=r"^[!#-~]*$",
+        description="Public URL of Keystone, which a client without a valid token is told in the header WWW-Authenticate. By default it is told none.",
+    )
     username: str = Field(
         default="meter", description="User that the API authenticates as; it must be allowed to validate tokens."
     )
@@ -77,7 +82,12 @@ class ApiSection(Section):
     )
     base_url: str = Field(
         default="",
-        description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default it is taken from each request.",
+        pattern=r"^(https?://[A-Za-z0-9._\[\]:-]+(/[!-;=?-~]*)?)?$",
+        description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default links follow the Host header if host_names has its name, and are relative otherwise.",
+    )
+    host_names: list[str] = Field(
+        default_factory=list,
+        description='Names of this API in the Host header, besides the name and the addresses of this host: ["metering.example.org"]. With auth mode none, requests for other names are refused.',
     )
     default_limit: Count = Field(
         default=100, description="Number of entries in a response if the request sets no limit."

@@ -77,7 +77,7 @@ class KeystoneTokens:
     Results, negative ones too, are cached for ``revalidate_seconds``, but not beyond the expiry of the token, and for at
     most ``max_cached_tokens`` tokens. A revoked token is therefore accepted for at most ``revalidate_seconds``.
     Requesters with one of ``admin_roles`` are administrators. Concurrent requests with the same token share one
-    validation. ``uri`` is the address of Keystone in the ``WWW-Authenticate`` header.
+    validation. ``uri`` is the address of Keystone for operators, ``public_uri`` that in the ``WWW-Authenticate`` header, if any.
 
     As a dependency it is ready while Keystone answers. Each validation shows that; without any, :meth:`probe` calls
     ``check``, which raises ``Unavailable`` if Keystone cannot be used. A failed validation alone proves nothing, since
@@ -91,6 +91,7 @@ class KeystoneTokens:
         clock: IReactorTime,
         *,
         uri: str,
+        public_uri: str = "",
         check: Callable[[], Awaitable[object]] | None = None,
         admin_roles: Collection[str] = ("admin",),
         revalidate_seconds: float = 60.0,
@@ -99,7 +100,7 @@ class KeystoneTokens:
         self._validate = validate
         self._clock = clock
         self._uri = uri
-        self._challenge = f'Keystone uri="{uri}"'
+        self._challenge = f'Keystone uri="{public_uri}"' if public_uri else "Keystone"
         self._check = check
         self._admin_roles = frozenset(admin_roles)
         self._revalidate_seconds = revalidate_seconds

@@ -29,9 +29,10 @@ class RequestContext:
     """A parsed request, and the collaborators that its handler needs.
 
     ``path`` has the variables of the path, ``arguments`` an argument per parameter of the operation. ``body`` is decoded
-    JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none. ``media_type`` is the negotiated type of the response. ``flatten`` encodes the
-    metadata in the response. ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end;
-    ``url`` is that of the request, with the parameters of its body in the query string.
+    JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none. ``media_type`` is the
+    negotiated type of the response. ``flatten`` encodes the metadata in the response. ``ingest`` is ``None`` if samples are
+    not accepted. ``base_url`` has no slash at its end, and is empty if links are relative; ``url`` is that of the request,
+    with the parameters of its body in the query string.
     """
 
     path: Mapping[str, str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from meter.daemon.ports import Port
@@ -16,6 +17,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     """Add the HTTP API and its port. With ``bus`` it accepts samples from clients and publishes them there."""
     # Importing klein installs the global reactor, which twistd has chosen by now.
     from meter.api import Api
+    from meter.api import HostPolicy
     from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
@@ -34,7 +36,11 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
             max_requests=settings.max_requests,
             max_live=settings.max_live,
         ),
-        base_url=settings.base_url or None,
+        hosts=HostPolicy(
+            [*settings.host_names, socket.gethostname()],
+            settings.base_url or None,
+            refuse_unknown=settings.auth.mode == "none",
+        ),
         cors_origins=settings.cors_origins,
     )
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
@@ -83,6 +89,7 @@ def _authentication(daemon: Daemon) -> Any:
             daemon.reactor,
             check=asked.check,
             uri=keystone.auth_url,
+            public_uri=keystone.www_authenticate_uri,
             admin_roles=keystone.admin_roles,
             revalidate_seconds=keystone.revalidate_seconds,
             max_cached_tokens=keystone.cached_tokens,

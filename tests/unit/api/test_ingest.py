@@ -231,7 +231,7 @@ def test_body_that_is_not_a_list_of_objects_is_400(ingest_api: IngestApi, body: 
 def test_unavailable_bus_is_503_and_rejecting_bus_is_400(ingest_api: IngestApi) -> None:
     ingest_api.bus.failure = Unavailable("no connection to the broker")
     response = ingest_api.post([APPLE])
-    assert (response.status, "no connection to the broker" in response.faultstring) == (503, True)
+    assert (response.status, b"broker" in response.body) == (503, False)
     assert "retry-after" in response.headers
     ingest_api.bus.failure = ValueError("too large")
     assert ingest_api.post([APPLE]).status == 400

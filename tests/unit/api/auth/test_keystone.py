@@ -98,10 +98,14 @@ def test_token_shows_its_project_and_an_admin_token_everything(cloud: Cloud) -> 
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "old", "x" * 9000])
-def test_missing_or_invalid_token_is_401_with_the_address_of_keystone(cloud: Cloud, token: str) -> None:
-    response = cloud(token)
-    assert response.status == 401
-    assert response.headers["www-authenticate"] == 'Keystone uri="https://keystone.example.org"'
+def test_missing_or_invalid_token_is_401_with_the_public_address_of_keystone(token: str) -> None:
+    for settings, challenge in (
+        ({}, "Keystone"),
+        ({"public_uri": "https://public.example.org"}, 'Keystone uri="https://public.example.org"'),
+    ):
+        response = Cloud(**settings)(token)
+        assert response.status == 401
+        assert response.headers["www-authenticate"] == challenge
     assert response.json["error"]["title"] == "Unauthorized"
 
 
@@ -129,7 +133,7 @@ def test_cache_is_limited_in_size() -> None:
 def test_unavailable_keystone_is_503_and_not_cached(cloud: Cloud) -> None:
     cloud.failure = Unavailable("keystone does not respond")
     response = cloud("blue")
-    assert (response.status, "keystone does not respond" in response.faultstring) == (503, True)
+    assert (response.status, b"keystone" in response.body.lower()) == (503, False)
     cloud.failure = None
     assert cloud("blue").status == 200
 
