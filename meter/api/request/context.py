@@ -20,6 +20,7 @@ from meter.api.request.simple_query import QueryableFields
 from meter.api.request.simple_query import SimpleQuery
 from meter.api.request.simple_query import parse_simple_query
 from meter.api.request.times import parse_time_argument
+from meter.daemon.shared_slices import OwnedSlices
 from meter.query import IdField
 
 
@@ -29,7 +30,7 @@ class RequestContext:
 
     ``path`` has the variables of the path, ``arguments`` an argument per parameter of the operation. ``body`` is decoded
     JSON, ``UNSET`` if it is empty. ``media_type`` is the negotiated type of the response. ``flatten`` encodes the
-    metadata in the response. ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end;
+    metadata in the response. Long work is done in ``slices``. ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end;
     ``url`` is that of the request, with the parameters of its body in the query string.
     """
 
@@ -40,6 +41,7 @@ class RequestContext:
     requester: Requester
     store: VisibleStore
     flatten: MetadataFlattener
+    slices: OwnedSlices
     ingest: SampleIngest | None
     clock: IReactorTime
     base_url: str
