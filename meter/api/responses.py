@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
@@ -15,6 +17,19 @@ class JsonResponse:
 
     content: Any
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ListResponse:
+    """A list of any length, of which ``render`` returns a record per row; it is rendered and encoded in slices.
+
+    With ``member`` the response is an object, which has the list in this member.
+    """
+
+    rows: Sequence[Any]
+    render: Callable[[Any], Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    member: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
+from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
@@ -86,6 +87,7 @@ class PostgresStore(Service):
     ) -> None:
         self.setName("store")
         schema, durability = Schema(migrations()), Durability()
+        slices = SharedSlices(clock)
         self._where = described(
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
         )
@@ -110,6 +112,7 @@ class PostgresStore(Service):
                 parameters,
                 answer_seconds=seconds + silence_seconds,
                 notified=notified,
+                slices=slices if read_only else None,
             )
 
         async def prepare(session: Session) -> None:
@@ -151,7 +154,7 @@ class PostgresStore(Service):
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
-        self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds)
+        self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
 
     def startService(self) -> None:
         """Begin to connect."""

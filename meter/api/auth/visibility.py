@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from contextlib import nullcontext
 from dataclasses import replace
 
 from meter.api.auth.requester import Requester
@@ -63,40 +65,52 @@ def _projects(expression: Expression) -> Iterator[object]:
 
 
 class VisibleStore:
-    """A view of a store that is restricted to one requester.
+    """A view of a store that is restricted to one requester, whose queries each take a ``place`` among those of others.
 
     When a client disconnects, the pending call is cancelled, which cancels the query in the store.
     """
 
-    def __init__(self, store: IStore, requester: Requester) -> None:
+    def __init__(
+        self,
+        store: IStore,
+        requester: Requester,
+        place: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    ) -> None:
         self._store = store
         self._requester = requester
+        self._place = place
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
         """Return at most ``limit`` matching samples, newest first unless ``order`` is given."""
-        return await self._store.samples(restrict(filter, self._requester), limit, order, after)
+        async with self._place():
+            return await self._store.samples(restrict(filter, self._requester), limit, order, after)
 
     async def sample(self, message_id: str) -> StoredSample | None:
         """Return the sample with this id, ``None`` if there is no visible one."""
-        return await self._store.sample(message_id, restrict(SampleFilter(), self._requester))
+        async with self._place():
+            return await self._store.sample(message_id, restrict(SampleFilter(), self._requester))
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return at most ``limit`` meters, ordered by name and resource."""
-        return await self._store.meters(restrict(filter, self._requester), limit, unique)
+        async with self._place():
+            return await self._store.meters(restrict(filter, self._requester), limit, unique)
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """Return at most ``limit`` resources, ordered by id."""
-        return await self._store.resources(restrict(filter, self._requester), limit)
+        async with self._place():
+            return await self._store.resources(restrict(filter, self._requester), limit)
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the rows of statistics, oldest first."""
-        return await self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
+        async with self._place():
+            return await self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
 
     async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
-        return await self._store.proof(message_id, restrict(SampleFilter(), self._requester))
+        async with self._place():
+            return await self._store.proof(message_id, restrict(SampleFilter(), self._requester))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

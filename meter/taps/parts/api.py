@@ -23,10 +23,12 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     from meter.api import make_site
 
     settings = daemon.config.api
+    shares = settings.shares
+    addresses = _client_addresses(daemon)
     api = Api(
         store,
         daemon.reactor,
-        auth=_authentication(daemon),
+        auth=_authentication(daemon, addresses),
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
         keys=daemon.keys if bus or has_key(daemon.config) else None,
         limits=RequestLimits(
@@ -35,6 +37,19 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
             max_windows=settings.max_statistics,
             max_requests=settings.max_requests,
             max_live=settings.max_live,
+            reserved_requests=shares.reserved_requests,
+            max_requests_per_project=shares.max_requests_per_project,
+            max_costly_per_project=shares.max_costly_per_project,
+            max_live_per_project=shares.max_live_per_project,
+            max_requests_per_address=shares.max_requests_per_address,
+            max_live_per_address=shares.max_live_per_address,
+            readers=daemon.config.store.readers,
+            max_readers_per_project=shares.max_readers_per_project,
+            reserved_readers=shares.reserved_readers,
+            max_wait_seconds=daemon.config.store.max_wait_seconds,
+            min_bytes_per_second=settings.min_bytes_per_second,
+            max_stall_seconds=settings.max_stall_seconds,
+            max_export_seconds=settings.max_export_seconds,
         ),
         hosts=HostPolicy(
             [*settings.host_names, socket.gethostname()],
@@ -42,12 +57,23 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
             refuse_unknown=settings.auth.mode == "none",
         ),
         cors_origins=settings.cors_origins,
+        addresses=addresses,
     )
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
 
-def _authentication(daemon: Daemon) -> Any:
+def _client_addresses(daemon: Daemon) -> Any:
+    from meter.api import ClientAddresses
+
+    try:
+        return ClientAddresses(daemon.config.api.trusted_proxies)
+    except ValueError as error:
+        daemon.problems.append(f"[api] trusted_proxies: {error}")
+        return ClientAddresses()
+
+
+def _authentication(daemon: Daemon, addresses: Any) -> Any:
     """Return the authentication that ``[api.auth]`` names."""
     from meter.api import PROBE_SECONDS
     from meter.api import KeystoneTokens
@@ -55,6 +81,7 @@ def _authentication(daemon: Daemon) -> Any:
     from meter.api import Requester
     from meter.api import StaticToken
     from meter.api import StaticTokens
+    from meter.api import ValidationLimits
 
     auth = daemon.config.api.auth
     if auth.mode == "tokens":
@@ -93,6 +120,14 @@ def _authentication(daemon: Daemon) -> Any:
             admin_roles=keystone.admin_roles,
             revalidate_seconds=keystone.revalidate_seconds,
             max_cached_tokens=keystone.cached_tokens,
+            refused_seconds=keystone.refused_seconds,
+            max_refused_tokens=keystone.max_refused_tokens,
+            limits=ValidationLimits(
+                max_in_progress=keystone.max_validations,
+                max_in_progress_per_address=keystone.max_validations_per_address,
+                max_refusals=keystone.max_refusals,
+            ),
+            addresses=addresses,
         )
         daemon.dependencies.append(tokens)
         daemon.add(Periodic(tokens.probe, PROBE_SECONDS, daemon.reactor, name="keystone check"))

@@ -125,9 +125,9 @@ def test_token_is_not_cached_beyond_its_expiry(cloud: Cloud) -> None:
 
 def test_cache_is_limited_in_size() -> None:
     cloud = Cloud(max_cached_tokens=2)
-    for token in ("blue", "a", "b", "blue", "blue"):
+    for token in ("blue", "admin", "short", "blue", "blue"):
         cloud(token)
-    assert cloud.validated == ["blue", "a", "b", "blue"]
+    assert cloud.validated == ["blue", "admin", "short", "blue"]
 
 
 def test_unavailable_keystone_is_503_and_not_cached(cloud: Cloud) -> None:

@@ -236,7 +236,7 @@ def test_client_that_reads_nothing_is_disconnected(thousand_rows: list[Any]) -> 
     store.queries[0].callback(thousand_rows)
     connection.clock.advance(59)
     assert not connection.transport.disconnected
-    connection.clock.advance(2)
+    connection.clock.advance(10)
     assert connection.transport.disconnected
 
 
