@@ -16,15 +16,18 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import BaseConverter
+from zope.interface import implementer
 
 from meter.api.admission import RETRY_AFTER_SECONDS
 from meter.api.admission import Admission
 from meter.api.admission import owner_of
+from meter.api.auth.authorization import Authorization
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
@@ -77,8 +80,17 @@ UNAVAILABLE = "Temporarily unavailable: try again later. The server log has deta
 MAX_LOGGED_CHARACTERS = 200
 """Characters of a request target in a log line: a client chooses up to 64 KiB."""
 
-_ANONYMOUS = Requester(is_admin=False)
-"""The requester of public operations, who may not read any samples."""
+
+@implementer(IAuth)
+class _NobodyAuth:
+    """Identifies every client as one who may not read any samples, for public operations."""
+
+    async def requester(self, request: IRequest) -> Requester:
+        """Return a requester without a project."""
+        return Requester(is_admin=False)
+
+
+_PUBLIC = _NobodyAuth()
 
 
 class _AnyText(BaseConverter):
@@ -95,6 +107,7 @@ class Api:
     ``hosts`` says which root the links in responses have; by default they are relative unless ``Host`` is the address of the
     connection. Scripts from ``cors_origins`` can use the API in a browser, from any origin if ``*`` is one of them.
     ``addresses`` finds the client address that limits apply to. All requests convert, parse and encode in ``slices``.
+    ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again.
     """
 
     _log = Logger()
@@ -112,12 +125,14 @@ class Api:
         cors_origins: Collection[str] = (),
         addresses: ClientAddresses | None = None,
         slices: SharedSlices | None = None,
+        max_unchecked_seconds: float = 300.0,
     ) -> None:
         self._store = store
         self._clock = clock
         self._auth = auth or NoAuth()
         self._ingest = ingest
         self._keys = keys
+        self._max_unchecked_seconds = max_unchecked_seconds
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -153,7 +168,12 @@ class Api:
             media_type = negotiate(accept_header(request), operation.media_types)
             address = self._addresses.address_of(request)
             # Before admission: who has no valid token takes no place of those who have one.
-            requester = _ANONYMOUS if operation.public else await self._auth.requester(request)
+            auth = _PUBLIC if operation.public else self._auth
+            requester = await auth.requester(request)
+            request.user_id = requester.user_id  # type: ignore[attr-defined] # for the access log
+            authorization = Authorization(
+                auth, request, requester, self._clock, max_unchecked_seconds=self._max_unchecked_seconds
+            )
             costly = operation.costly or media_type in MEDIA_TYPES
             with self._admission.request(requester, address, live=operation.streaming, costly=costly):
                 slices = self._slices.of(owner_of(requester, address))
@@ -171,7 +191,8 @@ class Api:
                     store=VisibleStore(
                         self._store,
                         requester,
-                        partial(self._admission.query, requester, address, costly=costly or operation.streaming),
+                        authorize=authorization.check,
+                        place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
                     ),
                     flatten=self._flatten,
                     slices=slices,
@@ -182,20 +203,23 @@ class Api:
                     url=append_pairs(link_url(base_url, request.uri), body_pairs),
                     limits=self._limits,
                 )
-                return await self._send(request, operation, await operation.handler(context), slices)
+                return await self._send(request, operation, await operation.handler(context), slices, authorization)
 
         return respond
 
-    async def _send(self, request: Request, operation: Operation, result: Any, slices: OwnedSlices) -> bytes:
+    async def _send(
+        self, request: Request, operation: Operation, result: Any, slices: OwnedSlices, authorization: Authorization
+    ) -> bytes:
         """Set status and headers; send a stream or a long list to its end, or return the body for klein to send."""
         status = operation.status
         match result:
-            case StreamingResponse(media_type, chunks):
+            case StreamingResponse(media_type, chunks, last_chunk):
                 request.setResponseCode(status)
                 request.setHeader("content-type", media_type)
                 if request.method != b"HEAD":
                     seconds = float("inf") if operation.streaming else self._limits.max_export_seconds
-                    await stream(request, chunks, ReadingTime(self._clock, self._limits, seconds))
+                    time = ReadingTime(self._clock, self._limits, seconds)
+                    await stream(request, chunks, time, authorize=authorization.check, last_chunk=last_chunk)
                 return b""
             case ListResponse(headers=headers):
                 parts = await encoded_list(result, slices)
@@ -207,7 +231,7 @@ class Api:
                 if request.method != b"HEAD":
                     # The request is in progress until the client has read it: what it has not read stays in memory.
                     time = ReadingTime(self._clock, self._limits, self._limits.max_export_seconds)
-                    await stream(request, _in_turn(parts), time)
+                    await stream(request, _in_turn(parts), time, authorize=authorization.check)
                 return b""
             case RawResponse(media_type, body, headers):
                 for name, value in headers.items():

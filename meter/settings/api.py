@@ -11,6 +11,8 @@ from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
 
+AdminScope = Literal["project", "domain", "system"]
+
 
 class ApiTokenSection(Section):
     """One static token of the API."""
@@ -52,7 +54,15 @@ class ApiKeystoneSection(Section):
     )
     admin_roles: list[str] = Field(
         default_factory=lambda: ["admin"],
-        description="Roles that give access to the samples of all projects.",
+        description="Roles that give access to the samples of all projects, in a token with one of admin_scopes.",
+    )
+    admin_scopes: list[AdminScope] = Field(
+        default_factory=lambda: list[AdminScope](("project", "system")),
+        description='Scopes of a token in which admin_roles count. "domain" makes the administrator of any domain one of Meter; ["system"] admits no administrator of projects.',
+    )
+    admin_projects: list[str] = Field(
+        default_factory=list,
+        description="Ids of the projects in which admin_roles count; [] for every project. Name them if customers have such a role in their own projects.",
     )
     revalidate_seconds: Seconds = Field(
         default=60.0,
@@ -83,10 +93,19 @@ class ApiAuthSection(Section):
 
     mode: Literal["none", "tokens", "keystone"] = Field(
         default="none",
-        description="none: every client sees everything, so only loopback addresses are allowed in listen. tokens: clients send one of the tokens below as X-Auth-Token. keystone: clients send a Keystone token.",
+        description="none: every client sees everything, so only loopback addresses are allowed in listen. tokens: clients send a token made by meter-token, or one of the tokens below, as X-Auth-Token. keystone: clients send a Keystone token.",
     )
     tokens: list[ApiTokenSection] = Field(
-        default_factory=list, description="[[api.auth.tokens]]: sha256, and admin or project_id."
+        default_factory=list,
+        description="[[api.auth.tokens]]: sha256, and admin or project_id. They are read at start; meter-token makes tokens that need no restart.",
+    )
+    max_unchecked_seconds: Seconds = Field(
+        default=300.0,
+        description="How long an export or live stream goes on while Keystone cannot be asked about its token again, and how long the tokens of meter-token are accepted while the database is unavailable. A token never outlives its expiry.",
+    )
+    refresh_seconds: Seconds = Field(
+        default=5.0,
+        description="tokens: how often the tokens of meter-token are read from the database. A revoked token is accepted for this long at most; usually a notification ends it at once.",
     )
     keystone: ApiKeystoneSection = ApiKeystoneSection()
 

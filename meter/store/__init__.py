@@ -1,7 +1,7 @@
 """The store: samples in PostgreSQL. The only code that uses SQL, txpostgres and psycopg2.
 
 Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the database themselves. ``meter-verify`` uses
-:class:`Verification`, ``meter-db`` uses :class:`Administration`.
+:class:`Verification`, ``meter-db`` uses :class:`Administration`, ``meter-token`` :class:`ApiTokenAdministration`.
 """
 
 from meter.store.maintenance.administration import Administration
@@ -12,14 +12,22 @@ from meter.store.postgres.embedded import embedded_directory
 from meter.store.query.stored_rows import BatchRows
 from meter.store.query.stored_rows import StoredRow
 from meter.store.store import PostgresStore
+from meter.store.tokens.administration import MAX_VALID_TOKENS
+from meter.store.tokens.administration import ApiTokenAdministration
+from meter.store.tokens.administration import TooManyTokens
+from meter.store.tokens.administration import UnknownToken
 
 __all__ = [
+    "MAX_VALID_TOKENS",
     "Administration",
+    "ApiTokenAdministration",
     "BatchRows",
     "EmbeddedPostgres",
     "PostgresStore",
     "Retention",
     "StoredRow",
+    "TooManyTokens",
+    "UnknownToken",
     "Verification",
     "embedded_directory",
 ]

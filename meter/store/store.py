@@ -40,6 +40,8 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.commit_listener import CommitListener
 from meter.store.query.runner import QueryRunner
+from meter.store.tokens.reader import STATEMENT_SECONDS
+from meter.store.tokens.reader import ApiTokenReader
 from meter.store.write.writer import SampleWriter
 from meter.stored_batch import StoredProof
 
@@ -62,7 +64,8 @@ class PostgresStore(Service):
 
     Queries go to ``replica_dsn`` if there is one. With ``reading_suffices`` the daemon is ready, but degraded, while only
     the readers are connected. With ``maintain`` the store runs :class:`~meter.store.maintenance.maintenance.Maintenance`,
-    which finalizes hours and deletes what is older than ``retention``.
+    which finalizes hours and deletes what is older than ``retention``. With ``reads_tokens`` it has a connection for
+    ``tokens``, those of the API.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class PostgresStore(Service):
         finalize_after_seconds: float = 900.0,
         replica_dsn: str = "",
         reading_suffices: bool = False,
+        reads_tokens: bool = False,
     ) -> None:
         self.setName("store")
         schema, durability = Schema(migrations()), Durability()
@@ -151,8 +155,14 @@ class PostgresStore(Service):
             retention=retention,
             finalize_after_seconds=finalize_after_seconds,
         )
+        self.tokens = ApiTokenReader(
+            lambda notified: connect("tokens", read_only=True, seconds=STATEMENT_SECONDS, notified=notified),
+            clock,
+            size=int(reads_tokens),
+            check=schema.check,
+        )
         self._reading_suffices = reading_suffices
-        self._services = [self._commit_listener, *self._pools, *([self.maintenance] if maintain else [])]
+        self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
 
@@ -214,4 +224,4 @@ class PostgresStore(Service):
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""
-        return self._commit_listener.subscribe_to_commits(callback)
+        return self._commit_listener.subscribe(callback)

@@ -32,6 +32,7 @@ from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.export import PAGE_SAMPLES
 from meter.api.streaming.export import export
 from meter.api.streaming.live import EVENT_STREAM
+from meter.api.streaming.live import last_event
 from meter.api.streaming.live import live as live_events
 from meter.query import And
 from meter.query import Field
@@ -156,7 +157,7 @@ async def live(context: RequestContext) -> StreamingResponse:
     events = live_events(
         context.store, filter, lambda row: rendering.sample(row, context.flatten), context.clock, context.slices
     )
-    return StreamingResponse(EVENT_STREAM, events)
+    return StreamingResponse(EVENT_STREAM, events, last_event)
 
 
 async def proof(context: RequestContext) -> rendering.Proof:

@@ -7,13 +7,14 @@ from typing import Any
 
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
+from meter.interfaces import IApiTokens
 from meter.interfaces import IBus
-from meter.interfaces import IStore
 from meter.settings.config_file import has_key
+from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
 
 
-def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
+def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     """Add the HTTP API and its port. With ``bus`` it accepts samples from clients and publishes them there."""
     # Importing klein installs the global reactor, which twistd has chosen by now.
     from meter.api import Api
@@ -28,7 +29,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     api = Api(
         store,
         daemon.reactor,
-        auth=_authentication(daemon, addresses),
+        auth=_authentication(daemon, addresses, store.tokens),
         ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
         keys=daemon.keys if bus or has_key(daemon.config) else None,
         limits=RequestLimits(
@@ -58,6 +59,8 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         ),
         cors_origins=settings.cors_origins,
         addresses=addresses,
+        # In mode tokens, StoredTokens itself accepts tokens for that long.
+        max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
     )
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
@@ -73,21 +76,27 @@ def _client_addresses(daemon: Daemon) -> Any:
         return ClientAddresses()
 
 
-def _authentication(daemon: Daemon, addresses: Any) -> Any:
+def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
     """Return the authentication that ``[api.auth]`` names."""
     from meter.api import PROBE_SECONDS
+    from meter.api import AdminRule
     from meter.api import KeystoneTokens
     from meter.api import NoAuth
     from meter.api import Requester
     from meter.api import StaticToken
     from meter.api import StaticTokens
+    from meter.api import StoredTokens
     from meter.api import ValidationLimits
 
     auth = daemon.config.api.auth
     if auth.mode == "tokens":
-        return StaticTokens(
+        configured = StaticTokens(
             StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
         )
+        both = StoredTokens(stored, configured, daemon.reactor, max_unchecked_seconds=auth.max_unchecked_seconds)
+        daemon.dependencies.append(both)
+        daemon.add(Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens"))
+        return both
     if auth.mode == "keystone":
         from meter.http import BadTlsOptions
         from meter.http import TlsOptions
@@ -117,7 +126,7 @@ def _authentication(daemon: Daemon, addresses: Any) -> Any:
             check=asked.check,
             uri=keystone.auth_url,
             public_uri=keystone.www_authenticate_uri,
-            admin_roles=keystone.admin_roles,
+            admins=AdminRule(keystone.admin_roles, keystone.admin_scopes, keystone.admin_projects),
             revalidate_seconds=keystone.revalidate_seconds,
             max_cached_tokens=keystone.cached_tokens,
             refused_seconds=keystone.refused_seconds,
