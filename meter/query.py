@@ -56,8 +56,8 @@ Scalar = str | int | float | bool | datetime
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``field operator value``. A field that is absent or null matches ``!=`` only; ``~`` searches a text for a PostgreSQL
-    regular expression."""
+    """``field operator value``. A field that is absent or null matches ``!=`` only; ``~`` searches a text for a regular
+    expression in the syntax of :mod:`meter.text_pattern`."""
 
     field: Field
     operator: Literal["=", "!=", "<", "<=", ">", ">=", "~"]
