@@ -18,6 +18,8 @@ from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
 from meter.message import MeteringMessage
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -205,6 +207,10 @@ class PostgresStore(Service):
     async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
         """Return a message as it was signed; see ``IStore.message``."""
         return await self._query_runner.message(message_id, filter)
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return entries of the audit log; see ``IStore.audit_entries``."""
+        return await self._query_runner.audit_entries(filter, limit, before)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""

@@ -20,6 +20,8 @@ from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Field
 from meter.query import Marker
 from meter.query import Order
@@ -31,6 +33,8 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.sample import VALID_VOLUMES
+from meter.sample import volume_is_valid
 from meter.sample_identity import Fact
 from meter.sample_identity import compared
 from meter.sample_identity import conflict
@@ -44,13 +48,17 @@ from meter.testing.statistics import compute_statistics
 
 @implementer(IStore)
 class MemoryStore:
-    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it."""
+    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
+
+    ``audit_log`` has the entries of the audit log, oldest first.
+    """
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
         self._rows: defaultdict[str, list[tuple[StoredSample, Mapping[str, Any]]]] = defaultdict(list)
         self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
+        self.audit_log: list[AuditEntry] = []
 
     async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
         """Store new messages, count duplicates, and refuse conflicts and what PostgreSQL cannot store either."""
@@ -60,6 +68,8 @@ class MemoryStore:
         recorded_at = datetime.fromtimestamp(self._clock.seconds(), UTC)
         for index, message in enumerate(messages):
             reason = unstorable(message.fields)
+            if not volume_is_valid(message.volume):
+                reason = f"the volume must be {VALID_VOLUMES}"
             if reason is not None:
                 refused.append(Refusal(index, reason))
                 continue
@@ -135,6 +145,20 @@ class MemoryStore:
         """Return the message with this id exactly as it was signed, if its sample matches ``filter``."""
         found = self._newest(message_id, filter)
         return found and copy.deepcopy(found[1])
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return the newest matching entries of ``audit_log``."""
+        self._check()
+        found = [
+            entry
+            for entry in reversed(self.audit_log)
+            if filter.action in (None, entry.action)
+            and filter.who in (None, entry.who)
+            and (filter.start is None or filter.start <= entry.at)
+            and (filter.end is None or entry.at < filter.end)
+            and (before is None or entry.seq < before)
+        ]
+        return found[:limit]
 
     @property
     def subscribers(self) -> int:

@@ -13,6 +13,8 @@ import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from meter.interfaces import RequestError
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -21,6 +23,8 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.store.audit.log import entries_statement
+from meter.store.audit.log import entry_of
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -151,6 +155,10 @@ class QueryRunner:
         statement = statistics_statement(query)
         await self._wait_for_writers(query.filter)
         return statistics_rows(query, await self._query(statement))
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None) -> Sequence[AuditEntry]:
+        """See ``IStore.audit_entries``."""
+        return [entry_of(row) for row in await self._query(entries_statement(filter, limit, before))]
 
     async def _wait_for_writers(self, filter: SampleFilter) -> None:
         """Return once all samples recorded until ``filter.as_of`` are committed."""

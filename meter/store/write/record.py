@@ -21,6 +21,8 @@ from meter.counter_runs import RunKind
 from meter.counter_runs import interval_of
 from meter.counter_runs import run_of
 from meter.message import MeteringMessage
+from meter.sample import VALID_VOLUMES
+from meter.sample import volume_is_valid
 from meter.signature import METADATA_FIELD
 from meter.signature import SIGNATURE_FIELD
 
@@ -126,6 +128,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 def record_of(message: MeteringMessage) -> Record:
     """Return ``message`` as the values of a row; :class:`Unstorable` if PostgreSQL or JSON cannot represent it."""
     fields = message.fields
+    if not volume_is_valid(message.volume):
+        raise Unstorable(f"the volume must be {VALID_VOLUMES}")
     run = run_of(message.type, message.metadata)
     series = _series(
         message.name,
