@@ -38,8 +38,23 @@ class Anchor(NamedTuple):
 
 
 def canonical_details(details: Mapping[str, Any]) -> str:
-    """Return ``details`` as JSON with sorted keys."""
-    return msgspec.json.encode(details, order="sorted").decode()
+    """Return ``details``, mappings, lists and scalars, as JSON with sorted keys that PostgreSQL can store as text."""
+    return msgspec.json.encode(_storable(details), order="sorted").decode()
+
+
+def storable_text(text: str) -> str:
+    """Return ``text`` with an escape in place of what PostgreSQL cannot store: NUL characters and halves of surrogate pairs."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, Mapping):
+        return {storable_text(name): _storable(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(member) for member in value]
+    return value
 
 
 def entry_hash(entry: AuditEntry, secret: bytes) -> str:
@@ -98,11 +113,12 @@ class ChainVerifier:
             yield f"entry {entry.seq} has an impossible number"
         if entry.previous != previous:
             yield f"entry {entry.seq} does not follow the entry before it: one of the two was altered, inserted or removed"
-        secret = self._secrets.get(entry.key_id)
-        if secret is None:
-            yield f"entry {entry.seq} cannot be verified: there is no signing key {entry.key_id!r}"
-        elif not hmac.compare_digest(entry_hash(entry, secret), entry.hash):
-            yield f"entry {entry.seq} was altered"
+        # A key may have been given another id since.
+        known = entry.key_id in self._secrets
+        secrets = [self._secrets[entry.key_id]] if known else self._secrets.values()
+        if not any(hmac.compare_digest(entry_hash(entry, secret), entry.hash) for secret in secrets):
+            missing = "" if known else f", or the signing key {entry.key_id!r} is missing"
+            yield f"entry {entry.seq} was altered{missing}"
         if self._anchors.get(entry.seq, entry.hash) != entry.hash:
             yield f"entry {entry.seq} has another hash than the expected one: the log was rewritten"
 

@@ -16,6 +16,7 @@ from meter.signature import SigningKey
 from meter.store.audit.chain import BEGINNING
 from meter.store.audit.chain import canonical_details
 from meter.store.audit.chain import entry_hash
+from meter.store.audit.chain import storable_text
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 
@@ -79,10 +80,10 @@ async def append(
     unhashed = AuditEntry(
         seq=int(newest) + 1,
         at=now.astimezone(UTC),
-        who=_storable(who),
+        who=storable_text(who),
         action=action,
-        reason=_storable(reason),
-        details=_storable(canonical_details(details or {})),
+        reason=storable_text(reason),
+        details=canonical_details(details or {}),
         key_id=key.id,
         previous=previous,
         hash="",
@@ -103,11 +104,6 @@ async def append(
         ],
     )
     return entry
-
-
-def _storable(text: str) -> str:
-    """Return ``text`` without what PostgreSQL cannot store: NUL characters and halves of surrogate pairs."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def entries_statement(filter: AuditFilter, limit: int, before: int | None) -> Sql:
