@@ -28,6 +28,8 @@ from meter.api_token import ApiToken
 from meter.batch_signature import BatchEntry
 from meter.message import MeteringMessage
 from meter.notification import Notification
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -369,6 +371,9 @@ class IStore(Interface):
 
         Of several matching samples with the same id, which are possible more than a week apart, the newest is returned.
         """
+
+    async def audit_entries(filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return at most ``limit`` matching :class:`~meter.query.AuditEntry`, newest first, with a ``seq`` below ``before``."""
 
     def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.

@@ -34,9 +34,11 @@ from meter.ceilometer_signature import encoded_metadata
 from meter.ceilometer_signature import signature
 from meter.ceilometer_signature import signed_bytes
 from meter.sample import SAMPLE_TYPES
+from meter.sample import VALID_VOLUMES
 from meter.sample import Sample
 from meter.sample import SampleType
 from meter.sample import utc_text
+from meter.sample import volume_is_valid
 from meter.sample import with_reserved
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
@@ -215,8 +217,8 @@ def parse(fields: Any) -> MeteringMessage:
     if not isinstance(fields, dict):
         raise BadMessage(f"a metering message must be a mapping, not {_shown(fields)}")
     volume = fields.get("counter_volume")
-    if isinstance(volume, bool) or not isinstance(volume, int | float) or not math.isfinite(_as_float(volume)):
-        raise BadMessage(f"counter_volume must be a finite number, not {_shown(volume)}")
+    if isinstance(volume, bool) or not isinstance(volume, int | float) or not volume_is_valid(volume):
+        raise BadMessage(f"counter_volume must be {VALID_VOLUMES}, not {_shown(volume)}")
     kind = _text(fields, "counter_type")
     if kind not in SAMPLE_TYPES:
         raise BadMessage(f"counter_type must be one of {', '.join(SAMPLE_TYPES)}, not {_shown(kind)}")
@@ -238,13 +240,6 @@ def parse(fields: Any) -> MeteringMessage:
         message_id=_text(fields, "message_id"),
         metadata=metadata or {},
     )
-
-
-def _as_float(volume: int | float) -> float:
-    try:
-        return float(volume)
-    except OverflowError:
-        return math.inf
 
 
 def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:

@@ -29,8 +29,11 @@ from meter.message import parse_timestamp
 from meter.message import read_cast
 from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
+from meter.sample import VALID_VOLUMES
 from meter.sample import BadSample
 from meter.sample import Sample
+from meter.sample import shown_volume
+from meter.sample import volume_is_valid
 from meter.signing_keys import Keyring
 
 
@@ -191,14 +194,19 @@ def _validate(content: Any) -> PostedSample:
 
 
 def _volume(given: int | float | str) -> int | float:
-    if not isinstance(given, str):
-        return given
+    number = _number(given) if isinstance(given, str) else given
+    if not volume_is_valid(number):
+        raise invalid_input("counter_volume", shown_volume(number), f"must be {VALID_VOLUMES}.")
+    return number
+
+
+def _number(text: str) -> int | float:
     for number in (int, float):
         try:
-            return number(given)
+            return number(text)
         except ValueError:
             continue
-    raise invalid_input("counter_volume", given[:80], "unable to convert to float")
+    raise invalid_input("counter_volume", text[:80], "unable to convert to float")
 
 
 def _time(name: str, text: str) -> datetime:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from meter.api import openapi
+from meter.api.handlers import audit
 from meter.api.handlers import segments
 from meter.api.handlers import service
 from meter.api.handlers import v1
@@ -24,6 +25,7 @@ from meter.api.ingest import PostedSample
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
+from meter.api.rendering.audit import AuditLogEntry
 from meter.api.rendering.segments import InstanceSegments
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
@@ -95,6 +97,11 @@ OFFSET = Parameter("search_offset", "integer", "Minutes by which the time range 
 METADATA = Parameter(
     "metadata.", "string", "Required value of the metadata key that follows the prefix.", prefix=True, narrows=True
 )
+
+ACTION = Parameter("action", "string", "Only entries with this action, such as void.", narrows=True)
+WHO = Parameter("who", "string", "Only what this user did.", narrows=True)
+SINCE = Parameter("start", "string", "Only entries of this time or of a later one.", narrows=True)
+UNTIL = Parameter("end", "string", "Only entries of an earlier time.", narrows=True)
 
 SAMPLES = (JSON, *MEDIA_TYPES)
 
@@ -228,6 +235,14 @@ V2: tuple[Operation, ...] = (
         result=Sequence[InstanceSegments],
         handler=segments.segments,
         costly=True,
+    ),
+    Operation(
+        name="audit_log",
+        path="/v2/audit-log",
+        summary="What administrators did, newest first. For administrators.",
+        parameters=(ACTION, WHO, SINCE, UNTIL, LIMIT, MARKER),
+        result=Sequence[AuditLogEntry],
+        handler=audit.audit_log,
     ),
     Operation(
         name="live",

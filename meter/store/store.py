@@ -19,6 +19,8 @@ from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
 from meter.message import MeteringMessage
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -221,6 +223,10 @@ class PostgresStore(Service):
     async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return a message and how it was signed; see ``IStore.proof``."""
         return await self._query_runner.proof(message_id, filter)
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return entries of the audit log; see ``IStore.audit_entries``."""
+        return await self._query_runner.audit_entries(filter, limit, before)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""

@@ -19,6 +19,8 @@ from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.interfaces import IStore
 from meter.query import And
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Comparison
 from meter.query import Expression
 from meter.query import In
@@ -131,6 +133,12 @@ class VisibleStore:
     async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
         return await self._authorized(lambda: self._store.proof(message_id, restrict(SampleFilter(), self._requester)))
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return entries of the audit log, newest first; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "The audit log is for administrators.")
+        return await self._store.audit_entries(filter, limit, before)
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

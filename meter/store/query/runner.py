@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import RequestError
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -22,6 +24,8 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.store.audit.log import entries_statement
+from meter.store.audit.log import entry_of
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -110,7 +114,7 @@ class QueryRunner:
 
     async def _proof(self, row: SampleRow) -> StoredProof | None:
         found = await self._pool.rows(
-            ROWS.format(conditions="s.message_id = %s::uuid AND s.timestamp = %s", limit="1"),
+            ROWS.format(table="sample", conditions="s.message_id = %s::uuid AND s.timestamp = %s", limit="1"),
             [row.message_id, row.timestamp],
         )
         stored = stored_row(found[0]) if found else None
@@ -154,6 +158,10 @@ class QueryRunner:
         async for batch in self._own_slices().batches(await self._query(statement), CONVERTED_ROWS):
             statistics += statistics_rows(query, batch)
         return statistics
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None) -> Sequence[AuditEntry]:
+        """See ``IStore.audit_entries``."""
+        return [entry_of(row) for row in await self._query(entries_statement(filter, limit, before))]
 
     async def _wait_for_writers(self, filter: SampleFilter) -> None:
         """Return once all samples recorded until ``filter.as_of`` are committed."""
