@@ -30,7 +30,7 @@ from benchmarks.measuring import Table
 from meter.daemon.services import sleep
 from meter.message import MeteringMessage
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import sign
 from meter.query import Aggregate
 from meter.query import MetadataMatch
 from meter.query import SampleFilter

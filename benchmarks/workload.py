@@ -16,7 +16,7 @@ from typing import Any
 
 from meter.message import MeteringMessage
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import Keyring
 from meter.signing_keys import keyring
