@@ -27,8 +27,10 @@ from meter.batch_signature import BatchSignature
 from meter.batch_signature import parse_batch_signature
 from meter.ceilometer_signature import BadSignature
 from meter.sample import SAMPLE_TYPES
+from meter.sample import VALID_VOLUMES
 from meter.sample import SampleType
 from meter.sample import utc_text
+from meter.sample import volume_is_valid
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
 from meter.signing_keys import VerifiedBatch
@@ -112,8 +114,8 @@ def parse(fields: Any) -> MeteringMessage:
     if not isinstance(fields, dict):
         raise BadMessage(f"a metering message must be a mapping, not {_shown(fields)}")
     volume = fields.get("counter_volume")
-    if isinstance(volume, bool) or not isinstance(volume, int | float) or not math.isfinite(_as_float(volume)):
-        raise BadMessage(f"counter_volume must be a finite number, not {_shown(volume)}")
+    if isinstance(volume, bool) or not isinstance(volume, int | float) or not volume_is_valid(volume):
+        raise BadMessage(f"counter_volume must be {VALID_VOLUMES}, not {_shown(volume)}")
     kind = _text(fields, "counter_type")
     if kind not in SAMPLE_TYPES:
         raise BadMessage(f"counter_type must be one of {', '.join(SAMPLE_TYPES)}, not {_shown(kind)}")
@@ -135,13 +137,6 @@ def parse(fields: Any) -> MeteringMessage:
         message_id=_text(fields, "message_id"),
         metadata=metadata or {},
     )
-
-
-def _as_float(volume: int | float) -> float:
-    try:
-        return float(volume)
-    except OverflowError:
-        return math.inf
 
 
 def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:

@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
-import meter
 from meter.api.request.arguments import Parameter
 
 HTML = "text/html"
+
+API_VERSION = "2"
+"""Version of the API. Anyone can read the document, so that the version of Meter is not in it."""
+
 ERRORS = {
     "400": "Invalid request.",
     "401": "Missing or invalid token, or project not permitted.",
@@ -39,7 +42,7 @@ def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Meter",
-            "version": meter.__version__,
+            "version": API_VERSION,
             "description": "Usage metering, compatible with the v2 API of Ceilometer.",
         },
         "servers": [{"url": base_url}],
@@ -118,13 +121,13 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Meter {version} API</title>
+<title>Meter API</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 h2 {{ font-size: 1.1rem; margin: 2rem 0 0 }} code {{ font: 0.95em ui-monospace, monospace }}
 b {{ color: #0b6 }} p {{ margin: 0.3rem 0 }} td {{ vertical-align: top; padding: 0.1rem 1rem 0.1rem 0 }}
 </style>
-<h1>Meter {version} API</h1>
+<h1>Meter API</h1>
 <p>Usage metering, compatible with the v2 API of Ceilometer. OpenAPI document: <a href="openapi.json">openapi.json</a>.</p>
 {operations}
 </html>
@@ -133,7 +136,7 @@ b {{ color: #0b6 }} p {{ margin: 0.3rem 0 }} td {{ vertical-align: top; padding:
 
 def page(operations: Sequence[Any]) -> str:
     """Return the web page of ``operations``; it loads no other files."""
-    return _PAGE.format(version=escape(meter.__version__), operations="\n".join(map(_section, operations)))
+    return _PAGE.format(operations="\n".join(map(_section, operations)))
 
 
 def _section(operation: Any) -> str:
