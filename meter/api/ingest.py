@@ -23,10 +23,10 @@ from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
-from meter.message import OutgoingMessage
-from meter.message import Signer
 from meter.message import parse_timestamp
 from meter.message import read_cast
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
 from meter.sample import VALID_VOLUMES

@@ -31,12 +31,12 @@ from meter.collector.rejection import rejection_of
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import DefinitionResult
 from meter.message import BadMessage
-from meter.message import OutgoingMessage
-from meter.message import Signer
 from meter.message import open_envelope
 from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import stable_ids
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.plugins.registry import Decision
 from meter.sample import Sample
 from meter.signing_keys import Keyring

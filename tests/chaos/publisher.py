@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import amqp
 
 from meter.bus.batches import batch_publications
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import keyring
 

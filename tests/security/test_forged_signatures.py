@@ -28,7 +28,7 @@ from meter.interfaces import IPublisher
 from meter.message import cast
 from meter.message import open_envelope
 from meter.message import seal
-from meter.message import sign
+from meter.outgoing import sign
 from meter.query import SampleFilter
 from meter.sample import Sample
 from meter.signing_keys import Keyring

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from meter.bus.batches import batch_publications
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import keyring
 from tests.system.daemons import SECRET

@@ -24,7 +24,7 @@ from meter.message import open_envelope
 from meter.message import parse_timestamp
 from meter.message import read
 from meter.message import seal
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import Keyring
 from meter.signing_keys import keyring

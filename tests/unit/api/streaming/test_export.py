@@ -21,7 +21,7 @@ from meter.api.streaming.spreadsheet import restore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
