@@ -19,16 +19,25 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.bus.dead_letters import call_at_once
+from meter.collector.large_bodies import Runner
+from meter.collector.large_bodies import TooComplex
+from meter.collector.large_bodies import Turn
+from meter.collector.large_bodies import check_number
+from meter.collector.large_bodies import check_sample
+from meter.collector.large_bodies import is_large
+from meter.collector.large_bodies import opened
+from meter.collector.large_bodies import parts
+from meter.collector.rejected_samples import dead_letter_samples
 from meter.collector.rejection import Rejection
+from meter.collector.rejection import rejection_of_body
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
 from meter.interfaces import IStore
 from meter.message import BadMessage
 from meter.message import MeteringMessage
-from meter.message import cast_verbatim
 from meter.message import metering_messages
-from meter.message import open_envelope
 from meter.message import read
 from meter.query import Refusal
 from meter.query import WriteResult
@@ -61,7 +70,8 @@ class SampleConsumer:
     """Stores metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
     A batch has at most ``batch_samples`` and is written when it is full or ``batch_seconds`` old; a larger delivery is
-    split. ``after_commit`` is called with the messages of each committed batch and the store's result.
+    split. ``after_commit`` is called with the messages of each committed batch and the store's result. ``off_reactor`` runs a
+    function in a thread, for large deliveries.
     """
 
     def __init__(
@@ -75,6 +85,7 @@ class SampleConsumer:
         batch_seconds: float,
         metrics: CollectingMetrics,
         after_commit: Callable[[Sequence[MeteringMessage], WriteResult], object] = lambda _messages, _result: None,
+        off_reactor: Runner = call_at_once,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -84,6 +95,7 @@ class SampleConsumer:
         self._batch_seconds = batch_seconds
         self._metrics = metrics
         self._after_commit = after_commit
+        self._off_reactor = off_reactor
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
 
@@ -93,35 +105,47 @@ class SampleConsumer:
         Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
         """
         try:
-            entries, key_id = metering_messages(open_envelope(delivery.body))
+            entries, key_id = metering_messages(await opened(delivery.body, self._off_reactor))
+            check_number(entries)
         except BadMessage as error:
-            await Rejection(kind="undecodable", reason=str(error)).dead_letter(self._dead_letters, delivery)
+            await rejection_of_body(error).dead_letter(self._dead_letters, delivery)
             return
-        messages, rejected = await self._verify(entries, key_id)
-        for first in range(0, len(messages), self._batch_samples):
-            part = messages[first : first + self._batch_samples]
+        large = is_large(delivery.body)
+        messages, rejected = await self._verify(entries, key_id, large)
+        for part in parts(messages, self._batch_samples, large):
             for refusal in await self._enqueue(part):
                 entry = part[refusal.index].fields
                 rejected.append((entry, _rejection(refusal.kind, f"the store refuses it: {refusal.reason}", entry)))
-        for entry, rejection in rejected:
-            body = delivery.body if len(entries) == 1 else cast_verbatim(entry, key_id)
-            await rejection.dead_letter(self._dead_letters, delivery, body)
+        await dead_letter_samples(
+            rejected,
+            delivery,
+            self._dead_letters,
+            entries=len(entries),
+            key_id=key_id,
+            off_reactor=self._off_reactor,
+        )
 
     async def _verify(
-        self, entries: Sequence[Any], key_id: str | None
+        self, entries: Sequence[Any], key_id: str | None, large: bool
     ) -> tuple[list[MeteringMessage], list[tuple[Any, Rejection]]]:
         """Return the valid messages with a good signature, and the other entries with their rejections."""
         messages: list[MeteringMessage] = []
         rejected: list[tuple[Any, Rejection]] = []
-        for number, entry in enumerate(entries, 1):
+        turn = Turn(self._clock, SAMPLES_PER_TURN)
+        for entry in entries:
             try:
+                if large:
+                    check_sample(entry)
                 messages.append(read(entry, self._keys, key_id))
+            except TooComplex as error:
+                rejected.append((entry, _rejection("too-complex", str(error), entry)))
             except BadMessage as error:
                 rejected.append((entry, _rejection("invalid", str(error), entry)))
             except BadSignature as error:
                 rejected.append((entry, _rejection("unverified", str(error), entry)))
-            if number % SAMPLES_PER_TURN == 0:
+            if turn.over():
                 await sleep(self._clock, 0)
+                turn.begin()
         return messages, rejected
 
     def _enqueue(self, messages: list[MeteringMessage]) -> Deferred[Sequence[Refusal]]:
