@@ -92,9 +92,9 @@ class VerifiedBatch:
             )
         return place
 
-    def only(self, index: int) -> BatchSignature:
-        """Return the signature for a cast of the message ``index`` alone."""
-        return self.signature.only(self.place(index).position)
+    def only(self, indexes: Sequence[int]) -> BatchSignature:
+        """Return the signature for a cast of only the messages with these ``indexes``."""
+        return self.signature.only([self.place(index).position for index in indexes])
 
 
 class Keyring:
