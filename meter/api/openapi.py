@@ -26,6 +26,7 @@ ERRORS = {
     "406": "The Accept header excludes every media type of this resource.",
     "413": "Request body too large.",
     "415": "Unsupported media type of the request body.",
+    "421": "The Host header names another host, and this API has no authentication.",
     "503": "Temporarily unavailable. Retry after the number of seconds in Retry-After.",
 }
 

@@ -320,8 +320,8 @@ class RequestGenerator:
                     content[place : place + 1] = bytes([self._random.randrange(256)])
                 case 3:
                     content[place:place] = content[: self._random.randrange(200)]
-        # A mutation can make one request of two, or change its sender: it is judged as one that nobody sent.
-        return HostileRequest(number, "nobody" if base.sender == "nobody" else "acme", (bytes(content),), False, "HEAD")
+        # No mutation makes the token of another sender. It can make another method.
+        return HostileRequest(number, base.sender, (bytes(content),), False, "HEAD")
 
     def _truncated(self, number: int) -> HostileRequest:
         base = self._body(number)
@@ -538,10 +538,11 @@ def send(port: int, request: HostileRequest) -> bytes:
     received = bytearray()
     deadline = time.monotonic() + ANSWER_SECONDS
     with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection, suppress(OSError):
-        for number, piece in enumerate(request.pieces):
-            if number:
-                time.sleep(0.01)
-            connection.sendall(piece)
+        with suppress(OSError):  # the server has read enough; the response remains to be read
+            for number, piece in enumerate(request.pieces):
+                if number:
+                    time.sleep(0.01)
+                connection.sendall(piece)
         while len(received) < STREAM_BYTES and time.monotonic() < deadline:
             streaming = b"text/event-stream" in received[:1000]
             connection.settimeout(PATIENCE_SECONDS if streaming or not request.complete else ANSWER_SECONDS)
