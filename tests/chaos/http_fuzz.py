@@ -13,8 +13,7 @@ from typing import Any
 
 from tests.security.http_fuzz import FuzzReport
 from tests.security.http_fuzz import attack
-from tests.security.http_fuzz import hostile_api
-from tests.security.http_fuzz import store_samples
+from tests.security.http_fuzz import attacked_site
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
 
@@ -85,15 +84,15 @@ def hostile_http(
     house = House(directory, bus=rabbitmq.vhost(), store=postgresql.dsn())
     memory: list[float] = []
     try:
-        api = hostile_api(house).start().until_ready()
-        store_samples(api)
+        site = attacked_site(house)
+        api = site.api
         with subprocess.Popen(
             [sys.executable, "-c", PROBE, str(api.status_port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         ) as probe:
-            report = attack(api, count, seed, midway=lambda: memory.append(_megabytes(api)))
+            report = attack(site, count, seed, midway=lambda: memory.append(_megabytes(api)))
             output, _ = probe.communicate()
         memory.append(_megabytes(api))
     finally:

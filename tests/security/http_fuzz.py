@@ -483,7 +483,23 @@ def token(sender: str) -> str:
 # --- the API under attack ---
 
 
-def hostile_api(house: House) -> Daemon:
+@dataclass(frozen=True, slots=True)
+class AttackedSite:
+    """An API, and the collector that stores what is posted to it."""
+
+    api: Daemon
+    collector: Daemon
+
+
+def attacked_site(house: House) -> AttackedSite:
+    """Start an API with samples of each tenant, and a collector."""
+    collector = house.daemon("meter-collector").start().until_ready()
+    api = _api(house).start().until_ready()
+    _store_samples(api)
+    return AttackedSite(api, collector)
+
+
+def _api(house: House) -> Daemon:
     """Return an API that is not started, with a token for each tenant and one for an administrator."""
     tokens = [f'[[api.auth.tokens]]\nsha256 = "{_sha256(ADMIN)}"\nadmin = true\n']
     tokens += [
@@ -499,7 +515,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def store_samples(api: Daemon) -> None:
+def _store_samples(api: Daemon) -> None:
     """Store samples of each tenant, which contain its canary, also about a resource that both have."""
     for tenant, canary in CANARIES.items():
         samples = [
@@ -601,12 +617,13 @@ class FuzzReport:
         return f"{self.sent} requests, statuses {counts}, {len(self.failures)} failures"
 
 
-def attack(api: Daemon, count: int, seed: int, midway: Callable[[], None] = lambda: None) -> FuzzReport:
-    """Send ``count`` requests made from ``seed`` to a running ``api``; call ``midway`` after a tenth of them."""
+def attack(site: AttackedSite, count: int, seed: int, midway: Callable[[], None] = lambda: None) -> FuzzReport:
+    """Send ``count`` requests made from ``seed`` to the API of ``site``; call ``midway`` after a tenth of them."""
+    api = site.api
     status, document = fetch(f"{api.api}/openapi.json")
     assert status == 200
     before = stored_samples(api)
-    log_length = len(api.log)
+    log_lengths = {daemon: len(daemon.log) for daemon in (api, site.collector)}
     report = FuzzReport()
 
     def one(request: HostileRequest) -> None:
@@ -629,10 +646,11 @@ def attack(api: Daemon, count: int, seed: int, midway: Callable[[], None] = lamb
     changed = [each for each in before if after.get(each) != before[each]]
     if changed:
         report.failures.append(f"{len(changed)} stored samples were changed or lost: {changed[:3]}")
-    log = api.log[log_length:]
-    for word in ("Traceback", "Unhandled", "CRITICAL"):
-        if word in log:
-            report.failures.append(f"{word} in the log:\n{log[max(0, log.index(word) - 500) :][:3000]}")
-    if fetch(f"http://127.0.0.1:{api.status_port}/healthz") != (200, b"ok\n"):
-        report.failures.append("the API is not healthy any more")
+    for daemon, length in log_lengths.items():
+        log = daemon.log[length:]
+        for word in ("Traceback", "Unhandled", "CRITICAL"):
+            if word in log:
+                report.failures.append(f"{word} in the log:\n{log[max(0, log.index(word) - 500) :][:3000]}")
+        if fetch(f"http://127.0.0.1:{daemon.status_port}/healthz") != (200, b"ok\n"):
+            report.failures.append(f"{daemon.name} is not healthy any more")
     return report
