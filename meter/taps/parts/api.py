@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from meter.daemon.full_collections import FullCollections
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
@@ -51,6 +52,7 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
         cors_origins=settings.cors_origins,
         addresses=addresses,
     )
+    daemon.add(FullCollections(daemon.reactor, lambda: api.busy))
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
