@@ -15,9 +15,11 @@ import argparse
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,7 @@ from benchmarks.workload import KEYS
 from meter.api import Api
 from meter.api import SampleIngest
 from meter.api import make_site
+from meter.daemon.full_collections import FullCollections
 from meter.daemon.services import sleep
 from meter.store import PostgresStore
 
@@ -113,17 +116,18 @@ def posted(path, body):
 QUERY = posted("/v2/query/samples", b'{"filter": "{\\\\"and\\\\": [{\\\\">\\\\": {\\\\"volume\\\\": 1}}, '
     b'{\\\\"=\\\\": {\\\\"metadata.flavor.vcpus\\\\": 1}}]}", "orderby": "[{\\\\"volume\\\\": \\\\"asc\\\\"}]", "limit": 1000}')
 KINDS = [
-    ("slow export", 100, get("/v2/samples", "text/csv"), 1.0),
-    ("live stream", 50, get("/v2/live", "text/event-stream"), 0.0),
-    ("statistics", 8, get("/v2/meters/cpu/statistics?period=300&groupby=resource_id"), 0.0),
-    ("complex query", 8, QUERY, 0.0),
-    ("post of 1 MB", 24, posted("/v2/meters/posted?direct=True", post), 0.0),
-    ("made-up token", 8, lambda: get("/v2/samples", token=os.urandom(16).hex()), 0.0),
+    ("slow export", 3, 100, get("/v2/samples", "text/csv"), 1.0),
+    ("live stream", 10, 50, get("/v2/live", "text/event-stream"), 0.0),
+    ("statistics", 3, 8, get("/v2/meters/cpu/statistics?period=300&groupby=resource_id"), 0.0),
+    ("complex query", 2, 8, QUERY, 0.0),
+    ("post of 1 MB", 2, 24, posted("/v2/meters/posted?direct=True", post), 0.0),
+    ("page", 10, 0, get("/v2/samples?limit=1000"), 0.0),
+    ("made-up token", 8, 8, lambda: get("/v2/samples", token=os.urandom(16).hex()), 0.0),
 ]
 
 async def main():
-    tasks = [asyncio.ensure_future(loop(kind, request, seconds)) for kind, count, request, seconds in KINDS
-             for _ in range(count)]
+    tasks = [asyncio.ensure_future(loop(kind, request, seconds)) for kind, within, beyond, request, seconds in KINDS
+             for _ in range(within if sys.argv[4] == "within" else beyond)]
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     print("started", flush=True)
@@ -131,7 +135,7 @@ async def main():
     for task in tasks:
         task.cancel()
     for (kind, status), count in sorted(outcomes.items()):
-        print(f"{kind}: {count} times {status}")
+        print(f"{kind} got {status}: {count}")
 
 asyncio.run(main())
 """
@@ -184,8 +188,6 @@ def daemon(directory: Path, dsn: str) -> Iterator[tuple[int, int]]:
 
 def measuring_port() -> int:
     """Return a free port."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as probe:
         number: int = probe.getsockname()[1]
         return number
@@ -202,12 +204,15 @@ async def asked(port: int, token: str, count: int, *paths: str) -> list[tuple[fl
 
 
 @contextmanager
-def attack(port: int, directory: Path, outcomes: list[str]) -> Iterator[None]:
-    """Run the hostile tenant; append how often each kind of request got each status to ``outcomes``."""
+def attack(port: int, directory: Path, extent: str, outcomes: Counter[str]) -> Iterator[None]:
+    """Run the hostile tenant; count in ``outcomes`` how often each kind of request got each status.
+
+    It either uses all that it can have, ``within`` its limits, or goes ``beyond`` them, where most requests are refused.
+    """
     post = directory / "post"
     post.write_text(POST)
     process = subprocess.Popen(
-        [sys.executable, "-c", ATTACK, str(port), HOSTILE, str(post)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ATTACK, str(port), HOSTILE, str(post), extent], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     process.stdout.readline()
@@ -215,7 +220,9 @@ def attack(port: int, directory: Path, outcomes: list[str]) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        outcomes += process.stdout.read().splitlines()
+        for line in process.stdout.read().splitlines():
+            what, _, count = line.rpartition(": ")
+            outcomes[f"{extent} its limits, {what}"] += int(count)
         process.stdout.close()
         process.wait()
 
@@ -227,31 +234,34 @@ async def tenants(reactor: Any, report: Report, dsn: str, title: str, options: a
     with measuring.directory() as directory, daemon(directory, dsn) as (port, status):
         await until_answering(reactor, directory, port)
         await asked(port, TENANT, 5, *paths)  # fills the caches
-        outcomes: list[str] = []
+        outcomes: Counter[str] = Counter()
         failed, different = 0, 0
         for _ in range(options.runs):
             alone = await asked(port, TENANT, options.requests, *paths)
-            with attack(port, directory, outcomes):
-                await sleep(reactor, options.before_seconds)
-                answers, health = await gatherResults(
-                    [
-                        Deferred.fromCoroutine(asked(port, TENANT, options.requests, *paths)),
-                        Deferred.fromCoroutine(asked(status, "", options.requests, "/healthz")),
-                    ]
-                )
             expected = {path: digest for _, _, digest, path in alone}
-            failed += sum(code != 200 for _, code, _, _ in [*alone, *answers, *health])
-            different += sum(code == 200 and digest != expected[path] for _, code, digest, path in answers)
+            failed += sum(code != 200 for _, code, _, _ in alone)
             for path, name in paths.items():
-                base = f"{name}, alone"
-                table.add(base, _median(alone, path) * 1e3, "ms")
-                table.add(f"{name}, beside a hostile tenant", _median(answers, path) * 1e3, "ms", base)
-            table.add("/healthz beside it", _median(health, "/healthz") * 1e3, "ms")
-            table.add("the slowest /healthz", max(seconds for seconds, *_ in health) * 1e3, "ms")
-            await sleep(reactor, 2.0)
+                table.add(f"{name}, alone", _median(alone, path) * 1e3, "ms")
+            for extent in ("within", "beyond"):
+                with attack(port, directory, extent, outcomes):
+                    await sleep(reactor, options.before_seconds)
+                    answers, health = await gatherResults(
+                        [
+                            Deferred.fromCoroutine(asked(port, TENANT, options.requests, *paths)),
+                            Deferred.fromCoroutine(asked(status, "", options.requests, "/healthz")),
+                        ]
+                    )
+                failed += sum(code != 200 for _, code, _, _ in [*answers, *health])
+                different += sum(code == 200 and digest != expected[path] for _, code, digest, path in answers)
+                for path, name in paths.items():
+                    beside = f"{name}, beside a tenant {extent} its limits"
+                    table.add(beside, _median(answers, path) * 1e3, "ms", f"{name}, alone")
+                table.add(f"/healthz beside a tenant {extent} its limits", _median(health, "/healthz") * 1e3, "ms")
+                table.add(f"the slowest /healthz, {extent}", max(seconds for seconds, *_ in health) * 1e3, "ms")
+                await sleep(reactor, 2.0)
     report.table(table)
-    for line in outcomes:
-        report.line(f"hostile {line}")
+    for what, count in sorted(outcomes.items()):
+        report.line(f"{what}: {count}")
     report.compare("answers of the other tenant, and of /healthz, that are not 200", 0, failed)
     report.compare("answers of the other tenant that differ from those alone", 0, different)
 
@@ -322,9 +332,11 @@ async def gaps(reactor: Any, report: Report, dsn: str, title: str, options: argp
     store.startService()
     await measuring.until_ready(reactor, store)
     ingest = SampleIngest(KEYS, "openstack", None, store)  # type: ignore[arg-type] # direct posts need no bus
-    site = make_site(Api(store, reactor, ingest=ingest), reactor, max_body_bytes=2**21)
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    api = Api(store, reactor, ingest=ingest)
+    port = reactor.listenTCP(0, make_site(api, reactor), interface="127.0.0.1")
     number = port.getHost().port
+    collections = FullCollections(reactor, lambda: api.busy)
+    collections.startService()
     table = Table(title)
     statuses: set[int] = set()
     requests = {
@@ -345,6 +357,7 @@ async def gaps(reactor: Any, report: Report, dsn: str, title: str, options: argp
                     await posts(number, directory, count)
                 table.add(name, ticker.largest_gap * 1e3, "ms")
     await port.stopListening()
+    await collections.stopService()
     await store.stopService()
     report.table(table)
     report.compare("statuses of the large requests", {200}, statuses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from meter.daemon.services import Periodic
@@ -41,7 +42,7 @@ class FullCollections(Periodic):
         gc.set_threshold(*self._thresholds[:2], NEVER)
         super().startService()
 
-    def stopService(self) -> object:  # type: ignore[override]
+    def stopService(self) -> Deferred[None] | None:
         """Return to what Python does."""
         gc.set_threshold(*self._thresholds)
         gc.unfreeze()
