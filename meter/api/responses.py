@@ -21,11 +21,26 @@ class JsonResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ListResponse:
+    """A list of any length, of which ``render`` returns a record per row; it is rendered and encoded in slices.
+
+    ``rows`` is emptied meanwhile.
+    With ``member`` the response is an object, which has the list in this member.
+    """
+
+    rows: list[Any]
+    render: Callable[[Any], Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An encoded body."""
+    """An encoded body, and additional headers."""
 
     media_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

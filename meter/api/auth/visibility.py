@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 from typing import TypeVar
 
 from meter.api.auth.requester import Requester
@@ -19,6 +19,8 @@ from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.interfaces import IStore
 from meter.query import And
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Comparison
 from meter.query import Expression
 from meter.query import In
@@ -32,6 +34,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.stored_batch import StoredProof
 
 T = TypeVar("T")
 
@@ -72,7 +75,7 @@ async def _always() -> None:
 
 
 class VisibleStore:
-    """A view of a store that is restricted to one requester.
+    """A view of a store that is restricted to one requester, whose queries each take a ``place`` among those of others.
 
     ``authorize`` is awaited before each query and before its result is returned; what it raises is the result, so that
     a long query, or the next of many, returns nothing to a requester whose token has become invalid
@@ -81,10 +84,18 @@ class VisibleStore:
     When a client disconnects, the pending call is cancelled, which cancels the query in the store.
     """
 
-    def __init__(self, store: IStore, requester: Requester, authorize: Callable[[], Awaitable[None]] = _always) -> None:
+    def __init__(
+        self,
+        store: IStore,
+        requester: Requester,
+        *,
+        authorize: Callable[[], Awaitable[None]] = _always,
+        place: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    ) -> None:
         self._store = store
         self._requester = requester
         self._authorize = authorize
+        self._place = place
 
     async def check_authorization(self) -> None:
         """Raise what a query would raise because the requester is not authorized any more."""
@@ -92,7 +103,8 @@ class VisibleStore:
 
     async def _authorized(self, query: Callable[[], Awaitable[T]]) -> T:
         await self._authorize()
-        result = await query()
+        async with self._place():
+            result = await query()
         await self._authorize()
         return result
 
@@ -122,11 +134,15 @@ class VisibleStore:
             lambda: self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
         )
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+    async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
-        return await self._authorized(
-            lambda: self._store.message(message_id, restrict(SampleFilter(), self._requester))
-        )
+        return await self._authorized(lambda: self._store.proof(message_id, restrict(SampleFilter(), self._requester)))
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return entries of the audit log, newest first; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "The audit log is for administrators.")
+        return await self._store.audit_entries(filter, limit, before)
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

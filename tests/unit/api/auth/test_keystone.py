@@ -150,10 +150,14 @@ def test_expiry_is_compared_with_the_system_clock(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "old", "x" * 9000])
-def test_missing_or_invalid_token_is_401_with_the_address_of_keystone(cloud: Cloud, token: str) -> None:
-    response = cloud(token)
-    assert response.status == 401
-    assert response.headers["www-authenticate"] == 'Keystone uri="https://keystone.example.org"'
+def test_missing_or_invalid_token_is_401_with_the_public_address_of_keystone(token: str) -> None:
+    for settings, challenge in (
+        ({}, "Keystone"),
+        ({"public_uri": "https://public.example.org"}, 'Keystone uri="https://public.example.org"'),
+    ):
+        response = Cloud(**settings)(token)
+        assert response.status == 401
+        assert response.headers["www-authenticate"] == challenge
     assert response.json["error"]["title"] == "Unauthorized"
 
 
@@ -173,15 +177,15 @@ def test_token_is_not_cached_beyond_its_expiry(cloud: Cloud) -> None:
 
 def test_cache_is_limited_in_size() -> None:
     cloud = Cloud(max_cached_tokens=2)
-    for token in ("blue", "a", "b", "blue", "blue"):
+    for token in ("blue", "admin", "short", "blue", "blue"):
         cloud(token)
-    assert cloud.validated == ["blue", "a", "b", "blue"]
+    assert cloud.validated == ["blue", "admin", "short", "blue"]
 
 
 def test_unavailable_keystone_is_503_and_not_cached(cloud: Cloud) -> None:
     cloud.failure = Unavailable("keystone does not respond")
     response = cloud("blue")
-    assert (response.status, "keystone does not respond" in response.faultstring) == (503, True)
+    assert (response.status, b"keystone" in response.body.lower()) == (503, False)
     cloud.failure = None
     assert cloud("blue").status == 200
 
