@@ -13,8 +13,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from zope.interface import Interface
 
 PREFIX = "meter_"
 """How every token begins."""
@@ -39,6 +43,19 @@ class ApiToken:
     project_id: str | None
     user_id: str | None
     expires_at: datetime | None
+
+
+class IApiTokens(Interface):
+    """The tokens of the API that ``meter-token`` makes."""
+
+    async def tokens() -> Sequence[ApiToken]:
+        """Return the valid tokens, a sequence of :class:`ApiToken`; raises :class:`meter.interfaces.Unavailable`.
+
+        While nothing has changed, it is the same object.
+        """
+
+    def subscribe(callback: Callable[[], object]) -> Callable[[], None]:  # noqa: N805
+        """Call ``callback`` soon after a change; return the function that ends the subscription."""
 
 
 def new_token() -> str:
