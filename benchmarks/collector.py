@@ -36,7 +36,8 @@ from benchmarks.workload import received
 from meter.bus.amqp import AmqpBus
 from meter.bus.batches import batch_publications
 from meter.interfaces import Publication
-from meter.signing_keys import keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from tests.system.daemons import SECRET
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
@@ -87,7 +88,7 @@ def counted(collector: Daemon, metric: str) -> float:
 async def measure(
     reactor: Any, report: Report, title: str, url: str, dsn: str, directory: Path, options: argparse.Namespace
 ) -> None:
-    keys = keyring([SECRET])
+    keys = Keyring([SigningKey("default", SECRET.encode())])
     source = outgoing_messages(keys, PADDING, options.instances)
     table = Table(title)
     sent: list[str] = []

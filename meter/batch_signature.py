@@ -51,8 +51,7 @@ MAX_MEMBER = 64
 LARGE_INTEGER = 1
 """MessagePack extension type of an integer that does not fit into 64 bits: two's complement, big-endian, shortest form."""
 
-_UNSIGNED_MEMBERS = frozenset({SIGNATURE_FIELD})
-"""Members that are not part of the canonical form: Ceilometer's signature can be made again from the others."""
+_position = struct.Struct(">I").pack
 
 _canonical = msgspec.msgpack.Encoder(order="sorted").encode
 
@@ -77,7 +76,7 @@ class BatchKeys:
 
     def unstored_mac(self, batch_id: str, position: int, digest: bytes, reason: str) -> bytes:
         """Return the collector's signature over the statement that an entry of a batch was not stored."""
-        stated = uuid.UUID(batch_id).bytes + struct.pack(">I", position) + digest + reason.encode()
+        stated = uuid.UUID(batch_id).bytes + _position(position) + digest + reason.encode()
         return hmac.digest(self._unstored, stated, "sha256")
 
 
@@ -116,9 +115,13 @@ class BatchSignature(msgspec.Struct, frozen=True):
         """Return the digest of the message at ``position``."""
         return self.digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES]
 
-    def only(self, position: int) -> BatchSignature:
-        """Return the signature for a cast of the message at ``position`` alone."""
-        return msgspec.structs.replace(self, positions=(position,))
+    def only(self, positions: Sequence[int]) -> BatchSignature:
+        """Return the signature for a cast of only the messages at ``positions``."""
+        return msgspec.structs.replace(self, positions=tuple(positions))
+
+    def under(self, key_id: str) -> BatchSignature:
+        """Return the signature with another id of its key, which it does not cover."""
+        return self if key_id == self.key_id else msgspec.structs.replace(self, key_id=key_id)
 
     def to_json(self) -> dict[str, Any]:
         """Return the value of :data:`BATCH_SIGNATURE_FIELD`."""
@@ -151,16 +154,20 @@ class BatchEntry(msgspec.Struct, frozen=True):
         return self.keys.unstored_mac(self.batch.id, self.position, self.digest, reason)
 
 
-def sign_batch(messages: Sequence[Mapping[str, Any]], key_id: str, secret: bytes) -> BatchSignature:
+def sign_batch(
+    messages: Sequence[Mapping[str, Any]], key_id: str, secret: bytes, canonical_forms: Sequence[bytes] | None = None
+) -> BatchSignature:
     """Return the signature of a new batch of ``messages``, whose timestamps are those of :func:`meter.sample.utc_text`.
 
-    Raises :class:`BadSignature` for a message that is not JSON.
+    ``canonical_forms`` are those of ``messages``, if they are known. Raises :class:`BadSignature` for a message that is not JSON.
     """
     if len(messages) > MAX_ENTRIES:
         raise ValueError(f"a batch can have at most {MAX_ENTRIES} messages, not {len(messages)}")
     keys, batch_id = batch_keys(secret), new_message_id()
     salt = keys.salt(batch_id)
-    digests = b"".join([message_digest(salt, position, message) for position, message in enumerate(messages)])
+    if canonical_forms is None:
+        canonical_forms = [canonical_form(message) for message in messages]
+    digests = b"".join([_digest(salt, position, form) for position, form in enumerate(canonical_forms)])
     times = [message["timestamp"] for message in messages]
     first, last = min(times), max(times)
     return BatchSignature(batch_id, key_id, first, last, digests, keys.mac(batch_id, first, last, digests))
@@ -168,26 +175,45 @@ def sign_batch(messages: Sequence[Mapping[str, Any]], key_id: str, secret: bytes
 
 def message_digest(salt: bytes, position: int, message: Mapping[str, Any]) -> bytes:
     """Return the digest of the ``message`` at ``position`` in the batch with ``salt``."""
-    return hashlib.sha256(salt + struct.pack(">I", position) + canonical_form(message)).digest()
+    return _digest(salt, position, canonical_form(message))
+
+
+def _digest(salt: bytes, position: int, canonical: bytes) -> bytes:
+    digest = _begun(salt).copy()
+    digest.update(_position(position) + canonical)
+    return digest.digest()
+
+
+@functools.lru_cache(maxsize=64)
+def _begun(salt: bytes) -> hashlib._Hash:
+    """Return a hash that has taken ``salt``: copying it is faster than making another one."""
+    return hashlib.sha256(salt)
 
 
 def canonical_form(message: Mapping[str, Any]) -> bytes:
     """Return ``message`` in its canonical form: a MessagePack map of all members but Ceilometer's signature.
 
-    Maps are in the order of their keys, integers in their shortest form, floats have 64 bits. The value of
+    That can be made again from the others. Maps are in the order of their keys, integers in their shortest form, floats have 64 bits. The value of
     ``resource_metadata`` is replaced by the SHA-256 of its own canonical form, so that metadata that many messages share are
     encoded once. Raises :class:`BadSignature`.
     """
-    members = {name: value for name, value in message.items() if name not in _UNSIGNED_MEMBERS}
+    members = dict(message)
+    members.pop(SIGNATURE_FIELD, None)
     metadata = members.get(METADATA_FIELD)
     if isinstance(metadata, msgspec.Raw):
-        members[METADATA_FIELD] = _digest_of_encoded(bytes(metadata))
+        members[METADATA_FIELD] = digest_of_encoded_metadata(bytes(metadata))
     elif isinstance(metadata, Mapping):
         members[METADATA_FIELD] = hashlib.sha256(_encode(metadata)).digest()
     return _encode(members)
 
 
-def _digest_of_encoded(encoded: bytes) -> bytes:
+def canonical_form_of_members(members: Mapping[str, Any]) -> bytes:
+    """Return the canonical form of a message without Ceilometer's signature, whose metadata are replaced by their digest."""
+    return _encode(members)
+
+
+def digest_of_encoded_metadata(encoded: bytes) -> bytes:
+    """Return the SHA-256 of the canonical form of metadata, given as JSON; cached, because it repeats from cycle to cycle."""
     return _cached_digest(encoded) if len(encoded) <= MAX_CACHED_METADATA else _digest_of_json(encoded)
 
 

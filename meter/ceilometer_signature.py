@@ -43,7 +43,9 @@ def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -
     try:
         for name in sorted(message):
             value = message[name]
-            if name == METADATA_FIELD and metadata_text is not None:
+            if type(value) is str and name != SIGNATURE_FIELD:  # most are: a call for each would take longer
+                parts += (name, value)
+            elif name == METADATA_FIELD and metadata_text is not None:
                 parts.append(metadata_text)
             elif name == METADATA_FIELD and isinstance(value, Mapping):
                 parts.append(_metadata_text(msgspec.json.encode(value)))

@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import uuid
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
@@ -199,12 +200,12 @@ def _cast_content(messages: Sequence[Any], batch: BatchSignature | None) -> dict
     return content
 
 
-def cast_verbatim(message: Any, batch: BatchSignature | None = None) -> bytes:
-    """Return the body of a cast of one received message, even if it contains what strict JSON does not allow."""
+def cast_verbatim(messages: Sequence[Any], batch: BatchSignature | None = None) -> bytes:
+    """Return the body of a cast of received messages, even if they contain what strict JSON does not allow."""
     try:
-        return cast([message], batch)
+        return cast(messages, batch)
     except (TypeError, UnicodeEncodeError):
-        return json.dumps(_cast_content([message], batch)).encode()
+        return json.dumps(_cast_content(messages, batch)).encode()
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -216,14 +217,18 @@ def seal(content: Mapping[str, Any]) -> bytes:
 
 def open_envelope(body: bytes) -> dict[str, Any]:
     """Return the message in ``body``, with an envelope (version 2.x) or without; raises :class:`BadMessage`."""
-    content = _decoded(body, "body")
+    return message_of(_decoded(body, "body"), _decoded)
+
+
+def message_of(content: dict[str, Any], decode: Callable[[str, str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the message in a decoded body; ``decode`` takes the text in an envelope, and its name for errors."""
     if "oslo.version" in content and "oslo.message" in content:
         if str(content["oslo.version"]).partition(".")[0] != "2":
             raise BadMessage(f"envelope version must be 2.x, not {_shown(content['oslo.version'])}")
         inner = content["oslo.message"]
         if not isinstance(inner, str):
             raise BadMessage(f"oslo.message must be a text with JSON, not {_shown(inner)}")
-        return _decoded(inner, "oslo.message")
+        return decode(inner, "oslo.message")
     return content
 
 
@@ -234,7 +239,8 @@ class NotFinite(float):
     """
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Return the number ``text``, as a :class:`NotFinite` if it is too large for a float."""
     number = float(text)
     return number if math.isfinite(number) else NotFinite(number)
 
@@ -245,7 +251,7 @@ def _decode_leniently(text: bytes | str) -> Any:
     Ceilometer's agents send such casts, and only one sample of them is bad.
     """
     decoded = text if isinstance(text, str) else text.decode()
-    return json.loads(decoded, parse_float=_finite, parse_constant=NotFinite)
+    return json.loads(decoded, parse_float=finite, parse_constant=NotFinite)
 
 
 def _decoded(text: bytes | str, label: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from meter.batch_signature import canonical_form_of_members
+from meter.batch_signature import digest_of_encoded_metadata
 from meter.ceilometer_reading import has_second_reading
 from meter.ceilometer_signature import METADATA_FIELD
 from meter.ceilometer_signature import SIGNATURE_FIELD
@@ -24,10 +26,14 @@ from meter.signing_keys import SigningKey
 
 
 class OutgoingMessage(NamedTuple):
-    """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch."""
+    """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch.
+
+    ``canonical_form`` is what :func:`meter.batch_signature.canonical_form` returns for ``fields``, if it is known.
+    """
 
     fields: Mapping[str, Any]
     key: SigningKey | None
+    canonical_form: bytes | None = None
 
 
 def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
@@ -85,7 +91,7 @@ class Signer:
             self._reserved["interval"] = _whole_if_possible(interval_seconds)
         if may_differ:
             self._reserved["may_differ"] = list(may_differ)
-        self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
+        self._encoded: dict[int, tuple[Mapping[str, Any], bytes, msgspec.Raw, str]] = {}
 
     def message(self, sample: Sample, message_id: str | None = None) -> OutgoingMessage:
         """Return ``sample`` as a metering message, with its metadata already encoded as JSON.
@@ -97,19 +103,27 @@ class Signer:
         found = self._encoded.get(id(metadata))
         if found is None:
             complete = with_reserved(metadata, **self._reserved) if self._reserved else metadata
-            found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(complete))
+            encoded, text = encoded_metadata(complete)
+            digest = digest_of_encoded_metadata(bytes(encoded))
+            found = self._encoded[id(metadata)] = (metadata, digest, encoded, text)
         message = _unsigned(sample, self._source)
         if self._unit_name is not None:
             message["counter_unit"] = self._unit_name(sample.unit)
         if message_id is not None:
             message["message_id"] = message_id
         key = self._keys.key_for(sample.timestamp, sample.name, message["source"])
+        _, digest, encoded, text = found
+        signed: str | None = None
         if self._keys.ceilometer_signature and not (self._untrusted and has_second_reading(message)):
-            message[SIGNATURE_FIELD] = signature(message, key.secret, metadata_text=found[2])
+            signed = signature(message, key.secret, metadata_text=text)
         else:
-            signed_bytes(message, metadata_text=found[2])  # raises for values that are not JSON
-        message[METADATA_FIELD] = found[1]
-        return OutgoingMessage(message, key)
+            signed_bytes(message, metadata_text=text)  # raises for values that are not JSON
+        message[METADATA_FIELD] = digest
+        canonical = canonical_form_of_members(message)
+        message[METADATA_FIELD] = encoded
+        if signed is not None:
+            message[SIGNATURE_FIELD] = signed
+        return OutgoingMessage(message, key, canonical)
 
 
 def _whole_if_possible(seconds: float) -> float:

@@ -92,9 +92,9 @@ class VerifiedBatch:
             )
         return place
 
-    def only(self, index: int) -> BatchSignature:
-        """Return the signature for a cast of the message ``index`` alone."""
-        return self.signature.only(self.place(index).position)
+    def only(self, indexes: Sequence[int]) -> BatchSignature:
+        """Return the signature for a cast of only the messages with these ``indexes``."""
+        return self.signature.only([self.place(index).position for index in indexes])
 
 
 class Keyring:
@@ -132,22 +132,28 @@ class Keyring:
         raise BadSignature(f"no key of [signing] may sign the sample: {problem}")
 
     def verify_batch(self, signature: BatchSignature) -> VerifiedBatch:
-        """Return the batch with this signature; raises :class:`BadSignature`."""
-        key = self._by_id.get(signature.key_id)
-        if key is None:
+        """Return the batch with this signature; raises :class:`BadSignature`.
+
+        The key that the signature names is tried first, then the others: another daemon may have the same secret under another
+        id. The returned signature has the id of the key here.
+        """
+        problem = ""
+        for key in sorted(self._keys, key=lambda key: key.id != signature.key_id):
+            keys = batch_keys(key.secret)
+            mac = keys.mac(signature.id, signature.first, signature.last, signature.digests)
+            if hmac.compare_digest(mac, signature.mac):
+                if "meter" in key.schemes:
+                    return VerifiedBatch(signature.under(key.id), key, keys, keys.salt(signature.id))
+                problem = problem or f'key {key.id} may not sign batches: its schemes do not include "meter"'
+        if problem:
+            raise BadSignature(problem)
+        if signature.key_id not in self._by_id:
             raise BadSignature(
                 f"the batch is signed with the key {signature.key_id!r:.80}, which [signing] does not have"
             )
-        if "meter" not in key.schemes:
-            raise BadSignature(f'key {key.id} may not sign batches: its schemes do not include "meter"')
-        keys = batch_keys(key.secret)
-        if not hmac.compare_digest(
-            keys.mac(signature.id, signature.first, signature.last, signature.digests), signature.mac
-        ):
-            raise BadSignature(
-                f"the signature of the batch does not match: it was changed, or signed with another key than {key.id}"
-            )
-        return VerifiedBatch(signature, key, keys, keys.salt(signature.id))
+        raise BadSignature(
+            f"the signature of the batch does not match: it was changed, or signed with another key than {signature.key_id}"
+        )
 
     def verify_message(
         self, message: Mapping[str, Any], timestamp: datetime, meter: str, source: str | None, key_id: str | None = None

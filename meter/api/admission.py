@@ -45,6 +45,11 @@ class Admission:
         self._live_addresses = Places(limits.max_live, limits.max_live_per_address)
         self._queries = limits.readers and QueryPlaces(limits, limits.readers, clock)
 
+    @property
+    def busy(self) -> bool:
+        """Whether costly requests are in progress."""
+        return self._costly.taken > 0
+
     @contextmanager
     def request(self, requester: Requester, address: str, *, live: bool, costly: bool) -> Iterator[None]:
         """Hold the places of a request in progress.

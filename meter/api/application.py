@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
+from meter.api.budget import RefusalDelay
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
@@ -79,6 +81,9 @@ UNAVAILABLE = "Temporarily unavailable: try again later. The server log has deta
 
 MAX_LOGGED_CHARACTERS = 200
 """Characters of a request target in a log line: a client chooses up to 64 KiB."""
+
+REFUSALS = frozenset({401, 429})
+"""Statuses that are delayed for clients that get many of them."""
 
 
 @implementer(IAuth)
@@ -139,8 +144,14 @@ class Api:
         self._admission = Admission(self._limits, clock)
         self._addresses = addresses or ClientAddresses()
         self._slices = slices or SharedSlices(clock)
+        self._refusal_delay = RefusalDelay(clock)
         self._cors_origins = frozenset(cors_origins)
         self._klein = self._make_klein()
+
+    @property
+    def busy(self) -> bool:
+        """Whether costly requests are in progress."""
+        return self._admission.busy
 
     def resource(self) -> IResource:
         """Return the root resource of a site that serves this API alone."""
@@ -163,10 +174,18 @@ class Api:
         takes_json = operation.body is not None
 
         async def respond(request: Request, **path: str) -> bytes:
+            address = self._addresses.address_of(request)
+            try:
+                return await answer(request, address, path)
+            except ApiError as error:
+                if error.status in REFUSALS:
+                    await self._refusal_delay.wait(address)
+                raise
+
+        async def answer(request: Request, address: str, path: Mapping[str, str]) -> bytes:
             base_url = self._hosts.link_root(request)
             body_type, body = read_body(request, json_only=takes_json)
             media_type = negotiate(accept_header(request), operation.media_types)
-            address = self._addresses.address_of(request)
             # Before admission: who has no valid token takes no place of those who have one.
             auth = _PUBLIC if operation.public else self._auth
             requester = await auth.requester(request)
@@ -177,6 +196,8 @@ class Api:
             costly = operation.costly or media_type in MEDIA_TYPES
             with self._admission.request(requester, address, live=operation.streaming, costly=costly):
                 slices = self._slices.of(owner_of(requester, address))
+                if slices.over:
+                    await slices.pause()
                 query_pairs = parse_pairs(request.uri.partition(b"?")[2])
                 body_pairs = () if takes_json else pairs_from_body(body, body_type, operation.parameters)
                 check_no_overlap(query_pairs, body_pairs)

@@ -31,7 +31,7 @@ class Places:
     """Places that are taken at once or not at all: ``with places.take(owner): ...``.
 
     There are ``total``, of which one owner can have ``per_owner``. The last ``reserved`` of them are for privileged owners,
-    to which ``per_owner`` does not apply. At least one place is for everybody.
+    to which ``per_owner`` does not apply. At least one place is for everybody. ``taken`` is how many are taken now.
     """
 
     def __init__(self, total: int, per_owner: int, reserved: int = 0) -> None:
@@ -39,21 +39,21 @@ class Places:
         self.per_owner = per_owner
         self._shared = total - min(reserved, total - 1)
         self._by_owner: Counter[Hashable] = Counter()
-        self._taken = 0
+        self.taken = 0
 
     @contextmanager
     def take(self, owner: Hashable, *, privileged: bool = False) -> Iterator[None]:
         """Hold a place; :class:`ShareTaken` or :class:`AllTaken` if there is none for ``owner``."""
         if not privileged and self._by_owner[owner] >= self.per_owner:
             raise ShareTaken
-        if self._taken >= (self.total if privileged else self._shared):
+        if self.taken >= (self.total if privileged else self._shared):
             raise AllTaken
         self._by_owner[owner] += 1
-        self._taken += 1
+        self.taken += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self.taken -= 1
             self._by_owner[owner] -= 1
             if not self._by_owner[owner]:
                 del self._by_owner[owner]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -26,12 +27,19 @@ ERRORS = {
     "406": "The Accept header excludes every media type of this resource.",
     "413": "Request body too large.",
     "415": "Unsupported media type of the request body.",
+    "421": "The Host header names another host, and this API has no authentication.",
     "503": "Temporarily unavailable. Retry after the number of seconds in Retry-After.",
 }
 
 
 def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
-    """Return the OpenAPI document of ``operations`` (of :mod:`meter.api.operations`)."""
+    """Return the OpenAPI document of ``operations`` (of :mod:`meter.api.operations`), for clients at ``base_url``."""
+    return {**_document(tuple(operations)), "servers": [{"url": base_url}]}
+
+
+@cache
+def _document(operations: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the document without its servers: anyone can request it, and it takes milliseconds to make."""
     types = [each for operation in operations for each in (operation.result, operation.body) if each is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(str, types), schemas, strict=True))
@@ -45,7 +53,6 @@ def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
             "version": API_VERSION,
             "description": "Usage metering, compatible with the v2 API of Ceilometer.",
         },
-        "servers": [{"url": base_url}],
         "security": [{"token": []}],
         "paths": paths,
         "components": {
@@ -134,7 +141,8 @@ b {{ color: #0b6 }} p {{ margin: 0.3rem 0 }} td {{ vertical-align: top; padding:
 """
 
 
-def page(operations: Sequence[Any]) -> str:
+@cache
+def page(operations: tuple[Any, ...]) -> str:
     """Return the web page of ``operations``; it loads no other files."""
     return _PAGE.format(operations="\n".join(map(_section, operations)))
 

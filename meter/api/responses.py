@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
@@ -25,10 +24,11 @@ class JsonResponse:
 class ListResponse:
     """A list of any length, of which ``render`` returns a record per row; it is rendered and encoded in slices.
 
+    ``rows`` is emptied meanwhile.
     With ``member`` the response is an object, which has the list in this member.
     """
 
-    rows: Sequence[Any]
+    rows: list[Any]
     render: Callable[[Any], Any]
     headers: Mapping[str, str] = field(default_factory=dict)
     member: str | None = None

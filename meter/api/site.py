@@ -13,13 +13,12 @@ from twisted.web.server import Site
 
 from meter.api.application import Api
 from meter.api.root_resource import REQUEST_ID_HEADER
+from meter.daemon.http_server import LINGER_SECONDS
+from meter.daemon.http_server import MAX_LOGGED_BYTES
 from meter.daemon.http_server import ServerChannel
 from meter.daemon.http_server import ServerRequest
 
 IDLE_SECONDS = 60
-
-LINGER_SECONDS = 5
-"""How long the rest of a rejected body is read and discarded."""
 
 
 def make_site(
@@ -117,7 +116,7 @@ class _LoggingSite(Site):
             client=request.getClientAddress().host,
             user=getattr(request, "user_id", None) or "-",
             method=request.method.decode("ascii", "replace"),
-            uri=request.uri.decode("ascii", "replace"),
+            uri=request.uri[:MAX_LOGGED_BYTES].decode("ascii", "replace"),
             status=request.code,
             bytes=request.sentLength,
             request_id="".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),

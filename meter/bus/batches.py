@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 
+from meter.batch_signature import canonical_form
 from meter.batch_signature import sign_batch
 from meter.interfaces import Publication
 from meter.message import cast
@@ -55,13 +57,23 @@ def iter_publications(
     for (meter, _), of_meter in batches.items():
         key = of_meter[0].key
         for first in range(0, len(of_meter), batch_samples):
-            batch = [message.fields for message in of_meter[first : first + batch_samples]]
+            part = of_meter[first : first + batch_samples]
+            batch = [message.fields for message in part]
             yield Publication(
                 exchange=exchange,
                 routing_key=routing_key(meter),
-                body=cast(batch, None if key is None else sign_batch(batch, key.id, key.secret)),
+                body=cast(
+                    batch, None if key is None else sign_batch(batch, key.id, key.secret, _canonical_forms(part))
+                ),
                 headers={SAMPLES_HEADER: len(batch)},
             )
+
+
+def _canonical_forms(messages: Sequence[OutgoingMessage]) -> list[bytes]:
+    return [
+        canonical_form(message.fields) if message.canonical_form is None else message.canonical_form
+        for message in messages
+    ]
 
 
 def batch_publications(

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -29,11 +32,17 @@ RESPONSE_HEADERS: Mapping[str, str] = {
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of the request line and the headers together; enough for a query with a hundred long terms."""
 
+LINGER_SECONDS = 5
+"""How long the rest of a rejected request is read and discarded."""
+
 MAX_LENGTH_DIGITS = 18
 """Digits of a ``Content-Length``; Python 3.11 refuses to convert thousands of them, with an exception."""
 
 SINGLE_HEADERS = ("Host", "Origin", "Content-Type", "Content-Encoding", "X-Auth-Token")
 """Headers that may be given only once: a proxy can read the first and Meter the last, and see another client."""
+
+MAX_LOGGED_BYTES = 2000
+"""Bytes of a request target in the log: a client chooses up to 64 KiB."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TARGET = re.compile(rb"\*|/[\x21-\x7e]*")
@@ -82,6 +91,7 @@ class ServerChannel(HTTPChannel):
     too_long = f"Request line and headers can have at most {MAX_HEAD_BYTES} bytes."
     _log = Logger()
     _rejected = False
+    _close_timer: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
         """Parse ``data``; reject a request that Twisted's parser fails at, and ignore what follows a rejected one."""
@@ -119,11 +129,26 @@ class ServerChannel(HTTPChannel):
         self.reject(400, "Malformed HTTP request, or too many or too long headers.")
 
     def reject(self, status: int, text: str) -> None:
-        """Write an error response and close the connection; the request is not processed."""
-        if not self._rejected:
-            self._rejected = True
-            self.write_error(status, text)
-            self.loseConnection()
+        """Write an error response and close the connection; the request is not processed.
+
+        Closing at once would reset the connection of a client that still sends, before it reads the response. So only the
+        sending side is closed, and what the client sends is discarded until it closes the connection, for a limited time.
+        """
+        if self._rejected:
+            return
+        self._rejected = True
+        self.write_error(status, text)
+        transport: Any = self.transport
+        can_half_close: bool = IHalfCloseableDescriptor.providedBy(transport) and not self.isSecure()
+        if can_half_close:
+            transport.loseWriteConnection()
+        self._close_timer = self.callLater(LINGER_SECONDS, self.loseConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Cancel the timer that closes the connection."""
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
+        super().connectionLost(reason)
 
     def write_error(self, status: int, text: str) -> None:
         """Write an error response to the connection, whatever the state of the request."""
@@ -141,6 +166,11 @@ class ServerChannel(HTTPChannel):
 
 class ServerRequest(Request):
     """A request whose errors outside of any resource are answered in JSON."""
+
+    def __repr__(self) -> str:
+        """Return a description for the log; Twisted's own raises an exception if the target is not ASCII."""
+        target = self.uri[:MAX_LOGGED_BYTES].decode("ascii", "backslashreplace")
+        return f"<{type(self).__name__} {self.method.decode('ascii', 'backslashreplace')} {target}>"
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Log ``reason``, which no resource has handled, and answer 500 without it."""

@@ -102,3 +102,14 @@ class OwnedSlices:
             if self.over:
                 await self.pause()
             yield items[start : start + size]
+
+    async def consume(self, items: list[T], size: int) -> AsyncIterator[list[T]]:
+        """Yield as :meth:`batches` does, and remove what was yielded: freeing a long list at once takes long too."""
+        items.reverse()
+        while items:
+            if self.over:
+                await self.pause()
+            batch = items[-size:]
+            del items[-size:]
+            batch.reverse()
+            yield batch

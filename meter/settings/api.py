@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +13,8 @@ from meter.settings.section import Seconds
 from meter.settings.section import Section
 
 AdminScope = Literal["project", "domain", "system"]
+HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)$")]
+"""A name or an address, without a port."""
 
 
 class ApiTokenSection(Section):
@@ -154,7 +157,7 @@ class ApiSection(Section):
         pattern=r"^(https?://[A-Za-z0-9._\[\]:-]+(/[!-;=?-~]*)?)?$",
         description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default links follow the Host header if host_names has its name, and are relative otherwise.",
     )
-    host_names: list[str] = Field(
+    host_names: list[HostName] = Field(
         default_factory=list,
         description='Names of this API in the Host header, besides the name and the addresses of this host: ["metering.example.org"]. With auth mode none, requests for other names are refused.',
     )

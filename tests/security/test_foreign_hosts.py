@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import pytest
+from pydantic import ValidationError
 from twisted.internet.address import IPv4Address
 from twisted.internet.address import IPv6Address
 from twisted.internet.address import UNIXAddress
@@ -14,6 +15,7 @@ from twisted.internet.task import Clock
 from meter.api import Api
 from meter.api import HostPolicy
 from meter.api import make_site
+from meter.settings.api import ApiSection
 from meter.testing import MemoryStore
 from tests.api_client import SAMPLES
 from tests.http_exchange import HERE
@@ -52,6 +54,23 @@ def link(response: RawResponse) -> str:
     href = response.json["links"][0]["href"]
     assert isinstance(href, str)
     return href.removesuffix("/v2/resources/vm-1")
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "//evil", "https://a b", "https://a/\n", "ftp://a", "metering"])
+def test_base_url_is_an_http_url(url: str) -> None:
+    with pytest.raises(ValidationError):
+        ApiSection(base_url=url)
+
+
+@pytest.mark.parametrize("url", ["", "https://metering.example.org", "http://[::1]:8777/meter/"])
+def test_usual_base_url_is_accepted(url: str) -> None:
+    assert ApiSection(base_url=url).base_url == url
+
+
+@pytest.mark.parametrize("name", ["https://a", "a:8777", "a/b", "*", ""])
+def test_host_name_has_no_port_and_no_pattern(name: str) -> None:
+    with pytest.raises(ValidationError):
+        ApiSection(host_names=[name])
 
 
 @pytest.mark.parametrize("path", PATHS)

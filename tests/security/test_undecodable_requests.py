@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.web.server import Site
+from twisted.web.test.requesthelper import DummyChannel
 
 from meter.api import Api
 from meter.api import HostPolicy
@@ -192,6 +193,15 @@ def test_malformed_request_gets_an_error_in_json(pages: type, request_text: byte
     response = exchange(pages(), request_text)
     assert response.problem() is None, response
     assert b"Twisted" not in response.body
+
+
+def test_request_that_is_not_ascii_can_be_logged() -> None:
+    """Twisted logs the representation of a request, which raises an exception for such a target."""
+    response = exchange(api_site(), b"HEAD /v2/samples?\x84 HTTP/1.1\r\nHost: cloud\r\n\r\n")
+    assert response.status == 400
+    request = api_site().requestFactory(DummyChannel())  # type: ignore[arg-type]
+    request.method, request.uri = b"G\xc3\xa9T", b"/\x84"
+    assert repr(request) == "<BoundedRequest G\\xc3\\xa9T /\\x84>"
 
 
 def test_nothing_is_processed_after_a_malformed_request() -> None:

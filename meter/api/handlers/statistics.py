@@ -54,7 +54,7 @@ async def statistics(context: RequestContext) -> ListResponse:
         )
     selected = bool(context.arguments["aggregate"])
     return ListResponse(
-        rows,
+        list(rows),
         lambda row: rendering.statistics_row(
             row, group_names=groupings, selected=selected, start=simple.start, end=simple.end
         ),

@@ -88,13 +88,13 @@ def _check_complete(context: RequestContext, entries: Sequence[Entry]) -> Sequen
 async def meters(context: RequestContext, query: SimpleQuery) -> ListResponse:
     """Return the meters of each resource."""
     rows = _check_complete(context, await context.store.meters(query.filter, context.limits.max_limit + 1, False))
-    return ListResponse(rows, rendering.meter, member="meters")
+    return ListResponse(list(rows), rendering.meter, member="meters")
 
 
 async def resources(context: RequestContext, query: SimpleQuery) -> ListResponse:
     """Return the resources that have matching samples."""
     rows = _check_complete(context, await context.store.resources(query.filter, context.limits.max_limit + 1))
-    return ListResponse(rows, rendering.resource, member="resources")
+    return ListResponse(list(rows), rendering.resource, member="resources")
 
 
 async def users(context: RequestContext, query: SimpleQuery) -> rendering.Users:
@@ -124,7 +124,7 @@ async def events(context: RequestContext, query: SimpleQuery) -> ListResponse:
     rows: Sequence[StoredSample] = _check_complete(
         context, await context.store.samples(query.filter, context.limits.max_limit + 1)
     )
-    return ListResponse(rows, rendering.event, member="events")
+    return ListResponse(list(rows), rendering.event, member="events")
 
 
 async def duration(context: RequestContext, query: SimpleQuery) -> rendering.Duration:

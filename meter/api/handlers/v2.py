@@ -75,7 +75,7 @@ def _page(
     """Return a page of ``entries``, of which there is one more than the limit if there is a next page."""
     size = context.limit
     link = {"Link": next_link(context.url, marker(entries[size - 1]))} if len(entries) > size else {}
-    return ListResponse(entries[:size], render, link)
+    return ListResponse(list(entries[:size]), render, link)
 
 
 # --- samples -------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ async def _list_samples(
     rows = await context.store.samples(filter, size + 1, order, after)
     has_next = len(rows) > size and not order
     link = {"Link": next_link(context.url, sample_marker(rows[size - 1]))} if has_next else {}
-    return ListResponse(rows[:size], lambda row: schema.render(row, context.flatten), link)
+    return ListResponse(list(rows[:size]), lambda row: schema.render(row, context.flatten), link)
 
 
 async def post_samples(context: RequestContext) -> ListResponse:

@@ -21,7 +21,7 @@ async def encoded_list(response: ListResponse, slices: OwnedSlices) -> list[byte
     parts: list[bytes] = []
     batches: list[bytes] = []
     size = 0
-    async for rows in slices.batches(response.rows, BATCH_ROWS):
+    async for rows in slices.consume(response.rows, BATCH_ROWS):
         batch = _ENCODER.encode([response.render(row) for row in rows])[1:-1]
         batches.append(batch)
         size += len(batch)

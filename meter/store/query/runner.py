@@ -155,7 +155,7 @@ class QueryRunner:
         statement = statistics_statement(query)
         await self._wait_for_writers(query.filter)
         statistics: list[Statistics] = []
-        async for batch in self._own_slices().batches(await self._query(statement), CONVERTED_ROWS):
+        async for batch in self._own_slices().consume(await self._query(statement), CONVERTED_ROWS):
             statistics += statistics_rows(query, batch)
         return statistics
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from meter.daemon.full_collections import FullCollections
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IApiTokens
@@ -62,6 +63,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         # In mode tokens, StoredTokens itself accepts tokens for that long.
         max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
     )
+    daemon.add(FullCollections(daemon.reactor, lambda: api.busy))
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
