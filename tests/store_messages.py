@@ -40,7 +40,7 @@ def after(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def message(
+def sample(
     name: str = "cpu",
     volume: float = 1,
     *,
@@ -53,9 +53,9 @@ def message(
     source: str | None = "test",
     metadata: Mapping[str, Any] | None = None,
     message_id: str | None = None,
-) -> MeteringMessage:
-    """Return a signed message, ``at`` a time or seconds after noon."""
-    sample = Sample(
+) -> Sample:
+    """Return a sample, ``at`` a time or seconds after noon."""
+    return Sample(
         name=name,
         type=type,
         unit=unit,
@@ -68,7 +68,11 @@ def message(
         source=source,
         message_id=message_id or str(uuid.uuid4()),
     )
-    return received(sample, KEYS, "test")
+
+
+def message(name: str = "cpu", volume: float = 1, **fields: Any) -> MeteringMessage:
+    """Return the message of :func:`sample`, alone in its signed batch."""
+    return received(sample(name, volume, **fields), KEYS, "test")
 
 
 def as_written(fields: Mapping[str, Any]) -> dict[str, str]:
