@@ -24,7 +24,6 @@ from twisted.plugin import IPlugin
 from zope.interface import Attribute
 from zope.interface import Interface
 
-from meter.api_token import ApiToken
 from meter.batch_signature import BatchEntry
 from meter.message import MeteringMessage
 from meter.notification import Notification
@@ -380,19 +379,6 @@ class IStore(Interface):
 
         A call carries no data: query the samples recorded since.
         """
-
-
-class IApiTokens(Interface):
-    """The tokens of the API that ``meter-token`` makes."""
-
-    async def tokens() -> Sequence[ApiToken]:
-        """Return the valid tokens, a sequence of :class:`~meter.api_token.ApiToken`; raises :class:`Unavailable`.
-
-        While nothing has changed, it is the same object.
-        """
-
-    def subscribe(callback: Callable[[], object]) -> Callable[[], None]:
-        """Call ``callback`` soon after a change; return the function that ends the subscription."""
 
 
 # --- health --------------------------------------------------------------------------------------------------------

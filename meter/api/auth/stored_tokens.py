@@ -17,10 +17,10 @@ from meter.api.auth.static_tokens import CHALLENGE
 from meter.api.auth.static_tokens import StaticTokens
 from meter.api.errors import Unauthenticated
 from meter.api_token import ApiToken
+from meter.api_token import IApiTokens
 from meter.api_token import digest_of
 from meter.api_token import id_of
 from meter.daemon.services import wall_seconds
-from meter.interfaces import IApiTokens
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable

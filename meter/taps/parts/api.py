@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from meter.api_token import IApiTokens
 from meter.daemon.full_collections import FullCollections
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
-from meter.interfaces import IApiTokens
 from meter.interfaces import IBus
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
