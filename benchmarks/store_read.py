@@ -31,7 +31,7 @@ from benchmarks.workload import received
 from meter.bus.batches import batch_publications
 from meter.daemon.services import sleep
 from meter.message import MeteringMessage
-from meter.message import Signer
+from meter.outgoing import Signer
 from meter.query import Aggregate
 from meter.query import MetadataMatch
 from meter.query import SampleFilter

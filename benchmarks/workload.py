@@ -19,9 +19,9 @@ from typing import Any
 from meter.bus.batches import batch_publications
 from meter.interfaces import Publication
 from meter.message import MeteringMessage
-from meter.message import OutgoingMessage
-from meter.message import Signer
 from meter.message import read_cast
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.sample import Sample
 from meter.signing_keys import Keyring
 from meter.signing_keys import keyring

@@ -115,9 +115,9 @@ class BatchSignature(msgspec.Struct, frozen=True):
         """Return the digest of the message at ``position``."""
         return self.digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES]
 
-    def only(self, position: int) -> BatchSignature:
-        """Return the signature for a cast of the message at ``position`` alone."""
-        return msgspec.structs.replace(self, positions=(position,))
+    def only(self, positions: Sequence[int]) -> BatchSignature:
+        """Return the signature for a cast of only the messages at ``positions``."""
+        return msgspec.structs.replace(self, positions=tuple(positions))
 
     def under(self, key_id: str) -> BatchSignature:
         """Return the signature with another id of its key, which it does not cover."""

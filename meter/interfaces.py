@@ -24,9 +24,12 @@ from twisted.plugin import IPlugin
 from zope.interface import Attribute
 from zope.interface import Interface
 
+from meter.api_token import ApiToken
 from meter.batch_signature import BatchEntry
 from meter.message import MeteringMessage
 from meter.notification import Notification
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -369,11 +372,27 @@ class IStore(Interface):
         Of several matching samples with the same id, which are possible more than a week apart, the newest is returned.
         """
 
+    async def audit_entries(filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return at most ``limit`` matching :class:`~meter.query.AuditEntry`, newest first, with a ``seq`` below ``before``."""
+
     def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.
 
         A call carries no data: query the samples recorded since.
         """
+
+
+class IApiTokens(Interface):
+    """The tokens of the API that ``meter-token`` makes."""
+
+    async def tokens() -> Sequence[ApiToken]:
+        """Return the valid tokens, a sequence of :class:`~meter.api_token.ApiToken`; raises :class:`Unavailable`.
+
+        While nothing has changed, it is the same object.
+        """
+
+    def subscribe(callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` soon after a change; return the function that ends the subscription."""
 
 
 # --- health --------------------------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
-"""Metering messages: encodes samples as signed messages for the bus, and decodes them.
+"""Metering messages on the bus: reads and verifies what a delivery carries, and encodes casts.
 
-This module, :mod:`meter.batch_signature` and :mod:`meter.ceilometer_signature` implement the message format. A *metering message* is a flat mapping of a sample's
-fields under Ceilometer's names. A *cast* (oslo.messaging's word for a one-way call) carries a batch of them and the signature
-of the batch. An *envelope* wraps any message on the bus (version 2.0 of oslo.messaging's; version 1 has none).
+This module, :mod:`meter.outgoing`, :mod:`meter.batch_signature` and :mod:`meter.ceilometer_signature` implement the message
+format. A *metering message* is a flat mapping of a sample's fields under Ceilometer's names. A *cast* (oslo.messaging's word
+for a one-way call) carries a batch of them and the signature of the batch. An *envelope* wraps any message on the bus
+(version 2.0 of oslo.messaging's; version 1 has none).
 """
 
 from __future__ import annotations
 
 import functools
-import hmac
 import json
 import math
 import uuid
@@ -19,31 +19,21 @@ from contextlib import suppress
 from datetime import UTC
 from datetime import datetime
 from typing import Any
-from typing import NamedTuple
 
 import msgspec
 
 from meter.batch_signature import BATCH_SIGNATURE_FIELD
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
-from meter.batch_signature import canonical_form_of_members
-from meter.batch_signature import digest_of_encoded_metadata
 from meter.batch_signature import parse_batch_signature
-from meter.ceilometer_reading import has_second_reading
-from meter.ceilometer_signature import METADATA_FIELD
-from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import BadSignature
-from meter.ceilometer_signature import encoded_metadata
-from meter.ceilometer_signature import signature
-from meter.ceilometer_signature import signed_bytes_of_sample
 from meter.sample import SAMPLE_TYPES
-from meter.sample import Sample
+from meter.sample import VALID_VOLUMES
 from meter.sample import SampleType
 from meter.sample import utc_text
-from meter.sample import with_reserved
+from meter.sample import volume_is_valid
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
-from meter.signing_keys import SigningKey
 from meter.signing_keys import VerifiedBatch
 
 ENVELOPE_VERSION = "2.0"
@@ -97,110 +87,6 @@ class MeteringMessage(msgspec.Struct, frozen=True):
         return None if self.key_id is None else "ceilometer"
 
 
-class OutgoingMessage(NamedTuple):
-    """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch.
-
-    ``canonical_form`` is what :func:`meter.batch_signature.canonical_form` returns for ``fields``, if it is known.
-    """
-
-    fields: Mapping[str, Any]
-    key: SigningKey | None
-    canonical_form: bytes | None = None
-
-
-def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
-    """Return ``sample`` as a metering message with Ceilometer's signature; ``source`` is that of a sample without one.
-
-    Meter's own messages are made by :class:`Signer`.
-    """
-    message = _unsigned(sample, source)
-    key = keys.key_for(sample.timestamp, sample.name, message["source"])
-    message[SIGNATURE_FIELD] = signature(message, key.secret)
-    return message
-
-
-def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
-    return {
-        "source": sample.source or source,
-        "counter_name": sample.name,
-        "counter_type": sample.type,
-        "counter_unit": sample.unit,
-        "counter_volume": sample.volume,
-        "user_id": sample.user_id,
-        "project_id": sample.project_id,
-        "resource_id": sample.resource_id,
-        "timestamp": utc_text(sample.timestamp),
-        "resource_metadata": sample.resource_metadata,
-        "message_id": sample.message_id,
-    }
-
-
-class Signer:
-    """Makes signed messages of the samples of one batch. Metadata that several samples share as one object are encoded once.
-
-    It keeps a reference to all metadata it has seen: use one per batch, and do not mutate the metadata while it is in use.
-    ``interval_seconds``, for polled samples, and ``may_differ``, if not empty, are added to the reserved member of the
-    metadata. ``unit_name`` returns the configured name of a unit. Samples that a client has chosen are ``untrusted``: they get
-    Ceilometer's signature only if no other message would have the same one (:mod:`meter.ceilometer_reading`).
-    """
-
-    def __init__(
-        self,
-        keys: Keyring,
-        source: str,
-        *,
-        interval_seconds: float | None = None,
-        unit_name: Callable[[str], str] | None = None,
-        may_differ: Sequence[str] = (),
-        untrusted: bool = False,
-    ) -> None:
-        self._keys = keys
-        self._source = source
-        self._unit_name = unit_name
-        self._untrusted = untrusted
-        self._reserved: dict[str, Any] = {}
-        if interval_seconds is not None:
-            self._reserved["interval"] = _whole_if_possible(interval_seconds)
-        if may_differ:
-            self._reserved["may_differ"] = list(may_differ)
-        self._encoded: dict[int, tuple[Mapping[str, Any], bytes, msgspec.Raw, str]] = {}
-
-    def message(self, sample: Sample, message_id: str | None = None) -> OutgoingMessage:
-        """Return ``sample`` as a metering message, with its metadata already encoded as JSON.
-
-        ``message_id`` replaces that of the sample. The message has Ceilometer's signature if the keyring makes it. Raises
-        :class:`~meter.ceilometer_signature.BadSignature` if no key may sign the sample, or if it is not JSON.
-        """
-        metadata = sample.resource_metadata
-        found = self._encoded.get(id(metadata))
-        if found is None:
-            complete = with_reserved(metadata, **self._reserved) if self._reserved else metadata
-            encoded, text = encoded_metadata(complete)
-            digest = digest_of_encoded_metadata(bytes(encoded))
-            found = self._encoded[id(metadata)] = (metadata, digest, encoded, text)
-        message = _unsigned(sample, self._source)
-        if self._unit_name is not None:
-            message["counter_unit"] = self._unit_name(sample.unit)
-        if message_id is not None:
-            message["message_id"] = message_id
-        key = self._keys.key_for(sample.timestamp, sample.name, message["source"])
-        _, digest, encoded, text = found
-        signed: str | None = None
-        covered = signed_bytes_of_sample(message, text)  # raises for values that are not JSON
-        if self._keys.ceilometer_signature and not (self._untrusted and has_second_reading(message)):
-            signed = hmac.digest(key.secret, covered, "sha256").hex()
-        message[METADATA_FIELD] = digest
-        canonical = canonical_form_of_members(message)
-        message[METADATA_FIELD] = encoded
-        if signed is not None:
-            message[SIGNATURE_FIELD] = signed
-        return OutgoingMessage(message, key, canonical)
-
-
-def _whole_if_possible(seconds: float) -> float:
-    return int(seconds) if float(seconds).is_integer() else seconds
-
-
 def read(
     fields: Any, keys: Keyring, key_id: str | None = None, *, batch: VerifiedBatch | None = None, index: int = 0
 ) -> MeteringMessage:
@@ -229,8 +115,8 @@ def parse(fields: Any) -> MeteringMessage:
     if not isinstance(fields, dict):
         raise BadMessage(f"a metering message must be a mapping, not {_shown(fields)}")
     volume = fields.get("counter_volume")
-    if isinstance(volume, bool) or not isinstance(volume, int | float) or not math.isfinite(_as_float(volume)):
-        raise BadMessage(f"counter_volume must be a finite number, not {_shown(volume)}")
+    if isinstance(volume, bool) or not isinstance(volume, int | float) or not volume_is_valid(volume):
+        raise BadMessage(f"counter_volume must be {VALID_VOLUMES}, not {_shown(volume)}")
     kind = _text(fields, "counter_type")
     if kind not in SAMPLE_TYPES:
         raise BadMessage(f"counter_type must be one of {', '.join(SAMPLE_TYPES)}, not {_shown(kind)}")
@@ -252,13 +138,6 @@ def parse(fields: Any) -> MeteringMessage:
         message_id=_text(fields, "message_id"),
         metadata=metadata or {},
     )
-
-
-def _as_float(volume: int | float) -> float:
-    try:
-        return float(volume)
-    except OverflowError:
-        return math.inf
 
 
 def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
@@ -321,12 +200,12 @@ def _cast_content(messages: Sequence[Any], batch: BatchSignature | None) -> dict
     return content
 
 
-def cast_verbatim(message: Any, batch: BatchSignature | None = None) -> bytes:
-    """Return the body of a cast of one received message, even if it contains what strict JSON does not allow."""
+def cast_verbatim(messages: Sequence[Any], batch: BatchSignature | None = None) -> bytes:
+    """Return the body of a cast of received messages, even if they contain what strict JSON does not allow."""
     try:
-        return cast([message], batch)
+        return cast(messages, batch)
     except (TypeError, UnicodeEncodeError):
-        return json.dumps(_cast_content([message], batch)).encode()
+        return json.dumps(_cast_content(messages, batch)).encode()
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -338,14 +217,18 @@ def seal(content: Mapping[str, Any]) -> bytes:
 
 def open_envelope(body: bytes) -> dict[str, Any]:
     """Return the message in ``body``, with an envelope (version 2.x) or without; raises :class:`BadMessage`."""
-    content = _decoded(body, "body")
+    return message_of(_decoded(body, "body"), _decoded)
+
+
+def message_of(content: dict[str, Any], decode: Callable[[str, str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the message in a decoded body; ``decode`` takes the text in an envelope, and its name for errors."""
     if "oslo.version" in content and "oslo.message" in content:
         if str(content["oslo.version"]).partition(".")[0] != "2":
             raise BadMessage(f"envelope version must be 2.x, not {_shown(content['oslo.version'])}")
         inner = content["oslo.message"]
         if not isinstance(inner, str):
             raise BadMessage(f"oslo.message must be a text with JSON, not {_shown(inner)}")
-        return _decoded(inner, "oslo.message")
+        return decode(inner, "oslo.message")
     return content
 
 
@@ -356,7 +239,8 @@ class NotFinite(float):
     """
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Return the number ``text``, as a :class:`NotFinite` if it is too large for a float."""
     number = float(text)
     return number if math.isfinite(number) else NotFinite(number)
 
@@ -367,7 +251,7 @@ def _decode_leniently(text: bytes | str) -> Any:
     Ceilometer's agents send such casts, and only one sample of them is bad.
     """
     decoded = text if isinstance(text, str) else text.decode()
-    return json.loads(decoded, parse_float=_finite, parse_constant=NotFinite)
+    return json.loads(decoded, parse_float=finite, parse_constant=NotFinite)
 
 
 def _decoded(text: bytes | str, label: str) -> dict[str, Any]:

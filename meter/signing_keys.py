@@ -47,11 +47,15 @@ class SigningKey:
     meters: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
+    def covers(self, timestamp: datetime) -> bool:
+        """Return whether this key may sign something of this time."""
+        return (self.not_before is None or self.not_before <= timestamp) and (
+            self.not_after is None or timestamp < self.not_after
+        )
+
     def problem(self, timestamp: datetime, meter: str, source: str | None) -> str | None:
         """Return why this key may not sign such a sample, ``None`` if it may."""
-        if (self.not_before is not None and timestamp < self.not_before) or (
-            self.not_after is not None and timestamp >= self.not_after
-        ):
+        if not self.covers(timestamp):
             return f"does not cover {timestamp.isoformat()}"
         if self.meters and not _matches(self.meters, meter):
             return f"may not sign samples of the meter {meter}"
@@ -88,9 +92,9 @@ class VerifiedBatch:
             )
         return place
 
-    def only(self, index: int) -> BatchSignature:
-        """Return the signature for a cast of the message ``index`` alone."""
-        return self.signature.only(self.place(index).position)
+    def only(self, indexes: Sequence[int]) -> BatchSignature:
+        """Return the signature for a cast of only the messages with these ``indexes``."""
+        return self.signature.only([self.place(index).position for index in indexes])
 
 
 class Keyring:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.api import Api
+from meter.api import HostPolicy
 from meter.message import MeteringMessage
 from meter.sample import Sample
 from meter.signing_keys import keyring
@@ -87,6 +88,7 @@ class ApiClient:
         self.clock.advance(RECORDED.timestamp())
         self.store = MemoryStore(self.clock)
         Deferred.fromCoroutine(self.store.write(SAMPLES))
+        collaborators.setdefault("hosts", HostPolicy(["cloud", "localhost"]))
         self._treq = StubTreq(Api(collaborators.pop("store", self.store), self.clock, **collaborators).resource())
 
     def post(self, path: str, content: Any, **headers: str) -> Response:

@@ -9,11 +9,11 @@ from meter.bus.batches import batch_publications
 from meter.interfaces import IStore
 from meter.interfaces import Publication
 from meter.message import MeteringMessage
-from meter.message import OutgoingMessage
-from meter.message import Signer
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read_cast
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.query import SampleFilter
 from meter.sample import Sample
 from meter.signing_keys import Keyring

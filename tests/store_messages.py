@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
+from meter.message import read
 from meter.sample import Sample
 from meter.sample import SampleType
+from meter.sample import volume_is_valid
 from meter.signing_keys import keyring
 from tests.signed import received
 
@@ -68,7 +70,7 @@ NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.integers(-5, 5),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from([0.0, -0.0, 1.0, 1e22, 5e-324, 1.7976931348623157e308, 2**53 + 1, 10**300]),
+    st.sampled_from([0.0, -0.0, 1.0, 1e22, 5e-324, 1.7976931348623157e308, 1e30, 1e-100, 2**53 + 1, 10**300]),
 )
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, TEXT),
@@ -103,7 +105,7 @@ def messages(draw: st.DrawFn) -> MeteringMessage:
         "counter_name": draw(name),
         "counter_type": draw(st.sampled_from(["gauge", "delta", "cumulative"])),
         "counter_unit": draw(TEXT),
-        "counter_volume": draw(NUMBERS),
+        "counter_volume": draw(NUMBERS.filter(volume_is_valid)),
         "resource_id": draw(name),
         "timestamp": draw(st.one_of(TIMESTAMPS, OFFSETS)),
         "message_id": draw(st.one_of(st.uuids().map(str), name.map(lambda text: f"{text}{uuid.uuid4()}"))),

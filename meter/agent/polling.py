@@ -32,7 +32,7 @@ from meter.daemon.services import Slices
 from meter.daemon.services import within
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-from meter.message import Signer
+from meter.outgoing import Signer
 from meter.plugins.registry import Decision
 from meter.sample import Sample
 from meter.signing_keys import Keyring

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from meter.batch_signature import canonical_form
 from meter.batch_signature import sign_batch
 from meter.interfaces import Publication
-from meter.message import OutgoingMessage
 from meter.message import cast
+from meter.outgoing import OutgoingMessage
 
 METERING_EXCHANGE = "metering"
 """The topic exchange that carries every metering message."""

@@ -22,7 +22,7 @@ from meter.bus.batches import batch_publications
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-from meter.message import OutgoingMessage
+from meter.outgoing import OutgoingMessage
 
 BUFFERED_BATCHES = 10
 """Size of the buffer, in full casts. A cast contains one meter; with a buffer of one cast, casts held four samples."""

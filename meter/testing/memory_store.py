@@ -24,6 +24,8 @@ from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Field
 from meter.query import Marker
 from meter.query import Order
@@ -35,6 +37,8 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.sample import VALID_VOLUMES
+from meter.sample import volume_is_valid
 from meter.sample_identity import Fact
 from meter.sample_identity import compared
 from meter.sample_identity import conflict
@@ -52,7 +56,10 @@ from meter.testing.statistics import compute_statistics
 
 @implementer(IStore)
 class MemoryStore:
-    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it."""
+    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
+
+    ``audit_log`` has the entries of the audit log, oldest first.
+    """
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
@@ -60,6 +67,7 @@ class MemoryStore:
         self._unstored: list[tuple[bytes, UnstoredEntry]] = []
         self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
+        self.audit_log: list[AuditEntry] = []
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -73,6 +81,8 @@ class MemoryStore:
         for index, message in enumerate(messages):
             entry = message.entry
             reason = unstorable(message.fields)
+            if not volume_is_valid(message.volume):
+                reason = f"the volume must be {VALID_VOLUMES}"
             if reason is not None:
                 refused.append(Refusal(index, reason))
                 if entry is not None:
@@ -187,6 +197,20 @@ class MemoryStore:
             messages=sorted(stored, key=itemgetter(0)),
             unstored=[entry for mac, entry in self._unstored if mac == batch.mac],
         )
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return the newest matching entries of ``audit_log``."""
+        self._check()
+        found = [
+            entry
+            for entry in reversed(self.audit_log)
+            if filter.action in (None, entry.action)
+            and filter.who in (None, entry.who)
+            and (filter.start is None or filter.start <= entry.at)
+            and (filter.end is None or entry.at < filter.end)
+            and (before is None or entry.seq < before)
+        ]
+        return found[:limit]
 
     @property
     def subscribers(self) -> int:

@@ -45,7 +45,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
 from meter.interfaces import Publication
-from meter.message import Signer
+from meter.outgoing import Signer
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
 from meter.pollsters.libvirt import GuestPollster

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest_twisted
 
 from meter.bus.batches import batch_publications
-from meter.message import sign
+from meter.outgoing import sign
 from meter.query import SampleFilter
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey

@@ -111,7 +111,9 @@ class Verification:
             filters.append(("s.timestamp >= %s AND (s.timestamp, s.message_id) > (%s, %s::uuid)", [after[0], *after]))
         conditions = " AND ".join(text for text, _ in filters)
         parameters = [value for _, values in filters for value in values]
-        return await self._connection.rows(ROWS.format(conditions=conditions, limit="%s"), [*parameters, limit])
+        return await self._connection.rows(
+            ROWS.format(table="sample", conditions=conditions, limit="%s"), [*parameters, limit]
+        )
 
     async def _documents_that_differ(self, page: Sequence[tuple[Any, ...]]) -> frozenset[int]:
         """Return the ids of metadata whose ``document`` (jsonb) differs from their text."""

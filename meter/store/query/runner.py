@@ -11,7 +11,11 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
+from meter.daemon.shared_slices import OwnedSlices
+from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import RequestError
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -20,6 +24,8 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.store.audit.log import entries_statement
+from meter.store.audit.log import entry_of
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -32,6 +38,7 @@ from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import meters_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
+from meter.store.query.samples import CONVERTED_ROWS
 from meter.store.query.samples import MatchingSeries
 from meter.store.query.samples import SampleRow
 from meter.store.query.samples import matching_series_query
@@ -49,9 +56,10 @@ from meter.stored_batch import StoredProof
 
 
 class QueryRunner:
-    """Runs queries over ``pool``, each statement of which may take ``seconds``."""
+    """Runs queries over ``pool``, each statement of which may take ``seconds``; many rows are converted in ``slices``."""
 
-    def __init__(self, pool: Pool, clock: IReactorTime, seconds: float) -> None:
+    def __init__(self, pool: Pool, clock: IReactorTime, seconds: float, slices: SharedSlices | None = None) -> None:
+        self._slices = slices or SharedSlices(clock)
         self._pool = pool
         self._clock = clock
         self._seconds = seconds
@@ -91,7 +99,11 @@ class QueryRunner:
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():
-            return await stored_samples(rows, self._dimensions)
+            return await stored_samples(rows, self._dimensions, self._own_slices())
+
+    def _own_slices(self) -> OwnedSlices:
+        """Return slices that the query shares with no other: all queries convert their rows in rotation."""
+        return self._slices.of(object())
 
     async def proof(self, message_id: str, filter: SampleFilter) -> StoredProof | None:
         """See ``IStore.proof``."""
@@ -102,7 +114,7 @@ class QueryRunner:
 
     async def _proof(self, row: SampleRow) -> StoredProof | None:
         found = await self._pool.rows(
-            ROWS.format(conditions="s.message_id = %s::uuid AND s.timestamp = %s", limit="1"),
+            ROWS.format(table="sample", conditions="s.message_id = %s::uuid AND s.timestamp = %s", limit="1"),
             [row.message_id, row.timestamp],
         )
         stored = stored_row(found[0]) if found else None
@@ -123,32 +135,33 @@ class QueryRunner:
         query = meters_query(split_filter(filter), limit, unique=unique)
         await self._wait_for_writers(filter)
         rows = await self._query(query)
-        return [StoredMeter(**StoredMeterRow(*row)._asdict()) for row in rows]
+        meters: list[StoredMeter] = []
+        async for batch in self._own_slices().batches(rows, CONVERTED_ROWS):
+            meters += [StoredMeter(**StoredMeterRow(*row)._asdict()) for row in batch]
+        return meters
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """See ``IStore.resources``."""
         query = resources_query(split_filter(filter), limit)
         await self._wait_for_writers(filter)
-        rows = map(ResourceRow._make, await self._query(query))
-        return [
-            StoredResource(
-                resource_id=row.resource_id,
-                user_id=row.user_id,
-                project_id=row.project_id,
-                source=row.source,
-                first_sample=row.first_sample,
-                last_sample=row.last_sample,
-                metadata=msgspec.json.decode(row.metadata),
-                meters=tuple(row.meters),
-            )
-            for row in rows
-        ]
+        rows = await self._query(query)
+        resources: list[StoredResource] = []
+        async for batch in self._own_slices().batches(rows, 1):  # their metadata can be long
+            resources += map(_stored_resource, map(ResourceRow._make, batch))
+        return resources
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """See ``IStore.statistics``."""
         statement = statistics_statement(query)
         await self._wait_for_writers(query.filter)
-        return statistics_rows(query, await self._query(statement))
+        statistics: list[Statistics] = []
+        async for batch in self._own_slices().consume(await self._query(statement), CONVERTED_ROWS):
+            statistics += statistics_rows(query, batch)
+        return statistics
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None) -> Sequence[AuditEntry]:
+        """See ``IStore.audit_entries``."""
+        return [entry_of(row) for row in await self._query(entries_statement(filter, limit, before))]
 
     async def _wait_for_writers(self, filter: SampleFilter) -> None:
         """Return once all samples recorded until ``filter.as_of`` are committed."""
@@ -171,3 +184,16 @@ class QueryRunner:
             ) from error
         except Rejected as error:
             raise RequestError(f"the query cannot be executed: {error}") from error
+
+
+def _stored_resource(row: ResourceRow) -> StoredResource:
+    return StoredResource(
+        resource_id=row.resource_id,
+        user_id=row.user_id,
+        project_id=row.project_id,
+        source=row.source,
+        first_sample=row.first_sample,
+        last_sample=row.last_sample,
+        metadata=msgspec.json.decode(row.metadata),
+        meters=tuple(row.meters),
+    )

@@ -39,7 +39,7 @@ SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.n
     s.metadata_id
 FROM (
     SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
-    FROM sample s LEFT JOIN series x ON x.id = s.series_id
+    FROM {table} s LEFT JOIN series x ON x.id = s.series_id
     WHERE {conditions}
     ORDER BY s.timestamp, s.message_id LIMIT {limit}
 ) s
@@ -129,9 +129,11 @@ async def batches_with_rows(rows: Rows, ids: Iterable[int]) -> Mapping[int, Batc
         return {}
     first, last = min(batch[1] for batch in batches.values()), max(batch[2] for batch in batches.values())
     of_batch: dict[int, list[StoredRow]] = {id: [] for id in batches}
-    for row in await rows(ROWS.format(conditions=OF_BATCHES, limit="ALL"), [list(batches), first, last]):
-        stored = stored_row(row)
-        of_batch[stored.batch_id].append(stored)
+    for table in ("sample", "voided_sample"):
+        statement = ROWS.format(table=table, conditions=OF_BATCHES, limit="ALL")
+        for row in await rows(statement, [list(batches), first, last]):
+            stored = stored_row(row)
+            of_batch[stored.batch_id].append(stored)
     unstored: dict[int, list[UnstoredEntry]] = {id: [] for id in batches}
     for id, position, digest, reason, mac in await rows(UNSTORED_ENTRIES, [list(batches)]):
         unstored[id].append(UnstoredEntry(position, bytes(digest), reason, bytes(mac)))

@@ -1,4 +1,4 @@
-"""Duplicates: samples whose id is stored already. A repeat of the same fact is a duplicate, another fact is a conflict.
+"""Duplicates: samples whose id is stored already, voided or not. A repeat of the same fact is a duplicate, another fact is a conflict.
 
 An id is looked for in the week of the sample's time and in the weeks before and after it (:mod:`meter.sample_identity`). The
 statement that inserts does that: the unique index of the partition guards the week itself, also against collectors that
@@ -47,15 +47,20 @@ LOCK_BOUNDARIES = f"SELECT pg_advisory_xact_lock({LOCKS}, boundary) FROM unnest(
 # A subquery with a LIMIT is looked up by id, sample by sample, whatever rows the planner expects.
 IS_NEW = """
 (SELECT true FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
+AND (SELECT true FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
 """
-"""SQL condition: no sample in the range of time has the id of the row ``given``."""
+"""SQL condition: no sample in the range of time, voided or not, has the id of the row ``given``."""
 
 STORED = """
 SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id, s.batch_id, s.batch_position
 FROM unnest(%s::integer[], %s::uuid[]) AS given (position, message_id)
 CROSS JOIN LATERAL (
-    SELECT * FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s
-    ORDER BY s.recorded_at OFFSET 0
+    SELECT s.timestamp, s.volume, s.series_id, s.metadata_id, s.recorded_at, s.batch_id, s.batch_position
+    FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s
+    UNION ALL
+    SELECT v.timestamp, v.volume, v.series_id, v.metadata_id, v.recorded_at, v.batch_id, v.batch_position
+    FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s
+    ORDER BY recorded_at OFFSET 0
 ) s
 """
 
@@ -145,7 +150,7 @@ async def repeated(
     stored: dict[int, list[tuple[tuple[datetime, float, int], int]]] = {}
     stored_places: dict[int, set[Place]] = {}
     for position, timestamp, volume, series_id, metadata_id, batch_id, batch_position in await session.rows(
-        STORED, [list(records), ids, *compared_range(week)]
+        STORED, [list(records), ids, *compared_range(week), *compared_range(week)]
     ):
         stored.setdefault(position, []).append(((timestamp, volume, series_id), metadata_id))
         stored_places.setdefault(position, set()).add((batch_id, batch_position))

@@ -24,6 +24,8 @@ from meter.counter_runs import RunKind
 from meter.counter_runs import interval_of
 from meter.counter_runs import run_of
 from meter.message import MeteringMessage
+from meter.sample import VALID_VOLUMES
+from meter.sample import volume_is_valid
 from meter.signing_keys import SignatureScheme
 
 NAMESPACE = uuid.UUID("b5a4b1a8-8a3c-5d5c-9f0e-6c1d5f0f5d11")
@@ -130,6 +132,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 def record_of(message: MeteringMessage) -> Record:
     """Return ``message`` as the values of a row; :class:`Unstorable` if PostgreSQL or JSON cannot represent it."""
+    if not volume_is_valid(message.volume):
+        raise Unstorable(f"the volume must be {VALID_VOLUMES}")
     fields, entry = message.fields, message.entry
     if entry is not None:
         fields = {name: value for name, value in fields.items() if name != SIGNATURE_FIELD}

@@ -28,6 +28,7 @@ RETURNING id, uuid::text, mac
 DELETE_EMPTY_BATCHES = f"""
 DELETE FROM signed_batch b WHERE id = ANY(%s) AND NOT EXISTS (
     SELECT FROM sample s WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}
+    UNION ALL SELECT FROM voided_sample v WHERE v.batch_id = b.id
 )
 """
 

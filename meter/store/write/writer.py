@@ -236,6 +236,7 @@ class SampleWriter:
             columns = [
                 *_columns([records[n] for n in positions], [ids[n] for n in positions], [places[n] for n in positions]),
                 *compared_range(week),
+                *compared_range(week),
             ]
             if final_periods:
                 [[new]] = await session.rows(INSERT_INTO_FINAL_PERIODS, [*columns, *_period_columns(final_periods)])

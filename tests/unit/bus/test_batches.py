@@ -13,7 +13,7 @@ from meter.bus.batches import routing_key
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import keyring
 

@@ -407,7 +407,7 @@ class Unspeakable(ValueError):
         (raising(ValueError("payload.x must be a number, not 'y'")), "misunderstood", "payload.x must be a number"),
         (raising(KeyError("x")), "listener", "KeyError: 'x'"),
         (raising(Unspeakable()), "misunderstood", "Unspeakable"),
-        (lambda: gauge(volume=float("nan")), "misunderstood", "volume of m must be finite"),
+        (lambda: gauge(volume=float("nan")), "misunderstood", "volume of m must be a finite number"),
         (None, "listener", "TypeError: 'NoneType' object is not iterable"),
         (7, "listener", "TypeError: 'int' object is not iterable"),
         ("text", "listener", "TypeError: samples() must give Samples, not str"),
@@ -416,7 +416,7 @@ class Unspeakable(ValueError):
         ([gauge("\ud800")], "misunderstood", "surrogates not allowed"),
         ([gauge(resource_metadata={"a": "\ud800"})], "unsignable", "the message cannot be signed"),
         ([gauge(resource_metadata={"a": {1, 2}, "b": object()})], "unsignable", "the message cannot be signed"),
-        (lambda: [gauge(volume=10**5000)], "unsignable", "the message cannot be signed"),
+        (lambda: [gauge(volume=10**5000)], "misunderstood", "not an integer of 16610 bits"),
     ],
 )
 @pytest_twisted.ensureDeferred

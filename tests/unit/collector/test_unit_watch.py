@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from meter.collector.unit_watch import MAX_METERS
 from meter.collector.unit_watch import UnitWatch
 from meter.message import MeteringMessage
-from meter.message import Signer
+from meter.outgoing import Signer
 from meter.sample import Sample
 from meter.settings.config_file import parse
 from meter.signing_keys import keyring
