@@ -47,6 +47,7 @@ from tests.store_messages import message
 from tests.waiting import until
 
 ALL = SampleFilter()
+BATCH_TABLES = ("unstored_entry", "signed_batch")
 DIMENSION_TABLES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "wire_format")
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 
@@ -68,7 +69,7 @@ def store(request):
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     yield store
     pytest_twisted.blockon(store.stopService())
-    server.execute(f"TRUNCATE sample, {', '.join(DIMENSION_TABLES)}", dsn)
+    server.execute(f"TRUNCATE sample, {', '.join(BATCH_TABLES + DIMENSION_TABLES)}", dsn)
 
 
 def equals(**fields):
@@ -103,8 +104,7 @@ async def test_sample_has_the_fields_of_its_message(store):
     assert (sample.volume, sample.timestamp) == (12.5, NOON)
     assert (sample.resource_id, sample.user_id, sample.project_id, sample.source) == ("r1", "u1", "p1", "test")
     assert sample.metadata == {"flavor": {"name": "m1", "vcpus": 2}, "tags": ["a", None]}
-    assert sample.signature == sent.fields["message_signature"]
-    assert sample.key_id == "key-1"
+    assert (sample.signature, sample.scheme, sample.key_id) == ("", "meter", "key-1")
     assert began <= sample.recorded_at <= ended
 
 
@@ -399,7 +399,7 @@ async def test_message_of_an_id_used_twice_is_the_newest_that_matches_the_filter
 @pytest_twisted.ensureDeferred
 async def test_message_is_returned_exactly_as_signed_and_verifies(store, vector):
     fields = vector["message"]
-    keys = Keyring([SigningKey("theirs", vector["secret"].encode())])
+    keys = Keyring([SigningKey("theirs", vector["secret"].encode(), schemes=("ceilometer",))])
     sent = received(fields, keys)
 
     result = await store.write([sent])
@@ -407,7 +407,9 @@ async def test_message_is_returned_exactly_as_signed_and_verifies(store, vector)
     assert result == WriteResult(1, 0)
     answer = await stored_message(store, fields["message_id"])
     assert as_written(answer) == as_written(fields)
-    assert keys.verify(answer, sent.timestamp) == "theirs"
+    assert (sent.key_id, received(answer, keys).key_id) == ("theirs", "theirs")
+    [sample] = await store.samples(ALL, 10)
+    assert (sample.signature, sample.scheme) == (fields["message_signature"], "ceilometer")
 
 
 def received(fields, keys=KEYS) -> MeteringMessage:

@@ -120,14 +120,14 @@ async def test_reader_waits_for_the_schema_that_a_writer_makes(postgresql):
     reader.startService()
     await until(lambda: "schema version 0" in reader.readiness().reason)
     with pytest.raises(Unavailable, match="schema version 0"):
-        await reader.message("x")
+        await stored_message(reader, "x")
 
     writer.startService()
     await until(lambda: reader.readiness().ready)
     sent = message()
     await writer.write([sent])
 
-    assert await reader.message(sent.message_id) == sent.fields
+    assert await stored_message(reader, sent.message_id) == sent.fields
     await reader.stopService()
     await writer.stopService()
 
@@ -201,7 +201,7 @@ async def test_database_from_before_the_first_release_is_refused_and_left_alone(
     assert "export its samples with that Meter" in reason
     assert "name an empty database in dsn of [store]" in reason
     with pytest.raises(Unavailable, match="before the first release"):
-        await (store.write([message()]) if migrate else store.message("x"))
+        await (store.write([message()]) if migrate else store.proof("x"))
     tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
     assert postgresql.execute(tables, dsn) == [("sample",), ("schema_version",)]
     await store.stopService()
