@@ -285,7 +285,8 @@ class Subscription:
 
     ``single_active``: one of the queue's consumers receives all deliveries, and another takes over when it disconnects.
     ``observe_queue`` makes the queue an exclusive, auto-deleted one of bounded length, which receives copies while the named
-    queue exists. It does not count as a consumer: a message routed to it alone is unroutable.
+    queue exists. It does not count as a consumer: a message routed to it alone is unroutable. ``waiting_queue`` is where
+    deliveries wait that cannot be dead-lettered because the queue of dead letters is full.
     """
 
     queue: str
@@ -293,6 +294,7 @@ class Subscription:
     prefetch: int = 200
     single_active: bool = False
     observe_queue: str = ""
+    waiting_queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

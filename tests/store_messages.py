@@ -18,10 +18,7 @@ from meter.ceilometer_reading import OPTIONAL
 from meter.ceilometer_reading import has_second_reading
 from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
-<<<<<<< HEAD
 from meter.message import parse
-=======
->>>>>>> w-sigsys
 from meter.message import read
 from meter.sample import Sample
 from meter.sample import SampleType

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ class Daemon:
         self.dependencies: list[IDependency] = []
         self.activations: list[Activation] = []
         self.polling: Polling | None = None
+        self.count_dead_letter: Callable[[str], object] = lambda _kind: None
         self.locks: list[LockFile | ListenLock] = []
         self.problems: list[str] = []
         self.warnings: list[str] = []
