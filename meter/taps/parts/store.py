@@ -44,4 +44,6 @@ def add_store(
         reading_suffices=reading_suffices,
     )
     daemon.add(store)
+    if writes:
+        daemon.health_metrics.count_voided_samples(lambda: store.maintenance.voided_samples)
     return store
