@@ -42,7 +42,7 @@ MESSAGES = [
     message("cpu", 10**25, at=2, resource_id="large"),
     message("cpu", 2**53 + 1, at=3),
     message("cpu", 0.1, at=4, message_id="no UUID"),
-    message("disk", -1.5e300, at=5, user_id=None, project_id=None),
+    message("disk", -1.5e29, at=5, user_id=None, project_id=None),
     message("net", 5, at=6, metadata={"_meter": {"run": "hv1/1", "interval": 300}}),
     message("net", 5, at=7, type="cumulative", metadata={"instance_host": "hv1"}),
 ]

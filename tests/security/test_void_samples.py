@@ -246,10 +246,11 @@ async def test_sample_whose_id_was_stored_anew_or_that_has_expired_stays_voided(
         [left] = report["left_as_they_are"]
         assert (left["message_id"], "another sample with its id" in left["problem"]) == (FORGED[0].message_id, True)
 
-        database.execute(f"INSERT INTO retention_cutoff VALUES ('cpu', '{START + DAY}')")
         await database("db", "void", "--json", "--reason", "x", FORGED[3].message_id)
-        status, report, _ = await database("db", "unvoid", "--json", "--reason", "x", FORGED[3].message_id)
-        assert (status, "retention" in report["left_as_they_are"][0]["problem"]) == (1, True)
+        database.execute(f"INSERT INTO retention_cutoff VALUES ('cpu', '{START + DAY}')")
+        for command, id in (("unvoid", FORGED[3].message_id), ("void", FORGED[2].message_id)):
+            status, report, _ = await database("db", command, "--json", "--reason", "x", id)
+            assert (status, "retention" in report["left_as_they_are"][0]["problem"]) == (1, True)
 
 
 @pytest_twisted.ensureDeferred
