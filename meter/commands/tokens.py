@@ -78,6 +78,8 @@ class RevokeTokenOptions(JsonOptions):
         """Take ids."""
         if not ids:
             raise usage.UsageError("revoke: give at least one id; list prints them")
+        if late := [each for each in ids if each.startswith("-")]:
+            raise usage.UsageError(f"revoke: give {late[0]} before the ids")
         self["ids"] = ids
 
 

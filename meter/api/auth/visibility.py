@@ -97,6 +97,10 @@ class VisibleStore:
         self._authorize = authorize
         self._place = place
 
+    async def check_authorization(self) -> None:
+        """Raise what a query would raise because the requester is not authorized any more."""
+        await self._authorize()
+
     async def _authorized(self, query: Callable[[], Awaitable[T]]) -> T:
         await self._authorize()
         async with self._place():

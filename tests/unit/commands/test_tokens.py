@@ -27,6 +27,7 @@ NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
         ["create", "--project", "blue", "stray"],
         ["create", "--admin", "--days", "1", "--expires", "2027-01-01"],
         ["revoke"],
+        ["revoke", "0123456789ab", "--json"],
         ["remove"],
     ],
 )
