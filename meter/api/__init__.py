@@ -19,6 +19,7 @@ from meter.api.auth.static_tokens import StaticToken
 from meter.api.auth.static_tokens import StaticTokens
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
+from meter.api.posted_samples import PostedSampleRules
 from meter.api.site import make_site
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "IAuth",
     "KeystoneTokens",
     "NoAuth",
+    "PostedSampleRules",
     "RequestLimits",
     "Requester",
     "SampleIngest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -201,6 +202,12 @@ class PostgresStore(Service):
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return statistics; see ``IStore.statistics``."""
         return await self._query_runner.statistics(query)
+
+    async def names_of_others(
+        self, project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return names that belong to others; see ``IStore.names_of_others``."""
+        return await self._query_runner.names_of_others(project_id, meters, resources)
 
     async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
         """Return a message as it was signed; see ``IStore.message``."""

@@ -132,6 +132,7 @@ async def post_samples(context: RequestContext) -> Sequence[rendering.OldSample]
     if ingest is None:
         raise ApiError(403, "This server does not accept samples: [api] accept_samples is false.")
     posted = ingest.parse(context.body, context.path["meter"], context.requester, context.now)
+    await ingest.check(posted, context.requester, context.now)
     messages = await (ingest.write(posted) if context.arguments["direct"] else ingest.publish(posted))
     return [
         rendering.posted_sample(message, content.get("resource_metadata") or {})

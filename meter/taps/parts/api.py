@@ -15,16 +15,18 @@ def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
     """Add the HTTP API and its port. With ``bus`` it accepts samples from clients and publishes them there."""
     # Importing klein installs the global reactor, which twistd has chosen by now.
     from meter.api import Api
+    from meter.api import PostedSampleRules
     from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
 
     settings = daemon.config.api
+    rules = PostedSampleRules(declared=daemon.declared_meters, **settings.posted_samples.model_dump())
     api = Api(
         store,
         daemon.reactor,
         auth=_authentication(daemon),
-        ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
+        ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store, rules) if bus else None,
         limits=RequestLimits(
             default_limit=settings.default_limit,
             max_limit=settings.max_limit,
