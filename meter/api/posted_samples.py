@@ -58,11 +58,13 @@ class PostedSampleRules:
         for sample in samples:
             if sample.volume < 0 and not _matches(sample.name, self.signed_meters):
                 raise invalid_input("counter_volume", sample.volume, "it must not be negative.")
-        others = await store.names_of_others(project_id, meters, resources)
-        for meter in others[0]:
-            raise invalid_input("counter_name", meter[:80], "it is not a meter that only your project submits.")
-        for resource in others[1]:
-            raise invalid_input("resource_id", resource[:80], "it is not a resource of your project.")
+        taken_meters, taken_resources = await store.names_of_others(project_id, meters, resources)
+        if taken_meters:
+            raise invalid_input(
+                "counter_name", min(taken_meters)[:80], "it is not a meter that only your project submits."
+            )
+        if taken_resources:
+            raise invalid_input("resource_id", min(taken_resources)[:80], "it is not a resource of your project.")
 
     def _check_times(self, samples: Sequence[Sample], requester: Requester, now: datetime) -> None:
         age = self.max_admin_age_seconds if requester.is_admin else self.max_age_seconds

@@ -15,7 +15,9 @@ from meter.api import SampleIngest
 from meter.completeness.instance_times import instance_times
 from meter.query import SampleFilter
 from meter.settings import Config
+from meter.settings.config_file import parse
 from meter.store import PostgresStore
+from meter.taps import daemon as composing
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import NOON
@@ -65,6 +67,21 @@ def submitting() -> Submitting:
 
 def test_samples_are_not_accepted_unless_that_is_switched_on() -> None:
     assert Config().api.accept_samples is False
+
+
+def test_api_daemon_knows_the_meters_of_every_plugin_that_other_daemons_run(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composing, "use_monotonic_clock", lambda _: None)
+    config = parse(f"[meter]\nstate_dir = '{tmp_path}'\n[store]\ndsn = 'postgresql:///nowhere'", "meter-api", "test")
+    daemon = composing.Daemon("meter-api", config, [], only_checking=True)
+
+    assert {"cpu", "instance:*", "image.size", "bandwidth", "storage.objects"} <= daemon.declared_meters
+    rules = PostedSampleRules(declared=daemon.declared_meters, tenant_meters=("*",))
+    submitting = Submitting(rules)
+    for meter in ("cpu", "instance:m1.tiny", "image.size"):
+        assert "Meter's own agents" in submitting.post(counter_name=meter).faultstring
+    assert submitting.post(counter_name="requests").status == 201
 
 
 @pytest.mark.parametrize("direct", ["", "?direct=True"])
