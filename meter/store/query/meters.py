@@ -17,7 +17,8 @@ from meter.store.query.resource_owner import OWNER
 METERS = """
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, array_agg(x.id) AS ids
+    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, array_agg(x.id) AS ids,
+        min(x.project_id) < max(x.project_id) AS of_several
     FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
@@ -87,7 +88,7 @@ def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> S
     listed = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
     return filled(
         f"{NEWEST_FIRST}{listed}",
-        owner="" if within_project else OWNER.format(resource="listed.resource_id"),
+        owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
         describing_first="" if within_project else f"{DESCRIBES} DESC,",
         joins=conditions.joined_metadata,
         series=conditions.series,

@@ -18,10 +18,10 @@ CROSS JOIN LATERAL (
         CASE WHEN min(o.project_id) < max(o.project_id) THEN (
             SELECT EXISTS (SELECT FROM series a WHERE a.resource_id = {{resource}} AND NOT {IS_SUBMITTED.format(x="a")})
         ) END AS measured
-    FROM series o WHERE o.resource_id = {{resource}}
+    FROM series o WHERE o.resource_id = {{resource}} {{condition}}
 ) owner
 """
-"""Joins once what :data:`DESCRIBES` needs to know of the resource with the id ``{resource}``."""
+"""Joins once what :data:`DESCRIBES` needs to know of the resource with the id ``{resource}``; nothing unless ``{condition}``."""
 
 DESCRIBES = f"""(CASE WHEN owner.only_one THEN true WHEN owner.measured THEN NOT {IS_SUBMITTED.format(x="x")}
     ELSE x.project_id = owner.first_project END)"""

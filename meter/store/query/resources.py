@@ -76,7 +76,7 @@ def resources_query(conditions: FilterConditions, limit: int) -> Sql:
     return filled(
         f"{NEWEST_FIRST}{RESOURCES}",
         selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
-        owner="" if within_project else OWNER.format(resource="selected.id"),
+        owner="" if within_project else OWNER.format(resource="selected.id", condition=""),
         describes="" if within_project else f"AND {DESCRIBES}",
         joins=conditions.joined_metadata,
         sample=conditions.sample,

@@ -6,7 +6,8 @@ SET LOCAL enable_bitmapscan = off;
 SET LOCAL enable_sort = off;
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, array_agg(x.id) AS ids
+    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, array_agg(x.id) AS ids,
+    min(x.project_id) < max(x.project_id) AS of_several
     FROM (SELECT * FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) OFFSET 0) x
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
@@ -20,7 +21,7 @@ CROSS JOIN LATERAL (
                     (SELECT o.name FROM source o WHERE o.id = a.source_id), (SELECT p.name FROM project p WHERE p.id = a.project_id) || ':'
                 ), false))
     ) END AS measured
-    FROM series o WHERE o.resource_id = listed.resource_id
+    FROM series o WHERE o.resource_id = listed.resource_id AND listed.of_several
 ) owner
 CROSS JOIN LATERAL (
     SELECT x.user_id, x.project_id, x.source_id
