@@ -33,10 +33,13 @@ APPLE = {
 }
 
 
+ACCEPTING = BASE.replace("[api]\n", "[api]\naccept_samples = true\n")
+
+
 @pytest.fixture
 def api(furnished: House) -> Iterator[Daemon]:
     collector = furnished.daemon("meter-collector").start()
-    api = furnished.daemon("meter-api").start()
+    api = furnished.daemon("meter-api", base=ACCEPTING).start()
     for daemon in (collector, api):
         daemon.until_ready()
     yield api
@@ -107,7 +110,7 @@ def test_posted_sample_is_stored_streamed_proved_and_exported(api: Daemon) -> No
 
 def test_api_that_accepts_no_samples_needs_no_bus(api: Daemon, furnished: House) -> None:
     furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
-    reading = furnished.daemon("meter-api", base=BASE.replace("[api]\n", "[api]\naccept_samples = false\n")).start()
+    reading = furnished.daemon("meter-api").start()
     reading.until_ready()
     assert reading.get("/v2/samples") == []
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -116,7 +119,7 @@ def test_api_that_accepts_no_samples_needs_no_bus(api: Daemon, furnished: House)
 
 def test_api_without_its_bus_serves_queries_and_refuses_samples(furnished: House) -> None:
     furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
-    api = furnished.daemon("meter-api").start().until_ready()
+    api = furnished.daemon("meter-api", base=ACCEPTING).start().until_ready()
     status, body = fetch(f"http://127.0.0.1:{api.status_port}/readyz")
     bus = next(each for each in json.loads(body)["dependencies"] if each["name"] == "bus")
     assert (status, json.loads(body)["degraded"], bus["ready"]) == (200, True, False)
