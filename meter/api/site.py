@@ -112,8 +112,9 @@ class _LoggingSite(Site):
         """Log a finished ``request``."""
         self._log.emit(
             self.level,
-            "{client} {method} {uri} {status} {bytes} {request_id}",
+            "{client} {user} {method} {uri} {status} {bytes} {request_id}",
             client=request.getClientAddress().host,
+            user=getattr(request, "user_id", None) or "-",
             method=request.method.decode("ascii", "replace"),
             uri=request.uri[:MAX_LOGGED_BYTES].decode("ascii", "replace"),
             status=request.code,

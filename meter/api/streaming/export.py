@@ -15,6 +15,7 @@ from meter.api.auth.visibility import VisibleStore
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.rendering.v2 import SampleSchema
 from meter.api.streaming.spreadsheet import neutralize
+from meter.daemon.shared_slices import OwnedSlices
 from meter.query import Marker
 from meter.query import SampleFilter
 from meter.query import StoredSample
@@ -25,6 +26,9 @@ MEDIA_TYPES = (CSV, JSON_LINES)
 
 PAGE_SAMPLES = 1000
 """Samples per query. While a client reads a page, the export holds no connection to the database."""
+
+BATCH_SAMPLES = 100
+"""Samples that are encoded, and written, before the time is checked."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -42,9 +46,15 @@ async def export(
     *,
     limit: int | None,
     rows: Sequence[StoredSample],
+    slices: OwnedSlices,
 ) -> AsyncIterator[bytes]:
-    """Yield the encoded samples of ``filter``, at most ``limit``; ``rows`` is their first page."""
+    """Yield the encoded samples of ``filter``, at most ``limit``, encoded in ``slices``; ``rows`` is their first page."""
     encode = _csv if media_type == CSV else _json_lines
+
+    async def page(rows: Sequence[StoredSample]) -> AsyncIterator[bytes]:
+        async for batch in slices.batches(rows, BATCH_SAMPLES):
+            yield encode(schema.render_all(batch, flatten))
+
     if media_type == CSV:
         yield _csv_header(schema.record.__struct_fields__)
     sent = 0
@@ -52,13 +62,15 @@ async def export(
         sent += len(rows)
         size = PAGE_SAMPLES if limit is None else min(PAGE_SAMPLES, limit - sent)
         if len(rows) < PAGE_SAMPLES or size <= 0:
-            yield encode(schema.render_all(rows, flatten))
+            async for chunk in page(rows):
+                yield chunk
             return
         # The next page is queried while this one is written: the database is at most one page ahead of the client.
         after = Marker(rows[-1].timestamp, rows[-1].message_id)
         next_page = Deferred.fromCoroutine(store.samples(filter, size, (), after))
         try:
-            yield encode(schema.render_all(rows, flatten))
+            async for chunk in page(rows):
+                yield chunk
             rows = await next_page
         finally:
             if not next_page.called:

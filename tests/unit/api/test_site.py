@@ -40,6 +40,7 @@ def channel(clock: Clock, transport: StringTransport) -> Iterator[Channel]:
     channel.makeConnection(transport)
     yield channel
     channel.connectionLost(Failure(ConnectionDone()))
+    clock.advance(0)  # the next turn of the reactor
     assert [call for call in clock.getDelayedCalls() if call.active()] == []
 
 

@@ -21,9 +21,9 @@ from meter.api.streaming.spreadsheet import restore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import NOON
@@ -236,7 +236,7 @@ def test_client_that_reads_nothing_is_disconnected(thousand_rows: list[Any]) -> 
     store.queries[0].callback(thousand_rows)
     connection.clock.advance(59)
     assert not connection.transport.disconnected
-    connection.clock.advance(2)
+    connection.clock.advance(10)
     assert connection.transport.disconnected
 
 
