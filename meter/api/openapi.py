@@ -23,6 +23,7 @@ ERRORS = {
     "406": "The Accept header excludes every media type of this resource.",
     "413": "Request body too large.",
     "415": "Unsupported media type of the request body.",
+    "429": "Too many requests of the project or the client address in progress, or too many invalid tokens. Retry after the number of seconds in Retry-After.",
     "503": "Temporarily unavailable. Retry after the number of seconds in Retry-After.",
 }
 

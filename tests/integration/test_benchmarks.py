@@ -121,11 +121,14 @@ async def put(self, publications):
 Spool.put = put
 """,
     ),
-    "the other tenant is refused": (
+    "large requests are refused": (
         "hostile_tenant",
         """
-from benchmarks import hostile_tenant
-hostile_tenant.CLIENT = hostile_tenant.CLIENT.replace("limit=100", "limit=0").replace("answer.status,", "429,")
+from meter.interfaces import Unavailable
+from meter.store import PostgresStore
+async def statistics(self, query):
+    raise Unavailable("refused")
+PostgresStore.statistics = statistics
 """,
     ),
     "samples of notifications are lost": (
