@@ -143,6 +143,8 @@ def messages(draw: st.DrawFn) -> MeteringMessage:
     if scheme == "ceilometer":
         optional = {label: values for label, values in optional.items() if label in MEMBERS}
         optional["resource_metadata"] = st.dictionaries(name, JSON, max_size=4)
+        optional["project_name"] = st.one_of(st.none(), TEXT)
+        optional["monotonic_time"] = st.one_of(st.none(), NUMBERS)
     for label, values in optional.items():
         if (scheme == "ceilometer" and label not in OPTIONAL) or draw(st.booleans()):
             fields[label] = draw(values)

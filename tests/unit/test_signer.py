@@ -89,7 +89,7 @@ def test_the_polling_interval_is_added_to_the_reserved_member_and_shared_metadat
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), "\ud800", {1}, object(), [10**5000]], ids=["NaN", "surrogate", "set", "object", "huge"]
+    "value", [float("nan"), "\ud800", object(), [10**5000]], ids=["NaN", "surrogate", "object", "huge"]
 )
 def test_metadata_that_are_not_json_are_refused_with_and_without_ceilometers_signature(value: Any) -> None:
     for ceilometer_signature in (True, False):
@@ -111,7 +111,7 @@ def test_the_message_has_the_key_that_may_sign_it() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"user_id": "u1source" + "x" * 200},
+        {"user_id": "u1timestamp2026-01-01T00:00:00user_id" + "x" * 200},
         {"project_id": "None"},
         {"unit": "nscounter_volume1"},
         {"resource_id": "rresource_metadata:a"},
