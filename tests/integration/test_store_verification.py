@@ -59,7 +59,7 @@ OURS = [
         ],
         KEYS,
     ),
-    *received_together([sample("disk", -1.5e30, at=5, user_id=None, project_id=None)], KEYS),
+    *received_together([sample("disk", -1.5e29, at=5, user_id=None, project_id=None)], KEYS),
     *received_together(
         [
             sample("net", 5, at=6, resource_metadata={"_meter": {"run": "hv1/1", "interval": 300}}),
