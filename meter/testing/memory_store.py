@@ -67,7 +67,7 @@ class MemoryStore:
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
-        self._unstored: list[tuple[bytes, UnstoredEntry]] = []
+        self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
         self.audit_log: list[AuditEntry] = []
@@ -103,10 +103,9 @@ class MemoryStore:
                 refused.append(Refusal(index, reason, "conflict"))
                 if entry is not None:
                     unstored[entry] = "refused"
-        self._unstored += [
-            (entry.batch.mac, UnstoredEntry(entry.position, entry.digest, why, entry.unstored_mac(why)))
-            for entry, why in unstored.items()
-        ]
+        for entry, why in unstored.items():
+            stated = UnstoredEntry(entry.position, entry.digest, why, entry.unstored_mac(why))
+            self._unstored.setdefault((entry.batch.mac, entry.position), stated)
         if stored:
             for callback in list(self._callbacks.values()):
                 callback()
@@ -224,7 +223,7 @@ class MemoryStore:
             mac=batch.mac,
             checks=checks_of(batch.digests),
             messages=sorted(stored, key=itemgetter(0)),
-            unstored=[entry for mac, entry in self._unstored if mac == batch.mac],
+            unstored=[self._unstored[key] for key in sorted(self._unstored) if key[0] == batch.mac],
         )
 
     async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
