@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from meter.sample import SampleType
+from meter.signing_keys import SignatureScheme
 
 IdField = Literal["meter", "resource_id", "user_id", "project_id", "source", "message_id"]
 Grouping = str
@@ -55,8 +56,8 @@ Scalar = str | int | float | bool | datetime
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``field operator value``. A field that is absent or null matches ``!=`` only; ``~`` searches a text for a PostgreSQL
-    regular expression."""
+    """``field operator value``. A field that is absent or null matches ``!=`` only; ``~`` searches a text for a regular
+    expression in the syntax of :mod:`meter.text_pattern`."""
 
     field: Field
     operator: Literal["=", "!=", "<", "<=", ">", ">=", "~"]
@@ -208,6 +209,7 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any]
     signature: str
     key_id: str | None
+    scheme: SignatureScheme | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,16 +11,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
 from meter.message import read
-from meter.message import sign
 from meter.sample import Sample
 from meter.sample import SampleType
 from meter.sample import volume_is_valid
-from meter.signature import keyring
-from meter.signature import signature
+from meter.signing_keys import keyring
+from tests.signed import received
 
-KEYS = keyring(["a secret of the tests"])
+KEYS = keyring(["a secret of the tests"], ceilometer_signature=False)
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 """A Wednesday."""
 
@@ -57,7 +57,7 @@ def message(
         source=source,
         message_id=message_id or str(uuid.uuid4()),
     )
-    return read(sign(sample, KEYS, "test"), KEYS)
+    return received(sample, KEYS, "test")
 
 
 def as_written(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.query import AuditEntry
 from meter.query import AuditFilter
-from meter.signature import SigningKey
+from meter.signing_keys import SigningKey
 from meter.store import Administration
 from meter.store import Anchor
 from meter.store import ChainVerifier

@@ -21,6 +21,7 @@ from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.pool import Pool
+from tests.signed import stored_message
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -170,7 +171,7 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
 
     assert applied(postgresql, dsn)[0] == (1, "schema")
     assert applied(postgresql, dsn)[NEXT - 1 :] == [(NEXT, "invoice")]
-    assert await store.message(sent.message_id) == sent.fields
+    assert await stored_message(store, sent.message_id) == sent.fields
     await store.stopService()
 
 

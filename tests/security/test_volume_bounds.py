@@ -10,7 +10,7 @@ import pytest_twisted
 from meter.declarative.notifications.models import make_definition
 from meter.message import BadMessage
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import sign
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery

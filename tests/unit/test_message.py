@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from meter.ceilometer_signature import BadSignature
+from meter.ceilometer_signature import signature
 from meter.message import MAX_LENIENT_BYTES
 from meter.message import BadMessage
 from meter.message import NotFinite
@@ -22,12 +24,10 @@ from meter.message import open_envelope
 from meter.message import parse_timestamp
 from meter.message import read
 from meter.message import seal
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
-from meter.signature import BadSignature
-from meter.signature import Keyring
-from meter.signature import keyring
-from meter.signature import signature
+from meter.signing_keys import Keyring
+from meter.signing_keys import keyring
 
 KEYS = keyring(["secret"])
 SAMPLE = Sample(

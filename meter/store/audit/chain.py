@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from meter.query import AuditEntry
-from meter.signature import SigningKey
+from meter.signing_keys import SigningKey
 
 FORMAT = "meter audit log 1"
 """The first text that each hash covers, and the purpose for which its key is derived."""

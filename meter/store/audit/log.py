@@ -12,7 +12,7 @@ import msgspec
 
 from meter.query import AuditEntry
 from meter.query import AuditFilter
-from meter.signature import SigningKey
+from meter.signing_keys import SigningKey
 from meter.store.audit.chain import BEGINNING
 from meter.store.audit.chain import canonical_details
 from meter.store.audit.chain import entry_hash

@@ -32,6 +32,7 @@ from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import NAME_TABLES
 from meter.store.maintenance.garbage_collection import collect
+from meter.store.maintenance.garbage_collection import collect_batches
 from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.partitions import Partitions
@@ -209,6 +210,7 @@ class Maintenance(Service):
             return
         samples, rollups = oldest
         batches = [
+            partial(collect_batches, before=samples),
             partial(collect, dimension="wire_format", before=samples),
             partial(collect, dimension="metadata", before=rollups),
             partial(collect, dimension="series", before=rollups),

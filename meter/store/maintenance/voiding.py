@@ -26,7 +26,7 @@ from meter.interfaces import Unavailable
 from meter.query import AuditEntry
 from meter.sample import MAX_VOLUME
 from meter.sample import MIN_VOLUME
-from meter.signature import SigningKey
+from meter.signing_keys import SigningKey
 from meter.store.audit.log import append
 from meter.store.audit.log import next_seq
 from meter.store.maintenance.rollups import HOUR_LOCKS

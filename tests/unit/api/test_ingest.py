@@ -14,7 +14,7 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
 from meter.query import SampleFilter
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
@@ -43,7 +43,7 @@ class RecordingBus:
         self.published.append(publication)
 
     def messages(self) -> list[dict[str, Any]]:
-        return [each for one in self.published for each in metering_messages(open_envelope(one.body))[0]]
+        return [each for one in self.published for each in metering_messages(open_envelope(one.body))]
 
 
 class IngestApi:
@@ -234,7 +234,7 @@ def test_body_that_is_not_a_list_of_objects_is_400(ingest_api: IngestApi, body: 
 def test_unavailable_bus_is_503_and_rejecting_bus_is_400(ingest_api: IngestApi) -> None:
     ingest_api.bus.failure = Unavailable("no connection to the broker")
     response = ingest_api.post([APPLE])
-    assert (response.status, "no connection to the broker" in response.faultstring) == (503, True)
+    assert (response.status, b"broker" in response.body) == (503, False)
     assert "retry-after" in response.headers
     ingest_api.bus.failure = ValueError("too large")
     assert ingest_api.post([APPLE]).status == 400

@@ -35,13 +35,14 @@ from meter.message import MeteringMessage
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
+from meter.message import read_cast
 from meter.notification import Notification
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.sample import Sample
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
+from meter.signing_keys import keyring
 
 NOTIFICATIONS = Path(__file__).parents[2] / "data" / "notifications"
 KEYS = keyring(["secret"])
@@ -74,8 +75,7 @@ class Bus:
         messages = []
         for publication in self.published:
             if publication.exchange == "metering":
-                entries, key_id = metering_messages(open_envelope(publication.body))
-                messages += [read(entry, KEYS, key_id) for entry in entries]
+                messages += read_cast(publication.body, KEYS)
                 assert publication.routing_key == f"metering.{messages[-1].name}"
         return messages
 
