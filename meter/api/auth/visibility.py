@@ -142,7 +142,7 @@ class VisibleStore:
         """Return entries of the audit log, newest first; :class:`HttpError` 403 for anyone but an administrator."""
         if not self._requester.is_admin:
             raise HttpError(403, "The audit log is for administrators.")
-        return await self._store.audit_entries(filter, limit, before)
+        return await self._authorized(lambda: self._store.audit_entries(filter, limit, before))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""
