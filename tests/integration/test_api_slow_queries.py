@@ -135,7 +135,6 @@ async def test_query_waits_a_limited_time_for_a_connection(postgresql: Any) -> N
             api.flush()
             rejected = await received(api, api.pending("/v2/samples"))
             assert (rejected.status, rejected.headers["retry-after"]) == (503, "5")
-            assert "all 1 connections of the store readers have been busy for 0.3 s" in rejected.faultstring
             assert not slow.called
             end_search(postgresql)
             assert (await received(api, slow)).status == 400

@@ -21,6 +21,7 @@ from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.pool import Pool
+from tests.signed import stored_message
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -168,7 +169,7 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
         await pool.run(next_version.check)
 
     assert applied(postgresql, dsn) == [(step.number, step.name) for step in (*migrations(), FURTHER_STEP)]
-    assert await store.message(sent.message_id) == sent.fields
+    assert await stored_message(store, sent.message_id) == sent.fields
     await store.stopService()
 
 

@@ -54,7 +54,7 @@ ROOMS = {
 }
 """Libraries and packages, each with the only paths that may import it, besides itself."""
 
-CONTRACT = ("sample", "signature", "message", "notification", "query", "interfaces")
+CONTRACT = ("api_token", "sample", "signature", "message", "notification", "query", "interfaces")
 """Modules that import no other modules of Meter than each other."""
 
 VAGUE = ("Helper", "Helpers", "Util", "Utils")

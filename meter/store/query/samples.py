@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
 
+from meter.daemon.shared_slices import OwnedSlices
 from meter.interfaces import RequestError
 from meter.query import Marker
 from meter.query import Order
@@ -31,6 +32,7 @@ from meter.store.query.expressions import Column
 from meter.store.query.expressions import column_of
 from meter.store.write.record import Record
 from meter.store.write.record import Series
+from meter.store.write.record import WireFormat
 from meter.store.write.record import message_id_of
 from meter.store.write.record import volume_of
 
@@ -64,6 +66,9 @@ SELECT s.* FROM series x CROSS JOIN LATERAL (
 WHERE x.id = ANY({series})
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
+
+CONVERTED_ROWS = 50
+"""Rows that are made to samples before the time is checked."""
 
 RECENT_PAGES = 3
 """How many pages of the newest samples of all series are read in search of one page of the matching series."""
@@ -221,15 +226,29 @@ def _sort_column(order: Order) -> Column:
     return column_of(order.field)
 
 
-async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionCaches) -> list[StoredSample]:
+async def stored_samples(
+    rows: Sequence[tuple[Any, ...]], dimensions: DimensionCaches, slices: OwnedSlices
+) -> list[StoredSample]:
     """Return the samples of ``rows``, which are each a :class:`SampleRow`, without those that refer to deleted rows.
 
     This runs for tens of thousands of rows a second: therefore rows are unpacked instead of made to named tuples, and only
     messages that are stored as a whole are decoded as a :class:`Record`.
     """
-    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(_series_id, rows)))
-    all_metadata = await dimensions.metadata.get_many(set(map(_metadata_id, rows)))
-    wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)))
+    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(_series_id, rows)), slices)
+    all_metadata = await dimensions.metadata.get_many(set(map(_metadata_id, rows)), slices)
+    wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)), slices)
+    samples: list[StoredSample] = []
+    async for batch in slices.batches(rows, CONVERTED_ROWS):
+        samples += _stored_samples(batch, all_series, all_metadata, wire_formats)
+    return samples
+
+
+def _stored_samples(
+    rows: Sequence[tuple[Any, ...]],
+    all_series: Mapping[int, tuple[Any, ...]],
+    all_metadata: Mapping[int, Mapping[str, Any]],
+    wire_formats: Mapping[int, WireFormat],
+) -> list[StoredSample]:
     samples = []
     for row in rows:
         (
@@ -273,6 +292,7 @@ async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionC
                 metadata=metadata,
                 signature=signature,
                 key_id=wire_format.key_id,
+                scheme=wire_format.scheme,
             )
         )
     return samples
