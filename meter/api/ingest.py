@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.posted_samples import PostedSampleRules
@@ -89,9 +90,11 @@ class SampleIngest:
         self._store = store
         self._rules = rules
 
-    async def check(self, samples: Sequence[Sample], requester: Requester, now: float) -> None:
-        """Raise :class:`ApiError` if ``requester`` may not submit one of ``samples``."""
-        await self._rules.check(samples, requester, now, self._store)
+    async def check(
+        self, samples: Sequence[Sample], requester: Requester, now: float, store: VisibleStore, slices: OwnedSlices
+    ) -> None:
+        """Raise :class:`ApiError` if ``requester``, whose view is ``store``, may not submit one of ``samples``."""
+        await self._rules.check(samples, requester, now, store, slices)
 
     async def publish(self, samples: Sequence[Sample], slices: OwnedSlices) -> Sequence[MeteringMessage]:
         """Publish ``samples``; return their messages once the bus has confirmed them. ``Unavailable`` if it cannot."""

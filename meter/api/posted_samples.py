@@ -13,13 +13,17 @@ from fnmatch import fnmatchcase
 from glob import escape
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import HttpError
 from meter.api.errors import invalid_input
-from meter.interfaces import IStore
+from meter.daemon.shared_slices import OwnedSlices
 from meter.sample import Sample
 from meter.sample import utc_text
 
 DAY_SECONDS = 86_400.0
+CHECKED_AT_ONCE = 50
+"""Samples that are checked without a pause for other work."""
+
 PROJECT = "{project_id}"
 """Stands in a pattern for the project of the client."""
 
@@ -44,38 +48,39 @@ class PostedSampleRules:
     max_admin_age_seconds: float = 400 * DAY_SECONDS
     max_ahead_seconds: float = 300.0
 
-    async def check(self, samples: Sequence[Sample], requester: Requester, now: float, store: IStore) -> None:
-        """Raise :class:`ApiError` 400 if one of ``samples`` breaks a rule for ``requester``."""
-        self._check_times(samples, requester, datetime.fromtimestamp(now, UTC))
-        if requester.is_admin:
-            return
-        project_id = requester.project_id
-        if not project_id:
+    async def check(
+        self, samples: Sequence[Sample], requester: Requester, now: float, store: VisibleStore, slices: OwnedSlices
+    ) -> None:
+        """Raise :class:`ApiError` 400 if one of ``samples`` breaks a rule for ``requester``; they are checked in ``slices``."""
+        tenant = not requester.is_admin
+        project_id = requester.project_id or ""
+        if tenant and not project_id:
             raise HttpError(403, "RBAC Authorization Failed: the token is not scoped to a project.")
-        meters, resources = {each.name for each in samples}, {each.resource_id for each in samples}
-        for meter in meters:
-            self._check_meter(meter, project_id)
-        for sample in samples:
-            if sample.volume < 0 and not _matches(sample.name, self.signed_meters):
-                raise invalid_input("counter_volume", sample.volume, "it must not be negative.")
-        taken_meters, taken_resources = await store.names_of_others(project_id, meters, resources)
+        age = self.max_age_seconds if tenant else self.max_admin_age_seconds
+        at = datetime.fromtimestamp(now, UTC)
+        first, last = at - timedelta(seconds=age), at + timedelta(seconds=self.max_ahead_seconds)
+        meters: set[str] = set()
+        resources: set[str] = set()
+        async for batch in slices.batches(samples, CHECKED_AT_ONCE):
+            for sample in batch:
+                if not first <= sample.timestamp <= last:
+                    allowed = f"it must be from {utc_text(first)} to {utc_text(last)}."
+                    raise invalid_input("timestamp", utc_text(sample.timestamp), allowed)
+                if tenant and sample.name not in meters:
+                    self._check_meter(sample.name, project_id)
+                    meters.add(sample.name)
+                if tenant and sample.volume < 0 and not _matches(sample.name, self.signed_meters):
+                    raise invalid_input("counter_volume", sample.volume, "it must not be negative.")
+                resources.add(sample.resource_id)
+        if not tenant:
+            return
+        taken_meters, taken_resources = await store.names_of_others(meters, resources)
         if taken_meters:
             raise invalid_input(
                 "counter_name", min(taken_meters)[:80], "it is not a meter that only your project submits."
             )
         if taken_resources:
             raise invalid_input("resource_id", min(taken_resources)[:80], "it is not a resource of your project.")
-
-    def _check_times(self, samples: Sequence[Sample], requester: Requester, now: datetime) -> None:
-        age = self.max_admin_age_seconds if requester.is_admin else self.max_age_seconds
-        first, last = now - timedelta(seconds=age), now + timedelta(seconds=self.max_ahead_seconds)
-        for sample in samples:
-            if not first <= sample.timestamp <= last:
-                raise invalid_input(
-                    "timestamp",
-                    utc_text(sample.timestamp),
-                    f"it must be from {utc_text(first)} to {utc_text(last)}.",
-                )
 
     def _check_meter(self, meter: str, project_id: str) -> None:
         allowed = [pattern.replace(PROJECT, escape(project_id)) for pattern in self.tenant_meters]

@@ -66,9 +66,9 @@ class Daemon:
         self.warnings: list[str] = []
         self.only_checking = only_checking
         self._keys: Keyring | None = None
-        self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
         self.declared_meters: frozenset[str] = frozenset()
         """The meters of all installed plugins, whether this or another daemon runs them."""
+        self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
         self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)

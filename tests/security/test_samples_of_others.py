@@ -15,6 +15,7 @@ from meter.api.auth.requester import Requester
 from meter.api.auth.static_tokens import StaticTokens
 from meter.api.auth.visibility import VisibleStore
 from meter.api.streaming.live import live
+from meter.daemon.shared_slices import SharedSlices
 from meter.query import SampleFilter
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
@@ -119,7 +120,13 @@ async def test_naming_another_project_is_refused_wherever_it_stands(store: Any, 
 
 @pytest_twisted.ensureDeferred
 async def test_live_stream_has_the_samples_of_the_asker_only(store: Any) -> None:
-    events = live(VisibleStore(store, MINE), SampleFilter(), lambda row: {"resource": row.resource_id}, reactor)  # type: ignore[arg-type, return-value]
+    events = live(
+        VisibleStore(store, MINE),
+        SampleFilter(),
+        lambda row: {"resource": row.resource_id},
+        reactor,
+        SharedSlices(reactor).of("mine"),
+    )  # type: ignore[arg-type, return-value]
     received = b""
     async for event in events:
         received += event
