@@ -68,7 +68,7 @@ class LiveClient:
 
     def __init__(self, api: Daemon, query: str = "") -> None:
         self.connection = socket.create_connection(("127.0.0.1", api.api_port), timeout=180)
-        self.connection.sendall(f"GET /v2/live?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        self.connection.sendall(f"GET /v2/live?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         self.received = b""
         self.until(b": connected")
 
@@ -143,10 +143,10 @@ def test_slow_or_disconnecting_clients_do_not_block_others(api: Daemon) -> None:
     for _ in range(8):  # twice as many as connections to the database
         connection = socket.create_connection(("127.0.0.1", api.api_port))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(b"GET /v2/samples HTTP/1.1\r\nHost: x\r\nAccept: text/csv\r\n\r\n")
+        connection.sendall(b"GET /v2/samples HTTP/1.1\r\nHost: localhost\r\nAccept: text/csv\r\n\r\n")
         slow.append(connection)
     half = socket.create_connection(("127.0.0.1", api.api_port))
-    half.sendall(b"POST /v2/query/samples HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    half.sendall(b"POST /v2/query/samples HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     time.sleep(0.5)
     assert len(api.get("/v2/samples?limit=5")) == 5  # 503 while they held all connections
     for connection in (*slow, half):
