@@ -11,22 +11,27 @@ Importing this package imports klein 24.8, which installs the global reactor: ch
 
 from meter.api.application import Api
 from meter.api.auth.keystone import PROBE_SECONDS
+from meter.api.auth.keystone import AdminRule
 from meter.api.auth.keystone import KeystoneTokens
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
 from meter.api.auth.static_tokens import StaticToken
 from meter.api.auth.static_tokens import StaticTokens
+from meter.api.auth.stored_tokens import StoredTokens
 from meter.api.auth.validation_limiter import ValidationLimits
 from meter.api.client_address import ClientAddresses
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
+from meter.api.request.host import HostPolicy
 from meter.api.site import make_site
 
 __all__ = [
     "PROBE_SECONDS",
+    "AdminRule",
     "Api",
     "ClientAddresses",
+    "HostPolicy",
     "IAuth",
     "KeystoneTokens",
     "NoAuth",
@@ -35,6 +40,7 @@ __all__ = [
     "SampleIngest",
     "StaticToken",
     "StaticTokens",
+    "StoredTokens",
     "ValidationLimits",
     "make_site",
 ]

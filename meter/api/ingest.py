@@ -15,21 +15,26 @@ from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.request.times import invalid_time
 from meter.bus.batches import iter_publications
+from meter.ceilometer_signature import BadSignature
 from meter.daemon.shared_slices import OwnedSlices
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
+from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
 from meter.message import parse_timestamp
-from meter.message import read
-from meter.message import sign
+from meter.message import read_cast
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
+from meter.sample import VALID_VOLUMES
 from meter.sample import BadSample
 from meter.sample import Sample
-from meter.signature import BadSignature
-from meter.signature import Keyring
+from meter.sample import shown_volume
+from meter.sample import volume_is_valid
+from meter.signing_keys import Keyring
 
 
 class PostedSample(msgspec.Struct, kw_only=True):
@@ -76,20 +81,14 @@ class SampleIngest:
 
     async def publish(self, samples: Sequence[Sample], slices: OwnedSlices) -> Sequence[MeteringMessage]:
         """Publish ``samples``; return their messages once the bus has confirmed them. ``Unavailable`` if it cannot."""
-        messages = await self._sign(samples, slices)
-        by_key: dict[str | None, list[Mapping[str, Any]]] = {}
-        for message in messages:
-            by_key.setdefault(message.key_id, []).append(message.fields)
-        for key_id, fields in by_key.items():
-            for publication in iter_publications(fields, key_id, batch_samples=PUBLISHED_SAMPLES):
-                if slices.over:
-                    await slices.pause()
-                try:
-                    await self._publisher.publish(publication)
-                except ValueError as error:
-                    raise ApiError(400, f"The message bus rejected the samples: {error}") from error
-                except Unavailable as error:
-                    raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
+        publications, messages = await self._sign(samples, slices)
+        for publication in publications:
+            try:
+                await self._publisher.publish(publication)
+            except ValueError as error:
+                raise ApiError(400, f"The message bus rejected the samples: {error}") from error
+            except Unavailable as error:
+                raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
         return messages
 
     async def write(self, samples: Sequence[Sample], slices: OwnedSlices) -> Sequence[MeteringMessage]:
@@ -97,7 +96,7 @@ class SampleIngest:
 
         If the store refuses some of them, the others are written, and the first reason is that of the :class:`ApiError` 400.
         """
-        messages = await self._sign(samples, slices)
+        _, messages = await self._sign(samples, slices)
         refusals: list[str] = []
         for start in range(0, len(messages), WRITTEN_SAMPLES):
             result = await self._store.write(messages[start : start + WRITTEN_SAMPLES])
@@ -149,14 +148,28 @@ class SampleIngest:
         except BadSample as error:
             raise ApiError(400, f"Invalid sample: {error}") from error
 
-    async def _sign(self, samples: Sequence[Sample], slices: OwnedSlices) -> list[MeteringMessage]:
-        messages: list[MeteringMessage] = []
+    async def _sign(
+        self, samples: Sequence[Sample], slices: OwnedSlices
+    ) -> tuple[Sequence[Publication], Sequence[MeteringMessage]]:
+        """Return the signed publications of ``samples``, and their messages as a collector reads them, in the given order."""
+        signer = Signer(self._keys, self._source, untrusted=True)
+        outgoing: list[OutgoingMessage] = []
+        publications: list[Publication] = []
+        read: list[MeteringMessage] = []
         try:
             async for batch in slices.batches(samples, 1):
-                messages += [read(sign(sample, self._keys, self._source), self._keys) for sample in batch]
-            return messages
-        except (BadMessage, BadSignature) as error:
+                outgoing += [signer.message(sample) for sample in batch]
+            for publication in iter_publications(outgoing, batch_samples=PUBLISHED_SAMPLES):
+                publications.append(publication)
+                if slices.over:
+                    await slices.pause()
+                read += read_cast(publication.body, self._keys)
+                if slices.over:
+                    await slices.pause()
+        except (BadMessage, BadSignature, RecursionError) as error:
             raise ApiError(400, f"Invalid sample: {error}") from error
+        by_id = {message.message_id: message for message in read}
+        return publications, [by_id[sample.message_id] for sample in samples]
 
 
 def _validate(content: Any) -> PostedSample:
@@ -181,14 +194,19 @@ def _validate(content: Any) -> PostedSample:
 
 
 def _volume(given: int | float | str) -> int | float:
-    if not isinstance(given, str):
-        return given
+    number = _number(given) if isinstance(given, str) else given
+    if not volume_is_valid(number):
+        raise invalid_input("counter_volume", shown_volume(number), f"must be {VALID_VOLUMES}.")
+    return number
+
+
+def _number(text: str) -> int | float:
     for number in (int, float):
         try:
-            return number(given)
+            return number(text)
         except ValueError:
             continue
-    raise invalid_input("counter_volume", given[:80], "unable to convert to float")
+    raise invalid_input("counter_volume", text[:80], "unable to convert to float")
 
 
 def _time(name: str, text: str) -> datetime:

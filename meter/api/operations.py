@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from meter.api import openapi
+from meter.api.handlers import audit
 from meter.api.handlers import segments
 from meter.api.handlers import service
 from meter.api.handlers import v1
@@ -24,6 +25,7 @@ from meter.api.ingest import PostedSample
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
+from meter.api.rendering.audit import AuditLogEntry
 from meter.api.rendering.segments import InstanceSegments
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
@@ -96,12 +98,17 @@ METADATA = Parameter(
     "metadata.", "string", "Required value of the metadata key that follows the prefix.", prefix=True, narrows=True
 )
 
+ACTION = Parameter("action", "string", "Only entries with this action, such as void.", narrows=True)
+WHO = Parameter("who", "string", "Only what this user did.", narrows=True)
+SINCE = Parameter("start", "string", "Only entries of this time or of a later one.", narrows=True)
+UNTIL = Parameter("end", "string", "Only entries of an earlier time.", narrows=True)
+
 SAMPLES = (JSON, *MEDIA_TYPES)
 
 
 async def _openapi(context: RequestContext) -> msgspec.Raw:
     """Handle ``/openapi.json``."""
-    return _encoded_document(context.base_url)
+    return _encoded_document(context.base_url or "/")
 
 
 @lru_cache(maxsize=16)
@@ -112,7 +119,8 @@ def _encoded_document(base_url: str) -> msgspec.Raw:
 
 async def _docs(context: RequestContext) -> RawResponse:
     """Handle ``/docs``."""
-    return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode())
+    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+    return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode(), policy)
 
 
 V2: tuple[Operation, ...] = (
@@ -227,6 +235,14 @@ V2: tuple[Operation, ...] = (
         result=Sequence[InstanceSegments],
         handler=segments.segments,
         costly=True,
+    ),
+    Operation(
+        name="audit_log",
+        path="/v2/audit-log",
+        summary="What administrators did, newest first. For administrators.",
+        parameters=(ACTION, WHO, SINCE, UNTIL, LIMIT, MARKER),
+        result=Sequence[AuditLogEntry],
+        handler=audit.audit_log,
     ),
     Operation(
         name="live",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+from meter.api.errors import ApiError
+
 
 @dataclass(frozen=True, slots=True)
 class JsonResponse:
@@ -34,15 +36,21 @@ class ListResponse:
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An encoded body."""
+    """An encoded body, and additional headers."""
 
     media_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingResponse:
-    """A body of unknown length, produced in chunks at the speed of the client."""
+    """A body of unknown length, produced in chunks at the speed of the client.
+
+    ``last_chunk`` makes the last chunk of a body that ends because its authorization has ended; without it, the
+    connection is aborted, as nothing else shows a client that an export is not complete.
+    """
 
     media_type: str
     chunks: AsyncIterator[bytes]
+    last_chunk: Callable[[ApiError], bytes] | None = None

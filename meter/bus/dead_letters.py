@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from datetime import datetime
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
+from meter.bus.dead_letter_log import DeadLetterLog
 from meter.bus.masking import masked_body
 from meter.bus.masking import masked_text
 from meter.daemon.services import wall_seconds
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
+from meter.interfaces import Unavailable
 from meter.sample import utc_text
 
 DEAD_LETTER_QUEUE = "metering.dead"
@@ -34,6 +36,12 @@ MAX_HEADER = 500
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """A longer body is truncated before it is masked; its dead letter then has the header ``meter-cut``."""
 
+MAX_MASKED_AT_ONCE = 16 * 1024
+"""A longer body is masked in a thread: it may take seconds."""
+
+WAITED_HEADER = "meter-waited"
+"""The header of a delivery that waited because the queue of dead letters was full; ``meter-exchange`` says where it came from."""
+
 FOREIGN_IDS = uuid.UUID("d2f1a2c6-0f64-5a0c-9c55-0d3f2f7a8e41")
 """Namespace of the ids of dead letters that another program put into the queue: derived from the body."""
 
@@ -42,6 +50,15 @@ def header_text(text: str) -> str:
     """Return ``text`` as a header value: secrets masked, printable ASCII, at most :data:`MAX_HEADER` characters."""
     fit = masked_text(text[: 4 * MAX_HEADER]).encode("unicode_escape").decode("ascii")
     return fit if len(fit) <= MAX_HEADER else fit[: MAX_HEADER - 3] + "..."
+
+
+class DeadLettersFull(Unavailable):
+    """The queue of dead letters has as many as it may have; the text says how many."""
+
+
+async def call_at_once(function: Callable[[], bytes]) -> bytes:
+    """Return ``function()``: for programs without a thread for it."""
+    return function()
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -55,12 +72,10 @@ class DeadLetterPublisher:
     """Publishes dead letters to ``dead_letter_queue``.
 
     ``source_queue`` is the queue that the messages were delivered from; a replay sends them back to that queue alone.
-    ``count`` is called with the ``kind`` of each dead letter, a word from a short list such as ``undecodable``. The
-    first dead letter of a kind is logged as a warning and the others at debug level, so that a flood of bad messages
-    does not flood the log as well.
+    ``count`` is called with the ``kind`` of each dead letter, a word from a short list such as ``undecodable``.
+    ``off_reactor`` runs a function in a thread; secrets of bodies of more than :data:`MAX_MASKED_AT_ONCE` bytes are masked
+    there.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -71,6 +86,7 @@ class DeadLetterPublisher:
         source_queue: str | None = None,
         count: Callable[[str], object] = _ignore,
         max_body_bytes: int = MAX_BODY_BYTES,
+        off_reactor: Callable[[Callable[[], bytes]], Awaitable[bytes]] = call_at_once,
     ) -> None:
         self._publisher = publisher
         self._clock = clock
@@ -78,7 +94,8 @@ class DeadLetterPublisher:
         self._source_queue = source_queue
         self._count = count
         self._max_body_bytes = max_body_bytes
-        self._logged_kinds: set[str] = set()
+        self._off_reactor = off_reactor
+        self._log = DeadLetterLog(clock)
 
     async def dead_letter(
         self, *, body: bytes, reason: str, origin: Delivery, kind: str = "bad", **headers: str | int | bool | None
@@ -89,7 +106,10 @@ class DeadLetterPublisher:
         ``headers`` become ``meter-<name>``; those that are ``None`` are omitted. Each dead letter gets a new id.
         """
         truncated = body[: self._max_body_bytes]
-        safe = masked_body(truncated)
+        if len(truncated) <= MAX_MASKED_AT_ONCE:
+            safe = masked_body(truncated)
+        else:
+            safe = await self._off_reactor(lambda: masked_body(truncated))
         # A body that was masked before it was replayed shows no secret any more.
         masked = safe != truncated or ("meter-replayed" in origin.headers and "meter-masked" in origin.headers)
         named: dict[str, str | int | bool | None] = {
@@ -115,22 +135,18 @@ class DeadLetterPublisher:
         )
         await self._publisher.publish(publication)
         self._count(kind)
-        log = self._log.debug if kind in self._logged_kinds else self._log.warn
-        self._logged_kinds.add(kind)
-        log(
-            "dead-lettered a message of exchange {headers[meter-exchange]}, routing key {headers[meter-routing-key]} ({headers[meter-kind]}; further ones of this kind are logged at level debug): {headers[meter-reason]}",
-            headers=publication.headers,
-        )
+        self._log.add(publication)
 
 
 def _origin_headers(origin: Delivery) -> dict[str, str | int]:
     """Return where a message was published first and how often it was replayed since, from its headers if it was."""
-    replayed: Mapping[str, Any] = origin.headers if "meter-replayed" in origin.headers else {}
+    returned = "meter-replayed" in origin.headers or WAITED_HEADER in origin.headers
+    replayed: Mapping[str, Any] = origin.headers if returned else {}
     found: dict[str, str | int] = {
         "exchange": replayed.get("meter-exchange", origin.exchange),
         "routing_key": replayed.get("meter-routing-key", origin.routing_key),
     }
-    if replayed:
+    if "meter-replayed" in replayed:
         found["replayed"] = replayed["meter-replayed"]
     return {name: value if isinstance(value, str | int) else repr(value) for name, value in found.items()}
 
@@ -143,7 +159,7 @@ class DeadLetter:
     """One dead letter. ``at`` is a time in UTC, as text; ``subject`` is the meter or event type, where one is known.
 
     ``queue`` is the queue it was delivered from. ``masked`` and ``truncated`` say that ``body`` differs from what was sent.
-    ``replayed`` is how often it was replayed. A field without a header is empty.
+    ``replayed`` is how often it was replayed, ``samples`` the number of samples in a part of a batch. A field without a header is empty.
     """
 
     id: str
@@ -157,6 +173,7 @@ class DeadLetter:
     masked: bool
     truncated: bool
     replayed: int
+    samples: int
     headers: Mapping[str, Any]
     body: bytes = field(repr=False)
 
@@ -198,7 +215,10 @@ def parse_dead_letter(headers: Mapping[str, Any], body: bytes) -> DeadLetter:
         value = next((headers[f"meter-{name}"] for name in names if f"meter-{name}" in headers), "")
         return value if isinstance(value, str) else header_text(repr(value))
 
-    count = headers.get("meter-replayed", 0)
+    def number(name: str) -> int:
+        value = headers.get(f"meter-{name}", 0)
+        return value if isinstance(value, int) else 0
+
     return DeadLetter(
         id=text("id") or str(uuid.uuid5(FOREIGN_IDS, body.hex())),
         at=text("at"),
@@ -211,7 +231,8 @@ def parse_dead_letter(headers: Mapping[str, Any], body: bytes) -> DeadLetter:
         masked="meter-masked" in headers,
         # The consumer truncates a body that exceeds the bus's limit, and records the original size.
         truncated="meter-cut" in headers or "meter-size" in headers,
-        replayed=count if isinstance(count, int) else 0,
+        replayed=number("replayed"),
+        samples=number("samples"),
         headers=headers,
         body=body,
     )

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import operator
 import re
+from bisect import bisect_left
 from collections.abc import Callable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+
+from meter.bus.incremental_json import separators
 
 MASK = "***"
 
@@ -22,6 +26,18 @@ MAX_DEPTH = 64
 
 MAX_STRUCTURE_BYTES = 1024 * 1024
 """A larger body is masked as text: walking millions of values would block the reactor for seconds."""
+
+MAX_STRUCTURE_VALUES = 50_000
+"""The same for the number of values."""
+
+WINDOW_CHARACTERS = 8 * 1024
+"""A longer text is searched in windows of this length."""
+
+LONGEST_NAME = 1024
+"""Maximum number of characters from the beginning of a secret name to its value, blanks and signs included."""
+
+LOOK_BEHIND = len("Bearer ")
+"""How many characters before a token decide whether it is one."""
 
 MAX_CACHED_NAME = 100
 """Maximum length of a name whose result is cached, in characters."""
@@ -68,6 +84,9 @@ _STEM = re.compile("token|pass|secret|credential|cookie|key|auth|user_?data")
 
 FARTHEST_STEM = len("encryption_")
 """Largest offset of the stem from the beginning of a secret word, in characters."""
+
+LONGEST_STEM = len("credential")
+"""Maximum length of a stem, in characters."""
 
 _NOT_SECRET = frozenset({"none", "null", "true", "false"})
 
@@ -138,15 +157,109 @@ def _masked_leaf(text: str, levels: int) -> str:
 
 def masked_text(text: str) -> str:
     """Return ``text``, JSON or not, with everything that looks like a secret, or is assigned to a secret name, masked."""
-    if (
-        "gAAAAA" in text or "eyJ" in text or "earer " in text or "://" in text
-    ):  # fast checks first: this runs for every text
+    if len(text) > WINDOW_CHARACTERS:
+        return _masked_in_windows(text)
+    if _may_have_token(text):  # fast checks first: this runs for every text
         text = _TOKENS.sub(MASK, text)
     if ":" not in text and "=" not in text:
         return text  # no name with a value
     for pattern, hide in ((_QUOTED_PAIR, _quoted_hidden), (_PLAIN_PAIR, _plain_hidden)):
         text = _replaced(pattern, hide, text)
     return text
+
+
+def _may_have_token(text: str) -> bool:
+    return "gAAAAA" in text or "eyJ" in text or "earer " in text or "://" in text
+
+
+def _token_starts(text: str, first: int, stop: int, limit: int) -> Sequence[int] | None:
+    """Return where a token may begin from ``first`` to ``stop``: nowhere, or ``None`` for anywhere."""
+    return None if _may_have_token(text[max(first - LOOK_BEHIND, 0) : limit]) else ()
+
+
+def _name_starts(text: str, first: int, stop: int, limit: int) -> Sequence[int] | None:
+    """Return where a secret name may begin from ``first`` to ``stop``: near stems, or ``None`` for anywhere."""
+    window = text[first:limit]
+    if ":" not in window and "=" not in window:
+        return ()  # no name with a value
+    lowered = window.lower()
+    if len(lowered) != len(window):
+        return None  # lowering changed the length, so positions differ
+    starts: list[int] = []
+    for stem in _STEM.finditer(lowered, 0, stop - first + FARTHEST_STEM + LONGEST_STEM):
+        # Up to the end of the stem: finditer misses overlapping stems, such as the second one in "passecret".
+        after = starts[-1] + 1 if starts else 0
+        starts += range(max(after, stem.start() - FARTHEST_STEM), stem.end())
+        if len(starts) > WINDOW_CHARACTERS // 8:
+            return None  # too many stems: searching everything is faster
+    return [first + start for start in starts if first + start < stop]
+
+
+def _masked_in_windows(text: str) -> str:
+    """Return :func:`masked_text` of a long text, searched in windows.
+
+    A search is one call that holds Python's global lock: over 8 MB it takes seconds. A window takes milliseconds, so that
+    a thread which masks gives way to others. A token whose recognition needs more than :data:`WINDOW_CHARACTERS` is not
+    recognized by its form.
+    """
+    text = _replaced_in_windows(_TOKENS, lambda _: MASK, _token_starts, WINDOW_CHARACTERS, text)
+    text = _replaced_in_windows(_QUOTED_PAIR, _quoted_hidden, _name_starts, LONGEST_NAME, text)
+    return _replaced_in_windows(_PLAIN_PAIR, _plain_hidden, _name_starts, LONGEST_NAME, text)
+
+
+def _replaced_in_windows(
+    pattern: re.Pattern[str],
+    hide: Callable[[re.Match[str]], str],
+    starts_in: Callable[[str, int, int, int], Sequence[int] | None],
+    ahead: int,
+    text: str,
+) -> str:
+    """Return ``pattern.sub(hide, text)``; a match is recognized by at most ``ahead`` characters, and may be longer."""
+    windows = []
+    end = 0
+    for first in range(0, len(text), WINDOW_CHARACTERS):
+        parts = []
+        stop = min(first + WINDOW_CHARACTERS, len(text))
+        limit = min(stop + ahead, len(text))
+        starts = starts_in(text, first, stop, limit)
+        position = max(first, end)
+        while position < stop:
+            match = _next_match(pattern, text, starts, position, limit)
+            if match is None or match.start() >= stop:
+                break
+            parts.append(text[end : match.start()])
+            if match.end() < limit or limit == len(text):
+                end = match.end()
+            elif pattern is _QUOTED_PAIR and match["text"] is not None:
+                end = _end_of_quoted(text, match["quote"], match.start("text"))
+            else:
+                match = pattern.match(text, match.start()) or match  # it goes on beyond the limit
+                end = match.end()
+            parts.append(hide(match))
+            position = max(end, match.start() + 1)
+        # Joined here: to free millions of short texts at once would take a tenth of a second.
+        if parts:
+            windows.append("".join(parts))
+    return "".join([*windows, text[end:]]) if windows else text
+
+
+def _next_match(
+    pattern: re.Pattern[str], text: str, starts: Sequence[int] | None, position: int, limit: int
+) -> re.Match[str] | None:
+    if starts is None:
+        return pattern.search(text, position, limit)
+    for start in starts[bisect_left(starts, position) :]:
+        if match := pattern.match(text, start, limit):
+            return match
+    return None
+
+
+def _end_of_quoted(text: str, quote: str, start: int) -> int:
+    """Return the position of the ``quote`` that ends the text at ``start``: one that no backslash precedes."""
+    found = text.find(quote, start)
+    while found > start and text[found - 1] == "\\":
+        found = text.find(quote, found + 1)
+    return found if found >= 0 else len(text)
 
 
 def _replaced(pattern: re.Pattern[str], hide: Callable[[re.Match[str]], str], text: str) -> str:
@@ -187,7 +300,7 @@ def _plain_hidden(match: re.Match[str]) -> str:
 
 def masked_body(body: bytes) -> bytes:
     """Return the body of a message with its secrets masked; byte for byte the same if it has none."""
-    if len(body) <= MAX_STRUCTURE_BYTES:
+    if len(body) <= MAX_STRUCTURE_BYTES and separators(body) <= MAX_STRUCTURE_VALUES:
         try:
             content = msgspec.json.decode(body)
         except (ValueError, RecursionError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -16,29 +17,38 @@ from dataclasses import dataclass
 from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache
+from functools import partial
 from typing import Any
 from typing import Literal
+from typing import cast
 
 from twisted.python.reflect import safe_str
 
 from meter.bus.masking import masked
+from meter.ceilometer_signature import METADATA_FIELD
+from meter.collector.large_bodies import Runner
+from meter.collector.large_bodies import TooComplex
+from meter.collector.large_bodies import is_large
+from meter.collector.large_bodies import open_in_steps
 from meter.collector.normalization.ignored_users import requester
 from meter.collector.normalization.nova_times import FirstTimes
 from meter.collector.normalization.nova_versioned import normalize
 from meter.collector.normalization.repeated_actions import with_action_id
 from meter.collector.rejection import Rejection
 from meter.collector.rejection import rejection_of
+from meter.collector.rejection import rejection_of_body
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import DefinitionResult
 from meter.message import BadMessage
-from meter.message import Signer
 from meter.message import open_envelope
 from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import stable_ids
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.plugins.registry import Decision
 from meter.sample import Sample
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 
 MAX_EVENT_TYPE = 255
 """Maximum length of an event type, in characters; OpenStack's services use at most 60."""
@@ -48,6 +58,21 @@ CACHED_EVENT_TYPES = 1024
 
 MAX_SAMPLES = 10_000
 """Maximum number of samples that one listener may make from one notification."""
+
+LARGE_BYTES = 32 * 1024
+"""Bytes of a notification from which on it is converted in a thread. OpenStack's usually have 2 to 15 KB."""
+
+LARGE_VALUES = 1000
+"""The same in values; they usually have 50 to 400."""
+
+MAX_NOTIFICATION_BYTES = 4 * 1024 * 1024
+"""Maximum size of a notification. A thousand ports that are created by one request have about 1.5 MB."""
+
+MAX_NOTIFICATION_VALUES = 100_000
+"""Maximum number of values in a notification, as counted by :func:`meter.bus.incremental_json.separators`."""
+
+MAX_METADATA_BYTES = 8 * 1024 * 1024
+"""Maximum size of the metadata of all samples that one listener makes of a notification; each sample has its own copy."""
 
 Outcome = Literal["sampled", "empty", "unwanted", "ignored", "dead"]
 """*empty*: listeners want the event type and made no sample. *unwanted*: no listener wants it. *ignored*: the request of
@@ -59,14 +84,13 @@ class ListenerResult:
     """The result of one listener for a notification.
 
     ``definitions`` are its samples as yielded, by definition; a listener that is not made of definitions counts as
-    one. ``messages`` are the signed metering messages of these samples, in the same order and without those of disabled
-    meters; all are signed with ``key_id``. With a ``rejection`` the messages may be fewer, or none.
+    one. ``messages`` are the metering messages of these samples, in the same order and without those of disabled meters.
+    With a ``rejection`` the messages may be fewer, or none.
     """
 
     listener: Decision
     definitions: Sequence[DefinitionResult]
-    messages: Sequence[Mapping[str, Any]] = ()
-    key_id: str = ""
+    messages: Sequence[OutgoingMessage] = ()
     rejection: Rejection | None = None
 
 
@@ -108,14 +132,50 @@ class NotificationConverter:
 
     def convert(self, body: bytes) -> Conversion:
         """Return the conversion of ``body``. Never raises, whatever the body contains or a listener raises."""
+        steps = self._steps(body, parse_large_notification if self.is_large(body) else parse_notification)
         try:
-            notification = self._first_times.apply(parse_notification(body))
-        except (ValueError, RecursionError) as error:
-            return Conversion("dead", rejections=(Rejection(kind="undecodable", reason=str(error)),))
+            step = next(steps)
+            while True:
+                step = steps.send(step())
+        except StopIteration as done:
+            return cast(Conversion, done.value)
+
+    @staticmethod
+    def is_large(body: bytes) -> bool:
+        """Return whether ``body`` is to be converted by :meth:`convert_large`."""
+        return is_large(body, LARGE_BYTES, LARGE_VALUES)
+
+    async def convert_large(self, body: bytes, off_reactor: Runner) -> Conversion:
+        """Return the conversion of a large ``body``, parsed and signed in a thread, as are definitions evaluated."""
+        steps = self._steps(body, parse_large_notification)
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(await off_reactor(step))
+        except StopIteration as done:
+            return cast(Conversion, done.value)
+
+    def _steps(
+        self, body: bytes, parse: Callable[[bytes], Notification]
+    ) -> Generator[Callable[[], Any], Any, Conversion]:
+        """Yield the steps of a conversion that a thread may do, and take their results; none of them raises.
+
+        Listeners that are not definitions run here, in the reactor's thread, as their authors expect.
+        """
+        parsed = yield partial(_parsed, parse, body)
+        if isinstance(parsed, Rejection):
+            return Conversion("dead", rejections=(parsed,))
+        notification = self._first_times.apply(parsed)
         if self._ignored_users and requester(notification) in self._ignored_users:
             return Conversion("ignored", notification)
-        listeners = self._listeners_of(notification.event_type)
-        results = [self._convert_with(listener, notification) for listener in listeners]
+        results: list[ListenerResult] = []
+        for listener in self._listeners_of(notification.event_type):
+            if isinstance(listener.plugin, DefinedListener):
+                ran = yield partial(_run_listener, listener, notification, self._max_samples)
+            else:
+                ran = _run_listener(listener, notification, self._max_samples)
+            result = yield partial(self._signed, listener, notification, *ran)
+            results.append(result)
         rejections = [result.rejection for result in results if result.rejection is not None]
         outcome: Outcome = "unwanted"
         if rejections:
@@ -127,32 +187,48 @@ class NotificationConverter:
     def _match(self, event_type: str) -> tuple[Decision, ...]:
         return tuple(listener for listener, pattern in self._listeners if pattern.match(event_type))
 
-    def _convert_with(self, listener: Decision, notification: Notification) -> ListenerResult:
-        """Run one listener and sign its samples. Ids are assigned per listener: a failure of one changes no other's ids."""
-        definitions, rejection = _run_listener(listener, notification, self._max_samples)
+    def _signed(
+        self,
+        listener: Decision,
+        notification: Notification,
+        definitions: Sequence[DefinitionResult],
+        rejection: Rejection | None,
+    ) -> ListenerResult:
+        """Sign the samples of one listener. Ids are assigned per listener: a failure of one changes no other's ids."""
         try:
-            messages, key_id = self._sign(listener, notification, definitions)
+            messages = self._sign(listener, notification, definitions)
         except Exception as error:
             return ListenerResult(
                 listener,
                 definitions,
                 rejection=rejection_of(error, listener=listener.name, event_type=notification.event_type),
             )
-        return ListenerResult(listener, definitions, messages, key_id, rejection)
+        return ListenerResult(listener, definitions, messages, rejection)
 
     def _sign(
         self, listener: Decision, notification: Notification, definitions: Sequence[DefinitionResult]
-    ) -> tuple[Sequence[Mapping[str, Any]], str]:
-        """Return the signed messages of all samples of enabled meters, and the id of the key."""
+    ) -> Sequence[OutgoingMessage]:
+        """Return the messages of all samples of enabled meters."""
         samples = [sample for definition in definitions for sample in definition.samples]
         identified = zip(stable_ids(notification, samples), samples, strict=True)
         enabled = {id_: sample for id_, sample in identified if listener.takes(sample.name)}
-        if not enabled:
-            return (), ""
-        key_id = self._keys.key_for(next(iter(enabled.values())).timestamp).id
         signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=notification.may_differ)
         masked_samples = zip(enabled, _mask_metadata(enabled.values()), strict=True)
-        return [signer.message(sample, id_) for id_, sample in masked_samples], key_id
+        messages = []
+        size = 0
+        for id_, sample in masked_samples:
+            messages.append(signer.message(sample, id_))
+            size += memoryview(messages[-1].fields[METADATA_FIELD]).nbytes
+            if size > MAX_METADATA_BYTES:
+                raise ValueError(f"the metadata of its samples have more than {MAX_METADATA_BYTES} bytes")
+        return messages
+
+
+def _parsed(parse: Callable[[bytes], Notification], body: bytes) -> Notification | Rejection:
+    try:
+        return parse(body)
+    except (ValueError, RecursionError) as error:
+        return rejection_of_body(error)
 
 
 def parse_notification(body: bytes) -> Notification:
@@ -160,7 +236,18 @@ def parse_notification(body: bytes) -> Notification:
 
     Raises ``RecursionError`` for one that is nested too deeply.
     """
-    content = notification_of(open_envelope(body))
+    return _normalized(open_envelope(body))
+
+
+def parse_large_notification(body: bytes) -> Notification:
+    """Do the same in steps, for a thread; raises :class:`~meter.collector.large_bodies.TooComplex` beyond its limits."""
+    if len(body) > MAX_NOTIFICATION_BYTES:
+        raise TooComplex(f"the notification has {len(body)} bytes; the limit is {MAX_NOTIFICATION_BYTES}")
+    return _normalized(open_in_steps(body, MAX_NOTIFICATION_VALUES))
+
+
+def _normalized(message: dict[str, Any]) -> Notification:
+    content = notification_of(message)
     if len(content.event_type) > MAX_EVENT_TYPE:
         raise BadMessage(f"event_type must have at most {MAX_EVENT_TYPE} characters, not {len(content.event_type)}")
     return with_action_id(normalize(content))

@@ -7,10 +7,13 @@ queue, oldest first; the collector counts and discards those.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
 from fnmatch import translate
 
+from meter.bus.dead_letters import MAX_MASKED_AT_ONCE
+from meter.bus.dead_letters import call_at_once
 from meter.bus.dead_letters import header_text
 from meter.bus.masking import masked_body
 from meter.interfaces import Delivery
@@ -29,10 +32,20 @@ Count = Callable[[str], object]
 
 
 class Archive:
-    """Archives unwanted notifications whose event type matches one of the shell patterns ``event_types``."""
+    """Archives unwanted notifications whose event type matches one of the shell patterns ``event_types``.
 
-    def __init__(self, publisher: IPublisher, event_types: Iterable[str], count: Count) -> None:
+    ``off_reactor`` runs a function in a thread: masking the secrets of a large body.
+    """
+
+    def __init__(
+        self,
+        publisher: IPublisher,
+        event_types: Iterable[str],
+        count: Count,
+        off_reactor: Callable[[Callable[[], bytes]], Awaitable[bytes]] = call_at_once,
+    ) -> None:
         self._publisher = publisher
+        self._off_reactor = off_reactor
         self._patterns = re.compile("|".join(translate(each) for each in event_types) or r"(?!)")
         self._count = count
 
@@ -43,7 +56,10 @@ class Archive:
         """
         if not self._patterns.match(event_type):
             return
-        body = masked_body(delivery.body)
+        if len(delivery.body) <= MAX_MASKED_AT_ONCE:
+            body = masked_body(delivery.body)
+        else:
+            body = await self._off_reactor(lambda: masked_body(delivery.body))
         headers: dict[str, str | int | bool] = {
             "meter-exchange": header_text(str(delivery.headers.get("meter-exchange", delivery.exchange))),
             "meter-routing-key": header_text(str(delivery.headers.get("meter-routing-key", delivery.routing_key))),

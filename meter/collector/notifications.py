@@ -17,11 +17,13 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.bus.batches import BATCH_SAMPLES
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.bus.dead_letters import call_at_once
 from meter.collector.batcher import PublicationBatcher
 from meter.collector.batcher import Unpublishable
 from meter.collector.conversion import MAX_SAMPLES
 from meter.collector.conversion import ListenerResult
 from meter.collector.conversion import NotificationConverter
+from meter.collector.large_bodies import Runner
 from meter.collector.notification_archive import Archive
 from meter.collector.rejection import Rejection
 from meter.collector.rejection import rejection_of
@@ -32,7 +34,7 @@ from meter.interfaces import Subscription
 from meter.interfaces import Topic
 from meter.interfaces import Unavailable
 from meter.plugins.registry import Decision
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 
 NOTIFICATIONS_QUEUE = "meter.notifications"
 """Meter's own durable queue: other consumers of the exchanges still receive every notification."""
@@ -53,7 +55,8 @@ class NotificationConsumer:
     samples of other listeners, and those yielded before a ``ValueError``, are published all the same. Samples of several
     notifications are batched for ``batch_seconds``; without a ``clock``, or with 0 seconds, each notification is published
     at once. Unwanted notifications go to the ``archive``, if there is one. ``source``, ``unit_name``, ``ignored_users`` and
-    ``max_samples`` are those of :class:`~meter.collector.conversion.NotificationConverter`.
+    ``max_samples`` are those of :class:`~meter.collector.conversion.NotificationConverter`. ``off_reactor`` runs a function in
+    a thread, for large notifications.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class NotificationConsumer:
         archive: Archive | None = None,
         ignored_users: Iterable[str] = (),
         unit_name: Callable[[str], str] | None = None,
+        off_reactor: Runner = call_at_once,
     ) -> None:
         self._listeners = tuple(listeners)
         self._topics = tuple(topics)
@@ -88,6 +92,7 @@ class NotificationConsumer:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._archive = archive
+        self._off_reactor = off_reactor
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
         """Return the subscription: ``queue``, bound once to each configured topic and each topic of a listener."""
@@ -105,7 +110,10 @@ class NotificationConsumer:
         Raises :class:`~meter.interfaces.Unavailable` if the bus does not confirm. The notification is then requeued, and
         its next delivery gives the same samples with the same ids.
         """
-        conversion = self._converter.convert(delivery.body)
+        if self._converter.is_large(delivery.body):
+            conversion = await self._converter.convert_large(delivery.body, self._off_reactor)
+        else:
+            conversion = self._converter.convert(delivery.body)
         event_type = "unknown" if conversion.notification is None else conversion.notification.event_type
         results = [result for result in conversion.results if result.messages]
         rejections = [*conversion.rejections, *await self._publish(results, event_type)]
@@ -135,7 +143,7 @@ class NotificationConsumer:
 
     async def _publish_result(self, result: ListenerResult, event_type: str) -> Rejection | Unavailable | None:
         try:
-            await self._batcher.publish(result.messages, result.key_id)
+            await self._batcher.publish(result.messages)
         except Unavailable as error:
             return error
         except Unpublishable as error:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from twisted.python.reflect import safe_str
 
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.ceilometer_signature import BadSignature
+from meter.collector.large_bodies import TooComplex
 from meter.interfaces import Delivery
-from meter.signature import BadSignature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +25,13 @@ class Rejection:
     event_type: str | None = None
     listener: str | None = None
 
-    async def dead_letter(self, dead_letters: DeadLetterPublisher, origin: Delivery, body: bytes | None = None) -> None:
+    async def dead_letter(
+        self, dead_letters: DeadLetterPublisher, origin: Delivery, body: bytes | None = None, samples: int | None = None
+    ) -> None:
         """Return once the dead letter is confirmed; raises :class:`~meter.interfaces.Unavailable` if it may be lost.
 
-        ``body`` is the rejected part of the delivery ``origin``, ``None`` if all of it is rejected.
+        ``body`` is the rejected part of the delivery ``origin``, with this number of ``samples``; ``None`` if all of it is
+        rejected.
         """
         await dead_letters.dead_letter(
             body=origin.body if body is None else body,
@@ -37,6 +41,7 @@ class Rejection:
             meter=self.meter,
             event_type=self.event_type,
             listener=self.listener,
+            samples=samples,
         )
 
 
@@ -49,3 +54,8 @@ def rejection_of(error: Exception, *, listener: str, event_type: str) -> Rejecti
     else:
         kind, reason = "listener", f"{type(error).__name__}: {safe_str(error)}"
     return Rejection(kind=kind, reason=reason, listener=listener, event_type=event_type)
+
+
+def rejection_of_body(error: Exception) -> Rejection:
+    """Return why a body that cannot be opened is rejected."""
+    return Rejection(kind="too-complex" if isinstance(error, TooComplex) else "undecodable", reason=str(error))

@@ -18,22 +18,35 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
+from meter.batch_signature import BatchEntry
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.bus.dead_letters import call_at_once
+from meter.ceilometer_signature import BadSignature
+from meter.collector.large_bodies import Runner
+from meter.collector.large_bodies import TooComplex
+from meter.collector.large_bodies import Turn
+from meter.collector.large_bodies import check_number
+from meter.collector.large_bodies import check_sample
+from meter.collector.large_bodies import is_large
+from meter.collector.large_bodies import opened
+from meter.collector.large_bodies import parts
+from meter.collector.rejected_samples import RejectedEntry
+from meter.collector.rejected_samples import dead_letter_samples
 from meter.collector.rejection import Rejection
+from meter.collector.rejection import rejection_of_body
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
 from meter.interfaces import IStore
 from meter.message import BadMessage
 from meter.message import MeteringMessage
-from meter.message import cast_verbatim
 from meter.message import metering_messages
-from meter.message import open_envelope
 from meter.message import read
+from meter.message import verified_batch
 from meter.query import Refusal
 from meter.query import WriteResult
-from meter.signature import BadSignature
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import VerifiedBatch
 
 SAMPLES_PER_TURN = 200
 """Samples verified before the reactor runs other work: about 5 ms."""
@@ -54,6 +67,7 @@ class _Batch:
     """Messages of several deliveries that are written in one transaction."""
 
     messages: list[MeteringMessage] = field(default_factory=list)
+    refused_entries: list[BatchEntry] = field(default_factory=list)
     waiters: list[_Waiter] = field(default_factory=list)
 
 
@@ -61,7 +75,8 @@ class SampleConsumer:
     """Stores metering messages: :meth:`receive` is a :data:`meter.interfaces.Receiver`.
 
     A batch has at most ``batch_samples`` and is written when it is full or ``batch_seconds`` old; a larger delivery is
-    split. ``after_commit`` is called with the messages of each committed batch and the store's result.
+    split. ``after_commit`` is called with the messages of each committed batch and the store's result. ``off_reactor`` runs a
+    function in a thread, for large deliveries.
     """
 
     def __init__(
@@ -75,6 +90,7 @@ class SampleConsumer:
         batch_seconds: float,
         metrics: CollectingMetrics,
         after_commit: Callable[[Sequence[MeteringMessage], WriteResult], object] = lambda _messages, _result: None,
+        off_reactor: Runner = call_at_once,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -84,6 +100,7 @@ class SampleConsumer:
         self._batch_seconds = batch_seconds
         self._metrics = metrics
         self._after_commit = after_commit
+        self._off_reactor = off_reactor
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
 
@@ -93,44 +110,72 @@ class SampleConsumer:
         Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
         """
         try:
-            entries, key_id = metering_messages(open_envelope(delivery.body))
+            content = await opened(delivery.body, self._off_reactor)
+            entries = metering_messages(content)
+            check_number(entries)
         except BadMessage as error:
-            await Rejection(kind="undecodable", reason=str(error)).dead_letter(self._dead_letters, delivery)
+            await rejection_of_body(error).dead_letter(self._dead_letters, delivery)
             return
-        messages, rejected = await self._verify(entries, key_id)
-        for first in range(0, len(messages), self._batch_samples):
-            part = messages[first : first + self._batch_samples]
-            for refusal in await self._enqueue(part):
-                entry = part[refusal.index].fields
-                rejected.append((entry, _rejection(refusal.kind, f"the store refuses it: {refusal.reason}", entry)))
-        for entry, rejection in rejected:
-            body = delivery.body if len(entries) == 1 else cast_verbatim(entry, key_id)
-            await rejection.dead_letter(self._dead_letters, delivery, body)
+        try:
+            batch = verified_batch(content, len(entries), self._keys)
+        except (BadMessage, BadSignature) as error:
+            await Rejection(kind="unverified", reason=str(error)).dead_letter(self._dead_letters, delivery)
+            return
+        large = is_large(delivery.body)
+        verified, rejected = await self._verify(entries, batch, large)
+        refused_entries = () if batch is None else tuple(batch.place(each.index) for each in rejected)
+        first = 0
+        for part in parts([message for _, message in verified], self._batch_samples, large):
+            for refusal in await self._enqueue(part, refused_entries):
+                index, message = verified[first + refusal.index]
+                reason = f"the store refuses it: {refusal.reason}"
+                rejected.append(RejectedEntry(index, message.fields, _rejection(refusal.kind, reason, message.fields)))
+            first, refused_entries = first + len(part), ()
+        await dead_letter_samples(
+            rejected,
+            delivery,
+            self._dead_letters,
+            entries=len(entries),
+            batch=batch,
+            off_reactor=self._off_reactor,
+        )
 
     async def _verify(
-        self, entries: Sequence[Any], key_id: str | None
-    ) -> tuple[list[MeteringMessage], list[tuple[Any, Rejection]]]:
-        """Return the valid messages with a good signature, and the other entries with their rejections."""
-        messages: list[MeteringMessage] = []
-        rejected: list[tuple[Any, Rejection]] = []
-        for number, entry in enumerate(entries, 1):
+        self, entries: Sequence[Any], batch: VerifiedBatch | None, large: bool
+    ) -> tuple[list[tuple[int, MeteringMessage]], list[RejectedEntry]]:
+        """Return the valid messages with a good signature, each with its index, and the other entries with their rejections."""
+        verified: list[tuple[int, MeteringMessage]] = []
+        rejected: list[RejectedEntry] = []
+        turn = Turn(self._clock, SAMPLES_PER_TURN)
+        for index, entry in enumerate(entries):
             try:
-                messages.append(read(entry, self._keys, key_id))
+                if large:
+                    check_sample(entry)
+                verified.append((index, read(entry, self._keys, batch=batch, index=index)))
+            except TooComplex as error:
+                rejected.append(RejectedEntry(index, entry, _rejection("too-complex", str(error), entry)))
             except BadMessage as error:
-                rejected.append((entry, _rejection("invalid", str(error), entry)))
+                rejected.append(RejectedEntry(index, entry, _rejection("invalid", str(error), entry)))
             except BadSignature as error:
-                rejected.append((entry, _rejection("unverified", str(error), entry)))
-            if number % SAMPLES_PER_TURN == 0:
+                rejected.append(RejectedEntry(index, entry, _rejection("unverified", str(error), entry)))
+            if turn.over():
                 await sleep(self._clock, 0)
-        return messages, rejected
+                turn.begin()
+        return verified, rejected
 
-    def _enqueue(self, messages: list[MeteringMessage]) -> Deferred[Sequence[Refusal]]:
-        """Add ``messages`` to the current batch; fire after its commit with the store's refusals among them."""
+    def _enqueue(
+        self, messages: list[MeteringMessage], refused_entries: Sequence[BatchEntry]
+    ) -> Deferred[Sequence[Refusal]]:
+        """Add ``messages`` to the current batch; fire after its commit with the store's refusals among them.
+
+        ``refused_entries`` are those of the same signed batch that are not to be stored.
+        """
         if self._batch.messages and len(self._batch.messages) + len(messages) > self._batch_samples:
             self._flush()
         first = len(self._batch.messages)
         waiter = _Waiter(first, first + len(messages))
         self._batch.messages += messages
+        self._batch.refused_entries += refused_entries
         self._batch.waiters.append(waiter)
         if len(self._batch.messages) >= self._batch_samples:
             self._flush()
@@ -149,7 +194,7 @@ class SampleConsumer:
         """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
         try:
-            result = await self._store.write(batch.messages)
+            result = await self._store.write(batch.messages, batch.refused_entries)
         except Exception as error:
             for waiter in batch.waiters:
                 waiter.refusals.errback(error)

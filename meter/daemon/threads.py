@@ -58,3 +58,22 @@ class CallThread:
                 outcome = Failure()
             # A Deferred without a canceller that was cancelled meanwhile ignores one late result.
             self._reactor_threads.callFromThread(answer.callback, outcome)
+
+
+class OffReactor:
+    """Calls functions that take long in one thread, which the first call starts: ``await off_reactor(function)``.
+
+    The functions must be safe to run beside the reactor. They are called one at a time, so that one after another, not
+    all at once, compete with the reactor for Python's global lock.
+    """
+
+    def __init__(self, reactor_threads: IReactorFromThreads, name: str) -> None:
+        self._reactor_threads = reactor_threads
+        self._name = name
+        self._thread: CallThread | None = None
+
+    def __call__(self, function: Callable[[], T]) -> Deferred[T]:
+        """Fire in the reactor's thread with the result of ``function`` or its exception."""
+        if self._thread is None:
+            self._thread = CallThread(self._reactor_threads, self._name)
+        return self._thread.call(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from typing import Literal
 
 from pydantic import Field
@@ -10,6 +11,10 @@ from pydantic import SecretStr
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+
+AdminScope = Literal["project", "domain", "system"]
+HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)$")]
+"""A name or an address, without a port."""
 
 
 class ApiTokenSection(Section):
@@ -29,6 +34,11 @@ class ApiKeystoneSection(Section):
     """How the API validates the tokens of its clients with Keystone."""
 
     auth_url: str = Field(default="", description="URL of Keystone: https://keystone.example.org/v3")
+    www_authenticate_uri: str = Field(
+        default="",
+        pattern=r"^[!#-~]*$",
+        description="Public URL of Keystone, which a client without a valid token is told in the header WWW-Authenticate. By default it is told none.",
+    )
     username: str = Field(
         default="meter", description="User that the API authenticates as; it must be allowed to validate tokens."
     )
@@ -47,7 +57,15 @@ class ApiKeystoneSection(Section):
     )
     admin_roles: list[str] = Field(
         default_factory=lambda: ["admin"],
-        description="Roles that give access to the samples of all projects.",
+        description="Roles that give access to the samples of all projects, in a token with one of admin_scopes.",
+    )
+    admin_scopes: list[AdminScope] = Field(
+        default_factory=lambda: list[AdminScope](("project", "system")),
+        description='Scopes of a token in which admin_roles count. "domain" makes the administrator of any domain one of Meter; ["system"] admits no administrator of projects.',
+    )
+    admin_projects: list[str] = Field(
+        default_factory=list,
+        description="Ids of the projects in which admin_roles count; [] for every project. Name them if customers have such a role in their own projects.",
     )
     revalidate_seconds: Seconds = Field(
         default=60.0,
@@ -78,10 +96,19 @@ class ApiAuthSection(Section):
 
     mode: Literal["none", "tokens", "keystone"] = Field(
         default="none",
-        description="none: every client sees everything, so only loopback addresses are allowed in listen. tokens: clients send one of the tokens below as X-Auth-Token. keystone: clients send a Keystone token.",
+        description="none: every client sees everything, so only loopback addresses are allowed in listen. tokens: clients send a token made by meter-token, or one of the tokens below, as X-Auth-Token. keystone: clients send a Keystone token.",
     )
     tokens: list[ApiTokenSection] = Field(
-        default_factory=list, description="[[api.auth.tokens]]: sha256, and admin or project_id."
+        default_factory=list,
+        description="[[api.auth.tokens]]: sha256, and admin or project_id. They are read at start; meter-token makes tokens that need no restart.",
+    )
+    max_unchecked_seconds: Seconds = Field(
+        default=300.0,
+        description="How long an export or live stream goes on while Keystone cannot be asked about its token again, and how long the tokens of meter-token are accepted while the database is unavailable. A token never outlives its expiry.",
+    )
+    refresh_seconds: Seconds = Field(
+        default=5.0,
+        description="tokens: how often the tokens of meter-token are read from the database. A revoked token is accepted for this long at most; usually a notification ends it at once.",
     )
     keystone: ApiKeystoneSection = ApiKeystoneSection()
 
@@ -127,7 +154,12 @@ class ApiSection(Section):
     )
     base_url: str = Field(
         default="",
-        description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default it is taken from each request.",
+        pattern=r"^(https?://[A-Za-z0-9._\[\]:-]+(/[!-;=?-~]*)?)?$",
+        description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default links follow the Host header if host_names has its name, and are relative otherwise.",
+    )
+    host_names: list[HostName] = Field(
+        default_factory=list,
+        description='Names of this API in the Host header, besides the name and the addresses of this host: ["metering.example.org"]. With auth mode none, requests for other names are refused.',
     )
     default_limit: Count = Field(
         default=100, description="Number of entries in a response if the request sets no limit."

@@ -20,6 +20,7 @@ from meter.daemon.process_lock import LockFile
 from meter.daemon.services import StagedService
 from meter.daemon.status import OptionalDependency
 from meter.daemon.status import readiness_of
+from meter.daemon.threads import OffReactor
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.notifications import without_redefined_meters
 from meter.declarative.rest import load_user_pollsters
@@ -35,7 +36,7 @@ from meter.plugins.registry import configure
 from meter.plugins.registry import find
 from meter.settings import Config
 from meter.settings.config_file import keyring
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.taps.monotonic_clock import use_monotonic_clock
 
 STOP_SECONDS = 75.0
@@ -63,6 +64,7 @@ class Daemon:
         self.warnings: list[str] = []
         self.only_checking = only_checking
         self._keys: Keyring | None = None
+        self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
         self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)

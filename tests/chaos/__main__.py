@@ -1,4 +1,7 @@
-"""``python -m tests.chaos [WORD ...]``: runs the faults whose name contains one of the words, or all of them."""
+"""``python -m tests.chaos [WORD ...]``: runs the faults whose name contains one of the words, or all of them.
+
+The words ``memory`` and ``http`` are for an agent's memory, and for 20 000 hostile requests to an API.
+"""
 
 import sys
 

@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 import amqp
 
 from meter.bus.batches import batch_publications
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 
 SAMPLES = 10
 SECONDS = 0.1

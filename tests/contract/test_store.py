@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from meter.ceilometer_signature import signature
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.message import MeteringMessage
@@ -33,11 +34,11 @@ from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.query import WriteResult
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import signature
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
+from tests.signed import stored_message
 from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import after
@@ -198,7 +199,7 @@ async def test_message_that_repeats_a_fact_is_a_duplicate(store, message_id, cha
     first, again = fact(message_id=message_id), fact(message_id=message_id, **changes)
 
     assert await one_after_the_other(store, first, again) == ["stored", "duplicate"]
-    assert await store.message(message_id) == first.fields
+    assert await stored_message(store, message_id) == first.fields
     assert len(await store.samples(ALL, 10)) == 1
 
 
@@ -247,7 +248,7 @@ async def test_message_with_a_taken_id_and_another_fact_is_refused_naming_the_di
     assert f"{label} " in refusal.reason
     others = {"meter", "type", "unit", "resource_id", "user_id", "project_id", "volume", "timestamp"} - {label}
     assert not [each for each in others if f"{each} " in refusal.reason]
-    assert await store.message(message_id) == first.fields
+    assert await stored_message(store, message_id) == first.fields
     assert len(await store.samples(ALL, 10)) == 1
 
 
@@ -287,7 +288,7 @@ async def test_fields_that_either_message_declares_variable_do_not_conflict(stor
             assert [each.kind for result in results for each in result.refused] == ["conflict"] * (
                 expected == "conflict"
             )
-            assert await store.message(id) == pair[0].fields
+            assert await stored_message(store, id) == pair[0].fields
 
 
 @pytest.mark.parametrize("monday", [MONDAY, LONG_AGO], ids=["partition", "default partition"])
@@ -385,10 +386,10 @@ async def test_message_of_an_id_used_twice_is_the_newest_that_matches_the_filter
     old, new = fact(project_id="p1"), fact(at=30 * 86400, project_id="p2")
     assert await one_after_the_other(store, old, new) == ["stored", "stored"]
 
-    assert await store.message(AN_ID) == new.fields
-    assert await store.message(AN_ID, equals(project_id="p1")) == old.fields
+    assert await stored_message(store, AN_ID) == new.fields
+    assert await stored_message(store, AN_ID, equals(project_id="p1")) == old.fields
     assert (await store.sample(AN_ID, equals(project_id="p1"))).timestamp == old.timestamp
-    assert await store.message(AN_ID, equals(project_id="p3")) is None
+    assert await stored_message(store, AN_ID, equals(project_id="p3")) is None
 
 
 # --- exactness -----------------------------------------------------------------------------------------------------
@@ -404,7 +405,7 @@ async def test_message_is_returned_exactly_as_signed_and_verifies(store, vector)
     result = await store.write([sent])
 
     assert result == WriteResult(1, 0)
-    answer = await store.message(fields["message_id"])
+    answer = await stored_message(store, fields["message_id"])
     assert as_written(answer) == as_written(fields)
     assert keys.verify(answer, sent.timestamp) == "theirs"
 
@@ -425,13 +426,13 @@ async def test_extreme_timestamps_are_stored(store, timestamp):
 
     [sample] = await store.samples(SampleFilter(start=at, end=at, through_end=True), 10)
     assert sample.timestamp == at
-    assert (await store.message(sent.message_id))["timestamp"] == timestamp
+    assert (await stored_message(store, sent.message_id))["timestamp"] == timestamp
 
 
 @pytest_twisted.ensureDeferred
 async def test_unknown_message_id_finds_nothing(store):
-    assert await store.message("cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11") is None
-    assert await store.message("no uuid at all") is None
+    assert await stored_message(store, "cb2e9b5a-9f0a-4a0e-8f5a-9c5d5c5f0d11") is None
+    assert await stored_message(store, "no uuid at all") is None
     assert await store.sample("no uuid at all", ALL) is None
 
 
@@ -442,7 +443,7 @@ async def test_message_id_may_be_any_text(store):
 
         found = await store.sample(message_id, ALL)
         assert (found.message_id, found.volume) == (message_id, 3)
-        assert (await store.message(message_id))["message_id"] == message_id
+        assert (await stored_message(store, message_id))["message_id"] == message_id
 
 
 @pytest_twisted.ensureDeferred
@@ -1193,7 +1194,7 @@ async def test_sample_with_an_invalid_run_or_interval_is_stored_without(store, r
 
     assert await store.write(sent) == WriteResult(2, 0)
     assert await compute_statistics(store, INCREASE, INTEGRAL) == [(3, pytest.approx(14))]
-    assert await store.message(sent[0].message_id) == sent[0].fields
+    assert await stored_message(store, sent[0].message_id) == sent[0].fields
 
 
 @pytest_twisted.ensureDeferred

@@ -143,7 +143,7 @@ batcher.batch_publications = lambda *arguments, **named: whole(*arguments, **nam
         "notifications",
         """
 from meter.collector import conversion
-from meter.signature import BadSignature
+from meter.ceilometer_signature import BadSignature
 whole = conversion.Signer.message
 def message(self, sample, *arguments):
     if sample.name == "volume":

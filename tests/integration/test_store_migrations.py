@@ -21,13 +21,14 @@ from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.pool import Pool
+from tests.signed import stored_message
 from tests.store_messages import message
 from tests.waiting import until
 
 UPGRADE_SECONDS = 120.0
 """Time limit of a process that upgrades; the test's own limit cannot end it."""
 
-FURTHER_STEP = Migration(2, "invoice", "CREATE TABLE invoice (id integer PRIMARY KEY)")
+FURTHER_STEP = Migration(len(migrations()) + 1, "invoice", "CREATE TABLE invoice (id integer PRIMARY KEY)")
 """A step of a later Meter."""
 
 BEFORE_THE_FIRST_RELEASE = """
@@ -159,7 +160,8 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
 
     async with pool_at(dsn) as pool:
         with pytest.raises(
-            Unavailable, match="has schema version 1, and this Meter needs version 2: start meter-collector"
+            Unavailable,
+            match=f"has schema version {len(migrations())}, and this Meter needs version {FURTHER_STEP.number}: start meter-collector",
         ):
             await pool.run(next_version.check)
         await pool.run(next_version.upgrade)
@@ -167,14 +169,16 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
         await pool.run(next_version.check)
 
     assert applied(postgresql, dsn) == [(1, "schema"), (2, "invoice")]
-    assert await store.message(sent.message_id) == sent.fields
+    assert await stored_message(store, sent.message_id) == sent.fields
     await store.stopService()
 
 
 @pytest_twisted.ensureDeferred
 async def test_step_that_fails_leaves_nothing_behind(postgresql):
     dsn = postgresql.dsn()
-    broken = Schema([*migrations(), Migration(2, "broken", "CREATE TABLE invoice (id integer); SELECT 1 / 0")])
+    broken = Schema(
+        [*migrations(), Migration(len(migrations()) + 1, "broken", "CREATE TABLE invoice (id integer); SELECT 1 / 0")]
+    )
 
     async with pool_at(dsn) as pool:
         with pytest.raises(ValueError, match="division by zero"):

@@ -15,6 +15,7 @@ from twisted.internet.defer import gatherResults
 from zope.interface import implementer
 
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.ceilometer_signature import signature
 from meter.collector.samples import SampleConsumer
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import metrics_registry
@@ -25,9 +26,9 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
-from meter.signature import signature
 from meter.store.maintenance.maintenance import Retention
 from tests.integration.test_store_rollups import running
+from tests.signed import stored_message
 from tests.store_messages import KEYS
 from tests.store_messages import as_written
 from tests.store_messages import message
@@ -117,9 +118,9 @@ async def test_odd_message_is_stored_exactly_or_dead_lettered_with_its_reason_an
         await gatherResults([Deferred.fromCoroutine(intake.receive(each)) for each in deliveries], consumeErrors=True)
 
         for each in neighbours:
-            assert await store.message(each["message_id"]) == each
+            assert await stored_message(store, each["message_id"]) == each
         for name, each in stored.items():
-            answer = await store.message(each["message_id"])
+            answer = await stored_message(store, each["message_id"])
             assert answer is not None
             assert as_written(answer) == as_written(each), name
         assert dead.reasons.keys() == {each["message_id"] for each, _ in refused.values()}
@@ -137,7 +138,7 @@ async def test_sample_of_the_first_possible_day_is_stored_without_retention(post
     async with running(postgresql.dsn()) as store:
         first = message(at=datetime(1, 1, 1, tzinfo=UTC))
         assert (await store.write([first])).stored == 1
-        assert await store.message(first.message_id) == first.fields
+        assert await stored_message(store, first.message_id) == first.fields
 
 
 @pytest_twisted.ensureDeferred

@@ -10,11 +10,11 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from meter.ceilometer_signature import signature
 from meter.commands.verify import verdict
 from meter.message import read
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import signature
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
 from meter.store import Verification
 from tests.store_messages import NOON

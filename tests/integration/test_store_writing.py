@@ -27,6 +27,7 @@ from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
 from meter.store.write.writer import INSERT_SAMPLES
+from tests.signed import stored_message
 from tests.store_messages import KEYS
 from tests.store_messages import as_written
 from tests.store_messages import message
@@ -67,7 +68,7 @@ async def test_any_message_comes_back_as_it_was_signed(postgresql):
         assert await store.write(batch) == WriteResult(stored=len(batch), duplicates=0)
 
         for sent in batch:
-            answer = await store.message(sent.message_id)
+            answer = await stored_message(store, sent.message_id)
             assert as_written(answer) == as_written(sent.fields)
             assert KEYS.verify(answer, sent.timestamp) == "key-1"
             sample = await store.sample(sent.message_id, ALL)
@@ -157,7 +158,7 @@ async def test_usual_messages_are_stored_without_verbatim_json(postgresql):
     theirs = replace(message(), fields=theirs, message_id=theirs["message_id"])
     async with running(dsn) as store:
         await store.write([*ours, theirs])
-        assert await store.message(theirs.message_id) == theirs.fields
+        assert await stored_message(store, theirs.message_id) == theirs.fields
 
     assert postgresql.execute("SELECT count(*) FROM sample WHERE verbatim_json LIKE '{%'", dsn) == [(0,)]
 
@@ -184,7 +185,7 @@ async def test_large_metadata_is_stored(postgresql):
     async with running(postgresql.dsn()) as store:
         assert (await store.write([big, many])).stored == 2
 
-        assert (await store.message(big.message_id)) == big.fields
+        assert (await stored_message(store, big.message_id)) == big.fields
         found = await store.samples(SampleFilter(metadata=(MetadataMatch("name 9999", 9999),)), 10)
         assert [sample.message_id for sample in found] == [many.message_id]
 
@@ -244,7 +245,7 @@ async def test_new_partition_takes_its_samples_from_the_default_partition(postgr
         store._sample_writer._partitions._retry_at.clear()
         assert (await store.write([later, early])).duplicates == 1
 
-        assert await store.message(early.message_id) == early.fields
+        assert await stored_message(store, early.message_id) == early.fields
     assert postgresql.execute("SELECT count(*) FROM sample_default", dsn) == [(0,)]
 
 

@@ -21,8 +21,8 @@ from meter.bus.dead_letters import DeadLetterPublisher
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.message import seal
-from meter.message import sign
-from meter.signature import keyring
+from meter.outgoing import sign
+from meter.signing_keys import keyring
 from tests.system.daemons import SECRET
 from tests.system.daemons import fetch
 from tests.system.daemons import until

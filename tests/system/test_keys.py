@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest_twisted
 
 from meter.bus.batches import batch_publications
-from meter.message import sign
+from meter.outgoing import sign
 from meter.query import SampleFilter
-from meter.signature import Keyring
-from meter.signature import SigningKey
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
 from tests.system.daemons import until
 from tests.system.test_spine import publish

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
+from meter.ceilometer_signature import signature
 from meter.message import seal
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import signature
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
+from tests.signed import stored_message
 from tests.system.daemons import until
 from tests.system.test_spine import publish
 from tests.waiting import until as until_true
@@ -88,7 +89,7 @@ async def given_back(dsn, ids):
     store.startService()
     try:
         await until_true(lambda: store.readiness().ready)
-        return [await store.message(each) for each in ids]
+        return [await stored_message(store, each) for each in ids]
     finally:
         await store.stopService()
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from meter.bus.batches import batch_publications
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from tests.system.daemons import SECRET
 from tests.system.daemons import STOPPED
 from tests.system.daemons import fetch

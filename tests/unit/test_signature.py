@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.signature import BadSignature
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import keyring
-from meter.signature import signature
-from meter.signature import signed_bytes
+from meter.ceilometer_signature import BadSignature
+from meter.ceilometer_signature import signature
+from meter.ceilometer_signature import signed_bytes
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
+from meter.signing_keys import keyring
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.message import Signer
+from meter.ceilometer_signature import BadSignature
 from meter.message import cast
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import Signer
+from meter.outgoing import sign
 from meter.sample import Sample
-from meter.signature import BadSignature
-from meter.signature import keyring
+from meter.signing_keys import keyring
 
 KEYS = keyring(["secret"])
 PLAIN = (

@@ -24,6 +24,7 @@ from meter.api.auth.validation_limiter import ValidationLimiter
 from meter.api.auth.validation_limiter import ValidationLimits
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import Unauthenticated
+from meter.daemon.services import wall_seconds
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
@@ -59,8 +60,36 @@ class TokenInfo(Protocol):
         """The project that the token is scoped to, if any."""
 
     @property
+    def domain_id(self) -> str | None:
+        """The domain that the token is scoped to, if any."""
+
+    @property
+    def system(self) -> bool:
+        """Whether the token is scoped to the system, the whole cloud."""
+
+    @property
     def roles(self) -> Collection[str]:
         """Names of the owner's roles in that scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRule:
+    """Which tokens are those of administrators, who see all projects.
+
+    Those with one of ``roles`` in one of ``scopes`` (``project``, ``domain``, ``system``). If ``projects``, ids, are given,
+    a token for any other project is none of them.
+    """
+
+    roles: Collection[str] = ("admin",)
+    scopes: Collection[str] = ("project", "system")
+    projects: Collection[str] = ()
+
+    def applies_to(self, info: TokenInfo) -> bool:
+        """Return whether ``info`` is the token of an administrator."""
+        scope = "system" if info.system else "project" if info.project_id else "domain" if info.domain_id else "none"
+        if scope not in self.scopes or (scope == "project" and self.projects and info.project_id not in self.projects):
+            return False
+        return not set(self.roles).isdisjoint(info.roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +106,9 @@ class KeystoneTokens:
 
     Valid tokens are cached for ``revalidate_seconds``, but not beyond their expiry, and at most ``max_cached_tokens`` of
     them. A revoked token is therefore accepted for at most ``revalidate_seconds``. Refused tokens are remembered for
-    ``refused_seconds`` in a cache of their own, at most ``max_refused_tokens`` of them. Requesters with one of
-    ``admin_roles`` are administrators. ``uri`` is the address of Keystone in the ``WWW-Authenticate`` header.
+    ``refused_seconds`` in a cache of their own, at most ``max_refused_tokens`` of them. ``admins`` says whose requesters are
+    administrators. ``uri`` is the address of Keystone for operators, ``public_uri`` that in the ``WWW-Authenticate`` header,
+    if any.
 
     Keystone is not asked about what cannot be a token by its form, and about others within ``limits``, which apply to
     requests whose token is not cached; ``addresses`` finds the client address. Concurrent requests with the same token share
@@ -96,8 +126,9 @@ class KeystoneTokens:
         clock: IReactorTime,
         *,
         uri: str,
+        public_uri: str = "",
         check: Callable[[], Awaitable[object]] | None = None,
-        admin_roles: Collection[str] = ("admin",),
+        admins: AdminRule = AdminRule(),
         revalidate_seconds: float = 60.0,
         max_cached_tokens: int = 10_000,
         refused_seconds: float = 30.0,
@@ -108,9 +139,9 @@ class KeystoneTokens:
         self._validate = validate
         self._clock = clock
         self._uri = uri
-        self._challenge = f'Keystone uri="{uri}"'
+        self._challenge = f'Keystone uri="{public_uri}"' if public_uri else "Keystone"
         self._check = check
-        self._admin_roles = frozenset(admin_roles)
+        self._admins = admins
         self._revalidate_seconds = revalidate_seconds
         # Keyed by hash: a memory dump or a manhole session reveals no tokens.
         self._cache: TLRUCache[bytes, _CachedToken, float] = TLRUCache(
@@ -216,11 +247,12 @@ class KeystoneTokens:
     def _store(self, digest: bytes, info: TokenInfo | None) -> Requester:
         """Cache the result of a validation; :class:`Unauthenticated` for an invalid token, for which ``info`` is ``None``."""
         now = self._clock.seconds()
-        if info is None or info.expires_at.timestamp() <= now:
+        # Keystone's time is compared with the system clock, which the clock of timers does not follow.
+        remaining = 0.0 if info is None else info.expires_at.timestamp() - wall_seconds(self._clock)
+        if info is None or remaining <= 0:
             self._refused[digest] = None
             raise Unauthenticated(self._challenge)
-        is_admin = not self._admin_roles.isdisjoint(info.roles)
-        requester = Requester(is_admin, info.project_id, info.user_id)
-        valid_until = min(now + self._revalidate_seconds, info.expires_at.timestamp())
-        self._cache[digest] = _CachedToken(requester, valid_until)
+        is_admin = self._admins.applies_to(info)
+        requester = Requester(is_admin, info.project_id, info.user_id, info.expires_at.timestamp())
+        self._cache[digest] = _CachedToken(requester, now + min(self._revalidate_seconds, remaining))
         return requester

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from dataclasses import field
 
 from twisted.web.iweb import IRequest
 from zope.interface import Interface
@@ -26,11 +27,15 @@ def well_formed_token(request: IRequest) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """An authenticated client. An administrator sees all samples, anyone else those of ``project_id``."""
+    """An authenticated client. An administrator sees all samples, anyone else those of ``project_id``.
+
+    ``expires_at`` is the expiry of the token, in seconds since 1970; it does not count when requesters are compared.
+    """
 
     is_admin: bool
     project_id: str | None = None
     user_id: str | None = None
+    expires_at: float | None = field(default=None, compare=False)
 
 
 class IAuth(Interface):

@@ -32,6 +32,7 @@ from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.export import PAGE_SAMPLES
 from meter.api.streaming.export import export
 from meter.api.streaming.live import EVENT_STREAM
+from meter.api.streaming.live import last_event
 from meter.api.streaming.live import live as live_events
 from meter.query import And
 from meter.query import Field
@@ -156,17 +157,16 @@ async def live(context: RequestContext) -> StreamingResponse:
     events = live_events(
         context.store, filter, lambda row: rendering.sample(row, context.flatten), context.clock, context.slices
     )
-    return StreamingResponse(EVENT_STREAM, events)
+    return StreamingResponse(EVENT_STREAM, events, last_event)
 
 
 async def proof(context: RequestContext) -> rendering.Proof:
     """Handle ``/v2/samples/{id}/proof``."""
     sample_id = context.path["id"]
-    row = await context.store.sample(sample_id)
-    message = None if row is None else await context.store.message(sample_id)
-    if row is None or message is None:
+    found = await context.store.proof(sample_id)
+    if found is None:
         raise ApiError(404, f"Sample {sample_id} Not Found")
-    return rendering.Proof(message=dict(message), key_id=row.key_id)
+    return rendering.proof(found, context.keys)
 
 
 async def sample(context: RequestContext) -> rendering.Sample:

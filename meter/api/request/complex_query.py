@@ -23,6 +23,7 @@ from meter.api.request.simple_query import metadata_key
 from meter.api.request.strict_json import BadJson
 from meter.api.request.strict_json import strict_json
 from meter.api.request.times import parse_time
+from meter.interfaces import RequestError
 from meter.message import BadMessage
 from meter.query import And
 from meter.query import Comparison
@@ -33,6 +34,7 @@ from meter.query import Not
 from meter.query import Or
 from meter.query import Order
 from meter.query import Scalar
+from meter.text_pattern import text_pattern
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~"]
 OPERATORS: Mapping[str, Operator] = {
@@ -217,6 +219,8 @@ def _value(field: Field, operator: Operator, value: Any) -> Scalar:
         raise BadExpression(
             f"a pattern can have at most {MAX_PATTERN_CHARACTERS} characters; this one has {len(value)}"
         )
+    if operator == "~":
+        _check_pattern(value)
     if field in TIME_FIELDS:
         return _time(value)
     if field == "volume":
@@ -232,6 +236,13 @@ def _value(field: Field, operator: Operator, value: Any) -> Scalar:
     ):
         raise BadExpression(f"the number {_excerpt(value)} is out of range")
     return cast(Scalar, value)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        text_pattern(pattern)
+    except RequestError as error:
+        raise BadExpression(str(error)) from error
 
 
 def _time(value: Any) -> datetime:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +17,8 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from meter.api.auth.authorization import AuthorizationEnded
+from meter.api.errors import ApiError
 from meter.api.limits import RequestLimits
 from meter.daemon.services import within
 from meter.interfaces import Unavailable
@@ -85,22 +89,45 @@ class ReadingTime:
         self._left = left - (self._clock.seconds() - began)
 
 
-async def stream(request: Request, chunks: AsyncIterator[bytes], time: ReadingTime) -> None:
+async def stream(
+    request: Request,
+    chunks: AsyncIterator[bytes],
+    time: ReadingTime,
+    *,
+    authorize: Callable[[], Awaitable[None]],
+    last_chunk: Callable[[ApiError], bytes] | None = None,
+) -> None:
     """Write ``chunks`` and return once the last one is written. An error, or a client that takes longer than ``time``,
     aborts the connection.
 
     The status has been sent by then: an incomplete body is the only way to signal an error to the client.
+    ``authorize`` is awaited before each chunk. When it, or a query for a chunk, raises
+    :class:`~meter.api.auth.authorization.AuthorizationEnded`, nothing more is sent but ``last_chunk`` of it, if there is
+    one.
     """
     producer = BackpressureProducer(request)
     try:
         async with aclosing(_closable(chunks)) as closable:
             async for chunk in closable:
+                await authorize()
                 request.write(chunk)
                 await time.wait(producer, len(chunk))
     except CancelledError:
         raise  # the client has disconnected
     except TooSlow as error:
         _log.info("aborting the response to {client}: {error}", client=request.getClientAddress(), error=error)
+    except AuthorizationEnded as error:
+        _log.info(
+            "response to {uri} for {client} ended: {error} {cause}",
+            uri=request.uri.decode("ascii", "replace"),
+            client=request.getClientAddress(),
+            error=error,
+            cause=error.cause,
+        )
+        if last_chunk is not None:
+            request.write(last_chunk(error))
+            request.unregisterProducer()
+            return
     except Unavailable as error:
         _log.warn("response to {uri} aborted: {error}", uri=request.uri.decode("ascii", "replace"), error=error)
     except Exception:

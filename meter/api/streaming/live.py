@@ -16,6 +16,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 
 from meter.api.auth.visibility import VisibleStore
+from meter.api.errors import ApiError
 from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
 from meter.daemon.shared_slices import OwnedSlices
@@ -126,6 +127,11 @@ async def _recorded_since(
             Comparison("recorded_at", ">=", last.recorded_at),
             Or((Comparison("recorded_at", ">", last.recorded_at), Comparison("message_id", ">", last.message_id))),
         )
+
+
+def last_event(error: ApiError) -> bytes:
+    """Return the event that says why the stream ends."""
+    return b"event: end\ndata: %b\n\n" % msgspec.json.encode({"status": error.status, "reason": error.text})
 
 
 def _event(row: StoredSample, render: Callable[[StoredSample], msgspec.Struct]) -> bytes:

@@ -32,6 +32,7 @@ from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import NAME_TABLES
 from meter.store.maintenance.garbage_collection import collect
+from meter.store.maintenance.garbage_collection import collect_batches
 from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.partitions import Partitions
@@ -171,7 +172,7 @@ class Maintenance(Service):
             self._retry_at[start, hours] = self._clock.seconds() + RETRY_SECONDS
             if isinstance(error, Rejected):
                 self._unrollable.add(start)
-            # The squares of volumes beyond 10**154 exceed double precision: queries read the samples of such hours.
+            # Queries read the samples of such an hour or day.
             self._log.debug(
                 "{hours} h from {start} cannot be finalized: {reason}", hours=hours, start=str(start), reason=str(error)
             )
@@ -206,6 +207,7 @@ class Maintenance(Service):
             return
         samples, rollups = oldest
         batches = [
+            partial(collect_batches, before=samples),
             partial(collect, dimension="wire_format", before=samples),
             partial(collect, dimension="metadata", before=rollups),
             partial(collect, dimension="series", before=rollups),
@@ -262,11 +264,12 @@ async def _drop_expired_partitions(session: Session, monday: datetime, unrollabl
 
 
 async def _delete_samples(session: Session, meter: str, before: datetime) -> None:
-    await session.count(
-        "DELETE FROM sample s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
-        "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
-        [before, meter],
-    )
+    for table in ("sample", "voided_sample"):
+        await session.count(
+            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
+            "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
+            [before, meter],
+        )
 
 
 async def _delete_rollups(session: Session, before: datetime) -> None:

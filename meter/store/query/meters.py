@@ -7,6 +7,7 @@ from typing import NamedTuple
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
+from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
 
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
@@ -51,6 +52,20 @@ CROSS JOIN LATERAL (
 ORDER BY m.name, m.type, m.unit LIMIT {limit}
 """
 
+# Within a project: begins with the meters that its series have, not with all meters.
+UNIQUE_METERS_OF_PROJECT = """
+SELECT m.name, m.type, m.unit
+FROM (SELECT x.meter_id, array_agg(x.id) AS ids FROM series x WHERE {series} GROUP BY x.meter_id OFFSET 0) listed
+CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = listed.meter_id OFFSET 0) m
+CROSS JOIN LATERAL (
+    SELECT FROM series x
+    CROSS JOIN LATERAL (SELECT FROM sample s {joins} WHERE s.series_id = x.id AND {sample} LIMIT 1) s
+    WHERE x.id = ANY(listed.ids)
+    LIMIT 1
+) existing
+ORDER BY m.name, m.type, m.unit LIMIT {limit}
+"""
+
 
 class StoredMeterRow(NamedTuple):
     """A row of :func:`meters_query`; unique meters have no resource, owner or source."""
@@ -66,8 +81,9 @@ class StoredMeterRow(NamedTuple):
 
 def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> Sql:
     """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow`."""
+    listed = METERS if not unique else UNIQUE_METERS if conditions.visible == TRUE else UNIQUE_METERS_OF_PROJECT
     return filled(
-        f"{NEWEST_FIRST}{UNIQUE_METERS if unique else METERS}",
+        f"{NEWEST_FIRST}{listed}",
         joins=conditions.joined_metadata,
         series=conditions.series,
         sample=conditions.sample,

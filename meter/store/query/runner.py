@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import RequestError
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -23,6 +24,8 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.store.audit.log import entries_statement
+from meter.store.audit.log import entry_of
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -46,10 +49,10 @@ from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
-from meter.store.write.record import Record
-from meter.store.write.record import fields_of
-
-METADATA_TEXT = "SELECT text FROM metadata WHERE id = %s"
+from meter.store.query.stored_rows import ROWS
+from meter.store.query.stored_rows import batches_with_rows
+from meter.store.query.stored_rows import stored_row
+from meter.stored_batch import StoredProof
 
 
 class QueryRunner:
@@ -102,30 +105,29 @@ class QueryRunner:
         """Return slices that the query shares with no other: all queries convert their rows in rotation."""
         return self._slices.of(object())
 
-    async def message(self, message_id: str, filter: SampleFilter) -> Mapping[str, Any] | None:
-        """See ``IStore.message``."""
+    async def proof(self, message_id: str, filter: SampleFilter) -> StoredProof | None:
+        """See ``IStore.proof``."""
         conditions = split_filter(replace(filter, equals={**filter.equals, "message_id": message_id}))
         rows = await self._query(samples_query(conditions, 1, (), None))
         with self._request_errors():
-            return await self._message(SampleRow(*rows[0])) if rows else None
+            return await self._proof(SampleRow(*rows[0])) if rows else None
 
-    async def _message(self, row: SampleRow) -> Mapping[str, Any] | None:
-        series = await self._dimensions.series.get_many({row.series_id})
-        wire_formats = await self._dimensions.wire_formats.get_many({row.wire_format_id})
-        texts = await self._pool.rows(METADATA_TEXT, [row.metadata_id])
-        if not (series and wire_formats and texts):
+    async def _proof(self, row: SampleRow) -> StoredProof | None:
+        found = await self._pool.rows(
+            ROWS.format(table="sample", conditions="s.message_id = %s::uuid AND s.timestamp = %s", limit="1"),
+            [row.message_id, row.timestamp],
+        )
+        stored = stored_row(found[0]) if found else None
+        if stored is None or stored.fields is None:
             return None
-        return fields_of(
-            Record(
-                series[row.series_id],
-                texts[0][0],
-                wire_formats[row.wire_format_id],
-                row.message_id,
-                row.timestamp,
-                row.volume,
-                row.signature,
-                row.verbatim_json,
-            )
+        batches = await batches_with_rows(self._pool.rows, [stored.batch_id]) if stored.batch_id else {}
+        batch = batches[stored.batch_id].batch if batches else None
+        return StoredProof(
+            message=stored.fields,
+            key_id=stored.key_id,
+            scheme=stored.scheme,
+            batch=batch,
+            position=stored.batch_position,
         )
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
@@ -156,6 +158,10 @@ class QueryRunner:
         async for batch in self._own_slices().consume(await self._query(statement), CONVERTED_ROWS):
             statistics += statistics_rows(query, batch)
         return statistics
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None) -> Sequence[AuditEntry]:
+        """See ``IStore.audit_entries``."""
+        return [entry_of(row) for row in await self._query(entries_statement(filter, limit, before))]
 
     async def _wait_for_writers(self, filter: SampleFilter) -> None:
         """Return once all samples recorded until ``filter.as_of`` are committed."""

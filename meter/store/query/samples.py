@@ -166,7 +166,7 @@ def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker
             time_range=conjunction(conditions.range, after_marker(after)),
             recent=RECENT_PAGES * limit,
             joins=f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}",
-            condition=conjunction(conditions.series, conditions.sample),
+            condition=conjunction(conditions.series, conditions.sample_of_any_series),
             limit=limit,
         )
     )
@@ -189,7 +189,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
     """Return the statement for ``IStore.samples`` in any order, by the access path of ``conditions``."""
     columns = [_sort_column(each) for each in order]
     needs_series = conditions.rest_needs_series or any(column.belongs_to_series for column in columns)
-    series = conditions.series
+    series, sample = conditions.series, conditions.sample_of_any_series
     match conditions.access_path:
         case AccessPath.MESSAGE_ID:
             needs_series |= series != TRUE
@@ -198,6 +198,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
             series = conjunction(Sql(IN_ORDER_OF_RECORDING), series)
         case AccessPath.SERIES:
             series = Sql(f"s.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
+            sample = conditions.sample
         case AccessPath.TIMESTAMP:
             series = Sql(IN_ORDER_OF_TIME)
     sort_keys = "".join(f"key_{n} {'DESC' if each.descending else 'ASC'}, " for n, each in enumerate(order))
@@ -206,7 +207,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         keys="".join(f", {column.value} AS key_{n}" for n, column in enumerate(columns)),
         # Joining series that no condition needs would take longer than the rest of a small query.
         joins=f"{SERIES_OF_SAMPLE if needs_series else ''} {conditions.joined_metadata}",
-        condition=conjunction(series, conditions.sample, after_marker(after)),
+        condition=conjunction(series, sample, after_marker(after)),
         order=sort_keys,
         limit=limit,
     )
@@ -291,6 +292,7 @@ def _stored_samples(
                 metadata=metadata,
                 signature=signature,
                 key_id=wire_format.key_id,
+                scheme=wire_format.scheme,
             )
         )
     return samples

@@ -51,12 +51,15 @@ def add_collector(
     samples = SampleConsumer(
         store,
         daemon.keys,
-        DeadLetterPublisher(bus, daemon.reactor, source_queue=METERING_QUEUE, count=metrics.dead),
+        DeadLetterPublisher(
+            bus, daemon.reactor, source_queue=METERING_QUEUE, count=metrics.dead, off_reactor=daemon.off_reactor
+        ),
         daemon.reactor,
         batch_samples=settings.batch_samples,
         batch_seconds=settings.batch_seconds,
         metrics=metrics,
         after_commit=stored,
+        off_reactor=daemon.off_reactor,
     )
     bindings = [Binding("metering", "metering.#", ours=True)]
     if settings.ceilometer_exchange and not isinstance(bus, LocalBus):
@@ -72,7 +75,9 @@ def add_collector(
         )
     )
 
-    dead_notifications = DeadLetterPublisher(bus, daemon.reactor, source_queue=NOTIFICATIONS_QUEUE, count=metrics.dead)
+    dead_notifications = DeadLetterPublisher(
+        bus, daemon.reactor, source_queue=NOTIFICATIONS_QUEUE, count=metrics.dead, off_reactor=daemon.off_reactor
+    )
 
     archive = add_archive(daemon, bus, metrics)
 
@@ -90,6 +95,7 @@ def add_collector(
             archive=archive,
             ignored_users=daemon.config.notifications.ignored_users,
             unit_name=daemon.config.units.name_of,
+            off_reactor=daemon.off_reactor,
         )
         if not active:
             return StagedService(daemon.reactor)  # no queue, as no listener would take anything from it

@@ -36,6 +36,6 @@ def add_archive(daemon: Daemon, bus: IBus, metrics: CollectingMetrics) -> Archiv
     if isinstance(bus, LocalBus):
         daemon.warnings.append("[notifications] archive_messages: the in-process bus has no archive; it needs RabbitMQ")
         return None
-    archive = Archive(bus, settings.archive_event_types, metrics.archived)
+    archive = Archive(bus, settings.archive_event_types, metrics.archived, daemon.off_reactor)
     daemon.add(bus.subscribe(archive.subscription(), metrics.counting(DROPPED_QUEUE, archive.dropped)))
     return archive

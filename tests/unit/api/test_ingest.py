@@ -14,7 +14,7 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
 from meter.query import SampleFilter
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
@@ -43,7 +43,7 @@ class RecordingBus:
         self.published.append(publication)
 
     def messages(self) -> list[dict[str, Any]]:
-        return [each for one in self.published for each in metering_messages(open_envelope(one.body))[0]]
+        return [each for one in self.published for each in metering_messages(open_envelope(one.body))]
 
 
 class IngestApi:
@@ -141,9 +141,12 @@ def test_volume_can_be_a_string_as_old_clients_send_it(ingest_api: IngestApi, gi
         ({"counter_unit": None}, "counter_unit. Value: 'None'. Mandatory field missing."),
         ({"resource_id": None}, "resource_id. Value: 'None'. Mandatory field missing."),
         ({"counter_volume": "many"}, "counter_volume. Value: 'many'. unable to convert to float"),
-        ({"counter_volume": "nan"}, "volume of apples must be finite"),
+        ({"counter_volume": "nan"}, "counter_volume. Value: 'nan'. must be a finite number"),
         ({"counter_volume": True}, "counter_volume"),
         ({"counter_volume": 10**400}, "counter_volume"),
+        ({"counter_volume": 1.5e308}, "counter_volume. Value: '1.5e+308'. must be a finite number: 0, or from"),
+        ({"counter_volume": "1e31"}, "counter_volume. Value: '1e+31'. must be a finite number: 0, or from"),
+        ({"counter_volume": 5e-324}, "counter_volume. Value: '5e-324'. must be a finite number: 0, or from"),
         ({"resource_id": ""}, "resource_id must be a non-empty text"),
         ({"resource_id": "x" * 600}, "resource_id must be at most 512 characters"),
         ({"resource_id": "a\0b"}, "NUL"),
@@ -231,7 +234,7 @@ def test_body_that_is_not_a_list_of_objects_is_400(ingest_api: IngestApi, body: 
 def test_unavailable_bus_is_503_and_rejecting_bus_is_400(ingest_api: IngestApi) -> None:
     ingest_api.bus.failure = Unavailable("no connection to the broker")
     response = ingest_api.post([APPLE])
-    assert (response.status, "no connection to the broker" in response.faultstring) == (503, True)
+    assert (response.status, b"broker" in response.body) == (503, False)
     assert "retry-after" in response.headers
     ingest_api.bus.failure = ValueError("too large")
     assert ingest_api.post([APPLE]).status == 400

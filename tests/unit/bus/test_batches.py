@@ -13,9 +13,9 @@ from meter.bus.batches import routing_key
 from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import read
-from meter.message import sign
+from meter.outgoing import sign
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 
 KEYS = keyring(["secret"])
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_each_meter_gets_its_own_publication_in_order_of_appearance() -> None:
 
 def test_batch_size_is_limited() -> None:
     publications = batch_publications([signed("cpu", str(n)) for n in range(250)])
-    batches = [metering_messages(open_envelope(publication.body))[0] for publication in publications]
+    batches = [metering_messages(open_envelope(publication.body)) for publication in publications]
     assert [len(batch) for batch in batches] == [100, 100, 50]
     assert [message["resource_id"] for batch in batches for message in batch] == [str(n) for n in range(250)]
     assert [len(batch_publications([signed("cpu")] * 5, batch_samples=size)) for size in (1, 2, 5)] == [5, 3, 1]

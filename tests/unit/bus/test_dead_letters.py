@@ -6,15 +6,15 @@ import uuid
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
-from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel
 from twisted.logger import capturedLogs
+from twisted.logger import formatEvent
 from zope.interface import implementer
 
+from meter.bus.dead_letter_log import MAX_LINES
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import parse_dead_letter
 from meter.interfaces import Delivery
@@ -179,13 +179,31 @@ async def test_dead_letter_is_not_counted_without_the_bus(bus: Bus, clock: Clock
 
 
 @pytest_twisted.ensureDeferred
-async def test_first_dead_letter_of_a_kind_is_logged_as_warning_and_the_others_as_debug(bus: Bus, clock: Clock) -> None:
+async def test_dead_letters_are_logged_once_a_minute_for_each_kind_and_subject(bus: Bus, clock: Clock) -> None:
     dead_letters = DeadLetterPublisher(bus, clock)
     with capturedLogs() as events:
-        for kind in ("undecodable", "undecodable", "invalid"):
-            await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN, kind=kind)
-    levels: list[Any] = [event["log_level"] for event in events]
-    assert levels == [LogLevel.warn, LogLevel.debug, LogLevel.warn]
+        for kind, meter in (("invalid", "cpu"), ("invalid", "cpu"), ("invalid", "disk"), ("unverified", "cpu")):
+            await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN, kind=kind, meter=meter)
+        clock.advance(61)
+        await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN, kind="invalid", meter="cpu")
+    lines = [formatEvent(event) for event in events]
+    assert [each.partition("(")[2].partition(")")[0] for each in lines] == [
+        "invalid",
+        "invalid",
+        "unverified",
+        "",
+        "invalid",
+    ]
+    assert lines[3] == "dead-lettered 1 more messages like those logged: invalid 1"
+
+
+@pytest_twisted.ensureDeferred
+async def test_flood_of_subjects_does_not_flood_the_log(bus: Bus, clock: Clock) -> None:
+    dead_letters = DeadLetterPublisher(bus, clock)
+    with capturedLogs() as events:
+        for number in range(1000):
+            await dead_letters.dead_letter(body=b"", reason="x", origin=ORIGIN, kind="invalid", meter=f"m{number}")
+    assert len(events) == MAX_LINES
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from meter.bus.masking import _STEM
 from meter.bus.masking import FARTHEST_STEM
 from meter.bus.masking import MASK
 from meter.bus.masking import MAX_STRUCTURE_BYTES
+from meter.bus.masking import WINDOW_CHARACTERS
 from meter.bus.masking import _plain_hidden
 from meter.bus.masking import _quoted_hidden
 from meter.bus.masking import _replaced
@@ -236,11 +237,15 @@ class CountedPattern:
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern
-        self.tries = self.searches = 0
+        self.tries = self.searches = self.longest_search = 0
 
-    def match(self, text: str, start: int) -> re.Match[str] | None:
+    def match(self, text: str, start: int, *limit: int) -> re.Match[str] | None:
         self.tries += 1
-        return self._pattern.match(text, start)
+        return self._pattern.match(text, start, *limit)
+
+    def search(self, text: str, first: int, limit: int) -> re.Match[str] | None:
+        self.longest_search = max(self.longest_search, limit - first)
+        return self._pattern.search(text, first, limit)
 
     def sub(self, hide: Callable[[re.Match[str]], str], text: str) -> str:
         self.searches += 1
@@ -256,6 +261,7 @@ def test_masking_the_largest_body_does_not_block_for_long(monkeypatch: pytest.Mo
     assert b"gAAAA" not in masked_body(body)
     assert [each.searches for each in patterns] == [0, 0], "of the whole text"
     assert all(0 < each.tries < len(body) // 8 for each in patterns), [each.tries for each in patterns]
+    assert all(each.longest_search <= 2 * WINDOW_CHARACTERS for each in patterns)
 
 
 def test_masking_returns_a_value_without_secrets_itself_and_modifies_none():

@@ -32,7 +32,7 @@ class Bus:
             raise Unavailable("the bus: away")
         if self.refuses in publication.body:
             raise ValueError("too large")
-        entries, _ = metering_messages(open_envelope(publication.body))
+        entries = metering_messages(open_envelope(publication.body))
         self.published.append((publication.routing_key, [entry["message_id"] for entry in entries]))
 
 

@@ -34,14 +34,14 @@ from meter.listeners.nova import instance_listener
 from meter.message import MeteringMessage
 from meter.message import metering_messages
 from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.notification import Notification
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.sample import Sample
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
+from meter.signing_keys import keyring
 
 NOTIFICATIONS = Path(__file__).parents[2] / "data" / "notifications"
 KEYS = keyring(["secret"])
@@ -74,8 +74,7 @@ class Bus:
         messages = []
         for publication in self.published:
             if publication.exchange == "metering":
-                entries, key_id = metering_messages(open_envelope(publication.body))
-                messages += [read(entry, KEYS, key_id) for entry in entries]
+                messages += read_cast(publication.body, KEYS)
                 assert publication.routing_key == f"metering.{messages[-1].name}"
         return messages
 
@@ -408,7 +407,7 @@ class Unspeakable(ValueError):
         (raising(ValueError("payload.x must be a number, not 'y'")), "misunderstood", "payload.x must be a number"),
         (raising(KeyError("x")), "listener", "KeyError: 'x'"),
         (raising(Unspeakable()), "misunderstood", "Unspeakable"),
-        (lambda: gauge(volume=float("nan")), "misunderstood", "volume of m must be finite"),
+        (lambda: gauge(volume=float("nan")), "misunderstood", "volume of m must be a finite number"),
         (None, "listener", "TypeError: 'NoneType' object is not iterable"),
         (7, "listener", "TypeError: 'int' object is not iterable"),
         ("text", "listener", "TypeError: samples() must give Samples, not str"),
@@ -417,7 +416,7 @@ class Unspeakable(ValueError):
         ([gauge("\ud800")], "misunderstood", "surrogates not allowed"),
         ([gauge(resource_metadata={"a": "\ud800"})], "unsignable", "the message cannot be signed"),
         ([gauge(resource_metadata={"a": {1, 2}, "b": object()})], "unsignable", "the message cannot be signed"),
-        (lambda: [gauge(volume=10**5000)], "unsignable", "the message cannot be signed"),
+        (lambda: [gauge(volume=10**5000)], "misunderstood", "not an integer of 16610 bits"),
     ],
 )
 @pytest_twisted.ensureDeferred

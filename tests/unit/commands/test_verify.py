@@ -15,7 +15,7 @@ from twisted.python import usage
 from meter.commands.verify import Options
 from meter.commands.verify import verdict
 from meter.commands.verify import verify_rows
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.store import StoredRow
 from meter.store.write.record import record_of
 from tests.store_messages import KEYS

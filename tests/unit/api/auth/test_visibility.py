@@ -40,10 +40,14 @@ INSTANCE = message(
 WITHOUT_SAMPLES = ("versions", "capabilities")
 """Operations that return nothing about samples."""
 
+ADMIN_OPERATIONS = ("audit_log",)
+"""Operations that answer nobody but administrators."""
+
 READ_OPERATIONS = [
     operation
     for operation in OPERATIONS
-    if not operation.public
+    if operation.name not in ADMIN_OPERATIONS
+    and not operation.public
     and not operation.streaming
     and operation.status == 200
     and operation.name not in WITHOUT_SAMPLES
@@ -133,6 +137,14 @@ def entries(response: Any) -> Sequence[Any]:
     if isinstance(response, list):
         return response
     return [each for value in response.values() for each in (value if isinstance(value, list) else [])]
+
+
+@pytest.mark.parametrize("name", ADMIN_OPERATIONS)
+def test_operation_for_administrators_is_403_for_anyone_else(api: ApiClient, name: str) -> None:
+    [operation] = [each for each in OPERATIONS if each.name == name]
+    assert request_red(api, "admin", operation).status == 200
+    for token in ("blue", "green", "unscoped"):
+        assert request_red(api, token, operation).status == 403
 
 
 @pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson"])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from meter.api import HostPolicy
 from tests.api_client import KEYS
 from tests.api_client import SAMPLES
 from tests.api_client import ApiClient
@@ -126,16 +127,14 @@ def test_root_lists_the_version_with_its_link(api: ApiClient) -> None:
 
 
 def test_links_begin_with_the_configured_base_url() -> None:
-    api = ApiClient(base_url="https://metering.example.org/")
+    api = ApiClient(hosts=HostPolicy(base_url="https://metering.example.org/"))
     assert api("/v2/resources/vm-1").json["links"][0]["href"] == "https://metering.example.org/v2/resources/vm-1"
 
 
-@pytest.mark.parametrize("host", ["<script>", "a" * 80, "a..b"])
-def test_invalid_host_header_is_not_repeated_in_the_response(api: ApiClient, host: str) -> None:
+@pytest.mark.parametrize("host", ["<script>", "a:b", "a:70000", "[a", "[::z]", "a/b", ""])
+def test_malformed_host_header_is_400(api: ApiClient, host: str) -> None:
     response = api("/", headers={"Host": host})
-    assert response.headers["content-type"] == "application/json"
-    assert b"<" not in response.body
-    assert response.status in (200, 400)
+    assert (response.status, response.faultstring) == (400, "The Host header is malformed.")
 
 
 def test_meters_are_listed_per_resource_or_unique(api: ApiClient) -> None:

@@ -11,8 +11,8 @@ from hypothesis import settings
 from msgspec.structs import replace
 
 from meter.message import read
-from meter.signature import Keyring
-from meter.signature import SigningKey
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.store.write.record import Unstorable
 from meter.store.write.record import fields_of
 from meter.store.write.record import message_id_of

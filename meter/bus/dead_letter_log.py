@@ -1,0 +1,58 @@
+"""Logs dead letters: one line for each kind and subject in a minute, so that a flood of bad messages does not flood the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from meter.interfaces import Publication
+
+WINDOW_SECONDS = 60.0
+MAX_LINES = 50
+"""Maximum number of lines in a window, over all kinds and subjects."""
+
+
+class DeadLetterLog:
+    """Logs the first dead letter of each kind and subject in a window of :data:`WINDOW_SECONDS`, and counts the others.
+
+    The subject is the meter or the event type and the listener. The first dead letter after a window also logs how many
+    were not logged in it.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._window_ends = 0.0
+        self._logged: set[tuple[object, ...]] = set()
+        self._not_logged: Counter[str] = Counter()
+
+    def add(self, letter: Publication) -> None:
+        """Log or count ``letter``, a dead letter that the bus has confirmed."""
+        now = self._clock.seconds()
+        if now >= self._window_ends:
+            self._end_window()
+            self._window_ends = now + WINDOW_SECONDS
+        kind = str(letter.headers.get("meter-kind"))
+        key = (kind, *(letter.headers.get(f"meter-{name}") for name in ("queue", "meter", "event-type", "listener")))
+        if key in self._logged or len(self._logged) >= MAX_LINES:
+            self._not_logged[kind] += 1
+            return
+        self._logged.add(key)
+        self._log.warn(
+            "dead-lettered a message of exchange {headers[meter-exchange]}, routing key {headers[meter-routing-key]}"
+            " ({headers[meter-kind]}): {headers[meter-reason]}",
+            headers=letter.headers,
+        )
+
+    def _end_window(self) -> None:
+        if self._not_logged:
+            self._log.warn(
+                "dead-lettered {count} more messages like those logged: {kinds}",
+                count=self._not_logged.total(),
+                kinds=", ".join(f"{kind} {count}" for kind, count in sorted(self._not_logged.items())),
+            )
+        self._logged.clear()
+        self._not_logged.clear()
