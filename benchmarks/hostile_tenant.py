@@ -36,6 +36,7 @@ from benchmarks.api import filled
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from benchmarks.workload import KEYS
+from benchmarks.workload import METERS
 from meter.api import Api
 from meter.api import SampleIngest
 from meter.api import make_site
@@ -341,7 +342,7 @@ async def gaps(reactor: Any, report: Report, dsn: str, title: str, options: argp
     statuses: set[int] = set()
     requests = {
         "10 000 samples as JSON": "/v2/samples?limit=10000",
-        "statistics of 200 000 windows": "/v2/meters/cpu/statistics?period=300&groupby=resource_id",
+        f"statistics of {options.samples // len(METERS)} windows": "/v2/meters/cpu/statistics?period=300&groupby=resource_id",
     }
     with measuring.directory() as directory:
         for _ in range(options.runs):

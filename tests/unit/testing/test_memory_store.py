@@ -22,7 +22,6 @@ from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
-from meter.message import read
 from meter.query import Aggregate
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
