@@ -252,7 +252,7 @@ def parse_batch_signature(value: Any, messages: int) -> BatchSignature:
     """Return the signature that a cast of so many ``messages`` has; raises :class:`BadSignature` if it has no valid form."""
     if not isinstance(value, Mapping):
         raise BadSignature(f"{BATCH_SIGNATURE_FIELD} must be a mapping")
-    if value.get("version") != VERSION:
+    if type(value.get("version")) is not int or value["version"] != VERSION:
         raise BadSignature(
             f"{BATCH_SIGNATURE_FIELD} has version {value.get('version')!r:.40}, and this Meter knows version {VERSION}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -285,7 +286,8 @@ class Subscription:
 
     ``single_active``: one of the queue's consumers receives all deliveries, and another takes over when it disconnects.
     ``observe_queue`` makes the queue an exclusive, auto-deleted one of bounded length, which receives copies while the named
-    queue exists. It does not count as a consumer: a message routed to it alone is unroutable.
+    queue exists. It does not count as a consumer: a message routed to it alone is unroutable. ``waiting_queue`` is where
+    deliveries wait that cannot be dead-lettered because the queue of dead letters is full.
     """
 
     queue: str
@@ -293,6 +295,7 @@ class Subscription:
     prefetch: int = 200
     single_active: bool = False
     observe_queue: str = ""
+    waiting_queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +367,13 @@ class IStore(Interface):
 
     async def statistics(query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the :class:`~meter.query.Statistics` of a :class:`~meter.query.StatisticsQuery`, oldest first."""
+
+    async def names_of_others(
+        project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return which of ``meters`` have samples that clients of the project did not submit, and of which of ``resources``
+        other projects have samples.
+        """
 
     async def proof(message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return the metering message with this id as it was signed, and its signed batch, if its sample matches ``filter``.

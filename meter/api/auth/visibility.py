@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -133,6 +134,15 @@ class VisibleStore:
         return await self._authorized(
             lambda: self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
         )
+
+    async def names_of_others(
+        self, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return which of ``meters`` and ``resources`` are not of the requester's project alone; none to an administrator."""
+        project_id = self._requester.project_id
+        if self._requester.is_admin or not project_id:
+            return (), ()
+        return await self._authorized(lambda: self._store.names_of_others(project_id, meters, resources))
 
     async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
