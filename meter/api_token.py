@@ -45,19 +45,6 @@ class ApiToken:
     expires_at: datetime | None
 
 
-class IApiTokens(Interface):
-    """The tokens of the API that ``meter-token`` makes."""
-
-    async def tokens() -> Sequence[ApiToken]:
-        """Return the valid tokens, a sequence of :class:`ApiToken`; raises :class:`meter.interfaces.Unavailable`.
-
-        While nothing has changed, it is the same object.
-        """
-
-    def subscribe(callback: Callable[[], object]) -> Callable[[], None]:  # noqa: N805
-        """Call ``callback`` soon after a change; return the function that ends the subscription."""
-
-
 def new_token() -> str:
     """Return a new token."""
     return f"{PREFIX}{secrets.token_hex(ID_BYTES)}_{secrets.token_urlsafe(SECRET_BYTES)}"
