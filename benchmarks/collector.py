@@ -1,7 +1,7 @@
 """How fast one collector takes samples from RabbitMQ into committed rows, beside bare inserts of the same narrow rows.
 
-Samples of instances of Nova of about 1.2 kB, as Ceilometer's agents send them, each signed, wait in RabbitMQ in messages of 100.
-A real ``twistd meter-collector`` takes them, verifies each signature, commits, and acknowledges. RabbitMQ, PostgreSQL and
+Samples of instances of Nova of about 1.2 kB, each with Ceilometer's signature, wait in RabbitMQ in signed batches of 100.
+A real ``twistd meter-collector`` takes them, verifies each batch, commits, and acknowledges. RabbitMQ, PostgreSQL and
 the collector share the processors. Printed are samples per second, the collector's own processor time per sample beside
 that of the least that has to be done (the JSON of the envelope and of the message in it, one HMAC), and its memory.
 
@@ -31,12 +31,13 @@ from benchmarks.workload import BATCH_SAMPLES
 from benchmarks.workload import METERS
 from benchmarks.workload import PADDING
 from benchmarks.workload import bare_inserts
-from benchmarks.workload import signed_samples
+from benchmarks.workload import outgoing_messages
+from benchmarks.workload import received
 from meter.bus.amqp import AmqpBus
 from meter.bus.batches import batch_publications
 from meter.interfaces import Publication
-from meter.message import read
-from meter.signature import keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from tests.system.daemons import SECRET
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
@@ -87,8 +88,8 @@ def counted(collector: Daemon, metric: str) -> float:
 async def measure(
     reactor: Any, report: Report, title: str, url: str, dsn: str, directory: Path, options: argparse.Namespace
 ) -> None:
-    keys = keyring([SECRET])
-    source = signed_samples(keys, PADDING, options.instances)
+    keys = Keyring([SigningKey("default", SECRET.encode())])
+    source = outgoing_messages(keys, PADDING, options.instances)
     table = Table(title)
     sent: list[str] = []
     house = House(directory, bus=url, store=dsn)
@@ -101,11 +102,11 @@ async def measure(
             for run in range(options.runs + 1):
                 # The first run makes partitions and fills the dimension tables; it is not measured.
                 batch = list(itertools.islice(source, options.samples if run else options.instances * len(METERS)))
-                ids = [each["message_id"] for each in batch]
-                messages = [read(each, keys) for each in batch]
+                ids = [each.fields["message_id"] for each in batch]
+                publications = batch_publications(batch)
+                messages = list(received(publications, keys))
                 split = [messages[first : first + BATCH_SAMPLES] for first in range(0, len(messages), BATCH_SAMPLES)]
                 bare_speed = len(batch) / await bare.seconds(split)
-                publications = batch_publications(batch)
                 del batch, messages, split
                 least = reading_seconds(publications)
                 sent += ids

@@ -51,7 +51,7 @@ from meter.interfaces import IHypervisor
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
 from meter.settings import Config
-from meter.signature import keyring
+from meter.signing_keys import keyring
 
 DATA = measuring.ROOT / "tests/data/libvirt"
 UUID = "1dc390e9-43cd-451d-9ae7-01c8bbbe4cac"

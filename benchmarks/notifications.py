@@ -50,7 +50,7 @@ from meter.notification import notification
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import FakePluginContext
 
 NOTIFICATIONS = 6_000

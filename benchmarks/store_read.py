@@ -27,10 +27,11 @@ from typing import Any
 from benchmarks import measuring
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
+from benchmarks.workload import received
+from meter.bus.batches import batch_publications
 from meter.daemon.services import sleep
 from meter.message import MeteringMessage
-from meter.message import read
-from meter.message import sign
+from meter.outgoing import Signer
 from meter.query import Aggregate
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
@@ -40,7 +41,7 @@ from meter.query import StoredResource
 from meter.sample import Sample
 from meter.sample_identity import WEEK
 from meter.sample_identity import week_of
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.store import PostgresStore
 
 INSTANCES, PROJECTS = 230, 20
@@ -89,34 +90,29 @@ STANDARD = (
 def first_poll(at: datetime, instances: int) -> list[MeteringMessage]:
     """Return a sample of each meter and instance, as they are read from the bus."""
     keys = keyring(["a secret of the benchmark"])
-    return [
-        read(
-            sign(
-                Sample(
-                    name=name,
-                    type=type_,
-                    unit=unit,
-                    volume=number,
-                    resource_id=f"00000000-0000-4000-8000-{number:012}",
-                    project_id=f"{number % PROJECTS:032x}",
-                    user_id=f"{number % PROJECTS + 1000:032x}",
-                    timestamp=at,
-                    resource_metadata={
-                        "display_name": f"instance-{number}",
-                        "host": f"compute-{number % 10}",
-                        "flavor": {"id": "1", "name": "m1.tiny" if number % 4 else "m1.large", "vcpus": 1, "ram": 512},
-                        "image": {"id": "6d1f", "links": [{"rel": "bookmark", "href": "http://nova/images/6d1f"}]},
-                        "day": str(at.date()),
-                    },
-                ),
-                keys,
-                "openstack",
-            ),
-            keys,
+    signer = Signer(keys, "openstack")
+    samples = (
+        Sample(
+            name=name,
+            type=type_,
+            unit=unit,
+            volume=number,
+            resource_id=f"00000000-0000-4000-8000-{number:012}",
+            project_id=f"{number % PROJECTS:032x}",
+            user_id=f"{number % PROJECTS + 1000:032x}",
+            timestamp=at,
+            resource_metadata={
+                "display_name": f"instance-{number}",
+                "host": f"compute-{number % 10}",
+                "flavor": {"id": "1", "name": "m1.tiny" if number % 4 else "m1.large", "vcpus": 1, "ram": 512},
+                "image": {"id": "6d1f", "links": [{"rel": "bookmark", "href": "http://nova/images/6d1f"}]},
+                "day": str(at.date()),
+            },
         )
         for number in range(instances)
         for name, type_, unit in METERS
-    ]
+    )
+    return list(received(batch_publications(map(signer.message, samples)), keys))
 
 
 async def fill(store: PostgresStore, dsn: str, days: int, instances: int, table: Table | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -12,14 +13,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
+from meter.bus.batches import batch_publications
+from meter.interfaces import Publication
 from meter.message import MeteringMessage
-from meter.message import read
-from meter.message import sign
+from meter.message import read_cast
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.sample import Sample
-from meter.signature import Keyring
-from meter.signature import keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import keyring
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.dsn import connection_parameters
 
@@ -51,15 +56,16 @@ ON CONFLICT DO NOTHING
 """
 
 
-def signed_samples(
+def outgoing_messages(
     keys: Keyring = KEYS, padding: Mapping[str, str] | None = None, instances: int = INSTANCES
-) -> Iterator[dict[str, Any]]:
-    """Yield signed samples of one polling cycle of all ``instances`` after another, without end, from two days ago on."""
+) -> Iterator[OutgoingMessage]:
+    """Yield messages of one polling cycle of all ``instances`` after another, without end, from two days ago on."""
     start = datetime.now(UTC) - timedelta(days=2)
     uuids = [str(uuid.UUID(int=random.getrandbits(128))) for _ in range(instances)]
     cycle = 0
     while True:
         at = start + timedelta(seconds=300 * cycle, microseconds=random.randrange(10**6))
+        signer = Signer(keys, "openstack")
         for number, instance in enumerate(uuids):
             metadata = {
                 "display_name": f"instance-{number}",
@@ -82,14 +88,21 @@ def signed_samples(
                     timestamp=at,
                     resource_metadata=metadata,
                 )
-                yield sign(sample, keys, "openstack")
+                yield signer.message(sample)
         cycle += 1
 
 
 def messages() -> Iterator[MeteringMessage]:
     """Yield the same samples as the store takes them: read from the bus, their signatures verified."""
-    for signed in signed_samples():
-        yield read(signed, KEYS)
+    source = outgoing_messages()
+    while True:
+        yield from received(batch_publications(islice(source, BATCH_SAMPLES)), KEYS)
+
+
+def received(publications: Iterable[Publication], keys: Keyring) -> Iterator[MeteringMessage]:
+    """Yield the messages of ``publications`` as a collector reads them, their signatures verified."""
+    for publication in publications:
+        yield from read_cast(publication.body, keys)
 
 
 class BareInserts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -24,8 +25,11 @@ from twisted.plugin import IPlugin
 from zope.interface import Attribute
 from zope.interface import Interface
 
+from meter.batch_signature import BatchEntry
 from meter.message import MeteringMessage
 from meter.notification import Notification
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -37,6 +41,7 @@ from meter.query import StoredSample
 from meter.query import WriteResult
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.stored_batch import StoredProof
 
 
 class Unavailable(Exception):
@@ -331,11 +336,12 @@ class IStore(Interface):
     query. Cancelling the Deferred of a query cancels the statement in the database.
     """
 
-    async def write(messages: Sequence[MeteringMessage]) -> WriteResult:
+    async def write(messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()) -> WriteResult:
         """Commit a batch of :class:`meter.message.MeteringMessage`; return a :class:`meter.query.WriteResult`.
 
         A message whose id is already stored, in the week of its timestamp or an adjacent week, is a duplicate if it states
-        the same fact. Otherwise it is a conflict and refused (see :mod:`meter.sample_identity`).
+        the same fact. Otherwise it is a conflict and refused (see :mod:`meter.sample_identity`). ``refused_entries`` are
+        entries of the signed batches of ``messages`` that were refused before; the store remembers that it does not have them.
         """
 
     async def samples(
@@ -362,11 +368,21 @@ class IStore(Interface):
     async def statistics(query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the :class:`~meter.query.Statistics` of a :class:`~meter.query.StatisticsQuery`, oldest first."""
 
-    async def message(message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
-        """Return the metering message with this id exactly as it was signed, if its sample matches ``filter``.
+    async def names_of_others(
+        project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return which of ``meters`` have samples that clients of the project did not submit, and of which of ``resources``
+        other projects have samples.
+        """
+
+    async def proof(message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
+        """Return the metering message with this id as it was signed, and its signed batch, if its sample matches ``filter``.
 
         Of several matching samples with the same id, which are possible more than a week apart, the newest is returned.
         """
+
+    async def audit_entries(filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return at most ``limit`` matching :class:`~meter.query.AuditEntry`, newest first, with a ``seq`` below ``before``."""
 
     def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.

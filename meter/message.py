@@ -1,8 +1,9 @@
-"""Metering messages: encodes samples as signed messages for the bus, and decodes them.
+"""Metering messages on the bus: reads and verifies what a delivery carries, and encodes casts.
 
-Only this module and :mod:`meter.signature` implement the message format. A *metering message* is a flat mapping of a sample's
-fields under Ceilometer's names, signed. A *cast* (oslo.messaging's word for a one-way call) carries a batch of them. An
-*envelope* wraps any message on the bus (version 2.0 of oslo.messaging's; version 1 has none).
+This module, :mod:`meter.outgoing`, :mod:`meter.batch_signature` and :mod:`meter.ceilometer_signature` implement the message
+format. A *metering message* is a flat mapping of a sample's fields under Ceilometer's names. A *cast* (oslo.messaging's word
+for a one-way call) carries a batch of them and the signature of the batch. An *envelope* wraps any message on the bus
+(version 2.0 of oslo.messaging's; version 1 has none).
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from typing import Any
 
 import msgspec
 
+from meter.batch_signature import BATCH_SIGNATURE_FIELD
+from meter.batch_signature import BatchEntry
+from meter.batch_signature import BatchSignature
+from meter.batch_signature import parse_batch_signature
+from meter.ceilometer_signature import BadSignature
 from meter.sample import SAMPLE_TYPES
-from meter.sample import Sample
+from meter.sample import VALID_VOLUMES
 from meter.sample import SampleType
 from meter.sample import utc_text
-from meter.sample import with_reserved
-from meter.signature import METADATA_FIELD
-from meter.signature import SIGNATURE_FIELD
-from meter.signature import Keyring
-from meter.signature import encoded_metadata
-from meter.signature import signature
+from meter.sample import volume_is_valid
+from meter.signing_keys import Keyring
+from meter.signing_keys import SignatureScheme
+from meter.signing_keys import VerifiedBatch
 
 ENVELOPE_VERSION = "2.0"
 CAST_METHOD = "record_metering_data"
-KEY_ID_FIELD = "_meter_key_id"
-"""The member of a cast with the id of its key. oslo.messaging ignores members that start with an underscore."""
-
 MAX_IDENTIFIER = 512
 """Maximum length of a name, unit or id, in characters. PostgreSQL indexes at most 2 704 bytes; Ceilometer allowed 255 characters."""
 
@@ -58,8 +59,9 @@ class BadMessage(ValueError):
 class MeteringMessage(msgspec.Struct, frozen=True):
     """One metering message with valid fields. A struct, because creating a frozen dataclass takes ten times as long.
 
-    ``fields`` is the message exactly as signed, with its signature; the other attributes are parsed from it. ``timestamp``
-    is in UTC. ``key_id`` is the id of the key that verified it, ``None`` if it is unsigned.
+    ``fields`` is the message exactly as it was received; the other attributes are parsed from it. ``timestamp`` is in UTC.
+    ``key_id`` is the id of the key that verified it, ``None`` if it is unsigned. ``entry`` is its place in the batch whose
+    signature was verified; ``None`` if it has only Ceilometer's signature, or none.
     """
 
     fields: Mapping[str, Any]
@@ -75,90 +77,46 @@ class MeteringMessage(msgspec.Struct, frozen=True):
     message_id: str
     metadata: Mapping[str, Any]
     key_id: str | None = None
+    entry: BatchEntry | None = None
+
+    @property
+    def scheme(self) -> SignatureScheme | None:
+        """The scheme of the signature that was verified, ``None`` if the message is unsigned."""
+        if self.entry is not None:
+            return "meter"
+        return None if self.key_id is None else "ceilometer"
 
 
-def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
-    """Return ``sample`` as a signed metering message; ``source`` is that of a sample without one."""
-    message = _unsigned(sample, source)
-    message[SIGNATURE_FIELD] = signature(message, keys.key_for(sample.timestamp).secret)
+def read(
+    fields: Any, keys: Keyring, key_id: str | None = None, *, batch: VerifiedBatch | None = None, index: int = 0
+) -> MeteringMessage:
+    """Return ``fields`` as a verified metering message.
+
+    ``batch`` is the verified batch of the cast, whose message ``index`` this is. A message of a cast without one is verified
+    by its own signature; the key ``key_id`` is tried first. Raises :class:`BadMessage` or
+    :class:`~meter.ceilometer_signature.BadSignature`.
+    """
+    message = parse(fields)
+    if batch is None:
+        key_id = keys.verify_message(fields, message.timestamp, message.name, message.source, key_id)
+    else:
+        entry, key_id = batch.entry(index, fields), batch.key.id
+        if problem := batch.key.problem(message.timestamp, message.name, message.source):
+            raise BadSignature(f"key {key_id}, which signed the batch, {problem}")
+        if not entry.batch.first <= utc_text(message.timestamp) <= entry.batch.last:
+            raise BadSignature(f"timestamp {message.timestamp.isoformat()} is outside the times that the batch states")
+        msgspec.structs.force_setattr(message, "entry", entry)
+    msgspec.structs.force_setattr(message, "key_id", key_id)
     return message
 
 
-def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
-    return {
-        "source": sample.source or source,
-        "counter_name": sample.name,
-        "counter_type": sample.type,
-        "counter_unit": sample.unit,
-        "counter_volume": sample.volume,
-        "user_id": sample.user_id,
-        "project_id": sample.project_id,
-        "resource_id": sample.resource_id,
-        "timestamp": utc_text(sample.timestamp),
-        "resource_metadata": sample.resource_metadata,
-        "message_id": sample.message_id,
-    }
-
-
-class Signer:
-    """Signs the samples of one batch. Metadata that several samples share as one object are encoded once.
-
-    It keeps a reference to all metadata it has seen: use one per batch, and do not mutate the metadata while it is in use.
-    ``interval_seconds``, for polled samples, and ``may_differ``, if not empty, are added to the reserved member of the
-    metadata. ``unit_name`` returns the configured name of a unit.
-    """
-
-    def __init__(
-        self,
-        keys: Keyring,
-        source: str,
-        *,
-        interval_seconds: float | None = None,
-        unit_name: Callable[[str], str] | None = None,
-        may_differ: Sequence[str] = (),
-    ) -> None:
-        self._keys = keys
-        self._source = source
-        self._unit_name = unit_name
-        self._reserved: dict[str, Any] = {}
-        if interval_seconds is not None:
-            self._reserved["interval"] = _whole_if_possible(interval_seconds)
-        if may_differ:
-            self._reserved["may_differ"] = list(may_differ)
-        self._encoded: dict[int, tuple[Mapping[str, Any], msgspec.Raw, str]] = {}
-
-    def message(self, sample: Sample, message_id: str | None = None) -> dict[str, Any]:
-        """Return ``sample`` as a signed metering message for :func:`cast`, with its metadata already encoded as JSON.
-
-        ``message_id`` replaces that of the sample.
-        """
-        metadata = sample.resource_metadata
-        found = self._encoded.get(id(metadata))
-        if found is None:
-            complete = with_reserved(metadata, **self._reserved) if self._reserved else metadata
-            found = self._encoded[id(metadata)] = (metadata, *encoded_metadata(complete))
-        message = _unsigned(sample, self._source)
-        if self._unit_name is not None:
-            message["counter_unit"] = self._unit_name(sample.unit)
-        if message_id is not None:
-            message["message_id"] = message_id
-        secret = self._keys.key_for(sample.timestamp).secret
-        message[SIGNATURE_FIELD] = signature(message, secret, metadata_text=found[2])
-        message[METADATA_FIELD] = found[1]
-        return message
-
-
-def _whole_if_possible(seconds: float) -> float:
-    return int(seconds) if float(seconds).is_integer() else seconds
-
-
-def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessage:
-    """Return ``fields`` as a verified metering message; raises :class:`BadMessage` or :class:`~meter.signature.BadSignature`."""
+def parse(fields: Any) -> MeteringMessage:
+    """Return ``fields`` as a metering message whose signature has not been verified; raises :class:`BadMessage`."""
     if not isinstance(fields, dict):
         raise BadMessage(f"a metering message must be a mapping, not {_shown(fields)}")
     volume = fields.get("counter_volume")
-    if isinstance(volume, bool) or not isinstance(volume, int | float) or not math.isfinite(_as_float(volume)):
-        raise BadMessage(f"counter_volume must be a finite number, not {_shown(volume)}")
+    if isinstance(volume, bool) or not isinstance(volume, int | float) or not volume_is_valid(volume):
+        raise BadMessage(f"counter_volume must be {VALID_VOLUMES}, not {_shown(volume)}")
     kind = _text(fields, "counter_type")
     if kind not in SAMPLE_TYPES:
         raise BadMessage(f"counter_type must be one of {', '.join(SAMPLE_TYPES)}, not {_shown(kind)}")
@@ -179,15 +137,7 @@ def read(fields: Any, keys: Keyring, key_id: str | None = None) -> MeteringMessa
         timestamp=timestamp,
         message_id=_text(fields, "message_id"),
         metadata=metadata or {},
-        key_id=keys.verify(fields, timestamp, key_id),
     )
-
-
-def _as_float(volume: int | float) -> float:
-    try:
-        return float(volume)
-    except OverflowError:
-        return math.inf
 
 
 def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
@@ -233,27 +183,29 @@ def _parse_timestamp(text: str, label: str) -> datetime:
         raise BadMessage(f"{label} must be a time like 2026-11-22T17:00:59.5, not {_shown(text)}") from error
 
 
-def cast(messages: Sequence[Mapping[str, Any]], key_id: str | None = None) -> bytes:
-    """Return the body of a cast of ``messages``, as Ceilometer's collectors read it."""
-    return seal(
-        {
-            "method": CAST_METHOD,
-            "version": "1.0",
-            "args": {"data": messages},
-            "_unique_id": uuid.uuid4().hex,
-            KEY_ID_FIELD: key_id,
-        }
-    )
+def cast(messages: Sequence[Mapping[str, Any]], batch: BatchSignature | None = None) -> bytes:
+    """Return the body of a cast of ``messages``, as Ceilometer's collectors read it, with the signature of their batch."""
+    return seal(_cast_content(messages, batch))
 
 
-def cast_verbatim(messages: Sequence[Any], key_id: str | None = None) -> bytes:
+def _cast_content(messages: Sequence[Any], batch: BatchSignature | None) -> dict[str, Any]:
+    content = {
+        "method": CAST_METHOD,
+        "version": "1.0",
+        "args": {"data": messages},
+        "_unique_id": uuid.uuid4().hex,
+    }
+    if batch is not None:
+        content[BATCH_SIGNATURE_FIELD] = batch.to_json()
+    return content
+
+
+def cast_verbatim(messages: Sequence[Any], batch: BatchSignature | None = None) -> bytes:
     """Return the body of a cast of received messages, even if they contain what strict JSON does not allow."""
     try:
-        return cast(messages, key_id)
+        return cast(messages, batch)
     except (TypeError, UnicodeEncodeError):
-        content = json.dumps({"method": CAST_METHOD, "version": "1.0", KEY_ID_FIELD: key_id})
-        data = ", ".join(map(json.dumps, messages))
-        return f'{content[:-1]}, "args": {{"data": [{data}]}}}}'.encode()
+        return json.dumps(_cast_content(messages, batch)).encode()
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
@@ -328,8 +280,8 @@ def _carries_samples(event_type: Any) -> bool:
     return isinstance(event_type, str) and (event_type in SAMPLE_EVENT_TYPES or event_type.startswith("metering."))
 
 
-def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None]:
-    """Return the unverified metering messages in ``content``, and the id of the key that its sender claims to have used.
+def metering_messages(content: Mapping[str, Any]) -> list[Any]:
+    """Return the unverified metering messages in ``content``.
 
     ``content`` is a cast (``record_metering_data``) or a notification of Ceilometer's agents or API. Raises
     :class:`BadMessage`.
@@ -347,5 +299,30 @@ def metering_messages(content: Mapping[str, Any]) -> tuple[list[Any], str | None
         data = [data]
     if not isinstance(data, list):
         raise BadMessage(f"the samples of a {CAST_METHOD} cast must be a list, not {_shown(data)}")
-    key_id = content.get(KEY_ID_FIELD)
-    return data, key_id if isinstance(key_id, str) else None
+    return data
+
+
+def read_cast(body: bytes, keys: Keyring) -> list[MeteringMessage]:
+    """Return the verified messages of a cast that this process has made; raises like :func:`read`."""
+    content = open_envelope(body)
+    entries = metering_messages(content)
+    batch = verified_batch(content, len(entries), keys)
+    return [read(fields, keys, batch=batch, index=index) for index, fields in enumerate(entries)]
+
+
+def verified_batch(content: Mapping[str, Any], messages: int, keys: Keyring) -> VerifiedBatch | None:
+    """Return the verified batch of so many ``messages`` in ``content``; ``None`` if it has no batch signature.
+
+    Raises :class:`BadMessage` or :class:`~meter.ceilometer_signature.BadSignature`.
+    """
+    value = content.get(BATCH_SIGNATURE_FIELD)
+    if value is None:
+        return None
+    batch = keys.verify_batch(parse_batch_signature(value, messages))
+    for label in ("first", "last"):
+        text = getattr(batch.signature, label)
+        if utc_text(parse_timestamp(text, label)) != text:
+            raise BadSignature(
+                f"{label} of the batch must be a time in UTC like 2026-11-22T17:00:59.5, not {_shown(text)}"
+            )
+    return batch

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from meter.sample import SampleType
+from meter.signing_keys import SignatureScheme
 
 IdField = Literal["meter", "resource_id", "user_id", "project_id", "source", "message_id"]
 Grouping = str
@@ -55,8 +56,8 @@ Scalar = str | int | float | bool | datetime
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``field operator value``. A field that is absent or null matches ``!=`` only; ``~`` searches a text for a PostgreSQL
-    regular expression."""
+    """``field operator value``. A field that is absent or null matches ``!=`` only; ``~`` searches a text for a regular
+    expression in the syntax of :mod:`meter.text_pattern`."""
 
     field: Field
     operator: Literal["=", "!=", "<", "<=", ">", ">=", "~"]
@@ -208,11 +209,13 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any]
     signature: str
     key_id: str | None
+    scheme: SignatureScheme | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMeter:
-    """A meter of one resource with one type and unit; owner and source are those of its newest sample.
+    """A meter of one resource with one type and unit; owner and source are those of its newest sample that
+    describes the resource, or else of its newest sample.
 
     In the list of unique meters all fields except ``name``, ``type`` and ``unit`` are ``None``."""
 
@@ -227,9 +230,11 @@ class StoredMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResource:
-    """A resource with the owner, source and metadata of its newest matching sample.
+    """A resource with the owner, source and metadata of the newest matching sample that describes it.
 
-    ``first_sample`` and ``last_sample`` are the timestamps of its oldest and newest matching samples. ``meters`` has the name
+    Unless the filter names a project, :func:`meter.resource_owner.describing` says which samples describe a resource.
+
+    ``first_sample`` and ``last_sample`` are the timestamps of its oldest and newest of these samples. ``meters`` has the name
     of a meter once for each combination of type and unit.
     """
 
@@ -278,3 +283,32 @@ class WriteResult:
     stored: int
     duplicates: int
     refused: tuple[Refusal, ...] = ()
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the audit log: what an administrator did. Entries are numbered from 1 without a gap.
+
+    ``details`` is a JSON object, as text. ``previous`` is the ``hash`` of the entry before, 64 zeros for the first one;
+    ``hash`` covers all other members (:mod:`meter.store.audit.chain`), both are hexadecimal. ``key_id`` is the id of the
+    signing key from which the key of the hash is derived.
+    """
+
+    seq: int
+    at: datetime
+    who: str
+    action: str
+    reason: str
+    details: str
+    key_id: str
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """The entries of the audit log that a query selects: those that meet all of these conditions, with ``start <= at < end``."""
+
+    action: str | None = None
+    who: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None

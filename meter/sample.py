@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -29,6 +28,15 @@ them, or to a resource that existed all the time between them. ``may_differ`` is
 EXISTED_THROUGHOUT = "exists"
 """The ``run`` of a resource whose id is never reused: it existed between any two of its samples."""
 
+MAX_VOLUME = 1e30
+"""Largest magnitude of a volume. It is a hundred billion times the nanoseconds of a century, the bytes of a century at 10**20
+a second, and exceeds every 64-bit counter. The squares of volumes, and sums of them or of volume times hours over any number
+of samples, remain below the limit of double precision, 10**308."""
+
+MIN_VOLUME = 1e-100
+"""Smallest magnitude of a volume other than 0. The quotient of it and any number of samples, and the product with the hours of
+a microsecond, are not 0 in double precision, which PostgreSQL would reject as an underflow."""
+
 MAX_RUN = 255
 """Maximum length of a ``run``, in characters."""
 
@@ -46,6 +54,15 @@ def with_reserved(metadata: Mapping[str, Any], **members: Any) -> dict[str, Any]
     """Return ``metadata`` with ``members`` added to its reserved member."""
     reserved = metadata.get(RESERVED_METADATA)
     return {**metadata, RESERVED_METADATA: {**(reserved if isinstance(reserved, Mapping) else {}), **members}}
+
+
+def volume_is_valid(volume: int | float) -> bool:
+    """Return whether ``volume`` is 0 or has a magnitude from :data:`MIN_VOLUME` to :data:`MAX_VOLUME`; NaN has not."""
+    return MIN_VOLUME <= abs(volume) <= MAX_VOLUME or volume == 0
+
+
+VALID_VOLUMES = f"a finite number: 0, or from {MIN_VOLUME:g} to {MAX_VOLUME:g} in magnitude"
+"""What a volume must be, for errors."""
 
 
 class BadSample(ValueError):
@@ -78,8 +95,8 @@ def new_message_id() -> str:
 class Sample:
     """One measurement.
 
-    ``volume`` is an ``int`` or a finite ``float`` in ``unit``; it is signed and stored as written, so ``1`` and ``1.0``
-    differ. ``timestamp`` is the time of the measurement, with a time zone. ``resource_metadata`` is JSON: mappings with text
+    ``volume`` is an ``int`` or a ``float`` in ``unit``, :func:`volume_is_valid`; it is signed and stored as written, so ``1``
+    and ``1.0`` differ. ``timestamp`` is the time of the measurement, with a time zone. ``resource_metadata`` is JSON: mappings with text
     keys, lists, text, numbers, booleans and null. Plugins leave ``source`` as ``None``: the daemon fills in its configured
     one. ``message_id`` is assigned once, when the sample is made: the store uses it to recognize duplicates.
     """
@@ -112,12 +129,19 @@ class Sample:
             raise BadSample(f"type of {self.name} must be one of {', '.join(SAMPLE_TYPES)}, not {self.type!r}")
         if isinstance(self.volume, bool) or not isinstance(self.volume, int | float):
             raise BadSample(f"volume of {self.name} must be a number, not {self.volume!r}")
-        if isinstance(self.volume, float) and not math.isfinite(self.volume):
-            raise BadSample(f"volume of {self.name} must be finite, not {self.volume!r}")
+        if not volume_is_valid(self.volume):
+            raise BadSample(f"volume of {self.name} must be {VALID_VOLUMES}, not {shown_volume(self.volume)}")
         if not isinstance(self.timestamp, datetime) or self.timestamp.tzinfo is None:
             raise BadSample(f"timestamp of {self.name} must have a time zone, not {self.timestamp!r}")
         if not isinstance(self.resource_metadata, Mapping):
             raise BadSample(f"resource_metadata of {self.name} must be a mapping, not {self.resource_metadata!r}")
+
+
+def shown_volume(volume: int | float) -> str:
+    """Return ``volume`` as a short text for an error; Python refuses to write integers of more than 4 300 digits."""
+    if isinstance(volume, int) and volume.bit_length() > 256:
+        return f"an integer of {volume.bit_length()} bits"
+    return repr(volume)
 
 
 def utc_text(timestamp: datetime) -> str:

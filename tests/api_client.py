@@ -16,12 +16,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.api import Api
+from meter.api import HostPolicy
 from meter.message import MeteringMessage
-from meter.message import read
-from meter.message import sign
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import MemoryStore
+from tests.signed import received
 
 KEYS = keyring(["secret"])
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -40,7 +40,7 @@ def message(minute: float = 0, **changes: Any) -> MeteringMessage:
         "user_id": "ann",
         "timestamp": NOON + timedelta(minutes=minute),
     }
-    return read(sign(Sample(**{**fields, **changes}), KEYS, "test"), KEYS)
+    return received(Sample(**{**fields, **changes}), KEYS, "test")
 
 
 SAMPLES = (
@@ -81,13 +81,14 @@ class Response:
 
 
 class ApiClient:
-    """Calls an API whose store has :data:`SAMPLES` and whose clock stands at ten past noon."""
+    """Calls an API whose store has :data:`SAMPLES` and whose ``clock``, a new one by default, stands at ten past noon."""
 
     def __init__(self, **collaborators: Any) -> None:
-        self.clock = Clock()
+        self.clock = collaborators.pop("clock", None) or Clock()
         self.clock.advance(RECORDED.timestamp())
         self.store = MemoryStore(self.clock)
         Deferred.fromCoroutine(self.store.write(SAMPLES))
+        collaborators.setdefault("hosts", HostPolicy(["cloud", "localhost"]))
         self._treq = StubTreq(Api(collaborators.pop("store", self.store), self.clock, **collaborators).resource())
 
     def post(self, path: str, content: Any, **headers: str) -> Response:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from meter.message import read
-from meter.message import sign
 from meter.notification import Notification
 from meter.notification import stable_ids
 from meter.query import Aggregate
@@ -14,8 +12,9 @@ from meter.query import AggregateFunction
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing.memory_store import MemoryStore
+from tests.signed import received
 
 KEYS = keyring(["secret"])
 
@@ -23,7 +22,7 @@ KEYS = keyring(["secret"])
 async def metered(samples: Sequence[Sample], function: AggregateFunction) -> float:
     """Return the statistic ``function`` of ``samples``, which have one meter and unit; 0 without samples."""
     store = MemoryStore()
-    result = await store.write([read(sign(sample, KEYS, "test"), KEYS) for sample in samples])
+    result = await store.write([received(sample, KEYS, "test") for sample in samples])
     assert (result.stored, result.refused) == (len(samples), ())
     rows = await store.statistics(StatisticsQuery(filter=SampleFilter(), aggregates=(Aggregate(function),)))
     return sum(row.values[function] for row in rows)

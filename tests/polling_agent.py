@@ -13,13 +13,11 @@ from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import metrics_registry
 from meter.interfaces import IDomainPollster
 from meter.interfaces import Publication
-from meter.message import metering_messages
-from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 
 KEYS = keyring(["secret"])
 
@@ -64,9 +62,7 @@ class PollingAgent:
 
     async def _put(self, publications: Sequence[Publication]) -> None:
         for publication in publications:
-            fields, key_id = metering_messages(open_envelope(publication.body))
-            for each in fields:
-                message = read(each, KEYS, key_id)
+            for message in read_cast(publication.body, KEYS):
                 self._new.append(
                     Sample(
                         name=message.name,

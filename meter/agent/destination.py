@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import msgspec
 
-from meter.signature import SigningKey
+from meter.signing_keys import SigningKey
 
 PLAIN_AND_TLS = {5671: 5672}
 """The TLS port of RabbitMQ counts as the one without TLS: enabling TLS does not change the destination."""

@@ -26,16 +26,16 @@ from twisted.logger import Logger
 from meter.agent.cycle import Cycle
 from meter.agent.cycle import PluginContext
 from meter.bus.batches import iter_publications
+from meter.ceilometer_signature import BadSignature
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.services import Slices
 from meter.daemon.services import within
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-from meter.message import Signer
+from meter.outgoing import Signer
 from meter.plugins.registry import Decision
 from meter.sample import Sample
-from meter.signature import BadSignature
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 
 SPOOL_CHUNK_SAMPLES = 2000
 """Samples that are signed, encoded and written to disk in one transaction, about 4 MB: bounds the memory of a cycle."""
@@ -199,23 +199,21 @@ class Polling:
 
         A sample that cannot be signed is skipped; the others are spooled.
         """
-        by_key: dict[str, list[dict[str, Any]]] = {}
+        messages = []
         signer = Signer(self._keys, self._source, interval_seconds=interval_seconds, unit_name=self._unit_name)
         slices = Slices(self._context.clock)
         for sample in samples:
             if slices.over:
                 await slices.pause()
             try:
-                message = signer.message(sample)
-                by_key.setdefault(self._keys.key_for(sample.timestamp).id, []).append(message)
+                messages.append(signer.message(sample))
             except BadSignature as error:
                 self._log.error("LOST a sample of {meter}: {error}", meter=sample.name, error=error)
         publications = []
-        for key_id, messages in by_key.items():
-            for publication in iter_publications(messages, key_id, batch_samples=self._batch_samples):
-                publications.append(publication)
-                if slices.over:
-                    await slices.pause()
+        for publication in iter_publications(messages, batch_samples=self._batch_samples):
+            publications.append(publication)
+            if slices.over:
+                await slices.pause()
         if not publications:
             return True
         try:

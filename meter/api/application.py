@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -15,16 +18,24 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import BaseConverter
+from zope.interface import implementer
 
+from meter.api.admission import RETRY_AFTER_SECONDS
+from meter.api.admission import Admission
+from meter.api.admission import owner_of
+from meter.api.auth.authorization import Authorization
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
+from meter.api.budget import RefusalDelay
+from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.api.ingest import SampleIngest
@@ -33,32 +44,59 @@ from meter.api.operations import GONE
 from meter.api.operations import OPERATIONS
 from meter.api.operations import Operation
 from meter.api.rendering.flattening import MetadataFlattener
+from meter.api.rendering.lists import encoded_list
 from meter.api.request.arguments import check_pairs
 from meter.api.request.arguments import parse_arguments
 from meter.api.request.arguments import parse_pairs
+from meter.api.request.body import check_size
 from meter.api.request.body import decode_body
+from meter.api.request.body import decode_list
 from meter.api.request.body import read_body
 from meter.api.request.body_parameters import check_no_overlap
 from meter.api.request.body_parameters import pairs_from_body
 from meter.api.request.context import RequestContext
+from meter.api.request.host import HostPolicy
 from meter.api.request.media_types import JSON_TYPES
+from meter.api.request.media_types import accept_header
 from meter.api.request.media_types import negotiate
 from meter.api.request.url import append_pairs
-from meter.api.request.url import request_root
+from meter.api.request.url import link_url
 from meter.api.responses import JsonResponse
+from meter.api.responses import ListResponse
 from meter.api.responses import RawResponse
 from meter.api.responses import StreamingResponse
 from meter.api.root_resource import REQUEST_ID_HEADER
 from meter.api.root_resource import RootResource
+from meter.api.streaming.backpressure import ReadingTime
 from meter.api.streaming.backpressure import stream
+from meter.api.streaming.export import MEDIA_TYPES
+from meter.daemon.shared_slices import OwnedSlices
+from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
+from meter.signing_keys import Keyring
 
-RETRY_AFTER_SECONDS = 5
+UNAVAILABLE = "Temporarily unavailable: try again later. The server log has details under this request id."
+"""Text of a 503 if a dependency is unavailable. Its own text can have addresses of databases, brokers and Keystone."""
 
-_ANONYMOUS = Requester(is_admin=False)
-"""The requester of public operations, who may not read any samples."""
+MAX_LOGGED_CHARACTERS = 200
+"""Characters of a request target in a log line: a client chooses up to 64 KiB."""
+
+REFUSALS = frozenset({401, 429})
+"""Statuses that are delayed for clients that get many of them."""
+
+
+@implementer(IAuth)
+class _NobodyAuth:
+    """Identifies every client as one who may not read any samples, for public operations."""
+
+    async def requester(self, request: IRequest) -> Requester:
+        """Return a requester without a project."""
+        return Requester(is_admin=False)
+
+
+_PUBLIC = _NobodyAuth()
 
 
 class _AnyText(BaseConverter):
@@ -71,9 +109,11 @@ class _AnyText(BaseConverter):
 class Api:
     """The API over one store.
 
-    Without ``ingest``, samples from clients are refused. ``base_url`` is the root of links in responses; by default it is
-    made of the request's ``Host`` header. Scripts from ``cors_origins`` can use the API in a browser, from any origin if
-    ``*`` is one of them.
+    Without ``ingest``, samples from clients are refused. With ``keys``, proofs have what only a holder of the key can make.
+    ``hosts`` says which root the links in responses have; by default they are relative unless ``Host`` is the address of the
+    connection. Scripts from ``cors_origins`` can use the API in a browser, from any origin if ``*`` is one of them.
+    ``addresses`` finds the client address that limits apply to. All requests convert, parse and encode in ``slices``.
+    ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again.
     """
 
     _log = Logger()
@@ -85,20 +125,34 @@ class Api:
         *,
         auth: IAuth | None = None,
         ingest: SampleIngest | None = None,
+        keys: Keyring | None = None,
         limits: RequestLimits | None = None,
-        base_url: str | None = None,
+        hosts: HostPolicy | None = None,
         cors_origins: Collection[str] = (),
+        addresses: ClientAddresses | None = None,
+        slices: SharedSlices | None = None,
+        max_unchecked_seconds: float = 300.0,
     ) -> None:
         self._store = store
         self._clock = clock
         self._auth = auth or NoAuth()
         self._ingest = ingest
+        self._keys = keys
+        self._max_unchecked_seconds = max_unchecked_seconds
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
-        self._in_progress = {False: 0, True: 0}  # by Operation.streaming
-        self._base_url = base_url.rstrip("/") if base_url else None
+        self._hosts = hosts or HostPolicy()
+        self._admission = Admission(self._limits, clock)
+        self._addresses = addresses or ClientAddresses()
+        self._slices = slices or SharedSlices(clock)
+        self._refusal_delay = RefusalDelay(clock)
         self._cors_origins = frozenset(cors_origins)
         self._klein = self._make_klein()
+
+    @property
+    def busy(self) -> bool:
+        """Whether costly requests are in progress."""
+        return self._admission.busy
 
     def resource(self) -> IResource:
         """Return the root resource of a site that serves this API alone."""
@@ -121,11 +175,30 @@ class Api:
         takes_json = operation.body is not None
 
         async def respond(request: Request, **path: str) -> bytes:
+            address = self._addresses.address_of(request)
+            try:
+                return await answer(request, address, path)
+            except ApiError as error:
+                if error.status in REFUSALS:
+                    await self._refusal_delay.wait(address)
+                raise
+
+        async def answer(request: Request, address: str, path: Mapping[str, str]) -> bytes:
+            base_url = self._hosts.link_root(request)
             body_type, body = read_body(request, json_only=takes_json)
-            media_type = negotiate(request.getHeader("accept"), operation.media_types)
-            with self._admit(operation):
-                requester = _ANONYMOUS if operation.public else await self._auth.requester(request)
-                base_url = self._base_url or request_root(request)
+            media_type = negotiate(accept_header(request), operation.media_types)
+            # Before admission: who has no valid token takes no place of those who have one.
+            auth = _PUBLIC if operation.public else self._auth
+            requester = await auth.requester(request)
+            request.user_id = requester.user_id  # type: ignore[attr-defined] # for the access log
+            authorization = Authorization(
+                auth, request, requester, self._clock, max_unchecked_seconds=self._max_unchecked_seconds
+            )
+            costly = operation.costly or media_type in MEDIA_TYPES
+            with self._admission.request(requester, address, live=operation.streaming, costly=costly):
+                slices = self._slices.of(owner_of(requester, address))
+                if slices.over:
+                    await slices.pause()
                 query_pairs = parse_pairs(request.uri.partition(b"?")[2])
                 body_pairs = () if takes_json else pairs_from_body(body, body_type, operation.parameters)
                 check_no_overlap(query_pairs, body_pairs)
@@ -134,32 +207,57 @@ class Api:
                 context = RequestContext(
                     path=path,
                     arguments=parse_arguments(operation.parameters, pairs),
-                    body=decode_body(body) if takes_json else None,
+                    body=await _decoded(operation, body, slices),
                     media_type=media_type,
                     requester=requester,
-                    store=VisibleStore(self._store, requester),
+                    store=VisibleStore(
+                        self._store,
+                        requester,
+                        authorize=authorization.check,
+                        place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
+                    ),
                     flatten=self._flatten,
+                    slices=slices,
                     ingest=self._ingest,
+                    keys=self._keys,
                     clock=self._clock,
                     base_url=base_url,
-                    url=append_pairs(base_url + request.uri.decode("ascii", "replace"), body_pairs),
+                    url=append_pairs(link_url(base_url, request.uri), body_pairs),
                     limits=self._limits,
                 )
-                return await self._send(request, operation.status, await operation.handler(context))
+                return await self._send(request, operation, await operation.handler(context), slices, authorization)
 
         return respond
 
-    async def _send(self, request: Request, status: int, result: Any) -> bytes:
-        """Set status and headers; send a stream to its end, or return the body for klein to send."""
+    async def _send(
+        self, request: Request, operation: Operation, result: Any, slices: OwnedSlices, authorization: Authorization
+    ) -> bytes:
+        """Set status and headers; send a stream or a long list to its end, or return the body for klein to send."""
+        status = operation.status
         match result:
-            case StreamingResponse(media_type, chunks):
+            case StreamingResponse(media_type, chunks, last_chunk):
                 request.setResponseCode(status)
                 request.setHeader("content-type", media_type)
-                request.setHeader("cache-control", "no-store")
                 if request.method != b"HEAD":
-                    await stream(request, chunks, self._clock)
+                    seconds = float("inf") if operation.streaming else self._limits.max_export_seconds
+                    time = ReadingTime(self._clock, self._limits, seconds)
+                    await stream(request, chunks, time, authorize=authorization.check, last_chunk=last_chunk)
                 return b""
-            case RawResponse(media_type, body):
+            case ListResponse(headers=headers):
+                parts = await encoded_list(result, slices)
+                for name, value in headers.items():
+                    request.setHeader(name, value)
+                if len(parts) == 1:
+                    return _with_headers(request, status, parts[0])
+                _set_headers(request, status, sum(map(len, parts)))
+                if request.method != b"HEAD":
+                    # The request is in progress until the client has read it: what it has not read stays in memory.
+                    time = ReadingTime(self._clock, self._limits, self._limits.max_export_seconds)
+                    await stream(request, _in_turn(parts), time, authorize=authorization.check)
+                return b""
+            case RawResponse(media_type, body, headers):
+                for name, value in headers.items():
+                    request.setHeader(name, value)
                 return _with_headers(request, status, body, f"{media_type}; charset=utf-8")
             case JsonResponse(content, headers):
                 for name, value in headers.items():
@@ -167,38 +265,22 @@ class Api:
                 return _with_headers(request, status, msgspec.json.encode(content))
         return _with_headers(request, status, msgspec.json.encode(result))
 
-    @contextmanager
-    def _admit(self, operation: Operation) -> Iterator[None]:
-        """Count the requests in progress; :class:`ApiError` 503 if the limit is reached."""
-        limit = self._limits.max_live if operation.streaming else self._limits.max_requests
-        if self._in_progress[operation.streaming] >= limit:
-            raise ApiError(
-                503,
-                f"{limit} {'streams' if operation.streaming else 'requests'} are in progress, which is the limit: try"
-                " again later.",
-                {"Retry-After": str(RETRY_AFTER_SECONDS)},
-            )
-        self._in_progress[operation.streaming] += 1
-        try:
-            yield
-        finally:
-            self._in_progress[operation.streaming] -= 1
-
     def _render_failure(self, request: Request, failure: Failure) -> bytes:
         """Render an error response; an unexpected error is logged, and its text is not sent."""
         error = _to_api_error(failure.value)
+        fields: dict[str, Any] = {
+            "method": request.method.decode("ascii", "replace")[:MAX_LOGGED_CHARACTERS],
+            "uri": request.uri.decode("ascii", "replace")[:MAX_LOGGED_CHARACTERS],
+            "request_id": "".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),
+        }
         if error is None:
-            self._log.failure(
-                "{method} {uri} failed, request {request_id}",
-                failure,
-                method=request.method.decode("ascii", "replace"),
-                uri=request.uri.decode("ascii", "replace"),
-                request_id="".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),
-            )
+            self._log.failure("{method} {uri} failed, request {request_id}", failure, **fields)
             error = ApiError(500, "Internal Server Error: the server log has details under this request id.")
+        elif isinstance(failure.value, Unavailable):
+            self._log.warn("{method} {uri} refused, request {request_id}: {error}", error=str(failure.value), **fields)
         for name, value in error.headers.items():
             request.setHeader(name, value)
-        return _with_headers(request, error.status, error.body(request.getHeader("accept") or ""))
+        return _with_headers(request, error.status, error.body(accept_header(request)))
 
 
 def _to_api_error(error: BaseException | None) -> ApiError | None:
@@ -209,7 +291,7 @@ def _to_api_error(error: BaseException | None) -> ApiError | None:
         case RequestError():
             return ApiError(400, str(error))
         case Unavailable():
-            return ApiError(503, f"Try again later: {error}", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+            return ApiError(503, UNAVAILABLE, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case MethodNotAllowed():
             return HttpError(405, headers={"Allow": ", ".join(sorted(error.valid_methods or ()))})
         case HTTPException():
@@ -224,9 +306,28 @@ def _gone(text: str) -> Callable[..., Awaitable[bytes]]:
     return respond
 
 
+async def _decoded(operation: Operation, body: bytes, slices: OwnedSlices) -> Any:
+    """Return the decoded JSON body of ``operation``, ``None`` if it takes none; :class:`ApiError` 400 if it is invalid."""
+    if operation.body is None:
+        return None
+    if operation.lists:
+        return await decode_list(body, slices)
+    check_size(body)
+    return decode_body(body)
+
+
+async def _in_turn(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
 def _with_headers(request: Request, status: int, body: bytes, content_type: str = JSON_TYPES[0]) -> bytes:
     """Set status, type and length of ``body`` and return it; klein sends it."""
-    request.setResponseCode(status)
-    request.setHeader("content-type", content_type)
-    request.setHeader("content-length", str(len(body)))
+    _set_headers(request, status, len(body), content_type)
     return body
+
+
+def _set_headers(request: Request, status: int, length: int, content_type: str = JSON_TYPES[0]) -> None:
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted 26.10 does not know all
+    request.setHeader("content-type", content_type)
+    request.setHeader("content-length", str(length))

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from meter.daemon.http_server import error_body
+
 DEFAULT_TEXTS: Mapping[int, str] = {
     403: "Access was denied to this resource.",
     404: "The resource could not be found.",
@@ -32,8 +34,7 @@ class ApiError(Exception):
 
     def body(self, accept: str) -> bytes:
         """Return the JSON body; ``accept``, the request's ``Accept`` header, is not used here."""
-        side = "Server" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "Client"
-        return _encode_error({"debuginfo": None, "faultcode": side, "faultstring": self.text})
+        return error_body(self.status, self.text)
 
 
 class HttpError(ApiError):

@@ -11,24 +11,33 @@ from typing import Any
 import msgspec
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
+from meter.api.posted_samples import PostedSampleRules
 from meter.api.request.times import invalid_time
-from meter.bus.batches import batch_publications
+from meter.bus.batches import iter_publications
+from meter.ceilometer_signature import BadSignature
+from meter.daemon.shared_slices import OwnedSlices
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
+from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
 from meter.message import parse_timestamp
-from meter.message import read
-from meter.message import sign
+from meter.message import read_cast
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
+from meter.resource_owner import submitted_source
 from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
+from meter.sample import VALID_VOLUMES
 from meter.sample import BadSample
 from meter.sample import Sample
-from meter.signature import BadSignature
-from meter.signature import Keyring
+from meter.sample import shown_volume
+from meter.sample import volume_is_valid
+from meter.signing_keys import Keyring
 
 
 class PostedSample(msgspec.Struct, kw_only=True):
@@ -51,6 +60,12 @@ class PostedSample(msgspec.Struct, kw_only=True):
 MANDATORY = ("counter_name", "counter_type", "counter_unit", "counter_volume", "resource_id")
 ATTRIBUTES = frozenset(PostedSample.__struct_fields__)
 
+PUBLISHED_SAMPLES = 25
+"""Samples per publication: encoding is done in one step, and each of them can have 32 KiB."""
+
+WRITTEN_SAMPLES = 100
+"""Samples per transaction of a direct write: making rows of them is done in one step."""
+
 MAX_METADATA_DEPTH = 100
 """Levels of nesting that the dots in one key can create."""
 
@@ -58,46 +73,65 @@ MAX_METADATA_DEPTH = 100
 class SampleIngest:
     """Signs samples with ``keys``, and publishes them on the bus or writes them to the store.
 
-    ``source`` is the source of samples that have none.
+    ``source`` is the source of samples that have none. ``rules`` say what clients may submit.
     """
 
-    def __init__(self, keys: Keyring, source: str, publisher: IPublisher, store: IStore) -> None:
+    def __init__(
+        self,
+        keys: Keyring,
+        source: str,
+        publisher: IPublisher,
+        store: IStore,
+        rules: PostedSampleRules = PostedSampleRules(),  # noqa: B008 (frozen)
+    ) -> None:
         self._keys = keys
         self._source = source
         self._publisher = publisher
         self._store = store
+        self._rules = rules
 
-    async def publish(self, samples: Sequence[Sample]) -> Sequence[MeteringMessage]:
+    async def check(
+        self, samples: Sequence[Sample], requester: Requester, now: float, store: VisibleStore, slices: OwnedSlices
+    ) -> None:
+        """Raise :class:`ApiError` if ``requester``, whose view is ``store``, may not submit one of ``samples``."""
+        await self._rules.check(samples, requester, now, store, slices)
+
+    async def publish(self, samples: Sequence[Sample], slices: OwnedSlices) -> Sequence[MeteringMessage]:
         """Publish ``samples``; return their messages once the bus has confirmed them. ``Unavailable`` if it cannot."""
-        messages = self._sign(samples)
-        by_key: dict[str | None, list[Mapping[str, Any]]] = {}
-        for message in messages:
-            by_key.setdefault(message.key_id, []).append(message.fields)
-        for key_id, fields in by_key.items():
-            for publication in batch_publications(fields, key_id):
-                try:
-                    await self._publisher.publish(publication)
-                except ValueError as error:
-                    raise ApiError(400, f"The message bus rejected the samples: {error}") from error
-                except Unavailable as error:
-                    raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
+        publications, messages = await self._sign(samples, slices)
+        for publication in publications:
+            try:
+                await self._publisher.publish(publication)
+            except ValueError as error:
+                raise ApiError(400, f"The message bus rejected the samples: {error}") from error
+            except Unavailable as error:
+                raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
         return messages
 
-    async def write(self, samples: Sequence[Sample]) -> Sequence[MeteringMessage]:
-        """Write ``samples`` to the store; return their messages once they are committed."""
-        messages = self._sign(samples)
-        result = await self._store.write(messages)
-        if result.refused:
-            raise ApiError(400, f"Sample {result.refused[0].index}: {result.refused[0].reason}")
+    async def write(self, samples: Sequence[Sample], slices: OwnedSlices) -> Sequence[MeteringMessage]:
+        """Write ``samples`` to the store; return their messages once they are committed.
+
+        If the store refuses some of them, the others are written, and the first reason is that of the :class:`ApiError` 400.
+        """
+        _, messages = await self._sign(samples, slices)
+        refusals: list[str] = []
+        for start in range(0, len(messages), WRITTEN_SAMPLES):
+            result = await self._store.write(messages[start : start + WRITTEN_SAMPLES])
+            refusals += [f"Sample {start + refused.index}: {refused.reason}" for refused in result.refused]
+        if refusals:
+            raise ApiError(400, refusals[0])
         return messages
 
-    def parse(self, body: Any, meter: str, requester: Requester, now: float) -> list[Sample]:
+    async def parse(self, body: Any, meter: str, requester: Requester, now: float, slices: OwnedSlices) -> list[Sample]:
         """Return the samples in the decoded ``body``; :class:`ApiError` 400 if one is invalid or of another meter."""
         if not body:
             raise ApiError(400, "Samples should be included in request body")
         if not isinstance(body, list):
             raise ApiError(400, "The body must be a list of samples.")
-        return [self._sample(_validate(each), meter, requester, now) for each in body]
+        samples: list[Sample] = []
+        async for batch in slices.batches(body, 1):
+            samples += [self._sample(_validate(each), meter, requester, now) for each in batch]
+        return samples
 
     def _sample(self, posted: PostedSample, meter: str, requester: Requester, now: float) -> Sample:
         if posted.counter_name != meter:
@@ -122,7 +156,7 @@ class SampleIngest:
                 resource_id=posted.resource_id,
                 project_id=project_id,
                 user_id=posted.user_id or requester.user_id,
-                source=f"{project_id}:{source}" if project_id else source,
+                source=submitted_source(project_id, source),
                 timestamp=datetime.fromtimestamp(now, UTC)
                 if posted.timestamp is None
                 else _time("timestamp", posted.timestamp),
@@ -131,11 +165,28 @@ class SampleIngest:
         except BadSample as error:
             raise ApiError(400, f"Invalid sample: {error}") from error
 
-    def _sign(self, samples: Sequence[Sample]) -> list[MeteringMessage]:
+    async def _sign(
+        self, samples: Sequence[Sample], slices: OwnedSlices
+    ) -> tuple[Sequence[Publication], Sequence[MeteringMessage]]:
+        """Return the signed publications of ``samples``, and their messages as a collector reads them, in the given order."""
+        signer = Signer(self._keys, self._source, untrusted=True)
+        outgoing: list[OutgoingMessage] = []
+        publications: list[Publication] = []
+        read: list[MeteringMessage] = []
         try:
-            return [read(sign(sample, self._keys, self._source), self._keys) for sample in samples]
-        except (BadMessage, BadSignature) as error:
+            async for batch in slices.batches(samples, 1):
+                outgoing += [signer.message(sample) for sample in batch]
+            for publication in iter_publications(outgoing, batch_samples=PUBLISHED_SAMPLES):
+                publications.append(publication)
+                if slices.over:
+                    await slices.pause()
+                read += read_cast(publication.body, self._keys)
+                if slices.over:
+                    await slices.pause()
+        except (BadMessage, BadSignature, RecursionError) as error:
             raise ApiError(400, f"Invalid sample: {error}") from error
+        by_id = {message.message_id: message for message in read}
+        return publications, [by_id[sample.message_id] for sample in samples]
 
 
 def _validate(content: Any) -> PostedSample:
@@ -160,14 +211,19 @@ def _validate(content: Any) -> PostedSample:
 
 
 def _volume(given: int | float | str) -> int | float:
-    if not isinstance(given, str):
-        return given
+    number = _number(given) if isinstance(given, str) else given
+    if not volume_is_valid(number):
+        raise invalid_input("counter_volume", shown_volume(number), f"must be {VALID_VOLUMES}.")
+    return number
+
+
+def _number(text: str) -> int | float:
     for number in (int, float):
         try:
-            return number(given)
+            return number(text)
         except ValueError:
             continue
-    raise invalid_input("counter_volume", given[:80], "unable to convert to float")
+    raise invalid_input("counter_volume", text[:80], "unable to convert to float")
 
 
 def _time(name: str, text: str) -> datetime:

@@ -6,15 +6,19 @@ import re
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
 import msgspec
 
-import meter
 from meter.api.request.arguments import Parameter
 
 HTML = "text/html"
+
+API_VERSION = "2"
+"""Version of the API. Anyone can read the document, so that the version of Meter is not in it."""
+
 ERRORS = {
     "400": "Invalid request.",
     "401": "Missing or invalid token, or project not permitted.",
@@ -23,12 +27,20 @@ ERRORS = {
     "406": "The Accept header excludes every media type of this resource.",
     "413": "Request body too large.",
     "415": "Unsupported media type of the request body.",
+    "421": "The Host header names another host, and this API has no authentication.",
+    "429": "Too many requests of the project or the client address in progress, or too many invalid tokens. Retry after the number of seconds in Retry-After.",
     "503": "Temporarily unavailable. Retry after the number of seconds in Retry-After.",
 }
 
 
 def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
-    """Return the OpenAPI document of ``operations`` (of :mod:`meter.api.operations`)."""
+    """Return the OpenAPI document of ``operations`` (of :mod:`meter.api.operations`), for clients at ``base_url``."""
+    return {**_document(tuple(operations)), "servers": [{"url": base_url}]}
+
+
+@cache
+def _document(operations: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the document without its servers: anyone can request it, and it takes milliseconds to make."""
     types = [each for operation in operations for each in (operation.result, operation.body) if each is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(str, types), schemas, strict=True))
@@ -39,10 +51,9 @@ def document(operations: Sequence[Any], base_url: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Meter",
-            "version": meter.__version__,
+            "version": API_VERSION,
             "description": "Usage metering, compatible with the v2 API of Ceilometer.",
         },
-        "servers": [{"url": base_url}],
         "security": [{"token": []}],
         "paths": paths,
         "components": {
@@ -118,22 +129,23 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Meter {version} API</title>
+<title>Meter API</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 h2 {{ font-size: 1.1rem; margin: 2rem 0 0 }} code {{ font: 0.95em ui-monospace, monospace }}
 b {{ color: #0b6 }} p {{ margin: 0.3rem 0 }} td {{ vertical-align: top; padding: 0.1rem 1rem 0.1rem 0 }}
 </style>
-<h1>Meter {version} API</h1>
+<h1>Meter API</h1>
 <p>Usage metering, compatible with the v2 API of Ceilometer. OpenAPI document: <a href="openapi.json">openapi.json</a>.</p>
 {operations}
 </html>
 """
 
 
-def page(operations: Sequence[Any]) -> str:
+@cache
+def page(operations: tuple[Any, ...]) -> str:
     """Return the web page of ``operations``; it loads no other files."""
-    return _PAGE.format(version=escape(meter.__version__), operations="\n".join(map(_section, operations)))
+    return _PAGE.format(operations="\n".join(map(_section, operations)))
 
 
 def _section(operation: Any) -> str:

@@ -9,9 +9,13 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from meter.api import openapi
+from meter.api.handlers import audit
 from meter.api.handlers import segments
 from meter.api.handlers import service
 from meter.api.handlers import v1
@@ -21,6 +25,7 @@ from meter.api.ingest import PostedSample
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
+from meter.api.rendering.audit import AuditLogEntry
 from meter.api.rendering.segments import InstanceSegments
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
@@ -36,9 +41,10 @@ JSON = "application/json"
 class Operation:
     """One method on one path. Variables of ``path``, in braces, match any text, slashes included.
 
-    ``body`` and ``result`` are the types of the JSON in the request and in the response. ``media_types`` are those of
-    the response, the default first. ``public``: no authentication. ``streaming``: the response lasts until the client
-    disconnects.
+    ``body`` and ``result`` are the types of the JSON in the request and in the response; ``lists``: the body is a list of
+    objects. ``media_types`` are those of
+    the response, the default first. ``public``: no authentication. ``costly``: a project can have fewer of
+    these in progress. ``streaming``: the response lasts until the client disconnects.
     """
 
     name: str
@@ -47,11 +53,13 @@ class Operation:
     summary: str
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
+    lists: bool = False
     status: int = 200
     result: Any
     handler: Callable[[RequestContext], Awaitable[Any]]
     media_types: tuple[str, ...] = (JSON,)
     public: bool = False
+    costly: bool = False
     streaming: bool = False
 
 
@@ -90,17 +98,29 @@ METADATA = Parameter(
     "metadata.", "string", "Required value of the metadata key that follows the prefix.", prefix=True, narrows=True
 )
 
+ACTION = Parameter("action", "string", "Only entries with this action, such as void.", narrows=True)
+WHO = Parameter("who", "string", "Only what this user did.", narrows=True)
+SINCE = Parameter("start", "string", "Only entries of this time or of a later one.", narrows=True)
+UNTIL = Parameter("end", "string", "Only entries of an earlier time.", narrows=True)
+
 SAMPLES = (JSON, *MEDIA_TYPES)
 
 
-async def _openapi(context: RequestContext) -> dict[str, Any]:
+async def _openapi(context: RequestContext) -> msgspec.Raw:
     """Handle ``/openapi.json``."""
-    return openapi.document(OPERATIONS, context.base_url)
+    return _encoded_document(context.base_url or "/")
+
+
+@lru_cache(maxsize=16)
+def _encoded_document(base_url: str) -> msgspec.Raw:
+    """Return the OpenAPI document, encoded: anyone can request it, and making it takes milliseconds."""
+    return msgspec.Raw(msgspec.json.encode(openapi.document(OPERATIONS, base_url)))
 
 
 async def _docs(context: RequestContext) -> RawResponse:
     """Handle ``/docs``."""
-    return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode())
+    policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+    return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode(), policy)
 
 
 V2: tuple[Operation, ...] = (
@@ -142,6 +162,8 @@ V2: tuple[Operation, ...] = (
         summary="Submit samples of a meter.",
         parameters=(DIRECT,),
         body=Sequence[PostedSample],
+        lists=True,
+        costly=True,
         status=201,
         result=Sequence[rendering.OldSample],
         handler=v2.post_samples,
@@ -152,6 +174,7 @@ V2: tuple[Operation, ...] = (
         summary="Statistics of a meter, one row per unit, group and window, oldest first.",
         parameters=(QUERY, GROUPBY, PERIOD, AGGREGATE, AS_OF),
         result=Sequence[rendering.StatisticsRow],
+        costly=True,
         handler=statistics,
     ),
     Operation(
@@ -184,6 +207,7 @@ V2: tuple[Operation, ...] = (
         summary="Samples that match an expression, in a given order.",
         parameters=(MARKER, AS_OF),
         body=ComplexQuery,
+        costly=True,
         result=Sequence[rendering.Sample],
         handler=v2.query_samples,
         media_types=SAMPLES,
@@ -210,6 +234,15 @@ V2: tuple[Operation, ...] = (
         parameters=(*segments.PARAMETERS, LIMIT, MARKER, AS_OF),
         result=Sequence[InstanceSegments],
         handler=segments.segments,
+        costly=True,
+    ),
+    Operation(
+        name="audit_log",
+        path="/v2/audit-log",
+        summary="What administrators did, newest first. For administrators.",
+        parameters=(ACTION, WHO, SINCE, UNTIL, LIMIT, MARKER),
+        result=Sequence[AuditLogEntry],
+        handler=audit.audit_log,
     ),
     Operation(
         name="live",
@@ -250,6 +283,7 @@ def _v1(name: str, owners: str | None, rest: str, what: str, result: Any, handle
         parameters=(START, END, OFFSET, METADATA),
         result=result,
         handler=v1.handler_for(owners, handler),
+        costly=True,
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
+
+from meter.api.errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +21,36 @@ class JsonResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class ListResponse:
+    """A list of any length, of which ``render`` returns a record per row; it is rendered and encoded in slices.
+
+    ``rows`` is emptied meanwhile.
+    With ``member`` the response is an object, which has the list in this member.
+    """
+
+    rows: list[Any]
+    render: Callable[[Any], Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An encoded body."""
+    """An encoded body, and additional headers."""
 
     media_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingResponse:
-    """A body of unknown length, produced in chunks at the speed of the client."""
+    """A body of unknown length, produced in chunks at the speed of the client.
+
+    ``last_chunk`` makes the last chunk of a body that ends because its authorization has ended; without it, the
+    connection is aborted, as nothing else shows a client that an export is not complete.
+    """
 
     media_type: str
     chunks: AsyncIterator[bytes]
+    last_chunk: Callable[[ApiError], bytes] | None = None

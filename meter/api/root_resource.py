@@ -12,9 +12,10 @@ from twisted.web.resource import IResource
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-import meter
 from meter.api.auth.requester import TOKEN_HEADER
 from meter.api.errors import ApiError
+from meter.daemon.http_server import request_problem
+from meter.daemon.http_server import set_response_headers
 
 REQUEST_ID_HEADER = "x-openstack-request-id"
 EXPOSED_HEADERS = ("allow", "link", "retry-after", "warning", "www-authenticate", REQUEST_ID_HEADER)
@@ -44,13 +45,15 @@ class RootResource(Resource):
     def render(self, request: Request) -> Any:
         """Render the response of ``inner``, or of an error that occurs before routing."""
         request.setHeader(REQUEST_ID_HEADER, f"req-{uuid.uuid4()}")
-        request.setHeader("server", f"Meter/{meter.__version__}")
-        if self._handle_cors(request):
-            return b""
+        set_response_headers(request.responseHeaders)
         segments = request.postpath or []
         if len(segments) > 1 and not segments[-1]:
             segments.pop()  # one slash at the end is tolerated
         try:
+            if problem := request_problem(request):
+                raise ApiError(400, problem)
+            if self._handle_cors(request):
+                return b""
             _check_request_line(request.method, b"/".join(segments))
             return self._inner.render(request)
         except Exception:

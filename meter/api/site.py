@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -10,21 +9,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
-from twisted.web.server import Request
 from twisted.web.server import Site
 
 from meter.api.application import Api
-from meter.api.errors import ApiError
 from meter.api.root_resource import REQUEST_ID_HEADER
+from meter.daemon.http_server import LINGER_SECONDS
+from meter.daemon.http_server import MAX_LOGGED_BYTES
+from meter.daemon.http_server import ServerChannel
+from meter.daemon.http_server import ServerRequest
 
 IDLE_SECONDS = 60
-
-MAX_HEAD_BYTES = 64 * 1024
-"""Maximum size of the request line and the headers together; enough for a query with a hundred long terms."""
-
-LINGER_SECONDS = 5
-"""How long the rest of a rejected body is read and discarded."""
 
 
 def make_site(
@@ -57,38 +51,13 @@ def make_site(
     return site
 
 
-class _Channel(HTTPChannel):
-    """A connection that answers malformed requests in JSON.
+class _Channel(ServerChannel):
+    """A connection of a client."""
 
-    Twisted 26.10 answers them with a bare status line, or, if a line is too long, not at all; tests in
-    ``tests/unit/api/test_site.py``.
-    """
-
-    MAX_LENGTH = MAX_HEAD_BYTES
-    totalHeadersSize = MAX_HEAD_BYTES  # noqa: N815 - Twisted's name
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Reject a line that exceeds the limit for all headers together."""
-        self._reject(
-            ApiError(
-                414, f"Request line and headers can have at most {MAX_HEAD_BYTES} bytes; use POST /v2/query/samples."
-            )
-        )
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        self._reject(ApiError(400, "Malformed HTTP request, or too many or too long headers."))
-
-    def _reject(self, error: ApiError) -> None:
-        body = error.body("")
-        transport: Any = self.transport
-        transport.write(
-            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (error.status, HTTPStatus(error.status).phrase.encode(), len(body), body)
-        )
-        self.loseConnection()
+    too_long = f"{ServerChannel.too_long[:-1]}; use POST /v2/query/samples."
 
 
-class _BoundedRequest(Request):
+class _BoundedRequest(ServerRequest):
     """A request whose body is limited to ``max_bytes``."""
 
     max_bytes: int
@@ -114,11 +83,8 @@ class _BoundedRequest(Request):
     def _reject(self) -> None:
         # Twisted sends a response only after the whole body is received, so this one is written to the channel directly.
         # Closing at once would reset the connection before the client reads it: the rest of the body is discarded.
-        body = ApiError(413, f"The request body can have at most {self.max_bytes} bytes.").body("")
-        self.channel.write(
-            b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
+        channel: Any = self.channel
+        channel.write_error(413, f"The request body can have at most {self.max_bytes} bytes.")
         self._close_timer = self.clock.callLater(LINGER_SECONDS, self.channel.loseConnection)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -146,10 +112,11 @@ class _LoggingSite(Site):
         """Log a finished ``request``."""
         self._log.emit(
             self.level,
-            "{client} {method} {uri} {status} {bytes} {request_id}",
+            "{client} {user} {method} {uri} {status} {bytes} {request_id}",
             client=request.getClientAddress().host,
+            user=getattr(request, "user_id", None) or "-",
             method=request.method.decode("ascii", "replace"),
-            uri=request.uri.decode("ascii", "replace"),
+            uri=request.uri[:MAX_LOGGED_BYTES].decode("ascii", "replace"),
             status=request.code,
             bytes=request.sentLength,
             request_id="".join(request.responseHeaders.getRawHeaders(REQUEST_ID_HEADER, [])),

@@ -1,15 +1,17 @@
-"""Batches: signed metering messages as publications for the bus, each with messages of one meter."""
+"""Batches: metering messages as publications for the bus, each with messages of one meter and one signature for all of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
+from meter.batch_signature import canonical_form
+from meter.batch_signature import sign_batch
 from meter.interfaces import Publication
 from meter.message import cast
+from meter.outgoing import OutgoingMessage
 
 METERING_EXCHANGE = "metering"
 """The topic exchange that carries every metering message."""
@@ -37,38 +39,48 @@ def routing_key(meter: str) -> str:
 
 
 def iter_publications(
-    messages: Iterable[Mapping[str, Any]],
-    key_id: str | None = None,
+    messages: Iterable[OutgoingMessage],
     *,
     exchange: str = METERING_EXCHANGE,
     batch_samples: int = BATCH_SAMPLES,
 ) -> Iterator[Publication]:
-    """Yield the publications of signed ``messages``, grouped by meter, with at most ``batch_samples`` each.
+    """Yield the publications of ``messages``, each a signed batch of at most ``batch_samples`` of one meter and one key.
 
-    Each publication is encoded when it is taken, so that the caller can let the reactor run in between. Meters are in
-    the order of their first message, messages in the given order. ``key_id`` names the key that signed them. Raises
-    ``ValueError``, ``TypeError`` or ``RecursionError`` for a message that is not JSON.
+    Each publication is signed and encoded when it is taken, so that the caller can let the reactor run in between. Meters are
+    in the order of their first message, messages in the given order. Raises ``ValueError``, ``TypeError`` or
+    ``RecursionError`` for a message that is not JSON.
     """
-    meters: dict[str, list[Mapping[str, Any]]] = {}
+    batches: dict[tuple[str, str | None], list[OutgoingMessage]] = {}
     for message in messages:
-        meters.setdefault(message["counter_name"], []).append(message)
-    for meter, of_meter in meters.items():
+        key_id = None if message.key is None else message.key.id
+        batches.setdefault((message.fields["counter_name"], key_id), []).append(message)
+    for (meter, _), of_meter in batches.items():
+        key = of_meter[0].key
         for first in range(0, len(of_meter), batch_samples):
-            batch = of_meter[first : first + batch_samples]
+            part = of_meter[first : first + batch_samples]
+            batch = [message.fields for message in part]
             yield Publication(
                 exchange=exchange,
                 routing_key=routing_key(meter),
-                body=cast(batch, key_id),
+                body=cast(
+                    batch, None if key is None else sign_batch(batch, key.id, key.secret, _canonical_forms(part))
+                ),
                 headers={SAMPLES_HEADER: len(batch)},
             )
 
 
+def _canonical_forms(messages: Sequence[OutgoingMessage]) -> list[bytes]:
+    return [
+        canonical_form(message.fields) if message.canonical_form is None else message.canonical_form
+        for message in messages
+    ]
+
+
 def batch_publications(
-    messages: Iterable[Mapping[str, Any]],
-    key_id: str | None = None,
+    messages: Iterable[OutgoingMessage],
     *,
     exchange: str = METERING_EXCHANGE,
     batch_samples: int = BATCH_SAMPLES,
 ) -> list[Publication]:
     """Return the publications of :func:`iter_publications` as a list."""
-    return list(iter_publications(messages, key_id, exchange=exchange, batch_samples=batch_samples))
+    return list(iter_publications(messages, exchange=exchange, batch_samples=batch_samples))

@@ -1,4 +1,4 @@
-"""Batches the signed messages of several notifications into common casts.
+"""Batches the messages of several notifications into common casts.
 
 A notification gives one or two samples of each of a few meters: without batching, about three messages on the bus.
 Batching for some milliseconds reduces the number of messages to a tenth.
@@ -6,11 +6,10 @@ Batching for some milliseconds reduces the number of messages to a tenth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from typing import Any
+from itertools import chain
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
@@ -23,6 +22,7 @@ from meter.bus.batches import batch_publications
 from meter.interfaces import IPublisher
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
+from meter.outgoing import OutgoingMessage
 
 BUFFERED_BATCHES = 10
 """Size of the buffer, in full casts. A cast contains one meter; with a buffer of one cast, casts held four samples."""
@@ -34,15 +34,14 @@ class Unpublishable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Messages of one notification, signed with one key; ``published`` fires when they are confirmed."""
+    """Messages of one notification; ``published`` fires when they are confirmed."""
 
-    messages: Sequence[Mapping[str, Any]]
-    key_id: str
+    messages: Sequence[OutgoingMessage]
     published: Deferred[None] = field(default_factory=Deferred)
 
 
 class PublicationBatcher:
-    """Publishes signed messages in casts of at most ``batch_samples``, ``batch_seconds`` after the first of a batch.
+    """Publishes messages in signed casts of at most ``batch_samples``, ``batch_seconds`` after the first of a batch.
 
     A batch of ``BUFFERED_BATCHES * batch_samples`` messages is published at once. With 0 seconds, or without a
     ``clock``, every call of :meth:`publish` is a batch of its own.
@@ -59,17 +58,17 @@ class PublicationBatcher:
         self._buffered = 0
         self._timer: IDelayedCall | None = None
 
-    async def publish(self, messages: Sequence[Mapping[str, Any]], key_id: str) -> None:
-        """Return once the bus has confirmed ``messages``, all signed with the key ``key_id``.
+    async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Return once the bus has confirmed ``messages``.
 
         Raises :class:`~meter.interfaces.Unavailable` if the bus may not have confirmed them, :class:`Unpublishable`, or what
         :func:`meter.bus.batches.batch_publications` raises for messages that are not JSON. Errors of other messages in the
         batch do not affect these.
         """
         if self._clock is None or not self._batch_seconds:
-            await self._publish_together([_Part(messages, key_id)])
+            await self._publish_together([_Part(messages)])
             return
-        part = _Part(messages, key_id)
+        part = _Part(messages)
         self._parts.append(part)
         self._buffered += len(messages)
         if self._buffered >= BUFFERED_BATCHES * self._batch_samples:
@@ -105,14 +104,8 @@ class PublicationBatcher:
 
     async def _publish_together(self, parts: Sequence[_Part]) -> None:
         """Wait for every confirm, then raise: :class:`Unavailable` before :class:`Unpublishable`."""
-        by_key: dict[str, list[Mapping[str, Any]]] = {}
-        for part in parts:
-            by_key.setdefault(part.key_id, []).extend(part.messages)
-        publications = [
-            publication
-            for key_id, messages in by_key.items()
-            for publication in batch_publications(messages, key_id, batch_samples=self._batch_samples)
-        ]
+        messages = chain.from_iterable(part.messages for part in parts)
+        publications = batch_publications(messages, batch_samples=self._batch_samples)
         sent = await DeferredList([Deferred.fromCoroutine(self._publish_one(each)) for each in publications])
         failures = [error for _, error in sent if error is not None]
         for failure in failures:

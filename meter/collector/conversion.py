@@ -25,6 +25,7 @@ from typing import cast
 from twisted.python.reflect import safe_str
 
 from meter.bus.masking import masked
+from meter.ceilometer_signature import METADATA_FIELD
 from meter.collector.large_bodies import Runner
 from meter.collector.large_bodies import TooComplex
 from meter.collector.large_bodies import is_large
@@ -39,15 +40,15 @@ from meter.collector.rejection import rejection_of_body
 from meter.declarative.notifications import DefinedListener
 from meter.declarative.notifications import DefinitionResult
 from meter.message import BadMessage
-from meter.message import Signer
 from meter.message import open_envelope
 from meter.notification import Notification
 from meter.notification import notification as notification_of
 from meter.notification import stable_ids
+from meter.outgoing import OutgoingMessage
+from meter.outgoing import Signer
 from meter.plugins.registry import Decision
 from meter.sample import Sample
-from meter.signature import METADATA_FIELD
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 
 MAX_EVENT_TYPE = 255
 """Maximum length of an event type, in characters; OpenStack's services use at most 60."""
@@ -83,14 +84,13 @@ class ListenerResult:
     """The result of one listener for a notification.
 
     ``definitions`` are its samples as yielded, by definition; a listener that is not made of definitions counts as
-    one. ``messages`` are the signed metering messages of these samples, in the same order and without those of disabled
-    meters; all are signed with ``key_id``. With a ``rejection`` the messages may be fewer, or none.
+    one. ``messages`` are the metering messages of these samples, in the same order and without those of disabled meters.
+    With a ``rejection`` the messages may be fewer, or none.
     """
 
     listener: Decision
     definitions: Sequence[DefinitionResult]
-    messages: Sequence[Mapping[str, Any]] = ()
-    key_id: str = ""
+    messages: Sequence[OutgoingMessage] = ()
     rejection: Rejection | None = None
 
 
@@ -196,35 +196,32 @@ class NotificationConverter:
     ) -> ListenerResult:
         """Sign the samples of one listener. Ids are assigned per listener: a failure of one changes no other's ids."""
         try:
-            messages, key_id = self._sign(listener, notification, definitions)
+            messages = self._sign(listener, notification, definitions)
         except Exception as error:
             return ListenerResult(
                 listener,
                 definitions,
                 rejection=rejection_of(error, listener=listener.name, event_type=notification.event_type),
             )
-        return ListenerResult(listener, definitions, messages, key_id, rejection)
+        return ListenerResult(listener, definitions, messages, rejection)
 
     def _sign(
         self, listener: Decision, notification: Notification, definitions: Sequence[DefinitionResult]
-    ) -> tuple[Sequence[Mapping[str, Any]], str]:
-        """Return the signed messages of all samples of enabled meters, and the id of the key."""
+    ) -> Sequence[OutgoingMessage]:
+        """Return the messages of all samples of enabled meters."""
         samples = [sample for definition in definitions for sample in definition.samples]
         identified = zip(stable_ids(notification, samples), samples, strict=True)
         enabled = {id_: sample for id_, sample in identified if listener.takes(sample.name)}
-        if not enabled:
-            return (), ""
-        key_id = self._keys.key_for(next(iter(enabled.values())).timestamp).id
         signer = Signer(self._keys, self._source, unit_name=self._unit_name, may_differ=notification.may_differ)
         masked_samples = zip(enabled, _mask_metadata(enabled.values()), strict=True)
         messages = []
         size = 0
         for id_, sample in masked_samples:
             messages.append(signer.message(sample, id_))
-            size += memoryview(messages[-1][METADATA_FIELD]).nbytes
+            size += memoryview(messages[-1].fields[METADATA_FIELD]).nbytes
             if size > MAX_METADATA_BYTES:
                 raise ValueError(f"the metadata of its samples have more than {MAX_METADATA_BYTES} bytes")
-        return messages, key_id
+        return messages
 
 
 def _parsed(parse: Callable[[bytes], Notification], body: bytes) -> Notification | Rejection:

@@ -21,7 +21,7 @@ from meter.plugins.registry import Decision
 
 @dataclass(frozen=True, slots=True)
 class ExplainedDefinition:
-    """The signed metering messages that the definition at ``origin`` makes, and why there are none or no more."""
+    """The metering messages that the definition at ``origin`` makes, and why there are none or no more."""
 
     listener: str
     origin: str
@@ -68,7 +68,7 @@ def _definitions(result: ListenerResult) -> Iterator[ExplainedDefinition]:
         enabled = [sample for sample in definition.samples if listener.takes(sample.name)]
         disabled = sorted({sample.name for sample in definition.samples if not listener.takes(sample.name)})
         # Messages are in the order of the samples; there are none where signing failed.
-        own = tuple(message for _, message in zip(enabled, messages, strict=False))
+        own = tuple(message.fields for _, message in zip(enabled, messages, strict=False))
         reasons = [definition.reason] if definition.reason else []
         if disabled:
             why = f" ({listener.reason})" if listener.reason else ""

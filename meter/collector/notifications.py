@@ -34,7 +34,7 @@ from meter.interfaces import Subscription
 from meter.interfaces import Topic
 from meter.interfaces import Unavailable
 from meter.plugins.registry import Decision
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 
 NOTIFICATIONS_QUEUE = "meter.notifications"
 """Meter's own durable queue: other consumers of the exchanges still receive every notification."""
@@ -143,7 +143,7 @@ class NotificationConsumer:
 
     async def _publish_result(self, result: ListenerResult, event_type: str) -> Rejection | Unavailable | None:
         try:
-            await self._batcher.publish(result.messages, result.key_id)
+            await self._batcher.publish(result.messages)
         except Unavailable as error:
             return error
         except Unpublishable as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from meter.bus.dead_letters import MAX_BODY_BYTES
@@ -13,6 +14,7 @@ from meter.collector.large_bodies import Runner
 from meter.collector.rejection import Rejection
 from meter.interfaces import Delivery
 from meter.message import cast_verbatim
+from meter.signing_keys import VerifiedBatch
 
 MAX_REASONS = 3
 """Different reasons that a letter names; of the others it tells how many there are."""
@@ -20,30 +22,36 @@ MAX_REASONS = 3
 MAX_ENCODED_AT_ONCE = 64 * 1024
 """Bytes of a delivery from which on its letters are encoded in a thread."""
 
-Rejected = tuple[Any, Rejection]
-"""An entry of a cast, and why it is rejected."""
+
+@dataclass(frozen=True, slots=True)
+class RejectedEntry:
+    """An entry of a cast, its index there, and why it is rejected."""
+
+    index: int
+    entry: Any
+    rejection: Rejection
 
 
 async def dead_letter_samples(
-    rejected: Sequence[Rejected],
+    rejected: Sequence[RejectedEntry],
     delivery: Delivery,
     dead_letters: DeadLetterPublisher,
     *,
     entries: int,
-    key_id: str | None,
+    batch: VerifiedBatch | None,
     off_reactor: Runner,
 ) -> None:
     """Return once the letters of the ``rejected`` of all ``entries`` are confirmed; raises ``Unavailable`` if one may be lost.
 
-    A letter can be replayed: it is a cast of the samples with one kind of rejection. Samples with something to mask have a
+    A letter can be replayed: it is a cast of the samples with one kind of rejection, and has the signature of their ``batch``. Samples with something to mask have a
     letter of their own, as one that is masked is not replayed. What exceeds the size of a letter is divided.
     """
-    kinds = dict.fromkeys(rejection.kind for _, rejection in rejected)
+    kinds = dict.fromkeys(each.rejection.kind for each in rejected)
     for kind in kinds:
-        group = [each for each in rejected if each[1].kind == kind]
+        group = [each for each in rejected if each.rejection.kind == kind]
 
-        def encode(group: Sequence[Rejected] = group) -> list[tuple[bytes, Sequence[Rejected]]]:
-            return _letters(group, delivery.body, len(group) == entries, key_id)
+        def encode(group: Sequence[RejectedEntry] = group) -> list[tuple[bytes, Sequence[RejectedEntry]]]:
+            return _letters(group, delivery.body, len(group) == entries, batch)
 
         letters = encode() if len(delivery.body) <= MAX_ENCODED_AT_ONCE else await off_reactor(encode)
         for body, part in letters:
@@ -52,12 +60,12 @@ async def dead_letter_samples(
 
 
 def _letters(
-    group: Sequence[Rejected], body: bytes, complete: bool, key_id: str | None
-) -> list[tuple[bytes, Sequence[Rejected]]]:
+    group: Sequence[RejectedEntry], body: bytes, complete: bool, batch: VerifiedBatch | None
+) -> list[tuple[bytes, Sequence[RejectedEntry]]]:
     """Return the bodies of the letters of ``group``, each with its samples; ``complete``: the group is the whole delivery."""
-    clean = [each for each in group if masked(each[0]) is each[0]]
+    clean = [each for each in group if masked(each.entry) is each.entry]
     if len(body) <= MAX_BODY_BYTES and (len(group) == 1 or len(clean) in (0, len(group))):
-        return [(body if complete else _cast(group, body, key_id), group)]
+        return [(body if complete else _cast(group, body, batch), group)]
     shown = {id(each) for each in clean}
     secret = [each for each in group if id(each) not in shown]
     size = max(1, len(group) * MAX_BODY_BYTES // (4 * len(body)))
@@ -66,21 +74,22 @@ def _letters(
         for part in (clean, secret)
         for first in range(0, len(part), size if len(body) > MAX_BODY_BYTES else len(part))
     ]
-    return [(_cast(part, body, key_id), part) for part in parts]
+    return [(_cast(part, body, batch), part) for part in parts]
 
 
-def _cast(part: Sequence[Rejected], body: bytes, key_id: str | None) -> bytes:
+def _cast(part: Sequence[RejectedEntry], body: bytes, batch: VerifiedBatch | None) -> bytes:
     try:
-        return cast_verbatim([entry for entry, _ in part], key_id)
+        signature = None if batch is None else batch.only([each.index for each in part])
+        return cast_verbatim([each.entry for each in part], signature)
     except RecursionError:
         return body  # nested so deeply that it can just be decoded
 
 
-def _common(part: Sequence[Rejected]) -> Rejection:
+def _common(part: Sequence[RejectedEntry]) -> Rejection:
     """Return the one rejection of all samples in ``part``: their reasons, with the most frequent first."""
-    first = part[0][1]
-    meters = {rejection.meter for _, rejection in part}
-    reasons = Counter(rejection.reason for _, rejection in part)
+    first = part[0].rejection
+    meters = {each.rejection.meter for each in part}
+    reasons = Counter(each.rejection.reason for each in part)
     if len(part) == 1:
         return first
     named = [f"{count} samples: {reason}" for reason, count in reasons.most_common(MAX_REASONS)]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from twisted.python.reflect import safe_str
 
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.ceilometer_signature import BadSignature
 from meter.collector.large_bodies import TooComplex
 from meter.interfaces import Delivery
-from meter.signature import BadSignature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
+from meter.batch_signature import BatchEntry
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import call_at_once
+from meter.ceilometer_signature import BadSignature
 from meter.collector.large_bodies import Runner
 from meter.collector.large_bodies import TooComplex
 from meter.collector.large_bodies import Turn
@@ -28,6 +30,7 @@ from meter.collector.large_bodies import check_sample
 from meter.collector.large_bodies import is_large
 from meter.collector.large_bodies import opened
 from meter.collector.large_bodies import parts
+from meter.collector.rejected_samples import RejectedEntry
 from meter.collector.rejected_samples import dead_letter_samples
 from meter.collector.rejection import Rejection
 from meter.collector.rejection import rejection_of_body
@@ -39,10 +42,11 @@ from meter.message import BadMessage
 from meter.message import MeteringMessage
 from meter.message import metering_messages
 from meter.message import read
+from meter.message import verified_batch
 from meter.query import Refusal
 from meter.query import WriteResult
-from meter.signature import BadSignature
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import VerifiedBatch
 
 SAMPLES_PER_TURN = 200
 """Samples verified before the reactor runs other work: about 5 ms."""
@@ -63,6 +67,7 @@ class _Batch:
     """Messages of several deliveries that are written in one transaction."""
 
     messages: list[MeteringMessage] = field(default_factory=list)
+    refused_entries: list[BatchEntry] = field(default_factory=list)
     waiters: list[_Waiter] = field(default_factory=list)
 
 
@@ -105,56 +110,72 @@ class SampleConsumer:
         Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
         """
         try:
-            entries, key_id = metering_messages(await opened(delivery.body, self._off_reactor))
+            content = await opened(delivery.body, self._off_reactor)
+            entries = metering_messages(content)
             check_number(entries)
         except BadMessage as error:
             await rejection_of_body(error).dead_letter(self._dead_letters, delivery)
             return
+        try:
+            batch = verified_batch(content, len(entries), self._keys)
+        except (BadMessage, BadSignature) as error:
+            await Rejection(kind="unverified", reason=str(error)).dead_letter(self._dead_letters, delivery)
+            return
         large = is_large(delivery.body)
-        messages, rejected = await self._verify(entries, key_id, large)
-        for part in parts(messages, self._batch_samples, large):
-            for refusal in await self._enqueue(part):
-                entry = part[refusal.index].fields
-                rejected.append((entry, _rejection(refusal.kind, f"the store refuses it: {refusal.reason}", entry)))
+        verified, rejected = await self._verify(entries, batch, large)
+        refused_entries = () if batch is None else tuple(batch.place(each.index) for each in rejected)
+        first = 0
+        for part in parts([message for _, message in verified], self._batch_samples, large):
+            for refusal in await self._enqueue(part, refused_entries):
+                index, message = verified[first + refusal.index]
+                reason = f"the store refuses it: {refusal.reason}"
+                rejected.append(RejectedEntry(index, message.fields, _rejection(refusal.kind, reason, message.fields)))
+            first, refused_entries = first + len(part), ()
         await dead_letter_samples(
             rejected,
             delivery,
             self._dead_letters,
             entries=len(entries),
-            key_id=key_id,
+            batch=batch,
             off_reactor=self._off_reactor,
         )
 
     async def _verify(
-        self, entries: Sequence[Any], key_id: str | None, large: bool
-    ) -> tuple[list[MeteringMessage], list[tuple[Any, Rejection]]]:
-        """Return the valid messages with a good signature, and the other entries with their rejections."""
-        messages: list[MeteringMessage] = []
-        rejected: list[tuple[Any, Rejection]] = []
+        self, entries: Sequence[Any], batch: VerifiedBatch | None, large: bool
+    ) -> tuple[list[tuple[int, MeteringMessage]], list[RejectedEntry]]:
+        """Return the valid messages with a good signature, each with its index, and the other entries with their rejections."""
+        verified: list[tuple[int, MeteringMessage]] = []
+        rejected: list[RejectedEntry] = []
         turn = Turn(self._clock, SAMPLES_PER_TURN)
-        for entry in entries:
+        for index, entry in enumerate(entries):
             try:
                 if large:
                     check_sample(entry)
-                messages.append(read(entry, self._keys, key_id))
+                verified.append((index, read(entry, self._keys, batch=batch, index=index)))
             except TooComplex as error:
-                rejected.append((entry, _rejection("too-complex", str(error), entry)))
+                rejected.append(RejectedEntry(index, entry, _rejection("too-complex", str(error), entry)))
             except BadMessage as error:
-                rejected.append((entry, _rejection("invalid", str(error), entry)))
+                rejected.append(RejectedEntry(index, entry, _rejection("invalid", str(error), entry)))
             except BadSignature as error:
-                rejected.append((entry, _rejection("unverified", str(error), entry)))
+                rejected.append(RejectedEntry(index, entry, _rejection("unverified", str(error), entry)))
             if turn.over():
                 await sleep(self._clock, 0)
                 turn.begin()
-        return messages, rejected
+        return verified, rejected
 
-    def _enqueue(self, messages: list[MeteringMessage]) -> Deferred[Sequence[Refusal]]:
-        """Add ``messages`` to the current batch; fire after its commit with the store's refusals among them."""
+    def _enqueue(
+        self, messages: list[MeteringMessage], refused_entries: Sequence[BatchEntry]
+    ) -> Deferred[Sequence[Refusal]]:
+        """Add ``messages`` to the current batch; fire after its commit with the store's refusals among them.
+
+        ``refused_entries`` are those of the same signed batch that are not to be stored.
+        """
         if self._batch.messages and len(self._batch.messages) + len(messages) > self._batch_samples:
             self._flush()
         first = len(self._batch.messages)
         waiter = _Waiter(first, first + len(messages))
         self._batch.messages += messages
+        self._batch.refused_entries += refused_entries
         self._batch.waiters.append(waiter)
         if len(self._batch.messages) >= self._batch_samples:
             self._flush()
@@ -173,7 +194,7 @@ class SampleConsumer:
         """Commit a batch and fire its waiters, with the error if the store raises."""
         began = self._clock.seconds()
         try:
-            result = await self._store.write(batch.messages)
+            result = await self._store.write(batch.messages, batch.refused_entries)
         except Exception as error:
             for waiter in batch.waiters:
                 waiter.refusals.errback(error)

@@ -1,4 +1,4 @@
-"""``meter-db``: upgrades the database, and reports its state and how long instances were in each state."""
+"""``meter-db``: upgrades the database, voids samples, and reports its state and how long instances were in each state."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
+from meter.commands.operator import act
+from meter.commands.void import FinalizeOptions
+from meter.commands.void import UnvoidOptions
+from meter.commands.void import VoidedOptions
+from meter.commands.void import VoidOptions
+from meter.commands.void import change
 from meter.completeness.instance_times import instance_segments
 from meter.completeness.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
@@ -64,7 +70,7 @@ class SegmentsOptions(JsonOptions):
 class Options(CommandOptions):
     """The options and subcommands of ``meter-db``."""
 
-    synopsis = "Usage: meter-db [--config FILE] upgrade | status | partitions | retention | size | segments [--json]"
+    synopsis = "Usage: meter-db [--config FILE] SUBCOMMAND [--json]"
     subCommands = [  # noqa: N815, RUF012
         ["upgrade", None, JsonOptions, "Upgrade the schema, as a collector does when it starts."],
         [
@@ -88,12 +94,33 @@ class Options(CommandOptions):
             "Show how long an instance, or all instances of a project, were in each state with each flavor; "
             "exit status 1 if there are no samples of it.",
         ],
+        [
+            "void",
+            None,
+            VoidOptions,
+            "Take samples out of all answers, without deleting them; exit status 1 if there is no sample with a given id.",
+        ],
+        [
+            "unvoid",
+            None,
+            UnvoidOptions,
+            "Restore voided samples exactly; exit status 1 if one cannot be restored.",
+        ],
+        ["voided", None, VoidedOptions, "List voided samples, those that were voided last first."],
+        [
+            "finalize",
+            None,
+            FinalizeOptions,
+            "Compute the rollups that are due now; exit status 1 if that failed for an hour or a day.",
+        ],
     ]
 
     def postOptions(self) -> None:
         """Require a subcommand."""
         if self.subCommand is None:
-            raise usage.UsageError("give a subcommand: upgrade, status, partitions, retention, size or segments")
+            raise usage.UsageError(
+                "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided or finalize"
+            )
 
 
 def main() -> None:
@@ -111,13 +138,15 @@ async def work(reactor: Any, options: Any) -> int:
             database_server(reactor, config) as (dsn, retry_seconds),
             connected(reactor, lambda: Administration(reactor, dsn, clock=reactor), retry_seconds) as administration,
         ):
-            report, status = await _administer(administration, config, options.subCommand)
+            report, status = await _administer(administration, config, options.subCommand, options.subOptions)
     sys.stdout.write(f"{json.dumps(report)}\n" if options.subOptions["json"] else escape_terminal(as_text(report)))
     sys.stdout.flush()
     return status
 
 
-async def _administer(administration: Administration, config: Config, command: str) -> tuple[Report, int]:
+async def _administer(
+    administration: Administration, config: Config, command: str, options: Mapping[str, Any]
+) -> tuple[Report, int]:
     match command:
         case "upgrade":
             return await administration.upgrade(), EXIT_OK
@@ -133,6 +162,16 @@ async def _administer(administration: Administration, config: Config, command: s
                 "rollup_retention_days": config.store.rollup_retention_days,
             }
             return configured | await administration.retention(), EXIT_OK
+        case "void" | "unvoid":
+            return await change(administration, config, command, options)
+        case "voided":
+            samples = await administration.voided(options["limit"])
+            status = await administration.status()
+            return {"voided_samples": status["voided_samples"], "samples": samples}, EXIT_OK
+        case "finalize":
+            acting = act(config, options, needs_reason=False)
+            report = await administration.finalize(_time(options, "until") or datetime.now(UTC), acting)
+            return report, EXIT_FOUND_PROBLEMS if report["failed"] else EXIT_OK
         case _:
             return await administration.size(), EXIT_OK
 

@@ -26,6 +26,11 @@ from meter.commands.dead_letter_queues import BrokerDeadLetters
 from meter.commands.dead_letter_queues import DeadLetterQueue
 from meter.commands.dead_letter_queues import Entry
 from meter.commands.dead_letter_queues import SpooledDeadLetters
+from meter.commands.operator import REASON
+from meter.commands.operator import UNRECORDED
+from meter.commands.operator import WHO
+from meter.commands.operator import Record
+from meter.commands.operator import audit_recorder
 from meter.settings.config_file import SINGLE
 
 MIN_ID_CHARACTERS = 8
@@ -33,6 +38,11 @@ MIN_ID_CHARACTERS = 8
 
 MAX_SHOWN = 64 * 1024
 """Maximum number of characters of a body that ``show`` prints."""
+
+
+RECORDED_LETTERS = 100
+RECORDED_BYTES = 16 * 1024 * 1024
+"""Dead letters, and the bytes of their bodies, that one entry of the audit log is about at most: so many are in memory."""
 
 
 class ListOptions(usage.Options):
@@ -61,10 +71,11 @@ class ReplayOptions(usage.Options):
     """Which dead letters to replay."""
 
     synopsis = "[ID …]"
-    optParameters = [["kind", "k", None, "With --all: only dead letters of this kind."]]  # noqa: N815, RUF012
+    optParameters = [["kind", "k", None, "With --all: only dead letters of this kind."], REASON, WHO]  # noqa: N815, RUF012
     optFlags = [  # noqa: N815, RUF012
         ["all", "a", "Replay all dead letters that can be replayed."],
         ["force", None, "Also replay dead letters whose body is masked or truncated."],
+        UNRECORDED,
     ]
 
     def parseArgs(self, *ids: str) -> None:
@@ -81,6 +92,8 @@ class DiscardOptions(usage.Options):
     """Which dead letters to delete."""
 
     synopsis = "ID …"
+    optParameters = [REASON, WHO]  # noqa: N815, RUF012
+    optFlags = [UNRECORDED]  # noqa: N815, RUF012
 
     def parseArgs(self, *ids: str) -> None:
         """Take ids, or the first eight or more characters of each."""
@@ -128,12 +141,14 @@ async def work(reactor: Any, options: Any) -> int:
             case "show":
                 return await show(queue, arguments["which"])
             case "discard":
-                return await discard(queue, arguments["ids"])
+                async with audit_recorder(reactor, configuration(options["config"]), arguments) as record:
+                    return await discard(queue, arguments["ids"], record)
             case _:
                 chosen = (
                     entries(queue, arguments["kind"]) if arguments["all"] else entries_by_id(queue, arguments["ids"])
                 )
-                return await replay(queue, chosen, force=bool(arguments["force"]))
+                async with audit_recorder(reactor, configuration(options["config"]), arguments) as record:
+                    return await replay(queue, chosen, record, force=bool(arguments["force"]))
 
 
 @asynccontextmanager
@@ -273,15 +288,47 @@ def pretty_body(body: bytes) -> str:
 # --- replay and discard --------------------------------------------------------------------------------------------
 
 
-async def replay(queue: DeadLetterQueue, chosen: AsyncIterator[Entry], *, force: bool) -> int:
-    """Send dead letters back and remove each once that is confirmed; print those that are not replayed and why."""
-    replayed = kept = 0
+async def recorded(chosen: AsyncIterator[Entry], record: Record, action: str) -> AsyncIterator[Entry]:
+    """Yield the dead letters of ``chosen``, each after it has been recorded that ``action`` is done with it."""
+    batch: list[Entry] = []
+
+    async def record_batch() -> None:
+        names = ("id", "kind", "subject", "reason")
+        letters = [{name: getattr(entry.dead_letter, name)[:200] for name in names} for entry in batch]
+        await record(action, {"dead_letters": letters})
+
     async for entry in chosen:
-        problem = entry.dead_letter.not_replayable
-        if problem is not None and not force:
-            kept += 1
-            sys.stderr.write(f"{escape_terminal(entry.dead_letter.id)} not replayed: {problem}\n")
-            continue
+        batch.append(entry)
+        size = sum(len(each.dead_letter.body) for each in batch)
+        if len(batch) >= RECORDED_LETTERS or size >= RECORDED_BYTES:
+            await record_batch()
+            for each in batch:
+                yield each
+            batch = []
+    if batch:
+        await record_batch()
+    for each in batch:
+        yield each
+
+
+async def replay(queue: DeadLetterQueue, chosen: AsyncIterator[Entry], record: Record, *, force: bool) -> int:
+    """Send dead letters back and remove each once that is confirmed; print those that are not replayed and why.
+
+    ``record`` records that before it is done.
+    """
+    replayed = kept = 0
+
+    async def replayable() -> AsyncIterator[Entry]:
+        nonlocal kept
+        async for entry in chosen:
+            problem = entry.dead_letter.not_replayable
+            if problem is None or force:
+                yield entry
+            else:
+                kept += 1
+                sys.stderr.write(f"{escape_terminal(entry.dead_letter.id)} not replayed: {problem}\n")
+
+    async for entry in recorded(replayable(), record, "dead-letter.replay"):
         publication = entry.dead_letter.publication()
         try:
             await queue.send(publication)
@@ -300,9 +347,9 @@ async def replay(queue: DeadLetterQueue, chosen: AsyncIterator[Entry], *, force:
     return EXIT_FOUND_PROBLEMS if kept else EXIT_OK
 
 
-async def discard(queue: DeadLetterQueue, ids: Sequence[str]) -> int:
-    """Delete dead letters permanently."""
-    async for entry in entries_by_id(queue, ids):
+async def discard(queue: DeadLetterQueue, ids: Sequence[str], record: Record) -> int:
+    """Delete dead letters permanently; ``record`` records that before it is done."""
+    async for entry in recorded(entries_by_id(queue, ids), record, "dead-letter.discard"):
         await queue.remove(entry)
         sys.stdout.write(f"{escape_terminal(entry.dead_letter.id)} discarded\n")
     sys.stdout.flush()

@@ -315,6 +315,11 @@ class HealthMetrics:
         documentation = "Services that did not stop in time, or raised an exception while stopping."
         self._registry.register(_Count("meter_service_stop_timeouts", documentation, count))
 
+    def count_voided_samples(self, count: Callable[[], int]) -> None:
+        """Export how many samples are voided."""
+        documentation = "Samples that administrators have voided. Counted once a minute."
+        Gauge("meter_voided_samples", documentation, registry=self._registry).set_function(count)
+
     def lagged(self, seconds: float) -> None:
         """Record one measurement of the reactor's lag."""
         self._lag.observe(seconds)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.web.http import BAD_REQUEST
 from twisted.web.http import INTERNAL_SERVER_ERROR
 from twisted.web.http import NOT_ALLOWED
 from twisted.web.http import NOT_FOUND
@@ -21,13 +23,18 @@ from twisted.web.server import Request
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from meter.daemon.http_server import JSON
+from meter.daemon.http_server import ServerChannel
+from meter.daemon.http_server import ServerRequest
+from meter.daemon.http_server import error_body
+from meter.daemon.http_server import request_problem
+from meter.daemon.http_server import set_response_headers
 from meter.daemon.services import Periodic
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.settings.masked import masked_urls
 
 TEXT = "text/plain; charset=utf-8"
-JSON = "application/json"
 
 Answer = tuple[int, str, bytes]
 """Status, content type and body."""
@@ -100,7 +107,7 @@ def status_site(
 
 
 class _Pages(Resource):
-    """Serves GET and HEAD for ``pages`` by path; 404 and 405 for anything else, in plain text."""
+    """Serves GET and HEAD for ``pages`` by path; 404 and 405 for anything else. Errors are JSON, as those of the API."""
 
     _log = Logger()
 
@@ -112,27 +119,33 @@ class _Pages(Resource):
     def render(self, request: Request) -> bytes:
         """Return the response."""
         code, content_type, body = self._answer(request)
+        set_response_headers(request.responseHeaders)
         request.setResponseCode(code)
         request.setHeader("Content-Type", content_type)
         request.setHeader("Content-Length", str(len(body)))
         return b"" if request.method == b"HEAD" else body
 
     def _answer(self, request: Request) -> Answer:
+        if problem := request_problem(request):
+            return _error(BAD_REQUEST, problem)
         page = self._pages.get(request.path)
         if page is None:
-            known = b", ".join(self._pages)
-            return NOT_FOUND, TEXT, b"not found; the pages are " + known + b"\n"
+            return _error(NOT_FOUND, f"Not found; the pages are {b', '.join(self._pages).decode()}.")
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("Allow", "GET, HEAD")
-            return NOT_ALLOWED, TEXT, b"only GET and HEAD are supported\n"
+            return _error(NOT_ALLOWED, "Only GET and HEAD are supported.")
         try:
             return page()
         except Exception:
             self._log.failure("the page {path} failed", path=request.path.decode("ascii"))
-            return INTERNAL_SERVER_ERROR, TEXT, b"internal error; the log has the traceback\n"
+            return _error(INTERNAL_SERVER_ERROR, "Internal error; the log has the traceback.")
 
 
-class _BodilessRequest(Request):
+def _error(status: int, text: str) -> Answer:
+    return status, JSON, error_body(status, text)
+
+
+class _BodilessRequest(ServerRequest):
     """Discards request bodies: no page needs one, and a client could send one without end."""
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -143,6 +156,7 @@ class _QuietSite(Site):
     """Writes no access log: probes come every few seconds."""
 
     noisy = False
+    protocol: Any = ServerChannel
 
     def log(self, request: HttpRequest) -> None:
         """Write nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from typing import Literal
 
 from pydantic import Field
@@ -10,6 +11,10 @@ from pydantic import SecretStr
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+
+AdminScope = Literal["project", "domain", "system"]
+HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)$")]
+"""A name or an address, without a port."""
 
 
 class ApiTokenSection(Section):
@@ -29,6 +34,11 @@ class ApiKeystoneSection(Section):
     """How the API validates the tokens of its clients with Keystone."""
 
     auth_url: str = Field(default="", description="URL of Keystone: https://keystone.example.org/v3")
+    www_authenticate_uri: str = Field(
+        default="",
+        pattern=r"^[!#-~]*$",
+        description="Public URL of Keystone, which a client without a valid token is told in the header WWW-Authenticate. By default it is told none.",
+    )
     username: str = Field(
         default="meter", description="User that the API authenticates as; it must be allowed to validate tokens."
     )
@@ -47,13 +57,38 @@ class ApiKeystoneSection(Section):
     )
     admin_roles: list[str] = Field(
         default_factory=lambda: ["admin"],
-        description="Roles that give access to the samples of all projects.",
+        description="Roles that give access to the samples of all projects, in a token with one of admin_scopes.",
+    )
+    admin_scopes: list[AdminScope] = Field(
+        default_factory=lambda: list[AdminScope](("project", "system")),
+        description='Scopes of a token in which admin_roles count. "domain" makes the administrator of any domain one of Meter; ["system"] admits no administrator of projects.',
+    )
+    admin_projects: list[str] = Field(
+        default_factory=list,
+        description="Ids of the projects in which admin_roles count; [] for every project. Name them if customers have such a role in their own projects.",
     )
     revalidate_seconds: Seconds = Field(
         default=60.0,
         description="How long a validated token is cached. A revoked token is accepted for this long at most.",
     )
     cached_tokens: Count = Field(default=10_000, description="Maximum number of tokens in the cache.")
+    refused_seconds: Seconds = Field(
+        default=30.0, description="How long a token that Keystone refused is refused without asking again."
+    )
+    max_refused_tokens: Count = Field(
+        default=10_000, description="Maximum number of refused tokens in their cache, which is separate."
+    )
+    max_validations: Count = Field(
+        default=100,
+        description="Maximum number of requests that wait for Keystone. Client addresses without a valid token in the last hour have half of them.",
+    )
+    max_validations_per_address: Count = Field(
+        default=25, description="Maximum number of requests from one client address that wait for Keystone."
+    )
+    max_refusals: Count = Field(
+        default=20,
+        description="Tokens of one client address that Keystone may refuse within 20 seconds; further new tokens are answered 429. All addresses without a valid token in the last hour have 20 times as many together.",
+    )
 
 
 class ApiAuthSection(Section):
@@ -61,12 +96,77 @@ class ApiAuthSection(Section):
 
     mode: Literal["none", "tokens", "keystone"] = Field(
         default="none",
-        description="none: every client sees everything, so only loopback addresses are allowed in listen. tokens: clients send one of the tokens below as X-Auth-Token. keystone: clients send a Keystone token.",
+        description="none: every client sees everything, so only loopback addresses are allowed in listen. tokens: clients send a token made by meter-token, or one of the tokens below, as X-Auth-Token. keystone: clients send a Keystone token.",
     )
     tokens: list[ApiTokenSection] = Field(
-        default_factory=list, description="[[api.auth.tokens]]: sha256, and admin or project_id."
+        default_factory=list,
+        description="[[api.auth.tokens]]: sha256, and admin or project_id. They are read at start; meter-token makes tokens that need no restart.",
+    )
+    max_unchecked_seconds: Seconds = Field(
+        default=300.0,
+        description="How long an export or live stream goes on while Keystone cannot be asked about its token again, and how long the tokens of meter-token are accepted while the database is unavailable. A token never outlives its expiry.",
+    )
+    refresh_seconds: Seconds = Field(
+        default=5.0,
+        description="tokens: how often the tokens of meter-token are read from the database. A revoked token is accepted for this long at most; usually a notification ends it at once.",
     )
     keystone: ApiKeystoneSection = ApiKeystoneSection()
+
+
+class ApiPostedSamplesSection(Section):
+    """What clients may POST if accept_samples is true."""
+
+    tenant_meters: list[str] = Field(
+        default_factory=lambda: ["custom.*"],
+        description="Shell patterns of the meters that clients without admin access may POST, in which {project_id} stands for their project. A meter of any plugin, or of which others have samples, is refused nevertheless.",
+    )
+    signed_meters: list[str] = Field(
+        default_factory=list,
+        description="Shell patterns of the meters whose volumes, POSTed by clients without admin access, may be negative.",
+    )
+    max_age_seconds: Seconds = Field(
+        default=604_800.0, description="How far back the timestamp of a POSTed sample may be."
+    )
+    max_admin_age_seconds: Seconds = Field(
+        default=34_560_000.0,
+        description="The same for clients with admin access, so that they can import older samples.",
+    )
+    max_ahead_seconds: Seconds = Field(
+        default=300.0, description="How far ahead of the clock of meter-api the timestamp of a POSTed sample may be."
+    )
+
+
+class ApiSharesSection(Section):
+    """What one project, and one client address, may use of the API at the same time."""
+
+    max_requests_per_project: Count = Field(
+        default=25, description="Maximum number of requests of one project in progress; further ones are answered 429."
+    )
+    max_costly_per_project: Count = Field(
+        default=10,
+        description="Maximum number of exports, statistics, complex queries and submissions of samples among them.",
+    )
+    max_live_per_project: Count = Field(
+        default=10, description="Maximum number of clients of /v2/live of one project at the same time."
+    )
+    max_requests_per_address: Count = Field(
+        default=50,
+        description="Maximum number of requests of one client address in progress. Behind a proxy, set trusted_proxies too.",
+    )
+    max_live_per_address: Count = Field(
+        default=25, description="Maximum number of clients of /v2/live of one client address at the same time."
+    )
+    reserved_requests: Count = Field(
+        default=10,
+        description="Number of the max_requests that only administrators can use; also of max_live, but at most a fifth.",
+    )
+    max_readers_per_project: Count = Field(
+        default=2,
+        description="Number of the [store] readers that one project can use at the same time; costly requests use half of them.",
+    )
+    reserved_readers: Count = Field(
+        default=1, description="Number of the [store] readers that only queries of administrators can use."
+    )
 
 
 class ApiSection(Section):
@@ -77,7 +177,12 @@ class ApiSection(Section):
     )
     base_url: str = Field(
         default="",
-        description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default it is taken from each request.",
+        pattern=r"^(https?://[A-Za-z0-9._\[\]:-]+(/[!-;=?-~]*)?)?$",
+        description="URL under which clients reach the API, used for links in responses: https://metering.example.org. By default links follow the Host header if host_names has its name, and are relative otherwise.",
+    )
+    host_names: list[HostName] = Field(
+        default_factory=list,
+        description='Names of this API in the Host header, besides the name and the addresses of this host: ["metering.example.org"]. With auth mode none, requests for other names are refused.',
     )
     default_limit: Count = Field(
         default=100, description="Number of entries in a response if the request sets no limit."
@@ -95,13 +200,29 @@ class ApiSection(Section):
         description="Maximum number of requests in progress; further requests are answered 503 with Retry-After.",
     )
     max_live: Count = Field(default=50, description="Maximum number of clients of /v2/live at the same time.")
-    accept_samples: bool = Field(
-        default=True,
-        description="Accept samples that clients POST, sign them and publish them on the bus. If false, meter-api needs no bus.",
+    trusted_proxies: list[str] = Field(
+        default_factory=list,
+        description='Addresses and networks of proxies whose X-Forwarded-For header names the client address: ["192.0.2.10", "2001:db8::/64"], or ["unix"] for a UNIX socket.',
     )
+    min_bytes_per_second: Count = Field(
+        default=16 * 1024,
+        description="Least rate at which a client has to read a long response; the connection of a slower one is closed.",
+    )
+    max_stall_seconds: Seconds = Field(
+        default=60.0, description="How long a client may read nothing, or less than that rate, before it is too slow."
+    )
+    max_export_seconds: Seconds = Field(
+        default=3600.0, description="How long an export, or another long response, may take in total."
+    )
+    accept_samples: bool = Field(
+        default=False,
+        description="Accept samples that clients POST, sign them and publish them on the bus. meter-api needs the bus for this only.",
+    )
+    posted_samples: ApiPostedSamplesSection = ApiPostedSamplesSection()
     cors_origins: list[str] = Field(
         default_factory=list,
         description='Origins of web pages that may call the API: ["https://dashboard.example.org"], or ["*"] for all.',
     )
     access_log: bool = Field(default=False, description="Log each request with its client and its status.")
+    shares: ApiSharesSection = ApiSharesSection()
     auth: ApiAuthSection = ApiAuthSection()

@@ -31,8 +31,8 @@ from meter.settings import Config
 from meter.settings import MeterSection
 from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
-from meter.signature import Keyring
-from meter.signature import SigningKey
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 
 DEFAULT_FILE = "/etc/meter/meter.toml"
 SINGLE = "meter"
@@ -181,6 +181,10 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
     for number, entry in enumerate(signing.keys):
         if entry.key is None or not entry.key.get_secret_value():
             yield f"[signing.keys.{number}] key: is missing; set key or key_file"
+    if signing.keys and not any("meter" in entry.schemes for entry in signing.keys):
+        yield '[signing] keys: no key has schemes = ["meter"], so no sample of Meter can be signed'
+    elif not signing.keys and "meter" not in signing.schemes:
+        yield '[signing] schemes: must include "meter", or no sample of Meter can be signed'
     if len({entry.id for entry in signing.keys}) < len(signing.keys):
         yield "[signing] keys: two keys have the same id"
     listens = [("api", "listen", config.api.listen), ("status", "listen", config.status.listen)]
@@ -194,8 +198,8 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
             yield "[api.auth.keystone] auth_url: should be an http:// or https:// URL of Keystone"
         if auth.keystone.password is None or not auth.keystone.password.get_secret_value():
             yield "[api.auth.keystone] password: is missing; set password or password_file"
-    if auth.mode == "tokens" and not auth.tokens:
-        yield "[api.auth] tokens: list at least one token; without one every request is refused"
+    if auth.refresh_seconds >= auth.max_unchecked_seconds:
+        yield "[api.auth] refresh_seconds: must be less than max_unchecked_seconds"
     for number, token in enumerate(auth.tokens):
         if token.admin == (token.project_id is not None):
             yield f"[api.auth.tokens.{number}]: needs either admin = true or a project_id"
@@ -222,6 +226,11 @@ def is_local(listen: str) -> bool:
         return interface is not None and interface[1] == "localhost"
 
 
+def has_key(config: Config) -> bool:
+    """Return whether a signing key is configured, or has been generated in ``state_dir``."""
+    return bool(config.signing.keys) or config.signing.key is not None or config.signing_key_file.exists()
+
+
 def keyring(config: Config, *, make: bool = True) -> Keyring:
     """Return the signing keys. If none is configured, it is the one in ``state_dir``, which is generated if it is missing.
 
@@ -230,15 +239,24 @@ def keyring(config: Config, *, make: bool = True) -> Keyring:
     signing = config.signing
     if signing.keys:
         keys = [
-            SigningKey(entry.id, entry.key.get_secret_value().encode(), _utc(entry.not_before), _utc(entry.not_after))
+            SigningKey(
+                entry.id,
+                entry.key.get_secret_value().encode(),
+                _utc(entry.not_before),
+                _utc(entry.not_after),
+                tuple(entry.schemes),
+                tuple(entry.meters),
+                tuple(entry.sources),
+            )
             for entry in signing.keys
             if entry.key is not None
         ]
     elif signing.key is not None:
-        keys = [SigningKey("default", signing.key.get_secret_value().encode())]
+        keys = [SigningKey("default", signing.key.get_secret_value().encode(), schemes=tuple(signing.schemes))]
     else:
-        keys = [SigningKey("default", _generated_key(config.signing_key_file) if make else os.urandom(32))]
-    return Keyring(keys, accept_unsigned=signing.accept_unsigned)
+        secret = _generated_key(config.signing_key_file) if make else os.urandom(32)
+        keys = [SigningKey("default", secret, schemes=tuple(signing.schemes))]
+    return Keyring(keys, accept_unsigned=signing.accept_unsigned, ceilometer_signature=signing.ceilometer_signature)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from meter.settings.section import Count
 from meter.settings.section import Seconds
 from meter.settings.section import Section
+from meter.signing_keys import SignatureScheme
 from meter.units import older_name
 
 
@@ -61,12 +62,28 @@ class BusSection(Section):
     )
 
 
+def _meter_scheme() -> list[SignatureScheme]:
+    return ["meter"]
+
+
 class SigningKeySection(Section):
     """One of several signing keys."""
 
     id: str = Field(min_length=1, max_length=64, description="Id of the key in messages and in the store.")
     key: SecretStr | None = Field(default=None, description="The shared secret.")
     key_file: str = Field(default="", description="File that contains the shared secret, instead of key.")
+    schemes: list[SignatureScheme] = Field(
+        default_factory=_meter_scheme,
+        min_length=1,
+        description='Signatures that are accepted from this key: "meter", the signature of a batch by Meter\'s daemons; "ceilometer", that of a message by Ceilometer\'s agents, which proves less.',
+    )
+    meters: list[str] = Field(
+        default_factory=list,
+        description='Meters whose samples the key may sign, with * and ?: ["disk.*"]. By default all.',
+    )
+    sources: list[str] = Field(
+        default_factory=list, description="Sources whose samples the key may sign, with * and ?. By default all."
+    )
     not_before: datetime | None = Field(
         default=None, description="The key does not sign samples with a timestamp before this time."
     )
@@ -83,6 +100,15 @@ class SigningSection(Section):
         description="Shared secret of all agents and collectors. If no key is configured, state_dir/signing.key is used, which is generated at the first start.",
     )
     key_file: str = Field(default="", description="File that contains the shared secret, instead of key.")
+    schemes: list[SignatureScheme] = Field(
+        default_factory=_meter_scheme,
+        min_length=1,
+        description='Signatures that are accepted from the key: "meter", the signature of a batch by Meter\'s daemons; "ceilometer", that of a message by Ceilometer\'s agents, which proves less. Keys that are listed have their own schemes.',
+    )
+    ceilometer_signature: bool = Field(
+        default=True,
+        description="Add Ceilometer's message_signature to the messages that Meter publishes, so that other consumers of the bus can verify them. Meter itself verifies its own signature of the batch.",
+    )
     keys: list[SigningKeySection] = Field(
         default_factory=list,
         description="[[signing.keys]]: several keys, for rotation. All are accepted; the first that covers the timestamp of a sample signs it.",

@@ -1,23 +1,48 @@
 """The store: samples in PostgreSQL. The only code that uses SQL, txpostgres and psycopg2.
 
 Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the database themselves. ``meter-verify`` uses
-:class:`Verification`, ``meter-db`` uses :class:`Administration`.
+:class:`Verification`, ``meter-db`` and ``meter-audit`` use :class:`Administration`, ``meter-token``
+:class:`ApiTokenAdministration`.
 """
 
+from meter.store.audit.chain import Anchor
+from meter.store.audit.chain import ChainVerifier
+from meter.store.audit.log import MAX_REASON
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.maintenance import Retention
-from meter.store.maintenance.verification import StoredRow
 from meter.store.maintenance.verification import Verification
+from meter.store.maintenance.voiding import Act
+from meter.store.maintenance.voiding import Selection
+from meter.store.maintenance.voiding import UnexpectedCount
+from meter.store.maintenance.voiding import Voiding
 from meter.store.postgres.embedded import EmbeddedPostgres
 from meter.store.postgres.embedded import embedded_directory
+from meter.store.query.stored_rows import BatchRows
+from meter.store.query.stored_rows import StoredRow
 from meter.store.store import PostgresStore
+from meter.store.tokens.administration import MAX_VALID_TOKENS
+from meter.store.tokens.administration import ApiTokenAdministration
+from meter.store.tokens.administration import TooManyTokens
+from meter.store.tokens.administration import UnknownToken
 
 __all__ = [
+    "MAX_REASON",
+    "MAX_VALID_TOKENS",
+    "Act",
     "Administration",
+    "Anchor",
+    "ApiTokenAdministration",
+    "BatchRows",
+    "ChainVerifier",
     "EmbeddedPostgres",
     "PostgresStore",
     "Retention",
+    "Selection",
     "StoredRow",
+    "TooManyTokens",
+    "UnexpectedCount",
+    "UnknownToken",
     "Verification",
+    "Voiding",
     "embedded_directory",
 ]

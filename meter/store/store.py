@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,10 +14,14 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from meter.batch_signature import BatchEntry
+from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
 from meter.message import MeteringMessage
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -39,7 +43,10 @@ from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.commit_listener import CommitListener
 from meter.store.query.runner import QueryRunner
+from meter.store.tokens.reader import STATEMENT_SECONDS
+from meter.store.tokens.reader import ApiTokenReader
 from meter.store.write.writer import SampleWriter
+from meter.stored_batch import StoredProof
 
 MAINTENANCE_TIMEOUT_SECONDS = 900.0
 """Statement timeout of maintenance: enough for an hour with a hundred million samples, at 200 000 a second. Samples of an hour
@@ -60,7 +67,8 @@ class PostgresStore(Service):
 
     Queries go to ``replica_dsn`` if there is one. With ``reading_suffices`` the daemon is ready, but degraded, while only
     the readers are connected. With ``maintain`` the store runs :class:`~meter.store.maintenance.maintenance.Maintenance`,
-    which finalizes hours and deletes what is older than ``retention``.
+    which finalizes hours and deletes what is older than ``retention``. With ``reads_tokens`` it has a connection for
+    ``tokens``, those of the API.
     """
 
     def __init__(
@@ -82,9 +90,11 @@ class PostgresStore(Service):
         finalize_after_seconds: float = 900.0,
         replica_dsn: str = "",
         reading_suffices: bool = False,
+        reads_tokens: bool = False,
     ) -> None:
         self.setName("store")
         schema, durability = Schema(migrations()), Durability()
+        slices = SharedSlices(clock)
         self._where = described(
             connection_parameters(dsn, statement_timeout_seconds=1, application_name=application_name)
         )
@@ -109,6 +119,7 @@ class PostgresStore(Service):
                 parameters,
                 answer_seconds=seconds + silence_seconds,
                 notified=notified,
+                slices=slices if read_only else None,
             )
 
         async def prepare(session: Session) -> None:
@@ -147,10 +158,16 @@ class PostgresStore(Service):
             retention=retention,
             finalize_after_seconds=finalize_after_seconds,
         )
+        self.tokens = ApiTokenReader(
+            lambda notified: connect("tokens", read_only=True, seconds=STATEMENT_SECONDS, notified=notified),
+            clock,
+            size=int(reads_tokens),
+            check=schema.check,
+        )
         self._reading_suffices = reading_suffices
-        self._services = [self._commit_listener, *self._pools, *([self.maintenance] if maintain else [])]
+        self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
-        self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds)
+        self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
 
     def startService(self) -> None:
         """Begin to connect."""
@@ -172,9 +189,11 @@ class PostgresStore(Service):
                 return Readiness("store", False, pool.reason)
         return Readiness("store", True, self._where)
 
-    async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
+    async def write(
+        self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
+    ) -> WriteResult:
         """Commit a batch; see ``IStore.write``."""
-        return await self._sample_writer.write(messages)
+        return await self._sample_writer.write(messages, refused_entries)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -202,10 +221,20 @@ class PostgresStore(Service):
         """Return statistics; see ``IStore.statistics``."""
         return await self._query_runner.statistics(query)
 
-    async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
-        """Return a message as it was signed; see ``IStore.message``."""
-        return await self._query_runner.message(message_id, filter)
+    async def names_of_others(
+        self, project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return names that belong to others; see ``IStore.names_of_others``."""
+        return await self._query_runner.names_of_others(project_id, meters, resources)
+
+    async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
+        """Return a message and how it was signed; see ``IStore.proof``."""
+        return await self._query_runner.proof(message_id, filter)
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return entries of the audit log; see ``IStore.audit_entries``."""
+        return await self._query_runner.audit_entries(filter, limit, before)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""
-        return self._commit_listener.subscribe_to_commits(callback)
+        return self._commit_listener.subscribe(callback)

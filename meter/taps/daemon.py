@@ -37,7 +37,7 @@ from meter.plugins.registry import configure
 from meter.plugins.registry import find
 from meter.settings import Config
 from meter.settings.config_file import keyring
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.taps.monotonic_clock import use_monotonic_clock
 
 STOP_SECONDS = 75.0
@@ -66,6 +66,8 @@ class Daemon:
         self.warnings: list[str] = []
         self.only_checking = only_checking
         self._keys: Keyring | None = None
+        self.declared_meters: frozenset[str] = frozenset()
+        """The meters of all installed plugins, whether this or another daemon runs them."""
         self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
@@ -79,7 +81,11 @@ class Daemon:
         self.problems += configured.problems
         self.warnings += [*configured.warnings, *(wrong if LISTENER in kinds else ())]
         self.warnings += wrong_rest if CENTRAL in kinds else ()
-        return [decision for decision in without_redefined_meters(configured.decisions, own) if decision.kind in kinds]
+        plugins = without_redefined_meters(configured.decisions, own)
+        self.declared_meters = frozenset(
+            meter.name for decision in plugins if decision.plugin is not None for meter in decision.plugin.meters
+        )
+        return [decision for decision in plugins if decision.kind in kinds]
 
     @property
     def state_dir(self) -> Path:

@@ -22,6 +22,7 @@ from meter.query import Or
 from meter.query import SampleFilter
 from meter.query import Scalar
 from meter.query import StoredSample
+from meter.text_pattern import text_pattern
 
 METADATA_PREFIX = "metadata."
 
@@ -104,19 +105,12 @@ def _compares(found: Any, comparison: str, wanted: Scalar) -> bool:
     if comparison == "=":
         return bool(found == wanted)
     if comparison == "~":
-        return isinstance(found, str) and _pattern(str(wanted)).search(found) is not None
+        return isinstance(found, str) and text_pattern(str(wanted)).matches(found)
     return not isinstance(found, bool) and ORDERINGS[comparison](found, wanted)
 
 
 def _kind(value: Any) -> type:
     return float if type(value) is int else type(value)
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise RequestError(f"{text!r} is not a regular expression: {error}") from error
 
 
 def _parsed_time(text: str) -> datetime | None:

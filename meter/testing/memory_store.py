@@ -5,21 +5,28 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.batch_signature import BatchEntry
+from meter.batch_signature import BatchSignature
+from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Field
 from meter.query import Marker
 from meter.query import Order
@@ -31,12 +38,20 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.resource_owner import describing
+from meter.resource_owner import is_submitted
+from meter.sample import VALID_VOLUMES
+from meter.sample import volume_is_valid
 from meter.sample_identity import Fact
 from meter.sample_identity import compared
 from meter.sample_identity import conflict
 from meter.sample_identity import fact_of
 from meter.sample_identity import may_differ
-from meter.signature import SIGNATURE_FIELD
+from meter.stored_batch import StoredBatch
+from meter.stored_batch import StoredProof
+from meter.stored_batch import UnstoredEntry
+from meter.stored_batch import UnstoredReason
+from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
 from meter.testing.statistics import compute_statistics
@@ -44,32 +59,53 @@ from meter.testing.statistics import compute_statistics
 
 @implementer(IStore)
 class MemoryStore:
-    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it."""
+    """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
+
+    ``audit_log`` has the entries of the audit log, oldest first.
+    """
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
-        self._rows: defaultdict[str, list[tuple[StoredSample, Mapping[str, Any]]]] = defaultdict(list)
+        self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
+        self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
+        self.audit_log: list[AuditEntry] = []
 
-    async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
+    async def write(
+        self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
+    ) -> WriteResult:
         """Store new messages, count duplicates, and refuse conflicts and what PostgreSQL cannot store either."""
         self._check()
         stored = 0
         refused = []
         recorded_at = datetime.fromtimestamp(self._clock.seconds(), UTC)
+        unstored: dict[BatchEntry, UnstoredReason] = dict.fromkeys(refused_entries, "refused")
         for index, message in enumerate(messages):
+            entry = message.entry
             reason = unstorable(message.fields)
+            if not volume_is_valid(message.volume):
+                reason = f"the volume must be {VALID_VOLUMES}"
             if reason is not None:
                 refused.append(Refusal(index, reason))
+                if entry is not None:
+                    unstored[entry] = "refused"
                 continue
             row, rows = _row(message, recorded_at), self._rows[message.message_id]
-            known = [other for other, _ in rows if compared(other.timestamp, row.timestamp)]
+            known = [(other, sent) for other, sent in rows if compared(other.timestamp, row.timestamp)]
             if not known:
-                rows.append((row, copy.deepcopy(message.fields)))
+                rows.append((row, message))
                 stored += 1
-            elif reason := conflict(message.message_id, *_stated(row), [_stated(other) for other in known]):
+                continue
+            if entry is not None and all(sent.entry != entry for _, sent in known):
+                unstored[entry] = "duplicate"
+            if reason := conflict(message.message_id, *_stated(row), [_stated(other) for other, _ in known]):
                 refused.append(Refusal(index, reason, "conflict"))
+                if entry is not None:
+                    unstored[entry] = "refused"
+        for entry, why in unstored.items():
+            stated = UnstoredEntry(entry.position, entry.digest, why, entry.unstored_mac(why))
+            self._unstored.setdefault((entry.batch.mac, entry.position), stated)
         if stored:
             for callback in list(self._callbacks.values()):
                 callback()
@@ -102,7 +138,12 @@ class MemoryStore:
             return [
                 StoredMeter(name=name, type=type_, unit=unit, **no_owner) for name, type_, unit in unique_meters[:limit]
             ]
-        newest = {(row.name, row.resource_id, row.type, row.unit): row for row in rows}
+        described = self._described(filter)
+        newest: dict[tuple[str, ...], StoredSample] = {}
+        for row in rows:
+            key = row.name, row.resource_id, row.type, row.unit
+            if key not in newest or described(row) or not described(newest[key]):
+                newest[key] = row
         fields = tuple(StoredMeter.__dataclass_fields__)
         return [
             StoredMeter(**{field: getattr(row, field) for field in fields}) for _, row in sorted(newest.items())[:limit]
@@ -111,8 +152,10 @@ class MemoryStore:
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """Return one resource per id, described by its matching samples only."""
         by_resource: defaultdict[str, list[StoredSample]] = defaultdict(list)
+        described = self._described(filter)
         for row in self._matching(filter):
-            by_resource[row.resource_id].append(row)
+            if described(row):
+                by_resource[row.resource_id].append(row)
         return [
             StoredResource(
                 resource_id=resource_id,
@@ -127,14 +170,75 @@ class MemoryStore:
             for resource_id, rows in sorted(by_resource.items())[:limit]
         ]
 
+    async def names_of_others(
+        self, project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return the meters with samples that the project did not submit, and the resources of other projects."""
+        rows = self._matching(SampleFilter())
+        foreign = {row.resource_id for row in rows if row.project_id != project_id}
+        made = {row.name for row in rows if row.project_id != project_id or not is_submitted(row)}
+        return made & set(meters), foreign & set(resources)
+
+    def _described(self, filter: SampleFilter) -> Callable[[StoredSample], bool]:
+        """Return the function that tells whether a row describes its resource to who asks with ``filter``."""
+        if filter.equals.get("project_id") is not None:
+            return lambda row: True
+        by_resource: defaultdict[str, list[StoredSample]] = defaultdict(list)
+        for row in sorted(self._matching(SampleFilter()), key=lambda row: row.recorded_at):
+            by_resource[row.resource_id].append(row)
+        known = {id(row) for rows in by_resource.values() for row in describing(rows, rows[0].project_id)}
+        return lambda row: id(row) in known
+
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return a row per window, unit and group, in that order."""
         return compute_statistics(query, self._matching(query.filter))[: query.limit]
 
-    async def message(self, message_id: str, filter: SampleFilter = SampleFilter()) -> Mapping[str, Any] | None:  # noqa: B008 (frozen)
-        """Return the message with this id exactly as it was signed, if its sample matches ``filter``."""
-        found = self._newest(message_id, filter)
-        return found and copy.deepcopy(found[1])
+    async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
+        """Return the message with this id as it was signed, and its signed batch, if its sample matches ``filter``."""
+        if (found := self._newest(message_id, filter)) is None:
+            return None
+        _, message = found
+        if message.entry is None:
+            return StoredProof(message=copy.deepcopy(message.fields), key_id=message.key_id, scheme=message.scheme)
+        return StoredProof(
+            message=_without_signature(message),
+            key_id=message.key_id,
+            scheme=message.scheme,
+            batch=self._batch(message.entry.batch),
+            position=message.entry.position,
+        )
+
+    def _batch(self, batch: BatchSignature) -> StoredBatch:
+        stored = [
+            (message.entry.position, _without_signature(message))
+            for rows in self._rows.values()
+            for _, message in rows
+            if message.entry is not None and message.entry.batch.mac == batch.mac
+        ]
+        return StoredBatch(
+            id=batch.id,
+            key_id=batch.key_id,
+            first=batch.first,
+            last=batch.last,
+            mac=batch.mac,
+            checks=checks_of(batch.digests),
+            messages=sorted(stored, key=itemgetter(0)),
+            unstored=[self._unstored[key] for key in sorted(self._unstored) if key[0] == batch.mac],
+        )
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return the newest matching entries of ``audit_log``."""
+        self._check()
+        found = [
+            entry
+            for entry in reversed(self.audit_log)
+            if filter.action in (None, entry.action)
+            and filter.who in (None, entry.who)
+            and (filter.start is None or filter.start <= entry.at)
+            and (filter.end is None or entry.at < filter.end)
+            and (before is None or entry.seq < before)
+        ]
+        return found[:limit]
 
     @property
     def subscribers(self) -> int:
@@ -151,7 +255,7 @@ class MemoryStore:
 
         return unsubscribe
 
-    def _newest(self, message_id: str, filter: SampleFilter) -> tuple[StoredSample, Mapping[str, Any]] | None:
+    def _newest(self, message_id: str, filter: SampleFilter) -> tuple[StoredSample, MeteringMessage] | None:
         self._check()
         found = [each for each in self._rows.get(message_id, ()) if matches(each[0], filter)]
         return max(found, key=lambda each: each[0].timestamp, default=None)
@@ -195,9 +299,14 @@ def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:
         timestamp=message.timestamp,
         recorded_at=recorded_at,
         metadata=copy.deepcopy(message.metadata),
-        signature=str(message.fields.get(SIGNATURE_FIELD) or ""),
+        signature="" if message.entry is not None else str(message.fields.get(SIGNATURE_FIELD) or ""),
         key_id=message.key_id,
+        scheme=message.scheme,
     )
+
+
+def _without_signature(message: MeteringMessage) -> dict[str, Any]:
+    return copy.deepcopy({name: value for name, value in message.fields.items() if name != SIGNATURE_FIELD})
 
 
 def unstorable(value: Any) -> str | None:

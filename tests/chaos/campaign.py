@@ -19,6 +19,7 @@ import pytest
 from tests.chaos import hostile_messages
 from tests.chaos.faults import FAULTS
 from tests.chaos.faults import Fault
+from tests.chaos.http_fuzz import hostile_http
 from tests.chaos.memory import CYCLES
 from tests.chaos.memory import MAX_MEGABYTES
 from tests.chaos.memory import MESSAGES
@@ -168,6 +169,13 @@ def main(words: Sequence[str]) -> int:
                 f"memory of an agent: {empty:.0f} MB with an empty spool, {waiting:.0f} MB while {CYCLES * MESSAGES * 100} "
                 f"samples wait, {most:.0f} MB at most while they go out"
             )
+        if not words or "http" in words:
+            attacked = hostile_http(rabbitmq, postgresql, Path(top) / "http")
+            done += 1
+            bad += not attacked.passed
+            _say(str(attacked))
+            if not attacked.passed:
+                _say(f"    logs: {_keep(Path(top) / 'http')}")
     _say(f"{done - bad} of {done} as promised")
     return 1 if bad else 0
 

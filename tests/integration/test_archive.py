@@ -28,7 +28,7 @@ from meter.message import open_envelope
 from meter.message import seal
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(90)

@@ -16,14 +16,12 @@ from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.notifications import NotificationConsumer
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
-from meter.message import metering_messages
-from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.query import SampleFilter
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.store import PostgresStore
 from meter.testing import FakePluginContext
 from meter.testing import MemoryStore
@@ -69,8 +67,7 @@ class Outbox:
 
     def messages(self):
         for body in self.bodies:
-            entries, key_id = metering_messages(open_envelope(body))
-            yield from (read(entry, KEYS, key_id) for entry in entries)
+            yield from read_cast(body, KEYS)
 
 
 class Metrics:

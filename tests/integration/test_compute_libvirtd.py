@@ -45,7 +45,7 @@ from meter.interfaces import Enabled
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
 from meter.interfaces import Publication
-from meter.message import Signer
+from meter.outgoing import Signer
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
 from meter.pollsters.libvirt import GuestPollster
@@ -53,7 +53,7 @@ from meter.pollsters.libvirt.guests import DescriptionCache
 from meter.pollsters.libvirt.table import FAMILIES
 from meter.sample import Sample
 from meter.settings import ComputeSection
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakePluginContext

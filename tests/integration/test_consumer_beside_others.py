@@ -23,7 +23,7 @@ from meter.message import seal
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import FakePluginContext
 from tests.waiting import published
 from tests.waiting import until

@@ -22,14 +22,12 @@ from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import Subscription
 from meter.message import MeteringMessage
-from meter.message import metering_messages
-from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import decide_now
 from meter.plugins.registry import find
 from meter.settings import NotificationsSection
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import FakePluginContext
 
 KEYS = keyring(["secret"])
@@ -98,8 +96,7 @@ class Region:
         ]
 
     async def _take(self, delivery: Delivery) -> None:
-        entries, key_id = metering_messages(open_envelope(delivery.body))
-        self.messages += [read(entry, KEYS, key_id) for entry in entries]
+        self.messages += read_cast(delivery.body, KEYS)
 
     async def start(self) -> None:
         self.bus.startService()

@@ -27,12 +27,11 @@ from meter.interfaces import Delivery
 from meter.interfaces import Subscription
 from meter.listeners.nova import instance_listener
 from meter.message import MeteringMessage
-from meter.message import metering_messages
 from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
-from meter.signature import keyring
+from meter.signing_keys import keyring
 
 KEYS = keyring(["secret"])
 NOTIFICATIONS = Path(__file__).parents[1] / "data" / "notifications"
@@ -112,8 +111,7 @@ class Region:
         ]
 
     async def _take(self, delivery: Delivery) -> None:
-        entries, key_id = metering_messages(open_envelope(delivery.body))
-        self.messages += [read(entry, KEYS, key_id) for entry in entries]
+        self.messages += read_cast(delivery.body, KEYS)
 
     async def _bury(self, delivery: Delivery) -> None:
         self.dead.append(delivery)

@@ -18,6 +18,7 @@ from meter.sample_identity import week_of
 from meter.store.maintenance.compaction import LOCK
 from meter.store.maintenance.partitions import partition_name
 from tests.integration.test_store_rollups import running
+from tests.signed import stored_message
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -53,8 +54,8 @@ async def test_past_week_takes_less_space_after_compaction_and_still_accepts_sam
         assert after[1] == before[1]
         late = batch(100, THREE_WEEKS_AGO)
         assert (await store.write(old[:500] + late)).stored == 100
-        assert await store.message(old[7].message_id) == old[7].fields
-        assert await store.message(late[7].message_id) == late[7].fields
+        assert await stored_message(store, old[7].message_id) == old[7].fields
+        assert await stored_message(store, late[7].message_id) == late[7].fields
         store.maintenance._compacted_until = None
         assert await store.maintenance.compact(week_of(NOW - timedelta(days=2))) == 0
 

@@ -25,6 +25,7 @@ from meter.store import embedded_directory
 from meter.store.postgres.embedded import _server_pid
 from meter.store.postgres.embedded import programs
 from tests.servers import not_allowed
+from tests.signed import stored_message
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -68,7 +69,7 @@ async def test_private_directory_with_a_long_path_works(directory):
     for _ in range(2):
         async with running(private / ("deep" * 40) / "postgresql") as (_, store):
             await store.write([sent])
-            assert await store.message(sent.message_id) == sent.fields
+            assert await stored_message(store, sent.message_id) == sent.fields
 
 
 def test_dsn_has_the_directory():
@@ -161,7 +162,7 @@ async def test_private_directory_works_without_user_namespaces(directory, monkey
     for _ in range(2):
         async with running(private / "postgresql") as (_, store):
             await store.write([sent])
-            assert await store.message(sent.message_id) == sent.fields
+            assert await stored_message(store, sent.message_id) == sent.fields
 
 
 @pytest_twisted.ensureDeferred

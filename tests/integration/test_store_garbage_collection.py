@@ -22,6 +22,7 @@ from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.maintenance import Retention
 from meter.store.write.record import record_of
 from tests.integration.test_store_rollups import running
+from tests.signed import stored_message
 from tests.store_messages import message
 from tests.waiting import until
 
@@ -79,7 +80,7 @@ async def test_garbage_collection_deletes_the_rows_of_expired_samples_and_no_oth
 
         # The additional series is the owner series of the sample of ten weeks ago.
         assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 2) | {"wire_format": 1, "series": 3}
-        assert await store.message(both[1].message_id) == both[1].fields
+        assert await stored_message(store, both[1].message_id) == both[1].fields
         assert {each.resource_id for each in await store.resources(SampleFilter(), 10)} == {
             "resource kept",
             "resource both",
@@ -115,7 +116,7 @@ async def test_collector_with_cached_ids_of_deleted_rows_stores_later_samples_ex
         result = await other.write([again, refused])
 
         assert (result.stored, [refusal.index for refusal in result.refused]) == (1, [1])
-        assert await one.message(again.message_id) == again.fields
+        assert await stored_message(one, again.message_id) == again.fields
     assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 1)
 
 
@@ -178,7 +179,7 @@ async def test_writer_waits_for_a_row_that_is_being_collected_and_inserts_it_aga
         await collecting
         await writing
 
-        assert await store.message(sent.message_id) == sent.fields
+        assert await stored_message(store, sent.message_id) == sent.fields
 
 
 @pytest_twisted.ensureDeferred
@@ -247,7 +248,7 @@ async def test_samples_written_while_garbage_is_collected_come_back_exactly(post
         stored = {sample.message_id: sample for sample in await one.samples(SampleFilter(), 10_000)}
         for each in sent:
             if each.message_id in stored:
-                assert await other.message(each.message_id) == each.fields
+                assert await stored_message(other, each.message_id) == each.fields
         assert len(stored) > 100
 
         await time_passes(one, 60)

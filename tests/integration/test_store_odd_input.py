@@ -15,6 +15,7 @@ from twisted.internet.defer import gatherResults
 from zope.interface import implementer
 
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.ceilometer_signature import signature
 from meter.collector.samples import SampleConsumer
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import metrics_registry
@@ -25,9 +26,9 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
-from meter.signature import signature
 from meter.store.maintenance.maintenance import Retention
 from tests.integration.test_store_rollups import running
+from tests.signed import stored_message
 from tests.store_messages import KEYS
 from tests.store_messages import as_written
 from tests.store_messages import message
@@ -42,13 +43,13 @@ class DeadQueue:
         self.reasons = {}
 
     async def publish(self, publication):
-        [fields], _ = metering_messages(open_envelope(publication.body))
+        [fields] = metering_messages(open_envelope(publication.body))
         self.reasons[fields["message_id"]] = publication.headers["meter-reason"]
 
 
 def odd(**changes):
     fields = {**message(at=NOW).fields, "message_id": str(uuid.uuid4()), **changes}
-    del fields["message_signature"]
+    fields.pop("message_signature", None)
     try:
         return {**fields, "message_signature": signature(fields, b"a secret of the tests")}
     except ValueError:  # nobody can sign what is not JSON
@@ -62,7 +63,8 @@ def at(text):
 STORED = {
     "an integer beyond 64 bits": {"counter_volume": 2**70},
     "a float of 17 digits": {"counter_volume": 0.30000000000000004},
-    "the largest float": {"counter_volume": 1.7976931348623157e308},
+    "the largest volume": {"counter_volume": -1e30},
+    "the smallest volume": {"counter_volume": 1e-100},
     "integers of any size in metadata": {"resource_metadata": {"n": 2**64, "m": -(10**400)}},
     "the last moment": at("9999-12-31T23:59:59.999999"),
     "1 MB of metadata": {"resource_metadata": {"text": "x" * 2**20}},
@@ -83,6 +85,8 @@ REFUSED = {
     "NaN": ({"counter_volume": float("nan")}, "finite number"),
     "an infinity": ({"counter_volume": float("-inf")}, "finite number"),
     "an integer beyond every float": ({"counter_volume": 10**400}, "finite number"),
+    "the largest float": ({"counter_volume": 1.7976931348623157e308}, "finite number: 0, or from 1e-100 to 1e+30"),
+    "the smallest float": ({"counter_volume": 5e-324}, "finite number: 0, or from 1e-100 to 1e+30"),
     "NaN in metadata": ({"resource_metadata": {"a": float("nan")}}, "cannot be signed"),
     "year 0": (at("0000-12-31T00:00:00"), "timestamp must be a time"),
     "year 10000": (at("10000-01-01T00:00:00"), "timestamp must be a time"),
@@ -117,9 +121,9 @@ async def test_odd_message_is_stored_exactly_or_dead_lettered_with_its_reason_an
         await gatherResults([Deferred.fromCoroutine(intake.receive(each)) for each in deliveries], consumeErrors=True)
 
         for each in neighbours:
-            assert await store.message(each["message_id"]) == each
+            assert await stored_message(store, each["message_id"]) == each
         for name, each in stored.items():
-            answer = await store.message(each["message_id"])
+            answer = await stored_message(store, each["message_id"])
             assert answer is not None
             assert as_written(answer) == as_written(each), name
         assert dead.reasons.keys() == {each["message_id"] for each, _ in refused.values()}
@@ -137,7 +141,7 @@ async def test_sample_of_the_first_possible_day_is_stored_without_retention(post
     async with running(postgresql.dsn()) as store:
         first = message(at=datetime(1, 1, 1, tzinfo=UTC))
         assert (await store.write([first])).stored == 1
-        assert await store.message(first.message_id) == first.fields
+        assert await stored_message(store, first.message_id) == first.fields
 
 
 @pytest_twisted.ensureDeferred

@@ -30,7 +30,7 @@ from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.message import sign
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from tests.chaos.broker import waiting_messages
 from tests.system.daemons import SECRET
 from tests.system.daemons import until as wait_until

@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
+from meter.ceilometer_signature import signature
 from meter.message import seal
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import signature
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
+from tests.signed import stored_message
 from tests.system.daemons import until
 from tests.system.test_spine import publish
 from tests.waiting import until as until_true
 
 CAPTURED = sorted((Path(__file__).parents[1] / "data/ceilometer-polling").glob("*.json"))
 SECRET = "change this for valid signing"
-KEYS = Keyring([SigningKey("ceilometer", SECRET.encode())])
+KEYS = Keyring([SigningKey("ceilometer", SECRET.encode(), schemes=("ceilometer",))])
 CONFIG = f"""
 [meter]
 state_dir = "{{directory}}/state"
@@ -35,6 +36,7 @@ key = "Meter's own"
 [[signing.keys]]
 id = "ceilometer"
 key = "{SECRET}"
+schemes = ["ceilometer"]
 """
 STORED = 'meter_collected_samples_total{outcome="stored"}'
 DUPLICATE = 'meter_collected_samples_total{outcome="duplicate"}'
@@ -81,14 +83,14 @@ def collector(furnished):
 
 
 async def given_back(dsn, ids):
-    """What ``IStore.message`` gives for each id."""
+    """What ``IStore.proof`` gives for each id."""
     from twisted.internet import reactor
 
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=False, writers=0)
     store.startService()
     try:
         await until_true(lambda: store.readiness().ready)
-        return [await store.message(each) for each in ids]
+        return [await stored_message(store, each) for each in ids]
     finally:
         await store.stopService()
 

@@ -58,8 +58,15 @@ def test_a_sample_cannot_be_changed():
         ({"type": "counter"}, "type of cpu must be one of gauge, delta, cumulative"),
         ({"volume": "5"}, "volume of cpu must be a number"),
         ({"volume": True}, "volume of cpu must be a number"),
-        ({"volume": float("nan")}, "volume of cpu must be finite"),
-        ({"volume": float("inf")}, "volume of cpu must be finite"),
+        ({"volume": float("nan")}, "volume of cpu must be a finite number"),
+        (
+            {"volume": 1.1e30},
+            "volume of cpu must be a finite number: 0, or from 1e-100 to 1e+30 in magnitude, not 1.1e+30",
+        ),
+        ({"volume": -(10**31)}, "volume of cpu must be a finite number"),
+        ({"volume": 10**5000}, "not an integer of 16610 bits"),
+        ({"volume": 5e-324}, "volume of cpu must be a finite number"),
+        ({"volume": float("inf")}, "volume of cpu must be a finite number"),
         ({"timestamp": datetime(2026, 1, 1)}, "must have a time zone"),  # noqa: DTZ001
         ({"timestamp": "2026"}, "must have a time zone"),
         ({"user_id": 5}, "user_id of cpu must be text or None"),

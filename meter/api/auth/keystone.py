@@ -11,21 +11,23 @@ from datetime import datetime
 from typing import Protocol
 
 from cachetools import TLRUCache
+from cachetools import TTLCache
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.requester import TOKEN_HEADER
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.requester import well_formed_token
+from meter.api.auth.validation_limiter import ValidationLimiter
+from meter.api.auth.validation_limiter import ValidationLimits
+from meter.api.client_address import ClientAddresses
 from meter.api.errors import Unauthenticated
+from meter.daemon.services import wall_seconds
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
-
-MAX_TOKEN_CHARACTERS = 8192
-"""Longer tokens are rejected; Keystone's tokens have a few hundred characters."""
 
 PROBE_SECONDS = 5.0
 """Interval at which :meth:`KeystoneTokens.probe` is called. Most calls send no request to Keystone."""
@@ -58,15 +60,43 @@ class TokenInfo(Protocol):
         """The project that the token is scoped to, if any."""
 
     @property
+    def domain_id(self) -> str | None:
+        """The domain that the token is scoped to, if any."""
+
+    @property
+    def system(self) -> bool:
+        """Whether the token is scoped to the system, the whole cloud."""
+
+    @property
     def roles(self) -> Collection[str]:
         """Names of the owner's roles in that scope."""
 
 
 @dataclass(frozen=True, slots=True)
-class _CachedToken:
-    """The result of a validation; ``requester`` is ``None`` for an invalid token."""
+class AdminRule:
+    """Which tokens are those of administrators, who see all projects.
 
-    requester: Requester | None
+    Those with one of ``roles`` in one of ``scopes`` (``project``, ``domain``, ``system``). If ``projects``, ids, are given,
+    a token for any other project is none of them.
+    """
+
+    roles: Collection[str] = ("admin",)
+    scopes: Collection[str] = ("project", "system")
+    projects: Collection[str] = ()
+
+    def applies_to(self, info: TokenInfo) -> bool:
+        """Return whether ``info`` is the token of an administrator."""
+        scope = "system" if info.system else "project" if info.project_id else "domain" if info.domain_id else "none"
+        if scope not in self.scopes or (scope == "project" and self.projects and info.project_id not in self.projects):
+            return False
+        return not set(self.roles).isdisjoint(info.roles)
+
+
+@dataclass(frozen=True, slots=True)
+class _CachedToken:
+    """The requester that a valid token identifies."""
+
+    requester: Requester
     valid_until: float
 
 
@@ -74,10 +104,15 @@ class _CachedToken:
 class KeystoneTokens:
     """Identifies requesters by their ``X-Auth-Token``, which ``validate`` looks up in Keystone.
 
-    Results, negative ones too, are cached for ``revalidate_seconds``, but not beyond the expiry of the token, and for at
-    most ``max_cached_tokens`` tokens. A revoked token is therefore accepted for at most ``revalidate_seconds``.
-    Requesters with one of ``admin_roles`` are administrators. Concurrent requests with the same token share one
-    validation. ``uri`` is the address of Keystone in the ``WWW-Authenticate`` header.
+    Valid tokens are cached for ``revalidate_seconds``, but not beyond their expiry, and at most ``max_cached_tokens`` of
+    them. A revoked token is therefore accepted for at most ``revalidate_seconds``. Refused tokens are remembered for
+    ``refused_seconds`` in a cache of their own, at most ``max_refused_tokens`` of them. ``admins`` says whose requesters are
+    administrators. ``uri`` is the address of Keystone for operators, ``public_uri`` that in the ``WWW-Authenticate`` header,
+    if any.
+
+    Keystone is not asked about what cannot be a token by its form, and about others within ``limits``, which apply to
+    requests whose token is not cached; ``addresses`` finds the client address. Concurrent requests with the same token share
+    one validation, and its failure.
 
     As a dependency it is ready while Keystone answers. Each validation shows that; without any, :meth:`probe` calls
     ``check``, which raises ``Unavailable`` if Keystone cannot be used. A failed validation alone proves nothing, since
@@ -91,22 +126,30 @@ class KeystoneTokens:
         clock: IReactorTime,
         *,
         uri: str,
+        public_uri: str = "",
         check: Callable[[], Awaitable[object]] | None = None,
-        admin_roles: Collection[str] = ("admin",),
+        admins: AdminRule = AdminRule(),
         revalidate_seconds: float = 60.0,
         max_cached_tokens: int = 10_000,
+        refused_seconds: float = 30.0,
+        max_refused_tokens: int = 10_000,
+        limits: ValidationLimits | None = None,
+        addresses: ClientAddresses | None = None,
     ) -> None:
         self._validate = validate
         self._clock = clock
         self._uri = uri
-        self._challenge = f'Keystone uri="{uri}"'
+        self._challenge = f'Keystone uri="{public_uri}"' if public_uri else "Keystone"
         self._check = check
-        self._admin_roles = frozenset(admin_roles)
+        self._admins = admins
         self._revalidate_seconds = revalidate_seconds
         # Keyed by hash: a memory dump or a manhole session reveals no tokens.
         self._cache: TLRUCache[bytes, _CachedToken, float] = TLRUCache(
             max_cached_tokens, lambda _, cached, __: cached.valid_until, clock.seconds
         )
+        self._refused: TTLCache[bytes, None] = TTLCache(max_refused_tokens, refused_seconds, clock.seconds)
+        self._limiter = ValidationLimiter(clock, limits)
+        self._addresses = addresses or ClientAddresses()
         self._waiters: dict[bytes, list[Deferred[None]]] = {}
         self._problem = "Keystone has not been contacted yet" if check else ""
         self._suspect = False
@@ -114,27 +157,47 @@ class KeystoneTokens:
         self._next_check = 0.0
 
     async def requester(self, request: IRequest) -> Requester:
-        """Return the owner of the token; ``Unavailable`` while Keystone cannot be reached."""
-        token = request.getHeader(TOKEN_HEADER) or ""
-        if not token or len(token) > MAX_TOKEN_CHARACTERS:
+        """Return the owner of the token; ``Unavailable`` while Keystone cannot be reached.
+
+        Raises :class:`~meter.api.errors.ApiError` 429 or 503 if too many tokens are being validated, or were refused.
+        """
+        token = well_formed_token(request)
+        if token is None:
             raise Unauthenticated(self._challenge)
         digest = hashlib.sha256(token.encode()).digest()
-        while digest in self._waiters:
-            waiter: Deferred[None] = Deferred()
-            self._waiters[digest].append(waiter)
-            await waiter
-        cached = self._cache.get(digest)
-        if cached is None:
+        if (requester := self._cached(digest)) is not None:
+            return requester
+        address = self._addresses.address_of(request)
+        with self._limiter.waiting(address):
+            while digest in self._waiters:
+                waiter: Deferred[None] = Deferred()
+                self._waiters[digest].append(waiter)
+                await waiter
+            if (requester := self._cached(digest)) is not None:
+                return requester
+            self._limiter.spend(address)
             self._waiters[digest] = []
+            failure: Unavailable | None = None
             try:
-                cached = self._store(digest, await self._query_keystone(token))
+                requester = self._store(digest, await self._query_keystone(token))
+            except Unavailable as error:
+                failure = error
+                raise
             finally:
                 for waiter in self._waiters.pop(digest):
                     if not waiter.called:  # cancelled if its client has disconnected
-                        waiter.callback(None)
-        if cached.requester is None:
+                        waiter.callback(None) if failure is None else waiter.errback(failure)
+            self._limiter.accepted(address)
+            return requester
+
+    def _cached(self, digest: bytes) -> Requester | None:
+        """Return the requester of a cached token, ``None`` if it is not cached; :class:`Unauthenticated` if it was refused."""
+        cached = self._cache.get(digest)
+        if cached is not None:
+            return cached.requester
+        if digest in self._refused:
             raise Unauthenticated(self._challenge)
-        return cached.requester
+        return None
 
     async def _query_keystone(self, token: str) -> TokenInfo | None:
         try:
@@ -175,19 +238,21 @@ class KeystoneTokens:
         """Return whether Keystone is available, and if not, whether cached tokens still admit clients."""
         if not self._problem:
             return Readiness("keystone", True, f"tokens are validated at {self._uri}")
-        if any(cached.requester is not None for cached in self._cache.values()):
+        self._cache.expire()
+        if self._cache:
             reason = f"requests with tokens that are not cached are refused with 503: {self._problem}"
             return Readiness("keystone", False, reason, needed=False)
         return Readiness("keystone", False, self._problem)
 
-    def _store(self, digest: bytes, info: TokenInfo | None) -> _CachedToken:
-        """Cache the result of a validation; ``None`` stands for an invalid token."""
+    def _store(self, digest: bytes, info: TokenInfo | None) -> Requester:
+        """Cache the result of a validation; :class:`Unauthenticated` for an invalid token, for which ``info`` is ``None``."""
         now = self._clock.seconds()
-        valid_until = now + self._revalidate_seconds
-        requester = None
-        if info is not None and info.expires_at.timestamp() > now:
-            valid_until = min(valid_until, info.expires_at.timestamp())
-            is_admin = not self._admin_roles.isdisjoint(info.roles)
-            requester = Requester(is_admin, info.project_id, info.user_id)
-        self._cache[digest] = cached = _CachedToken(requester, valid_until)
-        return cached
+        # Keystone's time is compared with the system clock, which the clock of timers does not follow.
+        remaining = 0.0 if info is None else info.expires_at.timestamp() - wall_seconds(self._clock)
+        if info is None or remaining <= 0:
+            self._refused[digest] = None
+            raise Unauthenticated(self._challenge)
+        is_admin = self._admins.applies_to(info)
+        requester = Requester(is_admin, info.project_id, info.user_id, info.expires_at.timestamp())
+        self._cache[digest] = _CachedToken(requester, now + min(self._revalidate_seconds, remaining))
+        return requester

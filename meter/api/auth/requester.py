@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from dataclasses import field
 
 from twisted.web.iweb import IRequest
 from zope.interface import Interface
@@ -10,14 +12,30 @@ from zope.interface import implementer
 
 TOKEN_HEADER = "X-Auth-Token"
 
+MAX_TOKEN_CHARACTERS = 8192
+"""Longer tokens are refused; Keystone's tokens have a few hundred characters."""
+
+_TOKEN = re.compile(rb"[!-~]{1,%d}" % MAX_TOKEN_CHARACTERS)
+"""Visible ASCII characters."""
+
+
+def well_formed_token(request: IRequest) -> str | None:
+    """Return the token of ``request``; ``None`` if it has none, or several, or one that cannot be a token by its form."""
+    values = request.requestHeaders.getRawHeaders(TOKEN_HEADER.encode()) or []
+    return values[0].decode("ascii") if len(values) == 1 and _TOKEN.fullmatch(values[0]) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """An authenticated client. An administrator sees all samples, anyone else those of ``project_id``."""
+    """An authenticated client. An administrator sees all samples, anyone else those of ``project_id``.
+
+    ``expires_at`` is the expiry of the token, in seconds since 1970; it does not count when requesters are compared.
+    """
 
     is_admin: bool
     project_id: str | None = None
     user_id: str | None = None
+    expires_at: float | None = field(default=None, compare=False)
 
 
 class IAuth(Interface):

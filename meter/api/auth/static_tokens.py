@@ -1,4 +1,4 @@
-"""Auth mode ``tokens``: a configured list of tokens, stored as hashes."""
+"""Auth mode ``tokens``: the tokens of the configuration, stored as hashes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.requester import TOKEN_HEADER
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.requester import well_formed_token
 from meter.api.errors import Unauthenticated
 
 CHALLENGE = 'Token realm="meter"'
@@ -34,13 +34,18 @@ class StaticTokens:
         self._tokens = tuple(tokens)
 
     async def requester(self, request: IRequest) -> Requester:
-        """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one.
+        """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one."""
+        token = well_formed_token(request)
+        found = None if token is None else self.find(token)
+        if found is None:
+            raise Unauthenticated(CHALLENGE)
+        return found
+
+    def find(self, token: str) -> Requester | None:
+        """Return the requester of ``token``, ``None`` for an unknown one.
 
         Every configured token is compared, whether or not an earlier one matched, so that the response time reveals nothing.
         """
-        token = request.getHeader(TOKEN_HEADER) or ""
         digest = hashlib.sha256(token.encode()).hexdigest()
         matches = [each.requester for each in self._tokens if hmac.compare_digest(each.sha256, digest)]
-        if not token or not matches:
-            raise Unauthenticated(CHALLENGE)
-        return matches[0]
+        return matches[0] if token and matches else None

@@ -1,22 +1,27 @@
-"""Visibility: restricts every query to what its requester may see.
+"""Visibility: restricts every query to what its requester may see, while the requester is authorized.
 
-Handlers get a :class:`VisibleStore`, never the store itself, so that no handler can omit the check.
+Handlers get a :class:`VisibleStore`, never the store itself, so that no handler can omit the checks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from meter.api.auth.requester import Requester
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.interfaces import IStore
 from meter.query import And
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Comparison
 from meter.query import Expression
 from meter.query import In
@@ -30,6 +35,9 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.stored_batch import StoredProof
+
+T = TypeVar("T")
 
 
 def restrict(filter: SampleFilter, requester: Requester) -> SampleFilter:
@@ -63,41 +71,88 @@ def _projects(expression: Expression) -> Iterator[object]:
             yield from _projects(part)
 
 
+async def _always() -> None:
+    """Authorize."""
+
+
 class VisibleStore:
-    """A view of a store that is restricted to one requester.
+    """A view of a store that is restricted to one requester, whose queries each take a ``place`` among those of others.
+
+    ``authorize`` is awaited before each query and before its result is returned; what it raises is the result, so that
+    a long query, or the next of many, returns nothing to a requester whose token has become invalid
+    (:meth:`~meter.api.auth.authorization.Authorization.check`).
 
     When a client disconnects, the pending call is cancelled, which cancels the query in the store.
     """
 
-    def __init__(self, store: IStore, requester: Requester) -> None:
+    def __init__(
+        self,
+        store: IStore,
+        requester: Requester,
+        *,
+        authorize: Callable[[], Awaitable[None]] = _always,
+        place: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    ) -> None:
         self._store = store
         self._requester = requester
+        self._authorize = authorize
+        self._place = place
+
+    async def check_authorization(self) -> None:
+        """Raise what a query would raise because the requester is not authorized any more."""
+        await self._authorize()
+
+    async def _authorized(self, query: Callable[[], Awaitable[T]]) -> T:
+        await self._authorize()
+        async with self._place():
+            result = await query()
+        await self._authorize()
+        return result
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
     ) -> Sequence[StoredSample]:
         """Return at most ``limit`` matching samples, newest first unless ``order`` is given."""
-        return await self._store.samples(restrict(filter, self._requester), limit, order, after)
+        return await self._authorized(
+            lambda: self._store.samples(restrict(filter, self._requester), limit, order, after)
+        )
 
     async def sample(self, message_id: str) -> StoredSample | None:
         """Return the sample with this id, ``None`` if there is no visible one."""
-        return await self._store.sample(message_id, restrict(SampleFilter(), self._requester))
+        return await self._authorized(lambda: self._store.sample(message_id, restrict(SampleFilter(), self._requester)))
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """Return at most ``limit`` meters, ordered by name and resource."""
-        return await self._store.meters(restrict(filter, self._requester), limit, unique)
+        return await self._authorized(lambda: self._store.meters(restrict(filter, self._requester), limit, unique))
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """Return at most ``limit`` resources, ordered by id."""
-        return await self._store.resources(restrict(filter, self._requester), limit)
+        return await self._authorized(lambda: self._store.resources(restrict(filter, self._requester), limit))
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the rows of statistics, oldest first."""
-        return await self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
+        return await self._authorized(
+            lambda: self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
+        )
 
-    async def message(self, message_id: str) -> Mapping[str, Any] | None:
+    async def names_of_others(
+        self, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return which of ``meters`` and ``resources`` are not of the requester's project alone; none to an administrator."""
+        project_id = self._requester.project_id
+        if self._requester.is_admin or not project_id:
+            return (), ()
+        return await self._authorized(lambda: self._store.names_of_others(project_id, meters, resources))
+
+    async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
-        return await self._store.message(message_id, restrict(SampleFilter(), self._requester))
+        return await self._authorized(lambda: self._store.proof(message_id, restrict(SampleFilter(), self._requester)))
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
+        """Return entries of the audit log, newest first; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "The audit log is for administrators.")
+        return await self._authorized(lambda: self._store.audit_entries(filter, limit, before))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

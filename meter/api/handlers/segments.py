@@ -15,7 +15,7 @@ from meter.api.request.paging import after_key_marker
 from meter.api.request.paging import key_marker
 from meter.api.request.paging import next_link
 from meter.api.request.times import parse_time_argument
-from meter.api.responses import JsonResponse
+from meter.api.responses import ListResponse
 from meter.completeness.instance_times import instance_times
 from meter.query import IdField
 from meter.query import SampleFilter
@@ -37,7 +37,7 @@ PARAMETERS = (
 )
 
 
-async def segments(context: RequestContext) -> JsonResponse:
+async def segments(context: RequestContext) -> ListResponse:
     """Handle ``/v2/segments``: a page of instances, including deleted ones, ordered by id."""
     arguments = context.arguments
     start, end = _time("start", arguments["start"]), _time("end", arguments["end"])
@@ -56,7 +56,7 @@ async def segments(context: RequestContext) -> JsonResponse:
     end = known_until if end is None else min(end, known_until)
     instances, last = await instance_times(context.store, filter, start, end, limit)
     link = {} if last is None else {"Link": next_link(context.url, key_marker(last))}
-    return JsonResponse([instance_segments(instance, start, end) for instance in instances], link)
+    return ListResponse(instances, lambda instance: instance_segments(instance, start, end), link)
 
 
 def _time(name: str, text: str | None) -> datetime | None:

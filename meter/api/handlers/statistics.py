@@ -13,7 +13,8 @@ from meter.api.request.statistics import FUNCTIONS
 from meter.api.request.statistics import parse_aggregates
 from meter.api.request.statistics import parse_groupings
 from meter.api.request.statistics import parse_period
-from meter.api.responses import JsonResponse
+from meter.api.responses import ListResponse
+from meter.daemon.shared_slices import OwnedSlices
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import Statistics
@@ -31,7 +32,7 @@ ALTERNATIVE: Mapping[str, Mapping[SampleType, str]] = {
 """The aggregate to use for other types, for the error text."""
 
 
-async def statistics(context: RequestContext) -> JsonResponse:
+async def statistics(context: RequestContext) -> ListResponse:
     """Handle ``/v2/meters/{meter}/statistics``; the header ``Warning`` lists the units if there are several."""
     max_windows = context.limits.max_windows
     simple = context.simple_query(SAMPLE_FIELDS)
@@ -52,18 +53,21 @@ async def statistics(context: RequestContext) -> JsonResponse:
             " shorter time range.",
         )
     selected = bool(context.arguments["aggregate"])
-    return JsonResponse(
-        [
-            rendering.statistics_row(row, group_names=groupings, selected=selected, start=simple.start, end=simple.end)
-            for row in rows
-        ],
-        unit_warning(rows, "each unit has its own rows"),
+    return ListResponse(
+        list(rows),
+        lambda row: rendering.statistics_row(
+            row, group_names=groupings, selected=selected, start=simple.start, end=simple.end
+        ),
+        await unit_warning(rows, "each unit has its own rows", context.slices),
     )
 
 
-def unit_warning(rows: Sequence[Statistics], consequence: str) -> dict[str, str]:
+async def unit_warning(rows: Sequence[Statistics], consequence: str, slices: OwnedSlices) -> dict[str, str]:
     """Return a ``Warning`` header if ``rows`` have several units; ``consequence`` is its effect on the response."""
-    units = sorted({row.unit for row in rows})
+    distinct: set[str] = set()
+    async for batch in slices.batches(rows, 1000):
+        distinct.update(row.unit for row in batch)
+    units = sorted(distinct)
     if len(units) < 2:
         return {}
     listed = ", ".join(unit or "no unit" for unit in units[:10])

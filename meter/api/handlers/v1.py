@@ -17,6 +17,7 @@ from meter.api.request.simple_query import RESOURCE_FIELDS
 from meter.api.request.simple_query import SimpleQuery
 from meter.api.request.simple_query import parse_simple_query
 from meter.api.responses import JsonResponse
+from meter.api.responses import ListResponse
 from meter.query import Aggregate
 from meter.query import AggregateFunction
 from meter.query import IdField
@@ -84,16 +85,16 @@ def _check_complete(context: RequestContext, entries: Sequence[Entry]) -> Sequen
     return entries
 
 
-async def meters(context: RequestContext, query: SimpleQuery) -> rendering.Meters:
+async def meters(context: RequestContext, query: SimpleQuery) -> ListResponse:
     """Return the meters of each resource."""
     rows = _check_complete(context, await context.store.meters(query.filter, context.limits.max_limit + 1, False))
-    return rendering.Meters([rendering.meter(row) for row in rows])
+    return ListResponse(list(rows), rendering.meter, member="meters")
 
 
-async def resources(context: RequestContext, query: SimpleQuery) -> rendering.Resources:
+async def resources(context: RequestContext, query: SimpleQuery) -> ListResponse:
     """Return the resources that have matching samples."""
     rows = _check_complete(context, await context.store.resources(query.filter, context.limits.max_limit + 1))
-    return rendering.Resources([rendering.resource(row) for row in rows])
+    return ListResponse(list(rows), rendering.resource, member="resources")
 
 
 async def users(context: RequestContext, query: SimpleQuery) -> rendering.Users:
@@ -118,12 +119,12 @@ async def source(context: RequestContext, query: SimpleQuery) -> rendering.Sourc
     return rendering.Source(context.path["id"])
 
 
-async def events(context: RequestContext, query: SimpleQuery) -> rendering.Events:
+async def events(context: RequestContext, query: SimpleQuery) -> ListResponse:
     """Return samples as they were signed, newest first."""
     rows: Sequence[StoredSample] = _check_complete(
         context, await context.store.samples(query.filter, context.limits.max_limit + 1)
     )
-    return rendering.Events([rendering.event(row) for row in rows])
+    return ListResponse(list(rows), rendering.event, member="events")
 
 
 async def duration(context: RequestContext, query: SimpleQuery) -> rendering.Duration:
@@ -143,14 +144,14 @@ async def max_volume(context: RequestContext, query: SimpleQuery) -> JsonRespons
     """Return the maximum of the volumes; the header ``Warning`` lists the units if there are several."""
     rows = await _statistics(context, query, "max")
     maximum = max((row.values["max"] for row in rows), default=None)
-    return JsonResponse(rendering.Volume(maximum), unit_warning(rows, COMBINED))
+    return JsonResponse(rendering.Volume(maximum), await unit_warning(rows, COMBINED, context.slices))
 
 
 async def sum_of_volumes(context: RequestContext, query: SimpleQuery) -> JsonResponse:
     """Return the sum of the volumes; the header ``Warning`` lists the units if there are several."""
     rows = await _statistics(context, query, "sum")
     total = sum(row.values["sum"] for row in rows) if rows else None
-    return JsonResponse(rendering.Volume(total), unit_warning(rows, COMBINED))
+    return JsonResponse(rendering.Volume(total), await unit_warning(rows, COMBINED, context.slices))
 
 
 async def _statistics(

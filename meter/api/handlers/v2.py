@@ -26,12 +26,13 @@ from meter.api.request.paging import sample_marker
 from meter.api.request.simple_query import METER_FIELDS
 from meter.api.request.simple_query import RESOURCE_FIELDS
 from meter.api.request.simple_query import SAMPLE_FIELDS
-from meter.api.responses import JsonResponse
+from meter.api.responses import ListResponse
 from meter.api.responses import StreamingResponse
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.export import PAGE_SAMPLES
 from meter.api.streaming.export import export
 from meter.api.streaming.live import EVENT_STREAM
+from meter.api.streaming.live import last_event
 from meter.api.streaming.live import live as live_events
 from meter.query import And
 from meter.query import Field
@@ -43,7 +44,7 @@ from meter.query import StoredResource
 Entry = TypeVar("Entry")
 
 
-async def meters(context: RequestContext) -> JsonResponse:
+async def meters(context: RequestContext) -> ListResponse:
     """Handle ``/v2/meters``."""
     unique = bool(context.arguments["unique"])
     order = ("meter", "type", "unit") if unique else ("meter", "resource_id", "type", "unit")
@@ -70,29 +71,29 @@ def _page(
     entries: Sequence[Entry],
     render: Callable[[Entry], msgspec.Struct],
     marker: Callable[[Entry], str],
-) -> JsonResponse:
+) -> ListResponse:
     """Return a page of ``entries``, of which there is one more than the limit if there is a next page."""
     size = context.limit
     link = {"Link": next_link(context.url, marker(entries[size - 1]))} if len(entries) > size else {}
-    return JsonResponse([render(entry) for entry in entries[:size]], link)
+    return ListResponse(list(entries[:size]), render, link)
 
 
 # --- samples -------------------------------------------------------------------------------------------------------
 
 
-async def meter_samples(context: RequestContext) -> JsonResponse | StreamingResponse:
+async def meter_samples(context: RequestContext) -> ListResponse | StreamingResponse:
     """Handle ``/v2/meters/{meter}``."""
     filter = context.simple_query(SAMPLE_FIELDS).filter
     return await _list_samples(context, filter, context.arguments["limit"], rendering.OLD_SAMPLE)
 
 
-async def samples(context: RequestContext) -> JsonResponse | StreamingResponse:
+async def samples(context: RequestContext) -> ListResponse | StreamingResponse:
     """Handle ``/v2/samples``."""
     filter = context.simple_query(SAMPLE_FIELDS).filter
     return await _list_samples(context, filter, context.arguments["limit"], rendering.SAMPLE)
 
 
-async def query_samples(context: RequestContext) -> JsonResponse | StreamingResponse:
+async def query_samples(context: RequestContext) -> ListResponse | StreamingResponse:
     """Handle ``/v2/query/samples``."""
     query = parse_complex_query({} if context.body is msgspec.UNSET else context.body)
     limit = parse_limit(query)
@@ -106,7 +107,7 @@ async def _list_samples(
     limit: int | None,
     schema: rendering.SampleSchema,
     order: Sequence[Order] = (),
-) -> JsonResponse | StreamingResponse:
+) -> ListResponse | StreamingResponse:
     """Return a page of samples with a link to the next one, or an export of all, depending on the media type."""
     marker = context.arguments["marker"]
     after = None if marker is None else parse_sample_marker(marker)
@@ -117,44 +118,56 @@ async def _list_samples(
             raise ApiError(400, "Limit must be positive")
         # The first page is queried before the response begins, while an error can still have its own status.
         first = await context.store.samples(filter, min(limit or PAGE_SAMPLES, PAGE_SAMPLES), (), after)
-        chunks = export(context.store, filter, context.media_type, schema, context.flatten, limit=limit, rows=first)
+        chunks = export(
+            context.store,
+            filter,
+            context.media_type,
+            schema,
+            context.flatten,
+            limit=limit,
+            rows=first,
+            slices=context.slices,
+        )
         return StreamingResponse(context.media_type, chunks)
     size = context.check_limit(limit)
     rows = await context.store.samples(filter, size + 1, order, after)
     has_next = len(rows) > size and not order
     link = {"Link": next_link(context.url, sample_marker(rows[size - 1]))} if has_next else {}
-    return JsonResponse(schema.render_all(rows[:size], context.flatten), link)
+    return ListResponse(list(rows[:size]), lambda row: schema.render(row, context.flatten), link)
 
 
-async def post_samples(context: RequestContext) -> Sequence[rendering.OldSample]:
+async def post_samples(context: RequestContext) -> ListResponse:
     """Handle a POST to ``/v2/meters/{meter}``."""
     ingest = context.ingest
     if ingest is None:
         raise ApiError(403, "This server does not accept samples: [api] accept_samples is false.")
-    posted = ingest.parse(context.body, context.path["meter"], context.requester, context.now)
-    messages = await (ingest.write(posted) if context.arguments["direct"] else ingest.publish(posted))
-    return [
-        rendering.posted_sample(message, content.get("resource_metadata") or {})
-        for message, content in zip(messages, context.body, strict=True)
-    ]
+    slices = context.slices
+    posted = await ingest.parse(context.body, context.path["meter"], context.requester, context.now, slices)
+    await ingest.check(posted, context.requester, context.now, context.store, slices)
+    messages = await (ingest.write if context.arguments["direct"] else ingest.publish)(posted, slices)
+    return ListResponse(
+        list(zip(messages, context.body, strict=True)),
+        lambda pair: rendering.posted_sample(pair[0], pair[1].get("resource_metadata") or {}),
+    )
 
 
 async def live(context: RequestContext) -> StreamingResponse:
     """Handle ``/v2/live``."""
     filter = context.simple_query(SAMPLE_FIELDS).filter
     context.store.check(filter)
-    events = live_events(context.store, filter, lambda row: rendering.sample(row, context.flatten), context.clock)
-    return StreamingResponse(EVENT_STREAM, events)
+    events = live_events(
+        context.store, filter, lambda row: rendering.sample(row, context.flatten), context.clock, context.slices
+    )
+    return StreamingResponse(EVENT_STREAM, events, last_event)
 
 
 async def proof(context: RequestContext) -> rendering.Proof:
     """Handle ``/v2/samples/{id}/proof``."""
     sample_id = context.path["id"]
-    row = await context.store.sample(sample_id)
-    message = None if row is None else await context.store.message(sample_id)
-    if row is None or message is None:
+    found = await context.store.proof(sample_id)
+    if found is None:
         raise ApiError(404, f"Sample {sample_id} Not Found")
-    return rendering.Proof(message=dict(message), key_id=row.key_id)
+    return rendering.proof(found, context.keys)
 
 
 async def sample(context: RequestContext) -> rendering.Sample:
@@ -168,7 +181,7 @@ async def sample(context: RequestContext) -> rendering.Sample:
 # --- resources -----------------------------------------------------------------------------------------------------
 
 
-async def resources(context: RequestContext) -> JsonResponse:
+async def resources(context: RequestContext) -> ListResponse:
     """Handle ``/v2/resources``."""
     filter = _after_marker(context, context.simple_query(RESOURCE_FIELDS).filter, ("resource_id",))
     rows = await context.store.resources(filter, context.limit + 1)

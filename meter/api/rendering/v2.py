@@ -6,6 +6,7 @@ Names, order and types of members are those of Ceilometer.
 from __future__ import annotations
 
 import base64
+from base64 import b64encode
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from msgspec import UNSET
 from msgspec import UnsetType
 
 from meter.api.rendering.flattening import MetadataFlattener
+from meter.batch_signature import VERSION
+from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
 from meter.query import STANDARD_AGGREGATES
 from meter.query import Grouping
@@ -26,7 +30,10 @@ from meter.query import Statistics
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
-from meter.signature import SIGNATURE_FIELD
+from meter.signing_keys import Keyring
+from meter.signing_keys import SignatureScheme
+from meter.stored_batch import StoredProof
+from meter.stored_batch import verify_stored_batch
 
 STANDARD_LABELS = tuple(aggregate.label for aggregate in STANDARD_AGGREGATES)
 
@@ -55,6 +62,7 @@ class OldSample(msgspec.Struct, kw_only=True):
     resource_metadata: FlatMetadata
     message_id: str
     message_signature: str | None
+    signature_scheme: SignatureScheme | None
 
 
 class Sample(msgspec.Struct, kw_only=True):
@@ -73,13 +81,33 @@ class Sample(msgspec.Struct, kw_only=True):
     recorded_at: Time
     metadata: FlatMetadata
     message_signature: str | None
+    signature_scheme: SignatureScheme | None
+
+
+class BatchProof(msgspec.Struct, kw_only=True):
+    """The signature of the batch of a message, and the position of the message in it.
+
+    ``digests`` are the digests of all messages of the batch, 32 bytes each, in base64 like ``mac``. They are null if this
+    server does not have the key, and if messages of the batch are missing or were altered.
+    """
+
+    version: int
+    id: str
+    first: str
+    last: str
+    count: int
+    position: int
+    digests: str | None
+    mac: str
 
 
 class Proof(msgspec.Struct, kw_only=True):
-    """A metering message exactly as it was signed, and the id of the signing key, ``None`` if it is unsigned."""
+    """A metering message as it was signed, the scheme of its signature and the id of the key, null if it is unsigned."""
 
     message: dict[str, Any]
+    scheme: SignatureScheme | None
     key_id: str | None
+    batch: BatchProof | None
 
 
 class Meter(msgspec.Struct, kw_only=True):
@@ -145,7 +173,7 @@ def old_sample(row: StoredSample, flatten: MetadataFlattener) -> OldSample:
 def posted_sample(message: MeteringMessage, metadata: Mapping[str, str | None]) -> OldSample:
     """Return ``message``, made from a posted sample with ``metadata``, in the response to that POST."""
     encoded = msgspec.Raw(msgspec.json.encode(metadata))
-    return _old_sample(message, lambda _: encoded, recorded_at=UNSET, signature=message.fields[SIGNATURE_FIELD])
+    return _old_sample(message, lambda _: encoded, recorded_at=UNSET, signature=message.fields.get(SIGNATURE_FIELD))
 
 
 def _old_sample(
@@ -169,6 +197,7 @@ def _old_sample(
         resource_metadata=flatten(source.metadata),
         message_id=source.message_id,
         message_signature=signature,
+        signature_scheme=source.scheme,
     )
 
 
@@ -188,6 +217,35 @@ def sample(row: StoredSample, flatten: MetadataFlattener) -> Sample:
         recorded_at=_naive(row.recorded_at),
         metadata=flatten(row.metadata),
         message_signature=row.signature or None,
+        signature_scheme=row.scheme,
+    )
+
+
+def proof(found: StoredProof, keys: Keyring | None) -> Proof:
+    """Return ``found`` with what only a holder of the key can make: digests, and Ceilometer's signature of the message."""
+    message, batch = dict(found.message), found.batch
+    key = keys.get(found.key_id) if keys is not None and found.key_id is not None else None
+    if batch is None:
+        return Proof(message=message, scheme=found.scheme, key_id=found.key_id, batch=None)
+    digests = None
+    if key is not None:
+        digests = verify_stored_batch(batch, key).digests
+        if keys is not None and keys.ceilometer_signature:
+            message[SIGNATURE_FIELD] = signature(message, key.secret)
+    return Proof(
+        message=message,
+        scheme=found.scheme,
+        key_id=found.key_id,
+        batch=BatchProof(
+            version=VERSION,
+            id=batch.id,
+            first=batch.first,
+            last=batch.last,
+            count=batch.count,
+            position=found.position,
+            digests=None if digests is None else b64encode(digests).decode(),
+            mac=b64encode(batch.mac).decode(),
+        ),
     )
 
 

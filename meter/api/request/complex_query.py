@@ -13,11 +13,17 @@ import msgspec
 
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
+from meter.api.limits import MAX_CONDITIONS
+from meter.api.limits import MAX_DEPTH
+from meter.api.limits import MAX_METADATA_KEY_CHARACTERS
+from meter.api.limits import MAX_PATTERN_CHARACTERS
+from meter.api.limits import MAX_PATTERNS
 from meter.api.request.arguments import parse_integer
 from meter.api.request.simple_query import metadata_key
 from meter.api.request.strict_json import BadJson
 from meter.api.request.strict_json import strict_json
 from meter.api.request.times import parse_time
+from meter.interfaces import RequestError
 from meter.message import BadMessage
 from meter.query import And
 from meter.query import Comparison
@@ -28,11 +34,7 @@ from meter.query import Not
 from meter.query import Or
 from meter.query import Order
 from meter.query import Scalar
-
-MAX_DEPTH = 32
-MAX_CONDITIONS = 500
-MAX_PATTERN_CHARACTERS = 500
-"""Maximum length of a regular expression."""
+from meter.text_pattern import text_pattern
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~"]
 OPERATORS: Mapping[str, Operator] = {
@@ -146,11 +148,17 @@ class _ExpressionParser:
 
     def __init__(self) -> None:
         self._conditions = 0
+        self._patterns = 0
 
     def _count(self, conditions: int) -> None:
         self._conditions += conditions
         if self._conditions > MAX_CONDITIONS:
             raise BadExpression(f"more than {MAX_CONDITIONS} conditions")
+
+    def _count_pattern(self) -> None:
+        self._patterns += 1
+        if self._patterns > MAX_PATTERNS:
+            raise BadExpression(f"more than {MAX_PATTERNS} patterns (=~)")
 
     def expression(self, content: Any, depth: int) -> Expression:
         if depth > MAX_DEPTH:
@@ -173,6 +181,8 @@ class _ExpressionParser:
                 return In(_field(name), tuple(_value(_field(name), "=", value) for value in values))
             case symbol if symbol in OPERATORS:
                 name, value = _only_pair(operand)
+                if OPERATORS[symbol] == "~":
+                    self._count_pattern()
                 return Comparison(_field(name), OPERATORS[symbol], _value(_field(name), OPERATORS[symbol], value))
         raise BadExpression(
             f"unknown operator {_excerpt(word)}; operators are {', '.join(OPERATORS)}, in, and, or, not"
@@ -190,6 +200,10 @@ def _field(name: str) -> Field:
     if name in FIELDS:
         return FIELDS[name]
     key = metadata_key(name)
+    if len(key) > MAX_METADATA_KEY_CHARACTERS:
+        raise BadExpression(
+            f"a metadata key can have at most {MAX_METADATA_KEY_CHARACTERS} characters; this one has {len(key)}"
+        )
     if not key or "\0" in key:
         raise BadExpression(f"unknown field {_excerpt(name)}; fields are {', '.join(FIELDS)} and metadata.<key>")
     return f"metadata.{key}"
@@ -205,6 +219,8 @@ def _value(field: Field, operator: Operator, value: Any) -> Scalar:
         raise BadExpression(
             f"a pattern can have at most {MAX_PATTERN_CHARACTERS} characters; this one has {len(value)}"
         )
+    if operator == "~":
+        _check_pattern(value)
     if field in TIME_FIELDS:
         return _time(value)
     if field == "volume":
@@ -220,6 +236,13 @@ def _value(field: Field, operator: Operator, value: Any) -> Scalar:
     ):
         raise BadExpression(f"the number {_excerpt(value)} is out of range")
     return cast(Scalar, value)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        text_pattern(pattern)
+    except RequestError as error:
+        raise BadExpression(str(error)) from error
 
 
 def _time(value: Any) -> datetime:

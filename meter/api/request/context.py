@@ -20,7 +20,9 @@ from meter.api.request.simple_query import QueryableFields
 from meter.api.request.simple_query import SimpleQuery
 from meter.api.request.simple_query import parse_simple_query
 from meter.api.request.times import parse_time_argument
+from meter.daemon.shared_slices import OwnedSlices
 from meter.query import IdField
+from meter.signing_keys import Keyring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +30,10 @@ class RequestContext:
     """A parsed request, and the collaborators that its handler needs.
 
     ``path`` has the variables of the path, ``arguments`` an argument per parameter of the operation. ``body`` is decoded
-    JSON, ``UNSET`` if it is empty. ``media_type`` is the negotiated type of the response. ``flatten`` encodes the
-    metadata in the response. ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end;
-    ``url`` is that of the request, with the parameters of its body in the query string.
+    JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none. ``media_type`` is the
+    negotiated type of the response. ``flatten`` encodes the metadata in the response. Long work is done in ``slices``.
+    ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
+    relative; ``url`` is that of the request, with the parameters of its body in the query string.
     """
 
     path: Mapping[str, str]
@@ -40,7 +43,9 @@ class RequestContext:
     requester: Requester
     store: VisibleStore
     flatten: MetadataFlattener
+    slices: OwnedSlices
     ingest: SampleIngest | None
+    keys: Keyring | None
     clock: IReactorTime
     base_url: str
     url: str

@@ -21,6 +21,12 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 _QUALITY = re.compile(r"[01]?\.?[0-9]*")
 
 
+def accept_header(request: IRequest) -> str:
+    """Return the ``Accept`` header, joined if it was given several times; empty if there is none."""
+    values = request.requestHeaders.getRawHeaders(b"accept", ())
+    return ", ".join(value.decode("utf-8", "replace") for value in values)
+
+
 def negotiate(accept: str | None, offered: Sequence[str]) -> str:
     """Return the one of ``offered`` that the ``Accept`` header prefers; :class:`HttpError` 406 if it excludes all.
 

@@ -16,6 +16,8 @@ from typing import Any
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
 from meter.api.errors import unknown_argument
+from meter.api.limits import MAX_METADATA_KEY_CHARACTERS
+from meter.api.limits import MAX_TERMS
 from meter.api.request.arguments import FALSE_WORDS
 from meter.api.request.arguments import TRUE_WORDS
 from meter.api.request.arguments import parse_integer
@@ -36,7 +38,6 @@ OPERATORS = ("lt", "le", "eq", "ne", "ge", "gt")
 TIME_OPERATORS = ("lt", "le", "ge", "gt")
 TIME_FIELDS = ("timestamp", "search_offset")
 METADATA_PREFIXES = ("metadata.", "resource_metadata.")
-MAX_TERMS = 100
 
 FIELDS: Mapping[str, IdField] = {
     "user": "user_id",
@@ -104,6 +105,7 @@ def parse_simple_query(
         name, value = term["field"], _value(term)
         operator = _operator(term)
         key = metadata_key(name)
+        check_metadata_key(key)
         if name in TIME_FIELDS and not queryable.times:
             raise unknown_argument(name, "not valid for this resource")
         if name == "timestamp":
@@ -158,6 +160,14 @@ def _operator(term: Mapping[str, str]) -> str:
 def metadata_key(name: str) -> str:
     """Return the dotted metadata key of the field ``name``, empty if ``name`` is not a field of the metadata."""
     return next((name.removeprefix(prefix) for prefix in METADATA_PREFIXES if name.startswith(prefix)), "")
+
+
+def check_metadata_key(key: str) -> None:
+    """Raise :class:`ApiError` 400 if ``key`` is too long."""
+    if len(key) > MAX_METADATA_KEY_CHARACTERS:
+        raise ApiError(
+            400, f"A metadata key can have at most {MAX_METADATA_KEY_CHARACTERS} characters; this one has {len(key)}."
+        )
 
 
 def _bound(operator: str, value: str) -> dict[str, Any]:

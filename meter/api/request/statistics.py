@@ -9,6 +9,9 @@ from typing import get_args
 
 from meter.api.errors import ApiError
 from meter.api.errors import unknown_argument
+from meter.api.limits import MAX_AGGREGATES
+from meter.api.limits import MAX_GROUPINGS
+from meter.api.request.simple_query import check_metadata_key
 from meter.api.request.simple_query import metadata_key
 from meter.query import STANDARD_AGGREGATES
 from meter.query import Aggregate
@@ -25,12 +28,14 @@ MAX_PERIOD_SECONDS = 100 * 366 * 24 * 3600
 
 
 def parse_groupings(names: Sequence[str]) -> dict[Grouping, str]:
-    """Return the distinct groupings, each with the name that the request has for it."""
+    """Return the distinct groupings, each with the name that the request has for it; :class:`ApiError` 400 if invalid."""
     groupings = {_grouping(name): name for name in names}
     if "" in groupings:
         raise unknown_argument(
             ", ".join(sorted({name for name in names if not _grouping(name)})), "Invalid groupby fields"
         )
+    if len(groupings) > MAX_GROUPINGS:
+        raise ApiError(400, f"groupby can have at most {MAX_GROUPINGS} keys; this request has {len(groupings)}.")
     return groupings
 
 
@@ -39,6 +44,7 @@ def _grouping(name: str) -> Grouping:
     if name in GROUPABLE_IDS:
         return name
     key = metadata_key(name)
+    check_metadata_key(key)
     return f"metadata.{key}" if key else ""
 
 
@@ -64,7 +70,12 @@ def parse_period(period: int | None, filter: SampleFilter, now: float, max_windo
 
 def parse_aggregates(terms: Sequence[Mapping[str, str]]) -> tuple[Aggregate, ...]:
     """Return the distinct aggregates that ``terms`` (``func``, ``param``) select; without terms, the standard ones."""
-    return tuple(dict.fromkeys(map(_aggregate, terms))) or STANDARD_AGGREGATES
+    aggregates = tuple(dict.fromkeys(map(_aggregate, terms))) or STANDARD_AGGREGATES
+    if len(aggregates) > MAX_AGGREGATES:
+        raise ApiError(
+            400, f"A query can have at most {MAX_AGGREGATES} distinct aggregates; this one has {len(aggregates)}."
+        )
+    return aggregates
 
 
 def _aggregate(term: Mapping[str, str]) -> Aggregate:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from urllib.parse import quote
 from urllib.parse import urlencode
-
-from twisted.web.server import Request
 
 from meter.api.request.arguments import Pair
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 
+def link_url(root: str, target: bytes) -> str:
+    """Return the URL of the request target ``target`` below ``root``.
 
-def request_root(request: Request) -> str:
-    """Return the root URL, with the host of the ``Host`` header if that is valid, else with the server's address."""
-    host = request.getHeader("host") or ""
-    if not _HOST.fullmatch(host):
-        address = request.getHost()
-        host = f"{address.host}:{address.port}" if hasattr(address, "port") else "localhost"
-    return f"{'https' if request.isSecure() else 'http'}://{host}"
+    Characters that a URL cannot have, such as the ``>`` that ends a link in a ``Link`` header, are percent-encoded.
+    """
+    return root + quote(target, safe="%/:?#[]@!$&'()*+,;=-._~")
 
 
 def append_pairs(url: str, pairs: Sequence[Pair]) -> str:

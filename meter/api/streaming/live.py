@@ -15,9 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 
+from meter.api.auth.authorization import RECHECK_SECONDS
 from meter.api.auth.visibility import VisibleStore
+from meter.api.errors import ApiError
 from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
+from meter.daemon.shared_slices import OwnedSlices
 from meter.query import And
 from meter.query import Comparison
 from meter.query import Expression
@@ -32,6 +35,9 @@ KEEP_ALIVE_SECONDS = 15.0
 """After this time without an event a comment is sent, so that proxies do not close the connection."""
 
 PAGE_SAMPLES = 500
+
+BATCH_SAMPLES = 50
+"""Samples that are encoded, and written, before the time is checked."""
 
 OVERLAP = timedelta(seconds=5)
 """Samples recorded within this time before the newest are queried again: concurrent transactions do not commit in the
@@ -77,8 +83,9 @@ async def live(
     filter: SampleFilter,
     render: Callable[[StoredSample], msgspec.Struct],
     clock: IReactorTime,
+    slices: OwnedSlices,
 ) -> AsyncIterator[bytes]:
-    """Yield an event per sample recorded from :data:`OVERLAP` before now on.
+    """Yield an event per sample recorded from :data:`OVERLAP` before now on; events are encoded in ``slices``.
 
     Nothing is buffered for a slow client: it falls behind, and its next page begins where the last one ended.
     """
@@ -93,13 +100,26 @@ async def live(
                 new = [row for row in page if row.message_id not in sent_ids]
                 for row in new:
                     sent_ids[row.message_id] = None
-                if new:
-                    yield b"".join(_event(row, render) for row in new)
+                async for batch in slices.batches(new, BATCH_SAMPLES):
+                    yield b"".join(_event(row, render) for row in batch)
                 since = max(since, page[-1].recorded_at - OVERLAP)
-            if not await signal.wait(KEEP_ALIVE_SECONDS):
+            if not await _wait_authorized(store, signal, clock):
                 yield b": keep-alive\n\n"
     finally:
         unsubscribe()
+
+
+async def _wait_authorized(store: VisibleStore, signal: CommitSignal, clock: IReactorTime) -> bool:
+    """Wait until ``signal`` is set; return ``False`` after :data:`KEEP_ALIVE_SECONDS`.
+
+    The authorization is checked meanwhile: an idle stream ends with it, too, and does not take the place of another one.
+    """
+    began = clock.seconds()
+    while not await signal.wait(RECHECK_SECONDS):
+        await store.check_authorization()
+        if clock.seconds() - began >= KEEP_ALIVE_SECONDS:
+            return False
+    return True
 
 
 async def _recorded_since(
@@ -121,6 +141,11 @@ async def _recorded_since(
             Comparison("recorded_at", ">=", last.recorded_at),
             Or((Comparison("recorded_at", ">", last.recorded_at), Comparison("message_id", ">", last.message_id))),
         )
+
+
+def last_event(error: ApiError) -> bytes:
+    """Return the event that says why the stream ends."""
+    return b"event: end\ndata: %b\n\n" % msgspec.json.encode({"status": error.status, "reason": error.text})
 
 
 def _event(row: StoredSample, render: Callable[[StoredSample], msgspec.Struct]) -> bytes:

@@ -29,6 +29,7 @@ from meter.declarative.notifications.patterns import regular_expression
 from meter.declarative.notifications.patterns import shell_pattern
 from meter.declarative.notifications.values import Span
 from meter.declarative.notifications.values import ValueSource
+from meter.declarative.notifications.values import number
 from meter.sample import SAMPLE_TYPES
 from meter.sample import MeterDefinition
 
@@ -140,6 +141,11 @@ def make_definition(
             fields[name] = Span(span["start"], span["end"])
         elif written is not None:
             fields[name] = _source(written, name, context)
+    if isinstance(model.volume, int | float):
+        try:
+            number(model.volume, "volume")
+        except ValueError as error:
+            context.problems.append(str(error))
     requires = [_source(text, "requires", context) for text in _listed(model.requires)]
     if model.type not in SAMPLE_TYPES and "type" not in model.lookup and not model.type.startswith("$"):
         context.problems.append(f"type: should be {', '.join(SAMPLE_TYPES)} or a path, not {model.type!r}")

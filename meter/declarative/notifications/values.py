@@ -14,6 +14,8 @@ from meter.declarative.notifications.paths import MISSING
 from meter.declarative.notifications.paths import Path
 from meter.message import BadMessage
 from meter.message import parse_timestamp
+from meter.sample import VALID_VOLUMES
+from meter.sample import volume_is_valid
 
 MAX_ID_CHARACTERS = 512
 """Maximum length of a name, unit or id, in characters."""
@@ -95,6 +97,8 @@ def number(value: Any, label: str) -> int | float:
     # 0 <= NaN is false, so NaN, infinity and huge integers are refused as well.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _TOO_LARGE:
         raise ValueError(f"{label} must be a number from 0 to 2**63 - 1, not {shown(value)}")
+    if not volume_is_valid(value):
+        raise ValueError(f"{label} must be {VALID_VOLUMES}, not {shown(value)}")
     return value
 
 

@@ -22,8 +22,10 @@ from meter.declarative.rest.enrichment import Enrichment
 from meter.declarative.rest.expressions import Expression
 from meter.declarative.rest.expressions import expression
 from meter.declarative.rest.responses import ResponseFormat
+from meter.sample import VALID_VOLUMES
 from meter.sample import MeterDefinition
 from meter.sample import SampleType
+from meter.sample import volume_is_valid
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}$")
 """The end of a meter's name that is replaced by the text at this path in an item."""
@@ -88,6 +90,11 @@ class RestDefinition(BaseModel):
             raise ValueError("url should be an http:// or https:// URL")
         for text in self.metadata.values():
             expression(text)
+        for value in (*self.value_mapping.values(), self.default_value or 0):
+            if not volume_is_valid(value):
+                raise ValueError(
+                    f"value_mapping and default_value: a volume must be {VALID_VOLUMES}, not {value!r:.40}"
+                )
         if "{" in PLACEHOLDER.sub("", self.meter) or (self.suffix_path and not self.items):
             raise ValueError("the name of meter may end in one {path} into the entries of items")
         if self.suffix_path:

@@ -136,7 +136,7 @@ class MeteredResources:
         if self._clock.seconds() < self._since:
             return
         try:
-            messages, _ = metering_messages(open_envelope(delivery.body))
+            messages = metering_messages(open_envelope(delivery.body))
         except BadMessage:
             return  # the collector reports it
         for message in messages:

@@ -1,24 +1,48 @@
-"""Administration of the database, for ``meter-db``: upgrade, status, partitions, retention and sizes."""
+"""Administration of the database, for ``meter-db`` and ``meter-audit``: its schema, sizes, voided samples and audit log."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
+from functools import partial
 from typing import Any
+from typing import TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.query import AuditEntry
+from meter.query import AuditFilter
+from meter.store.audit.log import append
+from meter.store.audit.log import entries_after
+from meter.store.audit.log import entries_statement
+from meter.store.audit.log import entry_of
 from meter.store.maintenance.maintenance import BEGINNING
+from meter.store.maintenance.rollups import DAY
+from meter.store.maintenance.rollups import HOUR
+from meter.store.maintenance.rollups import days_to_finalize
+from meter.store.maintenance.rollups import finalize
 from meter.store.maintenance.rollups import next_hour_to_finalize
+from meter.store.maintenance.voiding import Act
+from meter.store.maintenance.voiding import Selection
+from meter.store.maintenance.voiding import Voiding
+from meter.store.maintenance.voiding import unvoid
+from meter.store.maintenance.voiding import void
+from meter.store.maintenance.voiding import voided
+from meter.store.maintenance.voiding import voided_count
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
+from meter.store.postgres.connection import Rejected
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.postgres.dsn import described
 from meter.store.postgres.durability import unsafe_settings
+
+T = TypeVar("T")
 
 Report = dict[str, Any]
 """A JSON object; ``None`` where a value is unknown."""
@@ -70,6 +94,7 @@ class Administration:
         [[server_version, standby]] = await session.rows(
             "SELECT current_setting('server_version'), pg_is_in_recovery()"
         )
+        problem = await self._schema.problem(session)
         extensions = await session.rows(
             "SELECT extname, extversion FROM pg_extension WHERE extname IN ('citus', 'timescaledb') ORDER BY 1"
         )
@@ -79,9 +104,10 @@ class Administration:
             "standby": standby,
             "schema_version": await self._schema.database_version(session),
             "required_schema_version": self._schema.version,
-            "schema_problem": await self._schema.problem(session),
+            "schema_problem": problem,
             "extensions": dict(extensions),
             "unsafe_settings": await unsafe_settings(session),
+            "voided_samples": None if problem else await voided_count(session),
         }
 
     async def partitions(self) -> Sequence[Report]:
@@ -134,18 +160,89 @@ class Administration:
             "tables": tables,
         }
 
+    async def void(self, selection: Selection, act: Act) -> Voiding:
+        """Void the selected samples; :class:`UnexpectedCount` if another number than ``act.expected`` is selected."""
+        return await self._change(lambda: void(self._connection, selection, act))
+
+    async def unvoid(self, selection: Selection, act: Act) -> Voiding:
+        """Restore the selected voided samples; :class:`UnexpectedCount` as for :meth:`void`."""
+        return await self._change(lambda: unvoid(self._connection, selection, act))
+
+    async def voided(self, limit: int) -> Sequence[Report]:
+        """Return at most ``limit`` voided samples, those that were voided last first."""
+        await self._check()
+        return await voided(self._connection, limit)
+
+    async def finalize(self, until: datetime, act: Act) -> Report:
+        """Finalize the hours and days that ended before ``until``, each in a transaction; report how many, and which failed."""
+        session = self._connection
+        await self.record(act, "finalize", {"until": until.isoformat()})
+        until = until.replace(minute=0, second=0, microsecond=0)
+        finalized, failed = {HOUR: 0, DAY: 0}, []
+
+        async def attempt(start: datetime, hours: int) -> None:
+            try:
+                finalized[hours] += await self._change(partial(finalize, session, start, hours))
+            except Rejected as error:
+                failed.append({"start": _text(start), "hours": hours, "reason": str(error)})
+
+        since = BEGINNING
+        while (hour := await next_hour_to_finalize(session, since, until)) is not None:
+            await attempt(hour, HOUR)
+            since = hour + timedelta(hours=1)
+        for day in await days_to_finalize(session, until.replace(hour=0)):
+            await attempt(day, DAY)
+        return {"finalized_hours": finalized[HOUR], "finalized_days": finalized[DAY], "failed": failed}
+
+    async def record(self, act: Act, action: str, details: Mapping[str, Any]) -> AuditEntry:
+        """Append an entry to the audit log, and return it once it is committed."""
+        keys, who, reason = act.keys, act.who, act.reason
+        return await self._change(
+            lambda: append(
+                self._connection, keys, who=who, action=action, reason=reason, details={**act.details, **details}
+            )
+        )
+
+    async def audit_entries(self, filter: AuditFilter, limit: int) -> Sequence[AuditEntry]:
+        """Return the newest matching entries of the audit log."""
+        await self._check()
+        statement = entries_statement(filter, limit, None)
+        return [entry_of(row) for row in await self._connection.rows(statement.text, statement.parameters)]
+
+    async def audit_entries_after(self, seq: int, limit: int) -> Sequence[AuditEntry]:
+        """Return at most ``limit`` entries of the audit log with numbers above ``seq``, oldest first."""
+        await self._check()
+        return await entries_after(self._connection, seq, limit)
+
+    async def newest_referenced_entry(self) -> int:
+        """Return the highest number of an audit entry that a voided sample refers to, 0 if none does."""
+        [[seq]] = await self._connection.rows("SELECT coalesce(max(audit_seq), 0) FROM voided_sample")
+        return int(seq)
+
+    async def _change(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work`` in a transaction without a time limit."""
+        await self._check()
+        self._connection.disable_timeout()
+
+        async def unlimited() -> T:
+            await self._connection.count("SET LOCAL statement_timeout = 0")
+            return await work()
+
+        return await self._in_transaction(unlimited)
+
     async def _check(self) -> None:
         await self._schema.check(self._connection)
 
-    async def _in_transaction(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _in_transaction(self, work: Callable[[], Awaitable[T]]) -> T:
         await self._connection.count("BEGIN")
         try:
-            await work()
+            result = await work()
         except BaseException:
             if not self._connection.closed:
                 await self._connection.count("ROLLBACK")
             raise
         await self._connection.count("COMMIT")
+        return result
 
 
 def _text(timestamp: datetime | None) -> str | None:

@@ -31,6 +31,15 @@ WITH deleted AS (
 SELECT count(*) FROM deleted
 """
 
+DELETE_BATCHES = """
+WITH deleted AS (
+    DELETE FROM signed_batch WHERE id IN (
+        SELECT id FROM signed_batch WHERE last < %(before)s LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+    ) RETURNING 1
+), counted AS ({count})
+SELECT count(*) FROM deleted
+"""
+
 UNUSED = "NOT EXISTS (SELECT FROM series WHERE series.{column} = name.id)"
 FIND_NAMES = f"SELECT id FROM {{table}} AS name WHERE {UNUSED} LIMIT %(rows)s"
 DELETE_NAMES = f"""
@@ -60,6 +69,14 @@ async def collect(session: Session, dimension: str, before: datetime) -> int:
     """Delete a batch of rows of ``series``, ``metadata`` or ``wire_format`` that expired ``before``; return how many."""
     statement = DELETE_ROWS.format(table=dimension, count=COUNT)
     [[deleted]] = await session.rows(statement, {"dimension": dimension, "before": before, "rows": BATCH_ROWS})
+    return int(deleted)
+
+
+async def collect_batches(session: Session, before: datetime) -> int:
+    """Delete some of the signed batches all of whose samples are from ``before``; return how many."""
+    [[deleted]] = await session.rows(
+        DELETE_BATCHES.format(count=COUNT), {"dimension": "signed_batch", "before": before, "rows": BATCH_ROWS}
+    )
     return int(deleted)
 
 

@@ -32,6 +32,7 @@ from meter.store.maintenance.compaction import compact
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import NAME_TABLES
 from meter.store.maintenance.garbage_collection import collect
+from meter.store.maintenance.garbage_collection import collect_batches
 from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.partitions import Partitions
@@ -42,6 +43,7 @@ from meter.store.maintenance.rollups import days_to_finalize
 from meter.store.maintenance.rollups import finalize
 from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.maintenance.rollups import next_hour_to_finalize
+from meter.store.maintenance.voiding import voided_count
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -82,7 +84,7 @@ class Maintenance(Service):
     """Runs maintenance every ``interval_seconds`` over ``pool``, which it starts and stops.
 
     An hour is finalized ``finalize_after_seconds`` after its end, when few late samples are still expected. ``connect``
-    returns a new session for compaction, which takes long.
+    returns a new session for compaction, which takes long. ``voided_samples`` is their number at the last run.
     """
 
     _log = Logger()
@@ -97,6 +99,7 @@ class Maintenance(Service):
         finalize_after_seconds: float = 900.0,
         interval_seconds: float = 60.0,
     ) -> None:
+        self.voided_samples = 0
         self._pool = pool
         self._clock = clock
         self._retry_at: dict[tuple[datetime, int], float] = {}
@@ -147,6 +150,7 @@ class Maintenance(Service):
         await self.finalize(now - self._finalize_after)
         await self.expire(now)
         await self.collect_garbage()
+        self.voided_samples = await self._pool.run(voided_count)
 
     async def finalize(self, until: datetime) -> int:
         """Finalize the hours and days that ended before ``until``; return how many were finalized."""
@@ -171,7 +175,7 @@ class Maintenance(Service):
             self._retry_at[start, hours] = self._clock.seconds() + RETRY_SECONDS
             if isinstance(error, Rejected):
                 self._unrollable.add(start)
-            # The squares of volumes beyond 10**154 exceed double precision: queries read the samples of such hours.
+            # Queries read the samples of such an hour or day.
             self._log.debug(
                 "{hours} h from {start} cannot be finalized: {reason}", hours=hours, start=str(start), reason=str(error)
             )
@@ -206,6 +210,7 @@ class Maintenance(Service):
             return
         samples, rollups = oldest
         batches = [
+            partial(collect_batches, before=samples),
             partial(collect, dimension="wire_format", before=samples),
             partial(collect, dimension="metadata", before=rollups),
             partial(collect, dimension="series", before=rollups),
@@ -262,11 +267,12 @@ async def _drop_expired_partitions(session: Session, monday: datetime, unrollabl
 
 
 async def _delete_samples(session: Session, meter: str, before: datetime) -> None:
-    await session.count(
-        "DELETE FROM sample s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
-        "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
-        [before, meter],
-    )
+    for table in ("sample", "voided_sample"):
+        await session.count(
+            f"DELETE FROM {table} s WHERE s.timestamp < %s AND s.series_id = ANY(ARRAY("
+            "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id WHERE m.name = %s))",
+            [before, meter],
+        )
 
 
 async def _delete_rollups(session: Session, before: datetime) -> None:

@@ -131,8 +131,9 @@ async def weeks_with_partitions(session: Session) -> list[date]:
 
 
 async def drop_before(session: Session, monday: datetime) -> None:
-    """Drop the partitions of the weeks before ``monday``, and delete older samples from the default partition."""
+    """Drop the partitions of the weeks before ``monday``, and delete older samples from the default partition and voided ones."""
     for week in await weeks_with_partitions(session):
         if week < monday.date():
             await session.count(f"DROP TABLE {partition_name(week)}")
     await session.count(f"DELETE FROM sample_default s WHERE {IN_ORDER_OF_TIME} AND timestamp < %s", [monday])
+    await session.count("DELETE FROM voided_sample WHERE timestamp < %s", [monday])

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
+from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import Unavailable
 from meter.store.postgres.dsn import described
 from meter.store.postgres.dsn import with_addresses
@@ -55,6 +56,9 @@ REJECTIONS = frozenset({"22", "23", "54"})
 
 SHUTDOWNS = ("08", "57P")
 
+FETCHED_ROWS = 100
+"""Rows that are converted before the time is checked: a fraction of a millisecond, unless they have long texts."""
+
 CANCEL = """
 SELECT pg_cancel_backend(pid) FROM pg_stat_activity
 WHERE pid = %s AND usename = current_user AND application_name = current_setting('application_name')
@@ -66,7 +70,8 @@ class Connection:
 
     If the server does not answer a statement within ``answer_seconds``, the connection is considered dead and is closed. That
     must be longer than the statement timeout, which a server that is alive enforces. ``notified`` is called for each
-    ``NOTIFY`` that this connection receives. ``lost`` fires when the connection is closed.
+    ``NOTIFY`` that this connection receives. ``lost`` fires when the connection is closed. Many rows are converted in
+    ``slices``, if there are any, so that the reactor runs in between.
     """
 
     def __init__(
@@ -78,8 +83,10 @@ class Connection:
         open_seconds: float = 10.0,
         answer_seconds: float = 40.0,
         notified: Callable[[], object] | None = None,
+        slices: SharedSlices | None = None,
     ) -> None:
         self._reactor = reactor
+        self._slices = slices
         self._clock = clock
         self._parameters = parameters
         self._open_seconds = open_seconds
@@ -105,7 +112,18 @@ class Connection:
     async def rows(self, statement: str, parameters: Parameters = None) -> list[tuple[Any, ...]]:
         """Execute ``statement`` and return its rows."""
         cursor = await self._execute(statement, parameters)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        if self._slices is None:
+            every: list[tuple[Any, ...]] = cursor.fetchall()
+            return every
+        slices = self._slices.of(cursor)
+        rows: list[tuple[Any, ...]] = cursor.fetchmany(FETCHED_ROWS)
+        last = len(rows)
+        while last == FETCHED_ROWS:
+            if slices.over:
+                await slices.pause()
+            some = cursor.fetchmany(FETCHED_ROWS)
+            last = len(some)
+            rows += some
         return rows
 
     async def count(self, statement: str, parameters: Parameters = None) -> int:

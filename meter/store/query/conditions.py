@@ -17,6 +17,7 @@ from meter.query import Marker
 from meter.query import SampleFilter
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
+from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import METADATA_OF_SAMPLE
 from meter.store.query.access_paths import SERIES_OF_SAMPLE
 from meter.store.query.access_paths import AccessPath
@@ -26,11 +27,15 @@ from meter.store.query.expressions import conjuncts
 from meter.store.query.expressions import expression_condition
 from meter.store.query.expressions import is_metadata_field
 from meter.store.query.expressions import is_series_field
+from meter.store.query.expressions import series_reference
 from meter.store.query.time_range import TimeRange
 from meter.store.write.record import uuid_of
 
 SERIES_FIELDS = {"resource_id": "resource", "user_id": '"user"', "project_id": "project", "source": "source"}
 """Fields of a series and the tables of their names; :func:`series_column` is the column of ``series``."""
+
+LOOKUP_FIELDS = frozenset({"timestamp", "recorded_at"})
+"""Times of a sample that have an index."""
 
 NULLABLE = frozenset({"user_id", "project_id", "source"})
 
@@ -43,14 +48,18 @@ class FilterConditions:
     """The conditions of a filter, all of which must be true; each is :data:`TRUE` if the filter has none of its kind.
 
     ``series`` is about a row of ``series`` alone, ``metadata`` about a row of ``metadata`` alone, and ``range`` about the
-    timestamp of a row of ``sample``. ``rest`` is about a row of ``sample``, with its series and its metadata where
-    ``rest_needs_series`` and ``rest_needs_metadata`` are true. Each is a conjunction that can follow ``AND`` as it is.
+    timestamp of a row of ``sample``. ``lookup`` is about the times and the id of a row of ``sample``, by which indexes find
+    it; ``content`` is about a row of ``sample``, with its series and its metadata where ``rest_needs_series`` and
+    ``rest_needs_metadata`` are true. Each is a conjunction that can follow ``AND`` as it is. ``visible`` is the part of
+    ``series`` that restricts it to one project.
     """
 
     series: Sql
     metadata: Sql
     range: Sql
-    rest: Sql
+    lookup: Sql
+    content: Sql
+    visible: Sql
     rest_needs_series: bool
     rest_needs_metadata: bool
     time_range: TimeRange
@@ -59,9 +68,27 @@ class FilterConditions:
     """Whether the result depends on the resource that a sample is of."""
 
     @property
+    def rest(self) -> Sql:
+        """The conditions on a row of ``sample`` other than :attr:`range`."""
+        return conjunction(self.lookup, self.content)
+
+    @property
     def sample(self) -> Sql:
         """The conditions on a sample and its metadata, which :attr:`joined_metadata` joins."""
         return conjunction(self.range, self.rest, self.metadata)
+
+    @property
+    def sample_of_any_series(self) -> Sql:
+        """The same for a statement that finds samples of all projects and joins their series ``x``.
+
+        ``CASE`` keeps PostgreSQL from evaluating a condition on the content of a sample before it knows that the sample is of
+        the visible project: the time that takes would depend on the content.
+        """
+        content = conjunction(self.content, self.metadata)
+        if self.visible == TRUE or content == TRUE:
+            return self.sample
+        guarded = filled("CASE WHEN {visible} THEN {content} ELSE false END", visible=self.visible, content=content)
+        return conjunction(self.range, self.lookup, guarded)
 
     @property
     def joined_metadata(self) -> str:
@@ -77,9 +104,11 @@ class FilterConditions:
 
 def split_filter(filter: SampleFilter) -> FilterConditions:
     """Return the conditions of ``filter``; :class:`RequestError` for a field or a value that cannot be compared."""
-    series = _identity_conditions(filter)
+    project = _project_id(filter)
+    series = _identity_conditions(filter, project)
     metadata: list[Sql] = []
-    rest = _row_conditions(filter)
+    lookup = _row_conditions(filter)
+    content: list[Sql] = []
     fields_of_rest: set[str] = set()
     matches = [Comparison(METADATA_PREFIX + match.key, "=", match.value) for match in filter.metadata]
     try:
@@ -89,11 +118,13 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
             fields = set(compared_fields(part))
             compared |= fields
             if all(map(is_series_field, fields)):
-                series.append(expression_condition(part))
+                series.append(expression_condition(part, project))
             elif all(map(is_metadata_field, fields)):
-                metadata.append(expression_condition(part))
+                metadata.append(expression_condition(part, project))
+            elif fields <= LOOKUP_FIELDS or _lists_message_ids(part):
+                lookup.append(expression_condition(part, project))
             else:
-                rest.append(expression_condition(part))
+                content.append(expression_condition(part, project))
                 fields_of_rest |= fields
     except RecursionError as error:
         raise RequestError("the expression is nested too deeply") from error
@@ -101,7 +132,9 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
         series=both(series),
         metadata=both(metadata),
         range=TimeRange.of(filter).contains_sample(),
-        rest=both(rest),
+        lookup=both(lookup),
+        content=both(content),
+        visible=TRUE if project is None else both([_is_of_project(project)]),
         rest_needs_series=any(map(is_series_field, fields_of_rest)),
         rest_needs_metadata=any(map(is_metadata_field, fields_of_rest)),
         time_range=TimeRange.of(filter),
@@ -110,12 +143,23 @@ def split_filter(filter: SampleFilter) -> FilterConditions:
     )
 
 
-def _identity_conditions(filter: SampleFilter) -> list[Sql]:
+def _project_id(filter: SampleFilter) -> Sql | None:
+    """Return SQL for the id of the project to which ``filter`` is restricted, ``None`` if it is not restricted to one."""
+    name = filter.equals.get("project_id")
+    return None if name is None else Sql("(SELECT id FROM project WHERE name = %s)", (name,))
+
+
+def _is_of_project(project: Sql) -> Sql:
+    return Sql(f"x.project_id = {project}", project.parameters)
+
+
+def _identity_conditions(filter: SampleFilter, project: Sql | None) -> list[Sql]:
     """Return the conditions of ``filter.equals`` on a series."""
     conditions = []
     for field, value in filter.equals.items():
         if field == "meter":
-            conditions.append(Sql("x.meter_id IN (SELECT id FROM meter WHERE name = %s)", (value,)))
+            reference = series_reference("meter_id", project)
+            conditions.append(Sql(f"{reference} IN (SELECT id FROM meter WHERE name = %s)", (value,)))
         elif field in SERIES_FIELDS:
             column, table = series_column(field), SERIES_FIELDS[field]
             if value is not None:

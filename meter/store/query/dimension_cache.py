@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
+from meter.daemon.shared_slices import OwnedSlices
 from meter.store.postgres.pool import Pool
 from meter.store.write.record import Series
 from meter.store.write.record import WireFormat
@@ -62,14 +63,16 @@ class DimensionCache(Generic[T]):
         self._young: dict[int, T] = {}
         self._old: dict[int, T] = {}
 
-    async def get_many(self, ids: Set[int]) -> Mapping[int, T]:
-        """Return the values of ``ids``, without those whose rows have been deleted."""
+    async def get_many(self, ids: Set[int], slices: OwnedSlices | None = None) -> Mapping[int, T]:
+        """Return the values of ``ids``, without those whose rows have been deleted. New ones are decoded in ``slices``."""
         if self._generation != self._pool.generation:
             self._clear()  # after a failover an id may belong to another row
         generation = self._generation = self._pool.generation
         found = {id: value for id in ids if (value := self._young.get(id, self._old.get(id))) is not None}
         if missing := ids - found.keys():
             for id, *texts in await self._pool.rows(self._statement, [list(missing)]):
+                if slices is not None and slices.over:
+                    await slices.pause()
                 found[id] = self._decode(*texts)
                 if generation == self._pool.generation:
                     self._add(id, found[id], texts)

@@ -1,4 +1,8 @@
-"""Expressions of :mod:`meter.query` as SQL conditions. They are true or false of every sample, never null, so that ``NOT`` negates."""
+"""Expressions of :mod:`meter.query` as SQL conditions. They are true or false of every sample, never null, so that ``NOT`` negates.
+
+Within a project, names are compared only if a series of the project has them: how long that takes does not depend on the names
+of others. An exact name is an index lookup.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,12 @@ from meter.query import Scalar
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
 from meter.store.postgres.sql import either
+from meter.store.postgres.sql import filled
 from meter.store.postgres.sql import negated
 from meter.store.query.metadata import metadata_compares
 from meter.store.query.metadata import metadata_equals_any
 from meter.store.write.record import uuid_of
+from meter.text_pattern import text_pattern
 
 METADATA_PREFIX = "metadata."
 
@@ -33,6 +39,23 @@ MESSAGE_ID = (
     "CASE WHEN left(s.verbatim_json, 1) = '{' THEN s.verbatim_json::json ->> 'message_id' ELSE s.message_id::text END"
 )
 """The message id as it was sent, which need not be a UUID."""
+
+# OFFSET 0 keeps PostgreSQL from evaluating the condition on all names first.
+VISIBLE_NAMES = """{column} = ANY(ARRAY(
+    SELECT named.id
+    FROM (SELECT DISTINCT v.{reference} AS id FROM series v WHERE v.project_id = {project} OFFSET 0) visible
+    CROSS JOIN LATERAL (SELECT n.* FROM {table} n WHERE n.id = visible.id OFFSET 0) named
+    WHERE {condition}
+))"""
+
+
+def series_reference(column: str, project: Sql | None) -> str:
+    """Return the ``column`` of a series ``x`` for a condition.
+
+    Within a ``project``, a meter is written so that no index can serve it: the key of ``series`` begins with the meter, and
+    would find the series of all projects.
+    """
+    return f"x.{column} + 0" if project is not None and column == "meter_id" else f"x.{column}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +83,25 @@ class Column:
             return f"(SELECT {self.expression} FROM {self.table} WHERE id = x.{self.reference})"
         return self.expression
 
-    def where(self, condition: Sql) -> Sql:
-        """Return ``condition``, which is written with ``expression``, as a condition on ``s`` or ``x``."""
-        if self.table:
-            return Sql(f"x.{self.reference} IN (SELECT id FROM {self.table} WHERE {condition})", condition.parameters)
-        return condition
+    def where(self, condition: Sql, project: Sql | None, *, by_name: bool = False) -> Sql:
+        """Return ``condition``, which is written with ``expression``, as a condition on ``s`` or ``x``.
+
+        ``project`` is SQL for the id of the only visible project, ``None`` if all are visible. ``by_name`` if the condition is
+        a lookup in the index of names.
+        """
+        if not self.table:
+            return condition
+        reference = series_reference(self.reference, project)
+        if project is None or (by_name and self.expression == "name"):
+            return Sql(f"{reference} IN (SELECT id FROM {self.table} WHERE {condition})", condition.parameters)
+        return filled(
+            VISIBLE_NAMES,
+            column=reference,
+            reference=self.reference,
+            table=self.table,
+            project=project,
+            condition=condition,
+        )
 
 
 COLUMNS: Mapping[Field, Column] = {
@@ -121,46 +158,48 @@ def is_metadata_field(field: Field) -> bool:
     return field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX
 
 
-def expression_condition(expression: Expression) -> Sql:
+def expression_condition(expression: Expression, project: Sql | None = None) -> Sql:
     """Return ``expression`` as a condition on a row ``s`` of ``sample``, its series ``x`` and its metadata ``d``.
 
-    :mod:`meter.testing.filters` defines what it means.
+    ``project`` is SQL for the id of the only visible project. :mod:`meter.testing.filters` defines what it means.
     """
     match expression:
         case And(parts):
-            return both(expression_condition(part) for part in parts)
+            return both(expression_condition(part, project) for part in parts)
         case Or(parts):
-            return either(expression_condition(part) for part in parts)
+            return either(expression_condition(part, project) for part in parts)
         case Not(part):
-            return negated(expression_condition(part))
+            return negated(expression_condition(part, project))
         case Comparison(field, "!=", value):
-            return negated(expression_condition(Comparison(field, "=", value)))
+            return negated(expression_condition(Comparison(field, "=", value), project))
         case Comparison(field, "=", value):
-            return expression_condition(In(field, (value,)))
+            return expression_condition(In(field, (value,)), project)
         case In(field, values) if is_metadata_field(field):
             return metadata_equals_any(field.removeprefix(METADATA_PREFIX), values)
         case Comparison(field, operator, value) if is_metadata_field(field):
             return metadata_compares(field.removeprefix(METADATA_PREFIX), operator, value)
         case In(field, values):
-            return _equals_any(field, values)
+            return _equals_any(field, values, project)
         case Comparison(field, operator, value):
-            return _compares(field, operator, value)
+            return _compares(field, operator, value, project)
 
 
-def _equals_any(field: Field, values: tuple[Scalar, ...]) -> Sql:
+def _equals_any(field: Field, values: tuple[Scalar, ...], project: Sql | None) -> Sql:
     column = column_of(field)
     comparable = [value for value in map(_COMPARABLE[column.type], values) if value is not None]
     if field == "message_id":
         return Sql("s.message_id = ANY(%s::uuid[])", ([uuid_of(value) for value in comparable],))
-    return column.where(Sql(f"{column.expression} = ANY(%s::{column.type}[])", (comparable,)))
+    return column.where(Sql(f"{column.expression} = ANY(%s::{column.type}[])", (comparable,)), project, by_name=True)
 
 
-def _compares(field: Field, operator: str, value: Scalar) -> Sql:
+def _compares(field: Field, operator: str, value: Scalar, project: Sql | None) -> Sql:
     column = column_of(field)
     comparable = _COMPARABLE[column.type](value)
     if comparable is None or (operator == "~" and column.type != "text"):
         return Sql("false")
-    return column.where(Sql(f"{column.expression} {operator} %s::{column.type}", (comparable,)))
+    if operator == "~":
+        comparable = text_pattern(comparable).text
+    return column.where(Sql(f"{column.expression} {operator} %s::{column.type}", (comparable,)), project)
 
 
 def _text(value: Scalar) -> str | None:

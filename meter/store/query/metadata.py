@@ -14,6 +14,7 @@ from meter.interfaces import RequestError
 from meter.query import Scalar
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import either
+from meter.text_pattern import text_pattern
 
 MAX_NESTED_PARTS = 5
 """The most parts of a dotted key that is read in every possible way: 16 ways for five parts."""
@@ -41,6 +42,7 @@ def metadata_compares(key: str, operator: str, value: Scalar) -> Sql:
     if isinstance(value, datetime):
         condition = Sql(IF_STRING.format(f"to_timestamptz(element #>> '{{}}') {operator} %s"), (value,))
     elif isinstance(value, str):
+        value = text_pattern(value).text if operator == "~" else value
         condition = Sql(IF_STRING.format(f"""(element #>> '{{}}') COLLATE "C" {operator} %s"""), (value,))
     elif isinstance(value, bool) or operator == "~":
         return Sql("false")

@@ -23,10 +23,10 @@ GROUP BY hours, start - n * make_interval(hours => hours)
 """
 """The time ranges that consecutive ``spans`` of equal length cover."""
 
+# OFFSET 0 keeps PostgreSQL from finding series by their meter, of which other projects have series too.
 SAMPLE_SERIES = """
 SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
-FROM series x JOIN meter m ON m.id = x.meter_id
-WHERE x.resource_id > 0 AND {series}
+FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
 GROUP BY {key_expressions}, x.meter_id
 """
 
@@ -49,13 +49,12 @@ CROSS JOIN LATERAL (
 FROM_ROLLUPS = """
 WITH sample_series AS MATERIALIZED ({sample_series}), rollup_series AS MATERIALIZED (
     SELECT {keys} {by_meter}, array_agg(x.id) AS ids
-    FROM series x JOIN meter m ON m.id = x.meter_id
-    WHERE {resource} AND {series}
+    FROM (SELECT * FROM series x WHERE {resource} AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
     GROUP BY {key_expressions} {by_meter}
 ), expired_series AS MATERIALIZED (
     SELECT {keys}, x.meter_id, array_agg(x.id) AS ids
-    FROM series x JOIN meter m ON m.id = x.meter_id
-    WHERE {resource} AND {series} AND EXISTS (SELECT FROM retention_cutoff)
+    FROM (SELECT * FROM series x WHERE {resource} AND {series} OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+    WHERE EXISTS (SELECT FROM retention_cutoff)
     GROUP BY {key_expressions}, x.meter_id
 ), period AS MATERIALIZED (
     SELECT p.start, p.hours FROM final_period p WHERE p.hours = {longest} AND {period_in_range}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +12,11 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
+from meter.daemon.shared_slices import OwnedSlices
+from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import RequestError
+from meter.query import AuditEntry
+from meter.query import AuditFilter
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
@@ -21,6 +25,8 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.store.audit.log import entries_statement
+from meter.store.audit.log import entry_of
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -31,8 +37,11 @@ from meter.store.query.conditions import split_filter
 from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import meters_query
+from meter.store.query.resource_owner import NamesOfOthers
+from meter.store.query.resource_owner import names_of_others_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
+from meter.store.query.samples import CONVERTED_ROWS
 from meter.store.query.samples import MatchingSeries
 from meter.store.query.samples import SampleRow
 from meter.store.query.samples import matching_series_query
@@ -43,16 +52,17 @@ from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
-from meter.store.write.record import Record
-from meter.store.write.record import fields_of
-
-METADATA_TEXT = "SELECT text FROM metadata WHERE id = %s"
+from meter.store.query.stored_rows import ROWS
+from meter.store.query.stored_rows import batches_with_rows
+from meter.store.query.stored_rows import stored_row
+from meter.stored_batch import StoredProof
 
 
 class QueryRunner:
-    """Runs queries over ``pool``, each statement of which may take ``seconds``."""
+    """Runs queries over ``pool``, each statement of which may take ``seconds``; many rows are converted in ``slices``."""
 
-    def __init__(self, pool: Pool, clock: IReactorTime, seconds: float) -> None:
+    def __init__(self, pool: Pool, clock: IReactorTime, seconds: float, slices: SharedSlices | None = None) -> None:
+        self._slices = slices or SharedSlices(clock)
         self._pool = pool
         self._clock = clock
         self._seconds = seconds
@@ -92,65 +102,76 @@ class QueryRunner:
 
     async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> list[StoredSample]:
         with self._request_errors():
-            return await stored_samples(rows, self._dimensions)
+            return await stored_samples(rows, self._dimensions, self._own_slices())
 
-    async def message(self, message_id: str, filter: SampleFilter) -> Mapping[str, Any] | None:
-        """See ``IStore.message``."""
+    def _own_slices(self) -> OwnedSlices:
+        """Return slices that the query shares with no other: all queries convert their rows in rotation."""
+        return self._slices.of(object())
+
+    async def proof(self, message_id: str, filter: SampleFilter) -> StoredProof | None:
+        """See ``IStore.proof``."""
         conditions = split_filter(replace(filter, equals={**filter.equals, "message_id": message_id}))
         rows = await self._query(samples_query(conditions, 1, (), None))
         with self._request_errors():
-            return await self._message(SampleRow(*rows[0])) if rows else None
+            return await self._proof(SampleRow(*rows[0])) if rows else None
 
-    async def _message(self, row: SampleRow) -> Mapping[str, Any] | None:
-        series = await self._dimensions.series.get_many({row.series_id})
-        wire_formats = await self._dimensions.wire_formats.get_many({row.wire_format_id})
-        texts = await self._pool.rows(METADATA_TEXT, [row.metadata_id])
-        if not (series and wire_formats and texts):
-            return None
-        return fields_of(
-            Record(
-                series[row.series_id],
-                texts[0][0],
-                wire_formats[row.wire_format_id],
-                row.message_id,
-                row.timestamp,
-                row.volume,
-                row.signature,
-                row.verbatim_json,
-            )
+    async def _proof(self, row: SampleRow) -> StoredProof | None:
+        found = await self._pool.rows(
+            ROWS.format(table="sample", conditions="s.message_id = %s::uuid AND s.timestamp = %s", limit="1"),
+            [row.message_id, row.timestamp],
         )
+        stored = stored_row(found[0]) if found else None
+        if stored is None or stored.fields is None:
+            return None
+        batches = await batches_with_rows(self._pool.rows, [stored.batch_id]) if stored.batch_id else {}
+        batch = batches[stored.batch_id].batch if batches else None
+        return StoredProof(
+            message=stored.fields,
+            key_id=stored.key_id,
+            scheme=stored.scheme,
+            batch=batch,
+            position=stored.batch_position,
+        )
+
+    async def names_of_others(
+        self, project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """See ``IStore.names_of_others``."""
+        [row] = await self._query(names_of_others_query(project_id, meters, resources))
+        return NamesOfOthers(*row)
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """See ``IStore.meters``."""
         query = meters_query(split_filter(filter), limit, unique=unique)
         await self._wait_for_writers(filter)
         rows = await self._query(query)
-        return [StoredMeter(**StoredMeterRow(*row)._asdict()) for row in rows]
+        meters: list[StoredMeter] = []
+        async for batch in self._own_slices().batches(rows, CONVERTED_ROWS):
+            meters += [StoredMeter(**StoredMeterRow(*row)._asdict()) for row in batch]
+        return meters
 
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """See ``IStore.resources``."""
         query = resources_query(split_filter(filter), limit)
         await self._wait_for_writers(filter)
-        rows = map(ResourceRow._make, await self._query(query))
-        return [
-            StoredResource(
-                resource_id=row.resource_id,
-                user_id=row.user_id,
-                project_id=row.project_id,
-                source=row.source,
-                first_sample=row.first_sample,
-                last_sample=row.last_sample,
-                metadata=msgspec.json.decode(row.metadata),
-                meters=tuple(row.meters),
-            )
-            for row in rows
-        ]
+        rows = await self._query(query)
+        resources: list[StoredResource] = []
+        async for batch in self._own_slices().batches(rows, 1):  # their metadata can be long
+            resources += map(_stored_resource, map(ResourceRow._make, batch))
+        return resources
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """See ``IStore.statistics``."""
         statement = statistics_statement(query)
         await self._wait_for_writers(query.filter)
-        return statistics_rows(query, await self._query(statement))
+        statistics: list[Statistics] = []
+        async for batch in self._own_slices().consume(await self._query(statement), CONVERTED_ROWS):
+            statistics += statistics_rows(query, batch)
+        return statistics
+
+    async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None) -> Sequence[AuditEntry]:
+        """See ``IStore.audit_entries``."""
+        return [entry_of(row) for row in await self._query(entries_statement(filter, limit, before))]
 
     async def _wait_for_writers(self, filter: SampleFilter) -> None:
         """Return once all samples recorded until ``filter.as_of`` are committed."""
@@ -173,3 +194,16 @@ class QueryRunner:
             ) from error
         except Rejected as error:
             raise RequestError(f"the query cannot be executed: {error}") from error
+
+
+def _stored_resource(row: ResourceRow) -> StoredResource:
+    return StoredResource(
+        resource_id=row.resource_id,
+        user_id=row.user_id,
+        project_id=row.project_id,
+        source=row.source,
+        first_sample=row.first_sample,
+        last_sample=row.last_sample,
+        metadata=msgspec.json.decode(row.metadata),
+        meters=tuple(row.meters),
+    )

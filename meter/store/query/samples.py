@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
 
+from meter.daemon.shared_slices import OwnedSlices
 from meter.interfaces import RequestError
 from meter.query import Marker
 from meter.query import Order
@@ -31,6 +32,7 @@ from meter.store.query.expressions import Column
 from meter.store.query.expressions import column_of
 from meter.store.write.record import Record
 from meter.store.write.record import Series
+from meter.store.write.record import WireFormat
 from meter.store.write.record import message_id_of
 from meter.store.write.record import volume_of
 
@@ -64,6 +66,9 @@ SELECT s.* FROM series x CROSS JOIN LATERAL (
 WHERE x.id = ANY({series})
 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT {limit}
 """
+
+CONVERTED_ROWS = 50
+"""Rows that are made to samples before the time is checked."""
 
 RECENT_PAGES = 3
 """How many pages of the newest samples of all series are read in search of one page of the matching series."""
@@ -161,7 +166,7 @@ def recent_samples_query(conditions: FilterConditions, limit: int, after: Marker
             time_range=conjunction(conditions.range, after_marker(after)),
             recent=RECENT_PAGES * limit,
             joins=f"{SERIES_OF_SAMPLE} {conditions.joined_metadata}",
-            condition=conjunction(conditions.series, conditions.sample),
+            condition=conjunction(conditions.series, conditions.sample_of_any_series),
             limit=limit,
         )
     )
@@ -184,7 +189,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
     """Return the statement for ``IStore.samples`` in any order, by the access path of ``conditions``."""
     columns = [_sort_column(each) for each in order]
     needs_series = conditions.rest_needs_series or any(column.belongs_to_series for column in columns)
-    series = conditions.series
+    series, sample = conditions.series, conditions.sample_of_any_series
     match conditions.access_path:
         case AccessPath.MESSAGE_ID:
             needs_series |= series != TRUE
@@ -193,6 +198,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
             series = conjunction(Sql(IN_ORDER_OF_RECORDING), series)
         case AccessPath.SERIES:
             series = Sql(f"s.series_id = ANY(ARRAY(SELECT x.id FROM series x WHERE {series}))", series.parameters)
+            sample = conditions.sample
         case AccessPath.TIMESTAMP:
             series = Sql(IN_ORDER_OF_TIME)
     sort_keys = "".join(f"key_{n} {'DESC' if each.descending else 'ASC'}, " for n, each in enumerate(order))
@@ -201,7 +207,7 @@ def samples_query(conditions: FilterConditions, limit: int, order: Sequence[Orde
         keys="".join(f", {column.value} AS key_{n}" for n, column in enumerate(columns)),
         # Joining series that no condition needs would take longer than the rest of a small query.
         joins=f"{SERIES_OF_SAMPLE if needs_series else ''} {conditions.joined_metadata}",
-        condition=conjunction(series, conditions.sample, after_marker(after)),
+        condition=conjunction(series, sample, after_marker(after)),
         order=sort_keys,
         limit=limit,
     )
@@ -220,15 +226,29 @@ def _sort_column(order: Order) -> Column:
     return column_of(order.field)
 
 
-async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionCaches) -> list[StoredSample]:
+async def stored_samples(
+    rows: Sequence[tuple[Any, ...]], dimensions: DimensionCaches, slices: OwnedSlices
+) -> list[StoredSample]:
     """Return the samples of ``rows``, which are each a :class:`SampleRow`, without those that refer to deleted rows.
 
     This runs for tens of thousands of rows a second: therefore rows are unpacked instead of made to named tuples, and only
     messages that are stored as a whole are decoded as a :class:`Record`.
     """
-    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(_series_id, rows)))
-    all_metadata = await dimensions.metadata.get_many(set(map(_metadata_id, rows)))
-    wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)))
+    all_series: Mapping[int, tuple[Any, ...]] = await dimensions.series.get_many(set(map(_series_id, rows)), slices)
+    all_metadata = await dimensions.metadata.get_many(set(map(_metadata_id, rows)), slices)
+    wire_formats = await dimensions.wire_formats.get_many(set(map(_wire_format_id, rows)), slices)
+    samples: list[StoredSample] = []
+    async for batch in slices.batches(rows, CONVERTED_ROWS):
+        samples += _stored_samples(batch, all_series, all_metadata, wire_formats)
+    return samples
+
+
+def _stored_samples(
+    rows: Sequence[tuple[Any, ...]],
+    all_series: Mapping[int, tuple[Any, ...]],
+    all_metadata: Mapping[int, Mapping[str, Any]],
+    wire_formats: Mapping[int, WireFormat],
+) -> list[StoredSample]:
     samples = []
     for row in rows:
         (
@@ -272,6 +292,7 @@ async def stored_samples(rows: Sequence[tuple[Any, ...]], dimensions: DimensionC
                 metadata=metadata,
                 signature=signature,
                 key_id=wire_format.key_id,
+                scheme=wire_format.scheme,
             )
         )
     return samples

@@ -1,4 +1,4 @@
-"""Duplicates: samples whose id is stored already. A repeat of the same fact is a duplicate, another fact is a conflict.
+"""Duplicates: samples whose id is stored already, voided or not. A repeat of the same fact is a duplicate, another fact is a conflict.
 
 An id is looked for in the week of the sample's time and in the weeks before and after it (:mod:`meter.sample_identity`). The
 statement that inserts does that: the unique index of the partition guards the week itself, also against collectors that
@@ -17,6 +17,7 @@ from datetime import UTC
 from datetime import date
 from datetime import datetime
 from datetime import timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,15 +47,20 @@ LOCK_BOUNDARIES = f"SELECT pg_advisory_xact_lock({LOCKS}, boundary) FROM unnest(
 # A subquery with a LIMIT is looked up by id, sample by sample, whatever rows the planner expects.
 IS_NEW = """
 (SELECT true FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
+AND (SELECT true FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s LIMIT 1) IS NULL
 """
-"""SQL condition: no sample in the range of time has the id of the row ``given``."""
+"""SQL condition: no sample in the range of time, voided or not, has the id of the row ``given``."""
 
 STORED = """
-SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id
+SELECT given.position, s.timestamp, s.volume, s.series_id, s.metadata_id, s.batch_id, s.batch_position
 FROM unnest(%s::integer[], %s::uuid[]) AS given (position, message_id)
 CROSS JOIN LATERAL (
-    SELECT * FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s
-    ORDER BY s.recorded_at OFFSET 0
+    SELECT s.timestamp, s.volume, s.series_id, s.metadata_id, s.recorded_at, s.batch_id, s.batch_position
+    FROM sample s WHERE s.message_id = given.message_id AND s.timestamp BETWEEN %s AND %s
+    UNION ALL
+    SELECT v.timestamp, v.volume, v.series_id, v.metadata_id, v.recorded_at, v.batch_id, v.batch_position
+    FROM voided_sample v WHERE v.message_id = given.message_id AND v.timestamp BETWEEN %s AND %s
+    ORDER BY recorded_at OFFSET 0
 ) s
 """
 
@@ -113,23 +119,45 @@ def boundaries(timestamps: Iterable[datetime]) -> list[int]:
     return sorted(found)
 
 
-async def conflicts(
-    session: Session, week: date, records: Mapping[int, Record], series_ids: Mapping[int, int]
-) -> Mapping[int, str]:
-    """Return, by position, why some of ``records`` cannot be stored: their id is that of another fact.
+class Repeated(NamedTuple):
+    """What was found out about the records of a week that were not all inserted.
 
-    All of them are of ``week``. Each was just inserted, or was not because its id is stored already. ``series_ids`` are
-    the ids of their series.
+    ``conflicts`` says by position why a record cannot be stored: its id is that of another fact. ``elsewhere`` are the
+    positions of records that are stored, but not with their own place in a signed batch.
+    """
+
+    conflicts: Mapping[int, str]
+    elsewhere: Sequence[int]
+
+
+Place = tuple[int, int]
+"""The id of a signed batch in the store and the position in it; (0, 0) for none."""
+
+
+async def repeated(
+    session: Session,
+    week: date,
+    records: Mapping[int, Record],
+    series_ids: Mapping[int, int],
+    places: Mapping[int, Place],
+) -> Repeated:
+    """Return what is repeated among ``records``, all of ``week``.
+
+    Each of them was just inserted, or was not because its id is stored already. ``series_ids`` are the ids of their series,
+    ``places`` their places in signed batches.
     """
     ids = [record.message_id for record in records.values()]
     stored: dict[int, list[tuple[tuple[datetime, float, int], int]]] = {}
-    for position, timestamp, volume, series_id, metadata_id in await session.rows(
-        STORED, [list(records), ids, *compared_range(week)]
+    stored_places: dict[int, set[Place]] = {}
+    for position, timestamp, volume, series_id, metadata_id, batch_id, batch_position in await session.rows(
+        STORED, [list(records), ids, *compared_range(week), *compared_range(week)]
     ):
         stored.setdefault(position, []).append(((timestamp, volume, series_id), metadata_id))
+        stored_places.setdefault(position, set()).add((batch_id, batch_position))
     if missing := records.keys() - stored.keys():
         # Deleted between the two statements by the retention of its meter: the next attempt inserts it.
         raise Conflict(f"{len(missing)} samples were neither inserted nor found")
+    elsewhere = [position for position in records if places[position] not in stored_places[position]]
     unlike = {
         position: rows
         for position, rows in stored.items()
@@ -137,7 +165,7 @@ async def conflicts(
         not in [columns for columns, _ in rows]
     }
     if not unlike:
-        return {}
+        return Repeated({}, elsewhere)
     wanted = {series_id for rows in unlike.values() for (_, _, series_id), _ in rows}
     series = {row[0]: Series(*row[1:]) for row in await session.rows(SERIES, [list(wanted)])}
     metadata_ids = {metadata_id for rows in unlike.values() for _, metadata_id in rows}
@@ -152,7 +180,7 @@ async def conflicts(
         sent = fact_of(record.series, record.volume, record.timestamp)
         if reason := conflict(message_id_of(record), sent, _may_differ(record.metadata), facts):
             reasons[position] = reason
-    return reasons
+    return Repeated(reasons, elsewhere)
 
 
 def _may_differ(metadata: str) -> frozenset[str]:

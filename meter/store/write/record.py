@@ -17,12 +17,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from meter.batch_signature import BatchEntry
+from meter.ceilometer_signature import METADATA_FIELD
+from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.counter_runs import RunKind
 from meter.counter_runs import interval_of
 from meter.counter_runs import run_of
 from meter.message import MeteringMessage
-from meter.signature import METADATA_FIELD
-from meter.signature import SIGNATURE_FIELD
+from meter.sample import VALID_VOLUMES
+from meter.sample import volume_is_valid
+from meter.signing_keys import SignatureScheme
 
 NAMESPACE = uuid.UUID("b5a4b1a8-8a3c-5d5c-9f0e-6c1d5f0f5d11")
 """Namespace of the UUIDs derived from message ids that are not UUIDs: ``uuid5(NAMESPACE, id)``."""
@@ -96,7 +100,7 @@ class WireFormat(NamedTuple):
 
     ``missing_fields`` are the standard fields that the message does not have, in order. ``timestamp`` is the separator, the
     number of fraction digits and the zone, as in ``T6Z``; empty if the message is stored whole. ``volume`` is ``int`` or
-    ``float``.
+    ``float``. ``key_id`` and ``scheme`` say which signature was verified.
     """
 
     missing_fields: tuple[str, ...]
@@ -104,13 +108,15 @@ class WireFormat(NamedTuple):
     volume: str
     repeated_fields: RepeatedFields
     key_id: str | None
+    scheme: SignatureScheme | None = None
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """The values of a row. It is a struct because structs are fast to make: a batch has a thousand of them.
 
     ``metadata`` is JSON. ``message_id`` is a canonical UUID. ``signature`` is hexadecimal, empty if there is none.
-    ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (an object).
+    ``entry`` is the place of the message in a signed batch: such a message is stored without Ceilometer's signature, which can be
+    made again. ``verbatim_json`` is empty, or the JSON of ``monotonic_time`` (a number), or of the whole message (an object).
     """
 
     series: Series
@@ -121,11 +127,16 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     volume: float
     signature: str
     verbatim_json: str
+    entry: BatchEntry | None = None
 
 
 def record_of(message: MeteringMessage) -> Record:
     """Return ``message`` as the values of a row; :class:`Unstorable` if PostgreSQL or JSON cannot represent it."""
-    fields = message.fields
+    if not volume_is_valid(message.volume):
+        raise Unstorable(f"the volume must be {VALID_VOLUMES}")
+    fields, entry = message.fields, message.entry
+    if entry is not None:
+        fields = {name: value for name, value in fields.items() if name != SIGNATURE_FIELD}
     run = run_of(message.type, message.metadata)
     series = _series(
         message.name,
@@ -146,7 +157,7 @@ def record_of(message: MeteringMessage) -> Record:
     # A signature that a key has verified has 64 hexadecimal digits.
     signature = signed if isinstance(signed, str) and (message.key_id or _SIGNATURE.fullmatch(signed)) else ""
     repeated_fields: RepeatedFields
-    if signature and EXTRA_FIELDS.isdisjoint(fields) and fields.get(METADATA_FIELD) is not None:
+    if (signature or entry) and EXTRA_FIELDS.isdisjoint(fields) and fields.get(METADATA_FIELD) is not None:
         repeated_fields, verbatim_json, fits = (), "", True
     else:
         repeated_fields, verbatim_json, fits = _repeated_fields(fields, signature)
@@ -161,16 +172,26 @@ def record_of(message: MeteringMessage) -> Record:
         and KNOWN_FIELDS.issuperset(fields)
     ):
         missing_fields = STANDARD_FIELDS.difference(fields)
-        wire_format = _wire_format(missing_fields, timestamp_format, kind.__name__, repeated_fields, message.key_id)
+        wire_format = _wire_format(
+            missing_fields, timestamp_format, kind.__name__, repeated_fields, message.key_id, message.scheme
+        )
     else:
-        wire_format = WireFormat((), "", kind.__name__, (), message.key_id)
+        wire_format = WireFormat((), "", kind.__name__, (), message.key_id, message.scheme)
         verbatim_json = _json(fields, "the message")
         if msgspec.json.decode(verbatim_json) != fields:
             raise Unstorable(
                 "the message is not JSON: it has a number that is not finite, or a type that only Python has"
             )
     return Record(
-        series, metadata, wire_format, message_id, message.timestamp, float(message.volume), signature, verbatim_json
+        series,
+        metadata,
+        wire_format,
+        message_id,
+        message.timestamp,
+        float(message.volume),
+        signature,
+        verbatim_json,
+        entry,
     )
 
 
@@ -267,7 +288,10 @@ def text_of(wire_format: WireFormat) -> str:
 @lru_cache(maxsize=1024)
 def wire_format_of(text: str) -> WireFormat:
     """Return the wire format that is stored as ``text``."""
-    return msgspec.json.decode(text, type=WireFormat)
+    found = msgspec.json.decode(text, type=WireFormat)
+    if found.scheme is None and found.key_id is not None:
+        return found._replace(scheme="ceilometer")  # stored before there was another scheme
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.batch_signature import BatchEntry
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import Refusal
@@ -43,25 +44,32 @@ from meter.store.write.dimensions import upsert_series
 from meter.store.write.dimensions import upsert_wire_formats
 from meter.store.write.duplicates import IS_NEW
 from meter.store.write.duplicates import LOCK_BOUNDARIES
+from meter.store.write.duplicates import Place
 from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
-from meter.store.write.duplicates import conflicts
+from meter.store.write.duplicates import repeated
 from meter.store.write.duplicates import repeats
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import Unstorable
 from meter.store.write.record import WireFormat
 from meter.store.write.record import record_of
+from meter.store.write.signed_batches import delete_empty_batches
+from meter.store.write.signed_batches import insert_unstored_entries
+from meter.store.write.signed_batches import upsert_batches
+from meter.stored_batch import UnstoredReason
 
 # Arrays are sent as PostgreSQL's own literals: psycopg2 would adapt each element by itself, which takes ten times longer.
 # Timestamps, which many samples share, are sent once and referred to by their position.
 INSERT_SAMPLES = f"""
-INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
+INSERT INTO sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json,
+    batch_id, batch_position)
 SELECT (%s::timestamptz[])[timestamp_no], recorded_at, message_id, volume, metadata_id, series_id, wire_format_id,
-    decode(signature, 'hex'), coalesce(verbatim_json, '')
+    decode(signature, 'hex'), coalesce(verbatim_json, ''), batch_id, batch_position
 FROM (SELECT clock_timestamp() AS recorded_at) AS now, unnest(%s::integer[], %s::uuid[], %s::float8[],
-    %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])
-    AS given (timestamp_no, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json)
+    %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s::bigint[], %s::smallint[])
+    AS given (timestamp_no, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json, batch_id,
+        batch_position)
 WHERE {IS_NEW}
 ON CONFLICT DO NOTHING
 """
@@ -119,8 +127,13 @@ class SampleWriter:
         self._wire_formats: IdCache[WireFormat] = IdCache(cached_ids)
         self._generation = 0
 
-    async def write(self, messages: Sequence[MeteringMessage]) -> WriteResult:
-        """Commit ``messages``: in one transaction, unless ids are repeated or the database rejects one of them."""
+    async def write(
+        self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
+    ) -> WriteResult:
+        """Commit ``messages``: in one transaction, unless ids are repeated or the database rejects one of them.
+
+        A further transaction states which entries of their signed batches are not stored; ``refused_entries`` are among them.
+        """
         records: list[tuple[int, Record]] = []
         refused: dict[int, Refusal] = {}
         for index, message in enumerate(messages):
@@ -130,26 +143,40 @@ class SampleWriter:
                 refused[index] = Refusal(index, str(error))
         await self._partitions.ensure({record.timestamp for _, record in records})
         stored, same = 0, []
+        elsewhere: set[int] = set()
         while records:
             found = repeats(records)
             # The same order in all collectors: two that write the same samples wait for each other, but do not deadlock.
             found.first.sort(key=lambda positioned: (positioned[1].timestamp, positioned[1].message_id))
-            stored += await self._write(found.first, refused)
+            stored += await self._write(found.first, refused, elsewhere)
             same += found.same
             records = found.others
         for index, first in same:
             if first in refused:
                 refused[index] = replace(refused[first], index=index)
+            if messages[index].entry != messages[first].entry:
+                elsewhere.add(index)
+        unstored: dict[BatchEntry, UnstoredReason] = dict.fromkeys(refused_entries, "refused")
+        for index in elsewhere | refused.keys():
+            if (entry := messages[index].entry) is not None:
+                unstored[entry] = "refused" if index in refused else "duplicate"
+        if unstored:
+            await self._pool.run(insert_unstored_entries, list(unstored.items()))
         return WriteResult(
             stored, len(messages) - stored - len(refused), tuple(refused[index] for index in sorted(refused))
         )
 
-    async def _write(self, records: Sequence[tuple[int, Record]], refused: dict[int, Refusal]) -> int:
-        """Store ``records`` and return how many were new. If the database rejects them, halve them to find the rejected ones."""
+    async def _write(
+        self, records: Sequence[tuple[int, Record]], refused: dict[int, Refusal], elsewhere: set[int]
+    ) -> int:
+        """Store ``records`` and return how many were new. If the database rejects them, halve them to find the rejected ones.
+
+        The indexes of records that are stored in another place than theirs are added to ``elsewhere``.
+        """
         if not records:
             return 0
         try:
-            stored, conflicting = await self._commit([record for _, record in records])
+            stored, conflicting, repeats_elsewhere = await self._commit([record for _, record in records])
         except Rejected as error:
             if len(records) == 1:
                 index = records[0][0]
@@ -161,34 +188,39 @@ class SampleWriter:
                 for position, reason in error.reasons.items()
             }
             recent = [record for position, record in enumerate(records) if position not in error.reasons]
-            return await self._write(recent, refused)
+            return await self._write(recent, refused, elsewhere)
         except TimedOut as error:
             raise Unavailable(f"writing {len(records)} samples took longer than the statement timeout") from error
         else:
             for position, reason in conflicting.items():
                 refused[records[position][0]] = Refusal(records[position][0], reason, "conflict")
+            elsewhere |= {records[position][0] for position in repeats_elsewhere}
             return stored
         half = len(records) // 2
-        return await self._write(records[:half], refused) + await self._write(records[half:], refused)
+        return await self._write(records[:half], refused, elsewhere) + await self._write(
+            records[half:], refused, elsewhere
+        )
 
-    async def _commit(self, records: Sequence[Record]) -> tuple[int, Mapping[int, str]]:
-        stored, conflicting, cache_updates, generation = await self._pool.run(self._store, records)
+    async def _commit(self, records: Sequence[Record]) -> tuple[int, Mapping[int, str], Sequence[int]]:
+        stored, conflicting, elsewhere, cache_updates, generation = await self._pool.run(self._store, records)
         if generation == self._pool.generation:
             for cache, found in cache_updates:
                 cache.update(found)
-        return stored, conflicting
+        return stored, conflicting, elsewhere
 
     async def _store(
         self, session: Session, records: Sequence[Record]
-    ) -> tuple[int, Mapping[int, str], list[CacheUpdate], int]:
+    ) -> tuple[int, Mapping[int, str], Sequence[int], list[CacheUpdate], int]:
         """Store ``records``, which are in the order of their times, each id once.
 
-        Return how many were new, why some conflict (by position), what to add to the caches, and the pool's generation.
+        Return how many were new, why some conflict (by position), the positions of those that are stored in another place of
+        a signed batch than theirs, what to add to the caches, and the pool's generation.
         """
         self._clear_caches_after_reconnect()
         generation = self._generation
         timestamps = sorted({record.timestamp for record in records})
         ids, cache_updates = await self._dimension_ids(session, records, timestamps)
+        places = await upsert_batches(session, records)
         periods = sorted({(hours, start_of(each, hours)) for each in timestamps for hours in (HOUR, DAY)})
         begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods)]
         if near := boundaries(timestamps):
@@ -199,9 +231,11 @@ class SampleWriter:
         final_periods = [(hours, start) for start, _, hours in rows if hours is not None]
         stored = 0
         conflicting: dict[int, str] = {}
+        elsewhere: list[int] = []
         for week, positions in by_week(records).items():
             columns = [
-                *_columns([records[n] for n in positions], [ids[n] for n in positions]),
+                *_columns([records[n] for n in positions], [ids[n] for n in positions], [places[n] for n in positions]),
+                *compared_range(week),
                 *compared_range(week),
             ]
             if final_periods:
@@ -209,10 +243,19 @@ class SampleWriter:
             else:
                 new = await session.count(INSERT_SAMPLES, columns)
             if new < len(positions):
-                series_ids = {n: ids[n][0] for n in positions}
-                conflicting |= await conflicts(session, week, {n: records[n] for n in positions}, series_ids)
+                found = await repeated(
+                    session,
+                    week,
+                    {n: records[n] for n in positions},
+                    {n: ids[n][0] for n in positions},
+                    {n: places[n] for n in positions},
+                )
+                conflicting |= found.conflicts
+                elsewhere += found.elsewhere
             stored += new
-        return stored, conflicting, cache_updates, generation
+        if elsewhere:
+            await delete_empty_batches(session, places, elsewhere)
+        return stored, conflicting, elsewhere, cache_updates, generation
 
     async def _dimension_ids(
         self, session: Session, records: Sequence[Record], timestamps: Sequence[datetime]
@@ -249,7 +292,7 @@ class SampleWriter:
                 cache.clear()
 
 
-def _columns(records: Sequence[Record], ids: Sequence[DimensionIds]) -> list[Any]:
+def _columns(records: Sequence[Record], ids: Sequence[DimensionIds], places: Sequence[Place]) -> list[Any]:
     """Return the first parameters of :data:`INSERT_SAMPLES`, a column each."""
     timestamps = sorted({record.timestamp for record in records})
     positions = {timestamp: position for position, timestamp in enumerate(timestamps, 1)}
@@ -265,6 +308,8 @@ def _columns(records: Sequence[Record], ids: Sequence[DimensionIds]) -> list[Any
         _array_of_numbers(list(wire_formats)),
         _array([record.signature or '""' for record in records]),
         verbatim_json if any(verbatim_json) else [],
+        _array_of_numbers([batch_id for batch_id, _ in places]),
+        _array_of_numbers([position for _, position in places]),
     ]
 
 

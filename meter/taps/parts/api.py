@@ -2,57 +2,105 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
+from meter.api_token import IApiTokens
+from meter.daemon.full_collections import FullCollections
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
-from meter.interfaces import IStore
+from meter.settings.config_file import has_key
+from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
 
 
-def add_api(daemon: Daemon, store: IStore, bus: IBus | None) -> None:
+def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     """Add the HTTP API and its port. With ``bus`` it accepts samples from clients and publishes them there."""
     # Importing klein installs the global reactor, which twistd has chosen by now.
     from meter.api import Api
+    from meter.api import HostPolicy
+    from meter.api import PostedSampleRules
     from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
 
     settings = daemon.config.api
+    rules = PostedSampleRules(declared=daemon.declared_meters, **settings.posted_samples.model_dump())
+    shares = settings.shares
+    addresses = _client_addresses(daemon)
     api = Api(
         store,
         daemon.reactor,
-        auth=_authentication(daemon),
-        ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
+        auth=_authentication(daemon, addresses, store.tokens),
+        ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store, rules) if bus else None,
+        keys=daemon.keys if bus or has_key(daemon.config) else None,
         limits=RequestLimits(
             default_limit=settings.default_limit,
             max_limit=settings.max_limit,
             max_windows=settings.max_statistics,
             max_requests=settings.max_requests,
             max_live=settings.max_live,
+            reserved_requests=shares.reserved_requests,
+            max_requests_per_project=shares.max_requests_per_project,
+            max_costly_per_project=shares.max_costly_per_project,
+            max_live_per_project=shares.max_live_per_project,
+            max_requests_per_address=shares.max_requests_per_address,
+            max_live_per_address=shares.max_live_per_address,
+            readers=daemon.config.store.readers,
+            max_readers_per_project=shares.max_readers_per_project,
+            reserved_readers=shares.reserved_readers,
+            max_wait_seconds=daemon.config.store.max_wait_seconds,
+            min_bytes_per_second=settings.min_bytes_per_second,
+            max_stall_seconds=settings.max_stall_seconds,
+            max_export_seconds=settings.max_export_seconds,
         ),
-        base_url=settings.base_url or None,
+        hosts=HostPolicy(
+            [*settings.host_names, socket.gethostname()],
+            settings.base_url or None,
+            refuse_unknown=settings.auth.mode == "none",
+        ),
         cors_origins=settings.cors_origins,
+        addresses=addresses,
+        # In mode tokens, StoredTokens itself accepts tokens for that long.
+        max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
     )
+    daemon.add(FullCollections(daemon.reactor, lambda: api.busy))
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
 
-def _authentication(daemon: Daemon) -> Any:
+def _client_addresses(daemon: Daemon) -> Any:
+    from meter.api import ClientAddresses
+
+    try:
+        return ClientAddresses(daemon.config.api.trusted_proxies)
+    except ValueError as error:
+        daemon.problems.append(f"[api] trusted_proxies: {error}")
+        return ClientAddresses()
+
+
+def _authentication(daemon: Daemon, addresses: Any, stored: IApiTokens) -> Any:
     """Return the authentication that ``[api.auth]`` names."""
     from meter.api import PROBE_SECONDS
+    from meter.api import AdminRule
     from meter.api import KeystoneTokens
     from meter.api import NoAuth
     from meter.api import Requester
     from meter.api import StaticToken
     from meter.api import StaticTokens
+    from meter.api import StoredTokens
+    from meter.api import ValidationLimits
 
     auth = daemon.config.api.auth
     if auth.mode == "tokens":
-        return StaticTokens(
+        configured = StaticTokens(
             StaticToken(each.sha256, Requester(each.admin, each.project_id, each.user_id)) for each in auth.tokens
         )
+        both = StoredTokens(stored, configured, daemon.reactor, max_unchecked_seconds=auth.max_unchecked_seconds)
+        daemon.dependencies.append(both)
+        daemon.add(Periodic(both.refresh, auth.refresh_seconds, daemon.reactor, name="reading of tokens"))
+        return both
     if auth.mode == "keystone":
         from meter.http import BadTlsOptions
         from meter.http import TlsOptions
@@ -81,9 +129,18 @@ def _authentication(daemon: Daemon) -> Any:
             daemon.reactor,
             check=asked.check,
             uri=keystone.auth_url,
-            admin_roles=keystone.admin_roles,
+            public_uri=keystone.www_authenticate_uri,
+            admins=AdminRule(keystone.admin_roles, keystone.admin_scopes, keystone.admin_projects),
             revalidate_seconds=keystone.revalidate_seconds,
             max_cached_tokens=keystone.cached_tokens,
+            refused_seconds=keystone.refused_seconds,
+            max_refused_tokens=keystone.max_refused_tokens,
+            limits=ValidationLimits(
+                max_in_progress=keystone.max_validations,
+                max_in_progress_per_address=keystone.max_validations_per_address,
+                max_refusals=keystone.max_refusals,
+            ),
+            addresses=addresses,
         )
         daemon.dependencies.append(tokens)
         daemon.add(Periodic(tokens.probe, PROBE_SECONDS, daemon.reactor, name="keystone check"))

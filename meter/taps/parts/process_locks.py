@@ -17,7 +17,7 @@ from meter.daemon.process_lock import AlreadyLocked
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
 from meter.settings import Config
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.taps.daemon import Daemon
 
 

@@ -42,6 +42,9 @@ def add_store(
         finalize_after_seconds=settings.finalize_after_seconds,
         replica_dsn=settings.replica_dsn.get_secret_value(),
         reading_suffices=reading_suffices,
+        reads_tokens=reads and daemon.config.api.auth.mode == "tokens",
     )
     daemon.add(store)
+    if writes:
+        daemon.health_metrics.count_voided_samples(lambda: store.maintenance.voided_samples)
     return store

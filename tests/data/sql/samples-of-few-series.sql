@@ -1,6 +1,6 @@
 -- $1 = 'cpu'
 -- $2 = 'demo'
-SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) LIMIT threshold.few + 1) AS ids
+SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) LIMIT threshold.few + 1) AS ids
 FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold;
 
 -- $1 = 2026-11-01 00:00:00+00:00

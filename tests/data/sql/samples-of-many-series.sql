@@ -1,6 +1,6 @@
 -- $1 = 'cpu'
 -- $2 = 'demo'
-SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) LIMIT threshold.few + 1) AS ids
+SELECT threshold.few, ARRAY(SELECT x.id FROM series x WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) LIMIT threshold.few + 1) AS ids
 FROM (SELECT sqrt(greatest(reltuples, 100))::bigint AS few FROM pg_class WHERE oid = 'series'::regclass) threshold;
 
 -- $1 = 2026-11-01 00:00:00+00:00
@@ -16,7 +16,7 @@ FROM (
         SELECT s.* FROM sample s WHERE s.wire_format_id >= -2147483648 AND (s.timestamp >= $1) AND (s.timestamp < $2)
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 60
     ) s CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = s.series_id OFFSET 0) x
-    WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4)) AND (s.timestamp >= $1) AND (s.timestamp < $2)
+    WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4)) AND (s.timestamp >= $1) AND (s.timestamp < $2)
     ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
 ) s
 ORDER BY s.timestamp DESC, s.message_id DESC;
@@ -36,7 +36,7 @@ FROM (
             WHERE s.series_id = x.id AND (s.timestamp >= $1) AND (s.timestamp < $2)
             ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
         ) s
-        WHERE (x.meter_id IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4))
+        WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $3)) AND (x.project_id = (SELECT id FROM project WHERE name = $4))
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 20
     ), oldest AS MATERIALIZED (
         SELECT CASE WHEN count(*) = 20 THEN min(timestamp) ELSE '-infinity' END AS timestamp FROM newest_of_series

@@ -27,14 +27,12 @@ from meter.interfaces import Enabled
 from meter.interfaces import IComputePollster
 from meter.interfaces import IDomainPollster
 from meter.interfaces import Unavailable
-from meter.message import metering_messages
-from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 
 KEYS = keyring(["secret"])
 NOON = 1_700_000_000
@@ -104,8 +102,7 @@ class Agent:
     def messages(self):
         found = []
         for publication in self.spooled:
-            entries, key_id = metering_messages(open_envelope(publication.body))
-            found += [read(entry, KEYS, key_id) for entry in entries]
+            found += read_cast(publication.body, KEYS)
         return found
 
     def count(self, line):

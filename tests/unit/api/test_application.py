@@ -25,7 +25,7 @@ def test_unavailable_store_is_503_with_retry_after() -> None:
     assert response.status == 503
     assert int(response.headers["retry-after"]) > 0
     assert response.json["error_message"]["faultcode"] == "Server"
-    assert "no connection to db.example.org" in response.faultstring
+    assert b"db.example.org" not in response.body
     api.store.unavailable = None
     assert api("/v2/samples").status == 200
 

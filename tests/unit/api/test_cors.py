@@ -19,6 +19,7 @@ NOT_EXPOSED = {
     "transfer-encoding",
     "vary",
     "connection",
+    "x-content-type-options",
 }
 """Headers that scripts can always read, or have no use for."""
 

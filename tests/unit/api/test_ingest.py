@@ -12,9 +12,9 @@ from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import metering_messages
 from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.query import SampleFilter
-from meter.signature import Keyring
+from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
@@ -28,6 +28,8 @@ APPLE: dict[str, Any] = {
     "counter_volume": 3,
     "resource_id": "tree",
 }
+CUSTOM = {**APPLE, "counter_name": "custom.apples"}
+"""A sample that a tenant may submit."""
 
 
 class RecordingBus:
@@ -43,7 +45,7 @@ class RecordingBus:
         self.published.append(publication)
 
     def messages(self) -> list[dict[str, Any]]:
-        return [each for one in self.published for each in metering_messages(open_envelope(one.body))[0]]
+        return [each for one in self.published for each in metering_messages(open_envelope(one.body))]
 
 
 class IngestApi:
@@ -68,8 +70,8 @@ def test_posted_sample_is_signed_published_and_echoed(ingest_api: IngestApi) -> 
     response = ingest_api.post([{**APPLE, "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"}}])
     assert response.status == 201
     (message,) = ingest_api.bus.messages()
-    taken = read(message, KEYS)
-    assert taken.key_id == "key-1"
+    (taken,) = read_cast(ingest_api.bus.published[0].body, KEYS)
+    assert (taken.key_id, taken.scheme) == ("key-1", "meter")
     assert (taken.name, taken.volume, taken.source, taken.project_id) == ("apples", 3, "openstack", None)
     assert taken.metadata == {"a": {"b": "c", "d": "e"}, "f": "g"}
     (publication,) = ingest_api.bus.published
@@ -85,14 +87,16 @@ def test_posted_sample_is_signed_published_and_echoed(ingest_api: IngestApi) -> 
             "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"},
             "message_id": message["message_id"],
             "message_signature": message["message_signature"],
+            "signature_scheme": "meter",
         }
     ]
 
 
 def test_sample_of_a_tenant_belongs_to_the_tenant(ingest_api: IngestApi) -> None:
-    (sample,) = ingest_api.post([APPLE], who="blue").json
+    (sample,) = ingest_api.post([CUSTOM], "/v2/meters/custom.apples", who="blue").json
     assert (sample["project_id"], sample["user_id"], sample["source"]) == ("blue", "ann", "blue:openstack")
-    (sample,) = ingest_api.post([{**APPLE, "source": "farm", "project_id": "blue"}], who="blue").json
+    farmed = {**CUSTOM, "source": "farm", "project_id": "blue"}
+    (sample,) = ingest_api.post([farmed], "/v2/meters/custom.apples", who="blue").json
     assert sample["source"] == "blue:farm"
 
 
@@ -141,9 +145,12 @@ def test_volume_can_be_a_string_as_old_clients_send_it(ingest_api: IngestApi, gi
         ({"counter_unit": None}, "counter_unit. Value: 'None'. Mandatory field missing."),
         ({"resource_id": None}, "resource_id. Value: 'None'. Mandatory field missing."),
         ({"counter_volume": "many"}, "counter_volume. Value: 'many'. unable to convert to float"),
-        ({"counter_volume": "nan"}, "volume of apples must be finite"),
+        ({"counter_volume": "nan"}, "counter_volume. Value: 'nan'. must be a finite number"),
         ({"counter_volume": True}, "counter_volume"),
         ({"counter_volume": 10**400}, "counter_volume"),
+        ({"counter_volume": 1.5e308}, "counter_volume. Value: '1.5e+308'. must be a finite number: 0, or from"),
+        ({"counter_volume": "1e31"}, "counter_volume. Value: '1e+31'. must be a finite number: 0, or from"),
+        ({"counter_volume": 5e-324}, "counter_volume. Value: '5e-324'. must be a finite number: 0, or from"),
         ({"resource_id": ""}, "resource_id must be a non-empty text"),
         ({"resource_id": "x" * 600}, "resource_id must be at most 512 characters"),
         ({"resource_id": "a\0b"}, "NUL"),
@@ -194,7 +201,7 @@ def test_unusual_valid_sample_is_accepted(ingest_api: IngestApi, change: dict[st
     response = ingest_api.post([{**APPLE, **change}])
     assert response.status == 201, response.body
     (message,) = ingest_api.bus.messages()
-    assert read(message, KEYS).key_id == "key-1"
+    assert read_cast(ingest_api.bus.published[0].body, KEYS)[0].key_id == "key-1"
     assert {name: message[name] for name in found} == found
     assert response.json[0]["resource_metadata"] == (change.get("resource_metadata") or {})
     assert ingest_api.post([{**APPLE, **change}], "/v2/meters/apples?direct=1").status == 201
@@ -208,7 +215,8 @@ def test_every_key_of_metadata_is_kept_and_can_be_queried(ingest_api: IngestApi)
 
 
 def test_empty_project_is_the_one_of_the_tenant(ingest_api: IngestApi) -> None:
-    assert ingest_api.post([{**APPLE, "project_id": ""}], who="blue").json[0]["project_id"] == "blue"
+    (sample,) = ingest_api.post([{**CUSTOM, "project_id": ""}], "/v2/meters/custom.apples", who="blue").json
+    assert sample["project_id"] == "blue"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])
@@ -231,14 +239,14 @@ def test_body_that_is_not_a_list_of_objects_is_400(ingest_api: IngestApi, body: 
 def test_unavailable_bus_is_503_and_rejecting_bus_is_400(ingest_api: IngestApi) -> None:
     ingest_api.bus.failure = Unavailable("no connection to the broker")
     response = ingest_api.post([APPLE])
-    assert (response.status, "no connection to the broker" in response.faultstring) == (503, True)
+    assert (response.status, b"broker" in response.body) == (503, False)
     assert "retry-after" in response.headers
     ingest_api.bus.failure = ValueError("too large")
     assert ingest_api.post([APPLE]).status == 400
 
 
 def test_timestamp_without_a_signing_key_is_400() -> None:
-    assert "no signing key covers" in IngestApi(Keyring([])).post([APPLE]).faultstring
+    assert "no key of [signing] may sign the sample" in IngestApi(Keyring([])).post([APPLE]).faultstring
 
 
 def test_post_is_403_if_samples_are_not_accepted() -> None:

@@ -40,6 +40,7 @@ def channel(clock: Clock, transport: StringTransport) -> Iterator[Channel]:
     channel.makeConnection(transport)
     yield channel
     channel.connectionLost(Failure(ConnectionDone()))
+    clock.advance(0)  # the next turn of the reactor
     assert [call for call in clock.getDelayedCalls() if call.active()] == []
 
 
@@ -111,7 +112,7 @@ def test_site_writes_no_log_file(clock: Clock) -> None:
     ids=range(7),
 )
 def test_malformed_request_is_answered_in_json(
-    channel: Channel, transport: StringTransport, request_text: bytes, status: int
+    channel: Channel, transport: StringTransport, clock: Clock, request_text: bytes, status: int
 ) -> None:
     for start in range(0, len(request_text), 16384):
         if not transport.disconnecting:
@@ -119,7 +120,11 @@ def test_malformed_request_is_answered_in_json(
     head, _, body = transport.value().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert msgspec.json.decode(body)["error_message"]["faultcode"] == "Client"
+    channel.dataReceived(b"GET / HTTP/1.1\r\nHost: cloud\r\n\r\n")
+    assert not transport.disconnecting, "the client would lose the response"
+    clock.advance(5)
     assert transport.disconnecting
+    assert transport.value().endswith(body)
 
 
 def test_request_line_has_room_for_the_maximum_number_of_terms(channel: Channel, transport: StringTransport) -> None:

@@ -25,7 +25,7 @@ from meter.message import seal
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.plugins.registry import find
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.units import older_name
 from tests.unit.collector.test_notifications import Bus
 from tests.unit.collector.test_notifications import FakeListener
@@ -70,7 +70,7 @@ class Collector:
 
     def published(self) -> list[dict[str, Any]]:
         batches = [publication for publication in self.bus.published if publication.exchange == "metering"]
-        return [message for batch in batches for message in metering_messages(open_envelope(batch.body))[0]]
+        return [message for batch in batches for message in metering_messages(open_envelope(batch.body))]
 
 
 def _decoded(message: Any) -> str:

@@ -18,6 +18,8 @@ import meter.collector.samples
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import header_text
 from meter.bus.dead_letters import parse_dead_letter
+from meter.ceilometer_signature import BadSignature
+from meter.ceilometer_signature import signature
 from meter.collector.notifications import NotificationConsumer
 from meter.collector.samples import SAMPLES_PER_TURN
 from meter.collector.samples import SampleConsumer
@@ -32,10 +34,9 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.query import SampleFilter
 from meter.query import WriteResult
-from meter.signature import BadSignature
-from meter.signature import Keyring
-from meter.signature import SigningKey
-from meter.signature import signature
+from meter.signing_keys import SCHEMES
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.testing import MemoryStore
 from tests.unit.collector.test_notifications import Bus
 from tests.unit.collector.test_notifications import Metrics
@@ -44,7 +45,7 @@ from tests.unit.collector.test_notifications import delivery
 from tests.unit.collector.test_samples import DeadQueue
 from tests.unit.collector.test_samples import message
 
-SECRET = SigningKey("key-1", b"secret")
+SECRET = SigningKey("key-1", b"secret", schemes=SCHEMES)
 STRICT = Keyring([SECRET])
 LENIENT = Keyring([SECRET], accept_unsigned=True)
 
@@ -89,7 +90,7 @@ class Collector:
 def accounted(collector: Collector, body: bytes) -> None:
     """Check that every sample of ``body``, or ``body`` itself, is in exactly one place, and that the metrics agree."""
     try:
-        entries, _ = metering_messages(open_envelope(body))
+        entries = metering_messages(open_envelope(body))
     except BadMessage:
         entries = None
     collector.take(body)
@@ -302,7 +303,7 @@ class CountingStore(MemoryStore):
         super().__init__()
         self.sizes: list[int] = []
 
-    async def write(self, messages: Any) -> WriteResult:
+    async def write(self, messages: Any, refused_entries: Any = ()) -> WriteResult:
         self.sizes.append(len(messages))
         return WriteResult(len(messages), 0)
 
@@ -316,9 +317,9 @@ def test_batch_of_50_000_is_stored_in_transactions_and_reactor_turns_of_limited_
     collector = Collector(LENIENT, store)
     read, sleep = meter.collector.samples.read, meter.collector.samples.sleep
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **more: Any) -> Any:
         turns[-1] += 1
-        return read(*arguments)
+        return read(*arguments, **more)
 
     def next_turn(*arguments: Any) -> Any:
         turns.append(0)

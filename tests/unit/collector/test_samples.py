@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.ceilometer_signature import signature
 from meter.collector.samples import SampleConsumer
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.metrics import exposition
@@ -21,8 +22,7 @@ from meter.interfaces import IPublisher
 from meter.interfaces import Unavailable
 from meter.message import cast
 from meter.query import SampleFilter
-from meter.signature import keyring
-from meter.signature import signature
+from meter.signing_keys import keyring
 from meter.testing import MemoryStore
 
 KEYS = keyring(["secret"])
@@ -107,7 +107,7 @@ async def test_batch_with_one_bad_signature_stores_the_rest():
     batch[49] |= {"counter_volume": 51}  # one digit changed after signing
     collector = Collector()
 
-    await collector.take(cast(batch, "default"))
+    await collector.take(cast(batch))
 
     assert await collector.volumes() == [n for n in range(1, 101) if n != 50]
     [letter] = collector.dead.dead_letters
@@ -161,9 +161,9 @@ async def test_delivery_returns_after_the_commit():
     collector, commit = Collector(), Deferred()
     write = collector.store.write
 
-    async def slow(messages):
+    async def slow(messages, refused_entries):
         await commit
-        return await write(messages)
+        return await write(messages, refused_entries)
 
     collector.store.write = slow
     done = collector.take(cast([message(1)]))
@@ -202,9 +202,9 @@ def test_deliveries_that_arrive_together_share_a_transaction():
     collector, sizes = Collector(batch_samples=3), []
     write = collector.store.write
 
-    async def counted(messages):
+    async def counted(messages, refused_entries):
         sizes.append(len(messages))
-        return await write(messages)
+        return await write(messages, refused_entries)
 
     collector.store.write = counted
     done = [
@@ -275,7 +275,10 @@ async def test_non_finite_number_makes_one_bad_sample_and_stays_in_its_dead_lett
 
     assert await collector.volumes() == [1, 3]
     [letter] = collector.dead.dead_letters
-    assert "counter_volume must be a finite number, not nan" in letter.headers["meter-reason"]
+    assert (
+        "counter_volume must be a finite number: 0, or from 1e-100 to 1e+30 in magnitude, not nan"
+        in letter.headers["meter-reason"]
+    )
     assert b'"counter_volume": NaN' in letter.body
 
 
@@ -296,9 +299,9 @@ async def test_transaction_size_is_limited():
     collector, sizes = Collector(batch_samples=100), []
     write = collector.store.write
 
-    async def counted(messages):
+    async def counted(messages, refused_entries):
         sizes.append(len(messages))
-        return await write(messages)
+        return await write(messages, refused_entries)
 
     collector.store.write = counted
     small = Deferred.fromCoroutine(

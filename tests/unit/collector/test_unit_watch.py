@@ -12,14 +12,13 @@ from twisted.logger import capturedLogs
 from meter.collector.unit_watch import MAX_METERS
 from meter.collector.unit_watch import UnitWatch
 from meter.message import MeteringMessage
-from meter.message import Signer
-from meter.message import read
-from meter.message import sign
+from meter.outgoing import Signer
 from meter.sample import Sample
 from meter.settings.config_file import parse
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.units import binary_name
 from meter.units import older_name
+from tests.signed import received
 
 KEYS = keyring(["secret"])
 SAMPLE = Sample(
@@ -58,7 +57,7 @@ def test_unit_has_a_binary_and_an_older_name(binary: str, older: str) -> None:
 @pytest.mark.parametrize(("setting", "unit"), [("true", "MiB"), ("false", "MB")])
 def test_units_setting_changes_unit_names_and_no_volumes(setting: str, unit: str) -> None:
     units = parse(f"[units]\nbinary = {setting}", "meter-compute").units
-    message = Signer(KEYS, "here", unit_name=units.name_of).message(SAMPLE)
+    message = Signer(KEYS, "here", unit_name=units.name_of).message(SAMPLE).fields
     assert (message["counter_unit"], message["counter_volume"]) == (unit, 64)
 
 
@@ -66,7 +65,7 @@ def warnings(*units: str) -> list[tuple[str, str, str]]:
     watch = UnitWatch()
     with capturedLogs() as logs:
         for unit in units:
-            watch.observe([read(sign(replace(SAMPLE, unit=unit), KEYS, "here"), KEYS)])
+            watch.observe([received(replace(SAMPLE, unit=unit), KEYS, "here")])
     return [(each["unit"], each["others"], each["hint"]) for each in logs]
 
 
@@ -82,7 +81,7 @@ def test_meter_in_one_unit_is_not_logged() -> None:
 def test_number_of_watched_meters_is_limited() -> None:
     def messages(unit: str, *numbers: int) -> list[MeteringMessage]:
         samples = (replace(SAMPLE, name=f"instance:{number}", unit=unit) for number in numbers)
-        return [read(sign(each, KEYS, "here"), KEYS) for each in samples]
+        return [received(each, KEYS, "here") for each in samples]
 
     watch = UnitWatch()
     watch.observe(messages("MiB", *range(MAX_METERS + 5)))

@@ -83,6 +83,10 @@ class Single:
         return SpooledDeadLetters(self.dead_path, self.outbox_path, clock=self.clock, max_bytes=max_bytes)
 
 
+async def record(action, details):
+    """The audit log is away from these tests: tests/security/test_audit_log.py has one."""
+
+
 @pytest_twisted.async_yield_fixture
 async def single(tmp_path):
     single = Single(tmp_path)
@@ -114,7 +118,7 @@ async def test_replayed_dead_letters_reach_the_running_daemon_and_leave_the_disk
     await single.dead_letter(*(str(number).encode() for number in range(25)))
     single.fixed = True
 
-    status = await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False))
+    status = await with_queue(single, lambda queue, _: replay(queue, entries(queue), record, force=False))
     assert status == 0
     assert "25 replayed, 0 kept" in capsys.readouterr().out
     single.clock.advance(60)
@@ -131,7 +135,7 @@ async def test_dead_letters_replayed_while_the_daemon_is_down_are_delivered_at_i
     first.start()
     await first.dead_letter(b"x")
     await first.stop()
-    assert await with_queue(first, lambda queue, _: replay(queue, entries(queue), force=False)) == 0
+    assert await with_queue(first, lambda queue, _: replay(queue, entries(queue), record, force=False)) == 0
 
     second = Single(tmp_path)
     second.fixed = True
@@ -171,11 +175,11 @@ async def test_masked_dead_letter_is_replayed_only_with_force(single, capsys):
     await single.dead_letter(b'{"auth_token":"hunter2"}')
     single.fixed = True
 
-    assert await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False)) == 1
+    assert await with_queue(single, lambda queue, _: replay(queue, entries(queue), record, force=False)) == 1
     assert "secrets in its body are masked" in capsys.readouterr().err
     assert len(await ids(single)) == 1
 
-    assert await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=True)) == 0
+    assert await with_queue(single, lambda queue, _: replay(queue, entries(queue), record, force=True)) == 0
     single.clock.advance(60)
     assert [delivery.body for delivery in single.received] == [b'{"auth_token":"***"}']
 
@@ -184,7 +188,7 @@ async def test_masked_dead_letter_is_replayed_only_with_force(single, capsys):
 async def test_replay_into_a_full_outbox_fails_and_evicts_no_sample(single):
     await single.dead_letter(b"x" * 100)
     with pytest.raises(Unavailable, match="outbox is full"):
-        await with_queue(single, lambda queue, _: replay(queue, entries(queue), force=False), max_bytes=99)
+        await with_queue(single, lambda queue, _: replay(queue, entries(queue), record, force=False), max_bytes=99)
     assert len(await ids(single)) == 1
 
 
@@ -192,7 +196,7 @@ async def test_replay_into_a_full_outbox_fails_and_evicts_no_sample(single):
 async def test_discard_deletes_the_given_dead_letters_only(single):
     await single.dead_letter(b"a", b"b", b"c")
     before = await ids(single)
-    assert await with_queue(single, lambda queue, _: discard(queue, [before[1][:8], before[1]])) == 0
+    assert await with_queue(single, lambda queue, _: discard(queue, [before[1][:8], before[1]], record)) == 0
     assert await ids(single) == [before[0], before[2]]
 
 
@@ -204,7 +208,9 @@ async def test_unknown_id_is_reported_before_anything_is_replayed(single, word, 
     await single.dead_letter(b"a")
     [good] = await ids(single)
     with pytest.raises(CommandError, match=complaint):
-        await with_queue(single, lambda queue, _: replay(queue, entries_by_id(queue, [good, word]), force=False))
+        await with_queue(
+            single, lambda queue, _: replay(queue, entries_by_id(queue, [good, word]), record, force=False)
+        )
     assert await ids(single) == [good]
 
 

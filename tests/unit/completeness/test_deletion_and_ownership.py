@@ -18,18 +18,17 @@ import pytest_twisted
 from meter.collector.conversion import parse_notification
 from meter.completeness.segments import seconds_by_state_and_flavor
 from meter.completeness.segments import segments
-from meter.message import read
 from meter.message import seal
-from meter.message import sign
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import find
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import MemoryStore
 from tests.metered import with_stable_ids
+from tests.signed import received
 
 DATA = Path(__file__).parents[2] / "data"
 LISTENERS = [decision.plugin for decision in find([LISTENER])]
@@ -74,7 +73,7 @@ def made(notifications: Sequence[dict[str, Any]]) -> list[Sample]:
 
 async def stored(notifications: Sequence[dict[str, Any]]) -> MemoryStore:
     store = MemoryStore()
-    await store.write([read(sign(sample, KEYS, "test"), KEYS) for sample in made(notifications)])
+    await store.write([received(sample, KEYS, "test") for sample in made(notifications)])
     return store
 
 

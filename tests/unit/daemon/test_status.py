@@ -122,10 +122,10 @@ def test_head_is_answered_like_get_without_a_body(path):
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/HEALTHZ", "/readyz/x", "/<script>"])
-def test_unknown_page_is_404_in_plain_text(path):
+def test_unknown_page_is_404_in_json(path):
     status, headers, body = ask(path)
-    assert (status, headers["content-type"]) == (404, "text/plain; charset=utf-8")
-    assert body == b"not found; the pages are /healthz, /readyz, /metrics\n"
+    assert (status, headers["content-type"]) == (404, "application/json")
+    assert json.loads(body)["error_message"]["faultstring"] == "Not found; the pages are /healthz, /readyz, /metrics."
 
 
 def test_query_is_ignored():
@@ -148,12 +148,12 @@ def test_request_body_is_discarded():
     assert request.content.tell() == 0
 
 
-def test_failing_page_is_500_in_plain_text_and_logged(logged_errors):
+def test_failing_page_is_500_in_json_and_logged(logged_errors):
     def failing() -> bytes:
         raise ZeroDivisionError
 
     status, headers, body = ask("/metrics", metrics=failing)
-    assert (status, headers["content-type"]) == (500, "text/plain; charset=utf-8")
+    assert (status, headers["content-type"]) == (500, "application/json")
     assert b"ZeroDivisionError" not in body
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 

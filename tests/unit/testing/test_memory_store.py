@@ -22,18 +22,18 @@ from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
-from meter.message import read
-from meter.message import sign
 from meter.query import Aggregate
 from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample import Sample
-from meter.signature import keyring
+from meter.signing_keys import keyring
 from meter.testing import FakeCycle
 from meter.testing import FakeHypervisor
 from meter.testing import FakePluginContext
 from meter.testing import MemoryStore
+from tests.signed import received
+from tests.signed import stored_message
 
 KEYS = keyring(["secret"])
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -51,7 +51,7 @@ def message(minute: float = 0, **changes: Any) -> MeteringMessage:
         "timestamp": NOON + timedelta(minutes=minute),
     }
     sample = Sample(**{**fields, **changes})
-    return read(sign(sample, KEYS, "test"), KEYS)
+    return received(sample, KEYS, "test")
 
 
 async def store_of(*messages: MeteringMessage) -> MemoryStore:
@@ -91,11 +91,13 @@ async def test_batch_with_one_unstorable_message_stores_the_rest(text: str) -> N
 async def test_message_is_returned_exactly_as_signed() -> None:
     written = message(volume=1.0, resource_metadata={"b": {"c": [1, 1.0]}, "a": None})
     store = await store_of(written)
-    given = await store.message(written.message_id)
+    given = await stored_message(store, written.message_id)
     assert given is not None
-    assert list(given.items()) == list(written.fields.items())
-    assert read(dict(given), KEYS) == written
-    assert await store.message("unknown") is None
+    assert list(given.items()) == [item for item in written.fields.items() if item[0] != "message_signature"]
+    assert repr(given["counter_volume"]) == "1.0"
+    assert written.entry is not None
+    assert KEYS.verify_batch(written.entry.batch).entry(0, given) == written.entry
+    assert await stored_message(store, "unknown") is None
 
 
 @pytest_twisted.ensureDeferred

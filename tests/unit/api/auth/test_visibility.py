@@ -40,10 +40,14 @@ INSTANCE = message(
 WITHOUT_SAMPLES = ("versions", "capabilities")
 """Operations that return nothing about samples."""
 
+ADMIN_OPERATIONS = ("audit_log",)
+"""Operations that answer nobody but administrators."""
+
 READ_OPERATIONS = [
     operation
     for operation in OPERATIONS
-    if not operation.public
+    if operation.name not in ADMIN_OPERATIONS
+    and not operation.public
     and not operation.streaming
     and operation.status == 200
     and operation.name not in WITHOUT_SAMPLES
@@ -135,6 +139,14 @@ def entries(response: Any) -> Sequence[Any]:
     return [each for value in response.values() for each in (value if isinstance(value, list) else [])]
 
 
+@pytest.mark.parametrize("name", ADMIN_OPERATIONS)
+def test_operation_for_administrators_is_403_for_anyone_else(api: ApiClient, name: str) -> None:
+    [operation] = [each for each in OPERATIONS if each.name == name]
+    assert request_red(api, "admin", operation).status == 200
+    for token in ("blue", "green", "unscoped"):
+        assert request_red(api, token, operation).status == 403
+
+
 @pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson"])
 def test_export_shows_nothing_of_other_projects(api: ApiClient, media_type: str) -> None:
     headers = {"X-Auth-Token": "green-token", "Accept": media_type}
@@ -203,5 +215,5 @@ def test_query_can_name_the_own_project(api: ApiClient) -> None:
 @pytest_twisted.ensureDeferred
 async def test_signed_message_is_visible_to_its_project_only() -> None:
     store = ApiClient().store
-    assert await VisibleStore(store, Requester(is_admin=False, project_id="blue")).message("s0") is not None
-    assert await VisibleStore(store, Requester(is_admin=False, project_id="green")).message("s0") is None
+    assert await VisibleStore(store, Requester(is_admin=False, project_id="blue")).proof("s0") is not None
+    assert await VisibleStore(store, Requester(is_admin=False, project_id="green")).proof("s0") is None

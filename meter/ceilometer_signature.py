@@ -1,8 +1,11 @@
-"""Signs and verifies metering messages.
+"""Ceilometer's signature of a metering message.
 
-The algorithm is Ceilometer's, so that each can verify the other's messages: HMAC-SHA256 over the names and values of a
-message, sorted by name, without separators; names in nested mappings are joined with ``:``, values are written as
-Python's ``str`` writes them, and the text is encoded as UTF-8. ``message_signature`` itself is not covered.
+It is an HMAC-SHA256 over the names and values of a message, sorted by name, without separators; names in nested
+mappings are joined with ``:``, values are written as Python's ``str`` writes them, and the text is encoded as UTF-8.
+``message_signature`` itself is not covered.
+
+Names and values are neither separated nor typed, so several messages can have the same text and therefore the same signature:
+``vcpus: 16`` and ``vcpus1: 6``. :mod:`meter.ceilometer_reading` accepts only one of them.
 """
 
 from __future__ import annotations
@@ -10,12 +13,8 @@ from __future__ import annotations
 import functools
 import hmac
 import math
-from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -45,7 +44,9 @@ def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -
     try:
         for name in sorted(message):
             value = message[name]
-            if name == METADATA_FIELD and metadata_text is not None:
+            if type(value) is str and name != SIGNATURE_FIELD:  # most are: a call for each would take longer
+                parts += (name, value)
+            elif name == METADATA_FIELD and metadata_text is not None:
                 parts.append(metadata_text)
             elif name == METADATA_FIELD and isinstance(value, Mapping):
                 parts.append(_metadata_text(msgspec.json.encode(value)))
@@ -54,6 +55,32 @@ def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -
         return "".join(parts).encode()
     except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error
+
+
+_values_of_sample = itemgetter(
+    *("counter_name", "counter_type", "counter_unit", "counter_volume", "message_id", "project_id", "resource_id"),
+    *("source", "timestamp", "user_id"),
+)
+_TEXT_OF_SAMPLE = (
+    "counter_name%scounter_type%scounter_unit%scounter_volume%smessage_id%sproject_id%sresource_id%s%s"
+    "source%stimestamp%suser_id%s"
+)
+_PLAIN_TYPES = frozenset({str, type(None), int, float})
+
+
+def signed_bytes_of_sample(message: Mapping[str, Any], metadata_text: str) -> bytes:
+    """Return what :func:`signed_bytes` returns, in a third of the time, for a message with exactly the members of a sample."""
+    values = _values_of_sample(message)
+    if not _PLAIN_TYPES.issuperset(map(type, values)) or not math.isfinite(_as_finite(values[3])):
+        return signed_bytes(message, metadata_text)
+    try:
+        return (_TEXT_OF_SAMPLE % (*values[:7], metadata_text, *values[7:])).encode()
+    except (UnicodeEncodeError, ValueError) as error:
+        raise BadSignature(f"the message cannot be signed: {error}") from error
+
+
+def _as_finite(volume: Any) -> float:
+    return volume if type(volume) is float else 0.0
 
 
 def _metadata_text(encoded: bytes) -> str:
@@ -113,73 +140,3 @@ def encoded_metadata(metadata: Mapping[str, Any]) -> tuple[msgspec.Raw, str]:
         return msgspec.Raw(encoded), _metadata_text(encoded)
     except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """One shared secret. It signs samples with timestamps from ``not_before`` to ``not_after``, exclusive."""
-
-    id: str
-    secret: bytes = field(repr=False)
-    not_before: datetime | None = None
-    not_after: datetime | None = None
-
-    def covers(self, timestamp: datetime) -> bool:
-        """Return whether this key may sign a sample with this timestamp."""
-        return (self.not_before is None or self.not_before <= timestamp) and (
-            self.not_after is None or timestamp < self.not_after
-        )
-
-
-class Keyring:
-    """The accepted keys, in order of preference; the first that covers the timestamp signs."""
-
-    def __init__(self, keys: Sequence[SigningKey], *, accept_unsigned: bool = False) -> None:
-        self._keys = tuple(keys)
-        self._by_claim: dict[str | None, tuple[SigningKey, ...]] = {
-            claimed.id: (claimed, *(key for key in keys if key is not claimed)) for claimed in keys
-        }
-        self._accept_unsigned = accept_unsigned
-
-    @property
-    def keys(self) -> Sequence[SigningKey]:
-        """The accepted keys, in order of preference."""
-        return self._keys
-
-    def key_for(self, timestamp: datetime) -> SigningKey:
-        """Return the key that signs samples with this timestamp; raises :class:`BadSignature` if there is none."""
-        for key in self._keys:
-            if key.covers(timestamp):
-                return key
-        raise BadSignature(
-            f"no signing key covers {timestamp.isoformat()}: check not_before and not_after of [signing]"
-        )
-
-    def verify(self, message: Mapping[str, Any], timestamp: datetime, key_id: str | None = None) -> str | None:
-        """Return the id of the key that signed ``message``, ``None`` for an unsigned one if those are accepted.
-
-        The key ``key_id``, claimed by the sender, is tried first, then the others. Raises :class:`BadSignature`.
-        """
-        claimed = message.get(SIGNATURE_FIELD)
-        if not claimed:
-            if self._accept_unsigned:
-                signed_bytes(message)  # raises for values that are not JSON and cannot be stored
-                return None
-            raise BadSignature("the message is not signed")
-        if not isinstance(claimed, str) or not claimed.isascii():
-            raise BadSignature(f"{SIGNATURE_FIELD} must be 64 hexadecimal digits")
-        covered = signed_bytes(message)
-        outside: list[str] = []
-        for key in self._by_claim.get(key_id) or self._keys:
-            if hmac.compare_digest(hmac.digest(key.secret, covered, "sha256").hex(), claimed):
-                if key.covers(timestamp):
-                    return key.id
-                outside.append(key.id)
-        if outside:
-            raise BadSignature(f"signed with key {outside[0]}, which does not cover {timestamp.isoformat()}")
-        raise BadSignature("the signature does not match: the message was changed, or signed with another key")
-
-
-def keyring(secrets: Iterable[str]) -> Keyring:
-    """Return a keyring of secrets without time limits, with ids ``key-1``, ``key-2``…"""
-    return Keyring([SigningKey(f"key-{n}", text.encode()) for n, text in enumerate(secrets, 1)])

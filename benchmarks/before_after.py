@@ -1,0 +1,84 @@
+"""What a change costs: the processor time per sample of the collector and of the agent, in two checkouts in turn.
+
+``python -m benchmarks.before_after CHECKOUT`` runs ``benchmarks.collector`` and ``benchmarks.compute_cycle`` of the other
+checkout, which has its own ``.venv`` (``make dev``), and then those of this one, and so on. Processor time does not contain
+waiting, and both checkouts have a turn in each run: the ratios are meaningful beside other work, although the figures vary.
+The workload is that of each checkout's own benchmark; their sizes are given by the options.
+
+The benchmarks compare what came out with what went in; here it is compared that all of them ended with exit code 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.utils import getProcessOutputAndValue
+
+from benchmarks import measuring
+from benchmarks.measuring import Report
+from benchmarks.measuring import Table
+
+SAMPLES, DOMAINS = 15_000, 200
+FIGURES = {"collector": "collector's processor time", "compute_cycle": "cycle"}
+"""The line of each benchmark that is compared."""
+
+
+def figure(name: str, output: str) -> float | None:
+    """Return the median of the figure ``name`` in the ``output`` of a benchmark, ``None`` if it is not there."""
+    found = re.search(rf"^{re.escape(name)}  +([\d ]+(?:\.\d+)?) \(", output, re.MULTILINE)
+    return float(found[1].replace(" ", "")) if found else None
+
+
+async def measured(reactor: Any, report: Report, checkout: Path, benchmark: str, arguments: list[str]) -> float | None:
+    """Return the figure of ``benchmark``, run in ``checkout``."""
+    python = checkout / ".venv/bin/python"
+    output, errors, status = await getProcessOutputAndValue(
+        str(python), ["-m", f"benchmarks.{benchmark}", *arguments], os.environ, str(checkout), reactor
+    )
+    report.compare(f"exit code of {benchmark} in {checkout}", 0, status)
+    if status:
+        report.line((output + errors).decode(errors="replace"))
+    return figure(FIGURES[benchmark], output.decode())
+
+
+async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -> None:
+    if not (options.checkout / ".venv/bin/python").exists():
+        raise measuring.NotInstalled(f"{options.checkout} has no .venv: run make dev there")
+    stall = ["--stalled-seconds", str(options.stalled_seconds)]
+    arguments = {
+        "collector": ["--runs", "2", "--mode", "not-durable", "--samples", str(options.samples), *stall],
+        "compute_cycle": ["--runs", "3", "--domains", str(options.domains)],
+    }
+    if options.instances:
+        arguments["collector"] += ["--instances", str(options.instances)]
+    table = Table("processor time")
+    for _ in range(options.runs):
+        for name in options.benchmarks:
+            before, after = [
+                await measured(reactor, report, checkout, name, arguments[name])
+                for checkout in (options.checkout, measuring.ROOT)
+            ]
+            report.line(f"{name}: {before} before, {after} after")
+            table.add(f"{name} before", before, "µs of a core per sample")
+            table.add(f"{name} after", after, "µs of a core per sample", f"{name} before")
+    report.table(table)
+
+
+def main() -> None:
+    parser = measuring.with_stall(measuring.parser(__doc__))
+    parser.add_argument("checkout", type=Path, help="the checkout of Meter that is the baseline")
+    parser.add_argument("--benchmarks", nargs="*", choices=FIGURES, default=list(FIGURES), help="which (all)")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of a run of the collector (%(default)s)")
+    parser.add_argument("--instances", type=int, help="that have samples in the collector's runs (5000)")
+    parser.add_argument("--domains", type=int, default=DOMAINS, help="of the agent (%(default)s)")
+    options = parser.parse_args()
+    options.checkout = options.checkout.absolute()
+    measuring.run(benchmark, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Fair shares of what requests compete for: places of which each owner has a limited number, and a queue in rotation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections import deque
+from collections.abc import AsyncIterator
+from collections.abc import Hashable
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+
+from meter.daemon.services import within
+from meter.interfaces import Unavailable
+
+
+class AllTaken(Exception):
+    """All places are taken that are not reserved."""
+
+
+class ShareTaken(Exception):
+    """The owner has as many places as one owner may have."""
+
+
+class Places:
+    """Places that are taken at once or not at all: ``with places.take(owner): ...``.
+
+    There are ``total``, of which one owner can have ``per_owner``. The last ``reserved`` of them are for privileged owners,
+    to which ``per_owner`` does not apply. At least one place is for everybody. ``taken`` is how many are taken now.
+    """
+
+    def __init__(self, total: int, per_owner: int, reserved: int = 0) -> None:
+        self.total = total
+        self.per_owner = per_owner
+        self._shared = total - min(reserved, total - 1)
+        self._by_owner: Counter[Hashable] = Counter()
+        self.taken = 0
+
+    @contextmanager
+    def take(self, owner: Hashable, *, privileged: bool = False) -> Iterator[None]:
+        """Hold a place; :class:`ShareTaken` or :class:`AllTaken` if there is none for ``owner``."""
+        if not privileged and self._by_owner[owner] >= self.per_owner:
+            raise ShareTaken
+        if self.taken >= (self.total if privileged else self._shared):
+            raise AllTaken
+        self._by_owner[owner] += 1
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+            self._by_owner[owner] -= 1
+            if not self._by_owner[owner]:
+                del self._by_owner[owner]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    granted: Deferred[None]
+    privileged: bool
+
+
+class FairQueue:
+    """Places for which owners wait in rotation: ``async with queue.place(owner): ...``.
+
+    As :class:`Places`, but who finds none waits for at most ``max_wait_seconds``, with at most ``max_waiting`` others of the
+    same owner. A place that becomes free goes to the next owner in the rotation that may have it, privileged owners first:
+    an owner with a hundred waiting requests delays another owner's by one request, not by a hundred. No owner can have all
+    places that are not reserved, if there are several. ``what`` names the places in the text of
+    :class:`~meter.interfaces.Unavailable`.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        total: int,
+        per_owner: int,
+        reserved: int,
+        max_wait_seconds: float,
+        max_waiting: int = 50,
+        what: str,
+    ) -> None:
+        self._clock = clock
+        self._total = total
+        self._shared = total - min(reserved, total - 1)
+        self._per_owner = min(per_owner, max(1, self._shared - 1))
+        self._max_wait_seconds = max_wait_seconds
+        self._max_waiting = max_waiting
+        self._what = what
+        self._by_owner: Counter[Hashable] = Counter()
+        # In the order of the rotation: an owner that gets a place goes to the end.
+        self._waiting: dict[Hashable, deque[_Waiting]] = {}
+
+    @asynccontextmanager
+    async def place(self, owner: Hashable, *, privileged: bool = False) -> AsyncIterator[None]:
+        """Hold a place once there is one; ``Unavailable`` if that takes too long."""
+        await self._take(owner, privileged)
+        try:
+            yield
+        finally:
+            self._release(owner)
+
+    async def _take(self, owner: Hashable, privileged: bool) -> None:
+        if owner not in self._waiting and self._is_free(owner, privileged):
+            self._by_owner[owner] += 1
+            return
+        queue = self._waiting.setdefault(owner, deque())
+        if len(queue) >= self._max_waiting:
+            raise Unavailable(f"{len(queue)} requests of this project already wait for {self._what}")
+        waiting = _Waiting(Deferred(lambda _: self._withdraw(owner, waiting)), privileged)
+        queue.append(waiting)
+        try:
+            await within(self._clock, self._max_wait_seconds, waiting.granted)
+        except DeferredTimeout as error:
+            raise Unavailable(
+                f"all {self._total} {self._what}, or this project's share of them,"
+                f" have been busy for {self._max_wait_seconds:g} s"
+            ) from error
+
+    def _is_free(self, owner: Hashable, privileged: bool) -> bool:
+        taken = self._by_owner.total()
+        if privileged:
+            return taken < self._total
+        return taken < self._shared and self._by_owner[owner] < self._per_owner
+
+    def _withdraw(self, owner: Hashable, waiting: _Waiting) -> None:
+        self._waiting[owner].remove(waiting)
+        if not self._waiting[owner]:
+            del self._waiting[owner]
+
+    def _release(self, owner: Hashable) -> None:
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
+        self._grant()
+
+    def _grant(self) -> None:
+        while (found := self._next()) is not None:
+            queue = self._waiting.pop(found)
+            waiting = queue.popleft()
+            if queue:
+                self._waiting[found] = queue
+            self._by_owner[found] += 1
+            waiting.granted.callback(None)
+
+    def _next(self) -> Hashable | None:
+        """Return the owner that gets the next place, ``None`` if nobody can have one."""
+        may = [owner for owner, queue in self._waiting.items() if self._is_free(owner, queue[0].privileged)]
+        return next((owner for owner in may if self._waiting[owner][0].privileged), next(iter(may), None))

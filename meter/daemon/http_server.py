@@ -1,0 +1,200 @@
+"""What the HTTP servers of all daemons have in common: bounded requests, errors in JSON, and headers of every response.
+
+Twisted 26.10 answers malformed requests with a bare status line, a too long line not at all, and its own errors in HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+
+JSON = "application/json"
+
+RESPONSE_HEADERS: Mapping[str, str] = {
+    "Server": "Meter",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of every response. ``Server`` has no version: it would tell an attacker which defects to try."""
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Maximum size of the request line and the headers together; enough for a query with a hundred long terms."""
+
+LINGER_SECONDS = 5
+"""How long the rest of a rejected request is read and discarded."""
+
+MAX_LENGTH_DIGITS = 18
+"""Digits of a ``Content-Length``; Python 3.11 refuses to convert thousands of them, with an exception."""
+
+SINGLE_HEADERS = ("Host", "Origin", "Content-Type", "Content-Encoding", "X-Auth-Token")
+"""Headers that may be given only once: a proxy can read the first and Meter the last, and see another client."""
+
+MAX_LOGGED_BYTES = 2000
+"""Bytes of a request target in the log: a client chooses up to 64 KiB."""
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_TARGET = re.compile(rb"\*|/[\x21-\x7e]*")
+
+
+def error_body(status: int, text: str) -> bytes:
+    """Return the JSON body of an error in the form of WSME, which Ceilometer used."""
+    side = "Server" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "Client"
+    return json.dumps({"error_message": {"debuginfo": None, "faultcode": side, "faultstring": text}}).encode()
+
+
+def request_problem(request: Any) -> str | None:
+    """Return why ``request`` is refused with 400, ``None`` if its request line and its headers are well-formed.
+
+    A well-formed request target is a path in ASCII. The values of all headers are UTF-8 without control characters, so
+    that no reader of a header has to expect an undecodable one.
+    """
+    if not _TARGET.fullmatch(request.uri):
+        return "The request target must be a path, percent-encoded where it is not ASCII."
+    for name, values in request.requestHeaders.getAllRawHeaders():
+        for value in values:
+            try:
+                value.decode()
+            except UnicodeDecodeError:
+                return f"The header {name.decode('ascii', 'replace')} is not valid UTF-8."
+            if _CONTROL.search(value):
+                return f"The header {name.decode('ascii', 'replace')} contains a control character."
+    for single in SINGLE_HEADERS:
+        if len(request.requestHeaders.getRawHeaders(single, ())) > 1:
+            return f"The header {single} was given several times."
+    return None
+
+
+def set_response_headers(headers: Headers) -> None:
+    """Set the headers of every response, except for those that a handler has set; ``Server`` is always replaced."""
+    for name, value in RESPONSE_HEADERS.items():
+        if name == "Server" or not headers.hasHeader(name):
+            headers.setRawHeaders(name, [value])
+
+
+class ServerChannel(HTTPChannel):
+    """A connection that answers malformed requests in JSON."""
+
+    MAX_LENGTH = MAX_HEAD_BYTES
+    totalHeadersSize = MAX_HEAD_BYTES  # noqa: N815 - Twisted's name
+    too_long = f"Request line and headers can have at most {MAX_HEAD_BYTES} bytes."
+    _log = Logger()
+    _rejected = False
+    _close_timer: IDelayedCall | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse ``data``; reject a request that Twisted's parser fails at, and ignore what follows a rejected one."""
+        if self._rejected:
+            return
+        try:
+            super().dataReceived(data)
+        except Exception:
+            self._log.failure("a request could not be parsed")
+            self.reject(400, "Malformed HTTP request.")
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Store a header. An absurd ``Content-Length`` is rejected: ``int()`` raises an exception for it."""
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length" and len(value.strip()) > MAX_LENGTH_DIGITS:
+            self.reject(400, "Content-Length is not a valid length.")
+        return not self._rejected and bool(super().headerReceived(line))
+
+    def lineReceived(self, line: bytes) -> None:
+        """Parse a line, unless the request has been rejected."""
+        if not self._rejected:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Reject a line that exceeds the limit for all headers together."""
+        self.reject(414, self.too_long)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
+        """Write the head of a response: every response of a request passes here."""
+        if isinstance(headers, Headers):
+            set_response_headers(headers)
+        super().writeHeaders(version, code, reason, headers)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.reject(400, "Malformed HTTP request, or too many or too long headers.")
+
+    def reject(self, status: int, text: str) -> None:
+        """Write an error response and close the connection; the request is not processed.
+
+        Closing at once would reset the connection of a client that still sends, before it reads the response. So only the
+        sending side is closed, and what the client sends is discarded until it closes the connection, for a limited time.
+        """
+        if self._rejected:
+            return
+        self._rejected = True
+        self.write_error(status, text)
+        transport: Any = self.transport
+        can_half_close: bool = IHalfCloseableDescriptor.providedBy(transport) and not self.isSecure()
+        if can_half_close:
+            transport.loseWriteConnection()
+        self._close_timer = self.callLater(LINGER_SECONDS, self.loseConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Cancel the timer that closes the connection."""
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
+        super().connectionLost(reason)
+
+    def write_error(self, status: int, text: str) -> None:
+        """Write an error response to the connection, whatever the state of the request."""
+        body = error_body(status, text)
+        lines = {
+            **RESPONSE_HEADERS,
+            "Content-Type": JSON,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        transport: Any = self.transport
+        transport.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n".encode() + body)
+
+
+class ServerRequest(Request):
+    """A request whose errors outside of any resource are answered in JSON."""
+
+    def __repr__(self) -> str:
+        """Return a description for the log; Twisted's own raises an exception if the target is not ASCII."""
+        target = self.uri[:MAX_LOGGED_BYTES].decode("ascii", "backslashreplace")
+        return f"<{type(self).__name__} {self.method.decode('ascii', 'backslashreplace')} {target}>"
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Log ``reason``, which no resource has handled, and answer 500 without it."""
+        self._log.failure("{method} {path} failed", reason, method=self.method, path=self.path[:200])
+        if self.startedWriting:
+            channel: Any = self.channel
+            channel.forceAbortClient()
+        else:
+            self._answer(500, "Internal Server Error: the server log has details.")
+        return reason
+
+    def _handleStar(self) -> None:
+        # OPTIONS * asks about the server as a whole; Twisted answers other methods without a body.
+        if self.method == b"OPTIONS":
+            self.setHeader("Content-Length", "0")
+            self.finish()
+        else:
+            self.setHeader("Allow", "OPTIONS")
+            self._answer(405, "The method is not allowed for this resource.")
+
+    def _answer(self, status: int, text: str) -> None:
+        body = error_body(status, text)
+        self.setResponseCode(status)
+        self.setHeader("Content-Type", JSON)
+        self.setHeader("Content-Length", str(len(body)))
+        self.write(b"" if self.method == b"HEAD" else body)
+        self.finish()

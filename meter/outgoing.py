@@ -1,0 +1,130 @@
+"""Outgoing metering messages: makes messages of samples, with Ceilometer's signature, and chooses the key of their batch."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import msgspec
+
+from meter.batch_signature import canonical_form_of_members
+from meter.batch_signature import digest_of_encoded_metadata
+from meter.ceilometer_reading import has_second_reading
+from meter.ceilometer_signature import METADATA_FIELD
+from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.ceilometer_signature import encoded_metadata
+from meter.ceilometer_signature import signature
+from meter.ceilometer_signature import signed_bytes_of_sample
+from meter.sample import Sample
+from meter.sample import utc_text
+from meter.sample import with_reserved
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
+
+
+class OutgoingMessage(NamedTuple):
+    """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch.
+
+    ``canonical_form`` is what :func:`meter.batch_signature.canonical_form` returns for ``fields``, if it is known.
+    """
+
+    fields: Mapping[str, Any]
+    key: SigningKey | None
+    canonical_form: bytes | None = None
+
+
+def sign(sample: Sample, keys: Keyring, source: str) -> dict[str, Any]:
+    """Return ``sample`` as a metering message with Ceilometer's signature; ``source`` is that of a sample without one.
+
+    Meter's own messages are made by :class:`Signer`.
+    """
+    message = _unsigned(sample, source)
+    key = keys.key_for(sample.timestamp, sample.name, message["source"])
+    message[SIGNATURE_FIELD] = signature(message, key.secret)
+    return message
+
+
+def _unsigned(sample: Sample, source: str) -> dict[str, Any]:
+    return {
+        "source": sample.source or source,
+        "counter_name": sample.name,
+        "counter_type": sample.type,
+        "counter_unit": sample.unit,
+        "counter_volume": sample.volume,
+        "user_id": sample.user_id,
+        "project_id": sample.project_id,
+        "resource_id": sample.resource_id,
+        "timestamp": utc_text(sample.timestamp),
+        "resource_metadata": sample.resource_metadata,
+        "message_id": sample.message_id,
+    }
+
+
+class Signer:
+    """Makes signed messages of the samples of one batch. Metadata that several samples share as one object are encoded once.
+
+    It keeps a reference to all metadata it has seen: use one per batch, and do not mutate the metadata while it is in use.
+    ``interval_seconds``, for polled samples, and ``may_differ``, if not empty, are added to the reserved member of the
+    metadata. ``unit_name`` returns the configured name of a unit. Samples that a client has chosen are ``untrusted``: they get
+    Ceilometer's signature only if no other message would have the same one (:mod:`meter.ceilometer_reading`).
+    """
+
+    def __init__(
+        self,
+        keys: Keyring,
+        source: str,
+        *,
+        interval_seconds: float | None = None,
+        unit_name: Callable[[str], str] | None = None,
+        may_differ: Sequence[str] = (),
+        untrusted: bool = False,
+    ) -> None:
+        self._keys = keys
+        self._source = source
+        self._unit_name = unit_name
+        self._untrusted = untrusted
+        self._reserved: dict[str, Any] = {}
+        if interval_seconds is not None:
+            self._reserved["interval"] = _whole_if_possible(interval_seconds)
+        if may_differ:
+            self._reserved["may_differ"] = list(may_differ)
+        self._encoded: dict[int, tuple[Mapping[str, Any], bytes, msgspec.Raw, str]] = {}
+
+    def message(self, sample: Sample, message_id: str | None = None) -> OutgoingMessage:
+        """Return ``sample`` as a metering message, with its metadata already encoded as JSON.
+
+        ``message_id`` replaces that of the sample. The message has Ceilometer's signature if the keyring makes it. Raises
+        :class:`~meter.ceilometer_signature.BadSignature` if no key may sign the sample, or if it is not JSON.
+        """
+        metadata = sample.resource_metadata
+        found = self._encoded.get(id(metadata))
+        if found is None:
+            complete = with_reserved(metadata, **self._reserved) if self._reserved else metadata
+            encoded, text = encoded_metadata(complete)
+            digest = digest_of_encoded_metadata(bytes(encoded))
+            found = self._encoded[id(metadata)] = (metadata, digest, encoded, text)
+        message = _unsigned(sample, self._source)
+        if self._unit_name is not None:
+            message["counter_unit"] = self._unit_name(sample.unit)
+        if message_id is not None:
+            message["message_id"] = message_id
+        key = self._keys.key_for(sample.timestamp, sample.name, message["source"])
+        _, digest, encoded, text = found
+        signed: str | None = None
+        covered = signed_bytes_of_sample(message, text)  # raises for values that are not JSON
+        if self._keys.ceilometer_signature and not (self._untrusted and has_second_reading(message)):
+            signed = hmac.digest(key.secret, covered, "sha256").hex()
+        message[METADATA_FIELD] = digest
+        canonical = canonical_form_of_members(message)
+        message[METADATA_FIELD] = encoded
+        if signed is not None:
+            message[SIGNATURE_FIELD] = signed
+        return OutgoingMessage(message, key, canonical)
+
+
+def _whole_if_possible(seconds: float) -> float:
+    return int(seconds) if float(seconds).is_integer() else seconds

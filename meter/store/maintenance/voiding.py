@@ -1,0 +1,353 @@
+"""Voiding: samples that an administrator takes out of all answers, without deleting them, and how they are put back.
+
+A voided sample is moved to the table ``voided_sample``, so that queries pay nothing for it: none reads that table, whatever
+their ``as_of``. Its id stays known to the writer: a repeat of a voided sample is a duplicate. The rollups that covered it are
+deleted, and maintenance makes them again. Each call is one transaction with one entry in the audit log.
+
+A transaction shares the locks of the hours whose samples it moves with writers; it excludes finalization of these hours, which
+would otherwise count samples that it no longer sees (:mod:`meter.store.maintenance.rollups`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+from typing import NamedTuple
+
+import msgspec
+
+from meter.interfaces import Unavailable
+from meter.query import AuditEntry
+from meter.sample import MAX_VOLUME
+from meter.sample import MIN_VOLUME
+from meter.signing_keys import SigningKey
+from meter.store.audit.log import append
+from meter.store.audit.log import next_seq
+from meter.store.maintenance.rollups import HOUR_LOCKS
+from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
+from meter.store.postgres.pool import Session
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import both
+from meter.store.write.record import uuid_of
+
+MAX_LISTED_IDS = 1000
+"""Ids that an entry of the audit log lists; the table has all of them, with the number of the entry."""
+
+CHOOSE = """
+CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
+SELECT s.message_id, s.timestamp, s.series_id, {problem} AS problem
+FROM {table} s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
+WHERE {condition}
+"""
+
+# A chosen row is found by id and time in the one partition that may have it, whatever PostgreSQL expects of the new table.
+FIND_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+
+HOURS_OF_CHOSEN = f"""
+SELECT DISTINCT floor(extract(epoch FROM timestamp) / 3600)::bigint % {HOUR_LOCKS} FROM chosen ORDER BY 1
+"""
+
+COLUMNS = """
+SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg('s.' || quote_ident(attname), ', ' ORDER BY attnum)
+FROM pg_attribute WHERE attrelid = 'sample'::regclass AND attnum > 0 AND NOT attisdropped
+"""
+
+CHOSEN_ROWS = "s.message_id = chosen.message_id AND s.timestamp = chosen.timestamp AND chosen.problem IS NULL"
+
+MOVE_TO_VOIDED = f"""
+WITH moved AS (DELETE FROM sample s USING chosen WHERE {CHOSEN_ROWS} RETURNING s.*)
+INSERT INTO voided_sample ({{names}}, voided_at, voided_by, reason, audit_seq)
+SELECT {{columns}}, now(), %s, %s, %s FROM moved s
+"""
+
+MOVE_BACK = f"""
+WITH moved AS (DELETE FROM voided_sample s USING chosen WHERE {CHOSEN_ROWS} RETURNING s.*)
+INSERT INTO sample ({{names}}) SELECT {{columns}} FROM moved s
+"""
+
+OF_CHOSEN_HOURS = """
+EXISTS (
+    SELECT FROM chosen WHERE problem IS NULL
+    AND timestamp >= {table}.start AND timestamp < {table}.start + make_interval(hours => {table}.hours)
+)
+"""
+
+NO_LONGER_FINAL = f"DELETE FROM final_period WHERE {OF_CHOSEN_HOURS.format(table='final_period')}"
+
+# Of the series, and the totals of their owners: where an hour has no other samples, it is not finalized again. Expired samples
+# are not concerned: all samples of a meter in an hour expire together.
+DELETE_ROLLUPS = """
+DELETE FROM rollup USING (
+    SELECT DISTINCT o.id AS series_id, p.hours, date_trunc(p.unit, c.timestamp, 'UTC') AS start
+    FROM chosen c JOIN series x ON x.id = c.series_id
+    JOIN series o ON o.id = x.id OR (o.meter_id = x.meter_id AND o.resource_id = 0 AND o.user_id = x.user_id
+        AND o.project_id = x.project_id AND o.source_id = x.source_id)
+    CROSS JOIN (VALUES (1, 'hour'), (24, 'day')) AS p (hours, unit)
+    WHERE c.problem IS NULL
+) AS stale
+WHERE rollup.hours = stale.hours AND rollup.series_id = stale.series_id AND rollup.start = stale.start
+"""
+
+EXPIRED = "{time} < (SELECT max(cutoff.before) FROM retention_cutoff cutoff WHERE cutoff.meter IN (m.name, ''))"
+
+NOT_VOIDABLE = f"""
+CASE WHEN {EXPIRED.format(time="s.timestamp")} THEN
+    'it is older than the retention, and about to be deleted: its rollup cannot be made again without it'
+END
+"""
+
+NOT_RESTORABLE = f"""
+CASE
+    WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention: samples next to it have been deleted'
+    WHEN NOT (s.volume = 0 OR abs(s.volume) BETWEEN {MIN_VOLUME!r} AND {MAX_VOLUME!r}) THEN 'its volume is out of bounds'
+    WHEN EXISTS (
+        SELECT FROM sample t WHERE t.message_id = s.message_id
+        AND t.timestamp >= date_trunc('week', s.timestamp, 'UTC') - interval '7 days'
+        AND t.timestamp < date_trunc('week', s.timestamp, 'UTC') + interval '14 days'
+    ) THEN 'another sample with its id has been stored meanwhile: void that one first'
+END
+"""
+
+PROBLEMS = "SELECT message_id::text, problem FROM chosen WHERE problem IS NOT NULL"
+MISSING = "SELECT given::text FROM unnest(%s::uuid[]) AS given WHERE given NOT IN (SELECT message_id FROM chosen)"
+CHOSEN_IDS = "SELECT message_id::text FROM chosen WHERE problem IS NULL ORDER BY timestamp, message_id LIMIT %s"
+
+EXPIRED_MEANWHILE = f"""
+SELECT FROM chosen c JOIN series x ON x.id = c.series_id JOIN meter m ON m.id = x.meter_id
+WHERE c.problem IS NULL AND {EXPIRED.format(time="c.timestamp")} LIMIT 1
+"""
+
+SUMMARY = """
+SELECT count(*), min(timestamp), max(timestamp) FROM chosen WHERE problem IS NULL
+"""
+
+BY_METER = """
+SELECT m.name, p.name, count(*), count(DISTINCT x.resource_id)
+FROM chosen c JOIN series x ON x.id = c.series_id JOIN meter m ON m.id = x.meter_id
+LEFT JOIN project p ON p.id = x.project_id
+WHERE c.problem IS NULL
+GROUP BY m.name, p.name ORDER BY m.name, p.name
+"""
+
+VOIDED = """
+SELECT s.message_id::text, s.verbatim_json, s.timestamp, s.volume, m.name, m.unit, r.name, p.name, u.name, o.name, s.voided_at,
+    s.voided_by, s.reason, s.audit_seq
+FROM voided_sample s LEFT JOIN series x ON x.id = s.series_id LEFT JOIN meter m ON m.id = x.meter_id
+LEFT JOIN resource r ON r.id = x.resource_id LEFT JOIN project p ON p.id = x.project_id
+LEFT JOIN "user" u ON u.id = x.user_id LEFT JOIN source o ON o.id = x.source_id
+ORDER BY s.voided_at DESC, s.timestamp DESC, s.message_id LIMIT %s
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The samples to void or to restore: those that meet all of these conditions, with ``start <= timestamp < end``.
+
+    ``ids`` are message ids. ``audit_seq``, for voided samples only, is the entry of the audit log under which they were voided.
+    """
+
+    ids: Sequence[str] = ()
+    meter: str | None = None
+    resource_id: str | None = None
+    project_id: str | None = None
+    user_id: str | None = None
+    source: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    audit_seq: int | None = None
+
+    @property
+    def names_samples(self) -> bool:
+        """Whether a condition other than the time is given; otherwise all samples of everybody would be selected."""
+        by_name = (self.meter, self.resource_id, self.project_id, self.user_id, self.source)
+        return bool(self.ids) or self.audit_seq is not None or any(each is not None for each in by_name)
+
+    def shown(self) -> dict[str, Any]:
+        """The conditions that are given, as JSON; of the ids only the first :data:`MAX_LISTED_IDS`."""
+        given = {
+            "ids": list(self.ids[:MAX_LISTED_IDS]) or None,
+            "meter": self.meter,
+            "resource_id": self.resource_id,
+            "project_id": self.project_id,
+            "user_id": self.user_id,
+            "source": self.source,
+            "start": self.start and self.start.astimezone(UTC).isoformat(),
+            "end": self.end and self.end.astimezone(UTC).isoformat(),
+            "audit_entry": self.audit_seq,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def condition(self) -> Sql:
+        """SQL over the row ``s`` of a sample, its series ``x`` and its meter ``m``."""
+        parts = [
+            Sql("s.message_id = ANY(%s::uuid[])", ([uuid_of(each) for each in self.ids],)) if self.ids else None,
+            None if self.meter is None else Sql("m.name = %s", (self.meter,)),
+            None if self.start is None else Sql("s.timestamp >= %s", (self.start,)),
+            None if self.end is None else Sql("s.timestamp < %s", (self.end,)),
+            None if self.audit_seq is None else Sql("s.audit_seq = %s", (self.audit_seq,)),
+        ]
+        for column, value in {
+            "resource": self.resource_id,
+            "project": self.project_id,
+            "user": self.user_id,
+            "source": self.source,
+        }.items():
+            if value is not None:
+                parts.append(Sql(f'x.{column}_id = (SELECT id FROM "{column}" WHERE name = %s)', (value,)))
+        return both(part for part in parts if part is not None)
+
+
+class MeterCount(NamedTuple):
+    """Number of samples and of resources of a meter of a project."""
+
+    meter: str
+    project_id: str | None
+    samples: int
+    resources: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voiding:
+    """The outcome of voiding or restoring. ``problems`` has, by message id, why a sample is left as it is.
+
+    ``entry`` is the entry in the audit log; ``None`` if nothing was changed.
+    """
+
+    samples: int
+    first: datetime | None
+    last: datetime | None
+    meters: Sequence[MeterCount]
+    problems: Sequence[tuple[str, str]]
+    entry: AuditEntry | None
+
+
+class UnexpectedCount(Exception):
+    """Another number of samples is selected than the administrator expects; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """Who acts and why, with the signing keys that the audit log needs and ``details`` for its entry, as JSON.
+
+    ``expected``: refuse unless it is the number of samples.
+    """
+
+    who: str
+    reason: str
+    keys: Sequence[SigningKey]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    expected: int | None = None
+    dry_run: bool = False
+
+
+async def void(session: Session, selection: Selection, act: Act) -> Voiding:
+    """Void the selected samples, in the transaction of ``session``; with ``dry_run`` only count them."""
+    seq = 0 if act.dry_run else await next_seq(session)
+    await _choose(session, selection, table="sample", problem=NOT_VOIDABLE)
+    chosen = await _summary(
+        session, selection, act, missing="no sample with this id is stored, or it is voided already"
+    )
+    if act.dry_run or not chosen.samples:
+        return chosen
+    names, columns = await _lock(session)
+    await session.count(MOVE_TO_VOIDED.format(names=names, columns=columns), [act.who, act.reason, seq])
+    return await _finish(session, "void", selection, act, chosen)
+
+
+async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
+    """Put the selected voided samples back exactly as they were; with ``dry_run`` only count them."""
+    if not act.dry_run:
+        await next_seq(session)
+    await _choose(session, selection, table="voided_sample", problem=NOT_RESTORABLE)
+    chosen = await _summary(session, selection, act, missing="no sample with this id is voided")
+    if act.dry_run or not chosen.samples:
+        return chosen
+    names, columns = await _lock(session)
+    await session.count(MOVE_BACK.format(names=names, columns=columns))
+    return await _finish(session, "unvoid", selection, act, chosen)
+
+
+async def voided(session: Session, limit: int) -> list[dict[str, Any]]:
+    """Return at most ``limit`` voided samples, those that were voided last first, as JSON."""
+    return [
+        {
+            "message_id": msgspec.json.decode(verbatim_json)["message_id"] if verbatim_json[:1] == "{" else message_id,
+            "timestamp": timestamp.astimezone(UTC).isoformat(),
+            "volume": volume,
+            **dict(zip(("meter", "unit", "resource_id", "project_id", "user_id", "source"), names, strict=True)),
+            "voided_at": at.astimezone(UTC).isoformat(),
+            "voided_by": who,
+            "reason": reason,
+            "audit_entry": audit_seq,
+        }
+        for message_id, verbatim_json, timestamp, volume, *names, at, who, reason, audit_seq in await session.rows(
+            VOIDED, [limit]
+        )
+    ]
+
+
+async def voided_count(session: Session) -> int:
+    """Return the number of voided samples."""
+    [[count]] = await session.rows("SELECT count(*) FROM voided_sample")
+    return int(count)
+
+
+async def _choose(session: Session, selection: Selection, *, table: str, problem: str) -> None:
+    """Make the temporary table ``chosen``; ``problem`` is SQL for why a row cannot be moved, null if it can."""
+    condition = selection.condition()
+    await session.count(FIND_BY_INDEX)
+    await session.count(CHOOSE.format(table=table, problem=problem, condition=condition), list(condition.parameters))
+
+
+async def _summary(session: Session, selection: Selection, act: Act, *, missing: str) -> Voiding:
+    """Return what is chosen; ``missing`` is the problem of an id that no chosen row has."""
+    [[samples, first, last]] = await session.rows(SUMMARY)
+    if act.expected is not None and samples != act.expected:
+        raise UnexpectedCount(f"{samples} samples are selected, not {act.expected}: nothing was changed")
+    given = {uuid_of(each): each for each in selection.ids}
+    found = {message_id: problem for message_id, problem in await session.rows(PROBLEMS)}
+    if given:
+        rows = await session.rows(MISSING, [list(given)])
+        found |= {message_id: missing for [message_id] in rows}
+    return Voiding(
+        samples=int(samples),
+        first=first,
+        last=last,
+        meters=[MeterCount(*row) for row in await session.rows(BY_METER)],
+        problems=[(given.get(message_id, message_id), problem) for message_id, problem in sorted(found.items())],
+        entry=None,
+    )
+
+
+async def _lock(session: Session) -> tuple[str, str]:
+    """Take the locks of the hours of the chosen samples; return the columns of the table of samples, without and with alias."""
+    locks = [lock for [lock] in await session.rows(HOURS_OF_CHOSEN)]
+    await session.rows(LOCK_HOURS_SHARED, [locks])
+    if await session.rows(EXPIRED_MEANWHILE):
+        raise Unavailable("some of the samples have just expired: try again")
+    [[names, columns]] = await session.rows(COLUMNS)
+    return names, columns
+
+
+async def _finish(session: Session, action: str, selection: Selection, act: Act, chosen: Voiding) -> Voiding:
+    """Delete the rollups that the move makes wrong, and append to the audit log."""
+    await session.count(NO_LONGER_FINAL)
+    await session.count(DELETE_ROLLUPS)
+    ids = [id for [id] in await session.rows(CHOSEN_IDS, [MAX_LISTED_IDS])]
+    details = {
+        **act.details,
+        "selection": selection.shown(),
+        "samples": chosen.samples,
+        "first": chosen.first and chosen.first.astimezone(UTC).isoformat(),
+        "last": chosen.last and chosen.last.astimezone(UTC).isoformat(),
+        "meters": [each._asdict() for each in chosen.meters],
+        "message_ids": ids,
+    }
+    entry = await append(session, act.keys, who=act.who, action=action, reason=act.reason, details=details)
+    return replace(chosen, entry=entry)

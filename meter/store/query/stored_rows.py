@@ -1,0 +1,216 @@
+"""Stored rows with everything that they refer to, as they are: also where what they refer to is missing or was altered.
+
+Unlike :mod:`meter.store.query.runner`, which leaves such rows out, this is for proofs and for verification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from meter.counter_runs import interval_of
+from meter.counter_runs import run_of
+from meter.message import MeteringMessage
+from meter.sample import utc_text
+from meter.signing_keys import SignatureScheme
+from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.write.record import Record
+from meter.store.write.record import Series
+from meter.store.write.record import fields_of
+from meter.store.write.record import uuid_of
+from meter.store.write.record import wire_format_of
+from meter.stored_batch import StoredBatch
+from meter.stored_batch import UnstoredEntry
+
+Rows = Callable[[str, Sequence[Any]], Awaitable[Sequence[tuple[Any, ...]]]]
+"""Runs a statement with parameters and returns its rows."""
+
+ROWS = """
+SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text, s.timestamp,
+    s.volume, encode(s.signature, 'hex'), s.verbatim_json, s.batch_id, s.batch_position,
+    s.metadata_id
+FROM (
+    SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
+    FROM {table} s LEFT JOIN series x ON x.id = s.series_id
+    WHERE {conditions}
+    ORDER BY s.timestamp, s.message_id LIMIT {limit}
+) s
+LEFT JOIN meter m ON m.id = s.meter_id
+LEFT JOIN resource r ON r.id = s.resource_id
+LEFT JOIN "user" u ON u.id = s.user_id
+LEFT JOIN project p ON p.id = s.project_id
+LEFT JOIN source o ON o.id = s.source_id
+LEFT JOIN run ON run.id = s.run_id
+LEFT JOIN metadata d ON d.id = s.metadata_id
+LEFT JOIN wire_format f ON f.id = s.wire_format_id
+ORDER BY s.timestamp, s.message_id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRow:
+    """A row and its message. If no message can be restored, ``fields`` is ``None`` and ``damage`` says why.
+
+    ``meter`` and ``resource_id`` come from the columns, and are ``None`` if missing. ``key_id`` is the id of the key that
+    verified the message when it arrived, with the signature of ``scheme``; ``None`` if it was unsigned. ``batch_id`` is the
+    store's id of its signed batch, 0 if it has none, and ``batch_position`` its position in the batch.
+    """
+
+    message_id: str
+    timestamp: datetime
+    meter: str | None
+    resource_id: str | None
+    key_id: str | None
+    scheme: SignatureScheme | None
+    batch_id: int
+    batch_position: int
+    fields: Mapping[str, Any] | None
+    damage: str | None
+    record: Record | None
+
+    def difference(self, message: MeteringMessage) -> str | None:
+        """Return which columns differ from ``message``, which was read from ``fields``; ``None`` if none does.
+
+        A message that is stored whole may verify although the columns, which queries read, were changed.
+        """
+        if self.record is None:
+            return self.damage
+        series = self.record.series
+        pairs = {
+            "meter": (series.name, message.name),
+            "type": (series.type, message.type),
+            "unit": (series.unit, message.unit),
+            "resource": (series.resource_id, message.resource_id),
+            "user": (series.user_id, message.user_id),
+            "project": (series.project_id, message.project_id),
+            "source": (series.source, message.source),
+            **_run_columns(series, message),
+            "volume": (self.record.volume, float(message.volume)),
+            "timestamp": (self.timestamp, message.timestamp),
+            "message_id": (self.message_id, uuid_of(message.message_id)),
+            "metadata": (_canonical(self.record.metadata), _encoded(message.metadata)),
+        }
+        different = [name for name, (column, signed) in pairs.items() if column != signed]
+        return f"the signed message differs from the column {', '.join(different)}" if different else None
+
+
+BATCHES = """
+SELECT b.id, b.uuid::text, b.first, b.last, b.key_id, b.mac, b.checks FROM signed_batch b WHERE b.id = ANY(%s)
+"""
+
+UNSTORED_ENTRIES = (
+    "SELECT batch_id, position, digest, reason, mac FROM unstored_entry WHERE batch_id = ANY(%s) ORDER BY 1, 2"
+)
+
+OF_BATCHES = f"s.batch_id = ANY(%s) AND s.timestamp BETWEEN %s AND %s AND {IN_ORDER_OF_TIME}"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRows:
+    """A signed batch, and its rows in the order of ``batch.messages``."""
+
+    batch: StoredBatch
+    rows: Sequence[StoredRow]
+
+
+async def batches_with_rows(rows: Rows, ids: Iterable[int]) -> Mapping[int, BatchRows]:
+    """Return the signed batches with these ids of the store, without those that are missing, and all their rows."""
+    wanted = sorted(ids)
+    batches = {row[0]: row[1:] for row in await rows(BATCHES, [wanted])}
+    if not batches:
+        return {}
+    first, last = min(batch[1] for batch in batches.values()), max(batch[2] for batch in batches.values())
+    of_batch: dict[int, list[StoredRow]] = {id: [] for id in batches}
+    for table in ("sample", "voided_sample"):
+        statement = ROWS.format(table=table, conditions=OF_BATCHES, limit="ALL")
+        for row in await rows(statement, [list(batches), first, last]):
+            stored = stored_row(row)
+            of_batch[stored.batch_id].append(stored)
+    unstored: dict[int, list[UnstoredEntry]] = {id: [] for id in batches}
+    for id, position, digest, reason, mac in await rows(UNSTORED_ENTRIES, [list(batches)]):
+        unstored[id].append(UnstoredEntry(position, bytes(digest), reason, bytes(mac)))
+    return {
+        id: BatchRows(
+            StoredBatch(
+                id=uuid,
+                key_id=key_id,
+                first=utc_text(first),
+                last=utc_text(last),
+                mac=bytes(mac),
+                checks=bytes(checks),
+                messages=[(row.batch_position, row.fields) for row in of_batch[id]],
+                unstored=unstored[id],
+            ),
+            of_batch[id],
+        )
+        for id, (uuid, first, last, key_id, mac, checks) in batches.items()
+    }
+
+
+def _run_columns(series: Series, message: MeteringMessage) -> dict[str, tuple[Any, Any]]:
+    """Return run and interval, each in the columns and in the metadata of ``message``."""
+    run, interval = run_of(message.type, message.metadata), interval_of(message.metadata)
+    return {"run": ((series.run_kind, series.run), run), "interval": (series.interval, interval)}
+
+
+def _canonical(text: str) -> str:
+    """Return JSON as the installed msgspec writes it: another version may have written a number in another way."""
+    return _encoded(msgspec.json.decode(text))
+
+
+def _encoded(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def stored_row(row: Sequence[Any], differing_metadata: frozenset[int] = frozenset()) -> StoredRow:
+    """Return a row of :data:`ROWS`. ``differing_metadata`` are the ids of metadata whose document differs from their text."""
+    name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval, *other_columns = row
+    metadata, wire_format_text, message_id, timestamp, volume, signature, verbatim_json, *place, metadata_id = (
+        other_columns
+    )
+    batch_id, batch_position = place
+    fields, key_id, scheme, damage, record = None, None, None, None, None
+    missing = [
+        label
+        for label, value in {
+            "meter": name,
+            "resource": resource_id,
+            "metadata": metadata,
+            "wire_format": wire_format_text,
+        }.items()
+        if value is None
+    ]
+    if missing:
+        damage = f"the row refers to a missing row of {', '.join(missing)}"
+    else:
+        try:
+            wire_format = wire_format_of(wire_format_text)
+            key_id, scheme = wire_format.key_id, wire_format.scheme
+            series = Series(name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval)
+            record = Record(series, metadata, wire_format, message_id, timestamp, volume, signature, verbatim_json)
+            fields = fields_of(record)
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+            damage = f"no message can be restored from the row: {type(error).__name__}: {error}"
+        if damage is None and metadata_id in differing_metadata:
+            damage = "the metadata that queries read (jsonb) differ from the signed metadata"
+    return StoredRow(
+        message_id=message_id,
+        timestamp=timestamp,
+        meter=name,
+        resource_id=resource_id,
+        key_id=key_id,
+        scheme=scheme,
+        batch_id=batch_id,
+        batch_position=batch_position,
+        fields=fields,
+        damage=damage,
+        record=record,
+    )

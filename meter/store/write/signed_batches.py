@@ -1,0 +1,94 @@
+"""Signed batches: each is stored once, a sample has its place in it, and entries that are not stored are stated to be so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from meter.batch_signature import BatchEntry
+from meter.batch_signature import BatchSignature
+from meter.message import parse_timestamp
+from meter.store.postgres.pool import Session
+from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.write.duplicates import Place
+from meter.store.write.record import Record
+from meter.stored_batch import UnstoredReason
+from meter.stored_batch import checks_of
+
+NO_PLACE: Place = (0, 0)
+
+# Updating a row that is there already returns its id, and makes a writer of the same batch wait until it is committed.
+UPSERT_BATCHES = """
+INSERT INTO signed_batch (uuid, first, last, key_id, mac, checks)
+SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::bytea[], %s::bytea[])
+ON CONFLICT (uuid, mac) DO UPDATE SET last = signed_batch.last
+RETURNING id, uuid::text, mac
+"""
+
+DELETE_EMPTY_BATCHES = f"""
+DELETE FROM signed_batch b WHERE id = ANY(%s) AND NOT EXISTS (
+    SELECT FROM sample s WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}
+    UNION ALL SELECT FROM voided_sample v WHERE v.batch_id = b.id
+)
+"""
+
+INSERT_UNSTORED_ENTRIES = """
+INSERT INTO unstored_entry (batch_id, position, reason, digest, mac)
+SELECT b.id, entry.position, entry.reason, entry.digest, entry.mac
+FROM unnest(%s::uuid[], %s::bytea[], %s::smallint[], %s::text[], %s::bytea[], %s::bytea[])
+    AS entry (uuid, batch_mac, position, reason, digest, mac)
+JOIN signed_batch b ON (b.uuid, b.mac) = (entry.uuid, entry.batch_mac)
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+"""States that entries are not stored, of batches some of whose entries are."""
+
+
+async def upsert_batches(session: Session, records: Sequence[Record]) -> list[Place]:
+    """Store the batches of ``records`` that are not stored yet; return the place of each record in its batch."""
+    batches = {(entry.batch.id, entry.batch.mac): entry.batch for each in records if (entry := each.entry) is not None}
+    if not batches:
+        return [NO_PLACE] * len(records)
+    # The same order in all collectors, so that two that write the same batches do not deadlock.
+    ordered = [batches[key] for key in sorted(batches)]
+    ids = {(uuid, bytes(mac)): id for id, uuid, mac in await session.rows(UPSERT_BATCHES, _columns(ordered))}
+    return [
+        NO_PLACE if entry is None else (ids[entry.batch.id, entry.batch.mac], entry.position)
+        for entry in (record.entry for record in records)
+    ]
+
+
+def _columns(batches: Sequence[BatchSignature]) -> list[list[object]]:
+    return [
+        [batch.id for batch in batches],
+        [parse_timestamp(batch.first, "first") for batch in batches],
+        [parse_timestamp(batch.last, "last") for batch in batches],
+        [batch.key_id for batch in batches],
+        [batch.mac for batch in batches],
+        [checks_of(batch.digests) for batch in batches],
+    ]
+
+
+async def delete_empty_batches(session: Session, places: Iterable[Place], elsewhere: Iterable[int]) -> None:
+    """Delete the batches of which no message was stored, because all are stored ``elsewhere``: positions in ``places``."""
+    places = list(places)
+    repeated = set(elsewhere)
+    stored = {batch_id for n, (batch_id, _) in enumerate(places) if n not in repeated}
+    empty = sorted({batch_id for batch_id, _ in places} - stored - {NO_PLACE[0]})
+    if empty:
+        await session.count(DELETE_EMPTY_BATCHES, [empty])
+
+
+async def insert_unstored_entries(session: Session, entries: Sequence[tuple[BatchEntry, UnstoredReason]]) -> None:
+    """State that ``entries`` were not stored, and why."""
+    await session.count(
+        INSERT_UNSTORED_ENTRIES,
+        [
+            [entry.batch.id for entry, _ in entries],
+            [entry.batch.mac for entry, _ in entries],
+            [entry.position for entry, _ in entries],
+            [reason for _, reason in entries],
+            [entry.digest for entry, _ in entries],
+            [entry.unstored_mac(reason) for entry, reason in entries],
+        ],
+    )

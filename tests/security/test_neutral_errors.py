@@ -1,0 +1,96 @@
+"""What a client is told when something is unavailable names no host, port or program; the log does, under the request id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+import meter
+from meter.api import KeystoneTokens
+from meter.api import SampleIngest
+from meter.interfaces import Unavailable
+from tests.api_client import KEYS
+from tests.api_client import ApiClient
+from tests.api_client import Response
+from tests.unit.api.test_ingest import APPLE
+from tests.unit.api.test_ingest import RecordingBus
+
+SECRET_ADDRESS = "https://keystone.internal:5000/v3"
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def everything(response: Response) -> str:
+    return f"{response.headers} {response.body!r}"
+
+
+def api_without_keystone() -> tuple[ApiClient, Response]:
+    async def validate(_: str) -> None:
+        raise Unavailable(f"GET {SECRET_ADDRESS}/auth/tokens: connection refused")
+
+    api = ApiClient()
+    api = ApiClient(auth=KeystoneTokens(validate, api.clock, uri=SECRET_ADDRESS))
+    return api, api("/v2/samples?secret=1", headers={"X-Auth-Token": "any"})
+
+
+def api_without_store() -> tuple[ApiClient, Response]:
+    api = ApiClient()
+    api.store.unavailable = f"postgresql://meter@{SECRET_ADDRESS}: connection refused"
+    return api, api("/v2/samples")
+
+
+def api_without_bus() -> tuple[ApiClient, Response]:
+    bus = RecordingBus()
+    bus.failure = Unavailable(f"amqp://{SECRET_ADDRESS}: connection refused")
+    api = ApiClient()
+    api = ApiClient(ingest=SampleIngest(KEYS, "test", bus, api.store))
+    return api, api.post("/v2/meters/apples", [APPLE])
+
+
+@pytest.mark.parametrize("ask", [api_without_keystone, api_without_store, api_without_bus])
+def test_unavailable_dependency_is_named_in_the_log_only(ask: Any, logged: list[dict[str, Any]]) -> None:
+    _, response = ask()
+    assert response.status == 503
+    assert "internal" not in everything(response)
+    assert "refused" not in everything(response)
+    assert int(response.headers["retry-after"]) > 0
+    request_id = response.headers["x-openstack-request-id"]
+    [event] = [event for event in logged if event.get("request_id") == request_id and "error" in event]
+    assert SECRET_ADDRESS in event["error"]
+
+
+def test_missing_token_is_told_no_address_of_keystone() -> None:
+    async def validate(_: str) -> None:
+        return None
+
+    api = ApiClient(auth=KeystoneTokens(validate, ApiClient().clock, uri=SECRET_ADDRESS))
+    for headers in ({}, {"X-Auth-Token": "wrong"}):
+        response = api("/v2/samples", headers=headers)
+        assert (response.status, response.headers["www-authenticate"]) == (401, "Keystone")
+        assert "internal" not in everything(response)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/v2/capabilities", "/nothing"])
+def test_no_page_tells_the_version_of_the_server(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter, "__version__", "97.31.8")
+    response = ApiClient()(path)
+    assert "97.31.8" not in everything(response)
+    assert "Twisted" not in everything(response)
+
+
+def test_logged_request_line_is_bounded(logged: list[dict[str, Any]]) -> None:
+    api = ApiClient()
+    api.store.unavailable = "away"
+    response = api(f"/v2/samples?q.field=resource_id&q.value={'a' * 10_000}")
+    assert response.status == 503
+    [event] = [event for event in logged if "error" in event and "request_id" in event]
+    assert len(event["uri"]) <= 200
