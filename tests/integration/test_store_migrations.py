@@ -168,7 +168,7 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
         await pool.run(next_version.upgrade)
         await pool.run(next_version.check)
 
-    assert applied(postgresql, dsn) == [(1, "schema"), (2, "invoice")]
+    assert applied(postgresql, dsn) == [(step.number, step.name) for step in [*migrations(), FURTHER_STEP]]
     assert await stored_message(store, sent.message_id) == sent.fields
     await store.stopService()
 
