@@ -38,6 +38,7 @@ from meter.api.budget import RefusalDelay
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
+from meter.api.fair_share import Busy
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
 from meter.api.operations import GONE
@@ -290,6 +291,8 @@ def _to_api_error(error: BaseException | None) -> ApiError | None:
             return error
         case RequestError():
             return ApiError(400, str(error))
+        case Busy():
+            return ApiError(503, f"Try again later: {error}.", {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case Unavailable():
             return ApiError(503, UNAVAILABLE, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case MethodNotAllowed():

@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.api import SampleIngest
-from meter.api import ingest as ingest_module
 from meter.api.rendering import lists
 from meter.daemon.full_collections import FullCollections
 from meter.daemon.shared_slices import SharedSlices
+from meter.outgoing import Signer
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
@@ -104,13 +104,13 @@ def test_other_long_lists_are_rendered_in_slices_too(path: str) -> None:
 def signed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every sample that the API signs."""
     signed: list[Any] = []
-    sign = ingest_module.sign
+    whole = Signer.message
 
-    def counted(sample: Any, *others: Any) -> Any:
+    def message(self: Signer, sample: Any, *others: Any) -> Any:
         signed.append(sample)
-        return sign(sample, *others)
+        return whole(self, sample, *others)
 
-    monkeypatch.setattr(ingest_module, "sign", counted)
+    monkeypatch.setattr(Signer, "message", message)
     return signed
 
 
