@@ -371,9 +371,7 @@ class IStore(Interface):
     async def names_of_others(
         project_id: str, meters: Collection[str], resources: Collection[str]
     ) -> tuple[Collection[str], Collection[str]]:
-        """Return which of ``meters`` have samples that clients of the project did not submit, and of which of ``resources``
-        other projects have samples.
-        """
+        """Return the ``meters`` with samples that the project did not submit, and the ``resources`` of other projects."""
 
     async def proof(message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return the metering message with this id as it was signed, and its signed batch, if its sample matches ``filter``.
