@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -108,15 +110,18 @@ class SampleIngest:
                 raise Unavailable(f"samples cannot be published on the message bus: {error}") from error
         return messages
 
-    async def write(self, samples: Sequence[Sample], slices: OwnedSlices) -> Sequence[MeteringMessage]:
-        """Write ``samples`` to the store; return their messages once they are committed.
+    async def write(
+        self, samples: Sequence[Sample], slices: OwnedSlices, place: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> Sequence[MeteringMessage]:
+        """Write ``samples`` to the store; return their messages once they are committed. Each transaction takes a ``place``.
 
         If the store refuses some of them, the others are written, and the first reason is that of the :class:`ApiError` 400.
         """
         _, messages = await self._sign(samples, slices)
         refusals: list[str] = []
         for start in range(0, len(messages), WRITTEN_SAMPLES):
-            result = await self._store.write(messages[start : start + WRITTEN_SAMPLES])
+            async with place():
+                result = await self._store.write(messages[start : start + WRITTEN_SAMPLES])
             refusals += [f"Sample {start + refused.index}: {refused.reason}" for refused in result.refused]
         if refusals:
             raise ApiError(400, refusals[0])

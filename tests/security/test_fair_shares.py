@@ -6,15 +6,20 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 
 from meter.api import RequestLimits
+from meter.api import SampleIngest
 from meter.testing import MemoryStore
+from tests.api_client import KEYS
 from tests.api_client import ApiClient
 from tests.api_client import Response
 from tests.unit.api.auth.test_visibility import TOKENS
+from tests.unit.api.test_ingest import APPLE
+from tests.unit.api.test_ingest import RecordingBus
 
 CSV = "text/csv"
 
@@ -41,6 +46,11 @@ class QueuedStore(MemoryStore):
     async def statistics(self, query: Any) -> Any:
         return await self._wait(query.filter)
 
+    async def write(self, messages: Any) -> Any:
+        self.queries.append(("written", Deferred()))
+        await self.queries[-1][1]
+        return await super().write(messages)
+
     def projects(self) -> list[str | None]:
         return [project for project, query in self.queries if not query.called]
 
@@ -55,13 +65,19 @@ class SharedApi:
     def __init__(self, **limits: Any) -> None:
         self.store = QueuedStore()
         self._pending: list[Deferred[Any]] = []
-        self.api = ApiClient(store=self.store, auth=TOKENS, limits=RequestLimits(**limits))
+        ingest = SampleIngest(KEYS, "openstack", RecordingBus(), self.store)  # type: ignore[arg-type]
+        self.api = ApiClient(store=self.store, auth=TOKENS, ingest=ingest, limits=RequestLimits(**limits))
 
-    def ask(self, who: str, path: str = "/v2/samples", accept: str = "application/json") -> list[Response]:
+    def ask(
+        self, who: str, path: str = "/v2/samples", accept: str = "application/json", body: bytes | None = None
+    ) -> list[Response]:
         """Send a request; the list has its response once there is one."""
         responses: list[Any] = []
         headers = {"X-Auth-Token": f"{who}-token", "Accept": accept}
-        pending = self.api.pending(path, headers=headers)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        method = "GET" if body is None else "POST"
+        pending = self.api.pending(path, method=method, headers=headers, body=body)
         self._pending.append(pending)
         pending.addBoth(responses.append)
         self.api.flush()
@@ -227,3 +243,13 @@ def test_client_that_disconnects_gives_its_place_in_the_queue_back(share: Callab
     shared.answer("blue")
     assert last[0].status == 200
     assert shared.store.projects() == []
+
+
+def test_direct_writes_of_a_project_take_turns(share: Callable[..., SharedApi]) -> None:
+    shared = share(readers=4, max_readers_per_project=2)
+    apples = [{**APPLE, "resource_id": f"tree-{n}"} for n in range(3)]
+    for apple in apples:
+        shared.ask("blue", "/v2/meters/apples?direct=True", body=msgspec.json.encode([apple]))
+    assert shared.store.projects() == ["written"]
+    shared.ask("green")
+    assert shared.store.projects() == ["written", "green"]

@@ -76,7 +76,7 @@ async def _always() -> None:
 
 
 class VisibleStore:
-    """A view of a store that is restricted to one requester, whose queries each take a ``place`` among those of others.
+    """A view of a store that is restricted to one requester, whose queries each take a ``place`` among those of others; so do its writes.
 
     ``authorize`` is awaited before each query and before its result is returned; what it raises is the result, so that
     a long query, or the next of many, returns nothing to a requester whose token has become invalid
@@ -96,7 +96,7 @@ class VisibleStore:
         self._store = store
         self._requester = requester
         self._authorize = authorize
-        self._place = place
+        self.place = place
 
     async def check_authorization(self) -> None:
         """Raise what a query would raise because the requester is not authorized any more."""
@@ -104,7 +104,7 @@ class VisibleStore:
 
     async def _authorized(self, query: Callable[[], Awaitable[T]]) -> T:
         await self._authorize()
-        async with self._place():
+        async with self.place():
             result = await query()
         await self._authorize()
         return result

@@ -144,7 +144,10 @@ async def post_samples(context: RequestContext) -> ListResponse:
     slices = context.slices
     posted = await ingest.parse(context.body, context.path["meter"], context.requester, context.now, slices)
     await ingest.check(posted, context.requester, context.now, context.store, slices)
-    messages = await (ingest.write if context.arguments["direct"] else ingest.publish)(posted, slices)
+    if context.arguments["direct"]:
+        messages = await ingest.write(posted, slices, context.store.place)
+    else:
+        messages = await ingest.publish(posted, slices)
     return ListResponse(
         list(zip(messages, context.body, strict=True)),
         lambda pair: rendering.posted_sample(pair[0], pair[1].get("resource_metadata") or {}),
