@@ -383,10 +383,7 @@ class IStore(Interface):
         """Return at most ``limit`` matching :class:`~meter.query.AuditEntry`, newest first, with a ``seq`` below ``before``."""
 
     def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
-        """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.
-
-        A call carries no data: query the samples recorded since.
-        """
+        """Call ``callback``, without data, soon after any process commits samples; return a function that ends that."""
 
 
 # --- health --------------------------------------------------------------------------------------------------------
