@@ -164,7 +164,7 @@ def test_samples_of_a_large_body_are_written_in_parts_of_limited_weight() -> Non
     weights: list[int] = []
 
     class Store:
-        async def write(self, messages: Any) -> WriteResult:
+        async def write(self, messages: Any, *_: Any) -> WriteResult:
             weights.append(sum(check_sample(each.fields) for each in messages))
             return WriteResult(len(messages), 0)
 
@@ -180,10 +180,10 @@ def test_samples_are_verified_in_turns_of_limited_time(monkeypatch: pytest.Monke
     collector, turns = Collector(), [0]
     read, sleep = meter.collector.samples.read, meter.collector.samples.sleep
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **named: Any) -> Any:
         turns[-1] += 1
         collector.clock.rightNow += TURN_SECONDS / 3  # what verifying one of these takes
-        return read(*arguments)
+        return read(*arguments, **named)
 
     def next_turn(*arguments: Any) -> Any:
         turns.append(0)
