@@ -286,8 +286,7 @@ class Subscription:
 
     ``single_active``: one of the queue's consumers receives all deliveries, and another takes over when it disconnects.
     ``observe_queue`` makes the queue an exclusive, auto-deleted one of bounded length, which receives copies while the named
-    queue exists. It does not count as a consumer: a message routed to it alone is unroutable. ``waiting_queue`` is where
-    deliveries wait that cannot be dead-lettered because the queue of dead letters is full.
+    queue exists, and is no consumer: a message routed to it alone is unroutable. ``waiting_queue``: for a full dead letter queue.
     """
 
     queue: str

@@ -29,8 +29,6 @@ url = "amqp://meter:hunter2@bus:5672/%2F"
 dsn = "postgresql://meter:hunter2@db/meter?sslpassword=hunter2"
 [compute]
 libvirt_uri = "qemu+ssh://root:hunter2@host/system"
-[api]
-base_url = "https://proxy:hunter2@meter.example.org"
 [api.auth]
 mode = "keystone"
 [api.auth.keystone]
@@ -46,7 +44,6 @@ def test_check_shows_no_password_of_any_url() -> None:
     assert PASSWORD not in shown
     assert shown.count("https://meter:***@keystone.example.org") == 2
     assert "qemu+ssh://root:***@host/system" in shown
-    assert "https://proxy:***@meter.example.org" in shown
 
 
 def test_error_in_the_configuration_shows_no_password() -> None:
