@@ -28,6 +28,8 @@ APPLE: dict[str, Any] = {
     "counter_volume": 3,
     "resource_id": "tree",
 }
+CUSTOM = {**APPLE, "counter_name": "custom.apples"}
+"""A sample that a tenant may submit."""
 
 
 class RecordingBus:
@@ -91,9 +93,10 @@ def test_posted_sample_is_signed_published_and_echoed(ingest_api: IngestApi) -> 
 
 
 def test_sample_of_a_tenant_belongs_to_the_tenant(ingest_api: IngestApi) -> None:
-    (sample,) = ingest_api.post([APPLE], who="blue").json
+    (sample,) = ingest_api.post([CUSTOM], "/v2/meters/custom.apples", who="blue").json
     assert (sample["project_id"], sample["user_id"], sample["source"]) == ("blue", "ann", "blue:openstack")
-    (sample,) = ingest_api.post([{**APPLE, "source": "farm", "project_id": "blue"}], who="blue").json
+    farmed = {**CUSTOM, "source": "farm", "project_id": "blue"}
+    (sample,) = ingest_api.post([farmed], "/v2/meters/custom.apples", who="blue").json
     assert sample["source"] == "blue:farm"
 
 
@@ -212,7 +215,8 @@ def test_every_key_of_metadata_is_kept_and_can_be_queried(ingest_api: IngestApi)
 
 
 def test_empty_project_is_the_one_of_the_tenant(ingest_api: IngestApi) -> None:
-    assert ingest_api.post([{**APPLE, "project_id": ""}], who="blue").json[0]["project_id"] == "blue"
+    (sample,) = ingest_api.post([{**CUSTOM, "project_id": ""}], "/v2/meters/custom.apples", who="blue").json
+    assert sample["project_id"] == "blue"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])

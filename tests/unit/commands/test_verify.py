@@ -143,7 +143,7 @@ def test_row_with_ceilometers_signature_alone_is_verified_as_such():
         (replace(ROW, fields=None, damage="no message can be restored"), "no message can be restored"),
         (replace(ROW, damage="the metadata that queries read differ"), "the metadata that queries read"),
         (replace(ROW, record=structs.replace(ROW.record, volume=6.0)), "differs from the column volume"),
-        (replace(ROW, timestamp=datetime(2026, 1, 1, tzinfo=UTC)), "differs from the column timestamp"),
+        (replace(ROW, timestamp=datetime(2026, 1, 1, tzinfo=UTC)), "its timestamp is outside the times of its batch"),
         (replace(ROW, key_id="other"), "its row names other"),
         (replace(ROW, batch_position=7), "the batch was signed with 3 messages, and this is number 7"),
         (replace(ROW, batch_id=9), "the record of its signed batch is missing"),
