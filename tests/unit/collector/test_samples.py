@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from meter.batch_signature import sign_batch
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.ceilometer_signature import signature
 from meter.collector.samples import SampleConsumer
@@ -21,8 +22,12 @@ from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.interfaces import Unavailable
 from meter.message import cast
+from meter.message import open_envelope
+from meter.query import Refusal
 from meter.query import SampleFilter
+from meter.query import WriteResult
 from meter.signing_keys import keyring
+from meter.stored_batch import verify_stored_batch
 from meter.testing import MemoryStore
 
 KEYS = keyring(["secret"])
@@ -329,3 +334,139 @@ async def test_split_delivery_gets_refusals_of_every_transaction():
     assert b"000000000005" in letter.body
     assert b"000000000150" in letter.body
     assert letter.headers["meter-samples"] == 2
+
+
+# --- signed batches ------------------------------------------------------------------------------------------------
+
+
+def unsigned(number, **changes):
+    return {name: value for name, value in message(number, **changes).items() if name != "message_signature"}
+
+
+def batch_of(messages):
+    return sign_batch(messages, "key-1", b"secret")
+
+
+async def proof_of(collector, number):
+    return await collector.store.proof(message(number)["message_id"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_signed_batch_is_stored_with_the_places_of_its_messages():
+    messages = [unsigned(n) for n in (1, 2, 3)]
+    collector = Collector()
+
+    await collector.take(cast(messages, batch_of(messages)))
+
+    proof = await proof_of(collector, 2)
+    assert (proof.scheme, proof.key_id, proof.position) == ("meter", "key-1", 1)
+    found = verify_stored_batch(proof.batch, KEYS.keys[0])
+    assert (found.problems, found.missing, found.signature_matches) == ([None] * 3, [], True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_rejected_entries_are_recorded_as_unstored_and_verify_when_replayed_alone():
+    messages = [unsigned(n) for n in (1, 2, 3, 4)]
+    batch = batch_of(messages)
+    altered = [messages[0], messages[1] | {"counter_volume": 20}, messages[2], messages[3] | {"counter_type": "x"}]
+    collector = Collector()
+
+    await collector.take(cast(altered, batch))
+
+    assert await collector.volumes() == [1, 3]
+    proof = await proof_of(collector, 1)
+    assert [(each.position, each.reason, each.digest) for each in proof.batch.unstored] == [
+        (n, "refused", batch.digest(n)) for n in (1, 3)
+    ]
+    found = verify_stored_batch(proof.batch, KEYS.keys[0])
+    assert (found.missing, found.damage, found.signature_matches) == ([], None, True)
+    kinds = sorted(letter.headers["meter-kind"] for letter in collector.dead.dead_letters)
+    assert kinds == ["invalid", "unverified"]
+    for letter in list(collector.dead.dead_letters):
+        assert open_envelope(letter.body)["_meter_batch_signature"]["positions"] in ([1], [3])
+        await collector.take(letter.body)  # what was altered is refused again, however often it is replayed
+    assert await collector.volumes() == [1, 3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_dead_letter_of_a_refused_message_verifies_and_is_stored_when_replayed_alone():
+    messages = [unsigned(n) for n in (1, 2, 3)]
+    batch = batch_of(messages)
+    collector, limited = Collector(), Collector()
+    write = limited.store.write
+
+    async def refusing(written, refused_entries=()):
+        """Refuse the second message, as a store may for a reason that passes."""
+        kept = [each for each in written if each.volume != 2]
+        refused = [each.entry for each in written if each.volume == 2]
+        result = await write(kept, (*refused_entries, *refused))
+        refusals = [Refusal(index, "not now") for index, each in enumerate(written) if each.volume == 2]
+        return WriteResult(result.stored, result.duplicates, tuple(refusals))
+
+    limited.store.write = refusing
+    await limited.take(cast(messages, batch))
+    [letter] = limited.dead.dead_letters
+    assert letter.headers["meter-kind"] == "unstorable"
+    limited.store.write = write
+
+    await limited.take(letter.body)
+    await collector.take(letter.body)
+
+    assert await limited.volumes() == [1, 2, 3]
+    assert await collector.volumes() == [2]
+    proof = await proof_of(limited, 2)
+    assert proof.position == 1
+    found = verify_stored_batch(proof.batch, KEYS.keys[0])
+    assert (found.problems, found.missing, found.damage, found.signature_matches) == ([None] * 3, [], None, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_repeat_of_a_message_in_another_batch_is_recorded_as_a_duplicate():
+    messages = [unsigned(n) for n in (1, 2)]
+    collector = Collector()
+    await collector.take(cast(messages[:1], batch_of(messages[:1])))
+    await collector.take(cast(messages, batch_of(messages)))
+
+    batch = (await proof_of(collector, 2)).batch
+    assert [(each.position, each.reason) for each in batch.unstored] == [(0, "duplicate")]
+    found = verify_stored_batch(batch, KEYS.keys[0])
+    assert (found.missing, found.damage, found.signature_matches) == ([], None, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_redelivery_of_a_batch_records_nothing_as_unstored():
+    messages = [unsigned(n) for n in (1, 2)]
+    body = cast(messages, batch_of(messages))
+    collector = Collector()
+    await collector.take(body)
+    await collector.take(body)
+
+    assert (await proof_of(collector, 2)).batch.unstored == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mac": "AAAA"},
+        {"mac": None},
+        {"id": "\ud800"},
+        {"first": "\ud800"},
+        {"last": "never"},
+        {"key_id": "\ud800" * 60},
+        {"digests": "x" * 1_000_000},
+        {"positions": [0, 10**400]},
+        {"version": 2},
+    ],
+)
+def test_malformed_batch_signature_makes_one_dead_letter_of_the_delivery(change):
+    messages = [unsigned(n) for n in (1, 2)]
+    signature = batch_of(messages).to_json() | change
+    content = {"method": "record_metering_data", "args": {"data": messages}, "_meter_batch_signature": signature}
+    collector = Collector()
+
+    done = collector.take(json.dumps(content).encode())
+
+    assert done.result is None
+    [letter] = collector.dead.dead_letters
+    assert letter.headers["meter-kind"] == "unverified"
+    assert len(letter.headers["meter-reason"]) <= 500
