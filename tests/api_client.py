@@ -81,10 +81,10 @@ class Response:
 
 
 class ApiClient:
-    """Calls an API whose store has :data:`SAMPLES` and whose clock stands at ten past noon."""
+    """Calls an API whose store has :data:`SAMPLES` and whose ``clock``, a new one by default, stands at ten past noon."""
 
     def __init__(self, **collaborators: Any) -> None:
-        self.clock = Clock()
+        self.clock = collaborators.pop("clock", None) or Clock()
         self.clock.advance(RECORDED.timestamp())
         self.store = MemoryStore(self.clock)
         Deferred.fromCoroutine(self.store.write(SAMPLES))

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ from meter.api.budget import RefusalDelay
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
+from meter.api.fair_share import Busy
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
 from meter.api.operations import GONE
@@ -289,6 +291,8 @@ def _to_api_error(error: BaseException | None) -> ApiError | None:
             return error
         case RequestError():
             return ApiError(400, str(error))
+        case Busy():
+            return ApiError(503, f"Try again later: {error}.", {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case Unavailable():
             return ApiError(503, UNAVAILABLE, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case MethodNotAllowed():
@@ -327,6 +331,6 @@ def _with_headers(request: Request, status: int, body: bytes, content_type: str 
 
 
 def _set_headers(request: Request, status: int, length: int, content_type: str = JSON_TYPES[0]) -> None:
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted 26.10 does not know all
     request.setHeader("content-type", content_type)
     request.setHeader("content-length", str(length))

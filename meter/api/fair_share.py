@@ -23,6 +23,10 @@ class AllTaken(Exception):
     """All places are taken that are not reserved."""
 
 
+class Busy(Unavailable):
+    """There was no place for too long; the text, unlike that of others of this kind, is for clients."""
+
+
 class ShareTaken(Exception):
     """The owner has as many places as one owner may have."""
 
@@ -72,7 +76,7 @@ class FairQueue:
     same owner. A place that becomes free goes to the next owner in the rotation that may have it, privileged owners first:
     an owner with a hundred waiting requests delays another owner's by one request, not by a hundred. No owner can have all
     places that are not reserved, if there are several. ``what`` names the places in the text of
-    :class:`~meter.interfaces.Unavailable`.
+    :class:`Busy`.
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def place(self, owner: Hashable, *, privileged: bool = False) -> AsyncIterator[None]:
-        """Hold a place once there is one; ``Unavailable`` if that takes too long."""
+        """Hold a place once there is one; :class:`Busy` if that takes too long."""
         await self._take(owner, privileged)
         try:
             yield
@@ -112,13 +116,13 @@ class FairQueue:
             return
         queue = self._waiting.setdefault(owner, deque())
         if len(queue) >= self._max_waiting:
-            raise Unavailable(f"{len(queue)} requests of this project already wait for {self._what}")
+            raise Busy(f"{len(queue)} requests of this project already wait for {self._what}")
         waiting = _Waiting(Deferred(lambda _: self._withdraw(owner, waiting)), privileged)
         queue.append(waiting)
         try:
             await within(self._clock, self._max_wait_seconds, waiting.granted)
         except DeferredTimeout as error:
-            raise Unavailable(
+            raise Busy(
                 f"all {self._total} {self._what}, or this project's share of them,"
                 f" have been busy for {self._max_wait_seconds:g} s"
             ) from error

@@ -28,6 +28,7 @@ ERRORS = {
     "413": "Request body too large.",
     "415": "Unsupported media type of the request body.",
     "421": "The Host header names another host, and this API has no authentication.",
+    "429": "Too many requests of the project or the client address in progress, or too many invalid tokens. Retry after the number of seconds in Retry-After.",
     "503": "Temporarily unavailable. Retry after the number of seconds in Retry-After.",
 }
 

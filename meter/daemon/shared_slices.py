@@ -23,7 +23,7 @@ class SharedSlices:
     ``turns`` counts the turns in which waiting work was resumed.
     """
 
-    def __init__(self, clock: IReactorTime, seconds: float = 0.002, total_seconds: float = 0.005) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float = 0.001, total_seconds: float = 0.003) -> None:
         self._clock = clock
         self._seconds = seconds
         self._total_seconds = total_seconds

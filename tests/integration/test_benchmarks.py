@@ -39,6 +39,9 @@ SMALLEST = {
         "3",
     ],
     "compute_cycle": ["--domains", "2", "--runs", "1"],
+    "hostile_tenant": [
+        *("--samples", "10000", "--runs", "1", "--requests", "3", "--posts", "1", "--before-seconds", "1"),
+    ],
     "notifications": ["--notifications", "100", "--runs", "1", "--stalled-seconds", "3"],
     "store_read": ["--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"],
     "store_read_and_write": [
@@ -47,7 +50,7 @@ SMALLEST = {
     ],
     "store_write": ["--runs", "2", "--batches", "1"],
 }
-POSTGRESQL = {"api", "collector", "store_read", "store_read_and_write", "store_write"}
+POSTGRESQL = {"api", "collector", "hostile_tenant", "store_read", "store_read_and_write", "store_write"}
 RABBITMQ = {"collector", "notifications"}
 
 # What is done to Meter, in the process of the benchmark, before it runs.
@@ -116,6 +119,16 @@ whole = Spool.put
 async def put(self, publications):
     await whole(self, publications[:-1])
 Spool.put = put
+""",
+    ),
+    "large requests are refused": (
+        "hostile_tenant",
+        """
+from meter.interfaces import Unavailable
+from meter.store import PostgresStore
+async def statistics(self, query):
+    raise Unavailable("refused")
+PostgresStore.statistics = statistics
 """,
     ),
     "samples of notifications are lost": (

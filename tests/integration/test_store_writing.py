@@ -143,12 +143,13 @@ async def test_ids_are_looked_up_by_index_in_three_weeks_only(postgresql):
         ]
         first, last = compared_range(week_of(now))
         plan = postgresql.execute(
-            "SET enable_seqscan = off; EXPLAIN " + statement.format(*given, f"'{first}'", f"'{last}'"), dsn
+            "SET enable_seqscan = off; EXPLAIN " + statement.format(*given, *[f"'{first}'", f"'{last}'"] * 2), dsn
         )
     lines = [line for [line] in plan if "Scan" in line and "sample_2" in line]
     assert len(lines) == 3
     assert all("_message_id on" in line for line in lines)
     assert not any("sample_default" in line for [line] in plan)
+    assert any("voided_sample_message_id on" in line for [line] in plan)
 
 
 @pytest_twisted.ensureDeferred

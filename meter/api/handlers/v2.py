@@ -143,7 +143,11 @@ async def post_samples(context: RequestContext) -> ListResponse:
         raise ApiError(403, "This server does not accept samples: [api] accept_samples is false.")
     slices = context.slices
     posted = await ingest.parse(context.body, context.path["meter"], context.requester, context.now, slices)
-    messages = await (ingest.write if context.arguments["direct"] else ingest.publish)(posted, slices)
+    await ingest.check(posted, context.requester, context.now, context.store, slices)
+    if context.arguments["direct"]:
+        messages = await ingest.write(posted, slices, context.store.place)
+    else:
+        messages = await ingest.publish(posted, slices)
     return ListResponse(
         list(zip(messages, context.body, strict=True)),
         lambda pair: rendering.posted_sample(pair[0], pair[1].get("resource_metadata") or {}),
