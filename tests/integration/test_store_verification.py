@@ -244,8 +244,8 @@ CHANGES = [
     ("UPDATE signed_batch SET checks = checks || checks WHERE id = {batch5}", "message 1 of the batch", 1),
     (
         "UPDATE signed_batch SET checks = substr(checks, 1, 4) WHERE id = {batch0}",
-        "batch was signed with 1 messages",
-        4,
+        "record of the batch was altered",
+        None,
     ),
     # the collector's statements
     (
