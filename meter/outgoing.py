@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from meter.ceilometer_signature import METADATA_FIELD
 from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import encoded_metadata
 from meter.ceilometer_signature import signature
-from meter.ceilometer_signature import signed_bytes
+from meter.ceilometer_signature import signed_bytes_of_sample
 from meter.sample import Sample
 from meter.sample import utc_text
 from meter.sample import with_reserved
@@ -114,10 +115,9 @@ class Signer:
         key = self._keys.key_for(sample.timestamp, sample.name, message["source"])
         _, digest, encoded, text = found
         signed: str | None = None
+        covered = signed_bytes_of_sample(message, text)  # raises for values that are not JSON
         if self._keys.ceilometer_signature and not (self._untrusted and has_second_reading(message)):
-            signed = signature(message, key.secret, metadata_text=text)
-        else:
-            signed_bytes(message, metadata_text=text)  # raises for values that are not JSON
+            signed = hmac.digest(key.secret, covered, "sha256").hex()
         message[METADATA_FIELD] = digest
         canonical = canonical_form_of_members(message)
         message[METADATA_FIELD] = encoded

@@ -214,7 +214,8 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMeter:
-    """A meter of one resource with one type and unit; owner and source are those of its newest sample.
+    """A meter of one resource with one type and unit; owner and source are those of its newest sample that
+    describes the resource, or else of its newest sample.
 
     In the list of unique meters all fields except ``name``, ``type`` and ``unit`` are ``None``."""
 
@@ -229,9 +230,11 @@ class StoredMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResource:
-    """A resource with the owner, source and metadata of its newest matching sample.
+    """A resource with the owner, source and metadata of the newest matching sample that describes it.
 
-    ``first_sample`` and ``last_sample`` are the timestamps of its oldest and newest matching samples. ``meters`` has the name
+    Unless the filter names a project, :func:`meter.resource_owner.describing` says which samples describe a resource.
+
+    ``first_sample`` and ``last_sample`` are the timestamps of its oldest and newest of these samples. ``meters`` has the name
     of a meter once for each combination of type and unit.
     """
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
+from meter.batch_signature import BatchSignature
+from meter.batch_signature import batch_keys
 from meter.bus.batches import batch_publications
 from meter.interfaces import IStore
 from meter.interfaces import Publication
@@ -37,6 +41,13 @@ def received_together(samples: list[Sample], keys: Keyring, source: str = "test"
 def fields_in(publication: Publication) -> list[dict[str, Any]]:
     """Return the messages that ``publication`` carries, as mappings."""
     return metering_messages(open_envelope(publication.body))
+
+
+def resigned(batch: BatchSignature, secret: bytes, **changes: Any) -> BatchSignature:
+    """Return ``batch`` with ``changes``, signed as a holder of ``secret`` could."""
+    changed = replace(batch, **changes)
+    mac = batch_keys(secret).mac(changed.id, changed.first, changed.last, changed.digests)
+    return changed if "mac" in changes else replace(changed, mac=mac)
 
 
 async def stored_message(

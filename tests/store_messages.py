@@ -9,17 +9,29 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
+from meter.batch_signature import sign_batch
+from meter.ceilometer_reading import MEMBERS
+from meter.ceilometer_reading import OPTIONAL
+from meter.ceilometer_reading import has_second_reading
 from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
+from meter.message import parse
+from meter.message import read
 from meter.sample import Sample
 from meter.sample import SampleType
+from meter.sample import utc_text
 from meter.sample import volume_is_valid
+from meter.signing_keys import Keyring
 from meter.signing_keys import keyring
 from tests.signed import received
+from tests.signed import resigned
 
-KEYS = keyring(["a secret of the tests"], ceilometer_signature=False)
+SECRET = b"a secret of the tests"
+KEYS = keyring([SECRET.decode()], ceilometer_signature=False)
+UNSIGNED = Keyring(KEYS.keys, accept_unsigned=True)
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 """A Wednesday."""
 
@@ -28,7 +40,7 @@ def after(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def message(
+def sample(
     name: str = "cpu",
     volume: float = 1,
     *,
@@ -41,9 +53,9 @@ def message(
     source: str | None = "test",
     metadata: Mapping[str, Any] | None = None,
     message_id: str | None = None,
-) -> MeteringMessage:
-    """Return a signed message, ``at`` a time or seconds after noon."""
-    sample = Sample(
+) -> Sample:
+    """Return a sample, ``at`` a time or seconds after noon."""
+    return Sample(
         name=name,
         type=type,
         unit=unit,
@@ -56,7 +68,11 @@ def message(
         source=source,
         message_id=message_id or str(uuid.uuid4()),
     )
-    return received(sample, KEYS, "test")
+
+
+def message(name: str = "cpu", volume: float = 1, **fields: Any) -> MeteringMessage:
+    """Return the message of :func:`sample`, alone in its signed batch."""
+    return received(sample(name, volume, **fields), KEYS, "test")
 
 
 def as_written(fields: Mapping[str, Any]) -> dict[str, str]:
@@ -98,8 +114,12 @@ FIRST, LAST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 28, tzinfo=UTC)
 
 @st.composite
 def messages(draw: st.DrawFn) -> MeteringMessage:
-    """Draw a message as others may send it: fields in any order, some missing, others added."""
+    """Draw a message as others may send it, under each scheme: fields in any order, some missing, others added.
+
+    A message that has only Ceilometer's signature has all required members and no others, because it is read strictly.
+    """
     name = TEXT.filter(bool)
+    scheme = draw(st.sampled_from(["meter", "ceilometer", None]))
     fields: dict[str, Any] = {
         "counter_name": draw(name),
         "counter_type": draw(st.sampled_from(["gauge", "delta", "cumulative"])),
@@ -120,9 +140,26 @@ def messages(draw: st.DrawFn) -> MeteringMessage:
         "monotonic_time": st.one_of(st.none(), NUMBERS, TEXT),
         draw(TEXT.map(lambda text: f"x{text}")): JSON,
     }
+    if scheme == "ceilometer":
+        optional = {label: values for label, values in optional.items() if label in MEMBERS}
+        optional["resource_metadata"] = st.dictionaries(name, JSON, max_size=4)
+        optional["project_name"] = st.one_of(st.none(), TEXT)
+        optional["monotonic_time"] = st.one_of(st.none(), NUMBERS)
     for label, values in optional.items():
-        if draw(st.booleans()):
+        if (scheme == "ceilometer" and label not in OPTIONAL) or draw(st.booleans()):
             fields[label] = draw(values)
-    order = draw(st.permutations([*fields, "message_signature"]))
-    signed = signature(fields, b"a secret of the tests")
-    return read({label: fields.get(label, signed) for label in order}, KEYS)
+    if scheme is None:
+        fields |= draw(st.sampled_from([{}, {"message_signature": ""}]))
+        return read(_shuffled(draw, fields), UNSIGNED)
+    fields["message_signature"] = signature(fields, SECRET)
+    sent = _shuffled(draw, fields)
+    if scheme == "ceilometer":
+        assume(not has_second_reading(sent))
+        return read(sent, KEYS)
+    time = utc_text(parse(sent).timestamp)
+    batch = resigned(sign_batch([sent], "key-1", SECRET), SECRET, first=time, last=time)
+    return read(sent, KEYS, batch=KEYS.verify_batch(batch))
+
+
+def _shuffled(draw: st.DrawFn, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {label: fields[label] for label in draw(st.permutations(list(fields)))}

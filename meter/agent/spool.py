@@ -24,6 +24,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.bus.batches import SAMPLES_HEADER
+from meter.daemon.private_files import make_private_directory
+from meter.daemon.private_files import make_private_file
+from meter.daemon.private_files import tighten
 from meter.daemon.services import wall_seconds
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
@@ -154,7 +157,10 @@ class Spool:
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_directory(self._path.parent)
+            make_private_file(self._path)  # SQLite gives its other files the same mode
+            for suffix in ("-wal", "-shm"):
+                tighten(self._path.with_name(self._path.name + suffix))
             database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
             try:
                 database.execute("PRAGMA journal_mode = WAL")

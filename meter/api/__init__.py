@@ -23,6 +23,7 @@ from meter.api.auth.validation_limiter import ValidationLimits
 from meter.api.client_address import ClientAddresses
 from meter.api.ingest import SampleIngest
 from meter.api.limits import RequestLimits
+from meter.api.posted_samples import PostedSampleRules
 from meter.api.request.host import HostPolicy
 from meter.api.site import make_site
 
@@ -35,6 +36,7 @@ __all__ = [
     "IAuth",
     "KeystoneTokens",
     "NoAuth",
+    "PostedSampleRules",
     "RequestLimits",
     "Requester",
     "SampleIngest",

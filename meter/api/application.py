@@ -10,6 +10,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -330,6 +331,6 @@ def _with_headers(request: Request, status: int, body: bytes, content_type: str 
 
 
 def _set_headers(request: Request, status: int, length: int, content_type: str = JSON_TYPES[0]) -> None:
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode())  # Twisted 26.10 does not know all
     request.setHeader("content-type", content_type)
     request.setHeader("content-length", str(length))

@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
+from meter.api.posted_samples import PostedSampleRules
 from meter.api.request.times import invalid_time
 from meter.bus.batches import iter_publications
 from meter.ceilometer_signature import BadSignature
@@ -29,6 +31,7 @@ from meter.message import parse_timestamp
 from meter.message import read_cast
 from meter.outgoing import OutgoingMessage
 from meter.outgoing import Signer
+from meter.resource_owner import submitted_source
 from meter.sample import RESERVED_METADATA
 from meter.sample import SAMPLE_TYPES
 from meter.sample import VALID_VOLUMES
@@ -72,14 +75,28 @@ MAX_METADATA_DEPTH = 100
 class SampleIngest:
     """Signs samples with ``keys``, and publishes them on the bus or writes them to the store.
 
-    ``source`` is the source of samples that have none.
+    ``source`` is the source of samples that have none. ``rules`` say what clients may submit.
     """
 
-    def __init__(self, keys: Keyring, source: str, publisher: IPublisher, store: IStore) -> None:
+    def __init__(
+        self,
+        keys: Keyring,
+        source: str,
+        publisher: IPublisher,
+        store: IStore,
+        rules: PostedSampleRules = PostedSampleRules(),  # noqa: B008 (frozen)
+    ) -> None:
         self._keys = keys
         self._source = source
         self._publisher = publisher
         self._store = store
+        self._rules = rules
+
+    async def check(
+        self, samples: Sequence[Sample], requester: Requester, now: float, store: VisibleStore, slices: OwnedSlices
+    ) -> None:
+        """Raise :class:`ApiError` if ``requester``, whose view is ``store``, may not submit one of ``samples``."""
+        await self._rules.check(samples, requester, now, store, slices)
 
     async def publish(self, samples: Sequence[Sample], slices: OwnedSlices) -> Sequence[MeteringMessage]:
         """Publish ``samples``; return their messages once the bus has confirmed them. ``Unavailable`` if it cannot."""
@@ -144,7 +161,7 @@ class SampleIngest:
                 resource_id=posted.resource_id,
                 project_id=project_id,
                 user_id=posted.user_id or requester.user_id,
-                source=f"{project_id}:{source}" if project_id else source,
+                source=submitted_source(project_id, source),
                 timestamp=datetime.fromtimestamp(now, UTC)
                 if posted.timestamp is None
                 else _time("timestamp", posted.timestamp),

@@ -137,6 +137,11 @@ class LocalBus(Service):
         """Return the service that delivers to ``receive`` while it runs."""
         return LocalSubscription(self, subscription, receive)
 
+    @property
+    def queued_dead_letters(self) -> tuple[int | None, bool]:
+        """Unknown, and not full: dead letters go to a spool, which logs what it drops."""
+        return None, False
+
     def readiness(self) -> Readiness:
         """Return ready: an in-process bus is always available."""
         return Readiness("bus", True, "in this process")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredList
+from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
 from meter.bus.batches import BATCH_SAMPLES
@@ -93,6 +94,7 @@ class NotificationConsumer:
         self._metrics = metrics
         self._archive = archive
         self._off_reactor = off_reactor
+        self._large = DeferredLock()
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
         """Return the subscription: ``queue``, bound once to each configured topic and each topic of a listener."""
@@ -108,8 +110,18 @@ class NotificationConsumer:
         """Return once every sample of one notification, or its dead letter, is confirmed by the bus.
 
         Raises :class:`~meter.interfaces.Unavailable` if the bus does not confirm. The notification is then requeued, and
-        its next delivery gives the same samples with the same ids.
+        its next delivery gives the same samples with the same ids. Large notifications are processed one at a time.
         """
+        if not self._converter.is_large(delivery.body):
+            await self._receive(delivery)
+            return
+        await self._large.acquire()
+        try:
+            await self._receive(delivery)
+        finally:
+            self._large.release()
+
+    async def _receive(self, delivery: Delivery) -> None:
         if self._converter.is_large(delivery.body):
             conversion = await self._converter.convert_large(delivery.body, self._off_reactor)
         else:

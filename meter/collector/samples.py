@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
@@ -101,6 +102,7 @@ class SampleConsumer:
         self._metrics = metrics
         self._after_commit = after_commit
         self._off_reactor = off_reactor
+        self._large = DeferredLock()
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
 
@@ -108,7 +110,18 @@ class SampleConsumer:
         """Return once each sample of one delivery is committed, known as a duplicate, or dead-lettered.
 
         Raises :class:`meter.interfaces.Unavailable` while the store or the bus is unavailable: the delivery is requeued.
+        Large deliveries are processed one at a time: decoded, each takes many times the memory of its body.
         """
+        if not is_large(delivery.body):
+            await self._receive(delivery)
+            return
+        await self._large.acquire()
+        try:
+            await self._receive(delivery)
+        finally:
+            self._large.release()
+
+    async def _receive(self, delivery: Delivery) -> None:
         try:
             content = await opened(delivery.body, self._off_reactor)
             entries = metering_messages(content)

@@ -45,14 +45,23 @@ Record = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
 
 def audit_keys(config: Config) -> Sequence[SigningKey]:
-    """Return the signing keys, which also key the audit log; :class:`CommandError` if there is none yet."""
+    """Return the signing keys that also key the audit log; :class:`CommandError` if there is none yet.
+
+    Keys of Ceilometer's agents, and keys for the meters or sources of some hosts only, are not among them: whoever has one of
+    these must not be able to write the log.
+    """
     exists = config.signing_key_file.exists()
     if config.signing.key is None and not config.signing.keys and not exists:
         raise CommandError(
             "the audit log needs a signing key:"
             f" [signing] has none, and {config.signing_key_file}, which daemons generate, does not exist"
         )
-    return keyring(config).keys
+    keys = [key for key in keyring(config).keys if "meter" in key.schemes and not (key.meters or key.sources)]
+    if not keys:
+        raise CommandError(
+            "the audit log needs a signing key for all meters and sources: each in [signing] is restricted to some of them"
+        )
+    return keys
 
 
 def act(config: Config, options: Mapping[str, Any], *, needs_reason: bool = True, **members: Any) -> Act:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import sys
 from collections.abc import Mapping
 from datetime import UTC
@@ -29,9 +27,17 @@ from meter.commands.database import database_server
 from meter.commands.db import JsonOptions
 from meter.commands.db import Report
 from meter.commands.db import as_text
+from meter.commands.operator import REASON
+from meter.commands.operator import UNRECORDED
+from meter.commands.operator import WHO
+from meter.commands.operator import act
+from meter.commands.operator import login_name
 from meter.message import BadMessage
 from meter.message import parse_timestamp
+from meter.settings import Config
+from meter.store import MAX_REASON
 from meter.store import MAX_VALID_TOKENS
+from meter.store import Act
 from meter.store import ApiTokenAdministration
 from meter.store import TooManyTokens
 from meter.store import UnknownToken
@@ -40,8 +46,6 @@ MAX_NAME_CHARACTERS = 255
 """Maximum length of the id of a project and of the name of a user."""
 
 PURGE_DAYS = 90
-
-WHO = ["who", None, None, "Who does this, for the list of tokens. [default: USER@HOST]"]
 
 
 class CreateTokenOptions(JsonOptions):
@@ -54,8 +58,12 @@ class CreateTokenOptions(JsonOptions):
         ["expires", None, None, "Time of expiry, such as 2027-01-01 or 2027-01-01T12:00:00+01:00. [default: never]"],
         ["days", "d", None, "Days until the token expires, instead of --expires."],
         WHO,
+        REASON,
     ]
-    optFlags = [["admin", None, "The token gives access to the samples of all projects."]]  # noqa: N815, RUF012
+    optFlags = [  # noqa: N815, RUF012
+        ["admin", None, "The token gives access to the samples of all projects."],
+        UNRECORDED,
+    ]
 
     def parseArgs(self) -> None:
         """Take no arguments: a user or project without its option is a mistake."""
@@ -72,12 +80,15 @@ class RevokeTokenOptions(JsonOptions):
     """The options of ``revoke``."""
 
     synopsis = "ID …"
-    optParameters = [WHO]  # noqa: N815, RUF012
+    optParameters = [WHO, REASON]  # noqa: N815, RUF012
+    optFlags = [UNRECORDED]  # noqa: N815, RUF012
 
     def parseArgs(self, *ids: str) -> None:
         """Take ids."""
         if not ids:
             raise usage.UsageError("revoke: give at least one id; list prints them")
+        if late := [each for each in ids if each.startswith("-")]:
+            raise usage.UsageError(f"revoke: give {late[0]} before the ids")
         self["ids"] = ids
 
 
@@ -87,7 +98,9 @@ class PurgeTokenOptions(JsonOptions):
     optParameters = [  # noqa: N815, RUF012
         ["days", "d", PURGE_DAYS, "Days after which an expired or revoked token is deleted."],
         WHO,
+        REASON,
     ]
+    optFlags = [UNRECORDED]  # noqa: N815, RUF012
 
 
 class Options(CommandOptions):
@@ -116,12 +129,12 @@ async def work(reactor: Any, options: Any) -> int:
     """Run the subcommand on the configured database; return the exit status."""
     config = configuration(options["config"])
     arguments = options.subOptions
-    who = name_of("--who", arguments.get("who")) or login_name()
+    acting = None if options.subCommand == "list" else acting_in(config, arguments)
     prepared = _prepared(options.subCommand, arguments, datetime.now(UTC))
     async with (
         database_server(reactor, config) as (dsn, retry_seconds),
         connected(
-            reactor, lambda: ApiTokenAdministration(reactor, dsn, clock=reactor, who=who), retry_seconds
+            reactor, lambda: ApiTokenAdministration(reactor, dsn, clock=reactor, act=acting), retry_seconds
         ) as tokens,
     ):
         report = await _administer(tokens, options.subCommand, prepared)
@@ -131,6 +144,20 @@ async def work(reactor: Any, options: Any) -> int:
     if config.api.auth.mode != "tokens" and options.subCommand == "create":
         sys.stderr.write('[api.auth] mode of this configuration is not "tokens": no API with it accepts the token.\n')
     return EXIT_OK
+
+
+def acting_in(config: Config, arguments: Mapping[str, Any]) -> Act:
+    """Return who acts and why, with keys for the audit log; without keys if there are none and ``--unrecorded`` is given."""
+    name_of("--who", arguments["who"])
+    try:
+        return act(config, arguments, needs_reason=False)
+    except CommandError as error:
+        if len(arguments["reason"] or "") > MAX_REASON:
+            raise
+        if not arguments["unrecorded"]:
+            raise CommandError(f"{error}. Add --unrecorded to go on without it") from error
+        sys.stderr.write(f"NOT RECORDED in the audit log: {escape_terminal(str(error))}\n")
+        return Act(who=arguments["who"] or login_name(), reason=arguments["reason"] or "", keys=())
 
 
 def _prepared(command: str, arguments: Mapping[str, Any], now: datetime) -> Any:
@@ -221,12 +248,3 @@ def name_of(option: str, text: str | None) -> str | None:
             f"{option}: should be at most {MAX_NAME_CHARACTERS} printable characters without spaces around them"
         )
     return text
-
-
-def login_name() -> str:
-    """Return user and host of this process."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # in a container, a number without a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"

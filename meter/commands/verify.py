@@ -177,6 +177,8 @@ class _VerifiedRows:
 
     key: SigningKey | None
     key_id: str
+    first: str
+    last: str
     reasons: Mapping[tuple[str, datetime], str]
 
 
@@ -229,7 +231,7 @@ class RowVerifier:
         batch, rows = read.batch, read.rows
         key = self._keys.get(batch.key_id)
         if key is None:
-            return _VerifiedRows(None, batch.key_id, {}), []
+            return _VerifiedRows(None, batch.key_id, batch.first, batch.last, {}), []
         self.batches += 1
         findings = verify_stored_batch(batch, key)
         reasons = {
@@ -252,7 +254,7 @@ class RowVerifier:
                 )
                 for position in findings.missing
             ]
-        return _VerifiedRows(key, batch.key_id, reasons), verdicts
+        return _VerifiedRows(key, batch.key_id, batch.first, batch.last, reasons), verdicts
 
     async def _expired(self, first: str, rows: Sequence[StoredRow]) -> bool:
         """Return whether the retention has deleted samples that are as old as ``first``, the earliest of the batch of ``rows``."""
@@ -296,6 +298,9 @@ def _batch_problem(row: StoredRow, message: MeteringMessage, batch: _VerifiedRow
         return "the record of its signed batch is missing"
     if batch.key is None:
         return f"its batch is signed with the key {batch.key_id}, which [signing] does not have"
+    if not batch.first <= utc_text(row.timestamp) <= batch.last:
+        # Rows of a batch are looked for within its times: this one was not compared with its digest.
+        return "the row was altered or added: its timestamp is outside the times of its batch"
     if reason := batch.reasons.get((row.message_id, row.timestamp)):
         return reason
     if row.key_id != batch.key_id:

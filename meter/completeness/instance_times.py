@@ -21,6 +21,8 @@ from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.resource_owner import describing
+from meter.resource_owner import is_submitted
 from meter.sample import utc_text
 
 PAGE_SAMPLES = 1_000
@@ -66,7 +68,13 @@ async def instance_times(
     found = await store.resources(wanted, limit + 1)
     times = []
     for resource in found[:limit]:
-        samples = await _samples(store, replace(wanted, equals={**wanted.equals, "resource_id": resource.resource_id}))
+        found_samples = await _samples(
+            store, replace(wanted, equals={**wanted.equals, "resource_id": resource.resource_id})
+        )
+        # What a client of another project submitted about the instance neither ends nor changes it.
+        samples = [
+            sample for sample in found_samples if sample.project_id == resource.project_id or not is_submitted(sample)
+        ]
         found_segments = segments(samples)
         first = start if start is not None else min((each.began for each in found_segments), default=end)
         seconds = seconds_by_state_and_flavor(found_segments, first, end)
@@ -106,7 +114,9 @@ async def instance_segments(
 
     Without ``start``, the period begins with the instance.
     """
-    found = segments(await _samples(store, SampleFilter(equals={"meter": METER, "resource_id": instance})))
+    samples = await _samples(store, SampleFilter(equals={"meter": METER, "resource_id": instance}))
+    first = min(samples, key=lambda sample: sample.recorded_at, default=None)
+    found = segments(describing(samples, first.project_id if first else None))
     seconds = seconds_by_state_and_flavor(found, start or min((each.began for each in found), default=end), end)
     return {"instance": instance, "segments": _segments_json(found), "seconds": _seconds_json(seconds)}
 

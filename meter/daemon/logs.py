@@ -27,6 +27,8 @@ from twisted.logger import eventAsText
 from twisted.logger import formatEvent
 from zope.interface import provider
 
+from meter.settings.masked import masked_urls
+
 ENVIRONMENT_VARIABLE = "METER_LOG_LEVELS"
 
 DEFAULT_LEVELS = {"twisted.conch": LogLevel.warn, "twisted.web": LogLevel.warn}
@@ -57,7 +59,7 @@ def observer(stream: TextIO, write: Callable[[LogEvent], str], levels: str) -> I
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         # A line with an unpaired surrogate must not be lost.
-        stream.write(write(event).encode("utf-8", "backslashreplace").decode() + "\n")
+        stream.write(masked_urls(write(event)).encode("utf-8", "backslashreplace").decode() + "\n")
         stream.flush()
 
     return FilteringLogObserver(observe, [level_filter(levels)])

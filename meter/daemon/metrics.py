@@ -7,6 +7,7 @@ never a resource, a project or another value from a message: the number of serie
 from __future__ import annotations
 
 import functools
+import math
 import platform
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -202,6 +203,7 @@ class CollectingMetrics:
             ["reason"],
             registry=registry,
         )
+        self._registry = registry
         self._archived = Counter(
             "meter_archived_notifications",
             "Unwanted notifications, by outcome in the archive (kept, dropped_length, dropped_age, refused).",
@@ -254,6 +256,16 @@ class CollectingMetrics:
         """Count a dead letter; ``reason`` is a kind (``undecodable``, ``bad signature``), not a text."""
         self._dead.labels(self._reasons.bounded(reason)).inc()
 
+    def export_dead_letters(self, count: Callable[[], int | None]) -> None:
+        """Export how many dead letters are in their queue; ``None`` while that is unknown is exported as NaN."""
+
+        def known() -> float:
+            number = count()
+            return math.nan if number is None else number
+
+        documentation = "Dead letters in the queue metering.dead."
+        Gauge("meter_queued_dead_letters", documentation, registry=self._registry).set_function(known)
+
 
 class HealthMetrics:
     """The process and its dependencies."""
@@ -302,6 +314,11 @@ class HealthMetrics:
         """Export how many services did not stop in time, or raised an exception while stopping."""
         documentation = "Services that did not stop in time, or raised an exception while stopping."
         self._registry.register(_Count("meter_service_stop_timeouts", documentation, count))
+
+    def count_voided_samples(self, count: Callable[[], int]) -> None:
+        """Export how many samples are voided."""
+        documentation = "Samples that administrators have voided. Counted once a minute."
+        Gauge("meter_voided_samples", documentation, registry=self._registry).set_function(count)
 
     def lagged(self, seconds: float) -> None:
         """Record one measurement of the reactor's lag."""

@@ -18,6 +18,9 @@ from typing import IO
 
 from twisted.application.service import Service
 
+from meter.daemon.private_files import make_private_directory
+from meter.daemon.private_files import tighten
+
 LOCKS_UNSUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -28,15 +31,16 @@ class AlreadyLocked(Exception):
 class LockFile(Service):
     """Holds the lock on ``path`` from construction until the process ends. ``setting`` names the setting of its directory.
 
-    ``mode`` is the mode of the directory, if it is created. Raises :class:`AlreadyLocked` if another process holds the lock, or
+    Raises :class:`AlreadyLocked` if another process holds the lock, or
     if the file system does not support locks.
     """
 
-    def __init__(self, path: Path, *, owner: str, setting: str, mode: int = 0o777) -> None:
+    def __init__(self, path: Path, *, owner: str, setting: str) -> None:
         self.setName(f"lock on {path}")
         try:
-            path.parent.mkdir(mode=mode, parents=True, exist_ok=True)
-            self._file: IO[bytes] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", 0)
+            make_private_directory(path.parent)
+            self._file: IO[bytes] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0)
+            tighten(path)
         except OSError as error:
             raise AlreadyLocked(
                 f"{setting}: {path} cannot be written ({error.strerror}): it must be in a directory in which"
@@ -117,7 +121,7 @@ def command_of(process: int) -> str:
     except OSError:
         return ""
     text = " ".join(word.decode("utf-8", "replace") for word in words if word)
-    return re.sub(r"//[^/@\s]+@", "//***@", text)[:500]
+    return re.sub(r"//[^\s]+@", "//***@", text)[:500]
 
 
 def _owner_text(holder: str) -> str:

@@ -32,6 +32,7 @@ from meter.daemon.http_server import set_response_headers
 from meter.daemon.services import Periodic
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
+from meter.settings.masked import masked_urls
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -40,12 +41,16 @@ Answer = tuple[int, str, bytes]
 
 
 def readiness_of(dependency: IDependency) -> Readiness:
-    """Return the readiness of ``dependency``; one that raises is not ready, with the exception as its reason."""
+    """Return the readiness of ``dependency``; one that raises is not ready, with the exception as its reason.
+
+    Passwords of URLs in the reason are masked.
+    """
     try:
-        return dependency.readiness()
+        state = dependency.readiness()
+        return replace(state, reason=masked_urls(state.reason))
     except Exception as error:
         name = getattr(dependency, "name", None) or type(dependency).__name__
-        return Readiness(str(name), False, f"the readiness check failed: {type(error).__name__}: {error}")
+        return Readiness(str(name), False, masked_urls(f"the readiness check failed: {type(error).__name__}: {error}"))
 
 
 @implementer(IDependency)

@@ -113,6 +113,29 @@ class ApiAuthSection(Section):
     keystone: ApiKeystoneSection = ApiKeystoneSection()
 
 
+class ApiPostedSamplesSection(Section):
+    """What clients may POST if accept_samples is true."""
+
+    tenant_meters: list[str] = Field(
+        default_factory=lambda: ["custom.*"],
+        description="Shell patterns of the meters that clients without admin access may POST, in which {project_id} stands for their project. A meter of any plugin, or of which others have samples, is refused nevertheless.",
+    )
+    signed_meters: list[str] = Field(
+        default_factory=list,
+        description="Shell patterns of the meters whose volumes, POSTed by clients without admin access, may be negative.",
+    )
+    max_age_seconds: Seconds = Field(
+        default=604_800.0, description="How far back the timestamp of a POSTed sample may be."
+    )
+    max_admin_age_seconds: Seconds = Field(
+        default=34_560_000.0,
+        description="The same for clients with admin access, so that they can import older samples.",
+    )
+    max_ahead_seconds: Seconds = Field(
+        default=300.0, description="How far ahead of the clock of meter-api the timestamp of a POSTed sample may be."
+    )
+
+
 class ApiSharesSection(Section):
     """What one project, and one client address, may use of the API at the same time."""
 
@@ -192,9 +215,10 @@ class ApiSection(Section):
         default=3600.0, description="How long an export, or another long response, may take in total."
     )
     accept_samples: bool = Field(
-        default=True,
-        description="Accept samples that clients POST, sign them and publish them on the bus. If false, meter-api needs no bus.",
+        default=False,
+        description="Accept samples that clients POST, sign them and publish them on the bus. meter-api needs the bus for this only.",
     )
+    posted_samples: ApiPostedSamplesSection = ApiPostedSamplesSection()
     cors_origins: list[str] = Field(
         default_factory=list,
         description='Origins of web pages that may call the API: ["https://dashboard.example.org"], or ["*"] for all.',

@@ -18,15 +18,19 @@ from pathlib import Path
 from typing import Any
 from typing import get_args
 from urllib.parse import urlsplit
-from urllib.parse import urlunsplit
 
 import tomli_w
 from pydantic import BaseModel
 from pydantic import ValidationError
 from twisted.internet.endpoints import serverFromString
 
+from meter.daemon.private_files import make_private_directory
+from meter.daemon.private_files import make_private_file
+from meter.daemon.private_files import tighten
 from meter.settings import Config
 from meter.settings import MeterSection
+from meter.settings.masked import masked
+from meter.settings.masked import masked_settings
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
@@ -71,7 +75,7 @@ def parse(text: str, daemon: str, path: str = "configuration") -> Config:
         problems += list(_contradictions(config, daemon))
         if not problems:
             return config
-    raise ConfigError([f"{path}: {problem}" for problem in problems])
+    raise ConfigError([f"{path}: {masked(problem)}" for problem in problems])
 
 
 def _with_defaults_of(daemon: str, raw: dict[str, Any]) -> dict[str, Any]:
@@ -264,9 +268,9 @@ def _generated_key(path: Path) -> bytes:
 
     Raises :class:`ConfigError` for an empty file: anybody could sign with the empty key.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_directory(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.touch(mode=0o600)
+    make_private_file(temporary)
     with temporary.open("w", encoding="ascii") as file:
         file.write(os.urandom(32).hex() + "\n")
         file.flush()
@@ -277,6 +281,7 @@ def _generated_key(path: Path) -> bytes:
         pass
     finally:
         temporary.unlink()
+    tighten(path)
     key = path.read_bytes().strip()
     if not key:
         raise ConfigError(
@@ -290,12 +295,4 @@ def effective(config: Config) -> str:
     shown = config.model_dump(mode="json", exclude_none=True)
     shown["bus"]["url"] = masked(config.bus.url.get_secret_value())
     shown["store"]["dsn"] = masked(config.store.dsn.get_secret_value())
-    return tomli_w.dumps(shown)
-
-
-def masked(location: str) -> str:
-    """Return a bus URL or store DSN without its password."""
-    parts = urlsplit(location)
-    if parts.password is not None:
-        location = urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
-    return re.sub(r"(password\s*=\s*)('(?:\\.|[^'])*'|[^\s&]+)", r"\1***", location)
+    return tomli_w.dumps(masked_settings(shown))

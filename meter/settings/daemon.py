@@ -56,6 +56,10 @@ class BusSection(Section):
         default=16 * 1024 * 1024,
         description="Maximum size of a message. Larger messages are not published, and are dead-lettered when they arrive.",
     )
+    max_dead_letters: Count = Field(
+        default=100_000,
+        description="Maximum number of dead letters in metering.dead. While it is full, further bad messages wait in a queue of their own.",
+    )
 
 
 def _meter_scheme() -> list[SignatureScheme]:

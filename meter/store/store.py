@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -219,6 +220,12 @@ class PostgresStore(Service):
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return statistics; see ``IStore.statistics``."""
         return await self._query_runner.statistics(query)
+
+    async def names_of_others(
+        self, project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return names that belong to others; see ``IStore.names_of_others``."""
+        return await self._query_runner.names_of_others(project_id, meters, resources)
 
     async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return a message and how it was signed; see ``IStore.proof``."""

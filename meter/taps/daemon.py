@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -59,11 +60,14 @@ class Daemon:
         self.dependencies: list[IDependency] = []
         self.activations: list[Activation] = []
         self.polling: Polling | None = None
+        self.count_dead_letter: Callable[[str], object] = lambda _kind: None
         self.locks: list[LockFile | ListenLock] = []
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.only_checking = only_checking
         self._keys: Keyring | None = None
+        self.declared_meters: frozenset[str] = frozenset()
+        """The meters of all installed plugins, whether this or another daemon runs them."""
         self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
@@ -77,7 +81,11 @@ class Daemon:
         self.problems += configured.problems
         self.warnings += [*configured.warnings, *(wrong if LISTENER in kinds else ())]
         self.warnings += wrong_rest if CENTRAL in kinds else ()
-        return [decision for decision in without_redefined_meters(configured.decisions, own) if decision.kind in kinds]
+        plugins = without_redefined_meters(configured.decisions, own)
+        self.declared_meters = frozenset(
+            meter.name for decision in plugins if decision.plugin is not None for meter in decision.plugin.meters
+        )
+        return [decision for decision in plugins if decision.kind in kinds]
 
     @property
     def state_dir(self) -> Path:

@@ -23,6 +23,7 @@ from meter.settings.config_file import ConfigError
 from meter.settings.config_file import effective
 from meter.settings.config_file import load
 from meter.settings.config_file import parse
+from meter.settings.masked import masked_urls
 from meter.taps.daemon import Daemon
 from meter.taps.parts.diagnostics import add_diagnostics
 from meter.taps.signals import exit_on_second_signal
@@ -67,7 +68,7 @@ def make(name: str, kinds: Sequence[Kind], options: Mapping[str, Any], compose: 
     if daemon.problems:
         _leave([f"{path or 'built-in defaults'}: {problem}" for problem in daemon.problems])
     for warning in daemon.warnings:
-        sys.stderr.write(f"{path or 'built-in defaults'}: {warning}\n")
+        sys.stderr.write(f"{path or 'built-in defaults'}: {masked_urls(warning)}\n")
     exit_on_second_signal(daemon.reactor)
     # Everything loaded so far is permanent: without freezing it, each full garbage collection would take 40 ms longer.
     gc.collect()
@@ -88,11 +89,11 @@ def _show(daemon: Daemon) -> NoReturn:
         # The reader has closed the pipe, as head does. Unwritten output must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for warning in daemon.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        sys.stderr.write(f"warning: {masked_urls(warning)}\n")
     _leave(daemon.problems)
 
 
 def _leave(problems: Sequence[str]) -> NoReturn:
     for problem in problems:
-        sys.stderr.write(f"{problem}\n")
+        sys.stderr.write(f"{masked_urls(problem)}\n")
     sys.exit(1 if problems else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.resource_owner import describing
+from meter.resource_owner import is_submitted
 from meter.sample import VALID_VOLUMES
 from meter.sample import volume_is_valid
 from meter.sample_identity import Fact
@@ -64,7 +67,7 @@ class MemoryStore:
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock or Clock()
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
-        self._unstored: list[tuple[bytes, UnstoredEntry]] = []
+        self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
         self.audit_log: list[AuditEntry] = []
@@ -100,10 +103,9 @@ class MemoryStore:
                 refused.append(Refusal(index, reason, "conflict"))
                 if entry is not None:
                     unstored[entry] = "refused"
-        self._unstored += [
-            (entry.batch.mac, UnstoredEntry(entry.position, entry.digest, why, entry.unstored_mac(why)))
-            for entry, why in unstored.items()
-        ]
+        for entry, why in unstored.items():
+            stated = UnstoredEntry(entry.position, entry.digest, why, entry.unstored_mac(why))
+            self._unstored.setdefault((entry.batch.mac, entry.position), stated)
         if stored:
             for callback in list(self._callbacks.values()):
                 callback()
@@ -136,7 +138,12 @@ class MemoryStore:
             return [
                 StoredMeter(name=name, type=type_, unit=unit, **no_owner) for name, type_, unit in unique_meters[:limit]
             ]
-        newest = {(row.name, row.resource_id, row.type, row.unit): row for row in rows}
+        described = self._described(filter)
+        newest: dict[tuple[str, ...], StoredSample] = {}
+        for row in rows:
+            key = row.name, row.resource_id, row.type, row.unit
+            if key not in newest or described(row) or not described(newest[key]):
+                newest[key] = row
         fields = tuple(StoredMeter.__dataclass_fields__)
         return [
             StoredMeter(**{field: getattr(row, field) for field in fields}) for _, row in sorted(newest.items())[:limit]
@@ -145,8 +152,10 @@ class MemoryStore:
     async def resources(self, filter: SampleFilter, limit: int) -> Sequence[StoredResource]:
         """Return one resource per id, described by its matching samples only."""
         by_resource: defaultdict[str, list[StoredSample]] = defaultdict(list)
+        described = self._described(filter)
         for row in self._matching(filter):
-            by_resource[row.resource_id].append(row)
+            if described(row):
+                by_resource[row.resource_id].append(row)
         return [
             StoredResource(
                 resource_id=resource_id,
@@ -160,6 +169,25 @@ class MemoryStore:
             )
             for resource_id, rows in sorted(by_resource.items())[:limit]
         ]
+
+    async def names_of_others(
+        self, project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return the meters with samples that the project did not submit, and the resources of other projects."""
+        rows = self._matching(SampleFilter())
+        foreign = {row.resource_id for row in rows if row.project_id != project_id}
+        made = {row.name for row in rows if row.project_id != project_id or not is_submitted(row)}
+        return made & set(meters), foreign & set(resources)
+
+    def _described(self, filter: SampleFilter) -> Callable[[StoredSample], bool]:
+        """Return the function that tells whether a row describes its resource to who asks with ``filter``."""
+        if filter.equals.get("project_id") is not None:
+            return lambda row: True
+        by_resource: defaultdict[str, list[StoredSample]] = defaultdict(list)
+        for row in sorted(self._matching(SampleFilter()), key=lambda row: row.recorded_at):
+            by_resource[row.resource_id].append(row)
+        known = {id(row) for rows in by_resource.values() for row in describing(rows, rows[0].project_id)}
+        return lambda row: id(row) in known
 
     async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
         """Return a row per window, unit and group, in that order."""
@@ -195,7 +223,7 @@ class MemoryStore:
             mac=batch.mac,
             checks=checks_of(batch.digests),
             messages=sorted(stored, key=itemgetter(0)),
-            unstored=[entry for mac, entry in self._unstored if mac == batch.mac],
+            unstored=[self._unstored[key] for key in sorted(self._unstored) if key[0] == batch.mac],
         )
 
     async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:

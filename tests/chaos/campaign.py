@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos import hostile_messages
 from tests.chaos.faults import FAULTS
 from tests.chaos.faults import Fault
 from tests.chaos.http_fuzz import hostile_http
@@ -32,6 +33,8 @@ from tests.servers import postgresql as postgresql_server
 from tests.servers import rabbitmq as rabbitmq_server
 
 RECOVERY_SECONDS = 60.0
+HOSTILE_MESSAGES = 5000
+HOSTILE_SEED = 15
 LOGS = Path(__file__).parents[2] / "var/chaos"
 HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'dead':>6} {'recovered':>10}"
 
@@ -150,6 +153,13 @@ def main(words: Sequence[str]) -> int:
             if not passed:
                 bad += 1
                 _say(f"    logs: {_keep(site)}")
+        if not words or "hostile" in words:
+            numbers = [int(word) for word in words if word.isdecimal()]
+            count, seed = [*numbers, *(HOSTILE_MESSAGES, HOSTILE_SEED)[len(numbers) :]][:2]
+            report = hostile_messages.run(count, seed, rabbitmq, postgresql, Path(top) / "hostile", time_health=True)
+            done += 1
+            bad += bool(report.problems)
+            _say(f"seed {seed}: {report}")
         if not words or "memory" in words:
             empty, waiting, most = measure(rabbitmq, Path(top) / "memory")
             flat = most - empty < MAX_MEGABYTES

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import amqp
 
 from meter.bus.batches import batch_publications
-from meter.outgoing import sign
+from meter.outgoing import Signer
 from meter.sample import Sample
 from meter.signing_keys import keyring
 
@@ -87,7 +87,8 @@ def cast_of(number: int, secret: str) -> tuple[str, str, bytes]:
         )
         for each in range(1, SAMPLES + 1)
     ]
-    [publication] = batch_publications([sign(sample, keyring([secret]), "chaos") for sample in samples])
+    signer = Signer(keyring([secret]), "chaos")
+    [publication] = batch_publications([signer.message(sample) for sample in samples])
     return publication.exchange, publication.routing_key, publication.body
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import replace as replaced
 from datetime import UTC
 from datetime import datetime
@@ -34,10 +35,13 @@ from meter.query import Order
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.query import WriteResult
+from meter.sample import Sample
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 from meter.store import PostgresStore
+from meter.stored_batch import verify_stored_batch
 from meter.testing import MemoryStore
+from tests.signed import received_together
 from tests.signed import stored_message
 from tests.store_messages import KEYS
 from tests.store_messages import NOON
@@ -47,6 +51,7 @@ from tests.store_messages import message
 from tests.waiting import until
 
 ALL = SampleFilter()
+BATCH_TABLES = ("unstored_entry", "signed_batch")
 DIMENSION_TABLES = ("meter", "resource", '"user"', "project", "source", "run", "series", "metadata", "wire_format")
 VECTORS = json.loads((Path(__file__).parents[1] / "data/signature-vectors.json").read_text())
 
@@ -68,7 +73,7 @@ def store(request):
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     yield store
     pytest_twisted.blockon(store.stopService())
-    server.execute(f"TRUNCATE sample, {', '.join(DIMENSION_TABLES)}", dsn)
+    server.execute(f"TRUNCATE sample, {', '.join(BATCH_TABLES + DIMENSION_TABLES)}", dsn)
 
 
 def equals(**fields):
@@ -103,8 +108,7 @@ async def test_sample_has_the_fields_of_its_message(store):
     assert (sample.volume, sample.timestamp) == (12.5, NOON)
     assert (sample.resource_id, sample.user_id, sample.project_id, sample.source) == ("r1", "u1", "p1", "test")
     assert sample.metadata == {"flavor": {"name": "m1", "vcpus": 2}, "tags": ["a", None]}
-    assert sample.signature == sent.fields["message_signature"]
-    assert sample.key_id == "key-1"
+    assert (sample.signature, sample.scheme, sample.key_id) == ("", "meter", "key-1")
     assert began <= sample.recorded_at <= ended
 
 
@@ -399,7 +403,7 @@ async def test_message_of_an_id_used_twice_is_the_newest_that_matches_the_filter
 @pytest_twisted.ensureDeferred
 async def test_message_is_returned_exactly_as_signed_and_verifies(store, vector):
     fields = vector["message"]
-    keys = Keyring([SigningKey("theirs", vector["secret"].encode())])
+    keys = Keyring([SigningKey("theirs", vector["secret"].encode(), schemes=("ceilometer",))])
     sent = received(fields, keys)
 
     result = await store.write([sent])
@@ -407,13 +411,130 @@ async def test_message_is_returned_exactly_as_signed_and_verifies(store, vector)
     assert result == WriteResult(1, 0)
     answer = await stored_message(store, fields["message_id"])
     assert as_written(answer) == as_written(fields)
-    assert keys.verify(answer, sent.timestamp) == "theirs"
+    assert (sent.key_id, received(answer, keys).key_id) == ("theirs", "theirs")
+    [sample] = await store.samples(ALL, 10)
+    assert (sample.signature, sample.scheme) == (fields["message_signature"], "ceilometer")
 
 
 def received(fields, keys=KEYS) -> MeteringMessage:
     from meter.message import read
 
     return read(fields, keys)
+
+
+# --- signed batches ------------------------------------------------------------------------------------------------
+
+
+def batch_of(*volumes, first_id=0):
+    """Return messages that were signed together, with volumes and ids."""
+    return received_together(
+        [
+            Sample(
+                name="cpu",
+                type="gauge",
+                unit="ns",
+                volume=volume,
+                resource_id=f"r{n}",
+                timestamp=after(n),
+                resource_metadata={"n": n},
+                message_id=str(uuid.UUID(int=first_id + n)),
+            )
+            for n, volume in enumerate(volumes)
+        ],
+        KEYS,
+    )
+
+
+async def findings(store, sent):
+    """Return the stored proof of ``sent``, and what verifying its batch finds."""
+    proof = await store.proof(sent.message_id)
+    return proof, verify_stored_batch(proof.batch, KEYS.get(proof.batch.key_id))
+
+
+async def assert_proved(store, *sent, unstored=()):
+    for each in sent:
+        proof, found = await findings(store, each)
+        assert (proof.scheme, proof.key_id, proof.position) == ("meter", "key-1", each.entry.position)
+        assert (proof.batch.id, proof.batch.mac) == (each.entry.batch.id, each.entry.batch.mac)
+        assert "message_signature" not in proof.message
+        assert (set(found.problems), found.missing, found.damage) == ({None}, [], None)
+        assert (found.digests, found.signature_matches) == (each.entry.batch.digests, True)
+        assert [(entry.position, entry.reason) for entry in proof.batch.unstored] == list(unstored)
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_message_of_a_batch_is_proved_by_all_of_it(store):
+    sent = batch_of(1, 1.5, 10**25, -0.0)
+    assert await store.write(sent) == WriteResult(4, 0)
+    await assert_proved(store, *sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_batch_that_is_written_in_parts_in_any_order_is_proved_once_it_is_complete(store):
+    sent = batch_of(1, 2, 3, 4)
+    await store.write([sent[2], sent[0]])
+    _, found = await findings(store, sent[2])
+    assert (found.missing, found.digests) == ([1, 3], None)
+
+    await store.write([sent[3], sent[1]])
+    await assert_proved(store, *sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_batch_that_is_delivered_again_changes_nothing(store):
+    sent = batch_of(1, 2, 3)
+    await store.write(sent)
+    assert await store.write(sent) == WriteResult(0, 3)
+    assert await store.write([*sent, *sent]) == WriteResult(0, 6)
+    await assert_proved(store, *sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_duplicates_in_another_batch_keep_the_first_proof_and_leave_the_others_provable(store):
+    first, again = batch_of(1, 2), batch_of(1, 2, 3)
+    await store.write(first)
+    assert await store.write(again) == WriteResult(1, 2)
+    await assert_proved(store, *first)
+    await assert_proved(store, again[2], unstored=[(0, "duplicate"), (1, "duplicate")])
+    # Once more: it is known already.
+    assert await store.write(again) == WriteResult(0, 3)
+    await assert_proved(store, again[2], unstored=[(0, "duplicate"), (1, "duplicate")])
+
+
+@pytest_twisted.ensureDeferred
+async def test_batch_of_duplicates_only_changes_nothing(store):
+    first, again = batch_of(1, 2), batch_of(1, 2)
+    await store.write(first)
+    assert await store.write(again) == WriteResult(0, 2)
+    await assert_proved(store, *first)
+
+
+@pytest_twisted.ensureDeferred
+async def test_refused_messages_leave_the_others_of_their_batch_provable(store):
+    await store.write(batch_of(7))  # the id of the first with another volume
+    sent = batch_of(1, 2, 3, 4)
+    result = await store.write([sent[0], sent[1], sent[3]], [sent[2].entry])
+    assert (result.stored, [each.kind for each in result.refused]) == (2, ["conflict"])
+    await assert_proved(store, sent[1], sent[3], unstored=[(0, "refused"), (2, "refused")])
+
+
+@pytest_twisted.ensureDeferred
+async def test_refused_message_that_is_stored_later_is_proved(store):
+    sent = batch_of(1, 2)
+    await store.write(sent[:1], [sent[1].entry])
+    await store.write(sent[1:])
+    await assert_proved(store, *sent, unstored=[(1, "refused")])
+
+
+@pytest_twisted.ensureDeferred
+async def test_batches_are_told_apart_by_their_signature_not_only_by_their_id(store):
+    one, other = batch_of(1, 2), batch_of(3, 4, first_id=10)
+    same_id = [
+        replace(each, entry=replace(each.entry, batch=replace(each.entry.batch, id=one[0].entry.batch.id)))
+        for each in other
+    ]
+    assert await store.write([*one, *same_id]) == WriteResult(4, 0)
+    await assert_proved(store, *one)
 
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999", "1969-12-31 23:59:59Z"])

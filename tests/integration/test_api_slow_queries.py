@@ -147,7 +147,7 @@ async def test_slow_query_is_cancelled_in_postgresql_when_the_client_disconnects
     async with filled(dsn, readers=1, statement_timeout_seconds=A_DAY) as store:
         port: Any = reactor.listenTCP(0, make_site(Api(store, reactor), reactor), interface="127.0.0.1")  # type: ignore[attr-defined]
         body = body_matching("resource_id")
-        request = b"POST /v2/query/samples HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        request = b"POST /v2/query/samples HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
         with locked(dsn, "resource_id"):
             client = socket.create_connection(("127.0.0.1", port.getHost().port))
             client.sendall(request % (len(body), body))

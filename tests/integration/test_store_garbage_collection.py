@@ -116,7 +116,7 @@ async def test_collector_with_cached_ids_of_deleted_rows_stores_later_samples_ex
         result = await other.write([again, refused])
 
         assert (result.stored, [refusal.index for refusal in result.refused]) == (1, [1])
-        assert await one.message(again.message_id) == again.fields
+        assert await stored_message(one, again.message_id) == again.fields
     assert rows(postgresql, dsn) == dict.fromkeys(rows(postgresql, dsn), 1)
 
 
@@ -248,7 +248,7 @@ async def test_samples_written_while_garbage_is_collected_come_back_exactly(post
         stored = {sample.message_id: sample for sample in await one.samples(SampleFilter(), 10_000)}
         for each in sent:
             if each.message_id in stored:
-                assert await other.message(each.message_id) == each.fields
+                assert await stored_message(other, each.message_id) == each.fields
         assert len(stored) > 100
 
         await time_passes(one, 60)

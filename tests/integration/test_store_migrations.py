@@ -28,7 +28,8 @@ from tests.waiting import until
 UPGRADE_SECONDS = 120.0
 """Time limit of a process that upgrades; the test's own limit cannot end it."""
 
-FURTHER_STEP = Migration(len(migrations()) + 1, "invoice", "CREATE TABLE invoice (id integer PRIMARY KEY)")
+NEXT = len(migrations()) + 1
+FURTHER_STEP = Migration(NEXT, "invoice", "CREATE TABLE invoice (id integer PRIMARY KEY)")
 """A step of a later Meter."""
 
 BEFORE_THE_FIRST_RELEASE = """
@@ -120,14 +121,14 @@ async def test_reader_waits_for_the_schema_that_a_writer_makes(postgresql):
     reader.startService()
     await until(lambda: "schema version 0" in reader.readiness().reason)
     with pytest.raises(Unavailable, match="schema version 0"):
-        await reader.message("x")
+        await stored_message(reader, "x")
 
     writer.startService()
     await until(lambda: reader.readiness().ready)
     sent = message()
     await writer.write([sent])
 
-    assert await reader.message(sent.message_id) == sent.fields
+    assert await stored_message(reader, sent.message_id) == sent.fields
     await reader.stopService()
     await writer.stopService()
 
@@ -161,14 +162,14 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
     async with pool_at(dsn) as pool:
         with pytest.raises(
             Unavailable,
-            match=f"has schema version {len(migrations())}, and this Meter needs version {FURTHER_STEP.number}: start meter-collector",
+            match=f"has schema version {NEXT - 1}, and this Meter needs version {NEXT}: start meter-collector",
         ):
             await pool.run(next_version.check)
         await pool.run(next_version.upgrade)
         await pool.run(next_version.upgrade)
         await pool.run(next_version.check)
 
-    assert applied(postgresql, dsn) == [(1, "schema"), (2, "invoice")]
+    assert applied(postgresql, dsn) == [(step.number, step.name) for step in (*migrations(), FURTHER_STEP)]
     assert await stored_message(store, sent.message_id) == sent.fields
     await store.stopService()
 
@@ -176,9 +177,7 @@ async def test_further_step_is_applied_to_a_database_in_use_and_keeps_its_sample
 @pytest_twisted.ensureDeferred
 async def test_step_that_fails_leaves_nothing_behind(postgresql):
     dsn = postgresql.dsn()
-    broken = Schema(
-        [*migrations(), Migration(len(migrations()) + 1, "broken", "CREATE TABLE invoice (id integer); SELECT 1 / 0")]
-    )
+    broken = Schema([*migrations(), Migration(NEXT, "broken", "CREATE TABLE invoice (id integer); SELECT 1 / 0")])
 
     async with pool_at(dsn) as pool:
         with pytest.raises(ValueError, match="division by zero"):
@@ -201,7 +200,7 @@ async def test_database_from_before_the_first_release_is_refused_and_left_alone(
     assert "export its samples with that Meter" in reason
     assert "name an empty database in dsn of [store]" in reason
     with pytest.raises(Unavailable, match="before the first release"):
-        await (store.write([message()]) if migrate else store.message("x"))
+        await (store.write([message()]) if migrate else store.proof("x"))
     tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
     assert postgresql.execute(tables, dsn) == [("sample",), ("schema_version",)]
     await store.stopService()

@@ -43,13 +43,13 @@ class DeadQueue:
         self.reasons = {}
 
     async def publish(self, publication):
-        [fields], _ = metering_messages(open_envelope(publication.body))
+        [fields] = metering_messages(open_envelope(publication.body))
         self.reasons[fields["message_id"]] = publication.headers["meter-reason"]
 
 
 def odd(**changes):
     fields = {**message(at=NOW).fields, "message_id": str(uuid.uuid4()), **changes}
-    del fields["message_signature"]
+    fields.pop("message_signature", None)
     try:
         return {**fields, "message_signature": signature(fields, b"a secret of the tests")}
     except ValueError:  # nobody can sign what is not JSON
@@ -63,7 +63,8 @@ def at(text):
 STORED = {
     "an integer beyond 64 bits": {"counter_volume": 2**70},
     "a float of 17 digits": {"counter_volume": 0.30000000000000004},
-    "the largest float": {"counter_volume": 1.7976931348623157e308},
+    "the largest volume": {"counter_volume": -1e30},
+    "the smallest volume": {"counter_volume": 1e-100},
     "integers of any size in metadata": {"resource_metadata": {"n": 2**64, "m": -(10**400)}},
     "the last moment": at("9999-12-31T23:59:59.999999"),
     "1 MB of metadata": {"resource_metadata": {"text": "x" * 2**20}},
@@ -84,6 +85,8 @@ REFUSED = {
     "NaN": ({"counter_volume": float("nan")}, "finite number"),
     "an infinity": ({"counter_volume": float("-inf")}, "finite number"),
     "an integer beyond every float": ({"counter_volume": 10**400}, "finite number"),
+    "the largest float": ({"counter_volume": 1.7976931348623157e308}, "finite number: 0, or from 1e-100 to 1e+30"),
+    "the smallest float": ({"counter_volume": 5e-324}, "finite number: 0, or from 1e-100 to 1e+30"),
     "NaN in metadata": ({"resource_metadata": {"a": float("nan")}}, "cannot be signed"),
     "year 0": (at("0000-12-31T00:00:00"), "timestamp must be a time"),
     "year 10000": (at("10000-01-01T00:00:00"), "timestamp must be a time"),

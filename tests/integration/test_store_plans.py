@@ -456,7 +456,7 @@ async def test_sample_is_found_by_its_message_id_index(filled):
             "sample": lambda name=name: database.store.sample(name, SampleFilter()),
             "sample of a meter": lambda name=name: database.store.sample(name, SampleFilter(equals={"meter": "cpu"})),
             "sample since": lambda name=name: database.store.sample(name, SampleFilter(start=when)),
-            "message": lambda name=name: database.store.message(name, SampleFilter()),
+            "proof": lambda name=name: database.store.proof(name, SampleFilter()),
             "a few ids": lambda name=name: database.store.samples(
                 SampleFilter(expression=And((In("message_id", (name, every[0])), Comparison("volume", ">=", 0)))),
                 PAGE,

@@ -15,6 +15,7 @@ from meter.sample_identity import week_of
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.partitions import partition_name
 from meter.store.maintenance.rollups import MAX_METADATA_RUNS
+from tests.integration.test_store_rollups import OVERFLOW
 from tests.integration.test_store_rollups import comparable
 from tests.integration.test_store_rollups import running
 from tests.store_messages import message
@@ -125,8 +126,10 @@ async def test_rollups_do_not_expire_before_their_samples(postgresql):
 
 @pytest_twisted.ensureDeferred
 async def test_hour_that_can_never_be_finalized_does_not_prevent_expiry(postgresql):
-    async with running(postgresql.dsn(), retention=Retention(days=14)) as store:
-        await store.write([message(volume=volume, at=DAYS_AGO[-1]) for volume in (1e200, -1e200)])
+    dsn = postgresql.dsn()
+    async with running(dsn, retention=Retention(days=14)) as store:
+        await store.write([message(volume=volume, at=DAYS_AGO[-1]) for volume in (1e29, -1e29)])
+        postgresql.execute(OVERFLOW, dsn)
         await store.write([message(volume=1, at=DAYS_AGO[-2])])
         await store.maintenance.run()
 

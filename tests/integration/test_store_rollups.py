@@ -428,11 +428,19 @@ async def test_crash_while_finalizing_leaves_nothing_final(postgresql):
         assert row.values["sum"] == 3
 
 
+OVERFLOW = """
+ALTER TABLE sample DROP CONSTRAINT volume_in_bounds;
+UPDATE sample SET volume = sign(volume) * 1e200 WHERE abs(volume) = 1e29
+"""
+"""Makes the squares of the volumes 1e29 exceed double precision, which the database refuses otherwise."""
+
+
 @pytest_twisted.ensureDeferred
 async def test_hour_that_cannot_be_finalized_is_answered_from_its_samples(postgresql):
     dsn = postgresql.dsn()
     async with running(dsn) as store:
-        await store.write([message(volume=volume, at=START) for volume in (1e200, -1e200)])
+        await store.write([message(volume=volume, at=START) for volume in (1e29, -1e29)])
+        postgresql.execute(OVERFLOW, dsn)
         await store.write([message(volume=1, at=START + n * HOUR, resource_id="b") for n in (1, 2)])
         await finalized(store)
 

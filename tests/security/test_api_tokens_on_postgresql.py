@@ -35,7 +35,10 @@ class Database:
         self.server = server
         self.dsn = server.dsn()
         self._config = directory / "meter.toml"
-        self._config.write_text(f'[store]\ndsn = "{self.dsn}"\n[signing]\nkey = "k"\n[api.auth]\nmode = "tokens"\n')
+        self.configure(f'[store]\ndsn = "{self.dsn}"\n[signing]\nkey = "k"\n[api.auth]\nmode = "tokens"\n')
+
+    def configure(self, text: str) -> None:
+        self._config.write_text(text)
 
     async def meter_token(self, *arguments: str) -> tuple[int, str, str]:
         """Return exit status, output and errors of the command."""
@@ -62,7 +65,7 @@ async def database(postgresql: Any, tmp_path: Any) -> AsyncIterator[Database]:
     found = Database(postgresql, tmp_path)
     store = PostgresStore(reactor, found.dsn, clock=reactor, migrate=True, readers=1, writers=1, reads_tokens=True)
     store.startService()
-    await until(lambda: store.readiness().ready)
+    await until(lambda: store.readiness().ready and store.tokens.ready)
     await store.write(SAMPLES)
     found.store = store  # type: ignore[attr-defined]
     yield found
@@ -157,6 +160,30 @@ async def test_command_says_what_is_wrong(database: Any, postgresql: Any, tmp_pa
     assert (code, out.startswith("token: meter_")) == (0, True)
     code, out, _ = await database.meter_token("list")
     assert (code, out.splitlines()[0].split()[:4]) == (0, ["ID", "STATE", "ADMIN", "PROJECT"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_stand_in_the_audit_log_and_only_changes(database: Any) -> None:
+    made = await database.report("create", "--project", "blue", "--who", "carl", "--reason", "ticket 7")
+    await database.report("revoke", "--who", "dora", made["id"])
+    await database.report("revoke", "--who", "dora", made["id"])
+    await database.report("purge")
+    await database.report("purge", "--days", "0")
+    entries = database.server.execute("SELECT who, action, reason, details FROM audit_entry ORDER BY seq", database.dsn)
+    assert [entry[1] for entry in entries] == ["token.create", "token.revoke", "token.purge"]
+    assert entries[0][:3] == ("carl", "token.create", "ticket 7")
+    assert (entries[1][0], made["id"] in entries[1][3]) == ("dora", True)
+    assert not [entry for entry in entries if made["token"] in str(entry)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_host_without_a_signing_key_changes_tokens_only_unrecorded(database: Any, tmp_path: Any) -> None:
+    database.configure(f'[meter]\nstate_dir = "{tmp_path}"\n[store]\ndsn = "{database.dsn}"\n')
+    code, _, errors = await database.meter_token("create", "--admin")
+    assert (code, "needs a signing key" in errors, "--unrecorded" in errors) == (3, True, True)
+    code, out, errors = await database.meter_token("create", "--admin", "--unrecorded")
+    assert (code, out.startswith("token: meter_"), "NOT RECORDED" in errors) == (0, True, True)
+    assert database.server.execute("SELECT count(*) FROM audit_entry", database.dsn) == [(0,)]
 
 
 @pytest_twisted.ensureDeferred

@@ -263,6 +263,18 @@ async def test_command_without_a_signing_key_cannot_write_the_log(database, tmp_
     assert (status, "the audit log needs a signing key" in errors) == (3, True)
 
 
+@pytest_twisted.ensureDeferred
+async def test_key_of_some_hosts_or_of_ceilometer_cannot_write_the_log(database, tmp_path):
+    await noted(database)
+    theirs = '[[signing.keys]]\nid = "ceilometer"\nkey = "c"\nschemes = ["ceilometer"]\n'
+    for limit in ('meters = ["cpu"]', 'sources = ["hv1"]'):
+        limited = tmp_path / "limited.toml"
+        ours = f'[[signing.keys]]\nid = "host"\nkey = "h"\n{limit}\n'
+        limited.write_text(f'[store]\ndsn = "{database.dsn}"\n{theirs}{ours}')
+        status, _, errors = await database("audit", "note", "x", config=limited)
+        assert (status, "the audit log needs a signing key for all meters and sources" in errors) == (3, True)
+
+
 # --- dead letters ----------------------------------------------------------------------------------------------------
 
 

@@ -202,10 +202,6 @@ def swapped(content):
     content["args"]["data"].reverse()
 
 
-def of_another_key(content):
-    content[BATCH_SIGNATURE_FIELD]["key_id"] = "other"
-
-
 def of_another_batch(content):
     content[BATCH_SIGNATURE_FIELD]["id"] = "00000000-0000-4000-8000-00000000abcd"
 
@@ -224,7 +220,6 @@ def with_one_digest_less(content):
     [
         without_batch_signature,
         swapped,
-        of_another_key,
         of_another_batch,
         with_later_times,
         with_one_digest_less,

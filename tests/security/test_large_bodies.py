@@ -25,6 +25,7 @@ from meter.collector.large_bodies import MAX_SAMPLE_VALUES
 from meter.collector.large_bodies import TURN_SECONDS
 from meter.collector.large_bodies import check_sample
 from meter.collector.notifications import NotificationConsumer
+from meter.interfaces import Delivery
 from meter.listeners.nova import instance_listener
 from meter.message import open_envelope
 from meter.query import WriteResult
@@ -164,7 +165,7 @@ def test_samples_of_a_large_body_are_written_in_parts_of_limited_weight() -> Non
     weights: list[int] = []
 
     class Store:
-        async def write(self, messages: Any) -> WriteResult:
+        async def write(self, messages: Any, *_: Any) -> WriteResult:
             weights.append(sum(check_sample(each.fields) for each in messages))
             return WriteResult(len(messages), 0)
 
@@ -180,10 +181,10 @@ def test_samples_are_verified_in_turns_of_limited_time(monkeypatch: pytest.Monke
     collector, turns = Collector(), [0]
     read, sleep = meter.collector.samples.read, meter.collector.samples.sleep
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **named: Any) -> Any:
         turns[-1] += 1
         collector.clock.rightNow += TURN_SECONDS / 3  # what verifying one of these takes
-        return read(*arguments)
+        return read(*arguments, **named)
 
     def next_turn(*arguments: Any) -> Any:
         turns.append(0)
@@ -204,6 +205,30 @@ def test_sample_with_too_many_values_does_not_affect_its_neighbours() -> None:
     [letter] = collector.dead_letters
     assert (letter.kind, letter.samples) == ("too-complex", 1)
     assert "more than 20000 names and values" in letter.reason
+
+
+def test_large_deliveries_are_processed_one_at_a_time() -> None:
+    waiting: list[Deferred[None]] = []
+    opened: list[int] = []
+
+    async def off_reactor(function: Any) -> Any:
+        opened.append(len(opened))
+        released: Deferred[None] = Deferred()
+        waiting.append(released)
+        await released
+        return function()
+
+    collector = Collector(off_reactor=off_reactor)
+    body = HOSTILE["many small members"]
+    done = [
+        Deferred.fromCoroutine(collector.intake.receive(Delivery(body=body, exchange="metering", routing_key="k")))
+        for _ in range(5)
+    ]
+    assert len(opened) == 1, "the others wait as bodies, not decoded"
+    while waiting:
+        waiting.pop().callback(None)
+        collector.clock.advance(1)
+    assert [each.called for each in done] == [True] * 5
 
 
 # --- one dead letter for each delivery and kind ---------------------------------------------------------------------

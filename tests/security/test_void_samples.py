@@ -23,6 +23,7 @@ from tests.integration.test_store_rollups import HOUR
 from tests.integration.test_store_rollups import START
 from tests.integration.test_store_rollups import finalized
 from tests.integration.test_store_rollups import running
+from tests.signed import stored_message
 from tests.store_messages import as_written
 from tests.store_messages import message
 
@@ -117,7 +118,7 @@ async def test_voided_samples_are_in_no_answer_and_come_back_exactly(database, f
             assert await store.maintenance.finalize(START + 2 * DAY) > 0
             assert await answers(store) == with_forged
         for each in FORGED:
-            assert as_written(await store.message(each.message_id)) == as_written(each.fields)
+            assert as_written(await stored_message(store, each.message_id)) == as_written(each.fields)
         assert database.execute("SELECT count(*) FROM voided_sample") == [(0,)]
 
 
@@ -245,10 +246,11 @@ async def test_sample_whose_id_was_stored_anew_or_that_has_expired_stays_voided(
         [left] = report["left_as_they_are"]
         assert (left["message_id"], "another sample with its id" in left["problem"]) == (FORGED[0].message_id, True)
 
-        database.execute(f"INSERT INTO retention_cutoff VALUES ('cpu', '{START + DAY}')")
         await database("db", "void", "--json", "--reason", "x", FORGED[3].message_id)
-        status, report, _ = await database("db", "unvoid", "--json", "--reason", "x", FORGED[3].message_id)
-        assert (status, "retention" in report["left_as_they_are"][0]["problem"]) == (1, True)
+        database.execute(f"INSERT INTO retention_cutoff VALUES ('cpu', '{START + DAY}')")
+        for command, id in (("unvoid", FORGED[3].message_id), ("void", FORGED[2].message_id)):
+            status, report, _ = await database("db", command, "--json", "--reason", "x", id)
+            assert (status, "retention" in report["left_as_they_are"][0]["problem"]) == (1, True)
 
 
 @pytest_twisted.ensureDeferred
@@ -285,7 +287,7 @@ async def test_garbage_collection_keeps_what_voided_samples_refer_to_until_they_
             ]
         status, report, _ = await database("db", "unvoid", "--json", "--reason", "x", *ids(recent))
         assert (status, report["restored"]) == (0, 1)
-        assert as_written(await store.message(recent[0].message_id)) == as_written(recent[0].fields)
+        assert as_written(await stored_message(store, recent[0].message_id)) == as_written(recent[0].fields)
 
 
 def replace_time(one, at):

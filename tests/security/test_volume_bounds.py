@@ -29,6 +29,9 @@ from tests.integration.test_store_rollups import finalized
 from tests.integration.test_store_rollups import running
 from tests.store_messages import KEYS
 from tests.store_messages import message
+from tests.unit.collector.test_samples import Collector
+from tests.unit.collector.test_samples import cast
+from tests.unit.collector.test_samples import message as collected
 
 BEYOND = [1.5e308, -1.5e308, 10**400, -(10**31), MAX_VOLUME * 1.0001, 5e-324, -MIN_VOLUME / 2]
 WITHIN = [0, -0.0, MAX_VOLUME, -MAX_VOLUME, MIN_VOLUME, -MIN_VOLUME, 2**64, 10**30]
@@ -154,6 +157,16 @@ async def test_rollups_of_expired_samples_are_limited_and_their_neighbours_right
         [good, huge, *_] = await store.statistics(STATISTICS)
     assert (good.group["resource_id"], good.values["sum"], good.values["count"]) == ("good", 8, 4)
     assert (huge.group["resource_id"], huge.values["sum"]) == ("huge", 2 * MAX_VOLUME)
+
+
+@pytest_twisted.ensureDeferred
+async def test_collector_dead_letters_a_volume_out_of_bounds_as_invalid_and_stores_the_others():
+    collector = Collector()
+    await collector.take(cast([collected(1), collected(2, counter_volume=1.5e308), collected(3)]))
+    assert await collector.volumes() == [1, 3]
+    [letter] = collector.dead.dead_letters
+    assert letter.headers["meter-kind"] == "invalid"
+    assert "counter_volume must be a finite number: 0, or from 1e-100 to 1e+30" in letter.headers["meter-reason"]
 
 
 @pytest_twisted.ensureDeferred

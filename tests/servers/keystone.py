@@ -113,6 +113,11 @@ password_hash_rounds = 4
 
     def token(self, user: str, password: str, project: str | None) -> str:
         """Return a token of ``user`` for ``project``, or for none."""
+        scope = {"project": {"name": project, "domain": {"id": "default"}}}
+        return self.scoped_token(user, password, "unscoped" if project is None else scope)
+
+    def scoped_token(self, user: str, password: str, scope: Any) -> str:
+        """Return a token of ``user`` with ``scope``, as Keystone's API writes it."""
         domain = {"id": "default"}
         auth: dict[str, Any] = {
             "identity": {
@@ -120,7 +125,7 @@ password_hash_rounds = 4
                 "password": {"user": {"name": user, "domain": domain, "password": password}},
             }
         }
-        auth["scope"] = "unscoped" if project is None else {"project": {"name": project, "domain": domain}}
+        auth["scope"] = scope
         headers, _ = self.ask("POST", "/auth/tokens", {"auth": auth})
         return headers["X-Subject-Token"]
 

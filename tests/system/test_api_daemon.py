@@ -33,10 +33,13 @@ APPLE = {
 }
 
 
+ACCEPTING = BASE.replace("[api]\n", "[api]\naccept_samples = true\n")
+
+
 @pytest.fixture
 def api(furnished: House) -> Iterator[Daemon]:
     collector = furnished.daemon("meter-collector").start()
-    api = furnished.daemon("meter-api").start()
+    api = furnished.daemon("meter-api", base=ACCEPTING).start()
     for daemon in (collector, api):
         daemon.until_ready()
     yield api
@@ -65,7 +68,7 @@ class LiveClient:
 
     def __init__(self, api: Daemon, query: str = "") -> None:
         self.connection = socket.create_connection(("127.0.0.1", api.api_port), timeout=180)
-        self.connection.sendall(f"GET /v2/live?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        self.connection.sendall(f"GET /v2/live?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         self.received = b""
         self.until(b": connected")
 
@@ -107,7 +110,7 @@ def test_posted_sample_is_stored_streamed_proved_and_exported(api: Daemon) -> No
 
 def test_api_that_accepts_no_samples_needs_no_bus(api: Daemon, furnished: House) -> None:
     furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
-    reading = furnished.daemon("meter-api", base=BASE.replace("[api]\n", "[api]\naccept_samples = false\n")).start()
+    reading = furnished.daemon("meter-api").start()
     reading.until_ready()
     assert reading.get("/v2/samples") == []
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -116,7 +119,7 @@ def test_api_that_accepts_no_samples_needs_no_bus(api: Daemon, furnished: House)
 
 def test_api_without_its_bus_serves_queries_and_refuses_samples(furnished: House) -> None:
     furnished.bus = "amqp://guest:guest@127.0.0.1:1/"
-    api = furnished.daemon("meter-api").start().until_ready()
+    api = furnished.daemon("meter-api", base=ACCEPTING).start().until_ready()
     status, body = fetch(f"http://127.0.0.1:{api.status_port}/readyz")
     bus = next(each for each in json.loads(body)["dependencies"] if each["name"] == "bus")
     assert (status, json.loads(body)["degraded"], bus["ready"]) == (200, True, False)
@@ -140,10 +143,10 @@ def test_slow_or_disconnecting_clients_do_not_block_others(api: Daemon) -> None:
     for _ in range(8):  # twice as many as connections to the database
         connection = socket.create_connection(("127.0.0.1", api.api_port))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(b"GET /v2/samples HTTP/1.1\r\nHost: x\r\nAccept: text/csv\r\n\r\n")
+        connection.sendall(b"GET /v2/samples HTTP/1.1\r\nHost: localhost\r\nAccept: text/csv\r\n\r\n")
         slow.append(connection)
     half = socket.create_connection(("127.0.0.1", api.api_port))
-    half.sendall(b"POST /v2/query/samples HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    half.sendall(b"POST /v2/query/samples HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     time.sleep(0.5)
     assert len(api.get("/v2/samples?limit=5")) == 5  # 503 while they held all connections
     for connection in (*slow, half):

@@ -11,7 +11,6 @@ import pytest
 
 from meter.api.operations import OPERATIONS
 from tests.servers import not_installed
-from tests.system.daemons import BASE
 from tests.system.daemons import STOPPED
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
@@ -20,7 +19,6 @@ from tests.system.daemons import until
 
 CHROMIUM = shutil.which("chromium")
 INSTALL = "Chromium is not installed: apt-get install --no-install-recommends chromium"
-READ_ONLY = BASE.replace("[api]\n", "[api]\naccept_samples = false\n")
 
 
 @pytest.fixture
@@ -29,7 +27,7 @@ def api(house: House) -> Iterator[Daemon]:
     if CHROMIUM is None:
         not_installed(INSTALL)
     house.store = "postgresql://127.0.0.1:1/none"
-    api = house.daemon("meter-api", base=READ_ONLY).start()
+    api = house.daemon("meter-api").start()
     until(lambda: fetch(f"{api.api}/docs")[0] == 200, "the page")
     yield api
     assert api.stop() in STOPPED, api.log

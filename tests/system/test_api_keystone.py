@@ -87,6 +87,55 @@ def test_tokens_are_validated_scoped_and_dropped_when_revoked_or_expired(
         assert token not in api.log
 
 
+def last_event(stream: Any) -> dict[str, Any]:
+    """Read a live stream to its end, and return the data of its last event."""
+    lines = stream.read().splitlines()
+    assert lines[-3:-1] == [b"event: end", lines[-2]]
+    return dict(json.loads(lines[-2].removeprefix(b"data: ")))
+
+
+def test_live_stream_ends_when_its_token_is_revoked_or_expires(
+    furnished: House,
+    keystone: Keystone,  # noqa: F811
+) -> None:
+    keystone.add("teal", "tom", "his")
+    api = validating(furnished, keystone)
+
+    def stream(token: str) -> Any:
+        request = urllib.request.Request(f"{api.api}/v2/live", headers={"X-Auth-Token": token})
+        opened = urllib.request.urlopen(request, timeout=120)
+        assert opened.readline().startswith(b": connected")
+        return opened
+
+    revoked, expiring = (keystone.token("tom", "his", "teal") for _ in range(2))
+    streams = stream(revoked), stream(expiring)
+    keystone.revoke(revoked)
+    assert last_event(streams[0])["status"] == 401
+    assert last_event(streams[1])["status"] == 401
+    assert "not valid any more" in api.log
+    assert "Traceback" not in api.log
+
+
+def test_admin_role_counts_in_projects_and_not_in_domains(
+    furnished: House,
+    keystone: Keystone,  # noqa: F811
+) -> None:
+    lime = keystone.add("lime", "liz", "hers")
+    admin = {"X-Auth-Token": keystone.token("admin", PASSWORD, "admin")}
+    _, roles = keystone.ask("GET", "/roles?name=admin", **admin)
+    _, users = keystone.ask("GET", "/users?name=liz", **admin)
+    keystone.ask("PUT", f"/domains/default/users/{users['users'][0]['id']}/roles/{roles['roles'][0]['id']}", **admin)
+    api = validating(furnished, keystone)
+    send(api, keystone.token("liz", "hers", "lime"), lime)
+
+    def seen(token: str) -> int:
+        return fetch(f"{api.api}/v2/samples", **{"X-Auth-Token": token})[0]
+
+    assert seen(keystone.token("liz", "hers", "lime")) == 200
+    assert seen(keystone.scoped_token("liz", "hers", {"domain": {"id": "default"}})) == 403
+    assert seen(keystone.scoped_token("admin", PASSWORD, {"system": {"all": True}})) == 200
+
+
 def test_readiness_follows_an_outage_of_keystone(
     furnished: House,
     keystone: Keystone,  # noqa: F811

@@ -21,8 +21,8 @@ from meter.bus.dead_letters import DeadLetterPublisher
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
 from meter.message import seal
-from meter.outgoing import sign
 from meter.signing_keys import keyring
+from tests.signed import outgoing
 from tests.system.daemons import SECRET
 from tests.system.daemons import fetch
 from tests.system.daemons import until
@@ -61,7 +61,7 @@ def signed_with(secret, volume):
     return {
         "exchange": "metering",
         "routing_key": "metering.lamp.power",
-        "body": batch_publications([sign(sample(volume), keyring([secret]), "test")])[0].body.decode(),
+        "body": batch_publications([outgoing(sample(volume), keyring([secret]))])[0].body.decode(),
     }
 
 

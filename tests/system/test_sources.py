@@ -24,7 +24,7 @@ from tests.waiting import until as until_true
 
 CAPTURED = sorted((Path(__file__).parents[1] / "data/ceilometer-polling").glob("*.json"))
 SECRET = "change this for valid signing"
-KEYS = Keyring([SigningKey("ceilometer", SECRET.encode())])
+KEYS = Keyring([SigningKey("ceilometer", SECRET.encode(), schemes=("ceilometer",))])
 CONFIG = f"""
 [meter]
 state_dir = "{{directory}}/state"
@@ -36,6 +36,7 @@ key = "Meter's own"
 [[signing.keys]]
 id = "ceilometer"
 key = "{SECRET}"
+schemes = ["ceilometer"]
 """
 STORED = 'meter_collected_samples_total{outcome="stored"}'
 DUPLICATE = 'meter_collected_samples_total{outcome="duplicate"}'
@@ -82,7 +83,7 @@ def collector(furnished):
 
 
 async def given_back(dsn, ids):
-    """What ``IStore.message`` gives for each id."""
+    """What ``IStore.proof`` gives for each id."""
     from twisted.internet import reactor
 
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=False, writers=0)

@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 
 from meter.bus.batches import batch_publications
-from meter.outgoing import sign
 from meter.sample import Sample
-from meter.signing_keys import keyring
+from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
+from tests.signed import outgoing
 from tests.system.daemons import SECRET
 from tests.system.daemons import STOPPED
 from tests.system.daemons import fetch
 from tests.system.daemons import until
 
-KEYS = keyring([SECRET])
+KEYS = Keyring([SigningKey("default", SECRET.encode())])
 PUBLISHER = str(Path(__file__).with_name("publish.py"))
 CEILOMETER = str(Path(sys.executable).with_name("ceilometer"))
 
@@ -52,7 +53,7 @@ def publish(url, messages):
 def cast_bodies(samples, batch_samples=100):
     return [
         {"exchange": "metering", "routing_key": each.routing_key, "body": each.body.decode()}
-        for each in batch_publications([sign(sample, KEYS, "test") for sample in samples], batch_samples=batch_samples)
+        for each in batch_publications([outgoing(sample, KEYS) for sample in samples], batch_samples=batch_samples)
     ]
 
 

@@ -54,7 +54,20 @@ ROOMS = {
 }
 """Libraries and packages, each with the only paths that may import it, besides itself."""
 
-CONTRACT = ("api_token", "sample", "signature", "message", "notification", "query", "interfaces")
+CONTRACT = (
+    "api_token",
+    "batch_signature",
+    "ceilometer_reading",
+    "ceilometer_signature",
+    "interfaces",
+    "message",
+    "notification",
+    "outgoing",
+    "query",
+    "sample",
+    "signing_keys",
+    "stored_batch",
+)
 """Modules that import no other modules of Meter than each other."""
 
 VAGUE = ("Helper", "Helpers", "Util", "Utils")

@@ -12,6 +12,9 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from meter.batch_signature import BATCH_SIGNATURE_FIELD
+from meter.batch_signature import parse_batch_signature
+from meter.batch_signature import sign_batch
 from meter.ceilometer_signature import BadSignature
 from meter.ceilometer_signature import signature
 from meter.message import MAX_LENIENT_BYTES
@@ -23,10 +26,12 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.message import parse_timestamp
 from meter.message import read
+from meter.message import read_cast
 from meter.message import seal
 from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from meter.signing_keys import keyring
 
 KEYS = keyring(["secret"])
@@ -73,15 +78,45 @@ def test_the_sources_own_word_is_kept():
 
 def test_a_cast_comes_back_as_it_was_sent():
     message = sign(SAMPLE, KEYS, "openstack")
+    batch = sign_batch([message], "key-1", b"secret")
 
-    found, key_id = metering_messages(open_envelope(cast([message], "default")))
+    content = open_envelope(cast([message], batch))
 
-    assert (found, key_id) == ([message], "default")
-    back = read(found[0], KEYS, key_id)
+    assert metering_messages(content) == [message]
+    assert parse_batch_signature(content[BATCH_SIGNATURE_FIELD], 1) == batch
+    [back] = read_cast(cast([message], batch), KEYS)
     assert (back.name, back.volume, back.timestamp) == ("cpu", 1_500_000_000, SAMPLE.timestamp)
     assert back.timestamp.tzinfo is UTC
-    assert back.key_id == "key-1"
+    assert (back.key_id, back.scheme) == ("key-1", "meter")
+    assert (back.entry.batch, back.entry.position) == (batch, 0)
     assert back.fields == message
+
+
+def test_a_message_with_ceilometers_signature_alone_is_read_as_such():
+    message = sign(SAMPLE, KEYS, "openstack")
+
+    [back] = read_cast(cast([message]), KEYS)
+
+    assert (back.key_id, back.scheme, back.entry, back.fields) == ("key-1", "ceilometer", None, message)
+    with pytest.raises(BadSignature, match="its schemes do not include it"):
+        read_cast(cast([message]), Keyring([SigningKey("key-1", b"secret")]))
+
+
+@pytest.mark.parametrize("value", [5, "x", [], {}, {"version": 2}])
+def test_a_cast_with_a_malformed_batch_signature_is_not_read_by_the_signatures_of_its_messages(value):
+    content = open_envelope(cast([sign(SAMPLE, KEYS, "openstack")])) | {BATCH_SIGNATURE_FIELD: value}
+    with pytest.raises(BadSignature):
+        read_cast(seal(content), KEYS)
+
+
+def test_a_message_whose_batch_signature_was_removed_needs_a_key_of_ceilometers_agents():
+    message = sign(SAMPLE, KEYS, "openstack")
+    for strict in (
+        Keyring([SigningKey("key-1", b"secret")]),
+        Keyring([SigningKey("key-1", b"secret")], accept_unsigned=True),
+    ):
+        with pytest.raises(BadSignature):
+            read(message, strict)
 
 
 def test_a_cast_is_what_oslo_messaging_reads():
@@ -97,7 +132,7 @@ def test_a_cast_is_what_oslo_messaging_reads():
 def test_a_bare_message_of_version_1_is_read_too():
     content = {"method": "record_metering_data", "args": {"data": {"counter_name": "x"}}}
 
-    assert metering_messages(open_envelope(json.dumps(content).encode())) == ([{"counter_name": "x"}], None)
+    assert metering_messages(open_envelope(json.dumps(content).encode())) == [{"counter_name": "x"}]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +145,7 @@ def test_a_bare_message_of_version_1_is_read_too():
     ],
 )
 def test_what_ceilometers_agents_publish_is_read_too(event_type, payload):
-    assert metering_messages({"event_type": event_type, "payload": payload}) == ([{"a": 1}], None)
+    assert metering_messages({"event_type": event_type, "payload": payload}) == [{"a": 1}]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +177,7 @@ def test_a_number_that_json_does_not_have_spoils_what_has_it_and_nothing_else(nu
     good = resigned()
     body = json.dumps({"method": "record_metering_data", "args": {"data": [good, good | {"counter_volume": 0.25}]}})
 
-    found, _ = metering_messages(open_envelope(body.replace("0.25", number).encode()))
+    found = metering_messages(open_envelope(body.replace("0.25", number).encode()))
 
     assert read(found[0], KEYS).fields == good
     with pytest.raises(BadMessage, match="counter_volume must be a finite number"):
@@ -164,16 +199,18 @@ def test_nothing_that_is_not_json_passes_for_want_of_a_signature(odd):
 
 @pytest.mark.parametrize("odd", [NotFinite("inf"), "half \ud800", 10**400, "ü", [None]])
 def test_what_is_not_quite_json_is_carried_on_as_it_came(odd):
-    found, key_id = metering_messages(open_envelope(cast_verbatim({"counter_volume": odd}, "k")))
-    assert (found, key_id) == ([{"counter_volume": odd}], "k")
+    batch = sign_batch([sign(SAMPLE, KEYS, "openstack")], "key-1", b"secret").only([0])
+    content = open_envelope(cast_verbatim([{"counter_volume": odd}], batch))
+    assert metering_messages(content) == [{"counter_volume": odd}]
+    assert parse_batch_signature(content[BATCH_SIGNATURE_FIELD], 1) == batch
 
 
 def test_of_a_name_that_comes_twice_the_last_value_counts_for_the_signature_too():
     good = json.dumps(resigned())
     twice = good.replace('"counter_volume"', '"counter_volume": 1, "counter_volume"', 1)
-    assert read(metering_messages(open_envelope(_cast_of(twice)))[0][0], KEYS).volume == SAMPLE.volume
+    assert read(metering_messages(open_envelope(_cast_of(twice)))[0], KEYS).volume == SAMPLE.volume
     with pytest.raises(BadSignature):
-        read(metering_messages(open_envelope(_cast_of(good[:-1] + ', "counter_volume": 1}')))[0][0], KEYS)
+        read(metering_messages(open_envelope(_cast_of(good[:-1] + ', "counter_volume": 1}')))[0], KEYS)
 
 
 def _cast_of(message):

@@ -61,7 +61,7 @@ def test_a_sample_cannot_be_changed():
         ({"volume": float("nan")}, "volume of cpu must be a finite number"),
         (
             {"volume": 1.1e30},
-            "volume of cpu must be a finite number: 0, or from 1e-100 to 1e+30 in magnitude, not 1.1e+30",
+            "volume of cpu must be a finite number: 0, or from 1e-100 to 1e\\+30 in magnitude, not 1.1e\\+30",
         ),
         ({"volume": -(10**31)}, "volume of cpu must be a finite number"),
         ({"volume": 10**5000}, "not an integer of 16610 bits"),

@@ -26,6 +26,10 @@ RECHECK_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 """Pause after the authentication was unavailable: with each attempt the request waits for its timeout."""
 
+MAX_LIMITED_SECONDS = 30.0
+"""How long a request goes on while a limit prevents the check, such as one on checks from an address. It is short because a
+client can bring that about."""
+
 REFUSED = (401, 403)
 
 
@@ -49,7 +53,8 @@ class Authorization:
     """The authorization of ``request``, whose token ``auth`` has identified as that of ``requester``.
 
     While ``auth`` is unavailable the authorization stays valid for ``max_unchecked_seconds`` after the last successful
-    check, but not beyond the expiry of the token.
+    check, but not beyond the expiry of the token; while it refuses to check because of a limit, for
+    :data:`MAX_LIMITED_SECONDS`.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Authorization:
         self._max_unchecked_seconds = max_unchecked_seconds
         self._checked_at = clock.seconds()
         self._next_check = self._checked_at + RECHECK_SECONDS
+        self._limited_since: float | None = None
 
     async def check(self) -> None:
         """Return if the authorization is valid, else raise :class:`AuthorizationEnded`. Most calls return at once."""
@@ -77,17 +83,20 @@ class Authorization:
         try:
             requester = await self._auth.requester(self._request)
         except Unavailable as error:
-            self._unchecked(str(error))
+            self._unchecked(str(error), self._checked_at + self._max_unchecked_seconds, RETRY_SECONDS)
         except ApiError as error:
             if error.status in REFUSED:
                 raise AuthorizationEnded(
                     401, "The token is not valid any more: it has been revoked or has expired.", error.headers
                 ) from error
-            self._unchecked(error.text)
+            if self._limited_since is None:
+                self._limited_since = self._clock.seconds()
+            self._unchecked(error.text, self._limited_since + MAX_LIMITED_SECONDS, RECHECK_SECONDS)
         else:
             if requester != self._requester:
                 raise AuthorizationEnded(401, "The project, the user or the roles of the token have changed.")
             self._requester = requester
+            self._limited_since = None
             self._checked_at = self._clock.seconds()
             self._next_check = self._checked_at + RECHECK_SECONDS
         self._check_expiry()
@@ -97,10 +106,10 @@ class Authorization:
         if expires_at is not None and wall_seconds(self._clock) >= expires_at:
             raise AuthorizationEnded(401, "The token has expired.")
 
-    def _unchecked(self, reason: str) -> None:
+    def _unchecked(self, reason: str, valid_until: float, retry_seconds: float) -> None:
         now = self._clock.seconds()
-        self._next_check = now + RETRY_SECONDS
-        if now - self._checked_at > self._max_unchecked_seconds:
+        self._next_check = now + retry_seconds
+        if now > min(valid_until, self._checked_at + self._max_unchecked_seconds):
             raise AuthorizationEnded(
                 503,
                 f"The token could not be checked for {now - self._checked_at:.0f} s.",

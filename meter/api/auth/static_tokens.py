@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.requester import TOKEN_HEADER
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.requester import well_formed_token
 from meter.api.errors import Unauthenticated
 
 CHALLENGE = 'Token realm="meter"'
@@ -35,7 +35,8 @@ class StaticTokens:
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one."""
-        found = self.find(request.getHeader(TOKEN_HEADER) or "")
+        token = well_formed_token(request)
+        found = None if token is None else self.find(token)
         if found is None:
             raise Unauthenticated(CHALLENGE)
         return found

@@ -10,17 +10,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
-from meter.api.auth.requester import TOKEN_HEADER
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import Requester
+from meter.api.auth.requester import well_formed_token
 from meter.api.auth.static_tokens import CHALLENGE
 from meter.api.auth.static_tokens import StaticTokens
 from meter.api.errors import Unauthenticated
 from meter.api_token import ApiToken
+from meter.api_token import IApiTokens
 from meter.api_token import digest_of
 from meter.api_token import id_of
 from meter.daemon.services import wall_seconds
-from meter.interfaces import IApiTokens
 from meter.interfaces import IDependency
 from meter.interfaces import Readiness
 from meter.interfaces import Unavailable
@@ -53,7 +53,9 @@ class StoredTokens:
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the owner of the token; :class:`Unauthenticated`, or ``Unavailable`` while that is unknown."""
-        token = request.getHeader(TOKEN_HEADER) or ""
+        token = well_formed_token(request)
+        if token is None:
+            raise Unauthenticated(CHALLENGE)
         if (configured := self._configured.find(token)) is not None:
             return configured
         if id_of(token) is None:

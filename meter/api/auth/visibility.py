@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -97,6 +98,10 @@ class VisibleStore:
         self._authorize = authorize
         self.place = place
 
+    async def check_authorization(self) -> None:
+        """Raise what a query would raise because the requester is not authorized any more."""
+        await self._authorize()
+
     async def _authorized(self, query: Callable[[], Awaitable[T]]) -> T:
         await self._authorize()
         async with self.place():
@@ -130,6 +135,15 @@ class VisibleStore:
             lambda: self._store.statistics(replace(query, filter=restrict(query.filter, self._requester)))
         )
 
+    async def names_of_others(
+        self, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Return which of ``meters`` and ``resources`` are not of the requester's project alone; none to an administrator."""
+        project_id = self._requester.project_id
+        if self._requester.is_admin or not project_id:
+            return (), ()
+        return await self._authorized(lambda: self._store.names_of_others(project_id, meters, resources))
+
     async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one."""
         return await self._authorized(lambda: self._store.proof(message_id, restrict(SampleFilter(), self._requester)))
@@ -138,7 +152,7 @@ class VisibleStore:
         """Return entries of the audit log, newest first; :class:`HttpError` 403 for anyone but an administrator."""
         if not self._requester.is_admin:
             raise HttpError(403, "The audit log is for administrators.")
-        return await self._store.audit_entries(filter, limit, before)
+        return await self._authorized(lambda: self._store.audit_entries(filter, limit, before))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

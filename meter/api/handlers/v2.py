@@ -143,6 +143,7 @@ async def post_samples(context: RequestContext) -> ListResponse:
         raise ApiError(403, "This server does not accept samples: [api] accept_samples is false.")
     slices = context.slices
     posted = await ingest.parse(context.body, context.path["meter"], context.requester, context.now, slices)
+    await ingest.check(posted, context.requester, context.now, context.store, slices)
     if context.arguments["direct"]:
         messages = await ingest.write(posted, slices, context.store.place)
     else:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 
+from meter.api.auth.authorization import RECHECK_SECONDS
 from meter.api.auth.visibility import VisibleStore
 from meter.api.errors import ApiError
 from meter.daemon.services import wall_seconds
@@ -102,10 +103,23 @@ async def live(
                 async for batch in slices.batches(new, BATCH_SAMPLES):
                     yield b"".join(_event(row, render) for row in batch)
                 since = max(since, page[-1].recorded_at - OVERLAP)
-            if not await signal.wait(KEEP_ALIVE_SECONDS):
+            if not await _wait_authorized(store, signal, clock):
                 yield b": keep-alive\n\n"
     finally:
         unsubscribe()
+
+
+async def _wait_authorized(store: VisibleStore, signal: CommitSignal, clock: IReactorTime) -> bool:
+    """Wait until ``signal`` is set; return ``False`` after :data:`KEEP_ALIVE_SECONDS`.
+
+    The authorization is checked meanwhile: an idle stream ends with it, too, and does not take the place of another one.
+    """
+    began = clock.seconds()
+    while not await signal.wait(RECHECK_SECONDS):
+        await store.check_authorization()
+        if clock.seconds() - began >= KEEP_ALIVE_SECONDS:
+            return False
+    return True
 
 
 async def _recorded_since(

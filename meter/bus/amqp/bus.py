@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from meter.bus.amqp.topology import QueueType
 from meter.bus.amqp.topology import Topology
 from meter.bus.amqp.url import broker_address
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.bus.dead_letters import call_at_once
 from meter.daemon.services import StagedService
 from meter.interfaces import BoundedQueue
 from meter.interfaces import IBus
@@ -26,6 +28,7 @@ from meter.interfaces import Publication
 from meter.interfaces import Readiness
 from meter.interfaces import Receiver
 from meter.interfaces import Subscription
+from meter.interfaces import Unavailable
 
 KEPT_BYTES = 64 * 1024
 """How much of a body that is too large its dead letter keeps: enough to recognise it."""
@@ -44,6 +47,7 @@ class AmqpBus(StagedService):
     of other services; otherwise the bus looks for them every ``rebind_seconds``. ``max_body_bytes`` limits what is
     published (``ValueError``) and what is received (dead-lettered). ``count_dead`` is called with the kind of each
     message that the bus itself dead-letters: ``defect`` or ``too-large``. ``endpoint`` replaces the endpoint of ``url``.
+    ``max_dead_letters`` limits the queue of dead letters, 0 does not. ``off_reactor`` runs a function in a thread.
 
     Publishing and consuming use one connection each: while RabbitMQ blocks publishing for lack of memory or disk space,
     it reads nothing from a connection that has published, and the acknowledgements that free both must get through.
@@ -67,6 +71,8 @@ class AmqpBus(StagedService):
         endpoint: IStreamClientEndpoint | None = None,
         count_dead: Callable[[str], object] = _ignore,
         bounded: Sequence[BoundedQueue] = (),
+        max_dead_letters: int = 0,
+        off_reactor: Callable[[Callable[[], bytes]], Awaitable[bytes]] = call_at_once,
     ) -> None:
         super().__init__(clock, patience=stop_seconds)
         self.setName("bus")
@@ -89,8 +95,9 @@ class AmqpBus(StagedService):
             confirm_timeout_seconds=confirm_timeout_seconds,
             max_body_bytes=max_body_bytes,
             bounded=bounded,
+            max_dead_letters=max_dead_letters,
         )
-        self._dead_letters = DeadLetterPublisher(self._publisher, clock, count=count_dead)
+        self._dead_letters = DeadLetterPublisher(self._publisher, clock, count=count_dead, off_reactor=off_reactor)
         self._consumers: list[Consumer] = []
         self.addService(self._publishing)
         self.addService(self._publisher)
@@ -124,12 +131,26 @@ class AmqpBus(StagedService):
             self._dead_letters,
             subscription,
             receive,
+            publisher=self._publisher,
             clock=self._clock,
             rebind_seconds=self._rebind_seconds,
             stop_seconds=self._stop_seconds,
         )
         self._consumers.append(consumer)
         return consumer
+
+    @property
+    def queued_dead_letters(self) -> tuple[int | None, bool]:
+        """The number of dead letters in their queue, ``None`` if it is unknown, and whether the queue is full."""
+        limit = self._publisher.dead_letter_limit
+        return limit.messages, limit.full
+
+    async def check_dead_letters(self) -> None:
+        """Ask the broker how many dead letters there are; not while it is unavailable."""
+        try:
+            await self._publisher.check_dead_letters()
+        except Unavailable:
+            return
 
     def readiness(self) -> Readiness:
         """Ready while publications are accepted and every started subscription consumes, ephemeral ones excepted."""

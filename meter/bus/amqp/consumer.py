@@ -21,13 +21,18 @@ from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.topology import Topology
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import WAITED_HEADER
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.bus.dead_letters import DeadLettersFull
+from meter.bus.dead_letters import header_text
 from meter.daemon.services import Backoff
 from meter.daemon.services import InFlight
 from meter.daemon.services import sleep
 from meter.daemon.services import within
 from meter.interfaces import Delivery
+from meter.interfaces import IPublisher
 from meter.interfaces import ISubscription
+from meter.interfaces import Publication
 from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
@@ -76,7 +81,7 @@ class Consumer(Service):
     It recovers from changes to its queue by the broker or an administrator: a deleted queue is declared again, and every
     ``rebind_seconds`` the queue is bound again, also to exchanges that were created in the meantime. Stopping
     takes no more deliveries, waits at most ``stop_seconds`` for those in progress, and leaves the rest to be delivered
-    again.
+    again. ``publisher`` moves deliveries to the waiting queue of the subscription.
     """
 
     _log = Logger()
@@ -89,6 +94,7 @@ class Consumer(Service):
         subscription: Subscription,
         receive: Receiver,
         *,
+        publisher: IPublisher,
         clock: IReactorTime,
         rebind_seconds: float,
         stop_seconds: float,
@@ -99,6 +105,7 @@ class Consumer(Service):
         self._dead_letters = dead_letters
         self._subscription = subscription
         self._receive = receive
+        self._publisher = publisher
         self._clock = clock
         self._rebind_seconds = rebind_seconds
         self._stop_seconds = stop_seconds
@@ -160,6 +167,8 @@ class Consumer(Service):
             await self._topology.ephemeral_queue(channel.client, wanted.queue, observe_queue=wanted.observe_queue)
         else:
             await self._topology.queue(channel.client, wanted.queue, single_active=wanted.single_active)
+        if wanted.waiting_queue:
+            await self._topology.queue(channel.client, wanted.waiting_queue)
         await self._topology.bind(channel.client, self._subscription)
         acks = self._acks = AckBatcher(channel, self._clock)
         channel.on_delivery = lambda message: self._on_delivery(acks, message)
@@ -212,7 +221,7 @@ class Consumer(Service):
         with self._in_flight:
             try:
                 if content.complete:
-                    await self._deliver(delivery)
+                    await self._deliver_or_move(delivery)
                 else:
                     kept = len(content.body)
                     reason = f"the body has {content.size} bytes; only the first {kept} are kept"
@@ -226,6 +235,27 @@ class Consumer(Service):
             else:
                 self._requeue_backoff.reset()
                 acks.ack(message.delivery_tag)
+
+    async def _deliver_or_move(self, delivery: Delivery) -> None:
+        """Deliver; move a delivery that has to be dead-lettered, and cannot, to the waiting queue, out of the way of others."""
+        try:
+            await self._deliver(delivery)
+        except DeadLettersFull:
+            queue = self._subscription.waiting_queue
+            if not queue:
+                raise
+            headers = {name: value for name, value in delivery.headers.items() if isinstance(value, str | int)}
+            if WAITED_HEADER not in headers and "meter-replayed" not in headers:
+                headers |= {
+                    "meter-exchange": header_text(delivery.exchange),
+                    "meter-routing-key": header_text(delivery.routing_key),
+                }
+            headers[WAITED_HEADER] = True
+            publication = Publication(exchange="", routing_key=queue, body=delivery.body, headers=headers)
+            try:
+                await self._publisher.publish(publication)
+            except ValueError as error:
+                raise Unavailable(f"{queue}: {error}") from error
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:

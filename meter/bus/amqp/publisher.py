@@ -23,6 +23,7 @@ from meter.bus.amqp.channel import MESSAGE_ID
 from meter.bus.amqp.channel import PERSISTENT
 from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import ConnectionService
+from meter.bus.amqp.dead_letter_limit import DeadLetterLimit
 from meter.bus.amqp.topology import EXCHANGE
 from meter.bus.amqp.topology import Topology
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
@@ -122,6 +123,8 @@ class Publisher(Service):
     At most ``window`` publications are unconfirmed. Others wait, as all do while the broker blocks publishing, for at
     most ``confirm_timeout_seconds``. A confirm that takes longer than that aborts the connection, unless publishing is
     blocked: a broker that hangs may still answer heartbeats. Stopping waits for the unconfirmed publications.
+    While the queue of dead letters holds ``max_dead_letters``, publishing to it raises
+    :class:`~meter.bus.dead_letters.DeadLettersFull`.
     """
 
     def __init__(
@@ -134,8 +137,10 @@ class Publisher(Service):
         confirm_timeout_seconds: float,
         max_body_bytes: int,
         bounded: Sequence[BoundedQueue] = (),
+        max_dead_letters: int = 0,
     ) -> None:
         self._topology = topology
+        self.dead_letter_limit = DeadLetterLimit(topology, clock, max_dead_letters)
         self._bounded = bounded
         self._own_queues = {DEAD_LETTER_QUEUE, *(each.name for each in bounded)}
         self._clock = clock
@@ -185,6 +190,8 @@ class Publisher(Service):
         """
         self._check(publication)
         with self._in_flight:
+            if publication.exchange == "" and publication.routing_key == DEAD_LETTER_QUEUE:
+                await self.dead_letter_limit.admit((await self._wait_for_window()).channel.client)
             tracker = await self._wait_for_window()
             client = tracker.channel.client
             try:
@@ -203,6 +210,11 @@ class Publisher(Service):
                 raise
             finally:
                 self._wake()
+
+    async def check_dead_letters(self) -> None:
+        """Ask the broker how many dead letters there are, if it is connected."""
+        if self._tracker is not None:
+            await self.dead_letter_limit.check(self._tracker.channel.client)
 
     def _check(self, publication: Publication) -> None:
         if not isinstance(publication.body, bytes):

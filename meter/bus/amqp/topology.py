@@ -79,6 +79,12 @@ class Topology:
             async with client.temporary_channel(CLOSE_SECONDS) as channel:
                 await channel.queue_declare(queue=name, passive=True)
 
+    async def length(self, client: Client, name: str) -> int:
+        """Return the number of messages that are ready in a queue; :class:`ChannelLost` if there is no such queue."""
+        async with client.temporary_channel(CLOSE_SECONDS) as channel:
+            declared = await channel.queue_declare(queue=name, passive=True)
+            return int(declared.message_count)
+
     async def bounded_queue(self, client: Client, wanted: BoundedQueue) -> None:
         """Declare a queue with a limit of length and age, and the queue to which its expired messages are dead-lettered."""
         await self.queue(client, wanted.dropped)

@@ -135,10 +135,20 @@ def user_metadata(metadata: Any) -> dict[str, str]:
     else:
         pairs = list(metadata.items()) if isinstance(metadata, dict) else []
     return {
-        name.removeprefix(USER_METADATA_PREFIX).replace(".", "_"): str(value)[:MAX_USER_METADATA]
+        name.removeprefix(USER_METADATA_PREFIX).replace(".", "_"): _short_text(value)
         for name, value in pairs
         if isinstance(name, str) and name.startswith(USER_METADATA_PREFIX) and name != USER_METADATA_PREFIX
     }
+
+
+def _short_text(value: Any) -> str:
+    """Return ``value``, which may be of any size and depth, as the text of user metadata."""
+    if isinstance(value, str):
+        return value[:MAX_USER_METADATA]
+    try:
+        return str(value)[:MAX_USER_METADATA]
+    except (RecursionError, ValueError):
+        return shown(value)[:MAX_USER_METADATA]
 
 
 def shown(value: Any) -> str:

@@ -62,6 +62,20 @@ CACHED_EXPRESSIONS = 1024
 """Expressions that are cached after parsing: each is evaluated for every entry of every response."""
 
 
+MAX_DEPTH = 60
+"""Maximum number of nested operations in an expression: evaluation and Python's own parser recurse."""
+
+MAX_STEPS = 100_000
+"""Maximum number of operations for one value, elements that functions look at included."""
+
+MAX_SIZE = 1_000_000
+"""Maximum length of a text or list that an operation gives, and maximum number of bits of an integer."""
+
+
+MAX_DIGITS = 100
+"""Maximum number of digits to which ``round`` rounds."""
+
+
 class BadFormula(ValueError):
     """The text of an expression is invalid; the message says why."""
 
@@ -131,11 +145,64 @@ def formula(text: str, names: tuple[str, ...]) -> Formula:
     return Formula(text, _parse_operation(text, names))
 
 
+class _TooMuch(ValueError):
+    """An operation takes more steps, or gives a larger value, than is allowed."""
+
+
+class _Budget:
+    """The steps that are left for one value."""
+
+    def __init__(self) -> None:
+        self._left = MAX_STEPS
+
+    def spend(self, steps: int = 1) -> None:
+        """Take ``steps``; raises :class:`_TooMuch` when none is left."""
+        self._left -= steps
+        if self._left < 0:
+            raise _TooMuch(f"more than {MAX_STEPS} steps")
+
+
 def _result(text: str, operation: ast.expr, names: Mapping[str, Any]) -> Any:
     try:
-        return _evaluate(operation, names)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return _evaluate(operation, names, _Budget())
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise NoValue(f"{text}: {type(error).__name__}: {error}") from None
+
+
+def _size(value: Any) -> int:
+    """Return the length of a text, list or mapping, or the number of bits of an integer; 0 for other values."""
+    if isinstance(value, str | list | dict):
+        return len(value)
+    return value.bit_length() if isinstance(value, int) else 0
+
+
+def _checked(value: Any) -> Any:
+    if _size(value) > MAX_SIZE:
+        raise _TooMuch(f"a result of more than {MAX_SIZE} characters, elements or bits")
+    return value
+
+
+def _called(function: Callable[..., Any], given: list[Any], budget: _Budget) -> Any:
+    """Return the result of an allowed function or method, whose size is checked before it is made, if it may grow."""
+    budget.spend(sum(len(each) for each in given if isinstance(each, list | dict)))
+    owner = getattr(function, "__self__", None)
+    name = getattr(function, "__name__", "")
+    if isinstance(owner, str):
+        budget.spend(len(owner) // 1000)
+        if name == "replace" and len(given) >= 2 and isinstance(given[0], str) and isinstance(given[1], str):
+            _check_length(len(owner) + owner.count(given[0]) * max(0, len(given[1]) - len(given[0])))
+        elif name == "join" and given and isinstance(given[0], list | dict):
+            _check_length(sum(len(each) + len(owner) for each in given[0] if isinstance(each, str)))
+    elif function is round and len(given) > 1 and not (isinstance(given[1], int) and abs(given[1]) <= MAX_DIGITS):
+        raise ValueError(f"round() takes at most {MAX_DIGITS} digits")
+    elif function is sum and len(given) > 1 and not isinstance(given[1], int | float):
+        raise TypeError("sum() adds numbers")
+    return _checked(function(*given))
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_SIZE:
+        raise _TooMuch(f"a text of {length} characters; the limit is {MAX_SIZE}")
 
 
 def _parse_path(text: str) -> tuple[str, ...]:
@@ -152,6 +219,8 @@ def _parse_operation(text: str, names: Collection[str] = ("value",)) -> ast.expr
         parsed = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadFormula(f"{text!r} is not a valid expression: {error}") from None
+    if _depth(parsed) > MAX_DEPTH:
+        raise BadFormula(f"{text!r:.80} has more than {MAX_DEPTH} nested operations")
     local = {argument.arg for node in ast.walk(parsed) if isinstance(node, ast.arguments) for argument in node.args}
     for node in ast.walk(parsed):
         if not _allowed(node, {*names, *local}):
@@ -161,6 +230,16 @@ def _parse_operation(text: str, names: Collection[str] = ("value",)) -> ast.expr
 
 
 ALLOWED = f"allowed are {{}}, numbers, texts, + - * / // %, comparisons, a if b else c, lambda, {', '.join(FUNCTIONS)}"
+
+
+def _depth(parsed: ast.expr) -> int:
+    """Return the number of nested nodes, without recursion."""
+    deepest, waiting = 0, [(parsed, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        deepest = max(deepest, depth)
+        waiting += [(each, depth + 1) for each in ast.iter_child_nodes(node)]  # type: ignore[misc]
+    return deepest
 
 
 def _allowed(node: ast.AST, names: Collection[str]) -> bool:
@@ -187,9 +266,11 @@ def _allowed(node: ast.AST, names: Collection[str]) -> bool:
     return type(node) in OPERATORS
 
 
-def _evaluate(node: Any, names: Mapping[str, Any]) -> Any:
+def _evaluate(node: Any, names: Mapping[str, Any], budget: _Budget) -> Any:
     def of(part: Any) -> Any:
-        return _evaluate(part, names)
+        return _evaluate(part, names, budget)
+
+    budget.spend()
 
     match node:
         case ast.Constant():
@@ -200,20 +281,22 @@ def _evaluate(node: Any, names: Mapping[str, Any]) -> Any:
             return {of(key): of(each) for key, each in zip(node.keys, node.values, strict=True)}
         case ast.Lambda():
             called = [argument.arg for argument in node.args.args]
-            return lambda *given: _evaluate(node.body, {**names, **dict(zip(called, given, strict=True))})
+            return lambda *given: _evaluate(node.body, {**names, **dict(zip(called, given, strict=True))}, budget)
         case ast.Name():
             return names[node.id] if node.id in names else FUNCTIONS[node.id]
         case ast.BinOp():
             left, right = of(node.left), of(node.right)
             if not isinstance(node.op, ast.Add) and (isinstance(left, str | list) or isinstance(right, str | list)):
                 raise TypeError("arithmetic takes numbers only")  # 'a' * 10**12, or '%s' % x
-            return OPERATORS[type(node.op)](left, right)
+            budget.spend((_size(left) + _size(right)) // 1000)
+            return _checked(OPERATORS[type(node.op)](left, right))
         case ast.UnaryOp():
             return OPERATORS[type(node.op)](of(node.operand))
         case ast.Compare():
             left = of(node.left)
             for sign, right_node in zip(node.ops, node.comparators, strict=True):
                 right = of(right_node)
+                budget.spend((_size(left) + _size(right)) // 1000)
                 if not OPERATORS[type(sign)](left, right):
                     return False
                 left = right
@@ -239,4 +322,4 @@ def _evaluate(node: Any, names: Mapping[str, Any]) -> Any:
                 raise TypeError(f"{type(owner).__name__} has no method {node.attr}")
             return getattr(owner, node.attr)
         case _:  # ast.Call is the only other node that is allowed
-            return of(node.func)(*(of(each) for each in node.args))
+            return _called(of(node.func), [of(each) for each in node.args], budget)

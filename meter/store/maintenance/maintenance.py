@@ -43,6 +43,7 @@ from meter.store.maintenance.rollups import days_to_finalize
 from meter.store.maintenance.rollups import finalize
 from meter.store.maintenance.rollups import lock_all_hours
 from meter.store.maintenance.rollups import next_hour_to_finalize
+from meter.store.maintenance.voiding import voided_count
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.connection import TimedOut
 from meter.store.postgres.pool import Pool
@@ -83,7 +84,7 @@ class Maintenance(Service):
     """Runs maintenance every ``interval_seconds`` over ``pool``, which it starts and stops.
 
     An hour is finalized ``finalize_after_seconds`` after its end, when few late samples are still expected. ``connect``
-    returns a new session for compaction, which takes long.
+    returns a new session for compaction, which takes long. ``voided_samples`` is their number at the last run.
     """
 
     _log = Logger()
@@ -98,6 +99,7 @@ class Maintenance(Service):
         finalize_after_seconds: float = 900.0,
         interval_seconds: float = 60.0,
     ) -> None:
+        self.voided_samples = 0
         self._pool = pool
         self._clock = clock
         self._retry_at: dict[tuple[datetime, int], float] = {}
@@ -148,6 +150,7 @@ class Maintenance(Service):
         await self.finalize(now - self._finalize_after)
         await self.expire(now)
         await self.collect_garbage()
+        self.voided_samples = await self._pool.run(voided_count)
 
     async def finalize(self, until: datetime) -> int:
         """Finalize the hours and days that ended before ``until``; return how many were finalized."""

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from meter.interfaces import Unavailable
 from meter.query import AuditEntry
 from meter.sample import MAX_VOLUME
 from meter.sample import MIN_VOLUME
@@ -93,10 +94,17 @@ DELETE FROM rollup USING (
 WHERE rollup.hours = stale.hours AND rollup.series_id = stale.series_id AND rollup.start = stale.start
 """
 
+EXPIRED = "{time} < (SELECT max(cutoff.before) FROM retention_cutoff cutoff WHERE cutoff.meter IN (m.name, ''))"
+
+NOT_VOIDABLE = f"""
+CASE WHEN {EXPIRED.format(time="s.timestamp")} THEN
+    'it is older than the retention, and about to be deleted: its rollup cannot be made again without it'
+END
+"""
+
 NOT_RESTORABLE = f"""
 CASE
-    WHEN s.timestamp < (SELECT max(c.before) FROM retention_cutoff c WHERE c.meter IN (m.name, '')) THEN
-        'it is older than the retention: samples next to it have been deleted'
+    WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention: samples next to it have been deleted'
     WHEN NOT (s.volume = 0 OR abs(s.volume) BETWEEN {MIN_VOLUME!r} AND {MAX_VOLUME!r}) THEN 'its volume is out of bounds'
     WHEN EXISTS (
         SELECT FROM sample t WHERE t.message_id = s.message_id
@@ -109,6 +117,11 @@ END
 PROBLEMS = "SELECT message_id::text, problem FROM chosen WHERE problem IS NOT NULL"
 MISSING = "SELECT given::text FROM unnest(%s::uuid[]) AS given WHERE given NOT IN (SELECT message_id FROM chosen)"
 CHOSEN_IDS = "SELECT message_id::text FROM chosen WHERE problem IS NULL ORDER BY timestamp, message_id LIMIT %s"
+
+EXPIRED_MEANWHILE = f"""
+SELECT FROM chosen c JOIN series x ON x.id = c.series_id JOIN meter m ON m.id = x.meter_id
+WHERE c.problem IS NULL AND {EXPIRED.format(time="c.timestamp")} LIMIT 1
+"""
 
 SUMMARY = """
 SELECT count(*), min(timestamp), max(timestamp) FROM chosen WHERE problem IS NULL
@@ -236,7 +249,7 @@ class Act:
 async def void(session: Session, selection: Selection, act: Act) -> Voiding:
     """Void the selected samples, in the transaction of ``session``; with ``dry_run`` only count them."""
     seq = 0 if act.dry_run else await next_seq(session)
-    await _choose(session, selection, table="sample")
+    await _choose(session, selection, table="sample", problem=NOT_VOIDABLE)
     chosen = await _summary(
         session, selection, act, missing="no sample with this id is stored, or it is voided already"
     )
@@ -285,7 +298,7 @@ async def voided_count(session: Session) -> int:
     return int(count)
 
 
-async def _choose(session: Session, selection: Selection, *, table: str, problem: str = "NULL::text") -> None:
+async def _choose(session: Session, selection: Selection, *, table: str, problem: str) -> None:
     """Make the temporary table ``chosen``; ``problem`` is SQL for why a row cannot be moved, null if it can."""
     condition = selection.condition()
     await session.count(FIND_BY_INDEX)
@@ -316,6 +329,8 @@ async def _lock(session: Session) -> tuple[str, str]:
     """Take the locks of the hours of the chosen samples; return the columns of the table of samples, without and with alias."""
     locks = [lock for [lock] in await session.rows(HOURS_OF_CHOSEN)]
     await session.rows(LOCK_HOURS_SHARED, [locks])
+    if await session.rows(EXPIRED_MEANWHILE):
+        raise Unavailable("some of the samples have just expired: try again")
     [[names, columns]] = await session.rows(COLUMNS)
     return names, columns
 

@@ -29,6 +29,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from meter.daemon.private_files import make_private_directory
+from meter.daemon.private_files import make_private_file
 from meter.daemon.services import sleep
 from meter.daemon.services import within
 from meter.daemon.supervised import SupervisedService
@@ -147,7 +149,8 @@ class EmbeddedPostgres(SupervisedService):
     def _acquire_lock(self) -> bool:
         """Return whether this process has the lock on the directory; the kernel releases it when the process ends."""
         if self._lock is None:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_directory(self._directory)
+            make_private_file(self._directory / "lock")
             lock = (self._directory / "lock").open("ab")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

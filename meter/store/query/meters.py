@@ -9,19 +9,22 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
+from meter.store.query.resource_owner import DESCRIBES
+from meter.store.query.resource_owner import OWNER
 
 # Meters of resources are sorted before their samples are looked up (OFFSET 0 keeps the subquery apart), so that a page looks up
 # no more than it shows.
 METERS = """
 SELECT listed.name, listed.type, listed.unit, listed.resource, u.name, p.name, o.name
 FROM (
-    SELECT m.name, m.type, m.unit, r.name AS resource, array_agg(x.id) AS ids
+    SELECT m.name, m.type, m.unit, x.resource_id, r.name AS resource, array_agg(x.id) AS ids,
+        min(x.project_id) < max(x.project_id) AS of_several
     FROM (SELECT * FROM series x WHERE {series} OFFSET 0) x
     CROSS JOIN LATERAL (SELECT m.name, m.type, m.unit FROM meter m WHERE m.id = x.meter_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
-    GROUP BY m.name, m.type, m.unit, r.name
+    GROUP BY m.name, m.type, m.unit, x.resource_id, r.name
     ORDER BY m.name, r.name, m.type, m.unit OFFSET 0
-) listed
+) listed {owner}
 CROSS JOIN LATERAL (
     SELECT x.user_id, x.project_id, x.source_id
     FROM series x
@@ -31,7 +34,7 @@ CROSS JOIN LATERAL (
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
     ) sample
     WHERE x.id = ANY(listed.ids)
-    ORDER BY sample.timestamp DESC, sample.message_id DESC LIMIT 1
+    ORDER BY {describing_first} sample.timestamp DESC, sample.message_id DESC LIMIT 1
 ) newest
 LEFT JOIN LATERAL (SELECT u.name FROM "user" u WHERE u.id = newest.user_id OFFSET 0) u ON true
 LEFT JOIN LATERAL (SELECT p.name FROM project p WHERE p.id = newest.project_id OFFSET 0) p ON true
@@ -81,9 +84,12 @@ class StoredMeterRow(NamedTuple):
 
 def meters_query(conditions: FilterConditions, limit: int, *, unique: bool) -> Sql:
     """Return the statement for ``IStore.meters``, whose rows are each a :class:`StoredMeterRow`."""
-    listed = METERS if not unique else UNIQUE_METERS if conditions.visible == TRUE else UNIQUE_METERS_OF_PROJECT
+    within_project = conditions.visible != TRUE
+    listed = METERS if not unique else UNIQUE_METERS_OF_PROJECT if within_project else UNIQUE_METERS
     return filled(
         f"{NEWEST_FIRST}{listed}",
+        owner="" if within_project else OWNER.format(resource="listed.resource_id", condition="AND listed.of_several"),
+        describing_first="" if within_project else f"{DESCRIBES} DESC,",
         joins=conditions.joined_metadata,
         series=conditions.series,
         sample=conditions.sample,

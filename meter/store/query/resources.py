@@ -11,13 +11,15 @@ from meter.store.postgres.sql import filled
 from meter.store.query.access_paths import NEWEST_FIRST
 from meter.store.query.conditions import TRUE
 from meter.store.query.conditions import FilterConditions
+from meter.store.query.resource_owner import DESCRIBES
+from meter.store.query.resource_owner import OWNER
 
 ALL_RESOURCES = """
-SELECT r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
+SELECT r.id, r.name, ARRAY(SELECT x.id FROM series x WHERE x.resource_id = r.id) AS ids FROM resource r ORDER BY r.name OFFSET 0
 """
 
 RESOURCES_OF_SERIES = """
-SELECT r.name, x.ids
+SELECT x.resource_id AS id, r.name, x.ids
 FROM (SELECT x.resource_id, array_agg(x.id) AS ids FROM series x WHERE {series} GROUP BY x.resource_id OFFSET 0) x
 CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
 ORDER BY r.name OFFSET 0
@@ -26,7 +28,7 @@ ORDER BY r.name OFFSET 0
 RESOURCES = """
 SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
     (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(summary.meter_ids))
-FROM ({selected}) selected
+FROM ({selected}) selected {owner}
 CROSS JOIN LATERAL (
     SELECT min(oldest.timestamp) AS first_sample, max(newest.timestamp) AS last_sample,
         array_agg(DISTINCT x.meter_id) AS meter_ids,
@@ -43,7 +45,7 @@ CROSS JOIN LATERAL (
         WHERE s.series_id = x.id AND s.timestamp <= newest.timestamp AND {sample}
         ORDER BY s.timestamp LIMIT 1
     ) oldest
-    WHERE x.id = ANY(selected.ids)
+    WHERE x.id = ANY(selected.ids) {describes}
 ) summary
 CROSS JOIN LATERAL (SELECT d.text FROM metadata d WHERE d.id = summary.metadata_id OFFSET 0) d
 CROSS JOIN LATERAL (SELECT * FROM series x WHERE x.id = summary.series_id OFFSET 0) x
@@ -70,9 +72,12 @@ class ResourceRow(NamedTuple):
 def resources_query(conditions: FilterConditions, limit: int) -> Sql:
     """Return the statement for ``IStore.resources``, whose rows are each a :class:`ResourceRow`."""
     series = conditions.series
+    within_project = conditions.visible != TRUE
     return filled(
         f"{NEWEST_FIRST}{RESOURCES}",
         selected=ALL_RESOURCES if series == TRUE else filled(RESOURCES_OF_SERIES, series=series),
+        owner="" if within_project else OWNER.format(resource="selected.id", condition=""),
+        describes="" if within_project else f"AND {DESCRIBES}",
         joins=conditions.joined_metadata,
         sample=conditions.sample,
         limit=Sql("%s", (limit,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ from meter.store.query.conditions import split_filter
 from meter.store.query.dimension_cache import DimensionCaches
 from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import meters_query
+from meter.store.query.resource_owner import NamesOfOthers
+from meter.store.query.resource_owner import names_of_others_query
 from meter.store.query.resources import ResourceRow
 from meter.store.query.resources import resources_query
 from meter.store.query.samples import CONVERTED_ROWS
@@ -129,6 +132,13 @@ class QueryRunner:
             batch=batch,
             position=stored.batch_position,
         )
+
+    async def names_of_others(
+        self, project_id: str, meters: Collection[str], resources: Collection[str]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """See ``IStore.names_of_others``."""
+        [row] = await self._query(names_of_others_query(project_id, meters, resources))
+        return NamesOfOthers(*row)
 
     async def meters(self, filter: SampleFilter, limit: int, unique: bool) -> Sequence[StoredMeter]:
         """See ``IStore.meters``."""

@@ -14,6 +14,8 @@ from typing import TypeVar
 from twisted.internet.interfaces import IReactorTime
 
 from meter.api_token import ApiToken
+from meter.store.audit.log import append
+from meter.store.maintenance.voiding import Act
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
@@ -61,16 +63,17 @@ class UnknownToken(Exception):
 class ApiTokenAdministration:
     """One connection to the database at ``dsn``. Open it before any other method, and close it.
 
-    ``who``, the user who runs the command, is stored with what it changes.
+    ``act`` says who changes tokens and why. Each change is recorded in the audit log, in one transaction with it, unless
+    ``act`` has no keys; ``act`` can be ``None`` for a list.
     """
 
     def __init__(
-        self, reactor: Any, dsn: str, *, clock: IReactorTime, who: str, statement_timeout_seconds: float = 30.0
+        self, reactor: Any, dsn: str, *, clock: IReactorTime, act: Act | None, statement_timeout_seconds: float = 30.0
     ) -> None:
         parameters = connection_parameters(
             dsn, statement_timeout_seconds=statement_timeout_seconds, application_name="meter-token"
         )
-        self._who = who
+        self._act = act
         self._schema = Schema(migrations())
         self._connection = Connection(reactor, clock, parameters, answer_seconds=statement_timeout_seconds + 10)
 
@@ -85,15 +88,16 @@ class ApiTokenAdministration:
     async def create(self, token: ApiToken) -> None:
         """Store ``token``; :class:`TooManyTokens` if there are too many valid ones."""
 
-        async def insert() -> None:
+        async def insert(act: Act) -> tuple[None, Mapping[str, Any]]:
             [[valid]] = await self._connection.rows(f"SELECT count(*) FROM api_token WHERE {VALID}")
             if valid >= MAX_VALID_TOKENS:
                 raise TooManyTokens
             values = [token.id, token.sha256, token.is_admin, token.project_id, token.user_id, token.expires_at]
-            await self._connection.count(INSERT, [*values, self._who])
+            await self._connection.count(INSERT, [*values, act.who])
+            access = {"admin": token.is_admin, "project_id": token.project_id, "user_id": token.user_id}
+            return None, {"id": token.id, **access, "expires_at": _text(token.expires_at)}
 
-        access = {"admin": token.is_admin, "project_id": token.project_id, "user_id": token.user_id}
-        await self._change("token.create", insert, {"id": token.id, **access, "expires_at": _text(token.expires_at)})
+        await self._change("token.create", insert)
 
     async def all(self) -> Sequence[dict[str, Any]]:
         """Return all tokens, the oldest first, as JSON objects."""
@@ -131,34 +135,42 @@ class ApiTokenAdministration:
         :class:`UnknownToken` if one does not exist.
         """
 
-        async def update() -> Sequence[str]:
+        async def update(act: Act) -> tuple[Sequence[str], Mapping[str, Any]]:
             known = {id for (id,) in await self._connection.rows("SELECT id FROM api_token WHERE id = ANY(%s)", [ids])}
             for id in ids:
                 if id not in known:
                     raise UnknownToken(id)
-            return [id for (id,) in await self._connection.rows(REVOKE, [self._who, list(ids)])]
+            revoked = [id for (id,) in await self._connection.rows(REVOKE, [act.who, list(ids)])]
+            return revoked, {"ids": revoked} if revoked else {}
 
-        return await self._change("token.revoke", update, {"ids": list(ids)})
+        return await self._change("token.revoke", update)
 
     async def purge(self, before: datetime) -> Sequence[str]:
         """Delete the tokens that expired or were revoked before this time; return their ids."""
 
-        async def delete() -> Sequence[str]:
-            return [id for (id,) in await self._connection.rows(PURGE, [before])]
+        async def delete(_: Act) -> tuple[Sequence[str], Mapping[str, Any]]:
+            purged = [id for (id,) in await self._connection.rows(PURGE, [before])]
+            return purged, {"before": _text(before), "tokens": len(purged)} if purged else {}
 
-        return await self._change("token.purge", delete, {"before": _text(before)})
+        return await self._change("token.purge", delete)
 
-    async def _change(self, action: str, work: Callable[[], Awaitable[T]], details: Mapping[str, Any]) -> T:
-        """Return the result of ``work`` in a transaction, which notifies the readers.
+    async def _change(self, action: str, work: Callable[[Act], Awaitable[tuple[T, Mapping[str, Any]]]]) -> T:
+        """Return the result of ``work`` in a transaction, which records it with its details and notifies the readers.
 
-        Every change passes here with its ``action`` and ``details``.
+        Without details nothing was changed.
         """
+        act = self._act
+        if act is None:
+            raise ValueError("who acts is missing")
         session = self._connection
         await self._schema.check(session)
         await session.count("BEGIN")
         try:
             await session.count(LOCK)
-            result = await work()
+            result, details = await work(act)
+            if details and act.keys:
+                details = {**act.details, **details}
+                await append(session, act.keys, who=act.who, action=action, reason=act.reason, details=details)
             await session.rows(f"SELECT pg_notify('{CHANNEL}', '')")
         except BaseException:
             if not session.closed:

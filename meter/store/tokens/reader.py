@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.api_token import ApiToken
-from meter.interfaces import IApiTokens
+from meter.api_token import IApiTokens
 from meter.interfaces import Unavailable
 from meter.store.postgres.channel_listener import ChannelListener
 from meter.store.postgres.connection import TimedOut

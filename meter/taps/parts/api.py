@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from meter.api_token import IApiTokens
 from meter.daemon.full_collections import FullCollections
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
-from meter.interfaces import IApiTokens
 from meter.interfaces import IBus
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
@@ -20,18 +20,20 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     # Importing klein installs the global reactor, which twistd has chosen by now.
     from meter.api import Api
     from meter.api import HostPolicy
+    from meter.api import PostedSampleRules
     from meter.api import RequestLimits
     from meter.api import SampleIngest
     from meter.api import make_site
 
     settings = daemon.config.api
+    rules = PostedSampleRules(declared=daemon.declared_meters, **settings.posted_samples.model_dump())
     shares = settings.shares
     addresses = _client_addresses(daemon)
     api = Api(
         store,
         daemon.reactor,
         auth=_authentication(daemon, addresses, store.tokens),
-        ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store) if bus else None,
+        ingest=SampleIngest(daemon.keys, daemon.config.meter.source, bus, store, rules) if bus else None,
         keys=daemon.keys if bus or has_key(daemon.config) else None,
         limits=RequestLimits(
             default_limit=settings.default_limit,

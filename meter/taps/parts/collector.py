@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 
 from twisted.application.service import IService
 
@@ -18,6 +19,7 @@ from meter.daemon.services import StagedService
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import IStore
+from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.message import MeteringMessage
 from meter.plugins.activation import Activation
@@ -52,7 +54,11 @@ def add_collector(
         store,
         daemon.keys,
         DeadLetterPublisher(
-            bus, daemon.reactor, source_queue=METERING_QUEUE, count=metrics.dead, off_reactor=daemon.off_reactor
+            bus,
+            daemon.reactor,
+            source_queue=METERING_QUEUE,
+            count=daemon.count_dead_letter,
+            off_reactor=daemon.off_reactor,
         ),
         daemon.reactor,
         batch_samples=settings.batch_samples,
@@ -68,15 +74,15 @@ def add_collector(
             Binding(settings.ceilometer_exchange, "metering"),
             Binding(settings.ceilometer_exchange, "metering.sample"),
         ]
-    daemon.add(
-        bus.subscribe(
-            Subscription(queue=METERING_QUEUE, bindings=tuple(bindings), prefetch=daemon.config.bus.prefetch),
-            metrics.counting(METERING_QUEUE, samples.receive),
-        )
-    )
+    subscription = Subscription(queue=METERING_QUEUE, bindings=tuple(bindings), prefetch=daemon.config.bus.prefetch)
+    daemon.add(_subscribe(daemon, bus, subscription, metrics.counting(METERING_QUEUE, samples.receive)))
 
     dead_notifications = DeadLetterPublisher(
-        bus, daemon.reactor, source_queue=NOTIFICATIONS_QUEUE, count=metrics.dead, off_reactor=daemon.off_reactor
+        bus,
+        daemon.reactor,
+        source_queue=NOTIFICATIONS_QUEUE,
+        count=daemon.count_dead_letter,
+        off_reactor=daemon.off_reactor,
     )
 
     archive = add_archive(daemon, bus, metrics)
@@ -99,9 +105,25 @@ def add_collector(
         )
         if not active:
             return StagedService(daemon.reactor)  # no queue, as no listener would take anything from it
-        return bus.subscribe(
+        return _subscribe(
+            daemon,
+            bus,
             notifications.subscription(prefetch=daemon.config.notifications.prefetch),
             metrics.counting(NOTIFICATIONS_QUEUE, notifications.receive),
         )
 
     daemon.activate(Activation(daemon.plugins(LISTENER), daemon.plugin_context(), consume, name="listeners"))
+
+
+def _subscribe(daemon: Daemon, bus: IBus, subscription: Subscription, receive: Receiver) -> IService:
+    """Return a service that also consumes what waits while the queue of dead letters is full: one delivery at a time.
+
+    The in-process bus has no queue of dead letters that can be full, and no queues in which something could wait.
+    """
+    if isinstance(bus, LocalBus):
+        return bus.subscribe(subscription, receive)
+    waiting = f"{subscription.queue}.waiting"
+    both = StagedService(daemon.reactor)
+    bus.subscribe(replace(subscription, waiting_queue=waiting), receive).setServiceParent(both)
+    bus.subscribe(Subscription(queue=waiting, prefetch=1), receive).setServiceParent(both)
+    return both

@@ -12,14 +12,13 @@ from meter.agent.destination import encoded
 from meter.agent.destination import fingerprints
 from meter.agent.spool import inspect_spool
 from meter.bus.amqp.url import broker_address
+from meter.daemon.private_files import open_to_others
 from meter.daemon.process_lock import AlreadyLocked
 from meter.daemon.process_lock import ListenLock
 from meter.daemon.process_lock import LockFile
 from meter.settings import Config
 from meter.signing_keys import Keyring
 from meter.taps.daemon import Daemon
-
-STORE = "[store] dsn"
 
 
 def claimed(name: str, directories: Mapping[str, Path], listens: Mapping[str, str]) -> Iterator[LockFile | ListenLock]:
@@ -28,9 +27,7 @@ def claimed(name: str, directories: Mapping[str, Path], listens: Mapping[str, st
     Raises :class:`~meter.daemon.process_lock.AlreadyLocked` for a resource that another process holds.
     """
     for setting, directory in directories.items():
-        # PostgreSQL refuses a directory that others can read; a state_dir may be shared by daemons of several users.
-        mode = 0o700 if setting == STORE else 0o777
-        yield LockFile(directory / f"{name}.lock", owner=name, setting=setting, mode=mode)
+        yield LockFile(directory / f"{name}.lock", owner=name, setting=setting)
     for setting, listen in listens.items():
         if listen:
             yield ListenLock(listen, owner=name, setting=setting)
@@ -64,6 +61,8 @@ def lock_resources(daemon: Daemon, directories: Mapping[str, Path], listens: Map
 
     Both are given by setting. Raises :class:`AlreadyLocked` if another process holds one of them.
     """
+    if warning := open_to_others(daemon.state_dir):
+        daemon.warnings.append(f"[meter] state_dir: {warning}")
     if daemon.only_checking:
         return
     everything = {"[status] listen": daemon.listen_address("status"), **listens}

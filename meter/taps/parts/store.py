@@ -45,4 +45,6 @@ def add_store(
         reads_tokens=reads and daemon.config.api.auth.mode == "tokens",
     )
     daemon.add(store)
+    if writes:
+        daemon.health_metrics.count_voided_samples(lambda: store.maintenance.voided_samples)
     return store

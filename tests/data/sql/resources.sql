@@ -8,7 +8,7 @@ SET LOCAL enable_sort = off;
 SELECT selected.name, u.name, p.name, o.name, summary.first_sample, summary.last_sample, d.text,
 (SELECT array_agg(m.name ORDER BY m.name, m.type, m.unit) FROM meter m WHERE m.id = ANY(summary.meter_ids))
 FROM (
-    SELECT r.name, x.ids
+    SELECT x.resource_id AS id, r.name, x.ids
     FROM (SELECT x.resource_id, array_agg(x.id) AS ids FROM series x WHERE (x.meter_id + 0 IN (SELECT id FROM meter WHERE name = $1)) AND (x.project_id = (SELECT id FROM project WHERE name = $2)) GROUP BY x.resource_id OFFSET 0) x
     CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
     ORDER BY r.name OFFSET 0

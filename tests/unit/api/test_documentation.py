@@ -27,12 +27,25 @@ EXAMPLES = re.findall(r"\$ curl -s 'http://localhost:8777(.*?)' \| jq \.\n((?:  
 
 @pytest.fixture(scope="module")
 def api() -> ApiClient:
-    return ApiClient()
+    return ApiClient(keys=KEYS)
 
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES, ids=[path for path, _ in EXAMPLES])
 def test_documented_example_matches_the_response(api: ApiClient, path: str, example: str) -> None:
-    assert json.loads(textwrap.dedent(example)) == api(path, headers={"Host": "localhost:8777"}).json
+    documented, response = json.loads(textwrap.dedent(example)), api(path, headers={"Host": "localhost:8777"}).json
+    if path.endswith("/proof"):
+        verify(documented)
+        for name in ("id", "digests", "mac"):  # each batch has others
+            assert len(documented["batch"].pop(name)) == len(response["batch"].pop(name))
+    assert documented == response
+
+
+def verify(proof: Any) -> None:
+    """Run the documented Python that verifies ``proof``."""
+    (code,) = re.findall(r"   import base64.*?(?=\n\n\()", PAGE, re.DOTALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(urllib.request, "urlopen", lambda _: io.StringIO(json.dumps(proof)))
+        exec(textwrap.dedent(code), {"API": "http://cloud:8777", "SAMPLE": "s0", "SECRET": b"secret"})
 
 
 @pytest.mark.parametrize("operation", V2, ids=[operation.name for operation in V2])
@@ -53,17 +66,30 @@ def test_every_v1_path_is_documented(operation: Operation) -> None:
     )
 
 
-def test_documented_python_verifies_a_proof(monkeypatch: pytest.MonkeyPatch, api: ApiClient) -> None:
-    (example,) = re.findall(r"   import hashlib.*?(?=\n\n\()", PAGE, re.DOTALL)
-    code = textwrap.dedent(example)
+CHANGED_MEMBERS: list[tuple[str, Any]] = [
+    ("counter_volume", 10.0),
+    ("counter_volume", 11),
+    ("resource_metadata", {"size": 0, "flavor": {"name": "m2"}}),
+    ("resource_metadata", {"size": False, "flavor": {"name": "m1"}}),
+    ("project_id", "red"),
+    ("added", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGED_MEMBERS, ids=repr)
+def test_documented_python_refuses_the_proof_of_a_changed_message(api: ApiClient, name: str, value: Any) -> None:
     proof = json.loads(api("/v2/samples/s0/proof").body)
-
-    def verify(proof: Any) -> None:
-        monkeypatch.setattr(urllib.request, "urlopen", lambda _: io.StringIO(json.dumps(proof)))
-        exec(code, {"API": "http://cloud:8777", "SAMPLE": "s0", "SECRET": b"secret"})
-
     verify(proof)
-    proof["message"]["counter_volume"] += 1
+    proof["message"][name] = value
+    with pytest.raises(AssertionError):
+        verify(proof)
+
+
+@pytest.mark.parametrize("name", ["id", "first", "last", "position", "digests", "mac"])
+def test_documented_python_refuses_the_proof_of_a_changed_batch(api: ApiClient, name: str) -> None:
+    proof = json.loads(api("/v2/samples/s0/proof").body)
+    other = json.loads(api("/v2/samples/s1/proof").body)["batch"][name] if name != "position" else 1
+    proof["batch"][name] = other
     with pytest.raises(AssertionError):
         verify(proof)
 

@@ -12,7 +12,7 @@ from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import metering_messages
 from meter.message import open_envelope
-from meter.message import read
+from meter.message import read_cast
 from meter.query import SampleFilter
 from meter.signing_keys import Keyring
 from meter.testing import MemoryStore
@@ -28,6 +28,8 @@ APPLE: dict[str, Any] = {
     "counter_volume": 3,
     "resource_id": "tree",
 }
+CUSTOM = {**APPLE, "counter_name": "custom.apples"}
+"""A sample that a tenant may submit."""
 
 
 class RecordingBus:
@@ -68,8 +70,8 @@ def test_posted_sample_is_signed_published_and_echoed(ingest_api: IngestApi) -> 
     response = ingest_api.post([{**APPLE, "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"}}])
     assert response.status == 201
     (message,) = ingest_api.bus.messages()
-    taken = read(message, KEYS)
-    assert taken.key_id == "key-1"
+    (taken,) = read_cast(ingest_api.bus.published[0].body, KEYS)
+    assert (taken.key_id, taken.scheme) == ("key-1", "meter")
     assert (taken.name, taken.volume, taken.source, taken.project_id) == ("apples", 3, "openstack", None)
     assert taken.metadata == {"a": {"b": "c", "d": "e"}, "f": "g"}
     (publication,) = ingest_api.bus.published
@@ -85,14 +87,16 @@ def test_posted_sample_is_signed_published_and_echoed(ingest_api: IngestApi) -> 
             "resource_metadata": {"a.b": "c", "a.d": "e", "f": "g"},
             "message_id": message["message_id"],
             "message_signature": message["message_signature"],
+            "signature_scheme": "meter",
         }
     ]
 
 
 def test_sample_of_a_tenant_belongs_to_the_tenant(ingest_api: IngestApi) -> None:
-    (sample,) = ingest_api.post([APPLE], who="blue").json
+    (sample,) = ingest_api.post([CUSTOM], "/v2/meters/custom.apples", who="blue").json
     assert (sample["project_id"], sample["user_id"], sample["source"]) == ("blue", "ann", "blue:openstack")
-    (sample,) = ingest_api.post([{**APPLE, "source": "farm", "project_id": "blue"}], who="blue").json
+    farmed = {**CUSTOM, "source": "farm", "project_id": "blue"}
+    (sample,) = ingest_api.post([farmed], "/v2/meters/custom.apples", who="blue").json
     assert sample["source"] == "blue:farm"
 
 
@@ -197,7 +201,7 @@ def test_unusual_valid_sample_is_accepted(ingest_api: IngestApi, change: dict[st
     response = ingest_api.post([{**APPLE, **change}])
     assert response.status == 201, response.body
     (message,) = ingest_api.bus.messages()
-    assert read(message, KEYS).key_id == "key-1"
+    assert read_cast(ingest_api.bus.published[0].body, KEYS)[0].key_id == "key-1"
     assert {name: message[name] for name in found} == found
     assert response.json[0]["resource_metadata"] == (change.get("resource_metadata") or {})
     assert ingest_api.post([{**APPLE, **change}], "/v2/meters/apples?direct=1").status == 201
@@ -211,7 +215,8 @@ def test_every_key_of_metadata_is_kept_and_can_be_queried(ingest_api: IngestApi)
 
 
 def test_empty_project_is_the_one_of_the_tenant(ingest_api: IngestApi) -> None:
-    assert ingest_api.post([{**APPLE, "project_id": ""}], who="blue").json[0]["project_id"] == "blue"
+    (sample,) = ingest_api.post([{**CUSTOM, "project_id": ""}], "/v2/meters/custom.apples", who="blue").json
+    assert sample["project_id"] == "blue"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null"])
@@ -241,7 +246,7 @@ def test_unavailable_bus_is_503_and_rejecting_bus_is_400(ingest_api: IngestApi) 
 
 
 def test_timestamp_without_a_signing_key_is_400() -> None:
-    assert "no signing key covers" in IngestApi(Keyring([])).post([APPLE]).faultstring
+    assert "no key of [signing] may sign the sample" in IngestApi(Keyring([])).post([APPLE]).faultstring
 
 
 def test_post_is_403_if_samples_are_not_accepted() -> None:

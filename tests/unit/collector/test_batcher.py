@@ -16,6 +16,8 @@ from meter.interfaces import Publication
 from meter.interfaces import Unavailable
 from meter.message import metering_messages
 from meter.message import open_envelope
+from meter.outgoing import OutgoingMessage
+from meter.signing_keys import SigningKey
 
 
 @implementer(IPublisher)
@@ -47,8 +49,13 @@ class Gathered:
         self.ends: dict[str, Any] = {}
 
     def send(self, *ids: str, meter: str = "m", key_id: str = "key", **fields: Any) -> None:
-        messages = [{"counter_name": meter, "message_id": each, **fields} for each in ids]
-        sent = Deferred.fromCoroutine(self.gathering.publish(messages, key_id))
+        key = SigningKey(key_id, b"secret")
+        time = "2026-11-22T12:00:00"
+        messages = [
+            OutgoingMessage({"counter_name": meter, "message_id": each, "timestamp": time, **fields}, key)
+            for each in ids
+        ]
+        sent = Deferred.fromCoroutine(self.gathering.publish(messages))
         sent.addCallbacks(lambda _: "published", lambda failure: failure.value)
         sent.addCallback(lambda end: self.ends.update({ids[0]: end}))
 

@@ -34,6 +34,7 @@ from meter.message import metering_messages
 from meter.message import open_envelope
 from meter.query import SampleFilter
 from meter.query import WriteResult
+from meter.signing_keys import SCHEMES
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 from meter.testing import MemoryStore
@@ -44,7 +45,7 @@ from tests.unit.collector.test_notifications import delivery
 from tests.unit.collector.test_samples import DeadQueue
 from tests.unit.collector.test_samples import message
 
-SECRET = SigningKey("key-1", b"secret")
+SECRET = SigningKey("key-1", b"secret", schemes=SCHEMES)
 STRICT = Keyring([SECRET])
 LENIENT = Keyring([SECRET], accept_unsigned=True)
 
@@ -302,7 +303,7 @@ class CountingStore(MemoryStore):
         super().__init__()
         self.sizes: list[int] = []
 
-    async def write(self, messages: Any) -> WriteResult:
+    async def write(self, messages: Any, refused_entries: Any = ()) -> WriteResult:
         self.sizes.append(len(messages))
         return WriteResult(len(messages), 0)
 
@@ -316,9 +317,9 @@ def test_batch_of_50_000_is_stored_in_transactions_and_reactor_turns_of_limited_
     collector = Collector(LENIENT, store)
     read, sleep = meter.collector.samples.read, meter.collector.samples.sleep
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **more: Any) -> Any:
         turns[-1] += 1
-        return read(*arguments)
+        return read(*arguments, **more)
 
     def next_turn(*arguments: Any) -> Any:
         turns.append(0)

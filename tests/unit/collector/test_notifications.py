@@ -32,8 +32,6 @@ from meter.interfaces import Topic
 from meter.interfaces import Unavailable
 from meter.listeners.nova import instance_listener
 from meter.message import MeteringMessage
-from meter.message import metering_messages
-from meter.message import open_envelope
 from meter.message import read_cast
 from meter.notification import Notification
 from meter.plugins.registry import LISTENER
@@ -235,8 +233,8 @@ async def test_disabled_meter_is_not_published(consumer: MakeConsumer, bus: Bus,
 async def test_sample_is_signed_with_the_key_of_its_time(consumer: MakeConsumer, bus: Bus) -> None:
     keys = Keyring([SigningKey("old", b"old", not_after=NOON), SigningKey("new", b"new", not_before=NOON)])
     await consumer(FakeListener("one", [gauge()]), keys=keys).receive(bare())
-    (entry,), key_id = metering_messages(open_envelope(bus.published[0].body))
-    assert (key_id, read(entry, keys).key_id) == ("new", "new")
+    (message,) = read_cast(bus.published[0].body, keys)
+    assert (message.key_id, message.scheme) == ("new", "meter")
 
 
 # --- subscriptions ------------------------------------------------------------------------------------------------
@@ -461,7 +459,7 @@ async def test_secrets_in_metadata_are_masked(consumer: MakeConsumer, bus: Bus) 
 async def test_samples_that_no_key_covers_are_dead_lettered(consumer: MakeConsumer, bus: Bus) -> None:
     keys = Keyring([SigningKey("old", b"old", not_after=NOON)])
     await consumer(FakeListener("late", [gauge()]), keys=keys).receive(bare())
-    assert "no signing key covers 2026-11-22T12:00:00" in str(bus.dead[0].headers["meter-reason"])
+    assert "key old does not cover 2026-11-22T12:00:00" in str(bus.dead[0].headers["meter-reason"])
 
 
 @pytest_twisted.ensureDeferred

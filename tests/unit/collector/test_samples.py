@@ -107,7 +107,7 @@ async def test_batch_with_one_bad_signature_stores_the_rest():
     batch[49] |= {"counter_volume": 51}  # one digit changed after signing
     collector = Collector()
 
-    await collector.take(cast(batch, "default"))
+    await collector.take(cast(batch))
 
     assert await collector.volumes() == [n for n in range(1, 101) if n != 50]
     [letter] = collector.dead.dead_letters
@@ -161,9 +161,9 @@ async def test_delivery_returns_after_the_commit():
     collector, commit = Collector(), Deferred()
     write = collector.store.write
 
-    async def slow(messages):
+    async def slow(messages, refused_entries):
         await commit
-        return await write(messages)
+        return await write(messages, refused_entries)
 
     collector.store.write = slow
     done = collector.take(cast([message(1)]))
@@ -202,9 +202,9 @@ def test_deliveries_that_arrive_together_share_a_transaction():
     collector, sizes = Collector(batch_samples=3), []
     write = collector.store.write
 
-    async def counted(messages):
+    async def counted(messages, refused_entries):
         sizes.append(len(messages))
-        return await write(messages)
+        return await write(messages, refused_entries)
 
     collector.store.write = counted
     done = [
@@ -299,9 +299,9 @@ async def test_transaction_size_is_limited():
     collector, sizes = Collector(batch_samples=100), []
     write = collector.store.write
 
-    async def counted(messages):
+    async def counted(messages, refused_entries):
         sizes.append(len(messages))
-        return await write(messages)
+        return await write(messages, refused_entries)
 
     collector.store.write = counted
     small = Deferred.fromCoroutine(

@@ -57,7 +57,7 @@ def test_unit_has_a_binary_and_an_older_name(binary: str, older: str) -> None:
 @pytest.mark.parametrize(("setting", "unit"), [("true", "MiB"), ("false", "MB")])
 def test_units_setting_changes_unit_names_and_no_volumes(setting: str, unit: str) -> None:
     units = parse(f"[units]\nbinary = {setting}", "meter-compute").units
-    message = Signer(KEYS, "here", unit_name=units.name_of).message(SAMPLE)
+    message = Signer(KEYS, "here", unit_name=units.name_of).message(SAMPLE).fields
     assert (message["counter_unit"], message["counter_volume"]) == (unit, 64)
 
 

@@ -12,7 +12,6 @@ from twisted.python import usage
 from meter.commands.command import CommandError
 from meter.commands.tokens import Options
 from meter.commands.tokens import expiry
-from meter.commands.tokens import login_name
 from meter.commands.tokens import name_of
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -27,6 +26,7 @@ NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
         ["create", "--project", "blue", "stray"],
         ["create", "--admin", "--days", "1", "--expires", "2027-01-01"],
         ["revoke"],
+        ["revoke", "0123456789ab", "--json"],
         ["remove"],
     ],
 )
@@ -71,9 +71,3 @@ def test_name_that_cannot_be_one_is_refused(text: str) -> None:
 def test_name_in_any_alphabet_is_accepted() -> None:
     assert name_of("--user", "Zoë Ωμέγα 北京") == "Zoë Ωμέγα 北京"
     assert name_of("--user", None) is None
-
-
-def test_login_name_has_a_user_and_a_host() -> None:
-    user, _, host = login_name().partition("@")
-    assert user
-    assert host

@@ -19,10 +19,10 @@ from meter.api import StaticToken
 from meter.api import StaticTokens
 from meter.api import StoredTokens
 from meter.api_token import ApiToken
+from meter.api_token import IApiTokens
 from meter.api_token import digest_of
 from meter.api_token import id_of
 from meter.api_token import new_token
-from meter.interfaces import IApiTokens
 from meter.interfaces import IDependency
 from meter.interfaces import Unavailable
 from tests.api_client import RECORDED

@@ -215,5 +215,5 @@ def test_query_can_name_the_own_project(api: ApiClient) -> None:
 @pytest_twisted.ensureDeferred
 async def test_signed_message_is_visible_to_its_project_only() -> None:
     store = ApiClient().store
-    assert await VisibleStore(store, Requester(is_admin=False, project_id="blue")).message("s0") is not None
-    assert await VisibleStore(store, Requester(is_admin=False, project_id="green")).message("s0") is None
+    assert await VisibleStore(store, Requester(is_admin=False, project_id="blue")).proof("s0") is not None
+    assert await VisibleStore(store, Requester(is_admin=False, project_id="green")).proof("s0") is None

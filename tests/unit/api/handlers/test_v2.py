@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from meter.api import HostPolicy
+from meter.batch_signature import parse_batch_signature
+from meter.ceilometer_signature import BadSignature
+from meter.message import cast
+from meter.message import open_envelope
+from meter.message import read
+from meter.message import verified_batch
+from meter.outgoing import sign
+from meter.sample import Sample
+from meter.signing_keys import Keyring
 from tests.api_client import KEYS
+from tests.api_client import NOON
 from tests.api_client import SAMPLES
 from tests.api_client import ApiClient
 from tests.api_client import message
@@ -33,7 +44,8 @@ CPU_OF_VM_1 = {
     "recorded_at": "2026-11-22T12:10:00",
     "resource_metadata": {"size": "0", "flavor.name": "m1"},
     "message_id": "s0",
-    "message_signature": SAMPLES[0].fields["message_signature"],
+    "message_signature": None,
+    "signature_scheme": "meter",
 }
 
 
@@ -50,7 +62,8 @@ DISK_OF_VM_1 = {
     "timestamp": "2026-11-22T12:03:00",
     "recorded_at": "2026-11-22T12:10:00",
     "metadata": {},
-    "message_signature": SAMPLES[3].fields["message_signature"],
+    "message_signature": None,
+    "signature_scheme": "meter",
 }
 
 
@@ -195,8 +208,53 @@ def test_samples_recorded_after_as_of_are_excluded(api: ApiClient, path: str) ->
     assert api(f"/v2/{path}?as_of=2026-11-22T12:10:00").json == api(f"/v2/{path}").json != []
 
 
-def test_proof_is_the_message_as_it_was_signed_and_the_key(api: ApiClient) -> None:
-    proof = api("/v2/samples/s0/proof").json
-    assert proof == {"message": SAMPLES[0].fields, "key_id": "key-1"}
-    assert KEYS.verify(proof["message"], SAMPLES[0].timestamp) == "key-1"
+def test_proof_is_the_message_as_it_was_signed_the_key_and_the_batch() -> None:
+    proof = ApiClient(keys=KEYS)("/v2/samples/s0/proof").json
+    entry = SAMPLES[0].entry
+    assert entry is not None
+    signed = entry.batch.to_json()
+    del signed["key_id"]
+    assert proof == {
+        "message": SAMPLES[0].fields,
+        "scheme": "meter",
+        "key_id": "key-1",
+        "batch": {**signed, "count": 1, "position": 0},
+    }
+    received = open_envelope(cast([proof["message"]], parse_batch_signature({**proof["batch"], "key_id": "key-1"}, 1)))
+    batch = verified_batch(received, 1, KEYS)
+    assert read(proof["message"], KEYS, batch=batch).volume == 10
+    with pytest.raises(BadSignature):
+        read(proof["message"] | {"counter_volume": 11}, KEYS, batch=batch)
+
+
+def test_proof_without_the_key_has_neither_digests_nor_ceilometers_signature(api: ApiClient) -> None:
+    for each in (api, ApiClient(keys=Keyring([]))):
+        proof = each("/v2/samples/s0/proof").json
+        assert proof["batch"]["digests"] is None
+        assert "message_signature" not in proof["message"]
+        assert (proof["scheme"], proof["key_id"], proof["batch"]["count"]) == ("meter", "key-1", 1)
+
+
+def test_proof_has_ceilometers_signature_only_if_the_setting_says_so() -> None:
+    quiet = Keyring(KEYS.keys, ceilometer_signature=False)
+    proof = ApiClient(keys=quiet)("/v2/samples/s0/proof").json
+    assert "message_signature" not in proof["message"]
+    assert proof["batch"]["digests"] is not None
+
+
+@pytest_twisted.ensureDeferred
+async def test_proof_of_a_foreign_message_is_its_own_signature() -> None:
+    api, foreign = ApiClient(keys=KEYS), sign(foreign_sample(), KEYS, "test")
+    await api.store.write([read(foreign, KEYS)])
+    proof = api("/v2/samples/s9/proof").json
+    assert proof == {"message": foreign, "scheme": "ceilometer", "key_id": "key-1", "batch": None}
+    sample = api("/v2/samples/s9").json
+    assert (sample["message_signature"], sample["signature_scheme"]) == (foreign["message_signature"], "ceilometer")
+
+
+def foreign_sample() -> Sample:
+    return Sample(name="cpu", type="gauge", unit="ns", volume=1, resource_id="r", message_id="s9", timestamp=NOON)
+
+
+def test_proof_of_an_unknown_sample_is_404(api: ApiClient) -> None:
     assert api("/v2/samples/nope/proof").faultstring == "Sample nope Not Found"

@@ -33,6 +33,7 @@ def test_timestamp_is_encoded_like_in_messages(moment: datetime) -> None:
         metadata={},
         signature="",
         key_id=None,
+        scheme=None,
     )
     for schema in (SAMPLE, OLD_SAMPLE):
         [encoded] = msgspec.json.decode(msgspec.json.encode(schema.render_all([row], MetadataFlattener())))

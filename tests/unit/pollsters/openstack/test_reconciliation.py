@@ -19,6 +19,7 @@ from meter.interfaces import Publication
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
+from meter.outgoing import OutgoingMessage
 from meter.pollsters.openstack.reconciliation import ReconciliationOptions
 from meter.pollsters.openstack.reconciliation import ReconciliationPollster
 from meter.testing import FakeCycle
@@ -54,7 +55,8 @@ class Site:
         self.stub.on("GET", "/v2.1/servers/detail", reply(listed))
 
     async def meters(self, *resources: str, name: str = "instance") -> None:
-        for publication in batch_publications([{"counter_name": name, "resource_id": each} for each in resources]):
+        messages = [OutgoingMessage({"counter_name": name, "resource_id": each}, None) for each in resources]
+        for publication in batch_publications(messages):
             await self.bus.publish(publication)
 
     async def poll(self, after: float = 0.0) -> dict[str, Any]:

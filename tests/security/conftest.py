@@ -1,0 +1,6 @@
+"""The fixtures that start daemons."""
+
+from tests.system.daemons import furnished
+from tests.system.daemons import house
+
+__all__ = ["furnished", "house"]

@@ -1,0 +1,109 @@
+"""No setting shows a password that somebody wrote into a URL: not to ``--check``, not in the log, not in ``/readyz``."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from meter.daemon.logs import as_json
+from meter.daemon.logs import as_text
+from meter.daemon.logs import observer
+from meter.daemon.process_lock import command_of
+from meter.daemon.status import readiness_of
+from meter.interfaces import IDependency
+from meter.interfaces import Readiness
+from meter.settings.config_file import ConfigError
+from meter.settings.config_file import effective
+from meter.settings.config_file import parse
+from meter.settings.masked import masked
+
+PASSWORD = "hunter2"
+SETTINGS = """
+[bus]
+url = "amqp://meter:hunter2@bus:5672/%2F"
+[store]
+dsn = "postgresql://meter:hunter2@db/meter?sslpassword=hunter2"
+[compute]
+libvirt_uri = "qemu+ssh://root:hunter2@host/system"
+[api.auth]
+mode = "keystone"
+[api.auth.keystone]
+auth_url = "https://meter:hunter2@keystone.example.org/v3"
+password = "hunter2"
+[openstack.auth]
+auth_url = "https://meter:hunter2@keystone.example.org:5000"
+"""
+
+
+def test_check_shows_no_password_of_any_url() -> None:
+    shown = effective(parse(SETTINGS, "meter-api"))
+    assert PASSWORD not in shown
+    assert shown.count("https://meter:***@keystone.example.org") == 2
+    assert "qemu+ssh://root:***@host/system" in shown
+
+
+def test_error_in_the_configuration_shows_no_password() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse('[polling]\ninterval_seconds = "http://a:hunter2@b"\n[api]\nlisten = "http://a:hunter2@b"\n', "meter-api")
+    assert PASSWORD not in str(caught.value)
+    assert "http://a:***@b" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://u:p@host/path", "https://u:***@host/path"),
+        ("https://u:p@ss@host/path", "https://u:***@host/path"),
+        ("https://u:p/w?x#y@host", "https://u:***@host"),
+        ("https://:p@host", "https://:***@host"),
+        ("https://u@host:80/a", "https://u@host:80/a"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("http://[bad:p@host", "http://[bad:***@host"),
+        ("host=db password='p w' user=meter", "host=db password=*** user=meter"),
+        ("postgresql://db/meter?password=p&user=u", "postgresql://db/meter?password=***&user=u"),
+        ("cannot reach amqp://u:p@bus: refused", "cannot reach amqp://u:***@bus: refused"),
+    ],
+)
+def test_password_is_masked_in(location: str, shown: str) -> None:
+    assert masked(location) == shown
+
+
+@pytest.mark.parametrize("write", [as_text, as_json])
+def test_log_shows_no_password(write: Any) -> None:
+    stream = io.StringIO()
+    log = Logger("test", observer=observer(stream, write, "info"))
+    log.warn("cannot reach {url}", url="https://meter:hunter2@keystone.example.org")
+    try:
+        raise ValueError("no answer from https://meter:hunter2@keystone.example.org")
+    except ValueError:
+        log.failure("failed")
+    assert PASSWORD not in stream.getvalue()
+    assert "https://meter:***@keystone.example.org" in stream.getvalue()
+
+
+@implementer(IDependency)
+class Keystone:
+    name = "keystone"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def readiness(self) -> Readiness:
+        if self.error is not None:
+            raise self.error
+        return Readiness("keystone", False, "https://meter:hunter2@keystone/v3: refused")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("https://meter:hunter2@keystone/v3")])
+def test_readiness_shows_no_password(error: Exception | None) -> None:
+    reason = readiness_of(Keystone(error)).reason
+    assert "https://meter:***@keystone/v3" in reason
+
+
+def test_command_line_in_a_lock_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda _: b"twistd\0amqp://u:p@ss@bus/\0")
+    assert command_of(1) == "twistd amqp://***@bus/"
