@@ -45,6 +45,9 @@ CACHED_METADATA = 4096
 MAX_CACHED_METADATA = 4096
 """Maximum size of cached metadata, in bytes."""
 
+MAX_BASE64 = 4 * (MAX_ENTRIES * DIGEST_BYTES // 3 + 1)
+"""Maximum length of the digests of a batch in base64, in characters."""
+
 MAX_MEMBER = 64
 """Maximum length of a text in a batch signature, in characters."""
 
@@ -280,12 +283,12 @@ def _member_text(value: Mapping[str, Any], name: str) -> str:
 
 def _bytes(value: Mapping[str, Any], name: str) -> bytes:
     text = value.get(name)
-    if isinstance(text, str):
+    if isinstance(text, str) and len(text) <= MAX_BASE64:  # nothing longer can be valid, and decoding it takes time
         try:
             return b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             pass
-    raise BadSignature(f"{name} of {BATCH_SIGNATURE_FIELD} must be base64")
+    raise BadSignature(f"{name} of {BATCH_SIGNATURE_FIELD} must be base64, of at most {MAX_BASE64} characters")
 
 
 def _batch_id(value: Mapping[str, Any]) -> str:
@@ -304,6 +307,9 @@ def _positions(value: Mapping[str, Any], count: int, messages: int) -> tuple[int
         if messages != count:
             raise BadSignature(f"the batch has {count} messages, and the cast has {messages}")
         return None
+    # The number is compared first, so that a hostile list is not looked through.
+    if isinstance(positions, list) and len(positions) > count:
+        raise BadSignature(f"positions of {BATCH_SIGNATURE_FIELD} has {len(positions)} entries, the batch has {count}")
     if not isinstance(positions, list) or not all(type(each) is int and 0 <= each < count for each in positions):
         raise BadSignature(f"positions of {BATCH_SIGNATURE_FIELD} must be a list of numbers from 0 to {count - 1}")
     if len(positions) != messages or len(set(positions)) != messages:
