@@ -117,7 +117,7 @@ async def test_odd_message_is_stored_exactly_or_dead_lettered_with_its_reason_an
         )
         await store.maintenance.run()
         odd_ones = [each for each, _ in refused.values()]
-        bodies = [_body([each for pair in zip(neighbours, odd_ones, strict=True) for each in pair])]
+        bodies = [_body(list(pair)) for pair in zip(neighbours, odd_ones, strict=True)]
         bodies.append(_body(list(stored.values())))
         deliveries = [Delivery(body=body, exchange="metering", routing_key="metering.cpu") for body in bodies]
         await gatherResults([Deferred.fromCoroutine(intake.receive(each)) for each in deliveries], consumeErrors=True)
