@@ -193,9 +193,9 @@ def _begun(salt: bytes) -> hashlib._Hash:
 def canonical_form(message: Mapping[str, Any]) -> bytes:
     """Return ``message`` in its canonical form: a MessagePack map of all members but Ceilometer's signature.
 
-    That signature can be made again from the other members. Maps are in the order of their keys, integers in their shortest form, floats have 64 bits. The value of
-    ``resource_metadata`` is replaced by the SHA-256 of its own canonical form, so that metadata that many messages share are
-    encoded once. Raises :class:`BadSignature`.
+    That signature can be made again from the other members. Maps are in the order of their keys, integers in their
+    shortest form, floats have 64 bits. The value of ``resource_metadata`` is replaced by the SHA-256 of its own
+    canonical form, so that metadata that many messages share are encoded once. Raises :class:`BadSignature`.
     """
     members = dict(message)
     members.pop(SIGNATURE_FIELD, None)

@@ -1,4 +1,4 @@
-"""Large bodies: opened in a thread and in steps, so that no body blocks the reactor, and with limited numbers of values.
+"""Large bodies: opened in a thread and in steps, so that no body blocks the reactor, and limited in their values.
 
 A body of at most :data:`LARGE_BYTES` with at most :data:`LARGE_VALUES` values is opened at once, as it takes a few
 milliseconds; all of Meter's own and nearly all others are. Anybody who may publish on the bus can send larger ones.

@@ -21,7 +21,7 @@ from meter.daemon.services import wall_seconds
 from meter.interfaces import Unavailable
 
 RECHECK_SECONDS = 1.0
-"""The authentication is asked at most once in this time. It has a cache: a revoked token is accepted while it is cached."""
+"""The authentication is asked at most once in this time. A revoked token is accepted while it is cached there."""
 
 RETRY_SECONDS = 5.0
 """Pause after the authentication was unavailable, because an attempt can last as long as its timeout."""
