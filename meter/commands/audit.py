@@ -43,8 +43,11 @@ class ListEntriesOptions(usage.Options):
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         [
-            "action", "a", None, "Only this action: void, unvoid, finalize, dead-letter.replay, dead-letter.discard,
-            token.create, token.revoke, " "token.purge, note.",
+            "action",
+            "a",
+            None,
+            "Only this action: void, unvoid, finalize, dead-letter.replay, dead-letter.discard, token.create, token.revoke,"
+            " token.purge, note.",
         ],
         BY_USER,
         ["from", None, None, "Only entries of this time, such as 2026-11-01T12:00 (UTC), or of a later one."],

@@ -61,9 +61,9 @@ class Options(CommandOptions):
         ["to", None, None, "Verify samples with an earlier timestamp. [default: all]"],
         ["meter", "m", None, "Verify samples of this meter only."],
     ]
-    optFlags = [
+    optFlags = [  # noqa: N815, RUF012
         ["json", None, "Write one JSON object per line: each reported row or missing message, then the counts."]
-    ]  # noqa: N815, RUF012
+    ]
 
     def postOptions(self) -> None:
         """Parse the times."""
