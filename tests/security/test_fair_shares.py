@@ -247,9 +247,9 @@ def test_client_that_disconnects_gives_its_place_in_the_queue_back(share: Callab
 
 def test_direct_writes_of_a_project_take_turns(share: Callable[..., SharedApi]) -> None:
     shared = share(readers=4, max_readers_per_project=2)
-    apples = [{**APPLE, "resource_id": f"tree-{n}"} for n in range(3)]
+    apples = [{**APPLE, "counter_name": "custom.apples", "resource_id": f"tree-{n}"} for n in range(3)]
     for apple in apples:
-        shared.ask("blue", "/v2/meters/apples?direct=True", body=msgspec.json.encode([apple]))
+        shared.ask("blue", "/v2/meters/custom.apples?direct=True", body=msgspec.json.encode([apple]))
     assert shared.store.projects() == ["written"]
     shared.ask("green")
     assert shared.store.projects() == ["written", "green"]
