@@ -20,7 +20,7 @@ from meter.interfaces import Unavailable
 
 
 class AllTaken(Exception):
-    """All places that are not reserved are taken."""
+    """All places are taken that are not reserved."""
 
 
 class Busy(Unavailable):
@@ -72,11 +72,11 @@ class _Waiting:
 class FairQueue:
     """Places for which owners wait in rotation: ``async with queue.place(owner): ...``.
 
-    Like :class:`Places`, but a request that finds no free place waits for at most ``max_wait_seconds``, with at most
-    ``max_waiting`` others of the same owner. A place that becomes free goes to the next owner in the rotation that may
-    have it, privileged owners first: an owner with a hundred waiting requests delays another owner's by one request,
-    not by a hundred. No owner can have all places that are not reserved, if there are several. ``what`` names the
-    places in the text of :class:`Busy`.
+    As :class:`Places`, but who finds none waits for at most ``max_wait_seconds``, with at most ``max_waiting`` others of the
+    same owner. A place that becomes free goes to the next owner in the rotation that may have it, privileged owners first:
+    an owner with a hundred waiting requests delays another owner's by one request, not by a hundred. No owner can have all
+    places that are not reserved, if there are several. ``what`` names the places in the text of
+    :class:`Busy`.
     """
 
     def __init__(
