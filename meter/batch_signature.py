@@ -123,7 +123,7 @@ class BatchSignature(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, positions=tuple(positions))
 
     def under(self, key_id: str) -> BatchSignature:
-        """Return the signature with another id of its key, which it does not cover."""
+        """Return this signature with ``key_id`` as the id of its key, which the signature does not cover."""
         return self if key_id == self.key_id else msgspec.structs.replace(self, key_id=key_id)
 
     def to_json(self) -> dict[str, Any]:
@@ -196,9 +196,9 @@ def _begun(salt: bytes) -> hashlib._Hash:
 def canonical_form(message: Mapping[str, Any]) -> bytes:
     """Return ``message`` in its canonical form: a MessagePack map of all members but Ceilometer's signature.
 
-    That can be made again from the others. Maps are in the order of their keys, integers in their shortest form, floats have 64 bits. The value of
-    ``resource_metadata`` is replaced by the SHA-256 of its own canonical form, so that metadata that many messages share are
-    encoded once. Raises :class:`BadSignature`.
+    That signature can be made again from the other members. Maps are in the order of their keys, integers in their
+    shortest form, floats have 64 bits. The value of ``resource_metadata`` is replaced by the SHA-256 of its own
+    canonical form, so that metadata that many messages share are encoded once. Raises :class:`BadSignature`.
     """
     members = dict(message)
     members.pop(SIGNATURE_FIELD, None)

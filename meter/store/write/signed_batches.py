@@ -46,7 +46,7 @@ JOIN signed_batch b ON (b.uuid, b.mac) = (entry.uuid, entry.batch_mac)
 ORDER BY 1, 2
 ON CONFLICT DO NOTHING
 """
-"""States that entries are not stored, of batches some of whose entries are."""
+"""Inserts statements that entries were not stored, for batches of which other entries are stored."""
 
 
 async def upsert_batches(session: Session, records: Sequence[Record]) -> list[Place]:
@@ -75,7 +75,10 @@ def _columns(batches: Sequence[BatchSignature]) -> list[list[object]]:
 
 
 async def delete_empty_batches(session: Session, places: Iterable[Place], elsewhere: Iterable[int]) -> None:
-    """Delete the batches of which no message was stored, because all are stored ``elsewhere``: positions in ``places``."""
+    """Delete the batches none of whose messages was stored.
+
+    ``elsewhere`` are the positions in ``places`` of messages that are stored with another batch.
+    """
     places = list(places)
     repeated = set(elsewhere)
     stored = {batch_id for n, (batch_id, _) in enumerate(places) if n not in repeated}
