@@ -15,14 +15,13 @@ from contextlib import nullcontext
 from twisted.internet.interfaces import IReactorTime
 
 from meter.api.auth.requester import Requester
+from meter.api.errors import RETRY_AFTER_SECONDS
 from meter.api.errors import ApiError
 from meter.api.fair_share import AllTaken
 from meter.api.fair_share import FairQueue
 from meter.api.fair_share import Places
 from meter.api.fair_share import ShareTaken
 from meter.api.limits import RequestLimits
-
-RETRY_AFTER_SECONDS = 5
 
 COSTLY = "exports, statistics, complex queries and submissions of samples"
 """What the text of an error calls costly requests."""

@@ -20,6 +20,10 @@ DEFAULT_TEXTS: Mapping[int, str] = {
 """Text of an :class:`HttpError` that has none of its own, by HTTP status."""
 
 
+RETRY_AFTER_SECONDS = 5
+"""The header ``Retry-After`` of responses to requests that may succeed later, if nothing better is known."""
+
+
 class ApiError(Exception):
     """An error response: HTTP status, text for the client, and additional headers.
 
