@@ -25,6 +25,7 @@ from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import NoAuth
 from meter.api.auth.requester import Requester
 from meter.api.auth.visibility import VisibleStore
+from meter.api.budget import DELAYED_STATUSES
 from meter.api.budget import RefusalDelay
 from meter.api.client_address import ClientAddresses
 from meter.api.errors import ApiError
@@ -58,9 +59,6 @@ from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
 from meter.signing_keys import Keyring
-
-REFUSALS = frozenset({401, 429})
-"""Statuses that are delayed for clients that get many of them."""
 
 
 @implementer(IAuth)
@@ -154,7 +152,7 @@ class Api:
             try:
                 return await answer(request, address, path)
             except ApiError as error:
-                if error.status in REFUSALS:
+                if error.status in DELAYED_STATUSES:
                     await self._refusal_delay.wait(address)
                 raise
 

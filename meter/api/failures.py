@@ -13,6 +13,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from meter.api.errors import RETRY_AFTER_SECONDS
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
+from meter.api.errors import TryLater
 from meter.api.fair_share import Busy
 from meter.api.request.media_types import accept_header
 from meter.api.root_resource import REQUEST_ID_HEADER
@@ -55,7 +56,7 @@ def _to_api_error(error: BaseException | None) -> ApiError | None:
         case RequestError():
             return ApiError(400, str(error))
         case Busy():
-            return ApiError(503, f"Try again later: {error}.", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+            return TryLater(503, str(error))
         case Unavailable():
             return ApiError(503, UNAVAILABLE, {"Retry-After": str(RETRY_AFTER_SECONDS)})
         case MethodNotAllowed():
