@@ -80,14 +80,14 @@ class ApiKeystoneSection(Section):
     )
     max_validations: Count = Field(
         default=100,
-        description="Maximum number of requests that wait for Keystone. Client addresses without a valid token in the last hour have half of them.",
+        description="Maximum number of requests that wait for Keystone. Client addresses without a valid token in the last hour can have half of them together.",
     )
     max_validations_per_address: Count = Field(
         default=25, description="Maximum number of requests from one client address that wait for Keystone."
     )
     max_refusals: Count = Field(
         default=20,
-        description="Tokens of one client address that Keystone may refuse within 20 seconds; further new tokens are answered 429. All addresses without a valid token in the last hour have 20 times as many together.",
+        description="How many tokens of one client address Keystone may refuse in a burst, and in each 20 seconds after it: by default a burst of 20, then one a second. Further new tokens are answered 429. All addresses without a valid token in the last hour have 20 times as many together.",
     )
 
 
@@ -165,7 +165,8 @@ class ApiSharesSection(Section):
         description="Number of the [store] readers that one project can use at the same time; costly requests use half of them.",
     )
     reserved_readers: Count = Field(
-        default=1, description="Number of the [store] readers that only queries of administrators can use."
+        default=1,
+        description="Number of the [store] readers that only queries of administrators can use. [store] readers should have two more, so that a costly query leaves one to others.",
     )
 
 

@@ -9,6 +9,7 @@ applies to all requests: data of the store are read and sent only while the auth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +17,7 @@ from twisted.web.iweb import IRequest
 
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import Requester
+from meter.api.errors import CREDENTIALS_REFUSED
 from meter.api.errors import ApiError
 from meter.daemon.services import wall_seconds
 from meter.interfaces import Unavailable
@@ -30,8 +32,6 @@ MAX_LIMITED_SECONDS = 30.0
 """How long a request goes on while a limit prevents the check, such as one on checks from an address. It is short because a
 client can bring that about."""
 
-REFUSED = (401, 403)
-
 
 class AuthorizationEnded(ApiError):
     """The authorization of a request in progress has ended: its token is not valid any more (401), or unchecked for too long (503).
@@ -45,7 +45,7 @@ class AuthorizationEnded(ApiError):
 
     def body(self, accept: str) -> bytes:
         """Return the JSON body, in the shape of :class:`~meter.api.errors.Unauthenticated`; ``accept`` is not used here."""
-        title = "Unauthorized" if self.status in REFUSED else "Service Unavailable"
+        title = HTTPStatus(self.status).phrase
         return msgspec.json.encode({"error": {"code": self.status, "title": title, "message": self.text}})
 
 
@@ -85,7 +85,7 @@ class Authorization:
         except Unavailable as error:
             self._unchecked(str(error), self._checked_at + self._max_unchecked_seconds, RETRY_SECONDS)
         except ApiError as error:
-            if error.status in REFUSED:
+            if error.status in CREDENTIALS_REFUSED:
                 raise AuthorizationEnded(
                     401, "The token is not valid any more: it has been revoked or has expired.", error.headers
                 ) from error
