@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -214,9 +215,9 @@ def run(name: str, *, before: str = "") -> tuple[int, str]:
         ended = process.poll() is not None
         pytest.fail(f"it ended with {process.returncode}, but its output did not" if ended else "it did not end")
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also what it started, if it did not end that itself
+        process.wait()
         process.stdout.close()  # type: ignore[union-attr]
     return process.returncode, output
 
