@@ -22,10 +22,10 @@ from tests.servers import rabbitmq
 ROOT = Path(__file__).parents[2]
 SECONDS = 300.0
 
-SHARED = {"__init__", "measuring", "workload"}
+SHARED = {"__init__", "measuring", "workload", "before_after"}
+"""Modules that are no benchmarks; before_after runs those of another checkout, which has an environment of its own."""
 SMALLEST = {
     "api": ["--samples", "10000", "--runs", "1", "--requests", "5"],
-    "before_after": [str(ROOT), "--runs", "1", "--samples", "400", "--instances", "10", "--domains", "2"],
     "central_accounts": ["--projects", "5", "--runs", "1"],
     "central_images": ["--images", "1000", "--runs", "1"],
     "collector": [
@@ -52,8 +52,8 @@ SMALLEST = {
     ],
     "store_write": ["--runs", "2", "--batches", "1"],
 }
-POSTGRESQL = {"api", "before_after", "collector", "hostile_tenant", "store_read", "store_read_and_write", "store_write"}
-RABBITMQ = {"before_after", "collector", "notifications"}
+POSTGRESQL = {"api", "collector", "hostile_tenant", "store_read", "store_read_and_write", "store_write"}
+RABBITMQ = {"collector", "notifications"}
 
 # What is done to Meter, in the process of the benchmark, before it runs.
 FAULTS = {
