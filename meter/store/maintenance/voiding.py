@@ -29,6 +29,10 @@ from meter.sample import MIN_VOLUME
 from meter.signing_keys import SigningKey
 from meter.store.audit.log import append
 from meter.store.audit.log import next_seq
+from meter.store.audit.void_statements import IDS_SHA256
+from meter.store.audit.void_statements import VOIDED_BY_ENTRY
+from meter.store.audit.void_statements import VoidStatements
+from meter.store.audit.void_statements import ids_sha256
 from meter.store.maintenance.rollups import HOUR_LOCKS
 from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
 from meter.store.postgres.pool import Session
@@ -41,7 +45,7 @@ MAX_LISTED_IDS = 1000
 
 CHOOSE = """
 CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
-SELECT s.message_id, s.timestamp, s.series_id, {problem} AS problem
+SELECT s.message_id, s.timestamp, s.series_id, {audit_seq} AS audit_seq, {problem} AS problem
 FROM {table} s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
 WHERE {condition}
 """
@@ -117,6 +121,9 @@ END
 PROBLEMS = "SELECT message_id::text, problem FROM chosen WHERE problem IS NOT NULL"
 MISSING = "SELECT given::text FROM unnest(%s::uuid[]) AS given WHERE given NOT IN (SELECT message_id FROM chosen)"
 CHOSEN_IDS = "SELECT message_id::text FROM chosen WHERE problem IS NULL ORDER BY timestamp, message_id LIMIT %s"
+
+HASH_OF_CHOSEN = f"SELECT {IDS_SHA256} FROM chosen WHERE problem IS NULL"
+ENTRIES_OF_CHOSEN = "SELECT DISTINCT audit_seq FROM chosen WHERE problem IS NULL AND audit_seq > 0 ORDER BY 1"
 
 EXPIRED_MEANWHILE = f"""
 SELECT FROM chosen c JOIN series x ON x.id = c.series_id JOIN meter m ON m.id = x.meter_id
@@ -257,7 +264,8 @@ async def void(session: Session, selection: Selection, act: Act) -> Voiding:
         return chosen
     names, columns = await _lock(session)
     await session.count(MOVE_TO_VOIDED.format(names=names, columns=columns), [act.who, act.reason, seq])
-    return await _finish(session, "void", selection, act, chosen)
+    [[sha256]] = await session.rows(HASH_OF_CHOSEN)
+    return await _finish(session, "void", selection, act, chosen, {"ids_sha256": sha256})
 
 
 async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
@@ -269,8 +277,13 @@ async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
     if act.dry_run or not chosen.samples:
         return chosen
     names, columns = await _lock(session)
+    unchanged = await _unchanged_entries(session, act.keys)
     await session.count(MOVE_BACK.format(names=names, columns=columns))
-    return await _finish(session, "unvoid", selection, act, chosen)
+    remaining = [
+        {"audit_entry": seq, "samples": samples, "ids_sha256": sha256}
+        for seq, (samples, sha256) in sorted((await _voided_under(session, unchanged)).items())
+    ]
+    return await _finish(session, "unvoid", selection, act, chosen, {"remaining": remaining})
 
 
 async def voided(session: Session, limit: int) -> list[dict[str, Any]]:
@@ -302,7 +315,9 @@ async def _choose(session: Session, selection: Selection, *, table: str, problem
     """Make the temporary table ``chosen``; ``problem`` is SQL for why a row cannot be moved, null if it can."""
     condition = selection.condition()
     await session.count(FIND_BY_INDEX)
-    await session.count(CHOOSE.format(table=table, problem=problem, condition=condition), list(condition.parameters))
+    audit_seq = "s.audit_seq" if table == "voided_sample" else "0"
+    statement = CHOOSE.format(table=table, audit_seq=audit_seq, problem=problem, condition=condition)
+    await session.count(statement, list(condition.parameters))
 
 
 async def _summary(session: Session, selection: Selection, act: Act, *, missing: str) -> Voiding:
@@ -335,8 +350,29 @@ async def _lock(session: Session) -> tuple[str, str]:
     return names, columns
 
 
-async def _finish(session: Session, action: str, selection: Selection, act: Act, chosen: Voiding) -> Voiding:
-    """Delete the rollups that the move makes wrong, and append to the audit log."""
+async def _voided_under(session: Session, seqs: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """Return the number of samples that are voided under each of the entries ``seqs``, and the hash of their ids."""
+    statement = VOIDED_BY_ENTRY.format(condition="audit_seq = ANY(%s)")
+    found = {seq: (int(samples), sha256) for seq, samples, sha256 in await session.rows(statement, [list(seqs)])}
+    return {seq: found.get(seq, (0, ids_sha256([]))) for seq in seqs}
+
+
+async def _unchanged_entries(session: Session, keys: Sequence[SigningKey]) -> list[int]:
+    """Return the entries of the chosen samples whose voided samples are exactly what the audit log states.
+
+    Only on these may a new statement be made: it would otherwise explain rows that somebody else has put there.
+    """
+    seqs = [seq for [seq] in await session.rows(ENTRIES_OF_CHOSEN)]
+    statements = VoidStatements(keys)
+    await statements.read(session.rows)
+    voided_under = await _voided_under(session, seqs)
+    return [seq for seq in seqs if (stated := statements.get(seq)) is not None and voided_under[seq] == stated[:2]]
+
+
+async def _finish(
+    session: Session, action: str, selection: Selection, act: Act, chosen: Voiding, statement: Mapping[str, Any]
+) -> Voiding:
+    """Delete the rollups that the move makes wrong, and append to the audit log, with ``statement`` among the details."""
     await session.count(NO_LONGER_FINAL)
     await session.count(DELETE_ROLLUPS)
     ids = [id for [id] in await session.rows(CHOSEN_IDS, [MAX_LISTED_IDS])]
@@ -348,6 +384,7 @@ async def _finish(session: Session, action: str, selection: Selection, act: Act,
         "last": chosen.last and chosen.last.astimezone(UTC).isoformat(),
         "meters": [each._asdict() for each in chosen.meters],
         "message_ids": ids,
+        **statement,
     }
     entry = await append(session, act.keys, who=act.who, action=action, reason=act.reason, details=details)
     return replace(chosen, entry=entry)
