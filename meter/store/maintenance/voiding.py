@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -39,6 +40,7 @@ from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
 from meter.store.write.record import uuid_of
+from meter.store.write.record import wire_format_of
 
 MAX_LISTED_IDS = 1000
 """Ids that an entry of the audit log lists; the table has all of them, with the number of the entry."""
@@ -48,6 +50,10 @@ CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
 SELECT s.message_id, s.timestamp, s.series_id, {audit_seq} AS audit_seq, {problem} AS problem
 FROM {table} s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
 WHERE {condition}
+"""
+
+OF_KEY = """
+(s.wire_format_id = ANY(%s::int[]) OR EXISTS (SELECT FROM signed_batch b WHERE b.id = s.batch_id AND b.key_id = %s))
 """
 
 # A chosen row is found by id and time in the one partition that may have it, whatever PostgreSQL expects of the new table.
@@ -156,7 +162,8 @@ ORDER BY s.voided_at DESC, s.timestamp DESC, s.message_id LIMIT %s
 class Selection:
     """The samples to void or to restore: those that meet all of these conditions, with ``start <= timestamp < end``.
 
-    ``ids`` are message ids. ``audit_seq``, for voided samples only, is the entry of the audit log under which they were voided.
+    ``ids`` are message ids. ``key_id`` is the id of the signing key that is stored with the batch of a sample, or with the sample.
+    ``audit_seq``, for voided samples only, is the entry of the audit log under which they were voided.
     """
 
     ids: Sequence[str] = ()
@@ -165,6 +172,7 @@ class Selection:
     project_id: str | None = None
     user_id: str | None = None
     source: str | None = None
+    key_id: str | None = None
     start: datetime | None = None
     end: datetime | None = None
     audit_seq: int | None = None
@@ -172,7 +180,7 @@ class Selection:
     @property
     def names_samples(self) -> bool:
         """Whether a condition other than the time is given; otherwise all samples of everybody would be selected."""
-        by_name = (self.meter, self.resource_id, self.project_id, self.user_id, self.source)
+        by_name = (self.meter, self.resource_id, self.project_id, self.user_id, self.source, self.key_id)
         return bool(self.ids) or self.audit_seq is not None or any(each is not None for each in by_name)
 
     def shown(self) -> dict[str, Any]:
@@ -184,17 +192,22 @@ class Selection:
             "project_id": self.project_id,
             "user_id": self.user_id,
             "source": self.source,
+            "key_id": self.key_id,
             "start": self.start and self.start.astimezone(UTC).isoformat(),
             "end": self.end and self.end.astimezone(UTC).isoformat(),
             "audit_entry": self.audit_seq,
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def condition(self) -> Sql:
-        """SQL over the row ``s`` of a sample, its series ``x`` and its meter ``m``."""
+    def condition(self, wire_formats: Sequence[int]) -> Sql:
+        """SQL over the row ``s`` of a sample, its series ``x`` and its meter ``m``.
+
+        ``wire_formats`` are the ids of those that name the key ``key_id``.
+        """
         parts = [
             Sql("s.message_id = ANY(%s::uuid[])", ([uuid_of(each) for each in self.ids],)) if self.ids else None,
             None if self.meter is None else Sql("m.name = %s", (self.meter,)),
+            None if self.key_id is None else Sql(OF_KEY, (list(wire_formats), self.key_id)),
             None if self.start is None else Sql("s.timestamp >= %s", (self.start,)),
             None if self.end is None else Sql("s.timestamp < %s", (self.end,)),
             None if self.audit_seq is None else Sql("s.audit_seq = %s", (self.audit_seq,)),
@@ -313,11 +326,22 @@ async def voided_count(session: Session) -> int:
 
 async def _choose(session: Session, selection: Selection, *, table: str, problem: str) -> None:
     """Make the temporary table ``chosen``; ``problem`` is SQL for why a row cannot be moved, null if it can."""
-    condition = selection.condition()
+    formats = [] if selection.key_id is None else await _wire_formats_of(session, selection.key_id)
+    condition = selection.condition(formats)
     await session.count(FIND_BY_INDEX)
     audit_seq = "s.audit_seq" if table == "voided_sample" else "0"
     statement = CHOOSE.format(table=table, audit_seq=audit_seq, problem=problem, condition=condition)
     await session.count(statement, list(condition.parameters))
+
+
+async def _wire_formats_of(session: Session, key_id: str) -> list[int]:
+    """Return the ids of the wire formats of samples that the key ``key_id`` has verified."""
+    found = []
+    for id, text in await session.rows("SELECT id, text FROM wire_format"):
+        with suppress(msgspec.DecodeError):  # altered: the sample is found by its batch, and by meter-verify
+            if wire_format_of(text).key_id == key_id:
+                found.append(id)
+    return found
 
 
 async def _summary(session: Session, selection: Selection, act: Act, *, missing: str) -> Voiding:
