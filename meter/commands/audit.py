@@ -176,6 +176,7 @@ async def verify(
             problems += verifier.problems_of(entry)
         seq = page[-1].seq
     problems += verifier.problems_at_end()
+    problems += await administration.problems_of_voided_samples(keys)
     newest = verifier.newest and f"{verifier.newest.seq}:{verifier.newest.hash}"
     if as_json:
         report = {"entries": verifier.entries, "newest": newest, "problems": problems}

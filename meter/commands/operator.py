@@ -22,6 +22,7 @@ from meter.commands.database import database_server
 from meter.interfaces import Unavailable
 from meter.settings import Config
 from meter.settings.config_file import keyring
+from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 from meter.store import MAX_REASON
 from meter.store import Act
@@ -56,12 +57,17 @@ def audit_keys(config: Config) -> Sequence[SigningKey]:
             "the audit log needs a signing key:"
             f" [signing] has none, and {config.signing_key_file}, which daemons generate, does not exist"
         )
-    keys = [key for key in keyring(config).keys if "meter" in key.schemes and not (key.meters or key.sources)]
+    keys = keys_for_audit(keyring(config))
     if not keys:
         raise CommandError(
             "the audit log needs a signing key for all meters and sources: each in [signing] is restricted to some of them"
         )
     return keys
+
+
+def keys_for_audit(keys: Keyring) -> Sequence[SigningKey]:
+    """Return those of ``keys`` that may write the audit log: those that may sign batches of all meters and sources."""
+    return [key for key in keys.keys if "meter" in key.schemes and not (key.meters or key.sources)]
 
 
 def act(config: Config, options: Mapping[str, Any], *, needs_reason: bool = True, **members: Any) -> Act:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from cachetools import LRUCache
 from twisted.internet.interfaces import IReactorTime
 
@@ -18,15 +22,20 @@ from meter.message import MeteringMessage
 from meter.message import parse
 from meter.message import read
 from meter.sample import utc_text
+from meter.sample import volume_is_valid
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
 from meter.signing_keys import SigningKey
 from meter.store import BatchRows
 from meter.store import StoredRow
 from meter.store import Verification
+from meter.stored_batch import StoredBatch
 from meter.stored_batch import verify_with_keyring
 
-State = Literal["verified", "unsigned", "failed", "missing"]
+State = Literal["verified", "unsigned", "voided", "failed", "missing"]
+
+Explain = Callable[[int, str], Awaitable[str | None]]
+"""Returns why the audit log does not explain that a sample is voided, by the number of the entry and the message id."""
 
 BATCH_WRITING_SECONDS = 1.0
 """An incomplete batch is read again after this time: a collector may write it in several transactions."""
@@ -39,13 +48,24 @@ MAX_CACHED_BATCHES = 10_000
 class Verdict:
     """The result for a row, or for a message that is missing.
 
-    ``reason`` says why it is reported. ``key_id`` is the id of the key that verified the signature of ``scheme``.
+    ``reason`` says why it is reported. ``key_id`` is the id of the key that verified the signature of ``scheme``. ``count`` is the
+    number of rows or messages that it is about, 0 if they are counted otherwise.
     """
 
     state: State
     key_id: str | None = None
     reason: str | None = None
     scheme: SignatureScheme | None = None
+    count: int = 1
+
+
+Finding = tuple[StoredRow | None, Verdict]
+"""A verdict and the row that it is about, or a row that stands for a missing message; ``None`` if there is no row."""
+
+
+async def never_explained(audit_seq: int, _message_id: str) -> str | None:
+    """Explain no voided sample: without the audit log."""
+    return f"voided under audit entry {audit_seq}, and the audit log was not read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +87,15 @@ class RowVerifier:
     """
 
     def __init__(
-        self, verification: Verification, keys: Keyring, clock: IReactorTime, *, accept_unsigned: bool
+        self,
+        verification: Verification,
+        keys: Keyring,
+        clock: IReactorTime,
+        *,
+        accept_unsigned: bool,
+        explain: Explain = never_explained,
     ) -> None:
+        self._explain = explain
         self._verification = verification
         self._clock = clock
         self._keys = keys
@@ -77,12 +104,12 @@ class RowVerifier:
         self._cutoffs: Mapping[str, datetime] | None = None
         self.batches = 0
 
-    async def verdicts(self, rows: Sequence[StoredRow]) -> list[tuple[StoredRow, Verdict]]:
+    async def verdicts(self, rows: Sequence[StoredRow]) -> list[Finding]:
         """Return the verdict on each of ``rows``, and a verdict on each message that is missing in one of their batches.
 
         A missing message is represented by a row of its batch.
         """
-        found: list[tuple[StoredRow, Verdict]] = []
+        found: list[Finding] = []
         known: dict[int, _VerifiedRows | None] = {}
         for id in sorted({row.batch_id for row in rows} - {0}):
             if id in self._known:
@@ -98,13 +125,13 @@ class RowVerifier:
                 verified, missing = await self._verify_batch(read[id])
                 known[id] = self._known[id] = verified
                 found += missing
-        return found + [(row, self._verdict(row, known.get(row.batch_id))) for row in rows]
+        return found + [(row, await self._verdict(row, known.get(row.batch_id))) for row in rows]
 
     def _is_incomplete(self, read: BatchRows) -> bool:
         found = verify_with_keyring(read.batch, self._keys)
         return found is not None and bool(found.findings.missing)
 
-    async def _verify_batch(self, read: BatchRows) -> tuple[_VerifiedRows, list[tuple[StoredRow, Verdict]]]:
+    async def _verify_batch(self, read: BatchRows) -> tuple[_VerifiedRows, list[Finding]]:
         batch, rows = read.batch, read.rows
         found = verify_with_keyring(batch, self._keys)
         if found is None:
@@ -118,7 +145,7 @@ class RowVerifier:
         }
         if findings.signature_matches is False and findings.damage is not None:
             reasons = {(row.message_id, row.timestamp): findings.damage for row in rows}
-        verdicts = []
+        verdicts: list[Finding] = []
         if findings.damage is not None and findings.signature_matches is not False:
             verdicts.append((rows[0], Verdict("failed", reason=f"{findings.damage} (batch {batch.id})")))
         if findings.missing and not await self._expired(batch.first, rows):
@@ -133,14 +160,54 @@ class RowVerifier:
             ]
         return _VerifiedRows(key, batch.key_id, batch.first, batch.last, reasons), verdicts
 
-    async def _expired(self, first: str, rows: Sequence[StoredRow]) -> bool:
-        """Return whether the retention has deleted samples that are as old as ``first``, the earliest of the batch of ``rows``."""
+    async def _expired(self, first: str, rows: Sequence[StoredRow] | None) -> bool:
+        """Return whether the retention has deleted samples that are as old as ``first``, the earliest of the batch of ``rows``.
+
+        Without rows nobody knows the meter of the batch: it may have been that with the latest cutoff.
+        """
         if self._cutoffs is None:
             self._cutoffs = await self._verification.retention_cutoffs()
-        cutoffs = [self._cutoffs[meter] for meter in ("", *{row.meter or "" for row in rows}) if meter in self._cutoffs]
+        meters = self._cutoffs if rows is None else {"", *(row.meter or "" for row in rows)}
+        cutoffs = [self._cutoffs[meter] for meter in meters if meter in self._cutoffs]
         return any(utc_text(cutoff) > first for cutoff in cutoffs)
 
-    def _verdict(self, row: StoredRow, batch: _VerifiedRows | None) -> Verdict:
+    def is_known(self, batch_id: int) -> bool:
+        """Return whether rows of this batch are known to be in the store."""
+        return batch_id in self._known
+
+    async def verdicts_without_rows(self, ids: Sequence[int]) -> list[Finding]:
+        """Return a verdict on each of the batches ``ids``, which have no rows, unless it is known why they have none."""
+        found: list[Finding] = []
+        for each in (await self._verification.batches(ids)).values():
+            if not each.rows and (verdict := await self._verdict_without_rows(each.batch)) is not None:
+                found.append((None, verdict))
+        return found
+
+    async def _verdict_without_rows(self, batch: StoredBatch) -> Verdict | None:
+        found = verify_with_keyring(batch, self._keys)
+        self.batches += 1
+        if found is not None and found.findings.damage is not None:
+            return Verdict("failed", reason=f"{found.findings.damage} (batch {batch.id})", count=0)
+        missing = batch.count if found is None else len(found.findings.missing)
+        if not missing or await self._expired(batch.first, None):
+            return None
+        return Verdict(
+            "missing",
+            reason=f"all rows of the batch {batch.id} are gone: {missing} messages from {batch.first} to {batch.last}",
+            count=missing,
+        )
+
+    async def _verdict(self, row: StoredRow, batch: _VerifiedRows | None) -> Verdict:
+        """Return the verdict on a row; that on a voided one is *voided* if nothing is wrong with it and the log explains it."""
+        found = self._signature_verdict(row, batch)
+        if row.audit_seq is None or found.state == "failed":
+            return found
+        reason = None if row.audit_seq == 0 else await self._explain(row.audit_seq, row.message_id)
+        if row.audit_seq == 0 and not _out_of_bounds(row):
+            reason = "voided without an entry of the audit log, and its volume is in the bounds"
+        return Verdict("voided") if reason is None else Verdict("failed", reason=reason)
+
+    def _signature_verdict(self, row: StoredRow, batch: _VerifiedRows | None) -> Verdict:
         """Return the verdict on a row; ``batch`` is the verification of its signed batch.
 
         A row fails if the signature does not match its message, or if its columns differ from its message. A row that arrived
@@ -149,7 +216,10 @@ class RowVerifier:
         if row.fields is None:
             return Verdict("failed", reason=row.damage)
         try:
-            message = read(row.fields, self._keys, row.key_id) if row.batch_id == 0 else parse(row.fields)
+            if row.audit_seq == 0 and _out_of_bounds(row):
+                message, row = self._read_out_of_bounds(row)
+            else:
+                message = read(row.fields, self._keys, row.key_id) if row.batch_id == 0 else parse(row.fields)
         except (BadMessage, BadSignature) as error:
             return Verdict("failed", reason=str(error))
         key_id, scheme = message.key_id, message.scheme
@@ -167,6 +237,21 @@ class RowVerifier:
             "unsigned",
             reason=None if self._accept_unsigned else "unsigned, and [signing] does not accept unsigned samples",
         )
+
+    def _read_out_of_bounds(self, row: StoredRow) -> tuple[MeteringMessage, StoredRow]:
+        """Return the message of a row whose volume the upgrade of the schema found out of the bounds, and the row.
+
+        Both have the volume 0 if the column has that of the message.
+        """
+        fields, record = dict(row.fields or {}), row.record
+        volume = fields["counter_volume"]
+        message = parse({**fields, "counter_volume": 0})
+        if row.batch_id == 0:
+            key_id = self._keys.verify_message(fields, message.timestamp, message.name, message.source, row.key_id)
+            msgspec.structs.force_setattr(message, "key_id", key_id)
+        if record is not None and record.volume == volume:
+            record = msgspec.structs.replace(record, volume=0.0)
+        return message, replace(row, record=record)
 
     def _batch_problem(self, row: StoredRow, message: MeteringMessage, batch: _VerifiedRows | None) -> str | None:
         """Return what is wrong with a row of the signed ``batch``, which is ``None`` if the store does not have it."""
@@ -197,3 +282,9 @@ class RowVerifier:
             return False
         named = self._keys.get(key_id)
         return named is None or named.secret == key.secret
+
+
+def _out_of_bounds(row: StoredRow) -> bool:
+    """Return whether the volume in the message of ``row`` is out of the bounds."""
+    volume = None if row.fields is None else row.fields.get("counter_volume")
+    return isinstance(volume, int | float) and not isinstance(volume, bool) and not volume_is_valid(volume)

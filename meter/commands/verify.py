@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
+from typing import get_args
 
 from twisted.python import usage
 
@@ -22,6 +23,10 @@ from meter.commands.command import escape_terminal
 from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
+from meter.commands.operator import keys_for_audit
+from meter.commands.range_verifier import RangeVerifier
+from meter.commands.range_verifier import VerifiedRange
+from meter.commands.row_verifier import Finding
 from meter.commands.row_verifier import RowVerifier
 from meter.commands.row_verifier import State
 from meter.commands.row_verifier import Verdict
@@ -73,7 +78,7 @@ SCHEME_TEXTS = {
 class VerificationCounts:
     """The number of rows by state, of verified rows by key id and by scheme, and the number of reported findings."""
 
-    states: dict[State, int] = field(default_factory=lambda: {"verified": 0, "unsigned": 0, "failed": 0, "missing": 0})
+    states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(get_args(State), 0))
     keys: Counter[str] = field(default_factory=Counter)
     schemes: Counter[str] = field(default_factory=Counter)
     batches: int = 0
@@ -97,9 +102,14 @@ async def work(reactor: Any, options: Any) -> int:
             )
 
         async with connected(reactor, make, retry_seconds) as verification:
-            verifier = RowVerifier(verification, keys, reactor, accept_unsigned=config.signing.accept_unsigned)
-            pages = verification.pages(options["from"], options["to"], options["meter"])
-            tally = await verify_rows(pages, verifier, as_json=bool(options["json"]))
+            voided = await verification.check_of_voided_samples(keys_for_audit(keys))
+            verifier = RowVerifier(
+                verification, keys, reactor, accept_unsigned=config.signing.accept_unsigned, explain=voided.problem_of
+            )
+            range = VerifiedRange(options["from"], options["to"], options["meter"])
+            findings = RangeVerifier(verification, verifier, range).findings()
+            tally = await report(findings, voided.problems, as_json=bool(options["json"]))
+            tally.batches = verifier.batches
     if options["json"]:
         counts = {"by_key": tally.keys, "by_scheme": tally.schemes, "batches": tally.batches}
         sys.stdout.write(json.dumps({**tally.states, **counts}) + "\n")
@@ -123,38 +133,46 @@ def _keys(config: Config) -> Keyring:
     return keyring(config.model_copy(update={"signing": signing}))
 
 
-async def verify_rows(
-    pages: AsyncIterator[Sequence[StoredRow]], verifier: RowVerifier, *, as_json: bool
+async def report(
+    findings: AsyncIterator[Sequence[Finding]], problems: Sequence[str], *, as_json: bool
 ) -> VerificationCounts:
-    """Verify the rows of ``pages``, write a line for each finding, and return the counts."""
+    """Write a line for each of the ``problems`` and of the reported ``findings``, and return the counts."""
     tally = VerificationCounts()
-    async for page in pages:
-        for row, result in await verifier.verdicts(page):
-            tally.states[result.state] += 1
-            if result.key_id is not None and result.scheme is not None:
-                tally.keys[result.key_id] += 1
-                tally.schemes[result.scheme] += 1
-            if result.reason is not None:
-                tally.reported += 1
-                sys.stdout.write(_json_line(row, result) if as_json else _line(row, result))
-    tally.batches = verifier.batches
+    for problem in problems:
+        _report(tally, None, Verdict("failed", reason=problem, count=0), as_json)
+    async for page in findings:
+        for row, result in page:
+            _report(tally, row, result, as_json)
     return tally
 
 
-def _line(row: StoredRow, result: Verdict) -> str:
-    cells = (row.message_id, row.meter or "-", row.resource_id or "-", utc_text(row.timestamp), result.reason or "")
+def _report(tally: VerificationCounts, row: StoredRow | None, result: Verdict, as_json: bool) -> None:
+    tally.states[result.state] += result.count
+    if result.key_id is not None and result.scheme is not None:
+        tally.keys[result.key_id] += result.count
+        tally.schemes[result.scheme] += result.count
+    if result.reason is not None:
+        tally.reported += 1
+        sys.stdout.write(_json_line(row, result) if as_json else _line(row, result))
+
+
+def _line(row: StoredRow | None, result: Verdict) -> str:
+    cells = ["-"] * 4
+    if row is not None:
+        cells = [row.message_id, row.meter or "-", row.resource_id or "-", utc_text(row.timestamp)]
+    cells.append(result.reason or "")
     return f"{result.state.upper():<8}  " + "  ".join(escape_terminal(cell).replace("\n", " ") for cell in cells) + "\n"
 
 
-def _json_line(row: StoredRow, result: Verdict) -> str:
+def _json_line(row: StoredRow | None, result: Verdict) -> str:
     values = {
         "state": result.state,
-        "message_id": row.message_id,
-        "meter": row.meter,
-        "resource_id": row.resource_id,
-        "timestamp": utc_text(row.timestamp),
-        "key_id": row.key_id,
-        "scheme": row.scheme,
+        "message_id": row and row.message_id,
+        "meter": row and row.meter,
+        "resource_id": row and row.resource_id,
+        "timestamp": row and utc_text(row.timestamp),
+        "key_id": row and row.key_id,
+        "scheme": row and row.scheme,
         "reason": result.reason,
     }
     return json.dumps(values) + "\n"

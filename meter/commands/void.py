@@ -27,6 +27,12 @@ SELECTION = [
     ["project", "p", None, "Only samples of this project."],
     ["user", None, None, "Only samples of this user."],
     ["source", None, None, "Only samples of this source."],
+    [
+        "key",
+        None,
+        None,
+        "Only samples that the signing key with this id has signed, by the id that was stored with them.",
+    ],
     ["start", None, None, "Only samples with this timestamp, such as 2026-11-01 (UTC), or a later one."],
     ["end", None, None, "Only samples with an earlier timestamp."],
     ["expect", None, None, "Change nothing unless exactly this number of samples is selected.", int],
@@ -86,6 +92,7 @@ async def change(
             project_id=options["project"],
             user_id=options["user"],
             source=options["source"],
+            key_id=options["key"],
             start=_time(options, "start"),
             end=_time(options, "end"),
             audit_seq=options.get("entry"),
@@ -93,7 +100,7 @@ async def change(
     except BadMessage as error:
         raise CommandError(str(error)) from error
     if not selection.names_samples:
-        raise CommandError(f"{command}: name samples by their ids, or by meter, resource, project, user or source")
+        raise CommandError(f"{command}: name samples by their ids, or by meter, resource, project, user, source or key")
     dry_run = bool(options["dry-run"])
     acting = act(config, options, needs_reason=not dry_run, expected=options["expect"], dry_run=dry_run)
     try:

@@ -8,6 +8,7 @@ Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the dat
 from meter.store.audit.chain import Anchor
 from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
+from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.verification import Verification
@@ -43,6 +44,7 @@ __all__ = [
     "UnexpectedCount",
     "UnknownToken",
     "Verification",
+    "VoidedSamplesCheck",
     "Voiding",
     "embedded_directory",
 ]

@@ -14,6 +14,8 @@ from twisted.internet import reactor
 
 from meter.ceilometer_signature import signature
 from meter.commands import row_verifier
+from meter.commands.range_verifier import RangeVerifier
+from meter.commands.range_verifier import VerifiedRange
 from meter.commands.row_verifier import RowVerifier
 from meter.message import read
 from meter.sample import Sample
@@ -104,8 +106,9 @@ def look(database, monkeypatch):
         await verification.open()
         verifier = RowVerifier(verification, keys, reactor, accept_unsigned=accept_unsigned)
         try:
-            pages = verification.pages(start, end, meter, page_rows)
-            return [found async for page in pages for found in await verifier.verdicts(page)]
+            verified = VerifiedRange(start, end, meter)
+            findings = RangeVerifier(verification, verifier, verified, page_rows).findings()
+            return [found async for page in findings for found in page]
         finally:
             verification.close()
 
@@ -279,6 +282,48 @@ async def test_whole_batch_that_was_deleted_with_its_record_is_not_noticed_as_do
     stored(f"DELETE FROM signed_batch WHERE id = (SELECT batch_id FROM sample WHERE {AT['at5']})")
     stored(f"DELETE FROM sample WHERE {AT['at5']}")
     assert set(states(await look())) == {"verified", "unsigned"}
+
+
+LOST = "DELETE FROM sample WHERE batch_id = (SELECT batch_id FROM sample WHERE {})"
+
+
+@pytest.mark.parametrize("page_rows", [1, 2, 1000])
+@pytest_twisted.ensureDeferred
+async def test_batch_none_of_whose_rows_exist_is_reported_by_its_record(stored, look, page_rows):
+    stored(LOST.format(AT["at5"]))
+    stored(LOST.format(AT["at0"]))
+    missing = [(row, verdict.count) for row, verdict in await look(page_rows=page_rows) if verdict.state == "missing"]
+    assert sorted(missing, key=lambda each: each[1]) == [(None, 1), (None, 5)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_lost_batch_is_reported_in_each_range_that_its_times_touch_and_in_no_other(stored, look):
+    stored(LOST.format(AT["at0"]))  # from second 0 to 4
+
+    async def lost(*range):
+        return [verdict.state for _, verdict in await look(*range)].count("missing")
+
+    assert [await lost(after(2), after(3)), await lost(None, after(1)), await lost(after(4), None)] == [1, 1, 1]
+    assert [await lost(None, NOON), await lost(after(5), None)] == [0, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_lost_batch_that_is_explained_or_may_have_expired_is_not_reported(stored, look):
+    [[batch]] = stored(f"SELECT batch_id FROM sample WHERE {AT['at5']}")
+    entry = OURS[5].entry
+    stored(LOST.format(AT["at5"]))
+    stored(
+        f"INSERT INTO unstored_entry VALUES ({batch}, 0, 'duplicate',"
+        f" '\\x{entry.digest.hex()}', '\\x{entry.unstored_mac('duplicate').hex()}')"
+    )
+    assert "missing" not in states(await look())
+    stored("DELETE FROM unstored_entry")
+    assert "missing" in states(await look())
+    stored(f"INSERT INTO retention_cutoff VALUES ('disk', '{after(6).isoformat()}')")
+    try:
+        assert "missing" not in states(await look())
+    finally:
+        stored("DELETE FROM retention_cutoff")
 
 
 @pytest_twisted.ensureDeferred

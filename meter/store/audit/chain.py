@@ -87,6 +87,12 @@ def _derived(secret: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=FORMAT.encode()).derive(secret)
 
 
+def hash_matches(entry: AuditEntry, keys: Sequence[SigningKey]) -> bool:
+    """Return whether one of ``keys`` verifies the hash of ``entry``: the named one first, whose id may be another one by now."""
+    ordered = sorted(keys, key=lambda key: key.id != entry.key_id)
+    return any(hmac.compare_digest(entry_hash(entry, key.secret), entry.hash) for key in ordered)
+
+
 class ChainVerifier:
     """Verifies entries in the order of their numbers with ``keys``, the accepted signing keys.
 
@@ -96,7 +102,7 @@ class ChainVerifier:
 
     def __init__(self, keys: Sequence[SigningKey], anchors: Sequence[Anchor] = (), *, referenced: int = 0) -> None:
         self._referenced = referenced
-        self._secrets = {key.id: key.secret for key in keys}
+        self._keys = tuple(keys)
         self._anchors = {anchor.seq: anchor.hash.lower() for anchor in anchors}
         self.newest: AuditEntry | None = None
         self.entries = 0
@@ -113,10 +119,8 @@ class ChainVerifier:
             yield f"entry {entry.seq} has an impossible number"
         if entry.previous != previous:
             yield f"entry {entry.seq} does not follow the entry before it: one of the two was altered, inserted or removed"
-        # A key may have been given another id since.
-        known = entry.key_id in self._secrets
-        secrets = [self._secrets[entry.key_id]] if known else self._secrets.values()
-        if not any(hmac.compare_digest(entry_hash(entry, secret), entry.hash) for secret in secrets):
+        if not hash_matches(entry, self._keys):
+            known = any(key.id == entry.key_id for key in self._keys)
             missing = "" if known else f", or the signing key {entry.key_id!r} is missing"
             yield f"entry {entry.seq} was altered{missing}"
         if self._anchors.get(entry.seq, entry.hash) != entry.hash:

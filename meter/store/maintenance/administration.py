@@ -17,10 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.query import AuditEntry
 from meter.query import AuditFilter
+from meter.signing_keys import SigningKey
 from meter.store.audit.log import append
 from meter.store.audit.log import entries_after
 from meter.store.audit.log import entries_statement
 from meter.store.audit.log import entry_of
+from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.maintenance.maintenance import BEGINNING
 from meter.store.maintenance.rollups import DAY
 from meter.store.maintenance.rollups import HOUR
@@ -218,6 +220,17 @@ class Administration:
         """Return the highest number of an audit entry that a voided sample refers to, 0 if none does."""
         [[seq]] = await self._connection.rows("SELECT coalesce(max(audit_seq), 0) FROM voided_sample")
         return int(seq)
+
+    async def problems_of_voided_samples(self, keys: Sequence[SigningKey]) -> Sequence[str]:
+        """Return where the audit log, as far as ``keys`` verify it, does not explain the voided samples."""
+        check = VoidedSamplesCheck(self._connection.rows, keys)
+        await self._connection.count("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            await check.run()
+        finally:
+            if not self._connection.closed:
+                await self._connection.count("ROLLBACK")
+        return check.problems
 
     async def _change(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work`` in a transaction without a time limit."""

@@ -11,20 +11,24 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
+from meter.signing_keys import SigningKey
+from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.migrations import Schema
 from meter.store.migrations import migrations
 from meter.store.postgres.connection import Connection
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
-from meter.store.query.stored_rows import ROWS
 from meter.store.query.stored_rows import BatchRows
 from meter.store.query.stored_rows import StoredRow
 from meter.store.query.stored_rows import batches_with_rows
+from meter.store.query.stored_rows import rows_statement
 from meter.store.query.stored_rows import stored_row
 
 PAGE_ROWS = 1000
@@ -33,6 +37,28 @@ PAGE_ROWS = 1000
 RETENTION_CUTOFFS = "SELECT meter, before FROM retention_cutoff"
 
 _METADATA_THAT_DIFFER = "SELECT id FROM metadata WHERE id = ANY(%s) AND document IS DISTINCT FROM text::jsonb"
+
+
+# All rows of the page's time are read once: no index finds a row by its batch.
+WITHOUT_ROWS = f"""
+SELECT unnest(%s::bigint[])
+EXCEPT SELECT s.batch_id FROM sample s WHERE s.batch_id = ANY(%s) AND s.timestamp BETWEEN %s AND %s AND {IN_ORDER_OF_TIME}
+EXCEPT SELECT s.batch_id FROM voided_sample s WHERE s.batch_id = ANY(%s) AND s.timestamp BETWEEN %s AND %s
+ORDER BY 1
+"""
+
+BATCH_TIMES = "SELECT id, first, last FROM signed_batch WHERE {conditions} ORDER BY last, id LIMIT %s"
+
+MAX_BATCH_SPAN = timedelta(days=1)
+"""How long after the end of a range a batch may last that belongs to the range."""
+
+
+class BatchTimes(NamedTuple):
+    """The store's id of a signed batch, and its earliest and latest timestamp."""
+
+    id: int
+    first: datetime
+    last: datetime
 
 
 class Verification:
@@ -76,12 +102,71 @@ class Verification:
         """Yield the rows with ``start <= timestamp < end``, of one meter or of all, in the order of their timestamps."""
         after: tuple[datetime, str] | None = None
         while True:
-            page = await self._page(start, end, meter, after, page_rows)
-            differing = await self._documents_that_differ(page)
-            yield [stored_row(row, differing) for row in page]
+            page = await self._page("sample", start, end, meter, after, page_rows)
+            yield page
             if len(page) < page_rows:
                 return
-            after = (page[-1][13], page[-1][12])
+            after = (page[-1].timestamp, page[-1].message_id)
+
+    async def voided_page(
+        self,
+        start: datetime | None,
+        end: datetime | None,
+        meter: str | None,
+        after: tuple[datetime, str] | None,
+        page_rows: int = PAGE_ROWS,
+    ) -> Sequence[StoredRow]:
+        """Return the first voided rows of the range whose timestamp and id are after those of ``after``."""
+        return await self._page("voided_sample", start, end, meter, after, page_rows)
+
+    async def batch_page(
+        self,
+        start: datetime | None,
+        end: datetime | None,
+        after: tuple[datetime, int] | None,
+        before: datetime | None,
+        limit: int = PAGE_ROWS,
+    ) -> Sequence[BatchTimes]:
+        """Return signed batches of the range in the order of their last timestamps, from ``after`` on.
+
+        They are those with messages from ``start <= timestamp < end``, as far as the times of a batch tell, and whose last
+        timestamp is below ``before``. Where ``end`` is given, batches that last more than :data:`MAX_BATCH_SPAN` after it are
+        left out: otherwise all later batches would be read.
+        """
+        filters: list[tuple[str, Sequence[Any]]] = [("true", [])]
+        if start is not None:
+            filters.append(("last >= %s", [start]))
+        if end is not None:
+            filters.append(("first < %s AND last < %s", [end, end + MAX_BATCH_SPAN]))
+        if before is not None:
+            filters.append(("last < %s", [before]))
+        if after is not None:
+            filters.append(("last >= %s AND (last, id) > (%s, %s)", [after[0], *after]))
+        conditions = " AND ".join(text for text, _ in filters)
+        parameters = [value for _, values in filters for value in values]
+        return [
+            BatchTimes(*row)
+            for row in await self._connection.rows(BATCH_TIMES.format(conditions=conditions), [*parameters, limit])
+        ]
+
+    async def without_rows(self, batches: Sequence[BatchTimes]) -> Sequence[int]:
+        """Return the ids of those of ``batches`` that no sample belongs to, voided or not."""
+        if not batches:
+            return []
+        ids = [each.id for each in batches]
+        first, last = min(each.first for each in batches), max(each.last for each in batches)
+        return [id for [id] in await self._connection.rows(WITHOUT_ROWS, [ids, *[ids, first, last] * 2])]
+
+    async def check_of_voided_samples(self, keys: Sequence[SigningKey]) -> VoidedSamplesCheck:
+        """Compare the voided samples with the audit log, as far as ``keys`` verify it."""
+        check = VoidedSamplesCheck(self._connection.rows, keys)
+        await self._connection.count("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        try:
+            await check.run()
+        finally:
+            if not self._connection.closed:
+                await self._connection.count("ROLLBACK")
+        return check
 
     async def batches(self, ids: Iterable[int]) -> Mapping[int, BatchRows]:
         """Return the signed batches with these ids of the store and all their rows, whatever their timestamps."""
@@ -93,12 +178,13 @@ class Verification:
 
     async def _page(
         self,
+        table: str,
         start: datetime | None,
         end: datetime | None,
         meter: str | None,
         after: tuple[datetime, str] | None,
         limit: int,
-    ) -> list[tuple[Any, ...]]:
+    ) -> Sequence[StoredRow]:
         filters: list[tuple[str, Sequence[Any]]] = [(IN_ORDER_OF_TIME, [])]
         if start is not None:
             filters.append(("s.timestamp >= %s", [start]))
@@ -111,9 +197,9 @@ class Verification:
             filters.append(("s.timestamp >= %s AND (s.timestamp, s.message_id) > (%s, %s::uuid)", [after[0], *after]))
         conditions = " AND ".join(text for text, _ in filters)
         parameters = [value for _, values in filters for value in values]
-        return await self._connection.rows(
-            ROWS.format(table="sample", conditions=conditions, limit="%s"), [*parameters, limit]
-        )
+        page = await self._connection.rows(rows_statement(table, conditions, "%s"), [*parameters, limit])
+        differing = await self._documents_that_differ(page)
+        return [stored_row(row, differing) for row in page]
 
     async def _documents_that_differ(self, page: Sequence[tuple[Any, ...]]) -> frozenset[int]:
         """Return the ids of metadata whose ``document`` (jsonb) differs from their text."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -29,21 +30,30 @@ from meter.sample import MIN_VOLUME
 from meter.signing_keys import SigningKey
 from meter.store.audit.log import append
 from meter.store.audit.log import next_seq
+from meter.store.audit.void_statements import IDS_SHA256
+from meter.store.audit.void_statements import VOIDED_BY_ENTRY
+from meter.store.audit.void_statements import VoidStatements
+from meter.store.audit.void_statements import ids_sha256
 from meter.store.maintenance.rollups import HOUR_LOCKS
 from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
 from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import both
 from meter.store.write.record import uuid_of
+from meter.store.write.record import wire_format_of
 
 MAX_LISTED_IDS = 1000
 """Ids that an entry of the audit log lists; the table has all of them, with the number of the entry."""
 
 CHOOSE = """
 CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
-SELECT s.message_id, s.timestamp, s.series_id, {problem} AS problem
+SELECT s.message_id, s.timestamp, s.series_id, {audit_seq} AS audit_seq, {problem} AS problem
 FROM {table} s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
 WHERE {condition}
+"""
+
+OF_KEY = """
+(s.wire_format_id = ANY(%s::int[]) OR EXISTS (SELECT FROM signed_batch b WHERE b.id = s.batch_id AND b.key_id = %s))
 """
 
 # A chosen row is found by id and time in the one partition that may have it, whatever PostgreSQL expects of the new table.
@@ -118,6 +128,9 @@ PROBLEMS = "SELECT message_id::text, problem FROM chosen WHERE problem IS NOT NU
 MISSING = "SELECT given::text FROM unnest(%s::uuid[]) AS given WHERE given NOT IN (SELECT message_id FROM chosen)"
 CHOSEN_IDS = "SELECT message_id::text FROM chosen WHERE problem IS NULL ORDER BY timestamp, message_id LIMIT %s"
 
+HASH_OF_CHOSEN = f"SELECT {IDS_SHA256} FROM chosen WHERE problem IS NULL"
+ENTRIES_OF_CHOSEN = "SELECT DISTINCT audit_seq FROM chosen WHERE problem IS NULL AND audit_seq > 0 ORDER BY 1"
+
 EXPIRED_MEANWHILE = f"""
 SELECT FROM chosen c JOIN series x ON x.id = c.series_id JOIN meter m ON m.id = x.meter_id
 WHERE c.problem IS NULL AND {EXPIRED.format(time="c.timestamp")} LIMIT 1
@@ -149,7 +162,8 @@ ORDER BY s.voided_at DESC, s.timestamp DESC, s.message_id LIMIT %s
 class Selection:
     """The samples to void or to restore: those that meet all of these conditions, with ``start <= timestamp < end``.
 
-    ``ids`` are message ids. ``audit_seq``, for voided samples only, is the entry of the audit log under which they were voided.
+    ``ids`` are message ids. ``key_id`` is the id of the signing key that is stored with the batch of a sample, or with the sample.
+    ``audit_seq``, for voided samples only, is the entry of the audit log under which they were voided.
     """
 
     ids: Sequence[str] = ()
@@ -158,6 +172,7 @@ class Selection:
     project_id: str | None = None
     user_id: str | None = None
     source: str | None = None
+    key_id: str | None = None
     start: datetime | None = None
     end: datetime | None = None
     audit_seq: int | None = None
@@ -165,7 +180,7 @@ class Selection:
     @property
     def names_samples(self) -> bool:
         """Whether a condition other than the time is given; otherwise all samples of everybody would be selected."""
-        by_name = (self.meter, self.resource_id, self.project_id, self.user_id, self.source)
+        by_name = (self.meter, self.resource_id, self.project_id, self.user_id, self.source, self.key_id)
         return bool(self.ids) or self.audit_seq is not None or any(each is not None for each in by_name)
 
     def shown(self) -> dict[str, Any]:
@@ -177,17 +192,22 @@ class Selection:
             "project_id": self.project_id,
             "user_id": self.user_id,
             "source": self.source,
+            "key_id": self.key_id,
             "start": self.start and self.start.astimezone(UTC).isoformat(),
             "end": self.end and self.end.astimezone(UTC).isoformat(),
             "audit_entry": self.audit_seq,
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def condition(self) -> Sql:
-        """SQL over the row ``s`` of a sample, its series ``x`` and its meter ``m``."""
+    def condition(self, wire_formats: Sequence[int]) -> Sql:
+        """SQL over the row ``s`` of a sample, its series ``x`` and its meter ``m``.
+
+        ``wire_formats`` are the ids of those that name the key ``key_id``.
+        """
         parts = [
             Sql("s.message_id = ANY(%s::uuid[])", ([uuid_of(each) for each in self.ids],)) if self.ids else None,
             None if self.meter is None else Sql("m.name = %s", (self.meter,)),
+            None if self.key_id is None else Sql(OF_KEY, (list(wire_formats), self.key_id)),
             None if self.start is None else Sql("s.timestamp >= %s", (self.start,)),
             None if self.end is None else Sql("s.timestamp < %s", (self.end,)),
             None if self.audit_seq is None else Sql("s.audit_seq = %s", (self.audit_seq,)),
@@ -257,7 +277,8 @@ async def void(session: Session, selection: Selection, act: Act) -> Voiding:
         return chosen
     names, columns = await _lock(session)
     await session.count(MOVE_TO_VOIDED.format(names=names, columns=columns), [act.who, act.reason, seq])
-    return await _finish(session, "void", selection, act, chosen)
+    [[sha256]] = await session.rows(HASH_OF_CHOSEN)
+    return await _finish(session, "void", selection, act, chosen, {"ids_sha256": sha256})
 
 
 async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
@@ -269,8 +290,13 @@ async def unvoid(session: Session, selection: Selection, act: Act) -> Voiding:
     if act.dry_run or not chosen.samples:
         return chosen
     names, columns = await _lock(session)
+    unchanged = await _unchanged_entries(session, act.keys)
     await session.count(MOVE_BACK.format(names=names, columns=columns))
-    return await _finish(session, "unvoid", selection, act, chosen)
+    remaining = [
+        {"audit_entry": seq, "samples": samples, "ids_sha256": sha256}
+        for seq, (samples, sha256) in sorted((await _voided_under(session, unchanged)).items())
+    ]
+    return await _finish(session, "unvoid", selection, act, chosen, {"remaining": remaining})
 
 
 async def voided(session: Session, limit: int) -> list[dict[str, Any]]:
@@ -300,9 +326,22 @@ async def voided_count(session: Session) -> int:
 
 async def _choose(session: Session, selection: Selection, *, table: str, problem: str) -> None:
     """Make the temporary table ``chosen``; ``problem`` is SQL for why a row cannot be moved, null if it can."""
-    condition = selection.condition()
+    formats = [] if selection.key_id is None else await _wire_formats_of(session, selection.key_id)
+    condition = selection.condition(formats)
     await session.count(FIND_BY_INDEX)
-    await session.count(CHOOSE.format(table=table, problem=problem, condition=condition), list(condition.parameters))
+    audit_seq = "s.audit_seq" if table == "voided_sample" else "0"
+    statement = CHOOSE.format(table=table, audit_seq=audit_seq, problem=problem, condition=condition)
+    await session.count(statement, list(condition.parameters))
+
+
+async def _wire_formats_of(session: Session, key_id: str) -> list[int]:
+    """Return the ids of the wire formats of samples that the key ``key_id`` has verified."""
+    found = []
+    for id, text in await session.rows("SELECT id, text FROM wire_format"):
+        with suppress(msgspec.DecodeError):  # altered: the sample is found by its batch, and by meter-verify
+            if wire_format_of(text).key_id == key_id:
+                found.append(id)
+    return found
 
 
 async def _summary(session: Session, selection: Selection, act: Act, *, missing: str) -> Voiding:
@@ -335,8 +374,29 @@ async def _lock(session: Session) -> tuple[str, str]:
     return names, columns
 
 
-async def _finish(session: Session, action: str, selection: Selection, act: Act, chosen: Voiding) -> Voiding:
-    """Delete the rollups that the move makes wrong, and append to the audit log."""
+async def _voided_under(session: Session, seqs: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """Return the number of samples that are voided under each of the entries ``seqs``, and the hash of their ids."""
+    statement = VOIDED_BY_ENTRY.format(condition="audit_seq = ANY(%s)")
+    found = {seq: (int(samples), sha256) for seq, samples, sha256 in await session.rows(statement, [list(seqs)])}
+    return {seq: found.get(seq, (0, ids_sha256([]))) for seq in seqs}
+
+
+async def _unchanged_entries(session: Session, keys: Sequence[SigningKey]) -> list[int]:
+    """Return the entries of the chosen samples whose voided samples are exactly what the audit log states.
+
+    Only on these may a new statement be made: it would otherwise explain rows that somebody else has put there.
+    """
+    seqs = [seq for [seq] in await session.rows(ENTRIES_OF_CHOSEN)]
+    statements = VoidStatements(keys)
+    await statements.read(session.rows)
+    voided_under = await _voided_under(session, seqs)
+    return [seq for seq in seqs if (stated := statements.get(seq)) is not None and voided_under[seq] == stated[:2]]
+
+
+async def _finish(
+    session: Session, action: str, selection: Selection, act: Act, chosen: Voiding, statement: Mapping[str, Any]
+) -> Voiding:
+    """Delete the rollups that the move makes wrong, and append to the audit log, with ``statement`` among the details."""
     await session.count(NO_LONGER_FINAL)
     await session.count(DELETE_ROLLUPS)
     ids = [id for [id] in await session.rows(CHOSEN_IDS, [MAX_LISTED_IDS])]
@@ -348,6 +408,7 @@ async def _finish(session: Session, action: str, selection: Selection, act: Act,
         "last": chosen.last and chosen.last.astimezone(UTC).isoformat(),
         "meters": [each._asdict() for each in chosen.meters],
         "message_ids": ids,
+        **statement,
     }
     entry = await append(session, act.keys, who=act.who, action=action, reason=act.reason, details=details)
     return replace(chosen, entry=entry)

@@ -52,8 +52,8 @@ from meter.store.query.samples import samples_query
 from meter.store.query.samples import stored_samples
 from meter.store.query.statistics import statistics_rows
 from meter.store.query.statistics import statistics_statement
-from meter.store.query.stored_rows import ROWS
 from meter.store.query.stored_rows import batches_with_rows
+from meter.store.query.stored_rows import rows_statement
 from meter.store.query.stored_rows import stored_row
 from meter.stored_batch import StoredProof
 
@@ -117,7 +117,7 @@ class QueryRunner:
 
     async def _proof(self, row: SampleRow) -> StoredProof | None:
         found = await self._pool.rows(
-            ROWS.format(table="sample", conditions="s.message_id = %s::uuid AND s.timestamp = %s", limit="1"),
+            rows_statement("sample", "s.message_id = %s::uuid AND s.timestamp = %s", "1"),
             [row.message_id, row.timestamp],
         )
         stored = stored_row(found[0]) if found else None

@@ -36,7 +36,7 @@ Rows = Callable[[str, Sequence[Any]], Awaitable[Sequence[tuple[Any, ...]]]]
 ROWS = """
 SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text, s.timestamp,
     s.volume, encode(s.signature, 'hex'), s.verbatim_json, s.batch_id, s.batch_position,
-    s.metadata_id
+    {audit_seq}, s.metadata_id
 FROM (
     SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
     FROM {table} s LEFT JOIN series x ON x.id = s.series_id
@@ -55,13 +55,20 @@ ORDER BY s.timestamp, s.message_id
 """
 
 
+def rows_statement(table: str, conditions: str, limit: str) -> str:
+    """Return the statement for the rows ``s`` of ``sample`` or ``voided_sample`` that meet ``conditions``, oldest first."""
+    audit_seq = "s.audit_seq" if table == "voided_sample" else "NULL::bigint"
+    return ROWS.format(table=table, conditions=conditions, limit=limit, audit_seq=audit_seq)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRow:
     """A row and its message. If no message can be restored, ``fields`` is ``None`` and ``damage`` says why.
 
     ``meter`` and ``resource_id`` come from the columns, and are ``None`` if missing. ``key_id`` is the id of the key that
     verified the message when it arrived, with the signature of ``scheme``; ``None`` if it was unsigned. ``batch_id`` is the
-    store's id of its signed batch, 0 if it has none, and ``batch_position`` its position in the batch.
+    store's id of its signed batch, 0 if it has none, and ``batch_position`` its position in the batch. ``audit_seq`` is the entry
+    of the audit log under which the sample was voided, ``None`` if it is not voided.
     """
 
     message_id: str
@@ -75,6 +82,7 @@ class StoredRow:
     fields: Mapping[str, Any] | None
     damage: str | None
     record: Record | None
+    audit_seq: int | None = None
 
     def difference(self, message: MeteringMessage) -> str | None:
         """Return which columns differ from ``message``, which was read from ``fields``; ``None`` if none does.
@@ -130,7 +138,7 @@ async def batches_with_rows(rows: Rows, ids: Iterable[int]) -> Mapping[int, Batc
     first, last = min(batch[1] for batch in batches.values()), max(batch[2] for batch in batches.values())
     of_batch: dict[int, list[StoredRow]] = {id: [] for id in batches}
     for table in ("sample", "voided_sample"):
-        statement = ROWS.format(table=table, conditions=OF_BATCHES, limit="ALL")
+        statement = rows_statement(table, OF_BATCHES, "ALL")
         for row in await rows(statement, [list(batches), first, last]):
             stored = stored_row(row)
             of_batch[stored.batch_id].append(stored)
@@ -173,9 +181,18 @@ def _encoded(value: Any) -> str:
 def stored_row(row: Sequence[Any], differing_metadata: frozenset[int] = frozenset()) -> StoredRow:
     """Return a row of :data:`ROWS`. ``differing_metadata`` are the ids of metadata whose document differs from their text."""
     name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval, *other_columns = row
-    metadata, wire_format_text, message_id, timestamp, volume, signature, verbatim_json, *place, metadata_id = (
-        other_columns
-    )
+    (
+        metadata,
+        wire_format_text,
+        message_id,
+        timestamp,
+        volume,
+        signature,
+        verbatim_json,
+        *place,
+        audit_seq,
+        metadata_id,
+    ) = other_columns
     batch_id, batch_position = place
     fields, key_id, scheme, damage, record = None, None, None, None, None
     missing = [
@@ -213,4 +230,5 @@ def stored_row(row: Sequence[Any], differing_metadata: frozenset[int] = frozense
         fields=fields,
         damage=damage,
         record=record,
+        audit_seq=audit_seq,
     )

@@ -19,7 +19,7 @@ from meter.ceilometer_signature import signature
 from meter.commands.row_verifier import BATCH_WRITING_SECONDS
 from meter.commands.row_verifier import RowVerifier
 from meter.commands.verify import Options
-from meter.commands.verify import verify_rows
+from meter.commands.verify import report
 from meter.message import read
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
@@ -252,23 +252,26 @@ def test_metadata_in_another_notation_are_equal():
     assert "metadata" in replace(row, record=structs.replace(row.record, metadata='{"a": 1e23}')).difference(sent)
 
 
-async def pages(*given):
-    for each in given:
-        yield each
+async def verdicts(verifier, *pages):
+    for each in pages:
+        yield await verifier.verdicts(each)
 
 
 @pytest_twisted.ensureDeferred
 async def test_failed_rows_are_reported_and_all_rows_counted(capsys):
     bad = replace(altered(FOREIGN, counter_volume=6), resource_id="a\nb\x1b[2J")
     verifier = RowVerifier(Rows(), UNSIGNED, ImpatientClock(), accept_unsigned=False)
-    tally = await verify_rows(pages(ROWS[:2], [bad, FOREIGN], ROWS[2:]), verifier, as_json=False)
-    assert (tally.states, tally.reported) == ({"verified": 4, "unsigned": 0, "failed": 1, "missing": 0}, 1)
-    assert (tally.keys, tally.schemes, tally.batches) == ({"key-1": 4}, {"meter": 3, "ceilometer": 1}, 1)
+    tally = await report(verdicts(verifier, ROWS[:2], [bad, FOREIGN], ROWS[2:]), [], as_json=False)
+    assert (tally.states, tally.reported) == (
+        {"verified": 4, "unsigned": 0, "voided": 0, "failed": 1, "missing": 0},
+        1,
+    )
+    assert (tally.keys, tally.schemes, verifier.batches) == ({"key-1": 4}, {"meter": 3, "ceilometer": 1}, 1)
     [line] = capsys.readouterr().out.splitlines()
     assert line.startswith(f"FAILED    {IDS[0]}  cpu  a b\\x1b[2J  2026-11-18T12:00:00  the signature")
 
     other = RowVerifier(Rows(), keyring(["other"]), ImpatientClock(), accept_unsigned=False)
-    await verify_rows(pages([bad]), other, as_json=True)
+    await report(verdicts(other, [bad]), [], as_json=True)
     assert json.loads(capsys.readouterr().out)["state"] == "failed"
 
 

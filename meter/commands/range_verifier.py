@@ -1,0 +1,68 @@
+"""Verifies all that the store has of a range of time: samples, voided samples, and signed batches that have no rows any more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from meter.commands.row_verifier import Finding
+from meter.commands.row_verifier import RowVerifier
+from meter.store import Verification
+
+PAGE_ROWS = 1000
+"""Rows, and batches, that are read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRange:
+    """The samples to verify: those with ``start <= timestamp < end``, of one meter or of all."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    meter: str | None = None
+
+
+class RangeVerifier:
+    """Verifies the samples of ``range``, a page at a time.
+
+    Voided samples and batches are read beside the samples of the same time, so that a batch is verified once: the verifier of rows
+    remembers the latest ones only. Of one meter, batches without rows are not looked for: nobody knows their meter.
+    """
+
+    def __init__(
+        self, verification: Verification, rows: RowVerifier, range: VerifiedRange, page_rows: int = PAGE_ROWS
+    ) -> None:
+        self._verification = verification
+        self._rows = rows
+        self._range = range
+        self._page_rows = page_rows
+        self._voided: tuple[datetime, str] | None = None
+        self._batch: tuple[datetime, int] | None = None
+
+    async def findings(self) -> AsyncIterator[Sequence[Finding]]:
+        """Yield a verdict on each row, voided or not, and on what is missing."""
+        range = self._range
+        async for page in self._verification.pages(range.start, range.end, range.meter, self._page_rows):
+            if page:
+                yield await self._rows.verdicts(page)
+                async for found in self._others_before(page[-1].timestamp):
+                    yield found
+        async for found in self._others_before(None):
+            yield found
+
+    async def _others_before(self, before: datetime | None) -> AsyncIterator[Sequence[Finding]]:
+        """Yield verdicts on the voided rows and the batches with times below ``before``, from the last call on."""
+        range, verification = self._range, self._verification
+        end = range.end if before is None or (range.end is not None and range.end < before) else before
+        while page := await verification.voided_page(range.start, end, range.meter, self._voided, self._page_rows):
+            self._voided = (page[-1].timestamp, page[-1].message_id)
+            yield await self._rows.verdicts(page)
+        while range.meter is None and (
+            batches := await verification.batch_page(range.start, range.end, self._batch, before, self._page_rows)
+        ):
+            self._batch = (batches[-1].last, batches[-1].id)
+            unknown = [each for each in batches if not self._rows.is_known(each.id)]
+            if lost := await verification.without_rows(unknown):
+                yield await self._rows.verdicts_without_rows(lost)
