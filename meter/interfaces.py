@@ -49,10 +49,7 @@ class Unavailable(Exception):
 
 
 class RequestError(ValueError):
-    """A query that is invalid and fails however often it is repeated. The text is shown to the client.
-
-    ``cause`` is for the log: it can have values of others, or names of tables and servers.
-    """
+    """A query that is invalid and fails however often it is repeated. The text is for the client, ``cause`` for the log."""
 
     def __init__(self, text: str, cause: str = "") -> None:
         super().__init__(text)

@@ -198,7 +198,7 @@ class QueryRunner:
                 f"the query took longer than {self._seconds:g} s: narrow its time range or select fewer resources"
             ) from error
         except Rejected as error:
-            # The message of PostgreSQL can quote the value of any row that the statement has read.
+            # The message of PostgreSQL can quote a value of any row that the statement has read, or name a table.
             raise RequestError(UNEXECUTABLE, cause=str(error)) from error
 
 
