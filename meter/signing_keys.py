@@ -120,6 +120,10 @@ class Keyring:
         """Return the key with this id, ``None`` if there is none."""
         return self._by_id.get(key_id)
 
+    def preferring(self, key_id: str | None) -> Sequence[SigningKey]:
+        """Return all keys, that with this id first: another daemon may have the same secret under another id."""
+        return sorted(self._keys, key=lambda key: key.id != key_id)
+
     def key_for(self, timestamp: datetime, meter: str, source: str | None) -> SigningKey:
         """Return the key that signs such a sample; raises :class:`BadSignature` if there is none."""
         problem = 'there is no key with schemes = ["meter"]'
@@ -138,7 +142,7 @@ class Keyring:
         id. The returned signature has the id of the key here.
         """
         problem = ""
-        for key in sorted(self._keys, key=lambda key: key.id != signature.key_id):
+        for key in self.preferring(signature.key_id):
             keys = batch_keys(key.secret)
             mac = keys.mac(signature.id, signature.first, signature.last, signature.digests)
             if hmac.compare_digest(mac, signature.mac):
@@ -172,7 +176,7 @@ class Keyring:
             raise BadSignature(f"{SIGNATURE_FIELD} must be 64 hexadecimal digits")
         covered = signed_bytes(message)
         problem = ""
-        for key in sorted(self._keys, key=lambda key: key.id != key_id):
+        for key in self.preferring(key_id):
             if hmac.compare_digest(hmac.digest(key.secret, covered, "sha256").hex(), claimed):
                 if "ceilometer" not in key.schemes:
                     found: str | None = "may not sign with Ceilometer's signature alone: its schemes do not include it"

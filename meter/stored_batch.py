@@ -20,6 +20,7 @@ from meter.batch_signature import DIGEST_BYTES
 from meter.batch_signature import batch_keys
 from meter.batch_signature import message_digest
 from meter.ceilometer_signature import BadSignature
+from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
 from meter.signing_keys import SigningKey
 
@@ -87,7 +88,8 @@ class BatchFindings:
 
     ``missing`` are the positions of messages that were signed and are neither stored nor stated to be unstored. ``damage``
     says what is wrong with the batch as a whole. ``digests`` are all digests, concatenated, if all are known;
-    ``signature_matches`` says whether the signature of the batch covers them, and is ``None`` if that is unknown.
+    ``signature_matches`` says whether the signature of the batch covers them, and is ``None`` if that is unknown. ``fitting`` is
+    the number of messages, and of statements that a message was not stored, that fit the key.
     """
 
     problems: list[str | None]
@@ -95,6 +97,32 @@ class BatchFindings:
     damage: str | None = None
     digests: bytes | None = None
     signature_matches: bool | None = None
+    fitting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFindings:
+    """The key that signed a batch, and the result of the verification with it."""
+
+    key: SigningKey
+    findings: BatchFindings
+
+
+def verify_with_keyring(batch: StoredBatch, keys: Keyring) -> KeyFindings | None:
+    """Return which of ``keys`` signed ``batch``, and what is wrong with it; ``None`` if none of them is known to have signed it.
+
+    The named key is tried first, then the others, as on arrival: the same secret may have had another id. Where messages are
+    missing or altered, so that the signature of the whole cannot be compared, it is the key that fits most of the messages.
+    """
+    best: KeyFindings | None = None
+    most = 0
+    for key in keys.preferring(batch.key_id):
+        found = KeyFindings(key, verify_stored_batch(batch, key))
+        if found.findings.signature_matches:
+            return found
+        if found.findings.fitting > most or (best is None and key.id == batch.key_id):
+            best, most = found, found.findings.fitting
+    return best
 
 
 def verify_stored_batch(batch: StoredBatch, key: SigningKey) -> BatchFindings:
@@ -111,6 +139,7 @@ def verify_stored_batch(batch: StoredBatch, key: SigningKey) -> BatchFindings:
             findings.damage = f"the statement that message {entry.position} was not stored is not the collector's"
         else:
             digests.setdefault(entry.position, entry.digest)
+    findings.fitting = len(digests)
     present = {position for position, _ in batch.messages}
     findings.missing = [n for n in range(batch.count) if n not in digests and n not in present]
     if len(digests) == batch.count and set(digests) == set(range(batch.count)):

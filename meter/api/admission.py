@@ -30,8 +30,8 @@ COSTLY = (
 class Admission:
     """Admits requests to places that all clients share, and their queries to connections that all clients share.
 
-    A request needs a place of its client address, and one of its project. Administrators need the latter only, of which
-    some are reserved for them. Requests are refused at once if there is no place, queries wait.
+    A request needs a place of its client address and one of its project. Requests of administrators need only one of
+    all places, of which some are reserved for them. Requests are refused at once if there is no place, queries wait.
     """
 
     def __init__(self, limits: RequestLimits, clock: IReactorTime) -> None:

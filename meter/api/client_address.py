@@ -14,7 +14,7 @@ UNIX = "unix"
 """The address of all clients of a UNIX socket, and its name in the list of trusted proxies."""
 
 MAX_HOPS = 20
-"""Addresses in ``X-Forwarded-For`` that are read, from the last one on."""
+"""Maximum number of addresses in ``X-Forwarded-For`` that are read, beginning with the last one."""
 
 
 class ClientAddresses:

@@ -1,8 +1,8 @@
 """Consumes metering messages: verifies each delivery, writes it to the store, and acknowledges it after the commit.
 
-Deliveries that arrive together are written in one transaction. A sample that cannot be stored is dead-lettered alone,
-with the reason; the other samples of its delivery are stored. A delivery is acknowledged once each of its samples is
-committed or dead-lettered.
+Deliveries that arrive together are written in one transaction. Samples that cannot be stored are dead-lettered with
+the reasons, one dead letter for each kind; the other samples of the delivery are stored. A delivery is acknowledged
+once each of its samples is committed or dead-lettered.
 """
 
 from __future__ import annotations

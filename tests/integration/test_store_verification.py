@@ -13,8 +13,8 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from meter.ceilometer_signature import signature
-from meter.commands import verify
-from meter.commands.verify import RowVerifier
+from meter.commands import row_verifier
+from meter.commands.row_verifier import RowVerifier
 from meter.message import read
 from meter.sample import Sample
 from meter.signing_keys import Keyring
@@ -97,7 +97,7 @@ async def stored(database, postgresql):
 def look(database, monkeypatch):
     """Returns the verdicts on the rows of a range, each with its row."""
 
-    monkeypatch.setattr(verify, "BATCH_WRITING_SECONDS", 0.0)
+    monkeypatch.setattr(row_verifier, "BATCH_WRITING_SECONDS", 0.0)
 
     async def look(start=None, end=None, meter=None, page_rows=3, keys=KEYS, accept_unsigned=True):
         verification = Verification(reactor, database, clock=reactor)
@@ -238,8 +238,8 @@ CHANGES = [
         1,
     ),
     ("UPDATE signed_batch SET last = last + interval '1 s' WHERE id = {batch5}", "record of the batch was altered", 1),
-    ("UPDATE signed_batch SET key_id = 'ceilometer' WHERE id = {batch5}", ALTERED, 1),
-    ("UPDATE signed_batch SET key_id = 'gone' WHERE id = {batch5}", "the key gone, which [signing] does not have", 1),
+    ("UPDATE signed_batch SET key_id = 'ceilometer' WHERE id = {batch5}", "and the key key-1 signed the batch", 1),
+    ("UPDATE signed_batch SET key_id = 'gone' WHERE id = {batch5}", "the key gone, and its row names key-1", 1),
     ("UPDATE signed_batch SET checks = decode('00000000', 'hex') WHERE id = {batch5}", ALTERED, 1),
     ("UPDATE signed_batch SET checks = checks || checks WHERE id = {batch5}", "message 1 of the batch", 1),
     (
@@ -284,6 +284,28 @@ async def test_whole_batch_that_was_deleted_with_its_record_is_not_noticed_as_do
 @pytest_twisted.ensureDeferred
 async def test_key_removed_from_the_configuration_verifies_nothing(stored, look):
     keys = Keyring([SigningKey("ceilometer", SECRET, schemes=("ceilometer",))], accept_unsigned=True)
+    assert states(await look(keys=keys)).count("failed") == len(OURS)
+
+
+@pytest_twisted.ensureDeferred
+async def test_key_that_has_another_id_now_verifies_what_it_signed_under_the_old_one(stored, look):
+    keys = Keyring([SigningKey("2027", b"new"), replace(KEYS.keys[0], id="2026"), KEYS.keys[1]], accept_unsigned=True)
+    looked = await look(keys=keys)
+    assert Counter(states(looked)) == {"verified": len(OURS) + len(THEIRS), "unsigned": 1}
+    assert Counter(found.key_id for _, found in looked if found.scheme == "meter") == {"2026": len(OURS)}
+    stored(f"DELETE FROM sample WHERE {AT['at1']}")
+    stored(f"UPDATE sample SET volume = 2 WHERE {AT['at6']}")
+    assert Counter(states(await look(keys=keys))) == {
+        "verified": len(OURS) + len(THEIRS) - 2,
+        "unsigned": 1,
+        "missing": 1,
+        "failed": 1,
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_key_without_the_scheme_fails_its_batches(stored, look):
+    keys = Keyring([replace(KEYS.keys[0], schemes=("ceilometer",)), KEYS.keys[1]], accept_unsigned=True)
     assert states(await look(keys=keys)).count("failed") == len(OURS)
 
 

@@ -1,7 +1,7 @@
 """The authorization of one request, which is checked again while the request is in progress.
 
-A token can be revoked, expire or lose its roles during an export, a live stream or a long query. The rule that follows
-from it is one for all requests: data of the store are read and sent only while the authorization is valid.
+A token can be revoked, expire or lose its roles during an export, a live stream or a long query. Therefore one rule
+applies to all requests: data of the store are read and sent only while the authorization is valid.
 :class:`~meter.api.auth.visibility.VisibleStore` checks it before and after each query, and
 :func:`~meter.api.streaming.backpressure.stream` before each chunk.
 """
@@ -23,10 +23,10 @@ from meter.daemon.services import wall_seconds
 from meter.interfaces import Unavailable
 
 RECHECK_SECONDS = 1.0
-"""The authentication is asked at most once in this time. It has a cache, whose lifetime is how long a revoked token works."""
+"""The authentication is asked at most once in this time. A revoked token is accepted while it is cached there."""
 
 RETRY_SECONDS = 5.0
-"""Pause after the authentication was unavailable: with each attempt the request waits for its timeout."""
+"""Pause after the authentication was unavailable, because an attempt can last as long as its timeout."""
 
 MAX_LIMITED_SECONDS = 30.0
 """How long a request goes on while a limit prevents the check, such as one on checks from an address. It is short because a

@@ -78,8 +78,8 @@ class TokenInfo(Protocol):
 class AdminRule:
     """Which tokens are those of administrators, who see all projects.
 
-    Those with one of ``roles`` in one of ``scopes`` (``project``, ``domain``, ``system``). If ``projects``, ids, are given,
-    a token for any other project is none of them.
+    Those with one of ``roles`` in one of ``scopes`` (``project``, ``domain``, ``system``). If ``projects``, a list of
+    ids, is not empty, a token for any other project is not that of an administrator.
     """
 
     roles: Collection[str] = ("admin",)

@@ -33,7 +33,7 @@ from meter.query import StoredSample
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
 from meter.stored_batch import StoredProof
-from meter.stored_batch import verify_stored_batch
+from meter.stored_batch import verify_with_keyring
 
 STANDARD_LABELS = tuple(aggregate.label for aggregate in STANDARD_AGGREGATES)
 
@@ -223,19 +223,19 @@ def sample(row: StoredSample, flatten: MetadataFlattener) -> Sample:
 
 def proof(found: StoredProof, keys: Keyring | None) -> Proof:
     """Return ``found`` with what only a holder of the key can make: digests, and Ceilometer's signature of the message."""
-    message, batch = dict(found.message), found.batch
-    key = keys.get(found.key_id) if keys is not None and found.key_id is not None else None
+    message, batch, key_id = dict(found.message), found.batch, found.key_id
     if batch is None:
-        return Proof(message=message, scheme=found.scheme, key_id=found.key_id, batch=None)
+        return Proof(message=message, scheme=found.scheme, key_id=key_id, batch=None)
     digests = None
-    if key is not None:
-        digests = verify_stored_batch(batch, key).digests
-        if keys is not None and keys.ceilometer_signature:
-            message[SIGNATURE_FIELD] = signature(message, key.secret)
+    if keys is not None and (verified := verify_with_keyring(batch, keys)) is not None:
+        digests = verified.findings.digests
+        key_id = verified.key.id
+        if keys.ceilometer_signature:
+            message[SIGNATURE_FIELD] = signature(message, verified.key.secret)
     return Proof(
         message=message,
         scheme=found.scheme,
-        key_id=found.key_id,
+        key_id=key_id,
         batch=BatchProof(
             version=VERSION,
             id=batch.id,

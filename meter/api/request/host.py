@@ -24,7 +24,7 @@ class HostPolicy:
 
     With ``refuse_unknown``, a request for an unknown name is refused. That is for an API without authentication: a web
     page whose name resolves to 127.0.0.1 (DNS rebinding) could otherwise read everything through its visitor's browser.
-    A page cannot have the name of an address, so that addresses are not refused.
+    Addresses are not refused: a page of another site cannot have the address of this API as its host.
     """
 
     def __init__(

@@ -32,5 +32,5 @@ def neutralize(text: str) -> str:
 
 
 def restore(cell: str) -> str:
-    """Return the text that :func:`neutralize` made ``cell`` of."""
+    """Return the text from which :func:`neutralize` made ``cell``."""
     return _APOSTROPHE.sub(r"\1", cell)

@@ -16,9 +16,9 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 
 from meter.ceilometer_signature import signature
-from meter.commands.verify import BATCH_WRITING_SECONDS
+from meter.commands.row_verifier import BATCH_WRITING_SECONDS
+from meter.commands.row_verifier import RowVerifier
 from meter.commands.verify import Options
-from meter.commands.verify import RowVerifier
 from meter.commands.verify import verify_rows
 from meter.message import read
 from meter.signing_keys import Keyring

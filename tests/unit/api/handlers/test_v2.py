@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from meter.message import verified_batch
 from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 from tests.api_client import KEYS
 from tests.api_client import NOON
 from tests.api_client import SAMPLES
@@ -233,6 +235,12 @@ def test_proof_without_the_key_has_neither_digests_nor_ceilometers_signature(api
         assert proof["batch"]["digests"] is None
         assert "message_signature" not in proof["message"]
         assert (proof["scheme"], proof["key_id"], proof["batch"]["count"]) == ("meter", "key-1", 1)
+
+
+def test_proof_of_a_key_that_has_another_id_now_names_that_id_and_has_digests() -> None:
+    renamed = Keyring([SigningKey("2027", b"new"), replace(KEYS.keys[0], id="2026")])
+    proof, before = (ApiClient(keys=keys)("/v2/samples/s0/proof").json for keys in (renamed, KEYS))
+    assert proof == {**before, "key_id": "2026"}
 
 
 def test_proof_has_ceilometers_signature_only_if_the_setting_says_so() -> None:

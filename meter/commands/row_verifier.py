@@ -1,0 +1,199 @@
+"""Verifies stored rows and their signed batches, for ``meter-verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from cachetools import LRUCache
+from twisted.internet.interfaces import IReactorTime
+
+from meter.ceilometer_signature import BadSignature
+from meter.daemon.services import sleep
+from meter.message import BadMessage
+from meter.message import MeteringMessage
+from meter.message import parse
+from meter.message import read
+from meter.sample import utc_text
+from meter.signing_keys import Keyring
+from meter.signing_keys import SignatureScheme
+from meter.signing_keys import SigningKey
+from meter.store import BatchRows
+from meter.store import StoredRow
+from meter.store import Verification
+from meter.stored_batch import verify_with_keyring
+
+State = Literal["verified", "unsigned", "failed", "missing"]
+
+BATCH_WRITING_SECONDS = 1.0
+"""An incomplete batch is read again after this time: a collector may write it in several transactions."""
+
+MAX_CACHED_BATCHES = 10_000
+"""Signed batches whose verification is remembered, because further pages can have rows of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result for a row, or for a message that is missing.
+
+    ``reason`` says why it is reported. ``key_id`` is the id of the key that verified the signature of ``scheme``.
+    """
+
+    state: State
+    key_id: str | None = None
+    reason: str | None = None
+    scheme: SignatureScheme | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _VerifiedRows:
+    """The verification of a signed batch. ``reasons`` has what is wrong with rows of it, by their id and timestamp."""
+
+    key: SigningKey | None
+    key_id: str
+    first: str
+    last: str
+    reasons: Mapping[tuple[str, datetime], str]
+
+
+class RowVerifier:
+    """Verifies stored rows with ``keys``, which must accept unsigned messages.
+
+    Signed batches are read from ``verification`` as a whole, when the first of their rows is verified. ``batches`` is the
+    number of those that were verified.
+    """
+
+    def __init__(
+        self, verification: Verification, keys: Keyring, clock: IReactorTime, *, accept_unsigned: bool
+    ) -> None:
+        self._verification = verification
+        self._clock = clock
+        self._keys = keys
+        self._accept_unsigned = accept_unsigned
+        self._known: LRUCache[int, _VerifiedRows] = LRUCache(MAX_CACHED_BATCHES)
+        self._cutoffs: Mapping[str, datetime] | None = None
+        self.batches = 0
+
+    async def verdicts(self, rows: Sequence[StoredRow]) -> list[tuple[StoredRow, Verdict]]:
+        """Return the verdict on each of ``rows``, and a verdict on each message that is missing in one of their batches.
+
+        A missing message is represented by a row of its batch.
+        """
+        found: list[tuple[StoredRow, Verdict]] = []
+        known: dict[int, _VerifiedRows | None] = {}
+        for id in sorted({row.batch_id for row in rows} - {0}):
+            if id in self._known:
+                known[id] = self._known[id]
+        wanted = {row.batch_id for row in rows} - {0} - known.keys()
+        read = await self._verification.batches(wanted) if wanted else {}
+        if incomplete := [id for id, each in read.items() if self._is_incomplete(each)]:
+            await sleep(self._clock, BATCH_WRITING_SECONDS)
+            read = {**read, **await self._verification.batches(incomplete)}
+        for id in wanted:
+            known[id] = None
+            if id in read:
+                verified, missing = await self._verify_batch(read[id])
+                known[id] = self._known[id] = verified
+                found += missing
+        return found + [(row, self._verdict(row, known.get(row.batch_id))) for row in rows]
+
+    def _is_incomplete(self, read: BatchRows) -> bool:
+        found = verify_with_keyring(read.batch, self._keys)
+        return found is not None and bool(found.findings.missing)
+
+    async def _verify_batch(self, read: BatchRows) -> tuple[_VerifiedRows, list[tuple[StoredRow, Verdict]]]:
+        batch, rows = read.batch, read.rows
+        found = verify_with_keyring(batch, self._keys)
+        if found is None:
+            return _VerifiedRows(None, batch.key_id, batch.first, batch.last, {}), []
+        self.batches += 1
+        key, findings = found.key, found.findings
+        reasons = {
+            (row.message_id, row.timestamp): problem
+            for row, problem in zip(rows, findings.problems, strict=True)
+            if problem is not None
+        }
+        if findings.signature_matches is False and findings.damage is not None:
+            reasons = {(row.message_id, row.timestamp): findings.damage for row in rows}
+        verdicts = []
+        if findings.damage is not None and findings.signature_matches is not False:
+            verdicts.append((rows[0], Verdict("failed", reason=f"{findings.damage} (batch {batch.id})")))
+        if findings.missing and not await self._expired(batch.first, rows):
+            verdicts += [
+                (
+                    rows[0],
+                    Verdict(
+                        "missing", reason=f"message {position} of the batch {batch.id}, of which this is a row, is gone"
+                    ),
+                )
+                for position in findings.missing
+            ]
+        return _VerifiedRows(key, batch.key_id, batch.first, batch.last, reasons), verdicts
+
+    async def _expired(self, first: str, rows: Sequence[StoredRow]) -> bool:
+        """Return whether the retention has deleted samples that are as old as ``first``, the earliest of the batch of ``rows``."""
+        if self._cutoffs is None:
+            self._cutoffs = await self._verification.retention_cutoffs()
+        cutoffs = [self._cutoffs[meter] for meter in ("", *{row.meter or "" for row in rows}) if meter in self._cutoffs]
+        return any(utc_text(cutoff) > first for cutoff in cutoffs)
+
+    def _verdict(self, row: StoredRow, batch: _VerifiedRows | None) -> Verdict:
+        """Return the verdict on a row; ``batch`` is the verification of its signed batch.
+
+        A row fails if the signature does not match its message, or if its columns differ from its message. A row that arrived
+        unsigned does not fail, but is reported if unsigned samples are not accepted.
+        """
+        if row.fields is None:
+            return Verdict("failed", reason=row.damage)
+        try:
+            message = read(row.fields, self._keys, row.key_id) if row.batch_id == 0 else parse(row.fields)
+        except (BadMessage, BadSignature) as error:
+            return Verdict("failed", reason=str(error))
+        key_id, scheme = message.key_id, message.scheme
+        reason = row.damage or row.difference(message)
+        if row.batch_id:
+            key_id, scheme = None if batch is None or batch.key is None else batch.key.id, "meter"
+            reason = self._batch_problem(row, message, batch) or reason
+        elif key_id is None and row.key_id is not None:
+            reason = f"the signature that key {row.key_id} verified on arrival is missing"
+        if reason is not None:
+            return Verdict("failed", reason=reason)
+        if key_id is not None:
+            return Verdict("verified", key_id, scheme=scheme)
+        return Verdict(
+            "unsigned",
+            reason=None if self._accept_unsigned else "unsigned, and [signing] does not accept unsigned samples",
+        )
+
+    def _batch_problem(self, row: StoredRow, message: MeteringMessage, batch: _VerifiedRows | None) -> str | None:
+        """Return what is wrong with a row of the signed ``batch``, which is ``None`` if the store does not have it."""
+        if batch is None:
+            return "the record of its signed batch is missing"
+        key = batch.key
+        if key is None:
+            return f"its batch is signed with the key {batch.key_id}, which [signing] does not have"
+        if not batch.first <= utc_text(row.timestamp) <= batch.last:
+            # Rows of a batch are looked for within its times: this one was not compared with its digest.
+            return "the row was altered or added: its timestamp is outside the times of its batch"
+        if reason := batch.reasons.get((row.message_id, row.timestamp)):
+            return reason
+        if not self._is_id_of(key, batch.key_id):
+            return f"the record of its batch names the key {batch.key_id}, and the key {key.id} signed the batch"
+        if not self._is_id_of(key, row.key_id) or (
+            row.key_id != batch.key_id and None in (self._keys.get(batch.key_id), self._keys.get(row.key_id or ""))
+        ):
+            return f"its batch is signed with the key {batch.key_id}, and its row names {row.key_id}"
+        if "meter" not in key.schemes:
+            return f'key {key.id}, which signed the batch, may not sign batches: its schemes do not include "meter"'
+        problem = key.problem(message.timestamp, message.name, message.source)
+        return problem and f"key {key.id}, which signed the batch, {problem}"
+
+    def _is_id_of(self, key: SigningKey, key_id: str | None) -> bool:
+        """Return whether ``key_id`` can be an id that ``key`` has or had: that of no other secret."""
+        if key_id is None:
+            return False
+        named = self._keys.get(key_id)
+        return named is None or named.secret == key.secret
