@@ -49,7 +49,11 @@ class Unavailable(Exception):
 
 
 class RequestError(ValueError):
-    """A query that is invalid and fails however often it is repeated. The text is shown to the client."""
+    """A query that is invalid and fails however often it is repeated. The text is for the client, ``cause`` for the log."""
+
+    def __init__(self, text: str, cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 # --- plugins -------------------------------------------------------------------------------------------------------

@@ -86,7 +86,8 @@ class Api:
     Without ``ingest``, samples from clients are refused. With ``keys``, proofs have what only a holder of the key can make.
     ``hosts`` says which root the links in responses have; by default they are relative unless ``Host`` is the address of the
     connection. Scripts from ``cors_origins`` can use the API in a browser, from any origin if ``*`` is one of them.
-    ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and encode in ``slices``.
+    ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and
+    encode in ``slices``.
     ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again.
     """
 
@@ -145,65 +146,64 @@ class Api:
         return app
 
     def _make_route(self, operation: Operation) -> Callable[..., Awaitable[bytes]]:
-        takes_json = operation.body is not None
-
         async def respond(request: Request, **path: str) -> bytes:
             address = self.addresses.address_of(request)
             try:
-                return await answer(request, address, path)
+                return await self._respond(operation, request, address, path)
             except ApiError as error:
                 if error.status in DELAYED_STATUSES:
                     await self._refusal_delay.wait(address)
                 raise
 
-        async def answer(request: Request, address: str, path: Mapping[str, str]) -> bytes:
-            client = self.addresses.exact_address_of(request)
-            base_url = self._hosts.link_root(request)
-            body_type, body = read_body(request, json_only=takes_json)
-            media_type = negotiate(accept_header(request), operation.media_types)
-            # Before admission: who has no valid token takes no place of those who have one.
-            auth = _PUBLIC if operation.public else self._auth
-            requester = await auth.requester(request)
-            request.user_id = requester.user_id  # type: ignore[attr-defined] # for the access log
-            authorization = Authorization(
-                auth, request, requester, self._clock, max_unchecked_seconds=self._max_unchecked_seconds
-            )
-            costly = operation.costly or media_type in MEDIA_TYPES
-            with self._admission.request(requester, address, live=operation.streaming, costly=costly):
-                slices = self._slices.of(owner_of(requester, address))
-                if slices.over:
-                    await slices.pause()
-                query_pairs = parse_pairs(request.uri.partition(b"?")[2])
-                body_pairs = () if takes_json else pairs_from_body(body, body_type, operation.parameters)
-                check_no_overlap(query_pairs, body_pairs)
-                pairs = [*query_pairs, *body_pairs]
-                check_pairs(pairs)
-                context = RequestContext(
-                    path=path,
-                    arguments=parse_arguments(operation.parameters, pairs),
-                    body=await _decoded(operation, body, slices),
-                    media_type=media_type,
-                    requester=requester,
-                    store=VisibleStore(
-                        self._store,
-                        requester,
-                        authorize=authorization.check,
-                        place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
-                    ),
-                    flatten=self._flatten,
-                    slices=slices,
-                    ingest=self._ingest,
-                    keys=self._keys,
-                    clock=self._clock,
-                    base_url=base_url,
-                    url=append_pairs(link_url(base_url, request.uri), body_pairs),
-                    limits=self._limits,
-                )
-                return await self._sender.send(
-                    request, operation, await operation.handler(context), slices, authorization, client
-                )
-
         return respond
+
+    async def _respond(self, operation: Operation, request: Request, address: str, path: Mapping[str, str]) -> bytes:
+        """Check, authenticate and admit ``request`` from ``address``, let ``operation`` handle it, and send the response."""
+        client = self.addresses.exact_address_of(request)
+        base_url = self._hosts.link_root(request)
+        body_type, body = read_body(request, json_only=operation.body is not None)
+        media_type = negotiate(accept_header(request), operation.media_types)
+        # Before admission: who has no valid token takes no place of those who have one.
+        auth = _PUBLIC if operation.public else self._auth
+        requester = await auth.requester(request)
+        request.user_id = requester.user_id  # type: ignore[attr-defined] # for the access log
+        authorization = Authorization(
+            auth, request, requester, self._clock, max_unchecked_seconds=self._max_unchecked_seconds
+        )
+        costly = operation.costly or media_type in MEDIA_TYPES
+        with self._admission.request(requester, address, live=operation.streaming, costly=costly):
+            slices = self._slices.of(owner_of(requester, address))
+            if slices.over:
+                await slices.pause()
+            query_pairs = parse_pairs(request.uri.partition(b"?")[2])
+            body_pairs = () if operation.body is not None else pairs_from_body(body, body_type, operation.parameters)
+            check_no_overlap(query_pairs, body_pairs)
+            pairs = [*query_pairs, *body_pairs]
+            check_pairs(pairs)
+            context = RequestContext(
+                path=path,
+                arguments=parse_arguments(operation.parameters, pairs),
+                body=await _decoded(operation, body, slices),
+                media_type=media_type,
+                requester=requester,
+                store=VisibleStore(
+                    self._store,
+                    requester,
+                    authorize=authorization.check,
+                    place=partial(self._admission.query, requester, address, costly=costly or operation.streaming),
+                ),
+                flatten=self._flatten,
+                slices=slices,
+                ingest=self._ingest,
+                keys=self._keys,
+                clock=self._clock,
+                base_url=base_url,
+                url=append_pairs(link_url(base_url, request.uri), body_pairs),
+                limits=self._limits,
+            )
+            return await self._sender.send(
+                request, operation, await operation.handler(context), slices, authorization, client
+            )
 
 
 def _gone(text: str) -> Callable[..., Awaitable[bytes]]:

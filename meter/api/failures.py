@@ -43,6 +43,8 @@ def render_failure(request: Request, failure: Failure) -> bytes:
         error = ApiError(500, "Internal Server Error: the server log has details under this request id.")
     elif isinstance(failure.value, Unavailable):
         _log.warn("{method} {uri} refused, request {request_id}: {error}", error=str(failure.value), **fields)
+    elif isinstance(failure.value, RequestError) and failure.value.cause:
+        _log.info("{method} {uri} refused, request {request_id}: {error}", error=failure.value.cause, **fields)
     for name, value in error.headers.items():
         request.setHeader(name, value)
     return with_headers(request, error.status, error.body(accept_header(request)))

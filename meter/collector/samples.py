@@ -141,7 +141,7 @@ class SampleConsumer:
         for part in parts([message for _, message in verified], self._batch_samples, large):
             for refusal in await self._enqueue(part, refused_entries):
                 index, message = verified[first + refusal.index]
-                reason = f"the store refuses it: {refusal.reason}"
+                reason = ": ".join(filter(None, ("the store refuses it", refusal.reason, refusal.cause)))
                 rejected.append(RejectedEntry(index, message.fields, _rejection(refusal.kind, reason, message.fields)))
             first, refused_entries = first + len(part), ()
         await dead_letter_samples(

@@ -57,6 +57,11 @@ from meter.store.query.stored_rows import rows_statement
 from meter.store.query.stored_rows import stored_row
 from meter.stored_batch import StoredProof
 
+UNEXECUTABLE = (
+    "the query cannot be executed: a value in it, or one that is computed for it, is out of range, too large or of a type"
+    " that cannot be compared"
+)
+
 
 class QueryRunner:
     """Runs queries over ``pool``, each statement of which may take ``seconds``; many rows are converted in ``slices``."""
@@ -193,7 +198,8 @@ class QueryRunner:
                 f"the query took longer than {self._seconds:g} s: narrow its time range or select fewer resources"
             ) from error
         except Rejected as error:
-            raise RequestError(f"the query cannot be executed: {error}") from error
+            # The message of PostgreSQL can quote a value of any row that the statement has read, or name a table.
+            raise RequestError(UNEXECUTABLE, cause=str(error)) from error
 
 
 def _stored_resource(row: ResourceRow) -> StoredResource:

@@ -181,7 +181,7 @@ class SampleWriter:
         except Rejected as error:
             if len(records) == 1:
                 index = records[0][0]
-                refused[index] = Refusal(index, f"PostgreSQL rejects it: {error}")
+                refused[index] = Refusal(index, "PostgreSQL rejects it", cause=str(error))
                 return 0
         except _TooOld as error:
             refused |= {
