@@ -382,6 +382,9 @@ class IStore(Interface):
         Of several matching samples with the same id, which are possible more than a week apart, the newest is returned.
         """
 
+    async def voided_proof(message_id: str) -> StoredProof | None:
+        """Return the metering message of the voided sample with this id, whoever owns it, as :meth:`proof` does."""
+
     async def audit_entries(filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
         """Return at most ``limit`` matching :class:`~meter.query.AuditEntry`, newest first, with a ``seq`` below ``before``."""
 

@@ -72,7 +72,8 @@ class StoredProof:
     """A stored message with all that proves it.
 
     ``message`` is the message as it was signed; without Ceilometer's signature if ``batch`` is the signed batch in which it
-    has the place ``position``. ``key_id`` and ``scheme`` are those of the signature that was verified when it arrived.
+    has the place ``position``. ``key_id`` and ``scheme`` are those of the signature that was verified when it arrived. ``voided``:
+    the sample is voided, and no other answer has it.
     """
 
     message: Mapping[str, Any]
@@ -80,6 +81,7 @@ class StoredProof:
     scheme: SignatureScheme | None
     batch: StoredBatch | None = None
     position: int = 0
+    voided: bool = False
 
 
 @dataclass(slots=True)

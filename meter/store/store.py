@@ -231,6 +231,10 @@ class PostgresStore(Service):
         """Return a message and how it was signed; see ``IStore.proof``."""
         return await self._query_runner.proof(message_id, filter)
 
+    async def voided_proof(self, message_id: str) -> StoredProof | None:
+        """Return the message of a voided sample and how it was signed; see ``IStore.voided_proof``."""
+        return await self._query_runner.voided_proof(message_id)
+
     async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
         """Return entries of the audit log; see ``IStore.audit_entries``."""
         return await self._query_runner.audit_entries(filter, limit, before)

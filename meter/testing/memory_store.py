@@ -210,6 +210,10 @@ class MemoryStore:
             position=message.entry.position,
         )
 
+    async def voided_proof(self, message_id: str) -> StoredProof | None:
+        """Return nothing: no sample is voided in this store."""
+        return None
+
     def _batch(self, batch: BatchSignature) -> StoredBatch:
         stored = [
             (message.entry.position, _without_signature(message))

@@ -493,7 +493,7 @@ async def test_verification_reads_a_page_at_a_time(filled):
     for meter in (None, "cpu"):
         _, read = await count_rows_read(
             database.store._readers,
-            lambda meter=meter: verification._page(when, when + timedelta(seconds=11), meter, None, 1000),
+            lambda meter=meter: verification._page("sample", when, when + timedelta(seconds=11), meter, None, 1000),
         )
         about = database.count(SampleFilter(start=when, end=when + timedelta(seconds=11)))
         assert read.tables["sample"] <= FACTOR * about, read.text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -14,6 +15,9 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
+from meter.api.auth.requester import Requester
+from meter.api.auth.visibility import VisibleStore
+from meter.api.rendering import v2 as rendering
 from meter.query import Aggregate
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
@@ -120,6 +124,24 @@ async def test_voided_samples_are_in_no_answer_and_come_back_exactly(database, f
         for each in FORGED:
             assert as_written(await stored_message(store, each.message_id)) == as_written(each.fields)
         assert database.execute("SELECT count(*) FROM voided_sample") == [(0,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_administrators_alone_get_the_proof_of_a_voided_sample(database):
+    id = FORGED[0].message_id
+    async with running(database.dsn) as store:
+        await store.write(FORGED)
+        before = await store.proof(id)
+        await database("db", "void", "--json", "--reason", "x", id)
+        found = {
+            is_admin: await VisibleStore(store, Requester(is_admin=is_admin, project_id="p2")).proof(id)
+            for is_admin in (True, False)
+        }
+        assert found == {True: replace(before, voided=True), False: None}
+        assert (rendering.proof(found[True], None).voided, rendering.proof(before, None).voided) == (True, False)
+        assert await VisibleStore(store, Requester(is_admin=True)).proof("unknown") is None
+        await database("db", "unvoid", "--json", "--reason", "x", id)
+        assert await VisibleStore(store, Requester(is_admin=True)).proof(id) == before
 
 
 @pytest_twisted.ensureDeferred

@@ -13,6 +13,7 @@ from tests.servers.keystone import TOKEN_SECONDS
 from tests.servers.keystone import Keystone
 from tests.servers.keystone import keystone  # noqa: F401 - a fixture
 from tests.servers.openstack import HOME
+from tests.system.daemons import BASE
 from tests.system.daemons import Daemon
 from tests.system.daemons import House
 from tests.system.daemons import fetch
@@ -34,12 +35,15 @@ username = "admin"
 password = "{PASSWORD}"
 project_name = "admin"
 revalidate_seconds = 1.0
+[api.posted_samples]
+tenant_meters = ["apples"]
 """
 
 
 def validating(house: House, keystone: Keystone) -> Daemon:  # noqa: F811
     """Return an API that validates tokens at ``keystone``, with a cache lifetime of one second."""
-    return house.daemon("meter-api", settings(keystone)).start().until_ready()
+    base = BASE.replace("[api]\n", "[api]\naccept_samples = true\n")
+    return house.daemon("meter-api", settings(keystone), base=base).start().until_ready()
 
 
 def send(api: Daemon, token: str, project_id: str) -> None:

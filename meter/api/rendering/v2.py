@@ -105,12 +105,16 @@ class BatchProof(msgspec.Struct, kw_only=True):
 
 
 class Proof(msgspec.Struct, kw_only=True):
-    """A metering message as it was signed, the scheme of its signature and the id of the key, null if it is unsigned."""
+    """A metering message as it was signed, the scheme of its signature and the id of the key, null if it is unsigned.
+
+    ``voided``: the sample is voided, which only administrators see.
+    """
 
     message: dict[str, Any]
     scheme: SignatureScheme | None
     key_id: str | None
     batch: BatchProof | None
+    voided: bool
 
 
 class Meter(msgspec.Struct, kw_only=True):
@@ -232,7 +236,7 @@ def proof(found: StoredProof, keys: Keyring | None) -> Proof:
     """
     message, batch, key_id = dict(found.message), found.batch, found.key_id
     if batch is None:
-        return Proof(message=message, scheme=found.scheme, key_id=key_id, batch=None)
+        return Proof(message=message, scheme=found.scheme, key_id=key_id, batch=None, voided=found.voided)
     digests = None
     if keys is not None and (verified := verify_with_keyring(batch, keys)) is not None:
         digests = verified.findings.digests
@@ -254,6 +258,7 @@ def proof(found: StoredProof, keys: Keyring | None) -> Proof:
             digests=None if digests is None else b64encode(digests).decode(),
             mac=b64encode(batch.mac).decode(),
         ),
+        voided=found.voided,
     )
 
 

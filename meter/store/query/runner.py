@@ -55,12 +55,16 @@ from meter.store.query.statistics import statistics_statement
 from meter.store.query.stored_rows import batches_with_rows
 from meter.store.query.stored_rows import rows_statement
 from meter.store.query.stored_rows import stored_row
+from meter.store.write.record import uuid_of
 from meter.stored_batch import StoredProof
 
 UNEXECUTABLE = (
     "the query cannot be executed: a value in it, or one that is computed for it, is out of range, too large or of a type"
     " that cannot be compared"
 )
+NEWEST_VOIDED = """
+s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sample WHERE message_id = %s::uuid)
+"""
 
 
 class QueryRunner:
@@ -118,13 +122,19 @@ class QueryRunner:
         conditions = split_filter(replace(filter, equals={**filter.equals, "message_id": message_id}))
         rows = await self._query(samples_query(conditions, 1, (), None))
         with self._request_errors():
-            return await self._proof(SampleRow(*rows[0])) if rows else None
+            if not rows:
+                return None
+            row = SampleRow(*rows[0])
+            place = [row.message_id, row.timestamp]
+            return await self._proof("sample", "s.message_id = %s::uuid AND s.timestamp = %s", place)
 
-    async def _proof(self, row: SampleRow) -> StoredProof | None:
-        found = await self._pool.rows(
-            rows_statement("sample", "s.message_id = %s::uuid AND s.timestamp = %s", "1"),
-            [row.message_id, row.timestamp],
-        )
+    async def voided_proof(self, message_id: str) -> StoredProof | None:
+        """See ``IStore.voided_proof``."""
+        with self._request_errors():
+            return await self._proof("voided_sample", NEWEST_VOIDED, [uuid_of(message_id)] * 2)
+
+    async def _proof(self, table: str, condition: str, parameters: Sequence[Any]) -> StoredProof | None:
+        found = await self._pool.rows(rows_statement(table, condition, "1"), parameters)
         stored = stored_row(found[0]) if found else None
         if stored is None or stored.fields is None:
             return None
@@ -136,6 +146,7 @@ class QueryRunner:
             scheme=stored.scheme,
             batch=batch,
             position=stored.batch_position,
+            voided=stored.audit_seq is not None,
         )
 
     async def names_of_others(

@@ -221,6 +221,7 @@ def test_proof_is_the_message_as_it_was_signed_the_key_and_the_batch() -> None:
         "scheme": "meter",
         "key_id": "key-1",
         "batch": {**signed, "count": 1, "position": 0},
+        "voided": False,
     }
     received = open_envelope(cast([proof["message"]], parse_batch_signature({**proof["batch"], "key_id": "key-1"}, 1)))
     batch = verified_batch(received, 1, KEYS)
@@ -255,7 +256,7 @@ async def test_proof_of_a_foreign_message_is_its_own_signature() -> None:
     api, foreign = ApiClient(keys=KEYS), sign(foreign_sample(), KEYS, "test")
     await api.store.write([read(foreign, KEYS)])
     proof = api("/v2/samples/s9/proof").json
-    assert proof == {"message": foreign, "scheme": "ceilometer", "key_id": "key-1", "batch": None}
+    assert proof == {"message": foreign, "scheme": "ceilometer", "key_id": "key-1", "batch": None, "voided": False}
     sample = api("/v2/samples/s9").json
     assert (sample["message_signature"], sample["signature_scheme"]) == (foreign["message_signature"], "ceilometer")
 
