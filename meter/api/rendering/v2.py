@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -22,6 +23,7 @@ from msgspec import UnsetType
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.batch_signature import VERSION
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.ceilometer_signature import BadSignature
 from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
 from meter.query import STANDARD_AGGREGATES
@@ -231,7 +233,8 @@ def proof(found: StoredProof, keys: Keyring | None) -> Proof:
         digests = verified.findings.digests
         key_id = verified.key.id
         if keys.ceilometer_signature:
-            message[SIGNATURE_FIELD] = signature(message, verified.key.secret)
+            with suppress(BadSignature):  # of a text too long to sign
+                message[SIGNATURE_FIELD] = signature(message, verified.key.secret)
     return Proof(
         message=message,
         scheme=found.scheme,
