@@ -3,7 +3,8 @@
 The signed text has neither separators nor types. :func:`check_reading` divides it into top-level members in one fixed way, and
 accepts only the message that has these members. Of all messages with the same text it therefore accepts at most one: nobody
 can move bytes from one top-level member to another, for example from ``message_id`` to ``project_id``. The text of
-``resource_metadata`` is not divided, so bytes can still move inside the metadata.
+``resource_metadata`` is not divided, so bytes can still move inside the metadata, apart from
+the reserved member, which no accepted text has.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ NULLABLE = OPTIONAL | {"project_id", "user_id", "source"}
 """Members that can be null, for which the signed text has ``None``."""
 
 
+_RESERVED_IN_TEXT = f"{METADATA_FIELD}:{RESERVED_METADATA}"
+"""How a signed text begins its reserved metadata. Another name could hide it: ``{"_": "meter:run…"}`` has the same text."""
+
+
 def check_reading(message: Mapping[str, Any]) -> None:
     """Raise :class:`BadSignature` unless ``message`` is the reading of its signed text that is accepted.
 
@@ -65,7 +70,12 @@ def check_reading(message: Mapping[str, Any]) -> None:
     for name in (*LEADING, *TRAILING):
         if name in message:
             _check_type(name, message[name])
-    read = read_members(signed_bytes(message).decode())
+    text = signed_bytes(message).decode()
+    if _RESERVED_IN_TEXT in text:
+        raise BadSignature(
+            f"the signed text has {_RESERVED_IN_TEXT}, which is reserved for messages with Meter's own batch signature"
+        )
+    read = read_members(text)
     for name in (*LEADING, *TRAILING):
         written = str(message[name]) if name in message else None
         if read.get(name) != written:

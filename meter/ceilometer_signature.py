@@ -10,7 +10,6 @@ Names and values are neither separated nor typed, so several messages can have t
 
 from __future__ import annotations
 
-import functools
 import hmac
 import math
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
+from cachetools import LRUCache
 
 SIGNATURE_FIELD = "message_signature"
 METADATA_FIELD = "resource_metadata"
@@ -29,30 +29,57 @@ MAX_CACHED_METADATA = 4096
 """Maximum size of cached metadata, in bytes; larger ones are not cached, which limits the memory to some tens of megabytes."""
 
 
+MAX_CACHED_TEXT = 8 * 1024
+"""Maximum length of a cached text, in characters; longer ones, of many names in deep mappings, are not cached."""
+
+MAX_SIGNED_CHARACTERS = 4 * 1024 * 1024
+"""Maximum length of what is nested in a signed text. The whole path precedes each value: it can be far longer than the message."""
+
+
 class BadSignature(ValueError):
     """A message that cannot be signed, or that no accepted key verifies; the text says why."""
+
+
+class _SignedText:
+    """A signed text in the making. The length of the pairs is limited while they are added, before they take the memory."""
+
+    def __init__(self) -> None:
+        self.added: list[str] = []
+        self._left = MAX_SIGNED_CHARACTERS
+
+    def add(self, name: str, value: str) -> None:
+        """Append a name and its value; ``ValueError`` if the text becomes too long."""
+        self._left -= len(name) + len(value)
+        if self._left < 0:
+            raise ValueError(f"the text to sign has more than {MAX_SIGNED_CHARACTERS} characters")
+        self.added += (name, value)
+
+    def text(self) -> str:
+        """Return the text."""
+        return "".join(self.added)
 
 
 def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -> bytes:
     """Return the bytes that the signature of ``message`` covers; ``metadata_text`` is their part for the metadata, if known.
 
     Metadata are covered as they are after encoding to JSON and decoding, because that is how they arrive; other values must be of
-    JSON's types. Raises :class:`BadSignature` for an unpaired surrogate, and for an integer or a nesting too large for
-    Python to write.
+    JSON's types. Raises :class:`BadSignature` for an unpaired surrogate, for an integer or a nesting too large for Python to
+    write, and for nested values whose text has more than :data:`MAX_SIGNED_CHARACTERS`.
     """
-    parts: list[str] = []
+    parts = _SignedText()
+    added = parts.added
     try:
         for name in sorted(message):
             value = message[name]
             if type(value) is str and name != SIGNATURE_FIELD:  # most are: a call for each would take longer
-                parts += (name, value)
+                added += (name, value)
             elif name == METADATA_FIELD and metadata_text is not None:
-                parts.append(metadata_text)
+                added.append(metadata_text)
             elif name == METADATA_FIELD and isinstance(value, Mapping):
-                parts.append(_metadata_text(msgspec.json.encode(value)))
+                added.append(_metadata_text(msgspec.json.encode(value)))
             elif name != SIGNATURE_FIELD:
                 _append_pair(parts, name, value)
-        return "".join(parts).encode()
+        return parts.text().encode()
     except (UnicodeEncodeError, RecursionError, ValueError, TypeError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error
 
@@ -85,28 +112,33 @@ def _as_finite(volume: Any) -> float:
 
 def _metadata_text(encoded: bytes) -> str:
     """Return the covered text of metadata; cached, because it repeats in the samples of a resource and is their largest part."""
-    return _cached_text(encoded) if len(encoded) <= MAX_CACHED_METADATA else _text_of_metadata(encoded)
+    if len(encoded) > MAX_CACHED_METADATA:
+        return _text_of_metadata(encoded)
+    text = _cached_texts.get(encoded)
+    if text is None:
+        text = _text_of_metadata(encoded)
+        if len(text) <= MAX_CACHED_TEXT:
+            _cached_texts[encoded] = text
+    return text
 
 
 def _text_of_metadata(encoded: bytes) -> str:
-    parts: list[str] = []
+    parts = _SignedText()
     _append_pair(parts, METADATA_FIELD, msgspec.json.decode(encoded))
-    return "".join(parts)
+    return parts.text()
 
 
-_cached_text = functools.lru_cache(maxsize=CACHED_METADATA)(_text_of_metadata)
+_cached_texts: LRUCache[bytes, str] = LRUCache(maxsize=CACHED_METADATA)
 
 
-def _append_pair(parts: list[str], name: str, value: Any) -> None:
+def _append_pair(parts: _SignedText, name: str, value: Any) -> None:
     if type(value) is str:
-        parts.append(name)
-        parts.append(value)
+        parts.add(name, value)
     elif isinstance(value, dict):
         for inner in sorted(value):
             _append_pair(parts, f"{name}:{inner}", value[inner])
     else:
-        parts.append(name)
-        parts.append(str(_in_list(value)) if isinstance(value, list | tuple) else str(_scalar(value)))
+        parts.add(name, str(_in_list(value)) if isinstance(value, list | tuple) else str(_scalar(value)))
 
 
 def _scalar(value: Any) -> Any:

@@ -19,6 +19,7 @@ from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchKeys
 from meter.batch_signature import BatchSignature
 from meter.batch_signature import batch_keys
+from meter.batch_signature import canonical_form
 from meter.batch_signature import message_digest
 from meter.ceilometer_reading import check_reading
 from meter.ceilometer_signature import SIGNATURE_FIELD
@@ -164,30 +165,33 @@ class Keyring:
     ) -> str | None:
         """Return the id of the key of Ceilometer's signature of ``message``; ``None`` if it has none and needs none.
 
-        The key ``key_id`` is tried first, then the others. Raises :class:`BadSignature`.
+        The key ``key_id`` is tried first, then the others with the scheme *ceilometer*; without one the signed text, which can
+        be far longer than the message, is not made. Raises :class:`BadSignature`.
         """
         claimed = message.get(SIGNATURE_FIELD)
         if not claimed:
             if self._accept_unsigned:
-                signed_bytes(message)  # raises for values that are not JSON and cannot be stored
+                canonical_form(message)  # raises for values that are not JSON and cannot be stored
                 return None
             raise BadSignature("the message is not signed")
         if not isinstance(claimed, str) or not claimed.isascii():
             raise BadSignature(f"{SIGNATURE_FIELD} must be 64 hexadecimal digits")
+        keys = [key for key in self.preferring(key_id) if "ceilometer" in key.schemes]
+        if not keys:
+            raise BadSignature("no key of [signing] accepts Ceilometer's signature alone: no schemes include it")
         covered = signed_bytes(message)
         problem = ""
-        for key in self.preferring(key_id):
+        for key in keys:
             if hmac.compare_digest(hmac.digest(key.secret, covered, "sha256").hex(), claimed):
-                if "ceilometer" not in key.schemes:
-                    found: str | None = "may not sign with Ceilometer's signature alone: its schemes do not include it"
-                else:
-                    found = key.problem(timestamp, meter, source)
+                found = key.problem(timestamp, meter, source)
                 if found is None:
                     check_reading(message)
                     return key.id
                 problem = problem or f"signed with key {key.id}, which {found}"
         raise BadSignature(
-            problem or "the signature does not match: the message was changed, or signed with another key"
+            problem
+            or "the signature does not match: the message was changed, or signed with another key than those of [signing]"
+            ' with schemes = ["ceilometer"]'
         )
 
 

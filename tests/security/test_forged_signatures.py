@@ -126,7 +126,7 @@ async def test_altered_message_with_a_valid_ceilometer_signature_is_refused(forg
     assert signed_text_is_the_same
     assert await collector.stored() == []
     [reason] = collector.dead.reasons
-    assert "may not sign with Ceilometer's signature alone" in reason
+    assert "no key of [signing] accepts Ceilometer's signature alone" in reason
 
 
 @pytest.mark.parametrize("forge", FORGERIES[:2])
@@ -139,6 +139,27 @@ async def test_bytes_moved_between_members_are_refused_under_a_key_of_ceilometer
 
     assert await collector.stored() == [("00000000-0000-4000-8000-000000000001", "vcpus", 2.5e-05, "acme")]
     assert len(collector.dead.reasons) == 1
+
+
+@pytest.mark.parametrize("metadata", [{}, {"host": "h1"}, {"Z": 1, "host": "h1"}])
+@pytest_twisted.ensureDeferred
+async def test_interval_and_run_of_an_agent_cannot_be_hidden_under_a_key_of_ceilometers_agents(metadata):
+    # Without the batch signature, other names and values of the metadata have the same text.
+    seen = sign(
+        sample(resource_metadata={"_meter": {"interval": 300, "run": "hv1/7/vda"}, **metadata}), CEILOMETER, "openstack"
+    )
+    text = signed_bytes({"resource_metadata": seen["resource_metadata"]}).decode()
+    forgeries = [
+        {**seen, "resource_metadata": {text[len("resource_metadata:") : end]: text[end:]}}
+        for end in (text.index("_meter") + 1, text.index("_meter") + 3, text.index("interval"), len(text))
+    ]
+    collector = Collector(CEILOMETER)
+
+    await collector.receive(*(cast([forged]) for forged in forgeries))
+
+    assert [signed_bytes(forged) == signed_bytes(seen) for forged in forgeries] == [True] * 4
+    assert await collector.stored() == []
+    assert len(collector.dead.reasons) == 4
 
 
 @pytest_twisted.ensureDeferred

@@ -186,7 +186,7 @@ def test_a_message_changed_after_signing_is_dead_and_not_stored(furnished, rabbi
         [sys.executable, PUBLISHER, furnished.bus, "get", "metering.dead"], capture_output=True, text=True, timeout=180
     )
     [letter] = json.loads(taken.stdout)
-    assert "differs from the one that key" in letter["headers"]["meter-reason"]
+    assert "differs from the one that key default signed" in letter["headers"]["meter-reason"]
     assert "1700" in letter["body"]
 
 

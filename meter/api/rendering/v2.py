@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -23,6 +24,7 @@ from meter.api.rendering.flattening import MetadataFlattener
 from meter.batch_signature import VERSION
 from meter.ceilometer_reading import has_second_reading
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.ceilometer_signature import BadSignature
 from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
 from meter.query import STANDARD_AGGREGATES
@@ -242,8 +244,10 @@ def proof(found: StoredProof, keys: Keyring | None) -> Proof:
         digests = verified.findings.digests
         key_id = verified.key.id
         proven = _proven_message(batch, found.position, verified.findings)
-        if keys.ceilometer_signature and proven is not None and not has_second_reading(proven):
-            message[SIGNATURE_FIELD] = signature(proven, verified.key.secret)
+        if keys.ceilometer_signature and proven is not None:
+            with suppress(BadSignature):  # of a text too long to sign
+                if not has_second_reading(proven):
+                    message[SIGNATURE_FIELD] = signature(proven, verified.key.secret)
     return Proof(
         message=message,
         scheme=found.scheme,
