@@ -148,6 +148,14 @@ class BatchEntry(msgspec.Struct, frozen=True):
     keys: BatchKeys
 
     @property
+    def place(self) -> tuple[str, bytes, int]:
+        """What identifies the place: the id and the signature of the batch, and the position.
+
+        Entries are compared by it: the signature does not cover all that a :class:`BatchSignature` has, such as ``positions``.
+        """
+        return self.batch.id, self.batch.mac, self.position
+
+    @property
     def digest(self) -> bytes:
         """The digest of the message."""
         return self.batch.digest(self.position)

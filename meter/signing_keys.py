@@ -93,6 +93,13 @@ class VerifiedBatch:
             )
         return place
 
+    def signed_entry(self, index: int, message: Any) -> BatchEntry | None:
+        """Return the place of the message ``index`` of the cast, ``None`` if ``message`` is not the one that was signed there."""
+        try:
+            return self.entry(index, message) if isinstance(message, Mapping) else None
+        except BadSignature:
+            return None
+
     def only(self, indexes: Sequence[int]) -> BatchSignature:
         """Return the signature for a cast of only the messages with these ``indexes``."""
         return self.signature.only([self.place(index).position for index in indexes])

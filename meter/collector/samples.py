@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -136,7 +137,7 @@ class SampleConsumer:
             return
         large = is_large(delivery.body)
         verified, rejected = await self._verify(entries, batch, large)
-        refused_entries = () if batch is None else tuple(batch.place(each.index) for each in rejected)
+        refused_entries = await self._signed_entries(rejected, batch)
         first = 0
         for part in parts([message for _, message in verified], self._batch_samples, large):
             for refusal in await self._enqueue(part, refused_entries):
@@ -175,6 +176,29 @@ class SampleConsumer:
                 await sleep(self._clock, 0)
                 turn.begin()
         return verified, rejected
+
+    async def _signed_entries(
+        self, rejected: Sequence[RejectedEntry], batch: VerifiedBatch | None
+    ) -> Sequence[BatchEntry]:
+        """Return the places of the ``rejected`` messages that are in ``batch`` as they were signed.
+
+        Of an altered message nothing is stated: the one that was signed may be stored, or may still arrive.
+        """
+        if batch is None or not rejected:
+            return ()
+        found = []
+        turn = Turn(self._clock, SAMPLES_PER_TURN)
+        for each in rejected:
+            if each.rejection.kind == "too-complex":
+                entry = await self._off_reactor(partial(batch.signed_entry, each.index, each.entry))
+            else:
+                entry = batch.signed_entry(each.index, each.entry)
+            if entry is not None:
+                found.append(entry)
+            if turn.over():
+                await sleep(self._clock, 0)
+                turn.begin()
+        return found
 
     def _enqueue(
         self, messages: list[MeteringMessage], refused_entries: Sequence[BatchEntry]

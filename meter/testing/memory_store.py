@@ -80,7 +80,9 @@ class MemoryStore:
         stored = 0
         refused = []
         recorded_at = datetime.fromtimestamp(self._clock.seconds(), UTC)
-        unstored: dict[BatchEntry, UnstoredReason] = dict.fromkeys(refused_entries, "refused")
+        unstored: dict[object, tuple[BatchEntry, UnstoredReason]] = {
+            entry.place: (entry, "refused") for entry in refused_entries
+        }
         for index, message in enumerate(messages):
             entry = message.entry
             reason = unstorable(message.fields)
@@ -89,7 +91,7 @@ class MemoryStore:
             if reason is not None:
                 refused.append(Refusal(index, reason))
                 if entry is not None:
-                    unstored[entry] = "refused"
+                    unstored[entry.place] = entry, "refused"
                 continue
             row, rows = _row(message, recorded_at), self._rows[message.message_id]
             known = [(other, sent) for other, sent in rows if compared(other.timestamp, row.timestamp)]
@@ -99,19 +101,27 @@ class MemoryStore:
                 if entry is not None:
                     self._unstored.pop((entry.batch.mac, entry.position), None)
                 continue
-            if entry is not None and all(sent.entry != entry for _, sent in known):
-                unstored[entry] = "duplicate"
+            why: UnstoredReason = "duplicate"
             if reason := conflict(message.message_id, *_stated(row), [_stated(other) for other, _ in known]):
                 refused.append(Refusal(index, reason, "conflict"))
-                if entry is not None:
-                    unstored[entry] = "refused"
-        for entry, why in unstored.items():
-            stated = UnstoredEntry(entry.position, entry.digest, why, entry.unstored_mac(why))
-            self._unstored.setdefault((entry.batch.mac, entry.position), stated)
+                why = "refused"
+            if entry is not None:
+                unstored[entry.place] = entry, why
+        self._state_unstored(unstored)
         if stored:
             for callback in list(self._callbacks.values()):
                 callback()
         return WriteResult(stored, len(messages) - stored - len(refused), tuple(refused))
+
+    def _state_unstored(self, unstored: Mapping[object, tuple[BatchEntry, UnstoredReason]]) -> None:
+        """Keep statements that the entries of ``unstored``, by their place, are not stored, unless they are."""
+        if not unstored:
+            return
+        taken = {sent.entry.place for rows in self._rows.values() for _, sent in rows if sent.entry is not None}
+        for place, (entry, why) in unstored.items():
+            if place not in taken:
+                stated = UnstoredEntry(entry.position, entry.digest, why, entry.unstored_mac(why))
+                self._unstored.setdefault((entry.batch.mac, entry.position), stated)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None

@@ -519,12 +519,34 @@ async def test_refused_messages_leave_the_others_of_their_batch_provable(store):
     await assert_proved(store, sent[1], sent[3], unstored=[(0, "refused"), (2, "refused")])
 
 
+def with_positions(message, positions):
+    entry = msgspec.structs.replace(message.entry, batch=replace(message.entry.batch, positions=positions))
+    return msgspec.structs.replace(message, entry=entry)
+
+
+@pytest.mark.parametrize("positions", [(1,), None])
 @pytest_twisted.ensureDeferred
-async def test_refused_message_that_is_sent_again_and_stored_is_not_stated_to_be_refused(store):
+async def test_refused_message_that_is_sent_again_and_stored_is_not_stated_to_be_refused(store, positions):
     sent = batch_of(1, 2)
     await store.write(sent[:1], [sent[1].entry])
-    alone = msgspec.structs.replace(sent[1].entry, batch=sent[1].entry.batch.only([1]))
-    await store.write([msgspec.structs.replace(sent[1], entry=alone)])
+    await store.write([with_positions(sent[1], positions)])
+    await assert_proved(store, *sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_message_that_is_stored_in_its_place_is_not_stated_to_be_refused(store):
+    sent = batch_of(1, 2)
+    await store.write(sent, [sent[1].entry])
+    await store.write([], [sent[0].entry, with_positions(sent[1], (1,)).entry])
+    await assert_proved(store, *sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_same_batch_with_and_without_positions_in_one_transaction_is_not_stated_to_be_a_duplicate(store):
+    sent = batch_of(1, 2)
+    again = [with_positions(each, (0, 1)) for each in sent]
+    assert await store.write([*sent, *again]) == WriteResult(2, 2)
+    assert await store.write([*again, *sent]) == WriteResult(0, 4)
     await assert_proved(store, *sent)
 
 

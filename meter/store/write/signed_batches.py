@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Sequence
 
@@ -17,12 +18,13 @@ from meter.stored_batch import checks_of
 
 NO_PLACE: Place = (0, 0)
 
-# Updating a row that is there already returns its id, and makes a writer of the same batch wait until it is committed.
+# Updating a row that is there already returns its id, and makes a writer of the same batch wait until it is committed. Only of
+# a row that this statement has inserted, xmax is 0.
 UPSERT_BATCHES = """
 INSERT INTO signed_batch (uuid, first, last, key_id, mac, checks)
 SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::bytea[], %s::bytea[])
 ON CONFLICT (uuid, mac) DO UPDATE SET last = signed_batch.last
-RETURNING id, uuid::text, mac
+RETURNING id, uuid::text, mac, xmax <> 0
 """
 
 DELETE_EMPTY_BATCHES = f"""
@@ -37,30 +39,55 @@ DELETE FROM unstored_entry e USING unnest(%s::bigint[], %s::smallint[]) AS store
 WHERE (e.batch_id, e.position) = (stored.batch_id, stored.position)
 """
 
-INSERT_UNSTORED_ENTRIES = """
-INSERT INTO unstored_entry (batch_id, position, reason, digest, mac)
-SELECT b.id, entry.position, entry.reason, entry.digest, entry.mac
-FROM unnest(%s::uuid[], %s::bytea[], %s::smallint[], %s::text[], %s::bytea[], %s::bytea[])
-    AS entry (uuid, batch_mac, position, reason, digest, mac)
+# Locked in the order of upsert_batches.
+LOCK_BATCHES = """
+SELECT b.id FROM unnest(%s::uuid[], %s::bytea[]) AS entry (uuid, batch_mac)
 JOIN signed_batch b ON (b.uuid, b.mac) = (entry.uuid, entry.batch_mac)
+ORDER BY b.uuid, b.mac FOR UPDATE OF b
+"""
+"""Makes writers of these batches wait, so that none stores an entry that is about to be stated as not stored."""
+
+# One lookup for each batch, not for each entry: messages of a batch can have the same timestamp as very many others.
+INSERT_UNSTORED_ENTRIES = f"""
+WITH entry AS MATERIALIZED (
+    SELECT b.id, b.first, b.last, entry.position, entry.reason, entry.digest, entry.mac
+    FROM unnest(%s::uuid[], %s::bytea[], %s::smallint[], %s::text[], %s::bytea[], %s::bytea[])
+        AS entry (uuid, batch_mac, position, reason, digest, mac)
+    JOIN signed_batch b ON (b.uuid, b.mac) = (entry.uuid, entry.batch_mac)
+), batch AS MATERIALIZED (
+    SELECT id, ARRAY(
+        SELECT s.batch_position FROM sample s
+        WHERE s.batch_id = b.id AND s.timestamp BETWEEN b.first AND b.last AND {IN_ORDER_OF_TIME}
+        UNION ALL SELECT v.batch_position FROM voided_sample v WHERE v.batch_id = b.id
+    ) AS stored
+    FROM (SELECT DISTINCT id, first, last FROM entry) AS b
+)
+INSERT INTO unstored_entry (batch_id, position, reason, digest, mac)
+SELECT id, position, reason, digest, mac FROM entry JOIN batch USING (id)
+WHERE NOT position = ANY(stored)
 ORDER BY 1, 2
 ON CONFLICT DO NOTHING
 """
-"""Inserts statements that entries were not stored, for batches of which other entries are stored."""
+"""Inserts statements that entries were not stored, unless they are, for batches of which other entries are stored."""
 
 
-async def upsert_batches(session: Session, records: Sequence[Record]) -> list[Place]:
-    """Store the batches of ``records`` that are not stored yet; return the place of each record in its batch."""
+async def upsert_batches(session: Session, records: Sequence[Record]) -> tuple[list[Place], frozenset[int]]:
+    """Store the batches of ``records`` that are not stored yet.
+
+    Return the place of each record in its batch, and the ids of the batches that were stored already.
+    """
     batches = {(entry.batch.id, entry.batch.mac): entry.batch for each in records if (entry := each.entry) is not None}
     if not batches:
-        return [NO_PLACE] * len(records)
+        return [NO_PLACE] * len(records), frozenset()
     # The same order in all collectors, so that two that write the same batches do not deadlock.
     ordered = [batches[key] for key in sorted(batches)]
-    ids = {(uuid, bytes(mac)): id for id, uuid, mac in await session.rows(UPSERT_BATCHES, _columns(ordered))}
-    return [
+    rows = await session.rows(UPSERT_BATCHES, _columns(ordered))
+    ids = {(uuid, bytes(mac)): id for id, uuid, mac, _ in rows}
+    places = [
         NO_PLACE if entry is None else (ids[entry.batch.id, entry.batch.mac], entry.position)
         for entry in (record.entry for record in records)
     ]
+    return places, frozenset(id for id, _, _, known in rows if known)
 
 
 def _columns(batches: Sequence[BatchSignature]) -> list[list[object]]:
@@ -88,30 +115,30 @@ async def delete_empty_batches(session: Session, places: Iterable[Place], elsewh
 
 
 async def delete_statements_of_stored(
-    session: Session, records: Sequence[Record], places: Sequence[Place], elsewhere: Iterable[int]
+    session: Session, places: Sequence[Place], known_batches: Collection[int], elsewhere: Iterable[int]
 ) -> None:
-    """Delete the statements about ``records`` that had been refused and were stored now, when they were sent again.
+    """Delete the statements about messages that had been refused and were stored now, when they were sent again.
 
-    A message is sent again by itself, with its position; ``elsewhere`` are those that were not stored in their own place.
+    There are none about batches that are not among ``known_batches``, those that were stored before. ``elsewhere`` are the
+    positions in ``places`` of messages that were not stored in their own place.
     """
     repeated = set(elsewhere)
-    stored = [
-        place
-        for n, (record, place) in enumerate(zip(records, places, strict=True))
-        if n not in repeated and record.entry is not None and record.entry.batch.positions is not None
-    ]
+    stored = [place for n, place in enumerate(places) if n not in repeated and place[0] in known_batches]
     if stored:
         batch_ids, positions = zip(*stored, strict=True)
         await session.count(DELETE_STATEMENTS, [list(batch_ids), list(positions)])
 
 
 async def insert_unstored_entries(session: Session, entries: Sequence[tuple[BatchEntry, UnstoredReason]]) -> None:
-    """State that ``entries`` were not stored, and why."""
+    """State that ``entries`` were not stored, and why; nothing is stated of an entry whose place has a stored message."""
+    ids = [entry.batch.id for entry, _ in entries]
+    macs = [entry.batch.mac for entry, _ in entries]
+    await session.rows(LOCK_BATCHES, [ids, macs])
     await session.count(
         INSERT_UNSTORED_ENTRIES,
         [
-            [entry.batch.id for entry, _ in entries],
-            [entry.batch.mac for entry, _ in entries],
+            ids,
+            macs,
             [entry.position for entry, _ in entries],
             [reason for _, reason in entries],
             [entry.digest for entry, _ in entries],

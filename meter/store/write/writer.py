@@ -155,14 +155,16 @@ class SampleWriter:
         for index, first in same:
             if first in refused:
                 refused[index] = replace(refused[first], index=index)
-            if messages[index].entry != messages[first].entry:
+            if _place(messages[index]) != _place(messages[first]):
                 elsewhere.add(index)
-        unstored: dict[BatchEntry, UnstoredReason] = dict.fromkeys(refused_entries, "refused")
+        unstored: dict[object, tuple[BatchEntry, UnstoredReason]] = {
+            entry.place: (entry, "refused") for entry in refused_entries
+        }
         for index in elsewhere | refused.keys():
             if (entry := messages[index].entry) is not None:
-                unstored[entry] = "refused" if index in refused else "duplicate"
+                unstored[entry.place] = entry, "refused" if index in refused else "duplicate"
         if unstored:
-            await self._pool.run(insert_unstored_entries, list(unstored.items()))
+            await self._pool.run(insert_unstored_entries, list(unstored.values()))
         return WriteResult(
             stored, len(messages) - stored - len(refused), tuple(refused[index] for index in sorted(refused))
         )
@@ -221,7 +223,7 @@ class SampleWriter:
         generation = self._generation
         timestamps = sorted({record.timestamp for record in records})
         ids, cache_updates = await self._dimension_ids(session, records, timestamps)
-        places = await upsert_batches(session, records)
+        places, known_batches = await upsert_batches(session, records)
         periods = sorted({(hours, start_of(each, hours)) for each in timestamps for hours in (HOUR, DAY)})
         begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods)]
         if near := boundaries(timestamps):
@@ -256,7 +258,7 @@ class SampleWriter:
             stored += new
         if elsewhere:
             await delete_empty_batches(session, places, elsewhere)
-        await delete_statements_of_stored(session, records, places, elsewhere)
+        await delete_statements_of_stored(session, places, known_batches, elsewhere)
         return stored, conflicting, elsewhere, cache_updates, generation
 
     async def _dimension_ids(
@@ -292,6 +294,10 @@ class SampleWriter:
             self._generation = self._pool.generation
             for cache in (self._series, self._metadata, self._wire_formats):
                 cache.clear()
+
+
+def _place(message: MeteringMessage) -> tuple[str, bytes, int] | None:
+    return None if message.entry is None else message.entry.place
 
 
 def _columns(records: Sequence[Record], ids: Sequence[DimensionIds], places: Sequence[Place]) -> list[Any]:
