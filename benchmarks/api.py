@@ -54,7 +54,14 @@ PAGE, LARGE_PAGE = 100, 10_000
 CLIENT = """
 import socket, sys, time
 port, token, path, accept, count = int(sys.argv[1]), *sys.argv[2:5], int(sys.argv[5])
-connection = socket.create_connection(("127.0.0.1", port))
+connection = socket.create_connection(("127.0.0.1", port), timeout=120)
+
+def received(size):
+    data = connection.recv(size)
+    if not data:
+        raise EOFError("the response has no end")
+    return data
+
 request = f"GET {path} HTTP/1.1\\r\\nHost: x\\r\\nX-Auth-Token: {token}\\r\\nAccept: {accept}\\r\\n\\r\\n".encode()
 for _ in range(count):
     braces = 0
@@ -62,7 +69,7 @@ for _ in range(count):
     connection.sendall(request)
     data = b""
     while b"\\r\\n\\r\\n" not in data:
-        data += connection.recv(65536)
+        data += received(65536)
     head, _, body = data.partition(b"\\r\\n\\r\\n")
     assert b" 200 " in head, head
     lengths = [line for line in head.lower().split(b"\\r\\n") if line.startswith(b"content-length")]
@@ -73,7 +80,7 @@ for _ in range(count):
             left -= len(body)
             if left <= 0:
                 break
-            body = connection.recv(min(left, 1 << 20))
+            body = received(min(left, 1 << 20))
     else:
         tail = b""
         while True:
@@ -81,7 +88,7 @@ for _ in range(count):
             tail = (tail + body)[-7:]
             if tail == b"\\r\\n0\\r\\n\\r\\n":
                 break
-            body = connection.recv(1 << 20)
+            body = received(1 << 20)
     print(time.perf_counter() - begin, braces)
 """
 

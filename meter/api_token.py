@@ -5,7 +5,7 @@ scanners of source code and logs recognize a leaked token, and the id in it is w
 
 The store has the SHA-256 of the whole token. A plain hash is enough, unlike for a password: nobody can try 2**256 inputs,
 so neither salt nor slow hashing adds anything. For the same reason a token may be found by its hash in an index: how long
-that takes depends on the hash of what was sent, from which nobody can conclude how the next bytes of a valid token are.
+that takes depends on the hash of what was sent, from which nobody can infer the next bytes of a valid token.
 """
 
 from __future__ import annotations

@@ -45,6 +45,9 @@ CACHED_METADATA = 4096
 MAX_CACHED_METADATA = 4096
 """Maximum size of cached metadata, in bytes."""
 
+MAX_BASE64 = 4 * (MAX_ENTRIES * DIGEST_BYTES // 3 + 1)
+"""Maximum length of the digests of a batch in base64, in characters."""
+
 MAX_MEMBER = 64
 """Maximum length of a text in a batch signature, in characters."""
 
@@ -120,7 +123,7 @@ class BatchSignature(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, positions=tuple(positions))
 
     def under(self, key_id: str) -> BatchSignature:
-        """Return the signature with another id of its key, which it does not cover."""
+        """Return this signature with ``key_id`` as the id of its key, which the signature does not cover."""
         return self if key_id == self.key_id else msgspec.structs.replace(self, key_id=key_id)
 
     def to_json(self) -> dict[str, Any]:
@@ -193,9 +196,9 @@ def _begun(salt: bytes) -> hashlib._Hash:
 def canonical_form(message: Mapping[str, Any]) -> bytes:
     """Return ``message`` in its canonical form: a MessagePack map of all members but Ceilometer's signature.
 
-    That can be made again from the others. Maps are in the order of their keys, integers in their shortest form, floats have 64 bits. The value of
-    ``resource_metadata`` is replaced by the SHA-256 of its own canonical form, so that metadata that many messages share are
-    encoded once. Raises :class:`BadSignature`.
+    That signature can be made again from the other members. Maps are in the order of their keys, integers in their
+    shortest form, floats have 64 bits. The value of ``resource_metadata`` is replaced by the SHA-256 of its own
+    canonical form, so that metadata that many messages share are encoded once. Raises :class:`BadSignature`.
     """
     members = dict(message)
     members.pop(SIGNATURE_FIELD, None)
@@ -280,12 +283,12 @@ def _member_text(value: Mapping[str, Any], name: str) -> str:
 
 def _bytes(value: Mapping[str, Any], name: str) -> bytes:
     text = value.get(name)
-    if isinstance(text, str):
+    if isinstance(text, str) and len(text) <= MAX_BASE64:  # nothing longer can be valid, and decoding it takes time
         try:
             return b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             pass
-    raise BadSignature(f"{name} of {BATCH_SIGNATURE_FIELD} must be base64")
+    raise BadSignature(f"{name} of {BATCH_SIGNATURE_FIELD} must be base64, of at most {MAX_BASE64} characters")
 
 
 def _batch_id(value: Mapping[str, Any]) -> str:
@@ -304,6 +307,9 @@ def _positions(value: Mapping[str, Any], count: int, messages: int) -> tuple[int
         if messages != count:
             raise BadSignature(f"the batch has {count} messages, and the cast has {messages}")
         return None
+    # The number is compared first, so that a hostile list is not looked through.
+    if isinstance(positions, list) and len(positions) > count:
+        raise BadSignature(f"positions of {BATCH_SIGNATURE_FIELD} has {len(positions)} entries, the batch has {count}")
     if not isinstance(positions, list) or not all(type(each) is int and 0 <= each < count for each in positions):
         raise BadSignature(f"positions of {BATCH_SIGNATURE_FIELD} must be a list of numbers from 0 to {count - 1}")
     if len(positions) != messages or len(set(positions)) != messages:

@@ -47,7 +47,9 @@ NULLABLE = OPTIONAL | {"project_id", "user_id", "source"}
 
 
 def check_reading(message: Mapping[str, Any]) -> None:
-    """Raise :class:`BadSignature` unless ``message`` is the one that a valid Ceilometer signature of its text is accepted for."""
+    """Raise :class:`BadSignature` unless ``message`` is the reading of its signed text that is accepted.
+
+    There is one such reading, apart from the inside of the metadata."""
     if unknown := sorted(message.keys() - MEMBERS):
         raise BadSignature(f"{_shown(unknown[0])} is not a member of Ceilometer's messages")
     if missing := sorted(MEMBERS - OPTIONAL - {SIGNATURE_FIELD} - message.keys()):
@@ -87,7 +89,7 @@ def _check_type(name: str, value: Any) -> None:
 
 
 def has_second_reading(message: Mapping[str, Any]) -> bool:
-    """Return whether :func:`check_reading` refuses ``message``, because another message has the same signed text."""
+    """Return whether :func:`check_reading` refuses ``message``, for example for a second reading of its text."""
     try:
         check_reading(message)
     except BadSignature:

@@ -70,7 +70,7 @@ class Signer:
     It keeps a reference to all metadata it has seen: use one per batch, and do not mutate the metadata while it is in use.
     ``interval_seconds``, for polled samples, and ``may_differ``, if not empty, are added to the reserved member of the
     metadata. ``unit_name`` returns the configured name of a unit. Samples that a client has chosen are ``untrusted``: they get
-    Ceilometer's signature only if no other message would have the same one (:mod:`meter.ceilometer_reading`).
+    Ceilometer's signature only if :func:`meter.ceilometer_reading.check_reading` accepts them.
     """
 
     def __init__(

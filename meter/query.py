@@ -269,11 +269,13 @@ class Refusal:
     """A message of a batch that the store will never accept, by its position in the batch.
 
     ``unstorable``: PostgreSQL cannot store the message. ``conflict``: another sample with its ``message_id`` is stored.
+    ``cause`` is what PostgreSQL says, for operators: it can name tables and indexes.
     """
 
     index: int
     reason: str
     kind: Literal["unstorable", "conflict"] = "unstorable"
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

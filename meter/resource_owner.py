@@ -1,4 +1,4 @@
-"""Who may say what a resource is called: the agents that measure it before clients that submit samples about it.
+"""Which samples describe a resource to an administrator: those that agents measured, else those that clients submitted.
 
 The source of a submitted sample begins with its project: Meter's API and Ceilometer's prepend it, and a client cannot
 avoid that. All other samples are *measured*: agents and listeners made them.
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 
 class OwnedSample(Protocol):
-    """A sample, with what its owner is known by."""
+    """The members of a sample that tell who owns its resource."""
 
     @property
     def project_id(self) -> str | None:

@@ -43,10 +43,13 @@ class RawResponse:
         return None
 
 
-def exchange(site: Site, request: bytes, *, local: Any = HERE) -> RawResponse:
-    """Return the response of ``site`` to ``request``, which is to be complete as soon as ``request`` is received."""
-    transport = StringTransport(hostAddress=local, peerAddress=CLIENT)
-    channel: Any = site.buildProtocol(CLIENT)
+def exchange(site: Site, request: bytes, *, local: Any = HERE, peer: Any = CLIENT) -> RawResponse:
+    """Return the response of ``site`` to ``request``, which is to be complete as soon as ``request`` is received.
+
+    ``local`` and ``peer`` are the addresses of the two ends of the connection.
+    """
+    transport = StringTransport(hostAddress=local, peerAddress=peer)
+    channel: Any = site.buildProtocol(peer)
     channel.makeConnection(transport)
     channel.dataReceived(request)
     sent = transport.value()

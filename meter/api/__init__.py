@@ -2,8 +2,9 @@
 
 A request passes :mod:`.site` (limits on sizes and times), :mod:`.root_resource` (request id, CORS) and
 :mod:`.application`, which routes it by :mod:`.operations`: :mod:`.auth` identifies the requester, :mod:`.admission` gives
-it a place among those in progress, :mod:`.request` parses it into a context, and one of :mod:`.handlers` queries the store, through :mod:`.auth.visibility`, or passes
-samples to :mod:`.ingest`. :mod:`.rendering` has the JSON schemas of the responses, :mod:`.streaming` exports and
+it a place among those in progress, :mod:`.request` parses it into a context, and one of :mod:`.handlers` queries the
+store, through :mod:`.auth.visibility`, or passes samples to :mod:`.ingest`. :mod:`.sending` sends the response, or
+:mod:`.failures` that of a failure. :mod:`.rendering` has the JSON schemas of the responses, :mod:`.streaming` exports and
 server-sent events, :mod:`.errors` the error responses. :mod:`.openapi` describes all operations.
 
 Importing this package imports klein 24.8, which installs the global reactor: choose the reactor first.

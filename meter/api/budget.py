@@ -10,10 +10,14 @@ from meter.daemon.services import sleep
 MAX_ADDRESSES = 10_000
 """Client addresses whose budgets are remembered; the least recently used are forgotten."""
 
+DELAYED_STATUSES = frozenset({401, 429})
+"""Statuses that are delayed for clients that get many of them."""
+
 MAX_REFUSALS = 200
-"""Refusals of one client address that are answered at once, within :data:`REFUSAL_SECONDS`."""
+"""Refusals in a burst that are answered at once, for one client address."""
 
 REFUSAL_SECONDS = 40.0
+"""Time in which so many more are answered at once: five a second after the burst."""
 
 DELAY_SECONDS = 1.0
 """Delay of further refusals."""
@@ -23,7 +27,11 @@ MAX_DELAYED = 200
 
 
 class Budget:
-    """A budget of ``size``, which is refilled continuously, from empty to full within ``seconds``."""
+    """A budget of ``size``, which is refilled continuously, from empty to full within ``seconds``.
+
+    It limits a burst to ``size`` and the rate after it to ``size / seconds``: within ``seconds``, up to twice ``size`` can be
+    spent.
+    """
 
     def __init__(self, clock: IReactorTime, size: int, seconds: float) -> None:
         self._clock = clock

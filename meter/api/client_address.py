@@ -1,4 +1,4 @@
-"""The address of a client: the other end of its connection, or what a trusted proxy says."""
+"""The address of a client, for limits and the log: the other end of its connection, or what a trusted proxy says."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ UNIX = "unix"
 """The address of all clients of a UNIX socket, and its name in the list of trusted proxies."""
 
 MAX_HOPS = 20
-"""Addresses in ``X-Forwarded-For`` that are read, from the last one on."""
+"""Maximum number of addresses in ``X-Forwarded-For`` that are read, beginning with the last one."""
 
 
 class ClientAddresses:
-    """Finds the client addresses that limits apply to; ``ValueError`` if a proxy is not an address or a network.
+    """Finds client addresses; ``ValueError`` if a proxy is not an address or a network.
 
     ``X-Forwarded-For`` is read only if the connection comes from one of ``trusted_proxies``, and only as far as proxies of
     that list wrote it: a client can send the header too. The address is then the last one that is not a trusted proxy.
 
-    Addresses of one IPv6 network of 64 bits, the smallest that a site is assigned, count as one address.
+    For limits, addresses of one IPv6 network of 64 bits, the smallest that a site is assigned, count as one address.
     """
 
     def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
@@ -32,10 +32,19 @@ class ClientAddresses:
         self._networks = [ip_network(each) for each in proxies if each != UNIX]
 
     def address_of(self, request: Any) -> str:
-        """Return the address of the client that sent ``request``."""
+        """Return the address that limits apply to of the client that sent ``request``."""
+        address = self._found(request)
+        return str(IPv6Network((address, 64), strict=False)) if isinstance(address, IPv6Address) else _shown(address)
+
+    def exact_address_of(self, request: Any) -> str:
+        """Return the address of the client that sent ``request``, also of an IPv6 client, for the log."""
+        return _shown(self._found(request))
+
+    def _found(self, request: Any) -> IPv4Address | IPv6Address | None:
+        """Return the address of the client, ``None`` if it is that of a UNIX socket."""
         peer = _parsed(str(getattr(request.getClientAddress(), "host", "")))
         if not (self._trusts_unix if peer is None else self._is_trusted(peer)):
-            return _shown(peer)
+            return peer
         forwarded = b",".join(request.requestHeaders.getRawHeaders(b"x-forwarded-for") or ())
         found = peer
         for hop in reversed(forwarded.decode("ascii", "replace").split(",")[-MAX_HOPS:]):
@@ -45,7 +54,7 @@ class ClientAddresses:
             found = address
             if not self._is_trusted(address):
                 break
-        return _shown(found)
+        return found
 
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._networks)
@@ -61,6 +70,4 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _shown(address: IPv4Address | IPv6Address | None) -> str:
-    if address is None:
-        return UNIX
-    return str(IPv6Network((address, 64), strict=False)) if isinstance(address, IPv6Address) else str(address)
+    return UNIX if address is None else str(address)

@@ -20,6 +20,13 @@ DEFAULT_TEXTS: Mapping[int, str] = {
 """Text of an :class:`HttpError` that has none of its own, by HTTP status."""
 
 
+CREDENTIALS_REFUSED = frozenset({401, 403})
+"""Statuses of responses to credentials that are not accepted, whether Keystone's or Meter's own."""
+
+RETRY_AFTER_SECONDS = 5
+"""The header ``Retry-After`` of responses to requests that may succeed later, if nothing better is known."""
+
+
 class ApiError(Exception):
     """An error response: HTTP status, text for the client, and additional headers.
 
@@ -35,6 +42,16 @@ class ApiError(Exception):
     def body(self, accept: str) -> bytes:
         """Return the JSON body; ``accept``, the request's ``Accept`` header, is not used here."""
         return error_body(self.status, self.text)
+
+
+class TryLater(ApiError):
+    """A limit is reached, and the same request may succeed later: 429 if it is one of the client, 503 if it is one of all.
+
+    ``seconds`` is when to try again, if that is known.
+    """
+
+    def __init__(self, status: int, text: str, seconds: int = RETRY_AFTER_SECONDS) -> None:
+        super().__init__(status, f"{text}: try again later.", {"Retry-After": str(seconds)})
 
 
 class HttpError(ApiError):

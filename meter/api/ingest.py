@@ -24,6 +24,7 @@ from meter.daemon.shared_slices import OwnedSlices
 from meter.interfaces import IPublisher
 from meter.interfaces import IStore
 from meter.interfaces import Publication
+from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import MeteringMessage
@@ -115,16 +116,19 @@ class SampleIngest:
     ) -> Sequence[MeteringMessage]:
         """Write ``samples`` to the store; return their messages once they are committed. Each transaction takes a ``place``.
 
-        If the store refuses some of them, the others are written, and the first reason is that of the :class:`ApiError` 400.
+        If the store refuses some of them, the others are written, and the first reason is that of the :class:`RequestError`.
         """
         _, messages = await self._sign(samples, slices)
-        refusals: list[str] = []
+        refusals: list[RequestError] = []
         for start in range(0, len(messages), WRITTEN_SAMPLES):
             async with place():
                 result = await self._store.write(messages[start : start + WRITTEN_SAMPLES])
-            refusals += [f"Sample {start + refused.index}: {refused.reason}" for refused in result.refused]
+            refusals += [
+                RequestError(f"Sample {start + refused.index}: {refused.reason}", refused.cause)
+                for refused in result.refused
+            ]
         if refusals:
-            raise ApiError(400, refusals[0])
+            raise refusals[0]
         return messages
 
     async def parse(self, body: Any, meter: str, requester: Requester, now: float, slices: OwnedSlices) -> list[Sample]:

@@ -53,7 +53,7 @@ class RequestLimits:
 
     Queries in progress: ``readers`` in total, ``None`` for any number, of which one project has at most
     ``max_readers_per_project`` and the last ``reserved_readers`` are for administrators. Other queries wait for
-    ``max_wait_seconds``.
+    ``max_wait_seconds`` at most.
 
     Clients that read slowly: a client that takes longer than ``max_stall_seconds`` for a part of a response has to read
     ``min_bytes_per_second``; an export takes at most ``max_export_seconds``.

@@ -32,10 +32,10 @@ PROJECT = "{project_id}"
 class PostedSampleRules:
     """The rules for submitted samples.
 
-    Clients that are no administrators may submit meters that match one of the shell patterns ``tenant_meters``, in which
-    ``{project_id}`` stands for their project, unless the meter is one of ``declared``, the meters of all plugins, or others
-    have samples of it; and about resources of which no other project has samples. Their volumes are not negative, unless the
-    meter matches one of ``signed_meters``.
+    Tenants, clients without admin access, may submit meters that match one of the shell patterns ``tenant_meters``, in
+    which ``{project_id}`` stands for their project, unless the meter is one of ``declared``, the meters of all plugins,
+    or others have samples of it; and about resources of which no other project has samples. Their volumes are not
+    negative, unless the meter matches one of ``signed_meters``.
 
     Timestamps are at most ``max_age_seconds`` before the present, ``max_admin_age_seconds`` for administrators, and at most
     ``max_ahead_seconds`` after it.

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from meter.api.application import Api
+from meter.api.client_address import ClientAddresses
 from meter.api.root_resource import REQUEST_ID_HEADER
 from meter.daemon.http_server import LINGER_SECONDS
 from meter.daemon.http_server import MAX_LOGGED_BYTES
@@ -47,6 +48,7 @@ def make_site(
         timeout=idle_seconds,
         reactor=reactor,
     )
+    site.addresses = api.addresses
     site.level = LogLevel.info if access_log else LogLevel.debug
     return site
 
@@ -102,9 +104,10 @@ class _BoundedRequest(ServerRequest):
 
 
 class _LoggingSite(Site):
-    """A site that logs requests as structured events."""
+    """A site that logs requests as structured events, with the client addresses that ``addresses`` finds."""
 
     protocol: Any = _Channel
+    addresses: ClientAddresses
     level = LogLevel.debug
     _log = Logger(namespace="meter.api")
 
@@ -113,7 +116,7 @@ class _LoggingSite(Site):
         self._log.emit(
             self.level,
             "{client} {user} {method} {uri} {status} {bytes} {request_id}",
-            client=request.getClientAddress().host,
+            client=self.addresses.exact_address_of(request),
             user=getattr(request, "user_id", None) or "-",
             method=request.method.decode("ascii", "replace"),
             uri=request.uri[:MAX_LOGGED_BYTES].decode("ascii", "replace"),

@@ -42,9 +42,11 @@ class DeadLetterLog:
             return
         self._logged.add(key)
         self._log.warn(
-            "dead-lettered a message of exchange {headers[meter-exchange]}, routing key {headers[meter-routing-key]}"
-            " ({headers[meter-kind]}): {headers[meter-reason]}",
-            headers=letter.headers,
+            "dead-lettered a message of exchange {exchange}, routing key {routing_key} ({kind}): {text}",
+            exchange=letter.headers.get("meter-exchange", "unknown"),
+            routing_key=letter.headers.get("meter-routing-key", "unknown"),
+            kind=kind,
+            text=letter.headers.get("meter-reason", ""),
         )
 
     def _end_window(self) -> None:

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from meter.bus.dead_letter_log import DeadLetterLog
 from meter.bus.masking import masked_body
@@ -32,6 +33,9 @@ DEAD_LETTER_QUEUE = "metering.dead"
 
 MAX_HEADER = 500
 """Maximum number of characters in a text header."""
+
+MAX_REPLAYED = 10**6
+"""Largest number of replays that is counted. A header with another value is ignored: whoever publishes chooses the headers."""
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """A longer body is truncated before it is masked; its dead letter then has the header ``meter-cut``."""
@@ -50,6 +54,30 @@ def header_text(text: str) -> str:
     """Return ``text`` as a header value: secrets masked, printable ASCII, at most :data:`MAX_HEADER` characters."""
     fit = masked_text(text[: 4 * MAX_HEADER]).encode("unicode_escape").decode("ascii")
     return fit if len(fit) <= MAX_HEADER else fit[: MAX_HEADER - 3] + "..."
+
+
+def replay_count(headers: Mapping[str, Any]) -> int | None:
+    """Return how often a message was replayed, ``None`` if ``meter-replayed`` is missing or not from 0 to :data:`MAX_REPLAYED`."""
+    value = headers.get("meter-replayed")
+    return value if type(value) is int and 0 <= value <= MAX_REPLAYED else None
+
+
+def returned_headers(headers: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    """Return what Meter itself has added to a message that was replayed or had to wait, with its types; empty for any other.
+
+    Whoever publishes chooses the headers: a number of 65 bits, for example, cannot be encoded again.
+    """
+    replayed = replay_count(headers)
+    if replayed is None and WAITED_HEADER not in headers:
+        return {}
+    found: dict[str, str | int | bool] = {} if replayed is None else {"meter-replayed": replayed}
+    for name in ("meter-exchange", "meter-routing-key"):
+        value = headers.get(name)
+        if isinstance(value, str) and len(value) <= MAX_HEADER:
+            found[name] = header_text(value)
+    if "meter-masked" in headers:
+        found["meter-masked"] = True
+    return found
 
 
 class DeadLettersFull(Unavailable):
@@ -77,6 +105,8 @@ class DeadLetterPublisher:
     there.
     """
 
+    _logger = Logger()
+
     def __init__(
         self,
         publisher: IPublisher,
@@ -103,16 +133,18 @@ class DeadLetterPublisher:
         """Return once the bus has confirmed the dead letter; raise :class:`~meter.interfaces.Unavailable` if it did not.
 
         Secrets are masked in the body and in every header. ``reason`` tells the operator what is wrong. Further
-        ``headers`` become ``meter-<name>``; those that are ``None`` are omitted. Each dead letter gets a new id.
+        ``headers`` become ``meter-<name>``; those that are ``None`` are omitted. Each dead letter gets a new id. If the bus
+        cannot encode it, it is published without its origin and without further headers.
         """
         truncated = body[: self._max_body_bytes]
         if len(truncated) <= MAX_MASKED_AT_ONCE:
             safe = masked_body(truncated)
         else:
             safe = await self._off_reactor(lambda: masked_body(truncated))
+        returned = returned_headers(origin.headers)
         # A body that was masked before it was replayed shows no secret any more.
-        masked = safe != truncated or ("meter-replayed" in origin.headers and "meter-masked" in origin.headers)
-        named: dict[str, str | int | bool | None] = {
+        masked = safe != truncated or ("meter-replayed" in returned and "meter-masked" in returned)
+        needed: dict[str, str | int | bool | None] = {
             "id": str(uuid.uuid4()),
             "reason": reason,
             "kind": kind,
@@ -120,35 +152,36 @@ class DeadLetterPublisher:
             "queue": self._source_queue,
             "cut": True if len(body) > self._max_body_bytes else None,
             "masked": masked or None,
-            **_origin_headers(origin),
-            **headers,
         }
-        publication = Publication(
-            exchange="",
-            routing_key=self._dead_letter_queue,
-            body=safe,
-            headers={
-                f"meter-{name.replace('_', '-')}": header_text(value) if isinstance(value, str) else value
-                for name, value in named.items()
-                if value is not None
-            },
-        )
-        await self._publisher.publish(publication)
+        origin_headers = {
+            "exchange": returned.get("meter-exchange", origin.exchange),
+            "routing_key": returned.get("meter-routing-key", origin.routing_key),
+            "replayed": returned.get("meter-replayed"),
+        }
+        publication = self._publication(safe, {**needed, **origin_headers, **headers})
+        try:
+            await self._publisher.publish(publication)
+        except (ValueError, TypeError) as error:
+            self._logger.warn("a dead letter is published without its origin: {error}", error=error)
+            # The consumer states a size if it has truncated the body.
+            truncated_before = True if headers.get("size") is not None else None
+            queue = headers.get("queue", self._source_queue)
+            publication = self._publication(safe, {**needed, "queue": queue, "cut": needed["cut"] or truncated_before})
+            await self._publisher.publish(publication)
         self._count(kind)
         self._log.add(publication)
 
-
-def _origin_headers(origin: Delivery) -> dict[str, str | int]:
-    """Return where a message was published first and how often it was replayed since, from its headers if it was."""
-    returned = "meter-replayed" in origin.headers or WAITED_HEADER in origin.headers
-    replayed: Mapping[str, Any] = origin.headers if returned else {}
-    found: dict[str, str | int] = {
-        "exchange": replayed.get("meter-exchange", origin.exchange),
-        "routing_key": replayed.get("meter-routing-key", origin.routing_key),
-    }
-    if "meter-replayed" in replayed:
-        found["replayed"] = replayed["meter-replayed"]
-    return {name: value if isinstance(value, str | int) else repr(value) for name, value in found.items()}
+    def _publication(self, body: bytes, headers: Mapping[str, str | int | bool | None]) -> Publication:
+        return Publication(
+            exchange="",
+            routing_key=self._dead_letter_queue,
+            body=body,
+            headers={
+                f"meter-{name.replace('_', '-')}": header_text(value) if isinstance(value, str) else value
+                for name, value in headers.items()
+                if value is not None
+            },
+        )
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -198,7 +231,7 @@ class DeadLetter:
         the number of replays and whether the body is masked, for the next dead letter if processing fails again.
         """
         headers: dict[str, str | int | bool] = {
-            "meter-replayed": self.replayed + 1,
+            "meter-replayed": min(self.replayed + 1, MAX_REPLAYED),
             "meter-exchange": self.exchange,
             "meter-routing-key": self.routing_key,
         }
@@ -231,7 +264,7 @@ def parse_dead_letter(headers: Mapping[str, Any], body: bytes) -> DeadLetter:
         masked="meter-masked" in headers,
         # The consumer truncates a body that exceeds the bus's limit, and records the original size.
         truncated="meter-cut" in headers or "meter-size" in headers,
-        replayed=number("replayed"),
+        replayed=replay_count(headers) or 0,
         samples=number("samples"),
         headers=headers,
         body=body,

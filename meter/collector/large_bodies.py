@@ -1,4 +1,4 @@
-"""Large bodies: opened in a thread and in steps, so that no body holds the reactor, and limited in their number of values.
+"""Large bodies: opened in a thread and in steps, so that no body blocks the reactor, and limited in their values.
 
 A body of at most :data:`LARGE_BYTES` with at most :data:`LARGE_VALUES` values is opened at once, as it takes a few
 milliseconds; all of Meter's own and nearly all others are. Anybody who may publish on the bus can send larger ones.
@@ -56,7 +56,7 @@ _DECODER = IncrementalDecoder(parse_float=finite, parse_constant=NotFinite)
 
 
 class TooComplex(BadMessage):
-    """A body, or a sample in it, with more values than are processed; the text says how many are."""
+    """A body, or a sample in it, with more values or characters than Meter processes; the text names the limit."""
 
 
 class _Envelope(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Dead-letters the rejected samples of a delivery: one letter for each kind of rejection, with all its samples."""
+"""Dead-letters the rejected samples of a delivery: one for each kind of rejection, with all its samples."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Consumes metering messages: verifies each delivery, writes it to the store, and acknowledges it after the commit.
 
-Deliveries that arrive together are written in one transaction. A sample that cannot be stored is dead-lettered alone,
-with the reason; the other samples of its delivery are stored. A delivery is acknowledged once each of its samples is
-committed or dead-lettered.
+Deliveries that arrive together are written in one transaction. Samples that cannot be stored are dead-lettered with
+the reasons, one dead letter for each kind; the other samples of the delivery are stored. A delivery is acknowledged
+once each of its samples is committed or dead-lettered.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class SampleConsumer:
         for part in parts([message for _, message in verified], self._batch_samples, large):
             for refusal in await self._enqueue(part, refused_entries):
                 index, message = verified[first + refusal.index]
-                reason = f"the store refuses it: {refusal.reason}"
+                reason = ": ".join(filter(None, ("the store refuses it", refusal.reason, refusal.cause)))
                 rejected.append(RejectedEntry(index, message.fields, _rejection(refusal.kind, reason, message.fields)))
             first, refused_entries = first + len(part), ()
         await dead_letter_samples(

@@ -46,14 +46,15 @@ class ListEntriesOptions(usage.Options):
             "action",
             "a",
             None,
-            "Only this action: void, unvoid, dead-letter.replay, dead-letter.discard, finalize, note, …",
+            "Only this action: void, unvoid, finalize, dead-letter.replay, dead-letter.discard, token.create, token.revoke,"
+            " token.purge, note.",
         ],
         BY_USER,
         ["from", None, None, "Only entries of this time, such as 2026-11-01T12:00 (UTC), or of a later one."],
         ["to", None, None, "Only entries of an earlier time."],
         ["limit", "n", 100, "Maximum number of entries.", int],
     ]
-    optFlags = [["json", None, "Write one JSON object a line."]]  # noqa: N815, RUF012
+    optFlags = [["json", None, "Write one JSON object per line."]]  # noqa: N815, RUF012
 
     def postOptions(self) -> None:
         """Parse the times."""

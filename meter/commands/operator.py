@@ -32,7 +32,7 @@ WHO = ["who", None, None, "Who does this, for the audit log. [default: USER@HOST
 """The option of commands that are recorded in the audit log."""
 
 REASON = ["reason", None, None, "Why, for the audit log."]
-"""The other one."""
+"""The option with the reason, of the same commands."""
 
 UNRECORDED = [
     "unrecorded",
@@ -46,7 +46,7 @@ Record = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
 
 def audit_keys(config: Config) -> Sequence[SigningKey]:
-    """Return the signing keys that also key the audit log; :class:`CommandError` if there is none yet.
+    """Return the signing keys from which those of the audit log are derived; :class:`CommandError` if there is none.
 
     Keys of Ceilometer's agents, and keys for the meters or sources of some hosts only, are not among them: whoever has one of
     these must not be able to write the log.

@@ -10,6 +10,8 @@ from twisted.internet.defer import maybeDeferred
 
 from meter.bus.amqp import AmqpBus
 from meter.bus.amqp import Browser
+from meter.bus.dead_letters import MAX_REPLAYED
+from meter.bus.dead_letters import replay_count
 from meter.collector.notification_archive import ARCHIVE_QUEUE
 from meter.collector.notifications import NOTIFICATIONS_QUEUE
 from meter.commands.command import EXIT_OK
@@ -59,11 +61,10 @@ async def replay_archive(reactor: Any, url: str, *, event_type: str, limit: int 
 
 def _replay_publication(delivery: Delivery) -> Publication:
     """Return the publication to the collector's queue; headers carry its original exchange and routing key."""
-    replayed = delivery.headers.get("meter-replayed")
     headers: dict[str, str | int | bool] = {
         name: value
         for name in ("meter-exchange", "meter-routing-key")
         if isinstance(value := delivery.headers.get(name), str)
     }
-    headers["meter-replayed"] = replayed + 1 if isinstance(replayed, int) else 1
+    headers["meter-replayed"] = min((replay_count(delivery.headers) or 0) + 1, MAX_REPLAYED)
     return Publication(exchange="", routing_key=NOTIFICATIONS_QUEUE, body=delivery.body, headers=headers)

@@ -108,7 +108,7 @@ class Options(CommandOptions):
 
     synopsis = "Usage: meter-token [--config FILE] create | list | revoke | purge [--json]"
     subCommands = [  # noqa: N815, RUF012
-        ["create", None, CreateTokenOptions, "Create a token, and print it this once."],
+        ["create", None, CreateTokenOptions, "Create a token and print it; it cannot be printed again."],
         ["list", None, JsonOptions, "List all tokens, the oldest first, without the tokens themselves."],
         ["revoke", None, RevokeTokenOptions, "Revoke tokens by their ids; no API has to be restarted."],
         ["purge", None, PurgeTokenOptions, "Delete tokens that expired or were revoked long ago from the list."],

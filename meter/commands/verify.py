@@ -55,7 +55,9 @@ class Options(CommandOptions):
         ["to", None, None, "Verify samples with an earlier timestamp. [default: all]"],
         ["meter", "m", None, "Verify samples of this meter only."],
     ]
-    optFlags = [["json", None, "Write one JSON object a line: each failed row, then the counts."]]  # noqa: N815, RUF012
+    optFlags = [  # noqa: N815, RUF012
+        ["json", None, "Write one JSON object per line: each reported row or missing message, then the counts."]
+    ]
 
     def postOptions(self) -> None:
         """Parse the times."""
@@ -114,8 +116,8 @@ async def work(reactor: Any, options: Any) -> int:
     else:
         sys.stdout.write(", ".join(f"{count} {state}" for state, count in tally.states.items()) + "\n")
         if tally.schemes:
-            schemes = ", ".join(f"{count} {SCHEME_TEXTS[scheme]}" for scheme, count in sorted(tally.schemes.items()))
-            sys.stdout.write(f"verified with {schemes}\n")
+            schemes = ", ".join(f"{count} by {SCHEME_TEXTS[scheme]}" for scheme, count in sorted(tally.schemes.items()))
+            sys.stdout.write(f"verified by signature: {schemes}\n")
     sys.stdout.flush()
     return EXIT_FOUND_PROBLEMS if tally.reported else EXIT_OK
 

@@ -39,7 +39,7 @@ MAX_LENGTH_DIGITS = 18
 """Digits of a ``Content-Length``; Python 3.11 refuses to convert thousands of them, with an exception."""
 
 SINGLE_HEADERS = ("Host", "Origin", "Content-Type", "Content-Encoding", "X-Auth-Token")
-"""Headers that may be given only once: a proxy can read the first and Meter the last, and see another client."""
+"""Headers that may be given only once: otherwise a proxy and Meter could use different values."""
 
 MAX_LOGGED_BYTES = 2000
 """Bytes of a request target in the log: a client chooses up to 64 KiB."""

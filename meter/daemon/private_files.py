@@ -26,7 +26,7 @@ def make_private_directory(path: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Create ``path`` with mode 0600 if it is missing; take the rights of group and others from an own one that exists."""
+    """Create ``path`` with mode 0600 if it is missing; remove the rights of others from an existing one."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
     tighten(path)

@@ -37,7 +37,7 @@ class ApiKeystoneSection(Section):
     www_authenticate_uri: str = Field(
         default="",
         pattern=r"^[!#-~]*$",
-        description="Public URL of Keystone, which a client without a valid token is told in the header WWW-Authenticate. By default it is told none.",
+        description="Public URL of Keystone, which is in the header WWW-Authenticate of a response 401. By default the header contains no URL.",
     )
     username: str = Field(
         default="meter", description="User that the API authenticates as; it must be allowed to validate tokens."
@@ -61,7 +61,7 @@ class ApiKeystoneSection(Section):
     )
     admin_scopes: list[AdminScope] = Field(
         default_factory=lambda: list[AdminScope](("project", "system")),
-        description='Scopes of a token in which admin_roles count. "domain" makes the administrator of any domain one of Meter; ["system"] admits no administrator of projects.',
+        description='Scopes of a token in which admin_roles count. "domain" makes administrators of any domain administrators of Meter; ["system"] admits no administrator of projects.',
     )
     admin_projects: list[str] = Field(
         default_factory=list,
@@ -69,25 +69,25 @@ class ApiKeystoneSection(Section):
     )
     revalidate_seconds: Seconds = Field(
         default=60.0,
-        description="How long a validated token is cached. A revoked token is accepted for this long at most.",
+        description="How long a validated token is cached. New requests with a revoked token are accepted for this long at most.",
     )
     cached_tokens: Count = Field(default=10_000, description="Maximum number of tokens in the cache.")
     refused_seconds: Seconds = Field(
         default=30.0, description="How long a token that Keystone refused is refused without asking again."
     )
     max_refused_tokens: Count = Field(
-        default=10_000, description="Maximum number of refused tokens in their cache, which is separate."
+        default=10_000, description="Maximum number of refused tokens that are remembered, in a cache of their own."
     )
     max_validations: Count = Field(
         default=100,
-        description="Maximum number of requests that wait for Keystone. Client addresses without a valid token in the last hour have half of them.",
+        description="Maximum number of requests that wait for Keystone. Client addresses without a valid token in the last hour can have half of them together.",
     )
     max_validations_per_address: Count = Field(
         default=25, description="Maximum number of requests from one client address that wait for Keystone."
     )
     max_refusals: Count = Field(
         default=20,
-        description="Tokens of one client address that Keystone may refuse within 20 seconds; further new tokens are answered 429. All addresses without a valid token in the last hour have 20 times as many together.",
+        description="How many tokens of one client address Keystone may refuse in a burst, and in each 20 seconds after it: by default a burst of 20, then one a second. Further new tokens are answered 429. All addresses without a valid token in the last hour have 20 times as many together.",
     )
 
 
@@ -108,31 +108,31 @@ class ApiAuthSection(Section):
     )
     refresh_seconds: Seconds = Field(
         default=5.0,
-        description="tokens: how often the tokens of meter-token are read from the database. A revoked token is accepted for this long at most; usually a notification ends it at once.",
+        description="tokens: how often the tokens of meter-token are read from the database. While the database is available, a revoked token is accepted for this long at most; usually a notification ends it at once.",
     )
     keystone: ApiKeystoneSection = ApiKeystoneSection()
 
 
 class ApiPostedSamplesSection(Section):
-    """What clients may POST if accept_samples is true."""
+    """What clients may submit if accept_samples is true."""
 
     tenant_meters: list[str] = Field(
         default_factory=lambda: ["custom.*"],
-        description="Shell patterns of the meters that clients without admin access may POST, in which {project_id} stands for their project. A meter of any plugin, or of which others have samples, is refused nevertheless.",
+        description="Shell patterns of the meters that tenants, clients without admin access, may submit, in which {project_id} stands for their project. A meter of any plugin, or of which others have samples, is refused nevertheless.",
     )
     signed_meters: list[str] = Field(
         default_factory=list,
-        description="Shell patterns of the meters whose volumes, POSTed by clients without admin access, may be negative.",
+        description="Shell patterns of the meters whose volumes may be negative if a tenant submits them.",
     )
     max_age_seconds: Seconds = Field(
-        default=604_800.0, description="How far back the timestamp of a POSTed sample may be."
+        default=604_800.0, description="How far back the timestamp of a submitted sample may be."
     )
     max_admin_age_seconds: Seconds = Field(
         default=34_560_000.0,
-        description="The same for clients with admin access, so that they can import older samples.",
+        description="How far back the timestamp of a sample that an administrator submits may be; longer, for the import of older samples.",
     )
     max_ahead_seconds: Seconds = Field(
-        default=300.0, description="How far ahead of the clock of meter-api the timestamp of a POSTed sample may be."
+        default=300.0, description="How far ahead of the clock of meter-api the timestamp of a submitted sample may be."
     )
 
 
@@ -144,7 +144,7 @@ class ApiSharesSection(Section):
     )
     max_costly_per_project: Count = Field(
         default=10,
-        description="Maximum number of exports, statistics, complex queries and submissions of samples among them.",
+        description="Maximum number of costly requests among them: exports, statistics, complex queries, segments, submissions of samples, the v1 API.",
     )
     max_live_per_project: Count = Field(
         default=10, description="Maximum number of clients of /v2/live of one project at the same time."
@@ -158,14 +158,15 @@ class ApiSharesSection(Section):
     )
     reserved_requests: Count = Field(
         default=10,
-        description="Number of the max_requests that only administrators can use; also of max_live, but at most a fifth.",
+        description="Number of the max_requests that only administrators can use. The same number of max_live, but at most a fifth, is reserved too.",
     )
     max_readers_per_project: Count = Field(
         default=2,
         description="Number of the [store] readers that one project can use at the same time; costly requests use half of them.",
     )
     reserved_readers: Count = Field(
-        default=1, description="Number of the [store] readers that only queries of administrators can use."
+        default=1,
+        description="Number of the [store] readers that only queries of administrators can use. [store] readers should have two more, so that a costly query leaves one to others.",
     )
 
 
@@ -216,7 +217,7 @@ class ApiSection(Section):
     )
     accept_samples: bool = Field(
         default=False,
-        description="Accept samples that clients POST, sign them and publish them on the bus. meter-api needs the bus for this only.",
+        description="Accept samples that clients submit, sign them and publish them on the bus. meter-api needs the bus for this only.",
     )
     posted_samples: ApiPostedSamplesSection = ApiPostedSamplesSection()
     cors_origins: list[str] = Field(

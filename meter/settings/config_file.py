@@ -198,7 +198,7 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
             yield "[api.auth.keystone] auth_url: should be an http:// or https:// URL of Keystone"
         if auth.keystone.password is None or not auth.keystone.password.get_secret_value():
             yield "[api.auth.keystone] password: is missing; set password or password_file"
-    if auth.refresh_seconds >= auth.max_unchecked_seconds:
+    if auth.mode == "tokens" and auth.refresh_seconds >= auth.max_unchecked_seconds:
         yield "[api.auth] refresh_seconds: must be less than max_unchecked_seconds"
     for number, token in enumerate(auth.tokens):
         if token.admin == (token.project_id is not None):

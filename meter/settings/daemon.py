@@ -58,7 +58,7 @@ class BusSection(Section):
     )
     max_dead_letters: Count = Field(
         default=100_000,
-        description="Maximum number of dead letters in metering.dead. While it is full, further bad messages wait in a queue of their own.",
+        description="Maximum number of dead letters in metering.dead. While it is full, further bad messages wait in another queue, which has no limit.",
     )
 
 
@@ -111,7 +111,7 @@ class SigningSection(Section):
     )
     keys: list[SigningKeySection] = Field(
         default_factory=list,
-        description="[[signing.keys]]: several keys, for rotation. All are accepted; the first that covers the timestamp of a sample signs it.",
+        description="[[signing.keys]]: several keys, for rotation. All are accepted; the first that may sign a sample, by its timestamp, meter and source, signs it.",
     )
     accept_unsigned: bool = Field(default=False, description="Store messages without a signature.")
 

@@ -24,7 +24,8 @@ class StoreSection(Section):
     dsn_file: str = Field(default="", description="File that contains the DSN, instead of dsn.")
     readers: Count = Field(default=4, description="Number of connections for queries.")
     max_wait_seconds: Seconds = Field(
-        default=10.0, description="How long a query waits for a free connection before it fails with 503."
+        default=10.0,
+        description="How long a query waits for a free connection, or for one of its share, before it fails with 503.",
     )
     writers: Count = Field(default=2, description="Number of connections that write samples.")
     statement_timeout_seconds: Seconds = Field(

@@ -96,6 +96,8 @@ class MemoryStore:
             if not known:
                 rows.append((row, message))
                 stored += 1
+                if entry is not None:
+                    self._unstored.pop((entry.batch.mac, entry.position), None)
                 continue
             if entry is not None and all(sent.entry != entry for _, sent in known):
                 unstored[entry] = "duplicate"

@@ -38,7 +38,8 @@ async def filled(dsn: str, **settings: Any) -> AsyncIterator[PostgresStore]:
     """A store with a few samples."""
     store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, writers=1, **settings)
     store.startService()
-    while not store.readiness().ready:
+    # A connection that is made later empties the caches that keep other requests away from the locked table.
+    while not store.readiness().ready or store._readers.generation < settings["readers"]:
         await deferLater(reactor, 0.05)
     await store.write(
         [*SAMPLES, message(4, message_id="s4", resource_id="a" * 101, resource_metadata={"name": "a" * 101})]

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from tests.servers import rabbitmq
 ROOT = Path(__file__).parents[2]
 SECONDS = 300.0
 
-SHARED = {"__init__", "measuring", "workload"}
+SHARED = {"__init__", "measuring", "workload", "before_after"}
+"""Modules that are no benchmarks; before_after runs those of another checkout, which has an environment of its own."""
 SMALLEST = {
     "api": ["--samples", "10000", "--runs", "1", "--requests", "5"],
     "central_accounts": ["--projects", "5", "--runs", "1"],
@@ -213,9 +215,9 @@ def run(name: str, *, before: str = "") -> tuple[int, str]:
         ended = process.poll() is not None
         pytest.fail(f"it ended with {process.returncode}, but its output did not" if ended else "it did not end")
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also what it started, if it did not end that itself
+        process.wait()
         process.stdout.close()  # type: ignore[union-attr]
     return process.returncode, output
 

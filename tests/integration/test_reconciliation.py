@@ -11,6 +11,7 @@ from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import Subscription
 from meter.openstack import IOpenStack
+from meter.outgoing import OutgoingMessage
 from meter.pollsters.openstack.reconciliation import ReconciliationOptions
 from meter.pollsters.openstack.reconciliation import ReconciliationPollster
 from meter.testing import FakeCycle
@@ -58,7 +59,9 @@ async def test_samples_on_the_bus_are_compared_with_novas_list(rabbitmq, amqp_bu
         pass
     clock.advance(1.7)  # samples of the first half of the window are ignored
     metered = [*active[1:], "unknown"]
-    for publication in batch_publications([{"counter_name": "instance", "resource_id": each} for each in metered]):
+    for publication in batch_publications(
+        [OutgoingMessage({"counter_name": "instance", "resource_id": each}, None) for each in metered]
+    ):
         await collecting.publish(publication)
     while any(messages for _, messages in (await queues()).values()):
         pass

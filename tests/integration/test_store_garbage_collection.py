@@ -28,7 +28,18 @@ from tests.waiting import until
 
 NOW = datetime.now(UTC).replace(hour=12)
 FOUR_WEEKS = Retention(days=28, rollup_days=28)
-DIMENSION_TABLES = ("series", "metadata", "wire_format", "meter", "resource", '"user"', "project", "source", "run")
+DIMENSION_TABLES = (
+    "signed_batch",
+    "series",
+    "metadata",
+    "wire_format",
+    "meter",
+    "resource",
+    '"user"',
+    "project",
+    "source",
+    "run",
+)
 
 DANGLING = """
 SELECT count(*) FROM sample s LEFT JOIN series x ON x.id = s.series_id LEFT JOIN metadata d ON d.id = s.metadata_id
@@ -87,7 +98,8 @@ async def test_garbage_collection_deletes_the_rows_of_expired_samples_and_no_oth
         }
     collected = dict(postgresql.execute("SELECT dimension, rows FROM garbage_collected", dsn))
     assert collected == dict.fromkeys(("metadata", "meter", "resource", "user", "project", "source", "run"), 1) | {
-        "series": 2
+        "series": 2,
+        "signed_batch": 2,
     }
 
 
@@ -213,7 +225,10 @@ async def test_garbage_is_collected_in_batches_and_the_rest_in_the_next_run(post
     async with running(dsn, retention=FOUR_WEEKS) as store:
         await store.write([of(n, 10) for n in range(23)])
         await time_passes(store)
-        assert rows(postgresql, dsn)["metadata"] == 13
+        assert rows(postgresql, dsn)["signed_batch"] == 13
+        for _ in range(2):
+            await store.maintenance.collect_garbage()
+        assert (rows(postgresql, dsn)["signed_batch"], rows(postgresql, dsn)["metadata"]) == (0, 13)
 
         for _ in range(30):
             await store.maintenance.collect_garbage()

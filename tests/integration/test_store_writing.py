@@ -28,6 +28,7 @@ from meter.sample_identity import week_of
 from meter.store import PostgresStore
 from meter.store.maintenance.partitions import partition_name
 from meter.store.write.writer import INSERT_SAMPLES
+from meter.stored_batch import verify_stored_batch
 from tests.signed import stored_message
 from tests.store_messages import KEYS
 from tests.store_messages import as_written
@@ -62,6 +63,10 @@ def drawn(count):
     return found
 
 
+def without_signature(fields):
+    return {name: value for name, value in fields.items() if name != "message_signature"}
+
+
 @pytest_twisted.ensureDeferred
 async def test_any_message_comes_back_as_it_was_signed(postgresql):
     batch = list({sent.message_id: sent for sent in drawn(200)}.values())
@@ -69,9 +74,14 @@ async def test_any_message_comes_back_as_it_was_signed(postgresql):
         assert await store.write(batch) == WriteResult(stored=len(batch), duplicates=0)
 
         for sent in batch:
-            answer = await stored_message(store, sent.message_id)
-            assert as_written(answer) == as_written(sent.fields)
-            assert read(answer, KEYS).key_id == "key-1"
+            proof = await store.proof(sent.message_id)
+            assert (proof.key_id, proof.scheme) == (sent.key_id, sent.scheme)
+            if sent.entry is not None:
+                assert as_written(proof.message) == as_written(without_signature(sent.fields))
+                assert verify_stored_batch(proof.batch, KEYS.get("key-1")).signature_matches
+            else:
+                assert as_written(proof.message) == as_written(sent.fields)
+                assert sent.key_id is None or read(dict(proof.message), KEYS).key_id == "key-1"
             sample = await store.sample(sent.message_id, ALL)
             assert repr((sample.volume, sample.metadata)) == repr((sent.volume, sent.metadata))
             assert (sample.message_id, sample.timestamp) == (sent.message_id, sent.timestamp)
@@ -140,6 +150,8 @@ async def test_ids_are_looked_up_by_index_in_three_weeks_only(postgresql):
             "'{1}'",
             "'{\"\"}'",
             "'{}'",
+            "'{0}'",
+            "'{0}'",
         ]
         first, last = compared_range(week_of(now))
         plan = postgresql.execute(

@@ -21,9 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
+from meter.sample import utc_text
 from tests.http_exchange import RawResponse
 from tests.http_exchange import parse
 from tests.system.daemons import BASE
@@ -31,7 +35,7 @@ from tests.system.daemons import Daemon
 from tests.system.daemons import House
 from tests.system.daemons import fetch
 
-ADMIN = "the administrator's token"
+ADMIN = "token-of-the-administrator"
 TENANTS = ("acme", "rival")
 CANARIES = {tenant: f"canary{hashlib.sha256(tenant.encode()).hexdigest()[:16]}" for tenant in TENANTS}
 """A text in the samples of each tenant that no request contains: whoever else receives it has seen a foreign sample."""
@@ -517,6 +521,7 @@ def _sha256(text: str) -> str:
 
 def _store_samples(api: Daemon) -> None:
     """Store samples of each tenant, which contain its canary, also about a resource that both have."""
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     for tenant, canary in CANARIES.items():
         samples = [
             {
@@ -527,7 +532,7 @@ def _store_samples(api: Daemon) -> None:
                 "resource_id": ("shared-vm", f"vm-{tenant}-1", f"vm-{canary}")[n % 3],
                 "project_id": tenant,
                 "user_id": f"user-{canary}",
-                "timestamp": f"2026-11-{1 + n % 28:02}T{n % 24:02}:00:00",
+                "timestamp": utc_text(now - timedelta(hours=n % 600)),
                 "resource_metadata": {"display_name": f"name-{canary}-{n % 5}", "size": str(n % 3)},
             }
             for n in range(SAMPLES_PER_TENANT)

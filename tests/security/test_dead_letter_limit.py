@@ -28,10 +28,10 @@ from meter.daemon.dead_letter_status import DeadLetterStatus
 from meter.interfaces import Binding
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
-from meter.message import sign
 from meter.sample import Sample
 from meter.signing_keys import keyring
 from tests.chaos.broker import waiting_messages
+from tests.signed import outgoing
 from tests.system.daemons import SECRET
 from tests.system.daemons import until as wait_until
 from tests.waiting import until
@@ -160,7 +160,7 @@ def test_conflict_shows_in_readyz_and_the_metrics_of_a_collector(furnished) -> N
             timestamp=now,
             message_id="6f0c7a52-5d0e-4c55-9a3b-2f8f0e7b1f66",
         )
-        [made] = batch_publications([sign(sample, keyring([SECRET]), "test")])
+        [made] = batch_publications([outgoing(sample, keyring([SECRET]))])
         return made
 
     _publish(furnished.bus, [body(1.0)])

@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 
 from meter.api import RequestLimits
 from meter.api import SampleIngest
+from meter.settings.config_file import parse
+from meter.taps.parts.api import shares_warnings
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
@@ -113,7 +115,7 @@ def test_project_cannot_take_all_places(share: Callable[..., SharedApi]) -> None
     refused = [responses[0] for responses in hostile if responses]
     assert [each.status for each in refused] == [429] * 16
     assert int(refused[0].headers["retry-after"]) > 0
-    assert refused[0].faultstring.startswith("4 requests of one project are in progress, which is the limit")
+    assert refused[0].faultstring.startswith("One project can have 4 requests in progress at the same time")
     other = shared.ask("green")
     shared.answer("green")
     assert other[0].status == 200
@@ -138,7 +140,7 @@ def test_costly_requests_of_a_project_leave_it_places_for_others(share: Callable
     assert [shared.ask("blue", path, accept) for path, accept in costly] == [[], [], []]
     refused = shared.ask("blue", "/v2/samples", CSV)[0]
     assert refused.status == 429
-    assert "3 exports, statistics, complex queries and submissions of samples of one project" in refused.faultstring
+    assert refused.faultstring.startswith("One project can have 3 costly requests (exports, statistics,")
     assert shared.ask("blue") == []
     assert shared.ask("green", "/v2/samples", CSV) == []
 
@@ -147,7 +149,12 @@ def test_administrators_have_places_when_tenants_have_taken_all_others(share: Ca
     shared = share(max_requests=5, max_requests_per_project=4, reserved_requests=2)
     for who in ("blue", "blue", "green"):
         assert shared.ask(who) == []
-    assert shared.ask("green")[0].status == 503
+    refused = shared.ask("green")[0]
+    assert (refused.status, refused.faultstring) == (
+        503,
+        "All clients together can have 3 requests in progress at the same time"
+        " (2 more are reserved for administrators): try again later.",
+    )
     administrator = shared.ask("admin")
     shared.answer(None)
     assert administrator[0].status == 200
@@ -157,7 +164,7 @@ def test_client_address_cannot_take_all_places_with_many_projects(share: Callabl
     shared = share(max_requests_per_address=3)
     assert [shared.ask(who) for who in ("blue", "green", "blue")] == [[], [], []]
     refused = shared.ask("green")[0]
-    assert (refused.status, "of one client address" in refused.faultstring) == (429, True)
+    assert (refused.status, refused.faultstring[:27]) == (429, "One client address can have")
     assert shared.ask("admin") == []
 
 
@@ -166,7 +173,7 @@ def test_live_streams_have_places_of_their_own(share: Callable[..., SharedApi]) 
     for _ in range(2):
         assert shared.ask("blue", "/v2/live", "text/event-stream") == []
     refused = shared.ask("blue", "/v2/live", "text/event-stream")
-    assert (refused[0].status, refused[0].faultstring[:26]) == (429, "2 streams of one project a")
+    assert (refused[0].status, refused[0].faultstring[:31]) == (429, "One project can have 2 live str")
     assert shared.ask("blue") == []
 
 
@@ -225,8 +232,55 @@ def test_query_waits_a_limited_time_for_its_share(share: Callable[..., SharedApi
     waiting = shared.ask("blue")
     shared.api.clock.advance(11)
     shared.api.flush()
-    assert (waiting[0].status, "busy for 10 s" in waiting[0].faultstring) == (503, True)
+    assert (waiting[0].status, waiting[0].faultstring) == (
+        503,
+        "The query has waited 10 s for connections of the store readers;"
+        " one project can use 1 of them at the same time, all together 3: try again later.",
+    )
     assert shared.store.projects() == ["blue"]
+
+
+def test_costly_query_waits_no_longer_than_others_although_it_waits_twice(share: Callable[..., SharedApi]) -> None:
+    shared = share(readers=4, max_readers_per_project=2, reserved_readers=1, max_wait_seconds=10.0)
+    statistics = "/v2/meters/cpu/statistics"
+    assert shared.ask("blue", statistics) == []
+    waiting = shared.ask("blue", statistics)  # for the first one
+    shared.api.clock.advance(6)
+    cheap = [shared.ask("blue"), shared.ask("blue")]
+    shared.answer("blue")  # now the second cheap query has its connection
+    shared.api.clock.advance(3)
+    shared.api.flush()
+    assert (waiting, cheap) == ([], [[], []])
+    shared.api.clock.advance(1)
+    shared.api.flush()
+    assert (waiting[0].status, "has waited 10 s" in waiting[0].faultstring) == (503, True)
+    assert shared.store.projects() == ["blue", "blue"]
+
+
+def test_costly_queries_of_tenants_take_their_only_connection_if_two_are_too_few(
+    share: Callable[..., SharedApi],
+) -> None:
+    shared = share(readers=2, reserved_readers=1)
+    for who, path in (("blue", "/v2/meters/cpu/statistics"), ("green", "/v2/samples"), ("admin", "/v2/samples")):
+        shared.ask(who, path)
+    assert shared.store.projects() == ["blue", None]
+
+
+@pytest.mark.parametrize(
+    ("readers", "reserved", "mode", "warned"),
+    [
+        *[(n, 1, "tokens", n < 3) for n in (1, 2, 3, 4)],
+        (4, 3, "tokens", True),
+        (4, 9, "tokens", True),
+        (2, 1, "none", False),
+    ],
+)
+def test_operator_is_warned_of_too_few_readers(readers: int, reserved: int, mode: str, warned: bool) -> None:
+    config = parse(
+        f"[store]\nreaders = {readers}\n[api.shares]\nreserved_readers = {reserved}\n[api.auth]\nmode = '{mode}'",
+        "meter-api",
+    )
+    assert [f"; {reserved + 2} readers prevent that" in text for text in shares_warnings(config)] == [True] * warned
 
 
 def test_client_that_disconnects_gives_its_place_in_the_queue_back(share: Callable[..., SharedApi]) -> None:
@@ -247,9 +301,9 @@ def test_client_that_disconnects_gives_its_place_in_the_queue_back(share: Callab
 
 def test_direct_writes_of_a_project_take_turns(share: Callable[..., SharedApi]) -> None:
     shared = share(readers=4, max_readers_per_project=2)
-    apples = [{**APPLE, "resource_id": f"tree-{n}"} for n in range(3)]
+    apples = [{**APPLE, "counter_name": "custom.apples", "resource_id": f"tree-{n}"} for n in range(3)]
     for apple in apples:
-        shared.ask("blue", "/v2/meters/apples?direct=True", body=msgspec.json.encode([apple]))
+        shared.ask("blue", "/v2/meters/custom.apples?direct=True", body=msgspec.json.encode([apple]))
     assert shared.store.projects() == ["written"]
     shared.ask("green")
     assert shared.store.projects() == ["written", "green"]

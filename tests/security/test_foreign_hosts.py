@@ -111,7 +111,7 @@ def test_link_header_contains_no_second_link() -> None:
         ("metering.example.org", LAN, "http://metering.example.org"),
         ("Metering.Example.ORG.:80", LAN, "http://Metering.Example.ORG.:80"),
         ("metering.example.org", UNIXAddress(b"/run/meter"), "http://metering.example.org"),
-        ("localhost", UNIXAddress(b"/run/meter"), ""),
+        ("localhost", UNIXAddress(b"/run/meter"), "http://localhost"),
         ("other.example.org", LAN, ""),
     ],
 )

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from meter.api import ClientAddresses
 from meter.api import KeystoneTokens
+from meter.http.client import ErrorResponse
 from meter.interfaces import Unavailable
 from tests.api_client import ApiClient
 from tests.api_client import Response
@@ -151,6 +152,58 @@ def test_failure_of_keystone_is_that_of_all_requests_with_the_same_token(attacke
     attacked.api.flush()
     assert [responses[0].status for responses in waiting] == [503] * 10
     assert attacked.asked == ["good"]
+
+
+def test_tokens_that_keystone_could_not_be_asked_about_cost_no_budget(attacked: AttackedApi) -> None:
+    attacked.failure = Unavailable("Keystone does not respond")
+    assert {attacked.ask(f"good-{n}", f"203.0.113.{n % 2}")[0].status for n in range(450)} == {503}
+    attacked.failure = None
+    assert attacked.ask("good", "203.0.113.1")[0].status == 200
+    assert attacked.ask("good-too", "203.0.113.2")[0].status == 200
+
+
+@pytest.mark.parametrize(("status", "paid"), [(400, True), (403, False), (413, True), (429, False), (502, False)])
+def test_token_that_makes_the_question_to_keystone_malformed_is_paid(
+    attacked: AttackedApi, status: int, paid: bool
+) -> None:
+    attacked.failure = ErrorResponse("Keystone answers with an error", status)
+    assert attacked.ask("made-up-0")[0].status == 503
+    for n in range(1, 40):
+        attacked.ask(f"made-up-{n}")
+    assert len(attacked.asked) == (20 if paid else 40)
+
+
+def test_requests_that_are_given_up_do_not_make_more_questions(attacked: AttackedApi) -> None:
+    attacked.slow = Deferred()
+    for n in range(60):
+        leaving = attacked.api.pending("/v2/samples", headers={"X-Auth-Token": f"made-up-{n}"})
+        leaving.addErrback(lambda _: None)
+        attacked.api.flush()
+        leaving.cancel()
+        attacked.api.flush()
+    assert len(attacked.asked) == 20
+
+
+def test_requests_that_wait_for_keystone_are_limited_in_total(attacked: AttackedApi) -> None:
+    known = [f"192.0.2.{n}" for n in range(4)]
+    for n, address in enumerate(known):
+        assert attacked.ask(f"good-{n}", address)[0].status == 200
+    attacked.slow = Deferred()
+    waiting = [attacked.ask("slow", address) for address in known for _ in range(25)]
+    waiting += [attacked.ask("slow", f"203.0.113.{n}") for n in range(50)]
+    refused = [responses[0] for responses in waiting if responses]
+    assert (len(waiting) - len(refused), {each.status for each in refused}) == (100, {503})
+    text = "All clients together can have 100 requests that wait for the validation of a token at the same time"
+    assert {each.faultstring for each in refused} == {f"{text}: try again later."}
+
+
+def test_text_of_a_refusal_says_whose_tokens_were_too_many(attacked: AttackedApi) -> None:
+    of_one = [attacked.ask(f"made-up-{n}")[0] for n in range(21)][-1]
+    assert of_one.faultstring.startswith("Too many tokens from this client address were not valid")
+    for n in range(600):
+        attacked.ask(f"others-{n}", f"203.0.{n // 250}.{n % 250}")
+    of_all = attacked.ask("last", "192.0.2.99")[0]
+    assert of_all.faultstring.startswith("Too many tokens from client addresses without a valid token in the last hour")
 
 
 @pytest.mark.parametrize("token", ["two words", "tab\there", "a" * 8193, "caf\xe9"])

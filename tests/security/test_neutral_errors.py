@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 import meter
 from meter.api import KeystoneTokens
 from meter.api import SampleIngest
 from meter.interfaces import Unavailable
+from meter.query import Refusal
+from meter.query import SampleFilter
+from meter.query import WriteResult
+from meter.store.postgres.connection import Rejected
+from meter.store.query.runner import QueryRunner
+from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import ApiClient
 from tests.api_client import Response
@@ -66,6 +73,52 @@ def test_unavailable_dependency_is_named_in_the_log_only(ask: Any, logged: list[
     request_id = response.headers["x-openstack-request-id"]
     [event] = [event for event in logged if event.get("request_id") == request_id and "error" in event]
     assert SECRET_ADDRESS in event["error"]
+
+
+OF_ANOTHER_TENANT = 'invalid input syntax for type double precision: "salary of ann"'
+OF_THE_SCHEMA = 'index row size 2720 exceeds btree version 4 maximum 2704 for index "resource_external_id_key"'
+
+
+class RejectingPool:
+    """A pool of connections to a PostgreSQL that quotes what it has read in its errors."""
+
+    generation = 1
+
+    async def rows(self, *_: Any) -> Any:
+        raise Rejected(OF_ANOTHER_TENANT)
+
+
+class RejectingStore(MemoryStore):
+    """A store whose PostgreSQL rejects every query and every sample."""
+
+    async def samples(self, filter: SampleFilter, limit: int, order: Any = (), after: Any = None) -> Any:
+        pool: Any = RejectingPool()
+        return await QueryRunner(pool, Clock(), 5.0).samples(filter, limit, order, after)
+
+    async def write(self, messages: Any, refused_entries: Any = ()) -> WriteResult:
+        return WriteResult(0, 0, (Refusal(0, "PostgreSQL rejects it", cause=OF_THE_SCHEMA),))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "secret"),
+    [
+        ("/v2/samples?q.field=metadata.size&q.value=1", None, OF_ANOTHER_TENANT),
+        ("/v2/query/samples", {"filter": '{"=": {"volume": 1}}'}, OF_ANOTHER_TENANT),
+        ("/v2/meters/apples?direct=True", [APPLE], OF_THE_SCHEMA),
+    ],
+)
+def test_what_postgresql_says_about_a_rejected_query_or_sample_is_in_the_log_only(
+    path: str, body: Any, secret: str, logged: list[dict[str, Any]]
+) -> None:
+    store = RejectingStore()
+    api = ApiClient(store=store, ingest=SampleIngest(KEYS, "test", RecordingBus(), store))
+    response = api(path) if body is None else api.post(path, body)
+    assert response.status == 400
+    assert not [word for word in ("salary", "double precision", "btree", "external_id") if word in response.faultstring]
+    request_id = response.headers["x-openstack-request-id"]
+    assert [event["error"] for event in logged if event.get("request_id") == request_id and "error" in event] == [
+        secret
+    ]
 
 
 def test_missing_token_is_told_no_address_of_keystone() -> None:

@@ -27,6 +27,8 @@ from tests.unit.api.auth.test_visibility import TOKENS
 from tests.unit.api.test_ingest import APPLE
 from tests.unit.api.test_ingest import RecordingBus
 
+CUSTOM = {**APPLE, "counter_name": "custom.apples"}
+
 STEP_SECONDS = 0.0005
 MOST_PER_TURN = 25
 """Steps in one turn, of which each takes half a millisecond: a turn may take a little more than ten milliseconds."""
@@ -123,7 +125,7 @@ def accepting(signed: list[Any]) -> CountedTurns:
 @pytest.mark.parametrize("query", ["", "?direct=True"])
 def test_posts_are_signed_in_slices_that_all_of_them_share(signed: list[Any], posts: int, query: str) -> None:
     turns = accepting(signed)
-    answers = [turns.send(f"/v2/meters/apples{query}", "blue", [APPLE] * 200) for _ in range(posts)]
+    answers = [turns.send(f"/v2/meters/custom.apples{query}", "blue", [CUSTOM] * 200) for _ in range(posts)]
     turns.until_answered(*answers)
     assert {each[0].status for each in answers} == {201} if posts == 1 else {201, 429}
     assert len(signed) >= 200
@@ -133,7 +135,7 @@ def test_posts_are_signed_in_slices_that_all_of_them_share(signed: list[Any], po
 
 def test_page_of_another_tenant_does_not_wait_for_posts(signed: list[Any]) -> None:
     turns = accepting(signed)
-    posts = [turns.send("/v2/meters/apples", "blue", [APPLE] * 300) for _ in range(8)]
+    posts = [turns.send("/v2/meters/custom.apples", "blue", [CUSTOM] * 300) for _ in range(8)]
     page = turns.send("/v2/samples?limit=100", "green")
     assert turns.until_answered(page) < 10
     assert not any(posts)

@@ -26,9 +26,11 @@ LIMITS = RequestLimits(
 class SlowClient:
     """A client whose connection is full after each write, until the client reads."""
 
-    def __init__(self, store: MemoryStore, path: bytes, accept: bytes, limits: RequestLimits = LIMITS) -> None:
+    def __init__(
+        self, store: MemoryStore, path: bytes, accept: bytes, limits: RequestLimits = LIMITS, **api: Any
+    ) -> None:
         self.clock = ApiClient().clock
-        self.api = Api(store, self.clock, limits=limits)
+        self.api = Api(store, self.clock, limits=limits, **api)
         self.site = Site(self.api.resource(), reactor=self.clock)
         self.transport: Any = Transport(self.clock)
         self.channel = self._connect(self.transport, path, accept)

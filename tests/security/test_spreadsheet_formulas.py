@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
+from meter.api.streaming.spreadsheet import SUSPECT_FIRST_BYTES
 from meter.api.streaming.spreadsheet import neutralize
 from meter.api.streaming.spreadsheet import restore
 from tests.api_client import ApiClient
@@ -137,6 +139,14 @@ def test_harmless_text_is_unchanged(text: str) -> None:
 def test_numbers_stay_numbers() -> None:
     [_, row] = csv.reader(io.StringIO(export("=1"), newline=""))
     assert row[4] == "-1.5"
+
+
+def test_export_looks_at_every_text_that_begins_as_a_formula_can_begin() -> None:
+    begins = [chr(n) for n in range(0xFFFF) if not 0xD800 <= n < 0xE000]
+    changed = {text.encode()[0] for text in begins if neutralize(text) != text or neutralize(f"{text}=") != f"{text}="}
+    by_cell_starts = {ord(";")}
+    assert changed - by_cell_starts == SUSPECT_FIRST_BYTES
+    assert not re.search(r"\s", "".join(map(chr, range(0x3001, sys.maxunicode + 1))))
 
 
 def test_metadata_is_the_same_json() -> None:

@@ -208,6 +208,11 @@ def test_message_of_one_batch_is_refused_in_another() -> None:
         received(MESSAGES, msgspec.structs.replace(BATCH, id=other.id))
 
 
+def test_digest_covers_the_position() -> None:
+    batch = sign_batch([message(), message(), message()], "key-1", SECRET)
+    assert len({batch.digest(n) for n in range(3)}) == 3, "equal messages are not seen to be equal"
+
+
 def test_batch_of_too_many_messages_is_not_signed() -> None:
     with pytest.raises(ValueError, match="at most 32767 messages, not 32768"):
         sign_batch([{}] * (MAX_ENTRIES + 1), "key-1", SECRET)

@@ -1,7 +1,7 @@
 """The authorization of one request, which is checked again while the request is in progress.
 
-A token can be revoked, expire or lose its roles during an export, a live stream or a long query. The rule that follows
-from it is one for all requests: data of the store are read and sent only while the authorization is valid.
+A token can be revoked, expire or lose its roles during an export, a live stream or a long query. Therefore one rule
+applies to all requests: data of the store are read and sent only while the authorization is valid.
 :class:`~meter.api.auth.visibility.VisibleStore` checks it before and after each query, and
 :func:`~meter.api.streaming.backpressure.stream` before each chunk.
 """
@@ -9,6 +9,7 @@ from it is one for all requests: data of the store are read and sent only while 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
@@ -16,21 +17,20 @@ from twisted.web.iweb import IRequest
 
 from meter.api.auth.requester import IAuth
 from meter.api.auth.requester import Requester
+from meter.api.errors import CREDENTIALS_REFUSED
 from meter.api.errors import ApiError
 from meter.daemon.services import wall_seconds
 from meter.interfaces import Unavailable
 
 RECHECK_SECONDS = 1.0
-"""The authentication is asked at most once in this time. It has a cache, whose lifetime is how long a revoked token works."""
+"""The authentication is asked at most once in this time. A revoked token is accepted while it is cached there."""
 
 RETRY_SECONDS = 5.0
-"""Pause after the authentication was unavailable: with each attempt the request waits for its timeout."""
+"""Pause after the authentication was unavailable, because an attempt can last as long as its timeout."""
 
 MAX_LIMITED_SECONDS = 30.0
 """How long a request goes on while a limit prevents the check, such as one on checks from an address. It is short because a
 client can bring that about."""
-
-REFUSED = (401, 403)
 
 
 class AuthorizationEnded(ApiError):
@@ -45,7 +45,7 @@ class AuthorizationEnded(ApiError):
 
     def body(self, accept: str) -> bytes:
         """Return the JSON body, in the shape of :class:`~meter.api.errors.Unauthenticated`; ``accept`` is not used here."""
-        title = "Unauthorized" if self.status in REFUSED else "Service Unavailable"
+        title = HTTPStatus(self.status).phrase
         return msgspec.json.encode({"error": {"code": self.status, "title": title, "message": self.text}})
 
 
@@ -85,7 +85,7 @@ class Authorization:
         except Unavailable as error:
             self._unchecked(str(error), self._checked_at + self._max_unchecked_seconds, RETRY_SECONDS)
         except ApiError as error:
-            if error.status in REFUSED:
+            if error.status in CREDENTIALS_REFUSED:
                 raise AuthorizationEnded(
                     401, "The token is not valid any more: it has been revoked or has expired.", error.headers
                 ) from error

@@ -23,6 +23,7 @@ from meter.api.auth.requester import well_formed_token
 from meter.api.auth.validation_limiter import ValidationLimiter
 from meter.api.auth.validation_limiter import ValidationLimits
 from meter.api.client_address import ClientAddresses
+from meter.api.errors import CREDENTIALS_REFUSED
 from meter.api.errors import Unauthenticated
 from meter.daemon.services import wall_seconds
 from meter.interfaces import IDependency
@@ -38,10 +39,11 @@ IDLE_CHECK_SECONDS = 30.0
 REFUSED_CHECK_SECONDS = 60.0
 """Interval of checks while Keystone refuses our credentials: some deployments lock an account after a few failures."""
 
+NOT_ABOUT_THE_TOKEN = CREDENTIALS_REFUSED | {408, 429}
+"""Client errors of Keystone that concern our own account, or that come from too many requests."""
+
 UNKNOWN_TOKEN = "0" * 32
 """A token that does not exist: an account with the permission to validate tokens gets 404 for it, any other 403."""
-
-REFUSALS = (401, 403)
 
 
 class TokenInfo(Protocol):
@@ -76,8 +78,8 @@ class TokenInfo(Protocol):
 class AdminRule:
     """Which tokens are those of administrators, who see all projects.
 
-    Those with one of ``roles`` in one of ``scopes`` (``project``, ``domain``, ``system``). If ``projects``, ids, are given,
-    a token for any other project is none of them.
+    Those with one of ``roles`` in one of ``scopes`` (``project``, ``domain``, ``system``). If ``projects``, a list of
+    ids, is not empty, a token for any other project is not that of an administrator.
     """
 
     roles: Collection[str] = ("admin",)
@@ -175,19 +177,21 @@ class KeystoneTokens:
                 await waiter
             if (requester := self._cached(digest)) is not None:
                 return requester
-            self._limiter.spend(address)
+            paid = self._limiter.spend(address)
             self._waiters[digest] = []
             failure: Unavailable | None = None
             try:
                 requester = self._store(digest, await self._query_keystone(token))
             except Unavailable as error:
                 failure = error
+                if not _is_about_the_token(error):
+                    self._limiter.refund(paid)
                 raise
             finally:
                 for waiter in self._waiters.pop(digest):
                     if not waiter.called:  # cancelled if its client has disconnected
                         waiter.callback(None) if failure is None else waiter.errback(failure)
-            self._limiter.accepted(address)
+            self._limiter.accepted(address, paid)
             return requester
 
     def _cached(self, digest: bytes) -> Requester | None:
@@ -229,7 +233,7 @@ class KeystoneTokens:
                 await self._validate(UNKNOWN_TOKEN)
         except Unavailable as error:
             self._problem = str(error)
-            refused = getattr(error, "status", None) in REFUSALS
+            refused = getattr(error, "status", None) in CREDENTIALS_REFUSED
             self._next_check = self._clock.seconds() + (REFUSED_CHECK_SECONDS if refused else PROBE_SECONDS)
         else:
             self._on_success()
@@ -256,3 +260,9 @@ class KeystoneTokens:
         requester = Requester(is_admin, info.project_id, info.user_id, info.expires_at.timestamp())
         self._cache[digest] = _CachedToken(requester, now + min(self._revalidate_seconds, remaining))
         return requester
+
+
+def _is_about_the_token(error: Unavailable) -> bool:
+    """Return whether Keystone's response says that the token made the request malformed, and not that Keystone is away."""
+    status = getattr(error, "status", None) or 0
+    return 400 <= status < 500 and status not in NOT_ABOUT_THE_TOKEN

@@ -15,8 +15,8 @@ TOKEN_HEADER = "X-Auth-Token"
 MAX_TOKEN_CHARACTERS = 8192
 """Longer tokens are refused; Keystone's tokens have a few hundred characters."""
 
-_TOKEN = re.compile(rb"[!-~]{1,%d}" % MAX_TOKEN_CHARACTERS)
-"""Visible ASCII characters."""
+_TOKEN = re.compile(rb"(?=.{1,%d}\Z)[!-~](?:[ -~]*[!-~])?" % MAX_TOKEN_CHARACTERS)
+"""Printable ASCII characters: a token of the configuration can be a sentence."""
 
 
 def well_formed_token(request: IRequest) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,15 +15,14 @@ from twisted.internet.interfaces import IReactorTime
 from meter.api.budget import MAX_ADDRESSES
 from meter.api.budget import AddressBudgets
 from meter.api.budget import Budget
-from meter.api.errors import ApiError
-from meter.api.fair_share import AllTaken
+from meter.api.errors import TryLater
 from meter.api.fair_share import Places
-from meter.api.fair_share import ShareTaken
 
 KNOWN_SECONDS = 3600.0
 """How long an address that has sent a valid token is known."""
 
-RETRY_AFTER_SECONDS = 5
+UNKNOWN = "client addresses without a valid token in the last hour"
+WAITING = "requests that wait for the validation of a token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,9 @@ class ValidationLimits:
     At most ``max_in_progress`` requests wait for one, ``max_in_progress_per_address`` from one client address. Addresses
     that have sent no valid token within an hour have at most half of them in total.
 
-    Refused tokens are paid from a budget, which valid ones do not use: ``max_refusals`` at once, refilled within
-    ``refusal_seconds``, for each address, and twenty times as many for all addresses that are not known.
+    Refused tokens are paid from a budget for each address: ``max_refusals`` of them at once, and after that as many again
+    within ``refusal_seconds``, since it is refilled continuously. All addresses that are not known have another budget
+    together, ``unknown_addresses`` times as large.
     """
 
     max_in_progress: int = 100
@@ -43,12 +45,14 @@ class ValidationLimits:
 
 
 class ValidationLimiter:
-    """Admits requests to validation by ``limits``; what it refuses is :class:`ApiError` 429 or 503 with ``Retry-After``."""
+    """Admits requests to validation by ``limits``; what it refuses is :class:`TryLater` 429 or 503."""
 
     def __init__(self, clock: IReactorTime, limits: ValidationLimits | None = None) -> None:
         limits = limits or ValidationLimits()
-        self._places = Places(limits.max_in_progress, limits.max_in_progress_per_address)
-        self._unknown_places = Places(max(1, limits.max_in_progress // 2), limits.max_in_progress_per_address)
+        self._places = Places(
+            limits.max_in_progress, limits.max_in_progress_per_address, what=WAITING, owner="one client address"
+        )
+        self._unknown_places = Places(max(1, limits.max_in_progress // 2), what=WAITING, everybody=f"all {UNKNOWN}")
         self._unknown = Budget(clock, limits.max_refusals * limits.unknown_addresses, limits.refusal_seconds)
         self._budgets = AddressBudgets(clock, limits.max_refusals, limits.refusal_seconds)
         self._known: TTLCache[str, None] = TTLCache(MAX_ADDRESSES, KNOWN_SECONDS, clock.seconds)
@@ -56,37 +60,36 @@ class ValidationLimiter:
     @contextmanager
     def waiting(self, address: str) -> Iterator[None]:
         """Hold the place of a request from ``address`` that waits for a validation, its own or that of another request."""
-        places = self._places if address in self._known else self._unknown_places
-        retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        try:
-            place = places.take(address)
-            place.__enter__()
-        except ShareTaken:
-            text = f"{places.per_owner} tokens from this client address are being validated: try again later."
-            raise ApiError(429, text, retry) from None
-        except AllTaken:
-            raise ApiError(503, f"{places.total} tokens are being validated: try again later.", retry) from None
-        try:
+        with ExitStack() as held:
+            held.enter_context(self._places.take(address))
+            if address not in self._known:
+                held.enter_context(self._unknown_places.take(address))
             yield
-        finally:
-            place.__exit__(None, None, None)
 
-    def spend(self, address: str) -> None:
-        """Pay for a validation in case the token is refused; :class:`ApiError` 429 if the budget is exhausted."""
-        budgets = [self._budgets.of(address)] if address in self._known else [self._budgets.of(address), self._unknown]
-        wait = max(budget.wait_seconds() for budget in budgets)
-        if wait > 0:
-            raise ApiError(
-                429,
-                "Too many tokens were refused: try again later, with a valid token.",
-                {"Retry-After": str(math.ceil(wait))},
-            )
-        for budget in budgets:
-            budget.spend()
+    def spend(self, address: str) -> Sequence[Budget]:
+        """Pay for a validation in case the token is refused; :class:`TryLater` 429 if a budget is exhausted.
 
-    def accepted(self, address: str) -> None:
-        """Take back what was paid for a token that turned out to be valid, and remember the address."""
-        self._budgets.of(address).refund()
+        Returns what :meth:`refund` takes back.
+        """
+        payers = {"this client address": self._budgets.of(address)}
         if address not in self._known:
-            self._unknown.refund()
+            payers[UNKNOWN] = self._unknown
+        payer, wait = max(
+            ((payer, budget.wait_seconds()) for payer, budget in payers.items()), key=lambda each: each[1]
+        )
+        if wait > 0:
+            text = f"Too many tokens from {payer} were not valid, or their requests were given up during the validation"
+            raise TryLater(429, text, math.ceil(wait))
+        for budget in payers.values():
+            budget.spend()
+        return tuple(payers.values())
+
+    def refund(self, paid: Sequence[Budget]) -> None:
+        """Take back what was paid for a token that was not refused."""
+        for budget in paid:
+            budget.refund()
+
+    def accepted(self, address: str, paid: Sequence[Budget]) -> None:
+        """Take back what was paid for a token that turned out to be valid, and remember the address."""
+        self.refund(paid)
         self._known[address] = None

@@ -21,6 +21,7 @@ from msgspec import UnsetType
 
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.batch_signature import VERSION
+from meter.ceilometer_reading import has_second_reading
 from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.ceilometer_signature import signature
 from meter.message import MeteringMessage
@@ -32,6 +33,8 @@ from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.signing_keys import Keyring
 from meter.signing_keys import SignatureScheme
+from meter.stored_batch import BatchFindings
+from meter.stored_batch import StoredBatch
 from meter.stored_batch import StoredProof
 from meter.stored_batch import verify_with_keyring
 
@@ -226,7 +229,11 @@ def sample(row: StoredSample, flatten: MetadataFlattener) -> Sample:
 
 
 def proof(found: StoredProof, keys: Keyring | None) -> Proof:
-    """Return ``found`` with what only a holder of the key can make: digests, and Ceilometer's signature of the message."""
+    """Return ``found`` with what only a holder of the key can make: digests, and Ceilometer's signature of the message.
+
+    The latter is made only of a message that the signature of the batch proves and whose signed text no other message shares:
+    otherwise whoever can alter a row, or submit samples, could have any message signed.
+    """
     message, batch, key_id = dict(found.message), found.batch, found.key_id
     if batch is None:
         return Proof(message=message, scheme=found.scheme, key_id=key_id, batch=None, voided=found.voided)
@@ -234,8 +241,9 @@ def proof(found: StoredProof, keys: Keyring | None) -> Proof:
     if keys is not None and (verified := verify_with_keyring(batch, keys)) is not None:
         digests = verified.findings.digests
         key_id = verified.key.id
-        if keys.ceilometer_signature:
-            message[SIGNATURE_FIELD] = signature(message, verified.key.secret)
+        proven = _proven_message(batch, found.position, verified.findings)
+        if keys.ceilometer_signature and proven is not None and not has_second_reading(proven):
+            message[SIGNATURE_FIELD] = signature(proven, verified.key.secret)
     return Proof(
         message=message,
         scheme=found.scheme,
@@ -252,6 +260,18 @@ def proof(found: StoredProof, keys: Keyring | None) -> Proof:
         ),
         voided=found.voided,
     )
+
+
+def _proven_message(batch: StoredBatch, position: int, findings: BatchFindings) -> Mapping[str, Any] | None:
+    """Return the message at ``position``, ``None`` unless the signature of the batch covers exactly this message there.
+
+    It is the one that was compared with its digest, not the row of the response: that is read by an earlier query.
+    """
+    if findings.signature_matches is not True:
+        return None
+    compared = zip(batch.messages, findings.problems, strict=True)
+    there = [(fields, problem) for (place, fields), problem in compared if place == position]
+    return there[0][0] if len(there) == 1 and there[0][1] is None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from twisted.internet.address import UNIXAddress
 from twisted.web.server import Request
 
 from meter.api.errors import ApiError
@@ -18,12 +19,12 @@ class HostPolicy:
     """The hosts under which clients reach the API.
 
     Links in responses begin with ``base_url`` if there is one. Otherwise they follow the ``Host`` header, but only if it
-    is known: one of ``names``, or the address of the connection, or ``localhost`` over a connection of this host. With
-    any other ``Host``, which whoever sent the request made up, links are relative.
+    is known: one of ``names``, or the address of the connection, or ``localhost`` over a loopback connection. A UNIX
+    socket is a loopback connection, to any loopback address. With any other ``Host``, which whoever sent the request made up, links are relative.
 
     With ``refuse_unknown``, a request for an unknown name is refused. That is for an API without authentication: a web
     page whose name resolves to 127.0.0.1 (DNS rebinding) could otherwise read everything through its visitor's browser.
-    A page cannot have the name of an address, so that addresses are not refused.
+    Addresses are not refused: a page of another site cannot have the address of this API as its host.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class HostPolicy:
     def _knows(self, name: str, request: Request) -> bool:
         if name in self._names:
             return True
-        local = _address(getattr(request.getHost(), "host", ""))
+        host = request.getHost()
+        address = _address(name)
+        if isinstance(host, UNIXAddress):
+            return name == "localhost" or (address is not None and address.is_loopback)
+        local = _address(getattr(host, "host", ""))
         if local is None:
             return False
-        if local.is_loopback and name == "localhost":
-            return True
-        return _address(name) == local
+        return address == local or (local.is_loopback and name == "localhost")
 
 
 def _plain(name: str) -> str:

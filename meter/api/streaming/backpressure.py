@@ -94,6 +94,7 @@ async def stream(
     chunks: AsyncIterator[bytes],
     time: ReadingTime,
     *,
+    client: str,
     authorize: Callable[[], Awaitable[None]],
     last_chunk: Callable[[ApiError], bytes] | None = None,
 ) -> None:
@@ -101,7 +102,7 @@ async def stream(
     aborts the connection.
 
     The status has been sent by then: an incomplete body is the only way to signal an error to the client.
-    ``authorize`` is awaited before each chunk. When it, or a query for a chunk, raises
+    ``client`` is the address of the client in the log. ``authorize`` is awaited before each chunk. When it, or a query for a chunk, raises
     :class:`~meter.api.auth.authorization.AuthorizationEnded`, nothing more is sent but ``last_chunk`` of it, if there is
     one.
     """
@@ -115,12 +116,12 @@ async def stream(
     except CancelledError:
         raise  # the client has disconnected
     except TooSlow as error:
-        _log.info("aborting the response to {client}: {error}", client=request.getClientAddress(), error=error)
+        _log.info("aborting the response to {client}: {error}", client=client, error=error)
     except AuthorizationEnded as error:
         _log.info(
             "response to {uri} for {client} ended: {error} {cause}",
             uri=request.uri.decode("ascii", "replace"),
-            client=request.getClientAddress(),
+            client=client,
             error=error,
             cause=error.cause,
         )

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from meter.api.auth.visibility import VisibleStore
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.rendering.v2 import SampleSchema
+from meter.api.streaming.spreadsheet import SUSPECT_FIRST_BYTES
 from meter.api.streaming.spreadsheet import neutralize
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import Marker
@@ -32,9 +33,10 @@ BATCH_SAMPLES = 100
 
 _ENCODER = msgspec.json.Encoder()
 
-_MARKED = bytes(ord("=") if byte in b"=+-@' \xc2\xe1\xe2\xe3\xef" else byte for byte in range(256))
-"""Translates what a text that needs an apostrophe can begin with to ``=``: the characters of formulas, an apostrophe,
-spaces, and the first bytes of spaces and characters of formulas in UTF-8. Control characters are escaped in JSON."""
+_QUOTE = ord('"')
+_MARKED = bytes(ord("=") if byte in SUSPECT_FIRST_BYTES - {_QUOTE} else byte for byte in range(256))
+"""Translates what a text that needs an apostrophe can begin with to ``=``. Control characters and quotation marks are
+escaped in JSON, and the backslash is looked for."""
 
 
 async def export(

@@ -44,7 +44,7 @@ OVERLAP = timedelta(seconds=5)
 order of their ``recorded_at``."""
 
 MAX_SENT_IDS = 20_000
-"""Samples in the overlap that are already sent; with more than these, some can be sent twice."""
+"""Maximum number of samples in the overlap that are remembered as sent; with more, some can be sent twice."""
 
 OLDEST_FIRST = (Order("recorded_at"), Order("message_id"))
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import re
 
-FORMULA_STARTS = "=+\\-@\uff1d\uff0b\uff0d\uff20\u2212"
-"""As a class of a regular expression; the last five are full-width characters and the minus sign of typography."""
+FORMULA_STARTS = "=+-@\uff1d\uff0b\uff0d\uff20\u2212"
+"""The last five are full-width characters and the minus sign of typography."""
 
 _CELL_START = r"(^|[;\t\r\n])"
 
-_NEEDS_APOSTROPHE = re.compile(rf"{_CELL_START}(?=[\s\"]*['{FORMULA_STARTS}])|^(?=[\t\r\n])")
+_NEEDS_APOSTROPHE = re.compile(rf"{_CELL_START}(?=[\s\"]*['{re.escape(FORMULA_STARTS)}])|^(?=[\t\r\n])")
 _APOSTROPHE = re.compile(rf"{_CELL_START}'")
+
+_SPACES = "".join(re.findall(r"\s", "".join(map(chr, range(0x3001)))))  # U+3000 is the last one
+
+SUSPECT_FIRST_BYTES = frozenset(text.encode()[0] for text in f"{FORMULA_STARTS}'\"{_SPACES}")
+"""First bytes, in UTF-8, of texts that :func:`neutralize` changes, unless they have a ``;``, a tab or a line break."""
 
 
 def neutralize(text: str) -> str:
@@ -27,5 +32,5 @@ def neutralize(text: str) -> str:
 
 
 def restore(cell: str) -> str:
-    """Return the text that :func:`neutralize` made ``cell`` of."""
+    """Return the text from which :func:`neutralize` made ``cell``."""
     return _APOSTROPHE.sub(r"\1", cell)

@@ -25,6 +25,7 @@ from meter.bus.dead_letters import WAITED_HEADER
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import DeadLettersFull
 from meter.bus.dead_letters import header_text
+from meter.bus.dead_letters import returned_headers
 from meter.daemon.services import Backoff
 from meter.daemon.services import InFlight
 from meter.daemon.services import sleep
@@ -228,13 +229,20 @@ class Consumer(Service):
                     await self._dead_letter(delivery, kind="too-large", reason=reason, size=content.size)
             except Unavailable as error:
                 self._log.debug("{service}: requeued: {error}", service=self.name, error=error)
-                try:
-                    await self._requeue_backoff.pause()
-                finally:
-                    acks.requeue(message.delivery_tag)
+                await self._requeue(acks, message)
+            except Exception:
+                # Never unsettled: the broker sends no more than ``prefetch`` deliveries before the first is settled.
+                self._log.failure("{service}: a message cannot even be dead-lettered; requeued", service=self.name)
+                await self._requeue(acks, message)
             else:
                 self._requeue_backoff.reset()
                 acks.ack(message.delivery_tag)
+
+    async def _requeue(self, acks: AckBatcher, message: Any) -> None:
+        try:
+            await self._requeue_backoff.pause()
+        finally:
+            acks.requeue(message.delivery_tag)
 
     async def _deliver_or_move(self, delivery: Delivery) -> None:
         """Deliver; move a delivery that has to be dead-lettered, and cannot, to the waiting queue, out of the way of others."""
@@ -244,13 +252,12 @@ class Consumer(Service):
             queue = self._subscription.waiting_queue
             if not queue:
                 raise
-            headers = {name: value for name, value in delivery.headers.items() if isinstance(value, str | int)}
-            if WAITED_HEADER not in headers and "meter-replayed" not in headers:
-                headers |= {
-                    "meter-exchange": header_text(delivery.exchange),
-                    "meter-routing-key": header_text(delivery.routing_key),
-                }
-            headers[WAITED_HEADER] = True
+            headers: dict[str, str | int | bool] = {
+                "meter-exchange": header_text(delivery.exchange),
+                "meter-routing-key": header_text(delivery.routing_key),
+                **returned_headers(delivery.headers),
+                WAITED_HEADER: True,
+            }
             publication = Publication(exchange="", routing_key=queue, body=delivery.body, headers=headers)
             try:
                 await self._publisher.publish(publication)

@@ -21,7 +21,7 @@ from meter.store.postgres.pool import Session
 from meter.store.postgres.sql import Sql
 
 LOCK = 0x6D65746572_05
-"""Key of the advisory lock of the one transaction that appends: with it the chain never forks."""
+"""Key of the advisory lock with which one transaction at a time appends, so that no two entries follow the same one."""
 
 MAX_REASON = 2000
 """Maximum length of a reason, in characters."""

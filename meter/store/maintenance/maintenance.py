@@ -209,6 +209,7 @@ class Maintenance(Service):
         if oldest is None or oldest == self._collected_before:
             return
         samples, rollups = oldest
+        complete = True
         batches = [
             partial(collect_batches, before=samples),
             partial(collect, dimension="wire_format", before=samples),
@@ -221,8 +222,9 @@ class Maintenance(Service):
                 if await self._pool.run(batch) < BATCH_ROWS:
                     break
             else:
-                return  # the next run continues
-        self._collected_before = oldest
+                complete = False  # the next run continues
+        if complete:
+            self._collected_before = oldest
 
     async def _try_compact(self) -> None:
         try:

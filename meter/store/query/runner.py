@@ -62,6 +62,11 @@ NEWEST_VOIDED = """
 s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sample WHERE message_id = %s::uuid)
 """
 
+UNEXECUTABLE = (
+    "the query cannot be executed: a value in it, or one that is computed for it, is out of range, too large or of a type"
+    " that cannot be compared"
+)
+
 
 class QueryRunner:
     """Runs queries over ``pool``, each statement of which may take ``seconds``; many rows are converted in ``slices``."""
@@ -205,7 +210,8 @@ class QueryRunner:
                 f"the query took longer than {self._seconds:g} s: narrow its time range or select fewer resources"
             ) from error
         except Rejected as error:
-            raise RequestError(f"the query cannot be executed: {error}") from error
+            # The message of PostgreSQL can quote a value of any row that the statement has read, or name a table.
+            raise RequestError(UNEXECUTABLE, cause=str(error)) from error
 
 
 def _stored_resource(row: ResourceRow) -> StoredResource:

@@ -32,6 +32,11 @@ DELETE FROM signed_batch b WHERE id = ANY(%s) AND NOT EXISTS (
 )
 """
 
+DELETE_STATEMENTS = """
+DELETE FROM unstored_entry e USING unnest(%s::bigint[], %s::smallint[]) AS stored (batch_id, position)
+WHERE (e.batch_id, e.position) = (stored.batch_id, stored.position)
+"""
+
 INSERT_UNSTORED_ENTRIES = """
 INSERT INTO unstored_entry (batch_id, position, reason, digest, mac)
 SELECT b.id, entry.position, entry.reason, entry.digest, entry.mac
@@ -41,7 +46,7 @@ JOIN signed_batch b ON (b.uuid, b.mac) = (entry.uuid, entry.batch_mac)
 ORDER BY 1, 2
 ON CONFLICT DO NOTHING
 """
-"""States that entries are not stored, of batches some of whose entries are."""
+"""Inserts statements that entries were not stored, for batches of which other entries are stored."""
 
 
 async def upsert_batches(session: Session, records: Sequence[Record]) -> list[Place]:
@@ -70,13 +75,34 @@ def _columns(batches: Sequence[BatchSignature]) -> list[list[object]]:
 
 
 async def delete_empty_batches(session: Session, places: Iterable[Place], elsewhere: Iterable[int]) -> None:
-    """Delete the batches of which no message was stored, because all are stored ``elsewhere``: positions in ``places``."""
+    """Delete the batches none of whose messages was stored.
+
+    ``elsewhere`` are the positions in ``places`` of messages that are stored with another batch.
+    """
     places = list(places)
     repeated = set(elsewhere)
     stored = {batch_id for n, (batch_id, _) in enumerate(places) if n not in repeated}
     empty = sorted({batch_id for batch_id, _ in places} - stored - {NO_PLACE[0]})
     if empty:
         await session.count(DELETE_EMPTY_BATCHES, [empty])
+
+
+async def delete_statements_of_stored(
+    session: Session, records: Sequence[Record], places: Sequence[Place], elsewhere: Iterable[int]
+) -> None:
+    """Delete the statements about ``records`` that had been refused and were stored now, when they were sent again.
+
+    A message is sent again by itself, with its position; ``elsewhere`` are those that were not stored in their own place.
+    """
+    repeated = set(elsewhere)
+    stored = [
+        place
+        for n, (record, place) in enumerate(zip(records, places, strict=True))
+        if n not in repeated and record.entry is not None and record.entry.batch.positions is not None
+    ]
+    if stored:
+        batch_ids, positions = zip(*stored, strict=True)
+        await session.count(DELETE_STATEMENTS, [list(batch_ids), list(positions)])
 
 
 async def insert_unstored_entries(session: Session, entries: Sequence[tuple[BatchEntry, UnstoredReason]]) -> None:

@@ -55,6 +55,7 @@ from meter.store.write.record import Unstorable
 from meter.store.write.record import WireFormat
 from meter.store.write.record import record_of
 from meter.store.write.signed_batches import delete_empty_batches
+from meter.store.write.signed_batches import delete_statements_of_stored
 from meter.store.write.signed_batches import insert_unstored_entries
 from meter.store.write.signed_batches import upsert_batches
 from meter.stored_batch import UnstoredReason
@@ -180,7 +181,7 @@ class SampleWriter:
         except Rejected as error:
             if len(records) == 1:
                 index = records[0][0]
-                refused[index] = Refusal(index, f"PostgreSQL rejects it: {error}")
+                refused[index] = Refusal(index, "PostgreSQL rejects it", cause=str(error))
                 return 0
         except _TooOld as error:
             refused |= {
@@ -255,6 +256,7 @@ class SampleWriter:
             stored += new
         if elsewhere:
             await delete_empty_batches(session, places, elsewhere)
+        await delete_statements_of_stored(session, records, places, elsewhere)
         return stored, conflicting, elsewhere, cache_updates, generation
 
     async def _dimension_ids(

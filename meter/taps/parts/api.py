@@ -10,6 +10,7 @@ from meter.daemon.full_collections import FullCollections
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
+from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
@@ -26,6 +27,7 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     from meter.api import make_site
 
     settings = daemon.config.api
+    daemon.warnings += shares_warnings(daemon.config)
     rules = PostedSampleRules(declared=daemon.declared_meters, **settings.posted_samples.model_dump())
     shares = settings.shares
     addresses = _client_addresses(daemon)
@@ -68,6 +70,17 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
     daemon.add(FullCollections(daemon.reactor, lambda: api.busy))
     served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
+
+
+def shares_warnings(config: Config) -> list[str]:
+    """Return a text for each promise of the fair shares that ``config`` has too few readers for."""
+    readers, reserved = config.store.readers, config.api.shares.reserved_readers
+    if config.api.auth.mode == "none" or readers - min(reserved, readers - 1) > 1:
+        return []
+    return [
+        f"[store] readers: with {readers} and [api.shares] reserved_readers = {reserved}, all tenants share one reader, "
+        f"so a costly query delays their other queries; {reserved + 2} readers prevent that"
+    ]
 
 
 def _client_addresses(daemon: Daemon) -> Any:

@@ -15,6 +15,7 @@ from twisted.logger import formatEvent
 from zope.interface import implementer
 
 from meter.bus.dead_letter_log import MAX_LINES
+from meter.bus.dead_letters import MAX_REPLAYED
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import parse_dead_letter
 from meter.interfaces import Delivery
@@ -156,8 +157,53 @@ async def test_replayed_message_with_headers_of_any_type_is_dead_lettered(bus: B
     odd = {"meter-replayed": [1], "meter-exchange": b"\xff", "meter-routing-key": {"a": None}}
     await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason="x", origin=replace(ORIGIN, headers=odd))
     headers = bus.published[0].headers
-    assert headers["meter-replayed"] == "[1]"
+    assert "meter-replayed" not in headers
+    assert (headers["meter-exchange"], headers["meter-routing-key"]) == (ORIGIN.exchange, ORIGIN.routing_key)
     assert parse_dead_letter(headers, b"").replayed == 0
+
+
+@pytest.mark.parametrize("replayed", [True, -1, MAX_REPLAYED + 1, 2**64 - 1, "1", 1.0, None])
+@pytest_twisted.ensureDeferred
+async def test_replay_count_that_meter_does_not_write_is_ignored(bus: Bus, clock: Clock, replayed: object) -> None:
+    headers = {"meter-replayed": replayed, "meter-exchange": "other"}
+    await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason="x", origin=replace(ORIGIN, headers=headers))
+    written = bus.published[0].headers
+    assert "meter-replayed" not in written
+    assert written["meter-exchange"] == ORIGIN.exchange
+    assert parse_dead_letter(headers, b"").publication().headers["meter-replayed"] == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_dead_letter_with_the_largest_replay_count_can_be_replayed(bus: Bus, clock: Clock) -> None:
+    origin = replace(ORIGIN, headers={"meter-replayed": MAX_REPLAYED})
+    await DeadLetterPublisher(bus, clock).dead_letter(body=b"", reason="x", origin=origin)
+    [written] = bus.published
+    assert written.headers["meter-replayed"] == MAX_REPLAYED
+    assert parse_dead_letter(written.headers, b"").publication().headers["meter-replayed"] == MAX_REPLAYED
+
+
+@pytest.mark.parametrize(("headers", "truncated"), [({}, False), ({"size": 17}, True)])
+@pytest_twisted.ensureDeferred
+async def test_dead_letter_that_cannot_be_encoded_is_published_without_its_origin(
+    bus: Bus, clock: Clock, headers: dict[str, int], truncated: bool
+) -> None:
+    publish = bus.publish
+
+    async def refuse_origin(publication: Publication) -> None:
+        if "meter-exchange" in publication.headers:
+            raise ValueError("header 'meter-exchange' cannot be encoded")
+        await publish(publication)
+
+    bus.publish = refuse_origin  # type: ignore[method-assign]
+    with capturedLogs() as logs:
+        await DeadLetterPublisher(bus, clock, source_queue="q").dead_letter(
+            body=b"", reason="x", origin=ORIGIN, **headers
+        )
+    found = parse_dead_letter(bus.published[0].headers, b"")
+    assert (found.reason, found.queue, found.exchange, found.truncated) == ("x", "q", "", truncated)
+    lines = [formatEvent(event) for event in logs]
+    assert "is published without its origin" in lines[0]
+    assert "exchange unknown, routing key unknown (bad): x" in lines[1]
 
 
 @pytest_twisted.ensureDeferred

@@ -78,7 +78,7 @@ def test_every_mistake_is_reported_at_once_with_its_place():
             "meter",
             "sha256: string should match pattern",
         ),
-        ("[api.auth]\nrefresh_seconds = 300.0", "meter", "must be less than max_unchecked_seconds"),
+        ("[api.auth]\nmode = 'tokens'\nrefresh_seconds = 300.0", "meter", "must be less than max_unchecked_seconds"),
         ("[bus]\nurl_file = '/nowhere'", "meter", "[bus] url_file: cannot be read"),
         ("not toml", "meter", "not TOML"),
     ],
@@ -86,6 +86,14 @@ def test_every_mistake_is_reported_at_once_with_its_place():
 def test_a_mistake_says_what_would_be_right(text, daemon, expected):
     [found] = problems(text, daemon)
     assert expected in found
+
+
+@pytest.mark.parametrize(
+    "mode", ["mode = 'none'", "mode = 'keystone'\nkeystone.auth_url = 'http://k'\nkeystone.password = 'p'"]
+)
+def test_settings_of_stored_tokens_are_not_compared_in_other_modes(mode):
+    config = parse(f"[api.auth]\n{mode}\nmax_unchecked_seconds = 4.0", "meter")
+    assert config.api.auth.max_unchecked_seconds == 4.0
 
 
 def test_a_file_that_is_not_there_is_a_mistake_too(tmp_path):
