@@ -377,10 +377,7 @@ class IStore(Interface):
         """Return the ``meters`` with samples that the project did not submit, and the ``resources`` of other projects."""
 
     async def proof(message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
-        """Return the metering message with this id as it was signed, and its signed batch, if its sample matches ``filter``.
-
-        Of several matching samples with the same id, which are possible more than a week apart, the newest is returned.
-        """
+        """Return the signed message with this id, and its batch, if its sample matches ``filter``; the newest of several."""
 
     async def voided_proof(message_id: str) -> StoredProof | None:
         """Return the metering message of the voided sample with this id, whoever owns it, as :meth:`proof` does."""

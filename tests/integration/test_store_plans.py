@@ -39,6 +39,7 @@ from meter.store.maintenance.rollups import FROM_SAMPLES
 from meter.store.maintenance.rollups import MAX_ALTERNATIONS
 from meter.store.maintenance.rollups import MAX_METADATA_RUNS
 from meter.store.maintenance.rollups import NEXT_HOUR_TO_FINALIZE
+from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
 from tests.integration.test_store_rollups import running
 from tests.plans import RowsRead
@@ -497,6 +498,18 @@ async def test_verification_reads_a_page_at_a_time(filled):
         )
         about = database.count(SampleFilter(start=when, end=when + timedelta(seconds=11)))
         assert read.tables["sample"] <= FACTOR * about, read.text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_batches_without_rows_are_found_by_their_times(filled):
+    database, when = filled
+    verification = Verification(database.store._readers._clock, "", clock=database.store._readers._clock)
+    verification._connection = database.store._readers  # type: ignore[assignment]
+    end = when + timedelta(seconds=11)
+    batches = [BatchTimes(2**40, when, when), BatchTimes(2**40 + 1, when, end - timedelta(seconds=1))]
+    found, read = await count_rows_read(database.store._readers, lambda: verification.without_rows(batches))
+    about = database.count(SampleFilter(start=when, end=end))
+    assert (list(found), read.tables["sample"] <= FACTOR * about) == ([2**40, 2**40 + 1], True), read.text()
 
 
 class RolledBack(Exception):

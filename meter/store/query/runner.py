@@ -58,13 +58,14 @@ from meter.store.query.stored_rows import stored_row
 from meter.store.write.record import uuid_of
 from meter.stored_batch import StoredProof
 
+NEWEST_VOIDED = """
+s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sample WHERE message_id = %s::uuid)
+"""
+
 UNEXECUTABLE = (
     "the query cannot be executed: a value in it, or one that is computed for it, is out of range, too large or of a type"
     " that cannot be compared"
 )
-NEWEST_VOIDED = """
-s.message_id = %s::uuid AND s.timestamp = (SELECT max(timestamp) FROM voided_sample WHERE message_id = %s::uuid)
-"""
 
 
 class QueryRunner:

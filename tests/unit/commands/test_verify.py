@@ -244,6 +244,18 @@ def test_unsigned_row_is_reported_only_if_unsigned_samples_are_not_accepted():
     assert "does not accept" in verdict_on(unsigned, accept_unsigned=False).reason
 
 
+def test_sample_that_the_upgrade_of_the_schema_voided_is_verified_although_its_volume_is_out_of_bounds():
+    fields = {**FOREIGN_FIELDS, "counter_volume": 1e31}
+    fields["message_signature"] = signature(fields, SECRET)
+    record = structs.replace(FOREIGN.record, volume=1e31, signature=fields["message_signature"])
+    voided = replace(FOREIGN, fields=fields, record=record, audit_seq=0)
+    assert verdict_on(voided).state == "voided"
+    assert "does not match" in verdict_on(altered(voided, counter_volume=1e32)).reason
+    assert "volume" in verdict_on(replace(voided, record=structs.replace(record, volume=1e32))).reason
+    assert "in the bounds" in verdict_on(replace(FOREIGN, audit_seq=0)).reason
+    assert verdict_on(replace(voided, audit_seq=5)).state == "failed"
+
+
 def test_metadata_in_another_notation_are_equal():
     sent = message("cpu", 5, metadata={"a": 1e22})
     row = replace(FOREIGN, message_id=sent.message_id, fields=sent.fields, batch_id=0)
