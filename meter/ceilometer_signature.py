@@ -32,8 +32,9 @@ MAX_CACHED_METADATA = 4096
 MAX_CACHED_TEXT = 8 * 1024
 """Maximum length of a cached text, in characters; longer ones, of many names in deep mappings, are not cached."""
 
-MAX_SIGNED_CHARACTERS = 4 * 1024 * 1024
-"""Maximum length of what is nested in a signed text. The whole path precedes each value: it can be far longer than the message."""
+MAX_PATH_CHARACTERS = 4 * 1024 * 1024
+"""Maximum length of all paths of names in a signed text. The whole path precedes each value, so that together they can be far
+longer than the message; the values cannot."""
 
 
 class BadSignature(ValueError):
@@ -41,17 +42,17 @@ class BadSignature(ValueError):
 
 
 class _SignedText:
-    """A signed text in the making. The length of the pairs is limited while they are added, before they take the memory."""
+    """A signed text in the making. The length of the paths is limited while they are added, before they take the memory."""
 
     def __init__(self) -> None:
         self.added: list[str] = []
-        self._left = MAX_SIGNED_CHARACTERS
+        self._left = MAX_PATH_CHARACTERS
 
     def add(self, name: str, value: str) -> None:
-        """Append a name and its value; ``ValueError`` if the text becomes too long."""
-        self._left -= len(name) + len(value)
+        """Append the path of a value and the value; ``ValueError`` if the paths become too long."""
+        self._left -= len(name)
         if self._left < 0:
-            raise ValueError(f"the text to sign has more than {MAX_SIGNED_CHARACTERS} characters")
+            raise ValueError(f"the paths of names in the text to sign have more than {MAX_PATH_CHARACTERS} characters")
         self.added += (name, value)
 
     def text(self) -> str:
@@ -64,7 +65,7 @@ def signed_bytes(message: Mapping[str, Any], metadata_text: str | None = None) -
 
     Metadata are covered as they are after encoding to JSON and decoding, because that is how they arrive; other values must be of
     JSON's types. Raises :class:`BadSignature` for an unpaired surrogate, for an integer or a nesting too large for Python to
-    write, and for nested values whose text has more than :data:`MAX_SIGNED_CHARACTERS`.
+    write, and for paths of names of more than :data:`MAX_PATH_CHARACTERS`.
     """
     parts = _SignedText()
     added = parts.added

@@ -14,7 +14,7 @@ import pytest_twisted
 
 import meter.signing_keys
 from meter import ceilometer_signature
-from meter.ceilometer_signature import MAX_SIGNED_CHARACTERS
+from meter.ceilometer_signature import MAX_PATH_CHARACTERS
 from meter.ceilometer_signature import BadSignature
 from meter.ceilometer_signature import encoded_metadata
 from meter.ceilometer_signature import signature
@@ -73,7 +73,7 @@ async def test_small_message_takes_little_memory(keys):
     body = cast([message(LONG_PATHS)])
     collector = Collector(keys)
     peak, _ = await receive(collector, body)
-    assert peak < 5 * MAX_SIGNED_CHARACTERS + 30 * len(body)
+    assert peak < 5 * MAX_PATH_CHARACTERS + 30 * len(body)
     assert await collector.stored() == []
     assert len(collector.dead.reasons) == 1
 
@@ -82,7 +82,7 @@ async def test_small_message_takes_little_memory(keys):
 async def test_unsigned_message_is_stored_without_making_its_text():
     collector = Collector(Keyring(METER.keys, accept_unsigned=True))
     peak, _ = await receive(collector, cast([message(LONG_PATHS, message_signature=None)]))
-    assert peak < 5 * MAX_SIGNED_CHARACTERS
+    assert peak < 5 * MAX_PATH_CHARACTERS
     assert len(await collector.stored()) == 1
 
 
@@ -113,18 +113,18 @@ def test_no_text_is_made_unless_a_key_has_the_scheme(monkeypatch, accept_unsigne
 )
 def test_text_that_is_too_long_is_not_made_when_signing_either(sign):
     def refused():
-        with pytest.raises(BadSignature, match="the text to sign has more than"):
+        with pytest.raises(BadSignature, match="the paths of names in the text to sign have more than"):
             sign()
 
     peak, _ = peak_and_kept(refused)
-    assert peak < 5 * MAX_SIGNED_CHARACTERS
+    assert peak < 5 * MAX_PATH_CHARACTERS
 
 
-def test_text_up_to_the_limit_is_made():
-    name = len("resource_metadata:a")
-    assert encoded_metadata({"a": "x" * (MAX_SIGNED_CHARACTERS - name)})[1].startswith("resource_metadata:ax")
+def test_text_with_paths_up_to_the_limit_is_made_whatever_the_length_of_values():
+    longest = "k" * (MAX_PATH_CHARACTERS - len("resource_metadata:"))
+    assert encoded_metadata({longest: "x" * MAX_PATH_CHARACTERS})[1].endswith("kx" + "x" * (MAX_PATH_CHARACTERS - 1))
     with pytest.raises(BadSignature):
-        encoded_metadata({"a": "x" * (MAX_SIGNED_CHARACTERS - name + 1)})
+        encoded_metadata({longest + "k": ""})
 
 
 @pytest_twisted.ensureDeferred

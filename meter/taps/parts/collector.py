@@ -44,7 +44,7 @@ def add_collector(
 ) -> None:
     """Add both consumers of the collector: metering messages into the store, notifications onto the bus."""
     settings = daemon.config.collector
-    units = UnitWatch()
+    units = UnitWatch(daemon.reactor)
 
     def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:
         units.observe(messages)

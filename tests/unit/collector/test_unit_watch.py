@@ -7,6 +7,7 @@ from datetime import UTC
 from datetime import datetime
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from meter.collector.unit_watch import MAX_METERS
@@ -62,7 +63,7 @@ def test_units_setting_changes_unit_names_and_no_volumes(setting: str, unit: str
 
 
 def warnings(*units: str) -> list[tuple[str, str, str]]:
-    watch = UnitWatch()
+    watch = UnitWatch(Clock())
     with capturedLogs() as logs:
         for unit in units:
             watch.observe([received(replace(SAMPLE, unit=unit), KEYS, "here")])
@@ -83,7 +84,7 @@ def test_number_of_watched_meters_is_limited() -> None:
         samples = (replace(SAMPLE, name=f"instance:{number}", unit=unit) for number in numbers)
         return [received(each, KEYS, "here") for each in samples]
 
-    watch = UnitWatch()
+    watch = UnitWatch(Clock())
     watch.observe(messages("MiB", *range(MAX_METERS + 5)))
     with capturedLogs() as logs:
         watch.observe(messages("MB", MAX_METERS + 1, 1))
