@@ -170,7 +170,7 @@ async def verify(
     referenced = await administration.newest_referenced_entry()
     verifier = ChainVerifier(keys, anchors, referenced=referenced)
     problems: list[str] = []
-    seq = 0
+    seq: int | None = None
     while page := await administration.audit_entries_after(seq, PAGE_ENTRIES):
         for entry in page:
             problems += verifier.problems_of(entry)

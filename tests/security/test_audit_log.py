@@ -203,6 +203,49 @@ async def test_verify_finds_what_a_superuser_changed(database, tampering, proble
     assert status == 3
 
 
+FORGED = (
+    "INSERT INTO audit_entry SELECT {seq}, now() + interval '1 day', who, action, 'forged', details, key_id, previous, hash"
+    " FROM audit_entry WHERE seq = 1"
+)
+
+
+@pytest_twisted.ensureDeferred
+async def test_database_refuses_an_entry_with_a_number_below_one(database):
+    await noted(database, "one")
+    for seq in (0, -1):
+        with pytest.raises(psycopg2.errors.CheckViolation):
+            database.execute(FORGED.format(seq=seq))
+
+
+@pytest.mark.parametrize("seq", [0, -1, -(2**63)])
+@pytest_twisted.ensureDeferred
+async def test_entry_with_a_number_below_one_is_found_if_a_superuser_inserts_it(database, seq):
+    anchors = await noted(database, "one", "two")
+    database.execute(
+        f"ALTER TABLE audit_entry DROP CONSTRAINT IF EXISTS audit_entry_seq_check; {FORGED.format(seq=seq)}"
+    )
+    status, out, _ = await database("audit", "verify", "--json", "--expect", anchors[-1])
+    report = json.loads(out)
+    assert (status, report["entries"], report["newest"]) == (1, 3, anchors[-1])
+    assert report["problems"] == [
+        f"entry {seq} is not in the chain, which begins with entry 1: it was inserted"
+    ]  # and nothing about the true entries
+
+
+@pytest_twisted.ensureDeferred
+async def test_first_entry_does_not_follow_one_with_a_number_below_one(database):
+    [first] = await noted(database, "one")
+    database.execute(
+        "ALTER TABLE audit_entry DROP CONSTRAINT IF EXISTS audit_entry_seq_check;"
+        f"{FORGED.format(seq=-1)}; ALTER TABLE audit_entry DISABLE TRIGGER USER; DELETE FROM audit_entry WHERE seq = 1"
+    )
+    [again] = await noted(database, "one again")
+    assert (first != again, again.partition(":")[0]) == (True, "1")
+    _, out, _ = await database("audit", "verify", "--json")
+    [problem] = json.loads(out)["problems"]
+    assert problem.startswith("entry -1 is not in the chain")
+
+
 @pytest_twisted.ensureDeferred
 async def test_concurrent_writers_make_one_chain(database):
     async with running(database.dsn, writers=8) as store:

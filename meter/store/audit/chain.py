@@ -109,6 +109,10 @@ class ChainVerifier:
 
     def problems_of(self, entry: AuditEntry) -> Iterator[str]:
         """Yield what is wrong with the next ``entry``."""
+        if entry.seq < 1:
+            self.entries += 1
+            yield f"entry {entry.seq} is not in the chain, which begins with entry 1: it was inserted"
+            return
         expected = 1 if self.newest is None else self.newest.seq + 1
         previous = BEGINNING if self.newest is None else self.newest.hash
         self.newest = entry

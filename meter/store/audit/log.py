@@ -32,8 +32,8 @@ ENTRY_COLUMNS = "seq, at, who, action, reason, details, key_id, encode(previous,
 LOCK_AND_READ_NEWEST = f"""
 SELECT pg_advisory_xact_lock({LOCK});
 SELECT clock_timestamp(), coalesce(max(seq), 0),
-    coalesce((SELECT encode(hash, 'hex') FROM audit_entry ORDER BY seq DESC LIMIT 1), '{BEGINNING}')
-FROM audit_entry
+    coalesce((SELECT encode(hash, 'hex') FROM audit_entry WHERE seq > 0 ORDER BY seq DESC LIMIT 1), '{BEGINNING}')
+FROM audit_entry WHERE seq > 0
 """
 
 INSERT_ENTRY = """
@@ -123,10 +123,10 @@ def entries_statement(filter: AuditFilter, limit: int, before: int | None) -> Sq
     return Sql(text, (*(value for _, value in conditions), limit))
 
 
-async def entries_after(session: Session, seq: int, limit: int) -> list[AuditEntry]:
-    """Return at most ``limit`` entries with numbers above ``seq``, oldest first."""
-    text = ENTRIES.format(conditions="seq > %s", direction="ASC")
-    return [entry_of(row) for row in await session.rows(text, [seq, limit])]
+async def entries_after(session: Session, seq: int | None, limit: int) -> list[AuditEntry]:
+    """Return at most ``limit`` entries with numbers above ``seq``, oldest first; with ``None`` from the lowest number on."""
+    text = ENTRIES.format(conditions="true" if seq is None else "seq > %s", direction="ASC")
+    return [entry_of(row) for row in await session.rows(text, [limit] if seq is None else [seq, limit])]
 
 
 def entry_of(row: Sequence[Any]) -> AuditEntry:

@@ -211,8 +211,11 @@ class Administration:
         statement = entries_statement(filter, limit, None)
         return [entry_of(row) for row in await self._connection.rows(statement.text, statement.parameters)]
 
-    async def audit_entries_after(self, seq: int, limit: int) -> Sequence[AuditEntry]:
-        """Return at most ``limit`` entries of the audit log with numbers above ``seq``, oldest first."""
+    async def audit_entries_after(self, seq: int | None, limit: int) -> Sequence[AuditEntry]:
+        """Return at most ``limit`` entries of the audit log with numbers above ``seq``, oldest first.
+
+        With ``None`` they are from the lowest number on, even of entries that Meter did not make.
+        """
         await self._check()
         return await entries_after(self._connection, seq, limit)
 

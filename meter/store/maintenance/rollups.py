@@ -57,20 +57,24 @@ EXPIRED_SERIES = (
 """Series whose samples since ``start`` may have been deleted: their rollups are all that is left, and stay as they are."""
 
 COUNTERS = """
-SELECT ARRAY(
-    SELECT coalesce(m.counter, 0)
-    FROM generate_series(1, (SELECT max(id) FROM meter)) AS n
-    LEFT JOIN (SELECT id, min(id) OVER (PARTITION BY name, unit) AS counter FROM meter) AS m ON m.id = n
-    ORDER BY n
-) AS by_meter
+SELECT array_agg(id ORDER BY id) AS meters, array_agg(counter ORDER BY id) AS numbers
+FROM (
+    SELECT used.meter_id AS id, min(used.meter_id) OVER (PARTITION BY m.name, m.unit) AS counter
+    FROM (SELECT DISTINCT x.meter_id FROM (SELECT DISTINCT series_id FROM {of_period}) AS s JOIN series x ON x.id = s.series_id) AS used
+    LEFT JOIN LATERAL (SELECT name, unit FROM meter WHERE id = used.meter_id LIMIT 1) AS m ON true
+) AS meter
 """
-"""Maps meters to counters: meters with the same name and unit, which differ in their type only, are one counter.
+"""Maps the meters of a period to counters: meters with the same name and unit, which differ in their type only, are one counter.
 
-It is one row, an array by the id of the meter: a join with many rows would be a nested loop where PostgreSQL expects few.
+It is one row with two arrays, searched by bisection: a join with many rows would be a nested loop where PostgreSQL expects few.
+Other meters of the store are not read, however many there are.
 """
+
+COUNTER = "counters.numbers[width_bucket(x.meter_id, counters.meters)]"
+"""SQL: the counter of the series ``x``."""
 
 AGGREGATE = f"""
-WITH counters AS MATERIALIZED ({COUNTERS})
+WITH counters AS MATERIALIZED ({COUNTERS.format(of_period="{of_period}")})
 INSERT INTO rollup (start, hours, series_id, metadata_run, metadata_id, {COLUMNS}, overlap)
 SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, max(overlap) OVER (PARTITION BY series_id) FROM (
     SELECT aggregated.*, x.meter_id, CASE
@@ -110,8 +114,8 @@ SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, ma
         ) AS partial
         GROUP BY series_id, metadata_run
     ) AS aggregated JOIN series x ON x.id = aggregated.series_id CROSS JOIN counters
-    WINDOW of_run AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id, x.run_kind, x.run_id ORDER BY aggregated.first),
-        of_resource AS (PARTITION BY counters.by_meter[x.meter_id], x.resource_id ORDER BY aggregated.first)
+    WINDOW of_run AS (PARTITION BY {COUNTER}, x.resource_id, x.run_kind, x.run_id ORDER BY aggregated.first),
+        of_resource AS (PARTITION BY {COUNTER}, x.resource_id ORDER BY aggregated.first)
 ) AS aggregated
 ORDER BY meter_id, series_id
 """
@@ -123,20 +127,25 @@ mark the rollups that overlap in time with rollups of other series.
 Rows of a meter are inserted next to each other: most queries are about one meter.
 """
 
-KEYS = "counters.by_meter[x.meter_id] AS counter, x.resource_id, x.run_kind, x.polling_interval"
+KEYS = f"{COUNTER} AS counter, x.resource_id, x.run_kind, x.polling_interval"
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
+SAMPLES_OF_PERIOD = f"sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
 FROM_SAMPLES = AGGREGATE.format(
+    of_period=SAMPLES_OF_PERIOD,
     partials=f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
-    " FROM sample s JOIN series x ON x.id = s.series_id CROSS JOIN counters"
-    f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
-    f" AND s.series_id NOT IN ({EXPIRED_SERIES})"
+    f" FROM (SELECT * FROM {SAMPLES_OF_PERIOD} AND s.series_id NOT IN ({EXPIRED_SERIES})) AS s"
+    " JOIN series x ON x.id = s.series_id CROSS JOIN counters",
+)
+HOURS_OF_PERIOD = (
+    f"rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
 )
 FROM_HOURS = AGGREGATE.format(
+    of_period=HOURS_OF_PERIOD,
     partials=f"SELECT r.series_id, r.metadata_id, r.metadata_run AS run_of_hour, {KEYS}, {partial_from_rollup()}"
-    " FROM rollup r JOIN series x ON x.id = r.series_id CROSS JOIN counters"
-    f" WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')} AND x.resource_id > 0"
+    f" FROM (SELECT * FROM {HOURS_OF_PERIOD}) AS r JOIN series x ON x.id = r.series_id CROSS JOIN counters"
+    " WHERE x.resource_id > 0",
 )
 
 IN_PERIOD = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"

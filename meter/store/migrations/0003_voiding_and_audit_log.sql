@@ -4,7 +4,7 @@
 -- for the first one; hash covers all other columns (meter/store/audit/chain.py). key_id is the id of the signing key from
 -- which the key of the hash is derived. details is a JSON object, as text because it is hashed.
 CREATE TABLE audit_entry (
-    seq bigint PRIMARY KEY,
+    seq bigint PRIMARY KEY CHECK (seq > 0),
     at timestamptz NOT NULL,
     who text NOT NULL,
     action text NOT NULL,
