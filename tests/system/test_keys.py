@@ -77,7 +77,7 @@ def body(*samples, keys=None):
 def counted(verified=0, unsigned=0, failed=0, missing=0, batches=0, **by_key):
     """Return the counts that ``meter-verify`` prints; all keys here sign batches."""
     by_scheme = {"meter": verified} if verified else {}
-    states = {"verified": verified, "unsigned": unsigned, "failed": failed, "missing": missing}
+    states = {"verified": verified, "unsigned": unsigned, "voided": 0, "failed": failed, "missing": missing}
     return {**states, "by_key": by_key, "by_scheme": by_scheme, "batches": batches}
 
 
