@@ -28,7 +28,6 @@ CACHED_METADATA = 4096
 MAX_CACHED_METADATA = 4096
 """Maximum size of cached metadata, in bytes; larger ones are not cached, which limits the memory to some tens of megabytes."""
 
-
 MAX_CACHED_TEXT = 8 * 1024
 """Maximum length of a cached text, in characters; longer ones, of many names in deep mappings, are not cached."""
 

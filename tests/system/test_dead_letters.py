@@ -88,7 +88,7 @@ def test_sample_signed_with_an_unknown_key_is_stored_after_the_key_is_added_and_
     until(lambda: dead_lettered(collector) == 5, "five dead letters")
 
     text = meter_dead_letters(collector, "list")
-    assert "which [signing] does not have" in text
+    assert "the batch is signed with the key 'key-1'" in text
     assert "5 of 5 dead letters" in text
     dead_letters = listed(collector)
     assert [each["n"] for each in dead_letters] == [1, 2, 3, 4, 5]

@@ -184,7 +184,7 @@ def test_rows_that_somebody_changed_are_named(furnished, postgresql):
         [METER_VERIFY, "-c", str(collector.config_file)], capture_output=True, text=True, timeout=180, check=False
     ).stdout
     assert f"FAILED    {uuid.UUID(int=2)}  lamp.power  lamp  2026-11-02T00:00:00  the row was altered or added" in text
-    counts = "5 verified, 0 unsigned, 3 failed, 2 missing"
+    counts = "5 verified, 0 unsigned, 0 voided, 3 failed, 2 missing"
     assert f"{counts}\nverified by signature: 5 by Meter's signature of their batch\n" in text
 
 
