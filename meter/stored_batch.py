@@ -136,8 +136,10 @@ def verify_stored_batch(batch: StoredBatch, key: SigningKey) -> BatchFindings:
     for position, fields in batch.messages:
         findings.problems.append(_problem(batch, salt, position, fields, digests))
     for entry in batch.unstored:
-        stated = keys.unstored_mac(batch.id, entry.position, entry.digest, entry.reason)
-        if not hmac.compare_digest(stated, entry.mac):
+        inside = 0 <= entry.position < batch.count
+        if not inside or not hmac.compare_digest(
+            keys.unstored_mac(batch.id, entry.position, entry.digest, entry.reason), entry.mac
+        ):
             findings.damage = f"the statement that message {entry.position} was not stored is not the collector's"
         else:
             digests.setdefault(entry.position, entry.digest)

@@ -133,6 +133,8 @@ class RowVerifier:
 
     async def _verify_batch(self, read: BatchRows) -> tuple[_VerifiedRows, list[Finding]]:
         batch, rows = read.batch, read.rows
+        shown = rows[0] if rows else None  # its rows may have been moved out of the times of the batch
+        row_of_it = ", of which this is a row," if rows else ""
         found = verify_with_keyring(batch, self._keys)
         if found is None:
             return _VerifiedRows(None, batch.key_id, batch.first, batch.last, {}), []
@@ -147,14 +149,12 @@ class RowVerifier:
             reasons = {(row.message_id, row.timestamp): findings.damage for row in rows}
         verdicts: list[Finding] = []
         if findings.damage is not None and findings.signature_matches is not False:
-            verdicts.append((rows[0], Verdict("failed", reason=f"{findings.damage} (batch {batch.id})")))
+            verdicts.append((shown, Verdict("failed", reason=f"{findings.damage} (batch {batch.id})")))
         if findings.missing and not await self._expired(batch.first, rows):
             verdicts += [
                 (
-                    rows[0],
-                    Verdict(
-                        "missing", reason=f"message {position} of the batch {batch.id}, of which this is a row, is gone"
-                    ),
+                    shown,
+                    Verdict("missing", reason=f"message {position} of the batch {batch.id}{row_of_it} is gone"),
                 )
                 for position in findings.missing
             ]

@@ -368,3 +368,27 @@ async def test_key_that_may_not_sign_the_meter_any_more_fails_its_rows(stored, l
 async def test_unsigned_sample_is_reported_where_unsigned_samples_are_not_accepted(stored, look):
     [verdict] = [found for _, found in await look(accept_unsigned=False) if found.state == "unsigned"]
     assert verdict.reason == "unsigned, and [signing] does not accept unsigned samples"
+
+
+UNREADABLE = [
+    "UPDATE sample SET timestamp = timestamp - interval '1 year' WHERE {at5}",
+    "UPDATE sample SET timestamp = 'infinity' WHERE {at5}",
+    "UPDATE sample SET timestamp = '0044-01-01 BC' WHERE {at5}",
+    "UPDATE signed_batch SET last = 'infinity' WHERE id = (SELECT batch_id FROM sample WHERE {at5})",
+    "UPDATE signed_batch SET first = '0044-01-01 BC' WHERE id = (SELECT batch_id FROM sample WHERE {at5})",
+    "UPDATE metadata SET text = repeat('[', 5000) || repeat(']', 5000), document = 'null' WHERE text LIKE '%active%'",
+    "UPDATE wire_format SET text = repeat('[', 5000)",
+    "UPDATE signed_batch SET checks = '' WHERE id = (SELECT batch_id FROM sample WHERE {at5})",
+    "INSERT INTO unstored_entry SELECT batch_id, -1, 'refused', '', '' FROM sample WHERE {at0}",
+    "INSERT INTO unstored_entry SELECT batch_id, 32000, 'é', '', '' FROM sample WHERE {at0}",
+]
+
+
+@pytest.mark.parametrize("change", UNREADABLE)
+@pytest_twisted.ensureDeferred
+async def test_value_that_cannot_be_read_is_reported_and_ends_no_verification(stored, look, change):
+    before = len(await look())
+    stored(change.format(**AT))
+    looked = await look()
+    assert len(looked) >= before
+    assert {"failed", "missing"} & set(states(looked))

@@ -15,14 +15,21 @@ TOKEN_HEADER = "X-Auth-Token"
 MAX_TOKEN_CHARACTERS = 8192
 """Longer tokens are refused; Keystone's tokens have a few hundred characters."""
 
-_TOKEN = re.compile(rb"(?=.{1,%d}\Z)[!-~](?:[ -~]*[!-~])?" % MAX_TOKEN_CHARACTERS)
-"""Printable ASCII characters: a token of the configuration can be a sentence."""
+_TOKEN = re.compile(rb"[!-~]{1,%d}" % MAX_TOKEN_CHARACTERS)
+"""Visible ASCII characters."""
+
+_PHRASE = re.compile(rb"(?=.{1,%d}\Z)[!-~](?:[ -~]*[!-~])?" % MAX_TOKEN_CHARACTERS)
+"""Visible ASCII characters with blanks between them."""
 
 
-def well_formed_token(request: IRequest) -> str | None:
-    """Return the token of ``request``; ``None`` if it has none, or several, or one that cannot be a token by its form."""
+def well_formed_token(request: IRequest, *, blanks: bool = False) -> str | None:
+    """Return the token of ``request``; ``None`` if it has none, or several, or one that cannot be a token by its form.
+
+    With ``blanks`` it can contain some: whoever writes a token into the configuration can choose a phrase.
+    """
     values = request.requestHeaders.getRawHeaders(TOKEN_HEADER.encode()) or []
-    return values[0].decode("ascii") if len(values) == 1 and _TOKEN.fullmatch(values[0]) else None
+    form = _PHRASE if blanks else _TOKEN
+    return values[0].decode("ascii") if len(values) == 1 and form.fullmatch(values[0]) else None
 
 
 @dataclass(frozen=True, slots=True)

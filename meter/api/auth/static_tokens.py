@@ -35,7 +35,7 @@ class StaticTokens:
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the requester of the token; raise :class:`Unauthenticated` for an unknown one."""
-        token = well_formed_token(request)
+        token = well_formed_token(request, blanks=True)
         found = None if token is None else self.find(token)
         if found is None:
             raise Unauthenticated(CHALLENGE)

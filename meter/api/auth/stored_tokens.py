@@ -53,7 +53,7 @@ class StoredTokens:
 
     async def requester(self, request: IRequest) -> Requester:
         """Return the owner of the token; :class:`Unauthenticated`, or ``Unavailable`` while that is unknown."""
-        token = well_formed_token(request)
+        token = well_formed_token(request, blanks=True)
         if token is None:
             raise Unauthenticated(CHALLENGE)
         if (configured := self._configured.find(token)) is not None:

@@ -28,13 +28,14 @@ from meter.store.query.access_paths import IN_ORDER_OF_TIME
 from meter.store.query.stored_rows import BatchRows
 from meter.store.query.stored_rows import StoredRow
 from meter.store.query.stored_rows import batches_with_rows
+from meter.store.query.stored_rows import readable
 from meter.store.query.stored_rows import rows_statement
 from meter.store.query.stored_rows import stored_row
 
 PAGE_ROWS = 1000
 """Rows that are read, and in memory, at a time."""
 
-RETENTION_CUTOFFS = "SELECT meter, before FROM retention_cutoff"
+RETENTION_CUTOFFS = f"SELECT meter, {readable('before')} FROM retention_cutoff"
 
 _METADATA_THAT_DIFFER = "SELECT id FROM metadata WHERE id = ANY(%s) AND document IS DISTINCT FROM text::jsonb"
 
@@ -47,7 +48,9 @@ EXCEPT SELECT s.batch_id FROM voided_sample s WHERE s.batch_id = ANY(%s) AND s.t
 ORDER BY 1
 """
 
-BATCH_TIMES = "SELECT id, first, last FROM signed_batch WHERE {conditions} ORDER BY last, id LIMIT %s"
+BATCH_TIMES = f"""
+SELECT id, {readable("first")}, {readable("last")} FROM signed_batch WHERE {{conditions}} ORDER BY last, id LIMIT %s
+"""
 
 MAX_BATCH_SPAN = timedelta(days=1)
 """How long after the end of a range a batch may last that belongs to the range."""
@@ -141,7 +144,7 @@ class Verification:
         if before is not None:
             filters.append(("last < %s", [before]))
         if after is not None:
-            filters.append(("last >= %s AND (last, id) > (%s, %s)", [after[0], *after]))
+            filters.append((f"last >= %s AND ({readable('last')}, id) > (%s, %s)", [after[0], *after]))
         conditions = " AND ".join(text for text, _ in filters)
         parameters = [value for _, values in filters for value in values]
         return [
@@ -194,7 +197,12 @@ class Verification:
             filters.append(("x.meter_id IN (SELECT id FROM meter WHERE name = %s)", [meter]))
         if after is not None:
             # The first condition is redundant, but the index on time can use it.
-            filters.append(("s.timestamp >= %s AND (s.timestamp, s.message_id) > (%s, %s::uuid)", [after[0], *after]))
+            filters.append(
+                (
+                    f"s.timestamp >= %s AND ({readable('s.timestamp')}, s.message_id) > (%s, %s::uuid)",
+                    [after[0], *after],
+                )
+            )
         conditions = " AND ".join(text for text, _ in filters)
         parameters = [value for _, values in filters for value in values]
         page = await self._connection.rows(rows_statement(table, conditions, "%s"), [*parameters, limit])

@@ -33,9 +33,19 @@ from meter.stored_batch import UnstoredEntry
 Rows = Callable[[str, Sequence[Any]], Awaitable[Sequence[tuple[Any, ...]]]]
 """Runs a statement with parameters and returns its rows."""
 
+
+def readable(column: str) -> str:
+    """Return the SQL of a time that Python can represent: the nearest one to that of ``column``.
+
+    PostgreSQL has earlier and later ones.
+    """
+    first, last = "timestamptz '0001-01-01 00:00:00+00'", "timestamptz '9999-12-31 23:59:59.999999+00'"
+    return f"least(greatest({column}, {first}), {last})"
+
+
 ROWS = """
-SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text, s.timestamp,
-    s.volume, encode(s.signature, 'hex'), s.verbatim_json, s.batch_id, s.batch_position,
+SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text,
+    {timestamp}, s.volume, encode(s.signature, 'hex'), s.verbatim_json, s.batch_id, s.batch_position,
     {audit_seq}, s.metadata_id
 FROM (
     SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
@@ -58,7 +68,9 @@ ORDER BY s.timestamp, s.message_id
 def rows_statement(table: str, conditions: str, limit: str) -> str:
     """Return the statement for the rows ``s`` of ``sample`` or ``voided_sample`` that meet ``conditions``, oldest first."""
     audit_seq = "s.audit_seq" if table == "voided_sample" else "NULL::bigint"
-    return ROWS.format(table=table, conditions=conditions, limit=limit, audit_seq=audit_seq)
+    return ROWS.format(
+        table=table, conditions=conditions, limit=limit, audit_seq=audit_seq, timestamp=readable("s.timestamp")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +122,8 @@ class StoredRow:
         return f"the signed message differs from the column {', '.join(different)}" if different else None
 
 
-BATCHES = """
-SELECT b.id, b.uuid::text, b.first, b.last, b.key_id, b.mac, b.checks FROM signed_batch b WHERE b.id = ANY(%s)
+BATCHES = f"""
+SELECT b.id, b.uuid::text, {readable("b.first")}, {readable("b.last")}, b.key_id, b.mac, b.checks FROM signed_batch b WHERE b.id = ANY(%s)
 """
 
 UNSTORED_ENTRIES = (
@@ -214,7 +226,7 @@ def stored_row(row: Sequence[Any], differing_metadata: frozenset[int] = frozense
             series = Series(name, type_, unit, resource_id, user_id, project_id, source, run_kind, run, interval)
             record = Record(series, metadata, wire_format, message_id, timestamp, volume, signature, verbatim_json)
             fields = fields_of(record)
-        except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             damage = f"no message can be restored from the row: {type(error).__name__}: {error}"
         if damage is None and metadata_id in differing_metadata:
             damage = "the metadata that queries read (jsonb) differ from the signed metadata"
