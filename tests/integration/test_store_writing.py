@@ -189,7 +189,7 @@ async def test_sample_that_the_database_rejects_is_found_in_its_batch(postgresql
         assert result.stored == 19
         [refusal] = result.refused
         assert refusal.index == 13
-        assert "index row size" in refusal.reason
+        assert "index row size" in refusal.cause
 
 
 @pytest_twisted.ensureDeferred
