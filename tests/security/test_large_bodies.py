@@ -41,7 +41,7 @@ from tests.unit.collector.test_samples import message
 
 MEGABYTE = 1024 * 1024
 HOSTILE = {
-    "many small members": body_of([message(1, resource_metadata={f"k{n}": n for n in range(200_000)})]),
+    "many small members": body_of([message(1) | {"resource_metadata": {f"k{n}": n for n in range(200_000)}}]),
     "a wide list": body_of([0] * MEGABYTE),
     "many empty lists": body_of([[]] * 400_000),
     "deep nesting": b'{"a":' * 500_000,
