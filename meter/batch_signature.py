@@ -65,9 +65,9 @@ class BatchKeys:
     __slots__ = ("_mac", "_salt", "_unstored")
 
     def __init__(self, secret: bytes) -> None:
-        self._mac = _derive(secret, b"meter batch signature 1")
-        self._salt = _derive(secret, b"meter batch salt 1")
-        self._unstored = _derive(secret, b"meter unstored entry 1")
+        self._mac = derive_key(secret, b"meter batch signature 1")
+        self._salt = derive_key(secret, b"meter batch salt 1")
+        self._unstored = derive_key(secret, b"meter unstored entry 1")
 
     def salt(self, batch_id: str) -> bytes:
         """Return the secret salt of a batch, without which nobody can guess a message from its digest."""
@@ -89,7 +89,8 @@ def batch_keys(secret: bytes) -> BatchKeys:
     return BatchKeys(secret)
 
 
-def _derive(secret: bytes, purpose: bytes) -> bytes:
+def derive_key(secret: bytes, purpose: bytes) -> bytes:
+    """Return the key of 32 bytes that is derived from ``secret`` by HKDF-SHA-256, for ``purpose`` alone."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)
 
 

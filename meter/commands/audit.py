@@ -16,14 +16,13 @@ from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
+from meter.commands.command import parse_range
 from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
 from meter.commands.operator import WHO
 from meter.commands.operator import act
 from meter.commands.operator import audit_keys
-from meter.message import BadMessage
-from meter.message import parse_timestamp
 from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.signing_keys import SigningKey
@@ -58,11 +57,7 @@ class ListEntriesOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Parse the times."""
-        for name in ("from", "to"):
-            try:
-                self[name] = None if self[name] is None else parse_timestamp(self[name], f"--{name}")
-            except BadMessage as error:
-                raise usage.UsageError(str(error)) from error
+        parse_range(self)
 
 
 class VerifyOptions(usage.Options):

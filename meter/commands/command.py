@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from typing import NoReturn
@@ -16,6 +18,8 @@ from twisted.python import usage
 
 import meter
 from meter.interfaces import Unavailable
+from meter.message import BadMessage
+from meter.message import parse_timestamp
 from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
 from meter.settings.config_file import SINGLE
@@ -34,6 +38,23 @@ EXIT_USAGE = 3
 
 class CommandError(Exception):
     """The command cannot do what the user requested; the text says what is wrong and what is allowed."""
+
+
+def time_option(options: Mapping[str, Any], name: str) -> datetime | None:
+    """Return the time that the option ``name`` states, ``None`` if it is not given; :class:`CommandError` if it is not a time."""
+    try:
+        return parse_timestamp(options[name], f"--{name}") if options[name] else None
+    except BadMessage as error:
+        raise CommandError(str(error)) from error
+
+
+def parse_range(options: usage.Options) -> None:
+    """Parse the times of the options ``from`` and ``to``; raises Twisted's ``UsageError`` if one is not a time."""
+    for name in ("from", "to"):
+        try:
+            options[name] = None if options[name] is None else parse_timestamp(options[name], f"--{name}")
+        except BadMessage as error:
+            raise usage.UsageError(str(error)) from error
 
 
 class CommandOptions(usage.Options):

@@ -14,11 +14,11 @@ from twisted.python import usage
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
-from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import run
+from meter.commands.command import time_option
 from meter.commands.database import connected
 from meter.commands.database import database_server
 from meter.commands.operator import act
@@ -30,8 +30,6 @@ from meter.commands.void import change
 from meter.completeness.instance_times import instance_segments
 from meter.completeness.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
-from meter.message import BadMessage
-from meter.message import parse_timestamp
 from meter.settings import Config
 from meter.store import Administration
 from meter.store import PostgresStore
@@ -170,14 +168,14 @@ async def _administer(
             return {"voided_samples": status["voided_samples"], "samples": samples}, EXIT_OK
         case "finalize":
             acting = act(config, options, needs_reason=False)
-            report = await administration.finalize(_time(options, "until") or datetime.now(UTC), acting)
+            report = await administration.finalize(time_option(options, "until") or datetime.now(UTC), acting)
             return report, EXIT_FOUND_PROBLEMS if report["failed"] else EXIT_OK
         case _:
             return await administration.size(), EXIT_OK
 
 
 async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) -> tuple[Report, int]:
-    start, end = (_time(options, name) for name in ("start", "end"))
+    start, end = (time_option(options, name) for name in ("start", "end"))
     async with database_server(reactor, config) as (dsn, retry_seconds):
         store = PostgresStore(
             reactor, dsn, clock=reactor, migrate=False, readers=1, writers=0, application_name="meter-db"
@@ -194,13 +192,6 @@ async def _segments(reactor: Any, config: Config, options: Mapping[str, Any]) ->
             return report, EXIT_OK if report["segments"] else EXIT_FOUND_PROBLEMS
         finally:
             await store.stopService()
-
-
-def _time(options: Mapping[str, Any], name: str) -> datetime | None:
-    try:
-        return parse_timestamp(options[name], f"--{name}") if options[name] else None
-    except BadMessage as error:
-        raise CommandError(str(error)) from error
 
 
 def as_text(report: Report) -> str:

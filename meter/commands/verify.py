@@ -12,14 +12,13 @@ from dataclasses import field
 from typing import Any
 from typing import get_args
 
-from twisted.python import usage
-
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
+from meter.commands.command import parse_range
 from meter.commands.command import run
 from meter.commands.database import connected
 from meter.commands.database import database_server
@@ -30,8 +29,6 @@ from meter.commands.row_verifier import Finding
 from meter.commands.row_verifier import RowVerifier
 from meter.commands.row_verifier import State
 from meter.commands.row_verifier import Verdict
-from meter.message import BadMessage
-from meter.message import parse_timestamp
 from meter.sample import utc_text
 from meter.settings import Config
 from meter.settings.config_file import has_key
@@ -61,11 +58,7 @@ class Options(CommandOptions):
 
     def postOptions(self) -> None:
         """Parse the times."""
-        for name in ("from", "to"):
-            try:
-                self[name] = None if self[name] is None else parse_timestamp(self[name], f"--{name}")
-            except BadMessage as error:
-                raise usage.UsageError(str(error)) from error
+        parse_range(self)
 
 
 SCHEME_TEXTS = {

@@ -10,11 +10,10 @@ from twisted.python import usage
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
+from meter.commands.command import time_option
 from meter.commands.operator import REASON
 from meter.commands.operator import WHO
 from meter.commands.operator import act
-from meter.message import BadMessage
-from meter.message import parse_timestamp
 from meter.settings import Config
 from meter.store import Administration
 from meter.store import Selection
@@ -84,21 +83,18 @@ async def change(
     administration: Administration, config: Config, command: str, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Run ``void`` or ``unvoid``; return the report and the exit status, 1 if a named sample is left as it is."""
-    try:
-        selection = Selection(
-            ids=tuple(dict.fromkeys(options["ids"])),
-            meter=options["meter"],
-            resource_id=options["resource"],
-            project_id=options["project"],
-            user_id=options["user"],
-            source=options["source"],
-            key_id=options["key"],
-            start=_time(options, "start"),
-            end=_time(options, "end"),
-            audit_seq=options.get("entry"),
-        )
-    except BadMessage as error:
-        raise CommandError(str(error)) from error
+    selection = Selection(
+        ids=tuple(dict.fromkeys(options["ids"])),
+        meter=options["meter"],
+        resource_id=options["resource"],
+        project_id=options["project"],
+        user_id=options["user"],
+        source=options["source"],
+        key_id=options["key"],
+        start=time_option(options, "start"),
+        end=time_option(options, "end"),
+        audit_seq=options.get("entry"),
+    )
     if not selection.names_samples:
         raise CommandError(f"{command}: name samples by their ids, or by meter, resource, project, user, source or key")
     dry_run = bool(options["dry-run"])
@@ -109,10 +105,6 @@ async def change(
     except UnexpectedCount as error:
         raise CommandError(str(error)) from error
     return _report(command, outcome, dry_run), EXIT_FOUND_PROBLEMS if outcome.problems else EXIT_OK
-
-
-def _time(options: Mapping[str, Any], name: str) -> Any:
-    return parse_timestamp(options[name], f"--{name}") if options[name] else None
 
 
 def _report(command: str, outcome: Voiding, dry_run: bool) -> dict[str, Any]:

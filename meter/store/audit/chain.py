@@ -17,9 +17,8 @@ from typing import Any
 from typing import NamedTuple
 
 import msgspec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from meter.batch_signature import derive_key
 from meter.query import AuditEntry
 from meter.signing_keys import SigningKey
 
@@ -80,11 +79,7 @@ def entry_hash(entry: AuditEntry, secret: bytes) -> str:
             )
         )
     )
-    return hmac.digest(_derived(secret), covered, "sha256").hex()
-
-
-def _derived(secret: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=FORMAT.encode()).derive(secret)
+    return hmac.digest(derive_key(secret, FORMAT.encode()), covered, "sha256").hex()
 
 
 def hash_matches(entry: AuditEntry, keys: Sequence[SigningKey]) -> bool:
