@@ -22,13 +22,13 @@ from collections.abc import Mapping
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import fail
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.daemon.locks import Lock
 from meter.daemon.services import sleep
 from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
@@ -81,7 +81,7 @@ class LeaderElection(Service):
         self._done: dict[str, int] = {}
         self._bus_is_down = False
         self._has_received = False
-        self._one_at_a_time = DeferredLock()
+        self._one_at_a_time = Lock()
         self.is_leader: bool | None = None
         self._subscription = bus.subscribe(
             Subscription(

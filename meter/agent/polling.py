@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -27,6 +26,7 @@ from meter.agent.cycle import Cycle
 from meter.agent.cycle import PluginContext
 from meter.bus.batches import iter_publications
 from meter.ceilometer_signature import BadSignature
+from meter.daemon.locks import Lock
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.services import Slices
 from meter.daemon.services import within
@@ -89,7 +89,7 @@ class Polling:
         self._unit_name = unit_name
         self._failures: dict[str, str] = {}
         self._in_progress: dict[str, Deferred[Any]] = {}
-        self._cycle_lock = DeferredLock()
+        self._cycle_lock = Lock()
 
     async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleReport:
         """Run all pollsters once, or those given, concurrently; returns when the samples are on disk."""
@@ -115,7 +115,7 @@ class Polling:
     async def _cycle(self, pollsters: Sequence[Decision], context: PluginContext) -> CycleReport:
         cycle = Cycle(context)
         began = context.clock.seconds()
-        spooling_lock = DeferredLock()
+        spooling_lock = Lock()
         spooled = await gatherResults(
             [Deferred.fromCoroutine(self._poll(each, cycle, spooling_lock)) for each in pollsters], consumeErrors=True
         )
@@ -134,7 +134,7 @@ class Polling:
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
         raise LookupError(f"no pollster {name!r} is active here; active are: {known}")
 
-    async def _poll(self, pollster: Decision, cycle: Cycle, spooling_lock: DeferredLock) -> Counter[str]:
+    async def _poll(self, pollster: Decision, cycle: Cycle, spooling_lock: Lock) -> Counter[str]:
         """Run a pollster; return how many of its samples are on disk, by meter.
 
         The poll is counted. If it fails the reason is logged once, and the samples that it has made are spooled.

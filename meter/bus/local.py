@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,6 +16,7 @@ from zope.interface import implementer
 
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLetterPublisher
+from meter.daemon.locks import Semaphore
 from meter.daemon.services import InFlight
 from meter.interfaces import Delivery
 from meter.interfaces import IBus
@@ -61,7 +61,7 @@ class LocalSubscription(Service):
         self.ephemeral = bool(subscription.observe_queue)
         self._bindings = subscription.bindings
         self._receive = receive
-        self._prefetch = DeferredSemaphore(subscription.prefetch)
+        self._prefetch = Semaphore(subscription.prefetch)
         self._in_flight = InFlight()
 
     @property

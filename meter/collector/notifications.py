@@ -13,7 +13,6 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import DeferredList
-from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
 from meter.bus.batches import BATCH_SAMPLES
@@ -28,6 +27,7 @@ from meter.collector.large_bodies import Runner
 from meter.collector.notification_archive import Archive
 from meter.collector.rejection import Rejection
 from meter.collector.rejection import rejection_of
+from meter.daemon.locks import Lock
 from meter.interfaces import Binding
 from meter.interfaces import Delivery
 from meter.interfaces import IPublisher
@@ -94,7 +94,7 @@ class NotificationConsumer:
         self._metrics = metrics
         self._archive = archive
         self._off_reactor = off_reactor
-        self._large = DeferredLock()
+        self._large = Lock()
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
         """Return the subscription: ``queue``, bound once to each configured topic and each topic of a listener."""

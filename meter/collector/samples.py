@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.interfaces import IReactorTime
 
@@ -36,6 +35,7 @@ from meter.collector.rejected_samples import RejectedEntry
 from meter.collector.rejected_samples import dead_letter_samples
 from meter.collector.rejection import Rejection
 from meter.collector.rejection import rejection_of_body
+from meter.daemon.locks import Lock
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.services import sleep
 from meter.interfaces import Delivery
@@ -103,7 +103,7 @@ class SampleConsumer:
         self._metrics = metrics
         self._after_commit = after_commit
         self._off_reactor = off_reactor
-        self._large = DeferredLock()
+        self._large = Lock()
         self._batch = _Batch()
         self._timer: IDelayedCall | None = None
 

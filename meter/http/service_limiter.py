@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.daemon.locks import Semaphore
 from meter.daemon.services import sleep
 from meter.http.client import HttpClient
 from meter.http.client import HttpRequest
@@ -129,7 +129,7 @@ class ServiceLimiter:
         self._clock = clock
         self._metrics = metrics
         self._rng = rng
-        self._slots = DeferredSemaphore(limits.max_in_flight)
+        self._slots = Semaphore(limits.max_in_flight)
         self._next_at = 0.0
         self._failures = 0
         self._open_until = 0.0

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from cachetools import FIFOCache
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import DeferredLock
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.daemon.locks import Lock
 from meter.daemon.services import Backoff
 from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
@@ -94,7 +94,7 @@ class LibvirtHypervisor(SupervisedService):
         self._check_seconds = check_seconds
         self._stuck_limit = stuck_limit
         self._open_connection = open_connection
-        self._lock = DeferredLock()
+        self._lock = Lock()
         self._connection_thread: ConnectionThread | None = None
         self._abandoned: list[ConnectionThread] = []
         self._processes = processes or Processes(uri, now=self._now)

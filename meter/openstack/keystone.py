@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
+from meter.daemon.locks import Lock
 from meter.http.client import BadResponse
 from meter.http.client import ErrorResponse
 from meter.http.client import HttpRequest
@@ -62,7 +62,7 @@ class Keystone:
         self._url = f"{versioned(credentials.auth_url, 'v3')}/auth/tokens"
         self._token: Token | None = None
         self._renew_at = 0.0
-        self._lock = DeferredLock()
+        self._lock = Lock()
         self.authentications = 0
 
     async def token(self) -> Token:

@@ -25,6 +25,7 @@ from meter.bus.dead_letters import DeadLetterPublisher
 from meter.bus.dead_letters import DeadLettersFull
 from meter.bus.dead_letters import parse_dead_letter
 from meter.daemon.dead_letter_status import DeadLetterStatus
+from meter.daemon.services import sleep
 from meter.interfaces import Binding
 from meter.interfaces import Publication
 from meter.interfaces import Subscription
@@ -119,6 +120,39 @@ async def test_bad_messages_wait_while_the_queue_of_dead_letters_is_full(amqp_bu
     finally:
         for service in services:
             await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_hundreds_of_bad_messages_during_a_check_of_the_length_are_all_dead_lettered(amqp_bus, rabbitmq):
+    url = rabbitmq.vhost()
+    bus = amqp_bus(url, max_dead_letters=10_000)
+    consumer = Consumer(bus)
+    service = bus.subscribe(
+        Subscription(queue=SAMPLES.queue, bindings=SAMPLES.bindings, prefetch=600), consumer.receive
+    )
+    service.startService()
+    try:
+        await until(lambda: service.ready and bus.readiness().ready)
+        limit = bus._publisher.dead_letter_limit
+        limit.check = check_once_slowly(limit.check)
+        for number in range(600):
+            await bus.publish(publication(b"bad %d" % number))
+        await until(lambda: waiting_messages(url, DEAD_LETTER_QUEUE) == 600)
+    finally:
+        await service.stopService()
+
+
+def check_once_slowly(check: Any) -> Any:
+    """Return a ``check`` whose first call takes a second, while the others wait."""
+    checks = []
+
+    async def slow(client: Any) -> None:
+        checks.append(client)
+        if len(checks) == 1:
+            await sleep(reactor, 1.0)
+            await check(client)
+
+    return slow
 
 
 def test_limit_is_said_and_its_end_too() -> None:

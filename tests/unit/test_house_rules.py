@@ -42,6 +42,8 @@ ROOMS = {
     "sqlite3": "meter/agent/spool.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",
+    "twisted.internet.defer.DeferredLock": "meter/daemon/locks.py",
+    "twisted.internet.defer.DeferredSemaphore": "meter/daemon/locks.py",
     "twisted.internet.reactor": "meter/taps/*",
     "txamqp": "meter/bus/amqp/*",
     "txpostgres": "meter/store/*",

@@ -6,7 +6,6 @@ one that is full would drop its oldest messages or, on a quorum queue, accept so
 
 from __future__ import annotations
 
-from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -14,6 +13,7 @@ from meter.bus.amqp.client import Client
 from meter.bus.amqp.topology import Topology
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLettersFull
+from meter.daemon.locks import Lock
 
 CHECK_SECONDS = 10.0
 """How long a length is used, with the dead letters that this process has published since."""
@@ -38,7 +38,7 @@ class DeadLetterLimit:
         self._max_messages = max_messages
         self._checked_at: float | None = None
         self._was_full = False
-        self._admitting = DeferredLock()
+        self._admitting = Lock()
         self.messages: int | None = None
 
     @property

@@ -150,6 +150,7 @@ class Publisher(Service):
         self._channel_service = ChannelService(connection, self._prepare, clock=clock, purpose="publishing")
         self._tracker: ConfirmTracker | None = None
         self._waiting: deque[Deferred[None]] = deque()
+        self._waking = False
         self._in_flight = InFlight()
 
     @property
@@ -254,10 +255,17 @@ class Publisher(Service):
 
     def _wake(self) -> None:
         """Wake as many waiting publications as the window has room for; all of them, without a channel, so that they fail."""
-        while self._waiting:
-            if self.running and self._tracker is not None and not self._has_room(self._tracker):
-                return
-            self._waiting.popleft().callback(None)
+        if self._waking:
+            return
+        # Not one inside the other: a publication that fails at once wakes the next, which would exceed the limit of recursion.
+        self._waking = True
+        try:
+            while self._waiting:
+                if self.running and self._tracker is not None and not self._has_room(self._tracker):
+                    return
+                self._waiting.popleft().callback(None)
+        finally:
+            self._waking = False
 
     def _has_room(self, tracker: ConfirmTracker) -> bool:
         return self.ready and tracker.unconfirmed < self._window
