@@ -39,7 +39,7 @@ from benchmarks.measuring import NotInstalled
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.agent.cycle import PluginContext
-from meter.agent.polling import CycleReport
+from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
 from meter.agent.spool import Spool
 from meter.daemon.metrics import PollingMetrics
@@ -196,7 +196,7 @@ class Agent:
                 yield each.publication.body
             await self._spool.remove([each.id for each in waiting])
 
-    async def cycle(self) -> CycleReport:
+    async def cycle(self) -> CycleResult:
         report = await self._polling.cycle()
         self._ended = self._reactor.seconds()
         return report
@@ -260,7 +260,7 @@ class Spooled:
             database.execute("DELETE FROM bare")
             database.commit()
 
-    def compare(self, report: Report, cycle: CycleReport, domains: int, *, rates: bool) -> None:
+    def compare(self, report: Report, cycle: CycleResult, domains: int, *, rates: bool) -> None:
         """Compare what a cycle reported, and what it had to make, with what is in the spool."""
         report.compare("pollsters that failed", "none", ", ".join(map(str, cycle.failed)) or "none")
         report.compare("samples in the spool", cycle.samples, self.samples)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from meter.agent.cycle import PluginContext
-from meter.agent.polling import CycleReport
+from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import metrics_registry
@@ -53,7 +53,7 @@ class PollingAgent:
         """Run the pollster ``name`` in a trial cycle; return its samples."""
         return await self._polling.poll_now(name)
 
-    def _taken(self, report: CycleReport) -> list[Sample]:
+    def _taken(self, report: CycleResult) -> list[Sample]:
         assert report.failed == ()
         new, self._new = self._new, []
         assert len(new) == report.samples

@@ -42,7 +42,7 @@ SPOOL_CHUNK_SAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class CycleReport:
+class CycleResult:
     """The result of one cycle: samples and distinct meters put into the outbox, and the pollsters that failed."""
 
     samples: int
@@ -72,7 +72,7 @@ class Polling:
         timeout_seconds: float,
         batch_samples: int,
         metrics: PollingMetrics,
-        after_cycle: Callable[[CycleReport], object] = lambda _: None,
+        after_cycle: Callable[[CycleResult], object] = lambda _: None,
         interval_of: Callable[[str], float | None] = lambda _: None,
         unit_name: Callable[[str], str] | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class Polling:
         self._in_progress: dict[str, Deferred[Any]] = {}
         self._cycle_lock = Lock()
 
-    async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleReport:
+    async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleResult:
         """Run all pollsters once, or those given, concurrently; returns when the samples are on disk."""
         async with self._cycle_lock:
             report = await self._cycle(self.pollsters if pollsters is None else pollsters, self._context)
@@ -106,13 +106,13 @@ class Polling:
         self._after_cycle(report)
         return report
 
-    async def poll_off_schedule(self, interface: Any, providers: Mapping[Any, Any]) -> CycleReport:
+    async def poll_off_schedule(self, interface: Any, providers: Mapping[Any, Any]) -> CycleResult:
         """Run the pollsters that provide ``interface`` now, with ``providers`` replacing some; their samples are spooled."""
         async with self._cycle_lock:
             pollsters = [each for each in self.pollsters if interface.providedBy(each.plugin)]
             return await self._cycle(pollsters, self._context.with_providers(providers))
 
-    async def _cycle(self, pollsters: Sequence[Decision], context: PluginContext) -> CycleReport:
+    async def _cycle(self, pollsters: Sequence[Decision], context: PluginContext) -> CycleResult:
         cycle = Cycle(context)
         began = context.clock.seconds()
         spooling_lock = Lock()
@@ -121,7 +121,7 @@ class Polling:
         )
         meters = sum(spooled, Counter[str]())
         failed = tuple(each.name for each in pollsters if each.name in self._failures)
-        return CycleReport(meters.total(), len(meters), failed, context.clock.seconds() - began)
+        return CycleResult(meters.total(), len(meters), failed, context.clock.seconds() - began)
 
     async def poll_now(self, name: str) -> list[Sample]:
         """Run the pollster ``name`` now and return its samples, which are not spooled."""

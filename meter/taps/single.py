@@ -9,7 +9,7 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 
 from meter.agent.outbox import Outbox
-from meter.agent.polling import CycleReport
+from meter.agent.polling import CycleResult
 from meter.daemon.metrics import CollectingMetrics
 from meter.interfaces import IHypervisor
 from meter.message import MeteringMessage
@@ -70,7 +70,7 @@ class StoredSamplesLog:
         self._stored += result.stored
         self._meters.update(message.name for message in messages)
 
-    def tell(self, outbox: Outbox, _: CycleReport) -> None:
+    def tell(self, outbox: Outbox, _: CycleResult) -> None:
         """Log the number stored since the last cycle, once all samples of this one are committed."""
         outbox.when_empty().addCallback(lambda _: self._tell())
 

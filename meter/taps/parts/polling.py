@@ -13,7 +13,7 @@ from twisted.application.service import IService
 
 from meter.agent.leader import LeaderElection
 from meter.agent.outbox import Outbox
-from meter.agent.polling import CycleReport
+from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
 from meter.agent.scheduler import AlignedSchedule
 from meter.agent.spool import Spool
@@ -35,7 +35,7 @@ def add_polling(
     bus: IBus,
     kinds: Sequence[Kind],
     providers: Mapping[Any, Any] | None = None,
-    after_cycle: Callable[[CycleReport], object] = lambda _: None,
+    after_cycle: Callable[[CycleResult], object] = lambda _: None,
     *,
     leader_group: str = "",
     timeout_seconds: float | None = None,

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from meter.agent.domain_events import MAX_WAITING
 from meter.agent.domain_events import DomainEventPoller
 from meter.agent.domain_events import SingleDomainHypervisor
-from meter.agent.polling import CycleReport
+from meter.agent.polling import CycleResult
 from meter.interfaces import Domain
 from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
@@ -30,13 +30,13 @@ class Polling:
         self.polled: list[Any] = []
         self.holding: Deferred[None] | None = None
 
-    async def poll_off_schedule(self, interface: Any, providers: Any) -> CycleReport:
+    async def poll_off_schedule(self, interface: Any, providers: Any) -> CycleResult:
         assert interface is IDomainPollster
         [domain] = await providers[IHypervisor].domains()
         self.polled.append(domain.event)
         if self.holding is not None:
             await self.holding
-        return CycleReport(1, 1, (), 0.0)
+        return CycleResult(1, 1, (), 0.0)
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""Why samples are missing: the closed list of causes that the completeness ledger names."""
+
+from __future__ import annotations
+
+from typing import Literal
+from typing import get_args
+
+Cause = Literal[
+    "agent not running",
+    "pollster off",
+    "poll failed",
+    "domain hung",
+    "skipped",
+    "spool dropped",
+    "rejected",
+    "expired",
+    "not finalized",
+    "unknown",
+]
+
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+EXPLANATIONS: dict[Cause, str] = {
+    "agent not running": "no cycle report of the agent covers the time",
+    "pollster off": "a setting disables the pollster, or it does not apply on the agent's host",
+    "poll failed": "the pollster was asked and failed",
+    "domain hung": "libvirt could not read the domain, because its emulator did not answer",
+    "skipped": "the agent skipped the cycle, because an earlier one took longer than its interval, or the pollster skipped"
+    " the sample for a reason that it names",
+    "spool dropped": "the spool of the agent was full, or too old, and dropped samples",
+    "rejected": "the collector rejected the sample: it is a dead letter",
+    "expired": "the retention has deleted the samples",
+    "not finalized": "the hour is not final yet: samples may still arrive",
+    "unknown": "nothing explains it",
+}
+"""What each cause means, as a clause."""
