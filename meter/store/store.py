@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from twisted.application.service import Service
@@ -15,6 +16,14 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
+from meter.completeness.unmetered import unmetered
+from meter.completeness_query import AgentState
+from meter.completeness_query import Closable
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import Gap
+from meter.completeness_query import ICompletenessLedger
+from meter.completeness_query import Unmetered
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
@@ -42,6 +51,7 @@ from meter.store.postgres.durability import Durability
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.commit_listener import CommitListener
+from meter.store.query.completeness import CompletenessReader
 from meter.store.query.runner import QueryRunner
 from meter.store.tokens.reader import STATEMENT_SECONDS
 from meter.store.tokens.reader import ApiTokenReader
@@ -53,7 +63,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, IDependency)
+@implementer(IStore, ICompletenessLedger, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -168,6 +178,9 @@ class PostgresStore(Service):
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
+        self._completeness = CompletenessReader(
+            self._readers, slices, finalize_after_seconds, statement_timeout_seconds
+        )
 
     def startService(self) -> None:
         """Begin to connect."""
@@ -242,3 +255,23 @@ class PostgresStore(Service):
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""
         return self._commit_listener.subscribe(callback)
+
+    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
+        """Return numbers of expected and missing samples; see ``ICompletenessLedger.completeness``."""
+        return await self._completeness.completeness(query, now, limit)
+
+    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
+        """Return gaps; see ``ICompletenessLedger.completeness_gaps``."""
+        return await self._completeness.gaps(query, now, limit)
+
+    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
+        """Return all agents; see ``ICompletenessLedger.agent_states``."""
+        return await self._completeness.agent_states(now)
+
+    async def unmetered(self) -> Sequence[Unmetered]:
+        """Return what reconciliation found; see ``ICompletenessLedger.unmetered``."""
+        return await unmetered(self)
+
+    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
+        """Return whether a period may be closed; see ``ICompletenessLedger.closable``."""
+        return await self._completeness.closable(query, now)

@@ -21,6 +21,14 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.completeness.unmetered import unmetered
+from meter.completeness_query import AgentState
+from meter.completeness_query import Closable
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import Gap
+from meter.completeness_query import ICompletenessLedger
+from meter.completeness_query import Unmetered
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -54,14 +62,15 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
+from meter.testing.memory_ledger import MemoryLedger
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore)
+@implementer(IStore, ICompletenessLedger)
 class MemoryStore:
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
-    ``audit_log`` has the entries of the audit log, oldest first.
+    ``audit_log`` has the entries of the audit log, oldest first; ``ledger`` what agents reported.
     """
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
@@ -71,6 +80,7 @@ class MemoryStore:
         self._callbacks: dict[object, Callable[[], object]] = {}
         self.unavailable: str | None = None
         self.audit_log: list[AuditEntry] = []
+        self.ledger = MemoryLedger(lambda: self._matching(SampleFilter()))
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -255,6 +265,27 @@ class MemoryStore:
             and (before is None or entry.seq < before)
         ]
         return found[:limit]
+
+    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
+        """Return numbers of expected and missing samples."""
+        return await self.ledger.completeness(query, now, limit)
+
+    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
+        """Return gaps."""
+        return await self.ledger.gaps(query, now, limit)
+
+    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
+        """Return all agents."""
+        self._check()
+        return self.ledger.agent_states(now)
+
+    async def unmetered(self) -> Sequence[Unmetered]:
+        """Return what reconciliation found."""
+        return await unmetered(self)
+
+    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
+        """Return whether a period may be closed."""
+        return await self.ledger.closable(query, now)
 
     @property
     def subscribers(self) -> int:
