@@ -45,7 +45,7 @@ async def test_finalization_reads_no_meters_but_those_of_the_period(postgresql, 
             " ANALYZE meter, series, sample, rollup",
             database,
         )
-        statement = COUNTERS.format(of_period=of_period) % PERIOD
+        statement = f"WITH of_period AS MATERIALIZED ({of_period}) {COUNTERS}" % PERIOD
         [[plan]] = postgresql.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", database)
     plan = plan if isinstance(plan, list) else json.loads(plan)
     rows = {}
