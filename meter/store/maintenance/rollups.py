@@ -142,9 +142,7 @@ FROM_SAMPLES = AGGREGATE.format(
     partials=f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
     " FROM of_period s JOIN series x ON x.id = s.series_id CROSS JOIN counters",
 )
-HOURS_OF_PERIOD = (
-    f"SELECT r.* FROM rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
-)
+HOURS_OF_PERIOD = f"SELECT r.* FROM rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
 FROM_HOURS = AGGREGATE.format(
     of_period=HOURS_OF_PERIOD,
     partials=f"SELECT r.series_id, r.metadata_id, r.metadata_run AS run_of_hour, {KEYS}, {partial_from_rollup()}"
