@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.body_limit import check_body
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.daemon.locks import Semaphore
 from meter.daemon.services import InFlight

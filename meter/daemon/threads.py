@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
-SWITCH_SECONDS = 0.0005
-"""Time after which a thread that computes gives Python's global lock to one that waits for it; Python's own is ten times longer."""
+SWITCH_SECONDS = 0.0002
+"""Time after which a thread that computes gives Python's global lock to one that waits for it; Python's own is 5 ms."""
 
 _Call = tuple[Callable[[], Any], Deferred[Any]]
 
@@ -110,6 +110,13 @@ class OffReactor:
         self._reactor_threads = reactor_threads
         self._name = name
         self._thread: CallThread | None = None
+        self._lock = Lock()
+        self._calls = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a function runs or waits."""
+        return self._calls > 0
 
     def __call__(self, function: Callable[[], T]) -> Deferred[T]:
         """Fire in the reactor's thread with the result of ``function`` or its exception."""
@@ -117,7 +124,15 @@ class OffReactor:
             self._thread = CallThread(self._reactor_threads, self._name)
 
         def compute() -> T:
-            with _frequent_switches.while_computing():
-                return function()
+            try:
+                with _frequent_switches.while_computing():
+                    return function()
+            finally:
+                self._count(-1)
 
+        self._count(1)
         return self._thread.call(compute)
+
+    def _count(self, difference: int) -> None:
+        with self._lock:
+            self._calls += difference

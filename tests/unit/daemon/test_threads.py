@@ -97,3 +97,23 @@ async def test_threads_take_turns_often_exactly_while_a_function_computes_off_th
     for each in (one, two):
         assert each._thread is not None
         each._thread.finish()
+
+
+@pytest_twisted.ensureDeferred
+async def test_off_reactor_is_busy_until_its_last_function_has_ended_also_if_nobody_waits_for_it() -> None:
+    off_reactor = OffReactor(IReactorFromThreads(reactor), "off the reactor")
+    assert not off_reactor.busy
+    go_on = threading.Event()
+    forgotten, second = off_reactor(go_on.wait), off_reactor(int)
+    forgotten.cancel()
+    with pytest.raises(CancelledError):
+        await forgotten
+    assert off_reactor.busy
+    go_on.set()
+    await second
+    assert not off_reactor.busy
+    with pytest.raises(ZeroDivisionError):
+        await off_reactor(lambda: 1 / 0)
+    assert not off_reactor.busy
+    assert off_reactor._thread is not None
+    off_reactor._thread.finish()
