@@ -6,11 +6,7 @@ import socket
 from typing import Any
 
 from meter.api_token import IApiTokens
-<<<<<<< HEAD
-=======
-from meter.daemon.full_collections import FullCollections
 from meter.daemon.http_connections import ConnectionLimits
->>>>>>> w-fin15b
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
