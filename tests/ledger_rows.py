@@ -13,7 +13,7 @@ from meter.completeness.facts import InactivePollsterTime
 from meter.completeness.facts import MeteredPart
 from meter.completeness.facts import PollingException
 from meter.completeness.facts import RejectedSamples
-from meter.completeness.timeline import Run
+from meter.completeness.timeline import CycleRun
 from meter.testing import MemoryStore
 from meter.testing.memory_ledger import ReportedAgent
 from tests.store_messages import NOON
@@ -69,7 +69,7 @@ class LedgerRows:
         stopped: bool = False,
         cycles: int | None = None,
     ) -> None:
-        run = Run(
+        run = CycleRun(
             seconds(first),
             seconds(last),
             round((last - first) / interval) + 1 if cycles is None else cycles,
@@ -135,7 +135,7 @@ class LedgerRows:
                 "INSERT INTO agent (id, name, daemon, host) OVERRIDING SYSTEM VALUE"
                 f" VALUES ({id_}, {text(agent.name)}, {text(agent.daemon)}, {text(agent.host)})"
             )
-            boots: dict[str, list[Run]] = {}
+            boots: dict[str, list[CycleRun]] = {}
             for run in (run for of_interval in agent.runs.values() for run in of_interval):
                 boots.setdefault(run.boot, []).append(run)
             last = max(runs[-1].last for runs in boots.values())

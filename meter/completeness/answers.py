@@ -53,7 +53,7 @@ class Tally:
         self.received += result.received
         self.unexpected += result.unexpected
         self.late += result.late
-        for each in result.explained:
+        for each in result.attributed:
             self.lose(each.cause, each.reason, 1)
         for other in result.others:
             self.lose(other.cause, other.reason, other.samples)
@@ -160,7 +160,7 @@ class LedgerAnswers:
             collector.add(result, agent, pieces[result.piece])
 
 
-def stretches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+def adjacent_pieces(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     """Yield ``pieces`` that follow each other without a gap in between, together."""
     together: list[Piece] = []
     for piece in pieces:

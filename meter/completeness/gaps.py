@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from meter.completeness.attribution import Explained
+from meter.completeness.attribution import AttributedCycle
 from meter.completeness.facts import Piece
 from meter.completeness.facts import at
 from meter.completeness.ledger import PartResult
@@ -61,7 +61,7 @@ class GapCollector:
 
     def add(self, result: PartResult, agent: str, piece: Piece) -> None:
         """Add what is missing of one meter of one resource in ``piece``."""
-        for (cause, reason, whole_agent), cycles in groupby(result.explained, _cause_of):
+        for (cause, reason, whole_agent), cycles in groupby(result.attributed, _cause_of):
             key = _GapKey(agent, "" if whole_agent else result.pollster, cause, reason, exact=True)
             start, end, lasts, samples = 0.0, -1.0, False, 0
             for each in cycles:
@@ -130,10 +130,10 @@ def _joined(times: Mapping[tuple[float, float], _Lack]) -> Iterator[tuple[float,
         yield start, end, sum_
 
 
-def _cause_of(each: Explained) -> tuple[str, str, bool]:
+def _cause_of(each: AttributedCycle) -> tuple[str, str, bool]:
     return each.cause, each.reason, each.whole_agent
 
 
-def _lasts(each: Explained) -> bool:
+def _lasts(each: AttributedCycle) -> bool:
     """Return whether no later cycle of the agent is known."""
     return each.due.before is not None and each.due.run is None and each.due.after is None

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meter.completeness.attribution import Explained
-from meter.completeness.attribution import Explanations
+from meter.completeness.attribution import AttributedCycle
+from meter.completeness.attribution import CycleAttribution
 from meter.completeness.attribution import OtherLoss
-from meter.completeness.attribution import explanations
+from meter.completeness.attribution import attribute_cycles
 from meter.completeness.attribution import other_losses
 from meter.completeness.facts import AgentFacts
 from meter.completeness.facts import Finality
@@ -28,7 +28,7 @@ from meter.completeness.facts import ResourceFacts
 class PartResult(NamedTuple):
     """The samples of one meter of one resource in one piece, as far as one agent measured them.
 
-    ``explained`` has the missing samples whose cycle is known, ``others`` the other missing ones.
+    ``attributed`` has the missing samples whose cycle is known, ``others`` the other missing ones.
     """
 
     agent_id: int
@@ -41,7 +41,7 @@ class PartResult(NamedTuple):
     received: int
     unexpected: int
     late: int
-    explained: Sequence[Explained]
+    attributed: Sequence[AttributedCycle]
     others: Sequence[OtherLoss]
 
 
@@ -76,7 +76,7 @@ class Ledger:
         for part in consecutive(parts):
             for meter in part.meters:
                 series[meter, part.project].append(part)
-        explained: dict[tuple[MeteredPart, int], Explanations] = {}
+        attributed: dict[tuple[MeteredPart, int], CycleAttribution] = {}
         counts: dict[MeteredPart, list[int]] = {}
         for (meter, project), measured in series.items():
             for part in measured:
@@ -92,7 +92,7 @@ class Ledger:
                 if received >= expected:
                     yield from self._complete(meter, n, expectations, received - expected, late)
                 else:
-                    yield from self._incomplete(meter, n, expectations, expected - received, late, explained)
+                    yield from self._incomplete(meter, n, expectations, expected - received, late, attributed)
 
     def _expected(self, part: MeteredPart, piece: Piece) -> int:
         if part.is_off_schedule:
@@ -131,23 +131,25 @@ class Ledger:
         expectations: Sequence[_Expectation],
         missing: int,
         late: int,
-        known: dict[tuple[MeteredPart, int], Explanations],
+        known: dict[tuple[MeteredPart, int], CycleAttribution],
     ) -> Iterator[PartResult]:
         """Yield the results of a series that lacks ``missing`` samples: first those that a cycle explains, of any agent."""
         piece = self._pieces[n]
-        taken: list[list[Explained]] = []
+        taken: list[list[AttributedCycle]] = []
         reasons = []
         for part, _ in expectations:
             found = known.get((part, n))
             if found is None:
                 end = min(piece.end, self._now)
-                found = known[part, n] = explanations(part, self._agents[part.agent_id], piece.start, end, self._now)
+                found = known[part, n] = attribute_cycles(
+                    part, self._agents[part.agent_id], piece.start, end, self._now
+                )
             reasons.append(found)
-            taken.append(list(found.explained[:missing]))
+            taken.append(list(found.attributed[:missing]))
             missing -= len(taken[-1])
-        for found, explained in zip(reasons, taken, strict=True):
+        for found, attributed in zip(reasons, taken, strict=True):
             possible = found.possible[:missing]
-            explained += possible
+            attributed += possible
             missing -= len(possible)
         rejected = self._rejected.get((expectations[0].part.resource, meter), ())
         for i, (part, expected) in reversed(list(enumerate(expectations))):
@@ -155,7 +157,7 @@ class Ledger:
             lost = min(missing, expected - len(taken[i]))
             if lost:
                 missing -= lost
-                others = list(other_losses(lost, meter, reasons[i].unexplained, rejected, self._finality, piece))
+                others = list(other_losses(lost, meter, reasons[i].unattributed, rejected, self._finality, piece))
             if expected:
                 yield PartResult(
                     part.agent_id,

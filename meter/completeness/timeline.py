@@ -17,7 +17,7 @@ EPSILON = 1e-6
 """Fraction of an interval by which two times can differ that are meant to be equal."""
 
 
-class Run(NamedTuple):
+class CycleRun(NamedTuple):
     """Cycles that followed each other; ``pollsters`` were asked in each. ``stopped``: the agent was stopped in an orderly way after it."""
 
     first: float
@@ -37,9 +37,9 @@ class Due(NamedTuple):
 
     at: float
     until: float
-    run: Run | None = None
-    before: Run | None = None
-    after: Run | None = None
+    run: CycleRun | None = None
+    before: CycleRun | None = None
+    after: CycleRun | None = None
 
 
 class _Span(NamedTuple):
@@ -52,14 +52,14 @@ class _Span(NamedTuple):
     base: float
     cycles: float
     begins: float
-    run: Run
-    after: Run | None
+    run: CycleRun
+    after: CycleRun | None
 
 
 class Timeline:
     """The cycles of one agent with one ``interval`` in seconds."""
 
-    def __init__(self, interval: float, runs: Iterable[Run]) -> None:
+    def __init__(self, interval: float, runs: Iterable[CycleRun]) -> None:
         self.interval = interval
         ordered = sorted(runs)
         self._spans: list[_Span] = []
@@ -74,7 +74,7 @@ class Timeline:
         self._counts: dict[tuple[float, float], int] = {}
 
     @property
-    def last(self) -> Run | None:
+    def last(self) -> CycleRun | None:
         """The last run."""
         return self._spans[-1].run if self._spans else None
 

@@ -30,7 +30,7 @@ from meter.completeness.facts import PollingException
 from meter.completeness.facts import RejectedSamples
 from meter.completeness.facts import ResourceFacts
 from meter.completeness.gaps import GapCollector
-from meter.completeness.timeline import Run
+from meter.completeness.timeline import CycleRun
 from meter.completeness.timeline import Timeline
 from meter.completeness_query import AgentState
 from meter.completeness_query import Closable
@@ -50,7 +50,7 @@ class ReportedAgent:
     name: str
     daemon: str
     host: str
-    runs: dict[float, list[Run]] = field(default_factory=dict)
+    runs: dict[float, list[CycleRun]] = field(default_factory=dict)
     exceptions: list[PollingException] = field(default_factory=list)
     inactive: list[InactivePollsterTime] = field(default_factory=list)
     stopped: bool = False

@@ -14,10 +14,10 @@ from meter.completeness.agent_states import AgentRow
 from meter.completeness.agent_states import agent_state
 from meter.completeness.answers import LedgerAnswers
 from meter.completeness.answers import Tally
+from meter.completeness.answers import adjacent_pieces
 from meter.completeness.answers import pieces_between
 from meter.completeness.answers import rows_of
 from meter.completeness.answers import seconds_of
-from meter.completeness.answers import stretches
 from meter.completeness.closing import closable
 from meter.completeness.day_levels import AGENT
 from meter.completeness.day_levels import level_of
@@ -114,10 +114,10 @@ class CompletenessReader:
         if level is not None and days:
             async for each in self._sums(query, level, sorted(days)):
                 yield each
-        for stretch in stretches([piece for piece in pieces if not (piece.start in days and whole(piece))]):
-            tallies = await self._answers().tallies(query, stretch, now)
+        for adjacent in adjacent_pieces([piece for piece in pieces if not (piece.start in days and whole(piece))]):
+            tallies = await self._answers().tallies(query, adjacent, now)
             for (n, group), tally in tallies.items():
-                yield stretch[n], group, tally
+                yield adjacent[n], group, tally
 
     async def _summarized(self, start: float, end: float) -> set[float]:
         rows = await self._pool.rows(SUMMARIZED_DAYS, [at(start), at(end - DAY_SECONDS + 1)])
@@ -168,8 +168,8 @@ class CompletenessReader:
                 for piece in pieces_between(start, end, seconds_of(query))
                 if not any(day <= piece.start < day + DAY_SECONDS for day in complete)
             ]
-            for stretch in stretches(pieces):
-                await self._answers().collect_gaps(query, stretch, now.timestamp(), collector)
+            for adjacent in adjacent_pieces(pieces):
+                await self._answers().collect_gaps(query, adjacent, now.timestamp(), collector)
             return collector.gaps(now.timestamp())
 
     async def agent_states(self, now: datetime) -> Sequence[AgentState]:

@@ -25,7 +25,7 @@ from meter.completeness.facts import RejectedSamples
 from meter.completeness.facts import ResourceFacts
 from meter.completeness.facts import SeriesPiece
 from meter.completeness.facts import at
-from meter.completeness.timeline import Run
+from meter.completeness.timeline import CycleRun
 from meter.completeness.timeline import Timeline
 from meter.completeness_query import CompletenessQuery
 from meter.query import IdField
@@ -205,9 +205,11 @@ class StoredLedgerFacts:
         arguments = {"ids": sorted(ids), "start": at(start), "end": at(end)}
         names = await self._rows("SELECT id, name FROM agent WHERE id = ANY(%(ids)s::integer[])", arguments)
         agents = {id_: AgentFacts(name) for id_, name in names}
-        runs: dict[tuple[int, float], list[Run]] = {}
+        runs: dict[tuple[int, float], list[CycleRun]] = {}
         for id_, interval, first, last, cycles, pollsters, boot, stopped in await self._rows(RUNS, arguments):
-            runs.setdefault((id_, interval), []).append(Run(first, last, cycles, frozenset(pollsters), boot, stopped))
+            runs.setdefault((id_, interval), []).append(
+                CycleRun(first, last, cycles, frozenset(pollsters), boot, stopped)
+            )
         for (id_, interval), of_interval in runs.items():
             agents[id_].timelines[interval] = Timeline(interval, of_interval)
         for id_, *exception in await self._rows(EXCEPTIONS, arguments):
