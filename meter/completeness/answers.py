@@ -31,9 +31,17 @@ from meter.completeness.ledger import Ledger
 from meter.completeness.ledger import PartResult
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
+from meter.interfaces import RequestError
 
 PAGE_RESOURCES = 500
-"""Resources that are read at a time."""
+PAGE_PIECES = 1_000
+"""Resources that are read at a time: at most so many, and so many pieces of all of them, to bound the size of a page."""
+
+RESULTS_PER_STEP = 100
+"""Results that are computed before the work may pause."""
+
+MAX_SUMS = 50_000
+"""Pieces and groups of an answer; a query with more must be narrower."""
 
 
 @dataclass(slots=True)
@@ -125,7 +133,8 @@ class LedgerAnswers:
         ledger = Ledger(pieces, agents, rejected, finality, now)
         after: str | None = None
         while True:
-            parts = await self._facts.parts(query, start, end, after, PAGE_RESOURCES)
+            limit = max(1, min(PAGE_RESOURCES, PAGE_PIECES // len(pieces)))
+            parts = await self._facts.parts(query, start, end, after, limit)
             if not parts:
                 return
             if unknown := {part.agent_id for part in parts} - agents.keys():
@@ -134,7 +143,9 @@ class LedgerAnswers:
             for resource, of_resource in groupby(parts, attrgetter("resource")):
                 after = resource
                 await self._pause()
-                for result in ledger.results(list(of_resource), facts):
+                for n, result in enumerate(ledger.results(list(of_resource), facts), 1):
+                    if not n % RESULTS_PER_STEP:
+                        await self._pause()
                     name = agents[result.agent_id].agent_name
                     if (
                         query.agent in (None, name)
@@ -150,6 +161,8 @@ class LedgerAnswers:
         found: dict[tuple[int, str | None], Tally] = defaultdict(Tally)
         async for result, agent in self.results(query, pieces, now):
             found[result.piece, group_of(query, result, agent)].add(result)
+            if len(found) > MAX_SUMS:
+                raise RequestError(f"the answer has more than {MAX_SUMS} rows: narrow the period, or what is selected")
         return found
 
     async def collect_gaps(

@@ -67,7 +67,7 @@ def histories(draw: st.DrawFn) -> tuple[Ledger, list[list[MeteredPart]], Resourc
         resource = f"r{n}"
         first = draw(st.integers(0, CYCLES - 1))
         last = draw(st.integers(first, CYCLES))
-        migrated = draw(st.one_of(st.none(), st.integers(first, last)))
+        migrated = draw(st.one_of(st.none(), st.integers(first + 1, last))) if first < last else None
         closed = draw(st.booleans())
         hosts = [1 if migrated is None or cycle < migrated else 2 for cycle in range(CYCLES)]
         parts = [
