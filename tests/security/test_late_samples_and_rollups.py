@@ -27,6 +27,7 @@ SELECT r.name, ro.xmin::text, ro.start, ro.metadata_run FROM rollup ro JOIN seri
 JOIN resource r ON r.id = x.resource_id WHERE ro.hours = 1 AND x.resource_id > 0
 """
 CHANGED = "SELECT count(*) FROM changed_series"
+COMMAND = ("-c", "from meter.commands.db import main; main()")
 NOTHING_FINAL = "TRUNCATE rollup, final_period, changed_series"
 
 
@@ -90,8 +91,7 @@ async def test_late_and_voided_samples_of_one_hour(postgresql, tmp_path, void_fi
     async def void():
         _, errors, status = await getProcessOutputAndValue(
             sys.executable,
-            ["-c", "from meter.commands.db import main; main()", "--config", str(file)]
-            + ["void", "--json", "--reason", "test", bad.message_id],
+            [*COMMAND, "--config", str(file), "void", "--json", "--reason", "test", bad.message_id],
             env=os.environ,
             reactor=reactor,
         )
