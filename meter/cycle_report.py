@@ -32,11 +32,15 @@ WHOLE_SECONDS = 3600.0
 
 
 class SeriesGroup(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Resources of one project of which the same meters are measured. Both lists are sorted and without repetition."""
+    """Resources of one project of which the same meters are measured. Both lists are sorted and without repetition.
+
+    ``reason`` says of a removed group why it ended, if the pollster knows it: ``gone``, ``migrated``.
+    """
 
     meters: tuple[str, ...]
     resources: tuple[str, ...]
     project: str | None = None
+    reason: str = ""
 
 
 class SkipReport(msgspec.Struct, frozen=True, omit_defaults=True):
