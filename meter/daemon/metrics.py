@@ -10,6 +10,7 @@ import functools
 import math
 import platform
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
@@ -28,9 +29,9 @@ import meter
 from meter.daemon.status import readiness_of
 from meter.interfaces import Delivery
 from meter.interfaces import IDependency
-from meter.interfaces import ISkippedSamples
 from meter.interfaces import Receiver
 from meter.query import WriteResult
+from meter.skipped_samples import ISkippedSamples
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The content type of :func:`exposition`."""
@@ -107,9 +108,18 @@ class PollingMetrics:
         )
         self._reasons = BoundedLabel(50)
 
-    def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(
+        self, plugin: str, reason: str, count: int = 1, resources: Collection[str] = (), projects: Collection[str] = ()
+    ) -> None:
         """Count samples that a pollster could not measure; ``reason`` is one of a short list."""
-        self._omitted.labels(plugin, self._reasons.bounded(reason)).inc(count)
+        if count:
+            self._omitted.labels(plugin, self._reasons.bounded(reason)).inc(count)
+
+    def resources_ended(self, plugin: str, reason: str, resources: Collection[str]) -> None:
+        """Do nothing: that is told in cycle reports."""
+
+    def resources_unknown(self, plugin: str, reason: str) -> None:
+        """Do nothing: that is told in cycle reports."""
 
     def polled(self, pollster: str, outcome: str, seconds: float, samples: int = 0) -> None:
         """Count a poll; ``outcome`` is ``ok``, ``unavailable``, ``timeout`` or ``error``."""
