@@ -2,7 +2,7 @@
 
 Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the database themselves. ``meter-verify`` uses
 :class:`Verification`, ``meter-db`` and ``meter-audit`` use :class:`Administration`, ``meter-token``
-:class:`ApiTokenAdministration`.
+:class:`ApiTokenAdministration`, ``meter-doctor`` :class:`DatabaseInspection`.
 """
 
 from meter.store.audit.chain import Anchor
@@ -10,6 +10,11 @@ from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.maintenance.administration import Administration
+from meter.store.maintenance.inspection import DatabaseInspection
+from meter.store.maintenance.inspection import DatabaseServer
+from meter.store.maintenance.inspection import PartitionState
+from meter.store.maintenance.inspection import StoredHeartbeat
+from meter.store.maintenance.inspection import overdue
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.verification import Verification
 from meter.store.maintenance.voiding import Act
@@ -35,10 +40,14 @@ __all__ = [
     "ApiTokenAdministration",
     "BatchRows",
     "ChainVerifier",
+    "DatabaseInspection",
+    "DatabaseServer",
     "EmbeddedPostgres",
+    "PartitionState",
     "PostgresStore",
     "Retention",
     "Selection",
+    "StoredHeartbeat",
     "StoredRow",
     "TooManyTokens",
     "UnexpectedCount",
@@ -47,4 +56,5 @@ __all__ = [
     "VoidedSamplesCheck",
     "Voiding",
     "embedded_directory",
+    "overdue",
 ]
