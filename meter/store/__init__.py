@@ -16,6 +16,9 @@ from meter.store.maintenance.inspection import PartitionState
 from meter.store.maintenance.inspection import StoredHeartbeat
 from meter.store.maintenance.inspection import overdue
 from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.sample_trace import PollingFailure
+from meter.store.maintenance.sample_trace import SampleTrace
+from meter.store.maintenance.sample_trace import sample_trace
 from meter.store.maintenance.verification import Verification
 from meter.store.maintenance.voiding import Act
 from meter.store.maintenance.voiding import Selection
@@ -44,8 +47,10 @@ __all__ = [
     "DatabaseServer",
     "EmbeddedPostgres",
     "PartitionState",
+    "PollingFailure",
     "PostgresStore",
     "Retention",
+    "SampleTrace",
     "Selection",
     "StoredHeartbeat",
     "StoredRow",
@@ -57,4 +62,5 @@ __all__ = [
     "Voiding",
     "embedded_directory",
     "overdue",
+    "sample_trace",
 ]

@@ -6,12 +6,16 @@ import os
 import sys
 from typing import Any
 
+from twisted.python import usage
+
+from meter.commands.command import EXIT_OK
 from meter.commands.command import EXIT_USAGE
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import run
 from meter.commands.doctor.checks import CHECKS
+from meter.commands.doctor.evidence import evidence_of
 from meter.commands.doctor.examination import Context
 from meter.commands.doctor.examination import examine
 from meter.commands.doctor.finding import EXIT_FAULT
@@ -20,8 +24,37 @@ from meter.commands.doctor.finding import Finding
 from meter.commands.doctor.finding import as_json
 from meter.commands.doctor.finding import as_text
 from meter.commands.doctor.finding import exit_status
+from meter.commands.doctor.finding import steps_as_json
+from meter.commands.doctor.finding import steps_as_text
+from meter.commands.doctor.why import why
+from meter.message import BadMessage
+from meter.message import parse_timestamp
 from meter.settings.config_file import DEFAULT_FILE
 from meter.settings.config_file import ConfigError
+
+
+class WhyOptions(usage.Options):
+    """Which meter of which resource."""
+
+    synopsis = "RESOURCE METER"
+    optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
+        ["at", None, None, "The time at which a sample is missing, such as 2026-11-22T17:00 (UTC). [default: now]"],
+        ["as-project", "p", "", "Say also whether this project may see the samples. [default: an administrator asks]"],
+    ]
+    optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
+
+    def parseArgs(self, *which: str) -> None:
+        """Take the id of the resource and the name of the meter."""
+        if len(which) != 2:
+            raise usage.UsageError("why: give the id of a resource and the name of a meter")
+        self["resource"], self["meter"] = which
+
+    def postOptions(self) -> None:
+        """Parse the time."""
+        try:
+            self["at"] = None if self["at"] is None else parse_timestamp(self["at"], "--at")
+        except BadMessage as error:
+            raise usage.UsageError(str(error)) from error
 
 
 class Options(CommandOptions):
@@ -33,6 +66,9 @@ class Options(CommandOptions):
         f" 0 if all is well, {EXIT_WARNING} with warnings, {EXIT_FAULT} with faults, {EXIT_USAGE} for a wrong command line."
     )
     optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012  # Twisted reads it so
+    subCommands = [  # noqa: N815, RUF012
+        ["why", None, WhyOptions, "Say at which step the samples of a meter of a resource stop."]
+    ]
 
 
 def main() -> None:
@@ -41,12 +77,23 @@ def main() -> None:
 
 
 async def work(reactor: Any, options: Any) -> int:
-    """Run all checks, write their findings, and return the exit status."""
+    """Run all checks, or answer *why*; write the result, and return the exit status."""
     chosen = context_of(reactor, options["config"])
+    if options.subCommand == "why" and isinstance(chosen, Context):
+        return await _why(chosen, options.subOptions, as_json=bool(options["json"] or options.subOptions["json"]))
     findings = await examine(chosen) if isinstance(chosen, Context) else chosen
     sys.stdout.write(as_json(findings) if options["json"] else as_text(findings))
     sys.stdout.flush()
     return exit_status(findings)
+
+
+async def _why(context: Context, options: Any, *, as_json: bool) -> int:
+    at = options["at"] or context.now()
+    evidence = await evidence_of(context, options["resource"], options["meter"], at, options["as-project"])
+    verdict, steps = why(evidence)
+    sys.stdout.write(steps_as_json(verdict, steps) if as_json else steps_as_text(verdict, steps))
+    sys.stdout.flush()
+    return EXIT_OK if verdict.startswith("arrives") else EXIT_WARNING
 
 
 def context_of(reactor: Any, path: str | None) -> Context | list[Finding]:

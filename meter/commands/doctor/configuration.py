@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 from meter.commands.doctor.finding import Finding
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.rest import load_user_pollsters
+from meter.plugins.registry import Configured
 from meter.plugins.registry import configure
 from meter.plugins.registry import find
 from meter.settings import Config
@@ -37,17 +39,22 @@ def configuration_findings(path: str | None, config: Config) -> Iterator[Finding
         yield Finding("configuration", "ok", f"{path} is valid for {', '.join(names)}")
 
 
-def plugin_findings(config: Config) -> Iterator[Finding]:
-    """Yield plugins that cannot be loaded, settings of plugins that are wrong, and files of definitions that are ignored."""
+def configured_plugins(config: Config) -> tuple[Configured, Sequence[str]]:
+    """Return all plugins that are installed on this host, configured, and warnings about files of definitions."""
     own, wrong = load_user_definitions(config.notifications.definitions)
     rest, wrong_rest = load_user_pollsters(config.central.pollsters_dir)
     sections = {"pollsters": config.pollsters, "listeners": config.listeners}
-    configured = configure([*find(), *own, *rest], sections, config.plugins.disable)
+    return configure([*find(), *own, *rest], sections, config.plugins.disable), [*wrong, *wrong_rest]
+
+
+def plugin_findings(config: Config) -> Iterator[Finding]:
+    """Yield plugins that cannot be loaded, settings of plugins that are wrong, and files of definitions that are ignored."""
+    configured, wrong = configured_plugins(config)
     quiet = True
     for problem in configured.problems:
         quiet = False
         yield Finding("plugins", "fault", problem, "correct the setting: no daemon starts with it")
-    for warning in (*configured.warnings, *wrong, *wrong_rest):
+    for warning in (*configured.warnings, *wrong):
         quiet = False
         yield Finding("plugins", "warning", warning, "correct the setting or the file, and restart the daemon")
     for decision in configured.decisions:

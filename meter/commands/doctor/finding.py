@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Literal
+from typing import Protocol
 from typing import get_args
 
 from meter.bus.masking import masked_text
@@ -69,6 +70,45 @@ def as_json(findings: Sequence[Finding]) -> str:
     shown = [each.shown() for each in findings]
     worst = max((each.level for each in shown), key=LEVELS.index, default="ok")
     return json.dumps({"worst": worst, "findings": [asdict(each) for each in shown]}, indent=2) + "\n"
+
+
+class RoadStep(Protocol):
+    """A step of the road of samples, as ``meter-doctor why`` shows it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def state(self) -> str:
+        """*ok*, *stop*, *unknown* or *not checked*."""
+
+    @property
+    def text(self) -> str:
+        """What was found."""
+
+    @property
+    def advice(self) -> str:
+        """What to do."""
+
+
+def steps_as_text(verdict: str, steps: Sequence[RoadStep]) -> str:
+    """Return the verdict, and a line for each step with a second one for its advice."""
+    lines = [_line(verdict), ""]
+    for step in steps:
+        lines.append(f"{step.state:<11}  {step.name:<{CHECK_WIDTH}}  {_line(step.text)}")
+        if step.advice:
+            lines.append(f"{'':<11}  {'':<{CHECK_WIDTH}}  → {_line(step.advice)}")
+    return "\n".join(lines) + "\n"
+
+
+def steps_as_json(verdict: str, steps: Sequence[RoadStep]) -> str:
+    """Return one JSON object: ``verdict`` and the ``steps``."""
+    shown = [
+        {"step": step.name, "state": step.state, "text": _line(step.text), "advice": _line(step.advice)}
+        for step in steps
+    ]
+    return json.dumps({"verdict": _line(verdict), "steps": shown}, indent=2) + "\n"
 
 
 def _counted(count: int, word: str) -> str:
