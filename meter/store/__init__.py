@@ -12,12 +12,12 @@ from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.inspection import DatabaseInspection
 from meter.store.maintenance.inspection import DatabaseServer
+from meter.store.maintenance.inspection import HeartbeatRow
 from meter.store.maintenance.inspection import PartitionState
-from meter.store.maintenance.inspection import StoredHeartbeat
 from meter.store.maintenance.inspection import overdue
 from meter.store.maintenance.maintenance import Retention
-from meter.store.maintenance.sample_trace import PollingFailure
 from meter.store.maintenance.sample_trace import SampleTrace
+from meter.store.maintenance.sample_trace import TracedFailure
 from meter.store.maintenance.sample_trace import sample_trace
 from meter.store.maintenance.verification import Verification
 from meter.store.maintenance.voiding import Act
@@ -46,15 +46,15 @@ __all__ = [
     "DatabaseInspection",
     "DatabaseServer",
     "EmbeddedPostgres",
+    "HeartbeatRow",
     "PartitionState",
-    "PollingFailure",
     "PostgresStore",
     "Retention",
     "SampleTrace",
     "Selection",
-    "StoredHeartbeat",
     "StoredRow",
     "TooManyTokens",
+    "TracedFailure",
     "UnexpectedCount",
     "UnknownToken",
     "Verification",

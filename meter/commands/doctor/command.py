@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.python import usage
@@ -16,7 +17,7 @@ from meter.commands.command import configuration
 from meter.commands.command import run
 from meter.commands.doctor.checks import CHECKS
 from meter.commands.doctor.evidence import evidence_of
-from meter.commands.doctor.examination import Context
+from meter.commands.doctor.examination import ExaminationContext
 from meter.commands.doctor.examination import examine
 from meter.commands.doctor.finding import EXIT_FAULT
 from meter.commands.doctor.finding import EXIT_WARNING
@@ -42,6 +43,10 @@ class WhyOptions(usage.Options):
         ["as-project", "p", "", "Say also whether this project may see the samples. [default: an administrator asks]"],
     ]
     optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Accept options after the arguments too, as in ``why RESOURCE METER --at TIME``; those after ``--`` are arguments."""
+        super().parseOptions(options_first(options or (), ("--at", "--as-project", "-p")))
 
     def parseArgs(self, *which: str) -> None:
         """Take the id of the resource and the name of the meter."""
@@ -71,6 +76,23 @@ class Options(CommandOptions):
     ]
 
 
+def options_first(words: Sequence[str], with_value: Sequence[str]) -> list[str]:
+    """Return the words of a command line, options before arguments; those in ``with_value`` take the next word along."""
+    options, arguments = [], []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            arguments += rest
+            break
+        if word.startswith("-") and len(word) > 1:
+            options.append(word)
+            options += [rest.pop(0)] if word in with_value and rest else []
+        else:
+            arguments.append(word)
+    return [*options, "--", *arguments]
+
+
 def main() -> None:
     """Run ``meter-doctor``."""
     run(Options(), sys.argv[1:], work)
@@ -79,15 +101,15 @@ def main() -> None:
 async def work(reactor: Any, options: Any) -> int:
     """Run all checks, or answer *why*; write the result, and return the exit status."""
     chosen = context_of(reactor, options["config"])
-    if options.subCommand == "why" and isinstance(chosen, Context):
+    if options.subCommand == "why" and isinstance(chosen, ExaminationContext):
         return await _why(chosen, options.subOptions, as_json=bool(options["json"] or options.subOptions["json"]))
-    findings = await examine(chosen) if isinstance(chosen, Context) else chosen
+    findings = await examine(chosen) if isinstance(chosen, ExaminationContext) else chosen
     sys.stdout.write(as_json(findings) if options["json"] else as_text(findings))
     sys.stdout.flush()
     return exit_status(findings)
 
 
-async def _why(context: Context, options: Any, *, as_json: bool) -> int:
+async def _why(context: ExaminationContext, options: Any, *, as_json: bool) -> int:
     at = options["at"] or context.now()
     evidence = await evidence_of(context, options["resource"], options["meter"], at, options["as-project"])
     verdict, steps = why(evidence)
@@ -96,7 +118,7 @@ async def _why(context: Context, options: Any, *, as_json: bool) -> int:
     return EXIT_OK if verdict.startswith("arrives") else EXIT_WARNING
 
 
-def context_of(reactor: Any, path: str | None) -> Context | list[Finding]:
+def context_of(reactor: Any, path: str | None) -> ExaminationContext | list[Finding]:
     """Return what the checks need, or the findings if there is no valid configuration."""
     if path is not None and not os.path.exists(path):
         raise CommandError(f"{path}: there is no such file")
@@ -108,4 +130,4 @@ def context_of(reactor: Any, path: str | None) -> Context | list[Finding]:
         wrong = [Finding("configuration", "fault", problem, advice) for problem in error.problems]
         rest = [name for name in CHECKS if name != "configuration"]
         return wrong + [Finding(name, "not checked", "the configuration is invalid") for name in rest]
-    return Context(reactor, path, config)
+    return ExaminationContext(reactor, path, config)

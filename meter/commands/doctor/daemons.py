@@ -24,7 +24,7 @@ from meter.heartbeat import Heartbeat
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.settings.config_file import SINGLE
-from meter.store import StoredHeartbeat
+from meter.store import HeartbeatRow
 
 SILENT = timedelta(seconds=3 * HEARTBEAT_SECONDS)
 """A daemon whose last heartbeat is older is silent."""
@@ -65,7 +65,7 @@ class DaemonState:
         return self.content.stopping or now - self.received_at > SILENT
 
 
-def daemon_states(stored: Iterable[StoredHeartbeat]) -> list[DaemonState]:
+def daemon_states(stored: Iterable[HeartbeatRow]) -> list[DaemonState]:
     """Return the heartbeats as records; one of a future version that cannot be read is left out."""
     states = []
     for row in stored:

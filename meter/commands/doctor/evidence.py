@@ -24,7 +24,7 @@ from meter.commands.doctor.daemons import DaemonState
 from meter.commands.doctor.daemons import daemon_states
 from meter.commands.doctor.examination import ANSWER_SECONDS
 from meter.commands.doctor.examination import GROUP_SECONDS
-from meter.commands.doctor.examination import Context
+from meter.commands.doctor.examination import ExaminationContext
 from meter.commands.doctor.examination import dead_letters_of
 from meter.commands.doctor.why import Evidence
 from meter.daemon.services import within
@@ -41,7 +41,7 @@ FAILURES_SINCE = timedelta(days=1)
 """For how long before the time failures and rejected samples are looked for."""
 
 
-async def evidence_of(context: Context, resource: str, meter: str, at: datetime, project: str) -> Evidence:
+async def evidence_of(context: ExaminationContext, resource: str, meter: str, at: datetime, project: str) -> Evidence:
     """Return what can be found out; what does not answer is named in ``not_looked_at``."""
     missing: dict[str, str] = {}
     found: dict[str, Any] = {}
@@ -83,7 +83,7 @@ async def evidence_of(context: Context, resource: str, meter: str, at: datetime,
 
 
 async def _database(
-    context: Context, resource: str, meter: str, at: datetime, pollsters: Sequence[str]
+    context: ExaminationContext, resource: str, meter: str, at: datetime, pollsters: Sequence[str]
 ) -> tuple[SampleTrace, Sequence[DaemonState], datetime]:
     async with database_server(context.reactor, context.config) as (dsn, retry_seconds):
 
@@ -98,7 +98,7 @@ async def _database(
             return trace, daemon_states(await inspection.heartbeats()), server.now
 
 
-async def _queues(context: Context) -> Mapping[str, QueueState | None]:
+async def _queues(context: ExaminationContext) -> Mapping[str, QueueState | None]:
     url = context.config.bus.url.get_secret_value()
     if url == "local:":
         return {}
@@ -112,7 +112,7 @@ async def _queues(context: Context) -> Mapping[str, QueueState | None]:
         await inspection.close()
 
 
-async def _letters(context: Context, resource: str, meter: str) -> Sequence[DeadLetter]:
+async def _letters(context: ExaminationContext, resource: str, meter: str) -> Sequence[DeadLetter]:
     queue = dead_letters_of(context)
     matching = []
     try:

@@ -61,7 +61,7 @@ THREAD_SECONDS = 12.0
 """How long something that may block, in a thread of its own, may take."""
 
 
-class Context(NamedTuple):
+class ExaminationContext(NamedTuple):
     """What the checks need: the reactor, the path of the configuration file, and the configuration."""
 
     reactor: Any
@@ -82,11 +82,11 @@ class Context(NamedTuple):
 
 Found = list[Finding]
 
-Group = tuple[Sequence[str], Callable[[Context, Found], Awaitable[None]]]
+Group = tuple[Sequence[str], Callable[[ExaminationContext, Found], Awaitable[None]]]
 """The names of checks, and what makes their findings."""
 
 
-async def examine(context: Context, groups: Sequence[Group] | None = None) -> list[Finding]:
+async def examine(context: ExaminationContext, groups: Sequence[Group] | None = None) -> list[Finding]:
     """Return the findings of all checks, in the order of :data:`~meter.commands.doctor.checks.CHECKS`."""
     chosen = GROUPS if groups is None else groups
     results = await gatherResults([Deferred.fromCoroutine(_run(context, *group)) for group in chosen])
@@ -94,7 +94,9 @@ async def examine(context: Context, groups: Sequence[Group] | None = None) -> li
     return sorted((finding for found in results for finding in found), key=lambda finding: order[finding.check])
 
 
-async def _run(context: Context, names: Sequence[str], work: Callable[[Context, Found], Awaitable[None]]) -> Found:
+async def _run(
+    context: ExaminationContext, names: Sequence[str], work: Callable[[ExaminationContext, Found], Awaitable[None]]
+) -> Found:
     """Return the findings of one group. The first check that is missing after a failure is a warning, the rest is not checked."""
     found: Found = []
     try:
@@ -123,16 +125,16 @@ async def _awaited(work: Awaitable[None]) -> None:
 # --- this host -----------------------------------------------------------------------------------------------------
 
 
-async def _configuration(context: Context, found: Found) -> None:
+async def _configuration(context: ExaminationContext, found: Found) -> None:
     found += configuration_checks.configuration_findings(context.path, context.config)
     found += await context.blocking("plugins", lambda: list(configuration_checks.plugin_findings(context.config)))
 
 
-async def _secrets(context: Context, found: Found) -> None:
+async def _secrets(context: ExaminationContext, found: Found) -> None:
     found += secret_findings(context.path, context.config)
 
 
-async def _certificates(context: Context, found: Found) -> None:
+async def _certificates(context: ExaminationContext, found: Found) -> None:
     sources = list(certificate_checks.sources(context.config))
 
     async def look(source: certificate_checks.Certificates) -> None:
@@ -148,7 +150,7 @@ async def _certificates(context: Context, found: Found) -> None:
         found.append(Finding("certificates", "ok", "the configuration uses no TLS"))
 
 
-async def _status_pages(context: Context, found: Found) -> None:
+async def _status_pages(context: ExaminationContext, found: Found) -> None:
     urls = status_urls(context.config)
 
     async def look(name: str, url: str) -> None:
@@ -177,7 +179,7 @@ def _fetched(url: str) -> Any:
 # --- the broker ----------------------------------------------------------------------------------------------------
 
 
-async def _broker(context: Context, found: Found) -> None:
+async def _broker(context: ExaminationContext, found: Found) -> None:
     url = context.config.bus.url.get_secret_value()
     if url == "local:":
         found += [
@@ -222,7 +224,7 @@ async def _broker(context: Context, found: Found) -> None:
     await _dead_letters(context, found)
 
 
-def dead_letters_of(context: Context) -> DeadLetterQueue:
+def dead_letters_of(context: ExaminationContext) -> DeadLetterQueue:
     """Return the configured queue of dead letters."""
     config = context.config
     if config.bus.url.get_secret_value() == "local:":
@@ -241,7 +243,7 @@ def dead_letters_of(context: Context) -> DeadLetterQueue:
     )
 
 
-async def _dead_letters(context: Context, found: Found) -> None:
+async def _dead_letters(context: ExaminationContext, found: Found) -> None:
     queue = dead_letters_of(context)
     letters: list[DeadLetter] = []
     try:
@@ -257,7 +259,7 @@ async def _dead_letters(context: Context, found: Found) -> None:
 # --- the database --------------------------------------------------------------------------------------------------
 
 
-async def _database(context: Context, found: Found) -> None:
+async def _database(context: ExaminationContext, found: Found) -> None:
     config = context.config
     found += database_checks.state_dir_findings(config.meter.state_dir)
     try:
@@ -273,7 +275,7 @@ async def _database(context: Context, found: Found) -> None:
         found.append(Finding("database", "fault", f"the database cannot be used: {error}", advice))
 
 
-async def _inspect(context: Context, inspection: DatabaseInspection, found: Found) -> None:
+async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, found: Found) -> None:
     server = await inspection.server()
     local = context.now()
     found += database_checks.server_findings(server)

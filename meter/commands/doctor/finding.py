@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Literal
-from typing import Protocol
 from typing import get_args
 
 from meter.bus.masking import masked_text
@@ -72,24 +71,14 @@ def as_json(findings: Sequence[Finding]) -> str:
     return json.dumps({"worst": worst, "findings": [asdict(each) for each in shown]}, indent=2) + "\n"
 
 
-class RoadStep(Protocol):
-    """A step of the road of samples, as ``meter-doctor why`` shows it."""
+@dataclass(frozen=True, slots=True)
+class RoadStep:
+    """One step of the road of samples. *stop*: they do not get beyond it. *unknown*: nothing tells whether they do."""
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def state(self) -> str:
-        """*ok*, *stop*, *unknown* or *not checked*."""
-
-    @property
-    def text(self) -> str:
-        """What was found."""
-
-    @property
-    def advice(self) -> str:
-        """What to do."""
+    name: str
+    state: Literal["ok", "stop", "unknown", "not checked"]
+    text: str
+    advice: str = ""
 
 
 def steps_as_text(verdict: str, steps: Sequence[RoadStep]) -> str:

@@ -20,8 +20,6 @@ from meter.settings.config_file import keyring
 MIN_KEY_BYTES = 16
 """A shorter signing key is a fault: whoever has one signed message can try all keys without anybody noticing."""
 
-GOOD_KEY_BYTES = 32
-
 WELL_KNOWN = frozenset(
     [
         "admin",
@@ -105,8 +103,6 @@ def _signing(config: Config) -> Iterator[Finding]:
                     f"[signing] the key {key.id} has {len(key.secret)} bytes: it can be guessed from one signed message",
                     NEW_KEY,
                 )
-            elif len(key.secret) < GOOD_KEY_BYTES and len(set(key.secret)) < MIN_KEY_BYTES:
-                yield _warning(f"[signing] the key {key.id} is short and repeats its characters", NEW_KEY)
     if config.signing.accept_unsigned:
         yield _warning(
             "[signing] accept_unsigned: whoever can publish to the broker can store samples of any project",

@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Literal
 
 from meter.bus.amqp import QueueState
 from meter.bus.dead_letters import DeadLetter
 from meter.commands.doctor.daemons import DaemonState
+from meter.commands.doctor.finding import RoadStep
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
-from meter.store import PollingFailure
 from meter.store import SampleTrace
-
-StepState = Literal["ok", "stop", "unknown", "not checked"]
+from meter.store import TracedFailure
 
 STEPS = ("installed", "enabled", "polled", "spooled", "published", "accepted", "kept", "stored", "visible")
 
@@ -33,16 +31,6 @@ DEFAULT_INTERVAL = 300.0
 
 GAP_INTERVALS = 1.5
 """A cycle is missing if the next one does not come within so many intervals."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of the road. *stop*: the numbers do not get beyond it. *unknown*: nothing tells whether they do."""
-
-    name: str
-    state: StepState
-    text: str
-    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +81,10 @@ class Evidence:
         return not self.interval or self.trace.newest[0].timestamp >= self.at - timedelta(seconds=2 * self.interval)
 
 
-def why(evidence: Evidence) -> tuple[str, list[Step]]:
+def why(evidence: Evidence) -> tuple[str, list[RoadStep]]:
     """Return the verdict, one line, and the steps."""
     if evidence.arrives:
-        steps = [Step("stored", "ok", _stored_text(evidence)), _visible(evidence)]
+        steps = [RoadStep("stored", "ok", _stored_text(evidence)), _visible(evidence)]
     else:
         steps = [
             _installed(evidence),
@@ -111,7 +99,7 @@ def why(evidence: Evidence) -> tuple[str, list[Step]]:
     return _verdict(evidence, steps), steps
 
 
-def _verdict(evidence: Evidence, steps: Sequence[Step]) -> str:
+def _verdict(evidence: Evidence, steps: Sequence[RoadStep]) -> str:
     for step in steps:
         if step.state == "stop":
             return f"stops at: {step.name} — {step.text}"
@@ -128,21 +116,21 @@ def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _not_checked(evidence: Evidence, step: str, what: str) -> Step:
+def _not_checked(evidence: Evidence, step: str, what: str) -> RoadStep:
     reason = (evidence.not_looked_at or {}).get(what, "it was not asked")
-    return Step(step, "not checked", f"the {what} could not be looked at: {reason}")
+    return RoadStep(step, "not checked", f"the {what} could not be looked at: {reason}")
 
 
-def _installed(evidence: Evidence) -> Step:
+def _installed(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if evidence.makers:
         named = ", ".join(f"{each.kind.name} plugin {each.name}" for each in evidence.makers)
-        return Step("installed", "ok", f"made by: {named}")
+        return RoadStep("installed", "ok", f"made by: {named}")
     if trace is not None and (trace.metered or trace.inactive or trace.newest):
-        return Step("installed", "ok", "no plugin on this host, but an agent or earlier samples have the meter")
+        return RoadStep("installed", "ok", "no plugin on this host, but an agent or earlier samples have the meter")
     known = sorted({meter.name for each in evidence.plugins if each.plugin is not None for meter in each.plugin.meters})
     close = difflib.get_close_matches(evidence.meter, known, 3)
-    return Step(
+    return RoadStep(
         "installed",
         "stop",
         f"no installed pollster or listener makes the meter {evidence.meter}, and no agent has reported one",
@@ -152,15 +140,15 @@ def _installed(evidence: Evidence) -> Step:
     )
 
 
-def _enabled(evidence: Evidence) -> Step:
+def _enabled(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if trace is not None and _covering(evidence):
-        return Step("enabled", "ok", f"an agent uses {trace.metered[0].pollster} for it")
+        return RoadStep("enabled", "ok", f"an agent uses {trace.metered[0].pollster} for it")
     if trace is not None and trace.inactive and not trace.cycles:
         first = trace.inactive[0]
         more = f" and on {len(trace.inactive) - 1} more agents" if len(trace.inactive) > 1 else ""
         state = "disabled" if first.disabled else "not applicable"
-        return Step(
+        return RoadStep(
             "enabled",
             "stop",
             f"the pollster {first.pollster} is {state} on {first.agent}{more} since {_time(first.since)}: {first.reason}",
@@ -170,10 +158,10 @@ def _enabled(evidence: Evidence) -> Step:
     off = [each for each in makers if each.state in ("disabled", "broken") or not each.takes(evidence.meter)]
     if makers and len(off) == len(makers) and not (trace is not None and trace.cycles):
         text = "; ".join(f"{each.name} is {_off(each, evidence.meter)}" for each in off)
-        return Step("enabled", "stop", f"on this host {text}", "change [plugins] disable, and restart the daemon")
+        return RoadStep("enabled", "stop", f"on this host {text}", "change [plugins] disable, and restart the daemon")
     if not makers:
-        return Step("enabled", "unknown", "no agent says whether a plugin for it is enabled")
-    return Step(
+        return RoadStep("enabled", "unknown", "no agent says whether a plugin for it is enabled")
+    return RoadStep(
         "enabled", "ok", f"the configuration of this host does not disable {', '.join(_active_names(evidence))}"
     )
 
@@ -194,7 +182,7 @@ def _covering(evidence: Evidence) -> list[str]:
     return [each.agent for each in evidence.trace.metered if each.until_due is None or each.until_due > evidence.at]
 
 
-def _polled(evidence: Evidence) -> Step:
+def _polled(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "polled", "database")
@@ -204,7 +192,7 @@ def _polled(evidence: Evidence) -> Step:
     if not covering:
         last = trace.metered[0]
         assert last.until_due is not None
-        return Step(
+        return RoadStep(
             "polled",
             "stop",
             f"{last.agent} does not see the resource any more since {_time(last.until_due)}, and no other agent does",
@@ -214,13 +202,13 @@ def _polled(evidence: Evidence) -> Step:
     return next((step for step in steps if step.state == "ok"), steps[0])
 
 
-def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> Step:
+def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
     metered = next(each for each in trace.metered if each.agent == agent)
     for failure in _failures(evidence, trace, agent):
         if failure.cause not in ("spool dropped", "rejected", "expired", "not finalized"):
             reason = f": {failure.reason}" if failure.reason and failure.reason != failure.cause else ""
             who = failure.pollster or "all pollsters"
-            return Step(
+            return RoadStep(
                 "polled",
                 "stop",
                 f"{agent}: {who}: {failure.cause} from {_time(failure.from_time)} until before {_time(failure.until_time)}{reason}",
@@ -230,7 +218,7 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> Step:
     dues = [each.last_due for each in cycles if each.last_due is not None]
     last = max(dues, default=None)
     if last is not None and evidence.at - last <= timedelta(seconds=GAP_INTERVALS * metered.interval):
-        return Step("polled", "ok", f"{agent} asked {metered.pollster} at {_time(last)}")
+        return RoadStep("polled", "ok", f"{agent} asked {metered.pollster} at {_time(last)}")
     following = min((each.next_due for each in cycles if each.next_due is not None), default=None)
     life = next((each for each in trace.lives if each.agent == agent), None)
     cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
@@ -240,10 +228,10 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> Step:
     until = f" until {_time(following)}" if following is not None else ""
     if alive:
         text = f"{agent} runs, but no cycle report of it has arrived since {since}"
-        return Step(
+        return RoadStep(
             "polled", "stop", text, "its log says what the last cycle waits for; its spool may hold the reports"
         )
-    return Step(
+    return RoadStep(
         "polled",
         "stop",
         f"{agent} is silent since {since}{until} ({cause})",
@@ -251,7 +239,7 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> Step:
     )
 
 
-def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[PollingFailure]:
+def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[TracedFailure]:
     """Yield the failures of the agent that concern the last cycle up to the time, the newest first."""
     since = evidence.at - timedelta(seconds=evidence.interval or DEFAULT_INTERVAL)
     for failure in trace.failures:
@@ -259,11 +247,11 @@ def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[Po
             yield failure
 
 
-def _never_polled(evidence: Evidence, trace: SampleTrace) -> Step:
+def _never_polled(evidence: Evidence, trace: SampleTrace) -> RoadStep:
     if trace.cycles:
         agents = sorted({each.agent for each in trace.cycles})
         shown = ", ".join(agents[:3]) + (f" and {len(agents) - 3} more" if len(agents) > 3 else "")
-        return Step(
+        return RoadStep(
             "polled",
             "stop",
             f"none of the agents that poll it ({shown}) has seen the resource {evidence.resource} with this meter",
@@ -273,13 +261,13 @@ def _never_polled(evidence: Evidence, trace: SampleTrace) -> Step:
     pollsters = [each.name for each in evidence.makers if each.kind is not LISTENER]
     if listeners and not pollsters:
         text = f"it is not polled: {', '.join(listeners)} makes it from notifications"
-        return Step(
+        return RoadStep(
             "polled",
             "unknown",
             text,
             "see that the service sends notifications: meter-notify explain FILE (docs/notifications)",
         )
-    return Step(
+    return RoadStep(
         "polled",
         "stop" if pollsters else "unknown",
         f"no cycle report names {', '.join(pollsters) or 'a pollster of the meter'}: no agent polls it, or agents are too old to tell",
@@ -287,7 +275,7 @@ def _never_polled(evidence: Evidence, trace: SampleTrace) -> Step:
     )
 
 
-def _spooled(evidence: Evidence) -> Step:
+def _spooled(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "spooled", "database")
@@ -295,7 +283,7 @@ def _spooled(evidence: Evidence) -> Step:
     for agent in agents:
         for failure in _failures(evidence, trace, agent):
             if failure.cause == "spool dropped":
-                return Step(
+                return RoadStep(
                     "spooled",
                     "stop",
                     f"the spool of {agent} dropped samples from {_time(failure.from_time)} on: {failure.reason}",
@@ -307,68 +295,68 @@ def _spooled(evidence: Evidence) -> Step:
             oldest = state.clock - timedelta(seconds=spool.oldest_seconds)
             if oldest <= evidence.at:
                 why_not = [f"{each.name}: {each.reason}" for each in state.content.dependencies if not each.ready]
-                return Step(
+                return RoadStep(
                     "spooled",
                     "stop",
                     f"{spool.messages} messages wait in the spool of {state.name}, from {_time(oldest)} on"
                     + (f": {'; '.join(why_not)}" if why_not else ""),
                     "they are sent once the broker takes them; nothing is lost",
                 )
-    return Step("spooled", "ok", "no spool has old messages or dropped any, as far as agents have told")
+    return RoadStep("spooled", "ok", "no spool has old messages or dropped any, as far as agents have told")
 
 
-def _published(evidence: Evidence) -> Step:
+def _published(evidence: Evidence) -> RoadStep:
     if evidence.queues is None:
         return _not_checked(evidence, "published", "broker")
     state = evidence.queues.get("meter.metering")
     if evidence.queues and state is None:
         text = "there is no queue meter.metering: no collector has ever used this broker"
-        return Step("published", "stop", text, "start meter-collector")
+        return RoadStep("published", "stop", text, "start meter-collector")
     if state is not None and state.messages and not state.consumers:
         text = f"{state.messages} messages wait in meter.metering, and no collector consumes them"
-        return Step("published", "stop", text, "start meter-collector; nothing is lost")
+        return RoadStep("published", "stop", text, "start meter-collector; nothing is lost")
     if state is not None and state.messages:
-        return Step("published", "ok", f"{state.messages} messages in meter.metering are being consumed")
-    return Step("published", "ok", "no messages wait for a collector")
+        return RoadStep("published", "ok", f"{state.messages} messages in meter.metering are being consumed")
+    return RoadStep("published", "ok", "no messages wait for a collector")
 
 
-def _accepted(evidence: Evidence) -> Step:
+def _accepted(evidence: Evidence) -> RoadStep:
     if evidence.letters:
         letter = evidence.letters[-1]
         text = f"dead letter {letter.id} of {letter.at[:19]} ({letter.kind}): {letter.reason}"
-        return Step(
+        return RoadStep(
             "accepted", "stop", text, f"meter-dead-letters show {letter.id[:8]}; mend the cause, then replay it"
         )
     if evidence.trace is not None and evidence.trace.rejected:
         first = evidence.trace.rejected[0]
         text = f"{first.samples} samples of the hour of {_time(first.start)} were rejected as {first.kind}"
-        return Step("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
+        return RoadStep("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
     if evidence.letters is None:
         return _not_checked(evidence, "accepted", "dead letters")
-    return Step("accepted", "ok", "no dead letter names this meter and resource")
+    return RoadStep("accepted", "ok", "no dead letter names this meter and resource")
 
 
-def _kept(evidence: Evidence) -> Step:
+def _kept(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "kept", "database")
     if trace.cutoff is not None and trace.cutoff > evidence.at:
         rolled = f"; rollups have samples until {_time(trace.rolled_up)}" if trace.rolled_up is not None else ""
         text = f"samples before {_time(trace.cutoff)} have expired by retention{rolled}"
-        return Step("kept", "stop", text, "statistics by hour and day may still have them; [store] retention_days")
+        return RoadStep("kept", "stop", text, "statistics by hour and day may still have them; [store] retention_days")
     since = evidence.at - timedelta(seconds=2 * (evidence.interval or DEFAULT_INTERVAL))
     if trace.voided is not None and trace.voided.timestamp > since:
         text = f"the sample of {_time(trace.voided.timestamp)} was voided by {trace.voided.voided_by}: {trace.voided.reason}"
-        return Step("kept", "stop", text, "meter-audit list has the act; meter-db unvoid restores samples")
-    return Step("kept", "ok", "no sample of that time was voided or has expired")
+        return RoadStep("kept", "stop", text, "meter-audit list has the act; meter-db unvoid restores samples")
+    return RoadStep("kept", "ok", "no sample of that time was voided or has expired")
 
 
-def _stored(evidence: Evidence) -> Step:
+def _stored(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "stored", "database")
     if trace.newest:
-        return Step("stored", "unknown", f"no newer sample is stored: {_stored_text(evidence)}")
+        return RoadStep("stored", "unknown", f"no newer sample is stored: {_stored_text(evidence)}")
     unknown = [
         word
         for word, known in (
@@ -382,7 +370,7 @@ def _stored(evidence: Evidence) -> Step:
         if unknown
         else "no sample of the meter and resource is stored"
     )
-    return Step("stored", "unknown", text)
+    return RoadStep("stored", "unknown", text)
 
 
 def _stored_text(evidence: Evidence) -> str:
@@ -395,15 +383,15 @@ def _stored_text(evidence: Evidence) -> str:
     )
 
 
-def _visible(evidence: Evidence) -> Step:
+def _visible(evidence: Evidence) -> RoadStep:
     assert evidence.trace is not None
     projects = list(dict.fromkeys(each.project for each in evidence.trace.newest))
     if not evidence.project:
         shown = ", ".join(each or "none" for each in projects)
-        return Step("visible", "ok", f"to administrators; of tenants to the project {shown} only")
+        return RoadStep("visible", "ok", f"to administrators; of tenants to the project {shown} only")
     if evidence.project not in projects:
         owner = projects[0] or "no project"
-        return Step(
+        return RoadStep(
             "visible",
             "stop",
             f"the samples belong to {owner}, so that the project {evidence.project} cannot see them",
@@ -412,5 +400,5 @@ def _visible(evidence: Evidence) -> Step:
     if projects[0] != evidence.project:
         own = next(each for each in evidence.trace.newest if each.project == evidence.project)
         text = f"the resource belongs to {projects[0] or 'no project'} now; the project {evidence.project} sees samples until"
-        return Step("visible", "stop", f"{text} {_time(own.timestamp)}", "an administrator sees all of them")
-    return Step("visible", "ok", f"to the project {evidence.project}")
+        return RoadStep("visible", "stop", f"{text} {_time(own.timestamp)}", "an administrator sees all of them")
+    return RoadStep("visible", "ok", f"to the project {evidence.project}")

@@ -71,7 +71,7 @@ class PartitionState(NamedTuple):
     default_samples: int
 
 
-class StoredHeartbeat(NamedTuple):
+class HeartbeatRow(NamedTuple):
     """The last heartbeat of a daemon: times of its clock and of the database's when it arrived, and its content as JSON."""
 
     name: str
@@ -149,9 +149,9 @@ class DatabaseInspection:
         found: datetime | None = newest
         return found
 
-    async def heartbeats(self) -> Sequence[StoredHeartbeat]:
+    async def heartbeats(self) -> Sequence[HeartbeatRow]:
         """Return the last heartbeat of each daemon, by name."""
-        return [StoredHeartbeat(*row) for row in await self.rows(HEARTBEATS)]
+        return [HeartbeatRow(*row) for row in await self.rows(HEARTBEATS)]
 
 
 def overdue(hour: datetime, now: datetime, finalize_after_seconds: float) -> timedelta:

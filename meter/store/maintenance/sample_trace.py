@@ -71,7 +71,7 @@ WHERE meter = %s AND resource IN ('', %s) AND start <= %s AND start > %s ORDER B
 """
 
 
-class NewestSample(NamedTuple):
+class TracedSample(NamedTuple):
     """The newest sample of a series up to a time. ``interval`` is that of polling in seconds, 0 if it is not polled."""
 
     project: str | None
@@ -81,7 +81,7 @@ class NewestSample(NamedTuple):
     volume: float
 
 
-class MeteredResource(NamedTuple):
+class TracedResource(NamedTuple):
     """An agent's statement that it measures the meter of the resource in each cycle from ``first_due`` until before ``until_due``.
 
     ``until_due`` is ``None`` while it does. ``interval`` is in seconds.
@@ -95,7 +95,7 @@ class MeteredResource(NamedTuple):
     until_due: datetime | None
 
 
-class PollsterCycles(NamedTuple):
+class TracedCycles(NamedTuple):
     """The last cycle up to a time, and the first after it, in which an agent asked a pollster; ``None`` if there is none."""
 
     agent: str
@@ -104,7 +104,7 @@ class PollsterCycles(NamedTuple):
     next_due: datetime | None
 
 
-class PollingFailure(NamedTuple):
+class TracedFailure(NamedTuple):
     """Samples that an agent did not make or lost: why, and from when until before when."""
 
     agent: str
@@ -116,7 +116,7 @@ class PollingFailure(NamedTuple):
     until_time: datetime
 
 
-class AgentLife(NamedTuple):
+class TracedAgent(NamedTuple):
     """The last life of an agent that began before a time; ``stopped``: its last report said that it stops."""
 
     agent: str
@@ -124,7 +124,7 @@ class AgentLife(NamedTuple):
     stopped: bool
 
 
-class InactiveReport(NamedTuple):
+class TracedInactivity(NamedTuple):
     """A pollster with the meter that an agent has and does not use."""
 
     agent: str
@@ -134,7 +134,7 @@ class InactiveReport(NamedTuple):
     since: datetime
 
 
-class RejectedHour(NamedTuple):
+class TracedRejection(NamedTuple):
     """Samples of the meter and resource, of one hour, that the collector rejected."""
 
     start: datetime
@@ -143,7 +143,7 @@ class RejectedHour(NamedTuple):
     samples: int
 
 
-class VoidedSample(NamedTuple):
+class TracedVoiding(NamedTuple):
     """The newest voided sample up to the time."""
 
     timestamp: datetime
@@ -156,17 +156,17 @@ class SampleTrace(NamedTuple):
 
     known_resource: bool
     known_meter: bool
-    newest: Sequence[NewestSample]
+    newest: Sequence[TracedSample]
     next: datetime | None
     rolled_up: datetime | None
-    voided: VoidedSample | None
+    voided: TracedVoiding | None
     cutoff: datetime | None
-    metered: Sequence[MeteredResource]
-    cycles: Sequence[PollsterCycles]
-    failures: Sequence[PollingFailure]
-    lives: Sequence[AgentLife]
-    inactive: Sequence[InactiveReport]
-    rejected: Sequence[RejectedHour]
+    metered: Sequence[TracedResource]
+    cycles: Sequence[TracedCycles]
+    failures: Sequence[TracedFailure]
+    lives: Sequence[TracedAgent]
+    inactive: Sequence[TracedInactivity]
+    rejected: Sequence[TracedRejection]
 
 
 async def sample_trace(
@@ -181,14 +181,14 @@ async def sample_trace(
     newest, series = [], []
     for id, project, interval in await rows(SERIES, [resource, meter]):
         series.append(id)
-        newest += [NewestSample(project, interval, *row) for row in await rows(NEWEST, [id, at])]
+        newest += [TracedSample(project, interval, *row) for row in await rows(NEWEST, [id, at])]
     [[following]] = await rows(NEXT, [series, at])
     [[rolled_up]] = await rows(ROLLED_UP, [series, at])
-    voided = [VoidedSample(*row) for row in await rows(VOIDED, [series, at])]
+    voided = [TracedVoiding(*row) for row in await rows(VOIDED, [series, at])]
     [[cutoff]] = await rows(CUTOFF, [meter])
-    metered = [MeteredResource(*row) for row in await rows(METERED, [resource, meter, at])]
+    metered = [TracedResource(*row) for row in await rows(METERED, [resource, meter, at])]
     names = sorted({*pollsters, *(each.pollster for each in metered)})
-    cycles = [PollsterCycles(*row) for name in names for row in await rows(CYCLES, {"at": at, "pollster": name})]
+    cycles = [TracedCycles(*row) for name in names for row in await rows(CYCLES, {"at": at, "pollster": name})]
     agents = sorted({each.agent for each in metered} or {each.agent for each in cycles})
     failures = await rows(
         EXCEPTIONS, {"agents": agents, "pollsters": ["", *names], "resource": resource, "at": at, "since": since}
@@ -203,8 +203,8 @@ async def sample_trace(
         cutoff=cutoff,
         metered=metered,
         cycles=cycles,
-        failures=[PollingFailure(*row) for row in failures],
-        lives=[AgentLife(*row) for row in await rows(STOPPED, [at]) if row[0] in agents],
-        inactive=[InactiveReport(*row) for row in await rows(INACTIVE, [meter, at, at])],
-        rejected=[RejectedHour(*row) for row in await rows(REJECTED, [meter, resource, at, since])],
+        failures=[TracedFailure(*row) for row in failures],
+        lives=[TracedAgent(*row) for row in await rows(STOPPED, [at]) if row[0] in agents],
+        inactive=[TracedInactivity(*row) for row in await rows(INACTIVE, [meter, at, at])],
+        rejected=[TracedRejection(*row) for row in await rows(REJECTED, [meter, resource, at, since])],
     )
