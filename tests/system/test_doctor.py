@@ -28,6 +28,7 @@ from tests.system.daemons import BASE
 from tests.system.daemons import SECRET
 from tests.system.daemons import House
 from tests.system.daemons import until
+from tests.system.test_dead_letters import dead_lettered
 from tests.system.test_dead_letters import signed_with
 from tests.system.test_spine import cast_bodies
 from tests.system.test_spine import publish
@@ -37,9 +38,7 @@ DOCTOR = "from meter.commands.doctor.command import main; main()"
 
 KEY = ("default", fingerprints([SigningKey("default", SECRET.encode())])[0])
 
-CYCLE_RUN = (
-    "INSERT INTO cycle_run (agent_id, boot, interval, first_sequence, first_due, last_due, cycles, pollsters) VALUES "
-)
+CYCLE_RUN = "INSERT INTO cycle_run SELECT * FROM jsonb_populate_record(NULL::cycle_run, '{}')"
 
 SAFE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
@@ -118,9 +117,9 @@ def beat(server, dsn, name, *, received=None, clock=None, **members):
     )
 
 
-def running(site, server, config=""):
+def running(site, server):
     """A collector that has stored a few samples of now, and whose heartbeat is stored."""
-    collector = site.daemon("meter-collector", config).start().until_ready()
+    collector = site.daemon("meter-collector").start().until_ready()
     publish(site.bus, cast_bodies([sample(n, timestamp=datetime.now(UTC)) for n in range(1, 4)]))
     until(lambda: server.execute("SELECT count(*) FROM sample", site.store)[0][0] >= 3, "the samples")
     beat(server, site.store, "meter-collector@host1", key_ids=(KEY,))
@@ -156,11 +155,15 @@ def test_a_killed_collector_is_named(site, safe_postgresql):
     assert any("meter.metering has no consumer" in each["text"] for each in found["queues"])
 
 
-def test_a_full_queue_of_dead_letters_is_named_with_its_reasons(site, safe_postgresql):
-    collector = running(site, safe_postgresql, "max_dead_letters = 2\n")
+def test_a_full_queue_of_dead_letters_is_named_with_its_reasons(site, monkeypatch):
+    small = f'{BASE}[bus]\nurl = "{site.bus}"\nmax_dead_letters = 2\n[store]\ndsn = "{site.store}"\n'
+    with monkeypatch.context() as whole:
+        whole.setattr(site, "bus", "")  # the text above has both
+        whole.setattr(site, "store", "")
+        collector = site.daemon("meter-collector", base=small).start().until_ready()
     other = signed_with("the key of another site, as long", 7)
     publish(site.bus, [other, {"exchange": "metering", "routing_key": "metering.x", "body": "not JSON"}])
-    until(lambda: collector.metric("meter_dead_letters_total{") >= 1 and letters(collector) >= 2, "dead letters")
+    until(lambda: dead_lettered(collector) >= 2, "dead letters")
 
     status, found = findings(collector)
 
@@ -169,12 +172,6 @@ def test_a_full_queue_of_dead_letters_is_named_with_its_reasons(site, safe_postg
     assert texts[0].startswith("metering.dead is full: 2 of [bus] max_dead_letters = 2")
     assert any("are unverified" in each for each in texts)
     assert any("are undecodable" in each for each in texts)
-
-
-def letters(collector):
-    return json.loads(doctor(collector, "--json")[1])["findings"] and sum(
-        int(each["text"].split()[0]) for each in findings(collector)[1]["dead letters"] if each["text"][0].isdigit()
-    )
 
 
 def test_two_sets_of_keys_are_named_on_the_host_with_the_other_one(site, safe_postgresql):
@@ -240,7 +237,7 @@ def test_why_follows_a_sample_to_its_row_and_to_who_may_see_it(site, safe_postgr
 def test_why_names_the_dead_letter(site, safe_postgresql):
     collector = running(site, safe_postgresql)
     publish(site.bus, [signed_with("the key of another site, as long", 7)])
-    until(lambda: collector.metric("meter_dead_letters_total{"), "the dead letter")
+    until(lambda: dead_lettered(collector), "the dead letter")
     before = (datetime.now(UTC) - timedelta(days=30)).isoformat()
 
     _, verdict, steps = reason(collector, "lamp", "lamp.power", "--at", before)
@@ -254,14 +251,19 @@ def test_why_names_the_agent_that_was_not_running(site, safe_postgresql):
     collector = running(site, safe_postgresql)
     now = datetime.now(UTC).replace(microsecond=0)
     last, next_due = now - timedelta(minutes=40), now - timedelta(minutes=10)
-    run = f"(1, '{uuid.uuid4()}', 300, {{}}, '{{}}', '{{}}', 3, ARRAY['cpu'])"
+
+    def run(number, first, last):
+        members = {"agent_id": 1, "boot": str(uuid.uuid4()), "interval": 300, "first_sequence": number, "cycles": 3}
+        times = {"first_due": first.isoformat(), "last_due": last.isoformat()}
+        return CYCLE_RUN.format(json.dumps({**members, **times, "pollsters": ["cpu"]}))
+
     for statement in (
         "INSERT INTO agent (name, daemon, host) VALUES ('meter-compute@host1', 'meter-compute', 'host1')",
         "INSERT INTO meter_list (hash, meters) VALUES ('x', ARRAY['cpu', 'cpu_util'])",
         "INSERT INTO metered_resource (agent_id, pollster, interval, resource, project, meter_list_id, first_due)"
         f" VALUES (1, 'cpu', 300, 'web-1', 'p', 1, '{now - timedelta(hours=1)}')",
-        CYCLE_RUN + run.format(1, now - timedelta(hours=1), last),
-        CYCLE_RUN + run.format(2, next_due, now),
+        run(1, now - timedelta(hours=1), last),
+        run(2, next_due, now),
     ):
         safe_postgresql.execute(statement, site.store)
 

@@ -56,11 +56,12 @@ class Evidence:
 
     @property
     def makers(self) -> list[Decision]:
-        """The installed plugins that can make samples of the meter."""
+        """The installed plugins that declare the meter; not those that may make samples of any meter, which says nothing."""
         return [
             each
             for each in self.plugins
-            if each.plugin is not None and any(fnmatchcase(self.meter, meter.name) for meter in each.plugin.meters)
+            if each.plugin is not None
+            and any(meter.name != "*" and fnmatchcase(self.meter, meter.name) for meter in each.plugin.meters)
         ]
 
     @property
