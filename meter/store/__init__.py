@@ -19,6 +19,7 @@ from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.sample_trace import SampleTrace
 from meter.store.maintenance.sample_trace import TracedFailure
 from meter.store.maintenance.sample_trace import sample_trace
+from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
 from meter.store.maintenance.voiding import Act
 from meter.store.maintenance.voiding import Selection
@@ -42,6 +43,7 @@ __all__ = [
     "Anchor",
     "ApiTokenAdministration",
     "BatchRows",
+    "BatchTimes",
     "ChainVerifier",
     "DatabaseInspection",
     "DatabaseServer",

@@ -27,6 +27,7 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.query import WriteResult
 from meter.taps.daemon import Daemon
+from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.notification_archive import add_archive
 
 METERING_QUEUE = "meter.metering"
@@ -44,6 +45,7 @@ def add_collector(
 ) -> None:
     """Add both consumers of the collector: metering messages into the store, notifications onto the bus."""
     settings = daemon.config.collector
+    add_full_collections(daemon, lambda: daemon.off_reactor.busy)
     units = UnitWatch(daemon.reactor)
 
     def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:

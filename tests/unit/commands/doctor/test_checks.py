@@ -449,7 +449,7 @@ def test_certificates_of_listening_ports_and_files_are_found(tmp_path):
         f'[api]\nlisten = "ssl:8777:privateKey={ended.key_file}:certKey={file}:interface=127.0.0.1"\n',
         "meter-collector",
     )
-    [source] = certificates.sources(config)
+    source = next(certificates.sources(config))
     assert source.label == f"[api] listen, {file}"
     [found] = certificates.certificate_findings(source.label, source.advice, source.read(), datetime.now(UTC))
     assert found.level == "fault"
