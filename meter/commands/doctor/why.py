@@ -127,8 +127,10 @@ def _installed(evidence: Evidence) -> RoadStep:
     if evidence.makers:
         named = ", ".join(f"{each.kind.name} plugin {each.name}" for each in evidence.makers)
         return RoadStep("installed", "ok", f"made by: {named}")
-    if trace is not None and (trace.metered or trace.inactive or trace.newest):
-        return RoadStep("installed", "ok", "no plugin on this host, but an agent or earlier samples have the meter")
+    if trace is not None and (trace.metered or trace.inactive or trace.known_meter):
+        return RoadStep("installed", "ok", "no plugin on this host declares it, but agents or stored samples have it")
+    if evidence.letters:
+        return RoadStep("installed", "ok", "no plugin on this host declares it, but a dead letter has it")
     known = sorted({meter.name for each in evidence.plugins if each.plugin is not None for meter in each.plugin.meters})
     close = difflib.get_close_matches(evidence.meter, known, 3)
     return RoadStep(

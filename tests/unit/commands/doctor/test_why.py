@@ -123,9 +123,15 @@ def test_a_fresh_sample_arrives_whatever_else_is_wrong():
 
 
 def test_a_meter_that_nothing_makes_stops_at_once_with_a_suggestion():
-    text, steps = why(evidence(NOTHING, meter="cpu_utl"))
+    text, steps = why(evidence(NOTHING._replace(known_meter=False), meter="cpu_utl"))
     assert text.startswith("stops at: installed — no installed pollster or listener makes the meter cpu_utl")
     assert "did you mean cpu_util, cpu?" in steps[0].advice
+
+
+def test_a_meter_of_a_client_of_the_api_needs_no_plugin():
+    assert not verdict(NOTHING, meter="lamp.power").startswith("stops at: installed")
+    unknown = NOTHING._replace(known_meter=False)
+    assert verdict(unknown, meter="lamp.power", letters=[letter()]).startswith("stops at: accepted")
 
 
 def test_a_plugin_that_is_switched_off_is_named_with_its_setting():
