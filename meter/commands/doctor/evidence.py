@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,9 @@ from meter.store import sample_trace
 MAX_LETTERS = 5000
 """How many dead letters are searched, the oldest first."""
 
+SEARCH_SECONDS = 25.0
+"""How long dead letters are searched."""
+
 FAILURES_SINCE = timedelta(days=1)
 """For how long before the time failures and rejected samples are looked for."""
 
@@ -67,6 +71,7 @@ async def evidence_of(context: ExaminationContext, resource: str, meter: str, at
     }
     await gatherResults([Deferred.fromCoroutine(look(what, work)) for what, work in works.items()])
     trace, daemons, now = found.get("database", (None, (), context.now()))
+    letters, letters_left = found.get("dead letters", (None, 0))
     return Evidence(
         resource=resource,
         meter=meter,
@@ -77,7 +82,8 @@ async def evidence_of(context: ExaminationContext, resource: str, meter: str, at
         trace=trace,
         daemons=daemons,
         queues=found.get("broker"),
-        letters=found.get("dead letters"),
+        letters=letters,
+        letters_left=letters_left,
         not_looked_at=missing,
     )
 
@@ -95,7 +101,7 @@ async def _database(
             if server.schema_problem:
                 raise Unavailable(server.schema_problem)
             trace = await sample_trace(inspection, resource, meter, at, at - FAILURES_SINCE, pollsters)
-            return trace, daemon_states(await inspection.heartbeats()), server.now
+            return trace, daemon_states(await inspection.heartbeats()), await inspection.now()
 
 
 async def _queues(context: ExaminationContext) -> Mapping[str, QueueState | None]:
@@ -112,19 +118,24 @@ async def _queues(context: ExaminationContext) -> Mapping[str, QueueState | None
         await inspection.close()
 
 
-async def _letters(context: ExaminationContext, resource: str, meter: str) -> Sequence[DeadLetter]:
+async def _letters(context: ExaminationContext, resource: str, meter: str) -> tuple[Sequence[DeadLetter], int]:
+    """Return the dead letters that name both, without their bodies, and how many were not searched."""
     queue = dead_letters_of(context)
-    matching = []
+    matching: list[DeadLetter] = []
+    searched = 0
+    end = context.reactor.seconds() + SEARCH_SECONDS
     try:
-        await queue.open()
-        for _ in range(MAX_LETTERS):
+        total = await queue.open()
+        while searched < MAX_LETTERS and context.reactor.seconds() < end:
             if (entry := await queue.next()) is None:
+                total = searched
                 break
+            searched += 1
             if names_both(entry.dead_letter, resource, meter):
-                matching.append(entry.dead_letter)
+                matching.append(replace(entry.dead_letter, body=b""))
     finally:
         await queue.close()
-    return matching
+    return matching, total - searched
 
 
 def names_both(letter: DeadLetter, resource: str, meter: str) -> bool:

@@ -51,6 +51,8 @@ class Evidence:
     daemons: Sequence[DaemonState] = ()
     queues: Mapping[str, QueueState | None] | None = None
     letters: Sequence[DeadLetter] | None = None
+    letters_left: int = 0
+    """The number of dead letters that were not searched, the newest ones."""
     not_looked_at: Mapping[str, str] | None = None
     """Why the database, the broker or the dead letters could not be looked at, by their names."""
 
@@ -336,6 +338,9 @@ def _accepted(evidence: Evidence) -> RoadStep:
         return RoadStep("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
     if evidence.letters is None:
         return _not_checked(evidence, "accepted", "dead letters")
+    if evidence.letters_left:
+        text = f"there are so many dead letters that {evidence.letters_left} of them were not searched"
+        return RoadStep("accepted", "unknown", text, "meter-dead-letters list; replay or discard the others first")
     return RoadStep("accepted", "ok", "no dead letter names this meter and resource")
 
 

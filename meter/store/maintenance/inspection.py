@@ -31,7 +31,7 @@ from meter.store.query.access_paths import IN_ORDER_OF_TIME
 
 SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(),
-    clock_timestamp(), pg_database_size(current_database()),
+    pg_database_size(current_database()),
     CASE WHEN pg_has_role(current_user, 'pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END
 """
 
@@ -47,13 +47,12 @@ HEARTBEATS = "SELECT name, clock, received_at, content FROM daemon_heartbeat ORD
 
 
 class DatabaseServer(NamedTuple):
-    """The server and its database. ``now`` is the time of its clock; ``data_directory`` is ``None`` if it may not be read."""
+    """The server and its database. ``data_directory`` is ``None`` if it may not be read."""
 
     where: str
     version: str
     version_number: int
     standby: bool
-    now: datetime
     database_bytes: int
     data_directory: str | None
     schema_version: int
@@ -111,15 +110,20 @@ class DatabaseInspection:
         except (Rejected, TimedOut) as error:
             raise Unavailable(str(error)) from error
 
+    async def now(self) -> datetime:
+        """Return the time of the server's clock."""
+        [[now]] = await self.rows("SELECT clock_timestamp()")
+        found: datetime = now
+        return found
+
     async def server(self) -> DatabaseServer:
         """Return what there is to know of the server and the schema."""
-        [[version, number, standby, now, size, directory]] = await self.rows(SERVER)
+        [[version, number, standby, size, directory]] = await self.rows(SERVER)
         return DatabaseServer(
             where=self._where,
             version=version,
             version_number=number,
             standby=standby,
-            now=now,
             database_bytes=size,
             data_directory=directory,
             schema_version=await self._schema.database_version(self._connection),

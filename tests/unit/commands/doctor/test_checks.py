@@ -134,7 +134,6 @@ def server(**more):
         "version": "15.4 (Debian)",
         "version_number": 150004,
         "standby": False,
-        "now": NOON,
         "database_bytes": 10**9,
         "data_directory": None,
         "schema_version": 8,

@@ -228,6 +228,12 @@ def test_a_dead_letter_is_named_with_its_id_or_at_least_its_hour():
     assert "3 samples of the hour of 2026-11-27 11:00:00 UTC were rejected as invalid" in verdict(rejected)
 
 
+def test_dead_letters_that_were_not_searched_leave_it_open():
+    text, steps = why(evidence(letters=[], letters_left=7))
+    assert text.startswith("unknown")
+    assert next(step.state for step in steps if step.name == "accepted") == "unknown"
+
+
 def test_what_expired_or_was_voided_had_arrived():
     assert "have expired by retention" in verdict(MEASURED._replace(cutoff=ago(-60)))
     voided = MEASURED._replace(voided=TracedVoiding(ago(3), "alice", "counted twice"))
