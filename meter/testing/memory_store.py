@@ -21,6 +21,13 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
@@ -54,10 +61,11 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
+from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore)
+@implementer(IStore, IIdentityNames)
 class MemoryStore:
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
@@ -69,6 +77,7 @@ class MemoryStore:
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
         self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
+        self._identities = MemoryIdentities()
         self.unavailable: str | None = None
         self.audit_log: list[AuditEntry] = []
 
@@ -260,6 +269,23 @@ class MemoryStore:
     def subscribers(self) -> int:
         """The number of subscriptions to commits."""
         return len(self._callbacks)
+
+    async def record_identities(self, report: IdentityReport) -> None:
+        """See ``IIdentityNames.record_identities``."""
+        self._check()
+        self._identities.record(report, datetime.fromtimestamp(self._clock.seconds(), UTC))
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """See ``IIdentityNames.names_at``."""
+        self._check()
+        return self._identities.names_at(kind, ids, at)
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """See ``IIdentityNames.identities``."""
+        self._check()
+        return self._identities.identities(filter, limit, after)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after each write that stored something."""

@@ -63,6 +63,7 @@ CONTRACT = (
     "ceilometer_signature",
     "cycle_report",
     "heartbeat",
+    "identity_names",
     "identity_report",
     "interfaces",
     "message",
