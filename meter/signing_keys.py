@@ -79,30 +79,24 @@ class VerifiedBatch:
     keys: BatchKeys
     salt: bytes
 
-    def place(self, index: int) -> BatchEntry:
-        """Return the place in the batch of the message ``index`` of the cast."""
-        positions = self.signature.positions
-        return BatchEntry(self.signature, index if positions is None else positions[index], self.keys)
+    def entry(self, index: int, message: Any) -> BatchEntry:
+        """Return the place in the batch of the message ``index`` of the cast.
 
-    def entry(self, index: int, message: Mapping[str, Any]) -> BatchEntry:
-        """Return the place of the message ``index`` of the cast; raises :class:`BadSignature` if ``message`` was altered."""
-        place = self.place(index)
-        if message_digest(self.salt, place.position, message) != place.digest:
-            raise BadSignature(
-                f"message {place.position} of the batch differs from the one that key {self.key.id} signed"
-            )
-        return place
-
-    def signed_entry(self, index: int, message: Any) -> BatchEntry | None:
-        """Return the place of the message ``index`` of the cast, ``None`` if ``message`` is not the one that was signed there."""
-        try:
-            return self.entry(index, message) if isinstance(message, Mapping) else None
-        except BadSignature:
-            return None
+        Raises :class:`BadSignature` if ``message`` is not the one that was signed there.
+        """
+        position = self._position(index)
+        digest = message_digest(self.salt, position, message) if isinstance(message, Mapping) else b""
+        if digest != self.signature.digest(position):
+            raise BadSignature(f"message {position} of the batch differs from the one that key {self.key.id} signed")
+        return BatchEntry(self.signature, position, self.keys)
 
     def only(self, indexes: Sequence[int]) -> BatchSignature:
         """Return the signature for a cast of only the messages with these ``indexes``."""
-        return self.signature.only([self.place(index).position for index in indexes])
+        return self.signature.only([self._position(index) for index in indexes])
+
+    def _position(self, index: int) -> int:
+        positions = self.signature.positions
+        return index if positions is None else positions[index]
 
 
 class Keyring:

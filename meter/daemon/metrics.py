@@ -280,7 +280,17 @@ class HealthMetrics:
             registry=registry,
             buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
         )
+        self._rejections = Counter(
+            "meter_http_rejections",
+            "Connections and requests that an HTTP server of this daemon rejected, by server (api, status) and reason (connections: too many from one address; head, body: took too long to arrive).",
+            ["server", "reason"],
+            registry=registry,
+        )
         self._registry = registry
+
+    def http_rejected(self, server: str, reason: str) -> None:
+        """Count a rejection by a server (``api``, ``status``): ``connections``, ``head`` or ``body``."""
+        self._rejections.labels(server, reason).inc()
 
     def watch(self, dependencies: Iterable[IDependency]) -> None:
         """Export the readiness of each dependency; it is read at each scrape."""

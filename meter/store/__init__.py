@@ -11,6 +11,7 @@ from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.maintenance.administration import Administration
 from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
 from meter.store.maintenance.voiding import Act
 from meter.store.maintenance.voiding import Selection
@@ -34,6 +35,7 @@ __all__ = [
     "Anchor",
     "ApiTokenAdministration",
     "BatchRows",
+    "BatchTimes",
     "ChainVerifier",
     "EmbeddedPostgres",
     "PostgresStore",

@@ -26,6 +26,7 @@ from meter.taps.parts.api import add_api
 from meter.taps.parts.bus import add_bus
 from meter.taps.parts.cloud import add_cloud
 from meter.taps.parts.collector import add_collector
+from meter.taps.parts.heartbeats import add_heartbeats
 from meter.taps.parts.hypervisor import add_domain_events
 from meter.taps.parts.hypervisor import add_hypervisor
 from meter.taps.parts.identities import add_identity_polling
@@ -56,6 +57,7 @@ def compose(daemon: Daemon) -> None:
     add_identity_polling(daemon, bus, outbox, providers)
     add_domain_events(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
+    add_heartbeats(daemon, bus)
 
 
 class StoredSamplesLog:

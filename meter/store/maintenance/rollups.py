@@ -50,21 +50,27 @@ MAX_ALTERNATIONS = 12
 
 COLUMNS = ", ".join(column for column in PARTIAL_COLUMNS if column != "tie")
 
-EXPIRED_SERIES = (
-    "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id JOIN retention_cutoff h ON h.meter IN (m.name, '')"
-    " WHERE h.before > %(start)s"
-)
-"""Series whose samples since ``start`` may have been deleted: their rollups are all that is left, and stay as they are."""
+EXPIRED_SERIES = """
+SELECT x.id FROM retention_cutoff h
+CROSS JOIN LATERAL (SELECT m.id FROM meter m WHERE m.name = h.meter OFFSET 0) AS m
+CROSS JOIN LATERAL (SELECT x.id FROM series x WHERE x.meter_id = m.id OFFSET 0) AS x
+WHERE h.before > %(start)s
+UNION ALL SELECT id FROM series WHERE (SELECT max(before) FROM retention_cutoff WHERE meter = '') > %(start)s
+"""
+"""Series whose samples since ``start`` may have been deleted: their rollups are all that is left, and stay as they are.
+
+The cutoffs come first, of which nearly always none is as late: other meters and series of the store are not read.
+"""
 
 COUNTERS = """
 SELECT array_agg(id ORDER BY id) AS meters, array_agg(counter ORDER BY id) AS numbers
 FROM (
     SELECT used.meter_id AS id, min(used.meter_id) OVER (PARTITION BY m.name, m.unit) AS counter
-    FROM (SELECT DISTINCT x.meter_id FROM (SELECT DISTINCT series_id FROM {of_period}) AS s JOIN series x ON x.id = s.series_id) AS used
+    FROM (SELECT DISTINCT x.meter_id FROM (SELECT DISTINCT series_id FROM of_period) AS s JOIN series x ON x.id = s.series_id) AS used
     LEFT JOIN LATERAL (SELECT name, unit FROM meter WHERE id = used.meter_id LIMIT 1) AS m ON true
 ) AS meter
 """
-"""Maps the meters of a period to counters: meters with the same name and unit, which differ in their type only, are one counter.
+"""Maps the meters of ``of_period`` to counters: meters with the same name and unit, which differ in their type only, are one counter.
 
 It is one row with two arrays, searched by bisection: a join with many rows would be a nested loop where PostgreSQL expects few.
 Other meters of the store are not read, however many there are.
@@ -74,7 +80,7 @@ COUNTER = "counters.numbers[width_bucket(x.meter_id, counters.meters)]"
 """SQL: the counter of the series ``x``."""
 
 AGGREGATE = f"""
-WITH counters AS MATERIALIZED ({COUNTERS.format(of_period="{of_period}")})
+WITH of_period AS MATERIALIZED ({{of_period}}), counters AS MATERIALIZED ({COUNTERS})
 INSERT INTO rollup (start, hours, series_id, metadata_run, metadata_id, {COLUMNS}, overlap)
 SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, max(overlap) OVER (PARTITION BY series_id) FROM (
     SELECT aggregated.*, x.meter_id, CASE
@@ -119,9 +125,11 @@ SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, ma
 ) AS aggregated
 ORDER BY meter_id, series_id
 """
-"""Aggregates partials into rollups. Innermost first: mark where a metadata run starts, because metadata changed or another
-series has a sample of the resource; number the runs; merge them to run 0 where there are too many; aggregate each run; and
-mark the rollups that overlap in time with rollups of other series.
+"""Aggregates partials into rollups. ``of_period``, the rows that partials are made of, is read once, for counters and partials.
+
+Innermost first: mark where a metadata run starts, because metadata changed or another series has a sample of the resource;
+number the runs; merge them to run 0 where there are too many; aggregate each run; and mark the rollups that overlap in time
+with rollups of other series.
 
 ``overlap`` is the same for all rollups of a series in the period, so that a query reads all of its rollups or all of its samples.
 Rows of a meter are inserted next to each other: most queries are about one meter.
@@ -131,21 +139,20 @@ KEYS = f"{COUNTER} AS counter, x.resource_id, x.run_kind, x.polling_interval"
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
-SAMPLES_OF_PERIOD = f"sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
+SAMPLES_OF_PERIOD = (
+    "SELECT s.series_id, s.metadata_id, s.timestamp, s.volume, s.message_id FROM sample s"
+    f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')} AND s.series_id NOT IN ({EXPIRED_SERIES})"
+)
 FROM_SAMPLES = AGGREGATE.format(
     of_period=SAMPLES_OF_PERIOD,
     partials=f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
-    f" FROM (SELECT * FROM {SAMPLES_OF_PERIOD} AND s.series_id NOT IN ({EXPIRED_SERIES})) AS s"
-    " JOIN series x ON x.id = s.series_id CROSS JOIN counters",
+    " FROM of_period s JOIN series x ON x.id = s.series_id CROSS JOIN counters",
 )
-HOURS_OF_PERIOD = (
-    f"rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
-)
+HOURS_OF_PERIOD = f"SELECT r.* FROM rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
 FROM_HOURS = AGGREGATE.format(
     of_period=HOURS_OF_PERIOD,
     partials=f"SELECT r.series_id, r.metadata_id, r.metadata_run AS run_of_hour, {KEYS}, {partial_from_rollup()}"
-    f" FROM (SELECT * FROM {HOURS_OF_PERIOD}) AS r JOIN series x ON x.id = r.series_id CROSS JOIN counters"
-    " WHERE x.resource_id > 0",
+    " FROM of_period r JOIN series x ON x.id = r.series_id CROSS JOIN counters WHERE x.resource_id > 0",
 )
 
 IN_PERIOD = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"

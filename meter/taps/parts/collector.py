@@ -27,6 +27,7 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.query import WriteResult
 from meter.taps.daemon import Daemon
+from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.identities import add_identity_file
 from meter.taps.parts.identities import identity_changes
 from meter.taps.parts.notification_archive import add_archive
@@ -46,6 +47,7 @@ def add_collector(
 ) -> None:
     """Add both consumers of the collector: metering messages into the store, notifications onto the bus."""
     settings = daemon.config.collector
+    add_full_collections(daemon, lambda: daemon.off_reactor.busy)
     units = UnitWatch(daemon.reactor)
 
     def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:

@@ -17,10 +17,12 @@ from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
 from meter.agent.scheduler import AlignedSchedule
 from meter.agent.spool import Spool
+from meter.daemon.heartbeats import free_bytes
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.services import StagedService
 from meter.daemon.threads import CallThread
+from meter.heartbeat import SpoolState
 from meter.interfaces import IBus
 from meter.interfaces import ISkippedSamples
 from meter.plugins.activation import Activation
@@ -57,6 +59,9 @@ def add_polling(
         run=lambda function, *arguments: thread.call(lambda: function(*arguments)),
     )
     publishing = PublishingMetrics(daemon.registry)
+    daemon.spool_state = lambda: SpoolState(
+        spool.rows, spool.bytes, daemon.config.spool.max_bytes, spool.oldest_seconds, free_bytes(path.parent)
+    )
     publishing.watch_spool(lambda: spool.rows, lambda: spool.bytes, lambda: spool.oldest_seconds)
     outbox = Outbox(
         spool,
