@@ -13,7 +13,7 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 
 from meter.ceilometer_signature import BadSignature
-from meter.identity_history import NOTIFICATION
+from meter.completeness.identity_history import NOTIFICATION
 from meter.identity_report import KINDS
 from meter.identity_report import MAX_ID
 from meter.identity_report import ChangeKind

@@ -20,8 +20,8 @@ from twisted.logger import Logger
 
 from meter.ceilometer_signature import BadSignature
 from meter.collector.large_bodies import Runner
-from meter.identity_history import FILE
-from meter.identity_parts import reports_of
+from meter.completeness.identity_history import FILE
+from meter.completeness.identity_parts import reports_of
 from meter.identity_report import KINDS
 from meter.identity_report import MAX_ID
 from meter.identity_report import MAX_NAME

@@ -14,8 +14,8 @@ from typing import TypeGuard
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.completeness.identity_parts import reports_of
 from meter.http.client import ErrorResponse
-from meter.identity_parts import reports_of
 from meter.identity_report import MAX_ID
 from meter.identity_report import IdentityKind
 from meter.identity_report import IdentityName

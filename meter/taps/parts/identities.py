@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from meter.agent.identity_polling import RETRY_SECONDS
@@ -12,9 +15,11 @@ from meter.agent.identity_polling import IdentityPolling
 from meter.agent.leader import LeaderElection
 from meter.agent.outbox import Outbox
 from meter.collector.identity_changes import IdentityChangeReporter
+from meter.collector.identity_file import BadIdentityFile
 from meter.collector.identity_file import IdentityFile
+from meter.collector.identity_file import read_names
+from meter.completeness.identity_history import KEYSTONE
 from meter.daemon.services import Periodic
-from meter.identity_history import KEYSTONE
 from meter.interfaces import IBus
 from meter.notification import Notification
 from meter.openstack import IOpenStack
@@ -63,6 +68,11 @@ def identity_changes(daemon: Daemon, bus: IBus) -> Callable[[Notification], Awai
 def add_identity_file(daemon: Daemon, bus: IBus) -> None:
     """Add the reading of the file with names, if there is one."""
     path = daemon.config.identities.file
+    if path and daemon.only_checking:
+        try:
+            read_names(Path(path), datetime.now(UTC))
+        except BadIdentityFile as error:
+            daemon.problems.append(f"[identities] file: {error}")
     if path:
         file = IdentityFile(path, bus, daemon.keys, daemon.reactor, daemon.off_reactor)
         daemon.add(Periodic(file.read_if_changed, FILE_SECONDS, daemon.reactor, name="identity file"))
