@@ -64,6 +64,7 @@ CONTRACT = (
     "completeness_store",
     "cycle_report",
     "heartbeat",
+    "identity_names",
     "identity_report",
     "interfaces",
     "message",
