@@ -38,8 +38,9 @@ class ListedTime:
     """A time in which an agent listed a resource in its cycle reports.
 
     ``first`` and ``last`` are the due times of the first and the last cycle that measured it. ``gone`` is that of the first
-    cycle that did not, if two such cycles were complete; else ``None``: it lasts, or the agent is silent. ``began_before``: the
-    agent had no earlier cycle, so that the resource may have existed before.
+    cycle that did not, if a second such cycle followed; else ``None``: it lasts, or the agent is silent. ``unlisted_seconds``: so
+    long before ``first`` the agent had a cycle without the resource; ``None`` if it had none, and the resource may have
+    existed before.
     """
 
     agent: str
@@ -51,7 +52,7 @@ class ListedTime:
     first: datetime
     last: datetime
     gone: datetime | None
-    began_before: bool
+    unlisted_seconds: float | None
 
 
 class ILifeStore(Interface):

@@ -10,8 +10,8 @@ from typing import Any
 from meter.completeness.kinds import ResourceKind
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
-from meter.completeness.lives import Observation
-from meter.completeness.lives import ToldBy
+from meter.completeness.observation import Observation
+from meter.completeness.observation import ToldBy
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 
@@ -77,7 +77,7 @@ def observations_of_report(listed: ListedTime) -> list[Observation]:
         project_id=listed.project_id,
         interval=listed.interval,
         teller=listed.host,
-        uncertainty=None if listed.began_before else listed.interval,
+        uncertainty=listed.unlisted_seconds,
     )
     if listed.gone is None:
         return [seen]

@@ -17,8 +17,8 @@ from meter.completeness.kinds import INSTANCE
 from meter.completeness.kinds import KINDS
 from meter.completeness.kinds import RUNNING
 from meter.completeness.life_store import SampleRun
-from meter.completeness.lives import UNKNOWN
 from meter.completeness.lives import life
+from meter.completeness.observation import UNKNOWN
 from meter.completeness.observations import observation_of_samples
 
 __all__ = ["METER", "RUNNING", "UNKNOWN", "Segment", "seconds_by_state_and_flavor", "segments"]

@@ -19,11 +19,11 @@ from meter.completeness.kinds import KINDS
 from meter.completeness.kinds import ResourceKind
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
-from meter.completeness.lives import Contradiction
-from meter.completeness.lives import Life
-from meter.completeness.lives import LifeSegment
-from meter.completeness.lives import Observation
 from meter.completeness.lives import life
+from meter.completeness.observation import Contradiction
+from meter.completeness.observation import Life
+from meter.completeness.observation import LifeSegment
+from meter.completeness.observation import Observation
 from meter.completeness.observations import observation_of_samples
 from meter.completeness.observations import observations_of_report
 
@@ -202,7 +202,7 @@ def told_by_polls(kind: ResourceKind, periods: list[Period], phase: float, until
             first=seen[0],
             last=seen[-1],
             gone=after[0] if len(after) >= 2 else None,
-            began_before=False,
+            unlisted_seconds=INTERVAL,
         )
         told += observations_of_report(listed)
     return told
