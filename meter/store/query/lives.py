@@ -34,20 +34,20 @@ WITH read AS MATERIALIZED ({{partials}}), marked AS (
         lag(metadata_id) OVER by_time <> metadata_id
         OR lag(min_volume) OVER by_time <> min_volume OR lag(max_volume) OVER by_time <> max_volume
         OR min_volume <> max_volume
-        OR first - lag(last) OVER by_time > make_interval(secs => {INTERVALS_CARRIED} * polling_interval),
+        OR first - lag(last) OVER by_time > make_interval(secs => {INTERVALS_CARRIED} * life_interval),
         true
     ) AS begins
-    FROM read WINDOW by_time AS (PARTITION BY series_id ORDER BY first, last)
+    FROM read WINDOW by_time AS (PARTITION BY life_series ORDER BY first, last)
 ), numbered AS (
     SELECT *, count(*) FILTER (WHERE begins) OVER (
-        PARTITION BY series_id ORDER BY first, last ROWS UNBOUNDED PRECEDING
+        PARTITION BY life_series ORDER BY first, last ROWS UNBOUNDED PRECEDING
     ) AS run
     FROM marked
 )
-SELECT series_id, polling_interval, metadata_id, min(first) AS first, max(last) AS last,
+SELECT life_series AS series_id, life_interval AS polling_interval, metadata_id, min(first) AS first, max(last) AS last,
     min(min_volume) AS min_volume, max(max_volume) AS max_volume
 FROM numbered
-GROUP BY series_id, polling_interval, metadata_id, run
+GROUP BY life_series, life_interval, metadata_id, run
 ORDER BY first, last
 """
 
@@ -129,7 +129,7 @@ def runs_query(resources: Sequence[str], meters: Sequence[str], as_of: datetime 
     conditions = split_filter(SampleFilter(expression=selected, as_of=as_of))
     partials = partials_query(
         conditions,
-        keys={"series_id": "x.id", "polling_interval": "x.polling_interval"},
+        keys={"life_series": "x.id", "life_interval": "x.polling_interval"},
         metadata_keys={"known": Sql("true")},
         columns=COLUMNS,
         longest_rollup=24 if conditions.rest == TRUE else 0,
