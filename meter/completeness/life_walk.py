@@ -125,15 +125,23 @@ class LifeWalk:
             and (told.project_id is None or current.project_id in (None, told.project_id))
         )
         if same:
-            self._found[-1] = replace(
-                current,
-                state=state,
-                flavor=told.flavor or current.flavor,
-                size=current.size if told.size is None else told.size,
-                project_id=told.project_id or current.project_id,
-                user_id=told.user_id or current.user_id,
-                name=told.name or current.name,
-            )
+            flavor, project_id = told.flavor or current.flavor, told.project_id or current.project_id
+            size = current.size if told.size is None else told.size
+            user_id, name = told.user_id or current.user_id, told.name or current.name
+            now = (state, flavor, size, project_id, user_id, name)
+            if now != (
+                *(current.state, current.flavor, current.size),
+                *(current.project_id, current.user_id, current.name),
+            ):
+                self._found[-1] = replace(
+                    current,
+                    state=state,
+                    flavor=flavor,
+                    size=size,
+                    project_id=project_id,
+                    user_id=user_id,
+                    name=name,
+                )
             if told.state is not None and (current.size is None or told.size is not None):
                 self._confirmed = max(self._confirmed, point.at)
         elif told.told_by == "audit":
