@@ -37,7 +37,8 @@ class SigningKey:
     """One shared secret, and what it may sign.
 
     It signs with ``schemes``, samples with timestamps from ``not_before`` to ``not_after``, exclusive, whose meter and source
-    match one of the shell patterns in ``meters`` and ``sources``; empty for all.
+    match one of the shell patterns in ``meters`` and ``sources``; empty for all. It may report for the agents and other daemons
+    that match one of ``agents``, ``daemon@host``; empty for all.
     """
 
     id: str
@@ -47,12 +48,26 @@ class SigningKey:
     schemes: tuple[SignatureScheme, ...] = ("meter",)
     meters: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether this key may sign samples of every time, meter and source."""
+        return self.not_before is None and self.not_after is None and not self.meters and not self.sources
 
     def covers(self, timestamp: datetime) -> bool:
         """Return whether this key may sign something of this time."""
         return (self.not_before is None or self.not_before <= timestamp) and (
             self.not_after is None or timestamp < self.not_after
         )
+
+    def may_report_for(self, agent: str) -> bool:
+        """Return whether this key may sign reports of an agent or another daemon, ``daemon@host``."""
+        return not self.agents or _matches(self.agents, agent)
+
+    def may_report_for_daemon(self, daemon: str) -> bool:
+        """Return whether this key may sign reports of a daemon on some host."""
+        return not self.agents or any(fnmatchcase(daemon, pattern.partition("@")[0]) for pattern in self.agents)
 
     def problem(self, timestamp: datetime, meter: str, source: str | None) -> str | None:
         """Return why this key may not sign such a sample, ``None`` if it may."""
@@ -110,6 +125,9 @@ class Keyring:
     ) -> None:
         self._keys = tuple(keys)
         self._by_id = {key.id: key for key in keys}
+        # Most keyrings have one key without limits: then it does not depend on the sample which one signs.
+        first = next((key for key in keys if "meter" in key.schemes), None)
+        self._signs_all = first if first is not None and first.unlimited else None
         self._accept_unsigned = accept_unsigned
         self.ceilometer_signature = ceilometer_signature
 
@@ -128,6 +146,8 @@ class Keyring:
 
     def key_for(self, timestamp: datetime, meter: str, source: str | None) -> SigningKey:
         """Return the key that signs such a sample; raises :class:`BadSignature` if there is none."""
+        if self._signs_all is not None:
+            return self._signs_all
         problem = 'there is no key with schemes = ["meter"]'
         for key in self._keys:
             if "meter" in key.schemes:

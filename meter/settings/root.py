@@ -14,7 +14,9 @@ from meter.settings.api import ApiSection
 from meter.settings.central import CentralSection
 from meter.settings.central import OpenStackSection
 from meter.settings.collector import CollectorSection
+from meter.settings.collector import IdentitiesSection
 from meter.settings.collector import NotificationsSection
+from meter.settings.completeness import CompletenessSection
 from meter.settings.daemon import BusSection
 from meter.settings.daemon import ManholeSection
 from meter.settings.daemon import MeterSection
@@ -42,6 +44,8 @@ class Config(Section):
     openstack: OpenStackSection = OpenStackSection()
     collector: CollectorSection = CollectorSection()
     notifications: NotificationsSection = NotificationsSection()
+    identities: IdentitiesSection = IdentitiesSection()
+    completeness: CompletenessSection = CompletenessSection()
     api: ApiSection = ApiSection()
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()

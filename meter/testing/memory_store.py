@@ -21,17 +21,22 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
-from meter.completeness.unmetered import unmetered
-from meter.completeness_query import AgentState
-from meter.completeness_query import Closable
-from meter.completeness_query import CompletenessQuery
-from meter.completeness_query import CompletenessRow
-from meter.completeness_query import Gap
+from meter.completeness.life_store import ILifeStore
+from meter.completeness.life_store import ListedTime
+from meter.completeness.life_store import SampleRun
 from meter.completeness_query import ICompletenessLedger
-from meter.completeness_query import Unmetered
+from meter.completeness_store import ICompletenessStore
+from meter.completeness_store import WaitingRules
+from meter.counter_runs import interval_of
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
-from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import AuditEntry
 from meter.query import AuditFilter
@@ -62,25 +67,30 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
-from meter.testing.memory_ledger import MemoryLedger
+from meter.testing.memory_identities import MemoryIdentities
+from meter.testing.memory_ledger import MemoryLedgerStore
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, ICompletenessLedger)
-class MemoryStore:
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore)
+class MemoryStore(MemoryLedgerStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
-    ``audit_log`` has the entries of the audit log, oldest first; ``ledger`` what agents reported.
+    ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed.
     """
 
-    def __init__(self, clock: IReactorTime | None = None) -> None:
-        self._clock = clock or Clock()
+    def __init__(
+        self,
+        clock: IReactorTime | None = None,
+        waiting_rules: WaitingRules = WaitingRules(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(clock or Clock(), waiting_rules)
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
         self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
-        self.unavailable: str | None = None
+        self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
-        self.ledger = MemoryLedger(lambda: self._matching(SampleFilter()))
+        self.listed_times: list[ListedTime] = []
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -192,6 +202,39 @@ class MemoryStore:
             for resource_id, rows in sorted(by_resource.items())[:limit]
         ]
 
+    async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
+        """Return the ids of resources that have samples of ``meters``."""
+        selected = SampleFilter(equals=filter.equals, expression=filter.expression)
+        return sorted({row.resource_id for row in self._matching(selected) if row.name in meters})[:limit]
+
+    async def life_runs(
+        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[SampleRun]:
+        """Return one run per sample."""
+        return [
+            SampleRun(
+                meter=row.name,
+                resource_id=row.resource_id,
+                user_id=row.user_id,
+                project_id=row.project_id,
+                source=row.source,
+                interval=interval_of(row.metadata),
+                first=row.timestamp,
+                last=row.timestamp,
+                volume=row.volume,
+                metadata=row.metadata,
+            )
+            for row in self._matching(SampleFilter(as_of=as_of))
+            if row.name in meters and row.resource_id in resources
+        ]
+
+    async def life_reports(
+        self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[ListedTime]:
+        """Return those of ``listed_times`` that are about ``resources``."""
+        self._check()
+        return [each for each in self.listed_times if each.resource_id in resources and each.pollster in pollsters]
+
     async def names_of_others(
         self, project_id: str, meters: Collection[str], resources: Collection[str]
     ) -> tuple[Collection[str], Collection[str]]:
@@ -266,31 +309,27 @@ class MemoryStore:
         ]
         return found[:limit]
 
-    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
-        """Return numbers of expected and missing samples."""
-        return await self.ledger.completeness(query, now, limit)
-
-    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
-        """Return gaps."""
-        return await self.ledger.gaps(query, now, limit)
-
-    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
-        """Return all agents."""
-        self._check()
-        return self.ledger.agent_states(now)
-
-    async def unmetered(self) -> Sequence[Unmetered]:
-        """Return what reconciliation found."""
-        return await unmetered(self)
-
-    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
-        """Return whether a period may be closed."""
-        return await self.ledger.closable(query, now)
-
     @property
     def subscribers(self) -> int:
         """The number of subscriptions to commits."""
         return len(self._callbacks)
+
+    async def record_identities(self, report: IdentityReport) -> None:
+        """See ``IIdentityNames.record_identities``."""
+        self._check()
+        self._identities.record(report, datetime.fromtimestamp(self._clock.seconds(), UTC))
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """See ``IIdentityNames.names_at``."""
+        self._check()
+        return self._identities.names_at(kind, ids, at)
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """See ``IIdentityNames.identities``."""
+        self._check()
+        return self._identities.identities(filter, limit, after)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after each write that stored something."""
@@ -307,16 +346,15 @@ class MemoryStore:
         found = [each for each in self._rows.get(message_id, ()) if matches(each[0], filter)]
         return max(found, key=lambda each: each[0].timestamp, default=None)
 
+    def _all_samples(self) -> Sequence[StoredSample]:
+        return self._matching(SampleFilter())
+
     def _matching(self, filter: SampleFilter) -> list[StoredSample]:
         """Return the matching rows, oldest first."""
         self._check()
         rows = [row for same_id in self._rows.values() for row, _ in same_id if matches(row, filter)]
         rows.sort(key=lambda row: (row.timestamp, row.message_id))
         return rows
-
-    def _check(self) -> None:
-        if self.unavailable is not None:
-            raise Unavailable(self.unavailable)
 
 
 def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:
