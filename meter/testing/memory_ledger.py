@@ -31,9 +31,11 @@ from meter.completeness.facts import PollingException
 from meter.completeness.facts import RejectedSamples
 from meter.completeness.facts import ResourceFacts
 from meter.completeness.gaps import GapCollector
+from meter.completeness.heard_audits import audited_periods
 from meter.completeness.timeline import CycleRun
 from meter.completeness.timeline import Timeline
 from meter.completeness.unmetered import unmetered
+from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -44,6 +46,8 @@ from meter.counter_runs import interval_of
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
+from meter.query import Statistics
+from meter.query import StatisticsQuery
 from meter.query import StoredSample
 from meter.testing.memory_completeness import FOREVER
 from meter.testing.memory_completeness import MemoryCompletenessStore
@@ -241,6 +245,10 @@ class MemoryLedgerStore(MemoryCompletenessStore):
         """Return the newest samples first."""
         raise NotImplementedError
 
+    async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
+        """Return statistics."""
+        raise NotImplementedError
+
     @property
     def ledger(self) -> MemoryLedger:
         """The ledger of what is stored now."""
@@ -262,6 +270,10 @@ class MemoryLedgerStore(MemoryCompletenessStore):
     async def unmetered(self) -> Sequence[Unmetered]:
         """Return what reconciliation found."""
         return await unmetered(self)
+
+    async def audited_periods(self, start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
+        """Return the audit periods of Nova; see ``ICompletenessLedger.audited_periods``."""
+        return await audited_periods(self, start, end)
 
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether a period may be closed."""
