@@ -17,6 +17,7 @@ from datetime import timedelta
 from meter.completeness.agent_states import AgentRow
 from meter.completeness.agent_states import agent_state
 from meter.completeness.answers import LedgerAnswers
+from meter.completeness.answers import for_gaps
 from meter.completeness.answers import pieces_between
 from meter.completeness.answers import rows_of
 from meter.completeness.answers import seconds_of
@@ -184,7 +185,7 @@ class MemoryLedger:
 
     async def gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """See ``ICompletenessLedger``."""
-        collector = GapCollector(limit)
+        collector, query = GapCollector(limit), for_gaps(query)
         if pieces := self._pieces(query, now):
             await LedgerAnswers(self, _no_pause).collect_gaps(query, pieces, now.timestamp(), collector)
         return collector.gaps(now.timestamp())

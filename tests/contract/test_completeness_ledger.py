@@ -433,7 +433,7 @@ async def test_recorded_reports_are_what_is_expected(store):
     await write(store, [0, 300, 600, 1800, 2100, 2400])
 
     row = await one_row(store)
-    [gap, unknown] = await store.completeness_gaps(HOUR, LATER, 10)
+    [unknown, gap] = await store.completeness_gaps(HOUR, LATER, 10)
 
     assert (row.expected, row.received, row.causes) == (10, 6, {"agent not running": 3, "unknown": 1})
     assert (gap.start, gap.end, gap.agent, gap.samples) == (after(900), after(1800), "meter-compute@hv1", 3)
