@@ -62,6 +62,7 @@ CONTRACT = (
     "ceilometer_reading",
     "ceilometer_signature",
     "completeness_store",
+    "completeness_query",
     "cycle_report",
     "heartbeat",
     "identity_names",

@@ -25,6 +25,13 @@ from meter.completeness.life_store import ILifeStore
 from meter.completeness.resource_lives import Pausing
 from meter.completeness.resource_lives import ResourceLife
 from meter.completeness.resource_lives import lives_page
+from meter.completeness_query import AgentState
+from meter.completeness_query import Closable
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import Gap
+from meter.completeness_query import ICompletenessLedger
+from meter.completeness_query import Unmetered
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -37,6 +44,7 @@ from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.query import Comparison
 from meter.query import Expression
+from meter.query import IdField
 from meter.query import In
 from meter.query import Marker
 from meter.query import Not
@@ -227,6 +235,39 @@ class VisibleStore:
         if not self._requester.is_admin:
             raise HttpError(403, "The audit log is for administrators.")
         return await self._authorized(lambda: self._store.audit_entries(filter, limit, before))
+
+    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
+        """Return numbers of expected and missing samples, of the requester's project."""
+        visible = self._visible(query)
+        return await self._authorized(lambda: ICompletenessLedger(self._store).completeness(visible, now, limit))
+
+    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
+        """Return gaps of the requester's project."""
+        visible = self._visible(query)
+        return await self._authorized(lambda: ICompletenessLedger(self._store).completeness_gaps(visible, now, limit))
+
+    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
+        """Return whether a period of the requester's project may be closed."""
+        visible = self._visible(query)
+        return await self._authorized(lambda: ICompletenessLedger(self._store).closable(visible, now))
+
+    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
+        """Return all agents; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "Agents are shown to administrators only.")
+        return await self._authorized(lambda: ICompletenessLedger(self._store).agent_states(now))
+
+    async def unmetered(self) -> Sequence[Unmetered]:
+        """Return what reconciliation found; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "The results of reconciliation are shown to administrators only.")
+        return await self._authorized(lambda: ICompletenessLedger(self._store).unmetered())
+
+    def _visible(self, query: CompletenessQuery) -> CompletenessQuery:
+        equals: dict[IdField, str | None] = {} if query.project_id is None else {"project_id": query.project_id}
+        return replace(
+            query, project_id=restrict(SampleFilter(equals=equals), self._requester).equals.get("project_id")
+        )
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""
