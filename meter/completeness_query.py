@@ -99,7 +99,7 @@ AgentCondition = Literal["running", "silent", "stopped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentState:
+class ReportingAgent:
     """An agent that has sent cycle reports. ``last_due`` is the time of the last reported cycle, ``first_due`` that of the first.
 
     ``silent_since`` is when the first cycle was due that is not reported, ``None`` while the agent is running. ``resources`` is how many
@@ -174,7 +174,7 @@ class ICompletenessLedger(Interface):
     async def completeness_gaps(query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """Return the first ``limit`` gaps by start; ``by`` and ``group`` of the query do not matter."""
 
-    async def agent_states(now: datetime) -> Sequence[AgentState]:
+    async def agent_states(now: datetime) -> Sequence[ReportingAgent]:
         """Return all agents that have sent cycle reports, by name."""
 
     async def unmetered() -> Sequence[Unmetered]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -13,16 +15,23 @@ from meter.completeness.facts import InactivePollsterTime
 from meter.completeness.facts import MeteredPart
 from meter.completeness.facts import PollingException
 from meter.completeness.facts import RejectedSamples
+from meter.completeness.ledger_changes import AgentState
+from meter.completeness.ledger_changes import BootState
+from meter.completeness.ledger_changes import CycleRunRow
+from meter.completeness.ledger_changes import PollingExceptionRow
 from meter.completeness.timeline import CycleRun
 from meter.testing import MemoryStore
-from meter.testing.memory_ledger import ReportedAgent
+from meter.testing.memory_completeness import FOREVER as NO_END
+from meter.testing.memory_completeness import InactiveRow
+from meter.testing.memory_completeness import MeteredResourceRow
+from meter.testing.memory_completeness import OffScheduleRow
+from meter.testing.memory_completeness import _KnownAgent
 from tests.store_messages import NOON
 
 TABLES = (
     "agent",
     "agent_boot",
     "waiting_report",
-    "applied_report",
     "cycle_run",
     "meter_list",
     "metered_resource",
@@ -42,6 +51,19 @@ INTERVAL = 300.0
 
 def seconds(after_noon: float) -> float:
     return NOON.timestamp() + after_noon
+
+
+@dataclass(slots=True)
+class ReportedAgent:
+    """What an agent reported. ``runs`` are by interval; the last boot ``stopped`` in an orderly way, or not."""
+
+    name: str
+    daemon: str
+    host: str
+    runs: dict[float, list[CycleRun]] = field(default_factory=dict)
+    exceptions: list[PollingException] = field(default_factory=list)
+    inactive: list[InactivePollsterTime] = field(default_factory=list)
+    stopped: bool = False
 
 
 class LedgerRows:
@@ -120,9 +142,57 @@ class LedgerRows:
         self.rejections.append(RejectedSamples(seconds(hour), "cpu", resource, "p1", kind, samples))
 
     def into_memory(self, store: MemoryStore) -> None:
-        store.ledger.agents_by_id = self.agents
-        store.ledger.metered = self.parts
-        store.ledger.rejections = self.rejections
+        for id_, agent in self.agents.items():
+            boots = {}
+            for interval, runs in agent.runs.items():
+                for sequence, run in enumerate(runs, 1):
+                    boot = uuid.UUID(run.boot)
+                    first, last = moment(run.first), moment(run.last)
+                    state = boots.setdefault(boot, BootState(boot, first, last, applied=1))
+                    state.first_due, state.last_due = min(state.first_due, first), max(state.last_due, last)
+                    state.stopped |= run.stopped
+                    store.cycle_runs.append(
+                        CycleRunRow(
+                            id_, boot, interval, sequence, first, last, run.cycles, tuple(sorted(run.pollsters))
+                        )
+                    )
+            newest = max(boots.values(), key=lambda state: state.last_due)
+            newest.stopped |= agent.stopped
+            state = AgentState(id_, newest.boot, newest.last_due)
+            store._agents[agent.name] = _KnownAgent(agent.name, agent.daemon, agent.host, state, boots, {})
+            store.polling_exceptions += [
+                PollingExceptionRow(
+                    id_, e.pollster, e.interval, e.resource, e.cause, e.reason, moment(e.start), moment(e.end)
+                )
+                for e in agent.exceptions
+            ]
+            store.inactive_pollsters += [
+                InactiveRow(agent.name, e.pollster, True, e.reason, (), moment(e.start), moment(e.end))
+                for e in agent.inactive
+            ]
+        for part in self.parts:
+            name = self.agents[part.agent_id].name
+            if part.is_off_schedule:
+                at = moment(part.since)
+                store.off_schedule_polls.add(
+                    OffScheduleRow(name, part.pollster, at, part.resource, part.project, part.meters)
+                )
+            else:
+                store.metered_resources.append(
+                    MeteredResourceRow(
+                        name,
+                        part.pollster,
+                        part.interval,
+                        part.resource,
+                        part.project,
+                        part.meters,
+                        moment(part.since),
+                        moment(part.until),
+                    )
+                )
+        for each in self.rejections:
+            key = moment(each.start), each.meter, each.resource, each.project, each.kind
+            store.rejected_samples[key] = each.samples
 
     def into_postgresql(self, server: Any, dsn: str) -> None:
         for statement in self.statements():
@@ -146,10 +216,10 @@ class LedgerRows:
                     f" VALUES ({id_}, '{boot}', {time(min(run.first for run in runs))}, {time(max(run.last for run in runs))}, 1, {stopped})"
                 )
             statements += [
-                "INSERT INTO cycle_run (agent_id, boot, interval, first_due, last_due, cycles, pollsters)"
-                f" VALUES ({id_}, '{run.boot}', {interval}, {time(run.first)}, {time(run.last)}, {run.cycles}, {texts(sorted(run.pollsters))})"
+                "INSERT INTO cycle_run (agent_id, boot, interval, first_sequence, first_due, last_due, cycles, pollsters)"
+                f" VALUES ({id_}, '{run.boot}', {interval}, {sequence}, {time(run.first)}, {time(run.last)}, {run.cycles}, {texts(sorted(run.pollsters))})"
                 for interval, runs in agent.runs.items()
-                for run in runs
+                for sequence, run in enumerate(runs, 1)
             ]
             statements += [
                 "INSERT INTO polling_exception (agent_id, pollster, interval, resource, cause, reason, from_time, until_time, cycles, samples)"
@@ -185,6 +255,10 @@ class LedgerRows:
             for each in self.rejections
         ]
         return statements
+
+
+def moment(value: float) -> datetime:
+    return NO_END if value == FOREVER else datetime.fromtimestamp(value, UTC)
 
 
 def text(value: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from meter.completeness.facts import at
 from meter.completeness_query import SILENT_INTERVALS
 from meter.completeness_query import AgentCondition
-from meter.completeness_query import AgentState
+from meter.completeness_query import ReportingAgent
 
 DEFAULT_INTERVAL = 300.0
 """The interval of an agent that has not reported a cycle yet, such as one that stands by, in seconds."""
@@ -27,7 +27,7 @@ class AgentRow(NamedTuple):
     waiting_reports: int
 
 
-def agent_state(row: AgentRow, now: float) -> AgentState:
+def agent_state(row: AgentRow, now: float) -> ReportingAgent:
     """Return the state of an agent at ``now``."""
     interval = row.interval or DEFAULT_INTERVAL
     state: AgentCondition = "running"
@@ -35,7 +35,7 @@ def agent_state(row: AgentRow, now: float) -> AgentState:
         state = "stopped"
     elif now - row.last_due > SILENT_INTERVALS * interval:
         state = "silent"
-    return AgentState(
+    return ReportingAgent(
         agent=row.agent,
         daemon=row.daemon,
         host=row.host,

@@ -11,11 +11,11 @@ from meter.completeness.causes import EXPLANATIONS
 from meter.completeness.facts import HOUR_SECONDS
 from meter.completeness.facts import Finality
 from meter.completeness.facts import at
-from meter.completeness_query import AgentState
 from meter.completeness_query import Closable
 from meter.completeness_query import ClosingReason
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
+from meter.completeness_query import ReportingAgent
 from meter.sample import utc_text
 
 
@@ -23,7 +23,7 @@ def closable(
     query: CompletenessQuery,
     now: datetime,
     rows: Sequence[CompletenessRow],
-    agents: Sequence[AgentState],
+    agents: Sequence[ReportingAgent],
     finality: Finality,
 ) -> Closable:
     """Return whether the period of ``query`` may be closed; ``rows`` are those of the period by agent."""
@@ -71,7 +71,7 @@ def _missing(rows: Sequence[CompletenessRow]) -> Iterator[ClosingReason]:
             yield ClosingReason(code="samples missing", text=text, cause=cause, samples=samples)
 
 
-def _agents(query: CompletenessQuery, agents: Sequence[AgentState]) -> Iterator[ClosingReason]:
+def _agents(query: CompletenessQuery, agents: Sequence[ReportingAgent]) -> Iterator[ClosingReason]:
     for each in agents:
         if each.waiting_reports:
             text = f"{each.waiting_reports} reports of {each.agent} wait for one with a lower number"

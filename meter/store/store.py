@@ -21,12 +21,12 @@ from meter.completeness.life_store import ILifeStore
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
 from meter.completeness.unmetered import unmetered
-from meter.completeness_query import AgentState
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import Gap
 from meter.completeness_query import ICompletenessLedger
+from meter.completeness_query import ReportingAgent
 from meter.completeness_query import Unmetered
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import ReceivedCycle
@@ -90,7 +90,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore, ICompletenessLedger, IDependency)
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -350,7 +350,7 @@ class PostgresStore(Service):
         """Return gaps; see ``ICompletenessLedger.completeness_gaps``."""
         return await self._completeness.gaps(query, now, limit)
 
-    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
+    async def agent_states(self, now: datetime) -> Sequence[ReportingAgent]:
         """Return all agents; see ``ICompletenessLedger.agent_states``."""
         return await self._completeness.agent_states(now)
 

@@ -24,14 +24,7 @@ from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.completeness.life_store import ILifeStore
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
-from meter.completeness.unmetered import unmetered
-from meter.completeness_query import AgentState
-from meter.completeness_query import Closable
-from meter.completeness_query import CompletenessQuery
-from meter.completeness_query import CompletenessRow
-from meter.completeness_query import Gap
 from meter.completeness_query import ICompletenessLedger
-from meter.completeness_query import Unmetered
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules
 from meter.counter_runs import interval_of
@@ -74,18 +67,16 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
-from meter.testing.memory_completeness import MemoryCompletenessStore
 from meter.testing.memory_identities import MemoryIdentities
-from meter.testing.memory_ledger import MemoryLedger
+from meter.testing.memory_ledger import MemoryLedgerStore
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore, ICompletenessLedger)
-class MemoryStore(MemoryCompletenessStore):
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore)
+class MemoryStore(MemoryLedgerStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
-    ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed;
-    ``ledger`` what agents reported.
+    ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed.
     """
 
     def __init__(
@@ -100,7 +91,6 @@ class MemoryStore(MemoryCompletenessStore):
         self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
         self.listed_times: list[ListedTime] = []
-        self.ledger = MemoryLedger(lambda: self._matching(SampleFilter()))
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -319,27 +309,6 @@ class MemoryStore(MemoryCompletenessStore):
         ]
         return found[:limit]
 
-    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
-        """Return numbers of expected and missing samples."""
-        return await self.ledger.completeness(query, now, limit)
-
-    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
-        """Return gaps."""
-        return await self.ledger.gaps(query, now, limit)
-
-    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
-        """Return all agents."""
-        self._check()
-        return self.ledger.agent_states(now)
-
-    async def unmetered(self) -> Sequence[Unmetered]:
-        """Return what reconciliation found."""
-        return await unmetered(self)
-
-    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
-        """Return whether a period may be closed."""
-        return await self.ledger.closable(query, now)
-
     @property
     def subscribers(self) -> int:
         """The number of subscriptions to commits."""
@@ -376,6 +345,9 @@ class MemoryStore(MemoryCompletenessStore):
         self._check()
         found = [each for each in self._rows.get(message_id, ()) if matches(each[0], filter)]
         return max(found, key=lambda each: each[0].timestamp, default=None)
+
+    def _all_samples(self) -> Sequence[StoredSample]:
+        return self._matching(SampleFilter())
 
     def _matching(self, filter: SampleFilter) -> list[StoredSample]:
         """Return the matching rows, oldest first."""

@@ -25,12 +25,12 @@ from meter.completeness.life_store import ILifeStore
 from meter.completeness.resource_lives import Pausing
 from meter.completeness.resource_lives import ResourceLife
 from meter.completeness.resource_lives import lives_page
-from meter.completeness_query import AgentState
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import Gap
 from meter.completeness_query import ICompletenessLedger
+from meter.completeness_query import ReportingAgent
 from meter.completeness_query import Unmetered
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
@@ -251,7 +251,7 @@ class VisibleStore:
         visible = self._visible(query)
         return await self._authorized(lambda: ICompletenessLedger(self._store).closable(visible, now))
 
-    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
+    async def agent_states(self, now: datetime) -> Sequence[ReportingAgent]:
         """Return all agents; :class:`HttpError` 403 for anyone but an administrator."""
         if not self._requester.is_admin:
             raise HttpError(403, "Agents are shown to administrators only.")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from meter.completeness_query import AgentState
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import Gap
 from meter.completeness_query import GroupField
+from meter.completeness_query import ReportingAgent
 from meter.completeness_query import Unmetered
 from meter.sample import utc_text
 
@@ -134,7 +134,7 @@ def gap(found: Gap, *, for_admin: bool) -> CompletenessGap:
     )
 
 
-def agent(state: AgentState) -> Agent:
+def agent(state: ReportingAgent) -> Agent:
     """Return an agent as JSON."""
     return Agent(
         agent=state.agent,

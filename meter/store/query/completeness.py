@@ -25,11 +25,11 @@ from meter.completeness.facts import DAY_SECONDS
 from meter.completeness.facts import Piece
 from meter.completeness.facts import at
 from meter.completeness.gaps import GapCollector
-from meter.completeness_query import AgentState
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import Gap
+from meter.completeness_query import ReportingAgent
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import RequestError
 from meter.store.postgres.connection import Rejected
@@ -172,7 +172,7 @@ class CompletenessReader:
                 await self._answers().collect_gaps(query, adjacent, now.timestamp(), collector)
             return collector.gaps(now.timestamp())
 
-    async def agent_states(self, now: datetime) -> Sequence[AgentState]:
+    async def agent_states(self, now: datetime) -> Sequence[ReportingAgent]:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""
         with self._request_errors():
             return [agent_state(AgentRow(*row), now.timestamp()) for row in await self._pool.rows(AGENT_STATES)]
