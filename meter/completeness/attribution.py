@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meter.completeness.causes import Cause
+from meter.completeness.facts import HOUR_SECONDS
 from meter.completeness.facts import AgentFacts
 from meter.completeness.facts import Finality
 from meter.completeness.facts import InactivePollsterTime
@@ -110,20 +111,33 @@ class OtherLoss(NamedTuple):
     samples: int
 
 
+class Rejections:
+    """The rejected samples of a resource and meter in a piece, which agents that measured it one after the other share."""
+
+    def __init__(self, rejected: Iterable[RejectedSamples], piece: Piece) -> None:
+        self._left = [
+            (each.kind, each.samples) for each in rejected if piece.start - HOUR_SECONDS < each.start < piece.end
+        ]
+
+    def take(self, count: int) -> Iterator[OtherLoss]:
+        """Yield up to ``count`` of them, which are not yielded again."""
+        left, self._left = self._left, []
+        for kind, samples in left:
+            taken = min(count, samples)
+            count -= taken
+            if taken:
+                yield OtherLoss("rejected", kind, taken)
+            if samples > taken:
+                self._left.append((kind, samples - taken))
+
+
 def other_losses(
-    count: int,
-    meter: str,
-    unattributed: Sequence[Due],
-    rejected: Iterable[RejectedSamples],
-    finality: Finality,
-    piece: Piece,
+    count: int, meter: str, unattributed: Sequence[Due], rejections: Rejections, finality: Finality
 ) -> Iterator[OtherLoss]:
     """Yield the causes of ``count`` missing samples whose cycles, among ``unattributed``, took place as far as the agent knows."""
-    for each in rejected:
-        if count and piece.start - 3600.0 < each.start < piece.end and each.samples:
-            taken = min(count, each.samples)
-            count -= taken
-            yield OtherLoss("rejected", each.kind, taken)
+    for loss in rejections.take(count):
+        count -= loss.samples
+        yield loss
     expired = min(count, sum(finality.is_expired(meter, due.at) for due in unattributed))
     if expired:
         count -= expired

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from meter.completeness.attribution import AttributedCycle
 from meter.completeness.attribution import CycleAttribution
 from meter.completeness.attribution import OtherLoss
+from meter.completeness.attribution import Rejections
 from meter.completeness.attribution import attribute_cycles
 from meter.completeness.attribution import other_losses
 from meter.completeness.facts import AgentFacts
@@ -151,13 +152,13 @@ class Ledger:
             possible = found.possible[:missing]
             attributed += possible
             missing -= len(possible)
-        rejected = self._rejected.get((expectations[0].part.resource, meter), ())
+        rejections = Rejections(self._rejected.get((expectations[0].part.resource, meter), ()), piece)
         for i, (part, expected) in reversed(list(enumerate(expectations))):
             others: list[OtherLoss] = []
             lost = min(missing, expected - len(taken[i]))
             if lost:
                 missing -= lost
-                others = list(other_losses(lost, meter, reasons[i].unattributed, rejected, self._finality, piece))
+                others = list(other_losses(lost, meter, reasons[i].unattributed, rejections, self._finality))
             if expected:
                 yield PartResult(
                     part.agent_id,
