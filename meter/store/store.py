@@ -178,7 +178,7 @@ class PostgresStore(Service):
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
-        self._identity_names = IdentityNameReader(self._readers)
+        self._identity_names = IdentityNameReader(self._readers, slices)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
 
     def startService(self) -> None:
