@@ -21,6 +21,8 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.completeness_store import ICompletenessStore
+from meter.completeness_store import WaitingRules
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -30,7 +32,6 @@ from meter.identity_report import IdentityKind
 from meter.identity_report import IdentityReport
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
-from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import AuditEntry
 from meter.query import AuditFilter
@@ -61,24 +62,28 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
+from meter.testing.memory_completeness import MemoryCompletenessStore
 from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, IIdentityNames)
-class MemoryStore:
+@implementer(IStore, ICompletenessStore, IIdentityNames)
+class MemoryStore(MemoryCompletenessStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
     ``audit_log`` has the entries of the audit log, oldest first.
     """
 
-    def __init__(self, clock: IReactorTime | None = None) -> None:
-        self._clock = clock or Clock()
+    def __init__(
+        self,
+        clock: IReactorTime | None = None,
+        waiting_rules: WaitingRules = WaitingRules(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(clock or Clock(), waiting_rules)
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
         self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
         self._identities = MemoryIdentities()
-        self.unavailable: str | None = None
         self.audit_log: list[AuditEntry] = []
 
     async def write(
@@ -308,10 +313,6 @@ class MemoryStore:
         rows = [row for same_id in self._rows.values() for row, _ in same_id if matches(row, filter)]
         rows.sort(key=lambda row: (row.timestamp, row.message_id))
         return rows
-
-    def _check(self) -> None:
-        if self.unavailable is not None:
-            raise Unavailable(self.unavailable)
 
 
 def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:

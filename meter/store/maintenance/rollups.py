@@ -208,6 +208,18 @@ FROM changed_series WHERE start = %(start)s LIMIT 1
 """
 """All series of the resources whose samples changed since an hour was final; no row if the hour never was."""
 
+# Before the mark is deleted: one that another transaction is deleting is still visible, or what that one has noted is.
+NOTE_SERIES = """
+INSERT INTO changed_series (start, series_id)
+SELECT changed.start, changed.series_id
+FROM (SELECT DISTINCT date_trunc('hour', timestamp, 'UTC') AS start, series_id FROM chosen WHERE problem IS NULL) AS changed
+WHERE EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = changed.start)
+    OR EXISTS (SELECT FROM changed_series t WHERE t.start = changed.start)
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+"""Notes that the rollups of the series of the table ``chosen`` have to be made again, in hours that are final, or were and have changed since."""
+
 NEXT_HOUR_TO_FINALIZE = f"""
 SELECT date_trunc('hour', earliest.timestamp)
 FROM ({GAPS.format(spans="(SELECT start, hours FROM final_period WHERE hours = 1)")}) AS gap

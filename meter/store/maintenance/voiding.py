@@ -32,6 +32,7 @@ from meter.store.audit.void_statements import VOIDED_BY_ENTRY
 from meter.store.audit.void_statements import VoidStatements
 from meter.store.audit.void_statements import ids_sha256
 from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
+from meter.store.maintenance.rollups import NOTE_SERIES
 from meter.store.maintenance.voiding_sql import BY_METER
 from meter.store.maintenance.voiding_sql import CHOOSE
 from meter.store.maintenance.voiding_sql import CHOSEN_IDS
@@ -48,7 +49,6 @@ from meter.store.maintenance.voiding_sql import MOVE_TO_VOIDED
 from meter.store.maintenance.voiding_sql import NO_LONGER_FINAL
 from meter.store.maintenance.voiding_sql import NOT_RESTORABLE
 from meter.store.maintenance.voiding_sql import NOT_VOIDABLE
-from meter.store.maintenance.voiding_sql import NOTE_SERIES
 from meter.store.maintenance.voiding_sql import OF_KEY
 from meter.store.maintenance.voiding_sql import PROBLEMS
 from meter.store.maintenance.voiding_sql import SUMMARY

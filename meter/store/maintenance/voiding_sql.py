@@ -52,18 +52,6 @@ EXISTS (
 
 NO_LONGER_FINAL = f"DELETE FROM final_period WHERE {OF_CHOSEN_HOURS.format(table='final_period')}"
 
-# Before the mark is deleted: one that another transaction is deleting is still visible, or what that one has noted is.
-NOTE_SERIES = """
-INSERT INTO changed_series (start, series_id)
-SELECT changed.start, changed.series_id
-FROM (SELECT DISTINCT date_trunc('hour', timestamp, 'UTC') AS start, series_id FROM chosen WHERE problem IS NULL) AS changed
-WHERE EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = changed.start)
-    OR EXISTS (SELECT FROM changed_series t WHERE t.start = changed.start)
-ORDER BY 1, 2
-ON CONFLICT DO NOTHING
-"""
-"""Notes that the rollups of these series have to be made again, in hours that are final, or were and have changed since."""
-
 # Of the series, and the totals of their owners: where an hour has no other samples, it is not finalized again. Expired samples
 # are not concerned: all samples of a meter in an hour expire together.
 DELETE_ROLLUPS = """
