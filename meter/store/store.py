@@ -317,6 +317,10 @@ class PostgresStore(Service):
         """Return names; see ``IIdentityNames.names_at``."""
         return await self._identity_names.names_at(kind, ids, at)
 
+    async def histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """Return all names; see ``IIdentityNames.histories``."""
+        return await self._identity_names.histories(keys)
+
     async def identities(
         self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
     ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:

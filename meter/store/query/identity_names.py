@@ -62,10 +62,14 @@ class IdentityNameReader:
 
     async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> dict[str, NamePeriod]:
         """See ``IIdentityNames.names_at``."""
-        storable = {each for each in ids if "\0" not in each}
-        histories = await self._histories([IdentityKey(kind, each) for each in sorted(storable)])
-        found = {each.id: period_at(each.names, at) for each in histories}
+        histories = await self.histories([IdentityKey(kind, each) for each in ids])
+        found = {key.id: period_at(names, at) for key, names in histories.items()}
         return {id: period for id, period in found.items() if period is not None}
+
+    async def histories(self, keys: Collection[IdentityKey]) -> dict[IdentityKey, tuple[NamePeriod, ...]]:
+        """See ``IIdentityNames.histories``."""
+        found = await self._histories(sorted({key for key in keys if "\0" not in key.id}))
+        return {IdentityKey(each.kind, each.id): each.names for each in found if each.names}
 
     async def identities(
         self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
