@@ -27,16 +27,26 @@ PollOutcome = Literal["ok", "unavailable", "timeout", "error", "not stored"]
 MAX_ERROR = 500
 """Maximum length of an error in a report, in characters; the agent cuts longer ones."""
 
+DOMAIN_HUNG = "domain hung"
+"""The reason of a :class:`SkipReport` for a domain whose emulator did not answer libvirt."""
+
+DOMAIN_UNREADABLE = "domain unreadable"
+"""The reason of a :class:`SkipReport` for a domain that libvirt listed, and whose reading failed with an error."""
+
 WHOLE_SECONDS = 3600.0
 """How often the report of a pollster has all its series groups."""
 
 
 class SeriesGroup(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Resources of one project of which the same meters are measured. Both lists are sorted and without repetition."""
+    """Resources of one project of which the same meters are measured. Both lists are sorted and without repetition.
+
+    ``reason`` says of a removed group why it ended, if the pollster knows it: ``gone``, ``migrated``.
+    """
 
     meters: tuple[str, ...]
     resources: tuple[str, ...]
     project: str | None = None
+    reason: str = ""
 
 
 class SkipReport(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,7 +58,11 @@ class SkipReport(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One poll of one pollster. ``samples`` are those on disk. ``asked`` is false if an earlier poll was still running."""
+    """One poll of one pollster. ``samples`` are those on disk. ``asked`` is false if an earlier poll was still running.
+
+    A poll with so many series that they need several reports is *continued* in those that follow, which have the same due time:
+    they add and remove series and name what was skipped, and are no other poll. None of them is ``whole``.
+    """
 
     pollster: str
     interval_seconds: float
@@ -62,10 +76,11 @@ class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """All series groups if ``whole``, else those that were added since the pollster's report before."""
     removed: tuple[SeriesGroup, ...] = ()
     skipped: tuple[SkipReport, ...] = ()
+    continued: bool = False
 
 
 class OffSchedulePoll(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Samples that a pollster made between cycles, after an event of libvirt."""
+    """Samples that a pollster made beside those of a cycle: after an event of libvirt, or the first value of a counter's run."""
 
     pollster: str
     at: str

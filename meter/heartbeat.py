@@ -50,6 +50,8 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True):
     last_error_at: str = ""
     dependencies: tuple[DependencyState, ...] = ()
     spool: SpoolState | None = None
+    stopping: bool = False
+    """Whether the daemon stops: this is its last heartbeat until it starts again."""
 
 
 def heartbeat(content: Any) -> Heartbeat:

@@ -11,6 +11,8 @@ from meter.taps.main import Options
 from meter.taps.main import make
 from meter.taps.parts.api import add_api
 from meter.taps.parts.bus import add_bus
+from meter.taps.parts.heartbeats import add_heartbeats
+from meter.taps.parts.heartbeats import add_heartbeats_without_bus
 from meter.taps.parts.store import add_store
 
 __all__ = ["Options", "makeService"]
@@ -27,3 +29,7 @@ def compose(daemon: Daemon) -> None:
     store = add_store(daemon, reads=True, writes=accepts, reading_suffices=True)
     bus = add_bus(daemon, without="samples of clients are refused with 503") if accepts else None
     add_api(daemon, store, bus)
+    if bus is None:
+        add_heartbeats_without_bus(daemon)
+    else:
+        add_heartbeats(daemon, bus)

@@ -12,6 +12,7 @@ from meter.taps.daemon import Daemon
 from meter.taps.main import Options
 from meter.taps.main import make
 from meter.taps.parts.bus import add_bus
+from meter.taps.parts.heartbeats import add_heartbeats
 from meter.taps.parts.hypervisor import add_domain_events
 from meter.taps.parts.hypervisor import add_hypervisor
 from meter.taps.parts.polling import add_polling
@@ -32,3 +33,4 @@ def compose(daemon: Daemon) -> None:
     hypervisor = add_hypervisor(daemon, installed_is_enough=True)
     add_polling(daemon, bus, [COMPUTE], {IHypervisor: hypervisor})
     add_domain_events(daemon, hypervisor)
+    add_heartbeats(daemon, bus)

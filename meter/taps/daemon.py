@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from meter.daemon.threads import OffReactor
 from meter.declarative.notifications import load_user_definitions
 from meter.declarative.notifications import without_redefined_meters
 from meter.declarative.rest import load_user_pollsters
+from meter.heartbeat import SpoolState
 from meter.interfaces import IDependency
 from meter.interfaces import IHealth
 from meter.interfaces import Readiness
@@ -57,6 +59,9 @@ class Daemon:
         use_monotonic_clock(self.reactor)
         self.root = StagedService(self.reactor, max_seconds=STOP_SECONDS)
         self.registry = metrics_registry(name)
+        self.boot = str(uuid.uuid4())
+        """Identifies this life of the process in heartbeats and cycle reports."""
+        self.spool_state: Callable[[], SpoolState | None] = lambda: None
         self.dependencies: list[IDependency] = []
         self.activations: list[Activation] = []
         self.polling: Polling | None = None
@@ -69,6 +74,8 @@ class Daemon:
         self.declared_meters: frozenset[str] = frozenset()
         """The meters of all installed plugins, whether this or another daemon runs them."""
         self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
+        self.busy: list[Callable[[], bool]] = []
+        """Whether each part does what a full garbage collection must not interrupt."""
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
         self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)

@@ -26,8 +26,10 @@ from meter.taps.parts.api import add_api
 from meter.taps.parts.bus import add_bus
 from meter.taps.parts.cloud import add_cloud
 from meter.taps.parts.collector import add_collector
+from meter.taps.parts.heartbeats import add_heartbeats
 from meter.taps.parts.hypervisor import add_domain_events
 from meter.taps.parts.hypervisor import add_hypervisor
+from meter.taps.parts.identities import add_identity_polling
 from meter.taps.parts.polling import add_polling
 from meter.taps.parts.process_locks import lock_resources
 from meter.taps.parts.store import add_store
@@ -52,8 +54,10 @@ def compose(daemon: Daemon) -> None:
     hypervisor = add_hypervisor(daemon, installed_is_enough=False)
     providers = {IHypervisor: hypervisor, **add_cloud(daemon)}
     outbox = add_polling(daemon, bus, [COMPUTE, CENTRAL], providers, after_cycle=lambda _: tally.tell(outbox, _))
+    add_identity_polling(daemon, bus, outbox, providers)
     add_domain_events(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
+    add_heartbeats(daemon, bus)
 
 
 class StoredSamplesLog:

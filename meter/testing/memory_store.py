@@ -24,10 +24,18 @@ from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.completeness.life_store import ILifeStore
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
+from meter.completeness_store import ICompletenessStore
+from meter.completeness_store import WaitingRules
 from meter.counter_runs import interval_of
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
-from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import AuditEntry
 from meter.query import AuditFilter
@@ -58,22 +66,28 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
+from meter.testing.memory_completeness import MemoryCompletenessStore
+from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, ILifeStore)
-class MemoryStore:
+@implementer(IStore, ILifeStore, ICompletenessStore, IIdentityNames)
+class MemoryStore(MemoryCompletenessStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
     ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed.
     """
 
-    def __init__(self, clock: IReactorTime | None = None) -> None:
-        self._clock = clock or Clock()
+    def __init__(
+        self,
+        clock: IReactorTime | None = None,
+        waiting_rules: WaitingRules = WaitingRules(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(clock or Clock(), waiting_rules)
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
         self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
-        self.unavailable: str | None = None
+        self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
         self.listed_times: list[ListedTime] = []
 
@@ -299,6 +313,23 @@ class MemoryStore:
         """The number of subscriptions to commits."""
         return len(self._callbacks)
 
+    async def record_identities(self, report: IdentityReport) -> None:
+        """See ``IIdentityNames.record_identities``."""
+        self._check()
+        self._identities.record(report, datetime.fromtimestamp(self._clock.seconds(), UTC))
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """See ``IIdentityNames.names_at``."""
+        self._check()
+        return self._identities.names_at(kind, ids, at)
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """See ``IIdentityNames.identities``."""
+        self._check()
+        return self._identities.identities(filter, limit, after)
+
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after each write that stored something."""
         key = object()
@@ -320,10 +351,6 @@ class MemoryStore:
         rows = [row for same_id in self._rows.values() for row, _ in same_id if matches(row, filter)]
         rows.sort(key=lambda row: (row.timestamp, row.message_id))
         return rows
-
-    def _check(self) -> None:
-        if self.unavailable is not None:
-            raise Unavailable(self.unavailable)
 
 
 def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:
