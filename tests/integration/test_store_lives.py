@@ -135,7 +135,9 @@ async def test_domain_ends_when_two_cycles_do_not_list_it(postgresql):
 
     steps = [n / 6 for n in range(6, 31)]
     async with running(postgresql.dsn()) as store:
-        await store.write([domain(hours, resource) for resource in ("gone", "once", "silent", "failed") for hours in steps])
+        await store.write(
+            [domain(hours, resource) for resource in ("gone", "once", "silent", "failed") for hours in steps]
+        )
         await store.write([domain(hours, "moved") for hours in steps if hours < 3])
         await store.write([domain(hours, "moved", "hv2") for hours in steps if hours >= 3])
         first, last = START + HOUR, START + 5 * HOUR
