@@ -81,7 +81,7 @@ class LifeWalk:
         return [each if each.state else replace(each, state=UNKNOWN) for each in self._found]
 
     def _begin(self, index: int, first: Observation) -> None:
-        if not first.notified and index + 1 < len(self._points) and self._notification_follows(first):
+        if not _is_event(first) and index + 1 < len(self._points) and self._notification_follows(first):
             return
         began, within = first.at, 0.0 if first.told_by == "event" else first.uncertainty
         if within is None and first.told_by == "poll":
