@@ -405,6 +405,23 @@ def test_shelved_instance_is_on_no_host_and_exists() -> None:
     assert list(found.contradictions) == []
 
 
+def test_event_of_libvirt_shortly_before_that_of_nova_changes_nothing() -> None:
+    told = [
+        domain_event(0, "active"),
+        event(0.2, "active", since=at(0.1)),
+        poll(5, 25, "active"),
+        domain_event(29.9, "stopped"),
+        event(30, "stopped"),
+        poll(35, 55, "stopped"),
+        gone(59.9),
+        event(60, exists=False),
+    ]
+    assert lived(INSTANCE, *told) == [
+        ("active", pytest.approx(0.1), 30, "event", "event"),
+        ("stopped", 30, 60, "event", "event"),
+    ]
+
+
 def test_states_that_hosts_do_not_know_are_not_changed_by_polls() -> None:
     for state, shown in (
         ("rescued", "active"),
