@@ -17,7 +17,7 @@ import msgspec
 from meter.completeness.causes import Cause
 from meter.completeness.ledger_changes import KEPT_MACS
 from meter.completeness.ledger_changes import MAC_BYTES
-from meter.completeness.ledger_changes import AgentRecord
+from meter.completeness.ledger_changes import AgentState
 from meter.completeness.ledger_changes import BootState
 from meter.completeness.ledger_changes import CycleEffects
 from meter.completeness.ledger_changes import CycleRunRow
@@ -81,7 +81,7 @@ def gives_up(rules: WaitingRules, waiting: Sequence[WaitingReport]) -> bool:
     )
 
 
-def give_up_before(received: ReceivedCycle, agent: AgentRecord, boot: BootState, effects: CycleEffects) -> None:
+def give_up_before(received: ReceivedCycle, agent: AgentState, boot: BootState, effects: CycleEffects) -> None:
     """Give up the numbers below that of ``received``, which is applied next: an exception with an unknown cause says so."""
     first, last = boot.applied + 1, received.report.sequence - 1
     if first > last:
@@ -112,7 +112,7 @@ def give_up_before(received: ReceivedCycle, agent: AgentRecord, boot: BootState,
 
 
 def apply_cycle(
-    received: ReceivedCycle, agent: AgentRecord, boot: BootState, effects: CycleEffects, *, late: bool = False
+    received: ReceivedCycle, agent: AgentState, boot: BootState, effects: CycleEffects, *, late: bool = False
 ) -> None:
     """Apply a report, which is the next one of its boot, or one that came ``late``, and advance ``agent`` and ``boot``."""
     report, due = received.report, received.due
@@ -154,7 +154,7 @@ def apply_cycle(
     agent.last_due = due if agent.last_due is None else max(agent.last_due, due)
 
 
-def _takes_over(received: ReceivedCycle, agent: AgentRecord) -> bool:
+def _takes_over(received: ReceivedCycle, agent: AgentState) -> bool:
     """Return whether the series of the agent are those of this boot from now on.
 
     That is the boot with the newest cycle, or one that names the newest so far as its predecessor, for its clock may be set back.
@@ -167,7 +167,7 @@ def _takes_over(received: ReceivedCycle, agent: AgentRecord) -> bool:
     )
 
 
-def _change_series(received: ReceivedCycle, agent: AgentRecord, effects: CycleEffects) -> None:
+def _change_series(received: ReceivedCycle, agent: AgentState, effects: CycleEffects) -> None:
     """Change what the agent measures from this cycle on, but never what was told of earlier ones: its clock may be set back."""
     report = received.report
     at = received.due if agent.last_due is None else max(received.due, agent.last_due + INSTANT)
@@ -207,7 +207,7 @@ def _unlisted(removed: tuple[SeriesGroup, ...], listed: tuple[SeriesGroup, ...])
     return tuple(found)
 
 
-def _add_cycle(received: ReceivedCycle, agent: AgentRecord, effects: CycleEffects, *, late: bool) -> None:
+def _add_cycle(received: ReceivedCycle, agent: AgentState, effects: CycleEffects, *, late: bool) -> None:
     """Extend the run of each interval, or begin one."""
     by_interval: dict[float, list[str]] = {}
     for poll in received.report.polls:
@@ -226,7 +226,7 @@ def _add_cycle(received: ReceivedCycle, agent: AgentRecord, effects: CycleEffect
         effects.changed_runs[*key, run.first_sequence] = run
 
 
-def _exceptions(received: ReceivedCycle, agent: AgentRecord) -> Iterator[PollingExceptionRow]:
+def _exceptions(received: ReceivedCycle, agent: AgentState) -> Iterator[PollingExceptionRow]:
     report, due = received.report, received.due
     for poll in report.polls:
         yield from _exceptions_of_poll(poll, agent.id, due)

@@ -17,7 +17,7 @@ MAC_BYTES, KEPT_MACS = 8, 64
 
 
 @dataclass(slots=True)
-class AgentRecord:
+class AgentState:
     """An agent; ``last_due`` is ``None`` before its first applied report."""
 
     id: int

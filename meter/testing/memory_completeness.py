@@ -21,7 +21,7 @@ from meter.completeness.cycle_effects import follows_earlier_boot
 from meter.completeness.cycle_effects import give_up_before
 from meter.completeness.cycle_effects import gives_up
 from meter.completeness.cycle_effects import told_by_number
-from meter.completeness.ledger_changes import AgentRecord
+from meter.completeness.ledger_changes import AgentState
 from meter.completeness.ledger_changes import BootState
 from meter.completeness.ledger_changes import CycleEffects
 from meter.completeness.ledger_changes import CycleRunRow
@@ -100,7 +100,7 @@ class _KnownAgent:
     name: str
     daemon: str
     host: str
-    state: AgentRecord
+    state: AgentState
     boots: dict[uuid.UUID, BootState]
     waiting: dict[uuid.UUID, dict[int, _WaitingCycle]]
 
@@ -148,7 +148,7 @@ class MemoryCompletenessStore:
         report = received.report
         agent = self._agents.get(report.agent)
         if agent is None:
-            state = AgentRecord(len(self._agents) + 1, None, None)
+            state = AgentState(len(self._agents) + 1, None, None)
             agent = self._agents[report.agent] = _KnownAgent(report.agent, report.daemon, report.host, state, {}, {})
         boot = agent.boots.setdefault(received.boot, BootState(received.boot, received.due, received.due))
         waiting = agent.waiting.setdefault(received.boot, {})

@@ -22,7 +22,7 @@ from meter.completeness.cycle_effects import follows_earlier_boot
 from meter.completeness.cycle_effects import give_up_before
 from meter.completeness.cycle_effects import gives_up
 from meter.completeness.cycle_effects import told_by_number
-from meter.completeness.ledger_changes import AgentRecord
+from meter.completeness.ledger_changes import AgentState
 from meter.completeness.ledger_changes import BootState
 from meter.completeness.ledger_changes import WaitingReport
 from meter.completeness_store import ReceivedCycle
@@ -92,7 +92,7 @@ BootKey = tuple[int, uuid.UUID]
 class _LockedAgents:
     """Locked agents by name, and boots of theirs; those that are ``changed`` are to be saved."""
 
-    agents: dict[str, AgentRecord]
+    agents: dict[str, AgentState]
     boots: dict[BootKey, BootState] = field(default_factory=dict)
     changed: set[BootKey] = field(default_factory=set)
 
@@ -163,7 +163,7 @@ async def _lock(session: Session, agents: Collection[tuple[str, str, str]]) -> _
         new = sorted({agent[0]: agent for agent in agents}.values())
         await session.count(INSERT_AGENTS, [list(column) for column in zip(*new, strict=True)])
         rows = await session.rows(LOCK_AGENTS, [names])
-    return _LockedAgents({name: AgentRecord(id, boot and uuid.UUID(boot), due) for id, name, boot, due in rows})
+    return _LockedAgents({name: AgentState(id, boot and uuid.UUID(boot), due) for id, name, boot, due in rows})
 
 
 async def _load_boots(session: Session, locked: _LockedAgents, reports: Sequence[ReceivedCycle]) -> None:

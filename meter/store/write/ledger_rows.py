@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from meter.completeness.ledger_changes import AgentRecord
+from meter.completeness.ledger_changes import AgentState
 from meter.completeness.ledger_changes import BootState
 from meter.completeness.ledger_changes import CycleEffects
 from meter.completeness.ledger_changes import CycleRunRow
@@ -183,7 +183,7 @@ ON CONFLICT DO NOTHING
 
 
 async def load_effects(
-    session: Session, reports: Sequence[ReceivedCycle], agents: Mapping[str, AgentRecord]
+    session: Session, reports: Sequence[ReceivedCycle], agents: Mapping[str, AgentState]
 ) -> CycleEffects:
     """Return empty changes with the runs and exceptions that ``reports`` may continue."""
     effects = CycleEffects()
@@ -223,7 +223,7 @@ def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
 
 
 async def save(
-    session: Session, agents: Collection[AgentRecord], boots: Iterable[tuple[int, BootState]], effects: CycleEffects
+    session: Session, agents: Collection[AgentState], boots: Iterable[tuple[int, BootState]], effects: CycleEffects
 ) -> None:
     """Write agents, boots and all changes."""
     known = [(agent.id, agent.newest_boot and str(agent.newest_boot), agent.last_due) for agent in agents]
