@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -114,7 +115,8 @@ class ReportingAgent:
     def __init__(
         self,
         directory: Path,
-        *pollsters: ScriptedPollster,
+        *pollsters: Any,
+        providers: Mapping[Any, Any] | None = None,
         clock: Clock | None = None,
         bus: RecordingBus | None = None,
         boot: str = "boot-1",
@@ -149,7 +151,7 @@ class ReportingAgent:
         )
         metrics = PollingMetrics(self.registry)
         self.polling = Polling(
-            PluginContext("meter-compute", None, clock),
+            PluginContext("meter-compute", None, clock, providers or {}),
             self.outbox.put,
             keys,
             source="here",
