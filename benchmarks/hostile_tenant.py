@@ -154,6 +154,7 @@ listen = "tcp:{status}:interface=127.0.0.1"
 dsn = "{dsn}"
 [api]
 listen = "tcp:{port}:interface=127.0.0.1"
+max_connections_per_address = 1000
 accept_samples = true
 [api.auth]
 mode = "tokens"

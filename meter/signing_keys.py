@@ -48,6 +48,11 @@ class SigningKey:
     meters: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether this key may sign samples of every time, meter and source."""
+        return self.not_before is None and self.not_after is None and not self.meters and not self.sources
+
     def covers(self, timestamp: datetime) -> bool:
         """Return whether this key may sign something of this time."""
         return (self.not_before is None or self.not_before <= timestamp) and (
@@ -79,30 +84,24 @@ class VerifiedBatch:
     keys: BatchKeys
     salt: bytes
 
-    def place(self, index: int) -> BatchEntry:
-        """Return the place in the batch of the message ``index`` of the cast."""
-        positions = self.signature.positions
-        return BatchEntry(self.signature, index if positions is None else positions[index], self.keys)
+    def entry(self, index: int, message: Any) -> BatchEntry:
+        """Return the place in the batch of the message ``index`` of the cast.
 
-    def entry(self, index: int, message: Mapping[str, Any]) -> BatchEntry:
-        """Return the place of the message ``index`` of the cast; raises :class:`BadSignature` if ``message`` was altered."""
-        place = self.place(index)
-        if message_digest(self.salt, place.position, message) != place.digest:
-            raise BadSignature(
-                f"message {place.position} of the batch differs from the one that key {self.key.id} signed"
-            )
-        return place
-
-    def signed_entry(self, index: int, message: Any) -> BatchEntry | None:
-        """Return the place of the message ``index`` of the cast, ``None`` if ``message`` is not the one that was signed there."""
-        try:
-            return self.entry(index, message) if isinstance(message, Mapping) else None
-        except BadSignature:
-            return None
+        Raises :class:`BadSignature` if ``message`` is not the one that was signed there.
+        """
+        position = self._position(index)
+        digest = message_digest(self.salt, position, message) if isinstance(message, Mapping) else b""
+        if digest != self.signature.digest(position):
+            raise BadSignature(f"message {position} of the batch differs from the one that key {self.key.id} signed")
+        return BatchEntry(self.signature, position, self.keys)
 
     def only(self, indexes: Sequence[int]) -> BatchSignature:
         """Return the signature for a cast of only the messages with these ``indexes``."""
-        return self.signature.only([self.place(index).position for index in indexes])
+        return self.signature.only([self._position(index) for index in indexes])
+
+    def _position(self, index: int) -> int:
+        positions = self.signature.positions
+        return index if positions is None else positions[index]
 
 
 class Keyring:
@@ -116,6 +115,9 @@ class Keyring:
     ) -> None:
         self._keys = tuple(keys)
         self._by_id = {key.id: key for key in keys}
+        # Most keyrings have one key without limits: then it does not depend on the sample which one signs.
+        first = next((key for key in keys if "meter" in key.schemes), None)
+        self._signs_all = first if first is not None and first.unlimited else None
         self._accept_unsigned = accept_unsigned
         self.ceilometer_signature = ceilometer_signature
 
@@ -134,6 +136,8 @@ class Keyring:
 
     def key_for(self, timestamp: datetime, meter: str, source: str | None) -> SigningKey:
         """Return the key that signs such a sample; raises :class:`BadSignature` if there is none."""
+        if self._signs_all is not None:
+            return self._signs_all
         problem = 'there is no key with schemes = ["meter"]'
         for key in self._keys:
             if "meter" in key.schemes:

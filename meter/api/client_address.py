@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 from ipaddress import IPv6Address
-from ipaddress import IPv6Network
-from ipaddress import ip_address
 from ipaddress import ip_network
 from typing import Any
 
-UNIX = "unix"
-"""The address of all clients of a UNIX socket, and its name in the list of trusted proxies."""
+from meter.daemon.http_connections import UNIX
+from meter.daemon.http_connections import limited_address
+from meter.daemon.http_connections import parsed_address
 
 MAX_HOPS = 20
 """Maximum number of addresses in ``X-Forwarded-For`` that are read, beginning with the last one."""
@@ -33,8 +32,12 @@ class ClientAddresses:
 
     def address_of(self, request: Any) -> str:
         """Return the address that limits apply to of the client that sent ``request``."""
-        address = self._found(request)
-        return str(IPv6Network((address, 64), strict=False)) if isinstance(address, IPv6Address) else _shown(address)
+        return limited_address(self._found(request))
+
+    def address_of_peer(self, peer: Any) -> str | None:
+        """Return the address that limits apply to of the other end of a connection, ``None`` for a trusted proxy."""
+        address = parsed_address(str(getattr(peer, "host", "")))
+        return None if self._trusts(address) else limited_address(address)
 
     def exact_address_of(self, request: Any) -> str:
         """Return the address of the client that sent ``request``, also of an IPv6 client, for the log."""
@@ -42,13 +45,13 @@ class ClientAddresses:
 
     def _found(self, request: Any) -> IPv4Address | IPv6Address | None:
         """Return the address of the client, ``None`` if it is that of a UNIX socket."""
-        peer = _parsed(str(getattr(request.getClientAddress(), "host", "")))
-        if not (self._trusts_unix if peer is None else self._is_trusted(peer)):
+        peer = parsed_address(str(getattr(request.getClientAddress(), "host", "")))
+        if not self._trusts(peer):
             return peer
         forwarded = b",".join(request.requestHeaders.getRawHeaders(b"x-forwarded-for") or ())
         found = peer
         for hop in reversed(forwarded.decode("ascii", "replace").split(",")[-MAX_HOPS:]):
-            address = _parsed(hop.strip())
+            address = parsed_address(hop.strip())
             if address is None:
                 break
             found = address
@@ -56,17 +59,11 @@ class ClientAddresses:
                 break
         return found
 
+    def _trusts(self, peer: IPv4Address | IPv6Address | None) -> bool:
+        return self._trusts_unix if peer is None else self._is_trusted(peer)
+
     def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._networks)
-
-
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address, ``None`` if ``text`` is none; IPv4 addresses that are mapped to IPv6 are IPv4 addresses."""
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _shown(address: IPv4Address | IPv6Address | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -14,12 +15,19 @@ from twisted.web.server import Site
 from meter.api.application import Api
 from meter.api.client_address import ClientAddresses
 from meter.api.root_resource import REQUEST_ID_HEADER
+from meter.daemon.http_connections import ConnectionLimits
+from meter.daemon.http_connections import OpenConnections
 from meter.daemon.http_server import LINGER_SECONDS
 from meter.daemon.http_server import MAX_LOGGED_BYTES
+from meter.daemon.http_server import LimitedSite
 from meter.daemon.http_server import ServerChannel
 from meter.daemon.http_server import ServerRequest
 
 IDLE_SECONDS = 60
+
+
+def _ignore(reason: str) -> None:
+    """Do not count."""
 
 
 def make_site(
@@ -29,11 +37,15 @@ def make_site(
     max_body_bytes: int = 1024 * 1024,
     idle_seconds: int = IDLE_SECONDS,
     access_log: bool = False,
+    limits: ConnectionLimits | None = None,
+    count: Callable[[str], object] = _ignore,
 ) -> Site:
     """Return the site that serves ``api``.
 
     A request with a larger body is rejected with 413, before the body is read if ``Content-Length`` announces it. A
-    connection without data for ``idle_seconds`` is closed. Requests are logged at level *info* with ``access_log``, at
+    connection without data for ``idle_seconds`` is closed. ``limits`` apply to connections and to the time in which a
+    request arrives; connections of trusted proxies are not counted, because those of all their clients are theirs.
+    ``count`` is called with the reason of each rejection because of ``limits``. Requests are logged at level *info* with ``access_log``, at
     *debug* without.
     """
 
@@ -49,6 +61,7 @@ def make_site(
         reactor=reactor,
     )
     site.addresses = api.addresses
+    site.connections = OpenConnections(limits, address_of=api.addresses.address_of_peer, count=count)
     site.level = LogLevel.info if access_log else LogLevel.debug
     return site
 
@@ -103,7 +116,7 @@ class _BoundedRequest(ServerRequest):
         super().connectionLost(reason)
 
 
-class _LoggingSite(Site):
+class _LoggingSite(LimitedSite):
     """A site that logs requests as structured events, with the client addresses that ``addresses`` finds."""
 
     protocol: Any = _Channel

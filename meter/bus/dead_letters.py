@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.bus.body_limit import BodyTooLarge
 from meter.bus.dead_letter_log import DeadLetterLog
 from meter.bus.masking import masked_body
 from meter.bus.masking import masked_text
@@ -38,7 +40,7 @@ MAX_REPLAYED = 10**6
 """Largest number of replays that is counted. A header with another value is ignored: whoever publishes chooses the headers."""
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""A longer body is truncated before it is masked; its dead letter then has the header ``meter-cut``."""
+"""A longer body is truncated, before it is masked and after; its dead letter then has the header ``meter-cut``."""
 
 MAX_MASKED_AT_ONCE = 16 * 1024
 """A longer body is masked in a thread: it may take seconds."""
@@ -133,8 +135,9 @@ class DeadLetterPublisher:
         """Return once the bus has confirmed the dead letter; raise :class:`~meter.interfaces.Unavailable` if it did not.
 
         Secrets are masked in the body and in every header. ``reason`` tells the operator what is wrong. Further
-        ``headers`` become ``meter-<name>``; those that are ``None`` are omitted. Each dead letter gets a new id. If the bus
-        cannot encode it, it is published without its origin and without further headers.
+        ``headers`` become ``meter-<name>``; those that are ``None`` are omitted. Each dead letter gets a new id. A body that is
+        longer than the bus accepts, as masking can lengthen it, is truncated. If the bus cannot encode the headers, it is
+        published without its origin and without further headers.
         """
         truncated = body[: self._max_body_bytes]
         if len(truncated) <= MAX_MASKED_AT_ONCE:
@@ -142,6 +145,7 @@ class DeadLetterPublisher:
         else:
             safe = await self._off_reactor(lambda: masked_body(truncated))
         returned = returned_headers(origin.headers)
+        cut = len(body) > self._max_body_bytes or len(safe) > self._max_body_bytes
         # A body that was masked before it was replayed shows no secret any more.
         masked = safe != truncated or ("meter-replayed" in returned and "meter-masked" in returned)
         needed: dict[str, str | int | bool | None] = {
@@ -150,7 +154,7 @@ class DeadLetterPublisher:
             "kind": kind,
             "at": utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC)),
             "queue": self._source_queue,
-            "cut": True if len(body) > self._max_body_bytes else None,
+            "cut": True if cut else None,
             "masked": masked or None,
         }
         origin_headers = {
@@ -158,18 +162,30 @@ class DeadLetterPublisher:
             "routing_key": returned.get("meter-routing-key", origin.routing_key),
             "replayed": returned.get("meter-replayed"),
         }
+        safe = safe[: self._max_body_bytes]
         publication = self._publication(safe, {**needed, **origin_headers, **headers})
         try:
-            await self._publisher.publish(publication)
+            publication = await self._publish(publication)
         except (ValueError, TypeError) as error:
             self._logger.warn("a dead letter is published without its origin: {error}", error=error)
             # The consumer states a size if it has truncated the body.
             truncated_before = True if headers.get("size") is not None else None
             queue = headers.get("queue", self._source_queue)
             publication = self._publication(safe, {**needed, "queue": queue, "cut": needed["cut"] or truncated_before})
-            await self._publisher.publish(publication)
+            publication = await self._publish(publication)
         self._count(kind)
         self._log.add(publication)
+
+    async def _publish(self, publication: Publication) -> Publication:
+        """Publish a dead letter, truncated if the bus does not accept one of its size; return what was published."""
+        try:
+            await self._publisher.publish(publication)
+        except BodyTooLarge as error:
+            # Its limit may be less than that of dead letters, and only the bus knows it.
+            headers = {**publication.headers, "meter-cut": True}
+            publication = replace(publication, body=publication.body[: error.max_bytes], headers=headers)
+            await self._publisher.publish(publication)
+        return publication
 
     def _publication(self, body: bytes, headers: Mapping[str, str | int | bool | None]) -> Publication:
         return Publication(

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.bus.body_limit import check_body
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.daemon.locks import Semaphore
@@ -210,10 +211,7 @@ class LocalBus(Service):
         return None
 
     def _check(self, publication: Publication) -> None:
-        if len(publication.body) > self._max_body_bytes:
-            raise ValueError(
-                f"the body has {len(publication.body)} bytes, more than the limit of {self._max_body_bytes}"
-            )
+        check_body(publication, self._max_body_bytes)
         for key, value in publication.headers.items():
             if not isinstance(value, str | int | bool):
                 raise ValueError(f"header {key} must be text, an integer or a boolean, not {value!r}")

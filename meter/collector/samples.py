@@ -190,9 +190,9 @@ class SampleConsumer:
         turn = Turn(self._clock, SAMPLES_PER_TURN)
         for each in rejected:
             if each.rejection.kind == "too-complex":
-                entry = await self._off_reactor(partial(batch.signed_entry, each.index, each.entry))
+                entry = await self._off_reactor(partial(_entry_as_signed, batch, each))
             else:
-                entry = batch.signed_entry(each.index, each.entry)
+                entry = _entry_as_signed(batch, each)
             if entry is not None:
                 found.append(entry)
             if turn.over():
@@ -246,6 +246,13 @@ class SampleConsumer:
                     if waiter.first <= refusal.index < waiter.end
                 ]
             )
+
+
+def _entry_as_signed(batch: VerifiedBatch, rejected: RejectedEntry) -> BatchEntry | None:
+    try:
+        return batch.entry(rejected.index, rejected.entry)
+    except BadSignature:
+        return None
 
 
 def _rejection(kind: str, reason: str, entry: Any) -> Rejection:

@@ -9,6 +9,8 @@ from datetime import datetime
 
 from meter.commands.row_verifier import Finding
 from meter.commands.row_verifier import RowVerifier
+from meter.store import BatchTimes
+from meter.store import StoredRow
 from meter.store import Verification
 
 PAGE_ROWS = 1000
@@ -38,8 +40,8 @@ class RangeVerifier:
         self._rows = rows
         self._range = range
         self._page_rows = page_rows
-        self._voided: tuple[datetime, str] | None = None
-        self._batch: tuple[datetime, int] | None = None
+        self._voided: StoredRow | None = None
+        self._batch: BatchTimes | None = None
 
     async def findings(self) -> AsyncIterator[Sequence[Finding]]:
         """Yield a verdict on each row, voided or not, and on what is missing."""
@@ -57,12 +59,12 @@ class RangeVerifier:
         range, verification = self._range, self._verification
         end = range.end if before is None or (range.end is not None and range.end < before) else before
         while page := await verification.voided_page(range.start, end, range.meter, self._voided, self._page_rows):
-            self._voided = (page[-1].timestamp, page[-1].message_id)
+            self._voided = page[-1]
             yield await self._rows.verdicts(page)
         while range.meter is None and (
             batches := await verification.batch_page(range.start, range.end, self._batch, before, self._page_rows)
         ):
-            self._batch = (batches[-1].last, batches[-1].id)
+            self._batch = batches[-1]
             unknown = [each for each in batches if not self._rows.is_known(each.id)]
             if lost := await verification.without_rows(unknown):
                 yield await self._rows.verdicts_without_rows(lost)

@@ -29,6 +29,7 @@ from meter.signing_keys import SigningKey
 from meter.store import BatchRows
 from meter.store import StoredRow
 from meter.store import Verification
+from meter.stored_batch import KeyFindings
 from meter.stored_batch import StoredBatch
 from meter.stored_batch import verify_with_keyring
 
@@ -79,6 +80,20 @@ class _VerifiedRows:
     reasons: Mapping[tuple[str, datetime], str]
 
 
+@dataclass(frozen=True, slots=True)
+class _CheckedBatch:
+    """A signed batch with its rows, compared with the keys; ``found`` is ``None`` if no key is known to have signed it."""
+
+    batch: StoredBatch
+    rows: Sequence[StoredRow]
+    found: KeyFindings | None
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether messages of it are missing."""
+        return self.found is not None and bool(self.found.findings.missing)
+
+
 class RowVerifier:
     """Verifies stored rows with ``keys``, which must accept unsigned messages.
 
@@ -116,26 +131,26 @@ class RowVerifier:
                 known[id] = self._known[id]
         wanted = {row.batch_id for row in rows} - {0} - known.keys()
         read = await self._verification.batches(wanted) if wanted else {}
-        if incomplete := [id for id, each in read.items() if self._is_incomplete(each)]:
+        checked = {id: self._check(each) for id, each in read.items()}
+        if incomplete := [id for id, each in checked.items() if each.is_incomplete]:
             await sleep(self._clock, BATCH_WRITING_SECONDS)
-            read = {**read, **await self._verification.batches(incomplete)}
+            again = await self._verification.batches(incomplete)
+            checked |= {id: self._check(each) for id, each in again.items()}
         for id in wanted:
             known[id] = None
-            if id in read:
-                verified, missing = await self._verify_batch(read[id])
+            if id in checked:
+                verified, missing = await self._batch_verdicts(checked[id])
                 known[id] = self._known[id] = verified
                 found += missing
         return found + [(row, await self._verdict(row, known.get(row.batch_id))) for row in rows]
 
-    def _is_incomplete(self, read: BatchRows) -> bool:
-        found = verify_with_keyring(read.batch, self._keys)
-        return found is not None and bool(found.findings.missing)
+    def _check(self, read: BatchRows) -> _CheckedBatch:
+        return _CheckedBatch(read.batch, read.rows, verify_with_keyring(read.batch, self._keys))
 
-    async def _verify_batch(self, read: BatchRows) -> tuple[_VerifiedRows, list[Finding]]:
-        batch, rows = read.batch, read.rows
+    async def _batch_verdicts(self, checked: _CheckedBatch) -> tuple[_VerifiedRows, list[Finding]]:
+        batch, rows, found = checked.batch, checked.rows, checked.found
         shown = rows[0] if rows else None  # its rows may have been moved out of the times of the batch
         row_of_it = ", of which this is a row," if rows else ""
-        found = verify_with_keyring(batch, self._keys)
         if found is None:
             return _VerifiedRows(None, batch.key_id, batch.first, batch.last, {}), []
         self.batches += 1

@@ -21,7 +21,8 @@ class FullCollections(Periodic):
     """Runs full collections every ten seconds in which the process is not ``busy``, but at least every five minutes.
 
     Python starts a full collection when the number of objects has grown by a quarter, which is in the middle of a large
-    response: it then visits each of its hundred thousands of objects, in one step that takes a tenth of a second or more.
+    response, or while a thread decodes a large body: it then visits each of its hundred thousands of objects, in one step
+    that takes a tenth of a second or more.
     Collections of young objects remain automatic. What exists when this service starts is excluded from all collections.
     """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,9 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
+from twisted.web.server import Site
+
+from meter.daemon.http_connections import OpenConnections
 
 JSON = "application/json"
 
@@ -84,14 +88,39 @@ def set_response_headers(headers: Headers) -> None:
 
 
 class ServerChannel(HTTPChannel):
-    """A connection that answers malformed requests in JSON."""
+    """A connection that answers malformed requests in JSON, and limits how long a request takes to arrive.
+
+    Twisted's own time limit starts again with each byte, so a client could send a request without end.
+    """
 
     MAX_LENGTH = MAX_HEAD_BYTES
     totalHeadersSize = MAX_HEAD_BYTES  # noqa: N815 - Twisted's name
     too_long = f"Request line and headers can have at most {MAX_HEAD_BYTES} bytes."
+    connections: OpenConnections
     _log = Logger()
     _rejected = False
+    _error_written = False
     _close_timer: IDelayedCall | None = None
+    _closed: Callable[[], None] | None = None
+    _requests_read = 0
+    _arriving: tuple[str, int] | None = None
+    _arrival_timer: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Begin, unless the client address has too many connections."""
+        transport: Any = self.transport
+        self._closed = self.connections.open(transport.getPeer())
+        if self._closed is not None:
+            super().connectionMade()
+            return
+        self._rejected = True
+        if self.isSecure():
+            # No response: a client that never ends its TLS handshake could keep the connection open.
+            transport.abortConnection()
+            return
+        most = self.connections.limits.max_per_address
+        self.write_error(429, f"One client address can have {most} open connections.")
+        transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         """Parse ``data``; reject a request that Twisted's parser fails at, and ignore what follows a rejected one."""
@@ -102,6 +131,36 @@ class ServerChannel(HTTPChannel):
         except Exception:
             self._log.failure("a request could not be parsed")
             self.reject(400, "Malformed HTTP request.")
+        self._time_arrival()
+
+    def allContentReceived(self) -> None:
+        """Process the request, which has arrived."""
+        self._requests_read += 1
+        super().allContentReceived()
+
+    def _time_arrival(self) -> None:
+        """Start or stop the timer of what is arriving: the head or the body of a request, which are timed separately."""
+        part: str | None = None
+        if not self._rejected and not self._error_written and not self._handlingRequest:
+            if not self.line_mode:
+                part = "body"
+            elif self._buffer or self.requests:
+                part = "head"
+        arriving = None if part is None else (part, self._requests_read)
+        if arriving == self._arriving:
+            return
+        self._arriving = arriving
+        if self._arrival_timer is not None and self._arrival_timer.active():
+            self._arrival_timer.cancel()
+        if part is not None:
+            limits = self.connections.limits
+            seconds = limits.max_head_seconds if part == "head" else limits.max_body_seconds
+            self._arrival_timer = self.callLater(seconds, lambda: self._arrived_too_slowly(part, seconds))
+
+    def _arrived_too_slowly(self, part: str, seconds: float) -> None:
+        self.connections.count(part)
+        named = "request line and the headers" if part == "head" else "request body"
+        self.reject(408, f"The {named} did not arrive within {seconds:g} seconds.")
 
     def headerReceived(self, line: bytes) -> bool:
         """Store a header. An absurd ``Content-Length`` is rejected: ``int()`` raises an exception for it."""
@@ -137,21 +196,33 @@ class ServerChannel(HTTPChannel):
         if self._rejected:
             return
         self._rejected = True
+        self.setTimeout(None)  # the timer of this method closes the connection
         self.write_error(status, text)
         transport: Any = self.transport
         can_half_close: bool = IHalfCloseableDescriptor.providedBy(transport) and not self.isSecure()
         if can_half_close:
             transport.loseWriteConnection()
-        self._close_timer = self.callLater(LINGER_SECONDS, self.loseConnection)
+        self._close_timer = self.callLater(LINGER_SECONDS, self._end_linger)
+
+    def _end_linger(self) -> None:
+        # Without the second timer, a client that does not read, or does not end TLS, would keep the connection open.
+        self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        self.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Cancel the timer that closes the connection."""
-        if self._close_timer is not None and self._close_timer.active():
-            self._close_timer.cancel()
+        """Cancel the timers, and count the connection no longer."""
+        for timer in (self._close_timer, self._arrival_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        if self._closed is not None:
+            self._closed()
+            self._closed = None
         super().connectionLost(reason)
 
     def write_error(self, status: int, text: str) -> None:
-        """Write an error response to the connection, whatever the state of the request."""
+        """Write an error response to the connection, whatever the state of the request, whose arrival is timed no longer."""
+        self._error_written = True
+        self._time_arrival()
         body = error_body(status, text)
         lines = {
             **RESPONSE_HEADERS,
@@ -198,3 +269,16 @@ class ServerRequest(Request):
         self.setHeader("Content-Length", str(len(body)))
         self.write(b"" if self.method == b"HEAD" else body)
         self.finish()
+
+
+class LimitedSite(Site):
+    """A site whose connections are limited by ``connections``."""
+
+    protocol: Any = ServerChannel
+    connections: OpenConnections
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return the channel of a new connection."""
+        channel: Any = super().buildProtocol(addr)
+        channel.connections = self.connections
+        return channel

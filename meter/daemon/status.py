@@ -7,7 +7,6 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -23,8 +22,9 @@ from twisted.web.server import Request
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from meter.daemon.http_connections import OpenConnections
 from meter.daemon.http_server import JSON
-from meter.daemon.http_server import ServerChannel
+from meter.daemon.http_server import LimitedSite
 from meter.daemon.http_server import ServerRequest
 from meter.daemon.http_server import error_body
 from meter.daemon.http_server import request_problem
@@ -77,15 +77,24 @@ def _word(state: Readiness) -> str:
     return "ready" if state.ready else "not ready" if state.needed else "degraded"
 
 
+def _ignore(reason: str) -> None:
+    """Do not count."""
+
+
 def status_site(
-    dependencies: Sequence[IDependency], exposition: Callable[[], bytes], exposition_type: str, clock: IReactorTime
+    dependencies: Sequence[IDependency],
+    exposition: Callable[[], bytes],
+    exposition_type: str,
+    clock: IReactorTime,
+    count: Callable[[str], object] = _ignore,
 ) -> Site:
     """Return the site that a daemon serves on ``[status] listen``.
 
     ``/healthz`` returns ``ok`` while the reactor runs. ``/readyz`` returns ``{"ready": …, "degraded": …,
     "dependencies": [{"name", "ready", "reason"}, …]}`` with 200, or 503 unless all needed dependencies are ready; a
     daemon is *degraded* while it is ready and an optional dependency is not. ``/metrics`` returns ``exposition()`` with
-    the content type ``exposition_type``. ``clock`` times idle connections out.
+    the content type ``exposition_type``. ``clock`` times idle connections out. ``count`` is called with the reason of each
+    rejection because of too many connections or a slow request; the limits are the defaults of ``[api]``.
     """
 
     def health() -> Answer:
@@ -103,7 +112,9 @@ def status_site(
         return OK, exposition_type, exposition()
 
     pages = _Pages({b"/healthz": health, b"/readyz": readiness, b"/metrics": metrics})
-    return _QuietSite(pages, requestFactory=_BodilessRequest, timeout=30, reactor=clock)
+    site = _QuietSite(pages, requestFactory=_BodilessRequest, timeout=30, reactor=clock)
+    site.connections = OpenConnections(count=count)
+    return site
 
 
 class _Pages(Resource):
@@ -152,11 +163,10 @@ class _BodilessRequest(ServerRequest):
         """Discard the bytes."""
 
 
-class _QuietSite(Site):
+class _QuietSite(LimitedSite):
     """Writes no access log: probes come every few seconds."""
 
     noisy = False
-    protocol: Any = ServerChannel
 
     def log(self, request: HttpRequest) -> None:
         """Write nothing."""

@@ -201,6 +201,14 @@ class ApiSection(Section):
         description="Maximum number of requests in progress; further requests are answered 503 with Retry-After.",
     )
     max_live: Count = Field(default=50, description="Maximum number of clients of /v2/live at the same time.")
+    max_connections_per_address: Count = Field(
+        default=100,
+        description="Maximum number of open connections of one client address; further ones are closed at once. Connections of trusted_proxies are not counted.",
+    )
+    max_head_seconds: Seconds = Field(
+        default=30.0, description="How long the request line and the headers of a request may take to arrive."
+    )
+    max_body_seconds: Seconds = Field(default=60.0, description="How long the body of a request may take to arrive.")
     trusted_proxies: list[str] = Field(
         default_factory=list,
         description='Addresses and networks of proxies whose X-Forwarded-For header names the client address: ["192.0.2.10", "2001:db8::/64"], or ["unix"] for a UNIX socket.',

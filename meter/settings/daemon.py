@@ -52,6 +52,10 @@ class BusSection(Section):
     prefetch: Count = Field(
         default=200, description="Maximum number of messages per queue that are delivered and not yet acknowledged."
     )
+    max_prefetched_bytes: Count = Field(
+        default=64 * 1024 * 1024,
+        description="Maximum size per queue of the bodies of messages that are delivered and not yet acknowledged; a larger body is received alone. While large messages wait, fewer than prefetch are delivered.",
+    )
     max_body_bytes: Count = Field(
         default=16 * 1024 * 1024,
         description="Maximum size of a message. Larger messages are not published, and are dead-lettered when they arrive.",

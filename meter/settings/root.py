@@ -14,6 +14,7 @@ from meter.settings.api import ApiSection
 from meter.settings.central import CentralSection
 from meter.settings.central import OpenStackSection
 from meter.settings.collector import CollectorSection
+from meter.settings.collector import IdentitiesSection
 from meter.settings.collector import NotificationsSection
 from meter.settings.daemon import BusSection
 from meter.settings.daemon import ManholeSection
@@ -42,6 +43,7 @@ class Config(Section):
     openstack: OpenStackSection = OpenStackSection()
     collector: CollectorSection = CollectorSection()
     notifications: NotificationsSection = NotificationsSection()
+    identities: IdentitiesSection = IdentitiesSection()
     api: ApiSection = ApiSection()
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from twisted.application.service import Service
@@ -15,7 +17,25 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
+from meter.completeness.life_store import ILifeStore
+from meter.completeness.life_store import ListedTime
+from meter.completeness.life_store import SampleRun
+from meter.completeness_store import ICompletenessStore
+from meter.completeness_store import ReceivedCycle
+from meter.completeness_store import ReceivedHeartbeat
+from meter.completeness_store import RejectedCount
+from meter.completeness_store import ReportResult
+from meter.completeness_store import StoredAgent
+from meter.completeness_store import StoredHeartbeat
+from meter.completeness_store import WaitingRules
 from meter.daemon.shared_slices import SharedSlices
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
@@ -42,9 +62,16 @@ from meter.store.postgres.durability import Durability
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.commit_listener import CommitListener
+from meter.store.query.daemon_states import read_agents
+from meter.store.query.daemon_states import read_heartbeats
+from meter.store.query.identity_names import IdentityNameReader
 from meter.store.query.runner import QueryRunner
 from meter.store.tokens.reader import STATEMENT_SECONDS
 from meter.store.tokens.reader import ApiTokenReader
+from meter.store.write.cycle_reports import CycleReportWriter
+from meter.store.write.heartbeats import record_heartbeats
+from meter.store.write.heartbeats import record_rejected_samples
+from meter.store.write.identity_names import record_identities
 from meter.store.write.writer import SampleWriter
 from meter.stored_batch import StoredProof
 
@@ -53,7 +80,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, IDependency)
+@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -68,7 +95,7 @@ class PostgresStore(Service):
     Queries go to ``replica_dsn`` if there is one. With ``reading_suffices`` the daemon is ready, but degraded, while only
     the readers are connected. With ``maintain`` the store runs :class:`~meter.store.maintenance.maintenance.Maintenance`,
     which finalizes hours and deletes what is older than ``retention``. With ``reads_tokens`` it has a connection for
-    ``tokens``, those of the API.
+    ``tokens``, those of the API. ``waiting_rules`` say how long a cycle report waits for those before it.
     """
 
     def __init__(
@@ -91,6 +118,7 @@ class PostgresStore(Service):
         replica_dsn: str = "",
         reading_suffices: bool = False,
         reads_tokens: bool = False,
+        waiting_rules: WaitingRules = WaitingRules(),  # noqa: B008 (frozen)
     ) -> None:
         self.setName("store")
         schema, durability = Schema(migrations()), Durability()
@@ -167,6 +195,8 @@ class PostgresStore(Service):
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
+        self._cycle_reports = CycleReportWriter(self._writers, waiting_rules)
+        self._identity_names = IdentityNameReader(self._readers)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
 
     def startService(self) -> None:
@@ -227,6 +257,22 @@ class PostgresStore(Service):
         """Return names that belong to others; see ``IStore.names_of_others``."""
         return await self._query_runner.names_of_others(project_id, meters, resources)
 
+    async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
+        """Return ids of resources; see ``ILifeStore.life_resources``."""
+        return await self._query_runner.life_resources(filter, meters, limit)
+
+    async def life_runs(
+        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[SampleRun]:
+        """Return runs of samples; see ``ILifeStore.life_runs``."""
+        return await self._query_runner.life_runs(resources, meters, as_of)
+
+    async def life_reports(
+        self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[ListedTime]:
+        """Return what cycle reports listed; see ``ILifeStore.life_reports``."""
+        return await self._query_runner.life_reports(resources, pollsters, as_of)
+
     async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return a message and how it was signed; see ``IStore.proof``."""
         return await self._query_runner.proof(message_id, filter)
@@ -238,6 +284,44 @@ class PostgresStore(Service):
     async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
         """Return entries of the audit log; see ``IStore.audit_entries``."""
         return await self._query_runner.audit_entries(filter, limit, before)
+
+    async def record_cycle_reports(self, reports: Sequence[ReceivedCycle]) -> Sequence[ReportResult]:
+        """Commit cycle reports; see ``ICompletenessStore.record_cycle_reports``."""
+        return await self._cycle_reports.record(reports)
+
+    async def apply_waiting_reports(self) -> int:
+        """Apply what has waited long enough; see ``ICompletenessStore.apply_waiting_reports``."""
+        return await self._cycle_reports.apply_waiting()
+
+    async def record_heartbeats(self, heartbeats: Sequence[ReceivedHeartbeat]) -> Sequence[ReportResult]:
+        """Keep last heartbeats; see ``ICompletenessStore.record_heartbeats``."""
+        return await self._writers.run(record_heartbeats, heartbeats)
+
+    async def record_rejected_samples(self, counts: Sequence[RejectedCount]) -> None:
+        """Count dead-lettered samples; see ``ICompletenessStore.record_rejected_samples``."""
+        await self._writers.run(record_rejected_samples, counts)
+
+    async def agents(self, names: Collection[str] | None = None) -> Sequence[StoredAgent]:
+        """Return agents; see ``ICompletenessStore.agents``."""
+        return await read_agents(self._readers, names)
+
+    async def heartbeats(self) -> Sequence[StoredHeartbeat]:
+        """Return the last heartbeats; see ``ICompletenessStore.heartbeats``."""
+        return await read_heartbeats(self._readers)
+
+    async def record_identities(self, report: IdentityReport) -> None:
+        """Commit an identity report; see ``IIdentityNames.record_identities``."""
+        await self._writers.run(record_identities, report)
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """Return names; see ``IIdentityNames.names_at``."""
+        return await self._identity_names.names_at(kind, ids, at)
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """Return a page of identities; see ``IIdentityNames.identities``."""
+        return await self._identity_names.identities(filter, limit, after)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""

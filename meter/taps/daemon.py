@@ -74,6 +74,8 @@ class Daemon:
         self.declared_meters: frozenset[str] = frozenset()
         """The meters of all installed plugins, whether this or another daemon runs them."""
         self.off_reactor = OffReactor(reactor, "large bodies")  # type: ignore[arg-type]
+        self.busy: list[Callable[[], bool]] = []
+        """Whether each part does what a full garbage collection must not interrupt."""
         self._plugins = self._configured_plugins(kinds)
         self.health_metrics = HealthMetrics(self.registry)
         self.health_metrics.count_stop_timeouts(lambda: self.root.timed_out)

@@ -21,9 +21,21 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.completeness.life_store import ILifeStore
+from meter.completeness.life_store import ListedTime
+from meter.completeness.life_store import SampleRun
+from meter.completeness_store import ICompletenessStore
+from meter.completeness_store import WaitingRules
+from meter.counter_runs import interval_of
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
-from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import AuditEntry
 from meter.query import AuditFilter
@@ -54,23 +66,30 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
+from meter.testing.memory_completeness import MemoryCompletenessStore
+from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore)
-class MemoryStore:
+@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore)
+class MemoryStore(MemoryCompletenessStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
-    ``audit_log`` has the entries of the audit log, oldest first.
+    ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed.
     """
 
-    def __init__(self, clock: IReactorTime | None = None) -> None:
-        self._clock = clock or Clock()
+    def __init__(
+        self,
+        clock: IReactorTime | None = None,
+        waiting_rules: WaitingRules = WaitingRules(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(clock or Clock(), waiting_rules)
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
         self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
-        self.unavailable: str | None = None
+        self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
+        self.listed_times: list[ListedTime] = []
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -182,6 +201,39 @@ class MemoryStore:
             for resource_id, rows in sorted(by_resource.items())[:limit]
         ]
 
+    async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
+        """Return the ids of resources that have samples of ``meters``."""
+        selected = SampleFilter(equals=filter.equals, expression=filter.expression)
+        return sorted({row.resource_id for row in self._matching(selected) if row.name in meters})[:limit]
+
+    async def life_runs(
+        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[SampleRun]:
+        """Return one run per sample."""
+        return [
+            SampleRun(
+                meter=row.name,
+                resource_id=row.resource_id,
+                user_id=row.user_id,
+                project_id=row.project_id,
+                source=row.source,
+                interval=interval_of(row.metadata),
+                first=row.timestamp,
+                last=row.timestamp,
+                volume=row.volume,
+                metadata=row.metadata,
+            )
+            for row in self._matching(SampleFilter(as_of=as_of))
+            if row.name in meters and row.resource_id in resources
+        ]
+
+    async def life_reports(
+        self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[ListedTime]:
+        """Return those of ``listed_times`` that are about ``resources``."""
+        self._check()
+        return [each for each in self.listed_times if each.resource_id in resources and each.pollster in pollsters]
+
     async def names_of_others(
         self, project_id: str, meters: Collection[str], resources: Collection[str]
     ) -> tuple[Collection[str], Collection[str]]:
@@ -261,6 +313,23 @@ class MemoryStore:
         """The number of subscriptions to commits."""
         return len(self._callbacks)
 
+    async def record_identities(self, report: IdentityReport) -> None:
+        """See ``IIdentityNames.record_identities``."""
+        self._check()
+        self._identities.record(report, datetime.fromtimestamp(self._clock.seconds(), UTC))
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """See ``IIdentityNames.names_at``."""
+        self._check()
+        return self._identities.names_at(kind, ids, at)
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """See ``IIdentityNames.identities``."""
+        self._check()
+        return self._identities.identities(filter, limit, after)
+
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after each write that stored something."""
         key = object()
@@ -282,10 +351,6 @@ class MemoryStore:
         rows = [row for same_id in self._rows.values() for row, _ in same_id if matches(row, filter)]
         rows.sort(key=lambda row: (row.timestamp, row.message_id))
         return rows
-
-    def _check(self) -> None:
-        if self.unavailable is not None:
-            raise Unavailable(self.unavailable)
 
 
 def _sort_key(row: StoredSample, field: Field) -> tuple[bool, Any]:

@@ -544,5 +544,4 @@ async def test_finalizing_an_hour_reads_that_hour(filled):
     next_hour, from_samples = read
     about = database.count(SampleFilter(start=hour, end=hour + timedelta(hours=1)))
     assert next_hour.tables["sample"] <= 100, next_hour.text()
-    # Read once for the meters of the hour, and once for the rollups.
-    assert from_samples.tables["sample"] <= 2 * about, from_samples.text()
+    assert from_samples.tables["sample"] <= about, from_samples.text()

@@ -136,6 +136,70 @@ async def test_pages_of_any_size_contain_each_row_once(stored, look, page_rows):
     assert len(set(ids)) == len(ids) == len(MESSAGES)
 
 
+UNIQUE_INDEXES = """
+SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
+WHERE indisunique AND (indrelid = 'voided_sample'::regclass
+    OR indrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'sample'::regclass))
+"""
+
+VOIDED = """
+INSERT INTO voided_sample (timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature,
+    verbatim_json, batch_id, batch_position, audit_seq, voided_at, voided_by, reason)
+SELECT timestamp, recorded_at, message_id, volume, metadata_id, series_id, wire_format_id, signature, verbatim_json, batch_id,
+    batch_position, 1, now(), 'operator', 'a test' FROM sample
+"""
+
+
+@pytest.fixture
+def without_unique_indexes(stored):
+    """Drops the unique indexes of samples, so that a row can be copied."""
+    indexes = stored(UNIQUE_INDEXES)
+    assert len(indexes) > 2
+    for name, _ in indexes:
+        stored(f"DROP INDEX {name}")
+    yield
+    stored("TRUNCATE sample, voided_sample")
+    for _, definition in indexes:
+        stored(definition)
+
+
+@pytest.mark.parametrize("page_rows", [1, 2, 3, 4, 1000])
+@pytest_twisted.ensureDeferred
+async def test_copies_of_a_row_are_each_read_once_wherever_a_page_ends(stored, look, without_unique_indexes, page_rows):
+    for at in ("at1", "at7"):
+        for _ in range(4):
+            stored(copy(id="message_id", at=f"{AT[at]} LIMIT 1"))
+    stored(VOIDED)
+    looked = await look(page_rows=page_rows)
+    rows = Counter((row.timestamp, row.audit_seq is not None) for row, _ in looked)
+    assert sum(rows.values()) == 2 * (len(MESSAGES) + 8)
+    for number, copies in ((0, 1), (1, 5), (7, 5)):
+        assert [rows[after(number), voided] for voided in (False, True)] == [copies, copies]
+
+
+UNREADABLE_TIMES = ["-infinity", "0044-01-01 BC", "0043-01-01 BC", "10000-01-01", "20000-01-01", "infinity"]
+
+
+@pytest.mark.parametrize("page_rows", [1, 2, 1000])
+@pytest_twisted.ensureDeferred
+async def test_rows_and_batches_with_times_that_python_does_not_have_are_each_read_once(stored, look, page_rows):
+    # Their ids are in the opposite order of their times.
+    for number, time in enumerate(UNREADABLE_TIMES):
+        stored(
+            f"UPDATE sample SET timestamp = '{time}', message_id = '{uuid.UUID(int=2**127 - number)}'"
+            f" WHERE {AT[f'at{number}']}"
+        )
+        stored(
+            "INSERT INTO signed_batch (id, uuid, key_id, first, last, mac, checks) OVERRIDING SYSTEM VALUE"
+            f" SELECT {900 - number}, gen_random_uuid(), key_id, '{time}', '{time}', mac, checks FROM signed_batch LIMIT 1"
+        )
+    looked = await look(page_rows=page_rows)
+    ids = Counter(row.message_id for row, verdict in looked if row is not None and verdict.state != "missing")
+    assert len(ids) == len(MESSAGES)
+    assert set(ids.values()) == {1}
+    assert sum("all rows of the batch" in (verdict.reason or "") for _, verdict in looked) == len(UNREADABLE_TIMES)
+
+
 @pytest_twisted.ensureDeferred
 async def test_range_includes_its_start_and_excludes_its_end_and_may_be_of_one_meter(stored, look):
     assert [row.timestamp for row, _ in await look(after(1), after(5))] == [after(n) for n in (1, 2, 3, 4)]

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from meter.bus.amqp.client import Client
 from meter.bus.amqp.connection import ConnectionService
+from meter.bus.amqp.consumer import MAX_PREFETCHED_BYTES
 from meter.bus.amqp.consumer import Consumer
 from meter.bus.amqp.publisher import Publisher
 from meter.bus.amqp.topology import QueueType
@@ -45,7 +46,8 @@ class AmqpBus(StagedService):
     ``name`` is the daemon's and appears in RabbitMQ's list of connections. ``queue_type`` is the type with which Meter
     declares its queues; existing queues are used as they are. ``create_foreign_exchanges``: declare missing exchanges
     of other services; otherwise the bus looks for them every ``rebind_seconds``. ``max_body_bytes`` limits what is
-    published (``ValueError``) and what is received (dead-lettered). ``count_dead`` is called with the kind of each
+    published (``ValueError``) and what is received (dead-lettered). ``max_prefetched_bytes`` limits the bodies that each
+    subscription has in hand. ``count_dead`` is called with the kind of each
     message that the bus itself dead-letters: ``defect`` or ``too-large``. ``endpoint`` replaces the endpoint of ``url``.
     ``max_dead_letters`` limits the queue of dead letters, 0 does not. ``off_reactor`` runs a function in a thread.
 
@@ -65,6 +67,7 @@ class AmqpBus(StagedService):
         window: int = 100,
         confirm_timeout_seconds: float = 30.0,
         max_body_bytes: int = 16 * 1024 * 1024,
+        max_prefetched_bytes: int = MAX_PREFETCHED_BYTES,
         create_foreign_exchanges: bool = True,
         rebind_seconds: float = 60.0,
         stop_seconds: float = 15.0,
@@ -80,6 +83,7 @@ class AmqpBus(StagedService):
         self._daemon = name
         self._heartbeat_seconds = heartbeat_seconds
         self._max_body_bytes = max_body_bytes
+        self._max_prefetched_bytes = max_prefetched_bytes
         self._rebind_seconds = rebind_seconds
         self._stop_seconds = stop_seconds
         self._address = broker_address(url)
@@ -135,6 +139,7 @@ class AmqpBus(StagedService):
             clock=self._clock,
             rebind_seconds=self._rebind_seconds,
             stop_seconds=self._stop_seconds,
+            max_prefetched_bytes=self._max_prefetched_bytes,
         )
         self._consumers.append(consumer)
         return consumer

@@ -100,7 +100,8 @@ class Channel(AMQChannel):
     """A channel of a :class:`~meter.bus.amqp.client.Client`; its methods are AMQP's own: ``await channel.basic_qos(prefetch_count=10)``.
 
     A method with a reply returns a Deferred of the reply, which fails with :class:`ChannelLost`; any other method
-    returns ``None``. The attributes ``on_...`` are callbacks for methods that the broker sends.
+    returns ``None``. The attributes ``on_...`` are callbacks for methods that the broker sends. ``wanted_bytes`` returns
+    how many bytes to keep of a body that begins to arrive; the rest is discarded.
     """
 
     def __init__(self, id: int, outgoing: object, client: Any) -> None:
@@ -116,6 +117,7 @@ class Channel(AMQChannel):
         self.on_return: Callable[[Any], object] = _ignore
         self.on_cancel: Callable[[Any], object] = _ignore
         self.on_unblocked: Callable[[], object] = _ignore
+        self.wanted_bytes: Callable[[int], int] = lambda size: int(client.wanted_bytes(size))
         self._replies: deque[Deferred[Any]] = deque()
         self._incoming: ContentAssembler | None = None
 
@@ -148,7 +150,7 @@ class Channel(AMQChannel):
             raise ValueError(f"a content frame without its method on channel {self.id}")
         if isinstance(payload, Header):
             incoming.header = payload
-            incoming.wanted_bytes = self.client.wanted_bytes(payload.size)
+            incoming.wanted_bytes = self.wanted_bytes(payload.size)
         else:
             incoming.add(payload.content)
         if incoming.seen_bytes >= incoming.header.size:

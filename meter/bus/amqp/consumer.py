@@ -19,6 +19,8 @@ from meter.bus.amqp.channel import Channel
 from meter.bus.amqp.channel import ChannelLost
 from meter.bus.amqp.connection import ChannelService
 from meter.bus.amqp.connection import ConnectionService
+from meter.bus.amqp.prefetch import Consumption
+from meter.bus.amqp.prefetch import PrefetchBudget
 from meter.bus.amqp.topology import Topology
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import WAITED_HEADER
@@ -38,7 +40,8 @@ from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 
-CONSUMER_TAG = "meter"
+MAX_PREFETCHED_BYTES = 64 * 1024 * 1024
+"""Bytes of bodies that a consumer holds by default."""
 
 
 class RequeueBackoff:
@@ -79,6 +82,9 @@ class RequeueBackoff:
 class Consumer(Service):
     """Delivers the messages of one queue to a receiver, up to ``prefetch`` of them at a time, and acks for each.
 
+    The bodies in hand have at most ``max_prefetched_bytes`` together, or there is only one. This limit does not apply to
+    ephemeral queues and to those with a single active consumer.
+
     It recovers from changes to its queue by the broker or an administrator: a deleted queue is declared again, and every
     ``rebind_seconds`` the queue is bound again, also to exchanges that were created in the meantime. Stopping
     takes no more deliveries, waits at most ``stop_seconds`` for those in progress, and leaves the rest to be delivered
@@ -99,6 +105,7 @@ class Consumer(Service):
         clock: IReactorTime,
         rebind_seconds: float,
         stop_seconds: float,
+        max_prefetched_bytes: int = MAX_PREFETCHED_BYTES,
         backoff: Backoff | None = None,
     ) -> None:
         self.setName(f"subscription to {subscription.queue}")
@@ -116,6 +123,8 @@ class Consumer(Service):
         self._requeue_backoff = RequeueBackoff(clock, backoff or Backoff())
         self._in_flight = InFlight()
         self._acks: AckBatcher | None = None
+        self._budget = PrefetchBudget(max_prefetched_bytes, subscription.prefetch)
+        self._consumption: Consumption | None = None
 
     @property
     def ready(self) -> bool:
@@ -145,8 +154,8 @@ class Consumer(Service):
     async def _stop(self) -> None:
         channel = self._channel_service.channel
         try:
-            if channel is not None:
-                await within(self._clock, self._stop_seconds, channel.basic_cancel(consumer_tag=CONSUMER_TAG))
+            if channel is not None and self._consumption is not None:
+                await within(self._clock, self._stop_seconds, Deferred.fromCoroutine(self._consumption.end()))
             self._requeue_backoff.end_pause()
             await within(self._clock, self._stop_seconds, self._in_flight.idle())
         except Unavailable:
@@ -172,11 +181,12 @@ class Consumer(Service):
             await self._topology.queue(channel.client, wanted.waiting_queue)
         await self._topology.bind(channel.client, self._subscription)
         acks = self._acks = AckBatcher(channel, self._clock)
-        channel.on_delivery = lambda message: self._on_delivery(acks, message)
+        # Cancelling would delete an ephemeral queue, and make another consumer the active one.
+        pausable = not wanted.single_active and not wanted.observe_queue
+        consumption = self._consumption = Consumption(channel, wanted.queue, self._budget, pausable=pausable)
+        channel.on_delivery = lambda message: self._on_delivery(consumption, acks, message)
         channel.on_cancel = lambda message: self._on_cancel(channel)
-        # Before basic.consume, or the broker would send the whole queue at once.
-        await channel.basic_qos(prefetch_count=self._subscription.prefetch)
-        await channel.basic_consume(queue=self._subscription.queue, consumer_tag=CONSUMER_TAG)
+        await consumption.begin()
         rebinding = Deferred.fromCoroutine(self._keep_bound(channel))
         rebinding.addErrback(self._failed)
         channel.lost.wait().addCallback(lambda _: rebinding.cancel())
@@ -197,14 +207,17 @@ class Consumer(Service):
             if not channel.closed:
                 raise
 
-    def _on_delivery(self, acks: AckBatcher, message: Any) -> None:
+    def _on_delivery(self, consumption: Consumption, acks: AckBatcher, message: Any) -> None:
         acks.delivered(message.delivery_tag)
-        if not self.running:
-            # The broker sent it before it received basic.cancel.
+        held = consumption.arrived()
+        if held is None or not self.running:
+            # It does not fit, or the broker sent it before it received basic.cancel.
             acks.requeue(message.delivery_tag)
+            self._budget.release(held or 0)
             return
         work = Deferred.fromCoroutine(self._process(acks, message))
         work.addErrback(self._failed)
+        work.addBoth(lambda _: self._budget.release(held))
 
     def _failed(self, failure: Failure) -> None:
         """Log a defect of this module; the delivery returns when the channel is lost."""

@@ -26,6 +26,7 @@ from meter.bus.amqp.connection import ConnectionService
 from meter.bus.amqp.dead_letter_limit import DeadLetterLimit
 from meter.bus.amqp.topology import EXCHANGE
 from meter.bus.amqp.topology import Topology
+from meter.bus.body_limit import check_body
 from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.daemon.services import InFlight
 from meter.daemon.services import within
@@ -218,12 +219,7 @@ class Publisher(Service):
             await self.dead_letter_limit.check(self._tracker.channel.client)
 
     def _check(self, publication: Publication) -> None:
-        if not isinstance(publication.body, bytes):
-            raise ValueError(f"the body of a publication must be bytes, not {type(publication.body).__name__}")
-        if len(publication.body) > self._max_body_bytes:
-            raise ValueError(
-                f"the body of a publication has {len(publication.body)} bytes; the limit is {self._max_body_bytes}"
-            )
+        check_body(publication, self._max_body_bytes)
         for name in (publication.exchange, publication.routing_key):
             if len(name.encode()) > MAX_KEY_BYTES:
                 raise ValueError(f"an exchange or routing key must have at most {MAX_KEY_BYTES} bytes: {name!r}")

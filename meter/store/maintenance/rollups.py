@@ -14,9 +14,11 @@ source. Queries that name no resource read these, however many resources there a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from typing import Any
 
 from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
@@ -48,23 +50,32 @@ MAX_METADATA_RUNS = 4
 MAX_ALTERNATIONS = 12
 """Rollups of a series in an hour where samples of other series of its resource are in between. Beyond it, one covers the hour."""
 
+MAX_SERIES_AGGREGATED_ALONE = 1000
+"""Series whose rollups are made again without those of the others in the hour; for more, the whole hour is aggregated."""
+
 COLUMNS = ", ".join(column for column in PARTIAL_COLUMNS if column != "tie")
 
-EXPIRED_SERIES = (
-    "SELECT x.id FROM series x JOIN meter m ON m.id = x.meter_id JOIN retention_cutoff h ON h.meter IN (m.name, '')"
-    " WHERE h.before > %(start)s"
-)
-"""Series whose samples since ``start`` may have been deleted: their rollups are all that is left, and stay as they are."""
+EXPIRED_SERIES = """
+SELECT x.id FROM retention_cutoff h
+CROSS JOIN LATERAL (SELECT m.id FROM meter m WHERE m.name = h.meter OFFSET 0) AS m
+CROSS JOIN LATERAL (SELECT x.id FROM series x WHERE x.meter_id = m.id OFFSET 0) AS x
+WHERE h.before > %(start)s
+UNION ALL SELECT id FROM series WHERE (SELECT max(before) FROM retention_cutoff WHERE meter = '') > %(start)s
+"""
+"""Series whose samples since ``start`` may have been deleted: their rollups are all that is left, and stay as they are.
+
+The cutoffs come first, of which nearly always none is as late: other meters and series of the store are not read.
+"""
 
 COUNTERS = """
 SELECT array_agg(id ORDER BY id) AS meters, array_agg(counter ORDER BY id) AS numbers
 FROM (
     SELECT used.meter_id AS id, min(used.meter_id) OVER (PARTITION BY m.name, m.unit) AS counter
-    FROM (SELECT DISTINCT x.meter_id FROM (SELECT DISTINCT series_id FROM {of_period}) AS s JOIN series x ON x.id = s.series_id) AS used
+    FROM (SELECT DISTINCT x.meter_id FROM (SELECT DISTINCT series_id FROM of_period) AS s JOIN series x ON x.id = s.series_id) AS used
     LEFT JOIN LATERAL (SELECT name, unit FROM meter WHERE id = used.meter_id LIMIT 1) AS m ON true
 ) AS meter
 """
-"""Maps the meters of a period to counters: meters with the same name and unit, which differ in their type only, are one counter.
+"""Maps the meters of ``of_period`` to counters: meters with the same name and unit, which differ in their type only, are one counter.
 
 It is one row with two arrays, searched by bisection: a join with many rows would be a nested loop where PostgreSQL expects few.
 Other meters of the store are not read, however many there are.
@@ -74,7 +85,7 @@ COUNTER = "counters.numbers[width_bucket(x.meter_id, counters.meters)]"
 """SQL: the counter of the series ``x``."""
 
 AGGREGATE = f"""
-WITH counters AS MATERIALIZED ({COUNTERS.format(of_period="{of_period}")})
+WITH of_period AS MATERIALIZED ({{of_period}}), counters AS MATERIALIZED ({COUNTERS})
 INSERT INTO rollup (start, hours, series_id, metadata_run, metadata_id, {COLUMNS}, overlap)
 SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, max(overlap) OVER (PARTITION BY series_id) FROM (
     SELECT aggregated.*, x.meter_id, CASE
@@ -119,9 +130,11 @@ SELECT %(start)s, %(hours)s, series_id, metadata_run, metadata_id, {COLUMNS}, ma
 ) AS aggregated
 ORDER BY meter_id, series_id
 """
-"""Aggregates partials into rollups. Innermost first: mark where a metadata run starts, because metadata changed or another
-series has a sample of the resource; number the runs; merge them to run 0 where there are too many; aggregate each run; and
-mark the rollups that overlap in time with rollups of other series.
+"""Aggregates partials into rollups. ``of_period``, the rows that partials are made of, is read once, for counters and partials.
+
+Innermost first: mark where a metadata run starts, because metadata changed or another series has a sample of the resource;
+number the runs; merge them to run 0 where there are too many; aggregate each run; and mark the rollups that overlap in time
+with rollups of other series.
 
 ``overlap`` is the same for all rollups of a series in the period, so that a query reads all of its rollups or all of its samples.
 Rows of a meter are inserted next to each other: most queries are about one meter.
@@ -131,21 +144,30 @@ KEYS = f"{COUNTER} AS counter, x.resource_id, x.run_kind, x.polling_interval"
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
-SAMPLES_OF_PERIOD = f"sample s WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')}"
-FROM_SAMPLES = AGGREGATE.format(
-    of_period=SAMPLES_OF_PERIOD,
-    partials=f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
-    f" FROM (SELECT * FROM {SAMPLES_OF_PERIOD} AND s.series_id NOT IN ({EXPIRED_SERIES})) AS s"
-    " JOIN series x ON x.id = s.series_id CROSS JOIN counters",
+SAMPLE_COLUMNS = "s.series_id, s.metadata_id, s.timestamp, s.volume, s.message_id"
+SAMPLES_OF_PERIOD = (
+    f"SELECT {SAMPLE_COLUMNS} FROM sample s"
+    f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')} AND s.series_id NOT IN ({EXPIRED_SERIES})"
 )
-HOURS_OF_PERIOD = (
-    f"rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
+PARTIALS_OF_SAMPLES = (
+    f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
+    " FROM of_period s JOIN series x ON x.id = s.series_id CROSS JOIN counters"
 )
+FROM_SAMPLES = AGGREGATE.format(of_period=SAMPLES_OF_PERIOD, partials=PARTIALS_OF_SAMPLES)
+
+# OFFSET 0: only a few of the series of the store are concerned, and each is looked up in the index on series and time.
+FROM_SAMPLES_OF_SERIES = AGGREGATE.format(
+    of_period=f"SELECT s.* FROM unnest(%(series)s::integer[]) AS changed CROSS JOIN LATERAL (SELECT {SAMPLE_COLUMNS} FROM sample s"
+    f" WHERE s.series_id = changed AND s.timestamp >= {WITHIN.format('s.timestamp')} OFFSET 0) AS s",
+    partials=PARTIALS_OF_SAMPLES,
+)
+"""The same for some series, which must be all series of their resources: rollups of one depend on samples of the others."""
+
+HOURS_OF_PERIOD = f"SELECT r.* FROM rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
 FROM_HOURS = AGGREGATE.format(
     of_period=HOURS_OF_PERIOD,
     partials=f"SELECT r.series_id, r.metadata_id, r.metadata_run AS run_of_hour, {KEYS}, {partial_from_rollup()}"
-    f" FROM (SELECT * FROM {HOURS_OF_PERIOD}) AS r JOIN series x ON x.id = r.series_id CROSS JOIN counters"
-    " WHERE x.resource_id > 0",
+    " FROM of_period r JOIN series x ON x.id = r.series_id CROSS JOIN counters WHERE x.resource_id > 0",
 )
 
 IN_PERIOD = f"{ROLLUPS_BY_START.format('r')} AND r.hours = %(hours)s AND r.start = %(start)s AND x.id = r.series_id"
@@ -175,6 +197,28 @@ GROUP BY o.id ORDER BY o.meter_id, o.id
 """
 """Replaces the owner rollups of an hour or a day by the totals of its other rollups, without increase and integral: these are
 between samples of one resource."""
+
+SERIES_TO_AGGREGATE = f"""
+SELECT (SELECT array_agg(id) FROM (
+    SELECT x.id FROM series x WHERE x.resource_id IN (
+        SELECT changed.resource_id FROM changed_series t JOIN series changed ON changed.id = t.series_id WHERE t.start = %(start)s
+    ) AND x.id NOT IN ({EXPIRED_SERIES}) LIMIT {MAX_SERIES_AGGREGATED_ALONE} + 1
+) AS x)
+FROM changed_series WHERE start = %(start)s LIMIT 1
+"""
+"""All series of the resources whose samples changed since an hour was final; no row if the hour never was."""
+
+# Before the mark is deleted: one that another transaction is deleting is still visible, or what that one has noted is.
+NOTE_SERIES = """
+INSERT INTO changed_series (start, series_id)
+SELECT changed.start, changed.series_id
+FROM (SELECT DISTINCT date_trunc('hour', timestamp, 'UTC') AS start, series_id FROM chosen WHERE problem IS NULL) AS changed
+WHERE EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = changed.start)
+    OR EXISTS (SELECT FROM changed_series t WHERE t.start = changed.start)
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+"""Notes that the rollups of the series of the table ``chosen`` have to be made again, in hours that are final, or were and have changed since."""
 
 NEXT_HOUR_TO_FINALIZE = f"""
 SELECT date_trunc('hour', earliest.timestamp)
@@ -212,7 +256,8 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
     """Make the rollups of the ``hours`` from ``start`` and mark the period as final; return whether it is final now.
 
     A day is aggregated from its hours, and is not final before these. Samples of the period cannot be written until the
-    transaction ends. A sample that is written later finds the mark in ``final_period`` and deletes it.
+    transaction ends. A sample that is written later finds the mark in ``final_period``, deletes it and notes its series in
+    ``changed_series``: of an hour that was final, only the rollups of the resources that changed are made again.
     """
     period = {
         "start": start,
@@ -228,11 +273,29 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
         if await next_hour_to_finalize(session, start, until) is not None:
             return False
     stale = f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND hours = %(hours)s AND start = %(start)s"
-    await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({EXPIRED_SERIES})", period)
-    await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, period)
+    if hours == DAY:
+        await session.count(stale, period)
+        await session.count(FROM_HOURS, period)
+    elif (series := await _series_to_aggregate(session, period)) is not None:
+        of_series = {**period, "series": series}
+        await session.count(f"{stale} AND series_id = ANY(%(series)s)", of_series)
+        await session.count(FROM_SAMPLES_OF_SERIES, of_series)
+    else:
+        await session.count(f"{stale} AND series_id NOT IN ({EXPIRED_SERIES})", period)
+        await session.count(FROM_SAMPLES, period)
+    if hours == HOUR:
+        await session.count("DELETE FROM changed_series WHERE start = %(start)s", period)
     await session.count(OWNER_ROLLUPS, period)
     await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", period)
     return True
+
+
+async def _series_to_aggregate(session: Session, period: Mapping[str, Any]) -> list[int] | None:
+    """Return the series whose rollups of an hour have to be made; ``None`` for all."""
+    for [series] in await session.rows(SERIES_TO_AGGREGATE, period):
+        ids: list[int] = series or []
+        return ids if len(ids) <= MAX_SERIES_AGGREGATED_ALONE else None
+    return None
 
 
 async def next_hour_to_finalize(session: Session, since: datetime, until: datetime) -> datetime | None:

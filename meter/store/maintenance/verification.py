@@ -25,6 +25,7 @@ from meter.store.postgres.connection import Connection
 from meter.store.postgres.connection import Rejected
 from meter.store.postgres.dsn import connection_parameters
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
+from meter.store.query.stored_rows import AFTER_ROW
 from meter.store.query.stored_rows import BatchRows
 from meter.store.query.stored_rows import StoredRow
 from meter.store.query.stored_rows import batches_with_rows
@@ -49,7 +50,7 @@ ORDER BY 1
 """
 
 BATCH_TIMES = f"""
-SELECT id, {readable("first")}, {readable("last")} FROM signed_batch WHERE {{conditions}} ORDER BY last, id LIMIT %s
+SELECT id, {readable("first")}, {readable("last")}, last::text FROM signed_batch WHERE {{conditions}} ORDER BY last, id LIMIT %s
 """
 
 MAX_BATCH_SPAN = timedelta(days=1)
@@ -57,11 +58,12 @@ MAX_BATCH_SPAN = timedelta(days=1)
 
 
 class BatchTimes(NamedTuple):
-    """The store's id of a signed batch, and its earliest and latest timestamp."""
+    """The store's id of a signed batch, and its earliest and latest timestamp; ``exact_last`` is the latter as PostgreSQL has it."""
 
     id: int
     first: datetime
     last: datetime
+    exact_last: str = ""
 
 
 class Verification:
@@ -103,34 +105,34 @@ class Verification:
         self, start: datetime | None, end: datetime | None, meter: str | None = None, page_rows: int = PAGE_ROWS
     ) -> AsyncIterator[Sequence[StoredRow]]:
         """Yield the rows with ``start <= timestamp < end``, of one meter or of all, in the order of their timestamps."""
-        after: tuple[datetime, str] | None = None
+        after: StoredRow | None = None
         while True:
             page = await self._page("sample", start, end, meter, after, page_rows)
             yield page
             if len(page) < page_rows:
                 return
-            after = (page[-1].timestamp, page[-1].message_id)
+            after = page[-1]
 
     async def voided_page(
         self,
         start: datetime | None,
         end: datetime | None,
         meter: str | None,
-        after: tuple[datetime, str] | None,
+        after: StoredRow | None,
         page_rows: int = PAGE_ROWS,
     ) -> Sequence[StoredRow]:
-        """Return the first voided rows of the range whose timestamp and id are after those of ``after``."""
+        """Return the first voided rows of the range that come after ``after``."""
         return await self._page("voided_sample", start, end, meter, after, page_rows)
 
     async def batch_page(
         self,
         start: datetime | None,
         end: datetime | None,
-        after: tuple[datetime, int] | None,
+        after: BatchTimes | None,
         before: datetime | None,
         limit: int = PAGE_ROWS,
     ) -> Sequence[BatchTimes]:
-        """Return signed batches of the range in the order of their last timestamps, from ``after`` on.
+        """Return signed batches of the range in the order of their last timestamps, those that come after ``after``.
 
         They are those with messages from ``start <= timestamp < end``, as far as the times of a batch tell, and whose last
         timestamp is below ``before``. Where ``end`` is given, batches that last more than :data:`MAX_BATCH_SPAN` after it are
@@ -144,7 +146,7 @@ class Verification:
         if before is not None:
             filters.append(("last < %s", [before]))
         if after is not None:
-            filters.append((f"last >= %s AND ({readable('last')}, id) > (%s, %s)", [after[0], *after]))
+            filters.append(("last >= %s AND (last, id) > (%s, %s)", [after.exact_last, after.exact_last, after.id]))
         conditions = " AND ".join(text for text, _ in filters)
         parameters = [value for _, values in filters for value in values]
         return [
@@ -185,7 +187,7 @@ class Verification:
         start: datetime | None,
         end: datetime | None,
         meter: str | None,
-        after: tuple[datetime, str] | None,
+        after: StoredRow | None,
         limit: int,
     ) -> Sequence[StoredRow]:
         filters: list[tuple[str, Sequence[Any]]] = [(IN_ORDER_OF_TIME, [])]
@@ -196,13 +198,7 @@ class Verification:
         if meter is not None:
             filters.append(("x.meter_id IN (SELECT id FROM meter WHERE name = %s)", [meter]))
         if after is not None:
-            # The first condition is redundant, but the index on time can use it.
-            filters.append(
-                (
-                    f"s.timestamp >= %s AND ({readable('s.timestamp')}, s.message_id) > (%s, %s::uuid)",
-                    [after[0], *after],
-                )
-            )
+            filters.append((AFTER_ROW, after.after))
         conditions = " AND ".join(text for text, _ in filters)
         parameters = [value for _, values in filters for value in values]
         page = await self._connection.rows(rows_statement(table, conditions, "%s"), [*parameters, limit])

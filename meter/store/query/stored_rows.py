@@ -46,12 +46,12 @@ def readable(column: str) -> str:
 ROWS = """
 SELECT m.name, m.type, m.unit, r.name, u.name, p.name, o.name, s.run_kind, run.name, s.polling_interval, d.text, f.text, s.message_id::text,
     {timestamp}, s.volume, encode(s.signature, 'hex'), s.verbatim_json, s.batch_id, s.batch_position,
-    {audit_seq}, s.metadata_id
+    {audit_seq}, s.timestamp::text, s.row_id::text, s.metadata_id
 FROM (
-    SELECT s.*, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
+    SELECT s.*, s.ctid AS row_id, x.meter_id, x.resource_id, x.user_id, x.project_id, x.source_id, x.run_kind, x.run_id, x.polling_interval
     FROM {table} s LEFT JOIN series x ON x.id = s.series_id
     WHERE {conditions}
-    ORDER BY s.timestamp, s.message_id LIMIT {limit}
+    ORDER BY s.timestamp, s.message_id, s.ctid LIMIT {limit}
 ) s
 LEFT JOIN meter m ON m.id = s.meter_id
 LEFT JOIN resource r ON r.id = s.resource_id
@@ -61,7 +61,14 @@ LEFT JOIN source o ON o.id = s.source_id
 LEFT JOIN run ON run.id = s.run_id
 LEFT JOIN metadata d ON d.id = s.metadata_id
 LEFT JOIN wire_format f ON f.id = s.wire_format_id
-ORDER BY s.timestamp, s.message_id
+ORDER BY s.timestamp, s.message_id, s.row_id
+"""
+
+AFTER_ROW = "s.timestamp >= %s AND (s.timestamp, s.message_id, s.ctid) > (%s, %s, %s)"
+"""The condition of the rows that come after one in this order; for :attr:`StoredRow.after`.
+
+Rows with the same timestamp and message id, which exist where a unique index is missing, are in the order of their places in
+the table: those with one timestamp are in one partition. The first condition is redundant, but the index on time can use it.
 """
 
 
@@ -80,7 +87,8 @@ class StoredRow:
     ``meter`` and ``resource_id`` come from the columns, and are ``None`` if missing. ``key_id`` is the id of the key that
     verified the message when it arrived, with the signature of ``scheme``; ``None`` if it was unsigned. ``batch_id`` is the
     store's id of its signed batch, 0 if it has none, and ``batch_position`` its position in the batch. ``audit_seq`` is the entry
-    of the audit log under which the sample was voided, ``None`` if it is not voided.
+    of the audit log under which the sample was voided, ``None`` if it is not voided. ``after`` are the parameters of
+    :data:`AFTER_ROW` for the rows that come after this one; they have its timestamp as PostgreSQL has it.
     """
 
     message_id: str
@@ -95,6 +103,7 @@ class StoredRow:
     damage: str | None
     record: Record | None
     audit_seq: int | None = None
+    after: Sequence[str] = ()
 
     def difference(self, message: MeteringMessage) -> str | None:
         """Return which columns differ from ``message``, which was read from ``fields``; ``None`` if none does.
@@ -203,6 +212,8 @@ def stored_row(row: Sequence[Any], differing_metadata: frozenset[int] = frozense
         verbatim_json,
         *place,
         audit_seq,
+        exact_timestamp,
+        row_id,
         metadata_id,
     ) = other_columns
     batch_id, batch_position = place
@@ -243,4 +254,5 @@ def stored_row(row: Sequence[Any], differing_metadata: frozenset[int] = frozense
         damage=damage,
         record=record,
         audit_seq=audit_seq,
+        after=(exact_timestamp, exact_timestamp, message_id, row_id),
     )

@@ -78,24 +78,38 @@ ON CONFLICT DO NOTHING
 
 # Queries read the samples of these hours and days until maintenance has made their rollups again.
 INSERT_INTO_FINAL_PERIODS = f"""
-WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp), no_longer_final AS (
+WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp, series_id), no_longer_final AS (
     DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
     WHERE final_period.hours = period.hours AND final_period.start = period.start AND EXISTS (
         SELECT FROM stored
         WHERE timestamp >= period.start AND timestamp < period.start + make_interval(hours => period.hours)
     )
+), changed AS (
+    INSERT INTO changed_series (start, series_id)
+    SELECT DISTINCT period.start, stored.series_id
+    FROM stored JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
+        ON period.hours = {HOUR} AND timestamp >= period.start AND timestamp < period.start + interval '1 hour'
+    ORDER BY 1, 2
+    ON CONFLICT DO NOTHING
 )
 SELECT count(*) FROM stored
 """
-"""Inserts samples, some of which are in final hours or days, and marks those that got a new sample as not final."""
+"""Inserts samples, some of which are in final hours or days, and marks those that got a new sample as not final.
+
+Their series are noted in ``changed_series``, also in hours that were final and have changed since.
+"""
 
 BEGIN_TO_WRITE = f"""
 {LOCK_HOURS_SHARED}; {WRITER_LOCK_SQL}; SELECT {NOTIFY_SQL};
 SELECT before, meter, NULL FROM retention_cutoff WHERE before > %s
 UNION ALL SELECT final_period.start, NULL, final_period.hours
 FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start) USING (hours, start)
+UNION ALL SELECT period.start, NULL, period.hours
+FROM unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
+WHERE period.hours = {HOUR} AND EXISTS (SELECT FROM changed_series WHERE changed_series.start = period.start)
 """
-"""Takes the shared locks, then returns the retention cutoffs newer than the batch and the final periods it touches.
+"""Takes the shared locks, then returns the retention cutoffs newer than the batch and the periods it touches that are final, or
+were and have changed since.
 
 Each statement sees what was committed when it begins, and until the end of the transaction no other session can finalize these hours.
 """
@@ -225,7 +239,7 @@ class SampleWriter:
         ids, cache_updates = await self._dimension_ids(session, records, timestamps)
         places, known_batches = await upsert_batches(session, records)
         periods = sorted({(hours, start_of(each, hours)) for each in timestamps for hours in (HOUR, DAY)})
-        begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods)]
+        begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods) * 2]
         if near := boundaries(timestamps):
             begin, parameters = LOCK_BOUNDARIES + begin, [near, *parameters]
         rows = await session.rows(begin, parameters)
@@ -242,7 +256,7 @@ class SampleWriter:
                 *compared_range(week),
             ]
             if final_periods:
-                [[new]] = await session.rows(INSERT_INTO_FINAL_PERIODS, [*columns, *_period_columns(final_periods)])
+                [[new]] = await session.rows(INSERT_INTO_FINAL_PERIODS, [*columns, *_period_columns(final_periods) * 2])
             else:
                 new = await session.count(INSERT_SAMPLES, columns)
             if new < len(positions):

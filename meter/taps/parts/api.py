@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from meter.api_token import IApiTokens
-from meter.daemon.full_collections import FullCollections
+from meter.daemon.http_connections import ConnectionLimits
 from meter.daemon.ports import Port
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
@@ -14,6 +14,7 @@ from meter.settings import Config
 from meter.settings.config_file import has_key
 from meter.store import PostgresStore
 from meter.taps.daemon import Daemon
+from meter.taps.parts.full_collections import add_full_collections
 
 
 def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
@@ -67,8 +68,19 @@ def add_api(daemon: Daemon, store: PostgresStore, bus: IBus | None) -> None:
         # In mode tokens, StoredTokens itself accepts tokens for that long.
         max_unchecked_seconds=settings.auth.max_unchecked_seconds if settings.auth.mode == "keystone" else 0.0,
     )
-    daemon.add(FullCollections(daemon.reactor, lambda: api.busy))
-    served = make_site(api, daemon.reactor, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
+    add_full_collections(daemon, lambda: api.busy)
+    served = make_site(
+        api,
+        daemon.reactor,
+        max_body_bytes=settings.max_body_bytes,
+        access_log=settings.access_log,
+        limits=ConnectionLimits(
+            max_per_address=settings.max_connections_per_address,
+            max_head_seconds=settings.max_head_seconds,
+            max_body_seconds=settings.max_body_seconds,
+        ),
+        count=lambda reason: daemon.health_metrics.http_rejected("api", reason),
+    )
     daemon.add(Port(settings.listen, served, name="api", reactor=daemon.reactor, clock=daemon.reactor))
 
 

@@ -48,6 +48,7 @@ def add_bus(daemon: Daemon, metrics: CollectingMetrics | None = None, *, without
             window=settings.window,
             confirm_timeout_seconds=settings.confirm_timeout_seconds,
             max_body_bytes=settings.max_body_bytes,
+            max_prefetched_bytes=settings.max_prefetched_bytes,
             create_foreign_exchanges=daemon.config.collector.create_exchanges,
             rebind_seconds=daemon.config.collector.exchange_retry_seconds,
             count_dead=daemon.count_dead_letter,

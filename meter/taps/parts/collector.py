@@ -27,6 +27,9 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.query import WriteResult
 from meter.taps.daemon import Daemon
+from meter.taps.parts.full_collections import add_full_collections
+from meter.taps.parts.identities import add_identity_file
+from meter.taps.parts.identities import identity_changes
 from meter.taps.parts.notification_archive import add_archive
 
 METERING_QUEUE = "meter.metering"
@@ -44,6 +47,7 @@ def add_collector(
 ) -> None:
     """Add both consumers of the collector: metering messages into the store, notifications onto the bus."""
     settings = daemon.config.collector
+    add_full_collections(daemon, lambda: daemon.off_reactor.busy)
     units = UnitWatch(daemon.reactor)
 
     def stored(messages: Sequence[MeteringMessage], result: WriteResult) -> None:
@@ -102,6 +106,7 @@ def add_collector(
             ignored_users=daemon.config.notifications.ignored_users,
             unit_name=daemon.config.units.name_of,
             off_reactor=daemon.off_reactor,
+            report_identities=identity_changes(daemon, bus),
         )
         if not active:
             return StagedService(daemon.reactor)  # no queue, as no listener would take anything from it
@@ -113,6 +118,7 @@ def add_collector(
         )
 
     daemon.activate(Activation(daemon.plugins(LISTENER), daemon.plugin_context(), consume, name="listeners"))
+    add_identity_file(daemon, bus)
 
 
 def _subscribe(daemon: Daemon, bus: IBus, subscription: Subscription, receive: Receiver) -> IService:

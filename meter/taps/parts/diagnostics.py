@@ -25,7 +25,13 @@ def add_diagnostics(daemon: Daemon) -> None:
     """Add status pages, metrics and manhole, before all other parts, because they show how those start and stop."""
     status = daemon.listen_address("status")
     if status:
-        site = status_site(daemon.dependencies, lambda: exposition(daemon.registry), CONTENT_TYPE, daemon.reactor)
+        site = status_site(
+            daemon.dependencies,
+            lambda: exposition(daemon.registry),
+            CONTENT_TYPE,
+            daemon.reactor,
+            lambda reason: daemon.health_metrics.http_rejected("status", reason),
+        )
         advice = "; set another address for this daemon in [status.by_daemon]"
         Port(status, site, name="status", reactor=daemon.reactor, clock=daemon.reactor, advice=advice).setServiceParent(
             daemon.root

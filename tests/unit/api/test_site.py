@@ -89,7 +89,6 @@ def test_connection_with_a_rejected_body_is_closed_after_a_time(
 
 
 def test_idle_connection_is_closed(channel: Channel, transport: StringTransport, clock: Clock) -> None:
-    channel.dataReceived(b"GET /v2/sam")
     clock.advance(60)
     assert transport.disconnecting
 

@@ -216,6 +216,16 @@ async def test_body_over_the_limit_is_truncated_and_flagged(bus: Bus, clock: Clo
 
 
 @pytest_twisted.ensureDeferred
+async def test_body_that_masking_makes_longer_than_the_limit_is_truncated_and_flagged(bus: Bus, clock: Clock) -> None:
+    body = b'{"token":1,"x":2}'
+    await DeadLetterPublisher(bus, clock, max_body_bytes=len(body)).dead_letter(body=body, reason="x", origin=ORIGIN)
+    [letter] = bus.published
+    assert letter.body == b'{"token":"***","x":2}'[: len(body)]
+    found = parse_dead_letter(letter.headers, letter.body)
+    assert (found.masked, found.truncated, found.not_replayable) == (True, True, "its body is truncated")
+
+
+@pytest_twisted.ensureDeferred
 async def test_dead_letter_is_not_counted_without_the_bus(bus: Bus, clock: Clock) -> None:
     counted: list[str] = []
     bus.away = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +13,9 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThread
 
+from meter.daemon.threads import SWITCH_SECONDS
 from meter.daemon.threads import CallThread
+from meter.daemon.threads import OffReactor
 
 
 @pytest.fixture
@@ -70,3 +73,47 @@ async def test_finished_thread_ends_when_its_last_call_returns(thread: CallThrea
 
 def test_thread_does_not_delay_the_end_of_the_process(thread: CallThread) -> None:
     assert thread._thread.daemon
+
+
+@pytest_twisted.ensureDeferred
+async def test_threads_take_turns_often_exactly_while_a_function_computes_off_the_reactor() -> None:
+    usual = sys.getswitchinterval()
+    one, two = (OffReactor(IReactorFromThreads(reactor), f"off the reactor {n}") for n in range(2))
+    first_computes, second_computed = threading.Event(), threading.Event()
+
+    def first() -> float:
+        first_computes.set()
+        second_computed.wait()
+        return sys.getswitchinterval()
+
+    waiting = one(first)
+    first_computes.wait()
+    assert await two(sys.getswitchinterval) == pytest.approx(SWITCH_SECONDS)
+    second_computed.set()
+    assert await waiting == pytest.approx(SWITCH_SECONDS)
+    with pytest.raises(ZeroDivisionError):
+        await one(lambda: 1 / 0)
+    assert sys.getswitchinterval() == usual
+    for each in (one, two):
+        assert each._thread is not None
+        each._thread.finish()
+
+
+@pytest_twisted.ensureDeferred
+async def test_off_reactor_is_busy_until_its_last_function_has_ended_also_if_nobody_waits_for_it() -> None:
+    off_reactor = OffReactor(IReactorFromThreads(reactor), "off the reactor")
+    assert not off_reactor.busy
+    go_on = threading.Event()
+    forgotten, second = off_reactor(go_on.wait), off_reactor(int)
+    forgotten.cancel()
+    with pytest.raises(CancelledError):
+        await forgotten
+    assert off_reactor.busy
+    go_on.set()
+    await second
+    assert not off_reactor.busy
+    with pytest.raises(ZeroDivisionError):
+        await off_reactor(lambda: 1 / 0)
+    assert not off_reactor.busy
+    assert off_reactor._thread is not None
+    off_reactor._thread.finish()

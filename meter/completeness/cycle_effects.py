@@ -1,0 +1,301 @@
+"""What a cycle report changes in the tables of the ledger: computed here, once for every store.
+
+:func:`told_by_number` says what becomes of a report by its number; :func:`apply_cycle` adds the changes of one that is applied to
+:class:`CycleEffects`, in the order in which a store then makes them. docs/completeness-agents.rst has the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import datetime
+from datetime import timedelta
+
+import msgspec
+
+from meter.completeness.causes import Cause
+from meter.completeness.ledger_changes import KEPT_MACS
+from meter.completeness.ledger_changes import MAC_BYTES
+from meter.completeness.ledger_changes import AgentState
+from meter.completeness.ledger_changes import BootState
+from meter.completeness.ledger_changes import CycleEffects
+from meter.completeness.ledger_changes import CycleRunRow
+from meter.completeness.ledger_changes import InactiveEdit
+from meter.completeness.ledger_changes import OffScheduleGroup
+from meter.completeness.ledger_changes import PollingExceptionRow
+from meter.completeness.ledger_changes import SeriesEdit
+from meter.completeness.ledger_changes import WaitingReport
+from meter.completeness_store import ReceivedCycle
+from meter.completeness_store import ReportResult
+from meter.completeness_store import WaitingRules
+from meter.cycle_report import PollReport
+from meter.cycle_report import SeriesGroup
+from meter.cycle_report import SkipReport
+from meter.message import parse_timestamp
+
+INSTANT = timedelta(microseconds=1)
+
+DOMAIN_HUNG = "domain hung"
+"""The reason of skipped samples for which the ledger names the cause *domain hung*."""
+
+MAX_NAMED_RESOURCES = 1000
+"""Resources of one skip of a pollster that get rows of their own; more than these are one row without a resource."""
+
+MAX_MISSING = 100
+"""Ranges of missing numbers that are kept of a boot: what comes later than that is not applied."""
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+def told_by_number(received: ReceivedCycle, boot: BootState) -> ReportResult:
+    """Return what becomes of a report by its number and signature alone; *applied* if it is the next one."""
+    sequence = received.report.sequence
+    if sequence == boot.applied + 1:
+        return ReportResult("applied")
+    if sequence > boot.applied:
+        return ReportResult("waiting", f"report {boot.applied + 1} has not come yet")
+    if any(first <= sequence <= last for first, last in boot.missing):
+        return ReportResult("late", f"report {sequence} came after it was given up")
+    kept = boot.mac(sequence)
+    other = kept != received.mac[:MAC_BYTES] if kept is not None else received.due > boot.last_due
+    if other:
+        return ReportResult("conflict", f"another report of the boot {boot.boot} has the number {sequence}")
+    return ReportResult("repeated")
+
+
+def follows_earlier_boot(received: ReceivedCycle, applied: int) -> bool:
+    """Return whether all reports of the earlier boot that the first report of a boot names were applied, up to ``applied``."""
+    confirmed = received.report.confirmed
+    return received.report.sequence != 1 or confirmed is None or applied >= confirmed.sequence
+
+
+def gives_up(rules: WaitingRules, waiting: Sequence[WaitingReport]) -> bool:
+    """Return whether the reports of a boot that wait for lower numbers wait no longer."""
+    seconds = max((each.seconds for each in waiting), default=0.0)
+    return (
+        seconds >= rules.max_seconds
+        or len(waiting) >= rules.max_reports
+        or sum(each.bytes for each in waiting) >= rules.max_bytes
+        or (seconds >= rules.seconds and any(each.whole for each in waiting))
+    )
+
+
+def give_up_before(received: ReceivedCycle, agent: AgentState, boot: BootState, effects: CycleEffects) -> None:
+    """Give up the numbers below that of ``received``, which is applied next: an exception with an unknown cause says so."""
+    first, last = boot.applied + 1, received.report.sequence - 1
+    if first > last:
+        return
+    intervals = [poll.interval_seconds for poll in received.report.polls]
+    began = boot.last_due if boot.applied else received.due - timedelta(seconds=min(intervals, default=0))
+    effects.add_exception(
+        PollingExceptionRow(
+            agent.id,
+            pollster="",
+            interval=0.0,
+            resource="",
+            cause="unknown",
+            reason=f"report {first} is missing" if first == last else f"reports {first} to {last} are missing",
+            from_time=min(began, received.due),
+            until_time=max(began, received.due),
+            cycles=min(last - first + 1, 2**31 - 1),
+        )
+    )
+    if not boot.applied:
+        boot.first_due = boot.last_due = received.due
+    boot.missing = [*boot.missing, (first, last)][-MAX_MISSING:]
+    boot.macs = (boot.macs + bytes(MAC_BYTES) * min(last - first + 1, KEPT_MACS))[-MAC_BYTES * KEPT_MACS :]
+    boot.applied = last
+
+
+# --- application ---------------------------------------------------------------------------------------------------
+
+
+def apply_cycle(
+    received: ReceivedCycle, agent: AgentState, boot: BootState, effects: CycleEffects, *, late: bool = False
+) -> None:
+    """Apply a report, which is the next one of its boot, or one that came ``late``, and advance ``agent`` and ``boot``."""
+    report, due = received.report, received.due
+    if not boot.applied:
+        boot.first_due = boot.last_due = due  # until now those of a report that waits
+    if due < boot.last_due and not late:
+        effects.add_exception(
+            PollingExceptionRow(
+                agent.id,
+                pollster="",
+                interval=0.0,
+                resource="",
+                cause="unknown",
+                reason=f"the agent's clock was set back by {(boot.last_due - due).total_seconds():.0f} s",
+                from_time=due,
+                until_time=boot.last_due,
+                cycles=0,
+            )
+        )
+    _add_cycle(received, agent, effects, late=late)
+    for exception in _exceptions(received, agent):
+        effects.add_exception(exception)
+    effects.off_schedule += [
+        OffScheduleGroup(agent.id, off.pollster, parse_timestamp(off.at, "at"), off.series)
+        for off in report.off_schedule
+    ]
+    if not late:
+        if _takes_over(received, agent):
+            agent.newest_boot = received.boot
+        if agent.newest_boot == received.boot:
+            _change_series(received, agent, effects)
+        boot.applied = report.sequence
+        boot.macs = (boot.macs + received.mac[:MAC_BYTES])[-MAC_BYTES * KEPT_MACS :]
+        boot.stopped = report.stopping
+    else:
+        boot.missing = _without(boot.missing, report.sequence)
+        boot.keep_mac(report.sequence, received.mac)
+    boot.first_due, boot.last_due = min(boot.first_due, due), max(boot.last_due, due)
+    agent.last_due = due if agent.last_due is None else max(agent.last_due, due)
+
+
+def _takes_over(received: ReceivedCycle, agent: AgentState) -> bool:
+    """Return whether the series of the agent are those of this boot from now on.
+
+    That is the boot with the newest cycle, or one that names the newest so far as its predecessor, for its clock may be set back.
+    """
+    confirmed = received.report.confirmed
+    return (
+        agent.last_due is None
+        or received.due > agent.last_due
+        or (confirmed is not None and confirmed.boot.lower() == str(agent.newest_boot))
+    )
+
+
+def _change_series(received: ReceivedCycle, agent: AgentState, effects: CycleEffects) -> None:
+    """Change what the agent measures from this cycle on, but never what was told of earlier ones: its clock may be set back."""
+    report = received.report
+    at = received.due if agent.last_due is None else max(received.due, agent.last_due + INSTANT)
+    edits = [
+        SeriesEdit(
+            agent.id,
+            poll.pollster,
+            poll.interval_seconds,
+            at,
+            poll.whole and poll.outcome == "ok",
+            poll.series,
+            _unlisted(poll.removed, poll.series),
+        )
+        for poll in report.polls
+        if poll.whole or poll.series or poll.removed
+    ]
+    if report.standby:
+        edits.append(SeriesEdit(agent.id, "", 0.0, at, complete=True, series=(), removed=()))
+    if edits:
+        effects.series.append(edits)
+        agent.last_due = at  # the next change is later, even if the clock stays behind
+    if report.sequence == 1 or received.whole:
+        effects.inactive.append(InactiveEdit(agent.id, at, report.inactive))
+
+
+def _unlisted(removed: tuple[SeriesGroup, ...], listed: tuple[SeriesGroup, ...]) -> tuple[SeriesGroup, ...]:
+    """Return ``removed`` without what the same poll lists."""
+    if not removed or not listed:
+        return removed
+    stays = {(each.meters, each.project or "", resource) for each in listed for resource in each.resources}
+    found = []
+    for group in removed:
+        key = group.meters, group.project or ""
+        rest = tuple(resource for resource in group.resources if (*key, resource) not in stays)
+        if rest:
+            found.append(msgspec.structs.replace(group, resources=rest))
+    return tuple(found)
+
+
+def _add_cycle(received: ReceivedCycle, agent: AgentState, effects: CycleEffects, *, late: bool) -> None:
+    """Extend the run of each interval, or begin one."""
+    by_interval: dict[float, list[str]] = {}
+    for poll in received.report.polls:
+        by_interval.setdefault(poll.interval_seconds, []).append(poll.pollster)
+    for interval, names in by_interval.items():
+        key, pollsters = (agent.id, received.boot, interval), tuple(sorted(names))
+        run = None if late else effects.runs.get(key)
+        if run is not None and run.continues(received.due, pollsters):
+            run.last_due = received.due
+            run.cycles += 1
+        else:
+            sequence = received.report.sequence
+            run = CycleRunRow(agent.id, received.boot, interval, sequence, received.due, received.due, 1, pollsters)
+            if not late:
+                effects.runs[key] = run
+        effects.changed_runs[*key, run.first_sequence] = run
+
+
+def _exceptions(received: ReceivedCycle, agent: AgentState) -> Iterator[PollingExceptionRow]:
+    report, due = received.report, received.due
+    for poll in report.polls:
+        yield from _exceptions_of_poll(poll, agent.id, due)
+    longest = max((poll.interval_seconds for poll in report.polls), default=0.0)
+    for dropped in report.dropped:
+        # Samples are spooled after the time of their cycle: at most one interval, or the cycle was skipped.
+        yield PollingExceptionRow(
+            agent.id,
+            pollster="",
+            interval=0.0,
+            resource="",
+            cause="spool dropped",
+            reason=dropped.reason,
+            from_time=parse_timestamp(dropped.first, "first") - timedelta(seconds=longest),
+            until_time=parse_timestamp(dropped.last, "last") + INSTANT,
+            samples=dropped.samples,
+        )
+    for skipped in report.skipped_cycles:
+        yield PollingExceptionRow(
+            agent.id,
+            pollster="",
+            interval=skipped.interval_seconds,
+            resource="",
+            cause="skipped",
+            reason="an earlier cycle took longer than its interval",
+            from_time=parse_timestamp(skipped.first, "first"),
+            until_time=parse_timestamp(skipped.last, "last") + timedelta(seconds=skipped.interval_seconds),
+            cycles=min(skipped.cycles, 2**31 - 1),
+        )
+
+
+def _exceptions_of_poll(poll: PollReport, agent_id: int, due: datetime) -> Iterator[PollingExceptionRow]:
+    until = due + timedelta(seconds=poll.interval_seconds)
+
+    def exception(cause: Cause, reason: str, resource: str = "", samples: int = 0) -> PollingExceptionRow:
+        return PollingExceptionRow(
+            agent_id, poll.pollster, poll.interval_seconds, resource, cause, reason, due, until, samples=samples
+        )
+
+    if not poll.asked:
+        yield exception("skipped", "an earlier poll was still running")
+    elif poll.outcome == "not stored":
+        yield exception("spool dropped", ": ".join(filter(None, ("not stored", poll.error))))
+    elif poll.outcome != "ok":
+        yield exception("poll failed", ": ".join(filter(None, (poll.outcome, poll.error))))
+    for (reason, resource), samples in _skipped(poll.skipped).items():
+        yield exception("domain hung" if reason == DOMAIN_HUNG else "skipped", reason, resource, samples)
+
+
+def _skipped(skipped: Iterable[SkipReport]) -> dict[tuple[str, str], int]:
+    """Return the skipped samples by reason and resource; those of several resources are divided among them."""
+    found: dict[tuple[str, str], int] = {}
+    for skip in skipped:
+        named: Sequence[str] = sorted(set(skip.resources))
+        if not named or len(named) > MAX_NAMED_RESOURCES:
+            named = ("",)
+        each, rest = divmod(skip.samples, len(named))
+        for position, resource in enumerate(named):
+            key = skip.reason, resource
+            found[key] = found.get(key, 0) + each + (position < rest)
+    return found
+
+
+def _without(ranges: Iterable[tuple[int, int]], number: int) -> list[tuple[int, int]]:
+    """Return ``ranges`` without ``number``."""
+    found = []
+    for first, last in ranges:
+        if first <= number <= last:
+            found += [each for each in ((first, number - 1), (number + 1, last)) if each[0] <= each[1]]
+        else:
+            found.append((first, last))
+    return found[-MAX_MISSING:]
