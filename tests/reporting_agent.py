@@ -215,6 +215,16 @@ def series_of(groups: Iterable[SeriesGroup]) -> set[Series]:
     return {(each.project, resource, meter) for each in groups for resource in each.resources for meter in each.meters}
 
 
+def ended(poll: PollReport) -> set[Series]:
+    """The series that are not expected any more after a poll."""
+    return series_of(poll.removed) - series_of(poll.series)
+
+
+def begun(poll: PollReport) -> set[Series]:
+    """The series that are expected from a poll on, of one that is not whole."""
+    return series_of(poll.series) - series_of(poll.removed)
+
+
 class Reconstruction:
     """The series of each pollster as a reader of the reports knows them."""
 

@@ -222,7 +222,7 @@ class CycleReporter:
         successful = poll.outcome in ("ok", "not stored")  # what the pollster measures is known in both cases
         changes: Changes = await known.update(poll.measured, said.missing, self._clock, successful=successful)
         now = self._clock.seconds()
-        whole = successful and known.known and now - self._whole_at.get(name, -WHOLE_SECONDS) >= WHOLE_SECONDS
+        whole = poll.outcome == "ok" and known.known and now - self._whole_at.get(name, -WHOLE_SECONDS) >= WHOLE_SECONDS
         every: tuple[SeriesGroup, ...] = known.groups() if whole or changes.any else ()
         if whole:
             self._whole_at[name] = now

@@ -83,7 +83,10 @@ class Missing(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """How the series of a pollster differ from those of its poll before. ``skipped`` has resources by reason."""
+    """How the series of a pollster differ from those of its poll before. ``skipped`` has resources by reason.
+
+    A resource of which other meters are measured than before is removed with all that it had, and added with all that it has.
+    """
 
     added: tuple[SeriesGroup, ...] = ()
     removed: tuple[SeriesGroup, ...] = ()
@@ -132,33 +135,29 @@ class KnownSeries:
             self._restored.clear()
             self.known = self.known or not missing.unknown
             return Changes()
-        added: dict[tuple[str | None, str, str], Meters] = {}
-        lost: dict[ResourceKey, Meters] = {}
-        for some in _chunks(now):
+        self._restored.difference_update(now)
+        skipped: dict[str, set[str]] = {}
+        for some in _chunks(before):
             for key in some:
-                meters, old = now[key], before.get(key)
-                if old is None:
-                    added[*key, ""] = meters
-                elif old is not meters:
-                    if new := tuple(each for each in meters if each not in old):
-                        added[*key, ""] = new
-                    if gone := tuple(each for each in old if each not in meters):
-                        lost[key] = gone
+                old, meters = before[key], now.get(key, ())
+                if old is not meters and (lost := [each for each in old if each not in meters]):
+                    reason = self._why_skipped(key, missing)
+                    if reason:
+                        skipped.setdefault(reason, set()).add(key[1])
+                    if reason or not successful:
+                        now[key] = _sorted((*meters, *lost))
             if slices.over:
                 await slices.pause()
-        lost |= {key: meters for key, meters in before.items() if key not in now}
-        self._restored.difference_update(now)
+        added: dict[tuple[str | None, str, str], Meters] = {}
         removed: dict[tuple[str | None, str, str], Meters] = {}
-        skipped: dict[str, set[str]] = {}
-        for some in _chunks(lost):
+        for some in _chunks({**before, **now}):
             for key in some:
-                reason = self._why_skipped(key, missing)
-                if successful and not reason:
-                    removed[*key, missing.ended.get(key[1], "")] = lost[key]
-                    continue
-                now[key] = _sorted((*now.get(key, ()), *lost[key]))
-                if reason:
-                    skipped.setdefault(reason, set()).add(key[1])
+                was, becomes = before.get(key), now.get(key)
+                if was is not becomes and was != becomes:
+                    if was is not None:
+                        removed[*key, missing.ended.get(key[1], "")] = was
+                    if becomes is not None:
+                        added[*key, ""] = becomes
             if slices.over:
                 await slices.pause()
         self._meters = now

@@ -38,6 +38,7 @@ from tests.reporting_agent import Reconstruction
 from tests.reporting_agent import RecordingBus
 from tests.reporting_agent import ReportingAgent
 from tests.reporting_agent import ScriptedPollster
+from tests.reporting_agent import ended
 from tests.reporting_agent import sample_of
 from tests.reporting_agent import series_of
 
@@ -197,7 +198,9 @@ def test_skipped_resource_is_named_and_still_expected(agent_with: Made) -> None:
         SkipReport("no-time", 3, ("shed",)),
     )
     assert skipping.removed == (SeriesGroup(("lamp.power",), ("attic",), "acme", "gone"),)
-    assert series_of(after.removed) == {HALL_HEAT, ("other", "shed", "lamp.power")}
+    assert ended(after) == {HALL_HEAT, ("other", "shed", "lamp.power")}
+    assert after.series == (SeriesGroup(("lamp.power",), ("hall",), "acme"),)
+    assert after.removed[0] == SeriesGroup(("lamp.heat", "lamp.power"), ("hall",), "acme")
     page = exposition(agent.registry).decode()
     assert 'meter_omitted_samples_total{pollster="lamp",reason="no-time"} 3.0' in page
     assert 'reason="hung"' not in page
