@@ -179,7 +179,8 @@ def sign_batch(
     salt = keys.salt(batch_id)
     if canonical_forms is None:
         canonical_forms = [canonical_form(message) for message in messages]
-    digests = b"".join([_digest(salt, position, form) for position, form in enumerate(canonical_forms)])
+    begun = _begun(salt)
+    digests = b"".join([_digest(begun, position, form) for position, form in enumerate(canonical_forms)])
     times = [message["timestamp"] for message in messages]
     first, last = min(times), max(times)
     return BatchSignature(batch_id, key_id, first, last, digests, keys.mac(batch_id, first, last, digests))
@@ -187,11 +188,11 @@ def sign_batch(
 
 def message_digest(salt: bytes, position: int, message: Mapping[str, Any]) -> bytes:
     """Return the digest of the ``message`` at ``position`` in the batch with ``salt``."""
-    return _digest(salt, position, canonical_form(message))
+    return _digest(_begun(salt), position, canonical_form(message))
 
 
-def _digest(salt: bytes, position: int, canonical: bytes) -> bytes:
-    digest = _begun(salt).copy()
+def _digest(begun: hashlib._Hash, position: int, canonical: bytes) -> bytes:
+    digest = begun.copy()
     digest.update(_position(position) + canonical)
     return digest.digest()
 

@@ -88,10 +88,6 @@ _values_of_sample = itemgetter(
     *("counter_name", "counter_type", "counter_unit", "counter_volume", "message_id", "project_id", "resource_id"),
     *("source", "timestamp", "user_id"),
 )
-_TEXT_OF_SAMPLE = (
-    "counter_name%scounter_type%scounter_unit%scounter_volume%smessage_id%sproject_id%sresource_id%s%s"
-    "source%stimestamp%suser_id%s"
-)
 _PLAIN_TYPES = frozenset({str, type(None), int, float})
 
 
@@ -100,8 +96,12 @@ def signed_bytes_of_sample(message: Mapping[str, Any], metadata_text: str) -> by
     values = _values_of_sample(message)
     if not _PLAIN_TYPES.issuperset(map(type, values)) or not math.isfinite(_as_finite(values[3])):
         return signed_bytes(message, metadata_text)
+    name, kind, unit, volume, message_id, project_id, resource_id, source, timestamp, user_id = values
     try:
-        return (_TEXT_OF_SAMPLE % (*values[:7], metadata_text, *values[7:])).encode()
+        return (
+            f"counter_name{name}counter_type{kind}counter_unit{unit}counter_volume{volume}message_id{message_id}"
+            f"project_id{project_id}resource_id{resource_id}{metadata_text}source{source}timestamp{timestamp}user_id{user_id}"
+        ).encode()
     except (UnicodeEncodeError, ValueError) as error:
         raise BadSignature(f"the message cannot be signed: {error}") from error
 

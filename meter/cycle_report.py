@@ -27,6 +27,12 @@ PollOutcome = Literal["ok", "unavailable", "timeout", "error", "not stored"]
 MAX_ERROR = 500
 """Maximum length of an error in a report, in characters; the agent cuts longer ones."""
 
+DOMAIN_HUNG = "domain hung"
+"""The reason of a :class:`SkipReport` for a domain whose emulator did not answer libvirt."""
+
+DOMAIN_UNREADABLE = "domain unreadable"
+"""The reason of a :class:`SkipReport` for a domain that libvirt listed, and whose reading failed with an error."""
+
 WHOLE_SECONDS = 3600.0
 """How often the report of a pollster has all its series groups."""
 
@@ -52,7 +58,11 @@ class SkipReport(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One poll of one pollster. ``samples`` are those on disk. ``asked`` is false if an earlier poll was still running."""
+    """One poll of one pollster. ``samples`` are those on disk. ``asked`` is false if an earlier poll was still running.
+
+    A poll with so many series that they need several reports is *continued* in those that follow, which have the same due time:
+    they add and remove series and name what was skipped, and are no other poll. None of them is ``whole``.
+    """
 
     pollster: str
     interval_seconds: float
@@ -66,10 +76,11 @@ class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """All series groups if ``whole``, else those that were added since the pollster's report before."""
     removed: tuple[SeriesGroup, ...] = ()
     skipped: tuple[SkipReport, ...] = ()
+    continued: bool = False
 
 
 class OffSchedulePoll(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Samples that a pollster made between cycles, after an event of libvirt."""
+    """Samples that a pollster made beside those of a cycle: after an event of libvirt, or the first value of a counter's run."""
 
     pollster: str
     at: str

@@ -41,6 +41,7 @@ from meter.query import StoredSample
 from meter.query import WriteResult
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.skipped_samples import ISkippedSamples as ISkippedSamples
 from meter.stored_batch import StoredProof
 
 
@@ -219,6 +220,10 @@ class IHypervisor(Interface):
     """The libvirt of this host."""
 
     uri: str = Attribute("libvirt's connection URI, text.")
+    unreadable: Mapping[str, str] = Attribute(
+        "Why domains could not be read, or not completely, for the last list of domains, by UUID:"
+        " ``domain hung`` or ``domain unreadable``."
+    )
 
     async def domains() -> Sequence[Domain]:
         """Return every defined domain as a sequence of :class:`Domain`; raises :class:`Unavailable`."""
@@ -231,13 +236,6 @@ class IHypervisor(Interface):
 
     def observe(receive: Callable[[Domain], object]) -> None:
         """Call ``receive`` with each :class:`Domain` whose state changes, as it is right after the change given in ``event``."""
-
-
-class ISkippedSamples(Interface):
-    """Counts the samples that pollsters skip because they could not measure. Daemons that poll provide it."""
-
-    def samples_skipped(plugin: str, reason: str, count: int = 1) -> None:
-        """Count ``count`` samples that ``plugin`` skipped; ``reason`` is one of a few constants of the plugin."""
 
 
 # --- the bus -------------------------------------------------------------------------------------------------------

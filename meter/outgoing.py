@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
-from typing import NamedTuple
 
 import msgspec
 
@@ -26,7 +27,7 @@ from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
 
-class OutgoingMessage(NamedTuple):
+class OutgoingMessage(msgspec.Struct, frozen=True):
     """A metering message that is to be published, and the key that is to sign its batch; ``None`` for an unsigned batch.
 
     ``canonical_form`` is what :func:`meter.batch_signature.canonical_form` returns for ``fields``, if it is known.
@@ -93,6 +94,9 @@ class Signer:
         if may_differ:
             self._reserved["may_differ"] = list(may_differ)
         self._encoded: dict[int, tuple[Mapping[str, Any], bytes, msgspec.Raw, str]] = {}
+        # The samples of a poll have their time in common, or those of a resource do.
+        self._timestamp: datetime | None = None
+        self._time = ""
 
     def message(self, sample: Sample, message_id: str | None = None) -> OutgoingMessage:
         """Return ``sample`` as a metering message, with its metadata already encoded as JSON.
@@ -107,23 +111,41 @@ class Signer:
             encoded, text = encoded_metadata(complete)
             digest = digest_of_encoded_metadata(bytes(encoded))
             found = self._encoded[id(metadata)] = (metadata, digest, encoded, text)
-        message = _unsigned(sample, self._source)
-        if self._unit_name is not None:
-            message["counter_unit"] = self._unit_name(sample.unit)
-        if message_id is not None:
-            message["message_id"] = message_id
-        key = self._keys.key_for(sample.timestamp, sample.name, message["source"])
         _, digest, encoded, text = found
-        signed: str | None = None
+        timestamp = sample.timestamp
+        if timestamp is not self._timestamp:
+            self._timestamp, self._time = timestamp, utc_text(timestamp)
+        source = sample.source or self._source
+        message = {
+            "source": source,
+            "counter_name": sample.name,
+            "counter_type": sample.type,
+            "counter_unit": sample.unit if self._unit_name is None else self._unit_name(sample.unit),
+            "counter_volume": sample.volume,
+            "user_id": sample.user_id,
+            "project_id": sample.project_id,
+            "resource_id": sample.resource_id,
+            "timestamp": self._time,
+            METADATA_FIELD: digest,
+            "message_id": sample.message_id if message_id is None else message_id,
+        }
+        key = self._keys.key_for(timestamp, sample.name, source)
         covered = signed_bytes_of_sample(message, text)  # raises for values that are not JSON
-        if self._keys.ceilometer_signature and not (self._untrusted and has_second_reading(message)):
-            signed = hmac.digest(key.secret, covered, "sha256").hex()
-        message[METADATA_FIELD] = digest
         canonical = canonical_form_of_members(message)
         message[METADATA_FIELD] = encoded
-        if signed is not None:
-            message[SIGNATURE_FIELD] = signed
+        if self._keys.ceilometer_signature and not (
+            self._untrusted and has_second_reading({**message, METADATA_FIELD: metadata})
+        ):
+            mac = _mac_of(key.secret).copy()
+            mac.update(covered)
+            message[SIGNATURE_FIELD] = mac.hexdigest()
         return OutgoingMessage(message, key, canonical)
+
+
+@functools.lru_cache(maxsize=256)
+def _mac_of(secret: bytes) -> hmac.HMAC:
+    """Return an HMAC that has taken ``secret``: copying it is faster than making another one for each message."""
+    return hmac.new(secret, digestmod="sha256")
 
 
 def _whole_if_possible(seconds: float) -> float:

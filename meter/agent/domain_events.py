@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from twisted.application.service import Service
@@ -24,6 +25,8 @@ MAX_WAITING = 1000
 @implementer(IHypervisor)
 class SingleDomainHypervisor:
     """A snapshot of one domain, as a hypervisor."""
+
+    unreadable: Mapping[str, str] = {}
 
     def __init__(self, uri: str, domain: Domain) -> None:
         self.uri = uri

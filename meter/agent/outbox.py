@@ -1,4 +1,4 @@
-"""The outbox of an agent: samples are written to disk, published oldest first, and removed when confirmed."""
+"""The outbox of an agent: samples and cycle reports are written to disk, published oldest first, and removed when confirmed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from zope.interface import implementer
 
 from meter.agent.spool import Spool
 from meter.agent.spool import SpooledMessage
+from meter.agent.spooled_reports import Dropped
+from meter.agent.spooled_reports import ReportState
+from meter.agent.spooled_reports import ReportToSpool
+from meter.agent.spooled_reports import SpooledReport
 from meter.bus.batches import SAMPLES_HEADER
 from meter.daemon.metrics import PublishingMetrics
+from meter.daemon.report_metrics import CycleReportMetrics
 from meter.daemon.services import Backoff
+from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
@@ -30,12 +36,19 @@ IDLE_SECONDS = 60.0
 """How often an empty spool is read without a ``put``: another process may write to its file."""
 
 
+REPORTS_AT_ONCE = 16
+
+MAX_REFUSAL = 200
+"""Maximum length of the reason why the bus refuses a message, in characters."""
+
+
 @implementer(IDependency)
 class Outbox(SupervisedService):
     """Publishes the messages of the spool, oldest first, and removes those that the bus has confirmed.
 
     While the bus is unavailable it retries after growing pauses. Stopping publishes what it can within ``patience``
-    seconds and leaves the rest on disk for the next start.
+    seconds and leaves the rest on disk for the next start. A cycle report is published when the samples that were spooled before it
+    are confirmed; one that cannot be published, as no collector has a queue for reports yet, waits and holds up no samples.
     """
 
     name = "outbox"
@@ -49,6 +62,7 @@ class Outbox(SupervisedService):
         clock: IReactorTime,
         *,
         metrics: PublishingMetrics,
+        report_metrics: CycleReportMetrics | None = None,
         batch: int = 100,
         patience: float = 5.0,
         backoff: Backoff | None = None,
@@ -57,12 +71,16 @@ class Outbox(SupervisedService):
         self._spool = spool
         self._publisher = publisher
         self._metrics = metrics
+        self._report_metrics = report_metrics
         self._batch = batch
         self._patience = patience
         self._when_empty: list[Deferred[None]] = []
         self._kicked = False
         self._ready = True
         self._counted_losses = 0
+        self._reports_backoff = Backoff(most=IDLE_SECONDS)
+        self._reports_at = 0.0
+        self._why_reports_wait = ""
         self.confirmed_samples = 0
 
     async def put(self, publications: Sequence[Publication]) -> None:
@@ -78,6 +96,17 @@ class Outbox(SupervisedService):
         self._count_losses()
         self.kick()
 
+    async def put_report(self, report: ReportToSpool) -> bool:
+        """Write a cycle report to disk, to be sent; see :meth:`meter.agent.spool.Spool.put_report`."""
+        kept = await self._spool.put_report(report)
+        self._count_losses()
+        self.kick()
+        return kept
+
+    async def report_state(self) -> ReportState:
+        """Return what is known of earlier cycle reports."""
+        return await self._spool.report_state()
+
     def kick(self) -> None:
         """Read the spool now."""
         self._kicked = True
@@ -92,8 +121,11 @@ class Outbox(SupervisedService):
         return waiting
 
     def readiness(self) -> Readiness:
-        """Ready while the bus confirms."""
-        return Readiness(self.name, self.ready, f"{self._spool.rows} messages in the spool; {self.reason}")
+        """Ready while the bus confirms samples."""
+        waiting = (
+            f"; {self._spool.reports} cycle reports wait: {self._why_reports_wait}" if self._why_reports_wait else ""
+        )
+        return Readiness(self.name, self.ready, f"{self._spool.rows} messages in the spool; {self.reason}{waiting}")
 
     def stopService(self) -> Deferred[None]:
         """Fire when sending has ended and the spool is closed."""
@@ -116,6 +148,7 @@ class Outbox(SupervisedService):
         self._kicked = False
         sent = await self._send_some()
         self._note_success()
+        sent += await self._send_reports()
         if sent:
             return 0.0
         if not self.running:
@@ -123,13 +156,16 @@ class Outbox(SupervisedService):
         waiters, self._when_empty = self._when_empty, []
         for waiting in waiters:
             waiting.callback(None)
-        return 0.0 if self._kicked else IDLE_SECONDS
+        if self._kicked:
+            return 0.0
+        return max(0.0, self._reports_at - self._clock.seconds()) if self._why_reports_wait else IDLE_SECONDS
 
     async def _send_some(self) -> int:
         waiting = await self._spool.oldest(self._batch)
         self._count_losses()
         done: list[int] = []
         errors: list[Unavailable] = []
+        lost: list[Dropped] = []
 
         async def send(one: SpooledMessage) -> None:
             samples = _samples(one.publication)
@@ -142,6 +178,8 @@ class Outbox(SupervisedService):
                 self._metrics.published("refused")
                 self._metrics.dropped(samples)
                 done.append(one.id)  # it can never be published, and must not block the messages behind it
+                now = wall_seconds(self._clock)
+                lost.append(Dropped(samples, now, now, f"they cannot be published: {error!s:.{MAX_REFUSAL}}"))
                 self._log.error(
                     "LOST {samples} samples with routing key {key}: {error}",
                     samples=samples,
@@ -158,10 +196,53 @@ class Outbox(SupervisedService):
         finally:
             # Also when stopping has cancelled sending: confirmed messages must not be sent again.
             if done:
-                await self._spool.remove(done)
+                await self._spool.remove(done, lost)
         if errors:
             raise errors[0]
         return len(done)
+
+    async def _send_reports(self) -> int:
+        """Send the oldest cycle reports whose samples are confirmed; return how many of them were done with.
+
+        If the bus takes none, the next attempt is after a growing pause. The readiness depends on samples alone.
+        """
+        if self.running and self._clock.seconds() < self._reports_at:
+            return 0
+        confirmed: list[int] = []
+        refused: dict[int, str] = {}
+        errors: list[Unavailable] = []
+
+        async def send(one: SpooledReport) -> None:
+            try:
+                await self._publisher.publish(one.publication)
+            except Unavailable as error:
+                errors.append(error)
+            except ValueError as error:
+                refused[one.id] = f"they cannot be published: {error!s:.{MAX_REFUSAL}}"
+                self._log.error("LOST a cycle report: it cannot be published: {error}", error=error)
+            else:
+                confirmed.append(one.id)
+
+        waiting = await self._spool.oldest_reports(REPORTS_AT_ONCE)
+        try:
+            await gatherResults([Deferred.fromCoroutine(send(one)) for one in waiting], consumeErrors=True)
+        finally:
+            if confirmed or refused:
+                await self._spool.remove_reports(confirmed, refused)
+        if self._report_metrics is not None:
+            self._report_metrics.published(len(confirmed), refused=len(refused))
+        self._note_reports(str(errors[0]) if errors else "")
+        return len(confirmed) + len(refused)
+
+    def _note_reports(self, why_waiting: str) -> None:
+        if why_waiting and not self._why_reports_wait:
+            self._log.warn("cycle reports cannot be published now and stay in the spool: {reason}", reason=why_waiting)
+        self._why_reports_wait = why_waiting
+        if why_waiting:
+            self._reports_at = self._clock.seconds() + self._reports_backoff.next()
+        else:
+            self._reports_at = 0.0
+            self._reports_backoff.reset()
 
     def _count_losses(self) -> None:
         lost, self._counted_losses = self._spool.lost_samples - self._counted_losses, self._spool.lost_samples

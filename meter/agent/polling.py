@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,6 +25,9 @@ from twisted.logger import Logger
 
 from meter.agent.cycle import Cycle
 from meter.agent.cycle import PluginContext
+from meter.agent.cycle_reports import CycleReporter
+from meter.agent.cycle_reports import PollRecord
+from meter.agent.skip_notes import SkipNotes
 from meter.bus.batches import iter_publications
 from meter.ceilometer_signature import BadSignature
 from meter.daemon.locks import Lock
@@ -36,6 +40,7 @@ from meter.outgoing import Signer
 from meter.plugins.registry import Decision
 from meter.sample import Sample
 from meter.signing_keys import Keyring
+from meter.skipped_samples import ISkippedSamples
 
 SPOOL_CHUNK_SAMPLES = 2000
 """Samples that are signed, encoded and written to disk in one transaction, about 4 MB: bounds the memory of a cycle."""
@@ -57,7 +62,7 @@ class Polling:
     ``pollsters`` are active decisions of :mod:`meter.plugins.registry`. ``put`` stores publications and returns when
     they are on disk. ``after_cycle`` is called with the report of each cycle. ``interval_of`` returns the polling
     interval of a pollster in seconds by its name, which its samples carry. ``unit_name`` maps the name of a unit to the
-    configured one.
+    configured one. ``reports``, if given, spools a report of each cycle after its samples.
     """
 
     _log = Logger()
@@ -75,6 +80,7 @@ class Polling:
         after_cycle: Callable[[CycleResult], object] = lambda _: None,
         interval_of: Callable[[str], float | None] = lambda _: None,
         unit_name: Callable[[str], str] | None = None,
+        reports: CycleReporter | None = None,
     ) -> None:
         self.pollsters: tuple[Decision, ...] = ()
         self._context = context
@@ -87,6 +93,7 @@ class Polling:
         self._metrics = metrics
         self._interval_of = interval_of
         self._unit_name = unit_name
+        self._reports = reports
         self._failures: dict[str, str] = {}
         self._in_progress: dict[str, Deferred[Any]] = {}
         self._cycle_lock = Lock()
@@ -94,7 +101,11 @@ class Polling:
     async def cycle(self, pollsters: Sequence[Decision] | None = None) -> CycleResult:
         """Run all pollsters once, or those given, concurrently; returns when the samples are on disk."""
         async with self._cycle_lock:
-            report = await self._cycle(self.pollsters if pollsters is None else pollsters, self._context)
+            notes = SkipNotes(self._metrics)
+            cycle = Cycle(self._context.with_providers({ISkippedSamples: notes}))
+            report, polls = await self._cycle(self.pollsters if pollsters is None else pollsters, cycle)
+            if self._reports is not None:
+                await self._reports.cycle_ended(cycle.timestamp, polls, notes)
         self._log.info(
             "polled {samples} samples of {meters} meters in {seconds:.3f} s{failed}",
             samples=report.samples,
@@ -110,18 +121,25 @@ class Polling:
         """Run the pollsters that provide ``interface`` now, with ``providers`` replacing some; their samples are spooled."""
         async with self._cycle_lock:
             pollsters = [each for each in self.pollsters if interface.providedBy(each.plugin)]
-            return await self._cycle(pollsters, self._context.with_providers(providers))
+            report, polls = await self._cycle(pollsters, Cycle(self._context.with_providers(providers)))
+            if self._reports is not None:
+                self._reports.polled_off_schedule(polls)
+            return report
 
-    async def _cycle(self, pollsters: Sequence[Decision], context: PluginContext) -> CycleResult:
-        cycle = Cycle(context)
-        began = context.clock.seconds()
+    async def _cycle(self, pollsters: Sequence[Decision], cycle: Cycle) -> tuple[CycleResult, list[PollRecord]]:
+        began = cycle.clock.seconds()
         spooling_lock = Lock()
-        spooled = await gatherResults(
-            [Deferred.fromCoroutine(self._poll(each, cycle, spooling_lock)) for each in pollsters], consumeErrors=True
+        meters = Counter[str]()
+        polls = [PollRecord(each.name, self._interval_of(each.name)) for each in pollsters]
+        await gatherResults(
+            [
+                Deferred.fromCoroutine(self._poll(each, cycle, spooling_lock, poll, meters))
+                for each, poll in zip(pollsters, polls, strict=True)
+            ],
+            consumeErrors=True,
         )
-        meters = sum(spooled, Counter[str]())
         failed = tuple(each.name for each in pollsters if each.name in self._failures)
-        return CycleResult(meters.total(), len(meters), failed, context.clock.seconds() - began)
+        return CycleResult(meters.total(), len(meters), failed, cycle.clock.seconds() - began), polls
 
     async def poll_now(self, name: str) -> list[Sample]:
         """Run the pollster ``name`` now and return its samples, which are not spooled."""
@@ -134,36 +152,40 @@ class Polling:
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
         raise LookupError(f"no pollster {name!r} is active here; active are: {known}")
 
-    async def _poll(self, pollster: Decision, cycle: Cycle, spooling_lock: Lock) -> Counter[str]:
-        """Run a pollster; return how many of its samples are on disk, by meter.
+    async def _poll(
+        self, pollster: Decision, cycle: Cycle, spooling_lock: Lock, poll: PollRecord, meters: Counter[str]
+    ) -> None:
+        """Run a pollster and record in ``poll`` what it did; count in ``meters`` its samples on disk, by meter.
 
-        The poll is counted. If it fails the reason is logged once, and the samples that it has made are spooled.
+        If the poll fails the reason is logged once, and the samples that it has made are spooled.
         """
         clock = self._context.clock
-        outcome, failure = "ok", ""
-        spooled: Counter[str] = Counter()
+        failure = ""
         stream = None
         began = clock.seconds()
         try:
             if pollster.name in self._in_progress:
+                poll.asked = False
                 raise DeferredTimeout(f"the poll of an earlier cycle is still running after {self._timeout} s")
             found = await within(clock, self._timeout, self._no_overlap(pollster, cycle))
             stream = SampleStream(pollster, found, clock, self._timeout, clock.seconds() - began)
             # Samples are made, signed and written in chunks: memory is bounded, and other pollsters do not wait.
             async with spooling_lock:
                 while samples := await stream.take(SPOOL_CHUNK_SAMPLES):
-                    if await self._sign_and_spool(samples, self._interval_of(pollster.name)):
-                        spooled.update(sample.name for sample in samples)
+                    if self._reports is not None:
+                        poll.measured.add(samples)
+                    await self._sign_and_spool(samples, poll, meters)
         except Unavailable as error:
-            outcome, failure = "unavailable", str(error)
+            poll.outcome, failure = "unavailable", str(error)
         except DeferredTimeout:
-            outcome, failure = "timeout", f"no result within {self._timeout} s"
+            poll.outcome, failure = "timeout", f"no result within {self._timeout} s"
         except Exception as error:
-            outcome, failure = "error", f"{type(error).__name__}: {error}"
+            poll.outcome, failure = "error", f"{type(error).__name__}: {error}"
         seconds, count = (stream.seconds, stream.count) if stream is not None else (clock.seconds() - began, 0)
-        self._metrics.polled(pollster.name, outcome, seconds, count)
+        poll.seconds = seconds
+        poll.error = failure or poll.error
+        self._metrics.polled(pollster.name, "ok" if poll.outcome == "not stored" else poll.outcome, seconds, count)
         self._log_state_change(pollster.name, failure)
-        return spooled
 
     def _no_overlap(self, pollster: Decision, cycle: Cycle) -> Deferred[Any]:
         """Poll, and mark the pollster as busy until the poll has ended, even after its timeout."""
@@ -194,41 +216,55 @@ class Polling:
             del self._failures[name]
             self._log.info("pollster {name} works again", name=name)
 
-    async def _sign_and_spool(self, samples: Sequence[Sample], interval_seconds: float | None) -> bool:
-        """Sign and spool; return whether the samples are on disk. Losses are logged with their time range.
+    async def _sign_and_spool(self, samples: Sequence[Sample], poll: PollRecord, meters: Counter[str]) -> None:
+        """Sign and spool; count the samples that are on disk. Losses are logged with their time range.
 
         A sample that cannot be signed is skipped; the others are spooled.
         """
         messages = []
-        signer = Signer(self._keys, self._source, interval_seconds=interval_seconds, unit_name=self._unit_name)
+        signer = Signer(self._keys, self._source, interval_seconds=poll.interval_seconds, unit_name=self._unit_name)
         slices = Slices(self._context.clock)
-        for sample in samples:
+        unsigned: set[int] = set()
+        for index, sample in enumerate(samples):
             if slices.over:
                 await slices.pause()
             try:
                 messages.append(signer.message(sample))
             except BadSignature as error:
+                unsigned.add(index)
                 self._log.error("LOST a sample of {meter}: {error}", meter=sample.name, error=error)
+                self._lost(poll, [sample], str(error))
+        signed = [sample for index, sample in enumerate(samples) if index not in unsigned] if unsigned else samples
         publications = []
         for publication in iter_publications(messages, batch_samples=self._batch_samples):
             publications.append(publication)
             if slices.over:
                 await slices.pause()
         if not publications:
-            return True
+            return
         try:
             await self._put(publications)
         except Unavailable as error:
-            times = [sample.timestamp for sample in samples]
+            first, last = self._lost(poll, signed, str(error))
             self._log.error(
                 "LOST {samples} samples, measured from {first} to {last}: {error}",
-                samples=len(samples),
-                first=min(times).isoformat(),
-                last=max(times).isoformat(),
+                samples=len(signed),
+                first=first.isoformat(),
+                last=last.isoformat(),
                 error=error,
             )
-            return False
-        return True
+            return
+        poll.samples += len(signed)
+        meters.update(sample.name for sample in signed)
+
+    def _lost(self, poll: PollRecord, samples: Sequence[Sample], reason: str) -> tuple[datetime, datetime]:
+        """Record that samples are not on disk; return the times of the first and the last."""
+        times = [sample.timestamp for sample in samples]
+        first, last = min(times), max(times)
+        poll.outcome, poll.error = "not stored", reason
+        if self._reports is not None:
+            self._reports.lost(len(samples), first, last, reason)
+        return first, last
 
 
 class SampleStream:

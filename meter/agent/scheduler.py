@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.daemon.services import LoopService
+from meter.daemon.services import wall_seconds
 
 SAME_TIME_SECONDS = 0.001
 """Times that differ by less are the same run."""
@@ -22,7 +23,8 @@ class AlignedSchedule(LoopService):
     The first run, of all intervals, is ``offset_seconds`` after the start. Later runs are ``offset_seconds`` after the
     multiples of each interval since 1970: an interval of 300 s runs at five past, at ten past, at the same time in all
     agents with the same setting, together with an interval of 60 s. Runs do not overlap: those that fall due during a
-    longer run are skipped, and ``on_skipped`` is called with their number. Stopping waits for the run in progress.
+    longer run are skipped, and ``on_skipped`` is called with the interval, their number, and the times of the first and the last
+    of them in seconds since 1970. Stopping waits for the run in progress.
     """
 
     _log = Logger()
@@ -35,7 +37,7 @@ class AlignedSchedule(LoopService):
         *,
         name: str,
         offset_seconds: float = 0.0,
-        on_skipped: Callable[[int], object] = lambda _: None,
+        on_skipped: Callable[[float, int, float, float], object] = lambda *_: None,
     ) -> None:
         super().__init__(clock)
         self.setName(name)
@@ -63,12 +65,16 @@ class AlignedSchedule(LoopService):
     def _plan_next(self, done: Collection[float], began: float) -> None:
         """Set the next time of each interval in ``done`` to its first multiple after now, and report the skipped ones."""
         now = self._clock.seconds()
+        clock_was_set = wall_seconds(self._clock) - now
         missed = 0
-        for interval in done:
+        for interval in sorted(done):
             following, self._due[interval] = self._after(began, interval), self._after(now, interval)
-            missed += round((self._due[interval] - following) / interval)
+            count = round((self._due[interval] - following) / interval)
+            if count:
+                last = self._due[interval] - interval
+                self._on_skipped(interval, count, following + clock_was_set, last + clock_was_set)
+            missed += count
         if missed:
-            self._on_skipped(missed)
             self._log.warn(
                 "{work} took longer than its interval: {missed} runs are skipped", work=self.name, missed=missed
             )

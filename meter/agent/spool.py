@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from meter.agent import spooled_reports
+from meter.agent.spooled_reports import Dropped
+from meter.agent.spooled_reports import ReportState
+from meter.agent.spooled_reports import ReportToSpool
+from meter.agent.spooled_reports import SpooledReport
 from meter.bus.batches import SAMPLES_HEADER
 from meter.daemon.private_files import make_private_directory
 from meter.daemon.private_files import make_private_file
@@ -56,14 +62,10 @@ CREATE TABLE IF NOT EXISTS filled_for (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Samples that were dropped because the spool was full or they were too old; the times are when they were spooled."""
+PAGE_BYTES = 4096
 
-    samples: int
-    first: datetime
-    last: datetime
-    reason: str
+SHARE_OF_REPORTS = 0.1
+"""Cycle reports may have so many bytes, as a share of the maximum size of the spool, beside the samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ class Spool:
     publications. ``rows``, ``bytes``, ``oldest_at`` and ``lost_samples`` are as of the last call; ``oldest_at`` is when
     the oldest publication was spooled, in seconds since 1970, ``None`` while the spool is empty. Another process may
     put and remove publications too, as ``meter-dead-letters`` does.
+
+    Cycle reports (:mod:`meter.agent.spooled_reports`) are kept beside the publications: they are not dropped when these are full
+    or too old, and may have a tenth of ``max_bytes``. ``reports`` is their number.
     """
 
     _log = Logger()
@@ -104,8 +109,10 @@ class Spool:
         self._filled_for = filled_for
         self._database: sqlite3.Connection | None = None
         self._counted_version = 0
+        self._has_report_tables = False
         self.rows = 0
         self.bytes = 0
+        self.reports = 0
         self.oldest_at: float | None = None
         self.lost_samples = 0
 
@@ -128,9 +135,32 @@ class Spool:
         found: list[SpooledMessage] = await self._call(self._oldest, limit, after)
         return found
 
-    async def remove(self, ids: Iterable[int]) -> None:
-        """Remove publications that the bus has confirmed."""
-        await self._call(self._remove, list(ids))
+    async def remove(self, ids: Iterable[int], lost: Sequence[Dropped] = ()) -> None:
+        """Remove publications that the bus has confirmed, or refuses for ever; ``lost`` are the samples in those."""
+        await self._call(self._remove, list(ids), lost)
+
+    async def put_report(self, report: ReportToSpool) -> bool:
+        """Write a cycle report to disk; return whether all earlier ones were kept, beyond the limit.
+
+        On a full disk the oldest samples make room for it. Raises :class:`Unavailable` when it cannot be written all the same.
+        """
+        losses, kept = await self._call(self._put_report, wall_seconds(self._clock), report)
+        self._report(losses)
+        return bool(kept)
+
+    async def oldest_reports(self, limit: int) -> list[SpooledReport]:
+        """Return the oldest cycle reports before which no sample is left, without removing them."""
+        found: list[SpooledReport] = await self._call(self._oldest_reports, limit)
+        return found
+
+    async def remove_reports(self, confirmed: Sequence[int], refused: Mapping[int, str]) -> None:
+        """Remove cycle reports that the bus has confirmed, and those that it refuses for ever, by the reason."""
+        await self._call(self._remove_reports, confirmed, refused)
+
+    async def report_state(self) -> ReportState:
+        """Return what is known of earlier cycle reports."""
+        state: ReportState = await self._call(self._report_state)
+        return state
 
     async def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -142,14 +172,14 @@ class Spool:
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"the spool {self._path} cannot be used: {error}") from error
 
-    def _report(self, losses: Sequence[Loss]) -> None:
+    def _report(self, losses: Sequence[Dropped]) -> None:
         for loss in losses:
             self.lost_samples += loss.samples
             self._log.error(
                 "LOST {samples} samples, spooled from {first} to {last}: {reason}",
                 samples=loss.samples,
-                first=loss.first.isoformat(),
-                last=loss.last.isoformat(),
+                first=datetime.fromtimestamp(loss.first, UTC).isoformat(),
+                last=datetime.fromtimestamp(loss.last, UTC).isoformat(),
                 reason=loss.reason,
             )
 
@@ -172,12 +202,22 @@ class Spool:
                 database.close()
                 raise
             self._database = database
+            self._has_report_tables = False
             self._counted_version = 0
+        if not self._has_report_tables:
+            self._make_report_tables(self._database)
         [version] = self._database.execute("PRAGMA data_version").fetchone()
         if version != self._counted_version:  # just opened, or changed by another process
             self._recount(self._database)
             self._counted_version = version
         return self._database
+
+    def _make_report_tables(self, database: sqlite3.Connection) -> None:
+        try:
+            spooled_reports.make_tables(database)
+            self._has_report_tables = True
+        except sqlite3.OperationalError as error:  # a full disk: samples are spooled all the same
+            self._log.warn("{path}: cannot store cycle reports: {error}", path=str(self._path), error=error)
 
     def _store_destination(self, database: sqlite3.Connection) -> None:
         try:
@@ -209,10 +249,10 @@ class Spool:
             with _transaction(database):
                 return work(database)
 
-    def _put(self, now: float, publications: Sequence[Publication]) -> list[Loss]:
+    def _put(self, now: float, publications: Sequence[Publication]) -> list[Dropped]:
         added = sum(len(publication.body) for publication in publications)
 
-        def insert(database: sqlite3.Connection) -> list[Loss]:
+        def insert(database: sqlite3.Connection) -> list[Dropped]:
             database.executemany(
                 "INSERT INTO outbox (at, samples, exchange, routing_key, headers, body) VALUES (?, ?, ?, ?, ?, ?)",
                 [
@@ -244,14 +284,15 @@ class Spool:
 
     def _id_that_frees(self, database: sqlite3.Connection, excess: int) -> int:
         """Return the id up to which rows have to be deleted to free ``excess`` bytes."""
-        freed = 0
+        freed = last = 0
         for row_id, size in database.execute("SELECT id, length(body) FROM outbox ORDER BY id"):
             freed += size
+            last = int(row_id)
             if freed >= excess:
-                return int(row_id)
-        return 0
+                break
+        return last
 
-    def _expire(self, now: float) -> list[Loss]:
+    def _expire(self, now: float) -> list[Dropped]:
         losses = self._committed(
             lambda database: self._drop(database, "at < ?", now - self._max_age, "they exceeded the maximum age")
         )
@@ -259,14 +300,17 @@ class Spool:
             self._recount(self._open())
         return losses
 
-    def _drop(self, database: sqlite3.Connection, condition: str, bound: float, reason: str) -> list[Loss]:
+    def _drop(self, database: sqlite3.Connection, condition: str, bound: float, reason: str) -> list[Dropped]:
         samples, first, last = database.execute(
             f"SELECT sum(samples), min(at), max(at) FROM outbox WHERE {condition}", (bound,)
         ).fetchone()
         if samples is None:
             return []
         database.execute(f"DELETE FROM outbox WHERE {condition}", (bound,))
-        return [Loss(samples, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), reason)]
+        dropped = [Dropped(samples, first, last, reason)]
+        if self._has_report_tables:
+            spooled_reports.record_dropped(database, dropped)
+        return dropped
 
     def _oldest(self, limit: int, after: int) -> list[SpooledMessage]:
         rows = self._open().execute(
@@ -280,8 +324,10 @@ class Spool:
             for row_id, exchange, key, headers, body in rows
         ]
 
-    def _remove(self, ids: list[int]) -> None:
+    def _remove(self, ids: list[int], lost: Sequence[Dropped]) -> None:
         def delete(database: sqlite3.Connection) -> tuple[list[int], float | None]:
+            if self._has_report_tables:
+                spooled_reports.record_dropped(database, lost)
             sizes = [
                 size
                 for row_id in ids
@@ -293,9 +339,43 @@ class Spool:
         self.rows -= len(sizes)
         self.bytes -= sum(sizes)
 
+    def _put_report(self, now: float, report: ReportToSpool) -> tuple[list[Dropped], bool]:
+        limit = int(SHARE_OF_REPORTS * self._max_bytes)
+
+        def insert(database: sqlite3.Connection, losses: Sequence[Dropped] = ()) -> tuple[list[Dropped], bool]:
+            lost = spooled_reports.put_report(database, now, report, limit)
+            return [*losses, *lost], not lost
+
+        def insert_in_place_of_samples(database: sqlite3.Connection) -> tuple[list[Dropped], bool]:
+            room = 2 * max(PAGE_BYTES, len(report.publication(()).body))
+            bound = self._id_that_frees(database, room)
+            return insert(database, self._drop(database, "id <= ?", bound, "the disk is full"))
+
+        try:
+            done = self._committed(insert)
+        except sqlite3.OperationalError:
+            done = self._committed(insert_in_place_of_samples)
+            self._recount(self._open())
+        self.reports = spooled_reports.count_reports(self._open())
+        return done
+
+    def _oldest_reports(self, limit: int) -> list[SpooledReport]:
+        database = self._open()
+        return spooled_reports.oldest_reports(database, limit) if self._has_report_tables else []
+
+    def _remove_reports(self, confirmed: Sequence[int], refused: Mapping[int, str]) -> None:
+        self._committed(lambda database: spooled_reports.remove_reports(database, confirmed, refused))
+        self.reports = spooled_reports.count_reports(self._open())
+
+    def _report_state(self) -> ReportState:
+        database = self._open()
+        return spooled_reports.report_state(database) if self._has_report_tables else ReportState()
+
     def _recount(self, database: sqlite3.Connection) -> None:
         row = database.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox").fetchone()
         self.rows, self.bytes = row
+        if self._has_report_tables:
+            self.reports = spooled_reports.count_reports(database)
         self.oldest_at = _oldest_at(database)
 
 
@@ -306,7 +386,7 @@ def _oldest_at(database: sqlite3.Connection) -> float | None:
 
 
 def inspect_spool(path: Path) -> tuple[int, str]:
-    """Return the number of publications in the spool at ``path`` and its destination, ``""`` for none.
+    """Return the number of publications, and cycle reports, in the spool at ``path`` and its destination, ``""`` for none.
 
     Blocks; for the start of a daemon. Returns 0 for a file that is not a spool, which :class:`Spool` will report.
     """
@@ -316,6 +396,8 @@ def inspect_spool(path: Path) -> tuple[int, str]:
     try:
         [count] = database.execute("SELECT count(*) FROM outbox").fetchone()
         destination = database.execute("SELECT destination FROM filled_for").fetchone()
+        if spooled_reports.has_tables(database):
+            count += spooled_reports.count_reports(database)
     except sqlite3.Error:
         return 0, ""  # damaged, or without the tables
     finally:

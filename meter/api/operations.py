@@ -16,6 +16,7 @@ import msgspec
 
 from meter.api import openapi
 from meter.api.handlers import audit
+from meter.api.handlers import identities
 from meter.api.handlers import segments
 from meter.api.handlers import service
 from meter.api.handlers import v1
@@ -26,6 +27,7 @@ from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
 from meter.api.rendering.audit import AuditLogEntry
+from meter.api.rendering.identities import Identity
 from meter.api.rendering.segments import InstanceSegments
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
@@ -235,6 +237,14 @@ V2: tuple[Operation, ...] = (
         result=Sequence[InstanceSegments],
         handler=segments.segments,
         costly=True,
+    ),
+    Operation(
+        name="identities",
+        path="/v2/identities",
+        summary="Projects, domains and users with their present and former names, ordered by kind and id.",
+        parameters=(*identities.PARAMETERS, LIMIT, MARKER),
+        result=Sequence[Identity],
+        handler=identities.identities,
     ),
     Operation(
         name="audit_log",

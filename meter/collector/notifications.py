@@ -6,6 +6,7 @@ why there are none. A notification that no listener wants is counted by event ty
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from meter.interfaces import IPublisher
 from meter.interfaces import Subscription
 from meter.interfaces import Topic
 from meter.interfaces import Unavailable
+from meter.notification import Notification
 from meter.plugins.registry import Decision
 from meter.signing_keys import Keyring
 
@@ -57,7 +59,7 @@ class NotificationConsumer:
     notifications are batched for ``batch_seconds``; without a ``clock``, or with 0 seconds, each notification is published
     at once. Unwanted notifications go to the ``archive``, if there is one. ``source``, ``unit_name``, ``ignored_users`` and
     ``max_samples`` are those of :class:`~meter.collector.conversion.NotificationConverter`. ``off_reactor`` runs a function in
-    a thread, for large notifications.
+    a thread, for large notifications. ``report_identities`` is told each notification before it is acknowledged.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class NotificationConsumer:
         ignored_users: Iterable[str] = (),
         unit_name: Callable[[str], str] | None = None,
         off_reactor: Runner = call_at_once,
+        report_identities: Callable[[Notification], Awaitable[None]] | None = None,
     ) -> None:
         self._listeners = tuple(listeners)
         self._topics = tuple(topics)
@@ -94,6 +97,7 @@ class NotificationConsumer:
         self._metrics = metrics
         self._archive = archive
         self._off_reactor = off_reactor
+        self._report_identities = report_identities
         self._large = Lock()
 
     def subscription(self, queue: str = NOTIFICATIONS_QUEUE, prefetch: int = 200) -> Subscription:
@@ -129,6 +133,8 @@ class NotificationConsumer:
         event_type = "unknown" if conversion.notification is None else conversion.notification.event_type
         results = [result for result in conversion.results if result.messages]
         rejections = [*conversion.rejections, *await self._publish(results, event_type)]
+        if self._report_identities is not None and conversion.notification is not None:
+            await self._report_identities(conversion.notification)
         for rejection in rejections:
             await rejection.dead_letter(self._dead_letters, delivery)
         outcome = "dead" if rejections else conversion.outcome

@@ -1,1 +1,1 @@
-"""How long instances existed, in each state with each flavor."""
+"""How long instances existed, in each state with each flavor; what projects, domains and users are and were called."""

@@ -10,6 +10,7 @@ import functools
 import math
 import platform
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
@@ -28,9 +29,9 @@ import meter
 from meter.daemon.status import readiness_of
 from meter.interfaces import Delivery
 from meter.interfaces import IDependency
-from meter.interfaces import ISkippedSamples
 from meter.interfaces import Receiver
 from meter.query import WriteResult
+from meter.skipped_samples import ISkippedSamples
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The content type of :func:`exposition`."""
@@ -107,9 +108,18 @@ class PollingMetrics:
         )
         self._reasons = BoundedLabel(50)
 
-    def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(
+        self, plugin: str, reason: str, count: int = 1, resources: Collection[str] = (), projects: Collection[str] = ()
+    ) -> None:
         """Count samples that a pollster could not measure; ``reason`` is one of a short list."""
-        self._omitted.labels(plugin, self._reasons.bounded(reason)).inc(count)
+        if count:
+            self._omitted.labels(plugin, self._reasons.bounded(reason)).inc(count)
+
+    def resources_ended(self, plugin: str, reason: str, resources: Collection[str]) -> None:
+        """Do nothing: that is told in cycle reports."""
+
+    def resources_unknown(self, plugin: str, reason: str) -> None:
+        """Do nothing: that is told in cycle reports."""
 
     def polled(self, pollster: str, outcome: str, seconds: float, samples: int = 0) -> None:
         """Count a poll; ``outcome`` is ``ok``, ``unavailable``, ``timeout`` or ``error``."""
@@ -350,64 +360,3 @@ class _Count(Collector):
 
 def _is_ready(dependency: IDependency) -> float:
     return float(readiness_of(dependency).ready)
-
-
-class RequestMetrics:
-    """HTTP requests to other services; a service is a name of the catalogue, or chosen by a pollster."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._services = BoundedLabel()
-        self._requests = Counter(
-            "meter_requests",
-            "HTTP requests, by service and outcome (ok, refused, failed, timeout, rejected: not sent while the circuit breaker is open).",
-            ["service", "outcome"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "meter_request_seconds",
-            "Time from sending a request to receiving the complete response in seconds, by service.",
-            ["service"],
-            registry=registry,
-            buckets=SECONDS_BUCKETS,
-        )
-        self._waited = Counter(
-            "meter_request_waited_seconds",
-            "Time that requests have waited for the rate limiter in seconds, by service.",
-            ["service"],
-            registry=registry,
-        )
-        self._in_flight = Gauge(
-            "meter_requests_in_flight",
-            "Requests sent and not answered yet, by service.",
-            ["service"],
-            registry=registry,
-        )
-        self._open = Gauge(
-            "meter_request_circuit_open",
-            "1 while the circuit breaker of the service is open, else 0.",
-            ["service"],
-            registry=registry,
-        )
-
-    def throttled(self, service: str, seconds: float) -> None:
-        """Add the time that one request has waited for the rate limiter."""
-        self._waited.labels(self._services.bounded(service)).inc(seconds)
-
-    def sent(self, service: str) -> None:
-        """Count a request that was sent."""
-        self._in_flight.labels(self._services.bounded(service)).inc()
-
-    def ended(self, service: str, outcome: str, seconds: float) -> None:
-        """Count the end of a request that was sent."""
-        name = self._services.bounded(service)
-        self._in_flight.labels(name).dec()
-        self._requests.labels(name, outcome).inc()
-        self._seconds.labels(name).observe(seconds)
-
-    def rejected(self, service: str) -> None:
-        """Count a request that was not sent because the circuit breaker is open."""
-        self._requests.labels(self._services.bounded(service), "rejected").inc()
-
-    def circuit_changed(self, service: str, is_open: bool) -> None:
-        """Set whether the circuit breaker of the service is open."""
-        self._open.labels(self._services.bounded(service)).set(is_open)

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import platform
-import re
 import socket
 import struct
 from pathlib import Path
@@ -20,6 +19,7 @@ from twisted.application.service import Service
 
 from meter.daemon.private_files import make_private_directory
 from meter.daemon.private_files import tighten
+from meter.settings.masked import masked
 
 LOCKS_UNSUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -115,13 +115,13 @@ class ListenLock:
 
 
 def command_of(process: int) -> str:
-    """Return the command line of a process with passwords in URLs masked; empty where it cannot be read."""
+    """Return the command line of a process with passwords masked; empty where it cannot be read."""
     try:
         words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return ""
     text = " ".join(word.decode("utf-8", "replace") for word in words if word)
-    return re.sub(r"//[^\s]+@", "//***@", text)[:500]
+    return masked(text)[:500]
 
 
 def _owner_text(holder: str) -> str:

@@ -72,7 +72,7 @@ class ServiceLimits:
 
 
 class IRequestMetrics(Protocol):
-    """Metrics of requests: :class:`meter.daemon.metrics.RequestMetrics`."""
+    """Metrics of requests: :class:`meter.daemon.request_metrics.RequestMetrics`."""
 
     def throttled(self, service: str, seconds: float) -> None:
         """Add the seconds that a request waited before it was sent."""

@@ -66,12 +66,12 @@ class XmlCache:
 class Reading:
     """All domains at one time; ``failed`` maps the names of those that could not be read to the reason.
 
-    ``unreadable`` has the UUIDs of the domains that libvirt listed and that could not be read.
+    ``unreadable`` has the names, by UUID, of the domains that libvirt listed and that could not be read.
     """
 
     domains: Sequence[Domain]
     failed: Mapping[str, str]
-    unreadable: frozenset[str]
+    unreadable: Mapping[str, str]
     xml_cache: XmlCache
     disk_sizes: Mapping[Hashable, Sizes]
 
@@ -101,7 +101,7 @@ def read_domains(
     seconds = now()
     domains = []
     failed = {}
-    unreadable = set()
+    unreadable = {}
     cached = {}
     reliable = known.known_to(connection)
     sizes = DiskSizes(known_sizes, now)
@@ -118,8 +118,8 @@ def read_domains(
                 raise
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 failed[domain.name()] = str(error)
-                unreadable.add(uuid)
-    return Reading(domains, failed, frozenset(unreadable), XmlCache(connection, cached), sizes.found)
+                unreadable[uuid] = domain.name()
+    return Reading(domains, failed, unreadable, XmlCache(connection, cached), sizes.found)
 
 
 def read_changed(

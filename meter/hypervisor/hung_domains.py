@@ -50,6 +50,9 @@ class HungDomains:
     def __len__(self) -> int:
         return len(self._names)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
     def set(self, found: Mapping[str, float]) -> None:
         """Replace the hung domains by those that a search has found."""
         for name in sorted(found.keys() - self._names):

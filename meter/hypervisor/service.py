@@ -21,6 +21,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meter.cycle_report import DOMAIN_HUNG
+from meter.cycle_report import DOMAIN_UNREADABLE
 from meter.daemon.locks import Lock
 from meter.daemon.services import Backoff
 from meter.daemon.services import wall_seconds
@@ -29,6 +31,7 @@ from meter.daemon.supervised import SupervisedService
 from meter.hypervisor.connection_thread import Call
 from meter.hypervisor.connection_thread import ConnectionThread
 from meter.hypervisor.disks import Sizes
+from meter.hypervisor.domain_reader import Reading
 from meter.hypervisor.domain_reader import XmlCache
 from meter.hypervisor.domain_reader import read_changed
 from meter.hypervisor.domain_reader import read_domains
@@ -99,8 +102,9 @@ class LibvirtHypervisor(SupervisedService):
         self._abandoned: list[ConnectionThread] = []
         self._processes = processes or Processes(uri, now=self._now)
         self._failed: Mapping[str, str] = {}
-        self._unreadable: frozenset[str] = frozenset()
-        self._unreadable_before: frozenset[str] = frozenset()
+        self.unreadable: Mapping[str, str] = {}
+        self._unreadable: Mapping[str, str] = {}
+        self._unreadable_before: Mapping[str, str] = {}
         self._absences: FIFOCache[str, Absence] = FIFOCache(MAX_PENDING_EVENTS)
         self._xml_cache = XmlCache()
         self._disk_sizes: Mapping[Hashable, Sizes] = {}
@@ -134,7 +138,17 @@ class LibvirtHypervisor(SupervisedService):
                 self._log.warn("domain {domain} cannot be read and is skipped: {reason}", domain=name, reason=reason)
         self._failed = reading.failed
         self._unreadable, self._unreadable_before = reading.unreadable, self._unreadable
+        self.unreadable = self._why_unreadable(reading)
         return reading.domains
+
+    def _why_unreadable(self, reading: Reading) -> Mapping[str, str]:
+        """Return why domains could not be read, or not completely, by UUID."""
+        unreadable = {
+            uuid: DOMAIN_HUNG if name in self.hung else DOMAIN_UNREADABLE for uuid, name in reading.unreadable.items()
+        }
+        if len(self.hung):
+            unreadable |= {domain.uuid: DOMAIN_HUNG for domain in reading.domains if domain.name in self.hung}
+        return unreadable
 
     def absence(self, uuid: str) -> Absence:
         """Return why a domain that was missing from the last reading, or shut off, no longer runs here."""

@@ -157,8 +157,10 @@ class Cloud(Service):
             for number in range(1, self._max_pages + 1):
                 response = await pending
                 document = response.json()
-                page = Page(entries(response, document, listing.key), response.received_at)
+                found = entries(response, document, listing.key)
                 following = next_query(document, listing.key)
+                truncated = following is None and document.get("truncated") is True
+                page = Page(found, response.received_at, truncated)
                 if following is None:
                     yield page
                     return

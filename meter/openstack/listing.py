@@ -35,10 +35,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Entries of a listing; ``received_at`` is an aware ``datetime``."""
+    """Entries of a listing; ``received_at`` is an aware ``datetime``.
+
+    ``truncated``: the service has more entries and does not say how to get them (Keystone's ``list_limit``).
+    """
 
     items: Sequence[Item]
     received_at: datetime
+    truncated: bool = False
 
 
 class LoopDetector:

@@ -32,6 +32,10 @@ class PollingSection(Section):
         default=60.0, description="How long one pollster may take in a cycle before it is cancelled."
     )
     batch_samples: Count = Field(default=100, description="Maximum number of samples in one message.")
+    cycle_reports: bool = Field(
+        default=True,
+        description="Report after each cycle what was polled and what was not. They are needed to tell whether samples are missing.",
+    )
 
     def interval_of(self, pollster: str) -> float:
         """Return the interval of a pollster in seconds."""
@@ -44,7 +48,7 @@ class SpoolSection(Section):
 
     max_bytes: Count = Field(
         default=1024 * 1024 * 1024,
-        description="Maximum size of the spool. When it is full, the oldest samples are dropped, counted and logged.",
+        description="Maximum size of the spool. When it is full, the oldest samples are dropped, counted and logged. Cycle reports are kept, and may have up to a tenth of this size in addition.",
     )
     max_age_seconds: Seconds = Field(
         default=14 * 86400.0, description="Samples that have waited longer are dropped, counted and logged."

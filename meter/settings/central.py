@@ -27,6 +27,14 @@ class CentralSection(Section):
         default="/etc/meter/pollsters.d",
         description="Directory of declarative REST pollsters: *.toml (see docs/rest-pollsters.rst) and Ceilometer's dynamic pollsters, *.yaml.",
     )
+    identity_interval_seconds: Seconds = Field(
+        default=3600.0,
+        description="How often the names of projects, domains and users are read from Keystone (see docs/identity-names.rst).",
+    )
+    identity_users: bool = Field(
+        default=True,
+        description="Record the names of users, which are personal data; false records those of projects and domains only.",
+    )
 
 
 class OpenStackAuthSection(Section):

@@ -136,3 +136,12 @@ class NotificationsSection(Section):
             for topic in self.topics
             for priority in self.priorities
         )
+
+
+class IdentitiesSection(Section):
+    """Names of projects, domains and users that Keystone does not know."""
+
+    file: str = Field(
+        default="",
+        description="File with names, [[identity]] with id, name, kind, domain and since, that collectors read when it has changed: /etc/meter/identities.toml (see docs/identity-names.rst).",
+    )

@@ -14,6 +14,7 @@ from meter.settings.api import ApiSection
 from meter.settings.central import CentralSection
 from meter.settings.central import OpenStackSection
 from meter.settings.collector import CollectorSection
+from meter.settings.collector import IdentitiesSection
 from meter.settings.collector import NotificationsSection
 from meter.settings.completeness import CompletenessSection
 from meter.settings.daemon import BusSection
@@ -44,6 +45,7 @@ class Config(Section):
     collector: CollectorSection = CollectorSection()
     notifications: NotificationsSection = NotificationsSection()
     completeness: CompletenessSection = CompletenessSection()
+    identities: IdentitiesSection = IdentitiesSection()
     api: ApiSection = ApiSection()
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()

@@ -2,7 +2,7 @@
 
 Daemons use :class:`PostgresStore`, and :class:`EmbeddedPostgres` to run the database themselves. ``meter-verify`` uses
 :class:`Verification`, ``meter-db`` and ``meter-audit`` use :class:`Administration`, ``meter-token``
-:class:`ApiTokenAdministration`.
+:class:`ApiTokenAdministration`, ``meter-doctor`` :class:`DatabaseInspection`.
 """
 
 from meter.store.audit.chain import Anchor
@@ -10,7 +10,15 @@ from meter.store.audit.chain import ChainVerifier
 from meter.store.audit.log import MAX_REASON
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.maintenance.administration import Administration
+from meter.store.maintenance.inspection import DatabaseInspection
+from meter.store.maintenance.inspection import DatabaseServer
+from meter.store.maintenance.inspection import HeartbeatRow
+from meter.store.maintenance.inspection import PartitionState
+from meter.store.maintenance.inspection import overdue
 from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.sample_trace import SampleTrace
+from meter.store.maintenance.sample_trace import TracedFailure
+from meter.store.maintenance.sample_trace import sample_trace
 from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
 from meter.store.maintenance.voiding import Act
@@ -38,17 +46,25 @@ __all__ = [
     "BatchRows",
     "BatchTimes",
     "ChainVerifier",
+    "DatabaseInspection",
+    "DatabaseServer",
     "EmbeddedPostgres",
+    "HeartbeatRow",
     "LateSamples",
+    "PartitionState",
     "PostgresStore",
     "Retention",
+    "SampleTrace",
     "Selection",
     "StoredRow",
     "TooManyTokens",
+    "TracedFailure",
     "UnexpectedCount",
     "UnknownToken",
     "Verification",
     "VoidedSamplesCheck",
     "Voiding",
     "embedded_directory",
+    "overdue",
+    "sample_trace",
 ]

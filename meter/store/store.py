@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from twisted.application.service import Service
@@ -24,6 +26,13 @@ from meter.completeness_store import StoredAgent
 from meter.completeness_store import StoredHeartbeat
 from meter.completeness_store import WaitingRules
 from meter.daemon.shared_slices import SharedSlices
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
 from meter.interfaces import IDependency
 from meter.interfaces import IStore
 from meter.interfaces import Readiness
@@ -52,12 +61,14 @@ from meter.store.postgres.pool import Session
 from meter.store.query.commit_listener import CommitListener
 from meter.store.query.daemon_states import read_agents
 from meter.store.query.daemon_states import read_heartbeats
+from meter.store.query.identity_names import IdentityNameReader
 from meter.store.query.runner import QueryRunner
 from meter.store.tokens.reader import STATEMENT_SECONDS
 from meter.store.tokens.reader import ApiTokenReader
 from meter.store.write.cycle_reports import CycleReportWriter
 from meter.store.write.heartbeats import record_heartbeats
 from meter.store.write.heartbeats import record_rejected_samples
+from meter.store.write.identity_names import record_identities
 from meter.store.write.late_samples import LateSamples
 from meter.store.write.writer import SampleWriter
 from meter.stored_batch import StoredProof
@@ -67,7 +78,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ICompletenessStore, IDependency)
+@implementer(IStore, ICompletenessStore, IIdentityNames, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -185,6 +196,7 @@ class PostgresStore(Service):
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
         self._cycle_reports = CycleReportWriter(self._writers, waiting_rules)
+        self._identity_names = IdentityNameReader(self._readers)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
 
     def startService(self) -> None:
@@ -280,6 +292,20 @@ class PostgresStore(Service):
     async def heartbeats(self) -> Sequence[StoredHeartbeat]:
         """Return the last heartbeats; see ``ICompletenessStore.heartbeats``."""
         return await read_heartbeats(self._readers)
+
+    async def record_identities(self, report: IdentityReport) -> None:
+        """Commit an identity report; see ``IIdentityNames.record_identities``."""
+        await self._writers.run(record_identities, report)
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """Return names; see ``IIdentityNames.names_at``."""
+        return await self._identity_names.names_at(kind, ids, at)
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """Return a page of identities; see ``IIdentityNames.identities``."""
+        return await self._identity_names.identities(filter, limit, after)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""

@@ -13,6 +13,7 @@ from meter.taps.main import make
 from meter.taps.parts.bus import add_bus
 from meter.taps.parts.cloud import add_cloud
 from meter.taps.parts.heartbeats import add_heartbeats
+from meter.taps.parts.identities import add_identity_polling
 from meter.taps.parts.polling import add_polling
 from meter.taps.parts.process_locks import lock_resources
 
@@ -30,7 +31,8 @@ def compose(daemon: Daemon) -> None:
     lock_resources(daemon, {}, {})
     bus = add_bus(daemon)
     cloud = add_cloud(daemon)
-    add_polling(
+    outbox = add_polling(
         daemon, bus, [CENTRAL], cloud, leader_group=settings.leader_group, timeout_seconds=settings.timeout_seconds
     )
+    add_identity_polling(daemon, bus, outbox, cloud, leader_group=settings.leader_group)
     add_heartbeats(daemon, bus)

@@ -29,6 +29,7 @@ from meter.taps.parts.collector import add_collector
 from meter.taps.parts.heartbeats import add_heartbeats
 from meter.taps.parts.hypervisor import add_domain_events
 from meter.taps.parts.hypervisor import add_hypervisor
+from meter.taps.parts.identities import add_identity_polling
 from meter.taps.parts.polling import add_polling
 from meter.taps.parts.process_locks import lock_resources
 from meter.taps.parts.store import add_store
@@ -53,6 +54,7 @@ def compose(daemon: Daemon) -> None:
     hypervisor = add_hypervisor(daemon, installed_is_enough=False)
     providers = {IHypervisor: hypervisor, **add_cloud(daemon)}
     outbox = add_polling(daemon, bus, [COMPUTE, CENTRAL], providers, after_cycle=lambda _: tally.tell(outbox, _))
+    add_identity_polling(daemon, bus, outbox, providers)
     add_domain_events(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
     add_heartbeats(daemon, bus)

@@ -71,7 +71,7 @@ class FakeHypervisor:
     """A hypervisor that runs the given domains.
 
     While ``failure`` is set to an exception, :meth:`domains` raises it; ``calls`` counts its calls. ``absences`` has by UUID why
-    a domain is not running; other domains are gone.
+    a domain is not running; other domains are gone. ``unreadable`` has why domains could not be read.
     """
 
     def __init__(self, domains: Iterable[Domain] = (), *, uri: str = "test:///fake") -> None:
@@ -80,6 +80,7 @@ class FakeHypervisor:
         self.failure: Exception | None = None
         self.calls = 0
         self.absences: dict[str, Absence] = {}
+        self.unreadable: dict[str, str] = {}
         self._observers: list[Callable[[Domain], object]] = []
 
     def absence(self, uuid: str) -> Absence:

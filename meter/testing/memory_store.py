@@ -23,6 +23,13 @@ from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
 from meter.interfaces import IStore
 from meter.interfaces import RequestError
 from meter.message import MeteringMessage
@@ -56,10 +63,11 @@ from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
 from meter.testing.memory_completeness import MemoryCompletenessStore
+from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, ICompletenessStore)
+@implementer(IStore, ICompletenessStore, IIdentityNames)
 class MemoryStore(MemoryCompletenessStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
@@ -75,6 +83,7 @@ class MemoryStore(MemoryCompletenessStore):
         self._rows: defaultdict[str, list[tuple[StoredSample, MeteringMessage]]] = defaultdict(list)
         self._unstored: dict[tuple[bytes, int], UnstoredEntry] = {}
         self._callbacks: dict[object, Callable[[], object]] = {}
+        self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
 
     async def write(
@@ -265,6 +274,23 @@ class MemoryStore(MemoryCompletenessStore):
     def subscribers(self) -> int:
         """The number of subscriptions to commits."""
         return len(self._callbacks)
+
+    async def record_identities(self, report: IdentityReport) -> None:
+        """See ``IIdentityNames.record_identities``."""
+        self._check()
+        self._identities.record(report, datetime.fromtimestamp(self._clock.seconds(), UTC))
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """See ``IIdentityNames.names_at``."""
+        self._check()
+        return self._identities.names_at(kind, ids, at)
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """See ``IIdentityNames.identities``."""
+        self._check()
+        return self._identities.identities(filter, limit, after)
 
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after each write that stored something."""

@@ -106,4 +106,4 @@ def test_readiness_shows_no_password(error: Exception | None) -> None:
 
 def test_command_line_in_a_lock_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda _: b"twistd\0amqp://u:p@ss@bus/\0")
-    assert command_of(1) == "twistd amqp://***@bus/"
+    assert command_of(1) == "twistd amqp://u:***@bus/"

@@ -39,7 +39,7 @@ ROOMS = {
     "prometheus_client": "meter/daemon/*metrics.py",
     "psycopg2": "meter/store/*",
     "re2": "meter/declarative/notifications/pa*s.py or meter/text_pattern.py",
-    "sqlite3": "meter/agent/spool.py",
+    "sqlite3": "meter/agent/spool*.py",
     "treq": "meter/http/*",
     "twisted.conch": "meter/daemon/manhole*.py",
     "twisted.internet.defer.DeferredLock": "meter/daemon/locks.py",
@@ -64,6 +64,7 @@ CONTRACT = (
     "completeness_store",
     "cycle_report",
     "heartbeat",
+    "identity_names",
     "identity_report",
     "interfaces",
     "message",
@@ -73,6 +74,7 @@ CONTRACT = (
     "report",
     "sample",
     "signing_keys",
+    "skipped_samples",
     "stored_batch",
 )
 """Modules that import no other modules of Meter than each other."""

@@ -9,15 +9,23 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from meter.api.auth.requester import Requester
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
+from meter.identity_names import IdentityFilter
+from meter.identity_names import IdentityHistory
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
 from meter.interfaces import IStore
 from meter.query import And
 from meter.query import AuditEntry
@@ -153,6 +161,37 @@ class VisibleStore:
         if found is None and self._requester.is_admin:
             return await self._authorized(lambda: self._store.voided_proof(message_id))
         return found
+
+    async def identities(
+        self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
+    ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
+        """Return a page of identities; to a tenant the requester's project, its domains, and the requester's user."""
+        if not self._requester.is_admin:
+            filter = replace(filter, among=await self._own_identities())
+        return await self._authorized(lambda: IIdentityNames(self._store).identities(filter, limit, after))
+
+    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
+        """Return names that were valid ``at`` a time, by id; to a tenant only those of :meth:`identities`."""
+        if not self._requester.is_admin:
+            own = await self._own_identities()
+            ids = [each for each in ids if IdentityKey(kind, each) in own]
+        return await self._authorized(lambda: IIdentityNames(self._store).names_at(kind, ids, at))
+
+    async def _own_identities(self) -> frozenset[IdentityKey]:
+        """Return what a tenant may see. Raises :class:`HttpError` 403 for a requester without a project."""
+        restrict(SampleFilter(), self._requester)
+        project = IdentityKey("project", self._requester.project_id or "")
+        known = IdentityFilter(among=frozenset({project}))
+        histories, _ = await self._authorized(lambda: IIdentityNames(self._store).identities(known, 1))
+        domains = {period.domain for each in histories for period in each.names if period.domain is not None}
+        user = self._requester.user_id
+        return frozenset(
+            {
+                project,
+                *(IdentityKey("domain", each) for each in domains),
+                *([IdentityKey("user", user)] if user else []),
+            }
+        )
 
     async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
         """Return entries of the audit log, newest first; :class:`HttpError` 403 for anyone but an administrator."""

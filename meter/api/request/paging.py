@@ -45,17 +45,23 @@ def key_marker(*values: str) -> str:
     return _encode(msgspec.json.encode(values))
 
 
+def key_of_marker(text: str, count: int) -> list[str]:
+    """Return the ``count`` values of the marker ``text``; :class:`~meter.api.errors.ApiError` 400 if it is not such a marker."""
+    try:
+        values = msgspec.json.decode(_decode(text), type=list[str])
+        if len(values) != count or any("\0" in value for value in values):
+            raise ValueError(text)
+    except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+        raise invalid_input("marker", text, INVALID_MARKER) from error
+    return values
+
+
 def after_key_marker(text: str, fields: Sequence[Field]) -> Expression:
     """Return the condition of entries after the marker ``text`` in a list ordered by ``fields``.
 
     Raises :class:`~meter.api.errors.ApiError` 400 if ``text`` is not a marker of such a list.
     """
-    try:
-        values = msgspec.json.decode(_decode(text), type=list[str])
-        if len(values) != len(fields) or any("\0" in value for value in values):
-            raise ValueError(text)
-    except (ValueError, binascii.Error, msgspec.DecodeError) as error:
-        raise invalid_input("marker", text, INVALID_MARKER) from error
+    values = key_of_marker(text, len(fields))
     same = [Comparison(field, "=", value) for field, value in zip(fields, values, strict=True)]
     return Or(
         tuple(

@@ -173,7 +173,7 @@ class RestPollster:
             common = self._common_fields(entry)
             items = self._items(entry)
         except BadItem as error:
-            skipped.add(str(entry)[:60], error)
+            skipped.add(str(entry)[:60], error, resources=self._resource_ids(entry))
             return
         for item in items:
             try:
@@ -183,7 +183,15 @@ class RestPollster:
                     volume = _number(definition, value)
                     yield Sample(name=name, volume=volume, timestamp=response.received_at, **common)
             except (BadItem, BadSample) as error:
-                skipped.add(str(item)[:60], error)
+                skipped.add(str(item)[:60], error, resources=(common["resource_id"],))
+
+    def _resource_ids(self, entry: Any) -> tuple[str, ...]:
+        """Return the id of the resource of ``entry``, nothing if it has none."""
+        try:
+            resource = _value(self._definition, "resource", entry)
+        except BadItem:
+            return ()
+        return () if resource is None or isinstance(resource, dict | list) else (str(resource),)
 
     def _common_fields(self, entry: Any) -> dict[str, Any]:
         """Return the fields that all samples of ``entry`` have in common."""

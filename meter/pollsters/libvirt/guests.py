@@ -92,6 +92,10 @@ class Guest:
             if scope in COUNT_STATISTICS and COUNT_STATISTICS[scope] in self._stats
         }
 
+    def resource_ids(self) -> frozenset[str]:
+        """Return the ids of the resources that were measured."""
+        return frozenset(each.resource_id for measured in self._measured.values() for each in measured)
+
     def metadata_of_run(self, measured: Measured, run: str) -> Mapping[str, Any]:
         """Return the metadata of samples of ``measured`` in ``run``: the same object for all of them."""
         key = (id(measured.metadata), run)
@@ -204,7 +208,8 @@ class GuestSnapshot:
     """The guests of this host at one time; ``unreadable`` maps the UUIDs of domains without a guest to the reason.
 
     ``complete``: it has all domains, not only one that had an event. ``listed`` has the UUIDs of all domains that libvirt
-    lists, ``elsewhere`` those of domains that run on another host.
+    lists, ``elsewhere`` those of domains that run on another host. ``incomplete`` maps the UUIDs of domains that libvirt could not
+    read, or not completely, to the reason.
     """
 
     def __init__(
@@ -216,6 +221,7 @@ class GuestSnapshot:
         read_at: datetime,
         listed: frozenset[str] = frozenset(),
         elsewhere: frozenset[str] = frozenset(),
+        incomplete: Mapping[str, str] | None = None,
     ) -> None:
         self.guests = guests
         self.unreadable = unreadable
@@ -223,6 +229,7 @@ class GuestSnapshot:
         self.read_at = read_at
         self.listed = listed
         self.elsewhere = elsewhere
+        self.incomplete = incomplete or {}
 
 
 class DescriptionCache:
@@ -298,7 +305,13 @@ async def take_snapshot(cycle: ICycle) -> GuestSnapshot:
         descriptions.forget_all_but(set(listed))
         runs.forget_all_but(set(listed), now)
     return GuestSnapshot(
-        guests, unreadable, complete=complete, read_at=now, listed=listed, elsewhere=frozenset(elsewhere)
+        guests,
+        unreadable,
+        complete=complete,
+        read_at=now,
+        listed=listed,
+        elsewhere=frozenset(elsewhere),
+        incomplete=hypervisor.unreadable,
     )
 
 

@@ -13,7 +13,6 @@ from typing import Literal
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from meter.daemon.services import within
@@ -23,7 +22,6 @@ from meter.interfaces import ICycle
 from meter.interfaces import IDomainPollster
 from meter.interfaces import IHypervisor
 from meter.interfaces import IPluginContext
-from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.pollsters.libvirt.counter_runs import Counters
 from meter.pollsters.libvirt.counter_runs import Opening
@@ -36,6 +34,9 @@ from meter.pollsters.libvirt.guests import GuestSnapshot
 from meter.pollsters.libvirt.guests import device_of
 from meter.pollsters.libvirt.guests import take_snapshot
 from meter.pollsters.libvirt.rates import PreviousValues
+from meter.pollsters.libvirt.skipped import BAD_XML
+from meter.pollsters.libvirt.skipped import ResourcesOfDomains
+from meter.pollsters.libvirt.skipped import SkippedSamples
 from meter.pollsters.libvirt.sources import BadStat
 from meter.pollsters.libvirt.sources import Measured
 from meter.pollsters.libvirt.sources import Parts
@@ -45,9 +46,6 @@ from meter.pollsters.libvirt.table import MeterRow
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
-
-MAX_LOG_LINES = 20
-"""How many skipped samples a pollster logs per cycle."""
 
 GUESTS_PER_CHUNK = 100
 """All rows are metered for this many guests before the next ones: enough samples of one meter to fill a message, and
@@ -63,43 +61,6 @@ BASIC_DRIVERS = ("test",)
 """libvirt drivers that provide only the state, the vCPUs and the memory of a domain."""
 
 
-class SkippedSamples:
-    """The samples that one pollster skips in one cycle: all are counted; those with a new reason are logged."""
-
-    _log = Logger()
-
-    def __init__(self, pollster: str, logged: Mapping[str, str]) -> None:
-        self.reasons: dict[str, str] = {}
-        self._pollster = pollster
-        self._logged = logged
-        self._counts: dict[str, int] = {}
-        self._lines = 0
-
-    def count(self, kind: str) -> None:
-        """Count a skipped sample; ``kind`` is the reason as a metric label."""
-        self._counts[kind] = self._counts.get(kind, 0) + 1
-
-    def log(self, what: str, why: str, kind: str) -> None:
-        """Count a skipped sample of ``what`` and log ``why``, unless the previous cycle had the same reason."""
-        self.count(kind)
-        self.reasons[what] = why
-        if self._logged.get(what) != why:
-            self._lines += 1
-            if self._lines <= MAX_LOG_LINES:
-                self._log.warn("{what} is not metered: {why}", what=what, why=why)
-
-    def report(self, cycle: ICycle) -> None:
-        """Pass the counts to the metrics of the daemon, if it has them."""
-        if self._lines > MAX_LOG_LINES:
-            self._log.warn("{count} more samples are not metered", count=self._lines - MAX_LOG_LINES)
-        try:
-            samples_skipped = cycle.provider(ISkippedSamples).samples_skipped
-        except LookupError:
-            return
-        for kind, count in self._counts.items():
-            samples_skipped(self._pollster, kind, count)
-
-
 class PollsterState:
     """The state of one pollster between cycles: previous values by meter, counters, open gauges, logged reasons."""
 
@@ -107,6 +68,7 @@ class PollsterState:
         self.previous_values = {row.meter.name: PreviousValues(row.change) for row in rows if row.change is not None}
         self.counters: dict[str, Counters] = {}
         self.gauges = OpenGauges()
+        self.resources = ResourcesOfDomains()
         self.logged: Mapping[str, str] = {}
 
     def counters_of(self, guest: Guest, *, trial: bool) -> Counters | None:
@@ -182,9 +144,9 @@ class GuestPollster:
         skipped = SkippedSamples(self.name, state.logged)
         for uuid, why in snapshot.unreadable.items():
             if self.name == "instance":
-                skipped.log(f"domain {uuid}", why, "xml")
+                skipped.log(f"domain {uuid}", why, BAD_XML)
             else:
-                skipped.count("xml")
+                skipped.count(BAD_XML)
         seen: dict[str, set[str]] = {meter: set() for meter in state.previous_values}
         for first in range(0, len(snapshot.guests), GUESTS_PER_CHUNK):
             polls = [
@@ -195,14 +157,17 @@ class GuestPollster:
                 previous = state.previous_values.get(row.meter.name)
                 for poll in polls:
                     if is_metered(row, poll.guest):
-                        yield from _samples(row, poll, previous, seen, skipped, trial=cycle.trial)
+                        yield from _samples(row, poll, previous, seen, skipped, state.resources, trial=cycle.trial)
             for poll in polls:
+                if snapshot.complete and not cycle.trial and poll.guest.uuid not in snapshot.incomplete:
+                    state.resources.read(poll.guest)
                 yield from poll.end(state, trial=cycle.trial)
         if snapshot.complete:
             state.logged = skipped.reasons
             if not cycle.trial:
                 for meter, previous in state.previous_values.items():
                     previous.forget_all_but(seen[meter])
+                skipped.look_for_missing(snapshot, state.resources, cycle.provider(IHypervisor))
                 yield from _end_gauges_of_gone_domains(snapshot, state, cycle)
         skipped.report(cycle)
 
@@ -296,6 +261,7 @@ def _samples(
     previous: PreviousValues | None,
     seen: dict[str, set[str]],
     skipped: SkippedSamples,
+    resources: ResourcesOfDomains,
     *,
     trial: bool,
 ) -> Iterator[Sample]:
@@ -304,7 +270,7 @@ def _samples(
     try:
         all_measured = guest.measured(row.scope)
     except BadStat as error:
-        skipped.log(f"{meter} of {guest.uuid}", str(error), error.reason)
+        skipped.log(f"{meter} of {guest.uuid}", str(error), error.reason, resources.of(guest.uuid))
         return
     for measured in all_measured:
         if previous is not None:
@@ -323,9 +289,9 @@ def _samples(
             elif row.if_missing == "counted":
                 skipped.count("missing")
         except BadStat as error:
-            skipped.log(f"{meter} of {measured.resource_id}", str(error), error.reason)
+            skipped.log(f"{meter} of {measured.resource_id}", str(error), error.reason, (measured.resource_id,))
         except BadSample as error:
-            skipped.log(f"{meter} of {measured.resource_id}", str(error), "invalid")
+            skipped.log(f"{meter} of {measured.resource_id}", str(error), "invalid", (measured.resource_id,))
 
 
 def _read(

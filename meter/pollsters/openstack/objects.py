@@ -155,7 +155,7 @@ def _samples(project_id: str, response: HttpResponse, skipped: SkippedItems) -> 
             try:
                 yield sample(meter, project_id, response.header(header), header, EXISTING)
             except BadItem as error:
-                skipped.add(project_id, error)
+                skipped.add(project_id, error, resources=(project_id,))
     for container in _containers(response):
         resource = f"{project_id}/{container.get('name')}"
         metadata = {key: container[key] for key in ("storage_policy", "last_modified") if key in container}
@@ -163,4 +163,4 @@ def _samples(project_id: str, response: HttpResponse, skipped: SkippedItems) -> 
             try:
                 yield sample(meter, resource, container.get(key), key, metadata)
             except BadItem as error:
-                skipped.add(resource, error)
+                skipped.add(resource, error, resources=(resource,))

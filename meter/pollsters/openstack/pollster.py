@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from meter.interfaces import Enabled
 from meter.interfaces import ICentralPollster
 from meter.interfaces import ICycle
 from meter.interfaces import IPluginContext
-from meter.interfaces import ISkippedSamples
 from meter.interfaces import Unavailable
 from meter.openstack import IOpenStack
 from meter.openstack import Listing
@@ -29,6 +29,7 @@ from meter.pollsters.openstack.table import MeteredListing
 from meter.sample import BadSample
 from meter.sample import MeterDefinition
 from meter.sample import Sample
+from meter.skipped_samples import ISkippedSamples
 
 UNSUPPORTED_STATUSES = (NOT_FOUND, 410, 501)
 """Statuses of a service that lacks an extension: not found, gone, not implemented."""
@@ -76,13 +77,18 @@ class SkippedItems:
         except LookupError:
             self._count = None
 
-    def add(self, resource: str, error: BadItem | BadSample) -> None:
-        """Count an entry of ``resource`` that is skipped because of ``error``."""
+    def add(
+        self, label: str, error: BadItem | BadSample, *, resources: Collection[str] = (), project: str = ""
+    ) -> None:
+        """Count an entry that is skipped because of ``error``; ``label`` names it in the log.
+
+        ``resources`` are those that it describes, as far as they are known; of a ``project`` nothing was read.
+        """
         kind = getattr(error, "kind", "bad-sample")
         if self._count is not None:
-            self._count(self._name, kind)
+            self._count(self._name, kind, resources=resources, projects=(project,) if project else ())
         if len(self._reasons) < self._max_reasons:
-            self._reasons.setdefault(resource, (kind, str(error)))
+            self._reasons.setdefault(label, (kind, str(error)))
 
     def report(self) -> None:
         """Log the reasons that are new."""
@@ -212,13 +218,13 @@ class ListingPollster:
 
     def _of_page(self, page: Page, skipped: SkippedItems) -> Iterable[Sample]:
         for item in page.items:
-            resource = "?"
+            resource = ""
             try:
                 resource = self.metered.resource_of(item)
                 metadata = self.metered.metadata_of(item)
                 user_id, project_id = self.metered.user_of(item), self.metered.project_of(item)
             except BadItem as error:
-                skipped.add(resource, error)
+                skipped.add(resource or "?", error, resources=(resource,) if resource else ())
                 continue
             for measure in self.metered.measures:
                 try:
@@ -235,4 +241,4 @@ class ListingPollster:
                     )
                 except (BadItem, BadSample) as error:
                     if not (measure.optional and getattr(error, "kind", "") == "no-volume"):
-                        skipped.add(resource, error)
+                        skipped.add(resource, error, resources=(resource,))

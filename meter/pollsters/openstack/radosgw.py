@@ -164,7 +164,7 @@ def _bucket_samples(project_id: str, response: HttpResponse, skipped: SkippedIte
         try:
             bucket_objects, bucket_size = _usage(bucket)
         except BadItem as error:
-            skipped.add(resource, error)
+            skipped.add(resource, error, resources=(resource, project_id))  # the totals are those of the project
             complete = False
             continue
         objects, size = objects + bucket_objects, size + bucket_size
@@ -199,7 +199,7 @@ def _request_samples(project_id: str, response: HttpResponse, skipped: SkippedIt
         totals = [each.get("total") for each in _mappings(response, summary)]
         requests = sum(number(each.get("ops") if isinstance(each, Mapping) else None, "ops") for each in totals)
     except BadItem as error:
-        skipped.add(project_id, error)
+        skipped.add(project_id, error, resources=(project_id,))
     else:
         yield _sample(response, project_id, REQUESTS, requests)
 

@@ -86,6 +86,6 @@ class RecordsetsPollster:
                     )
                 )
             except BadSample as error:
-                skipped.add(zone_id, error)
+                skipped.add(zone_id, error, resources=(zone_id,))
         skipped.report()
         return samples

@@ -94,17 +94,17 @@ class RoundRobin:
                     samples.extend(some)
             except ErrorResponse as error:
                 if error.status != NOT_FOUND:
-                    skipped.add(project_id, BadItem("refused", str(error)))
+                    skipped.add(project_id, BadItem("refused", str(error)), project=project_id)
             except Unavailable as error:
                 failures.append(error)
-                skipped.add(project_id, BadItem("unavailable", str(error)))
+                skipped.add(project_id, BadItem("unavailable", str(error)), project=project_id)
 
         projects = await all_projects(self._cycle)
         left = await self._for_each(projects, collect)
         if failures and not samples:
             raise failures[0]
         for project_id in left:
-            skipped.add(project_id, self._why_left(len(projects)))
+            skipped.add(project_id, self._why_left(len(projects)), project=project_id)
         return samples
 
     async def _for_each(self, ids: list[str], call: Callable[[str], Awaitable[None]]) -> list[str]:

@@ -23,6 +23,7 @@ from meter.store.audit.log import entries_after
 from meter.store.audit.log import entries_statement
 from meter.store.audit.log import entry_of
 from meter.store.audit.void_statements import VoidedSamplesCheck
+from meter.store.maintenance.administered_database import AdministeredDatabase
 from meter.store.maintenance.maintenance import BEGINNING
 from meter.store.maintenance.rollups import DAY
 from meter.store.maintenance.rollups import HOUR
@@ -36,12 +37,7 @@ from meter.store.maintenance.voiding import unvoid
 from meter.store.maintenance.voiding import void
 from meter.store.maintenance.voiding import voided
 from meter.store.maintenance.voiding import voided_count
-from meter.store.migrations import Schema
-from meter.store.migrations import migrations
-from meter.store.postgres.connection import Connection
 from meter.store.postgres.connection import Rejected
-from meter.store.postgres.dsn import connection_parameters
-from meter.store.postgres.dsn import described
 from meter.store.postgres.durability import unsafe_settings
 
 T = TypeVar("T")
@@ -65,24 +61,17 @@ GROUP BY 1 ORDER BY 5 DESC, 1
 """
 
 
-class Administration:
+class Administration(AdministeredDatabase):
     """One connection to the database at ``dsn``. Open it before any other method, and close it."""
 
     def __init__(self, reactor: Any, dsn: str, *, clock: IReactorTime, statement_timeout_seconds: float = 30.0) -> None:
-        parameters = connection_parameters(
-            dsn, statement_timeout_seconds=statement_timeout_seconds, application_name="meter-db"
+        super().__init__(
+            reactor,
+            dsn,
+            clock=clock,
+            application_name="meter-db",
+            statement_timeout_seconds=statement_timeout_seconds,
         )
-        self._where = described(parameters)
-        self._schema = Schema(migrations())
-        self._connection = Connection(reactor, clock, parameters, answer_seconds=statement_timeout_seconds + 10)
-
-    async def open(self) -> None:
-        """Connect; :class:`meter.interfaces.Unavailable` if that fails."""
-        await self._connection.open()
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._connection.close()
 
     async def upgrade(self) -> Report:
         """Upgrade the schema, without a time limit; return the version before and after."""

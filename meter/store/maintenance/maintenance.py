@@ -35,6 +35,7 @@ from meter.store.maintenance.garbage_collection import collect
 from meter.store.maintenance.garbage_collection import collect_batches
 from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.garbage_collection import oldest_retained
+from meter.store.maintenance.identity_names import collect_identity_names
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
@@ -56,6 +57,9 @@ COMPACTION_INTERVAL_SECONDS = 1800.0
 
 COMPACTION_AGE = timedelta(days=2)
 """Time after the end of a week until its indexes are compacted: few late samples are expected after that."""
+
+IDENTITY_NAMES_INTERVAL_SECONDS = 3600.0
+"""How often names of projects, domains and users are looked through for those that nothing refers to."""
 
 MAX_BATCHES = 100
 """Batches of garbage that one run collects from each dimension table, so that other work is not delayed."""
@@ -105,6 +109,7 @@ class Maintenance(Service):
         self._retry_at: dict[tuple[datetime, int], float] = {}
         self._unrollable: set[datetime] = set()
         self._collected_before: tuple[datetime, datetime] | None = None
+        self._collect_identity_names_at = 0.0
         self._partitions = Partitions(pool, clock)
         self._retention = retention
         self._finalize_after = timedelta(seconds=finalize_after_seconds)
@@ -150,6 +155,9 @@ class Maintenance(Service):
         await self.finalize(now - self._finalize_after)
         await self.expire(now)
         await self.collect_garbage()
+        if self._clock.seconds() >= self._collect_identity_names_at:
+            await self.collect_identity_names(now)
+            self._collect_identity_names_at = self._clock.seconds() + IDENTITY_NAMES_INTERVAL_SECONDS
         self.voided_samples = await self._pool.run(voided_count)
 
     async def finalize(self, until: datetime) -> int:
@@ -226,6 +234,12 @@ class Maintenance(Service):
         if complete:
             self._collected_before = oldest
 
+    async def collect_identity_names(self, now: datetime) -> None:
+        """Delete the names of projects, domains and users that nothing refers to."""
+        for _ in range(MAX_BATCHES):
+            if await self._pool.run(collect_identity_names, now) < BATCH_ROWS:
+                break
+
     async def _try_compact(self) -> None:
         try:
             [[now]] = await self._pool.rows("SELECT now()")
@@ -279,7 +293,7 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups whose samples have expired: any others would be computed again."""
-    for table in ("rollup", "final_period"):
+    for table in ("rollup", "final_period", "changed_series"):
         await session.count(
             f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
             [before],

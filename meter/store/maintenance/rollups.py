@@ -14,9 +14,11 @@ source. Queries that name no resource read these, however many resources there a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from typing import Any
 
 from meter.store.postgres.pool import Session
 from meter.store.query.access_paths import IN_ORDER_OF_TIME
@@ -47,6 +49,9 @@ MAX_METADATA_RUNS = 4
 
 MAX_ALTERNATIONS = 12
 """Rollups of a series in an hour where samples of other series of its resource are in between. Beyond it, one covers the hour."""
+
+MAX_SERIES_AGGREGATED_ALONE = 1000
+"""Series whose rollups are made again without those of the others in the hour; for more, the whole hour is aggregated."""
 
 COLUMNS = ", ".join(column for column in PARTIAL_COLUMNS if column != "tie")
 
@@ -139,15 +144,25 @@ KEYS = f"{COUNTER} AS counter, x.resource_id, x.run_kind, x.polling_interval"
 
 WITHIN = "%(start)s AND {} < %(start)s::timestamptz + make_interval(hours => %(hours)s)"
 
+SAMPLE_COLUMNS = "s.series_id, s.metadata_id, s.timestamp, s.volume, s.message_id"
 SAMPLES_OF_PERIOD = (
-    "SELECT s.series_id, s.metadata_id, s.timestamp, s.volume, s.message_id FROM sample s"
+    f"SELECT {SAMPLE_COLUMNS} FROM sample s"
     f" WHERE {IN_ORDER_OF_TIME} AND s.timestamp >= {WITHIN.format('s.timestamp')} AND s.series_id NOT IN ({EXPIRED_SERIES})"
 )
-FROM_SAMPLES = AGGREGATE.format(
-    of_period=SAMPLES_OF_PERIOD,
-    partials=f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
-    " FROM of_period s JOIN series x ON x.id = s.series_id CROSS JOIN counters",
+PARTIALS_OF_SAMPLES = (
+    f"SELECT s.series_id, s.metadata_id, 0 AS run_of_hour, {KEYS}, {partial_from_sample()}"
+    " FROM of_period s JOIN series x ON x.id = s.series_id CROSS JOIN counters"
 )
+FROM_SAMPLES = AGGREGATE.format(of_period=SAMPLES_OF_PERIOD, partials=PARTIALS_OF_SAMPLES)
+
+# OFFSET 0: only a few of the series of the store are concerned, and each is looked up in the index on series and time.
+FROM_SAMPLES_OF_SERIES = AGGREGATE.format(
+    of_period=f"SELECT s.* FROM unnest(%(series)s::integer[]) AS changed CROSS JOIN LATERAL (SELECT {SAMPLE_COLUMNS} FROM sample s"
+    f" WHERE s.series_id = changed AND s.timestamp >= {WITHIN.format('s.timestamp')} OFFSET 0) AS s",
+    partials=PARTIALS_OF_SAMPLES,
+)
+"""The same for some series, which must be all series of their resources: rollups of one depend on samples of the others."""
+
 HOURS_OF_PERIOD = f"SELECT r.* FROM rollup r WHERE {ROLLUPS_BY_START.format('r')} AND r.hours = 1 AND r.start >= {WITHIN.format('r.start')}"
 FROM_HOURS = AGGREGATE.format(
     of_period=HOURS_OF_PERIOD,
@@ -182,6 +197,28 @@ GROUP BY o.id ORDER BY o.meter_id, o.id
 """
 """Replaces the owner rollups of an hour or a day by the totals of its other rollups, without increase and integral: these are
 between samples of one resource."""
+
+SERIES_TO_AGGREGATE = f"""
+SELECT (SELECT array_agg(id) FROM (
+    SELECT x.id FROM series x WHERE x.resource_id IN (
+        SELECT changed.resource_id FROM changed_series t JOIN series changed ON changed.id = t.series_id WHERE t.start = %(start)s
+    ) AND x.id NOT IN ({EXPIRED_SERIES}) LIMIT {MAX_SERIES_AGGREGATED_ALONE} + 1
+) AS x)
+FROM changed_series WHERE start = %(start)s LIMIT 1
+"""
+"""All series of the resources whose samples changed since an hour was final; no row if the hour never was."""
+
+# Before the mark is deleted: one that another transaction is deleting is still visible, or what that one has noted is.
+NOTE_SERIES = """
+INSERT INTO changed_series (start, series_id)
+SELECT changed.start, changed.series_id
+FROM (SELECT DISTINCT date_trunc('hour', timestamp, 'UTC') AS start, series_id FROM chosen WHERE problem IS NULL) AS changed
+WHERE EXISTS (SELECT FROM final_period p WHERE p.hours = 1 AND p.start = changed.start)
+    OR EXISTS (SELECT FROM changed_series t WHERE t.start = changed.start)
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+"""
+"""Notes that the rollups of the series of the table ``chosen`` have to be made again, in hours that are final, or were and have changed since."""
 
 NEXT_HOUR_TO_FINALIZE = f"""
 SELECT date_trunc('hour', earliest.timestamp)
@@ -219,7 +256,8 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
     """Make the rollups of the ``hours`` from ``start`` and mark the period as final; return whether it is final now.
 
     A day is aggregated from its hours, and is not final before these. Samples of the period cannot be written until the
-    transaction ends. A sample that is written later finds the mark in ``final_period`` and deletes it.
+    transaction ends. A sample that is written later finds the mark in ``final_period``, deletes it and notes its series in
+    ``changed_series``: of an hour that was final, only the rollups of the resources that changed are made again.
     """
     period = {
         "start": start,
@@ -235,11 +273,29 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
         if await next_hour_to_finalize(session, start, until) is not None:
             return False
     stale = f"DELETE FROM rollup WHERE {ROLLUPS_BY_START.format('rollup')} AND hours = %(hours)s AND start = %(start)s"
-    await session.count(stale if hours == DAY else f"{stale} AND series_id NOT IN ({EXPIRED_SERIES})", period)
-    await session.count(FROM_HOURS if hours == DAY else FROM_SAMPLES, period)
+    if hours == DAY:
+        await session.count(stale, period)
+        await session.count(FROM_HOURS, period)
+    elif (series := await _series_to_aggregate(session, period)) is not None:
+        of_series = {**period, "series": series}
+        await session.count(f"{stale} AND series_id = ANY(%(series)s)", of_series)
+        await session.count(FROM_SAMPLES_OF_SERIES, of_series)
+    else:
+        await session.count(f"{stale} AND series_id NOT IN ({EXPIRED_SERIES})", period)
+        await session.count(FROM_SAMPLES, period)
+    if hours == HOUR:
+        await session.count("DELETE FROM changed_series WHERE start = %(start)s", period)
     await session.count(OWNER_ROLLUPS, period)
     await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", period)
     return True
+
+
+async def _series_to_aggregate(session: Session, period: Mapping[str, Any]) -> list[int] | None:
+    """Return the series whose rollups of an hour have to be made; ``None`` for all."""
+    for [series] in await session.rows(SERIES_TO_AGGREGATE, period):
+        ids: list[int] = series or []
+        return ids if len(ids) <= MAX_SERIES_AGGREGATED_ALONE else None
+    return None
 
 
 async def next_hour_to_finalize(session: Session, since: datetime, until: datetime) -> datetime | None:

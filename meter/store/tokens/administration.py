@@ -15,11 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.api_token import ApiToken
 from meter.store.audit.log import append
+from meter.store.maintenance.administered_database import AdministeredDatabase
 from meter.store.maintenance.voiding import Act
-from meter.store.migrations import Schema
-from meter.store.migrations import migrations
-from meter.store.postgres.connection import Connection
-from meter.store.postgres.dsn import connection_parameters
 
 T = TypeVar("T")
 
@@ -60,7 +57,7 @@ class UnknownToken(Exception):
     """There is no token with an id; the text is that id."""
 
 
-class ApiTokenAdministration:
+class ApiTokenAdministration(AdministeredDatabase):
     """One connection to the database at ``dsn``. Open it before any other method, and close it.
 
     ``act`` says who changes tokens and why. Each change is recorded in the audit log, in one transaction with it, unless
@@ -70,20 +67,14 @@ class ApiTokenAdministration:
     def __init__(
         self, reactor: Any, dsn: str, *, clock: IReactorTime, act: Act | None, statement_timeout_seconds: float = 30.0
     ) -> None:
-        parameters = connection_parameters(
-            dsn, statement_timeout_seconds=statement_timeout_seconds, application_name="meter-token"
+        super().__init__(
+            reactor,
+            dsn,
+            clock=clock,
+            application_name="meter-token",
+            statement_timeout_seconds=statement_timeout_seconds,
         )
         self._act = act
-        self._schema = Schema(migrations())
-        self._connection = Connection(reactor, clock, parameters, answer_seconds=statement_timeout_seconds + 10)
-
-    async def open(self) -> None:
-        """Connect; :class:`meter.interfaces.Unavailable` if that fails."""
-        await self._connection.open()
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._connection.close()
 
     async def create(self, token: ApiToken) -> None:
         """Store ``token``; :class:`TooManyTokens` if there are too many valid ones."""

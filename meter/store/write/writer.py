@@ -87,18 +87,32 @@ WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp, recorded_at, series_id), n
         SELECT FROM stored
         WHERE timestamp >= period.start AND timestamp < period.start + make_interval(hours => period.hours)
     )
+), changed AS (
+    INSERT INTO changed_series (start, series_id)
+    SELECT DISTINCT period.start, stored.series_id
+    FROM stored JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
+        ON period.hours = {HOUR} AND timestamp >= period.start AND timestamp < period.start + interval '1 hour'
+    ORDER BY 1, 2
+    ON CONFLICT DO NOTHING
 ), late AS ({COUNT_LATE})
 SELECT count(*) FROM stored
 """
-"""Inserts samples, some of which are late or in final hours or days; counts the late ones, and marks the hours and days as not final."""
+"""Inserts samples, some of which are late or in final hours or days: counts the late ones, and marks hours and days as not final.
+
+Series with a new sample in final hours are noted in ``changed_series``, also in hours that were final and have changed since.
+"""
 
 BEGIN_TO_WRITE = f"""
 {LOCK_HOURS_SHARED}; {WRITER_LOCK_SQL}; SELECT {NOTIFY_SQL};
 SELECT before, meter, NULL FROM retention_cutoff WHERE before > %s
 UNION ALL SELECT final_period.start, NULL, final_period.hours
 FROM final_period JOIN unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start) USING (hours, start)
+UNION ALL SELECT period.start, NULL, period.hours
+FROM unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
+WHERE period.hours = {HOUR} AND EXISTS (SELECT FROM changed_series WHERE changed_series.start = period.start)
 """
-"""Takes the shared locks, then returns the retention cutoffs newer than the batch and the final periods it touches.
+"""Takes the shared locks, then returns the retention cutoffs newer than the batch and the periods it touches that are final, or
+were and have changed since.
 
 Each statement sees what was committed when it begins, and until the end of the transaction no other session can finalize these hours.
 """
@@ -240,7 +254,7 @@ class SampleWriter:
         ids, cache_updates = await self._dimension_ids(session, records, timestamps)
         places, known_batches = await upsert_batches(session, records)
         periods = sorted({(hours, start_of(each, hours)) for each in timestamps for hours in (HOUR, DAY)})
-        begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods)]
+        begin, parameters = BEGIN_TO_WRITE, [hour_locks(timestamps), timestamps[0], *_period_columns(periods) * 2]
         if near := boundaries(timestamps):
             begin, parameters = LOCK_BOUNDARIES + begin, [near, *parameters]
         rows = await session.rows(begin, parameters)
@@ -258,7 +272,7 @@ class SampleWriter:
                 *compared_range(week),
             ]
             if final_periods or late:
-                parameters = [*columns, *_period_columns(final_periods), *self._late.parameters]
+                parameters = [*columns, *_period_columns(final_periods) * 2, *self._late.parameters]
                 [[new]] = await session.rows(INSERT_OLD_SAMPLES, parameters)
             else:
                 new = await session.count(INSERT_SAMPLES, columns)

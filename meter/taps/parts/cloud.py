@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from meter.daemon.metrics import RequestMetrics
+from meter.daemon.request_metrics import RequestMetrics
 from meter.http import BadTlsOptions
 from meter.http import HttpRequest
 from meter.http import HttpResponse

@@ -26,6 +26,8 @@ from meter.plugins.registry import Decision
 from meter.query import WriteResult
 from meter.taps.daemon import Daemon
 from meter.taps.parts.full_collections import add_full_collections
+from meter.taps.parts.identities import add_identity_file
+from meter.taps.parts.identities import identity_changes
 from meter.taps.parts.notification_archive import add_archive
 from meter.taps.parts.reports import add_rejected_counts
 from meter.taps.parts.reports import add_reports
@@ -108,6 +110,7 @@ def add_collector(
             ignored_users=daemon.config.notifications.ignored_users,
             unit_name=daemon.config.units.name_of,
             off_reactor=daemon.off_reactor,
+            report_identities=identity_changes(daemon, bus),
         )
         if not active:
             return StagedService(daemon.reactor)  # no queue, as no listener would take anything from it
@@ -119,3 +122,4 @@ def add_collector(
         )
 
     daemon.activate(Activation(daemon.plugins(LISTENER), daemon.plugin_context(), consume, name="listeners"))
+    add_identity_file(daemon, bus)

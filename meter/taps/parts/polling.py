@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import socket
+from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -11,23 +14,30 @@ from typing import Any
 
 from twisted.application.service import IService
 
+from meter.agent.cycle_reports import AgentIdentity
+from meter.agent.cycle_reports import CycleReporter
+from meter.agent.cycle_reports import CycleReportService
 from meter.agent.leader import LeaderElection
 from meter.agent.outbox import Outbox
 from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
 from meter.agent.scheduler import AlignedSchedule
 from meter.agent.spool import Spool
+from meter.bus.masking import masked_text
+from meter.cycle_report import MAX_ERROR
+from meter.cycle_report import InactivePollster
 from meter.daemon.heartbeats import free_bytes
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import PublishingMetrics
+from meter.daemon.report_metrics import CycleReportMetrics
 from meter.daemon.services import StagedService
 from meter.daemon.threads import CallThread
 from meter.heartbeat import SpoolState
 from meter.interfaces import IBus
-from meter.interfaces import ISkippedSamples
 from meter.plugins.activation import Activation
 from meter.plugins.registry import Decision
 from meter.plugins.registry import Kind
+from meter.skipped_samples import ISkippedSamples
 from meter.taps.daemon import Daemon
 from meter.taps.parts.process_locks import spool_destination
 
@@ -63,15 +73,18 @@ def add_polling(
         spool.rows, spool.bytes, daemon.config.spool.max_bytes, spool.oldest_seconds, free_bytes(path.parent)
     )
     publishing.watch_spool(lambda: spool.rows, lambda: spool.bytes, lambda: spool.oldest_seconds)
+    report_metrics = CycleReportMetrics(daemon.registry)
     outbox = Outbox(
         spool,
         bus,
         daemon.reactor,
         metrics=publishing,
+        report_metrics=report_metrics,
         batch=daemon.config.bus.window,
     )
     daemon.add(outbox)
     metrics = PollingMetrics(daemon.registry)
+    reports = _cycle_reporter(daemon, outbox, kinds, report_metrics) if settings.cycle_reports else None
     context = daemon.plugin_context({ISkippedSamples: metrics, IBus: bus, **(providers or {})})
     polling = Polling(
         context,
@@ -84,6 +97,7 @@ def add_polling(
         after_cycle=after_cycle,
         interval_of=settings.interval_of,
         unit_name=daemon.config.units.name_of,
+        reports=reports,
     )
 
     def begin(active: Sequence[Decision]) -> IService:
@@ -93,17 +107,24 @@ def add_polling(
         async def cycle(due: frozenset[float]) -> None:
             await polling.cycle([each for each in active if intervals[each.name] in due])
 
+        def skipped(interval: float, cycles: int, first: float, last: float) -> None:
+            metrics.cycles_skipped(cycles)
+            if reports is not None:
+                reports.cycles_skipped(interval, cycles, first, last)
+
         agent = StagedService(daemon.reactor)
+        if reports is not None:
+            CycleReportService(reports, has_cycles=bool(active)).setServiceParent(agent)
         election = LeaderElection(bus, leader_group, cycle, daemon.reactor) if leader_group else None
         if election:
             election.setServiceParent(agent)
         AlignedSchedule(
-            election.run_if_leader if election else cycle,
+            run_or_stand_by(election, reports) if election else cycle,
             set(intervals.values()),
             daemon.reactor,
             name="polling cycle",
             offset_seconds=random.random() * settings.jitter_seconds,
-            on_skipped=metrics.cycles_skipped,
+            on_skipped=skipped,
         ).setServiceParent(agent)
         return agent
 
@@ -114,3 +135,45 @@ def add_polling(
     daemon.activate(Activation(candidates, context, begin, name="pollsters"))
     daemon.polling = polling
     return outbox
+
+
+def run_or_stand_by(
+    election: LeaderElection, reports: CycleReporter | None
+) -> Callable[[frozenset[float]], Awaitable[object]]:
+    """Return what the schedule calls: the elected agent polls, and reports its cycle; another one reports that it stands by."""
+
+    async def run(due: frozenset[float]) -> None:
+        await election.run_if_leader(due)
+        if reports is not None and not election.is_leader:
+            await reports.tell(standby=True)
+
+    return run
+
+
+def _cycle_reporter(
+    daemon: Daemon, outbox: Outbox, kinds: Sequence[Kind], metrics: CycleReportMetrics
+) -> CycleReporter:
+    return CycleReporter(
+        AgentIdentity(daemon.name, socket.gethostname(), daemon.boot),
+        outbox,
+        daemon.keys,
+        daemon.reactor,
+        metrics=metrics,
+        inactive=lambda: inactive_pollsters(daemon.decisions(*kinds)),
+    )
+
+
+def inactive_pollsters(decisions: Iterable[Decision]) -> list[InactivePollster]:
+    """Return the pollsters that are not active, and those of which a setting disables some meters."""
+    found = []
+    for each in decisions:
+        meters = [] if each.plugin is None else [definition.name for definition in each.plugin.meters]
+        if each.state == "active":
+            off = tuple(sorted(meter for meter in meters if not each.takes(meter)))
+            if off:
+                why = f"[plugins] disable has {', '.join(each.meters_off)}"
+                found.append(InactivePollster(each.name, True, why, off))
+        else:
+            reason = masked_text(each.reason)[:MAX_ERROR]
+            found.append(InactivePollster(each.name, each.state == "disabled", reason, tuple(sorted(meters))))
+    return found

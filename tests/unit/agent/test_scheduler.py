@@ -53,10 +53,10 @@ def test_offset_moves_all_runs(clock: Clock) -> None:
 
 def test_runs_missed_by_a_long_run_are_skipped_and_counted(clock: Clock) -> None:
     runs: Runs = []
-    skipped: list[int] = []
-    timetable(clock, runs, 60, seconds=125, on_skipped=skipped.append)
+    skipped: list[tuple[float, ...]] = []
+    timetable(clock, runs, 60, seconds=125, on_skipped=lambda *cycles: skipped.append(cycles))
     clock.advance(0)
-    assert skipped == [2]
+    assert skipped == [(60, 2, NOON + 60, NOON + 120)]
     clock.pump([1] * 50)
     assert [at for at, _ in runs] == [7, 180]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 from datetime import datetime
 
+import msgspec
 import pytest
 
 from meter.batch_signature import BATCH_SIGNATURE_FIELD
@@ -80,11 +81,11 @@ def test_messages_of_two_keys_are_signed_as_two_batches() -> None:
 
 
 def replaced_key(message: OutgoingMessage, keys: Keyring) -> OutgoingMessage:
-    return message._replace(key=keys.get("other"))
+    return msgspec.structs.replace(message, key=keys.get("other"))
 
 
 def test_message_without_a_key_is_sent_without_a_batch_signature() -> None:
-    (publication,) = batch_publications([signed("cpu")._replace(key=None)])
+    (publication,) = batch_publications([msgspec.structs.replace(signed("cpu"), key=None)])
     assert BATCH_SIGNATURE_FIELD not in open_envelope(publication.body)
 
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from meter.daemon.metrics import RequestMetrics
+from meter.daemon.request_metrics import RequestMetrics
 from meter.http import HttpRequest
 from meter.http import LimitedHttpClient
 from meter.http import ServiceLimits

@@ -21,6 +21,8 @@ from meter.api import StaticTokens
 from meter.api.auth.visibility import VisibleStore
 from meter.api.operations import OPERATIONS
 from meter.api.operations import Operation
+from meter.identity_report import IdentityName
+from meter.identity_report import IdentityReport
 from tests.api_client import ApiClient
 from tests.api_client import Response
 from tests.api_client import message
@@ -36,6 +38,17 @@ INSTANCE = message(
     resource_metadata={"event_type": "compute.instance.create.end", "state": "active"},
 )
 """A sample with segments; :mod:`tests.api_client` has none."""
+
+NAMES = IdentityReport(
+    "keystone",
+    "m",
+    "1970-01-01T00:00:00",
+    (
+        IdentityName("project", "red", "bob's", "1970-01-01T00:00:00", domain="one"),
+        IdentityName("domain", "one", "bob's, too", "1970-01-01T00:00:00"),
+        IdentityName("user", "bob", "bob", "1970-01-01T00:00:00", domain="one"),
+    ),
+)
 
 WITHOUT_SAMPLES = ("versions", "capabilities")
 """Operations that return nothing about samples."""
@@ -123,6 +136,9 @@ def test_operation_shows_nothing_of_other_projects(api: ApiClient, operation: Op
     if operation.name == "segments":
         api = ApiClient(auth=TOKENS)
         Deferred.fromCoroutine(api.store.write([INSTANCE]))
+    if operation.name == "identities":
+        api = ApiClient(auth=TOKENS)
+        Deferred.fromCoroutine(api.store.record_identities(NAMES))
     visible = request_red(api, "admin", operation)
     assert visible.status == 200
     assert any(text in visible.body for text in (b"a/b c", b"bob", b"red", b"60.0", b"12:02:00", b"test"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
@@ -705,8 +706,14 @@ class Counted:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}
 
-    def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(
+        self, plugin: str, reason: str, count: int = 1, resources: Collection[str] = (), projects: Collection[str] = ()
+    ) -> None:
         self.counts[plugin, reason] = self.counts.get((plugin, reason), 0) + count
+
+    def resources_ended(self, plugin: str, reason: str, resources: Collection[str]) -> None: ...
+
+    def resources_unknown(self, plugin: str, reason: str) -> None: ...
 
 
 @pytest.mark.parametrize(

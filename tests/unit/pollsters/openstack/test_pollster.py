@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -40,7 +41,9 @@ class SkippedSamples:
     def __init__(self) -> None:
         self.counted: dict[tuple[str, str], int] = {}
 
-    def samples_skipped(self, plugin: str, reason: str, count: int = 1) -> None:
+    def samples_skipped(
+        self, plugin: str, reason: str, count: int = 1, resources: Collection[str] = (), projects: Collection[str] = ()
+    ) -> None:
         self.counted[plugin, reason] = self.counted.get((plugin, reason), 0) + count
 
 

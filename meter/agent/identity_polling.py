@@ -1,0 +1,91 @@
+"""Polls the names of projects, domains and users, and spools them as signed reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from meter.ceilometer_signature import BadSignature
+from meter.identity_report import IdentityKind
+from meter.identity_report import IdentityReport
+from meter.interfaces import Publication
+from meter.interfaces import Unavailable
+from meter.report import key_for_reports
+from meter.report import report_publication
+from meter.signing_keys import Keyring
+
+RETRY_SECONDS = 60.0
+"""How often it is looked whether a poll is due: a failed one is repeated after that time."""
+
+
+class IdentitySource(Protocol):
+    """Lists names; implemented by :class:`meter.openstack.identities.KeystoneIdentities`."""
+
+    problems: Mapping[IdentityKind, str]
+
+    def reports(self) -> AsyncIterator[IdentityReport]:
+        """Iterate over reports with all names."""
+
+
+class IdentityPolling:
+    """Lists the names of ``source`` and gives them to ``put`` as publications, signed with one of ``keys``.
+
+    :meth:`poll` is :data:`meter.agent.leader.Work`; :meth:`poll_once` does it once in each interval without an election.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        source: IdentitySource,
+        put: Callable[[Sequence[Publication]], Awaitable[object]],
+        keys: Keyring,
+        clock: IReactorTime,
+    ) -> None:
+        self._source = source
+        self._put = put
+        self._keys = keys
+        self._clock = clock
+        self._done: Mapping[float, int] = {}
+
+    async def poll(self, due: frozenset[float]) -> None:
+        """Spool all names; raises :class:`Unavailable`, after what could be listed was spooled, if something could not."""
+        async for report in self._source.reports():
+            now = datetime.fromtimestamp(self._clock.seconds(), UTC)
+            try:
+                publication = report_publication("identities", report, key_for_reports(self._keys, now))
+            except BadSignature as error:
+                raise Unavailable(f"the names cannot be signed: {error}") from error
+            await self._put([publication])
+        if self._source.problems:
+            raise Unavailable("; ".join(f"{kind}s: {reason}" for kind, reason in self._source.problems.items()))
+
+    async def poll_once(self, due: frozenset[float]) -> None:
+        """Do :meth:`poll` for the intervals in which it was not done yet."""
+        slots = {each: math.floor(self._clock.seconds() / each) for each in due}
+        if any(self._done.get(each) != slot for each, slot in slots.items()):
+            await self.poll(due)
+            self._done = slots
+
+    def logging(
+        self, run: Callable[[frozenset[float]], Awaitable[object]], interval: float
+    ) -> Callable[[], Awaitable[None]]:
+        """Return a function that calls ``run`` with ``interval``, and logs that it has to be repeated."""
+
+        async def attempt() -> None:
+            try:
+                await run(frozenset({interval}))
+            except Unavailable as error:
+                self._log.info("names of projects, domains and users: {reason}; trying again", reason=str(error))
+
+        return attempt

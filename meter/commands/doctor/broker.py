@@ -1,0 +1,145 @@
+"""The checks *broker*, *permissions*, *queues* and *dead letters*."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from meter.bus.amqp import QueueState
+from meter.bus.dead_letters import DEAD_LETTER_QUEUE
+from meter.bus.dead_letters import DeadLetter
+from meter.commands.doctor.finding import Finding
+
+MIN_RABBITMQ = (3, 8)
+"""Oldest version on which Meter's queues work; 3.10 is the oldest that is tested."""
+
+CONSUMED_QUEUES = ("meter.metering", "meter.notifications", "meter.reports")
+"""Queues that a running collector consumes."""
+
+WAITING_QUEUES = ("meter.metering.waiting", "meter.notifications.waiting")
+"""Queues of bad messages for which there was no room among the dead letters."""
+
+NEEDED_QUEUES = ("meter.metering",)
+
+MAX_WAITING_MESSAGES = 10_000
+"""More messages than these in a queue with a consumer are a warning: the collector is behind."""
+
+SAMPLED_LETTERS = 200
+"""How many dead letters are read, the oldest first."""
+
+KIND_ADVICE = {
+    "undecodable": "see who publishes what is not a metering message: meter-dead-letters show ID",
+    "invalid": "a sender violates the limits of samples: meter-dead-letters show ID has the reason",
+    "unverified": "the signing keys of the sender and the collector differ: run meter-doctor on the sender's host, whose check"
+    " keys compares them, and add the missing key to [[signing.keys]]; or somebody forges samples",
+    "unstorable": "meter-dead-letters show ID has what the database refuses",
+    "conflict": "one id was used for two samples: a forgery, or a defect of the sender; meter-dead-letters show ID has both",
+    "misunderstood": "meter-notify explain shows what a listener makes of the notification; update the listener or its definition",
+    "unsignable": "add a key to [[signing.keys]] that covers the time of the notification, then replay them",
+    "unpublishable": "raise [bus] max_body_bytes on the collector, then replay them",
+    "listener": "a defect of the listener: the collector's log has the traceback; replay them after an update",
+    "too-complex": "find the sender: no service needs so many values; docs/dead-letters has the limits",
+    "too-large": "raise [bus] max_body_bytes, or lower [polling] batch_samples of the sender",
+    "defect": "a defect of Meter: the collector's log has the traceback; please report it, and replay them after an update",
+}
+"""What to do about dead letters, by kind."""
+
+
+def version_finding(broker: str, where: str) -> Finding:
+    """Return whether the product and version of a broker, ``RabbitMQ 3.10.8``, are ones that Meter works with."""
+    product, _, version = broker.partition(" ")
+    numbers = tuple(int(each) for each in version.split(".")[:2] if each.isdecimal())
+    if product == "RabbitMQ" and numbers and numbers < MIN_RABBITMQ:
+        return Finding("broker", "warning", f"{broker} at {where} is older than 3.8", "update the broker")
+    return Finding("broker", "ok", f"{broker} at {where}")
+
+
+def permission_finding(missing: Sequence[str], user: str) -> Finding:
+    """Return whether the broker's user may do all that Meter needs; ``missing`` is what it may not."""
+    if not missing:
+        return Finding("permissions", "ok", f"the user {user} may configure, write and read")
+    text = f"the user {user} may not {', '.join(missing)}: daemons cannot publish or consume"
+    return Finding(
+        "permissions", "fault", text, f"rabbitmqctl set_permissions -p VHOST {user} '.*' '.*' '.*' (docs/security)"
+    )
+
+
+def queue_findings(queues: Mapping[str, QueueState | None]) -> Iterator[Finding]:
+    """Yield what the lengths and consumers of Meter's queues say; ``None`` is a queue that does not exist."""
+    quiet = True
+    for name in CONSUMED_QUEUES:
+        state = queues.get(name)
+        if state is None:
+            if name in NEEDED_QUEUES:
+                quiet = False
+                yield Finding(
+                    "queues",
+                    "fault",
+                    f"there is no queue {name}: samples wait in the spools of the agents",
+                    "start meter-collector with this broker and virtual host",
+                )
+            continue
+        if not state.consumers:
+            quiet = False
+            yield Finding(
+                "queues",
+                "fault",
+                f"{name} has no consumer and {state.messages} messages: no collector runs, or none with this broker",
+                "start meter-collector; its /readyz says what it waits for",
+            )
+        elif state.messages > MAX_WAITING_MESSAGES:
+            quiet = False
+            yield Finding(
+                "queues",
+                "warning",
+                f"{name} has {state.messages} messages and {state.consumers} consumers: the collectors are behind",
+                "look at the database's load; start another meter-collector (docs/scaling)",
+            )
+    for name in WAITING_QUEUES:
+        state = queues.get(name)
+        if state is not None and state.messages:
+            quiet = False
+            yield Finding(
+                "queues",
+                "warning",
+                f"{name} has {state.messages} messages: there was no room for them among the dead letters",
+                "replay or discard dead letters with meter-dead-letters",
+            )
+    if quiet:
+        shown = [f"{name} {state.messages}" for name, state in queues.items() if state is not None]
+        yield Finding("queues", "ok", f"consumed, with messages: {', '.join(shown)}")
+
+
+class LetterSample(NamedTuple):
+    """The number of dead letters, and the oldest of them."""
+
+    total: int
+    oldest: Sequence[DeadLetter]
+
+
+def dead_letter_findings(sample: LetterSample, max_dead_letters: int) -> Iterator[Finding]:
+    """Yield a finding for each kind of dead letters, with its commonest reason; one *ok* if there are none."""
+    if not sample.total:
+        yield Finding("dead letters", "ok", "there are none")
+        return
+    if max_dead_letters and sample.total >= max_dead_letters:
+        yield Finding(
+            "dead letters",
+            "fault",
+            f"{DEAD_LETTER_QUEUE} is full: {sample.total} of [bus] max_dead_letters = {max_dead_letters}; bad messages wait",
+            "find the sender of the bad messages below, then replay or discard them with meter-dead-letters",
+        )
+    kinds = Counter(letter.kind or "unknown" for letter in sample.oldest)
+    of = f"of the oldest {len(sample.oldest)} " if len(sample.oldest) < sample.total else ""
+    for kind, count in kinds.most_common():
+        letters = [letter for letter in sample.oldest if (letter.kind or "unknown") == kind]
+        [(reason, _)] = Counter(letter.reason for letter in letters).most_common(1)
+        times = sorted(letter.at[:19] for letter in letters if letter.at)
+        span = f", from {times[0]} to {times[-1]}" if times else ""
+        text = f"{count} {of}of {sample.total} dead letters are {kind}{span}; most often: {reason} (such as {letters[0].id[:8]})"
+        yield Finding(
+            "dead letters", "warning", text, KIND_ADVICE.get(kind, "meter-dead-letters show ID has the reason")
+        )

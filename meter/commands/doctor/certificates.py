@@ -1,0 +1,171 @@
+"""The check *certificates*: TLS certificates in files that the configuration names, and those that servers present."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import datetime
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs
+from urllib.parse import urlsplit
+
+from cryptography import x509
+
+from meter.bus.amqp.url import broker_address
+from meter.commands.doctor.finding import Finding
+from meter.settings import Config
+
+SOON = timedelta(days=21)
+"""A certificate that ends earlier than this is a warning."""
+
+CONNECT_SECONDS = 5.0
+
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""What a client of PostgreSQL sends to begin TLS; a server that has it answers ``S``."""
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class Certificates(NamedTuple):
+    """Where certificates come from, and the function that reads them: it may block, and raises ``OSError`` or ``ValueError``.
+
+    ``advice`` says what to do about one that ends.
+    """
+
+    label: str
+    read: Callable[[], Sequence[x509.Certificate]]
+    advice: str
+
+
+def sources(config: Config) -> Iterator[Certificates]:
+    """Yield what has certificates in this configuration: files, the broker, the database and Keystone."""
+    yield from _files(config)
+    url = config.bus.url.get_secret_value()
+    if url != "local:" and (broker := broker_address(url)).tls:
+        read = partial(presented, broker.host, broker.port)
+        yield Certificates(f"the broker {broker.host}", read, "renew it on the broker")
+    for name, dsn in (("dsn", config.store.dsn), ("replica_dsn", config.store.replica_dsn)):
+        if place := _tls_database(dsn.get_secret_value()):
+            yield Certificates(
+                f"the database of [store] {name}, {place[0]}", _of_database(place), "renew it on the database server"
+            )
+    keystone = config.api.auth.keystone
+    if config.api.auth.mode == "keystone" and keystone.auth_url.startswith("https://"):
+        parts = urlsplit(keystone.auth_url)
+        read = partial(presented, parts.hostname or "", parts.port or 443)
+        yield Certificates(f"Keystone {parts.hostname}", read, "renew it on the server of Keystone")
+
+
+def _files(config: Config) -> Iterator[Certificates]:
+    url = config.bus.url.get_secret_value()
+    named = {
+        "[api.auth.keystone] ca_file": config.api.auth.keystone.ca_file,
+        "[openstack] ca_file": config.openstack.ca_file,
+        "[openstack] cert_file": config.openstack.cert_file,
+        "cacertfile of [bus] url": "" if url == "local:" else broker_address(url).ca_file or "",
+        "[api] listen": listening_certificate(config.api.listen),
+        "[status] listen": listening_certificate(config.status.listen),
+        **{
+            f"[status.by_daemon] {name}": listening_certificate(listen)
+            for name, listen in config.status.by_daemon.items()
+        },
+    }
+    for label, file in named.items():
+        if file:
+            yield Certificates(
+                f"{label}, {file}", _of_file(Path(file)), "renew it, and restart the daemons that use it"
+            )
+
+
+def listening_certificate(listen: str) -> str:
+    """Return the file of the certificate of a Twisted endpoint ``ssl:…``; empty for any other endpoint."""
+    if not listen.startswith("ssl:"):
+        return ""
+    found = dict(re.findall(r":(certKey|privateKey)=((?:\\.|[^:\\])*)", listen))
+    file = found.get("certKey") or found.get("privateKey") or "server.pem"
+    return re.sub(r"\\(.)", r"\1", file)
+
+
+def _of_file(file: Path) -> Callable[[], Sequence[x509.Certificate]]:
+    def read() -> Sequence[x509.Certificate]:
+        found = _PEM.findall(file.read_bytes())
+        if not found:
+            raise ValueError("the file has no PEM certificate")
+        return [x509.load_pem_x509_certificate(each) for each in found]
+
+    return read
+
+
+def presented(host: str, port: int) -> Sequence[x509.Certificate]:
+    """Return the certificate that a TLS server presents, verified or not."""
+    with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain:
+        return [_handshake(plain, host)]
+
+
+def _of_database(place: tuple[str, int]) -> Callable[[], Sequence[x509.Certificate]]:
+    def read() -> Sequence[x509.Certificate]:
+        with socket.create_connection(place, timeout=CONNECT_SECONDS) as plain:
+            plain.sendall(SSL_REQUEST)
+            return [_handshake(plain, place[0])] if plain.recv(1) == b"S" else []
+
+    return read
+
+
+def _handshake(plain: socket.socket, host: str) -> x509.Certificate:
+    context = ssl.create_default_context()
+    context.check_hostname = False  # one that has ended must be read too
+    context.verify_mode = ssl.CERT_NONE
+    with context.wrap_socket(plain, server_hostname=host) as secured:
+        encoded = secured.getpeercert(binary_form=True)
+    if encoded is None:
+        raise ValueError("the server presents no certificate")
+    return x509.load_der_x509_certificate(encoded)
+
+
+def _tls_database(dsn: str) -> tuple[str, int] | None:
+    """Return host and port of a database that is reached over TCP with TLS, ``None`` for any other."""
+    parts = urlsplit(dsn)
+    try:
+        host, port = parts.hostname, parts.port or 5432
+    except ValueError:
+        return None
+    if parts.scheme not in ("postgres", "postgresql") or not host or "," in parts.netloc:
+        return None
+    mode = parse_qs(parts.query).get("sslmode", ["prefer"])[-1]
+    return None if mode in ("disable", "allow") else (host, port)
+
+
+def certificate_findings(
+    label: str, advice: str, certificates: Sequence[x509.Certificate], now: datetime
+) -> Iterator[Finding]:
+    """Yield what is wrong with the times of the certificates from one source at ``now``; one finding *ok* if nothing is.
+
+    Of several in one file, such as a bundle of authorities, each that has ended or soon ends is named.
+    """
+    quiet = True
+    for certificate in certificates:
+        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        name = certificate.subject.rfc4514_string()
+        if ends <= now:
+            quiet = False
+            text = f"the certificate {name} of {label} ended at {ends:%Y-%m-%d %H:%M} UTC: connections fail"
+            yield Finding("certificates", "fault", text, advice)
+        elif begins > now:
+            quiet = False
+            text = f"the certificate {name} of {label} is valid from {begins:%Y-%m-%d %H:%M} UTC only"
+            yield Finding("certificates", "fault", text, "set the clock of this host, or use another certificate")
+        elif ends - now < SOON:
+            quiet = False
+            text = f"the certificate {name} of {label} ends at {ends:%Y-%m-%d %H:%M} UTC"
+            yield Finding("certificates", "warning", text, advice)
+    if quiet and certificates:
+        first = min(each.not_valid_after_utc for each in certificates)
+        yield Finding("certificates", "ok", f"{label}: valid until {first:%Y-%m-%d}")

@@ -1,0 +1,412 @@
+"""``meter-doctor why``: walks the road of a meter of a resource, and says at which step the numbers stop.
+
+The steps, in the order of the road: *installed*, *enabled*, *polled*, *spooled*, *published*, *accepted*, *kept*, *stored*, *visible*.
+This module judges facts; :mod:`~meter.commands.doctor.evidence` collects them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from fnmatch import fnmatchcase
+
+from meter.bus.amqp import QueueState
+from meter.bus.dead_letters import DeadLetter
+from meter.commands.doctor.daemons import DaemonState
+from meter.commands.doctor.finding import RoadStep
+from meter.plugins.registry import LISTENER
+from meter.plugins.registry import Decision
+from meter.store import SampleTrace
+from meter.store import TracedFailure
+
+STEPS = ("installed", "enabled", "polled", "spooled", "published", "accepted", "kept", "stored", "visible")
+
+DEFAULT_INTERVAL = 300.0
+"""Assumed where nothing tells the polling interval, in seconds."""
+
+GAP_INTERVALS = 1.5
+"""A cycle is missing if the next one does not come within so many intervals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known about ``meter`` of ``resource`` at the time ``at``; ``None`` is what could not be looked at, and why not.
+
+    ``project`` is the project that asks, empty for an administrator. ``plugins`` are all that are installed on this host,
+    configured. ``queues`` are states of Meter's queues by name, ``letters`` dead letters that name the resource and the meter.
+    """
+
+    resource: str
+    meter: str
+    at: datetime
+    now: datetime
+    project: str = ""
+    plugins: Sequence[Decision] = ()
+    trace: SampleTrace | None = None
+    daemons: Sequence[DaemonState] = ()
+    queues: Mapping[str, QueueState | None] | None = None
+    letters: Sequence[DeadLetter] | None = None
+    letters_left: int = 0
+    """The number of dead letters that were not searched, the newest ones."""
+    not_looked_at: Mapping[str, str] | None = None
+    """Why the database, the broker or the dead letters could not be looked at, by their names."""
+
+    @property
+    def makers(self) -> list[Decision]:
+        """The installed plugins that declare the meter; not those that may make samples of any meter, which says nothing."""
+        return [
+            each
+            for each in self.plugins
+            if each.plugin is not None
+            and any(meter.name != "*" and fnmatchcase(self.meter, meter.name) for meter in each.plugin.meters)
+        ]
+
+    @property
+    def interval(self) -> float:
+        """The polling interval in seconds, as agents or the newest samples state it; 0 if the meter is not polled."""
+        if self.trace is not None:
+            known = [each.interval for each in self.trace.metered] + [each.interval for each in self.trace.newest]
+            if stated := [interval for interval in known if interval]:
+                return stated[0]
+        polled = any(each.kind is not LISTENER for each in self.makers)
+        return DEFAULT_INTERVAL if polled else 0.0
+
+    @property
+    def arrives(self) -> bool:
+        """Whether a sample is stored that is as new as can be expected at the time."""
+        if self.trace is None or not self.trace.newest:
+            return False
+        return not self.interval or self.trace.newest[0].timestamp >= self.at - timedelta(seconds=2 * self.interval)
+
+
+def why(evidence: Evidence) -> tuple[str, list[RoadStep]]:
+    """Return the verdict, one line, and the steps."""
+    if evidence.arrives:
+        steps = [RoadStep("stored", "ok", _stored_text(evidence)), _visible(evidence)]
+    else:
+        steps = [
+            _installed(evidence),
+            _enabled(evidence),
+            _polled(evidence),
+            _spooled(evidence),
+            _published(evidence),
+            _accepted(evidence),
+            _kept(evidence),
+            _stored(evidence),
+        ]
+    return _verdict(evidence, steps), steps
+
+
+def _verdict(evidence: Evidence, steps: Sequence[RoadStep]) -> str:
+    for step in steps:
+        if step.state == "stop":
+            return f"stops at: {step.name} — {step.text}"
+    if evidence.arrives:
+        return f"arrives — {steps[0].text}"
+    for wanted in ("unknown", "not checked"):
+        for step in reversed(steps):
+            if step.state == wanted:
+                return f"unknown — no step explains it; {step.name}: {step.text}"
+    return "unknown — no step explains it"
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _not_checked(evidence: Evidence, step: str, what: str) -> RoadStep:
+    reason = (evidence.not_looked_at or {}).get(what, "it was not asked")
+    return RoadStep(step, "not checked", f"the {what} could not be looked at: {reason}")
+
+
+def _installed(evidence: Evidence) -> RoadStep:
+    trace = evidence.trace
+    if evidence.makers:
+        named = ", ".join(f"{each.kind.name} plugin {each.name}" for each in evidence.makers)
+        return RoadStep("installed", "ok", f"made by: {named}")
+    if trace is not None and (trace.metered or trace.inactive or trace.known_meter):
+        return RoadStep("installed", "ok", "no plugin on this host declares it, but agents or stored samples have it")
+    if evidence.letters:
+        return RoadStep("installed", "ok", "no plugin on this host declares it, but a dead letter has it")
+    known = sorted({meter.name for each in evidence.plugins if each.plugin is not None for meter in each.plugin.meters})
+    close = difflib.get_close_matches(evidence.meter, known, 3)
+    return RoadStep(
+        "installed",
+        "stop",
+        f"no installed pollster or listener makes the meter {evidence.meter}, and no agent has reported one",
+        f"did you mean {', '.join(close)}?"
+        if close
+        else "install the plugin that makes it (docs/plugins), or submit it to the API",
+    )
+
+
+def _enabled(evidence: Evidence) -> RoadStep:
+    trace = evidence.trace
+    if trace is not None and _covering(evidence):
+        return RoadStep("enabled", "ok", f"an agent uses {trace.metered[0].pollster} for it")
+    if trace is not None and trace.inactive and not trace.cycles:
+        first = trace.inactive[0]
+        more = f" and on {len(trace.inactive) - 1} more agents" if len(trace.inactive) > 1 else ""
+        state = "disabled" if first.disabled else "not applicable"
+        return RoadStep(
+            "enabled",
+            "stop",
+            f"the pollster {first.pollster} is {state} on {first.agent}{more} since {_time(first.since)}: {first.reason}",
+            "change the setting, or what the pollster misses, and restart the agent",
+        )
+    makers = evidence.makers
+    off = [each for each in makers if each.state in ("disabled", "broken") or not each.takes(evidence.meter)]
+    if makers and len(off) == len(makers) and not (trace is not None and trace.cycles):
+        text = "; ".join(f"{each.name} is {_off(each, evidence.meter)}" for each in off)
+        return RoadStep("enabled", "stop", f"on this host {text}", "change [plugins] disable, and restart the daemon")
+    if not makers:
+        return RoadStep("enabled", "unknown", "no agent says whether a plugin for it is enabled")
+    return RoadStep(
+        "enabled", "ok", f"the configuration of this host does not disable {', '.join(_active_names(evidence))}"
+    )
+
+
+def _active_names(evidence: Evidence) -> list[str]:
+    return [each.name for each in evidence.makers if each.state not in ("disabled", "broken")]
+
+
+def _off(decision: Decision, meter: str) -> str:
+    if decision.state in ("disabled", "broken"):
+        return f"{decision.state}: {decision.reason}"
+    return f"without {meter}: [plugins] disable has {', '.join(decision.meters_off)}"
+
+
+def _covering(evidence: Evidence) -> list[str]:
+    """Return the agents that measure the resource at the time."""
+    assert evidence.trace is not None
+    return [each.agent for each in evidence.trace.metered if each.until_due is None or each.until_due > evidence.at]
+
+
+def _polled(evidence: Evidence) -> RoadStep:
+    trace = evidence.trace
+    if trace is None:
+        return _not_checked(evidence, "polled", "database")
+    if not trace.metered:
+        return _never_polled(evidence, trace)
+    covering = _covering(evidence)
+    if not covering:
+        last = trace.metered[0]
+        assert last.until_due is not None
+        return RoadStep(
+            "polled",
+            "stop",
+            f"{last.agent} does not see the resource any more since {_time(last.until_due)}, and no other agent does",
+            "if it still exists, look for it on its host: virsh list --all, or the service's API",
+        )
+    steps = [_polled_by(evidence, trace, agent) for agent in dict.fromkeys(covering)]
+    return next((step for step in steps if step.state == "ok"), steps[0])
+
+
+def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
+    metered = next(each for each in trace.metered if each.agent == agent)
+    for failure in _failures(evidence, trace, agent):
+        if failure.cause not in ("spool dropped", "rejected", "expired", "not finalized"):
+            reason = f": {failure.reason}" if failure.reason and failure.reason != failure.cause else ""
+            who = failure.pollster or "all pollsters"
+            return RoadStep(
+                "polled",
+                "stop",
+                f"{agent}: {who}: {failure.cause} from {_time(failure.from_time)} until before {_time(failure.until_time)}{reason}",
+                f"on {agent.partition('@')[2]}: the log of the agent at that time",
+            )
+    cycles = [each for each in trace.cycles if each.agent == agent and each.interval == metered.interval]
+    dues = [each.last_due for each in cycles if each.last_due is not None]
+    last = max(dues, default=None)
+    if last is not None and evidence.at - last <= timedelta(seconds=GAP_INTERVALS * metered.interval):
+        return RoadStep("polled", "ok", f"{agent} asked {metered.pollster} at {_time(last)}")
+    following = min((each.next_due for each in cycles if each.next_due is not None), default=None)
+    life = next((each for each in trace.lives if each.agent == agent), None)
+    cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
+    state = next((each for each in evidence.daemons if each.name == agent), None)
+    alive = state is not None and not state.silent(evidence.now) and following is None
+    since = _time(last) if last is not None else f"before {_time(metered.first_due)}"
+    until = f" until {_time(following)}" if following is not None else ""
+    if alive:
+        text = f"{agent} runs, but no cycle report of it has arrived since {since}"
+        return RoadStep(
+            "polled", "stop", text, "its log says what the last cycle waits for; its spool may hold the reports"
+        )
+    return RoadStep(
+        "polled",
+        "stop",
+        f"{agent} is silent since {since}{until} ({cause})",
+        "" if following is not None else f"on {agent.partition('@')[2]}: systemctl status {agent.partition('@')[0]}",
+    )
+
+
+def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[TracedFailure]:
+    """Yield the failures of the agent that concern the last cycle up to the time, the newest first."""
+    since = evidence.at - timedelta(seconds=evidence.interval or DEFAULT_INTERVAL)
+    for failure in trace.failures:
+        if failure.agent == agent and failure.until_time > since:
+            yield failure
+
+
+def _never_polled(evidence: Evidence, trace: SampleTrace) -> RoadStep:
+    if trace.cycles:
+        agents = sorted({each.agent for each in trace.cycles})
+        shown = ", ".join(agents[:3]) + (f" and {len(agents) - 3} more" if len(agents) > 3 else "")
+        return RoadStep(
+            "polled",
+            "stop",
+            f"none of the agents that poll it ({shown}) has seen the resource {evidence.resource} with this meter",
+            "see whether its host has an agent, and whether the id is right: the samples of another resource may have it",
+        )
+    listeners = [each.name for each in evidence.makers if each.kind is LISTENER]
+    pollsters = [each.name for each in evidence.makers if each.kind is not LISTENER]
+    if listeners and not pollsters:
+        text = f"it is not polled: {', '.join(listeners)} makes it from notifications"
+        return RoadStep(
+            "polled",
+            "unknown",
+            text,
+            "see that the service sends notifications: meter-notify explain FILE (docs/notifications)",
+        )
+    return RoadStep(
+        "polled",
+        "stop" if pollsters else "unknown",
+        f"no cycle report names {', '.join(pollsters) or 'a pollster of the meter'}: no agent polls it, or agents are too old to tell",
+        "start the agent on the resource's host, and see its --check",
+    )
+
+
+def _spooled(evidence: Evidence) -> RoadStep:
+    trace = evidence.trace
+    if trace is None:
+        return _not_checked(evidence, "spooled", "database")
+    agents = _covering(evidence)
+    for agent in agents:
+        for failure in _failures(evidence, trace, agent):
+            if failure.cause == "spool dropped":
+                return RoadStep(
+                    "spooled",
+                    "stop",
+                    f"the spool of {agent} dropped samples from {_time(failure.from_time)} on: {failure.reason}",
+                    "raise [spool] max_bytes or max_age_seconds; the samples are lost",
+                )
+    for state in evidence.daemons:
+        spool = state.content.spool
+        if state.name in agents and spool is not None and spool.messages:
+            oldest = state.clock - timedelta(seconds=spool.oldest_seconds)
+            if oldest <= evidence.at:
+                why_not = [f"{each.name}: {each.reason}" for each in state.content.dependencies if not each.ready]
+                return RoadStep(
+                    "spooled",
+                    "stop",
+                    f"{spool.messages} messages wait in the spool of {state.name}, from {_time(oldest)} on"
+                    + (f": {'; '.join(why_not)}" if why_not else ""),
+                    "they are sent once the broker takes them; nothing is lost",
+                )
+    return RoadStep("spooled", "ok", "no spool has old messages or dropped any, as far as agents have told")
+
+
+def _published(evidence: Evidence) -> RoadStep:
+    if evidence.queues is None:
+        return _not_checked(evidence, "published", "broker")
+    state = evidence.queues.get("meter.metering")
+    if evidence.queues and state is None:
+        text = "there is no queue meter.metering: no collector has ever used this broker"
+        return RoadStep("published", "stop", text, "start meter-collector")
+    if state is not None and state.messages and not state.consumers:
+        text = f"{state.messages} messages wait in meter.metering, and no collector consumes them"
+        return RoadStep("published", "stop", text, "start meter-collector; nothing is lost")
+    if state is not None and state.messages:
+        return RoadStep("published", "ok", f"{state.messages} messages in meter.metering are being consumed")
+    return RoadStep("published", "ok", "no messages wait for a collector")
+
+
+def _accepted(evidence: Evidence) -> RoadStep:
+    if evidence.letters:
+        letter = evidence.letters[-1]
+        text = f"dead letter {letter.id} of {letter.at[:19]} ({letter.kind}): {letter.reason}"
+        return RoadStep(
+            "accepted", "stop", text, f"meter-dead-letters show {letter.id[:8]}; mend the cause, then replay it"
+        )
+    if evidence.trace is not None and evidence.trace.rejected:
+        first = evidence.trace.rejected[0]
+        text = f"{first.samples} samples of the hour of {_time(first.start)} were rejected as {first.kind}"
+        return RoadStep("accepted", "stop", text, "meter-dead-letters list shows them, unless they were discarded")
+    if evidence.letters is None:
+        return _not_checked(evidence, "accepted", "dead letters")
+    if evidence.letters_left:
+        text = f"there are so many dead letters that {evidence.letters_left} of them were not searched"
+        return RoadStep("accepted", "unknown", text, "meter-dead-letters list; replay or discard the others first")
+    return RoadStep("accepted", "ok", "no dead letter names this meter and resource")
+
+
+def _kept(evidence: Evidence) -> RoadStep:
+    trace = evidence.trace
+    if trace is None:
+        return _not_checked(evidence, "kept", "database")
+    if trace.cutoff is not None and trace.cutoff > evidence.at:
+        rolled = f"; rollups have samples until {_time(trace.rolled_up)}" if trace.rolled_up is not None else ""
+        text = f"samples before {_time(trace.cutoff)} have expired by retention{rolled}"
+        return RoadStep("kept", "stop", text, "statistics by hour and day may still have them; [store] retention_days")
+    since = evidence.at - timedelta(seconds=2 * (evidence.interval or DEFAULT_INTERVAL))
+    if trace.voided is not None and trace.voided.timestamp > since:
+        text = f"the sample of {_time(trace.voided.timestamp)} was voided by {trace.voided.voided_by}: {trace.voided.reason}"
+        return RoadStep("kept", "stop", text, "meter-audit list has the act; meter-db unvoid restores samples")
+    return RoadStep("kept", "ok", "no sample of that time was voided or has expired")
+
+
+def _stored(evidence: Evidence) -> RoadStep:
+    trace = evidence.trace
+    if trace is None:
+        return _not_checked(evidence, "stored", "database")
+    if trace.newest:
+        return RoadStep("stored", "unknown", f"no newer sample is stored: {_stored_text(evidence)}")
+    unknown = [
+        word
+        for word, known in (
+            (f"resource {evidence.resource}", trace.known_resource),
+            (f"meter {evidence.meter}", trace.known_meter),
+        )
+        if not known
+    ]
+    text = (
+        f"the database knows no {' and no '.join(unknown)}"
+        if unknown
+        else "no sample of the meter and resource is stored"
+    )
+    return RoadStep("stored", "unknown", text)
+
+
+def _stored_text(evidence: Evidence) -> str:
+    assert evidence.trace is not None
+    newest = evidence.trace.newest[0]
+    later = f"; the next one is of {_time(evidence.trace.next)}" if evidence.trace.next is not None else ""
+    return (
+        f"the newest sample up to {_time(evidence.at)} is of {_time(newest.timestamp)}, recorded at"
+        f" {_time(newest.recorded_at)}, volume {newest.volume:g}, project {newest.project or 'none'}{later}"
+    )
+
+
+def _visible(evidence: Evidence) -> RoadStep:
+    assert evidence.trace is not None
+    projects = list(dict.fromkeys(each.project for each in evidence.trace.newest))
+    if not evidence.project:
+        shown = ", ".join(each or "none" for each in projects)
+        return RoadStep("visible", "ok", f"to administrators; of tenants to the project {shown} only")
+    if evidence.project not in projects:
+        owner = projects[0] or "no project"
+        return RoadStep(
+            "visible",
+            "stop",
+            f"the samples belong to {owner}, so that the project {evidence.project} cannot see them",
+            "an administrator sees them; [[compute.owners]] and the service's own owner decide whose they are",
+        )
+    if projects[0] != evidence.project:
+        own = next(each for each in evidence.trace.newest if each.project == evidence.project)
+        text = f"the resource belongs to {projects[0] or 'no project'} now; the project {evidence.project} sees samples until"
+        return RoadStep("visible", "stop", f"{text} {_time(own.timestamp)}", "an administrator sees all of them")
+    return RoadStep("visible", "ok", f"to the project {evidence.project}")

@@ -1,0 +1,120 @@
+"""The statements of :mod:`meter.store.maintenance.voiding`: they choose samples, move them, and delete the rollups that covered them."""
+
+from __future__ import annotations
+
+from meter.sample import MAX_VOLUME
+from meter.sample import MIN_VOLUME
+from meter.store.audit.void_statements import IDS_SHA256
+from meter.store.maintenance.rollups import HOUR_LOCKS
+
+CHOOSE = """
+CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
+SELECT s.message_id, s.timestamp, s.series_id, {audit_seq} AS audit_seq, {problem} AS problem
+FROM {table} s JOIN series x ON x.id = s.series_id JOIN meter m ON m.id = x.meter_id
+WHERE {condition}
+"""
+
+OF_KEY = """
+(s.wire_format_id = ANY(%s::int[]) OR EXISTS (SELECT FROM signed_batch b WHERE b.id = s.batch_id AND b.key_id = %s))
+"""
+
+# A chosen row is found by id and time in the one partition that may have it, whatever PostgreSQL expects of the new table.
+FIND_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+
+HOURS_OF_CHOSEN = f"""
+SELECT DISTINCT floor(extract(epoch FROM timestamp) / 3600)::bigint % {HOUR_LOCKS} FROM chosen ORDER BY 1
+"""
+
+COLUMNS = """
+SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg('s.' || quote_ident(attname), ', ' ORDER BY attnum)
+FROM pg_attribute WHERE attrelid = 'sample'::regclass AND attnum > 0 AND NOT attisdropped
+"""
+
+CHOSEN_ROWS = "s.message_id = chosen.message_id AND s.timestamp = chosen.timestamp AND chosen.problem IS NULL"
+
+MOVE_TO_VOIDED = f"""
+WITH moved AS (DELETE FROM sample s USING chosen WHERE {CHOSEN_ROWS} RETURNING s.*)
+INSERT INTO voided_sample ({{names}}, voided_at, voided_by, reason, audit_seq)
+SELECT {{columns}}, now(), %s, %s, %s FROM moved s
+"""
+
+MOVE_BACK = f"""
+WITH moved AS (DELETE FROM voided_sample s USING chosen WHERE {CHOSEN_ROWS} RETURNING s.*)
+INSERT INTO sample ({{names}}) SELECT {{columns}} FROM moved s
+"""
+
+OF_CHOSEN_HOURS = """
+EXISTS (
+    SELECT FROM chosen WHERE problem IS NULL
+    AND timestamp >= {table}.start AND timestamp < {table}.start + make_interval(hours => {table}.hours)
+)
+"""
+
+NO_LONGER_FINAL = f"DELETE FROM final_period WHERE {OF_CHOSEN_HOURS.format(table='final_period')}"
+
+# Of the series, and the totals of their owners: where an hour has no other samples, it is not finalized again. Expired samples
+# are not concerned: all samples of a meter in an hour expire together.
+DELETE_ROLLUPS = """
+DELETE FROM rollup USING (
+    SELECT DISTINCT o.id AS series_id, p.hours, date_trunc(p.unit, c.timestamp, 'UTC') AS start
+    FROM chosen c JOIN series x ON x.id = c.series_id
+    JOIN series o ON o.id = x.id OR (o.meter_id = x.meter_id AND o.resource_id = 0 AND o.user_id = x.user_id
+        AND o.project_id = x.project_id AND o.source_id = x.source_id)
+    CROSS JOIN (VALUES (1, 'hour'), (24, 'day')) AS p (hours, unit)
+    WHERE c.problem IS NULL
+) AS stale
+WHERE rollup.hours = stale.hours AND rollup.series_id = stale.series_id AND rollup.start = stale.start
+"""
+
+EXPIRED = "{time} < (SELECT max(cutoff.before) FROM retention_cutoff cutoff WHERE cutoff.meter IN (m.name, ''))"
+
+NOT_VOIDABLE = f"""
+CASE WHEN {EXPIRED.format(time="s.timestamp")} THEN
+    'it is older than the retention, and about to be deleted: its rollup cannot be made again without it'
+END
+"""
+
+NOT_RESTORABLE = f"""
+CASE
+    WHEN {EXPIRED.format(time="s.timestamp")} THEN 'it is older than the retention: samples next to it have been deleted'
+    WHEN NOT (s.volume = 0 OR abs(s.volume) BETWEEN {MIN_VOLUME!r} AND {MAX_VOLUME!r}) THEN 'its volume is out of bounds'
+    WHEN EXISTS (
+        SELECT FROM sample t WHERE t.message_id = s.message_id
+        AND t.timestamp >= date_trunc('week', s.timestamp, 'UTC') - interval '7 days'
+        AND t.timestamp < date_trunc('week', s.timestamp, 'UTC') + interval '14 days'
+    ) THEN 'another sample with its id has been stored meanwhile: void that one first'
+END
+"""
+
+PROBLEMS = "SELECT message_id::text, problem FROM chosen WHERE problem IS NOT NULL"
+MISSING = "SELECT given::text FROM unnest(%s::uuid[]) AS given WHERE given NOT IN (SELECT message_id FROM chosen)"
+CHOSEN_IDS = "SELECT message_id::text FROM chosen WHERE problem IS NULL ORDER BY timestamp, message_id LIMIT %s"
+
+HASH_OF_CHOSEN = f"SELECT {IDS_SHA256} FROM chosen WHERE problem IS NULL"
+ENTRIES_OF_CHOSEN = "SELECT DISTINCT audit_seq FROM chosen WHERE problem IS NULL AND audit_seq > 0 ORDER BY 1"
+
+EXPIRED_MEANWHILE = f"""
+SELECT FROM chosen c JOIN series x ON x.id = c.series_id JOIN meter m ON m.id = x.meter_id
+WHERE c.problem IS NULL AND {EXPIRED.format(time="c.timestamp")} LIMIT 1
+"""
+
+SUMMARY = """
+SELECT count(*), min(timestamp), max(timestamp) FROM chosen WHERE problem IS NULL
+"""
+
+BY_METER = """
+SELECT m.name, p.name, count(*), count(DISTINCT x.resource_id)
+FROM chosen c JOIN series x ON x.id = c.series_id JOIN meter m ON m.id = x.meter_id
+LEFT JOIN project p ON p.id = x.project_id
+WHERE c.problem IS NULL
+GROUP BY m.name, p.name ORDER BY m.name, p.name
+"""
+
+VOIDED = """
+SELECT s.message_id::text, s.verbatim_json, s.timestamp, s.volume, m.name, m.unit, r.name, p.name, u.name, o.name, s.voided_at,
+    s.voided_by, s.reason, s.audit_seq
+FROM voided_sample s LEFT JOIN series x ON x.id = s.series_id LEFT JOIN meter m ON m.id = x.meter_id
+LEFT JOIN resource r ON r.id = x.resource_id LEFT JOIN project p ON p.id = x.project_id
+LEFT JOIN "user" u ON u.id = x.user_id LEFT JOIN source o ON o.id = x.source_id
+ORDER BY s.voided_at DESC, s.timestamp DESC, s.message_id LIMIT %s
+"""
