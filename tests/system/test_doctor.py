@@ -141,17 +141,48 @@ def test_a_healthy_installation_has_no_finding(site, safe_postgresql):
     assert output.splitlines()[-1].startswith("0 faults, 0 warnings, ")
 
 
+def test_the_heartbeats_of_every_daemon_reach_the_database(site, safe_postgresql):
+    site.daemon("meter-collector").start().until_ready()
+    libvirt = '[compute]\nlibvirt_uri = "test:///default"\n'
+    others = [site.daemon(name, libvirt).start() for name in ("meter-api", "meter-compute", "meter-central")]
+
+    def rows():
+        return safe_postgresql.execute("SELECT name, content FROM daemon_heartbeat ORDER BY name", site.store)
+
+    stored = until(lambda: len(rows()) == 4 and rows(), "the heartbeats of all daemons")
+    beats = {name.partition("@")[0]: json.loads(text) for name, text in stored}
+    assert list(beats) == ["meter-api", "meter-central", "meter-collector", "meter-compute"]
+    assert {each["version"] for each in beats.values()} == {meter.__version__}
+    assert {tuple(map(tuple, each["key_ids"])) for each in beats.values()} == {(KEY,)}
+    assert "spool" not in beats["meter-api"]
+    assert beats["meter-compute"]["spool"]["free_bytes"] > 0
+    _, found = findings(others[0])
+    assert {each["level"] for name in ("clocks", "versions", "keys", "spools") for each in found[name]} == {"ok"}
+    for each in others:
+        each.stop()
+
+    def stopped():
+        return [name.partition("@")[0] for name, text in rows() if json.loads(text).get("stopping")]
+
+    assert until(lambda: len(stopped()) == 3 and stopped(), "the last heartbeats") == list(beats)[:2] + [
+        "meter-compute"
+    ]
+
+
 def test_a_killed_collector_is_named(site, safe_postgresql):
     collector = running(site, safe_postgresql)
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    beat(safe_postgresql, site.store, "meter-collector@host1", received=hour_ago, key_ids=(KEY,))
     collector.stop(signal.SIGKILL)
+    safe_postgresql.execute(f"UPDATE daemon_heartbeat SET received_at = '{hour_ago.isoformat()}'", site.store)
 
     status, found = findings(collector)
 
     assert status == 2
-    assert f"meter-collector@host1 is silent since {hour_ago:%Y-%m-%d %H:%M:%S} UTC" in found["daemons"][0]["text"]
-    assert "start meter-collector first" in found["daemons"][1]["advice"]
+    texts = [each["text"] for each in found["daemons"]]
+    assert any(
+        each.startswith(f"meter-collector@host1 is silent since {hour_ago:%Y-%m-%d %H:%M:%S} UTC") for each in texts
+    )
+    assert found["daemons"][-1]["advice"].startswith("start meter-collector first")
     assert any("meter.metering has no consumer" in each["text"] for each in found["queues"])
 
 
