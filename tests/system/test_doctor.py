@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -35,6 +36,9 @@ from tests.system.test_spine import publish
 from tests.system.test_spine import sample
 
 DOCTOR = "from meter.commands.doctor.command import main; main()"
+
+DOMAIN = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+"""The only domain of libvirt's test driver."""
 
 KEY = ("default", fingerprints([SigningKey("default", SECRET.encode())])[0])
 
@@ -164,8 +168,9 @@ def test_the_heartbeats_of_every_daemon_reach_the_database(site, safe_postgresql
     def stopped():
         return [name.partition("@")[0] for name, text in rows() if json.loads(text).get("stopping")]
 
-    assert until(lambda: len(stopped()) == 3 and stopped(), "the last heartbeats") == list(beats)[:2] + [
-        "meter-compute"
+    assert until(lambda: len(stopped()) == 3 and stopped(), "the last heartbeats") == [
+        *list(beats)[:2],
+        "meter-compute",
     ]
 
 
@@ -307,3 +312,27 @@ def test_why_names_the_agent_that_was_not_running(site, safe_postgresql):
     )
     _, verdict, _ = reason(collector, "web-2", "cpu")
     assert verdict.startswith("stops at: polled — none of the agents that poll it (meter-compute@host1) has seen")
+
+
+def test_why_names_the_gap_of_a_real_agent_that_was_killed(site, safe_postgresql):
+    collector = site.daemon("meter-collector").start().until_ready()
+    config = '[compute]\nlibvirt_uri = "test:///default"\n[polling]\ninterval_seconds = 2.0\njitter_seconds = 0.0\n'
+    agent = site.daemon("meter-compute", config).start()
+    name = f"meter-compute@{socket.gethostname()}"
+
+    def cycles():
+        return safe_postgresql.execute("SELECT last_due FROM cycle_run ORDER BY last_due", site.store)
+
+    until(lambda: reason(collector, DOMAIN, "cpu")[1].startswith("arrives"), "samples of the domain")
+    agent.stop(signal.SIGKILL)
+    until(lambda: reason(collector, DOMAIN, "cpu")[1].startswith("stops at: polled"), "the gap")
+    [*_, (last,)] = cycles()
+    _, verdict, _ = reason(collector, DOMAIN, "cpu")
+    assert verdict == f"stops at: polled — {name} is silent since {last:%Y-%m-%d %H:%M:%S} UTC (agent not running)"
+
+    missing = last + timedelta(seconds=8)
+    agent.start()
+    until(lambda: cycles()[-1][0] > missing + timedelta(seconds=4), "cycles after the gap")
+    _, verdict, _ = reason(collector, DOMAIN, "cpu", "--at", missing.isoformat())
+    assert verdict.startswith(f"stops at: polled — {name} is silent since {last:%Y-%m-%d %H:%M:%S} UTC until ")
+    assert verdict.endswith("(agent not running)")

@@ -37,7 +37,7 @@ SELECT EXISTS (SELECT FROM resource WHERE name = %(resource)s) OR EXISTS (
 """
 
 METERED = """
-SELECT a.name, w.pollster, w.interval, w.project, w.first_due, nullif(w.until_due, 'infinity')
+SELECT a.name, w.pollster, w.interval, w.project, w.first_due, nullif(w.until_due, 'infinity'), w.ended
 FROM metered_resource w JOIN agent a ON a.id = w.agent_id JOIN meter_list l ON l.id = w.meter_list_id
 WHERE w.resource = %s AND %s = ANY(l.meters) AND w.first_due <= %s ORDER BY w.until_due DESC, w.first_due DESC LIMIT 50
 """
@@ -84,7 +84,7 @@ class TracedSample(NamedTuple):
 class TracedResource(NamedTuple):
     """An agent's statement that it measures the meter of the resource in each cycle from ``first_due`` until before ``until_due``.
 
-    ``until_due`` is ``None`` while it does. ``interval`` is in seconds.
+    ``until_due`` is ``None`` while it does; ``ended`` says why it does not any more, if the agent told it. ``interval`` is in seconds.
     """
 
     agent: str
@@ -93,6 +93,7 @@ class TracedResource(NamedTuple):
     project: str
     first_due: datetime
     until_due: datetime | None
+    ended: str = ""
 
 
 class TracedCycles(NamedTuple):
