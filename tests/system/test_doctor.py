@@ -174,6 +174,25 @@ def test_the_heartbeats_of_every_daemon_reach_the_database(site, safe_postgresql
     ]
 
 
+def test_heartbeats_of_the_api_need_only_to_write_to_the_exchange(site, safe_postgresql, rabbitmq):
+    site.daemon("meter-collector").start().until_ready()
+    rabbitmq.ctl("add_user", "api", "of-the-api")
+    rabbitmq.ctl("set_permissions", "-p", site.bus.rpartition("/")[2], "api", "^$", "^metering$", "^$")
+    site.bus = site.bus.replace("guest:guest@", "api:of-the-api@")
+    api = site.daemon("meter-api").start().until_ready()
+
+    def names():
+        return {name for (name,) in safe_postgresql.execute("SELECT name FROM daemon_heartbeat", site.store)}
+
+    until(lambda: f"meter-api@{socket.gethostname()}" in names(), "the API's heartbeat")
+    assert api.readiness()["degraded"] is False
+    _, found = findings(api)
+    [finding] = found["permissions"]
+    assert finding["text"].startswith(
+        "the user api may not configure queues (meter.inspection…), write to the exchange amq.default"
+    )
+
+
 def test_a_killed_collector_is_named(site, safe_postgresql):
     collector = running(site, safe_postgresql)
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
