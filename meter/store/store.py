@@ -210,7 +210,7 @@ class PostgresStore(Service):
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
         self._cycle_reports = CycleReportWriter(self._writers, waiting_rules)
-        self._identity_names = IdentityNameReader(self._readers)
+        self._identity_names = IdentityNameReader(self._readers, slices)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
         self._completeness = CompletenessReader(
             self._readers, slices, finalize_after_seconds, statement_timeout_seconds
@@ -333,6 +333,10 @@ class PostgresStore(Service):
     async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
         """Return names; see ``IIdentityNames.names_at``."""
         return await self._identity_names.names_at(kind, ids, at)
+
+    async def histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """Return all names; see ``IIdentityNames.histories``."""
+        return await self._identity_names.histories(keys)
 
     async def identities(
         self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None

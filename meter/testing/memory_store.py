@@ -324,6 +324,11 @@ class MemoryStore(MemoryLedgerStore):
         self._check()
         return self._identities.names_at(kind, ids, at)
 
+    async def histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """See ``IIdentityNames.histories``."""
+        self._check()
+        return self._identities.histories(keys)
+
     async def identities(
         self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
     ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:

@@ -38,7 +38,6 @@ from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
 from meter.identity_names import IIdentityNames
 from meter.identity_names import NamePeriod
-from meter.identity_report import IdentityKind
 from meter.interfaces import IStore
 from meter.query import And
 from meter.query import AuditEntry
@@ -208,12 +207,13 @@ class VisibleStore:
             filter = replace(filter, among=await self._own_identities())
         return await self._authorized(lambda: IIdentityNames(self._store).identities(filter, limit, after))
 
-    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
-        """Return names that were valid ``at`` a time, by id; to a tenant only those of :meth:`identities`."""
+    async def name_histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """Return all names of each of ``keys``, oldest first; to a tenant only those of :meth:`identities`."""
+        if not keys:
+            return {}
         if not self._requester.is_admin:
-            own = await self._own_identities()
-            ids = [each for each in ids if IdentityKey(kind, each) in own]
-        return await self._authorized(lambda: IIdentityNames(self._store).names_at(kind, ids, at))
+            keys = (await self._own_identities()).intersection(keys)
+        return await self._authorized(lambda: IIdentityNames(self._store).histories(keys))
 
     async def _own_identities(self) -> frozenset[IdentityKey]:
         """Return what a tenant may see. Raises :class:`HttpError` 403 for a requester without a project."""

@@ -38,6 +38,8 @@ from meter.store.maintenance.garbage_collection import collect_batches
 from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.identity_names import collect_identity_names
+from meter.store.maintenance.ledger_retention import LedgerRetention
+from meter.store.maintenance.ledger_retention import retained_days
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
@@ -114,6 +116,7 @@ class Maintenance(Service):
         self._collect_identity_names_at = 0.0
         self._partitions = Partitions(pool, clock)
         self._retention = retention
+        self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
         self._finalize_after = timedelta(seconds=finalize_after_seconds)
         self._day_summaries = DaySummaries(pool, finalize_after_seconds, partial(sleep, clock, 0))
         self._periodic = Periodic(
@@ -158,6 +161,7 @@ class Maintenance(Service):
         await self.finalize(now - self._finalize_after)
         await self.summarize(now)
         await self.expire(now)
+        await self._ledger_retention.run(now)
         await self.collect_garbage()
         if self._clock.seconds() >= self._collect_identity_names_at:
             await self.collect_identity_names(now)
