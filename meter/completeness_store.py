@@ -46,8 +46,11 @@ MAX_SEQUENCE = 2**62
 MAX_EARLIER_BOOTS = 32
 """Boots of a daemon that are remembered after the one whose heartbeat is kept: their heartbeats are ignored."""
 
-MAX_REJECTED_ROWS = 10_000
-"""Numbers of dead-lettered samples that are kept apart by meter, resource and project, of one hour; the others are lumped together."""
+MAX_REJECTED_ROWS = 2_000
+"""Numbers of dead-lettered samples of one hour that are kept apart by meter, resource and project; the others are lumped together.
+
+There may be as many again of the kind ``unverified``: whoever publishes those cannot crowd out the numbers of others.
+"""
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _OFFSET = re.compile(r"(?:[+-]\d\d:?\d\d|[+-]\d\d)$")
@@ -152,6 +155,11 @@ class WaitingRules:
     max_seconds: float = 7200.0
     max_reports: int = 1000
     max_bytes: int = 64 * 1024 * 1024
+
+
+def waiting_rules(seconds: float) -> WaitingRules:
+    """Return the rules with ``seconds``, which may be longer than the default of the longest wait."""
+    return WaitingRules(seconds=seconds, max_seconds=max(seconds, WaitingRules().max_seconds))
 
 
 class ICompletenessStore(Interface):

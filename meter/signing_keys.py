@@ -37,7 +37,8 @@ class SigningKey:
     """One shared secret, and what it may sign.
 
     It signs with ``schemes``, samples with timestamps from ``not_before`` to ``not_after``, exclusive, whose meter and source
-    match one of the shell patterns in ``meters`` and ``sources``; empty for all.
+    match one of the shell patterns in ``meters`` and ``sources``; empty for all. It may report for the agents and other daemons
+    that match one of ``agents``, ``daemon@host``; empty for all.
     """
 
     id: str
@@ -47,6 +48,7 @@ class SigningKey:
     schemes: tuple[SignatureScheme, ...] = ("meter",)
     meters: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
 
     @property
     def unlimited(self) -> bool:
@@ -58,6 +60,14 @@ class SigningKey:
         return (self.not_before is None or self.not_before <= timestamp) and (
             self.not_after is None or timestamp < self.not_after
         )
+
+    def may_report_for(self, agent: str) -> bool:
+        """Return whether this key may sign reports of an agent or another daemon, ``daemon@host``."""
+        return not self.agents or _matches(self.agents, agent)
+
+    def may_report_for_daemon(self, daemon: str) -> bool:
+        """Return whether this key may sign reports of a daemon on some host."""
+        return not self.agents or any(fnmatchcase(daemon, pattern.partition("@")[0]) for pattern in self.agents)
 
     def problem(self, timestamp: datetime, meter: str, source: str | None) -> str | None:
         """Return why this key may not sign such a sample, ``None`` if it may."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC
+from datetime import datetime
 from datetime import timedelta
 
 import msgspec
 
 from meter.completeness_store import ReceivedCycle
+from meter.completeness_store import ReceivedHeartbeat
 from meter.cycle_report import CycleReport
 from meter.cycle_report import PollReport
+from meter.heartbeat import Heartbeat
 from meter.sample import utc_text
 from meter.testing import MemoryStore
 from meter.testing.memory_completeness import FOREVER
@@ -63,6 +67,22 @@ def agent_life(boot, first_due, cycles, change=lambda n: ((), ()), interval=60.0
         due = first_due + timedelta(seconds=interval * n)
         reports.append(cycle(boot, n + 1, due, poll(whole=n == 0, series=added, removed=removed, interval=interval)))
     return reports
+
+
+def beat(boot, sequence, clock=datetime(2026, 11, 27, 12, tzinfo=UTC), name="meter-api@h1"):
+    """Return a received heartbeat."""
+    daemon, host = name.split("@")
+    heartbeat = Heartbeat(
+        name=name,
+        daemon=daemon,
+        host=host,
+        boot=str(boot),
+        sequence=sequence,
+        version="1",
+        started_at="2026-11-27T11:00:00",
+        clock=clock.isoformat(),
+    )
+    return ReceivedHeartbeat(heartbeat, boot, clock)
 
 
 async def ledger_tables(store):

@@ -8,6 +8,7 @@ once each of its samples is committed or dead-lettered.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -31,6 +32,7 @@ from meter.collector.large_bodies import check_sample
 from meter.collector.large_bodies import is_large
 from meter.collector.large_bodies import opened
 from meter.collector.large_bodies import parts
+from meter.collector.rejected_counts import UNVERIFIED
 from meter.collector.rejected_samples import RejectedEntry
 from meter.collector.rejected_samples import dead_letter_samples
 from meter.collector.rejection import Rejection
@@ -49,6 +51,9 @@ from meter.query import Refusal
 from meter.query import WriteResult
 from meter.signing_keys import Keyring
 from meter.signing_keys import VerifiedBatch
+
+VERIFIED_KINDS = frozenset({"conflict", "unstorable"})
+"""Kinds of rejections of samples whose signature was verified before; of others it may not have been."""
 
 SAMPLES_PER_TURN = 200
 """Samples verified before the reactor runs other work: about 5 ms."""
@@ -78,7 +83,7 @@ class SampleConsumer:
 
     A batch has at most ``batch_samples`` and is written when it is full or ``batch_seconds`` old; a larger delivery is
     split. ``after_commit`` is called with the messages of each committed batch and the store's result. ``off_reactor`` runs a
-    function in a thread, for large deliveries.
+    function in a thread, for large deliveries. ``count_rejected`` is called with the kind and message of dead-lettered samples.
     """
 
     def __init__(
@@ -93,7 +98,9 @@ class SampleConsumer:
         metrics: CollectingMetrics,
         after_commit: Callable[[Sequence[MeteringMessage], WriteResult], object] = lambda _messages, _result: None,
         off_reactor: Runner = call_at_once,
+        count_rejected: Callable[[str, Sequence[Any]], object] = lambda _kind, _messages: None,
     ) -> None:
+        self._count_rejected = count_rejected
         self._store = store
         self._keys = keys
         self._dead_letters = dead_letters
@@ -133,11 +140,13 @@ class SampleConsumer:
         try:
             batch = verified_batch(content, len(entries), self._keys)
         except (BadMessage, BadSignature) as error:
-            await Rejection(kind="unverified", reason=str(error)).dead_letter(self._dead_letters, delivery)
+            await Rejection(kind=UNVERIFIED, reason=str(error)).dead_letter(self._dead_letters, delivery)
+            self._count_rejected(UNVERIFIED, entries)
             return
         large = is_large(delivery.body)
         verified, rejected = await self._verify(entries, batch, large)
-        refused_entries = await self._signed_entries(rejected, batch)
+        signed = await self._signed_entries(rejected, batch)
+        refused_entries: Sequence[BatchEntry] = list(signed.values())
         first = 0
         for part in parts([message for _, message in verified], self._batch_samples, large):
             for refusal in await self._enqueue(part, refused_entries):
@@ -153,6 +162,13 @@ class SampleConsumer:
             batch=batch,
             off_reactor=self._off_reactor,
         )
+        by_kind: dict[str, list[Any]] = {}
+        for each in rejected:
+            kind = each.rejection.kind
+            verified_kind = kind if kind in VERIFIED_KINDS or each.index in signed else UNVERIFIED
+            by_kind.setdefault(verified_kind, []).append(each.entry)
+        for kind, messages in by_kind.items():
+            self._count_rejected(kind, messages)
 
     async def _verify(
         self, entries: Sequence[Any], batch: VerifiedBatch | None, large: bool
@@ -179,14 +195,14 @@ class SampleConsumer:
 
     async def _signed_entries(
         self, rejected: Sequence[RejectedEntry], batch: VerifiedBatch | None
-    ) -> Sequence[BatchEntry]:
-        """Return the places of the ``rejected`` messages that are in ``batch`` as they were signed.
+    ) -> Mapping[int, BatchEntry]:
+        """Return the places of the ``rejected`` messages that are in ``batch`` as they were signed, by their index.
 
         Of an altered message nothing is stated: the one that was signed may be stored, or may still arrive.
         """
         if batch is None or not rejected:
-            return ()
-        found = []
+            return {}
+        found = {}
         turn = Turn(self._clock, SAMPLES_PER_TURN)
         for each in rejected:
             if each.rejection.kind == "too-complex":
@@ -194,7 +210,7 @@ class SampleConsumer:
             else:
                 entry = _entry_as_signed(batch, each)
             if entry is not None:
-                found.append(entry)
+                found[each.index] = entry
             if turn.over():
                 await sleep(self._clock, 0)
                 turn.begin()

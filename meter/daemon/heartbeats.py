@@ -136,7 +136,7 @@ class Heartbeats(LoopService):
 
     async def _published(self, content: Heartbeat) -> None:
         now = datetime.fromtimestamp(wall_seconds(self._clock), UTC)
-        await self._publish(report_publication("heartbeat", content, report_key(self._keys, now)))
+        await self._publish(report_publication("heartbeat", content, report_key(self._keys, now, self._identity.name)))
 
     def _tell_failure(self, error: Exception) -> None:
         """Log the first failure of several: as a state if something is unavailable, else with its traceback."""
@@ -173,12 +173,14 @@ class Heartbeats(LoopService):
         )
 
 
-def report_key(keys: Keyring, now: datetime) -> SigningKey:
-    """Return the key that signs a report at this time: the first one for all meters and sources, else the first.
+def report_key(keys: Keyring, now: datetime, name: str = "") -> SigningKey:
+    """Return the key that signs a report of the daemon ``name`` (``daemon@host``) at this time.
+
+    It is the first one for all meters and sources, else the first that may report for the daemon.
 
     Raises :class:`~meter.ceilometer_signature.BadSignature` if there is none.
     """
-    usable = [key for key in keys.keys if "meter" in key.schemes and key.covers(now)]
+    usable = [key for key in keys.keys if "meter" in key.schemes and key.covers(now) and key.may_report_for(name)]
     if not usable:
         raise BadSignature("no key of [signing] may sign a report now")
     return min(usable, key=lambda key: bool(key.meters or key.sources))

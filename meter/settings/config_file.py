@@ -247,6 +247,7 @@ def keyring(config: Config, *, make: bool = True) -> Keyring:
                 tuple(entry.schemes),
                 tuple(entry.meters),
                 tuple(entry.sources),
+                tuple(entry.agents),
             )
             for entry in signing.keys
             if entry.key is not None

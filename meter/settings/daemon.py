@@ -88,6 +88,10 @@ class SigningKeySection(Section):
     sources: list[str] = Field(
         default_factory=list, description="Sources whose samples the key may sign, with * and ?. By default all."
     )
+    agents: list[str] = Field(
+        default_factory=list,
+        description='Agents and other daemons for which the key may report, as DAEMON@HOST with * and ?: ["meter-compute@*"]. By default all.',
+    )
     not_before: datetime | None = Field(
         default=None, description="The key does not sign samples with a timestamp before this time."
     )

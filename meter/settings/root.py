@@ -16,6 +16,7 @@ from meter.settings.central import OpenStackSection
 from meter.settings.collector import CollectorSection
 from meter.settings.collector import IdentitiesSection
 from meter.settings.collector import NotificationsSection
+from meter.settings.completeness import CompletenessSection
 from meter.settings.daemon import BusSection
 from meter.settings.daemon import ManholeSection
 from meter.settings.daemon import MeterSection
@@ -44,6 +45,7 @@ class Config(Section):
     collector: CollectorSection = CollectorSection()
     notifications: NotificationsSection = NotificationsSection()
     identities: IdentitiesSection = IdentitiesSection()
+    completeness: CompletenessSection = CompletenessSection()
     api: ApiSection = ApiSection()
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()

@@ -34,6 +34,7 @@ from meter.store.tokens.administration import MAX_VALID_TOKENS
 from meter.store.tokens.administration import ApiTokenAdministration
 from meter.store.tokens.administration import TooManyTokens
 from meter.store.tokens.administration import UnknownToken
+from meter.store.write.late_samples import LateSamples
 
 __all__ = [
     "MAX_REASON",
@@ -49,6 +50,7 @@ __all__ = [
     "DatabaseServer",
     "EmbeddedPostgres",
     "HeartbeatRow",
+    "LateSamples",
     "PartitionState",
     "PostgresStore",
     "Retention",

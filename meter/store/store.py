@@ -72,6 +72,7 @@ from meter.store.write.cycle_reports import CycleReportWriter
 from meter.store.write.heartbeats import record_heartbeats
 from meter.store.write.heartbeats import record_rejected_samples
 from meter.store.write.identity_names import record_identities
+from meter.store.write.late_samples import LateSamples
 from meter.store.write.writer import SampleWriter
 from meter.stored_batch import StoredProof
 
@@ -80,7 +81,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ILifeStore, ICompletenessStore, IIdentityNames, IDependency)
+@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -95,7 +96,8 @@ class PostgresStore(Service):
     Queries go to ``replica_dsn`` if there is one. With ``reading_suffices`` the daemon is ready, but degraded, while only
     the readers are connected. With ``maintain`` the store runs :class:`~meter.store.maintenance.maintenance.Maintenance`,
     which finalizes hours and deletes what is older than ``retention``. With ``reads_tokens`` it has a connection for
-    ``tokens``, those of the API. ``waiting_rules`` say how long a cycle report waits for those before it.
+    ``tokens``, those of the API. ``waiting_rules`` say how long a cycle report waits for those before it,
+    ``late`` which samples are counted as late.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class PostgresStore(Service):
         reading_suffices: bool = False,
         reads_tokens: bool = False,
         waiting_rules: WaitingRules = WaitingRules(),  # noqa: B008 (frozen)
+        late: LateSamples = LateSamples(),  # noqa: B008 (frozen)
     ) -> None:
         self.setName("store")
         schema, durability = Schema(migrations()), Durability()
@@ -194,7 +197,7 @@ class PostgresStore(Service):
         )
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
-        self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids)
+        self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
         self._cycle_reports = CycleReportWriter(self._writers, waiting_rules)
         self._identity_names = IdentityNameReader(self._readers)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)

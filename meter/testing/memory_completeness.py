@@ -122,7 +122,7 @@ class MemoryCompletenessStore:
         self.off_schedule_polls: set[OffScheduleRow] = set()
         self.inactive_pollsters: list[InactiveRow] = []
         self.rejected_samples: dict[tuple[datetime, str, str, str, str], int] = {}
-        self._rejected_rows: Counter[datetime] = Counter()
+        self._rejected_rows: Counter[tuple[datetime, bool]] = Counter()
 
     @property
     def agent_names(self) -> dict[int, str]:
@@ -326,8 +326,9 @@ class MemoryCompletenessStore:
         for count in counts:
             key = count.start, count.meter, count.resource, count.project, count.kind
             if key not in self.rejected_samples:
-                self._rejected_rows[count.start] += 1
-                if self._rejected_rows[count.start] > MAX_REJECTED_ROWS:
+                claimed = count.kind == "unverified"
+                self._rejected_rows[count.start, claimed] += 1
+                if self._rejected_rows[count.start, claimed] > MAX_REJECTED_ROWS:
                     key = count.start, "", "", "", count.kind
             self.rejected_samples[key] = self.rejected_samples.get(key, 0) + count.samples
 

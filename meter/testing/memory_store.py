@@ -71,7 +71,7 @@ from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, ILifeStore, ICompletenessStore, IIdentityNames)
+@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore)
 class MemoryStore(MemoryCompletenessStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 

@@ -15,7 +15,6 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from meter.completeness_store import ICompletenessStore
-from meter.completeness_store import ReceivedHeartbeat
 from meter.completeness_store import RejectedCount
 from meter.completeness_store import WaitingRules
 from meter.cycle_report import ConfirmedReport
@@ -25,11 +24,11 @@ from meter.cycle_report import OffSchedulePoll
 from meter.cycle_report import SeriesGroup
 from meter.cycle_report import SkippedCycles
 from meter.cycle_report import SkipReport
-from meter.heartbeat import Heartbeat
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.ledger_tables import LEDGER_TABLES
 from tests.ledger_tables import agent_life
+from tests.ledger_tables import beat
 from tests.ledger_tables import cycle
 from tests.ledger_tables import ledger_tables
 from tests.ledger_tables import poll
@@ -434,21 +433,6 @@ async def test_any_order_and_repetition_of_reports_gives_the_same_tables(store, 
 # --- heartbeats and rejected samples ---------------------------------------------------------------------------------
 
 
-def beat(boot, sequence, clock=NOON, name="meter-api@h1"):
-    daemon, host = name.split("@")
-    heartbeat = Heartbeat(
-        name=name,
-        daemon=daemon,
-        host=host,
-        boot=str(boot),
-        sequence=sequence,
-        version="1",
-        started_at="2026-11-27T11:00:00",
-        clock=clock.isoformat(),
-    )
-    return ReceivedHeartbeat(heartbeat, boot, clock)
-
-
 @pytest_twisted.ensureDeferred
 async def test_last_heartbeat_of_each_daemon_is_kept(store):
     sent = [beat(BOOT, 2), beat(BOOT, 1), beat(BOOT, 3, at(-3600)), beat(BOOT, 3), beat(BOOT, 9, name="a@b")]
@@ -479,7 +463,7 @@ async def test_replayed_heartbeat_of_an_earlier_process_is_ignored(store):
 async def test_rejected_samples_are_counted_in_a_limited_number_of_rows(store):
     few = [RejectedCount(NOON, "conflict", "cpu", "r1", "p1", 2), RejectedCount(NOON, "conflict", "cpu", "r1", "p1")]
     await store.record_rejected_samples(few)
-    flood = [RejectedCount(NOON, "invalid", f"m{n}", "r", "p") for n in range(10_050)]
+    flood = [RejectedCount(NOON, "invalid", f"m{n}", "r", "p") for n in range(2_050)]
     await store.record_rejected_samples(flood)
     await store.record_rejected_samples([*few, *flood[:1], RejectedCount(at(3600), "invalid", "m", "r", "p")])
 
@@ -491,5 +475,5 @@ async def test_rejected_samples_are_counted_in_a_limited_number_of_rows(store):
     assert rows[NOON, "cpu", "r1", "p1", "conflict"] == 6
     assert rows[at(3600), "m", "r", "p", "invalid"] == 1
     assert rows[NOON, "", "", "", "invalid"] >= 50
-    assert len(rows) <= 10_003
-    assert sum(rows.values()) == 6 + 10_051 + 1
+    assert len(rows) <= 2_003
+    assert sum(rows.values()) == 6 + 2_051 + 1

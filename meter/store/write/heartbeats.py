@@ -34,12 +34,14 @@ WITH given AS MATERIALIZED (
     FROM unnest(%s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
         AS given (start, meter, resource, project, kind, samples)
 ), used AS MATERIALIZED (
-    SELECT start, (SELECT count(*) FROM (SELECT FROM rejected_sample r WHERE r.start = hour.start LIMIT {MAX_REJECTED_ROWS}) AS counted_rows) AS rows
-    FROM (SELECT DISTINCT start FROM given) AS hour
+    SELECT start, claimed, (SELECT count(*) FROM (
+        SELECT FROM rejected_sample r WHERE r.start = hour.start AND (r.kind = 'unverified') = hour.claimed LIMIT {MAX_REJECTED_ROWS}
+    ) AS counted_rows) AS rows
+    FROM (SELECT DISTINCT start, kind = 'unverified' AS claimed FROM given) AS hour
 ), placed AS (
-    SELECT given.*, known.known OR row_number() OVER (PARTITION BY given.start, known.known ORDER BY meter, resource, project, kind)
-        <= {MAX_REJECTED_ROWS} - used.rows AS apart
-    FROM given JOIN used USING (start) CROSS JOIN LATERAL (
+    SELECT given.*, known.known OR row_number() OVER (PARTITION BY given.start, used.claimed, known.known
+        ORDER BY meter, resource, project, kind) <= {MAX_REJECTED_ROWS} - used.rows AS apart
+    FROM given JOIN used ON used.start = given.start AND used.claimed = (given.kind = 'unverified') CROSS JOIN LATERAL (
         SELECT EXISTS (
             SELECT FROM rejected_sample r WHERE (r.start, r.meter, r.resource, r.project, r.kind)
                 = (given.start, given.meter, given.resource, given.project, given.kind)

@@ -16,6 +16,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from meter.batch_signature import BatchEntry
+from meter.daemon.services import wall_seconds
 from meter.interfaces import Unavailable
 from meter.message import MeteringMessage
 from meter.query import Refusal
@@ -49,6 +50,8 @@ from meter.store.write.duplicates import boundaries
 from meter.store.write.duplicates import by_week
 from meter.store.write.duplicates import repeated
 from meter.store.write.duplicates import repeats
+from meter.store.write.late_samples import COUNT_LATE
+from meter.store.write.late_samples import LateSamples
 from meter.store.write.record import Record
 from meter.store.write.record import Series
 from meter.store.write.record import Unstorable
@@ -77,8 +80,8 @@ ON CONFLICT DO NOTHING
 """Inserts the samples of one week whose ids are new. The unique index of the partition decides between concurrent writers."""
 
 # Queries read the samples of these hours and days until maintenance has made their rollups again.
-INSERT_INTO_FINAL_PERIODS = f"""
-WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp, series_id), no_longer_final AS (
+INSERT_OLD_SAMPLES = f"""
+WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp, recorded_at, series_id), no_longer_final AS (
     DELETE FROM final_period USING unnest(%s::smallint[], %s::timestamptz[]) AS period (hours, start)
     WHERE final_period.hours = period.hours AND final_period.start = period.start AND EXISTS (
         SELECT FROM stored
@@ -91,10 +94,10 @@ WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp, series_id), no_longer_fina
         ON period.hours = {HOUR} AND timestamp >= period.start AND timestamp < period.start + interval '1 hour'
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING
-)
+), late AS ({COUNT_LATE})
 SELECT count(*) FROM stored
 """
-"""Inserts samples, some of which are in final hours or days, and marks those that got a new sample as not final.
+"""Inserts samples, some of which are late or in final hours or days; counts the late ones, and marks the hours and days as not final.
 
 Their series are noted in ``changed_series``, also in hours that were final and have changed since.
 """
@@ -132,10 +135,22 @@ class _TooOld(Exception):
 
 
 class SampleWriter:
-    """Writes batches over ``pool``. ``cached_ids`` is the size of each of the caches of series, metadata and wire formats."""
+    """Writes batches over ``pool``. ``cached_ids`` is the size of each of the caches of series, metadata and wire formats.
 
-    def __init__(self, pool: Pool, clock: IReactorTime, *, cached_ids: int = 50_000) -> None:
+    ``late`` says which samples are counted as late.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        clock: IReactorTime,
+        *,
+        cached_ids: int = 50_000,
+        late: LateSamples = LateSamples(),  # noqa: B008 (frozen)
+    ) -> None:
         self._pool = pool
+        self._clock = clock
+        self._late = late
         self._partitions = Partitions(pool, clock)
         self._series: IdCache[Series] = IdCache(cached_ids)
         self._metadata: IdCache[bytes] = IdCache(cached_ids)
@@ -245,6 +260,7 @@ class SampleWriter:
         rows = await session.rows(begin, parameters)
         if retention_cutoffs := {meter: before for before, meter, hours in rows if hours is None}:
             _refuse_too_old(records, retention_cutoffs)
+        late = self._late.possible(timestamps[0], wall_seconds(self._clock))
         final_periods = [(hours, start) for start, _, hours in rows if hours is not None]
         stored = 0
         conflicting: dict[int, str] = {}
@@ -255,8 +271,9 @@ class SampleWriter:
                 *compared_range(week),
                 *compared_range(week),
             ]
-            if final_periods:
-                [[new]] = await session.rows(INSERT_INTO_FINAL_PERIODS, [*columns, *_period_columns(final_periods) * 2])
+            if final_periods or late:
+                parameters = [*columns, *_period_columns(final_periods) * 2, *self._late.parameters]
+                [[new]] = await session.rows(INSERT_OLD_SAMPLES, parameters)
             else:
                 new = await session.count(INSERT_SAMPLES, columns)
             if new < len(positions):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import replace
 
 from twisted.application.service import IService
 
@@ -19,7 +18,6 @@ from meter.daemon.services import StagedService
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import IStore
-from meter.interfaces import Receiver
 from meter.interfaces import Subscription
 from meter.message import MeteringMessage
 from meter.plugins.activation import Activation
@@ -31,6 +29,9 @@ from meter.taps.parts.full_collections import add_full_collections
 from meter.taps.parts.identities import add_identity_file
 from meter.taps.parts.identities import identity_changes
 from meter.taps.parts.notification_archive import add_archive
+from meter.taps.parts.reports import add_rejected_counts
+from meter.taps.parts.reports import add_reports
+from meter.taps.parts.subscriptions import subscribed
 
 METERING_QUEUE = "meter.metering"
 
@@ -54,6 +55,7 @@ def add_collector(
         units.observe(messages)
         after_commit(messages, result)
 
+    rejected = add_rejected_counts(daemon, store)
     samples = SampleConsumer(
         store,
         daemon.keys,
@@ -70,6 +72,7 @@ def add_collector(
         metrics=metrics,
         after_commit=stored,
         off_reactor=daemon.off_reactor,
+        count_rejected=rejected.add,
     )
     bindings = [Binding("metering", "metering.#", ours=True)]
     if settings.ceilometer_exchange and not isinstance(bus, LocalBus):
@@ -79,7 +82,8 @@ def add_collector(
             Binding(settings.ceilometer_exchange, "metering.sample"),
         ]
     subscription = Subscription(queue=METERING_QUEUE, bindings=tuple(bindings), prefetch=daemon.config.bus.prefetch)
-    daemon.add(_subscribe(daemon, bus, subscription, metrics.counting(METERING_QUEUE, samples.receive)))
+    daemon.add(subscribed(daemon, bus, subscription, metrics.counting(METERING_QUEUE, samples.receive)))
+    add_reports(daemon, bus, store, metrics)
 
     dead_notifications = DeadLetterPublisher(
         bus,
@@ -110,7 +114,7 @@ def add_collector(
         )
         if not active:
             return StagedService(daemon.reactor)  # no queue, as no listener would take anything from it
-        return _subscribe(
+        return subscribed(
             daemon,
             bus,
             notifications.subscription(prefetch=daemon.config.notifications.prefetch),
@@ -119,17 +123,3 @@ def add_collector(
 
     daemon.activate(Activation(daemon.plugins(LISTENER), daemon.plugin_context(), consume, name="listeners"))
     add_identity_file(daemon, bus)
-
-
-def _subscribe(daemon: Daemon, bus: IBus, subscription: Subscription, receive: Receiver) -> IService:
-    """Return a service that also consumes what waits while the queue of dead letters is full: one delivery at a time.
-
-    The in-process bus has no queue of dead letters that can be full, and no queues in which something could wait.
-    """
-    if isinstance(bus, LocalBus):
-        return bus.subscribe(subscription, receive)
-    waiting = f"{subscription.queue}.waiting"
-    both = StagedService(daemon.reactor)
-    bus.subscribe(replace(subscription, waiting_queue=waiting), receive).setServiceParent(both)
-    bus.subscribe(Subscription(queue=waiting, prefetch=1), receive).setServiceParent(both)
-    return both

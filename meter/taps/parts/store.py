@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from meter.completeness_store import waiting_rules
 from meter.store import EmbeddedPostgres
+from meter.store import LateSamples
 from meter.store import PostgresStore
 from meter.store import Retention
 from meter.store import embedded_directory
@@ -43,6 +45,10 @@ def add_store(
         replica_dsn=settings.replica_dsn.get_secret_value(),
         reading_suffices=reading_suffices,
         reads_tokens=reads and daemon.config.api.auth.mode == "tokens",
+        late=LateSamples(
+            daemon.config.completeness.late_after_seconds, every=daemon.config.completeness.late_samples == "all"
+        ),
+        waiting_rules=waiting_rules(daemon.config.completeness.wait_seconds),
     )
     daemon.add(store)
     if writes:
