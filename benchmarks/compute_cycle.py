@@ -10,6 +10,10 @@ samples (to write them as JSON, one HMAC for each message, and to insert the mes
 reactor was, asked every millisecond, beside how late it is without work, and memory. With ``--memory`` thirty cycles are
 polled instead, with domains that come and go in between, and the memory after them is compared with that after five.
 
+A second agent with as many domains makes no cycle reports; both poll one after the other, in changing order. What reports cost
+is printed as the processor time of the functions that make them and of the thread that signs and writes them, beside the cycle
+with reports, and as the cycle beside that of the other agent. The series in the reports are compared with those in the spool.
+
 What the cycle reports is compared with the samples in the spool, their ids, and how many each domain has.
 """
 
@@ -27,8 +31,11 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
+from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +46,28 @@ from benchmarks.measuring import NotInstalled
 from benchmarks.measuring import Report
 from benchmarks.measuring import Table
 from meter.agent.cycle import PluginContext
+from meter.agent.cycle_reports import AgentIdentity
+from meter.agent.cycle_reports import CycleReporter
+from meter.agent.cycle_reports import PollRecord
+from meter.agent.measured_series import MeasuredSeries
 from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
+from meter.agent.skip_notes import SkipNotes
 from meter.agent.spool import Spool
+from meter.cycle_report import CycleReport
+from meter.cycle_report import SeriesGroup
+from meter.cycle_report import cycle_report
 from meter.daemon.metrics import PollingMetrics
 from meter.daemon.metrics import metrics_registry
+from meter.daemon.report_metrics import CycleReportMetrics
 from meter.daemon.services import sleep
 from meter.daemon.threads import CallThread
 from meter.hypervisor import LibvirtHypervisor
 from meter.interfaces import IHypervisor
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import Decision
+from meter.report import read_report
+from meter.sample import Sample
 from meter.settings import Config
 from meter.signing_keys import keyring
 
@@ -146,11 +164,40 @@ class PretendedLibvirt:
     def domainEventDeregisterAny(self, _: int) -> None: ...
 
 
+class TimedReporter(CycleReporter):
+    """``seconds`` is the processor time that reports have taken."""
+
+    seconds = 0.0
+
+    async def cycle_ended(self, due: datetime, polls: Sequence[PollRecord], notes: SkipNotes) -> None:
+        begun = time.process_time()  # of all threads: nothing else is done at the end of a cycle
+        await super().cycle_ended(due, polls, notes)
+        self.seconds += time.process_time() - begun
+
+
+class SeriesTime:
+    """``seconds`` is the processor time that all agents have taken to collect the series of samples."""
+
+    seconds = 0.0
+
+    @classmethod
+    def measure(cls) -> None:
+        """Measure it from now on."""
+        add = MeasuredSeries.add
+
+        def timed(series: MeasuredSeries, samples: Iterable[Sample]) -> None:
+            begun = time.thread_time()
+            add(series, samples)
+            cls.seconds += time.thread_time() - begun
+
+        MeasuredSeries.add = timed  # type: ignore[method-assign]
+
+
 class Agent:
     """The part of a compute agent that makes samples and puts them on disk."""
 
-    def __init__(self, reactor: Any, directory: Path, domains: int) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, directory: Path, domains: int, *, reports: bool = True) -> None:
+        self.reactor = reactor
         self.connection = PretendedLibvirt(domains)
         self._hypervisor = LibvirtHypervisor(
             "qemu:///pretended",
@@ -161,20 +208,32 @@ class Agent:
         )
         self._thread = CallThread(reactor, "spool")
         self._spool = Spool(
-            directory / f"{domains}.spool",
+            directory / f"{domains}-{reports}.spool",
             max_bytes=2**40,
             max_age_seconds=1e9,
             clock=reactor,
             run=lambda function, *arguments: self._thread.call(lambda: function(*arguments)),
         )
+        keys = keyring(["secret"])
+        registry = metrics_registry("benchmark")
+        self._keys = keys
+        self.reports: list[CycleReport] = []
+        self.reporter = TimedReporter(
+            AgentIdentity("meter-compute", "host", str(uuid.uuid4())),
+            self._spool,
+            keys,
+            reactor,
+            metrics=CycleReportMetrics(registry),
+        )
         self._polling = Polling(
             PluginContext("meter-compute", Config(), reactor, {IHypervisor: self._hypervisor}),
             self._spool.put,
-            keyring(["secret"]),
+            keys,
             source="openstack",
             timeout_seconds=600,
             batch_samples=100,
-            metrics=PollingMetrics(metrics_registry("benchmark")),
+            metrics=PollingMetrics(registry),
+            reports=self.reporter if reports else None,
         )
         from meter.pollsters import libvirt  # it needs libvirt-python, which may not be installed
 
@@ -187,7 +246,7 @@ class Agent:
     async def prepare(self) -> None:
         """Let the counters grow, and wait until a rate can be computed."""
         self.connection.prepare()
-        await sleep(self._reactor, max(0.0, self._ended + 1.05 - self._reactor.seconds()))
+        await sleep(self.reactor, max(0.0, self._ended + 1.05 - self.reactor.seconds()))
 
     async def spooled(self) -> AsyncIterator[bytes]:
         """Yield the bodies of the messages in the spool, and empty it."""
@@ -195,10 +254,13 @@ class Agent:
             for each in waiting:
                 yield each.publication.body
             await self._spool.remove([each.id for each in waiting])
+        while found := await self._spool.oldest_reports(100):
+            self.reports += [cycle_report(read_report(each.publication.body, self._keys).content) for each in found]
+            await self._spool.remove_reports([each.id for each in found], {})
 
     async def cycle(self) -> CycleResult:
         report = await self._polling.cycle()
-        self._ended = self._reactor.seconds()
+        self._ended = self.reactor.seconds()
         return report
 
     async def close(self) -> None:
@@ -235,6 +297,7 @@ class Spooled:
 
     def __init__(self) -> None:
         self.ids: set[str] = set()
+        self.series: set[tuple[str, str]] = set()
         self.samples = 0
         self.by_domain: Counter[str] = Counter()
         self.processor = 0.0
@@ -249,6 +312,7 @@ class Spooled:
                 self.ids.update(each["message_id"] for each in samples)
                 self.samples += len(samples)
                 self.by_domain.update(domain_of(each["resource_id"]) for each in samples)
+                self.series.update((each["resource_id"], each["counter_name"]) for each in samples)
                 begin = time.process_time()
                 written = json.dumps({"oslo.message": json.dumps(samples)}).encode()
                 hmac.digest(b"key", written, "sha256")
@@ -274,34 +338,72 @@ class Spooled:
             report.compare("samples of a domain", dict.fromkeys(of_domains, SAMPLES_OF_DOMAIN), of_domains)
 
 
+def apply(known: set[tuple[str, str]], report: CycleReport) -> set[tuple[str, str]]:
+    """Return the series, resource and meter, after a report; a pollster that is whole has them all."""
+    whole = all(poll.whole for poll in report.polls)
+
+    def of(groups: Iterable[SeriesGroup]) -> set[tuple[str, str]]:
+        return {(resource, meter) for each in groups for resource in each.resources for meter in each.meters}
+
+    known = set() if whole else known
+    for poll in report.polls:
+        known = (known - of(poll.removed)) | of(poll.series)
+    return known
+
+
+async def processor_of_cycle(agent: Agent) -> float:
+    """Return the processor time of a cycle in seconds, with the lag measured all the same; what it has spooled is removed."""
+    async with lag_measured(agent.reactor, []):
+        begun = time.process_time()
+        await agent.cycle()
+        used = time.process_time() - begun
+    async for _ in agent.spooled():
+        pass
+    return used
+
+
 async def measure(reactor: Any, report: Report, directory: Path, domains: int, options: argparse.Namespace) -> None:
-    agent = Agent(reactor, directory, domains)
+    agent, without = Agent(reactor, directory, domains), Agent(reactor, directory, domains, reports=False)
     table = Table(f"{domains} domains")
+    known: set[tuple[str, str]] = set()
     late: list[float] = []
     async with lag_measured(reactor, late):
         await sleep(reactor, IDLE_SECONDS)
     idle, all_late = max(late), []
     for cycle in range(options.runs + 2):
+        await without.prepare()
         await agent.prepare()
+        if cycle % 2:
+            processor_without = await processor_of_cycle(without)
         late = []
+        reported = agent.reporter.seconds + SeriesTime.seconds
         async with lag_measured(reactor, late):
             begun = time.process_time(), time.perf_counter()
-            cycle_report = await agent.cycle()
+            cycle_result = await agent.cycle()
             processor, wall = time.process_time() - begun[0], time.perf_counter() - begun[1]
+        reported = agent.reporter.seconds + SeriesTime.seconds - reported
         memory = measuring.memory_megabytes("self", "VmRSS")
+        if not cycle % 2:
+            processor_without = await processor_of_cycle(without)
         spooled = Spooled()
         await spooled.take(agent, directory / "bare.sqlite")
-        spooled.compare(report, cycle_report, domains, rates=cycle > 0)
+        spooled.compare(report, cycle_result, domains, rates=cycle > 0)
+        known = apply(known, agent.reports.pop())
+        report.compare("series that the reports state, and no other", len(spooled.series), len(known & spooled.series))
         all_late += late
         if cycle < 2 or not spooled.samples:
             continue
         table.add("JSON, HMAC and SQLite", spooled.processor / spooled.samples * 1e6, "µs of a core per sample")
         table.add("cycle", processor / spooled.samples * 1e6, "µs of a core per sample", "JSON, HMAC and SQLite")
+        table.add("cycle reports", reported / spooled.samples * 1e6, "µs of a core per sample", "cycle")
+        without_reports = processor_without / spooled.samples * 1e6
+        table.add("cycle without reports", without_reports, "µs of a core per sample", "cycle")
         table.add("cycle, wall", wall, "s")
         table.add("worst lag without work", idle * 1000, "ms")
         table.add("worst lag", max(late) * 1000, "ms", "worst lag without work")
         table.add("memory", memory, "MiB")
     await agent.close()
+    await without.close()
     report.table(table)
     counts = [sum(1 for each in all_late if each * 1000 <= most) for most in BUCKETS_MS]
     steps = [counts[0], *(after - before for before, after in itertools.pairwise(counts)), len(all_late) - counts[-1]]
@@ -315,13 +417,13 @@ async def measure_memory(reactor: Any, report: Report, directory: Path, domains:
     table = Table(f"{domains} domains, {CHANGES} replaced after each cycle")
     for cycle in range(1, CYCLES_WITH_CHANGES + 1):
         await agent.prepare()
-        cycle_report = await agent.cycle()
+        cycle_result = await agent.cycle()
         memory = measuring.memory_megabytes("self", "VmRSS")
         samples = 0
         async for body in agent.spooled():
             samples += body.count(b"message_id")
-        report.compare("pollsters that failed", "none", ", ".join(map(str, cycle_report.failed)) or "none")
-        report.compare("samples in the spool", cycle_report.samples, samples)
+        report.compare("pollsters that failed", "none", ", ".join(map(str, cycle_result.failed)) or "none")
+        report.compare("samples in the spool", cycle_result.samples, samples)
         agent.connection.change(CHANGES)
         if cycle % 5 == 0:
             table.add(f"memory after {cycle} cycles", memory, "MiB", "memory after 5 cycles" if cycle > 5 else None)
@@ -335,6 +437,7 @@ async def benchmark(reactor: Any, report: Report, options: argparse.Namespace) -
     except ImportError:
         raise NotInstalled("libvirt-python is not installed: pip install 'meter[compute]'") from None
     gc.freeze()  # as the daemons do
+    SeriesTime.measure()
     with measuring.directory() as directory:
         if options.memory:
             await measure_memory(reactor, report, directory, (options.domains or [1000])[0])

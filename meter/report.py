@@ -17,7 +17,6 @@ import uuid
 from base64 import b64decode
 from base64 import b64encode
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 from typing import Literal
 from typing import NamedTuple
@@ -59,14 +58,6 @@ class VerifiedReport(NamedTuple):
 def method_of(kind: ReportKind) -> str:
     """Return the method of a cast with a report of this kind."""
     return f"record_{kind}_report"
-
-
-def key_for_reports(keys: Keyring, now: datetime) -> SigningKey:
-    """Return the key that signs reports: the first with the scheme *meter* that is valid ``now``; raises :class:`BadSignature`."""
-    for key in keys.keys:
-        if "meter" in key.schemes and key.covers(now):
-            return key
-    raise BadSignature('no key of [signing] may sign reports: none with schemes = ["meter"] is valid now')
 
 
 def report_publication(kind: ReportKind, content: msgspec.Struct, key: SigningKey) -> Publication:

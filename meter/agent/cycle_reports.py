@@ -219,7 +219,7 @@ class CycleReporter:
         if known is None:
             stored = state.series.get(name)
             known = self._series[name] = KnownSeries(None if stored is None else decoded_groups(stored))
-        successful = poll.outcome == "ok"
+        successful = poll.outcome in ("ok", "not stored")  # what the pollster measures is known in both cases
         changes: Changes = await known.update(poll.measured, said.missing, self._clock, successful=successful)
         now = self._clock.seconds()
         whole = successful and known.known and now - self._whole_at.get(name, -WHOLE_SECONDS) >= WHOLE_SECONDS
@@ -297,7 +297,7 @@ class CycleReporter:
             )
             return report_publication("cycle", report, key)
 
-        return ReportToSpool(self._agent.boot, sequence, publication, waiting.series)
+        return ReportToSpool(self._agent.boot, sequence, publication, waiting.series, waiting.report.standby)
 
     def _delay(self, reason: str) -> None:
         """Keep the reports that wait in memory; give up the oldest if there are too many."""

@@ -16,13 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.ceilometer_signature import BadSignature
+from meter.daemon.services import wall_seconds
 from meter.identity_report import IdentityKind
 from meter.identity_report import IdentityReport
 from meter.interfaces import Publication
 from meter.interfaces import Unavailable
-from meter.report import key_for_reports
 from meter.report import report_publication
-from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 
 RETRY_SECONDS = 60.0
 """How often it is looked whether a poll is due: a failed one is repeated after that time."""
@@ -38,7 +38,7 @@ class IdentitySource(Protocol):
 
 
 class IdentityPolling:
-    """Lists the names of ``source`` and gives them to ``put`` as publications, signed with one of ``keys``.
+    """Lists the names of ``source`` and gives them to ``put`` as publications, signed with the ``key`` of the time.
 
     :meth:`poll` is :data:`meter.agent.leader.Work`; :meth:`poll_once` does it once in each interval without an election.
     """
@@ -49,21 +49,21 @@ class IdentityPolling:
         self,
         source: IdentitySource,
         put: Callable[[Sequence[Publication]], Awaitable[object]],
-        keys: Keyring,
+        key: Callable[[datetime], SigningKey],
         clock: IReactorTime,
     ) -> None:
         self._source = source
         self._put = put
-        self._keys = keys
+        self._key = key
         self._clock = clock
         self._done: Mapping[float, int] = {}
 
     async def poll(self, due: frozenset[float]) -> None:
         """Spool all names; raises :class:`Unavailable`, after what could be listed was spooled, if something could not."""
         async for report in self._source.reports():
-            now = datetime.fromtimestamp(self._clock.seconds(), UTC)
+            now = datetime.fromtimestamp(wall_seconds(self._clock), UTC)
             try:
-                publication = report_publication("identities", report, key_for_reports(self._keys, now))
+                publication = report_publication("identities", report, self._key(now))
             except BadSignature as error:
                 raise Unavailable(f"the names cannot be signed: {error}") from error
             await self._put([publication])
@@ -72,7 +72,7 @@ class IdentityPolling:
 
     async def poll_once(self, due: frozenset[float]) -> None:
         """Do :meth:`poll` for the intervals in which it was not done yet."""
-        slots = {each: math.floor(self._clock.seconds() / each) for each in due}
+        slots = {each: math.floor(wall_seconds(self._clock) / each) for each in due}
         if any(self._done.get(each) != slot for each, slot in slots.items()):
             await self.poll(due)
             self._done = slots

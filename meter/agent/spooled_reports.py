@@ -98,13 +98,14 @@ class ReportState:
 class ReportToSpool:
     """A report that is to be spooled. ``publication`` makes it, given what was dropped since the report before.
 
-    ``series`` has the changed series by pollster, as JSON.
+    ``series`` has the changed series by pollster, as JSON; after a report of ``standby`` no series are expected.
     """
 
     boot: str
     sequence: int
     publication: Callable[[Sequence[DroppedSamples]], Publication]
     series: Mapping[str, bytes] = field(default_factory=dict)
+    standby: bool = False
 
 
 def make_tables(database: sqlite3.Connection) -> None:
@@ -135,6 +136,8 @@ def put_report(database: sqlite3.Connection, now: float, report: ReportToSpool, 
             publication.body,
         ),
     )
+    if report.standby:
+        database.execute("DELETE FROM expected_series")
     database.executemany("INSERT OR REPLACE INTO expected_series VALUES (?, ?)", list(report.series.items()))
     lost = _limited(database, max_bytes)
     record_dropped(database, lost)

@@ -28,7 +28,7 @@ from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
 from meter.api.rendering.audit import AuditLogEntry
 from meter.api.rendering.identities import Identity
-from meter.api.rendering.segments import InstanceSegments
+from meter.api.rendering.segments import ResourceSegments
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
 from meter.api.request.context import RequestContext
@@ -232,9 +232,9 @@ V2: tuple[Operation, ...] = (
     Operation(
         name="segments",
         path="/v2/segments",
-        summary="Time that instances, including deleted ones, spent in each state with each flavor, ordered by id.",
+        summary="Time that resources, including deleted ones, spent in each state with each flavor or size and owner, ordered by id.",
         parameters=(*segments.PARAMETERS, LIMIT, MARKER, AS_OF),
-        result=Sequence[InstanceSegments],
+        result=Sequence[ResourceSegments],
         handler=segments.segments,
         costly=True,
     ),

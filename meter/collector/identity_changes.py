@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from datetime import UTC
@@ -14,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from meter.ceilometer_signature import BadSignature
 from meter.completeness.identity_history import NOTIFICATION
+from meter.daemon.services import wall_seconds
 from meter.identity_report import KINDS
 from meter.identity_report import MAX_ID
 from meter.identity_report import ChangeKind
@@ -25,22 +27,25 @@ from meter.interfaces import Unavailable
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 from meter.notification import Notification
-from meter.report import key_for_reports
 from meter.report import report_publication
 from meter.sample import utc_text
-from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 
 EVENT_TYPE = re.compile(r"identity\.(project|domain|user)\.(created|updated|deleted)")
 
 
 class IdentityChangeReporter:
-    """Publishes a report for each notification about an identity of ``kinds``, signed with one of ``keys``."""
+    """Publishes a report for each notification about an identity of ``kinds``, signed with the ``key`` of the time."""
 
     def __init__(
-        self, publisher: IPublisher, keys: Keyring, clock: IReactorTime, kinds: Collection[str] = KINDS
+        self,
+        publisher: IPublisher,
+        key: Callable[[datetime], SigningKey],
+        clock: IReactorTime,
+        kinds: Collection[str] = KINDS,
     ) -> None:
         self._publisher = publisher
-        self._keys = keys
+        self._key = key
         self._clock = clock
         self._kinds = kinds
 
@@ -49,11 +54,13 @@ class IdentityChangeReporter:
         change = identity_change(notification)
         if change is None or change.kind not in self._kinds:
             return
+        now = datetime.fromtimestamp(wall_seconds(self._clock), UTC)
+        # The report is of now, so that its signature is verified with the keys of now; the change may be older.
         content = IdentityReport(
-            origin=NOTIFICATION, message_id=notification.message_id[:MAX_ID], at=change.at, changes=(change,)
+            origin=NOTIFICATION, message_id=notification.message_id[:MAX_ID], at=utc_text(now), changes=(change,)
         )
         try:
-            key = key_for_reports(self._keys, datetime.fromtimestamp(self._clock.seconds(), UTC))
+            key = self._key(now)
         except BadSignature as error:
             raise Unavailable(str(error)) from error
         await self._publisher.publish(report_publication("identities", content, key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from datetime import UTC
@@ -22,6 +23,7 @@ from meter.ceilometer_signature import BadSignature
 from meter.collector.large_bodies import Runner
 from meter.completeness.identity_history import FILE
 from meter.completeness.identity_parts import reports_of
+from meter.daemon.services import wall_seconds
 from meter.identity_report import KINDS
 from meter.identity_report import MAX_ID
 from meter.identity_report import MAX_NAME
@@ -30,10 +32,9 @@ from meter.identity_report import IdentityName
 from meter.identity_report import storable_name
 from meter.interfaces import IPublisher
 from meter.interfaces import Unavailable
-from meter.report import key_for_reports
 from meter.report import report_publication
 from meter.sample import utc_text
-from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
@@ -55,7 +56,7 @@ class IdentityEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class IdentityFile:
-    """The file at ``path``. When it has changed, all its names are published, signed with one of ``keys``.
+    """The file at ``path``. When it has changed, all its names are published, signed with the ``key`` of the time.
 
     It is read in a thread. One that has errors is logged, once, and changes nothing; neither does one that is missing.
     """
@@ -63,11 +64,16 @@ class IdentityFile:
     _log = Logger()
 
     def __init__(
-        self, path: str, publisher: IPublisher, keys: Keyring, clock: IReactorTime, off_reactor: Runner
+        self,
+        path: str,
+        publisher: IPublisher,
+        key: Callable[[datetime], SigningKey],
+        clock: IReactorTime,
+        off_reactor: Runner,
     ) -> None:
         self._path = Path(path)
         self._publisher = publisher
-        self._keys = keys
+        self._key = key
         self._clock = clock
         self._off_reactor = off_reactor
         self._published: object = None
@@ -79,7 +85,7 @@ class IdentityFile:
             version = _version(self._path)
             if version == self._published:
                 return
-            now = datetime.fromtimestamp(self._clock.seconds(), UTC)
+            now = datetime.fromtimestamp(wall_seconds(self._clock), UTC)
             names = await self._off_reactor(lambda: read_names(self._path, now))
             await self._publish(names, now)
         except BadIdentityFile as error:
@@ -92,7 +98,7 @@ class IdentityFile:
 
     async def _publish(self, names: Sequence[IdentityName], now: datetime) -> None:
         try:
-            key = key_for_reports(self._keys, now)
+            key = self._key(now)
         except BadSignature as error:
             raise Unavailable(str(error)) from error
         for kind in KINDS:

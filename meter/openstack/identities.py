@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.completeness.identity_parts import reports_of
+from meter.daemon.services import wall_seconds
 from meter.http.client import ErrorResponse
 from meter.identity_report import MAX_ID
 from meter.identity_report import IdentityKind
@@ -66,7 +67,7 @@ class KeystoneIdentities:
         kinds: tuple[IdentityKind, ...] = ("domain", "project", *(("user",) if self._users else ()))
         for kind in kinds:
             # The list is as it was when it was requested, or later: a change after that is found by the next one.
-            at = utc_text(datetime.fromtimestamp(self._clock.seconds(), UTC))
+            at = utc_text(datetime.fromtimestamp(wall_seconds(self._clock), UTC))
             try:
                 found = await (self._list_users(at, domains) if kind == "user" else self._list(kind, at))
             except Unavailable as error:

@@ -17,6 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
+from meter.completeness.life_store import ILifeStore
+from meter.completeness.life_store import ListedTime
+from meter.completeness.life_store import SampleRun
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import ReceivedCycle
 from meter.completeness_store import ReceivedHeartbeat
@@ -78,7 +81,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ICompletenessStore, IIdentityNames, IDependency)
+@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -256,6 +259,22 @@ class PostgresStore(Service):
     ) -> tuple[Collection[str], Collection[str]]:
         """Return names that belong to others; see ``IStore.names_of_others``."""
         return await self._query_runner.names_of_others(project_id, meters, resources)
+
+    async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
+        """Return ids of resources; see ``ILifeStore.life_resources``."""
+        return await self._query_runner.life_resources(filter, meters, limit)
+
+    async def life_runs(
+        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[SampleRun]:
+        """Return runs of samples; see ``ILifeStore.life_runs``."""
+        return await self._query_runner.life_runs(resources, meters, as_of)
+
+    async def life_reports(
+        self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[ListedTime]:
+        """Return what cycle reports listed; see ``ILifeStore.life_reports``."""
+        return await self._query_runner.life_reports(resources, pollsters, as_of)
 
     async def proof(self, message_id: str, filter: SampleFilter = SampleFilter()) -> StoredProof | None:  # noqa: B008 (frozen)
         """Return a message and how it was signed; see ``IStore.proof``."""

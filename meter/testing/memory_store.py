@@ -21,8 +21,12 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
+from meter.completeness.life_store import ILifeStore
+from meter.completeness.life_store import ListedTime
+from meter.completeness.life_store import SampleRun
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules
+from meter.counter_runs import interval_of
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -67,11 +71,11 @@ from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, ICompletenessStore, IIdentityNames)
+@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore)
 class MemoryStore(MemoryCompletenessStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
-    ``audit_log`` has the entries of the audit log, oldest first.
+    ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class MemoryStore(MemoryCompletenessStore):
         self._callbacks: dict[object, Callable[[], object]] = {}
         self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
+        self.listed_times: list[ListedTime] = []
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -195,6 +200,39 @@ class MemoryStore(MemoryCompletenessStore):
             )
             for resource_id, rows in sorted(by_resource.items())[:limit]
         ]
+
+    async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
+        """Return the ids of resources that have samples of ``meters``."""
+        selected = SampleFilter(equals=filter.equals, expression=filter.expression)
+        return sorted({row.resource_id for row in self._matching(selected) if row.name in meters})[:limit]
+
+    async def life_runs(
+        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[SampleRun]:
+        """Return one run per sample."""
+        return [
+            SampleRun(
+                meter=row.name,
+                resource_id=row.resource_id,
+                user_id=row.user_id,
+                project_id=row.project_id,
+                source=row.source,
+                interval=interval_of(row.metadata),
+                first=row.timestamp,
+                last=row.timestamp,
+                volume=row.volume,
+                metadata=row.metadata,
+            )
+            for row in self._matching(SampleFilter(as_of=as_of))
+            if row.name in meters and row.resource_id in resources
+        ]
+
+    async def life_reports(
+        self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
+    ) -> Sequence[ListedTime]:
+        """Return those of ``listed_times`` that are about ``resources``."""
+        self._check()
+        return [each for each in self.listed_times if each.resource_id in resources and each.pollster in pollsters]
 
     async def names_of_others(
         self, project_id: str, meters: Collection[str], resources: Collection[str]

@@ -20,6 +20,11 @@ from typing import TypeVar
 from meter.api.auth.requester import Requester
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
+from meter.completeness.kinds import ResourceKind
+from meter.completeness.life_store import ILifeStore
+from meter.completeness.resource_lives import Pausing
+from meter.completeness.resource_lives import ResourceLife
+from meter.completeness.resource_lives import lives_page
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
@@ -151,6 +156,30 @@ class VisibleStore:
         if self._requester.is_admin or not project_id:
             return (), ()
         return await self._authorized(lambda: self._store.names_of_others(project_id, meters, resources))
+
+    async def lives(
+        self,
+        filter: SampleFilter,
+        start: datetime | None,
+        end: datetime,
+        now: datetime,
+        kinds: Sequence[ResourceKind],
+        limit: int,
+        slices: Pausing,
+    ) -> tuple[list[ResourceLife], str | None]:
+        """Return a page of lives, see :func:`meter.completeness.resource_lives.lives_page`: the segments of visible projects."""
+        return await self._authorized(
+            lambda: lives_page(
+                ILifeStore(self._store),
+                restrict(filter, self._requester),
+                start,
+                end,
+                now=now,
+                kinds=kinds,
+                limit=limit,
+                slices=slices,
+            )
+        )
 
     async def proof(self, message_id: str) -> StoredProof | None:
         """Return the metering message with this id as it was signed, ``None`` if there is no visible one.

@@ -1,14 +1,15 @@
-"""Handler of ``/v2/segments``: how long instances were in each state with each flavor."""
+"""Handler of ``/v2/segments``: how long resources were in each state, with each flavor or size and each owner."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
-from meter.api.rendering.segments import instance_segments
+from meter.api.rendering.segments import resource_segments
 from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
 from meter.api.request.paging import after_key_marker
@@ -16,21 +17,33 @@ from meter.api.request.paging import key_marker
 from meter.api.request.paging import next_link
 from meter.api.request.times import parse_time_argument
 from meter.api.responses import ListResponse
-from meter.completeness.instance_times import instance_times
+from meter.completeness.kinds import INSTANCE
+from meter.completeness.kinds import KINDS
+from meter.completeness.kinds import ResourceKind
 from meter.query import IdField
 from meter.query import SampleFilter
 from meter.sample import utc_text
 
-MAX_INSTANCES = 1_000
-"""Instances per response, each of which takes a query for its samples."""
+MAX_RESOURCES = 1_000
+"""Resources per response."""
+
+ALL_KINDS = "all"
+"""The value of ``kind`` for resources of every kind."""
 
 PARAMETERS = (
-    Parameter("resource_id", "string", "Only this instance.", narrows=True),
-    Parameter("project_id", "string", "Only instances of this project.", narrows=True),
+    Parameter(
+        "kind",
+        "string",
+        f"Only resources of this kind; repeatable. One of {', '.join(KINDS)}; or {ALL_KINDS}. Default: {INSTANCE}.",
+        many=True,
+        narrows=True,
+    ),
+    Parameter("resource_id", "string", "Only this resource.", narrows=True),
+    Parameter("project_id", "string", "Only resources and segments of this project.", narrows=True),
     Parameter(
         "start",
         "string",
-        "Start of the period (inclusive). Default: the first sample of each instance.",
+        "Start of the period (inclusive). Default: the begin of each resource.",
         narrows=True,
     ),
     Parameter("end", "string", "End of the period (exclusive). Default and maximum: the present time.", narrows=True),
@@ -38,14 +51,14 @@ PARAMETERS = (
 
 
 async def segments(context: RequestContext) -> ListResponse:
-    """Handle ``/v2/segments``: a page of instances, including deleted ones, ordered by id."""
+    """Handle ``/v2/segments``: a page of resources, including deleted ones, ordered by id."""
     arguments = context.arguments
     start, end = _time("start", arguments["start"]), _time("end", arguments["end"])
     if start is not None and end is not None and start >= end:
         raise ApiError(400, f"start must be before end; got {utc_text(start)} and {utc_text(end)}.")
-    if arguments["limit"] is not None and arguments["limit"] > MAX_INSTANCES:
-        raise invalid_input("limit", arguments["limit"], f"the maximum is {MAX_INSTANCES} instances.")
-    limit = min(context.limit, MAX_INSTANCES)
+    if arguments["limit"] is not None and arguments["limit"] > MAX_RESOURCES:
+        raise invalid_input("limit", arguments["limit"], f"the maximum is {MAX_RESOURCES} resources.")
+    limit = min(context.limit, MAX_RESOURCES)
     names: tuple[IdField, ...] = ("resource_id", "project_id")
     equals = {name: arguments[name] for name in names if arguments[name]}
     filter = SampleFilter(equals=equals, as_of=context.as_of)
@@ -54,9 +67,26 @@ async def segments(context: RequestContext) -> ListResponse:
     # The future is not counted, nor, with as_of, the time after it.
     known_until = min(datetime.fromtimestamp(context.now, UTC), filter.as_of or datetime.max.replace(tzinfo=UTC))
     end = known_until if end is None else min(end, known_until)
-    instances, last = await instance_times(context.store, filter, start, end, limit)
+    found, last = await context.store.lives(
+        filter,
+        start,
+        end,
+        known_until,
+        _kinds(context.arguments["kind"]),
+        limit,
+        context.slices,
+    )
     link = {} if last is None else {"Link": next_link(context.url, key_marker(last))}
-    return ListResponse(instances, lambda instance: instance_segments(instance, start, end), link)
+    return ListResponse(found, lambda each: resource_segments(each, start, end), link)
+
+
+def _kinds(names: Sequence[str]) -> list[ResourceKind]:
+    """Return the kinds with these names, :class:`ApiError` 400 for an unknown one."""
+    for name in names:
+        if name not in KINDS and name != ALL_KINDS:
+            raise invalid_input("kind", name, f"it must be {ALL_KINDS} or one of {', '.join(KINDS)}.")
+    wanted = names or (INSTANCE,)
+    return [kind for kind in KINDS.values() if ALL_KINDS in wanted or kind.name in wanted]
 
 
 def _time(name: str, text: str | None) -> datetime | None:

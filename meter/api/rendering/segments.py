@@ -1,4 +1,4 @@
-"""JSON schemas of ``/v2/segments``, and the conversion of instance times."""
+"""JSON schemas of ``/v2/segments``, and the conversion of lives."""
 
 from __future__ import annotations
 
@@ -6,66 +6,130 @@ from datetime import datetime
 
 import msgspec
 
-from meter.completeness.instance_times import InstanceTime
-from meter.completeness.segments import RUNNING
+from meter.completeness.kinds import INSTANCE
+from meter.completeness.kinds import KINDS
+from meter.completeness.kinds import RUNNING
+from meter.completeness.observation import UNKNOWN
+from meter.completeness.observation import Contradiction
+from meter.completeness.observation import LifeSegment
+from meter.completeness.observation import ToldBy
+from meter.completeness.resource_lives import ResourceLife
 from meter.sample import utc_text
 
 
 class Segment(msgspec.Struct, kw_only=True):
-    """A time in one state with one flavor. ``ended`` is null for the present state; ``seconds`` lie in the period."""
+    """A time in one state with one flavor or size and one owner. ``ended`` is null for the present state.
+
+    ``flavor`` and ``running`` are null for other kinds than instances; ``size`` is in the ``unit`` of the resource. ``seconds``
+    lie in the period. The begin may have been ``began_within`` seconds earlier than ``began``: 0 if the time is exact, null if
+    that is unknown; the same for the end. ``began_told_by`` and ``ended_told_by`` say what told these times.
+    """
 
     state: str
-    flavor: str
-    running: bool
+    flavor: str | None
+    running: bool | None
+    size: float | None
+    project_id: str | None
+    user_id: str | None
+    name: str | None
     began: str
+    began_told_by: ToldBy
+    began_within: float | None
     ended: str | None
+    ended_told_by: ToldBy | None
+    ended_within: float | None
     seconds: float
 
 
 class StateSeconds(msgspec.Struct, kw_only=True):
-    """The seconds of the period in one state with one flavor."""
+    """The seconds of the period in one state with one flavor or size."""
 
     state: str
-    flavor: str
-    running: bool
+    flavor: str | None
+    size: float | None
+    running: bool | None
     seconds: float
 
 
-class InstanceSegments(msgspec.Struct, kw_only=True):
-    """The segments of one instance in the period, and their sums by state and flavor."""
+class SegmentContradiction(msgspec.Struct, kw_only=True):
+    """What was told about the existence of the resource and does not stand, and what overruled it."""
+
+    at: str
+    told_by: ToldBy
+    exists: bool
+    overruled_by: ToldBy
+    overruled_at: str
+
+
+class ResourceSegments(msgspec.Struct, kw_only=True):
+    """The segments of one resource in the period, and their sums by state and flavor or size.
+
+    Project, user and name are those of the last segment.
+    """
 
     resource_id: str
+    kind: str
+    unit: str | None
     project_id: str | None
     user_id: str | None
     display_name: str | None
     segments: list[Segment]
     seconds: list[StateSeconds]
+    contradictions: list[SegmentContradiction]
 
 
-def instance_segments(instance: InstanceTime, start: datetime | None, end: datetime) -> InstanceSegments:
-    """Return ``instance`` in the period from ``start``, or else from its first segment, to ``end``."""
+def resource_segments(found: ResourceLife, start: datetime | None, end: datetime) -> ResourceSegments:
+    """Return the life of a resource in the period from ``start``, or else from its begin, to ``end``."""
     segments = []
-    for each in instance.segments:
-        seconds = each.seconds(each.began if start is None else start, end)
-        if seconds:
-            segments.append(
-                Segment(
-                    state=each.state,
-                    flavor=each.flavor,
-                    running=each.state in RUNNING,
-                    began=utc_text(each.began),
-                    ended=utc_text(each.ended) if each.ended else None,
-                    seconds=seconds,
-                )
-            )
-    return InstanceSegments(
-        resource_id=instance.resource_id,
-        project_id=instance.project_id,
-        user_id=instance.user_id,
-        display_name=instance.display_name,
+    sums: dict[tuple[str, str | None, float | None, bool | None], float] = {}
+    for each in found.segments:
+        if seconds := each.seconds(each.began if start is None else start, end):
+            segment = _segment(each, seconds, found.kind)
+            segments.append(segment)
+            key = (segment.state, segment.flavor, segment.size, segment.running)
+            sums[key] = sums.get(key, 0.0) + seconds
+    last = found.segments[-1]
+    return ResourceSegments(
+        resource_id=found.resource_id,
+        kind=found.kind,
+        unit=KINDS[found.kind].unit,
+        project_id=last.project_id,
+        user_id=last.user_id,
+        display_name=last.name,
         segments=segments,
         seconds=[
-            StateSeconds(state=state, flavor=flavor, running=state in RUNNING, seconds=seconds)
-            for (state, flavor), seconds in instance.seconds.items()
+            StateSeconds(state=state, flavor=flavor, size=size, running=running, seconds=seconds)
+            for (state, flavor, size, running), seconds in sums.items()
         ],
+        contradictions=[_contradiction(each) for each in found.contradictions],
+    )
+
+
+def _segment(each: LifeSegment, seconds: float, kind: str) -> Segment:
+    is_instance = kind == INSTANCE
+    return Segment(
+        state=each.state,
+        flavor=(each.flavor or UNKNOWN) if is_instance else None,
+        running=each.state in RUNNING if is_instance else None,
+        size=each.size,
+        project_id=each.project_id,
+        user_id=each.user_id,
+        name=each.name,
+        began=utc_text(each.began),
+        began_told_by=each.began_told_by,
+        began_within=each.began_within,
+        ended=utc_text(each.ended) if each.ended else None,
+        ended_told_by=each.ended_told_by,
+        ended_within=each.ended_within,
+        seconds=seconds,
+    )
+
+
+def _contradiction(each: Contradiction) -> SegmentContradiction:
+    return SegmentContradiction(
+        at=utc_text(each.at),
+        told_by=each.told_by,
+        exists=each.exists,
+        overruled_by=each.overruled_by,
+        overruled_at=utc_text(each.overruled_at),
     )

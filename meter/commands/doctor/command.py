@@ -46,7 +46,11 @@ class WhyOptions(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Accept options after the arguments too, as in ``why RESOURCE METER --at TIME``; those after ``--`` are arguments."""
-        super().parseOptions(options_first(options or (), ("--at", "--as-project", "-p")))
+        super().parseOptions(options_first(options or (), ("--at", "--as-project", "--project", "-p")))
+
+    def opt_project(self, project: str) -> None:
+        """The same as --as-project."""
+        self["as-project"] = project
 
     def parseArgs(self, *which: str) -> None:
         """Take the id of the resource and the name of the meter."""

@@ -20,6 +20,9 @@ LATE = timedelta(hours=1)
 
 VERY_LATE = timedelta(days=1)
 
+MANY_SAMPLES = 1000
+"""So many samples in the default partition, the most that are counted, are a fault."""
+
 LOW_DISK = 0.1
 """Share of a disk that should be free: less is a warning, a third of it a fault."""
 
@@ -64,11 +67,12 @@ def durability_finding(server: DatabaseServer) -> Finding:
 def partition_finding(state: PartitionState, newest: datetime | None) -> Finding:
     """Return whether this week and the next have a partition. ``newest`` is the timestamp of the newest sample."""
     if state.default_samples:
+        # A collector that could not create it at its start tries again after 10 minutes.
         return Finding(
             "partitions",
-            "fault",
-            f"samples of the week of {state.week} are in the default partition, because the week has none",
-            "the collector's log says why none can be created; it retries every 10 minutes",
+            "fault" if state.default_samples >= MANY_SAMPLES else "warning",
+            f"samples of the week of {state.week} are in the default partition, because the week has none: queries are slow",
+            "the collector tries again every 10 minutes; its log says why none could be created",
         )
     if not state.current:
         if newest is None or newest.date() < state.week:

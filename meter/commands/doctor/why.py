@@ -395,8 +395,9 @@ def _visible(evidence: Evidence) -> RoadStep:
     assert evidence.trace is not None
     projects = list(dict.fromkeys(each.project for each in evidence.trace.newest))
     if not evidence.project:
-        shown = ", ".join(each or "none" for each in projects)
-        return RoadStep("visible", "ok", f"to administrators; of tenants to the project {shown} only")
+        named = [each for each in projects if each]
+        tenants = f", and to the project {', '.join(named)}" if named else " only: the samples have no project"
+        return RoadStep("visible", "ok", f"to administrators{tenants}")
     if evidence.project not in projects:
         owner = projects[0] or "no project"
         return RoadStep(

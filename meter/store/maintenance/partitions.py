@@ -67,6 +67,8 @@ class Partitions:
 
         A failure is logged, and samples can be written nevertheless: the default partition takes them.
         """
+        if not self._pool.ready:
+            return  # nothing can be written either, so this is no attempt that failed: the next write comes here again
         weeks = {week_of(timestamp) for timestamp in timestamps} - self._existing
         now = self._clock.seconds()
         for week in sorted(weeks):

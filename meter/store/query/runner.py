@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
+from meter.completeness.life_store import ListedTime
+from meter.completeness.life_store import SampleRun
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import RequestError
@@ -35,6 +38,7 @@ from meter.store.query.as_of import wait_for_writers_before
 from meter.store.query.conditions import FilterConditions
 from meter.store.query.conditions import split_filter
 from meter.store.query.dimension_cache import DimensionCaches
+from meter.store.query.life_queries import LifeQueries
 from meter.store.query.meters import StoredMeterRow
 from meter.store.query.meters import meters_query
 from meter.store.query.resource_owner import NamesOfOthers
@@ -77,6 +81,7 @@ class QueryRunner:
         self._clock = clock
         self._seconds = seconds
         self._dimensions = DimensionCaches(pool)
+        self._lives = LifeQueries(self._query, self._dimensions)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -185,6 +190,24 @@ class QueryRunner:
         async for batch in self._own_slices().consume(await self._query(statement), CONVERTED_ROWS):
             statistics += statistics_rows(query, batch)
         return statistics
+
+    async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
+        """See ``ILifeStore.life_resources``."""
+        return await self._lives.resources(filter, meters, limit)
+
+    async def life_runs(
+        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None
+    ) -> Sequence[SampleRun]:
+        """See ``ILifeStore.life_runs``."""
+        await self._wait_for_writers(SampleFilter(as_of=as_of))
+        with self._request_errors():
+            return await self._lives.runs(resources, meters, as_of, self._own_slices())
+
+    async def life_reports(
+        self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None
+    ) -> Sequence[ListedTime]:
+        """See ``ILifeStore.life_reports``."""
+        return await self._lives.reports(resources, pollsters, as_of)
 
     async def audit_entries(self, filter: AuditFilter, limit: int, before: int | None) -> Sequence[AuditEntry]:
         """See ``IStore.audit_entries``."""

@@ -19,12 +19,14 @@ from meter.collector.identity_file import BadIdentityFile
 from meter.collector.identity_file import IdentityFile
 from meter.collector.identity_file import read_names
 from meter.completeness.identity_history import KEYSTONE
+from meter.daemon.heartbeats import report_key
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus
 from meter.notification import Notification
 from meter.openstack import IOpenStack
 from meter.openstack.identities import KeystoneIdentities
 from meter.settings.central import CentralSection
+from meter.signing_keys import SigningKey
 from meter.taps.daemon import Daemon
 
 FILE_SECONDS = 10.0
@@ -42,7 +44,7 @@ def add_identity_polling(
     source = KeystoneIdentities(
         cloud, daemon.reactor, origin=identity_origin(leader_group), users=settings.identity_users
     )
-    polling = IdentityPolling(source, outbox.put, daemon.keys, daemon.reactor)
+    polling = IdentityPolling(source, outbox.put, _report_key(daemon), daemon.reactor)
     run = polling.poll_once
     if leader_group:
         election = LeaderElection(bus, f"{leader_group}.identities", polling.poll, daemon.reactor)
@@ -62,7 +64,7 @@ def identity_origin(leader_group: str) -> str:
 def identity_changes(daemon: Daemon, bus: IBus) -> Callable[[Notification], Awaitable[None]]:
     """Return the function that reports what a notification says about projects, domains and users."""
     kinds = ("project", "domain", "user") if daemon.config.central.identity_users else ("project", "domain")
-    return IdentityChangeReporter(bus, daemon.keys, daemon.reactor, kinds).report
+    return IdentityChangeReporter(bus, _report_key(daemon), daemon.reactor, kinds).report
 
 
 def add_identity_file(daemon: Daemon, bus: IBus) -> None:
@@ -74,5 +76,10 @@ def add_identity_file(daemon: Daemon, bus: IBus) -> None:
         except BadIdentityFile as error:
             daemon.problems.append(f"[identities] file: {error}")
     if path:
-        file = IdentityFile(path, bus, daemon.keys, daemon.reactor, daemon.off_reactor)
+        file = IdentityFile(path, bus, _report_key(daemon), daemon.reactor, daemon.off_reactor)
         daemon.add(Periodic(file.read_if_changed, FILE_SECONDS, daemon.reactor, name="identity file"))
+
+
+def _report_key(daemon: Daemon) -> Callable[[datetime], SigningKey]:
+    """Return the function that returns the key that signs reports of ``daemon`` at a time."""
+    return lambda now: report_key(daemon.keys, now)

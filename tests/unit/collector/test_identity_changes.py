@@ -84,7 +84,7 @@ class Bus:
 @pytest_twisted.ensureDeferred
 async def test_change_is_published_as_a_signed_report_unless_its_kind_is_not_wanted() -> None:
     bus = Bus()
-    reporter = IdentityChangeReporter(bus, KEYS, Clock(), ("project", "domain"))
+    reporter = IdentityChangeReporter(bus, lambda _: KEYS.keys[0], Clock(), ("project", "domain"))
     for name in ("identity.project.deleted", "identity.user.created", "identity.authenticate.1"):
         await reporter.report(captured(name))
     [publication] = bus.publications

@@ -120,7 +120,7 @@ def reader(path: Path, bus: Bus) -> IdentityFile:
     clock = Clock()
     clock.advance(NOW.timestamp())
     off_reactor: Any = call_at_once
-    return IdentityFile(str(path), bus, KEYS, clock, off_reactor)
+    return IdentityFile(str(path), bus, lambda _: KEYS.keys[0], clock, off_reactor)
 
 
 @pytest_twisted.ensureDeferred

@@ -140,7 +140,7 @@ class Outbox:
 async def test_reports_are_signed_and_spooled_once_in_each_interval() -> None:
     stub, clock, outbox = cloud(), Clock(), Outbox()
     source = KeystoneIdentities(openstack(stub), clock, origin="keystone")
-    polling = IdentityPolling(source, outbox.put, KEYS, clock)
+    polling = IdentityPolling(source, outbox.put, lambda _: KEYS.keys[0], clock)
     for _ in range(3):
         await polling.poll_once(frozenset({3600.0}))
     assert [each.routing_key for each in outbox.publications] == ["report.identities"] * 3
@@ -156,7 +156,7 @@ async def test_poll_that_failed_is_repeated_and_what_worked_is_spooled() -> None
     stub, clock, outbox = cloud(), Clock(), Outbox()
     stub.on("GET", "/v3/users", reply({}, 500), reply({}, 500), reply({"users": [entry("u1", "ann")]}))
     source = KeystoneIdentities(openstack(stub), clock, origin="keystone")
-    polling = IdentityPolling(source, outbox.put, KEYS, clock)
+    polling = IdentityPolling(source, outbox.put, lambda _: KEYS.keys[0], clock)
     attempt = polling.logging(polling.poll_once, 3600.0)
     with pytest.raises(Unavailable, match="users"):
         await polling.poll_once(frozenset({3600.0}))

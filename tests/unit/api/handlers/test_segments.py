@@ -74,38 +74,102 @@ def hours(response: Response) -> dict[str, Any]:
     }
 
 
+def segment(state: str, began: str, ended: str, running: bool) -> dict[str, Any]:
+    return {
+        "state": state,
+        "flavor": "m1.small",
+        "running": running,
+        "size": None,
+        "project_id": "blue",
+        "user_id": "ann",
+        "name": "name of i1",
+        "began": began,
+        "began_told_by": "event",
+        "began_within": 0.0,
+        "ended": ended,
+        "ended_told_by": "event",
+        "ended_within": 0.0,
+        "seconds": 7200.0,
+    }
+
+
 def test_deleted_instance_is_listed_with_its_segments(api: ApiClient) -> None:
     response = request(api, "?resource_id=i1")
     assert response.json == [
         {
             "resource_id": "i1",
+            "kind": "instance",
+            "unit": None,
             "project_id": "blue",
             "user_id": "ann",
             "display_name": "name of i1",
             "segments": [
-                {
-                    "state": "active",
-                    "flavor": "m1.small",
-                    "running": True,
-                    "began": "2026-11-22T07:00:00",
-                    "ended": "2026-11-22T09:00:00",
-                    "seconds": 7200.0,
-                },
-                {
-                    "state": "stopped",
-                    "flavor": "m1.small",
-                    "running": False,
-                    "began": "2026-11-22T09:00:00",
-                    "ended": "2026-11-22T11:00:00",
-                    "seconds": 7200.0,
-                },
+                segment("active", "2026-11-22T07:00:00", "2026-11-22T09:00:00", running=True),
+                segment("stopped", "2026-11-22T09:00:00", "2026-11-22T11:00:00", running=False),
             ],
             "seconds": [
-                {"state": "active", "flavor": "m1.small", "running": True, "seconds": 7200.0},
-                {"state": "stopped", "flavor": "m1.small", "running": False, "seconds": 7200.0},
+                {"state": "active", "flavor": "m1.small", "size": None, "running": True, "seconds": 7200.0},
+                {"state": "stopped", "flavor": "m1.small", "size": None, "running": False, "seconds": 7200.0},
             ],
+            "contradictions": [],
         }
     ]
+
+
+def polled_volume(minute: float, size: int, state: str = "available", project: str = "blue") -> MeteringMessage:
+    return message(
+        minute,
+        name="volume.size",
+        type="gauge",
+        unit="GiB",
+        volume=size,
+        resource_id="v1",
+        project_id=project,
+        resource_metadata={"name": "disk", "status": state, "_meter": {"interval": 300, "run": "exists"}},
+        message_id=f"v1 {minute}",
+    )
+
+
+def test_volume_has_its_life_by_size_and_owner() -> None:
+    api = ApiClient(auth=TOKENS)
+    polls = [
+        *(polled_volume(minute, 10) for minute in range(-60, -30, 5)),
+        *(polled_volume(minute, 20) for minute in range(-30, -10, 5)),
+        *(polled_volume(minute, 20, project="red") for minute in range(-10, 10, 5)),
+    ]
+    Deferred.fromCoroutine(api.store.write([*polls, *EVENTS]))
+    assert "v1" not in hours(request(api))
+
+    [volume] = request(api, "?kind=volume").json
+    assert [(each["size"], each["project_id"], each["seconds"]) for each in volume["segments"]] == [
+        (10, "blue", 1800),
+        (20, "blue", 1200),
+        (20, "red", 1200),
+    ]
+    assert (volume["kind"], volume["unit"], volume["project_id"], volume["display_name"]) == (
+        *("volume", "GiB", "red", "disk"),
+    )
+    first = volume["segments"][0]
+    assert (first["began_told_by"], first["began_within"], first["ended_within"]) == ("poll", 300, 300)
+    assert (first["flavor"], first["running"]) == (None, None)
+    assert volume["seconds"][0] == {
+        "state": "available",
+        "flavor": None,
+        "size": 10,
+        "running": None,
+        "seconds": 1800,
+    }
+
+    # The former owner sees when it passed to another project, and nothing of that project.
+    [former] = request(api, "?kind=volume", token="blue-token").json
+    assert [each["ended"] for each in former["segments"]] == ["2026-11-22T11:30:00", "2026-11-22T11:50:00"]
+    assert {each["project_id"] for each in former["segments"]} == {"blue"}
+    [present] = request(api, "?kind=volume&project_id=red").json
+    assert [each["ended"] for each in present["segments"]] == [None]
+
+    assert [each["resource_id"] for each in request(api, "?kind=all").json] == ["i1", "i2", "i3", "v1"]
+    assert [each["resource_id"] for each in request(api, "?kind=volume&kind=share").json] == ["v1"]
+    assert request(api, "?kind=snapshot").json == []
 
 
 def test_instances_of_a_project_are_listed_for_a_period(api: ApiClient) -> None:
@@ -187,9 +251,11 @@ def test_tenant_sees_the_instances_of_their_own_project(api: ApiClient) -> None:
         ("?end=2026-13-01", "end"),
         (f"?start={at(1)}&end={at(0)}", "start must be before end"),
         ("?limit=0", "Limit must be positive"),
-        ("?limit=1001", "the maximum is 1000 instances"),
+        ("?limit=1001", "the maximum is 1000 resources"),
         ("?marker=x", "marker"),
         ("?instance=i1", "instance"),
+        ("?kind=planet", "kind"),
+        ("?kind=", "kind"),
     ],
 )
 def test_invalid_parameter_is_400_with_its_name(api: ApiClient, query: str, named: str) -> None:

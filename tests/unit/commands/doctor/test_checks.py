@@ -181,7 +181,8 @@ def test_unsafe_settings_are_a_fault_with_the_statements_that_mend_them():
         (False, False, 0, NOON - timedelta(days=30), "ok"),
         (True, False, 0, NOON, "warning"),
         (False, False, 0, NOON, "fault"),
-        (False, True, 3, NOON, "fault"),
+        (False, True, 3, NOON, "warning"),
+        (False, True, 1000, NOON, "fault"),
     ],
 )
 def test_partitions(current, next, stray, newest, level):

@@ -9,9 +9,11 @@ from datetime import datetime
 from datetime import timedelta
 
 import pytest
+from twisted.python import usage
 
 from meter.bus.amqp import QueueState
 from meter.bus.dead_letters import parse_dead_letter
+from meter.commands.doctor.command import Options
 from meter.commands.doctor.command import options_first
 from meter.commands.doctor.daemons import DaemonState
 from meter.commands.doctor.evidence import names_both
@@ -269,6 +271,11 @@ def test_what_a_project_may_see():
     assert "the project q sees samples until 2026-11-27 02:00:00 UTC" in verdict(moved, project="q")
 
 
+def test_samples_without_a_project_are_for_administrators():
+    _, steps = why(evidence(MEASURED._replace(newest=[TracedSample(None, 300.0, ago(3), ago(2), 1.0)])))
+    assert steps[-1].text == "to administrators only: the samples have no project"
+
+
 def test_the_result_is_text_or_json_without_control_characters():
     text, steps = why(evidence(letters=[letter(**{"meter-reason": "\x1b[2Jpassword=hunter2"})]))
     for shown in (steps_as_text(text, steps), steps_as_json(text, steps)):
@@ -284,6 +291,21 @@ def test_a_dead_letter_is_found_in_each_form_of_json():
     assert names_both(letter(inner.encode()), "röhre", "cpu")
     assert names_both(letter(b'{"resource_id": "r1"}', **{"meter-meter": "cpu"}), "r1", "cpu")
     assert not names_both(letter(wrapped), "röh", "cpu")
+
+
+@pytest.mark.parametrize("name", ["--as-project", "--project", "-p"])
+def test_the_command_line_of_why(name):
+    options = Options()
+    options.parseOptions(["why", "r", "cpu", "--at", "2026-11-27T12:00", name, "p", "--json"])
+    chosen = options.subOptions
+    assert (chosen["resource"], chosen["meter"], chosen["at"]) == ("r", "cpu", NOON)
+    assert (chosen["as-project"], chosen["json"]) == ("p", 1)
+
+
+@pytest.mark.parametrize("arguments", [["r"], ["r", "cpu", "x"], ["r", "cpu", "--at", "noon"], ["r", "cpu", "--never"]])
+def test_a_wrong_command_line_of_why_is_a_usage_error(arguments):
+    with pytest.raises(usage.UsageError):
+        Options().parseOptions(["why", *arguments])
 
 
 def test_options_may_follow_the_arguments():

@@ -1,0 +1,92 @@
+"""LifeQueries: runs the queries of ``ILifeStore`` and makes records of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from meter.completeness.life_store import ListedTime
+from meter.completeness.life_store import SampleRun
+from meter.daemon.shared_slices import OwnedSlices
+from meter.query import SampleFilter
+from meter.store.postgres.sql import Sql
+from meter.store.query.dimension_cache import DimensionCaches
+from meter.store.query.lives import ReportRow
+from meter.store.query.lives import RunRow
+from meter.store.query.lives import life_resources_query
+from meter.store.query.lives import reports_query
+from meter.store.query.lives import runs_query
+from meter.store.query.lives import samples_of_runs_query
+
+CONVERTED_RUNS = 50
+"""Rows that are made to runs before the time is checked."""
+
+Rows = Callable[[Sql], Awaitable[list[tuple[Any, ...]]]]
+
+
+class LifeQueries:
+    """Runs statements with ``rows``; texts and metadata come from the caches ``dimensions``."""
+
+    def __init__(self, rows: Rows, dimensions: DimensionCaches) -> None:
+        self._rows = rows
+        self._dimensions = dimensions
+
+    async def resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> list[str]:
+        """See ``ILifeStore.life_resources``."""
+        return [name for (name,) in await self._rows(life_resources_query(filter, meters, limit))]
+
+    async def runs(
+        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None, slices: OwnedSlices
+    ) -> list[SampleRun]:
+        """See ``ILifeStore.life_runs``."""
+        if not resources:
+            return []
+        rows = [RunRow(*row) for row in await self._rows(runs_query(resources, meters, as_of))]
+        rows = await self._with_one_volume(rows, as_of)
+        all_series = await self._dimensions.series.get_many({row.series_id for row in rows}, slices)
+        all_metadata = await self._dimensions.metadata.get_many({row.metadata_id for row in rows}, slices)
+        runs: list[SampleRun] = []
+        async for batch in slices.batches(rows, CONVERTED_RUNS):
+            for row in batch:
+                series, metadata = all_series.get(row.series_id), all_metadata.get(row.metadata_id)
+                if series is not None and metadata is not None:
+                    runs.append(
+                        SampleRun(
+                            meter=series.name,
+                            resource_id=series.resource_id,
+                            user_id=series.user_id,
+                            project_id=series.project_id,
+                            source=series.source,
+                            interval=row.polling_interval,
+                            first=row.first,
+                            last=row.last,
+                            volume=row.max_volume,
+                            metadata=metadata,
+                        )
+                    )
+        return runs
+
+    async def reports(
+        self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None
+    ) -> list[ListedTime]:
+        """See ``ILifeStore.life_reports``."""
+        if not resources or not pollsters:
+            return []
+        rows = await self._rows(reports_query(resources, pollsters, as_of))
+        return [ListedTime(**ReportRow(*row)._asdict()) for row in rows]
+
+    async def _with_one_volume(self, rows: list[RunRow], as_of: datetime | None) -> list[RunRow]:
+        """Return ``rows`` with the samples of those whose volumes differ in their place."""
+        mixed = [row for row in rows if row.min_volume != row.max_volume]
+        if not mixed:
+            return rows
+        samples = [RunRow(*row) for row in await self._rows(samples_of_runs_query(mixed, as_of))]
+        read = {sample.series_id for sample in samples}
+        for row in mixed:
+            if row.series_id not in read:  # the samples have expired; the volume of some of them is known
+                samples.append(row._replace(min_volume=row.max_volume))
+        alike = [row for row in rows if row.min_volume == row.max_volume]
+        return sorted([*alike, *samples], key=lambda row: (row.first, row.last))

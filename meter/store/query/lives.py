@@ -1,0 +1,153 @@
+"""Statements from whose rows the lives of resources are computed.
+
+However many samples a resource has, a statement returns a few rows of it: consecutive samples with the same metadata and volume
+are merged in the database, from rollups where these are final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from meter.counter_runs import INTERVALS_CARRIED
+from meter.query import And
+from meter.query import In
+from meter.query import SampleFilter
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import filled
+from meter.store.query.conditions import TRUE
+from meter.store.query.conditions import split_filter
+from meter.store.query.partials_query import partials_query
+
+RESOURCES = """
+SELECT r.name
+FROM (SELECT x.resource_id FROM series x WHERE x.resource_id > 0 AND {series} GROUP BY x.resource_id OFFSET 0) x
+CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = x.resource_id OFFSET 0) r
+ORDER BY r.name LIMIT {limit}
+"""
+
+# A run begins where metadata or volume change, and after polls were silent. A partial with different volumes is one of its own.
+RUNS = f"""
+WITH read AS MATERIALIZED ({{partials}}), marked AS (
+    SELECT *, coalesce(
+        lag(metadata_id) OVER by_time <> metadata_id
+        OR lag(min_volume) OVER by_time <> min_volume OR lag(max_volume) OVER by_time <> max_volume
+        OR min_volume <> max_volume
+        OR first - lag(last) OVER by_time > make_interval(secs => {INTERVALS_CARRIED} * life_interval),
+        true
+    ) AS begins
+    FROM read WINDOW by_time AS (PARTITION BY life_series ORDER BY first, last)
+), numbered AS (
+    SELECT *, count(*) FILTER (WHERE begins) OVER (
+        PARTITION BY life_series ORDER BY first, last ROWS UNBOUNDED PRECEDING
+    ) AS run
+    FROM marked
+)
+SELECT life_series AS series_id, life_interval AS polling_interval, metadata_id, min(first) AS first, max(last) AS last,
+    min(min_volume) AS min_volume, max(max_volume) AS max_volume
+FROM numbered
+GROUP BY life_series, life_interval, metadata_id, run
+ORDER BY first, last
+"""
+
+SAMPLES_OF_RUNS = """
+SELECT s.series_id, wanted.polling_interval, s.metadata_id, s.timestamp, s.timestamp, s.volume, s.volume
+FROM unnest(%s::integer[], %s::float8[], %s::timestamptz[], %s::timestamptz[])
+    AS wanted (series_id, polling_interval, first, last)
+CROSS JOIN LATERAL (
+    SELECT s.* FROM sample s
+    WHERE s.series_id = wanted.series_id AND s.timestamp BETWEEN wanted.first AND wanted.last AND {recorded}
+    OFFSET 0
+) AS s
+ORDER BY s.timestamp
+"""
+
+# The last cycle that listed a resource is the last one before until_due. A resource that was not listed is gone once the agent
+# has finished a second cycle without it.
+REPORTS = """
+SELECT a.name, a.host, w.pollster, w.resource, nullif(w.project, '') AS project, w.interval, w.first_due,
+    greatest(cycles.last_listing, w.first_due) AS last_due,
+    CASE WHEN cycles.last >= w.until_due + make_interval(secs => w.interval / 2) THEN w.until_due END AS gone,
+    extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds
+FROM metered_resource w JOIN agent a ON a.id = w.agent_id
+CROSS JOIN LATERAL (
+    SELECT max(c.last_due) AS last,
+        max(CASE WHEN c.last_due < w.until_due THEN c.last_due ELSE w.until_due - make_interval(secs => w.interval) END)
+            FILTER (WHERE c.first_due < w.until_due) AS last_listing,
+        max(CASE WHEN c.last_due < w.first_due THEN c.last_due ELSE w.first_due - make_interval(secs => w.interval) END)
+            FILTER (WHERE c.first_due < w.first_due) AS last_before
+    FROM cycle_run c
+    WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND {finished}
+    OFFSET 0
+) AS cycles
+WHERE w.resource = ANY(%s) AND w.pollster = ANY(%s)
+ORDER BY w.first_due, a.name
+"""
+
+COLUMNS = ("first", "last", "count", "min_volume", "max_volume")
+
+
+class RunRow(NamedTuple):
+    """A row of :func:`runs_query` and of :func:`samples_of_runs_query`."""
+
+    series_id: int
+    polling_interval: float
+    metadata_id: int
+    first: datetime
+    last: datetime
+    min_volume: float
+    max_volume: float
+
+
+class ReportRow(NamedTuple):
+    """A row of :func:`reports_query`."""
+
+    agent: str
+    host: str
+    pollster: str
+    resource_id: str
+    project_id: str | None
+    interval: float
+    first: datetime
+    last: datetime
+    gone: datetime | None
+    unlisted_seconds: float | None
+
+
+def life_resources_query(filter: SampleFilter, meters: Sequence[str], limit: int) -> Sql:
+    """Return the statement for ``ILifeStore.life_resources``, whose rows are ids of resources."""
+    of_meters = In("meter", tuple(meters))
+    parts = (of_meters,) if filter.expression is None else (filter.expression, of_meters)
+    conditions = split_filter(SampleFilter(equals=filter.equals, expression=And(parts)))
+    return filled(RESOURCES, series=conditions.series, limit=Sql("%s", (limit,)))
+
+
+def runs_query(resources: Sequence[str], meters: Sequence[str], as_of: datetime | None) -> Sql:
+    """Return the statement that reads the samples of ``resources`` as runs; each row is a :class:`RunRow`."""
+    selected = And((In("resource_id", tuple(resources)), In("meter", tuple(meters))))
+    conditions = split_filter(SampleFilter(expression=selected, as_of=as_of))
+    partials = partials_query(
+        conditions,
+        keys={"life_series": "x.id", "life_interval": "x.polling_interval"},
+        metadata_keys={"known": Sql("true")},
+        columns=COLUMNS,
+        longest_rollup=24 if conditions.rest == TRUE else 0,
+        min_overlap=0,
+    )
+    return filled(RUNS, partials=partials)
+
+
+def samples_of_runs_query(rows: Sequence[RunRow], as_of: datetime | None) -> Sql:
+    """Return the statement that reads the samples of ``rows`` one by one, because their volumes differ."""
+    recorded = TRUE if as_of is None else Sql("s.recorded_at <= %s", (as_of,))
+    statement = filled(SAMPLES_OF_RUNS, recorded=recorded)
+    wanted = [[row.series_id, row.polling_interval, row.first, row.last] for row in rows]
+    return Sql(statement.text, (*(list(column) for column in zip(*wanted, strict=True)), *statement.parameters))
+
+
+def reports_query(resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None) -> Sql:
+    """Return the statement that reads when agents listed ``resources``; each row is a :class:`ReportRow`."""
+    finished = TRUE if as_of is None else Sql("c.last_due <= %s", (as_of,))
+    statement = filled(REPORTS, finished=finished)
+    return Sql(statement.text, (*statement.parameters, list(resources), list(pollsters)))

@@ -1,0 +1,177 @@
+"""Lives from PostgreSQL: the same as from memory, whatever is final, and in few statements for many resources."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+import pytest_twisted
+
+from meter.completeness.kinds import KINDS
+from meter.completeness.life_store import ILifeStore
+from meter.completeness.resource_lives import lives
+from meter.query import SampleFilter
+from meter.testing import MemoryStore
+from tests.integration.test_store_rollups import running
+from tests.store_messages import message
+
+START = datetime(2026, 11, 16, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+END = START + 3 * DAY
+INTERVAL = 600
+
+
+def polled(meter, when, volume, resource, **metadata):
+    return message(
+        meter,
+        volume,
+        at=when,
+        unit="GiB",
+        resource_id=resource,
+        project_id=metadata.pop("project", "p1"),
+        metadata={**metadata, "_meter": {"interval": INTERVAL, "run": "exists"}},
+    )
+
+
+def notified(meter, when, volume, resource, event, **metadata):
+    project = metadata.pop("project", "p1")
+    return message(
+        meter,
+        volume,
+        at=when,
+        unit="GiB",
+        resource_id=resource,
+        project_id=project,
+        metadata={**metadata, "event_type": event},
+    )
+
+
+def volumes(seed, count=6):
+    """Messages about volumes that are polled, extended, attached, transferred and deleted, by polls and by notifications."""
+    rng = random.Random(seed)
+    messages = []
+    for n in range(count):
+        size, state, project, resource = 10, "available", "p1", f"v{seed}-{n}"
+        created = START + timedelta(seconds=rng.randrange(6 * 3600))
+        deleted = created + timedelta(seconds=rng.randrange(3600, 60 * 3600))
+        heard, listed = n % 3 != 1, n % 3 != 0
+        when = created
+        while when < min(deleted, END):
+            if when == created or rng.random() < 0.02:
+                size += rng.choice([0, 0, 10])
+                state = rng.choice(["available", "in-use"])
+                project = rng.choice(["p1", "p1", "p2"])
+                if heard:
+                    event = "volume.create.end" if when == created else "volume.update.end"
+                    for meter, volume in (("volume", 1), ("volume.size", size)):
+                        messages.append(notified(meter, when, volume, resource, event, status=state, project=project))
+            if listed:
+                for meter, volume in (("volume", 1), ("volume.size", size)):
+                    messages.append(polled(meter, when, volume, resource, status=state, project=project))
+            when += timedelta(seconds=INTERVAL)
+        if heard and deleted < END:
+            for meter in ("volume", "volume.size"):
+                messages.append(
+                    notified(meter, deleted, 0, resource, "volume.delete.end", status="deleting", project=project)
+                )
+    return messages
+
+
+async def found(store, **equals):
+    filter = SampleFilter(equals=equals)
+    return [each async for each in lives(store, filter, START, END, kinds=KINDS.values())]
+
+
+async def listed_rows(store, rows):
+    """Write rows of cycle reports: agent, resource, first_due, until_due, and the run of cycles from START to the given time."""
+    for agent, resource, first, until, cycles_until in rows:
+        [[agent_id]] = await store._writers.rows(
+            "INSERT INTO agent (name, daemon, host) VALUES (%s, 'meter-compute', %s)"
+            " ON CONFLICT (name) DO UPDATE SET host = excluded.host RETURNING id",
+            [f"meter-compute@{agent}", agent],
+        )
+        [[list_id]] = await store._writers.rows(
+            "INSERT INTO meter_list (hash, meters) VALUES ('\\x01', ARRAY['instance'])"
+            " ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id"
+        )
+        await store._writers.rows(
+            "INSERT INTO metered_resource (agent_id, pollster, interval, resource, project, meter_list_id, first_due, until_due)"
+            " VALUES (%s, 'instance', %s, %s, '', %s, %s, coalesce(%s, 'infinity'::timestamptz)) RETURNING 1",
+            [agent_id, INTERVAL, resource, list_id, first, until],
+        )
+        await store._writers.rows(
+            "INSERT INTO cycle_run (agent_id, boot, interval, first_due, last_due, cycles, pollsters)"
+            " VALUES (%s, %s, %s, %s, %s, 1, ARRAY['instance']) ON CONFLICT DO NOTHING RETURNING 1",
+            [agent_id, str(uuid.uuid4()), INTERVAL, START, cycles_until],
+        )
+
+
+@pytest_twisted.ensureDeferred
+async def test_lives_are_those_of_a_store_in_memory_whatever_is_final(postgresql):
+    memory = MemoryStore()
+    async with running(postgresql.dsn()) as store:
+        assert ILifeStore.providedBy(store)
+        messages = [each for seed in range(3) for each in volumes(seed)]
+        await memory.write(messages)
+        await store.write(messages)
+        for projects in ({}, {"project_id": "p1"}, {"project_id": "p2"}, {"resource_id": "v0-2"}):
+            expected = await found(memory, **projects)
+            assert expected
+            assert await found(store, **projects) == expected
+        await store.maintenance.finalize(END)
+        assert await store._readers.rows("SELECT count(*) > 0 FROM rollup WHERE hours = 24") == [(True,)]
+        for projects in ({}, {"project_id": "p1"}, {"project_id": "p2"}, {"resource_id": "v0-2"}):
+            assert await found(store, **projects) == await found(memory, **projects)
+
+
+@pytest_twisted.ensureDeferred
+async def test_domain_ends_when_two_cycles_do_not_list_it(postgresql):
+    def domain(hours, resource="vm", host="hv1"):
+        metadata = {"state": "active", "instance_host": host, "_meter": {"interval": INTERVAL, "run": f"{host}/1"}}
+        return message("instance", 1, at=START + hours * HOUR, unit="instance", resource_id=resource, metadata=metadata)
+
+    steps = [n / 6 for n in range(6, 31)]
+    async with running(postgresql.dsn()) as store:
+        await store.write([domain(hours, resource) for resource in ("gone", "once", "silent") for hours in steps])
+        await store.write([domain(hours, "moved") for hours in steps if hours < 3])
+        await store.write([domain(hours, "moved", "hv2") for hours in steps if hours >= 3])
+        first, last = START + HOUR, START + 5 * HOUR
+        until = last + timedelta(seconds=INTERVAL)
+        await listed_rows(
+            store,
+            [
+                ("hv1", "gone", first, until, last + HOUR),
+                ("hv1", "moved", first, START + 3 * HOUR, last + HOUR),
+                ("hv2", "moved", START + 3 * HOUR, None, END),
+                ("hv3", "once", first, until, until),
+                ("hv4", "silent", first, None, last),
+            ],
+        )
+        ends = {each.resource_id: each.segments[-1] for each in await found(store)}
+
+    assert (ends["gone"].ended, ends["gone"].ended_told_by) == (until, "report")
+    assert ends["gone"].ended_within == INTERVAL
+    assert ends["gone"].began_told_by == "report"
+    assert ends["gone"].began_within == INTERVAL
+    # One cycle without it is no end, and a silent agent ends nothing.
+    for name in ("once", "silent"):
+        assert (ends[name].state, ends[name].ended, ends[name].began_told_by) == ("unknown", None, "silence")
+    assert ends["moved"].ended is None
+    assert ends["moved"].began == first
+
+
+@pytest_twisted.ensureDeferred
+async def test_as_of_excludes_what_was_recorded_later(postgresql):
+    async with running(postgresql.dsn()) as store:
+        await store.write([notified("volume", START, 1, "v", "volume.create.end", status="available")])
+        [[as_of]] = await store._readers.rows("SELECT clock_timestamp()")
+        await store.write([notified("volume", START + HOUR, 0, "v", "volume.delete.end", status="deleting")])
+        filter = SampleFilter(as_of=as_of)
+        [before] = [each async for each in lives(store, filter, START, END)]
+        [now] = await found(store)
+
+    assert before.segments[-1].ended is None
+    assert now.segments[-1].ended == START + HOUR
