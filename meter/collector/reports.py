@@ -102,7 +102,10 @@ class _ReportBatch(Generic[R]):
 
 
 class _ReportBatcher(Generic[R]):
-    """Collects reports of one kind for ``batch_seconds``, and gives them to ``store``."""
+    """Collects reports of one kind for ``batch_seconds``, and gives them to ``store``, one batch after another.
+
+    Batches that are stored at the same time would be so in any order, and reports would have to wait for others in the store.
+    """
 
     def __init__(
         self,
@@ -113,6 +116,7 @@ class _ReportBatcher(Generic[R]):
         self._store: Callable[[Sequence[R]], Awaitable[Sequence[ReportResult]]] = store
         self._clock = clock
         self._batch_seconds = batch_seconds
+        self._storing = Lock()
         self._batch: _ReportBatch[R] = _ReportBatch()
 
     def record(self, report: R, size: int) -> Deferred[ReportResult]:
@@ -138,7 +142,8 @@ class _ReportBatcher(Generic[R]):
 
     async def _write(self, batch: _ReportBatch[R]) -> None:
         try:
-            results = await self._store(batch.reports)
+            async with self._storing:
+                results = await self._store(batch.reports)
         except Exception as error:
             for waiter in batch.waiters:
                 waiter.errback(error)
