@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from tests.system.daemons import SINGLE
+from tests.system.daemons import SECRET
 from tests.system.daemons import STOPPED
 from tests.system.daemons import until
 
+SINGLE = f"""
+[meter]
+state_dir = "{{directory}}/s"
+[signing]
+key = "{SECRET}"
+[status]
+listen = "tcp:{{status_port}}:interface=127.0.0.1"
+[api]
+listen = "tcp:{{api_port}}:interface=127.0.0.1"
+"""
 COMPUTE = '[compute]\nlibvirt_uri = "test:///default"\n[polling]\ninterval_seconds = 1.0\n'
 CYCLES = 'meter_reports_total{kind="cycle",outcome="applied"}'
 HEARTBEATS = 'meter_reports_total{kind="heartbeat",outcome="applied"}'
