@@ -6,7 +6,8 @@ keeps reports: a gap in (agent, boot, sequence) is a report that was lost on the
 
 A *series group* is what a pollster measures of several resources alike: one project, some meters, some resources. A sample of each
 of these meters was made of each of these resources. The report of a pollster has all groups (``whole``) at the start of the agent
-and every hour, and otherwise those that were added and removed since the pollster's report before. What could not be measured although
+and every hour, and otherwise those that were added and removed since the pollster's report before: a resource of which other
+meters are measured than before is removed with all that it had, and added with all that it has. What could not be measured although
 it may still exist (a pollster that failed, a domain that hangs) is not removed, but named in ``outcome`` or ``skipped``.
 
 Times are texts like ``2026-11-22T17:00:59.5``, in UTC.

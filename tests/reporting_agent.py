@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -114,7 +115,8 @@ class ReportingAgent:
     def __init__(
         self,
         directory: Path,
-        *pollsters: ScriptedPollster,
+        *pollsters: Any,
+        providers: Mapping[Any, Any] | None = None,
         clock: Clock | None = None,
         bus: RecordingBus | None = None,
         boot: str = "boot-1",
@@ -149,7 +151,7 @@ class ReportingAgent:
         )
         metrics = PollingMetrics(self.registry)
         self.polling = Polling(
-            PluginContext("meter-compute", None, clock),
+            PluginContext("meter-compute", None, clock, providers or {}),
             self.outbox.put,
             keys,
             source="here",
@@ -211,6 +213,16 @@ class ReportingAgent:
 
 def series_of(groups: Iterable[SeriesGroup]) -> set[Series]:
     return {(each.project, resource, meter) for each in groups for resource in each.resources for meter in each.meters}
+
+
+def ended(poll: PollReport) -> set[Series]:
+    """The series that are not expected any more after a poll."""
+    return series_of(poll.removed) - series_of(poll.series)
+
+
+def begun(poll: PollReport) -> set[Series]:
+    """The series that are expected from a poll on, of one that is not whole."""
+    return series_of(poll.series) - series_of(poll.removed)
 
 
 class Reconstruction:

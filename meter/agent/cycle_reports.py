@@ -33,12 +33,11 @@ from meter.agent.measured_series import decoded_groups
 from meter.agent.measured_series import encoded_groups
 from meter.agent.measured_series import parts_of
 from meter.agent.skip_notes import SkipNotes
+from meter.agent.skip_notes import clean_text
 from meter.agent.spooled_reports import REPORTS_LOST
 from meter.agent.spooled_reports import ReportState
 from meter.agent.spooled_reports import ReportToSpool
-from meter.bus.masking import masked_text
 from meter.ceilometer_signature import BadSignature
-from meter.cycle_report import MAX_ERROR
 from meter.cycle_report import WHOLE_SECONDS
 from meter.cycle_report import ConfirmedReport
 from meter.cycle_report import CycleReport
@@ -59,6 +58,7 @@ from meter.interfaces import Unavailable
 from meter.report import report_publication
 from meter.sample import utc_text
 from meter.signing_keys import Keyring
+from meter.signing_keys import SigningKey
 
 MAX_WAITING = 50
 """Reports that wait in memory because they cannot be written."""
@@ -154,7 +154,7 @@ class CycleReporter:
 
     def lost(self, samples: int, first: datetime, last: datetime, reason: str) -> None:
         """Take samples that could not be written to disk or signed; the times are those of the samples."""
-        reason = reason[:MAX_ERROR]
+        reason = clean_text(reason)
         if reason not in self._losses and len(self._losses) >= MAX_LOSSES:
             reason = "various reasons"
         before = self._losses.get(reason, DroppedSamples(0, utc_text(first), utc_text(last), reason))
@@ -222,7 +222,7 @@ class CycleReporter:
         successful = poll.outcome in ("ok", "not stored")  # what the pollster measures is known in both cases
         changes: Changes = await known.update(poll.measured, said.missing, self._clock, successful=successful)
         now = self._clock.seconds()
-        whole = successful and known.known and now - self._whole_at.get(name, -WHOLE_SECONDS) >= WHOLE_SECONDS
+        whole = poll.outcome == "ok" and known.known and now - self._whole_at.get(name, -WHOLE_SECONDS) >= WHOLE_SECONDS
         every: tuple[SeriesGroup, ...] = known.groups() if whole or changes.any else ()
         if whole:
             self._whole_at[name] = now
@@ -232,7 +232,7 @@ class CycleReporter:
             outcome=poll.outcome,
             samples=poll.samples,
             seconds=round(poll.seconds, 6),
-            error=masked_text(poll.error)[:MAX_ERROR] if poll.error else "",
+            error=clean_text(poll.error),
             asked=poll.asked,
             whole=whole,
             series=every if whole else changes.added,
@@ -271,11 +271,25 @@ class CycleReporter:
         while self._waiting:
             losses, self._losses = self._losses, {}
             try:
-                kept = await self._spool.put_report(self._numbered(self._waiting[0], tuple(losses.values())))
-            except (Unavailable, BadSignature, ValueError) as error:
+                now = datetime.fromtimestamp(wall_seconds(self._clock), UTC)
+                numbered = self._numbered(
+                    self._waiting[0], tuple(losses.values()), report_key(self._keys, now, self._waiting[0].report.agent)
+                )
+            except BadSignature as error:
                 self._losses = losses | self._losses
                 self._delay(str(error))
                 return
+            try:
+                kept = await self._spool.put_report(numbered)
+            except Unavailable as error:
+                self._losses = losses | self._losses
+                self._delay(str(error))
+                return
+            except Exception as error:
+                self._log.failure("a cycle report cannot be made")
+                self._losses = losses | self._losses
+                self._abandon(f"they cannot be made: {type(error).__name__}")
+                continue
             self._waiting.popleft()
             self._sequence += 1
             self._metrics.spooled()
@@ -285,11 +299,10 @@ class CycleReporter:
             self._log.info("cycle reports are written to disk again")
         self._is_delayed = False
 
-    def _numbered(self, waiting: _UnwrittenReport, losses: Sequence[DroppedSamples]) -> ReportToSpool:
+    def _numbered(self, waiting: _UnwrittenReport, losses: Sequence[DroppedSamples], key: SigningKey) -> ReportToSpool:
         sequence = self._sequence + 1
         earlier = self._confirmed
         confirmed = earlier if sequence == 1 and earlier is not None and earlier.boot != self._agent.boot else None
-        key = report_key(self._keys, datetime.fromtimestamp(wall_seconds(self._clock), UTC), waiting.report.agent)
 
         def publication(dropped: Sequence[DroppedSamples]) -> Publication:
             report = msgspec.structs.replace(
@@ -306,10 +319,13 @@ class CycleReporter:
             self._log.error("cycle reports cannot be written and wait in memory: {reason}", reason=reason)
         self._is_delayed = True
         while len(self._waiting) > MAX_WAITING:
-            abandoned = self._waiting.popleft().report
-            due = datetime.fromisoformat(abandoned.due).replace(tzinfo=UTC)
-            self.lost(0, due, due, f"{REPORTS_LOST}: {reason}")
-            self._whole_at.clear()
+            self._abandon(reason)
+
+    def _abandon(self, reason: str) -> None:
+        """Give up the oldest report that waits; the next one says so, and lists all series."""
+        due = datetime.fromisoformat(self._waiting.popleft().report.due).replace(tzinfo=UTC)
+        self.lost(0, due, due, f"{REPORTS_LOST}: {reason}")
+        self._whole_at.clear()
 
 
 class CycleReportService(Service):

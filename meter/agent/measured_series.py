@@ -7,6 +7,7 @@ done; everything else is done once per resource, at the end of the poll.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -27,6 +28,9 @@ ResourceKey = tuple[str | None, str]
 
 Meters = tuple[str, ...]
 """Names of meters, sorted: equal ones are the same object, as long as few lists are in use."""
+
+
+RESOURCES_PER_SLICE = 500
 
 
 class MeasuredSeries:
@@ -79,7 +83,10 @@ class Missing(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """How the series of a pollster differ from those of its poll before. ``skipped`` has resources by reason."""
+    """How the series of a pollster differ from those of its poll before. ``skipped`` has resources by reason.
+
+    A resource of which other meters are measured than before is removed with all that it had, and added with all that it has.
+    """
 
     added: tuple[SeriesGroup, ...] = ()
     removed: tuple[SeriesGroup, ...] = ()
@@ -119,8 +126,8 @@ class KnownSeries:
         """Take what a poll has measured; return the changes. A poll that was not ``successful`` removes nothing."""
         slices = Slices(clock)
         now: dict[ResourceKey, Meters] = {}
-        for key, times in measured.times.items():
-            now[key] = _sorted(tuple(times))
+        for some in _chunks(measured.times):
+            now |= {key: _sorted(tuple(measured.times[key])) for key in some}
             if slices.over:
                 await slices.pause()
         before = self._meters
@@ -128,31 +135,29 @@ class KnownSeries:
             self._restored.clear()
             self.known = self.known or not missing.unknown
             return Changes()
-        added: dict[tuple[str | None, str, str], Meters] = {}
-        lost: dict[ResourceKey, Meters] = {}
-        for key, meters in now.items():
-            old = before.get(key)
-            if old is None:
-                added[*key, ""] = meters
-            elif old is not meters:
-                if new := tuple(each for each in meters if each not in old):
-                    added[*key, ""] = new
-                if gone := tuple(each for each in old if each not in meters):
-                    lost[key] = gone
+        self._restored.difference_update(now)
+        skipped: dict[str, set[str]] = {}
+        for some in _chunks(before):
+            for key in some:
+                old, meters = before[key], now.get(key, ())
+                if old is not meters and (lost := [each for each in old if each not in meters]):
+                    reason = self._why_skipped(key, missing)
+                    if reason:
+                        skipped.setdefault(reason, set()).add(key[1])
+                    if reason or not successful:
+                        now[key] = _sorted((*meters, *lost))
             if slices.over:
                 await slices.pause()
-        lost |= {key: meters for key, meters in before.items() if key not in now}
-        self._restored.difference_update(now)
+        added: dict[tuple[str | None, str, str], Meters] = {}
         removed: dict[tuple[str | None, str, str], Meters] = {}
-        skipped: dict[str, set[str]] = {}
-        for key, meters in lost.items():
-            reason = self._why_skipped(key, missing)
-            if successful and not reason:
-                removed[*key, missing.ended.get(key[1], "")] = meters
-                continue
-            now[key] = _sorted((*now.get(key, ()), *meters))
-            if reason:
-                skipped.setdefault(reason, set()).add(key[1])
+        for some in _chunks({**before, **now}):
+            for key in some:
+                was, becomes = before.get(key), now.get(key)
+                if was is not becomes and was != becomes:
+                    if was is not None:
+                        removed[*key, missing.ended.get(key[1], "")] = was
+                    if becomes is not None:
+                        added[*key, ""] = becomes
             if slices.over:
                 await slices.pause()
         self._meters = now
@@ -170,6 +175,13 @@ class KnownSeries:
         if reason := missing.resources.get(resource) or missing.projects.get(project or ""):
             return reason
         return missing.unknown if key in self._restored else ""
+
+
+def _chunks(keys: Iterable[ResourceKey]) -> Iterator[list[ResourceKey]]:
+    """Yield ``keys`` in lists, after each of which the reactor may run: to ask after each key takes longer than the key."""
+    rest = iter(list(keys))
+    while some := list(itertools.islice(rest, RESOURCES_PER_SLICE)):
+        yield some
 
 
 def encoded_groups(groups: Collection[SeriesGroup]) -> bytes:

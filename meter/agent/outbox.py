@@ -12,7 +12,6 @@ from zope.interface import implementer
 
 from meter.agent.spool import Spool
 from meter.agent.spool import SpooledMessage
-from meter.agent.spooled_reports import Dropped
 from meter.agent.spooled_reports import ReportState
 from meter.agent.spooled_reports import ReportToSpool
 from meter.agent.spooled_reports import SpooledReport
@@ -20,7 +19,6 @@ from meter.bus.batches import SAMPLES_HEADER
 from meter.daemon.metrics import PublishingMetrics
 from meter.daemon.report_metrics import CycleReportMetrics
 from meter.daemon.services import Backoff
-from meter.daemon.services import wall_seconds
 from meter.daemon.services import within
 from meter.daemon.supervised import SupervisedService
 from meter.interfaces import IDependency
@@ -165,7 +163,7 @@ class Outbox(SupervisedService):
         self._count_losses()
         done: list[int] = []
         errors: list[Unavailable] = []
-        lost: list[Dropped] = []
+        refused: dict[int, str] = {}
 
         async def send(one: SpooledMessage) -> None:
             samples = _samples(one.publication)
@@ -177,9 +175,8 @@ class Outbox(SupervisedService):
             except ValueError as error:
                 self._metrics.published("refused")
                 self._metrics.dropped(samples)
-                done.append(one.id)  # it can never be published, and must not block the messages behind it
-                now = wall_seconds(self._clock)
-                lost.append(Dropped(samples, now, now, f"they cannot be published: {error!s:.{MAX_REFUSAL}}"))
+                # It can never be published, and must not block the messages behind it.
+                refused[one.id] = f"they cannot be published: {error!s:.{MAX_REFUSAL}}"
                 self._log.error(
                     "LOST {samples} samples with routing key {key}: {error}",
                     samples=samples,
@@ -195,11 +192,11 @@ class Outbox(SupervisedService):
             await gatherResults([Deferred.fromCoroutine(send(one)) for one in waiting], consumeErrors=True)
         finally:
             # Also when stopping has cancelled sending: confirmed messages must not be sent again.
-            if done:
-                await self._spool.remove(done, lost)
+            if done or refused:
+                await self._spool.remove(done, refused)
         if errors:
             raise errors[0]
-        return len(done)
+        return len(done) + len(refused)
 
     async def _send_reports(self) -> int:
         """Send the oldest cycle reports whose samples are confirmed; return how many of them were done with.

@@ -105,7 +105,10 @@ class Polling:
             cycle = Cycle(self._context.with_providers({ISkippedSamples: notes}))
             report, polls = await self._cycle(self.pollsters if pollsters is None else pollsters, cycle)
             if self._reports is not None:
-                await self._reports.cycle_ended(cycle.timestamp, polls, notes)
+                try:
+                    await self._reports.cycle_ended(cycle.timestamp, polls, notes)
+                except Exception:
+                    self._log.failure("the report of the cycle could not be made")
         self._log.info(
             "polled {samples} samples of {meters} meters in {seconds:.3f} s{failed}",
             samples=report.samples,
@@ -172,8 +175,6 @@ class Polling:
             # Samples are made, signed and written in chunks: memory is bounded, and other pollsters do not wait.
             async with spooling_lock:
                 while samples := await stream.take(SPOOL_CHUNK_SAMPLES):
-                    if self._reports is not None:
-                        poll.measured.add(samples)
                     await self._sign_and_spool(samples, poll, meters)
         except Unavailable as error:
             poll.outcome, failure = "unavailable", str(error)
@@ -235,6 +236,10 @@ class Polling:
                 self._log.error("LOST a sample of {meter}: {error}", meter=sample.name, error=error)
                 self._lost(poll, [sample], str(error))
         signed = [sample for index, sample in enumerate(samples) if index not in unsigned] if unsigned else samples
+        if self._reports is not None:
+            poll.measured.add(signed)
+            if unsigned:
+                poll.measured.add(filter(_has_valid_names, (samples[index] for index in sorted(unsigned))))
         publications = []
         for publication in iter_publications(messages, batch_samples=self._batch_samples):
             publications.append(publication)
@@ -265,6 +270,15 @@ class Polling:
         if self._reports is not None:
             self._reports.lost(len(samples), first, last, reason)
         return first, last
+
+
+def _has_valid_names(sample: Sample) -> bool:
+    """Return whether the series of a sample can be named in a report: JSON has no lone surrogates."""
+    try:
+        "".join((sample.name, sample.resource_id, sample.project_id or "")).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class SampleStream:

@@ -10,6 +10,8 @@ from zope.interface import implementer
 
 from meter.agent.measured_series import Changes
 from meter.agent.measured_series import Missing
+from meter.bus.masking import masked_text
+from meter.cycle_report import MAX_ERROR
 from meter.cycle_report import SkipReport
 from meter.skipped_samples import ISkippedSamples
 
@@ -18,6 +20,11 @@ MAX_REASON = 200
 """Limits of the reasons in the report of one poll: their number, and characters of one."""
 
 OTHER = "other"
+
+
+def clean_text(text: str, most: int = MAX_ERROR) -> str:
+    """Return a text for a report: masked, at most ``most`` characters, and without what UTF-8 does not have."""
+    return masked_text(text)[:most].encode("utf-8", "replace").decode() if text else ""
 
 
 @dataclass(slots=True)
@@ -72,13 +79,13 @@ class SkipNotes:
 
     def resources_ended(self, plugin: str, reason: str, resources: Collection[str]) -> None:
         """See :meth:`meter.skipped_samples.ISkippedSamples.resources_ended`."""
-        self.of(plugin).ended.update(dict.fromkeys(resources, reason[:MAX_REASON]))
+        self.of(plugin).ended.update(dict.fromkeys(resources, clean_text(reason, MAX_REASON)))
 
     def resources_unknown(self, plugin: str, reason: str) -> None:
         """See :meth:`meter.skipped_samples.ISkippedSamples.resources_unknown`."""
         notes = self.of(plugin)
-        notes.unknown = notes.unknown or reason[:MAX_REASON]
+        notes.unknown = notes.unknown or clean_text(reason, MAX_REASON)
 
     def _bounded(self, notes: PollNotes, reason: str) -> str:
-        reason = reason[:MAX_REASON]
+        reason = clean_text(reason, MAX_REASON)
         return reason if reason in notes.samples or len(notes.samples) < MAX_REASONS else OTHER

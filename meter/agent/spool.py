@@ -110,6 +110,7 @@ class Spool:
         self._database: sqlite3.Connection | None = None
         self._counted_version = 0
         self._has_report_tables = False
+        self._lacks_report_tables = False
         self.rows = 0
         self.bytes = 0
         self.reports = 0
@@ -135,9 +136,9 @@ class Spool:
         found: list[SpooledMessage] = await self._call(self._oldest, limit, after)
         return found
 
-    async def remove(self, ids: Iterable[int], lost: Sequence[Dropped] = ()) -> None:
-        """Remove publications that the bus has confirmed, or refuses for ever; ``lost`` are the samples in those."""
-        await self._call(self._remove, list(ids), lost)
+    async def remove(self, ids: Iterable[int], refused: Mapping[int, str] | None = None) -> None:
+        """Remove publications that the bus has confirmed, and those that it refuses for ever, by the reason."""
+        await self._call(self._remove, list(ids), refused or {})
 
     async def put_report(self, report: ReportToSpool) -> bool:
         """Write a cycle report to disk; return whether all earlier ones were kept, beyond the limit.
@@ -217,7 +218,9 @@ class Spool:
             spooled_reports.make_tables(database)
             self._has_report_tables = True
         except sqlite3.OperationalError as error:  # a full disk: samples are spooled all the same
-            self._log.warn("{path}: cannot store cycle reports: {error}", path=str(self._path), error=error)
+            if not self._lacks_report_tables:
+                self._log.warn("{path}: cannot store cycle reports: {error}", path=str(self._path), error=error)
+            self._lacks_report_tables = True
 
     def _store_destination(self, database: sqlite3.Connection) -> None:
         try:
@@ -300,13 +303,16 @@ class Spool:
             self._recount(self._open())
         return losses
 
-    def _drop(self, database: sqlite3.Connection, condition: str, bound: float, reason: str) -> list[Dropped]:
+    def _drop(
+        self, database: sqlite3.Connection, condition: str, bound: float, reason: str, *, delete: bool = True
+    ) -> list[Dropped]:
         samples, first, last = database.execute(
             f"SELECT sum(samples), min(at), max(at) FROM outbox WHERE {condition}", (bound,)
         ).fetchone()
         if samples is None:
             return []
-        database.execute(f"DELETE FROM outbox WHERE {condition}", (bound,))
+        if delete:
+            database.execute(f"DELETE FROM outbox WHERE {condition}", (bound,))
         dropped = [Dropped(samples, first, last, reason)]
         if self._has_report_tables:
             spooled_reports.record_dropped(database, dropped)
@@ -324,13 +330,13 @@ class Spool:
             for row_id, exchange, key, headers, body in rows
         ]
 
-    def _remove(self, ids: list[int], lost: Sequence[Dropped]) -> None:
+    def _remove(self, ids: list[int], refused: Mapping[int, str]) -> None:
         def delete(database: sqlite3.Connection) -> tuple[list[int], float | None]:
-            if self._has_report_tables:
-                spooled_reports.record_dropped(database, lost)
+            for row_id, reason in refused.items():
+                self._drop(database, "id = ?", row_id, reason, delete=False)
             sizes = [
                 size
-                for row_id in ids
+                for row_id in (*ids, *refused)
                 for (size,) in database.execute("DELETE FROM outbox WHERE id = ? RETURNING length(body)", (row_id,))
             ]
             return sizes, _oldest_at(database)
@@ -383,26 +389,6 @@ def _oldest_at(database: sqlite3.Connection) -> float | None:
     """Return when the oldest publication was spooled."""
     row = database.execute("SELECT at FROM outbox ORDER BY id LIMIT 1").fetchone()
     return None if row is None else float(row[0])
-
-
-def inspect_spool(path: Path) -> tuple[int, str]:
-    """Return the number of publications, and cycle reports, in the spool at ``path`` and its destination, ``""`` for none.
-
-    Blocks; for the start of a daemon. Returns 0 for a file that is not a spool, which :class:`Spool` will report.
-    """
-    if not path.exists():
-        return 0, ""
-    database = sqlite3.connect(path)
-    try:
-        [count] = database.execute("SELECT count(*) FROM outbox").fetchone()
-        destination = database.execute("SELECT destination FROM filled_for").fetchone()
-        if spooled_reports.has_tables(database):
-            count += spooled_reports.count_reports(database)
-    except sqlite3.Error:
-        return 0, ""  # damaged, or without the tables
-    finally:
-        database.close()
-    return count, destination[0] if destination else ""
 
 
 @contextmanager

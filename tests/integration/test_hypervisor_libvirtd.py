@@ -144,12 +144,15 @@ async def test_guest_whose_emulator_hangs_delays_the_others_by_one_time_limit(li
                 assert hypervisor.readiness().ready
                 assert hypervisor.readiness().reason.endswith("; hung domains: sick")
                 assert len(hypervisor.hung) == 1
+                assert set(hypervisor.unreadable.values()) == {"domain hung"}
+                assert len(hypervisor.unreadable) == 1
 
                 await hypervisor.domains()
                 assert hypervisor.abandoned_calls == 1, "libvirt knows by now who is busy"
             await until(lambda: hypervisor.stuck_threads == 0)
             assert set((await domain_named(hypervisor, "sick")).stats) == set(whole.stats)
             assert "hung" not in hypervisor.readiness().reason
+            assert hypervisor.unreadable == {}
 
 
 @pytest_twisted.ensureDeferred

@@ -2,6 +2,7 @@
 
 ``publish.py URL`` publishes the list of ``{"exchange", "routing_key", "body"}`` on its standard input.
 ``publish.py URL get QUEUE`` prints what waits in a queue, as such a list with headers, and removes it.
+``publish.py URL bind QUEUE EXCHANGE ROUTING_KEY`` declares a queue and a topic exchange, and binds them.
 """
 
 import json
@@ -37,7 +38,10 @@ def take(connection, name):
 if __name__ == "__main__":
     url, *rest = sys.argv[1:]
     with Connection(url) as connection:
-        if rest:
+        if rest and rest[0] == "bind":
+            _, name, exchange, routing_key = rest
+            Queue(name, Exchange(exchange, "topic", durable=True), routing_key).bind(connection.channel()).declare()
+        elif rest:
             json.dump(list(take(connection, rest[1])), sys.stdout)
         else:
             publish(connection, json.load(sys.stdin))

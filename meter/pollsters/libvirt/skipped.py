@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from twisted.logger import Logger
 
+from meter.cycle_report import DOMAIN_UNREADABLE
 from meter.interfaces import ICycle
 from meter.interfaces import IHypervisor
 from meter.pollsters.libvirt.guests import Guest
@@ -24,10 +25,16 @@ SHUT_OFF = "shut off"
 
 
 class ResourcesOfDomains:
-    """The ids of the resources that one pollster measures, by domain, as of the last cycle that read the domain completely."""
+    """The ids of the resources that one pollster measures, by domain, as of the last cycle that read the domain completely.
+
+    ``incomplete`` and ``ended`` are those of the cycle before, by reason: after a domain has hung its rates need another reading,
+    and the gauges of one that is gone end with a last sample, so that they are missing only in the cycle after it.
+    """
 
     def __init__(self) -> None:
         self._by_uuid: dict[str, frozenset[str]] = {}
+        self.incomplete: dict[str, set[str]] = {}
+        self.ended: dict[str, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._by_uuid)
@@ -37,8 +44,10 @@ class ResourcesOfDomains:
         return self._by_uuid.get(uuid, frozenset())
 
     def read(self, guest: Guest) -> None:
-        """Take the resources of a guest that was read completely."""
+        """Take the resources of a guest that was read completely; one that is shut off keeps those that it had."""
         resources = guest.resource_ids()
+        if guest.shut_off:
+            resources |= self.of(guest.uuid)
         if self._by_uuid.get(guest.uuid) != resources:
             self._by_uuid[guest.uuid] = resources
 
@@ -87,25 +96,31 @@ class SkippedSamples:
 
     def look_for_missing(self, snapshot: GuestSnapshot, resources: ResourcesOfDomains, hypervisor: IHypervisor) -> None:
         """Name what a complete snapshot lacks: domains that hang or cannot be read may still exist, others have ended."""
+        incomplete: dict[str, set[str]] = {}
+        ended: dict[str, set[str]] = {}
         for uuid, why in (*snapshot.incomplete.items(), *((uuid, BAD_XML) for uuid in snapshot.unreadable)):
-            if known := resources.of(uuid):
-                self.name(why, known)
-            else:
-                self.name(why, (uuid,))
+            incomplete.setdefault(why, set()).update(resources.of(uuid) or {uuid})
+            if not resources.of(uuid):
                 self._unknown = why
         for uuid in resources.missing(snapshot.listed):
             if uuid in snapshot.incomplete:
                 continue
             absence = hypervisor.absence(uuid)
             if absence.why == "unreadable":
-                self.name("domain unreadable", resources.of(uuid))
+                incomplete.setdefault(DOMAIN_UNREADABLE, set()).update(resources.of(uuid))
             else:
-                self._ended.setdefault(absence.why, set()).update(resources.forget(uuid))
+                ended.setdefault(absence.why, set()).update(resources.forget(uuid))
         for uuid in snapshot.elsewhere:
-            self._ended.setdefault("migrated", set()).update(resources.forget(uuid))
+            ended.setdefault("migrated", set()).update(resources.forget(uuid))
         for guest in snapshot.guests:
-            if guest.shut_off and (known := resources.of(guest.uuid)):
-                self._ended.setdefault(SHUT_OFF, set()).update(known)
+            if guest.shut_off:
+                ended.setdefault(SHUT_OFF, set()).update(resources.of(guest.uuid))
+        gone = set().union(*ended.values())
+        for why, some in (*resources.incomplete.items(), *incomplete.items()):
+            self.name(why, some - gone)
+        for why, some in (*resources.ended.items(), *ended.items()):
+            self._ended.setdefault(why, set()).update(some)
+        resources.incomplete, resources.ended = incomplete, ended
 
     def report(self, cycle: ICycle) -> None:
         """Pass the counts and the resources to the daemon, if it takes them."""

@@ -22,9 +22,8 @@ from meter.agent.outbox import Outbox
 from meter.agent.polling import CycleResult
 from meter.agent.polling import Polling
 from meter.agent.scheduler import AlignedSchedule
+from meter.agent.skip_notes import clean_text
 from meter.agent.spool import Spool
-from meter.bus.masking import masked_text
-from meter.cycle_report import MAX_ERROR
 from meter.cycle_report import InactivePollster
 from meter.daemon.heartbeats import free_bytes
 from meter.daemon.metrics import PollingMetrics
@@ -174,6 +173,6 @@ def inactive_pollsters(decisions: Iterable[Decision]) -> list[InactivePollster]:
                 why = f"[plugins] disable has {', '.join(each.meters_off)}"
                 found.append(InactivePollster(each.name, True, why, off))
         else:
-            reason = masked_text(each.reason)[:MAX_ERROR]
+            reason = clean_text(each.reason)
             found.append(InactivePollster(each.name, each.state == "disabled", reason, tuple(sorted(meters))))
     return found

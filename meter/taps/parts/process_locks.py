@@ -10,7 +10,7 @@ from meter.agent.destination import Destination
 from meter.agent.destination import decoded
 from meter.agent.destination import encoded
 from meter.agent.destination import fingerprints
-from meter.agent.spool import inspect_spool
+from meter.agent.spool_inspection import inspect_spool
 from meter.bus.amqp.url import broker_address
 from meter.daemon.private_files import open_to_others
 from meter.daemon.process_lock import AlreadyLocked

@@ -38,6 +38,7 @@ from tests.reporting_agent import Reconstruction
 from tests.reporting_agent import RecordingBus
 from tests.reporting_agent import ReportingAgent
 from tests.reporting_agent import ScriptedPollster
+from tests.reporting_agent import ended
 from tests.reporting_agent import sample_of
 from tests.reporting_agent import series_of
 
@@ -197,7 +198,9 @@ def test_skipped_resource_is_named_and_still_expected(agent_with: Made) -> None:
         SkipReport("no-time", 3, ("shed",)),
     )
     assert skipping.removed == (SeriesGroup(("lamp.power",), ("attic",), "acme", "gone"),)
-    assert series_of(after.removed) == {HALL_HEAT, ("other", "shed", "lamp.power")}
+    assert ended(after) == {HALL_HEAT, ("other", "shed", "lamp.power")}
+    assert after.series == (SeriesGroup(("lamp.power",), ("hall",), "acme"),)
+    assert after.removed[0] == SeriesGroup(("lamp.heat", "lamp.power"), ("hall",), "acme")
     page = exposition(agent.registry).decode()
     assert 'meter_omitted_samples_total{pollster="lamp",reason="no-time"} 3.0' in page
     assert 'reason="hung"' not in page
@@ -388,12 +391,13 @@ def test_what_was_dropped_survives_a_restart(agent_with: Made, logged_errors: Lo
 def test_samples_that_the_bus_refuses_are_dropped_samples(agent_with: Made, logged_errors: LoggedErrors) -> None:
     agent = agent_with(ScriptedPollster(series=[HALL, HALL_HEAT]))
     agent.bus.refuses = {"metering.lamp.heat"}
-    agent.cycle()
+    agent.cycle(1000)
     agent.send()
     agent.cycle()
     reports, _ = agent.take()
     [dropped] = reports[1].dropped
     assert (dropped.samples, dropped.reason) == (1, "they cannot be published: too large")
+    assert dropped.first == dropped.last == at(NOON)  # when they were spooled, not when they were refused
     assert reports[0].dropped == ()
     logged_errors.flush()
 
@@ -409,6 +413,59 @@ def test_sample_that_no_key_may_sign_is_reported_as_not_stored(agent_with: Made,
     assert "may not sign samples of the meter lamp.heat" in poll.error
     [dropped] = report.dropped
     assert (dropped.samples, dropped.first) == (1, at(NOON))
+    logged_errors.flush()
+
+
+def test_names_and_texts_that_are_no_unicode_do_not_stop_the_reports(
+    agent_with: Made, logged_errors: LoggedErrors
+) -> None:
+    lamp = ScriptedPollster(
+        series=[HALL, ("acme", "\ud800", "lamp.power")],
+        also=lambda cycle: cycle.provider(ISkippedSamples).samples_skipped("lamp", "\ud800 bad", 1, ["\ud800"]),
+    )
+    agent = agent_with(lamp)
+    agent.cycle()
+    lamp.failure = RuntimeError("\ud800")
+    agent.cycle()
+    (first, second), messages = agent.take()
+    assert (first.polls[0].outcome, first.polls[0].samples) == ("not stored", 1)
+    assert series_of(first.polls[0].series) == {HALL}
+    assert [each.reason for each in first.polls[0].skipped] == ["? bad"]
+    assert second.polls[0].error == "RuntimeError: ?"
+    assert len(messages) == 1
+    logged_errors.flush()
+
+
+def test_report_that_cannot_be_made_stops_neither_polling_nor_the_reports_after_it(
+    agent_with: Made, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = agent_with(ScriptedPollster(series=[HALL]))
+    agent.cycle()
+    with monkeypatch.context() as patched:
+        patched.setattr(cycle_reports, "report_publication", lambda *_: 1 / 0)
+        agent.cycle()
+    with monkeypatch.context() as patched:
+        patched.setattr(agent.reports, "cycle_ended", None)
+        agent.cycle()
+    agent.cycle()
+    reports, messages = agent.take()
+    assert [report.sequence for report in reports] == [1, 2]
+    assert [each.reason for each in reports[1].dropped] == [f"{REPORTS_LOST}: they cannot be made: ZeroDivisionError"]
+    assert reports[1].polls[0].whole
+    assert len(messages) == 4
+    assert len(logged_errors.flush()) == 2
+
+
+def test_reports_wait_while_no_key_may_sign_them(agent_with: Made, logged_errors: LoggedErrors) -> None:
+    later = datetime.fromtimestamp(NOON + 400, UTC)
+    keys = Keyring([SigningKey("k", b"secret", not_before=later)])
+    agent = agent_with(ScriptedPollster(series=[HALL]), keys=keys)
+    for _ in range(3):
+        agent.cycle()
+    reports, messages = agent.take()
+    assert [report.sequence for report in reports] == [1, 2, 3]
+    assert len(messages) == 1
+    assert sum(each.samples for report in reports for each in report.dropped) == 2
     logged_errors.flush()
 
 

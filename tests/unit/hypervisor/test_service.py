@@ -20,6 +20,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
+from meter.cycle_report import DOMAIN_HUNG
+from meter.cycle_report import DOMAIN_UNREADABLE
 from meter.daemon.services import Backoff
 from meter.hypervisor import LibvirtHypervisor
 from meter.hypervisor import resolve_uri
@@ -436,6 +438,32 @@ async def test_events_beyond_the_limit_are_dropped_and_counted(
     received = await received_from(hypervisor, lambda: [host.emit(host.domains[0], STARTED) for _ in range(1005)])
     assert hypervisor.dropped_events == 1005 - len(received) > 0
     assert len(logged_errors.flush()) == 1
+
+
+# --- domains that could not be read
+
+
+@pytest_twisted.ensureDeferred
+async def test_domains_that_cannot_be_read_are_named_with_the_reason_until_they_can(
+    hypervisor: LibvirtHypervisor, host: FakeHost
+) -> None:
+    await hypervisor.domains()
+    one, two = host.domains
+    one.number = two.number = 2  # another run: the XML is read again
+    one.failures = [failure(libvirt.VIR_ERR_OPERATION_FAILED)]
+    two.failures = [failure(libvirt.VIR_ERR_OPERATION_FAILED)]
+    hypervisor.hung.set({"two": 7.0})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hypervisor, "_find_hung_domains", no_search)
+        assert await hypervisor.domains() == []
+        assert hypervisor.unreadable == {one.UUIDString(): DOMAIN_UNREADABLE, two.UUIDString(): DOMAIN_HUNG}
+        assert len(await hypervisor.domains()) == 2
+        assert hypervisor.unreadable == {two.UUIDString(): DOMAIN_HUNG}  # libvirt answers for it, though not completely
+    await hypervisor.domains()
+    assert hypervisor.unreadable == {}
+
+
+async def no_search() -> None: ...
 
 
 # --- failing
