@@ -74,6 +74,9 @@ class IIdentityNames(Interface):
         Of one that did not exist then, the last name before, or else the first name after: ``since`` and ``until`` tell it.
         """
 
+    async def histories(keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """Return all names of each of ``keys``, oldest first; nothing for one that is not known."""
+
     async def identities(
         filter: IdentityFilter, limit: int, after: IdentityKey | None = None
     ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:

@@ -22,11 +22,11 @@ MAX_ID = 255
 MAX_NAME = 255
 """Maximum length of a name, in characters; those who make reports cut longer ones."""
 
-MAX_NAMES = 10_000
-"""Maximum number of names, and of changes, in one report; the agent puts at most ``NAMES_PER_REPORT`` into one."""
-
 NAMES_PER_REPORT = 1_000
 """Names in one report of the agent; a longer list is cut into several reports, each of which covers a range of ids."""
+
+MAX_NAMES = 2 * NAMES_PER_REPORT
+"""Maximum number of names, and of changes, in one report."""
 
 
 class IdentityName(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -272,7 +272,9 @@ class CycleReporter:
             losses, self._losses = self._losses, {}
             try:
                 now = datetime.fromtimestamp(wall_seconds(self._clock), UTC)
-                numbered = self._numbered(self._waiting[0], tuple(losses.values()), report_key(self._keys, now))
+                numbered = self._numbered(
+                    self._waiting[0], tuple(losses.values()), report_key(self._keys, now, self._waiting[0].report.agent)
+                )
             except BadSignature as error:
                 self._losses = losses | self._losses
                 self._delay(str(error))

@@ -16,6 +16,7 @@ import msgspec
 
 from meter.api import openapi
 from meter.api.handlers import audit
+from meter.api.handlers import completeness
 from meter.api.handlers import identities
 from meter.api.handlers import segments
 from meter.api.handlers import service
@@ -23,6 +24,7 @@ from meter.api.handlers import v1
 from meter.api.handlers import v2
 from meter.api.handlers.statistics import statistics
 from meter.api.ingest import PostedSample
+from meter.api.rendering import completeness as rendering_completeness
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
@@ -124,6 +126,50 @@ async def _docs(context: RequestContext) -> RawResponse:
     policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
     return RawResponse(openapi.HTML, openapi.page(OPERATIONS).encode(), policy)
 
+
+COMPLETENESS: tuple[Operation, ...] = (
+    Operation(
+        name="completeness",
+        path="/v2/completeness",
+        summary="How many samples were expected, received and missing, by cause; as a whole, by hour or by day.",
+        parameters=(*completeness.PERIOD, *completeness.SCOPE, completeness.BY, completeness.GROUP, LIMIT, MARKER),
+        result=Sequence[rendering_completeness.Completeness],
+        handler=completeness.completeness,
+        costly=True,
+    ),
+    Operation(
+        name="completeness_gaps",
+        path="/v2/completeness/gaps",
+        summary="Times for which samples are missing, each with its cause, ordered by start.",
+        parameters=(*completeness.PERIOD, *completeness.SCOPE, LIMIT, MARKER),
+        result=Sequence[rendering_completeness.CompletenessGap],
+        handler=completeness.gaps,
+        costly=True,
+    ),
+    Operation(
+        name="completeness_agents",
+        path="/v2/completeness/agents",
+        summary="Agents, and since when those that are silent are. For administrators.",
+        result=Sequence[rendering_completeness.Agent],
+        handler=completeness.agents,
+    ),
+    Operation(
+        name="completeness_unmetered",
+        path="/v2/completeness/unmetered",
+        summary="Resources that exist and are not metered, and that are metered and do not exist. For administrators.",
+        result=Sequence[rendering_completeness.UnmeteredResources],
+        handler=completeness.unmetered,
+    ),
+    Operation(
+        name="completeness_closable",
+        path="/v2/completeness/closable",
+        summary="Whether a period may be closed, and the reasons why not.",
+        parameters=(*completeness.PERIOD, completeness.PROJECT),
+        result=rendering_completeness.ClosablePeriod,
+        handler=completeness.closable,
+        costly=True,
+    ),
+)
 
 V2: tuple[Operation, ...] = (
     Operation(
@@ -238,6 +284,7 @@ V2: tuple[Operation, ...] = (
         handler=segments.segments,
         costly=True,
     ),
+    *COMPLETENESS,
     Operation(
         name="identities",
         path="/v2/identities",

@@ -27,6 +27,7 @@ from meter.daemon.services import wall_seconds
 from meter.identity_report import KINDS
 from meter.identity_report import MAX_ID
 from meter.identity_report import MAX_NAME
+from meter.identity_report import NAMES_PER_REPORT
 from meter.identity_report import IdentityKind
 from meter.identity_report import IdentityName
 from meter.identity_report import storable_name
@@ -175,6 +176,8 @@ def _problem(entry: IdentityEntry, since: datetime | None, others: set[datetime 
         return f"since must not be in the future: {since}"
     if others and (since is None or None in others):
         return f"several names of {entry.kind} {entry.id!r} need since"
+    if len(others) >= NAMES_PER_REPORT:
+        return f"{entry.kind} {entry.id!r} has more than {NAMES_PER_REPORT} names"
     if since in others:
         return f"{entry.kind} {entry.id!r} has two names since {since}"
     return ""

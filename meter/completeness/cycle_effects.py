@@ -29,15 +29,13 @@ from meter.completeness.ledger_changes import WaitingReport
 from meter.completeness_store import ReceivedCycle
 from meter.completeness_store import ReportResult
 from meter.completeness_store import WaitingRules
+from meter.cycle_report import DOMAIN_HUNG
 from meter.cycle_report import PollReport
 from meter.cycle_report import SeriesGroup
 from meter.cycle_report import SkipReport
 from meter.message import parse_timestamp
 
 INSTANT = timedelta(microseconds=1)
-
-DOMAIN_HUNG = "domain hung"
-"""The reason of skipped samples for which the ledger names the cause *domain hung*."""
 
 MAX_NAMED_RESOURCES = 1000
 """Resources of one skip of a pollster that get rows of their own; more than these are one row without a resource."""
@@ -170,7 +168,9 @@ def _takes_over(received: ReceivedCycle, agent: AgentState) -> bool:
 def _change_series(received: ReceivedCycle, agent: AgentState, effects: CycleEffects) -> None:
     """Change what the agent measures from this cycle on, but never what was told of earlier ones: its clock may be set back."""
     report = received.report
-    at = received.due if agent.last_due is None else max(received.due, agent.last_due + INSTANT)
+    at = received.due
+    if agent.last_due is not None and not (at == agent.last_due and all(poll.continued for poll in report.polls)):
+        at = max(at, agent.last_due + INSTANT)
     edits = [
         SeriesEdit(
             agent.id,
@@ -211,7 +211,8 @@ def _add_cycle(received: ReceivedCycle, agent: AgentState, effects: CycleEffects
     """Extend the run of each interval, or begin one."""
     by_interval: dict[float, list[str]] = {}
     for poll in received.report.polls:
-        by_interval.setdefault(poll.interval_seconds, []).append(poll.pollster)
+        if not poll.continued:
+            by_interval.setdefault(poll.interval_seconds, []).append(poll.pollster)
     for interval, names in by_interval.items():
         key, pollsters = (agent.id, received.boot, interval), tuple(sorted(names))
         run = None if late else effects.runs.get(key)
@@ -266,7 +267,9 @@ def _exceptions_of_poll(poll: PollReport, agent_id: int, due: datetime) -> Itera
             agent_id, poll.pollster, poll.interval_seconds, resource, cause, reason, due, until, samples=samples
         )
 
-    if not poll.asked:
+    if poll.continued:
+        pass  # the report of the poll itself has its outcome
+    elif not poll.asked:
         yield exception("skipped", "an earlier poll was still running")
     elif poll.outcome == "not stored":
         yield exception("spool dropped", ": ".join(filter(None, ("not stored", poll.error))))

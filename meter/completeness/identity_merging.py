@@ -92,9 +92,12 @@ def merged_names(
     if this is not None:
         news |= {id: [Sighting(this.at, None)] for id in stored if id not in seen and this.covers(id)}
     changed = {}
+    overlapping = overlapping_lists(lists, news)
     for id, new in news.items():
-        covering = [each.at for each in lists if each.covers(id)]
         result: Sequence[Sighting] = stored.get(id, ())
+        if len(new) == 1 and result and result[-1].seen < new[0].seen and result[-1].value == new[0].value:
+            continue  # the usual case: nothing is new
+        covering = [each.at for each in overlapping if each.covers(id)]
         for sighting in new:
             # Who states since when a name is valid is not refuted by lists that did not have it yet.
             known = [each for each in covering if each < sighting.seen] if sighting.exact else covering
@@ -108,12 +111,21 @@ def merged_deletions(
 ) -> dict[str, Sequence[Sighting]]:
     """Return the sightings of each identity in ``stored`` with its deletions at ``times``."""
     changed = {}
+    overlapping = overlapping_lists(lists, stored)
     for id, result in stored.items():
-        covering = [each.at for each in lists if each.covers(id)]
+        covering = [each.at for each in overlapping if each.covers(id)]
         for time in times.get(id, ()):
             result = add_sighting(result, Sighting(time, None, exact=True), covering, deletions.get(id, ()))
         changed[id] = result
     return changed
+
+
+def overlapping_lists(lists: Sequence[ListRange], ids: Collection[str]) -> list[ListRange]:
+    """Return the lists that may cover some of ``ids``: a long list has many parts, and few of them do."""
+    if not ids:
+        return []
+    first, last = min(ids), max(ids)
+    return [each for each in lists if each.after < last and (each.until is None or first <= each.until)]
 
 
 def matching(histories: Collection[IdentityHistory], filter: IdentityFilter) -> list[IdentityHistory]:

@@ -56,10 +56,12 @@ class LifeWalk:
             ],
             key=lambda point: (point.at, RANK[point.observation.told_by]),
         )
-        self._events = [point.at for point in self._points if _is_event(point.observation)]
         self._notifications = [
             point.at for point in self._points if point.observation.notified and _is_event(point.observation)
         ]
+        self._events = (
+            self._notifications if notified else [point.at for point in self._points if _is_event(point.observation)]
+        )
         self._found: list[LifeSegment] = []
         self._confirmed = self._points[0].at
         self._heard = self._points[0].at
@@ -81,7 +83,8 @@ class LifeWalk:
         return [each if each.state else replace(each, state=UNKNOWN) for each in self._found]
 
     def _begin(self, index: int, first: Observation) -> None:
-        if not first.notified and index + 1 < len(self._points) and self._notification_follows(first):
+        is_notification = first.notified and _is_event(first)
+        if not is_notification and index + 1 < len(self._points) and self._notification_follows(first):
             return
         began, within = first.at, 0.0 if first.told_by == "event" else first.uncertainty
         if within is None and first.told_by == "poll":
@@ -147,10 +150,10 @@ class LifeWalk:
         elif told.told_by == "audit":
             if not self._notified_later(index, told):
                 self._change(*self._changed_before_audit(told, current), told)
-        elif _is_event(told):
+        elif _is_event(told) and told.notified >= self._notified:
             self._change(told.at, 0.0, told)
         else:
-            self._change_by_poll(point)
+            self._change_by_poll(point)  # what libvirt tells of a domain of Nova too
 
     def _state(self, told: Observation, current: LifeSegment) -> str:
         """Return the state that ``told`` tells, which is the current one if it tells none, or shows it as a host does."""
@@ -173,7 +176,8 @@ class LifeWalk:
         if not point.closing and (self._notification_follows(told) or self._deletion_follows(told)):
             return
         changed = max(changed, self._confirmed)
-        self._change(changed, (changed - self._confirmed).total_seconds(), told)
+        within = 0.0 if _is_event(told) else (changed - self._confirmed).total_seconds()
+        self._change(changed, within, told)
         self._confirmed = max(self._confirmed, point.at)
 
     def _notification_follows(self, told: Observation) -> bool:

@@ -8,6 +8,7 @@ store or a clock.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from bisect import bisect_right
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -55,11 +56,12 @@ def life(kind: ResourceKind, observations: Iterable[Observation], now: datetime)
     else:
         absences = [each for each in told if not each.exists]
         ends = _ends_by_absence(kind, alive, absences, notified, contradictions)
+    starts = [each.at for each in alive]
     found: list[LifeSegment] = []
     resumes: datetime | None = None
     for end in [*ends, None]:
         first, last = resumes, None if end is None else end.at
-        lived = _clipped(alive, first, last)
+        lived = _clipped(alive, starts, first, last)
         if lived:
             found += LifeWalk(kind, lived, notified, end, now).segments()
         elif end is not None and end.observation.notified and not found:
@@ -142,12 +144,16 @@ def _is_on_a_host(told: Sequence[Observation]) -> bool:
     return next(states, "active") in STATES_SHOWN_BY_HOST
 
 
-def _clipped(alive: Iterable[Observation], first: datetime | None, last: datetime | None) -> list[Observation]:
-    """Return the observations from ``first`` until before ``last``."""
+def _clipped(
+    alive: Sequence[Observation], starts: Sequence[datetime], first: datetime | None, last: datetime | None
+) -> list[Observation]:
+    """Return the observations from ``first`` until before ``last``; ``starts`` are the times of ``alive``, in order."""
+    part = alive[
+        0 if first is None else bisect_left(starts, first) : len(starts) if last is None else bisect_left(starts, last)
+    ]
     return [
         each if last is None or each.last < last else replace(each, until=last - timedelta(seconds=each.interval))
-        for each in alive
-        if (first is None or each.at >= first) and (last is None or each.at < last)
+        for each in part
     ]
 
 

@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import Protocol
 from typing import TypeVar
 
+from twisted.internet.threads import deferToThread
+
 from meter.completeness.kinds import KINDS
 from meter.completeness.kinds import ResourceKind
 from meter.completeness.kinds import kind_of_meter
@@ -38,6 +40,10 @@ PAGE_RESOURCES = 500
 
 
 _OfResource = TypeVar("_OfResource", SampleRun, ListedTime)
+
+
+MANY_RUNS = 2_000
+"""Of a resource with more runs the life is computed in a thread."""
 
 
 class LifeReader(Protocol):
@@ -144,7 +150,10 @@ async def lives_page(
     listed = _grouped(await _in_parts(resources, lambda part: store.life_reports(part, pollsters, filter.as_of)))
     found: list[ResourceLife] = []
     for resource in resources:
-        for each in _lives_of(resource, runs.get(resource, ()), listed.get(resource, ()), kinds, project, now):
+        told = (resource, runs.get(resource, ()), listed.get(resource, ()), kinds, project, now)
+        # A domain that starts every minute has tens of thousands of runs in a month: the reactor does not wait for them.
+        of_one = await deferToThread(_lives_of, *told) if len(told[1]) > MANY_RUNS else _lives_of(*told)
+        for each in of_one:
             if any(segment.seconds(start or segment.began, end) for segment in each.segments):
                 found.append(each)
         if slices is not None and slices.over:

@@ -15,6 +15,7 @@ from meter.store.maintenance.inspection import DatabaseServer
 from meter.store.maintenance.inspection import HeartbeatRow
 from meter.store.maintenance.inspection import PartitionState
 from meter.store.maintenance.inspection import overdue
+from meter.store.maintenance.ledger_retention import retained_days
 from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.sample_trace import SampleTrace
 from meter.store.maintenance.sample_trace import TracedFailure
@@ -66,5 +67,6 @@ __all__ = [
     "Voiding",
     "embedded_directory",
     "overdue",
+    "retained_days",
     "sample_trace",
 ]

@@ -20,6 +20,14 @@ from meter.batch_signature import BatchEntry
 from meter.completeness.life_store import ILifeStore
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
+from meter.completeness.unmetered import unmetered
+from meter.completeness_query import Closable
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import Gap
+from meter.completeness_query import ICompletenessLedger
+from meter.completeness_query import ReportingAgent
+from meter.completeness_query import Unmetered
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import ReceivedCycle
 from meter.completeness_store import ReceivedHeartbeat
@@ -62,6 +70,7 @@ from meter.store.postgres.durability import Durability
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
 from meter.store.query.commit_listener import CommitListener
+from meter.store.query.completeness import CompletenessReader
 from meter.store.query.daemon_states import read_agents
 from meter.store.query.daemon_states import read_heartbeats
 from meter.store.query.identity_names import IdentityNameReader
@@ -81,7 +90,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 
@@ -199,8 +208,11 @@ class PostgresStore(Service):
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
         self._cycle_reports = CycleReportWriter(self._writers, waiting_rules)
-        self._identity_names = IdentityNameReader(self._readers)
+        self._identity_names = IdentityNameReader(self._readers, slices)
         self._query_runner = QueryRunner(self._readers, clock, statement_timeout_seconds, slices)
+        self._completeness = CompletenessReader(
+            self._readers, slices, finalize_after_seconds, statement_timeout_seconds
+        )
 
     def startService(self) -> None:
         """Begin to connect."""
@@ -320,6 +332,10 @@ class PostgresStore(Service):
         """Return names; see ``IIdentityNames.names_at``."""
         return await self._identity_names.names_at(kind, ids, at)
 
+    async def histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """Return all names; see ``IIdentityNames.histories``."""
+        return await self._identity_names.histories(keys)
+
     async def identities(
         self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
     ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
@@ -329,3 +345,23 @@ class PostgresStore(Service):
     def subscribe_to_commits(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` after commits; see ``IStore.subscribe_to_commits``."""
         return self._commit_listener.subscribe(callback)
+
+    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
+        """Return numbers of expected and missing samples; see ``ICompletenessLedger.completeness``."""
+        return await self._completeness.completeness(query, now, limit)
+
+    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
+        """Return gaps; see ``ICompletenessLedger.completeness_gaps``."""
+        return await self._completeness.gaps(query, now, limit)
+
+    async def agent_states(self, now: datetime) -> Sequence[ReportingAgent]:
+        """Return all agents; see ``ICompletenessLedger.agent_states``."""
+        return await self._completeness.agent_states(now)
+
+    async def unmetered(self) -> Sequence[Unmetered]:
+        """Return what reconciliation found; see ``ICompletenessLedger.unmetered``."""
+        return await unmetered(self)
+
+    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
+        """Return whether a period may be closed; see ``ICompletenessLedger.closable``."""
+        return await self._completeness.closable(query, now)

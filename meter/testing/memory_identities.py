@@ -64,6 +64,10 @@ class MemoryIdentities:
         found = {id: period_at(self._history(IdentityKey(kind, id)).names, at) for id in ids}
         return {id: period for id, period in found.items() if period is not None}
 
+    def histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """Return all names of each of ``keys``."""
+        return {key: names for key in keys if (names := self._history(key).names)}
+
     def identities(
         self, filter: IdentityFilter, limit: int, after: IdentityKey | None
     ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:

@@ -24,6 +24,7 @@ from meter.ceilometer_signature import SIGNATURE_FIELD
 from meter.completeness.life_store import ILifeStore
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
+from meter.completeness_query import ICompletenessLedger
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules
 from meter.counter_runs import interval_of
@@ -66,13 +67,13 @@ from meter.stored_batch import UnstoredReason
 from meter.stored_batch import checks_of
 from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
-from meter.testing.memory_completeness import MemoryCompletenessStore
 from meter.testing.memory_identities import MemoryIdentities
+from meter.testing.memory_ledger import MemoryLedgerStore
 from meter.testing.statistics import compute_statistics
 
 
-@implementer(IStore, ICompletenessStore, IIdentityNames, ILifeStore)
-class MemoryStore(MemoryCompletenessStore):
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore)
+class MemoryStore(MemoryLedgerStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
     ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed.
@@ -323,6 +324,11 @@ class MemoryStore(MemoryCompletenessStore):
         self._check()
         return self._identities.names_at(kind, ids, at)
 
+    async def histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """See ``IIdentityNames.histories``."""
+        self._check()
+        return self._identities.histories(keys)
+
     async def identities(
         self, filter: IdentityFilter, limit: int, after: IdentityKey | None = None
     ) -> tuple[Sequence[IdentityHistory], IdentityKey | None]:
@@ -344,6 +350,9 @@ class MemoryStore(MemoryCompletenessStore):
         self._check()
         found = [each for each in self._rows.get(message_id, ()) if matches(each[0], filter)]
         return max(found, key=lambda each: each[0].timestamp, default=None)
+
+    def _all_samples(self) -> Sequence[StoredSample]:
+        return self._matching(SampleFilter())
 
     def _matching(self, filter: SampleFilter) -> list[StoredSample]:
         """Return the matching rows, oldest first."""

@@ -173,6 +173,25 @@ async def test_silence_and_a_new_boot_end_no_series_and_its_list_does(store):
 
 
 @pytest_twisted.ensureDeferred
+async def test_poll_continued_in_other_reports_is_one_poll(store):
+    more = [poll(continued=True, series=(SeriesGroup(("cpu",), (f"r{n}",)),)) for n in range(2)]
+    skipped = poll(continued=True, outcome="error", skipped=(SkipReport("slow", 1, ("r9",)),))
+    sent = [cycle(BOOT, n, at(60), each) for n, each in enumerate([poll(outcome="error"), *more, skipped], 1)]
+    await told(store, *sent, cycle(BOOT, 5, at(120), poll()))
+
+    tables = await ledger_tables(store)
+    assert [run[4:7] for run in tables["cycle_run"]] == [(at(60), at(120), 2)]
+    assert [(row[3], row[6], row[7]) for row in tables["metered_resource"]] == [
+        ("r0", at(60), None),
+        ("r1", at(60), None),
+    ]
+    assert sorted(row[3:5] + row[8:9] for row in tables["polling_exception"]) == [
+        ("", "poll failed", 1),
+        ("r9", "skipped", 1),
+    ]
+
+
+@pytest_twisted.ensureDeferred
 async def test_standby_agent_measures_nothing(store):
     await told(store, cycle(BOOT, 1, at(0), poll(whole=True, series=(GROUP,))))
     await told(store, cycle(BOOT, 2, at(60), standby=True))

@@ -332,6 +332,19 @@ async def test_names_at_a_time_are_those_of_then(store):
 
 
 @pytest_twisted.ensureDeferred
+async def test_histories_have_all_names_of_the_known_ones(store):
+    await recorded(store, listing(0, p="red"), listing(0, kind="user", u="ann"), listing(2, p="crimson"))
+    keys = [IdentityKey("project", "p"), IdentityKey("user", "u"), IdentityKey("user", "p"), IdentityKey("user", "a\0")]
+
+    found = await store.histories(keys)
+    assert {key: [period.name for period in names] for key, names in found.items()} == {
+        ("project", "p"): ["red", "crimson"],
+        ("user", "u"): ["ann"],
+    }
+    assert await store.histories([]) == {}
+
+
+@pytest_twisted.ensureDeferred
 async def test_identities_are_found_by_present_and_former_names_and_times(store):
     await recorded(store, listing(0, p="red", q="blue"), listing(2, p="crimson", q="blue", r="red"))
 

@@ -40,6 +40,10 @@ SMALLEST = {
         "--stalled-seconds",
         "3",
     ],
+    "completeness": [
+        *("--days", "2", "--counted-days", "1", "--hosts", "2", "--instances", "8", "--large", "4"),
+        *("--runs", "1", "--mode", "not-durable"),
+    ],
     "compute_cycle": ["--domains", "2", "--runs", "1"],
     "hostile_tenant": [
         *("--samples", "10000", "--runs", "1", "--requests", "3", "--posts", "1", "--before-seconds", "1"),
@@ -52,7 +56,7 @@ SMALLEST = {
     ],
     "store_write": ["--runs", "2", "--batches", "1"],
 }
-POSTGRESQL = {"api", "collector", "hostile_tenant", "store_read", "store_read_and_write", "store_write"}
+POSTGRESQL = {"api", "collector", "completeness", "hostile_tenant", "store_read", "store_read_and_write", "store_write"}
 RABBITMQ = {"collector", "notifications"}
 
 # What is done to Meter, in the process of the benchmark, before it runs.

@@ -103,8 +103,8 @@ async def listed_rows(store, rows):
             [agent_id, INTERVAL, resource, list_id, first, until],
         )
         await store._writers.rows(
-            "INSERT INTO cycle_run (agent_id, boot, interval, first_due, last_due, cycles, pollsters)"
-            " VALUES (%s, %s, %s, %s, %s, 1, ARRAY['instance']) ON CONFLICT DO NOTHING RETURNING 1",
+            "INSERT INTO cycle_run (agent_id, boot, interval, first_due, last_due, first_sequence, cycles, pollsters)"
+            " VALUES (%s, %s, %s, %s, %s, 1, 1, ARRAY['instance']) ON CONFLICT DO NOTHING RETURNING 1",
             [agent_id, str(uuid.uuid4()), INTERVAL, START, cycles_until],
         )
 
@@ -135,7 +135,9 @@ async def test_domain_ends_when_two_cycles_do_not_list_it(postgresql):
 
     steps = [n / 6 for n in range(6, 31)]
     async with running(postgresql.dsn()) as store:
-        await store.write([domain(hours, resource) for resource in ("gone", "once", "silent") for hours in steps])
+        await store.write(
+            [domain(hours, resource) for resource in ("gone", "once", "silent", "failed") for hours in steps]
+        )
         await store.write([domain(hours, "moved") for hours in steps if hours < 3])
         await store.write([domain(hours, "moved", "hv2") for hours in steps if hours >= 3])
         first, last = START + HOUR, START + 5 * HOUR
@@ -148,7 +150,15 @@ async def test_domain_ends_when_two_cycles_do_not_list_it(postgresql):
                 ("hv2", "moved", START + 3 * HOUR, None, END),
                 ("hv3", "once", first, until, until),
                 ("hv4", "silent", first, None, last),
+                ("hv5", "failed", first, until, until + timedelta(seconds=INTERVAL)),
             ],
+        )
+        # The second cycle was no complete one.
+        await store._writers.rows(
+            "INSERT INTO polling_exception"
+            " (agent_id, pollster, interval, resource, cause, reason, from_time, until_time, cycles, samples)"
+            " SELECT id, 'instance', %s, '', 'poll failed', 'x', %s, %s, 1, 0 FROM agent WHERE host = 'hv5' RETURNING 1",
+            [INTERVAL, until + timedelta(seconds=INTERVAL), until + timedelta(seconds=2 * INTERVAL)],
         )
         ends = {each.resource_id: each.segments[-1] for each in await found(store)}
 
@@ -157,7 +167,7 @@ async def test_domain_ends_when_two_cycles_do_not_list_it(postgresql):
     assert ends["gone"].began_told_by == "report"
     assert ends["gone"].began_within == INTERVAL
     # One cycle without it is no end, and a silent agent ends nothing.
-    for name in ("once", "silent"):
+    for name in ("once", "silent", "failed"):
         assert (ends[name].state, ends[name].ended, ends[name].began_told_by) == ("unknown", None, "silence")
     assert ends["moved"].ended is None
     assert ends["moved"].began == first

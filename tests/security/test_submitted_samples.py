@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from meter.api import PostedSampleRules
 from meter.api import SampleIngest
 from meter.completeness.instance_times import instance_times
+from meter.completeness.resource_lives import lives
 from meter.query import SampleFilter
 from meter.settings import Config
 from meter.settings.config_file import parse
@@ -273,3 +274,22 @@ async def test_names_of_others_are_told_apart_from_ones_own(store: Any) -> None:
     assert (set(meters), set(resources)) == ({"cpu", "m"}, {"vm"})
     meters, resources = await store.names_of_others("nobody", {"custom.x"}, {"shop"})
     assert (set(meters), set(resources)) == ({"custom.x"}, {"shop"})
+
+
+@pytest_twisted.ensureDeferred
+async def test_life_of_a_volume_is_not_changed_by_what_another_project_submits(store: Any) -> None:
+    volume: dict[str, Any] = {"name": "volume.size", "type": "gauge", "unit": "GiB", "volume": 10}
+    created = {"event_type": "volume.create.end", "status": "available"}
+    deleted = {"event_type": "volume.delete.end", "status": "deleted"}
+    await store.write([measured("red", 0, **volume, resource_metadata=created)])
+    await store.write([submitted("blue", 1, **(volume | {"volume": 0}), resource_metadata=deleted)])
+    await store.write([submitted("blue", 2, **(volume | {"volume": 999}), resource_metadata=created)])
+
+    async def told(**equals: str) -> list[tuple[Any, ...]]:
+        found = lives(store, SampleFilter(equals=equals), None, NOON + timedelta(hours=5))  # type: ignore[arg-type]
+        return [(each.project_id, each.size, each.ended) async for life in found for each in life.segments]
+
+    assert await told() == await told(project_id="red") == [("red", 10, None)]
+    # What blue submitted is shown to blue, as if there were no other samples: it does not learn that there are.
+    assert [project for project, _, _ in await told(project_id="blue")] in ([], ["blue"])
+    assert not any(size == 10 for _, size, _ in await told(project_id="blue"))

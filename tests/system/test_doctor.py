@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -35,6 +36,9 @@ from tests.system.test_spine import publish
 from tests.system.test_spine import sample
 
 DOCTOR = "from meter.commands.doctor.command import main; main()"
+
+DOMAIN = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+"""The only domain of libvirt's test driver."""
 
 KEY = ("default", fingerprints([SigningKey("default", SECRET.encode())])[0])
 
@@ -141,17 +145,68 @@ def test_a_healthy_installation_has_no_finding(site, safe_postgresql):
     assert output.splitlines()[-1].startswith("0 faults, 0 warnings, ")
 
 
+def test_the_heartbeats_of_every_daemon_reach_the_database(site, safe_postgresql):
+    site.daemon("meter-collector").start().until_ready()
+    libvirt = '[compute]\nlibvirt_uri = "test:///default"\n'
+    others = [site.daemon(name, libvirt).start() for name in ("meter-api", "meter-compute", "meter-central")]
+
+    def rows():
+        return safe_postgresql.execute("SELECT name, content FROM daemon_heartbeat ORDER BY name", site.store)
+
+    stored = until(lambda: len(rows()) == 4 and rows(), "the heartbeats of all daemons")
+    beats = {name.partition("@")[0]: json.loads(text) for name, text in stored}
+    assert list(beats) == ["meter-api", "meter-central", "meter-collector", "meter-compute"]
+    assert {each["version"] for each in beats.values()} == {meter.__version__}
+    assert {tuple(map(tuple, each["key_ids"])) for each in beats.values()} == {(KEY,)}
+    assert "spool" not in beats["meter-api"]
+    assert beats["meter-compute"]["spool"]["free_bytes"] > 0
+    _, found = findings(others[0])
+    assert {each["level"] for name in ("clocks", "versions", "keys", "spools") for each in found[name]} == {"ok"}
+    for each in others:
+        each.stop()
+
+    def stopped():
+        return [name.partition("@")[0] for name, text in rows() if json.loads(text).get("stopping")]
+
+    assert until(lambda: len(stopped()) == 3 and stopped(), "the last heartbeats") == [
+        *list(beats)[:2],
+        "meter-compute",
+    ]
+
+
+def test_heartbeats_of_the_api_need_only_to_write_to_the_exchange(site, safe_postgresql, rabbitmq):
+    site.daemon("meter-collector").start().until_ready()
+    rabbitmq.ctl("add_user", "api", "of-the-api")
+    rabbitmq.ctl("set_permissions", "-p", site.bus.rpartition("/")[2], "api", "^$", "^metering$", "^$")
+    site.bus = site.bus.replace("guest:guest@", "api:of-the-api@")
+    api = site.daemon("meter-api").start().until_ready()
+
+    def names():
+        return {name for (name,) in safe_postgresql.execute("SELECT name FROM daemon_heartbeat", site.store)}
+
+    until(lambda: f"meter-api@{socket.gethostname()}" in names(), "the API's heartbeat")
+    assert api.readiness()["degraded"] is False
+    _, found = findings(api)
+    [finding] = found["permissions"]
+    assert finding["text"].startswith(
+        "the user api may not configure queues (meter.inspection…), write to the exchange amq.default"
+    )
+
+
 def test_a_killed_collector_is_named(site, safe_postgresql):
     collector = running(site, safe_postgresql)
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    beat(safe_postgresql, site.store, "meter-collector@host1", received=hour_ago, key_ids=(KEY,))
     collector.stop(signal.SIGKILL)
+    safe_postgresql.execute(f"UPDATE daemon_heartbeat SET received_at = '{hour_ago.isoformat()}'", site.store)
 
     status, found = findings(collector)
 
     assert status == 2
-    assert f"meter-collector@host1 is silent since {hour_ago:%Y-%m-%d %H:%M:%S} UTC" in found["daemons"][0]["text"]
-    assert "start meter-collector first" in found["daemons"][1]["advice"]
+    texts = [each["text"] for each in found["daemons"]]
+    assert any(
+        each.startswith(f"meter-collector@host1 is silent since {hour_ago:%Y-%m-%d %H:%M:%S} UTC") for each in texts
+    )
+    assert found["daemons"][-1]["advice"].startswith("start meter-collector first")
     assert any("meter.metering has no consumer" in each["text"] for each in found["queues"])
 
 
@@ -276,3 +331,27 @@ def test_why_names_the_agent_that_was_not_running(site, safe_postgresql):
     )
     _, verdict, _ = reason(collector, "web-2", "cpu")
     assert verdict.startswith("stops at: polled — none of the agents that poll it (meter-compute@host1) has seen")
+
+
+def test_why_names_the_gap_of_a_real_agent_that_was_killed(site, safe_postgresql):
+    collector = site.daemon("meter-collector").start().until_ready()
+    config = '[compute]\nlibvirt_uri = "test:///default"\n[polling]\ninterval_seconds = 2.0\njitter_seconds = 0.0\n'
+    agent = site.daemon("meter-compute", config).start()
+    name = f"meter-compute@{socket.gethostname()}"
+
+    def cycles():
+        return safe_postgresql.execute("SELECT last_due FROM cycle_run ORDER BY last_due", site.store)
+
+    until(lambda: reason(collector, DOMAIN, "cpu")[1].startswith("arrives"), "samples of the domain")
+    agent.stop(signal.SIGKILL)
+    until(lambda: reason(collector, DOMAIN, "cpu")[1].startswith("stops at: polled"), "the gap")
+    [*_, (last,)] = cycles()
+    _, verdict, _ = reason(collector, DOMAIN, "cpu")
+    assert verdict == f"stops at: polled — {name} is silent since {last:%Y-%m-%d %H:%M:%S} UTC (agent not running)"
+
+    missing = last + timedelta(seconds=8)
+    agent.start()
+    until(lambda: cycles()[-1][0] > missing + timedelta(seconds=4), "cycles after the gap")
+    _, verdict, _ = reason(collector, DOMAIN, "cpu", "--at", missing.isoformat())
+    assert verdict.startswith(f"stops at: polled — {name} is silent since {last:%Y-%m-%d %H:%M:%S} UTC until ")
+    assert verdict.endswith("(agent not running)")

@@ -61,6 +61,7 @@ CONTRACT = (
     "batch_signature",
     "ceilometer_reading",
     "ceilometer_signature",
+    "completeness_query",
     "completeness_store",
     "cycle_report",
     "heartbeat",

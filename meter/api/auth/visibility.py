@@ -25,18 +25,25 @@ from meter.completeness.life_store import ILifeStore
 from meter.completeness.resource_lives import Pausing
 from meter.completeness.resource_lives import ResourceLife
 from meter.completeness.resource_lives import lives_page
+from meter.completeness_query import Closable
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import Gap
+from meter.completeness_query import ICompletenessLedger
+from meter.completeness_query import ReportingAgent
+from meter.completeness_query import Unmetered
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_names import IdentityKey
 from meter.identity_names import IIdentityNames
 from meter.identity_names import NamePeriod
-from meter.identity_report import IdentityKind
 from meter.interfaces import IStore
 from meter.query import And
 from meter.query import AuditEntry
 from meter.query import AuditFilter
 from meter.query import Comparison
 from meter.query import Expression
+from meter.query import IdField
 from meter.query import In
 from meter.query import Marker
 from meter.query import Not
@@ -199,12 +206,13 @@ class VisibleStore:
             filter = replace(filter, among=await self._own_identities())
         return await self._authorized(lambda: IIdentityNames(self._store).identities(filter, limit, after))
 
-    async def names_at(self, kind: IdentityKind, ids: Collection[str], at: datetime) -> Mapping[str, NamePeriod]:
-        """Return names that were valid ``at`` a time, by id; to a tenant only those of :meth:`identities`."""
+    async def name_histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
+        """Return all names of each of ``keys``, oldest first; to a tenant only those of :meth:`identities`."""
+        if not keys:
+            return {}
         if not self._requester.is_admin:
-            own = await self._own_identities()
-            ids = [each for each in ids if IdentityKey(kind, each) in own]
-        return await self._authorized(lambda: IIdentityNames(self._store).names_at(kind, ids, at))
+            keys = (await self._own_identities()).intersection(keys)
+        return await self._authorized(lambda: IIdentityNames(self._store).histories(keys))
 
     async def _own_identities(self) -> frozenset[IdentityKey]:
         """Return what a tenant may see. Raises :class:`HttpError` 403 for a requester without a project."""
@@ -227,6 +235,39 @@ class VisibleStore:
         if not self._requester.is_admin:
             raise HttpError(403, "The audit log is for administrators.")
         return await self._authorized(lambda: self._store.audit_entries(filter, limit, before))
+
+    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
+        """Return numbers of expected and missing samples, of the requester's project."""
+        visible = self._visible(query)
+        return await self._authorized(lambda: ICompletenessLedger(self._store).completeness(visible, now, limit))
+
+    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
+        """Return gaps of the requester's project."""
+        visible = self._visible(query)
+        return await self._authorized(lambda: ICompletenessLedger(self._store).completeness_gaps(visible, now, limit))
+
+    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
+        """Return whether a period of the requester's project may be closed."""
+        visible = self._visible(query)
+        return await self._authorized(lambda: ICompletenessLedger(self._store).closable(visible, now))
+
+    async def agent_states(self, now: datetime) -> Sequence[ReportingAgent]:
+        """Return all agents; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "Agents are shown to administrators only.")
+        return await self._authorized(lambda: ICompletenessLedger(self._store).agent_states(now))
+
+    async def unmetered(self) -> Sequence[Unmetered]:
+        """Return what reconciliation found; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "The results of reconciliation are shown to administrators only.")
+        return await self._authorized(lambda: ICompletenessLedger(self._store).unmetered())
+
+    def _visible(self, query: CompletenessQuery) -> CompletenessQuery:
+        equals: dict[IdField, str | None] = {} if query.project_id is None else {"project_id": query.project_id}
+        return replace(
+            query, project_id=restrict(SampleFilter(equals=equals), self._requester).equals.get("project_id")
+        )
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from meter.api.errors import ApiError
 from meter.api.errors import invalid_input
+from meter.api.rendering.segments import identities_in
 from meter.api.rendering.segments import resource_segments
 from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
@@ -77,7 +78,8 @@ async def segments(context: RequestContext) -> ListResponse:
         context.slices,
     )
     link = {} if last is None else {"Link": next_link(context.url, key_marker(last))}
-    return ListResponse(found, lambda each: resource_segments(each, start, end), link)
+    names_of_owners = await context.store.name_histories(identities_in(found))
+    return ListResponse(found, lambda each: resource_segments(each, start, end, names_of_owners), link)
 
 
 def _kinds(names: Sequence[str]) -> list[ResourceKind]:

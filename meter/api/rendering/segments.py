@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
+from meter.completeness.identity_history import period_at
 from meter.completeness.kinds import INSTANCE
 from meter.completeness.kinds import KINDS
 from meter.completeness.kinds import RUNNING
@@ -14,14 +18,20 @@ from meter.completeness.observation import Contradiction
 from meter.completeness.observation import LifeSegment
 from meter.completeness.observation import ToldBy
 from meter.completeness.resource_lives import ResourceLife
+from meter.identity_names import IdentityKey
+from meter.identity_names import NamePeriod
+from meter.identity_report import IdentityKind
 from meter.sample import utc_text
+
+Names = Mapping[IdentityKey, Sequence[NamePeriod]]
+EMPTY: Names = {}
 
 
 class Segment(msgspec.Struct, kw_only=True):
     """A time in one state with one flavor or size and one owner. ``ended`` is null for the present state.
 
     ``flavor`` and ``running`` are null for other kinds than instances; ``size`` is in the ``unit`` of the resource. ``seconds``
-    lie in the period. The begin may have been ``began_within`` seconds earlier than ``began``: 0 if the time is exact, null if
+    lie in the period. ``project_name`` and ``user_name`` are those at the end of the segment or of the period, null if unknown. The begin may have been ``began_within`` seconds earlier than ``began``: 0 if the time is exact, null if
     that is unknown; the same for the end. ``began_told_by`` and ``ended_told_by`` say what told these times.
     """
 
@@ -30,7 +40,9 @@ class Segment(msgspec.Struct, kw_only=True):
     running: bool | None
     size: float | None
     project_id: str | None
+    project_name: str | None
     user_id: str | None
+    user_name: str | None
     name: str | None
     began: str
     began_told_by: ToldBy
@@ -71,20 +83,34 @@ class ResourceSegments(msgspec.Struct, kw_only=True):
     kind: str
     unit: str | None
     project_id: str | None
+    project_name: str | None
     user_id: str | None
+    user_name: str | None
     display_name: str | None
     segments: list[Segment]
     seconds: list[StateSeconds]
     contradictions: list[SegmentContradiction]
 
 
-def resource_segments(found: ResourceLife, start: datetime | None, end: datetime) -> ResourceSegments:
-    """Return the life of a resource in the period from ``start``, or else from its begin, to ``end``."""
+def identities_in(found: Iterable[ResourceLife]) -> set[IdentityKey]:
+    """Return the projects and users that own segments."""
+    owners = {(each.project_id, each.user_id) for life in found for each in life.segments}
+    projects = {IdentityKey("project", project) for project, _ in owners if project}
+    return projects | {IdentityKey("user", user) for _, user in owners if user}
+
+
+def resource_segments(
+    found: ResourceLife, start: datetime | None, end: datetime, names: Names = EMPTY
+) -> ResourceSegments:
+    """Return the life of a resource in the period from ``start``, or else from its begin, to ``end``.
+
+    ``names`` are all names of the projects and users, as far as they are known.
+    """
     segments = []
     sums: dict[tuple[str, str | None, float | None, bool | None], float] = {}
     for each in found.segments:
         if seconds := each.seconds(each.began if start is None else start, end):
-            segment = _segment(each, seconds, found.kind)
+            segment = _segment(each, seconds, found.kind, end, names)
             segments.append(segment)
             key = (segment.state, segment.flavor, segment.size, segment.running)
             sums[key] = sums.get(key, 0.0) + seconds
@@ -94,7 +120,9 @@ def resource_segments(found: ResourceLife, start: datetime | None, end: datetime
         kind=found.kind,
         unit=KINDS[found.kind].unit,
         project_id=last.project_id,
+        project_name=_name(names, "project", last.project_id, last, end),
         user_id=last.user_id,
+        user_name=_name(names, "user", last.user_id, last, end),
         display_name=last.name,
         segments=segments,
         seconds=[
@@ -105,7 +133,7 @@ def resource_segments(found: ResourceLife, start: datetime | None, end: datetime
     )
 
 
-def _segment(each: LifeSegment, seconds: float, kind: str) -> Segment:
+def _segment(each: LifeSegment, seconds: float, kind: str, end: datetime, names: Names) -> Segment:
     is_instance = kind == INSTANCE
     return Segment(
         state=each.state,
@@ -113,7 +141,9 @@ def _segment(each: LifeSegment, seconds: float, kind: str) -> Segment:
         running=each.state in RUNNING if is_instance else None,
         size=each.size,
         project_id=each.project_id,
+        project_name=_name(names, "project", each.project_id, each, end),
         user_id=each.user_id,
+        user_name=_name(names, "user", each.user_id, each, end),
         name=each.name,
         began=utc_text(each.began),
         began_told_by=each.began_told_by,
@@ -123,6 +153,15 @@ def _segment(each: LifeSegment, seconds: float, kind: str) -> Segment:
         ended_within=each.ended_within,
         seconds=seconds,
     )
+
+
+def _name(names: Names, kind: IdentityKind, id: str | None, segment: LifeSegment, end: datetime) -> str | None:
+    """Return what an owner was called at the end of ``segment``, or at ``end`` if that is earlier."""
+    if id is None:
+        return None
+    at = end if segment.ended is None else min(segment.ended, end)
+    period = period_at(names.get(IdentityKey(kind, id), ()), at)
+    return None if period is None else period.name
 
 
 def _contradiction(each: Contradiction) -> SegmentContradiction:

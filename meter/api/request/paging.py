@@ -71,6 +71,28 @@ def after_key_marker(text: str, fields: Sequence[Field]) -> Expression:
     )
 
 
+MAX_OFFSET = 1_000_000
+"""Entries after which a list has no further page."""
+
+
+def offset_of(marker: str | None) -> int:
+    """Return how many entries come before the page ``marker``, in a list that is computed as a whole for each page.
+
+    Raises :class:`~meter.api.errors.ApiError` 400 if it is not the marker of such a list.
+    """
+    if marker is None:
+        return 0
+    if not (marker.isascii() and marker.isdecimal() and len(marker) < 8 and int(marker) <= MAX_OFFSET):
+        raise invalid_input("marker", marker, INVALID_MARKER)
+    return int(marker)
+
+
+def offset_page_link(url: str, offset: int, limit: int, found: int) -> dict[str, str]:
+    """Return the header that leads to the next page, if there are more than ``limit`` entries from ``offset`` on."""
+    following = offset + limit
+    return {"Link": next_link(url, str(following))} if found > following and following <= MAX_OFFSET else {}
+
+
 def _encode(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 

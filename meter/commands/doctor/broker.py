@@ -19,7 +19,7 @@ MIN_RABBITMQ = (3, 8)
 CONSUMED_QUEUES = ("meter.metering", "meter.notifications", "meter.reports")
 """Queues that a running collector consumes."""
 
-WAITING_QUEUES = ("meter.metering.waiting", "meter.notifications.waiting")
+WAITING_QUEUES = tuple(f"{name}.waiting" for name in CONSUMED_QUEUES)
 """Queues of bad messages for which there was no room among the dead letters."""
 
 NEEDED_QUEUES = ("meter.metering",)

@@ -29,6 +29,9 @@ from meter.store import HeartbeatRow
 SILENT = timedelta(seconds=3 * HEARTBEAT_SECONDS)
 """A daemon whose last heartbeat is older is silent."""
 
+REMOVED = timedelta(days=7)
+"""A daemon that is silent for longer counts as removed."""
+
 COLLECTORS = ("meter-collector", SINGLE)
 
 RECENT_ERROR = timedelta(hours=1)
@@ -121,8 +124,10 @@ def daemon_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fi
             "start meter-collector first; what the others say is in their status pages",
         )
         return
+    removed = [each.name for each in silent if now - each.received_at > REMOVED]
     for each in silent:
-        yield _silence(each, "warning" if each.content.stopping else "fault")
+        if each.name not in removed:
+            yield _silence(each, "warning" if each.content.stopping else "fault")
     for each in live:
         for dependency in each.content.dependencies:
             if not dependency.ready:
@@ -141,6 +146,11 @@ def daemon_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fi
             )
     counts = Counter(each.content.daemon for each in live)
     yield Finding("daemons", "ok", "running: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+    if removed:
+        shown = ", ".join(removed[:MAX_NAMED]) + (
+            f" and {len(removed) - MAX_NAMED} more" if len(removed) > MAX_NAMED else ""
+        )
+        yield Finding("daemons", "ok", f"silent for more than {REMOVED.days} days, and so counted as removed: {shown}")
 
 
 def _silence(each: DaemonState, level: Level) -> Finding:

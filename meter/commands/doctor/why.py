@@ -200,7 +200,8 @@ def _polled(evidence: Evidence) -> RoadStep:
         return RoadStep(
             "polled",
             "stop",
-            f"{last.agent} does not see the resource any more since {_time(last.until_due)}, and no other agent does",
+            f"{last.agent} does not see the resource any more since {_time(last.until_due)}"
+            f"{f' ({last.ended})' if last.ended else ''}, and no other agent does",
             "if it still exists, look for it on its host: virsh list --all, or the service's API",
         )
     steps = [_polled_by(evidence, trace, agent) for agent in dict.fromkeys(covering)]
@@ -228,7 +229,15 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
     life = next((each for each in trace.lives if each.agent == agent), None)
     cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
     state = next((each for each in evidence.daemons if each.name == agent), None)
-    alive = state is not None and not state.silent(evidence.now) and following is None
+    # Only a heartbeat that came after a cycle was missing says that the agent runs without polling.
+    missing_since = (last or metered.first_due) + timedelta(seconds=GAP_INTERVALS * metered.interval)
+    alive = (
+        state is not None
+        and not state.content.stopping
+        and state.received_at > missing_since
+        and not state.silent(evidence.now)
+        and following is None
+    )
     since = _time(last) if last is not None else f"before {_time(metered.first_due)}"
     until = f" until {_time(following)}" if following is not None else ""
     if alive:

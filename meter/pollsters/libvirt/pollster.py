@@ -54,6 +54,9 @@ the samples of a guest close enough together that metadata which repeat are enco
 STATE = "power.state"
 """A domain that no longer exists has no state, so this gauge is not ended with 0, which would be a state."""
 
+END_EVENT = "gone"
+"""``event`` in the metadata of the last samples of a domain, if libvirt reported when it was undefined or ended."""
+
 PROBE_TIMEOUT_SECONDS = 3.0
 """A libvirt that does not respond in this time does not delay the start."""
 
@@ -225,10 +228,12 @@ def _end_gauges_of_gone_domains(snapshot: GuestSnapshot, state: PollsterState, c
         if absence.why == "migrated" or uuid in snapshot.elsewhere:
             continue
         # An absence that began before the last sample was another one, after which the domain was back.
-        end = absence.since if absence.since is not None and absence.since >= sent_at else snapshot.read_at
+        told = absence.since is not None and absence.since >= sent_at
+        end = absence.since if told and absence.since is not None else snapshot.read_at
+        metadata = {**description.metadata, "event": END_EVENT} if told else description.metadata
         for gauge in gauges:
             if gauge.name != STATE:
-                yield _zero(gauge, description, description.metadata, end)
+                yield _zero(gauge, description, metadata, end)
     for uuid in state.counters.keys() - snapshot.listed:
         if hypervisor.absence(uuid).why != "unreadable":
             del state.counters[uuid]

@@ -26,9 +26,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meter.daemon.services import Periodic
+from meter.daemon.services import sleep
 from meter.interfaces import Unavailable
 from meter.sample_identity import week_of
 from meter.store.maintenance.compaction import compact
+from meter.store.maintenance.completeness_days import DaySummaries
 from meter.store.maintenance.garbage_collection import BATCH_ROWS
 from meter.store.maintenance.garbage_collection import NAME_TABLES
 from meter.store.maintenance.garbage_collection import collect
@@ -36,6 +38,8 @@ from meter.store.maintenance.garbage_collection import collect_batches
 from meter.store.maintenance.garbage_collection import collect_names
 from meter.store.maintenance.garbage_collection import oldest_retained
 from meter.store.maintenance.identity_names import collect_identity_names
+from meter.store.maintenance.ledger_retention import LedgerRetention
+from meter.store.maintenance.ledger_retention import retained_days
 from meter.store.maintenance.partitions import Partitions
 from meter.store.maintenance.partitions import drop_before
 from meter.store.maintenance.rollups import DAY
@@ -112,7 +116,9 @@ class Maintenance(Service):
         self._collect_identity_names_at = 0.0
         self._partitions = Partitions(pool, clock)
         self._retention = retention
+        self._ledger_retention = LedgerRetention(pool, retained_days(retention.days, retention.rollup_days))
         self._finalize_after = timedelta(seconds=finalize_after_seconds)
+        self._day_summaries = DaySummaries(pool, finalize_after_seconds, partial(sleep, clock, 0))
         self._periodic = Periodic(
             self._try_run, interval_seconds, clock, name="store maintenance", first_after=min(interval_seconds, 5.0)
         )
@@ -153,7 +159,9 @@ class Maintenance(Service):
         [[now]] = await self._pool.rows("SELECT now()")
         await self._partitions.ensure([now])
         await self.finalize(now - self._finalize_after)
+        await self.summarize(now)
         await self.expire(now)
+        await self._ledger_retention.run(now)
         await self.collect_garbage()
         if self._clock.seconds() >= self._collect_identity_names_at:
             await self.collect_identity_names(now)
@@ -173,6 +181,15 @@ class Maintenance(Service):
         for day in await self._pool.run(days_to_finalize, until.replace(hour=0)):
             finalized += await self._finalize(day, DAY)
         return finalized
+
+    async def summarize(self, now: datetime) -> int:
+        """Summarize completeness for the days that are over and final; return how many were summarized."""
+        try:
+            return await self._day_summaries.summarize(now)
+        except (Rejected, TimedOut) as error:
+            # Queries compute such a day.
+            self._log.debug("days cannot be summarized: {reason}", reason=str(error))
+            return 0
 
     async def _finalize(self, start: datetime, hours: int) -> bool:
         if (start, hours) in self._retry_at:
@@ -293,7 +310,7 @@ async def _delete_samples(session: Session, meter: str, before: datetime) -> Non
 
 async def _delete_rollups(session: Session, before: datetime) -> None:
     """Delete rollups whose samples have expired: any others would be computed again."""
-    for table in ("rollup", "final_period", "changed_series"):
+    for table in ("rollup", "final_period", "changed_series", "completeness_day", "completeness_day_loss"):
         await session.count(
             f"DELETE FROM {table} WHERE start < least(%s, (SELECT coalesce(max(before), '-infinity') FROM retention_cutoff WHERE meter = ''))",
             [before],

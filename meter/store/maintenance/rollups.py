@@ -241,6 +241,12 @@ ORDER BY 1
 """
 
 
+FORGET_DAY_SUMMARY = """
+DELETE FROM completeness_day WHERE level = 0 AND start = date_trunc('day', %(start)s::timestamptz, 'UTC')
+"""
+"""Makes the completeness of the day invalid: it was summarized before these samples were final."""
+
+
 def hour_locks(timestamps: Iterable[datetime]) -> list[int]:
     """Return the second keys of the locks of the hours of ``timestamps``, in the order in which they must be taken."""
     return sorted({int(timestamp.timestamp() // 3600) % HOUR_LOCKS for timestamp in timestamps})
@@ -287,6 +293,7 @@ async def finalize(session: Session, start: datetime, hours: int) -> bool:
         await session.count("DELETE FROM changed_series WHERE start = %(start)s", period)
     await session.count(OWNER_ROLLUPS, period)
     await session.count("INSERT INTO final_period (hours, start) VALUES (%(hours)s, %(start)s)", period)
+    await session.count(FORGET_DAY_SUMMARY, period)
     return True
 
 

@@ -19,13 +19,13 @@ SELECT s.timestamp, s.recorded_at, s.volume FROM sample s
 WHERE s.series_id = %s AND s.timestamp <= %s ORDER BY s.timestamp DESC LIMIT 1
 """
 
-NEXT = "SELECT min(s.timestamp) FROM sample s WHERE s.series_id = ANY(%s) AND s.timestamp > %s"
+NEXT = "SELECT s.timestamp FROM sample s WHERE s.series_id = %s AND s.timestamp > %s ORDER BY s.timestamp LIMIT 1"
 
 ROLLED_UP = "SELECT max(last) FROM rollup WHERE hours = 1 AND series_id = ANY(%s) AND start <= %s"
 
 VOIDED = """
 SELECT v.timestamp, v.voided_by, v.reason FROM voided_sample v
-WHERE v.series_id = ANY(%s) AND v.timestamp <= %s ORDER BY v.timestamp DESC LIMIT 1
+WHERE v.series_id = ANY(%s) AND v.timestamp <= %s AND v.timestamp > %s ORDER BY v.timestamp DESC LIMIT 1
 """
 
 CUTOFF = "SELECT max(before) FROM retention_cutoff WHERE meter IN ('', %s)"
@@ -37,7 +37,7 @@ SELECT EXISTS (SELECT FROM resource WHERE name = %(resource)s) OR EXISTS (
 """
 
 METERED = """
-SELECT a.name, w.pollster, w.interval, w.project, w.first_due, nullif(w.until_due, 'infinity')
+SELECT a.name, w.pollster, w.interval, w.project, w.first_due, nullif(w.until_due, 'infinity'), w.ended
 FROM metered_resource w JOIN agent a ON a.id = w.agent_id JOIN meter_list l ON l.id = w.meter_list_id
 WHERE w.resource = %s AND %s = ANY(l.meters) AND w.first_due <= %s ORDER BY w.until_due DESC, w.first_due DESC LIMIT 50
 """
@@ -45,8 +45,13 @@ WHERE w.resource = %s AND %s = ANY(l.meters) AND w.first_due <= %s ORDER BY w.un
 CYCLES = """
 SELECT a.name, c.interval, max(least(c.last_due, %(at)s)) FILTER (WHERE c.first_due <= %(at)s),
     min(c.first_due) FILTER (WHERE c.first_due > %(at)s)
-FROM cycle_run c JOIN agent a ON a.id = c.agent_id WHERE %(pollster)s = ANY(c.pollsters) GROUP BY 1, 2
+FROM cycle_run c JOIN agent a ON a.id = c.agent_id WHERE %(pollster)s = ANY(c.pollsters) AND {which} GROUP BY 1, 2
 """
+
+OF_AGENTS = "a.name = ANY(%(agents)s)"
+
+AROUND = "c.last_due BETWEEN %(at)s - interval '2 days' AND %(at)s + interval '3 days'"
+"""Selects the cycles of all agents around the time; a row has those of one day at most."""
 
 EXCEPTIONS = """
 SELECT a.name, e.pollster, e.resource, e.cause, e.reason, e.from_time, e.until_time
@@ -84,7 +89,7 @@ class TracedSample(NamedTuple):
 class TracedResource(NamedTuple):
     """An agent's statement that it measures the meter of the resource in each cycle from ``first_due`` until before ``until_due``.
 
-    ``until_due`` is ``None`` while it does. ``interval`` is in seconds.
+    ``until_due`` is ``None`` while it does; ``ended`` says why it does not any more, if the agent told it. ``interval`` is in seconds.
     """
 
     agent: str
@@ -93,6 +98,7 @@ class TracedResource(NamedTuple):
     project: str
     first_due: datetime
     until_due: datetime | None
+    ended: str = ""
 
 
 class TracedCycles(NamedTuple):
@@ -182,14 +188,17 @@ async def sample_trace(
     for id, project, interval in await rows(SERIES, [resource, meter]):
         series.append(id)
         newest += [TracedSample(project, interval, *row) for row in await rows(NEWEST, [id, at])]
-    [[following]] = await rows(NEXT, [series, at])
+    following = [each for id in series for [each] in await rows(NEXT, [id, at])]
     [[rolled_up]] = await rows(ROLLED_UP, [series, at])
-    voided = [TracedVoiding(*row) for row in await rows(VOIDED, [series, at])]
+    voided = [TracedVoiding(*row) for row in await rows(VOIDED, [series, at, since])]
     [[cutoff]] = await rows(CUTOFF, [meter])
     metered = [TracedResource(*row) for row in await rows(METERED, [resource, meter, at])]
     names = sorted({*pollsters, *(each.pollster for each in metered)})
-    cycles = [TracedCycles(*row) for name in names for row in await rows(CYCLES, {"at": at, "pollster": name})]
-    agents = sorted({each.agent for each in metered} or {each.agent for each in cycles})
+    measuring = sorted({each.agent for each in metered})
+    statement = CYCLES.format(which=OF_AGENTS if measuring else AROUND)
+    parameters = {"at": at, "agents": measuring}
+    cycles = [TracedCycles(*row) for name in names for row in await rows(statement, {**parameters, "pollster": name})]
+    agents = measuring or sorted({each.agent for each in cycles})
     failures = await rows(
         EXCEPTIONS, {"agents": agents, "pollsters": ["", *names], "resource": resource, "at": at, "since": since}
     )
@@ -197,7 +206,7 @@ async def sample_trace(
         known_resource=known_resource,
         known_meter=known_meter,
         newest=sorted(newest, key=lambda each: each.timestamp, reverse=True),
-        next=following,
+        next=min(following, default=None),
         rolled_up=rolled_up,
         voided=voided[0] if voided else None,
         cutoff=cutoff,

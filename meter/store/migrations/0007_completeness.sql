@@ -78,6 +78,8 @@ CREATE TABLE metered_resource (
 );
 CREATE INDEX metered_resource_project ON metered_resource (project, until_due);
 CREATE INDEX metered_resource_agent ON metered_resource (agent_id, pollster, until_due);
+CREATE UNIQUE INDEX metered_resource_open ON metered_resource (resource, agent_id, pollster, meter_list_id, project, interval)
+    WHERE until_due = 'infinity';
 CREATE INDEX metered_resource_until ON metered_resource (until_due) WHERE until_due < 'infinity';
 
 -- What was not as usual: samples that were not made or were lost, and why, from from_time until before until_time.

@@ -63,12 +63,14 @@ CROSS JOIN LATERAL (
 ORDER BY s.timestamp
 """
 
-# The last cycle that listed a resource is the last one before until_due. A resource that was not listed is gone once the agent
-# has finished a second cycle without it.
+# The last cycle that listed a resource is the last one before until_due. A resource that was not listed is gone if the agent said so,
+# or once it has finished a second cycle without it. Cycles in which the pollster failed do not count.
 REPORTS = """
 SELECT a.name, a.host, w.pollster, w.resource, nullif(w.project, '') AS project, w.interval, w.first_due,
     greatest(cycles.last_listing, w.first_due) AS last_due,
-    CASE WHEN cycles.last >= w.until_due + make_interval(secs => w.interval / 2) THEN w.until_due END AS gone,
+    CASE WHEN w.until_due < 'infinity' AND (
+        w.ended = 'gone' OR cycles.last >= w.until_due + make_interval(secs => w.interval * (failed.cycles + 0.5))
+    ) THEN w.until_due END AS gone,
     extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds
 FROM metered_resource w JOIN agent a ON a.id = w.agent_id
 CROSS JOIN LATERAL (
@@ -81,6 +83,12 @@ CROSS JOIN LATERAL (
     WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND {finished}
     OFFSET 0
 ) AS cycles
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(p.cycles), 0)::float8 AS cycles
+    FROM polling_exception p
+    WHERE p.agent_id = w.agent_id AND p.pollster IN (w.pollster, '') AND p.resource = '' AND p.until_time > w.until_due
+    OFFSET 0
+) AS failed
 WHERE w.resource = ANY(%s) AND w.pollster = ANY(%s)
 ORDER BY w.first_due, a.name
 """

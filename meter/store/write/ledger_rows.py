@@ -90,37 +90,46 @@ FROM unnest(%s::bytea[], %s::text[]) AS given (hash, meters) ORDER BY hash
 ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id, encode(hash, 'hex')
 """
 
-LISTED = """
-SELECT edit.*, series.value AS resource, grouped.value->>1 AS project, (grouped.value->>0)::int AS meter_list_id, grouped.value->>3 AS reason
-FROM edit, json_array_elements(edit.{column}::json) AS grouped (value), json_array_elements_text(grouped.value->2) AS series (value)
+# The values of a group are taken out of it once, not for each of its resources.
+GROUPS = """
+SELECT n, value->>1 AS project, (value->>0)::int AS meter_list_id, value->2 AS resources, value->>3 AS reason
+FROM edit, json_array_elements(edit.series::json) AS grouped (value)
 """
 
-END_UNLISTED = f"""
+LISTED = """
+SELECT edit.agent_id, edit.pollster, edit.interval, edit.at, series.value AS resource, project, meter_list_id, reason
+FROM grouped JOIN edit USING (n), json_array_elements_text(resources) AS series (value)
+"""
+
+EDIT = f"""
 WITH edit AS MATERIALIZED (
-    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[]) AS edit (agent_id, pollster, interval, at, series)
-), listed AS MATERIALIZED ({LISTED.format(column="series")}), open AS MATERIALIZED (
+    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[]) WITH ORDINALITY
+        AS edit (agent_id, pollster, interval, at, series, n)
+), grouped AS MATERIALIZED ({GROUPS}), listed AS MATERIALIZED ({LISTED})
+"""
+"""Parameters of an edit, and the resources that it lists: ``listed``."""
+
+END_UNLISTED = f"""
+{EDIT}, open AS MATERIALIZED (
     SELECT edit.at, m.* FROM edit CROSS JOIN LATERAL (
-        SELECT * FROM metered_resource m
+        SELECT m.*, m.ctid AS row_id FROM metered_resource m
         WHERE m.agent_id = edit.agent_id AND m.pollster = edit.pollster AND m.until_due = 'infinity' OFFSET 0
     ) AS m
 ), ended AS MATERIALIZED (
-    SELECT * FROM open WHERE NOT EXISTS (
-        SELECT FROM listed WHERE (listed.agent_id, listed.pollster, listed.interval, listed.resource, listed.project, listed.meter_list_id)
-            = (open.agent_id, open.pollster, open.interval, open.resource, open.project, open.meter_list_id)
+    SELECT * FROM open WHERE (agent_id, pollster, interval, resource, project, meter_list_id) NOT IN (
+        SELECT agent_id, pollster, interval, resource, project, meter_list_id FROM listed
     )
 )
 UPDATE metered_resource m SET until_due = ended.at FROM ended
-WHERE (m.resource, m.agent_id, m.pollster, m.meter_list_id, m.project, m.first_due)
-    = (ended.resource, ended.agent_id, ended.pollster, ended.meter_list_id, ended.project, ended.first_due)
+WHERE m.ctid = ended.row_id
 """
-"""Ends what complete lists do not have."""
+"""Ends what complete lists do not have. NOT IN becomes a hash table; a join might be a nested loop, as the sizes are not known."""
 
+# Found by the resource: the index of agents and pollsters has all that the pollster measures, for each one that is removed.
 END_REMOVED = f"""
-WITH edit AS MATERIALIZED (
-    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[]) AS edit (agent_id, pollster, interval, at, removed)
-), removed AS MATERIALIZED ({LISTED.format(column="removed")})
-UPDATE metered_resource m SET until_due = removed.at, ended = removed.reason FROM removed
-WHERE (m.resource, m.agent_id, m.pollster, m.meter_list_id, m.project)
+{EDIT}
+UPDATE metered_resource m SET until_due = removed.at, ended = removed.reason FROM listed AS removed
+WHERE (m.resource, m.agent_id + 0, m.pollster || '', m.meter_list_id, m.project || '')
     = (removed.resource, removed.agent_id, removed.pollster, removed.meter_list_id, removed.project)
     AND m.until_due = 'infinity'
 """
@@ -130,27 +139,19 @@ UPDATE metered_resource m SET until_due = given.at FROM unnest(%s::int[], %s::ti
 WHERE m.agent_id = given.agent_id AND m.until_due = 'infinity'
 """
 
-# One look-up for each listed resource: without statistics of the lists, PostgreSQL would read the whole table.
+USE_INDEXES = "SET LOCAL enable_seqscan = off"
+"""Without statistics of a new table, PostgreSQL would read all of it for each listed resource."""
+
+# What is open already is in the unique index metered_resource_open.
 INSERT_LISTED = f"""
-WITH edit AS MATERIALIZED (
-    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[]) AS edit (agent_id, pollster, interval, at, series)
-), listed AS MATERIALIZED ({LISTED.format(column="series")})
+{EDIT}
 INSERT INTO metered_resource (agent_id, pollster, interval, resource, project, meter_list_id, first_due)
 SELECT agent_id, pollster, interval, resource, project, meter_list_id, at FROM listed
-LEFT JOIN LATERAL (
-    SELECT true AS known FROM metered_resource m
-    WHERE (m.resource, m.agent_id, m.pollster, m.meter_list_id, m.project)
-        = (listed.resource, listed.agent_id, listed.pollster, listed.meter_list_id, listed.project)
-        AND m.interval = listed.interval AND m.until_due = 'infinity' LIMIT 1
-) AS open ON true
-WHERE open.known IS NULL
 ON CONFLICT DO NOTHING
 """
 
 INSERT_OFF_SCHEDULE = f"""
-WITH edit AS MATERIALIZED (
-    SELECT * FROM unnest(%s::int[], %s::text[], %s::timestamptz[], %s::text[]) AS edit (agent_id, pollster, at, series)
-), listed AS MATERIALIZED ({LISTED.format(column="series")})
+{EDIT}
 INSERT INTO off_schedule_poll (agent_id, pollster, at, resource, project, meter_list_id)
 SELECT agent_id, pollster, at, resource, project, meter_list_id FROM listed ON CONFLICT DO NOTHING
 """
@@ -294,12 +295,13 @@ async def _save_series(session: Session, effects: CycleEffects) -> None:
     if not edits and not groups:
         return
     lists = await _meter_lists(session, {group.meters for group in groups})
+    await session.count(USE_INDEXES)
     for turn in _turns(effects.series):
         await _save_turn(session, turn, lists)
     await _change(
         session,
         INSERT_OFF_SCHEDULE,
-        [(off.agent_id, off.pollster, off.at, _groups(off.series, lists)) for off in effects.off_schedule],
+        [(off.agent_id, off.pollster, 0.0, off.at, _groups(off.series, lists)) for off in effects.off_schedule],
     )
 
 

@@ -97,9 +97,9 @@ WITH stored AS ({INSERT_SAMPLES} RETURNING timestamp, recorded_at, series_id), n
 ), late AS ({COUNT_LATE})
 SELECT count(*) FROM stored
 """
-"""Inserts samples, some of which are late or in final hours or days; counts the late ones, and marks the hours and days as not final.
+"""Inserts samples, some of which are late or in final hours or days: counts the late ones, and marks hours and days as not final.
 
-Their series are noted in ``changed_series``, also in hours that were final and have changed since.
+Series with a new sample in final hours are noted in ``changed_series``, also in hours that were final and have changed since.
 """
 
 BEGIN_TO_WRITE = f"""

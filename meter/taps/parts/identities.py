@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -82,4 +83,5 @@ def add_identity_file(daemon: Daemon, bus: IBus) -> None:
 
 def _report_key(daemon: Daemon) -> Callable[[datetime], SigningKey]:
     """Return the function that returns the key that signs reports of ``daemon`` at a time."""
-    return lambda now: report_key(daemon.keys, now)
+    name = f"{daemon.name}@{socket.gethostname()}"
+    return lambda now: report_key(daemon.keys, now, name)

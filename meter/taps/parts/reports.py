@@ -24,7 +24,7 @@ from meter.interfaces import IStore
 from meter.interfaces import Subscription
 from meter.interfaces import Unavailable
 from meter.report import REPORT_EXCHANGE
-from meter.settings import Config
+from meter.store import retained_days
 from meter.taps.daemon import Daemon
 from meter.taps.parts.subscriptions import subscribed
 
@@ -53,7 +53,7 @@ def add_reports(daemon: Daemon, bus: IBus, store: IStore, metrics: CollectingMet
         daemon.reactor,
         metrics=ReportMetrics(daemon.registry),
         max_ahead_seconds=settings.max_clock_ahead_seconds,
-        retention_days=report_days(daemon.config),
+        retention_days=retained_days(daemon.config.store.retention_days, daemon.config.store.rollup_retention_days),
         batch_seconds=daemon.config.collector.batch_seconds,
         off_reactor=daemon.off_reactor,
     )
@@ -91,9 +91,3 @@ def add_rejected_counts(daemon: Daemon, store: IStore) -> RejectedSampleCounts:
     counts = RejectedSampleCounts(ICompletenessStore(store), daemon.reactor)
     daemon.add(RejectedCountsFlush(counts, daemon.reactor))
     return counts
-
-
-def report_days(config: Config) -> float:
-    """Return for how many days reports are retained, 0 for ever: as long as samples or rollups."""
-    days = config.store.retention_days, config.store.rollup_retention_days
-    return max(days) if all(days) else 0.0

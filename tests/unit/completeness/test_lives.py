@@ -306,6 +306,12 @@ def test_event_beats_polls_within_one_interval() -> None:
     assert lived(VOLUME, *early) == [("available", 0, 24, "event", "event"), ("in-use", 24, None, "event", None)]
 
 
+def test_event_beats_what_is_told_at_the_same_time() -> None:
+    told = [audit(0, "available"), poll(0, 30, "available"), event(0, "available"), poll(0, 30, told_by="report")]
+    [segment] = life(VOLUME, told, at(31)).segments
+    assert (segment.began_told_by, segment.began_within) == ("event", 0.0)
+
+
 def test_polls_repair_what_no_event_told() -> None:
     told = [event(0, "available"), poll(5, 20, "available"), poll(25, 60, "in-use"), event(90, exists=False)]
     assert lived(VOLUME, *told) == [("available", 0, 25, "event", "poll"), ("in-use", 25, 90, "poll", "event")]
@@ -399,6 +405,23 @@ def test_shelved_instance_is_on_no_host_and_exists() -> None:
     assert list(found.contradictions) == []
 
 
+def test_event_of_libvirt_shortly_before_that_of_nova_changes_nothing() -> None:
+    told = [
+        domain_event(0, "active"),
+        event(0.2, "active", since=at(0.1)),
+        poll(5, 25, "active"),
+        domain_event(29.9, "stopped"),
+        event(30, "stopped"),
+        poll(35, 55, "stopped"),
+        gone(59.9),
+        event(60, exists=False),
+    ]
+    assert lived(INSTANCE, *told) == [
+        ("active", pytest.approx(0.1), 30, "event", "event"),
+        ("stopped", 30, 60, "event", "event"),
+    ]
+
+
 def test_states_that_hosts_do_not_know_are_not_changed_by_polls() -> None:
     for state, shown in (
         ("rescued", "active"),
@@ -431,7 +454,7 @@ def test_two_hosts_list_a_migrating_instance_for_a_moment_and_it_lives_once() ->
         assert list(found.contradictions) == []
 
 
-def test_domain_that_is_started_each_minute_takes_time_in_proportion() -> None:
+def test_domain_that_is_started_every_other_minute_has_a_life_for_each_time() -> None:
     told = []
     for n in range(3000):
         told += [poll(2 * n, state="active", teller="hv1"), gone(2 * n + 1, teller="hv1")]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from meter.api import Requester
+from meter.api import StaticToken
+from meter.api import StaticTokens
+from meter.identity_report import IdentityName
+from meter.identity_report import IdentityReport
 from meter.message import MeteringMessage
 from tests.api_client import NOON
 from tests.api_client import ApiClient
@@ -81,7 +87,9 @@ def segment(state: str, began: str, ended: str, running: bool) -> dict[str, Any]
         "running": running,
         "size": None,
         "project_id": "blue",
+        "project_name": None,
         "user_id": "ann",
+        "user_name": None,
         "name": "name of i1",
         "began": began,
         "began_told_by": "event",
@@ -101,7 +109,9 @@ def test_deleted_instance_is_listed_with_its_segments(api: ApiClient) -> None:
             "kind": "instance",
             "unit": None,
             "project_id": "blue",
+            "project_name": None,
             "user_id": "ann",
+            "user_name": None,
             "display_name": "name of i1",
             "segments": [
                 segment("active", "2026-11-22T07:00:00", "2026-11-22T09:00:00", running=True),
@@ -114,6 +124,27 @@ def test_deleted_instance_is_listed_with_its_segments(api: ApiClient) -> None:
             "contradictions": [],
         }
     ]
+
+
+def test_segment_has_the_names_that_its_owner_had_at_its_end() -> None:
+    carl = StaticToken(sha256(b"carl").hexdigest(), Requester(is_admin=False, project_id="blue", user_id="carl"))
+    admin = StaticToken(sha256(b"admin-token").hexdigest(), Requester(is_admin=True))
+    api = ApiClient(auth=StaticTokens([admin, carl]))
+    Deferred.fromCoroutine(api.store.write(EVENTS))
+    for hour, name in (("01", "azure"), ("10", "navy")):
+        time = f"2026-11-22T{hour}:00:00"
+        names = (IdentityName("project", "blue", name, time), IdentityName("user", "ann", f"Ann of {name}", time))
+        report = IdentityReport("keystone", "m", time, names, ("project", "user"))
+        Deferred.fromCoroutine(api.store.record_identities(report))
+
+    def owners(query: str, token: str = "admin-token") -> list[tuple[str, str | None]]:
+        [found] = request(api, f"?resource_id=i1{query}", token).json
+        return [(each["project_name"], each["user_name"]) for each in (*found["segments"], found)]
+
+    azure, navy = ("azure", "Ann of azure"), ("navy", "Ann of navy")
+    assert owners("") == [azure, navy, navy]
+    assert owners(f"&end={quote('2026-11-22T09:30:00')}") == [azure, azure, azure]
+    assert owners("", "carl") == [("azure", None), ("navy", None), ("navy", None)]
 
 
 def polled_volume(minute: float, size: int, state: str = "available", project: str = "blue") -> MeteringMessage:

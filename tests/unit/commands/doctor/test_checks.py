@@ -252,6 +252,13 @@ def test_silent_and_stopped_daemons_are_named_since_when():
     assert found[1] == "warning: meter-api@host3 was stopped at 2026-11-27 11:59:00 UTC"
 
 
+def test_daemons_that_are_silent_for_a_week_count_as_removed():
+    gone = row("meter-compute@old", seconds=8 * 86400)
+    found = list(daemons.daemon_findings(states(COLLECTOR, AGENT, gone), NOON))
+    assert levels(found) == ["ok", "ok"]
+    assert found[1].text == "silent for more than 7 days, and so counted as removed: meter-compute@old"
+
+
 def test_without_a_collector_nothing_is_said_of_the_others():
     found = list(daemons.daemon_findings(states(row("meter-collector@c1", seconds=900), row("a@b", seconds=900)), NOON))
     assert levels(found) == ["fault", "not checked"]

@@ -172,6 +172,9 @@ def test_a_gap_in_the_past_has_an_end():
 def test_an_agent_that_runs_without_reports_is_not_called_dead():
     trace = MEASURED._replace(cycles=[TracedCycles(AGENT, 300.0, ago(60), None)])
     assert "runs, but no cycle report of it has arrived" in verdict(trace, daemons=[state()])
+    before = replace(state(), received_at=ago(55))  # before a cycle was missing
+    assert "is silent since" in verdict(trace, daemons=[before])
+    assert "is silent since" in verdict(trace, daemons=[state(stopping=True)])
 
 
 @pytest.mark.parametrize("cause", ["poll failed", "domain hung", "skipped", "pollster off", "unknown"])
@@ -188,6 +191,8 @@ def test_a_failure_of_long_ago_is_not_the_reason():
 
 def test_a_resource_that_is_gone_and_one_that_was_never_seen():
     gone = MEASURED._replace(metered=[TracedResource(AGENT, "cpu", 300.0, "p", ago(600), ago(60))])
+    ended = gone._replace(metered=[gone.metered[0]._replace(ended="migrated")])
+    assert "since 2026-11-27 11:00:00 UTC (migrated), and no other agent does" in verdict(ended)
     assert verdict(gone).startswith(
         f"stops at: polled — {AGENT} does not see the resource any more since 2026-11-27 11:00:00"
     )

@@ -441,6 +441,7 @@ async def test_deleted_domain_sends_one_last_zero_of_all_gauges() -> None:
         "disk.capacity": 0,
     }
     assert {sample.timestamp for sample in gone} == {since}
+    assert {sample.resource_metadata["event"] for sample in gone} == {"gone"}
     assert "power.state" not in {sample.name for sample in gone}
     assert await host.poll(10, None) == []
 

@@ -88,6 +88,11 @@ QUERIES: dict[str, Callable[[QueryRunner], Awaitable[Any]]] = {
     "meters": lambda runner: runner.meters(CPU, 100, False),
     "meters-unique": lambda runner: runner.meters(CPU, 100, True),
     "resources": lambda runner: runner.resources(PROJECT, 100),
+    "life-resources": lambda runner: runner.life_resources(
+        SampleFilter(equals={"project_id": "demo"}), ["volume", "volume.size"], 100
+    ),
+    "life-runs": lambda runner: runner.life_runs(["v1", "v2"], ["volume", "volume.size"], None),
+    "life-reports": lambda runner: runner.life_reports(["v1", "v2"], ["volume"], START),
 }
 MANY_SERIES = 3
 

@@ -1,0 +1,187 @@
+"""JSON schemas of ``/v2/completeness``, and the conversion of the ledger's answers.
+
+A tenant sees their own samples and the causes, but neither agents and hosts nor what they stated: errors name hosts, and
+what others have there.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from meter.completeness_query import Closable
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import Gap
+from meter.completeness_query import GroupField
+from meter.completeness_query import ReportingAgent
+from meter.completeness_query import Unmetered
+from meter.sample import utc_text
+
+
+class Completeness(msgspec.Struct, kw_only=True):
+    """Numbers of samples in a period. ``percent`` is null where nothing was expected, and 100 only if nothing is missing.
+
+    ``causes`` has the missing samples by cause, ``skipped`` those that agents skipped by the reason that they stated.
+    """
+
+    start: str
+    end: str
+    group: dict[str, str | None]
+    expected: int
+    received: int
+    unexpected: int
+    late: int
+    missing: int
+    percent: float | None
+    causes: dict[str, int]
+    skipped: dict[str, int]
+
+
+class CompletenessGap(msgspec.Struct, kw_only=True):
+    """Samples that are missing for one cause. ``end`` is null while the gap lasts; ``resources`` has the first ids.
+
+    ``exact``: the times are those of polls, else the limits of an hour or day. Only administrators see ``agent``, ``pollster`` and
+    ``reason``; ``pollster`` is null too where no pollster of the agent measured.
+    """
+
+    start: str
+    end: str | None
+    cause: str
+    reason: str | None
+    agent: str | None
+    pollster: str | None
+    resources: list[str]
+    resource_count: int
+    samples: int
+    exact: bool
+
+
+class Agent(msgspec.Struct, kw_only=True):
+    """An agent: running, silent or stopped. ``silent_since`` is when the first cycle was due that it has not reported."""
+
+    agent: str
+    daemon: str
+    host: str
+    state: str
+    first_due: str
+    last_due: str
+    silent_since: str | None
+    interval_seconds: float | None
+    resources: int
+    waiting_reports: int
+
+
+class UnmeteredResources(msgspec.Struct, kw_only=True):
+    """What the last reconciliation of one kind of resource found; the lists have the first ids."""
+
+    kind: str
+    at: str
+    not_metered: int
+    not_metered_ids: list[str]
+    not_listed: int
+    not_listed_ids: list[str]
+
+
+class ClosableReason(msgspec.Struct, kw_only=True):
+    """A reason against closing. ``cause`` and ``samples`` are those of missing samples; only administrators see ``agent``."""
+
+    code: str
+    text: str
+    cause: str | None
+    samples: int
+    agent: str | None
+
+
+class ClosablePeriod(msgspec.Struct, kw_only=True):
+    """Whether a period may be closed; ``reasons`` is empty if it may."""
+
+    start: str
+    end: str
+    closable: bool
+    reasons: list[ClosableReason]
+
+
+def completeness(row: CompletenessRow, group: GroupField | None, *, for_admin: bool) -> Completeness:
+    """Return a row as JSON."""
+    return Completeness(
+        start=utc_text(row.start),
+        end=utc_text(row.end),
+        # A project that is not stated is null, as everywhere in the API.
+        group={} if group is None else {group: (row.group or None) if group == "project_id" else row.group},
+        expected=row.expected,
+        received=row.received,
+        unexpected=row.unexpected,
+        late=row.late,
+        missing=row.missing,
+        percent=row.percent,
+        causes=dict(row.causes),
+        skipped=dict(row.skipped) if for_admin else {},
+    )
+
+
+def gap(found: Gap, *, for_admin: bool) -> CompletenessGap:
+    """Return a gap as JSON."""
+    return CompletenessGap(
+        start=utc_text(found.start),
+        end=None if found.end is None else utc_text(found.end),
+        cause=found.cause,
+        reason=found.reason if for_admin else None,
+        agent=found.agent if for_admin else None,
+        pollster=found.pollster if for_admin else None,
+        resources=list(found.resources),
+        resource_count=found.resource_count,
+        samples=found.samples,
+        exact=found.exact,
+    )
+
+
+def agent(state: ReportingAgent) -> Agent:
+    """Return an agent as JSON."""
+    return Agent(
+        agent=state.agent,
+        daemon=state.daemon,
+        host=state.host,
+        state=state.state,
+        first_due=utc_text(state.first_due),
+        last_due=utc_text(state.last_due),
+        silent_since=None if state.silent_since is None else utc_text(state.silent_since),
+        interval_seconds=state.interval_seconds,
+        resources=state.resources,
+        waiting_reports=state.waiting_reports,
+    )
+
+
+def unmetered_resources(found: Unmetered) -> UnmeteredResources:
+    """Return the result of a reconciliation as JSON."""
+    return UnmeteredResources(
+        kind=found.kind,
+        at=utc_text(found.at),
+        not_metered=found.not_metered,
+        not_metered_ids=list(found.not_metered_ids),
+        not_listed=found.not_listed,
+        not_listed_ids=list(found.not_listed_ids),
+    )
+
+
+HIDDEN_TEXTS = {
+    "agent silent": "an agent has been silent since a time in the period: its samples may still arrive",
+    "reports outstanding": "reports of an agent about the period have not arrived yet",
+}
+"""What tenants read instead of a text that names an agent, by code."""
+
+
+def closable_period(answer: Closable, *, for_admin: bool) -> ClosablePeriod:
+    """Return whether a period may be closed as JSON; without names of agents, equal reasons are listed once."""
+    reasons = [
+        ClosableReason(
+            code=each.code,
+            text=each.text if for_admin else HIDDEN_TEXTS.get(each.code, each.text),
+            cause=each.cause,
+            samples=each.samples,
+            agent=each.agent if for_admin else None,
+        )
+        for each in answer.reasons
+    ]
+    distinct = [each for n, each in enumerate(reasons) if each not in reasons[:n]] if not for_admin else reasons
+    return ClosablePeriod(
+        start=utc_text(answer.start), end=utc_text(answer.end), closable=answer.closable, reasons=distinct
+    )

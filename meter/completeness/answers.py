@@ -1,0 +1,215 @@
+"""Answers of the completeness ledger: rows of numbers, and gaps, from the facts that a store has.
+
+Resources are read a page at a time, so that memory does not grow with the number of resources, and the work pauses in between.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from itertools import groupby
+from operator import attrgetter
+
+from meter.completeness.causes import CAUSES
+from meter.completeness.causes import Cause
+from meter.completeness.facts import DAY_SECONDS
+from meter.completeness.facts import HOUR_SECONDS
+from meter.completeness.facts import AgentFacts
+from meter.completeness.facts import ILedgerFacts
+from meter.completeness.facts import Piece
+from meter.completeness.facts import at
+from meter.completeness.facts import by_series
+from meter.completeness.gaps import GapCollector
+from meter.completeness.ledger import Ledger
+from meter.completeness.ledger import PartResult
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.interfaces import RequestError
+
+PAGE_RESOURCES = 500
+PAGE_PIECES = 1_000
+"""Resources that are read at a time: at most so many, and so many pieces of all of them, to bound the size of a page."""
+
+RESULTS_PER_STEP = 100
+"""Results that are computed before the work may pause."""
+
+MAX_SUMS = 50_000
+"""Pieces and groups of an answer; a query with more must be narrower."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums of results."""
+
+    expected: int = 0
+    received: int = 0
+    unexpected: int = 0
+    late: int = 0
+    lost: dict[tuple[Cause, str], int] = field(default_factory=dict)
+    """Missing samples by cause and reason."""
+
+    def add(self, result: PartResult) -> None:
+        """Add one result."""
+        self.expected += result.expected
+        self.received += result.received
+        self.unexpected += result.unexpected
+        self.late += result.late
+        for each in result.attributed:
+            self.lose(each.cause, each.reason, 1)
+        for other in result.others:
+            self.lose(other.cause, other.reason, other.samples)
+
+    def lose(self, cause: Cause, reason: str, samples: int) -> None:
+        """Add missing samples."""
+        self.lost[cause, reason] = self.lost.get((cause, reason), 0) + samples
+
+    def merge(self, other: Tally) -> None:
+        """Add the sums of ``other``."""
+        self.expected += other.expected
+        self.received += other.received
+        self.unexpected += other.unexpected
+        self.late += other.late
+        for (cause, reason), samples in other.lost.items():
+            self.lose(cause, reason, samples)
+
+    def row(self, start: float, end: float, group: str | None) -> CompletenessRow:
+        """Return the sums as a row."""
+        causes: dict[str, int] = {}
+        for cause in CAUSES:
+            samples = sum(lost for (each, _), lost in self.lost.items() if each == cause)
+            if samples:
+                causes[cause] = samples
+        skipped = {reason: lost for (cause, reason), lost in sorted(self.lost.items()) if cause == "skipped"}
+        return CompletenessRow(
+            start=at(start),
+            end=at(end),
+            group=group,
+            expected=self.expected,
+            received=self.received,
+            unexpected=self.unexpected,
+            late=self.late,
+            causes=causes,
+            skipped=skipped,
+        )
+
+
+def pieces_between(start: float, end: float, seconds: float) -> list[Piece]:
+    """Return the hours or days, in UTC, from ``start`` until before ``end``: what of them lies in between."""
+    found = []
+    while start < end:
+        until = min(start - start % seconds + seconds, end)
+        found.append(Piece(start, until))
+        start = until
+    return found
+
+
+def seconds_of(query: CompletenessQuery) -> float:
+    """Return the length of the pieces in which the answer to ``query`` is computed."""
+    return HOUR_SECONDS if query.by == "hour" else DAY_SECONDS
+
+
+class LedgerAnswers:
+    """Computes answers from ``facts``; ``pause`` is awaited between steps of bounded work."""
+
+    def __init__(self, facts: ILedgerFacts, pause: Callable[[], Awaitable[None]]) -> None:
+        self._facts = facts
+        self._pause = pause
+
+    async def results(
+        self, query: CompletenessQuery, pieces: Sequence[Piece], now: float
+    ) -> AsyncIterator[tuple[PartResult, str]]:
+        """Yield the results of each series in each of the ``pieces``, with the name of the agent, in order of the resources."""
+        start, end = pieces[0].start, pieces[-1].end
+        finality = await self._facts.finality(start, end, now)
+        rejected = by_series(await self._facts.rejected(query, start, end))
+        agents: dict[int, AgentFacts] = {}
+        ledger = Ledger(pieces, agents, rejected, finality, now)
+        after: str | None = None
+        while True:
+            limit = max(1, min(PAGE_RESOURCES, PAGE_PIECES // len(pieces)))
+            parts = await self._facts.parts(query, start, end, after, limit)
+            if not parts:
+                return
+            if unknown := {part.agent_id for part in parts} - agents.keys():
+                agents.update(await self._facts.agents(unknown, start, end))
+            facts = await self._facts.resource_facts(query, parts, pieces)
+            for resource, of_resource in groupby(parts, attrgetter("resource")):
+                after = resource
+                await self._pause()
+                for n, result in enumerate(ledger.results(list(of_resource), facts), 1):
+                    if not n % RESULTS_PER_STEP:
+                        await self._pause()
+                    name = agents[result.agent_id].agent_name
+                    if (
+                        query.agent in (None, name)
+                        and query.project_id in (None, result.project)
+                        and query.meter in (None, result.meter)
+                    ):
+                        yield result, name
+
+    async def tallies(
+        self, query: CompletenessQuery, pieces: Sequence[Piece], now: float
+    ) -> dict[tuple[int, str | None], Tally]:
+        """Return the sums by the index of a piece and by the group of ``query``."""
+        found: dict[tuple[int, str | None], Tally] = defaultdict(Tally)
+        async for result, agent in self.results(query, pieces, now):
+            found[result.piece, group_of(query, result, agent)].add(result)
+            if len(found) > MAX_SUMS:
+                raise RequestError(f"the answer has more than {MAX_SUMS} rows: narrow the period, or what is selected")
+        return found
+
+    async def collect_gaps(
+        self, query: CompletenessQuery, pieces: Sequence[Piece], now: float, collector: GapCollector
+    ) -> None:
+        """Add what is missing in the ``pieces`` to ``collector``."""
+        async for result, agent in self.results(query, pieces, now):
+            collector.add(result, agent, pieces[result.piece])
+
+
+def adjacent_pieces(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Yield ``pieces`` that follow each other without a gap in between, together."""
+    together: list[Piece] = []
+    for piece in pieces:
+        if together and together[-1].end != piece.start:
+            yield together
+            together = []
+        together.append(piece)
+    if together:
+        yield together
+
+
+def group_of(query: CompletenessQuery, result: PartResult, agent: str) -> str | None:
+    """Return the value by which ``query`` groups a result."""
+    match query.group:
+        case "agent":
+            return agent
+        case "project_id":
+            return result.project
+        case "meter":
+            return result.meter
+        case "resource_id":
+            return result.resource
+    return None
+
+
+def rows_of(
+    query: CompletenessQuery, tallies: Iterable[tuple[Piece, str | None, Tally]], limit: int
+) -> list[CompletenessRow]:
+    """Return the rows of the answer: one per piece and group, or one per group for the whole period."""
+    start, end = query.start.timestamp(), query.end.timestamp()
+    merged: dict[tuple[Piece, str | None], Tally] = defaultdict(Tally)
+    for piece, group, tally in tallies:
+        merged[piece if query.by else Piece(start, end), group].merge(tally)
+    if query.group is None:
+        whole = [Piece(start, end)] if query.by is None else pieces_between(start, end, seconds_of(query))[:limit]
+        for piece in whole:
+            merged.setdefault((piece, None), Tally())
+    ordered = sorted(merged.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    return [tally.row(piece.start, piece.end, group) for (piece, group), tally in ordered[:limit]]

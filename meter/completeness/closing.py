@@ -1,0 +1,86 @@
+"""Whether a period may be closed: what of it is not over, not final, missing, or still on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import datetime
+
+from meter.completeness.causes import CAUSES
+from meter.completeness.causes import EXPLANATIONS
+from meter.completeness.facts import HOUR_SECONDS
+from meter.completeness.facts import Finality
+from meter.completeness.facts import at
+from meter.completeness_query import Closable
+from meter.completeness_query import ClosingReason
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import ReportingAgent
+from meter.sample import utc_text
+
+
+def closable(
+    query: CompletenessQuery,
+    now: datetime,
+    rows: Sequence[CompletenessRow],
+    agents: Sequence[ReportingAgent],
+    finality: Finality,
+) -> Closable:
+    """Return whether the period of ``query`` may be closed; ``rows`` are those of the period by agent."""
+    measuring = {row.group for row in rows if row.expected}
+    # An agent that was silent before the period, and whose resources others measure since, does not matter.
+    concerned = [
+        each
+        for each in agents
+        if each.agent in measuring or (query.project_id is None and each.last_due >= query.start)
+    ]
+    reasons = [
+        *_times(query, now, finality),
+        *_missing(rows),
+        *_agents(query, concerned),
+    ]
+    if query.project_id is None and not measuring:
+        text = "no agent has reported what it measured: whether something is missing is unknown"
+        reasons.append(ClosingReason(code="nothing expected", text=text))
+    return Closable(start=query.start, end=query.end, reasons=reasons)
+
+
+def _times(query: CompletenessQuery, now: datetime, finality: Finality) -> Iterator[ClosingReason]:
+    if now < query.end:
+        yield ClosingReason(code="period not over", text=f"the period ends at {utc_text(query.end)}")
+    end = query.end.timestamp()
+    if finality.open_hours:
+        count = len(finality.open_hours)
+        first = utc_text(at(min(finality.open_hours)))
+        yield ClosingReason(
+            code="hours not finalized", text=f"{count} hours with samples are not final; the first begins at {first}"
+        )
+    elif finality.open_from < end:
+        hours = round((end - finality.open_from) / HOUR_SECONDS + 0.5)
+        first = utc_text(at(finality.open_from))
+        yield ClosingReason(
+            code="hours not finalized", text=f"the last {hours} hours are not final yet; the first begins at {first}"
+        )
+
+
+def _missing(rows: Sequence[CompletenessRow]) -> Iterator[ClosingReason]:
+    for cause in CAUSES:
+        samples = sum(row.causes.get(cause, 0) for row in rows)
+        if samples:
+            text = f"{samples} samples are missing ({cause}): {EXPLANATIONS[cause]}"
+            yield ClosingReason(code="samples missing", text=text, cause=cause, samples=samples)
+
+
+def _agents(query: CompletenessQuery, agents: Sequence[ReportingAgent]) -> Iterator[ClosingReason]:
+    for each in agents:
+        if each.waiting_reports:
+            text = f"{each.waiting_reports} reports of {each.agent} wait for one with a lower number"
+            yield ClosingReason(code="reports outstanding", text=text, agent=each.agent)
+        if each.last_due >= query.end or each.state == "stopped":
+            continue
+        if each.state == "silent" and each.silent_since is not None and each.silent_since < query.end:
+            text = f"{each.agent} has been silent since {utc_text(each.silent_since)}: its spool may still hold samples"
+            yield ClosingReason(code="agent silent", text=text, agent=each.agent)
+        elif each.interval_seconds and each.last_due.timestamp() + each.interval_seconds < query.end.timestamp():
+            text = f"the reports of {each.agent} have arrived until {utc_text(each.last_due)} only"
+            yield ClosingReason(code="reports outstanding", text=text, agent=each.agent)

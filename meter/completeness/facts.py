@@ -1,0 +1,183 @@
+"""What the ledger reads from a store: what agents measure, which cycles they reported, what went wrong, and what is stored.
+
+Times are seconds since 1970. A *piece* is a part of the period of a query: an hour, a day, or what of it lies in the period.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from typing import NamedTuple
+from typing import Protocol
+
+from meter.completeness.causes import Cause
+from meter.completeness.timeline import Timeline
+from meter.completeness_query import CompletenessQuery
+
+HOUR_SECONDS = 3600.0
+DAY_SECONDS = 86400.0
+
+
+class Piece(NamedTuple):
+    """A part of the period."""
+
+    start: float
+    end: float
+
+
+class MeteredPart(NamedTuple):
+    """One agent measures each of ``meters`` of a resource in each cycle, from ``since`` until before ``until``.
+
+    Where ``until`` equals ``since``, it measured them once, at this time, between its cycles.
+    """
+
+    agent_id: int
+    pollster: str
+    interval: float
+    resource: str
+    project: str
+    meters: tuple[str, ...]
+    since: float
+    until: float
+
+    @property
+    def is_off_schedule(self) -> bool:
+        """Whether it is one measurement between cycles."""
+        return self.since == self.until
+
+
+class PollingException(NamedTuple):
+    """Why samples were not made or were lost, from ``start`` until before ``end``; empty names stand for all, 0 for any interval."""
+
+    pollster: str
+    interval: float
+    resource: str
+    cause: Cause
+    reason: str
+    start: float
+    end: float
+
+    def covers(self, part: MeteredPart, at: float) -> bool:
+        """Return whether it explains that ``part`` has no sample of the cycle that was due ``at``."""
+        return self.concerns(part) and (self.start <= at < self.end or at == self.start)
+
+    def may_cover(self, part: MeteredPart, at: float) -> bool:
+        """Return whether it may explain that: samples are spooled after the cycle in which they were made."""
+        return self.cause == "spool dropped" and self.start - part.interval < at < self.start and self.concerns(part)
+
+    def concerns(self, part: MeteredPart) -> bool:
+        """Return whether it is about the pollster, the interval and the resource of ``part``."""
+        return (
+            self.pollster in ("", part.pollster)
+            and self.resource in ("", part.resource)
+            and self.interval in (0.0, part.interval)
+        )
+
+
+class InactivePollsterTime(NamedTuple):
+    """A pollster was not active on an agent, for ``reason``."""
+
+    pollster: str
+    reason: str
+    start: float
+    end: float
+
+
+class RejectedSamples(NamedTuple):
+    """Samples of one hour that the collector rejected; texts may be empty where the message did not state them."""
+
+    start: float
+    meter: str
+    resource: str
+    project: str
+    kind: str
+    samples: int
+
+
+@dataclass(slots=True)
+class AgentFacts:
+    """What an agent named ``agent_name`` reported: a timeline for each interval, and what was not as usual."""
+
+    agent_name: str
+    timelines: dict[float, Timeline] = field(default_factory=dict)
+    exceptions: list[PollingException] = field(default_factory=list)
+    inactive: list[InactivePollsterTime] = field(default_factory=list)
+
+
+SeriesPiece = tuple[str, str, str, int]
+"""Resource, meter, project and the index of a piece."""
+
+
+@dataclass(slots=True)
+class ResourceFacts:
+    """How many samples of some resources are stored, of polled series alone, and how many of these were recorded late."""
+
+    received: Mapping[SeriesPiece, int] = field(default_factory=dict)
+    late: Mapping[SeriesPiece, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Finality:
+    """Which hours may still get samples, and which have lost theirs.
+
+    ``open_from``: hours that begin at this time or later are not final, nor are ``open_hours``. Samples before ``expired_before``
+    (by meter; '' is all meters) have been deleted, and their rollups too unless the hour is one of ``kept_hours``.
+    """
+
+    open_from: float
+    open_hours: frozenset[float] = frozenset()
+    expired_before: Mapping[str, float] = field(default_factory=dict)
+    kept_hours: frozenset[float] = frozenset()
+
+    def is_open(self, at: float) -> bool:
+        """Return whether the hour of ``at`` is not final."""
+        hour = at - at % HOUR_SECONDS
+        return hour >= self.open_from or hour in self.open_hours
+
+    def is_expired(self, meter: str, at: float) -> bool:
+        """Return whether neither samples nor rollups of the hour of ``at`` are retained."""
+        before = max(self.expired_before.get(meter, -1.0), self.expired_before.get("", -1.0))
+        return at < before and at - at % HOUR_SECONDS not in self.kept_hours
+
+
+class ILedgerFacts(Protocol):
+    """Reads the facts of the resources that a query selects, a page of resources at a time."""
+
+    async def finality(self, start: float, end: float, now: float) -> Finality:
+        """Return which hours from ``start`` until before ``end`` are final."""
+
+    async def parts(
+        self, query: CompletenessQuery, start: float, end: float, after: str | None, limit: int
+    ) -> Sequence[MeteredPart]:
+        """Return what agents measure of at most ``limit`` resources with an id after ``after``, in their order."""
+
+    async def resource_facts(
+        self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
+    ) -> ResourceFacts:
+        """Return what is stored of the resources of ``parts`` in the ``pieces``, which are in order and follow each other."""
+
+    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
+        """Return what the agents reported, with the runs before and after the time from ``start`` to ``end``."""
+
+    async def rejected(self, query: CompletenessQuery, start: float, end: float) -> Sequence[RejectedSamples]:
+        """Return what the collector rejected."""
+
+
+def at(seconds: float) -> datetime:
+    """Return the time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def by_series(rejected: Iterable[RejectedSamples]) -> dict[tuple[str, str], list[RejectedSamples]]:
+    """Return ``rejected`` by resource and meter."""
+    found: dict[tuple[str, str], list[RejectedSamples]] = defaultdict(list)
+    for each in rejected:
+        found[each.resource, each.meter].append(each)
+    return found

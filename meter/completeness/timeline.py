@@ -1,0 +1,121 @@
+"""When the polling cycles of an agent with one interval were due, which of them ran, and which were missed.
+
+Times are seconds since 1970. Consecutive cycles follow each other after one interval, except that the first one after a start of the
+agent comes at once. So a gap between two runs that is shorter than 1.5 intervals misses no cycle.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+EPSILON = 1e-6
+"""Fraction of an interval by which two times can differ that are meant to be equal."""
+
+
+class CycleRun(NamedTuple):
+    """Cycles that followed each other; ``pollsters`` were asked in each. ``stopped``: the agent was stopped in an orderly way after it."""
+
+    first: float
+    last: float
+    cycles: int
+    pollsters: frozenset[str]
+    boot: str = ""
+    stopped: bool = False
+
+
+class Due(NamedTuple):
+    """A cycle that was due ``at``, and ``until`` when it was the newest. ``run`` is the run that has it, ``None`` if it was missed.
+
+    ``before`` is the last run before a missed cycle, ``after`` the next one, ``None`` while there is none. A measurement between
+    cycles has none of them.
+    """
+
+    at: float
+    until: float
+    run: CycleRun | None = None
+    before: CycleRun | None = None
+    after: CycleRun | None = None
+
+
+class _Span(NamedTuple):
+    """A run, or the cycles missed after it: due at ``base + n * interval`` for ``n`` from 1 to ``cycles``.
+
+    Those of a run follow its first one, which is due at ``first``; it is ``None`` for missed cycles.
+    """
+
+    first: float | None
+    base: float
+    cycles: float
+    begins: float
+    run: CycleRun
+    after: CycleRun | None
+
+
+class Timeline:
+    """The cycles of one agent with one ``interval`` in seconds."""
+
+    def __init__(self, interval: float, runs: Iterable[CycleRun]) -> None:
+        self.interval = interval
+        ordered = sorted(runs)
+        self._spans: list[_Span] = []
+        for run, after in pairwise([*ordered, None]):
+            assert run is not None
+            base = run.last - (run.cycles - 1) * interval
+            self._spans.append(_Span(run.first, base, run.cycles - 1, run.first, run, after))
+            missed = math.inf if after is None else missed_cycles(after.first - run.last, interval)
+            if missed:
+                self._spans.append(_Span(None, run.last, missed, run.last + interval * EPSILON, run, after))
+        self._begins = [span.begins for span in self._spans]
+        self._counts: dict[tuple[float, float], int] = {}
+
+    @property
+    def last(self) -> CycleRun | None:
+        """The last run."""
+        return self._spans[-1].run if self._spans else None
+
+    def count(self, start: float, end: float) -> int:
+        """Return how many cycles were due from ``start`` until before ``end``."""
+        if end <= start:
+            return 0
+        known = self._counts.get((start, end))
+        if known is None:
+            known = self._counts[start, end] = sum(
+                int(self._before(span, end) - self._before(span, start)) for span in self._within(start, end)
+            )
+        return known
+
+    def dues(self, start: float, end: float) -> Iterator[Due]:
+        """Yield the cycles that were due from ``start`` until before ``end``, in order."""
+        for span in self._within(start, end):
+            step, missed = self.interval, span.first is None
+            for n in range(int(self._before(span, start)), int(self._before(span, end))):
+                if missed:
+                    at = span.base + (n + 1) * step
+                    until = at + step
+                    if span.after is not None and n + 1 >= span.cycles:
+                        until = span.after.first
+                    yield Due(at, until, None, span.run, span.after)
+                else:
+                    at = span.base + n * step if n else span.run.first
+                    yield Due(at, at + step, span.run, span.run)
+
+    def _within(self, start: float, end: float) -> list[_Span]:
+        first = max(0, bisect_right(self._begins, start) - 2)
+        return self._spans[first : bisect_right(self._begins, end)]
+
+    def _before(self, span: _Span, time: float) -> float:
+        """Return how many cycles of ``span`` were due before ``time``."""
+        later = min(max(math.ceil((time - span.base) / self.interval - EPSILON) - 1, 0), span.cycles)
+        return (
+            later if span.first is None else later + (time > span.first + self.interval * EPSILON if later == 0 else 1)
+        )
+
+
+def missed_cycles(seconds: float, interval: float) -> int:
+    """Return how many cycles were missed between two that were due ``seconds`` apart: none in less than 1.5 intervals."""
+    return max(0, math.ceil(seconds / interval - 1.5 - EPSILON))

@@ -1,0 +1,260 @@
+"""Reads the facts of the completeness ledger: run lengths and exceptions of agents, and numbers of samples from rollups.
+
+Samples are counted only in hours that are not final. All times are returned as seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from meter.completeness.facts import HOUR_SECONDS
+from meter.completeness.facts import AgentFacts
+from meter.completeness.facts import Finality
+from meter.completeness.facts import InactivePollsterTime
+from meter.completeness.facts import MeteredPart
+from meter.completeness.facts import Piece
+from meter.completeness.facts import PollingException
+from meter.completeness.facts import RejectedSamples
+from meter.completeness.facts import ResourceFacts
+from meter.completeness.facts import SeriesPiece
+from meter.completeness.facts import at
+from meter.completeness.timeline import CycleRun
+from meter.completeness.timeline import Timeline
+from meter.completeness_query import CompletenessQuery
+from meter.query import IdField
+from meter.query import In
+from meter.query import SampleFilter
+from meter.store.maintenance.rollups import DAY
+from meter.store.maintenance.rollups import HOUR
+from meter.store.maintenance.rollups import NEXT_HOUR_TO_FINALIZE
+from meter.store.postgres.sql import Sql
+from meter.store.postgres.sql import both
+from meter.store.postgres.sql import filled
+from meter.store.query.conditions import conjunction
+from meter.store.query.conditions import split_filter
+from meter.store.query.partials_query import partials_query
+
+MAX_OPEN_HOURS = 1000
+"""Hours that are looked at, to see whether they are final."""
+
+Rows = Callable[[str, Any], Awaitable[list[tuple[Any, ...]]]]
+"""Runs a statement with parameters."""
+
+SECONDS = "extract(epoch FROM {})::float8"
+
+PARTS = f"""
+WITH page AS MATERIALIZED (
+    SELECT resource FROM (
+        SELECT r.resource FROM metered_resource r {{join_lists}} WHERE r.first_due < %s AND r.until_due > %s AND {{scope}}
+        UNION SELECT r.resource FROM off_schedule_poll r {{join_lists}} WHERE r.at < %s AND r.at >= %s AND {{scope}}
+    ) AS found
+    ORDER BY resource LIMIT {{limit}}
+)
+SELECT r.agent_id, r.pollster, r.interval, r.resource, r.project, l.meters, {SECONDS.format("r.first_due")}, {SECONDS.format("r.until_due")}
+FROM metered_resource r JOIN meter_list l ON l.id = r.meter_list_id
+WHERE r.resource = ANY(ARRAY(SELECT resource FROM page)) AND r.first_due < %s AND r.until_due > %s
+UNION ALL
+SELECT r.agent_id, r.pollster, 0, r.resource, r.project, l.meters, {SECONDS.format("r.at")}, {SECONDS.format("r.at")}
+FROM off_schedule_poll r JOIN meter_list l ON l.id = r.meter_list_id
+WHERE r.resource = ANY(ARRAY(SELECT resource FROM page)) AND r.at < %s AND r.at >= %s
+ORDER BY 4, 7, 1, 2
+"""
+"""What agents measure of the next resources: with all agents, as one's part ends where that of the next begins."""
+
+# The runs in the time, and of each agent and interval the one before and the one after: what was missed lies between runs.
+# The recursion finds the intervals of each agent by the primary key.
+RUNS = f"""
+WITH RECURSIVE pair AS (
+    SELECT agent_id, (SELECT min(c.interval) FROM cycle_run c WHERE c.agent_id = a.agent_id) AS interval
+    FROM unnest(%(ids)s::integer[]) AS a (agent_id)
+    UNION ALL
+    SELECT agent_id, (SELECT min(c.interval) FROM cycle_run c WHERE c.agent_id = pair.agent_id AND c.interval > pair.interval)
+    FROM pair WHERE interval IS NOT NULL
+)
+SELECT pair.agent_id, pair.interval, {SECONDS.format("run.first_due")}, {SECONDS.format("run.last_due")}, run.cycles, run.pollsters,
+    run.boot::text, coalesce(b.stopped AND b.last_due <= run.last_due + make_interval(secs => 2 * pair.interval), false)
+FROM pair CROSS JOIN LATERAL (
+    (SELECT * FROM cycle_run c WHERE c.agent_id = pair.agent_id AND c.interval = pair.interval AND c.first_due <= %(start)s
+    ORDER BY c.first_due DESC LIMIT 1)
+    UNION ALL
+    SELECT * FROM cycle_run c WHERE c.agent_id = pair.agent_id AND c.interval = pair.interval AND c.first_due > %(start)s
+    AND c.first_due < %(end)s
+    UNION ALL
+    (SELECT * FROM cycle_run c WHERE c.agent_id = pair.agent_id AND c.interval = pair.interval AND c.first_due >= %(end)s
+    ORDER BY c.first_due LIMIT 1)
+) AS run LEFT JOIN agent_boot b ON b.agent_id = run.agent_id AND b.boot = run.boot
+WHERE pair.interval IS NOT NULL
+"""
+
+EXCEPTIONS = f"""
+SELECT agent_id, pollster, interval, resource, cause, reason, {SECONDS.format("from_time")}, {SECONDS.format("until_time")}
+FROM polling_exception e
+WHERE agent_id = ANY(%(ids)s::integer[]) AND until_time >= %(start)s AND from_time <= %(end)s
+ORDER BY from_time, id
+"""
+
+INACTIVE = f"""
+SELECT agent_id, pollster, reason, {SECONDS.format("since")}, {SECONDS.format("until")} FROM inactive_pollster
+WHERE agent_id = ANY(%(ids)s::integer[]) AND until > %(start)s AND since < %(end)s
+ORDER BY since
+"""
+
+REJECTED = f"""
+SELECT {SECONDS.format("start")}, meter, resource, project, kind, samples FROM rejected_sample
+WHERE start > %s::timestamptz - interval '1 hour' AND start < %s AND {{scope}}
+ORDER BY start, kind
+"""
+
+RECEIVED = """
+SELECT r.name, m.name, coalesce(p.name, ''), counted.piece, counted.samples
+FROM (
+    SELECT resource_id, project_id, meter, width_bucket(first, %s::timestamptz[]) - 1 AS piece, sum(count)::bigint AS samples
+    FROM ({partials}) AS partial
+    GROUP BY 1, 2, 3, 4
+) AS counted JOIN resource r ON r.id = counted.resource_id JOIN meter m ON m.id = counted.meter
+LEFT JOIN project p ON p.id = counted.project_id
+"""
+
+LATE = """
+SELECT r.name, m.name, coalesce(p.name, ''), greatest(width_bucket(late.start, %s::timestamptz[]) - 1, 0) AS piece, sum(late.samples)::bigint
+FROM late_sample late JOIN series x ON x.id = late.series_id JOIN resource r ON r.id = x.resource_id JOIN meter m ON m.id = x.meter_id
+LEFT JOIN project p ON p.id = x.project_id
+WHERE late.start > %s::timestamptz - interval '1 hour' AND late.start < %s AND x.polling_interval > 0
+    AND late.series_id = ANY(ARRAY(SELECT x.id FROM series x JOIN resource r ON r.id = x.resource_id WHERE r.name = ANY(%s)))
+GROUP BY 1, 2, 3, 4
+"""
+
+POLLED = Sql("x.polling_interval > 0")
+
+
+class StoredLedgerFacts:
+    """The facts in the database that ``rows`` queries. Hours are finalized ``finalize_after_seconds`` after their end."""
+
+    def __init__(self, rows: Rows, finalize_after_seconds: float) -> None:
+        self._rows = rows
+        self._finalize_after_seconds = finalize_after_seconds
+
+    async def finality(self, start: float, end: float, now: float) -> Finality:
+        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        due = now - self._finalize_after_seconds
+        open_from = due - due % HOUR_SECONDS
+        open_hours: set[float] = set()
+        since, until = at(start - start % HOUR_SECONDS), at(min(end, open_from))
+        while since < until and len(open_hours) < MAX_OPEN_HOURS:
+            found = await self._rows(NEXT_HOUR_TO_FINALIZE, {"since": since, "until": until})
+            if not found:
+                break
+            open_hours.add(found[0][0].timestamp())
+            since = found[0][0] + timedelta(hours=1)
+        cutoffs = await self._rows(
+            f"SELECT meter, {SECONDS.format('before')} FROM retention_cutoff WHERE before > %s", [at(start)]
+        )
+        kept = []
+        if cutoffs:
+            kept = await self._rows(
+                f"SELECT {SECONDS.format('start')} FROM final_period WHERE hours = 1 AND start > %s::timestamptz - interval '1 hour' AND start < %s",
+                [at(start), at(end)],
+            )
+        return Finality(open_from, frozenset(open_hours), dict(cutoffs), frozenset(hour for [hour] in kept))
+
+    async def parts(
+        self, query: CompletenessQuery, start: float, end: float, after: str | None, limit: int
+    ) -> Sequence[MeteredPart]:
+        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        scope = [] if after is None else [Sql("r.resource > %s", (after,))]
+        if query.resource_id is not None:
+            scope.append(Sql("r.resource = %s", (query.resource_id,)))
+        if query.project_id is not None:
+            scope.append(Sql("r.project = %s", (query.project_id,)))
+        if query.agent is not None:
+            scope.append(Sql("r.agent_id = (SELECT id FROM agent WHERE name = %s)", (query.agent,)))
+        if query.meter is not None:
+            scope.append(Sql("%s = ANY(l.meters)", (query.meter,)))
+        times = (at(end), at(start))
+        condition = both(scope).parameters
+        lists = "JOIN meter_list l ON l.id = r.meter_list_id" if query.meter is not None else ""
+        statement = PARTS.format(join_lists=lists, scope=both(scope), limit=limit)
+        found = await self._rows(statement, [*times, *condition, *times, *condition, *times, *times])
+        parts = [MeteredPart._make((*row[:5], tuple(row[5]), *row[6:])) for row in found]
+        if query.meter is None:
+            return parts
+        # Parts with other meters stay in the page only by their resource, which marks the place of the next page.
+        return [part._replace(meters=(query.meter,) if query.meter in part.meters else ()) for part in parts]
+
+    async def resource_facts(
+        self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
+    ) -> ResourceFacts:
+        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        resources = sorted({part.resource for part in parts})
+        start, end = at(pieces[0].start), at(pieces[-1].end)
+        starts = [at(piece.start) for piece in pieces]
+        statement = _received_statement(query, resources, starts, pieces)
+        received = await self._rows(statement.text, statement.parameters)
+        late = await self._rows(LATE, [starts, start, end, resources])
+        return ResourceFacts(_by_series_piece(received), _by_series_piece(late))
+
+    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
+        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        arguments = {"ids": sorted(ids), "start": at(start), "end": at(end)}
+        names = await self._rows("SELECT id, name FROM agent WHERE id = ANY(%(ids)s::integer[])", arguments)
+        agents = {id_: AgentFacts(name) for id_, name in names}
+        runs: dict[tuple[int, float], list[CycleRun]] = {}
+        for id_, interval, first, last, cycles, pollsters, boot, stopped in await self._rows(RUNS, arguments):
+            runs.setdefault((id_, interval), []).append(
+                CycleRun(first, last, cycles, frozenset(pollsters), boot, stopped)
+            )
+        for (id_, interval), of_interval in runs.items():
+            agents[id_].timelines[interval] = Timeline(interval, of_interval)
+        for id_, *exception in await self._rows(EXCEPTIONS, arguments):
+            agents[id_].exceptions.append(PollingException(*exception))
+        for id_, *inactive in await self._rows(INACTIVE, arguments):
+            agents[id_].inactive.append(InactivePollsterTime(*inactive))
+        return agents
+
+    async def rejected(self, query: CompletenessQuery, start: float, end: float) -> Sequence[RejectedSamples]:
+        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        scope = []
+        if query.resource_id is not None:
+            scope.append(Sql("resource = %s", (query.resource_id,)))
+        if query.meter is not None:
+            scope.append(Sql("meter = %s", (query.meter,)))
+        condition = both(scope)
+        rows = await self._rows(REJECTED.format(scope=condition), [at(start), at(end), *condition.parameters])
+        return [RejectedSamples(*row) for row in rows]
+
+
+def _received_statement(
+    query: CompletenessQuery, resources: Sequence[str], starts: Sequence[Any], pieces: Sequence[Piece]
+) -> Sql:
+    equals: dict[IdField, str | None] = {} if query.meter is None else {"meter": query.meter}
+    filter = SampleFilter(
+        equals=equals,
+        start=at(pieces[0].start),
+        end=at(pieces[-1].end),
+        expression=In("resource_id", tuple(resources)),
+    )
+    conditions = split_filter(filter)
+    partials = partials_query(
+        replace(conditions, series=conjunction(conditions.series, POLLED)),
+        keys={"resource_id": "x.resource_id", "project_id": "x.project_id", "meter": "x.meter_id"},
+        metadata_keys={},
+        columns=("first", "count"),
+        longest_rollup=HOUR if query.by == "hour" else DAY,
+        min_overlap=0,
+    )
+    return filled(
+        RECEIVED.replace("%s::timestamptz[]", "{starts}::timestamptz[]"),
+        starts=Sql("%s", (list(starts),)),
+        partials=partials,
+    )
+
+
+def _by_series_piece(rows: Sequence[tuple[Any, ...]]) -> dict[SeriesPiece, int]:
+    return {(resource, meter, project, piece): samples for resource, meter, project, piece, samples in rows}

@@ -1,0 +1,276 @@
+"""The completeness ledger in memory: the same answers as from PostgreSQL, from the rows of the store in memory."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from datetime import timedelta
+
+from meter.completeness.agent_states import AgentRow
+from meter.completeness.agent_states import agent_state
+from meter.completeness.answers import LedgerAnswers
+from meter.completeness.answers import pieces_between
+from meter.completeness.answers import rows_of
+from meter.completeness.answers import seconds_of
+from meter.completeness.closing import closable
+from meter.completeness.facts import HOUR_SECONDS
+from meter.completeness.facts import AgentFacts
+from meter.completeness.facts import Finality
+from meter.completeness.facts import InactivePollsterTime
+from meter.completeness.facts import MeteredPart
+from meter.completeness.facts import Piece
+from meter.completeness.facts import PollingException
+from meter.completeness.facts import RejectedSamples
+from meter.completeness.facts import ResourceFacts
+from meter.completeness.gaps import GapCollector
+from meter.completeness.timeline import CycleRun
+from meter.completeness.timeline import Timeline
+from meter.completeness.unmetered import unmetered
+from meter.completeness_query import Closable
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import Gap
+from meter.completeness_query import ReportingAgent
+from meter.completeness_query import Unmetered
+from meter.counter_runs import interval_of
+from meter.query import Marker
+from meter.query import Order
+from meter.query import SampleFilter
+from meter.query import StoredSample
+from meter.testing.memory_completeness import FOREVER
+from meter.testing.memory_completeness import MemoryCompletenessStore
+
+FINALIZE_AFTER_SECONDS = 900.0
+
+
+class MemoryLedger:
+    """Answers from the rows of ``store``, and from all samples, which ``stored`` returns."""
+
+    def __init__(self, store: MemoryCompletenessStore, stored: Callable[[], Iterable[StoredSample]]) -> None:
+        self._store = store
+        self._stored = stored
+
+    async def finality(self, start: float, end: float, now: float) -> Finality:
+        """Return that hours are final some time after their end."""
+        due = now - FINALIZE_AFTER_SECONDS
+        return Finality(due - due % HOUR_SECONDS)
+
+    async def parts(
+        self, query: CompletenessQuery, start: float, end: float, after: str | None, limit: int
+    ) -> Sequence[MeteredPart]:
+        """Return what agents measure of the next resources."""
+        names = self._store.agent_names
+        alive = [
+            part
+            for part in self._parts()
+            if (start <= part.since < end if part.is_off_schedule else part.since < end and part.until > start)
+        ]
+        page = sorted(
+            {
+                part.resource
+                for part in alive
+                if (after is None or part.resource > after)
+                and query.resource_id in (None, part.resource)
+                and query.project_id in (None, part.project)
+                and query.agent in (None, names[part.agent_id])
+                and (query.meter is None or query.meter in part.meters)
+            }
+        )[:limit]
+        found = [part for part in alive if part.resource in page]
+        if query.meter is not None:
+            found = [part._replace(meters=(query.meter,) if query.meter in part.meters else ()) for part in found]
+        return sorted(found, key=lambda part: (part.resource, part.since, part.agent_id, part.pollster))
+
+    def _parts(self) -> Iterator[MeteredPart]:
+        ids = {name: id_ for id_, name in self._store.agent_names.items()}
+        for row in self._store.metered_resources:
+            yield MeteredPart(
+                ids[row.agent],
+                row.pollster,
+                row.interval,
+                row.resource,
+                row.project,
+                row.meters,
+                row.first_due.timestamp(),
+                _end(row.until_due),
+            )
+        for off in self._store.off_schedule_polls:
+            at = off.at.timestamp()
+            yield MeteredPart(ids[off.agent], off.pollster, 0.0, off.resource, off.project, off.meters, at, at)
+
+    async def resource_facts(
+        self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
+    ) -> ResourceFacts:
+        """Return how many samples there are; which were late is not kept in memory."""
+        received: dict[tuple[str, str, str, int], int] = defaultdict(int)
+        for sample in self._stored():
+            if interval_of(sample.metadata):
+                for n, piece in enumerate(pieces):
+                    if piece.start <= sample.timestamp.timestamp() < piece.end:
+                        received[sample.resource_id, sample.name, sample.project_id or "", n] += 1
+        return ResourceFacts(received)
+
+    async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
+        """Return what the agents reported."""
+        found: dict[int, AgentFacts] = {}
+        for agent in await self._store.agents():
+            id_ = next(each for each, name in self._store.agent_names.items() if name == agent.name)
+            if id_ not in ids:
+                continue
+            stopped = {boot.boot: boot.last_due for boot in agent.boots if boot.stopped}
+            runs: dict[float, list[CycleRun]] = defaultdict(list)
+            for row in self._store.cycle_runs:
+                if row.agent_id == id_:
+                    last = row.last_due + timedelta(seconds=2 * row.interval)
+                    runs[row.interval].append(
+                        CycleRun(
+                            row.first_due.timestamp(),
+                            row.last_due.timestamp(),
+                            row.cycles,
+                            frozenset(row.pollsters),
+                            str(row.boot),
+                            row.boot in stopped and stopped[row.boot] <= last,
+                        )
+                    )
+            found[id_] = AgentFacts(
+                agent.name,
+                {interval: Timeline(interval, of_interval) for interval, of_interval in runs.items()},
+                [
+                    PollingException(
+                        row.pollster,
+                        row.interval,
+                        row.resource,
+                        row.cause,
+                        row.reason,
+                        row.from_time.timestamp(),
+                        row.until_time.timestamp(),
+                    )
+                    for row in sorted(self._store.polling_exceptions, key=lambda row: row.from_time)
+                    if row.agent_id == id_
+                ],
+                [
+                    InactivePollsterTime(row.pollster, row.reason, row.since.timestamp(), _end(row.until))
+                    for row in self._store.inactive_pollsters
+                    if row.agent == agent.name
+                ],
+            )
+        return found
+
+    async def rejected(self, query: CompletenessQuery, start: float, end: float) -> Sequence[RejectedSamples]:
+        """Return what was rejected."""
+        return [
+            RejectedSamples(hour.timestamp(), meter, resource, project, kind, samples)
+            for (hour, meter, resource, project, kind), samples in sorted(self._store.rejected_samples.items())
+            if start - HOUR_SECONDS < hour.timestamp() < end
+        ]
+
+    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
+        """See ``ICompletenessLedger``."""
+        pieces = self._pieces(query, now)
+        tallies = await LedgerAnswers(self, _no_pause).tallies(query, pieces, now.timestamp()) if pieces else {}
+        return rows_of(query, ((pieces[n], group, tally) for (n, group), tally in tallies.items()), limit)
+
+    async def gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
+        """See ``ICompletenessLedger``."""
+        collector = GapCollector(limit)
+        if pieces := self._pieces(query, now):
+            await LedgerAnswers(self, _no_pause).collect_gaps(query, pieces, now.timestamp(), collector)
+        return collector.gaps(now.timestamp())
+
+    def _pieces(self, query: CompletenessQuery, now: datetime) -> list[Piece]:
+        end = min(query.end, now).timestamp()
+        return pieces_between(query.start.timestamp(), end, seconds_of(query))
+
+    async def agent_states(self, now: datetime) -> list[ReportingAgent]:
+        """See ``ICompletenessLedger``."""
+        states = []
+        for agent in await self._store.agents():
+            if not agent.boots:
+                continue
+            newest = max(agent.boots, key=lambda boot: (boot.last_due, boot.first_due))
+            ids = {name: id_ for id_, name in self._store.agent_names.items()}
+            recent = [
+                row.interval
+                for row in self._store.cycle_runs
+                if row.agent_id == ids[agent.name] and row.last_due > newest.last_due - timedelta(days=1)
+            ]
+            row = AgentRow(
+                agent=agent.name,
+                daemon=agent.daemon,
+                host=agent.host,
+                first_due=min(boot.first_due for boot in agent.boots).timestamp(),
+                last_due=newest.last_due.timestamp(),
+                stopped=newest.stopped,
+                interval=min(recent, default=None),
+                resources=len(
+                    {
+                        part.resource
+                        for part in self._store.metered_resources
+                        if part.agent == agent.name and part.until_due == FOREVER
+                    }
+                ),
+                waiting_reports=sum(boot.waiting for boot in agent.boots),
+            )
+            states.append(agent_state(row, now.timestamp()))
+        return states
+
+    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
+        """See ``ICompletenessLedger``."""
+        rows = await self.completeness(replace(query, by=None, group="agent"), now, 1_000_000)
+        finality = await self.finality(query.start.timestamp(), query.end.timestamp(), now.timestamp())
+        return closable(query, now, rows, await self.agent_states(now), finality)
+
+
+class MemoryLedgerStore(MemoryCompletenessStore):
+    """A store in memory that answers questions to the ledger. Subclasses have the samples."""
+
+    def _all_samples(self) -> Sequence[StoredSample]:
+        raise NotImplementedError
+
+    async def samples(
+        self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
+    ) -> Sequence[StoredSample]:
+        """Return the newest samples first."""
+        raise NotImplementedError
+
+    @property
+    def ledger(self) -> MemoryLedger:
+        """The ledger of what is stored now."""
+        self._check()
+        return MemoryLedger(self, self._all_samples)
+
+    async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
+        """Return numbers of expected and missing samples."""
+        return await self.ledger.completeness(query, now, limit)
+
+    async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
+        """Return gaps."""
+        return await self.ledger.gaps(query, now, limit)
+
+    async def agent_states(self, now: datetime) -> Sequence[ReportingAgent]:
+        """Return all agents."""
+        return await self.ledger.agent_states(now)
+
+    async def unmetered(self) -> Sequence[Unmetered]:
+        """Return what reconciliation found."""
+        return await unmetered(self)
+
+    async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
+        """Return whether a period may be closed."""
+        return await self.ledger.closable(query, now)
+
+
+async def _no_pause() -> None:
+    """Go on at once."""
+
+
+def _end(time: datetime) -> float:
+    return math.inf if time == FOREVER else time.timestamp()

@@ -1,0 +1,393 @@
+"""The contract of ICompletenessLedger: the same tests for the in-memory store and for PostgreSQL."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import ICompletenessLedger
+from meter.store import PostgresStore
+from meter.testing import MemoryStore
+from tests.ledger_rows import TABLES
+from tests.ledger_rows import LedgerRows
+from tests.store_messages import NOON
+from tests.store_messages import after
+from tests.store_messages import message
+from tests.waiting import until
+
+LATER = after(10 * 86400)
+"""When everything is final."""
+
+HOUR = CompletenessQuery(start=NOON, end=after(3600))
+OTHER_BOOT = str(uuid.UUID(int=2))
+
+
+@pytest.fixture(scope="module")
+def database(request):
+    return request.getfixturevalue("postgresql").dsn()
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def store(request):
+    if request.param == "memory":
+        memory = MemoryStore(reactor)
+        memory.fill = lambda rows: rows.into_memory(memory)
+        memory.finalize = _nothing_to_do
+        yield memory
+        return
+    server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
+    store = PostgresStore(reactor, dsn, clock=reactor, migrate=True, readers=1, writers=1, maintain=True)
+    store.startService()
+    pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
+    store.fill = lambda rows: rows.into_postgresql(server, dsn)
+    store.finalize = lambda: store.maintenance.finalize(LATER)
+    yield store
+    pytest_twisted.blockon(store.stopService())
+    server.execute(
+        f'TRUNCATE sample, rollup, final_period, series, meter, resource, project, "user", source, {", ".join(TABLES)} RESTART IDENTITY',
+        dsn,
+    )
+
+
+async def write(store, times, *, resource_id="r1", name="cpu", project_id="p1", interval=300):
+    metadata = {"_meter": {"interval": interval}} if interval else {}
+    messages = [message(name, at=at, resource_id=resource_id, project_id=project_id, metadata=metadata) for at in times]
+    await store.write(messages)
+    await store.finalize()
+
+
+async def _nothing_to_do():
+    """Hours are final some time after their end."""
+
+
+def every_300_seconds(start, end):
+    return range(start, end, 300)
+
+
+async def one_row(store, query=HOUR, now=LATER):
+    [row] = await store.completeness(query, now, 10)
+    assert row.expected == row.received + row.missing
+    return row
+
+
+@pytest.fixture
+def rows():
+    return LedgerRows()
+
+
+@pytest.fixture
+def healthy(rows):
+    """One agent that measures one resource for a day from noon."""
+    agent = rows.agent()
+    rows.run(agent, 0, 86100)
+    rows.metered(agent)
+    return rows
+
+
+def test_store_provides_the_ledger(store):
+    verifyObject(ICompletenessLedger, store)
+
+
+@pytest_twisted.ensureDeferred
+async def test_hour_with_all_samples_is_complete(store, healthy):
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 86400))
+
+    row = await one_row(store)
+
+    assert (row.expected, row.received, row.missing, row.percent) == (12, 12, 0, 100)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_expected_without_reports(store, rows):
+    store.fill(rows)
+    await write(store, every_300_seconds(0, 3600))
+
+    row = await one_row(store)
+
+    assert (row.expected, row.received, row.percent) == (0, 0, None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_missing_sample_that_nothing_explains_is_unknown_and_not_complete(store, healthy):
+    store.fill(healthy)
+    await write(store, [at for at in every_300_seconds(0, 86400) if at != 1200])
+
+    row = await one_row(store)
+
+    assert (row.expected, row.received, row.causes) == (12, 11, {"unknown": 1})
+    assert row.percent == 91.6666
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_from_notifications_are_not_counted(store, healthy):
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 3300))
+    await write(store, [3300], interval=0)
+
+    assert (await one_row(store)).causes == {"unknown": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_surplus_of_one_series_does_not_hide_the_loss_of_another(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 86100)
+    rows.metered(agent, "r1")
+    rows.metered(agent, "r2")
+    store.fill(rows)
+    await write(store, every_300_seconds(0, 3300), resource_id="r1")
+    await write(store, [*every_300_seconds(0, 3600), 77], resource_id="r2")
+
+    row = await one_row(store)
+
+    assert (row.expected, row.received, row.unexpected, row.causes) == (24, 23, 1, {"unknown": 1})
+
+
+@pytest_twisted.ensureDeferred
+async def test_missed_cycles_are_the_time_when_the_agent_was_not_running(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.run(agent, 1800, 86100, boot=OTHER_BOOT)
+    rows.metered(agent)
+    store.fill(rows)
+    await write(store, [*every_300_seconds(0, 900), *every_300_seconds(1800, 86400)])
+
+    assert (await one_row(store)).causes == {"agent not running": 3}
+    [gap] = await store.completeness_gaps(HOUR, LATER, 10)
+    assert (gap.start, gap.end, gap.cause, gap.samples) == (after(900), after(1800), "agent not running", 3)
+    assert (gap.agent, gap.pollster, gap.resources, gap.exact) == ("meter-compute@hv1", None, ("r1",), True)
+    assert gap.reason == "the agent was not stopped in an orderly way, and started again"
+
+
+@pytest_twisted.ensureDeferred
+async def test_restart_within_one_and_a_half_intervals_misses_no_cycle(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.run(agent, 1049, 1200, cycles=2, boot=OTHER_BOOT)
+    rows.run(agent, 1500, 86100, boot=OTHER_BOOT)
+    rows.metered(agent)
+    store.fill(rows)
+    await write(store, [0, 300, 600, 1049, *every_300_seconds(1200, 86400)])
+
+    row = await one_row(store)
+
+    assert (row.expected, row.missing) == (12, 0)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("cause", ["poll failed", "domain hung", "skipped", "spool dropped"])
+async def test_exception_of_the_agent_explains_its_missing_samples(store, healthy, cause):
+    healthy.exception(1, cause, 600, 1200, reason="because")
+    store.fill(healthy)
+    await write(store, [at for at in every_300_seconds(0, 86400) if at not in (600, 900)])
+
+    row = await one_row(store)
+    [gap] = await store.completeness_gaps(HOUR, LATER, 10)
+
+    assert row.causes == {cause: 2}
+    assert row.skipped == ({"because": 2} if cause == "skipped" else {})
+    assert (gap.start, gap.end, gap.cause, gap.reason, gap.pollster) == (
+        after(600),
+        after(1200),
+        cause,
+        "because",
+        "cpu",
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_exception_of_one_resource_does_not_explain_the_loss_of_another(store, healthy):
+    healthy.metered(1, "r2")
+    healthy.exception(1, "domain hung", 600, 900, resource="r2")
+    store.fill(healthy)
+    await write(store, [at for at in every_300_seconds(0, 86400) if at != 600])
+    await write(store, [at for at in every_300_seconds(0, 86400) if at != 600], resource_id="r2")
+
+    rows = await store.completeness(CompletenessQuery(start=NOON, end=after(3600), group="resource_id"), LATER, 10)
+
+    assert [(row.group, row.causes) for row in rows] == [("r1", {"unknown": 1}), ("r2", {"domain hung": 1})]
+
+
+@pytest_twisted.ensureDeferred
+async def test_pollster_that_a_setting_disables_is_off(store, healthy):
+    healthy.inactive(1, 1800)
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 1800))
+
+    assert (await one_row(store)).causes == {"pollster off": 6}
+
+
+@pytest_twisted.ensureDeferred
+async def test_rejected_samples_are_not_unknown(store, healthy):
+    healthy.rejected(0, 2)
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 2700))
+
+    assert (await one_row(store)).causes == {"rejected": 2, "unknown": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_hour_that_is_not_final_is_neither_unknown_nor_complete(store, healthy):
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 2700))
+
+    assert (await one_row(store, now=after(3601))).causes == {"not finalized": 3}
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_expected_of_the_future(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 1500)
+    rows.metered(agent)
+    store.fill(rows)
+    await write(store, every_300_seconds(0, 1800))
+
+    row = await one_row(store, now=after(1790))
+
+    assert (row.expected, row.missing) == (6, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_agent_that_has_fallen_silent_is_not_running_until_now(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.metered(agent)
+    store.fill(rows)
+    await write(store, every_300_seconds(0, 900))
+
+    row = await one_row(store, now=after(2000))
+    [gap, recent] = await store.completeness_gaps(HOUR, after(2000), 10)
+
+    assert row.causes == {"agent not running": 2, "not finalized": 2}
+    assert (gap.start, gap.end, gap.cause) == (after(900), after(1500), "agent not running")
+    assert (recent.start, recent.end, recent.cause) == (after(1500), None, "not finalized")
+
+
+@pytest_twisted.ensureDeferred
+async def test_resource_that_has_migrated_counts_once(store, rows):
+    first, second = rows.agent("hv1"), rows.agent("hv2")
+    rows.run(first, 0, 1200)
+    rows.run(second, 0, 86100)
+    rows.metered(first, until=float("inf"))
+    rows.metered(second, since=1500)
+    store.fill(rows)
+    await write(store, every_300_seconds(0, 86400))
+
+    rows_ = await store.completeness(CompletenessQuery(start=NOON, end=after(3600), group="agent"), LATER, 10)
+
+    assert [(row.group, row.expected, row.received) for row in rows_] == [
+        ("meter-compute@hv1", 5, 5),
+        ("meter-compute@hv2", 7, 7),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_sample_between_cycles_is_expected_too(store, healthy):
+    healthy.off_schedule(1, 410)
+    healthy.off_schedule(1, 420, "r2")
+    store.fill(healthy)
+    await write(store, [*every_300_seconds(0, 86400), 410])
+
+    row = await one_row(store)
+
+    assert (row.expected, row.causes) == (14, {"unknown": 1})
+
+
+@pytest_twisted.ensureDeferred
+async def test_query_selects_by_project_meter_resource_and_agent(store, rows):
+    first, second = rows.agent("hv1"), rows.agent("hv2")
+    rows.run(first, 0, 86100)
+    rows.run(second, 0, 86100)
+    rows.metered(first, "r1", meters=("cpu", "memory"))
+    rows.metered(second, "r2", project="p2")
+    store.fill(rows)
+
+    async def expected(**scope):
+        return (await one_row(store, CompletenessQuery(start=NOON, end=after(3600), **scope))).expected
+
+    assert await expected() == 36
+    assert await expected(project_id="p1") == 24
+    assert await expected(project_id="p1", meter="memory") == 12
+    assert await expected(meter="cpu") == 24
+    assert await expected(resource_id="r2") == 12
+    assert await expected(agent="meter-compute@hv1") == 24
+    assert await expected(agent="no such agent") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_rows_by_hour_and_by_day(store, healthy):
+    store.fill(healthy)
+    await write(store, [at for at in every_300_seconds(0, 86400) if not 3600 <= at < 7200])
+
+    by_hour = await store.completeness(CompletenessQuery(start=NOON, end=after(3 * 3600), by="hour"), LATER, 10)
+    by_day = await store.completeness(CompletenessQuery(start=NOON, end=after(86400), by="day"), LATER, 10)
+
+    assert [(row.start, row.expected, row.missing) for row in by_hour] == [
+        (NOON, 12, 0),
+        (after(3600), 12, 12),
+        (after(7200), 12, 0),
+    ]
+    midnight = NOON + timedelta(hours=12)
+    assert [(row.start, row.end, row.expected, row.missing) for row in by_day] == [
+        (NOON, midnight, 144, 12),
+        (midnight, after(86400), 144, 0),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_states_of_agents(store, rows):
+    running, silent, stopped = rows.agent("hv1"), rows.agent("hv2"), rows.agent("hv3", stopped=True)
+    rows.run(running, 0, 3000)
+    rows.run(silent, 0, 600)
+    rows.run(stopped, 0, 600)
+    rows.metered(silent)
+    store.fill(rows)
+
+    states = await store.agent_states(after(3100))
+
+    assert [(each.host, each.state, each.silent_since, each.resources) for each in states] == [
+        ("hv1", "running", None, 0),
+        ("hv2", "silent", after(900), 1),
+        ("hv3", "stopped", after(900), 0),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_complete_period_may_be_closed(store, healthy):
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 3600))
+
+    assert (await store.closable(HOUR, LATER)).reasons == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_reasons_against_closing(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.metered(agent)
+    store.fill(rows)
+
+    answer = await store.closable(HOUR, after(3000))
+
+    assert not answer.closable
+    assert {(each.code, each.cause) for each in answer.reasons} == {
+        ("period not over", None),
+        ("hours not finalized", None),
+        ("samples missing", "agent not running"),
+        ("samples missing", "not finalized"),
+        ("agent silent", None),
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_period_for_which_no_agent_reported_may_not_be_closed(store, rows):
+    store.fill(rows)
+
+    assert [each.code for each in (await store.closable(HOUR, LATER)).reasons] == ["nothing expected"]

@@ -1,0 +1,28 @@
+-- $1 = 2026-11-01 00:00:00+00:00
+-- $2 = ['v1', 'v2']
+-- $3 = ['volume']
+SELECT a.name, a.host, w.pollster, w.resource, nullif(w.project, '') AS project, w.interval, w.first_due,
+greatest(cycles.last_listing, w.first_due) AS last_due,
+CASE WHEN w.until_due < 'infinity' AND (
+    w.ended = 'gone' OR cycles.last >= w.until_due + make_interval(secs => w.interval * (failed.cycles + 0.5))
+) THEN w.until_due END AS gone,
+extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds
+FROM metered_resource w JOIN agent a ON a.id = w.agent_id
+CROSS JOIN LATERAL (
+    SELECT max(c.last_due) AS last,
+    max(CASE WHEN c.last_due < w.until_due THEN c.last_due ELSE w.until_due - make_interval(secs => w.interval) END)
+    FILTER (WHERE c.first_due < w.until_due) AS last_listing,
+    max(CASE WHEN c.last_due < w.first_due THEN c.last_due ELSE w.first_due - make_interval(secs => w.interval) END)
+    FILTER (WHERE c.first_due < w.first_due) AS last_before
+    FROM cycle_run c
+    WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND c.last_due <= $1
+    OFFSET 0
+) AS cycles
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(p.cycles), 0)::float8 AS cycles
+    FROM polling_exception p
+    WHERE p.agent_id = w.agent_id AND p.pollster IN (w.pollster, '') AND p.resource = '' AND p.until_time > w.until_due
+    OFFSET 0
+) AS failed
+WHERE w.resource = ANY($2) AND w.pollster = ANY($3)
+ORDER BY w.first_due, a.name;

@@ -1,0 +1,112 @@
+-- $1 = ['v1', 'v2']
+-- $2 = ['volume', 'volume.size']
+WITH read AS MATERIALIZED (
+    WITH partial AS MATERIALIZED (
+        WITH sample_series AS MATERIALIZED (
+            SELECT x.id AS life_series, x.polling_interval AS life_interval, x.meter_id, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.resource_id IN (SELECT id FROM resource WHERE name = ANY($1::text[]))) AND (x.meter_id IN (SELECT id FROM meter WHERE name = ANY($2::text[]))) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            GROUP BY x.id, x.polling_interval, x.meter_id
+        ), rollup_series AS MATERIALIZED (
+            SELECT x.id AS life_series, x.polling_interval AS life_interval, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.resource_id IN (SELECT id FROM resource WHERE name = ANY($1::text[]))) AND (x.meter_id IN (SELECT id FROM meter WHERE name = ANY($2::text[]))) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            GROUP BY x.id, x.polling_interval
+        ), expired_series AS MATERIALIZED (
+            SELECT x.id AS life_series, x.polling_interval AS life_interval, x.meter_id, array_agg(x.id) AS ids
+            FROM (SELECT * FROM series x WHERE x.resource_id > 0 AND (x.resource_id IN (SELECT id FROM resource WHERE name = ANY($1::text[]))) AND (x.meter_id IN (SELECT id FROM meter WHERE name = ANY($2::text[]))) OFFSET 0) x JOIN meter m ON m.id = x.meter_id
+            WHERE EXISTS (SELECT FROM retention_cutoff)
+            GROUP BY x.id, x.polling_interval, x.meter_id
+        ), period AS MATERIALIZED (
+            SELECT p.start, p.hours FROM final_period p WHERE p.hours = 24 AND true
+            UNION ALL
+            SELECT p.start, p.hours FROM final_period p
+            WHERE p.hours = 1 AND 24 = 24 AND true AND date_trunc('day', p.start) NOT IN (
+                SELECT p.start FROM final_period p WHERE p.hours = 24 AND true
+            )
+        ), covered AS MATERIALIZED (
+            SELECT hours, min(start) AS start, max(start) + make_interval(hours => hours) AS finish
+            FROM (SELECT hours, start, row_number() OVER (PARTITION BY hours ORDER BY start) AS n FROM period AS span) AS _
+            GROUP BY hours, start - n * make_interval(hours => hours)
+        ), gap AS MATERIALIZED (
+            SELECT * FROM (
+                SELECT start, finish FROM (
+                    SELECT finish AS start, coalesce(lead(start) OVER (ORDER BY start, finish), 'infinity') AS finish
+                    FROM (
+                        SELECT start, start + make_interval(hours => hours) AS finish FROM period AS span
+                        UNION ALL SELECT '-infinity', '-infinity'
+                    ) AS _
+                ) AS gap WHERE start < finish
+            ) AS gap WHERE true
+        ), cutoff AS MATERIALIZED (
+            SELECT m.id AS meter_id, max(c.before) AS before FROM retention_cutoff c JOIN meter m ON c.meter IN (m.name, '')
+            GROUP BY m.id
+        )
+        SELECT partial.*
+        FROM covered CROSS JOIN rollup_series
+        CROSS JOIN LATERAL (
+            SELECT life_series, life_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.metadata_id AS metadata_id
+            FROM rollup r
+            WHERE r.hours = covered.hours AND r.series_id = ANY(rollup_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+                AND true
+            OFFSET 0
+        ) AS partial
+        UNION ALL
+        SELECT partial.*
+        FROM gap CROSS JOIN sample_series LEFT JOIN cutoff ON cutoff.meter_id = sample_series.meter_id
+        CROSS JOIN LATERAL (
+            SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.metadata_id AS metadata_id
+            FROM sample s
+            WHERE s.series_id = ANY(sample_series.ids) AND s.timestamp >= greatest(gap.start, cutoff.before) AND s.timestamp < gap.finish
+                AND true
+            OFFSET 0
+        ) AS partial
+        UNION ALL
+        SELECT partial.*
+        FROM gap CROSS JOIN expired_series JOIN cutoff ON cutoff.meter_id = expired_series.meter_id
+        CROSS JOIN LATERAL (
+            SELECT life_series, life_interval, r.first AS first, r.last AS last, r.count::float8 AS count, r.min_volume AS min_volume, r.max_volume AS max_volume, r.metadata_id AS metadata_id
+            FROM rollup r
+            WHERE r.hours = 1 AND r.series_id = ANY(expired_series.ids) AND r.start >= gap.start AND r.start < gap.finish
+                AND r.start < cutoff.before AND true
+            OFFSET 0
+        ) AS partial
+        UNION ALL
+        SELECT partial.*
+        FROM covered CROSS JOIN sample_series
+        CROSS JOIN LATERAL (
+            SELECT life_series, life_interval, s.timestamp AS first, s.timestamp AS last, 1::float8 AS count, s.volume AS min_volume, s.volume AS max_volume, s.metadata_id AS metadata_id
+            FROM rollup r CROSS JOIN LATERAL (
+                SELECT s.* FROM sample s
+                WHERE s.series_id = r.series_id AND s.timestamp >= r.first AND s.timestamp <= r.last AND true
+                OFFSET 0
+            ) AS s
+            WHERE r.hours = covered.hours AND r.series_id = ANY(sample_series.ids) AND r.start >= covered.start AND r.start < covered.finish
+                AND r.metadata_id = 0 AND true
+            OFFSET 0
+        ) AS partial
+    ), document AS MATERIALIZED (
+        SELECT d.id AS document_id, true AS known
+        FROM metadata d
+        WHERE d.id = ANY(ARRAY(SELECT DISTINCT metadata_id FROM partial)) AND true
+    )
+    SELECT * FROM partial FULL JOIN document ON document.document_id = partial.metadata_id
+    WHERE coalesce(partial.count, 0) > 0 AND coalesce(document.document_id, 0) > 0
+), marked AS (
+    SELECT *, coalesce(
+        lag(metadata_id) OVER by_time <> metadata_id
+        OR lag(min_volume) OVER by_time <> min_volume OR lag(max_volume) OVER by_time <> max_volume
+        OR min_volume <> max_volume
+        OR first - lag(last) OVER by_time > make_interval(secs => 3 * life_interval),
+        true
+    ) AS begins
+    FROM read WINDOW by_time AS (PARTITION BY life_series ORDER BY first, last)
+), numbered AS (
+    SELECT *, count(*) FILTER (WHERE begins) OVER (
+        PARTITION BY life_series ORDER BY first, last ROWS UNBOUNDED PRECEDING
+    ) AS run
+    FROM marked
+)
+SELECT life_series AS series_id, life_interval AS polling_interval, metadata_id, min(first) AS first, max(last) AS last,
+min(min_volume) AS min_volume, max(max_volume) AS max_volume
+FROM numbered
+GROUP BY life_series, life_interval, metadata_id, run
+ORDER BY first, last;

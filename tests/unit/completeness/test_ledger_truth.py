@@ -1,0 +1,151 @@
+"""Random timelines of agents, failures, drops, restarts and migrations: the ledger's numbers are what has happened, sample by sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from random import Random
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from meter.completeness.attribution import AttributedCycle
+from meter.completeness.facts import AgentFacts
+from meter.completeness.facts import Finality
+from meter.completeness.facts import MeteredPart
+from meter.completeness.facts import Piece
+from meter.completeness.facts import PollingException
+from meter.completeness.facts import RejectedSamples
+from meter.completeness.facts import ResourceFacts
+from meter.completeness.facts import by_series
+from meter.completeness.ledger import Ledger
+from meter.completeness.ledger import PartResult
+from meter.completeness.timeline import CycleRun
+from meter.completeness.timeline import Timeline
+
+INTERVAL = 300.0
+CYCLES = 36
+"""Three hours."""
+
+PIECES = [Piece(3600.0 * n, 3600.0 * (n + 1)) for n in range(3)]
+METERS = ("cpu", "memory")
+PER_CYCLE = {"poll failed": "cpu", "skipped": "cpu", "spool dropped": ""}
+"""What can happen to a whole cycle, and the pollster that the exception names."""
+
+
+@dataclass
+class Truth:
+    """What happened: fates by cycle, resource and meter; each expected sample is received or has one fate."""
+
+    received: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
+    fates: Counter[tuple[str, str, int, str]] = field(default_factory=Counter)
+
+
+FATES = ["ok"] * 6 + ["agent not running", "poll failed", "skipped", "spool dropped"]
+
+
+def history(random: Random) -> tuple[Ledger, list[list[MeteredPart]], ResourceFacts, Truth]:
+    """Two agents; each resource begins on one and may migrate to the other; single samples are lost, rejected, or domains hang."""
+    fates = {agent: random.choices(FATES, k=CYCLES) for agent in (1, 2)}
+    agents: dict[int, AgentFacts] = {}
+    for agent, of_agent in fates.items():
+        of_agent[0] = of_agent[-1] = "ok"  # a gap lies between two reports
+        exceptions = [
+            PollingException(PER_CYCLE[fate], INTERVAL, "", fate, "why", INTERVAL * n, INTERVAL * (n + 1))  # type: ignore[arg-type]
+            for n, fate in enumerate(of_agent)
+            if fate in PER_CYCLE
+        ]
+        agents[agent] = AgentFacts(f"agent {agent}", {INTERVAL: Timeline(INTERVAL, runs_of(of_agent))}, exceptions)
+    truth = Truth()
+    rejected: Counter[tuple[float, str, str]] = Counter()
+    resources: list[list[MeteredPart]] = []
+    for n in range(random.randint(1, 4)):
+        resource = f"r{n}"
+        first = random.randint(0, CYCLES - 1)
+        last = random.randint(first + 1, CYCLES)
+        migrated = random.randint(first + 1, last) if random.random() < 0.5 else CYCLES + 1
+        # An agent that is silent, or whose report is late, leaves its part open.
+        closed = random.random() < 0.5 or migrated == last
+        hosts = [1 if cycle < migrated else 2 for cycle in range(CYCLES)]
+        if migrated > CYCLES:
+            resources.append([part(1, resource, first, last)])
+        else:
+            resources.append([part(1, resource, first, migrated if closed else CYCLES + 99)])
+        if migrated < last:
+            resources[-1].append(part(2, resource, migrated, last))
+        hung = {cycle for cycle in range(first, last) if random.random() < 0.1 and fates[hosts[cycle]][cycle] == "ok"}
+        for cycle in hung:
+            start = INTERVAL * cycle
+            agents[hosts[cycle]].exceptions.append(
+                PollingException("cpu", INTERVAL, resource, "domain hung", "qemu", start, start + INTERVAL)
+            )
+        for cycle in range(first, last):
+            for meter in METERS:
+                fate = fates[hosts[cycle]][cycle]
+                if fate == "ok":
+                    fate = "domain hung" if cycle in hung else random.choice(["ok"] * 8 + ["rejected", "unknown"])
+                hour = int(cycle * INTERVAL // 3600)
+                if fate == "ok":
+                    truth.received[resource, meter, "p1", hour] += 1
+                    continue
+                truth.fates[resource, meter, hour, fate] += 1
+                if fate == "rejected":
+                    rejected[3600.0 * hour, meter, resource] += 1
+    refused = [RejectedSamples(start, meter, res, "p1", "kind", n) for (start, meter, res), n in rejected.items()]
+    ledger = Ledger(PIECES, agents, by_series(refused), Finality(open_from=1e9), now=1e9)
+    return ledger, resources, ResourceFacts(truth.received), truth
+
+
+def part(agent: int, resource: str, first: int, last: int) -> MeteredPart:
+    return MeteredPart(agent, "cpu", INTERVAL, resource, "p1", METERS, INTERVAL * first, INTERVAL * last)
+
+
+def runs_of(fates: list[str]) -> list[CycleRun]:
+    """The runs that the collector stores: consecutive cycles that were reported."""
+    runs: list[CycleRun] = []
+    for n, fate in enumerate(fates):
+        at = INTERVAL * n
+        if fate == "agent not running":
+            continue
+        if runs and runs[-1].last == at - INTERVAL:
+            runs[-1] = runs[-1]._replace(last=at, cycles=runs[-1].cycles + 1)
+        else:
+            runs.append(CycleRun(at, at, 1, frozenset({"cpu"})))
+    return runs
+
+
+def causes_of(result: PartResult) -> Mapping[str, int]:
+    found: Counter[str] = Counter(each.cause for each in result.attributed)
+    for loss in result.others:
+        found[loss.cause] += loss.samples
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32))
+def test_received_and_missing_by_cause_are_what_has_happened(seed: int) -> None:
+    ledger, resources, facts, truth = history(Random(seed))
+    received: Counter[tuple[str, str, str, int]] = Counter()
+    fates: Counter[tuple[str, str, int, str]] = Counter()
+    for parts in resources:
+        for result in ledger.results(parts, facts):
+            assert result.expected == result.received + sum(causes_of(result).values())
+            assert result.unexpected == 0
+            received[result.resource, result.meter, "p1", result.piece] += result.received
+            for cause, samples in causes_of(result).items():
+                fates[result.resource, result.meter, result.piece, cause] += samples
+
+    assert +received == +truth.received
+    assert +fates == +truth.fates
+
+
+def test_attributed_cycle_names_its_time() -> None:
+    agents = {1: AgentFacts("agent", {INTERVAL: Timeline(INTERVAL, runs_of(["ok", "agent not running", "ok"]))})}
+    ledger = Ledger(PIECES, agents, {}, Finality(open_from=1e9), now=900)
+    [result] = ledger.results([part(1, "r", 0, 3)._replace(meters=("cpu",))], ResourceFacts({("r", "cpu", "p1", 0): 2}))
+    [cycle] = result.attributed
+    assert isinstance(cycle, AttributedCycle)
+    assert (cycle.due.at, cycle.due.until, cycle.cause) == (300, 600, "agent not running")
