@@ -66,7 +66,9 @@ class SharedSlices:
         if not self._waiting:
             return
         self.turns += 1
-        began = self._clock.seconds()
+        # What still waits afterwards needs a next turn, even if the process was suspended here and nobody is resumed now.
+        self._turn_began = began = self._clock.seconds()
+        self._clock.callLater(0, self._next_turn)
         while self._waiting and 0 <= self._clock.seconds() - began <= self._seconds:
             owner, queue = next(iter(self._waiting.items()))
             waiting = queue.popleft()
