@@ -26,13 +26,14 @@ DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 class Fault:
     """``name`` says what happens. ``site``: further arguments of the :class:`~tests.chaos.site.Site`.
 
-    ``may_lose``: the agent may lose samples, as many as it reports. ``missing`` says why it cannot be done here, or "".
+    ``may_lose``: the agent may lose samples, as many as it reports. ``expires``: the retention deletes samples. ``missing`` says why it cannot be done here, or "".
     """
 
     name: str
     do: Callable[[Site], None]
     site: dict[str, Any] = field(default_factory=dict)
     may_lose: bool = False
+    expires: bool = False
     missing: Callable[[], str] = lambda: ""
     prepare: Callable[[Site], None] = lambda site: None
 
@@ -203,6 +204,32 @@ def spool_disk_is_full(site: Site) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
+def nothing_happens(site: Site) -> None:
+    """Some cycles as usual."""
+    time.sleep(10)
+
+
+def agent_is_not_started(site: Site) -> None:
+    site.end_agent(signal.SIGTERM)
+    time.sleep(10)
+    site.agent.start()
+    site.agent.until_ready()
+
+
+def agent_hangs(site: Site) -> None:
+    site.agent.send(signal.SIGSTOP)
+    time.sleep(10)
+    site.agent.send(signal.SIGCONT)
+
+
+def spool_is_full(site: Site) -> None:
+    """The broker is away until the spool has dropped samples."""
+    site.agent_line.refuse()
+    until(lambda: site.dropped() >= 2000, "a spool that drops samples")
+    site.agent_line.accept()
+    time.sleep(3)
+
+
 def clock_goes_back(site: Site) -> None:
     """By an hour, under the agent and the collector; both must send and store more within seconds."""
     _set_clocks(site, "-3600")
@@ -230,9 +257,18 @@ def faketime_missing() -> str:
     return "" if FAKETIME else "needs libfaketime: apt-get install faketime"
 
 
+SMALL_SPOOL = """
+[spool]
+max_bytes = 1000000
+"""
 SLOW_POLLS = {"poll_seconds": 0.2}
 
 FAULTS = [
+    Fault("none", nothing_happens),
+    Fault("agent not started for ten seconds", agent_is_not_started),
+    Fault("SIGSTOP of the agent for ten seconds", agent_hangs),
+    Fault("pollster that raises every third time", nothing_happens, {"raise_every": 3}),
+    Fault("spool full while the broker is away", spool_is_full, {"more": SMALL_SPOOL}, may_lose=True),
     Fault("SIGKILL of the agent while polling", agent_ends_while_polling(signal.SIGKILL), SLOW_POLLS),
     Fault("SIGTERM of the agent while polling", agent_ends_while_polling(signal.SIGTERM), SLOW_POLLS),
     Fault("SIGKILL of the agent while draining", agent_ends_while_draining(signal.SIGKILL)),

@@ -46,10 +46,14 @@ OF_A_NOTIFICATION = ("instance", "memory", "vcpus", "disk.root.size", "disk.ephe
 AGENT = """
 [polling]
 interval_seconds = 0.5
+intervals = {{{{ steady = 2.0 }}}}
 [pollsters.ledger]
 journal = "{{directory}}/journal"
 samples = 100
 seconds = {poll_seconds}
+[pollsters.steady]
+journal = "{{directory}}/steady"
+raise_every = {raise_every}
 [plugins]
 disable = ["system", "example"]
 [central]
@@ -96,7 +100,14 @@ class Site:
     """Servers are shared by all sites; virtual host, database, daemons and proxies are this one's own."""
 
     def __init__(
-        self, rabbitmq: Any, postgresql: Any, directory: Path, *, poll_seconds: float = 0.0, more: str = ""
+        self,
+        rabbitmq: Any,
+        postgresql: Any,
+        directory: Path,
+        *,
+        poll_seconds: float = 0.0,
+        raise_every: int = 0,
+        more: str = "",
     ) -> None:
         directory.mkdir(parents=True)
         self.rabbitmq = rabbitmq
@@ -110,15 +121,17 @@ class Site:
         self.house = House(directory, store=self.dsn)
         self.agent_line = Proxy(rabbitmq.port)
         self.collector_line = Proxy(rabbitmq.port)
-        self.agent = self._daemon("meter-central", self.agent_line, AGENT.format(poll_seconds=poll_seconds, more=more))
+        config = AGENT.format(poll_seconds=poll_seconds, raise_every=raise_every, more=more)
+        self.agent = self._daemon("meter-central", self.agent_line, config)
         self.agent.extra_environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(LEDGER), os.environ.get("PYTHONPATH")]))
         }
         self.journal = self.agent.directory / "journal"
+        self.steady_journal = self.agent.directory / "steady"
         self.collector = self.another_collector(self.collector_line)
         self._published = directory / "published"
         self._publisher: subprocess.Popen[bytes] | None = None
-        self._ended_in_order: set[int] = set()
+        self.ended_in_order: set[int] = set()
 
     def _daemon(self, name: str, line: Proxy, config: str = "") -> Daemon:
         self.house.bus = self.url.replace(f":{self.rabbitmq.port}/", f":{line.port}/")
@@ -146,7 +159,7 @@ class Site:
         assert process is not None
         self.agent.stop(number)
         if number == signal.SIGTERM:
-            self._ended_in_order.add(process.pid)
+            self.ended_in_order.add(process.pid)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -199,7 +212,7 @@ class Site:
         ]
         for (pid, first, last), following in zip(lines, [*lines[1:], (0, 0, 0)], strict=True):
             samples = {(f"polled-{number}", "chaos.polled") for number in range(first, last + 1)}
-            if following[0] == pid or pid in self._ended_in_order:
+            if following[0] == pid or pid in self.ended_in_order:
                 sure |= samples
             else:
                 unsure.append(samples)
