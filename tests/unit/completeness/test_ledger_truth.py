@@ -149,3 +149,20 @@ def test_attributed_cycle_names_its_time() -> None:
     [cycle] = result.attributed
     assert isinstance(cycle, AttributedCycle)
     assert (cycle.due.at, cycle.due.until, cycle.cause) == (300, 600, "agent not running")
+
+
+def test_a_failed_poll_explains_its_own_cycle_alone_although_cycles_begin_some_milliseconds_early_or_late() -> None:
+    begins = [0.0, 300.0015, 600.0010, 900.0020, 1200.0005]
+    failed = (1, 3)
+    exceptions = [
+        PollingException("cpu", INTERVAL, "", "poll failed", "error", begins[n], begins[n] + INTERVAL) for n in failed
+    ]
+    run = CycleRun(begins[0], begins[-1], len(begins), frozenset({"cpu"}))
+    agents = {1: AgentFacts("agent 1", {INTERVAL: Timeline(INTERVAL, [run])}, exceptions)}
+    measured = MeteredPart(1, "cpu", INTERVAL, "r1", "p1", ("cpu",), 0.0, 1e9)
+    ledger = Ledger(PIECES[:1], agents, {}, Finality(open_from=1e9), now=1201.0)
+
+    [result] = ledger.results([measured], ResourceFacts({("r1", "cpu", "p1", 0): 3}))
+
+    assert (result.expected, result.received) == (5, 3)
+    assert [round(each.due.at / INTERVAL) for each in result.attributed] == list(failed)
