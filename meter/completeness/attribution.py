@@ -81,6 +81,8 @@ def _attributed(
     now: float,
 ) -> AttributedCycle | None:
     for exception in exceptions:
+        if due.run is not None and exception.is_skipped_cycle:
+            continue  # the first cycle after a start comes at once, and may take the place of the one that it makes skip
         if exception.covers(part, due.at):
             return AttributedCycle(due, exception.cause, exception.reason, exception.pollster == "")
     for each in inactive:

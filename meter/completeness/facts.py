@@ -74,6 +74,11 @@ class PollingException(NamedTuple):
         tolerance = self.interval / 2
         return self.concerns(part) and (self.start - tolerance <= at < self.end - tolerance or at == self.start)
 
+    @property
+    def is_skipped_cycle(self) -> bool:
+        """Whether cycles did not take place, rather than polls of some pollster."""
+        return self.cause == "skipped" and not self.pollster
+
     def may_cover(self, part: MeteredPart, at: float) -> bool:
         """Return whether it may explain that: samples are spooled after the cycle in which they were made."""
         return self.cause == "spool dropped" and self.start - part.interval < at < self.start and self.concerns(part)

@@ -110,11 +110,17 @@ def polls_of(site: Site) -> list[Poll]:
     return [Poll(int(process), float(at), what == "raised") for process, at, what in map(str.split, lines)]
 
 
-def truth(site: Site, end: float) -> Truth:
-    """Return the truth until before ``end``."""
+def stored_times(site: Site) -> dict[str, set[float]]:
+    """Return the times of the stored samples by resource."""
     stored: dict[str, set[float]] = {resource: set() for resource in RESOURCES}
     for resource, at in site.postgresql.execute(STORED, site.dsn):
         stored[resource].add(round(at, 6))
+    return stored
+
+
+def truth(site: Site, end: float) -> Truth:
+    """Return the truth until before ``end``."""
+    stored = stored_times(site)
     known = set().union(*stored.values())
     polls = polls_of(site)
     certain = [
@@ -141,9 +147,11 @@ def compare(site: Site, lost_cause: str = "") -> Comparison:
 
     ``lost_cause``: the cause that the ledger must state of samples that were made and are not stored, "" if there may be none.
     """
+    if site.ledger_until is not None:
+        return _compared(site, site.ledger_until, lost_cause)
     last = _last_finished(site)
     until(lambda: _reported(site, last), "the cycle reports", 90)
-    end = last + EPSILON
+    end = last + INTERVAL / 2
     deadline = time.monotonic() + SETTLE_SECONDS
     # Samples may still be on their way, and the collector counts rejected ones every five seconds.
     while (found := _compared(site, end, lost_cause)).differences and time.monotonic() < deadline:

@@ -54,6 +54,7 @@ seconds = {poll_seconds}
 [pollsters.steady]
 journal = "{{directory}}/steady"
 raise_every = {raise_every}
+padding = {padding}
 [plugins]
 disable = ["system", "example"]
 [central]
@@ -107,6 +108,7 @@ class Site:
         *,
         poll_seconds: float = 0.0,
         raise_every: int = 0,
+        padding: int = 0,
         more: str = "",
     ) -> None:
         directory.mkdir(parents=True)
@@ -121,14 +123,19 @@ class Site:
         self.house = House(directory, store=self.dsn)
         self.agent_line = Proxy(rabbitmq.port)
         self.collector_line = Proxy(rabbitmq.port)
-        config = AGENT.format(poll_seconds=poll_seconds, raise_every=raise_every, more=more)
+        config = AGENT.format(poll_seconds=poll_seconds, raise_every=raise_every, padding=padding, more=more)
         self.agent = self._daemon("meter-central", self.agent_line, config)
         self.agent.extra_environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(LEDGER), os.environ.get("PYTHONPATH")]))
         }
         self.journal = self.agent.directory / "journal"
+        self.pause = Path(f"{self.journal}.pause")
         self.steady_journal = self.agent.directory / "steady"
         self.collector = self.another_collector(self.collector_line)
+        self.kinds = KINDS
+        """Meters of which samples must be stored before the site counts as started."""
+        self.ledger_until: float | None = None
+        """The end of the time that the ledger is asked about, in seconds since 1970; by default, the present."""
         self._published = directory / "published"
         self._publisher: subprocess.Popen[bytes] | None = None
         self.ended_in_order: set[int] = set()
@@ -151,7 +158,9 @@ class Site:
         self._publisher = subprocess.Popen(
             [sys.executable, PUBLISHER, self.url, self._published, SECRET], env=environment, cwd=TOP
         )
-        until(lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= KINDS, "the first samples")
+        until(
+            lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= self.kinds, "the first samples"
+        )
 
     def end_agent(self, number: int) -> None:
         """Stop the agent by a signal; what it polled last counts as sent when it could end in order."""
@@ -178,8 +187,7 @@ class Site:
 
     def quiesce(self) -> None:
         """Let nothing new be sent; return when all that was sent is known."""
-        pause = Path(f"{self.journal}.pause")
-        pause.touch()
+        self.pause.touch()
         until(lambda: len(set(self._last_lines(2))) == 1, "the agent to pause", 90)
         assert self._publisher is not None
         self._publisher.terminate()

@@ -82,6 +82,8 @@ class SteadyOptions(BaseModel, frozen=True):
     resources: int = 20
     raise_every: int = 0
     """Every so many polls, one raises; 0 for none."""
+    padding: int = 0
+    """Length of a text in the metadata of each sample."""
 
 
 @implementer(ICentralPollster)
@@ -110,6 +112,7 @@ class Steady:
                 resource_id=f"steady-{number:02}",
                 project_id=f"p{number % 2 + 1}",
                 timestamp=cycle.timestamp,
+                resource_metadata={"padding": "x" * self.options.padding},
             )
             for number in range(self.options.resources)
         ]

@@ -166,3 +166,21 @@ def test_a_failed_poll_explains_its_own_cycle_alone_although_cycles_begin_some_m
 
     assert (result.expected, result.received) == (5, 3)
     assert [round(each.due.at / INTERVAL) for each in result.attributed] == list(failed)
+
+
+def test_a_cycle_that_took_place_is_not_the_one_that_was_skipped_just_after_it() -> None:
+    """The first cycle after a start came just before the next one was due, which was skipped; then the agent was killed."""
+    runs = [CycleRun(280.0, 280.0, 1, frozenset({"cpu"}), "a"), CycleRun(1500.0, 1500.0, 1, frozenset({"cpu"}), "b")]
+    skipped = PollingException("", INTERVAL, "", "skipped", "slow", 300.0, 600.0)
+    agents = {1: AgentFacts("agent 1", {INTERVAL: Timeline(INTERVAL, runs)}, [skipped])}
+    measured = MeteredPart(1, "cpu", INTERVAL, "r1", "p1", ("cpu",), 280.0, 1e9)
+    ledger = Ledger(PIECES[:1], agents, {}, Finality(open_from=1e9), now=1501.0)
+
+    [result] = ledger.results([measured], ResourceFacts({("r1", "cpu", "p1", 0): 2}))
+
+    assert (result.expected, result.received) == (5, 2)
+    assert [(each.due.at, each.cause) for each in result.attributed] == [
+        (580.0, "agent not running"),
+        (880.0, "agent not running"),
+        (1180.0, "agent not running"),
+    ]
