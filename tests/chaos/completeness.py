@@ -211,6 +211,9 @@ def _compared(site: Site, end: float, lost_cause: str) -> Comparison:
         row = rows[resource]
         causes.update(row["causes"])
         differences += differences_of_row(resource, row, real, lost_cause)
+        late = len(real.stored[resource]) if site.late == "all" else 0
+        if site.late != "some" and row["late"] != late:
+            differences.append(f"{resource}: late {row['late']}, in truth {late}")
     differences += differences_of_gaps(gaps, real)
     return Comparison(
         expected=sum(row["expected"] for row in rows.values()),

@@ -257,6 +257,7 @@ def _set_clocks(site: Site, offset: str) -> None:
 
 def with_a_clock_to_set(site: Site) -> None:
     _set_clocks(site, "+0")
+    site.late = "some"
     for daemon in (site.agent, site.collector):
         _fake_clock(site, daemon)
 
@@ -276,12 +277,14 @@ def behind(seconds: float) -> Callable[[Site], None]:
     def prepare(site: Site) -> None:
         _set_clocks(site, f"-{seconds:.0f}")
         _fake_clock(site, site.agent)
+        site.late = "all"
 
     return prepare
 
 
 def forty_days_behind(site: Site) -> None:
     behind(40 * 86400)(site)
+    site.late = "some"  # their counts expire with the samples
     site.pause.touch()
     site.kinds = site.kinds - {"chaos.polled"}
 

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from typing import Literal
 
 import psycopg2
 
@@ -136,6 +137,8 @@ class Site:
         """Meters of which samples must be stored before the site counts as started."""
         self.ledger_until: float | None = None
         """The end of the time that the ledger is asked about, in seconds since 1970; by default, the present."""
+        self.late: Literal["all", "none", "some"] = "none"
+        """Which samples are recorded an hour or more after their timestamps."""
         self._published = directory / "published"
         self._publisher: subprocess.Popen[bytes] | None = None
         self.ended_in_order: set[int] = set()
