@@ -184,3 +184,20 @@ def test_a_cycle_that_took_place_is_not_the_one_that_was_skipped_just_after_it()
         (880.0, "agent not running"),
         (1180.0, "agent not running"),
     ]
+
+
+def test_an_agent_killed_between_samples_and_report_lacks_the_cycles_after_that_one() -> None:
+    """It was stopped after the cycle of 0 s, and killed in that of 1500 s, whose samples are stored."""
+    runs = [
+        CycleRun(0.0, 0.0, 1, frozenset({"cpu"}), "a", stopped=True),
+        CycleRun(900.0, 1200.0, 2, frozenset({"cpu"}), "b"),
+        CycleRun(2100.0, 2100.0, 1, frozenset({"cpu"}), "c"),
+    ]
+    agents = {1: AgentFacts("agent 1", {INTERVAL: Timeline(INTERVAL, runs)})}
+    measured = MeteredPart(1, "cpu", INTERVAL, "r1", "p1", ("cpu",), 0.0, 1e9)
+    ledger = Ledger(PIECES[:1], agents, {}, Finality(open_from=1e9), now=2101.0)
+
+    [result] = ledger.results([measured], ResourceFacts({("r1", "cpu", "p1", 0): 5}))
+
+    assert (result.expected, result.received) == (8, 5)
+    assert [each.due.at for each in result.attributed] == [300.0, 600.0, 1800.0]
