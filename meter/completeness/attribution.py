@@ -26,12 +26,16 @@ from meter.completeness_query import SILENT_INTERVALS
 
 
 class AttributedCycle(NamedTuple):
-    """A cycle whose sample is missing for a known cause; ``whole_agent``: no pollster of the agent has one."""
+    """A cycle whose sample is missing for a known cause; ``whole_agent``: no pollster of the agent has one.
+
+    ``interrupted``: the agent may have been killed in this cycle, between its samples and its report; the samples may be stored.
+    """
 
     due: Due
     cause: Cause
     reason: str
     whole_agent: bool = False
+    interrupted: bool = False
 
 
 class CycleAttribution(NamedTuple):
@@ -83,6 +87,8 @@ def _attributed(
     now: float,
 ) -> AttributedCycle | None:
     for exception in exceptions:
+        if due.run is not None and exception.is_skipped_cycle:
+            continue  # the first cycle after a start comes at once, and may take the place of the one that it makes skip
         if exception.covers(part, due.at):
             return AttributedCycle(due, exception.cause, exception.reason, exception.pollster == "")
     for each in inactive:
@@ -91,7 +97,12 @@ def _attributed(
     if due.before is not None and due.run is None:
         if due.after is None and due.at + SILENT_INTERVALS * part.interval > now:
             return AttributedCycle(due, "not finalized", "the report of the cycle may still arrive", whole_agent=True)
-        return AttributedCycle(due, "agent not running", _absence(due.before, due.after), whole_agent=True)
+        interrupted = (
+            due.at < due.before.last + 1.5 * part.interval
+            and not due.before.stopped
+            and (due.after is None or due.after.boot != due.before.boot)
+        )
+        return AttributedCycle(due, "agent not running", _absence(due.before, due.after), True, interrupted)
     return None
 
 
@@ -103,6 +114,14 @@ def _absence(before: CycleRun, after: CycleRun | None) -> str:
     if after.boot != before.boot:
         return "the agent was not stopped in an orderly way, and started again"
     return "no report of the cycle has arrived, while the process of the agent went on"
+
+
+def most_certain(attributed: Sequence[AttributedCycle], count: int) -> list[AttributedCycle]:
+    """Return ``count`` of the cycles, in their order: a cycle that was interrupted only if there are no others."""
+    if count >= len(attributed):
+        return list(attributed)
+    order = sorted(range(len(attributed)), key=lambda n: (attributed[n].interrupted, n))
+    return [attributed[n] for n in sorted(order[: max(0, count)])]
 
 
 class OtherLoss(NamedTuple):

@@ -65,8 +65,19 @@ class PollingException(NamedTuple):
     end: float
 
     def covers(self, part: MeteredPart, at: float) -> bool:
-        """Return whether it explains that ``part`` has no sample of the cycle that was due ``at``."""
-        return self.concerns(part) and (self.start <= at < self.end or at == self.start)
+        """Return whether it explains that ``part`` has no sample of the cycle that was due ``at``.
+
+        One about cycles of an interval lasts from the time of the first to one interval after the last. Cycles begin some
+        milliseconds early or late, so that the time of the cycle after these may be just before its end: a cycle is meant if it is
+        the nearest.
+        """
+        tolerance = self.interval / 2
+        return self.concerns(part) and (self.start - tolerance <= at < self.end - tolerance or at == self.start)
+
+    @property
+    def is_skipped_cycle(self) -> bool:
+        """Whether cycles did not take place, rather than polls of some pollster."""
+        return self.cause == "skipped" and not self.pollster
 
     def may_cover(self, part: MeteredPart, at: float) -> bool:
         """Return whether it may explain that: samples are spooled after the cycle in which they were made."""

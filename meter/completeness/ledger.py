@@ -17,6 +17,7 @@ from meter.completeness.attribution import CycleAttribution
 from meter.completeness.attribution import OtherLoss
 from meter.completeness.attribution import Rejections
 from meter.completeness.attribution import attribute_cycles
+from meter.completeness.attribution import most_certain
 from meter.completeness.attribution import other_losses
 from meter.completeness.facts import AgentFacts
 from meter.completeness.facts import Finality
@@ -147,7 +148,7 @@ class Ledger:
                     part, self._agents[part.agent_id], piece.start, end, self._now
                 )
             reasons.append(found)
-            taken.append(list(found.attributed[:missing]))
+            taken.append(most_certain(found.attributed, missing))
             missing -= len(taken[-1])
         for found, attributed in zip(reasons, taken, strict=True):
             possible = found.possible[:missing]

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from tests.chaos import hostile_messages
+from tests.chaos.completeness import Comparison
+from tests.chaos.completeness import compare
 from tests.chaos.faults import FAULTS
 from tests.chaos.faults import Fault
 from tests.chaos.http_fuzz import hostile_http
@@ -36,12 +38,15 @@ RECOVERY_SECONDS = 60.0
 HOSTILE_MESSAGES = 5000
 HOSTILE_SEED = 15
 LOGS = Path(__file__).parents[2] / "var/chaos"
-HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'dead':>6} {'recovered':>10}"
+HEADING = f"{'fault':52} {'sent':>7} {'stored':>7} {'lost':>5} {'doubled':>7} {'dead':>6} {'recovered':>10}  ledger"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the samples of a site. ``reported``: what the agent said it lost; ``seconds`` to recover."""
+    """What became of the samples of a site. ``reported``: what the agent said it lost; ``seconds`` to recover.
+
+    ``ledger``: what the completeness ledger says of the pollster ``steady``, compared with the truth.
+    """
 
     fault: Fault
     sent: int
@@ -51,19 +56,23 @@ class Outcome:
     dead_lettered: int
     reported: int
     seconds: float
+    ledger: Comparison
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is lost but what may be, which is told, and nothing is doubled or dead-lettered."""
-        told = len(self.lost) == self.reported if self.fault.may_lose else not self.lost and not self.reported
-        return told and not self.doubled and not self.dead_lettered
+        """Whether nothing is lost but what may be, which is told, nothing is doubled or dead-lettered, and the ledger is right."""
+        lost = len(self.lost) + (0 if self.fault.expires else self.ledger.lost)
+        told = lost == self.reported if self.fault.may_lose else not lost and not self.reported
+        return told and not self.doubled and not self.dead_lettered and not self.ledger.differences
 
     def __str__(self) -> str:
-        line = f"{self.fault.name:52} {self.sent:7} {self.stored:7} {len(self.lost):5} {self.doubled:7} {self.dead_lettered:6} {self.seconds:8.1f} s"
+        line = f"{self.fault.name:52} {self.sent:7} {self.stored:7} {len(self.lost):5} {self.doubled:7} {self.dead_lettered:6} {self.seconds:8.1f} s  {self.ledger}"
         if self.fault.may_lose:
-            line += f"  (the agent reported {self.reported} lost)"
+            line += f"  (the agent reported {self.reported} lost, {self.ledger.lost} of them of steady)"
         if self.lost and not self.passed:
             line += f"\n    lost: {', '.join(self.lost[:5])}{' ...' if len(self.lost) > 5 else ''}"
+        for difference in self.ledger.differences[:5]:
+            line += f"\n    ledger: {difference}"
         return line
 
 
@@ -85,6 +94,7 @@ def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcom
         _wait(lambda: len(site.sent() - set(site.stored())) <= (reported if fault.may_lose else 0))
         stored = site.stored()
         sent = site.sent(stored)
+        ledger = compare(site, "expired" if fault.expires else "spool dropped" if fault.may_lose else "")
         return Outcome(
             fault=fault,
             sent=len(sent),
@@ -94,6 +104,7 @@ def run(fault: Fault, rabbitmq: Any, postgresql: Any, directory: Path) -> Outcom
             dead_lettered=site.dead_letters(),
             reported=reported,
             seconds=seconds,
+            ledger=ledger,
         )
     except NeverCame as error:
         raise NeverCame(f"{error}\n{site.last_words()}") from None
@@ -183,7 +194,7 @@ def main(words: Sequence[str]) -> int:
 def _keep(site: Path) -> Path:
     """Keep journals and logs of a fault that went wrong; return where they are."""
     kept = LOGS / site.name
-    for file in [*site.glob("*/*.log"), *site.glob("*/journal"), *site.glob("published")]:
+    for file in [*site.glob("*/*.log"), *site.glob("*/journal"), *site.glob("*/steady"), *site.glob("published")]:
         (kept / file.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, kept / file.parent.name)
     return kept

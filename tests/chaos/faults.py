@@ -15,10 +15,20 @@ import psycopg2
 
 from tests.chaos.broker import delete_if_empty
 from tests.chaos.broker import limit_free_disk
+from tests.chaos.completeness import INTERVAL
+from tests.chaos.completeness import polls_of
+from tests.chaos.completeness import stored_times
 from tests.chaos.site import Site
 from tests.chaos.site import until
+from tests.system.daemons import Daemon
 
 FAKETIME = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
+STORED_OR_ROLLED_UP = """
+SELECT EXISTS (
+    SELECT FROM series JOIN meter ON meter.id = meter_id WHERE meter.name = 'chaos.steady'
+    AND (EXISTS (SELECT FROM sample WHERE series_id = series.id) OR EXISTS (SELECT FROM rollup WHERE series_id = series.id))
+)
+"""
 DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 
 
@@ -26,13 +36,14 @@ DUPLICATES = 'meter_collected_samples_total{outcome="duplicate"}'
 class Fault:
     """``name`` says what happens. ``site``: further arguments of the :class:`~tests.chaos.site.Site`.
 
-    ``may_lose``: the agent may lose samples, as many as it reports. ``missing`` says why it cannot be done here, or "".
+    ``may_lose``: the agent may lose samples, as many as it reports. ``expires``: the retention deletes samples. ``missing`` says why it cannot be done here, or "".
     """
 
     name: str
     do: Callable[[Site], None]
     site: dict[str, Any] = field(default_factory=dict)
     may_lose: bool = False
+    expires: bool = False
     missing: Callable[[], str] = lambda: ""
     prepare: Callable[[Site], None] = lambda site: None
 
@@ -203,6 +214,35 @@ def spool_disk_is_full(site: Site) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
+def nothing_happens(site: Site) -> None:
+    """Some cycles as usual."""
+    time.sleep(10)
+
+
+def agent_is_not_started(site: Site) -> None:
+    site.end_agent(signal.SIGTERM)
+    time.sleep(10)
+    site.agent.start()
+    site.agent.until_ready()
+
+
+def agent_hangs(site: Site) -> None:
+    site.agent.send(signal.SIGSTOP)
+    time.sleep(10)
+    site.agent.send(signal.SIGCONT)
+
+
+def spool_is_full(site: Site) -> None:
+    """The broker is away until the spool has dropped samples of some cycles; reports stay."""
+    site.pause.touch()
+    site.agent_line.refuse()
+    until(lambda: site.dropped() >= 200, "a spool that drops samples")
+    site.agent_line.accept()
+    until(lambda: site.agent.metric("meter_spool_messages") == 0, "an empty spool")
+    site.pause.unlink()
+    time.sleep(3)
+
+
 def clock_goes_back(site: Site) -> None:
     """By an hour, under the agent and the collector; both must send and store more within seconds."""
     _set_clocks(site, "-3600")
@@ -217,22 +257,75 @@ def _set_clocks(site: Site, offset: str) -> None:
 
 def with_a_clock_to_set(site: Site) -> None:
     _set_clocks(site, "+0")
+    site.late = "some"
     for daemon in (site.agent, site.collector):
-        daemon.extra_environment |= {
-            "LD_PRELOAD": FAKETIME[0],
-            "FAKETIME_TIMESTAMP_FILE": str(site.directory / "clock"),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        _fake_clock(site, daemon)
+
+
+def _fake_clock(site: Site, daemon: Daemon) -> None:
+    daemon.extra_environment |= {
+        "LD_PRELOAD": FAKETIME[0],
+        "FAKETIME_TIMESTAMP_FILE": str(site.directory / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+def behind(seconds: float) -> Callable[[Site], None]:
+    """The agent's clock alone is so many seconds behind, from its start on."""
+
+    def prepare(site: Site) -> None:
+        _set_clocks(site, f"-{seconds:.0f}")
+        _fake_clock(site, site.agent)
+        site.late = "all"
+
+    return prepare
+
+
+def forty_days_behind(site: Site) -> None:
+    behind(40 * 86400)(site)
+    site.late = "some"  # their counts expire with the samples
+    site.pause.touch()
+    site.kinds = site.kinds - {"chaos.polled"}
+
+
+def samples_expire(site: Site) -> None:
+    """What the agent measured forty days ago is retained for 28 days."""
+    until(lambda: len(polls_of(site)) >= 6, "some polls")
+    site.end_agent(signal.SIGTERM)
+    until(lambda: _stored_until(site, polls_of(site)[-1].at), "what was polled last")
+    site.ledger_until = polls_of(site)[-1].at + INTERVAL / 2
+    config = site.collector.config_file
+    retention = "[store]\nretention_days = 28.0\nrollup_retention_days = 28.0\n"
+    site.collector.stop()
+    config.write_text(config.read_text().replace("[store]\n", retention))
+    site.collector.start().until_ready()
+    until(lambda: not site.postgresql.execute(STORED_OR_ROLLED_UP, site.dsn)[0][0], "samples to expire", 120)
+    _set_clocks(site, "+0")
+    site.pause.unlink()
+    site.agent.start().until_ready()
 
 
 def faketime_missing() -> str:
     return "" if FAKETIME else "needs libfaketime: apt-get install faketime"
 
 
+def _stored_until(site: Site, last: float) -> bool:
+    return last <= max((at for times in stored_times(site).values() for at in times), default=0.0) + 0.001
+
+
+SMALL_SPOOL = """
+[spool]
+max_bytes = 2000000
+"""
 SLOW_POLLS = {"poll_seconds": 0.2}
 
 FAULTS = [
+    Fault("none", nothing_happens),
+    Fault("agent not started for ten seconds", agent_is_not_started),
+    Fault("SIGSTOP of the agent for ten seconds", agent_hangs),
+    Fault("pollster that raises every third time", nothing_happens, {"raise_every": 3}),
+    Fault("spool full while the broker is away", spool_is_full, {"padding": 20000, "more": SMALL_SPOOL}, may_lose=True),
     Fault("SIGKILL of the agent while polling", agent_ends_while_polling(signal.SIGKILL), SLOW_POLLS),
     Fault("SIGTERM of the agent while polling", agent_ends_while_polling(signal.SIGTERM), SLOW_POLLS),
     Fault("SIGKILL of the agent while draining", agent_ends_while_draining(signal.SIGKILL)),
@@ -251,4 +344,12 @@ FAULTS = [
     Fault("one of two collectors dies every few seconds", one_of_two_collectors_dies),
     Fault("disk of the spool full", spool_disk_is_full, may_lose=True),
     Fault("clock set back by an hour", clock_goes_back, missing=faketime_missing, prepare=with_a_clock_to_set),
+    Fault("agent's clock an hour behind", nothing_happens, missing=faketime_missing, prepare=behind(3600)),
+    Fault(
+        "samples older than the retention",
+        samples_expire,
+        expires=True,
+        missing=faketime_missing,
+        prepare=forty_days_behind,
+    ),
 ]

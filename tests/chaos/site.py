@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from typing import Literal
 
 import psycopg2
 
@@ -46,10 +47,15 @@ OF_A_NOTIFICATION = ("instance", "memory", "vcpus", "disk.root.size", "disk.ephe
 AGENT = """
 [polling]
 interval_seconds = 0.5
+intervals = {{{{ steady = 2.0 }}}}
 [pollsters.ledger]
 journal = "{{directory}}/journal"
 samples = 100
 seconds = {poll_seconds}
+[pollsters.steady]
+journal = "{{directory}}/steady"
+raise_every = {raise_every}
+padding = {padding}
 [plugins]
 disable = ["system", "example"]
 [central]
@@ -96,7 +102,15 @@ class Site:
     """Servers are shared by all sites; virtual host, database, daemons and proxies are this one's own."""
 
     def __init__(
-        self, rabbitmq: Any, postgresql: Any, directory: Path, *, poll_seconds: float = 0.0, more: str = ""
+        self,
+        rabbitmq: Any,
+        postgresql: Any,
+        directory: Path,
+        *,
+        poll_seconds: float = 0.0,
+        raise_every: int = 0,
+        padding: int = 0,
+        more: str = "",
     ) -> None:
         directory.mkdir(parents=True)
         self.rabbitmq = rabbitmq
@@ -110,15 +124,24 @@ class Site:
         self.house = House(directory, store=self.dsn)
         self.agent_line = Proxy(rabbitmq.port)
         self.collector_line = Proxy(rabbitmq.port)
-        self.agent = self._daemon("meter-central", self.agent_line, AGENT.format(poll_seconds=poll_seconds, more=more))
+        config = AGENT.format(poll_seconds=poll_seconds, raise_every=raise_every, padding=padding, more=more)
+        self.agent = self._daemon("meter-central", self.agent_line, config)
         self.agent.extra_environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(LEDGER), os.environ.get("PYTHONPATH")]))
         }
         self.journal = self.agent.directory / "journal"
+        self.pause = Path(f"{self.journal}.pause")
+        self.steady_journal = self.agent.directory / "steady"
         self.collector = self.another_collector(self.collector_line)
+        self.kinds = KINDS
+        """Meters of which samples must be stored before the site counts as started."""
+        self.ledger_until: float | None = None
+        """The end of the time that the ledger is asked about, in seconds since 1970; by default, the present."""
+        self.late: Literal["all", "none", "some"] = "none"
+        """Which samples are recorded an hour or more after their timestamps."""
         self._published = directory / "published"
         self._publisher: subprocess.Popen[bytes] | None = None
-        self._ended_in_order: set[int] = set()
+        self.ended_in_order: set[int] = set()
 
     def _daemon(self, name: str, line: Proxy, config: str = "") -> Daemon:
         self.house.bus = self.url.replace(f":{self.rabbitmq.port}/", f":{line.port}/")
@@ -138,7 +161,9 @@ class Site:
         self._publisher = subprocess.Popen(
             [sys.executable, PUBLISHER, self.url, self._published, SECRET], env=environment, cwd=TOP
         )
-        until(lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= KINDS, "the first samples")
+        until(
+            lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= self.kinds, "the first samples"
+        )
 
     def end_agent(self, number: int) -> None:
         """Stop the agent by a signal; what it polled last counts as sent when it could end in order."""
@@ -146,7 +171,7 @@ class Site:
         assert process is not None
         self.agent.stop(number)
         if number == signal.SIGTERM:
-            self._ended_in_order.add(process.pid)
+            self.ended_in_order.add(process.pid)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -165,8 +190,7 @@ class Site:
 
     def quiesce(self) -> None:
         """Let nothing new be sent; return when all that was sent is known."""
-        pause = Path(f"{self.journal}.pause")
-        pause.touch()
+        self.pause.touch()
         until(lambda: len(set(self._last_lines(2))) == 1, "the agent to pause", 90)
         assert self._publisher is not None
         self._publisher.terminate()
@@ -199,7 +223,7 @@ class Site:
         ]
         for (pid, first, last), following in zip(lines, [*lines[1:], (0, 0, 0)], strict=True):
             samples = {(f"polled-{number}", "chaos.polled") for number in range(first, last + 1)}
-            if following[0] == pid or pid in self._ended_in_order:
+            if following[0] == pid or pid in self.ended_in_order:
                 sure |= samples
             else:
                 unsure.append(samples)

@@ -1,4 +1,7 @@
-"""Retention of the completeness ledger: its rows are deleted with the samples and rollups that they explain.
+"""Retention of the completeness ledger: its rows are deleted some time after the samples and rollups that they explain.
+
+Samples are deleted by whole weeks and rollups by days. Rows of the ledger that are deleted before them would leave samples that nobody
+expected; rows that stay somewhat longer say that samples have expired.
 
 Series that are still measured stay, and so do agents that have rows. Each transaction deletes a limited number of rows.
 """
@@ -19,6 +22,9 @@ BATCH_ROWS = 5000
 MAX_BATCHES = 20
 """Batches that one run deletes of each table, so that other work is not delayed."""
 
+LONGER_DAYS = 14.0
+"""Days for which the ledger is retained longer than samples and rollups, more than the week by which samples are deleted."""
+
 HEARTBEAT_DAYS = 30.0
 """Days after which the heartbeat of a daemon that does not report any more is deleted."""
 
@@ -28,10 +34,12 @@ EXPIRED = {
     "polling_exception": "until_time < %(before)s",
     "off_schedule_poll": "at < %(before)s",
     "inactive_pollster": "until < %(before)s",
-    "late_sample": "start < %(before)s",
     "rejected_sample": "start < %(before)s",
 }
 """What expires, by table."""
+
+LATE = "start < %(before)s"
+"""Which counts of late samples expire: they refer to series, which are deleted with the rollups."""
 
 DELETE = """
 DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {expired} LIMIT {rows} FOR UPDATE SKIP LOCKED))
@@ -74,7 +82,7 @@ def retained_days(days: float, rollup_days: float) -> float:
 
 
 class LedgerRetention:
-    """Deletes what expired ``days`` ago, 0 for nothing, over ``pool``."""
+    """Deletes what samples or rollups that are retained for ``days``, 0 for ever, do not need any more, over ``pool``."""
 
     def __init__(self, pool: Pool, days: float) -> None:
         self._pool = pool
@@ -91,6 +99,8 @@ class LedgerRetention:
         if not self._days:
             return deleted
         before = now - timedelta(days=self._days)
+        deleted += await self._delete(DELETE.format(table="late_sample", expired=LATE, rows=BATCH_ROWS), before)
+        before -= timedelta(days=LONGER_DAYS)
         for table, expired in EXPIRED.items():
             deleted += await self._delete(DELETE.format(table=table, expired=expired, rows=BATCH_ROWS), before)
         deleted += await self._delete(DELETE_BOOTS, before)

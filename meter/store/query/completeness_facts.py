@@ -93,10 +93,11 @@ FROM pair CROSS JOIN LATERAL (
 WHERE pair.interval IS NOT NULL
 """
 
+# The last cycle of the period may have begun just before the time that its exception states.
 EXCEPTIONS = f"""
 SELECT agent_id, pollster, interval, resource, cause, reason, {SECONDS.format("from_time")}, {SECONDS.format("until_time")}
 FROM polling_exception e
-WHERE agent_id = ANY(%(ids)s::integer[]) AND until_time >= %(start)s AND from_time <= %(end)s
+WHERE agent_id = ANY(%(ids)s::integer[]) AND until_time >= %(start)s AND from_time <= %(end)s::timestamptz + interval '1 minute'
 ORDER BY from_time, id
 """
 

@@ -149,3 +149,55 @@ def test_attributed_cycle_names_its_time() -> None:
     [cycle] = result.attributed
     assert isinstance(cycle, AttributedCycle)
     assert (cycle.due.at, cycle.due.until, cycle.cause) == (300, 600, "agent not running")
+
+
+def test_a_failed_poll_explains_its_own_cycle_alone_although_cycles_begin_some_milliseconds_early_or_late() -> None:
+    begins = [0.0, 300.0015, 600.0010, 900.0020, 1200.0005]
+    failed = (1, 3)
+    exceptions = [
+        PollingException("cpu", INTERVAL, "", "poll failed", "error", begins[n], begins[n] + INTERVAL) for n in failed
+    ]
+    run = CycleRun(begins[0], begins[-1], len(begins), frozenset({"cpu"}))
+    agents = {1: AgentFacts("agent 1", {INTERVAL: Timeline(INTERVAL, [run])}, exceptions)}
+    measured = MeteredPart(1, "cpu", INTERVAL, "r1", "p1", ("cpu",), 0.0, 1e9)
+    ledger = Ledger(PIECES[:1], agents, {}, Finality(open_from=1e9), now=1201.0)
+
+    [result] = ledger.results([measured], ResourceFacts({("r1", "cpu", "p1", 0): 3}))
+
+    assert (result.expected, result.received) == (5, 3)
+    assert [round(each.due.at / INTERVAL) for each in result.attributed] == list(failed)
+
+
+def test_a_cycle_that_took_place_is_not_the_one_that_was_skipped_just_after_it() -> None:
+    """The first cycle after a start came just before the next one was due, which was skipped; then the agent was killed."""
+    runs = [CycleRun(280.0, 280.0, 1, frozenset({"cpu"}), "a"), CycleRun(1500.0, 1500.0, 1, frozenset({"cpu"}), "b")]
+    skipped = PollingException("", INTERVAL, "", "skipped", "slow", 300.0, 600.0)
+    agents = {1: AgentFacts("agent 1", {INTERVAL: Timeline(INTERVAL, runs)}, [skipped])}
+    measured = MeteredPart(1, "cpu", INTERVAL, "r1", "p1", ("cpu",), 280.0, 1e9)
+    ledger = Ledger(PIECES[:1], agents, {}, Finality(open_from=1e9), now=1501.0)
+
+    [result] = ledger.results([measured], ResourceFacts({("r1", "cpu", "p1", 0): 2}))
+
+    assert (result.expected, result.received) == (5, 2)
+    assert [(each.due.at, each.cause) for each in result.attributed] == [
+        (580.0, "agent not running"),
+        (880.0, "agent not running"),
+        (1180.0, "agent not running"),
+    ]
+
+
+def test_an_agent_killed_between_samples_and_report_lacks_the_cycles_after_that_one() -> None:
+    """It was stopped after the cycle of 0 s, and killed in that of 1500 s, whose samples are stored."""
+    runs = [
+        CycleRun(0.0, 0.0, 1, frozenset({"cpu"}), "a", stopped=True),
+        CycleRun(900.0, 1200.0, 2, frozenset({"cpu"}), "b"),
+        CycleRun(2100.0, 2100.0, 1, frozenset({"cpu"}), "c"),
+    ]
+    agents = {1: AgentFacts("agent 1", {INTERVAL: Timeline(INTERVAL, runs)})}
+    measured = MeteredPart(1, "cpu", INTERVAL, "r1", "p1", ("cpu",), 0.0, 1e9)
+    ledger = Ledger(PIECES[:1], agents, {}, Finality(open_from=1e9), now=2101.0)
+
+    [result] = ledger.results([measured], ResourceFacts({("r1", "cpu", "p1", 0): 5}))
+
+    assert (result.expected, result.received) == (8, 5)
+    assert [each.due.at for each in result.attributed] == [300.0, 600.0, 1800.0]
