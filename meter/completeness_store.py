@@ -75,8 +75,8 @@ class ReceivedCycle:
 
     @property
     def whole(self) -> bool:
-        """Whether a poll in it lists all its series."""
-        return any(poll.whole for poll in self.report.polls)
+        """Whether a poll in it lists all its series, or the last of them."""
+        return any(poll.completes for poll in self.report.polls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """One poll of one pollster. ``samples`` are those on disk. ``asked`` is false if an earlier poll was still running.
 
     A poll with so many series that they need several reports is *continued* in those that follow, which have the same due time:
-    they add and remove series and name what was skipped, and are no other poll. None of them is ``whole``.
+    they add and remove series and name what was skipped, and are no other poll. None of them is ``whole``: of a list of all
+    series each part has all those of the resources from ``listed_from`` on, and before ``listed_before`` unless that is empty.
     """
 
     pollster: str
@@ -78,6 +79,13 @@ class PollReport(msgspec.Struct, frozen=True, omit_defaults=True):
     removed: tuple[SeriesGroup, ...] = ()
     skipped: tuple[SkipReport, ...] = ()
     continued: bool = False
+    listed_from: str | None = None
+    listed_before: str = ""
+
+    @property
+    def completes(self) -> bool:
+        """Whether ``series`` is a list of all series, or the last part of one."""
+        return self.whole or (self.listed_from is not None and not self.listed_before)
 
 
 class OffSchedulePoll(msgspec.Struct, frozen=True, omit_defaults=True):

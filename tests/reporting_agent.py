@@ -235,5 +235,8 @@ class Reconstruction:
         known = self.series.setdefault(poll.pollster, set())
         if poll.whole:
             known.clear()
+        if poll.listed_from is not None:
+            listed, before = poll.listed_from, poll.listed_before
+            known -= {each for each in known if listed <= each[1] and (not before or each[1] < before)}
         known -= series_of(poll.removed)
         known |= series_of(poll.series)

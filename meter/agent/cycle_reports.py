@@ -31,6 +31,7 @@ from meter.agent.measured_series import KnownSeries
 from meter.agent.measured_series import MeasuredSeries
 from meter.agent.measured_series import decoded_groups
 from meter.agent.measured_series import encoded_groups
+from meter.agent.measured_series import listed_parts
 from meter.agent.measured_series import parts_of
 from meter.agent.skip_notes import SkipNotes
 from meter.agent.skip_notes import clean_text
@@ -370,8 +371,15 @@ def _parts(report: CycleReport) -> Iterator[CycleReport]:
         room += size
         polls.append(msgspec.structs.replace(poll, whole=False, series=(), removed=(), skipped=()))
         more = PollReport(poll.pollster, poll.interval_seconds, poll.outcome, 0, 0.0, continued=True)
-        continued += [msgspec.structs.replace(more, removed=part) for part in parts_of(poll.removed, PART_BYTES)]
-        continued += [msgspec.structs.replace(more, series=part) for part in parts_of(poll.series, PART_BYTES)]
+        if poll.removed:
+            continued += [msgspec.structs.replace(more, removed=part) for part in parts_of(poll.removed, PART_BYTES)]
+        if poll.whole:
+            continued += [
+                msgspec.structs.replace(more, series=part, listed_from=begin, listed_before=end)
+                for begin, end, part in listed_parts(poll.series, PART_BYTES)
+            ]
+        elif poll.series:
+            continued += [msgspec.structs.replace(more, series=part) for part in parts_of(poll.series, PART_BYTES)]
         continued += [msgspec.structs.replace(more, skipped=(part,)) for part in _skip_parts(poll)]
     yield msgspec.structs.replace(report, polls=tuple(polls), off_schedule=report.off_schedule[:MAX_OFF_SCHEDULE])
     bare = CycleReport(report.agent, report.daemon, report.host, report.boot, 0, report.due)

@@ -251,3 +251,32 @@ def parts_of(groups: tuple[SeriesGroup, ...], most: int) -> Iterator[tuple[Serie
             size += length
         part.append(msgspec.structs.replace(group, resources=tuple(resources)))
     yield tuple(part)
+
+
+def listed_parts(groups: tuple[SeriesGroup, ...], most: int) -> Iterator[tuple[str, str, tuple[SeriesGroup, ...]]]:
+    """Yield a list of all series in parts of at most about ``most`` bytes of JSON; at least one part.
+
+    A part has all series of the resources from its first text on, and before its second one, which is empty for the last part.
+    Resources are in the order of their code points.
+    """
+    costs = [100 + sum(len(meter.encode()) + 3 for meter in group.meters) for group in groups]
+    part: dict[int, list[str]] = {}
+    begin, size = "", 0
+    in_order = sorted((resource, n) for n, group in enumerate(groups) for resource in group.resources)
+    for resource, of_resource in itertools.groupby(in_order, key=lambda each: each[0]):
+        numbers = [n for _, n in of_resource]
+        length = (len(resource.encode("utf-8", "replace")) + 5) * len(numbers)
+        more = length + sum(costs[n] for n in numbers if n not in part)
+        if part and size + more > most:
+            yield begin, resource, _part_of(groups, part)
+            part, begin, size, more = {}, resource, 0, length + sum(costs[n] for n in numbers)
+        size += more
+        for n in numbers:
+            part.setdefault(n, []).append(resource)
+    yield begin, "", _part_of(groups, part)
+
+
+def _part_of(groups: tuple[SeriesGroup, ...], part: Mapping[int, list[str]]) -> tuple[SeriesGroup, ...]:
+    return tuple(
+        msgspec.structs.replace(groups[n], resources=tuple(resources)) for n, resources in sorted(part.items())
+    )

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.defer import gatherResults
@@ -149,7 +150,9 @@ class Polling:
         for each in self.pollsters:
             if each.name == name:
                 found = await each.plugin.poll(Cycle(self._context, trial=True))
-                samples = await SampleStream(each, found, self._context.clock, self._timeout).take(sys.maxsize)
+                stream = SampleStream(each, found, self._context.clock, self._timeout)
+                samples = await stream.take(sys.maxsize)
+                await stream.take(1)  # raises what ended the samples early
                 name_of = self._unit_name
                 return [replace(one, unit=name_of(one.unit)) for one in samples] if name_of else samples
         known = ", ".join(sorted(each.name for each in self.pollsters)) or "none"
@@ -285,7 +288,8 @@ class SampleStream:
     """Takes samples from the iterable that a pollster has returned, such as a list or a generator.
 
     ``seconds`` is the time that the pollster has used, starting with ``seconds`` for the poll itself, and limited to
-    ``limit_seconds``. ``count`` is the number of samples taken.
+    ``limit_seconds``. ``count`` is the number of samples taken. An error in the middle is raised by :meth:`take` after
+    the samples that were made before it have been returned.
     """
 
     def __init__(
@@ -297,11 +301,14 @@ class SampleStream:
         self._rest = iter(found)
         self._clock = clock
         self._limit_seconds = limit_seconds
+        self._failure: Exception | None = None
         self.seconds = seconds
         self.count = 0
 
     async def take(self, limit: int) -> list[Sample]:
         """Return the next samples, at most ``limit``; an empty list at the end."""
+        if self._failure is not None:
+            raise self._failure
         takes = self._pollster.takes if self._pollster.meters_off else None
         taken: list[Sample] = []
         end = self._clock.seconds() - self.seconds + self._limit_seconds
@@ -319,6 +326,10 @@ class SampleStream:
                     if self._clock.seconds() > end:
                         raise DeferredTimeout
                     await slices.pause()
+        except Exception as error:
+            if not taken or isinstance(error, CancelledError):
+                raise
+            self._failure = error
         finally:
             self.seconds += self._clock.seconds() - began
             self.count += len(taken)

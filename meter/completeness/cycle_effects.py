@@ -177,19 +177,21 @@ def _change_series(received: ReceivedCycle, agent: AgentState, effects: CycleEff
             poll.pollster,
             poll.interval_seconds,
             at,
-            poll.whole and poll.outcome == "ok",
+            (poll.whole or poll.listed_from is not None) and poll.outcome == "ok",
             poll.series,
             _unlisted(poll.removed, poll.series),
+            "" if poll.whole else poll.listed_from or "",
+            "" if poll.whole else poll.listed_before,
         )
         for poll in report.polls
-        if poll.whole or poll.series or poll.removed
+        if poll.whole or poll.listed_from is not None or poll.series or poll.removed
     ]
     if report.standby:
         edits.append(SeriesEdit(agent.id, "", 0.0, at, complete=True, series=(), removed=()))
     if edits:
         effects.series.append(edits)
         agent.last_due = at  # the next change is later, even if the clock stays behind
-    if report.sequence == 1 or received.whole:
+    if report.sequence == 1 or report.inactive or any(poll.whole for poll in report.polls):
         effects.inactive.append(InactiveEdit(agent.id, at, report.inactive))
 
 

@@ -104,7 +104,10 @@ class PollingExceptionRow:
 
 @dataclass(frozen=True, slots=True)
 class SeriesEdit:
-    """A change of what a pollster measures, from the time ``at``; ``complete``: what ``series`` does not list has ended."""
+    """A change of what a pollster measures, from the time ``at``; ``complete``: what ``series`` does not list has ended.
+
+    Then ``series`` has all resources from ``listed_from`` on, and before ``listed_before`` unless that is empty.
+    """
 
     agent_id: int
     pollster: str
@@ -113,6 +116,12 @@ class SeriesEdit:
     complete: bool
     series: tuple[SeriesGroup, ...]
     removed: tuple[SeriesGroup, ...]
+    listed_from: str = ""
+    listed_before: str = ""
+
+    def covers(self, resource: str) -> bool:
+        """Return whether a complete list would have the series of ``resource``; texts are compared by code point."""
+        return self.listed_from <= resource and (not self.listed_before or resource < self.listed_before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ class MemoryCompletenessStore:
             if row.agent != name or row.until_due != FOREVER or edit.pollster not in ("", row.pollster):
                 continue
             ended = (
-                row.series not in listed
+                row.series not in listed and edit.covers(row.resource)
                 if edit.complete
                 else (row.resource, row.project, row.meters) in removed and row.series not in listed
             )

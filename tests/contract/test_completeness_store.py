@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import uuid
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
+import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from meter.agent import cycle_reports
 from meter.completeness_store import ICompletenessStore
+from meter.completeness_store import ReceivedCycle
 from meter.completeness_store import RejectedCount
 from meter.completeness_store import WaitingRules
 from meter.cycle_report import ConfirmedReport
@@ -24,6 +28,7 @@ from meter.cycle_report import OffSchedulePoll
 from meter.cycle_report import SeriesGroup
 from meter.cycle_report import SkippedCycles
 from meter.cycle_report import SkipReport
+from meter.message import parse_timestamp
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.ledger_tables import LEDGER_TABLES
@@ -32,6 +37,8 @@ from tests.ledger_tables import beat
 from tests.ledger_tables import cycle
 from tests.ledger_tables import ledger_tables
 from tests.ledger_tables import poll
+from tests.reporting_agent import ReportingAgent
+from tests.reporting_agent import ScriptedPollster
 from tests.waiting import until
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -189,6 +196,77 @@ async def test_poll_continued_in_other_reports_is_one_poll(store):
         ("", "poll failed", 1),
         ("r9", "skipped", 1),
     ]
+
+
+def received_from(agent):
+    """Return the reports that an agent has sent, as a collector gives them to a store."""
+    reports, _ = agent.take()
+    return [
+        ReceivedCycle(
+            report,
+            uuid.UUID(report.boot),
+            parse_timestamp(report.due, "due"),
+            hashlib.sha256(msgspec.json.encode(report)).digest(),
+        )
+        for report in reports
+    ]
+
+
+def still_measured(tables):
+    return sorted((row[3], row[4], row[5]) for row in tables["metered_resource"] if row[7] is None)
+
+
+@pytest.mark.parametrize("loses_its_spool", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_list_of_all_series_in_parts_ends_what_it_does_not_have(store, tmp_path, monkeypatch, loses_its_spool):
+    monkeypatch.setattr(cycle_reports, "PART_BYTES", 500)
+    names = [f"{letter}-{number:02}" for letter in ("a", "größe", "z", "Я", "😀", "～") for number in range(30)]
+    both = [(project, name, "lamp.power") for project in ("acme", "emca") for name in names]
+    before = [*both, *((None, name, "lamp.heat") for name in names[::3])]
+    first = ReportingAgent(
+        tmp_path / "first",
+        ScriptedPollster(series=before),
+        ScriptedPollster("other", series=before[:3]),
+        boot=str(BOOT),
+    )
+    first.cycle()
+    sent = received_from(first)
+    first.close()
+    assert len(sent) > 10
+    assert set(await told(store, *sent)) == {"applied"}
+    assert len(still_measured(await ledger_tables(store))) == len(before) + 3
+
+    after = [each for n, each in enumerate(before) if n % 4]
+    directory = tmp_path / ("second" if loses_its_spool else "first")
+    second = ReportingAgent(
+        directory,
+        ScriptedPollster(series=after),
+        ScriptedPollster("other", series=before[:3]),
+        boot=str(OTHER),
+        clock=first.clock,
+    )
+    second.cycle()
+    sent = received_from(second)
+    second.close()
+    assert len(sent) > 10
+    assert set(await told(store, *sent)) == {"applied"}
+    tables = await ledger_tables(store)
+    expected = [(name, project or "", (meter,)) for project, name, meter in (*after, *before[:3])]
+    assert still_measured(tables) == sorted(expected)
+    assert {row[7] for row in tables["metered_resource"]} == {None, sent[0].due}
+
+
+@pytest_twisted.ensureDeferred
+async def test_part_of_a_list_ends_only_what_it_covers(store):
+    names = ("a", "b", "c", "d")
+    await told(store, cycle(BOOT, 1, at(0), poll(whole=True, series=(SeriesGroup(("cpu",), names, "p1"),))))
+    part = poll(continued=True, listed_from="b", listed_before="d", series=(SeriesGroup(("cpu",), ("c",), "p1"),))
+    failed = poll(continued=True, outcome="error", listed_from="")
+    await told(store, cycle(BOOT, 2, at(60), poll()), cycle(BOOT, 3, at(60), part), cycle(BOOT, 4, at(60), failed))
+    assert [row[0] for row in still_measured(await ledger_tables(store))] == ["a", "c", "d"]
+
+    await told(store, cycle(BOOT, 5, at(120), poll()), cycle(BOOT, 6, at(120), poll(continued=True, listed_from="")))
+    assert still_measured(await ledger_tables(store)) == []
 
 
 @pytest_twisted.ensureDeferred

@@ -109,10 +109,14 @@ WITH edit AS MATERIALIZED (
 """Parameters of an edit, and the resources that it lists: ``listed``."""
 
 END_UNLISTED = f"""
-{EDIT}, open AS MATERIALIZED (
+WITH edit AS MATERIALIZED (
+    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[], %s::text[], %s::text[])
+        AS edit (agent_id, pollster, interval, at, series, listed_from, listed_before)
+), grouped AS MATERIALIZED ({GROUPS}), listed AS MATERIALIZED ({LISTED}), open AS MATERIALIZED (
     SELECT edit.at, m.* FROM edit CROSS JOIN LATERAL (
         SELECT m.*, m.ctid AS row_id FROM metered_resource m
-        WHERE m.agent_id = edit.agent_id AND m.pollster = edit.pollster AND m.until_due = 'infinity' OFFSET 0
+        WHERE m.agent_id = edit.agent_id AND m.pollster = edit.pollster AND m.until_due = 'infinity'
+            AND m.resource >= edit.listed_from AND (edit.listed_before = '' OR m.resource < edit.listed_before) OFFSET 0
     ) AS m
 ), ended AS MATERIALIZED (
     SELECT (array_agg(row_id))[1] AS row_id, max(at) AS at FROM (
@@ -336,7 +340,9 @@ async def _save_turn(session: Session, edits: Sequence[SeriesEdit], lists: Mappi
         ]
 
     await _change(session, END_REMOVED, rows((edit for edit in edits if edit.removed), removed=True))
-    await _change(session, END_UNLISTED, rows(edit for edit in edits if edit.complete))
+    complete = [edit for edit in edits if edit.complete]
+    limits = [(edit.listed_from, edit.listed_before) for edit in complete]
+    await _change(session, END_UNLISTED, [(*row, *limit) for row, limit in zip(rows(complete), limits, strict=True)])
     await _change(session, INSERT_LISTED, rows(edit for edit in edits if edit.series))
 
 

@@ -432,7 +432,7 @@ def test_names_and_texts_that_are_no_unicode_do_not_stop_the_reports(
     assert series_of(first.polls[0].series) == {HALL}
     assert [each.reason for each in first.polls[0].skipped] == ["? bad"]
     assert second.polls[0].error == "RuntimeError: ?"
-    assert len(messages) == 1
+    assert len(messages) == 2
     logged_errors.flush()
 
 

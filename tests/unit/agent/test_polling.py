@@ -183,7 +183,7 @@ def test_bad_pollster_affects_no_other(work, outcome):
     agent.clock.advance(10)
 
     assert cycle.result.failed == ("bad",)
-    assert len(agent.messages()) == 1
+    assert len(agent.messages()) == (2 if work is returns_rubbish else 1)  # what it made before is valid
     assert agent.count(f'meter_polls_total{{outcome="{outcome}",pollster="bad"}} 1.0')
     assert agent.count('meter_polls_total{outcome="ok",pollster="lamp"} 1.0')
 
@@ -439,8 +439,41 @@ async def test_generator_that_fails_affects_only_its_pollster():
     agent = Agent(Pollster("bad", work), Pollster("lamp", one_sample))
     report = await agent.cycle()
 
-    assert (report.samples, report.failed) == (1, ("bad",))
+    assert (report.samples, report.failed) == (2, ("bad",))
     assert agent.count('meter_polls_total{outcome="error",pollster="bad"} 1.0')
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("broken lamp"), Unavailable("no answer"), "no sample"])
+@pytest_twisted.ensureDeferred
+async def test_samples_that_were_made_before_a_generator_fails_are_spooled(failure):
+    async def work(cycle):
+        def samples():
+            for n in range(SPOOL_CHUNK_SAMPLES + 3):
+                yield sample(cycle, volume=n)
+            if isinstance(failure, str):
+                yield failure
+            raise failure
+
+        return samples()
+
+    agent = Agent(Pollster("bad", work))
+    report = await agent.cycle()
+
+    assert [message.volume for message in agent.messages()] == list(range(SPOOL_CHUNK_SAMPLES + 3))
+    assert (report.samples, report.failed) == (SPOOL_CHUNK_SAMPLES + 3, ("bad",))
+
+
+@pytest_twisted.ensureDeferred
+async def test_poll_on_demand_raises_what_ends_its_samples():
+    async def work(cycle):
+        def samples():
+            yield sample(cycle)
+            raise RuntimeError("broken lamp")
+
+        return samples()
+
+    with pytest.raises(RuntimeError, match="broken lamp"):
+        await Agent(Pollster("bad", work)).polling.poll_now("bad")
 
 
 @pytest_twisted.ensureDeferred

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,6 +229,13 @@ def assert_is(found: Life, kind: ResourceKind, truth: list[Period], within: floa
 
 
 @given(stories(), st.integers(0, 299), st.randoms(use_true_random=False))
+# Created at the end of an audit period: the audit has the same time, and must not begin the life.
+@example((VOLUME, [Period(at(60), None, "available", 1, "p1")]), 0, random.Random(0))
+@example(
+    (VOLUME, [Period(at(60), at(120), "available", 1, "p1"), Period(at(120), None, "in-use", 2, "p1")]),
+    0,
+    random.Random(0),
+)
 def test_notifications_polls_and_both_give_the_same_segments(
     story: tuple[ResourceKind, list[Period]], phase: int, order: random.Random
 ) -> None:
