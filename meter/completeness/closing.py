@@ -1,4 +1,4 @@
-"""Whether a period may be closed: what of it is not over, not final, missing, or still on its way."""
+"""Whether a period may be closed, and the reasons against it: it is not over or not final, or samples or reports are missing."""
 
 from __future__ import annotations
 
