@@ -1,7 +1,7 @@
 """Cycle reports: what an agent polled in one cycle, and what it did not measure.
 
-Every polling cycle of every agent ends with one, written to the spool after the samples of the cycle. *Boot* is one life of the
-agent's process; *sequence* counts its reports from 1 without a gap. When the spool must drop something it drops samples and
+Every polling cycle of every agent ends with one, written to the spool after the samples of the cycle. *Boot* is one process of
+the agent, from its start to its end; *sequence* counts its reports from 1 without a gap. When the spool must drop something it drops samples and
 keeps reports: a gap in (agent, boot, sequence) is a report that was lost on the way, and nothing else is.
 
 A *series group* is what a pollster measures of several resources alike: one project, some meters, some resources. A sample of each
@@ -29,7 +29,7 @@ MAX_ERROR = 500
 """Maximum length of an error in a report, in characters; the agent cuts longer ones."""
 
 DOMAIN_HUNG = "domain hung"
-"""The reason of a :class:`SkipReport` for a domain whose emulator did not answer libvirt."""
+"""The reason of a :class:`SkipReport` for a domain whose QEMU process did not respond to libvirt."""
 
 DOMAIN_UNREADABLE = "domain unreadable"
 """The reason of a :class:`SkipReport` for a domain that libvirt listed, and whose reading failed with an error."""

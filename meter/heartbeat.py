@@ -1,4 +1,4 @@
-"""Heartbeats: once a minute every daemon says that it runs, with what, and how it is. The last one of each is kept."""
+"""The heartbeat, a daemon's report of its state, once a minute. The last one of each daemon is kept."""
 
 from __future__ import annotations
 

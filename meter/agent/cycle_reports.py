@@ -1,6 +1,6 @@
 """Makes the cycle reports of an agent (:mod:`meter.cycle_report`) and puts them into its spool.
 
-The number of a report is used when the report is on disk. A report that cannot be written waits in memory, and the next ones
+A report gets its number when it is written to disk. A report that cannot be written waits in memory, and the next ones
 behind it: a full disk causes no gap in the numbers. When too many wait the oldest is given up, and the next report says so.
 """
 

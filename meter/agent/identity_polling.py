@@ -86,6 +86,8 @@ class IdentityPolling:
             try:
                 await run(frozenset({interval}))
             except Unavailable as error:
-                self._log.info("names of projects, domains and users: {reason}; trying again", reason=str(error))
+                self._log.info(
+                    "names of projects, domains and users cannot be read: {reason}; trying again", reason=str(error)
+                )
 
         return attempt

@@ -1,7 +1,7 @@
-"""Measured series: of what a pollster makes samples, cycle by cycle, as a cycle report states it.
+"""Which series a pollster measures in each cycle, and how they differ from those of the cycle before, for cycle reports.
 
-A *series* is a meter of a resource of a project. While the samples of a poll pass by, one dictionary operation per sample is
-done; everything else is done once per resource, at the end of the poll.
+A *series* is here a meter of a resource of a project. One dictionary operation is done per sample while a poll runs; everything
+else is done once per resource, at the end of the poll.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ResourceKey = tuple[str | None, str]
 """Project and resource."""
 
 Meters = tuple[str, ...]
-"""Names of meters, sorted: equal ones are the same object, as long as few lists are in use."""
+"""Names of meters, sorted. Equal tuples are usually the same object, so that they are compared fast."""
 
 
 RESOURCES_PER_SLICE = 500

@@ -1,4 +1,4 @@
-"""Notes of the pollsters of one cycle about what they did not measure: counted in the metrics, and for the cycle report."""
+"""Collects what the pollsters of one cycle skipped, for the metrics and the cycle report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def clean_text(text: str, most: int = MAX_ERROR) -> str:
 
 @dataclass(slots=True)
 class PollNotes:
-    """What one pollster says in one cycle."""
+    """What one pollster stated in one cycle: skipped samples by reason, and the reasons by resource or project."""
 
     samples: dict[str, int] = field(default_factory=dict)
     resources: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What is in the file of a spool, for the start of a daemon, before the spool is opened."""
+"""Counts the messages in the file of a spool when a daemon starts, before the spool is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cycle reports in a spool: tables beside that of the samples, so that samples are dropped first and never wait for reports.
+"""Cycle reports in a spool: they have tables of their own, so that samples are dropped first and never wait for reports.
 
 The functions work on the database of :class:`meter.agent.spool.Spool`, off the reactor thread, within its transactions.
 

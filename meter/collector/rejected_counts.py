@@ -1,4 +1,4 @@
-"""Counts the samples that were dead-lettered, by hour, meter, resource and project: what was rejected is not missing without a trace.
+"""Counts the samples that were dead-lettered, by hour, meter, resource and project: the completeness ledger explains missing samples by them.
 
 What a sample says of itself is believed if its signature was verified. Otherwise it is a claim of somebody unknown, and has the kind
 ``unverified``. The counts are kept in memory and stored every few seconds; those of the last seconds are lost if the process is killed.

@@ -52,17 +52,17 @@ class Options(CommandOptions):
         ["project", "p", None, "Only resources of this project."],
         ["resource", "r", None, "Only this resource."],
         ["meter", "m", None, "Only this meter."],
-        ["agent", "a", None, "Only what this agent measures, such as meter-compute@host."],
-        ["by", None, None, "A row for each hour or day."],
-        ["group", "g", None, "A row for each agent, project_id, meter or resource_id."],
+        ["agent", "a", None, "Only samples of this agent, such as meter-compute@host."],
+        ["by", None, None, "One row for each 'hour' or 'day' (UTC)."],
+        ["group", "g", None, "One row for each 'agent', 'project_id', 'meter' or 'resource_id'."],
     ]
     optFlags = [  # noqa: N815, RUF012
-        ["closable", None, "Say whether the period may be closed, and why not."],
+        ["closable", None, "Say whether the period may be closed, and the reasons against it."],
         ["json", None, "Write one JSON object per line."],
     ]
 
     def postOptions(self) -> None:
-        """Check the words."""
+        """Check the values of --by and --group."""
         for name, allowed in (("by", get_args(Resolution)), ("group", get_args(GroupField))):
             if self[name] is not None and self[name] not in allowed:
                 raise usage.UsageError(f"--{name} must be {' or '.join(allowed)}, not {self[name]}")

@@ -1,1 +1,1 @@
-"""How long instances existed, in each state with each flavor; what projects, domains and users are and were called."""
+"""Computes, without reading a store: which samples are missing and why, the lives of resources, and the history of names."""

@@ -14,7 +14,7 @@ DEFAULT_INTERVAL = 300.0
 
 
 class AgentRow(NamedTuple):
-    """What is stored of an agent; times are seconds since 1970. ``stopped``: the last report of its last boot said that it stops."""
+    """What is stored about an agent; times are seconds since 1970. ``stopped``: the last report of its last boot said that it stops."""
 
     agent: str
     daemon: str

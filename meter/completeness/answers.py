@@ -214,12 +214,14 @@ def rows_of(
 ) -> list[CompletenessRow]:
     """Return the rows of the answer: one per piece and group, or one per group for the whole period."""
     start, end = query.start.timestamp(), query.end.timestamp()
+    whole = [Piece(start, end)] if query.by is None else pieces_between(start, end, seconds_of(query))
+    # The tallies of the present hour or day end now; its row ends with it, or with the period.
+    by_start = {piece.start: piece for piece in whole}
     merged: dict[tuple[Piece, str | None], Tally] = defaultdict(Tally)
     for piece, group, tally in tallies:
-        merged[piece if query.by else Piece(start, end), group].merge(tally)
+        merged[by_start.get(piece.start, piece) if query.by else whole[0], group].merge(tally)
     if query.group is None:
-        whole = [Piece(start, end)] if query.by is None else pieces_between(start, end, seconds_of(query))[:limit]
-        for piece in whole:
+        for piece in whole[:limit]:
             merged.setdefault((piece, None), Tally())
     ordered = sorted(merged.items(), key=lambda item: (item[0][0], item[0][1] or ""))
     return [tally.row(piece.start, piece.end, group) for (piece, group), tally in ordered[:limit]]

@@ -1,7 +1,7 @@
-"""Why the samples of one resource and meter are missing: each missing sample gets one cause.
+"""Attributes each missing sample of a resource and meter to one cause.
 
-What an agent stated about a cycle explains the sample of that cycle. What no cycle explains is explained by the
-collector's rejections, by the retention, or by an hour that is not final; the rest is *unknown*, which is never counted as 0.
+The cause is what the agent reported about the cycle of the sample. If it reported nothing, the cause is that the collector rejected
+samples, that the retention deleted them, or that the hour is not final; otherwise it is *unknown*.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AttributedCycle(NamedTuple):
 class CycleAttribution(NamedTuple):
     """The cycles of a part in a piece that cannot have a sample, and those that should have one.
 
-    ``possible`` explains some of the latter, if their samples are missing.
+    ``possible`` has the causes of cycles in ``unattributed`` whose samples may have been dropped: they apply if samples are missing.
     """
 
     attributed: Sequence[AttributedCycle]

@@ -24,13 +24,13 @@ EXPLANATIONS: dict[Cause, str] = {
     "agent not running": "no cycle report of the agent covers the time",
     "pollster off": "a setting disables the pollster, or it does not apply on the agent's host",
     "poll failed": "the pollster was asked and failed",
-    "domain hung": "libvirt could not read the domain, because its emulator did not answer",
+    "domain hung": "libvirt could not read the domain, because its QEMU process did not respond",
     "skipped": "the agent skipped the cycle, because an earlier one took longer than its interval, or the pollster skipped"
     " the sample for a reason that it names",
     "spool dropped": "the spool of the agent was full, or too old, and dropped samples",
     "rejected": "the collector rejected the sample: it is a dead letter",
     "expired": "the retention has deleted the samples",
     "not finalized": "the hour is not final yet: samples may still arrive",
-    "unknown": "nothing explains it",
+    "unknown": "no report explains it, and the collector did not reject it",
 }
 """What each cause means, as a clause."""

@@ -1,7 +1,8 @@
-"""Whether a period may be closed: what of it is not over, not final, missing, or still on its way."""
+"""Whether a period may be closed, and the reasons against it: it is not over or not final, or samples or reports are missing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from collections.abc import Sequence
 from datetime import datetime
@@ -53,21 +54,30 @@ def _times(query: CompletenessQuery, now: datetime, finality: Finality) -> Itera
         count = len(finality.open_hours)
         first = utc_text(at(min(finality.open_hours)))
         yield ClosingReason(
-            code="hours not finalized", text=f"{count} hours with samples are not final; the first begins at {first}"
+            code="hours not finalized",
+            text=f"{_hours(count)} not final, although samples are stored; the first begins at {first}",
         )
     elif finality.open_from < end:
-        hours = round((end - finality.open_from) / HOUR_SECONDS + 0.5)
-        first = utc_text(at(finality.open_from))
+        start = query.start.timestamp()
+        first_open = max(finality.open_from, start - start % HOUR_SECONDS)
+        hours = math.ceil((end - first_open) / HOUR_SECONDS)
+        first = utc_text(at(first_open))
         yield ClosingReason(
-            code="hours not finalized", text=f"the last {hours} hours are not final yet; the first begins at {first}"
+            code="hours not finalized",
+            text=f"at the end of the period {_hours(hours)} not final yet; the first begins at {first}",
         )
+
+
+def _hours(count: int) -> str:
+    return "1 hour is" if count == 1 else f"{count} hours are"
 
 
 def _missing(rows: Sequence[CompletenessRow]) -> Iterator[ClosingReason]:
     for cause in CAUSES:
         samples = sum(row.causes.get(cause, 0) for row in rows)
         if samples:
-            text = f"{samples} samples are missing ({cause}): {EXPLANATIONS[cause]}"
+            counted = "1 sample is" if samples == 1 else f"{samples} samples are"
+            text = f"{counted} missing ({cause}): {EXPLANATIONS[cause]}"
             yield ClosingReason(code="samples missing", text=text, cause=cause, samples=samples)
 
 

@@ -1,6 +1,6 @@
-"""Levels of the summaries of a day: sums for each agent, project or meter, and each pair of these, so that few rows answer a query.
+"""Which sums the summary of a day has: for each agent, project or meter, and each pair of these, so that few rows answer a query.
 
-A level is a sum of :data:`AGENT`, :data:`PROJECT` and :data:`METER`. Sums for all three together would be as many as the series.
+A *level* says by which of these fields the sums of a day are divided: it is a bit set of :data:`AGENT`, :data:`PROJECT` and :data:`METER`. Sums for all three together would be as many as the series.
 """
 
 from __future__ import annotations

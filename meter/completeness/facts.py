@@ -1,4 +1,4 @@
-"""What the ledger reads from a store: what agents measure, which cycles they reported, what went wrong, and what is stored.
+"""What the ledger reads from a store: what agents measure, which cycles they reported, why samples were not made, and which are stored.
 
 Times are seconds since 1970. A *piece* is a part of the period of a query: an hour, a day, or what of it lies in the period.
 """
@@ -49,12 +49,12 @@ class MeteredPart(NamedTuple):
 
     @property
     def is_off_schedule(self) -> bool:
-        """Whether it is one measurement between cycles."""
+        """Whether this is one measurement between cycles."""
         return self.since == self.until
 
 
 class PollingException(NamedTuple):
-    """Why samples were not made or were lost, from ``start`` until before ``end``; empty names stand for all, 0 for any interval."""
+    """Why samples were not made or were lost, from ``start`` until before ``end``. ``""`` stands for all, an interval of 0 for any."""
 
     pollster: str
     interval: float
@@ -65,7 +65,7 @@ class PollingException(NamedTuple):
     end: float
 
     def covers(self, part: MeteredPart, at: float) -> bool:
-        """Return whether it explains that ``part`` has no sample of the cycle that was due ``at``.
+        """Return whether this is why ``part`` has no sample of the cycle that was due ``at``.
 
         One about cycles of an interval lasts from the time of the first to one interval after the last. Cycles begin some
         milliseconds early or late, so that the time of the cycle after these may be just before its end: a cycle is meant if it is
@@ -80,11 +80,11 @@ class PollingException(NamedTuple):
         return self.cause == "skipped" and not self.pollster
 
     def may_cover(self, part: MeteredPart, at: float) -> bool:
-        """Return whether it may explain that: samples are spooled after the cycle in which they were made."""
+        """Return whether this may be why: samples are spooled, and dropped, some time after their cycle was due."""
         return self.cause == "spool dropped" and self.start - part.interval < at < self.start and self.concerns(part)
 
     def concerns(self, part: MeteredPart) -> bool:
-        """Return whether it is about the pollster, the interval and the resource of ``part``."""
+        """Return whether this is about the pollster, the interval and the resource of ``part``."""
         return (
             self.pollster in ("", part.pollster)
             and self.resource in ("", part.resource)
@@ -136,7 +136,7 @@ class ResourceFacts:
 
 @dataclass(slots=True)
 class Finality:
-    """Which hours may still get samples, and which have lost theirs.
+    """Which hours are not final, so that samples may still arrive, and which have expired.
 
     ``open_from``: hours that begin at this time or later are not final, nor are ``open_hours``. Samples before ``expired_before``
     (by meter; '' is all meters) have been deleted, and their rollups too unless the hour is one of ``kept_hours``.

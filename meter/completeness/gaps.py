@@ -26,7 +26,7 @@ MAX_COLLECTED = 200_000
 """Gaps of single resources that are put together; a query with more must be narrower."""
 
 JOINED_SECONDS = 1.0
-"""How much later than the end of a gap the next missing sample may be due, so that the gap goes on."""
+"""A missing sample that is due at most this long after the end of a gap continues the gap."""
 
 
 class _GapKey(NamedTuple):
@@ -39,7 +39,7 @@ class _GapKey(NamedTuple):
 
 @dataclass(slots=True)
 class _Lack:
-    """Missing samples of one resource in a time; ``lasts`` while no later cycle is known."""
+    """Missing samples of one resource in one time; ``lasts``: the agent has reported no later cycle."""
 
     lasts: bool = False
     samples: int = 0
@@ -52,7 +52,7 @@ class _Together:
 
 
 class GapCollector:
-    """Makes gaps of the results of a ledger, at most ``limit`` of them."""
+    """Joins missing samples to gaps, at most ``limit`` of them."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""Compares Nova's audits with the notifications that have arrived: what should have been heard, and what was.
+"""Compares the log of Nova's usage audits with the notifications of these audits that have arrived.
 
 The central agent polls Nova's log (:mod:`meter.pollsters.openstack.usage_audit`): its samples say how many instances the audit of a period
 reported. Each of them is a notification ``compute.instance.exists``, whose sample has the end of the period as its timestamp.

@@ -1,7 +1,7 @@
-"""The arithmetic of the ledger: from the facts about some resources to numbers of expected, received and missing samples.
+"""Computes the numbers of expected, received and missing samples of resources, from what a store has about them.
 
-It is exact for each series, that is a resource, meter and project: a surplus of one never hides a loss of another. Where several agents
-measured a resource one after the other, each one's part counts once.
+Each combination of resource, meter and project is compared separately: unexpected samples of one do not hide missing samples of another.
+Where several agents measured a resource one after the other, the samples of each are expected for its own time only.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Ledger:
         late: int,
         known: dict[tuple[MeteredPart, int], CycleAttribution],
     ) -> Iterator[PartResult]:
-        """Yield the results of a series that lacks ``missing`` samples: first those that a cycle explains, of any agent."""
+        """Yield the results of a series that lacks ``missing`` samples: those of known cycles, of all agents, are attributed first."""
         piece = self._pieces[n]
         taken: list[list[AttributedCycle]] = []
         reasons = []
@@ -182,7 +182,7 @@ class Ledger:
 def consecutive(parts: Sequence[MeteredPart]) -> Sequence[MeteredPart]:
     """Return the parts of one resource so that no meter of a pollster is measured by two agents at one time.
 
-    An agent that is silent keeps its part open. It ends where that of the next agent begins.
+    The part of an agent that is silent has no end. It is ended where the part of the next agent begins.
     """
     if len(parts) < 2:
         return parts

@@ -1,4 +1,4 @@
-"""What exists and is not metered, and what is metered and not listed any more: the last samples of the reconciliation meters.
+"""Resources that are listed and not metered, and metered and not listed: the last samples of the reconciliation meters.
 
 The central agent compares the resources that the services of a cloud list with those that have samples
 (:mod:`meter.pollsters.openstack.reconciliation`); the metadata of its samples have the first ids.

@@ -34,7 +34,7 @@ class PollingSection(Section):
     batch_samples: Count = Field(default=100, description="Maximum number of samples in one message.")
     cycle_reports: bool = Field(
         default=True,
-        description="Report after each cycle what was polled and what was not. They are needed to tell whether samples are missing.",
+        description="Send a report of each polling cycle: what was polled, and what could not be measured. Without these reports it is unknown whether samples are missing (see docs/completeness.rst).",
     )
 
     def interval_of(self, pollster: str) -> float:

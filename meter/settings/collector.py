@@ -143,5 +143,5 @@ class IdentitiesSection(Section):
 
     file: str = Field(
         default="",
-        description="File with names, [[identity]] with id, name, kind, domain and since, that collectors read when it has changed: /etc/meter/identities.toml (see docs/identity-names.rst).",
+        description="File with names, such as /etc/meter/identities.toml: tables [[identity]] with id, name, kind, domain and since. Collectors read it when it has changed (see docs/identity-names.rst).",
     )

@@ -15,14 +15,15 @@ class CompletenessSection(Section):
 
     max_clock_ahead_seconds: Seconds = Field(
         default=3600.0,
-        description="How far in the future the times of a cycle report may be; it is dead-lettered if they are farther.",
+        description="How far in the future the times of a cycle report may be; a report with later times is dead-lettered.",
     )
     wait_seconds: Seconds = Field(
         default=600.0,
-        description="How long the cycle reports of an agent wait for one that was sent before them, until that is recorded as missing.",
+        description="How long the cycle reports of an agent wait at least for an earlier one that has not arrived, until it is recorded as missing.",
     )
     late_after_seconds: Seconds = Field(
-        default=3600.0, description="Samples that are recorded this long after their timestamp are counted as late."
+        default=3600.0,
+        description="Samples that are recorded longer than this after their timestamp are counted as late.",
     )
     late_samples: Literal["polled", "all"] = Field(
         default="polled",

@@ -54,7 +54,7 @@ class BusSection(Section):
     )
     max_prefetched_bytes: Count = Field(
         default=64 * 1024 * 1024,
-        description="Maximum size per queue of the bodies of messages that are delivered and not yet acknowledged; a larger body is received alone. While large messages wait, fewer than prefetch are delivered.",
+        description="Maximum total size, per queue, of the bodies of messages that are delivered and not yet acknowledged; a larger body is received alone. While large messages wait, fewer than prefetch are delivered.",
     )
     max_body_bytes: Count = Field(
         default=16 * 1024 * 1024,

@@ -45,13 +45,13 @@ SCOPE = (
     Parameter(
         "agent",
         "string",
-        "Only what this agent measures, such as meter-compute@host. For administrators.",
+        "Only samples of this agent, such as meter-compute@host. For administrators.",
         narrows=True,
     ),
 )
-BY = Parameter("by", "string", "A row for each hour or day, in UTC. Default: one row for the period.", narrows=True)
+BY = Parameter("by", "string", "One row for each hour or day, in UTC. Default: one row for the period.", narrows=True)
 GROUP = Parameter(
-    "group", "string", "A row for each agent (administrators only), project_id, meter or resource_id.", narrows=True
+    "group", "string", "One row for each agent (administrators only), project_id, meter or resource_id.", narrows=True
 )
 PROJECT = Parameter("project_id", "string", "Only samples of this project.", narrows=True)
 
@@ -63,7 +63,7 @@ async def completeness(context: RequestContext) -> ListResponse:
     query = _query(context, by=by, group=group)
     length = query.end - query.start
     if by == "hour" and length > timedelta(hours=MAX_HOURS):
-        raise ApiError(400, f"By hour the period can have at most {MAX_HOURS} hours; use by=day.")
+        raise ApiError(400, f"With by=hour the period can have at most {MAX_HOURS} hours; use by=day.")
     if length > timedelta(days=MAX_DAYS):
         raise ApiError(400, f"The period can have at most {MAX_DAYS} days.")
     limit, offset = context.limit, offset_of(context.arguments["marker"])
@@ -80,7 +80,7 @@ async def gaps(context: RequestContext) -> ListResponse:
     """Handle ``/v2/completeness/gaps``."""
     query = _query(context)
     if query.end - query.start > timedelta(days=MAX_GAP_DAYS):
-        raise ApiError(400, f"Gaps can be listed of at most {MAX_GAP_DAYS} days.")
+        raise ApiError(400, f"The period of gaps can have at most {MAX_GAP_DAYS} days.")
     limit, offset = context.limit, offset_of(context.arguments["marker"])
     found = await context.store.completeness_gaps(query, _now(context), offset + limit + 1)
     return ListResponse(
@@ -104,7 +104,7 @@ async def audits(context: RequestContext) -> ListResponse:
     """Handle ``/v2/completeness/audits``."""
     query = _query(context)
     if query.end - query.start > timedelta(days=MAX_GAP_DAYS):
-        raise ApiError(400, f"Audits can be listed of at most {MAX_GAP_DAYS} days.")
+        raise ApiError(400, f"The period of audits can have at most {MAX_GAP_DAYS} days.")
     return ListResponse(list(await context.store.audited_periods(query.start, query.end)), rendering.audited_period)
 
 

@@ -1,7 +1,7 @@
 """JSON schemas of ``/v2/completeness``, and the conversion of the ledger's answers.
 
-A tenant sees their own samples and the causes, but neither agents and hosts nor what they stated: errors name hosts, and
-what others have there.
+A tenant sees the numbers of their own samples, and the causes, but no agents, hosts and reasons: a reason can name a host, or the
+resources of other projects.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Agent(msgspec.Struct, kw_only=True):
 
 
 class UnmeteredResources(msgspec.Struct, kw_only=True):
-    """What the last reconciliation of one kind of resource found; the lists have the first ids."""
+    """What the last reconciliation of one kind of resource found: listed and not metered, metered and not listed. The lists have the first ids."""
 
     kind: str
     at: str

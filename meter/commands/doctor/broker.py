@@ -33,11 +33,11 @@ SAMPLED_LETTERS = 200
 """How many dead letters are read, the oldest first."""
 
 KIND_ADVICE = {
-    "undecodable": "see who publishes what is not a metering message: meter-dead-letters show ID",
+    "undecodable": "find the sender of messages that are not metering messages: meter-dead-letters show ID",
     "invalid": "a sender violates the limits of samples: meter-dead-letters show ID has the reason",
     "unverified": "the signing keys of the sender and the collector differ: run meter-doctor on the sender's host, whose check"
     " keys compares them, and add the missing key to [[signing.keys]]; or somebody forges samples",
-    "unstorable": "meter-dead-letters show ID has what the database refuses",
+    "unstorable": "meter-dead-letters show ID says what the database refuses",
     "conflict": "one id was used for two samples: a forgery, or a defect of the sender; meter-dead-letters show ID has both",
     "misunderstood": "meter-notify explain shows what a listener makes of the notification; update the listener or its definition",
     "unsignable": "add a key to [[signing.keys]] that covers the time of the notification, then replay them",

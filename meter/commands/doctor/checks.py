@@ -15,7 +15,7 @@ CHECKS: dict[str, str] = {
     "database": "the database can be reached, its version, and the version of the schema",
     "durability": "no setting of PostgreSQL with which a crash loses committed samples",
     "partitions": "this week and the next have a partition",
-    "finalization": "all hours are final that can be, or since when not",
+    "finalization": "all hours are final that can be, or which is the oldest that is not",
     "disk": "the size of the database, and room on its disk and on that of state_dir",
     "daemons": "which daemons are silent since when, are not ready, or logged an error within an hour",
     "versions": "all daemons and this command have the same version",

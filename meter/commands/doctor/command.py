@@ -40,7 +40,7 @@ class WhyOptions(usage.Options):
     synopsis = "RESOURCE METER"
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
         ["at", None, None, "The time at which a sample is missing, such as 2026-11-22T17:00 (UTC). [default: now]"],
-        ["as-project", "p", "", "Say also whether this project may see the samples. [default: an administrator asks]"],
+        ["as-project", "p", "", "Also say whether this project may see the samples. [default: an administrator may]"],
     ]
     optFlags = [["json", None, "Write one JSON object."]]  # noqa: N815, RUF012
 

@@ -108,7 +108,7 @@ def daemon_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fi
             "daemons",
             "warning",
             "no daemon has published a heartbeat that a collector stored",
-            "start meter-collector; wait a minute; daemons of older versions have no heartbeats",
+            "start meter-collector and wait a minute; daemons of older versions send no heartbeats",
         )
         return
     silent = sorted((each for each in states if each.silent(now)), key=lambda each: each.received_at)
@@ -121,7 +121,7 @@ def daemon_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fi
             "daemons",
             "fault" if not any(each.content.daemon in COLLECTORS for each in silent) else "not checked",
             f"no collector runs, so no heartbeat of any daemon is stored since {since:%Y-%m-%d %H:%M:%S} UTC",
-            "start meter-collector first; what the others say is in their status pages",
+            "start meter-collector first; until then see the status pages of the other daemons",
         )
         return
     removed = [each.name for each in silent if now - each.received_at > REMOVED]
@@ -135,7 +135,7 @@ def daemon_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fi
                     "daemons",
                     "warning",
                     f"{each.name}: {dependency.name} is not ready: {dependency.reason}",
-                    "its log has more; it goes on by itself once that is mended",
+                    "its log has details; the daemon continues by itself when the dependency is ready",
                 )
         if each.content.last_error and (at := _time(each.content.last_error_at)) and each.clock - at < RECENT_ERROR:
             yield Finding(
@@ -191,7 +191,7 @@ def version_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[F
 def clock_findings(states: Sequence[DaemonState], now: datetime, local: datetime) -> Iterator[Finding]:
     """Yield whose clock differs from the database's; ``now`` is the database's time at the local time ``local``.
 
-    A heartbeat needs a moment to arrive, and longer while the collector is behind, so that only what is ahead is certain.
+    A heartbeat takes time to arrive, longer while the collector is behind: a clock that seems behind may be right, one that is ahead is not.
     """
     quiet = True
     if level := _skew_level(local - now):
@@ -232,7 +232,7 @@ def key_findings(
     live = [each for each in states if not each.silent(now)]
     collectors = [each for each in live if each.content.daemon in COLLECTORS]
     if not collectors:
-        yield Finding("keys", "not checked", "no running collector has told its keys")
+        yield Finding("keys", "not checked", "no collector runs whose heartbeat names its keys")
         return
     shared = set.intersection(*({print for _, print in each.content.key_ids} for each in collectors))
     named = {print: id for each in collectors for id, print in each.content.key_ids}
@@ -254,7 +254,7 @@ def key_findings(
                 "keys",
                 "fault",
                 f"the key {first[0]} of {each.name} (fingerprint {first[1]}) is missing on a collector: {_keys_text(collectors)}",
-                "give all collectors the same [[signing.keys]], the new key first on the agents last (docs/keys)",
+                "give all collectors the same [[signing.keys]]; sign with a new key only when all collectors have it (docs/keys)",
             )
     if quiet:
         yield Finding("keys", "ok", f"all sign with keys of the collectors: {', '.join(sorted(set(named.values())))}")
@@ -283,7 +283,7 @@ def spool_findings(states: Sequence[DaemonState], now: datetime) -> Iterator[Fin
                 "fault" if bad else "warning",
                 f"the spool of {each.name} is {share:.0%} full with {spool.messages} messages, the oldest"
                 f" {spool.oldest_seconds / 60:.0f} minutes old; a full one drops the oldest samples",
-                "its dependency bus says why it does not empty; raise [spool] max_bytes if the disk has room",
+                "its dependency bus in /readyz says why messages are not sent; raise [spool] max_bytes if the disk has room",
             )
         room = spool.max_bytes - spool.bytes
         if spool.free_bytes is not None and (spool.free_bytes < LOW_DISK_BYTES or spool.free_bytes < room):

@@ -73,7 +73,7 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RoadStep:
-    """One step of the road of samples. *stop*: they do not get beyond it. *unknown*: nothing tells whether they do."""
+    """One step on the way of samples. *stop*: they do not get beyond it. *unknown*: nothing shows whether they do."""
 
     name: str
     state: Literal["ok", "stop", "unknown", "not checked"]

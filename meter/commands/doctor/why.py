@@ -1,7 +1,7 @@
-"""``meter-doctor why``: walks the road of a meter of a resource, and says at which step the numbers stop.
+"""``meter-doctor why``: judges at which step, between the pollster and the API, the samples of a meter of a resource stop.
 
-The steps, in the order of the road: *installed*, *enabled*, *polled*, *spooled*, *published*, *accepted*, *kept*, *stored*, *visible*.
-This module judges facts; :mod:`~meter.commands.doctor.collection` collects them.
+The steps, in the order in which a sample takes them: *installed*, *enabled*, *polled*, *spooled*, *published*, *accepted*, *kept*, *stored*, *visible*.
+This module judges the evidence that :mod:`~meter.commands.doctor.collection` collects.
 """
 
 from __future__ import annotations
@@ -72,9 +72,13 @@ def _installed(evidence: Evidence) -> RoadStep:
         named = ", ".join(f"{each.kind.name} plugin {each.name}" for each in evidence.makers)
         return RoadStep("installed", "ok", f"made by: {named}")
     if trace is not None and (trace.metered or trace.inactive or trace.known_meter):
-        return RoadStep("installed", "ok", "no plugin on this host declares it, but agents or stored samples have it")
+        return RoadStep(
+            "installed",
+            "ok",
+            "no plugin on this host declares the meter, but an agent reports it or samples of it are stored",
+        )
     if evidence.letters:
-        return RoadStep("installed", "ok", "no plugin on this host declares it, but a dead letter has it")
+        return RoadStep("installed", "ok", "no plugin on this host declares the meter, but a dead letter names it")
     known = sorted({meter.name for each in evidence.plugins if each.plugin is not None for meter in each.plugin.meters})
     close = difflib.get_close_matches(evidence.meter, known, 3)
     return RoadStep(
@@ -90,7 +94,7 @@ def _installed(evidence: Evidence) -> RoadStep:
 def _enabled(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if trace is not None and _covering(evidence):
-        return RoadStep("enabled", "ok", f"an agent uses {trace.metered[0].pollster} for it")
+        return RoadStep("enabled", "ok", f"an agent measures the meter with the pollster {trace.metered[0].pollster}")
     if trace is not None and trace.inactive and not trace.cycles:
         first = trace.inactive[0]
         more = f" and on {len(trace.inactive) - 1} more agents" if len(trace.inactive) > 1 else ""
@@ -99,7 +103,7 @@ def _enabled(evidence: Evidence) -> RoadStep:
             "enabled",
             "stop",
             f"the pollster {first.pollster} is {state} on {first.agent}{more} since {_time(first.since)}: {first.reason}",
-            "change the setting, or what the pollster misses, and restart the agent",
+            "change the setting, or provide what the pollster needs, and restart the agent",
         )
     makers = evidence.makers
     off = [each for each in makers if each.state in ("disabled", "broken") or not each.takes(evidence.meter)]
@@ -107,7 +111,7 @@ def _enabled(evidence: Evidence) -> RoadStep:
         text = "; ".join(f"{each.name} is {_off(each, evidence.meter)}" for each in off)
         return RoadStep("enabled", "stop", f"on this host {text}", "change [plugins] disable, and restart the daemon")
     if not makers:
-        return RoadStep("enabled", "unknown", "no agent says whether a plugin for it is enabled")
+        return RoadStep("enabled", "unknown", "no agent has reported whether a plugin that makes the meter is enabled")
     return RoadStep(
         "enabled", "ok", f"the configuration of this host does not disable {', '.join(_active_names(evidence))}"
     )
@@ -120,7 +124,7 @@ def _active_names(evidence: Evidence) -> list[str]:
 def _off(decision: Decision, meter: str) -> str:
     if decision.state in ("disabled", "broken"):
         return f"{decision.state}: {decision.reason}"
-    return f"without {meter}: [plugins] disable has {', '.join(decision.meters_off)}"
+    return f"enabled without {meter}: [plugins] disable has {', '.join(decision.meters_off)}"
 
 
 def _covering(evidence: Evidence) -> list[str]:
@@ -171,7 +175,7 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
     life = next((each for each in trace.lives if each.agent == agent), None)
     cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
     state = next((each for each in evidence.daemons if each.name == agent), None)
-    # Only a heartbeat that came after a cycle was missing says that the agent runs without polling.
+    # Only a heartbeat that came after the missed cycle shows that the agent runs without polling.
     missing_since = (last or metered.first_due) + timedelta(seconds=GAP_INTERVALS * metered.interval)
     alive = (
         state is not None
@@ -211,23 +215,23 @@ def _never_polled(evidence: Evidence, trace: SampleTrace) -> RoadStep:
             "polled",
             "stop",
             f"none of the agents that poll it ({shown}) has seen the resource {evidence.resource} with this meter",
-            "see whether its host has an agent, and whether the id is right: the samples of another resource may have it",
+            "check that an agent runs on its host, and that the id is right: disks and interfaces have ids of their own",
         )
     listeners = [each.name for each in evidence.makers if each.kind is LISTENER]
     pollsters = [each.name for each in evidence.makers if each.kind is not LISTENER]
     if listeners and not pollsters:
-        text = f"it is not polled: {', '.join(listeners)} makes it from notifications"
+        text = f"the meter is not polled: {', '.join(listeners)} makes it from notifications"
         return RoadStep(
             "polled",
             "unknown",
             text,
-            "see that the service sends notifications: meter-notify explain FILE (docs/notifications)",
+            "check that the service sends notifications: meter-notify explain FILE (docs/notifications)",
         )
     return RoadStep(
         "polled",
         "stop" if pollsters else "unknown",
         f"no cycle report names {', '.join(pollsters) or 'a pollster of the meter'}: no agent polls it, or agents are too old to tell",
-        "start the agent on the resource's host, and see its --check",
+        "start the agent on the resource's host, and read what its --check says",
     )
 
 
@@ -258,7 +262,7 @@ def _spooled(evidence: Evidence) -> RoadStep:
                     + (f": {'; '.join(why_not)}" if why_not else ""),
                     "they are sent once the broker takes them; nothing is lost",
                 )
-    return RoadStep("spooled", "ok", "no spool has old messages or dropped any, as far as agents have told")
+    return RoadStep("spooled", "ok", "no spool has old messages or has dropped any, according to the agents' reports")
 
 
 def _published(evidence: Evidence) -> RoadStep:
@@ -281,7 +285,7 @@ def _accepted(evidence: Evidence) -> RoadStep:
         letter = evidence.letters[-1]
         text = f"dead letter {letter.id} of {letter.at[:19]} ({letter.kind}): {letter.reason}"
         return RoadStep(
-            "accepted", "stop", text, f"meter-dead-letters show {letter.id[:8]}; mend the cause, then replay it"
+            "accepted", "stop", text, f"meter-dead-letters show {letter.id[:8]}; correct the cause, then replay it"
         )
     if evidence.trace is not None and evidence.trace.rejected:
         first = evidence.trace.rejected[0]
@@ -302,11 +306,18 @@ def _kept(evidence: Evidence) -> RoadStep:
     if trace.cutoff is not None and trace.cutoff > evidence.at:
         rolled = f"; rollups have samples until {_time(trace.rolled_up)}" if trace.rolled_up is not None else ""
         text = f"samples before {_time(trace.cutoff)} have expired by retention{rolled}"
-        return RoadStep("kept", "stop", text, "statistics by hour and day may still have them; [store] retention_days")
+        return RoadStep(
+            "kept",
+            "stop",
+            text,
+            "statistics by hour and day may still contain them; [store] retention_days is the retention",
+        )
     since = evidence.at - timedelta(seconds=2 * (evidence.interval or DEFAULT_INTERVAL))
     if trace.voided is not None and trace.voided.timestamp > since:
         text = f"the sample of {_time(trace.voided.timestamp)} was voided by {trace.voided.voided_by}: {trace.voided.reason}"
-        return RoadStep("kept", "stop", text, "meter-audit list has the act; meter-db unvoid restores samples")
+        return RoadStep(
+            "kept", "stop", text, "meter-audit list shows who voided it and why; meter-db unvoid restores samples"
+        )
     return RoadStep("kept", "ok", "no sample of that time was voided or has expired")
 
 
@@ -355,7 +366,7 @@ def _visible(evidence: Evidence) -> RoadStep:
             "visible",
             "stop",
             f"the samples belong to {owner}, so that the project {evidence.project} cannot see them",
-            "an administrator sees them; [[compute.owners]] and the service's own owner decide whose they are",
+            "an administrator sees them; [[compute.owners]] or the owner in the service decides to which project they belong",
         )
     if projects[0] != evidence.project:
         own = next(each for each in evidence.trace.newest if each.project == evidence.project)

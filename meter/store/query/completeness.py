@@ -1,4 +1,4 @@
-"""CompletenessReader: answers of the completeness ledger, from summaries of days that are over, and from facts elsewhere."""
+"""CompletenessReader: answers of the completeness ledger, from the summaries of days, and from cycle runs and rollups for other times."""
 
 from __future__ import annotations
 

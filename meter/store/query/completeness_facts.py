@@ -1,4 +1,4 @@
-"""Reads the facts of the completeness ledger: run lengths and exceptions of agents, and numbers of samples from rollups.
+"""Reads what the completeness ledger computes from: cycle runs and exceptions of agents, and numbers of samples from rollups.
 
 Samples are counted only in hours that are not final. All times are returned as seconds since 1970.
 """

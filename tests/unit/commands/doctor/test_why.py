@@ -144,7 +144,7 @@ def test_a_plugin_that_is_switched_off_is_named_with_its_setting():
     )
     without = replace(CPU, meters_off=("cpu_ut*",))
     text = verdict(NOTHING, plugins=[without], meter="cpu_util")
-    assert text == "stops at: enabled — on this host cpu is without cpu_util: [plugins] disable has cpu_ut*"
+    assert text == "stops at: enabled — on this host cpu is enabled without cpu_util: [plugins] disable has cpu_ut*"
 
 
 def test_a_pollster_that_is_off_on_the_agents_is_named():

@@ -1,0 +1,47 @@
+"""Rows and reasons at the borders of a period: the present day, and hours that are not final."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+
+import pytest
+
+from meter.completeness.answers import Tally
+from meter.completeness.answers import pieces_between
+from meter.completeness.answers import rows_of
+from meter.completeness.answers import seconds_of
+from meter.completeness.closing import closable
+from meter.completeness.facts import Finality
+from meter.completeness_query import CompletenessQuery
+
+START = datetime(2026, 11, 18, tzinfo=UTC)
+NOW = START + timedelta(days=1, hours=13, minutes=17)
+
+
+@pytest.mark.parametrize("by", ["hour", "day"])
+def test_the_present_hour_or_day_has_one_row_although_the_period_ends_later(by):
+    query = CompletenessQuery(start=START, end=START + timedelta(days=2), by=by)
+    told = pieces_between(START.timestamp(), NOW.timestamp(), seconds_of(query))
+    rows = rows_of(query, [(piece, None, Tally(expected=5, received=5)) for piece in told], 100)
+    starts = [row.start for row in rows]
+    assert len(starts) == len(set(starts)) == (48 if by == "hour" else 2)
+    assert sum(row.expected for row in rows) == 5 * len(told)
+    assert rows[-1].end == query.end
+
+
+@pytest.mark.parametrize(
+    ("open_hours", "text"),
+    [
+        (1, "at the end of the period 1 hour is not final yet; the first begins at 2026-11-18T04:00:00"),
+        (2, "at the end of the period 2 hours are not final yet; the first begins at 2026-11-18T03:00:00"),
+        (3, "at the end of the period 3 hours are not final yet; the first begins at 2026-11-18T02:00:00"),
+        (9, "at the end of the period 5 hours are not final yet; the first begins at 2026-11-18T00:00:00"),
+    ],
+)
+def test_hours_that_are_not_final_are_counted_within_the_period(open_hours, text):
+    query = CompletenessQuery(start=START, end=START + timedelta(hours=5))
+    finality = Finality((query.end - timedelta(hours=open_hours)).timestamp())
+    reasons = closable(query, NOW, [], [], finality).reasons
+    assert [each.text for each in reasons if each.code == "hours not finalized"] == [text]
