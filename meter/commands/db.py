@@ -22,6 +22,8 @@ from meter.commands.command import time_option
 from meter.commands.database import connected
 from meter.commands.database import database_server
 from meter.commands.operator import act
+from meter.commands.retire_agent import RetireAgentOptions
+from meter.commands.retire_agent import retire_agent
 from meter.commands.void import FinalizeOptions
 from meter.commands.void import UnvoidOptions
 from meter.commands.void import VoidedOptions
@@ -111,13 +113,20 @@ class Options(CommandOptions):
             FinalizeOptions,
             "Compute the rollups that are due now; exit status 1 if that failed for an hour or a day.",
         ],
+        [
+            "retire-agent",
+            None,
+            RetireAgentOptions,
+            "Expect no samples of an agent that will not report again; exit status 1 if it measures nothing.",
+        ],
     ]
 
     def postOptions(self) -> None:
         """Require a subcommand."""
         if self.subCommand is None:
             raise usage.UsageError(
-                "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided or finalize"
+                "give a subcommand: upgrade, status, partitions, retention, size, segments, void, unvoid, voided, finalize"
+                " or retire-agent"
             )
 
 
@@ -162,6 +171,8 @@ async def _administer(
             return configured | await administration.retention(), EXIT_OK
         case "void" | "unvoid":
             return await change(administration, config, command, options)
+        case "retire-agent":
+            return await retire_agent(administration, config, options)
         case "voided":
             samples = await administration.voided(options["limit"])
             status = await administration.status()

@@ -17,6 +17,7 @@ from meter.store.maintenance.inspection import PartitionState
 from meter.store.maintenance.inspection import overdue
 from meter.store.maintenance.ledger_retention import retained_days
 from meter.store.maintenance.maintenance import Retention
+from meter.store.maintenance.retirement import NotRetirable
 from meter.store.maintenance.sample_trace import SampleTrace
 from meter.store.maintenance.sample_trace import TracedFailure
 from meter.store.maintenance.sample_trace import sample_trace
@@ -52,6 +53,7 @@ __all__ = [
     "EmbeddedPostgres",
     "HeartbeatRow",
     "LateSamples",
+    "NotRetirable",
     "PartitionState",
     "PostgresStore",
     "Retention",

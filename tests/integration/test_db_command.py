@@ -11,6 +11,9 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
 
+from tests.integration.test_retired_agents import AGENT
+from tests.integration.test_retired_agents import expected
+from tests.integration.test_retired_agents import measured
 from tests.integration.test_store_migrations import BEFORE_THE_FIRST_RELEASE
 from tests.integration.test_store_rollups import START
 from tests.integration.test_store_rollups import finalized
@@ -101,3 +104,18 @@ async def test_status_of_a_database_from_before_the_first_release_says_what_to_d
 async def test_missing_subcommand_is_a_usage_error(meter_db):
     status, _, errors = await meter_db()
     assert (status, "give a subcommand" in errors) == (3, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_command_retires_an_agent(meter_db):
+    async with running(meter_db.dsn) as store:
+        await measured(store)
+        status, _, errors = await meter_db("retire-agent", AGENT)
+        assert (status, "give a --reason" in errors) == (3, True)
+        status, out, _ = await meter_db("retire-agent", "--json", "--reason", "scrapped", AGENT)
+        report = json.loads(out)
+        assert (status, report["ended_resources"], "audit_entry" in report) == (0, 2, True)
+        assert await expected(store, 2) == 2 * 4
+    assert (await meter_db("retire-agent", "--reason", "scrapped", AGENT))[0] == 1
+    status, _, errors = await meter_db("retire-agent", "--reason", "scrapped", "meter-compute@nobody")
+    assert (status, "no agent" in errors) == (3, True)

@@ -25,6 +25,8 @@ from meter.store.audit.log import entry_of
 from meter.store.audit.void_statements import VoidedSamplesCheck
 from meter.store.maintenance.administered_database import AdministeredDatabase
 from meter.store.maintenance.maintenance import BEGINNING
+from meter.store.maintenance.retirement import Retirement
+from meter.store.maintenance.retirement import retire
 from meter.store.maintenance.rollups import DAY
 from meter.store.maintenance.rollups import HOUR
 from meter.store.maintenance.rollups import days_to_finalize
@@ -158,6 +160,10 @@ class Administration(AdministeredDatabase):
     async def unvoid(self, selection: Selection, act: Act) -> Voiding:
         """Restore the selected voided samples; :class:`UnexpectedCount` as for :meth:`void`."""
         return await self._change(lambda: unvoid(self._connection, selection, act))
+
+    async def retire_agent(self, agent: str, until: datetime | None, act: Act) -> Retirement:
+        """End what an agent measures, as of ``until`` or else its last cycle."""
+        return await self._change(lambda: retire(self._connection, agent, until, act))
 
     async def voided(self, limit: int) -> Sequence[Report]:
         """Return at most ``limit`` voided samples, those that were voided last first."""
