@@ -47,8 +47,8 @@ INSERT INTO metered_resource (agent_id, pollster, interval, resource, project, m
 SELECT agent_id, 'all', 300, resource, project, 1, %(start)s FROM placed;
 INSERT INTO series (meter_id, resource_id, project_id, polling_interval)
 SELECT m.id, placed.resource_id, placed.project_id, 300 FROM placed CROSS JOIN meter m ORDER BY m.id, placed.resource_id;
-INSERT INTO cycle_run (agent_id, boot, interval, first_due, last_due, cycles, pollsters)
-SELECT a.id, gen_random_uuid(), 300, day, day + interval '86100 s', %(polls)s, '{all}'
+INSERT INTO cycle_run (agent_id, boot, interval, first_sequence, first_due, last_due, cycles, pollsters)
+SELECT a.id, gen_random_uuid(), 300, 1, day, day + interval '86100 s', %(polls)s, '{all}'
 FROM agent a CROSS JOIN generate_series(%(start)s, %(end)s::timestamptz - interval '1 day', interval '24 hours') AS day
 WHERE a.host <> 'hv1' OR day <> %(missed)s
 """

@@ -130,6 +130,27 @@ class Unmetered:
     not_listed_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedPeriod:
+    """An audit period of Nova: the notifications that were sent as its log says, and those that have arrived.
+
+    ``hosts_not_run`` of ``hosts`` sent none: what they should have sent is unknown.
+    """
+
+    start: datetime
+    end: datetime
+    hosts: int
+    hosts_not_run: int
+    errors: int
+    sent: int
+    heard: int
+
+    @property
+    def missing(self) -> int:
+        """How many notifications were sent and have not arrived."""
+        return max(0, self.sent - self.heard)
+
+
 ReasonCode = Literal[
     "period not over",
     "hours not finalized",
@@ -179,6 +200,9 @@ class ICompletenessLedger(Interface):
 
     async def unmetered() -> Sequence[Unmetered]:
         """Return what the last reconciliation of each kind of resource found."""
+
+    async def audited_periods(start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
+        """Return the audit periods of Nova that ended from ``start`` until before ``end``, the newest first, at most 100."""
 
     async def closable(query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether the period of ``query`` may be closed, for its project or for all."""

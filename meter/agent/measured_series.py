@@ -52,12 +52,12 @@ class MeasuredSeries:
             of_resource = times.get(key)
             if of_resource is None:
                 times[key] = {sample.name: sample.timestamp}
-            elif sample.name in of_resource:
-                earlier, later = sorted((of_resource[sample.name], sample.timestamp))
-                of_resource[sample.name] = later
+                continue
+            at = sample.timestamp
+            known = of_resource.setdefault(sample.name, at)
+            if known is not at:  # two samples with one and the same time are one in a report
+                earlier, of_resource[sample.name] = sorted((known, at))
                 self.repeated.append((earlier, key, sample.name))
-            else:
-                of_resource[sample.name] = sample.timestamp
 
     def repeated_groups(self) -> dict[datetime, tuple[SeriesGroup, ...]]:
         """Return the groups of the repeated series by the time of their samples."""

@@ -26,7 +26,7 @@ from meter.sample import utc_text
 SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS spooled_report (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     after_id INTEGER NOT NULL,  -- of the last row of outbox that was written before
     at REAL NOT NULL,           -- when it was written, seconds since 1970
     boot TEXT NOT NULL,
@@ -121,7 +121,8 @@ def put_report(database: sqlite3.Connection, now: float, report: ReportToSpool, 
         [DroppedSamples(n, _text(first), _text(last), why) for why, n, first, last in rows]
     )
     [after_id] = database.execute("SELECT coalesce(max(id), 0) FROM outbox").fetchone()
-    database.execute("DELETE FROM dropped_samples")
+    if rows:
+        database.execute("DELETE FROM dropped_samples")
     database.execute(
         "INSERT OR REPLACE INTO spooled_report (after_id, at, boot, sequence, exchange, routing_key, headers, body)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -138,7 +139,8 @@ def put_report(database: sqlite3.Connection, now: float, report: ReportToSpool, 
     )
     if report.standby:
         database.execute("DELETE FROM expected_series")
-    database.executemany("INSERT OR REPLACE INTO expected_series VALUES (?, ?)", list(report.series.items()))
+    if report.series:
+        database.executemany("INSERT OR REPLACE INTO expected_series VALUES (?, ?)", list(report.series.items()))
     lost = _limited(database, max_bytes)
     record_dropped(database, lost)
     return lost

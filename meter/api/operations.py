@@ -161,6 +161,15 @@ COMPLETENESS: tuple[Operation, ...] = (
         handler=completeness.unmetered,
     ),
     Operation(
+        name="completeness_audits",
+        path="/v2/completeness/audits",
+        summary="Audit periods of Nova: notifications that were sent and that have arrived. For administrators.",
+        parameters=completeness.PERIOD,
+        result=Sequence[rendering_completeness.AuditPeriod],
+        handler=completeness.audits,
+        costly=True,
+    ),
+    Operation(
         name="completeness_closable",
         path="/v2/completeness/closable",
         summary="Whether a period may be closed, and the reasons why not.",

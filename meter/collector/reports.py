@@ -16,7 +16,6 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Generic
 from typing import NamedTuple
-from typing import Protocol
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -41,6 +40,7 @@ from meter.daemon.locks import Lock
 from meter.daemon.report_metrics import ReportMetrics
 from meter.daemon.services import wall_seconds
 from meter.heartbeat import heartbeat
+from meter.identity_names import IIdentityNames
 from meter.identity_report import IdentityReport
 from meter.identity_report import identity_report
 from meter.interfaces import Delivery
@@ -66,13 +66,6 @@ REPORTERS_OF_IDENTITIES = ("meter-central", "meter-collector", "meter")
 """Daemons that report names of projects, domains and users; a report does not name its agent."""
 
 R = TypeVar("R", ReceivedCycle, ReceivedHeartbeat)
-
-
-class IdentityRecorder(Protocol):
-    """The method of a store that records names of projects, domains and users."""
-
-    async def record_identities(self, report: IdentityReport) -> None:
-        """Commit an identity report; raises :class:`~meter.message.BadMessage` if it is not valid."""
 
 
 class _Opened(NamedTuple):
@@ -102,7 +95,10 @@ class _ReportBatch(Generic[R]):
 
 
 class _ReportBatcher(Generic[R]):
-    """Collects reports of one kind for ``batch_seconds``, and gives them to ``store``."""
+    """Collects reports of one kind for ``batch_seconds``, and gives them to ``store``, one batch after another.
+
+    Batches that are stored at the same time would be so in any order, and reports would have to wait for others in the store.
+    """
 
     def __init__(
         self,
@@ -113,6 +109,7 @@ class _ReportBatcher(Generic[R]):
         self._store: Callable[[Sequence[R]], Awaitable[Sequence[ReportResult]]] = store
         self._clock = clock
         self._batch_seconds = batch_seconds
+        self._storing = Lock()
         self._batch: _ReportBatch[R] = _ReportBatch()
 
     def record(self, report: R, size: int) -> Deferred[ReportResult]:
@@ -138,7 +135,8 @@ class _ReportBatcher(Generic[R]):
 
     async def _write(self, batch: _ReportBatch[R]) -> None:
         try:
-            results = await self._store(batch.reports)
+            async with self._storing:
+                results = await self._store(batch.reports)
         except Exception as error:
             for waiter in batch.waiters:
                 waiter.errback(error)
@@ -157,7 +155,7 @@ class ReportConsumer:
     def __init__(
         self,
         store: ICompletenessStore,
-        identities: IdentityRecorder,
+        identities: IIdentityNames,
         keys: Keyring,
         dead_letters: DeadLetterPublisher,
         clock: IReactorTime,

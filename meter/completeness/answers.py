@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 
@@ -39,6 +41,9 @@ PAGE_PIECES = 1_000
 
 RESULTS_PER_STEP = 100
 """Results that are computed before the work may pause."""
+
+MAX_PERIOD_BY_HOUR = timedelta(days=2)
+"""The longest period in which gaps without known cycles have the limits of an hour."""
 
 MAX_SUMS = 50_000
 """Pieces and groups of an answer; a query with more must be narrower."""
@@ -113,6 +118,11 @@ def pieces_between(start: float, end: float, seconds: float) -> list[Piece]:
 def seconds_of(query: CompletenessQuery) -> float:
     """Return the length of the pieces in which the answer to ``query`` is computed."""
     return HOUR_SECONDS if query.by == "hour" else DAY_SECONDS
+
+
+def for_gaps(query: CompletenessQuery) -> CompletenessQuery:
+    """Return the query whose pieces gaps are looked for in: hours, or days in a long period."""
+    return replace(query, by="hour" if query.end - query.start <= MAX_PERIOD_BY_HOUR else "day", group=None)
 
 
 class LedgerAnswers:

@@ -74,7 +74,9 @@ def _dues(part: MeteredPart, facts: AgentFacts, start: float, end: float) -> Ite
     if part.is_off_schedule:
         return [Due(part.since, part.since)] if start <= part.since < end else ()
     timeline = facts.timelines.get(part.interval)
-    return () if timeline is None else timeline.dues(max(start, part.since), min(end, part.until))
+    if timeline is None:
+        return ()
+    return timeline.dues(max(start, timeline.nearest_due(part.since)), min(end, timeline.nearest_due(part.until)))
 
 
 def _attributed(

@@ -39,7 +39,8 @@ class ResourceKind:
     A sample of one of the ``counting`` meters has the volume 1 while the resource exists, and 0 from its end on. The volume of
     a ``sizing`` meter is the size. ``polled`` names the pollsters whose cycle reports list every resource of the kind.
     ``state`` and ``name`` are keys of the samples' metadata, of which the first that has a text is used; ``flavor`` is one
-    with dots. A resource in one of ``ended_states`` does not exist.
+    with dots. A resource in one of ``ended_states`` does not exist. Samples of notifications tell something if their event type
+    begins with ``event_prefix``.
 
     ``inventory``: the polls read the list of the service that owns the resources, so that what they do not list does not
     exist. Otherwise they read hosts, which may not list a resource that exists, and :data:`STATES_SHOWN_BY_HOST` applies.
@@ -56,6 +57,7 @@ class ResourceKind:
     flavor: str | None = None
     ended_states: frozenset[str] = field(default=frozenset({"deleted"}))
     inventory: bool = True
+    event_prefix: str = ""
 
     @property
     def meters(self) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ KINDS: Mapping[str, ResourceKind] = MappingProxyType(
                 named=("display_name", "name"),
                 flavor="flavor.name",
                 inventory=False,
+                event_prefix="compute.instance.",
             ),
             ResourceKind(name="volume", counting=("volume",), sizing=("volume.size",), polled=("volume",), unit="GiB"),
             ResourceKind(

@@ -102,7 +102,8 @@ class Ledger:
         timeline = self._agents[part.agent_id].timelines.get(part.interval)
         if timeline is None:
             return 0
-        return timeline.count(max(part.since, piece.start), min(part.until, piece.end, self._now))
+        since, until = timeline.nearest_due(part.since), timeline.nearest_due(part.until)
+        return timeline.count(max(since, piece.start), min(until, piece.end, self._now))
 
     def _complete(
         self, meter: str, n: int, expectations: Sequence[_Expectation], surplus: int, late: int

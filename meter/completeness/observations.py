@@ -24,11 +24,11 @@ DELETED = "deleted"
 def observation_of_samples(kind: ResourceKind, run: SampleRun) -> Observation | None:
     """Return what a run of samples of one of the meters of ``kind`` says, ``None`` if it says nothing.
 
-    Samples with neither an event type nor a polling interval say nothing: who made them is not known.
+    Samples with neither an event type of the kind nor a polling interval say nothing: who made them is not known.
     """
     metadata = run.metadata
     event_type = _text(metadata, "event_type")
-    if event_type is None and not run.interval:
+    if not run.interval if event_type is None else not event_type.startswith(kind.event_prefix):
         return None
     domain_event = event_type is None and _text(metadata, "event") is not None
     if run.meter == "power.state" and not domain_event:

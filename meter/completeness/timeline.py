@@ -72,6 +72,7 @@ class Timeline:
                 self._spans.append(_Span(None, run.last, missed, run.last + interval * EPSILON, run, after))
         self._begins = [span.begins for span in self._spans]
         self._counts: dict[tuple[float, float], int] = {}
+        self._nearest: dict[float, float] = {}
 
     @property
     def last(self) -> CycleRun | None:
@@ -87,6 +88,22 @@ class Timeline:
             known = self._counts[start, end] = sum(
                 int(self._before(span, end) - self._before(span, start)) for span in self._within(start, end)
             )
+        return known
+
+    def nearest_due(self, time: float) -> float:
+        """Return when the cycle was due that is nearest to ``time``, which is the time of a cycle; ``time`` if none is near.
+
+        Of a run only the first and the last time are known exactly. A cycle in between began some milliseconds before or after the
+        multiple of the interval, and what begins or ends with this cycle must be compared with the same time as the cycle.
+        """
+        known = self._nearest.get(time)
+        if known is None:
+            is_known = math.isfinite(time)
+            near = [each.at for each in self.dues(time - self.interval, time + self.interval)] if is_known else []
+            known = min(near, key=lambda at: abs(at - time), default=time)
+            if abs(known - time) > self.interval / 2:
+                known = time
+            self._nearest[time] = known
         return known
 
     def dues(self, start: float, end: float) -> Iterator[Due]:

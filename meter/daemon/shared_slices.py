@@ -66,8 +66,10 @@ class SharedSlices:
         if not self._waiting:
             return
         self.turns += 1
-        began = self._clock.seconds()
-        while self._waiting and 0 <= self._clock.seconds() - began <= self._seconds:
+        # What still waits afterwards needs a next turn, even if the process was suspended here and nobody is resumed now.
+        self._turn_began = began = self._clock.seconds()
+        self._clock.callLater(0, self._next_turn)
+        while self._waiting:
             owner, queue = next(iter(self._waiting.items()))
             waiting = queue.popleft()
             del self._waiting[owner]
@@ -77,6 +79,8 @@ class SharedSlices:
                 waiting.callback(None)
             else:  # it has resumed several of its pieces of work, which took all of its time
                 self._waiting.setdefault(owner, deque()).appendleft(waiting)
+                return
+            if not 0 <= self._clock.seconds() - began <= self._seconds:
                 return
 
 

@@ -17,10 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
+from meter.completeness.heard_audits import audited_periods
 from meter.completeness.life_store import ILifeStore
 from meter.completeness.life_store import ListedTime
 from meter.completeness.life_store import SampleRun
 from meter.completeness.unmetered import unmetered
+from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -361,6 +363,10 @@ class PostgresStore(Service):
     async def unmetered(self) -> Sequence[Unmetered]:
         """Return what reconciliation found; see ``ICompletenessLedger.unmetered``."""
         return await unmetered(self)
+
+    async def audited_periods(self, start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
+        """Return the audit periods of Nova; see ``ICompletenessLedger.audited_periods``."""
+        return await audited_periods(self, start, end)
 
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether a period may be closed; see ``ICompletenessLedger.closable``."""

@@ -17,6 +17,7 @@ from datetime import timedelta
 from meter.completeness.agent_states import AgentRow
 from meter.completeness.agent_states import agent_state
 from meter.completeness.answers import LedgerAnswers
+from meter.completeness.answers import for_gaps
 from meter.completeness.answers import pieces_between
 from meter.completeness.answers import rows_of
 from meter.completeness.answers import seconds_of
@@ -31,9 +32,11 @@ from meter.completeness.facts import PollingException
 from meter.completeness.facts import RejectedSamples
 from meter.completeness.facts import ResourceFacts
 from meter.completeness.gaps import GapCollector
+from meter.completeness.heard_audits import audited_periods
 from meter.completeness.timeline import CycleRun
 from meter.completeness.timeline import Timeline
 from meter.completeness.unmetered import unmetered
+from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -44,6 +47,8 @@ from meter.counter_runs import interval_of
 from meter.query import Marker
 from meter.query import Order
 from meter.query import SampleFilter
+from meter.query import Statistics
+from meter.query import StatisticsQuery
 from meter.query import StoredSample
 from meter.testing.memory_completeness import FOREVER
 from meter.testing.memory_completeness import MemoryCompletenessStore
@@ -180,7 +185,7 @@ class MemoryLedger:
 
     async def gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """See ``ICompletenessLedger``."""
-        collector = GapCollector(limit)
+        collector, query = GapCollector(limit), for_gaps(query)
         if pieces := self._pieces(query, now):
             await LedgerAnswers(self, _no_pause).collect_gaps(query, pieces, now.timestamp(), collector)
         return collector.gaps(now.timestamp())
@@ -241,6 +246,10 @@ class MemoryLedgerStore(MemoryCompletenessStore):
         """Return the newest samples first."""
         raise NotImplementedError
 
+    async def statistics(self, query: StatisticsQuery) -> Sequence[Statistics]:
+        """Return statistics."""
+        raise NotImplementedError
+
     @property
     def ledger(self) -> MemoryLedger:
         """The ledger of what is stored now."""
@@ -262,6 +271,10 @@ class MemoryLedgerStore(MemoryCompletenessStore):
     async def unmetered(self) -> Sequence[Unmetered]:
         """Return what reconciliation found."""
         return await unmetered(self)
+
+    async def audited_periods(self, start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
+        """Return the audit periods of Nova; see ``ICompletenessLedger.audited_periods``."""
+        return await audited_periods(self, start, end)
 
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether a period may be closed."""

@@ -13,6 +13,11 @@ from zope.interface.verify import verifyObject
 
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import ICompletenessLedger
+from meter.completeness_store import ReceivedCycle
+from meter.cycle_report import CycleReport
+from meter.cycle_report import PollReport
+from meter.cycle_report import SeriesGroup
+from meter.sample import utc_text
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
 from tests.ledger_rows import TABLES
@@ -391,3 +396,74 @@ async def test_period_for_which_no_agent_reported_may_not_be_closed(store, rows)
     store.fill(rows)
 
     assert [each.code for each in (await store.closable(HOUR, LATER)).reasons] == ["nothing expected"]
+
+
+def reported(sequence, due, *, boot=1, removed=False, **fields):
+    """A cycle report of an agent that measures ``cpu`` of r1, or no longer does."""
+    group = SeriesGroup(meters=("cpu",), resources=("r1",), project="p1")
+    poll = PollReport(
+        pollster="cpu",
+        interval_seconds=300.0,
+        outcome="ok",
+        samples=1,
+        seconds=0.1,
+        whole=not removed,
+        series=() if removed else (group,),
+        removed=(group,) if removed else (),
+    )
+    report = CycleReport(
+        agent="meter-compute@hv1",
+        daemon="meter-compute",
+        host="hv1",
+        boot=str(uuid.UUID(int=boot)),
+        sequence=sequence,
+        due=utc_text(after(due)),
+        **{"polls": (poll,), **fields},
+    )
+    return ReceivedCycle(report, uuid.UUID(int=boot), after(due), f"{boot} {sequence}".encode() * 8)
+
+
+@pytest_twisted.ensureDeferred
+async def test_recorded_reports_are_what_is_expected(store):
+    reports = [reported(n + 1, 300 * n) for n in range(3)]
+    reports += [reported(1, 1800, boot=2), *(reported(n - 5, 300 * n, boot=2) for n in range(7, 10))]
+    reports += [reported(5, 3000, boot=2, removed=True)]
+    results = await store.record_cycle_reports(reports)
+    assert [each.told for each in results] == ["applied"] * 8
+    await write(store, [0, 300, 600, 1800, 2100, 2400])
+
+    row = await one_row(store)
+    [unknown, gap] = await store.completeness_gaps(HOUR, LATER, 10)
+
+    assert (row.expected, row.received, row.causes) == (10, 6, {"agent not running": 3, "unknown": 1})
+    assert (gap.start, gap.end, gap.agent, gap.samples) == (after(900), after(1800), "meter-compute@hv1", 3)
+    assert (unknown.cause, unknown.exact, unknown.samples) == ("unknown", False, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_failed_poll_of_a_report_is_the_cause(store):
+    failed = PollReport(
+        pollster="cpu", interval_seconds=300.0, outcome="timeout", samples=0, seconds=30.0, error="libvirt: no answer"
+    )
+    await store.record_cycle_reports(
+        [reported(1, 0), reported(2, 300, polls=(failed,)), *(reported(n + 1, 300 * n) for n in range(2, 12))]
+    )
+    await write(store, [at for at in every_300_seconds(0, 3600) if at != 300])
+
+    assert (await one_row(store)).causes == {"poll failed": 1}
+    [gap] = await store.completeness_gaps(HOUR, LATER, 10)
+    assert (gap.start, gap.end, gap.pollster) == (after(300), after(600), "cpu")
+    assert "libvirt: no answer" in gap.reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_agent_that_was_stopped_in_an_orderly_way_says_so(store):
+    stopping = reported(4, 700, polls=(), stopping=True)
+    await store.record_cycle_reports([*(reported(n + 1, 300 * n) for n in range(3)), stopping])
+    await write(store, [0, 300, 600])
+
+    [gap] = await store.completeness_gaps(HOUR, LATER, 10)
+    [agent] = await store.agent_states(LATER)
+
+    assert (gap.cause, gap.reason, gap.start) == ("agent not running", "the agent was stopped", after(900))
+    assert agent.state == "stopped"

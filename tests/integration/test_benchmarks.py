@@ -49,6 +49,7 @@ SMALLEST = {
         *("--samples", "10000", "--runs", "1", "--requests", "3", "--posts", "1", "--before-seconds", "1"),
     ],
     "notifications": ["--notifications", "100", "--runs", "1", "--stalled-seconds", "3"],
+    "reports": ["--agents", "2", "--instances", "10", "--runs", "1"],
     "store_read": ["--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"],
     "store_read_and_write": [
         *("--days", "1", "--instances", "8", "--runs", "1", "--mode", "not-durable"),
@@ -56,7 +57,16 @@ SMALLEST = {
     ],
     "store_write": ["--runs", "2", "--batches", "1"],
 }
-POSTGRESQL = {"api", "collector", "completeness", "hostile_tenant", "store_read", "store_read_and_write", "store_write"}
+POSTGRESQL = {
+    "api",
+    "collector",
+    "completeness",
+    "hostile_tenant",
+    "reports",
+    "store_read",
+    "store_read_and_write",
+    "store_write",
+}
 RABBITMQ = {"collector", "notifications"}
 
 # What is done to Meter, in the process of the benchmark, before it runs.
@@ -90,6 +100,17 @@ whole = type(image).poll
 async def poll(self, cycle):
     return list(await whole(self, cycle))[1:]
 type(image).poll = poll
+""",
+    ),
+    "a cycle report is lost": (
+        "reports",
+        """
+from meter.store import PostgresStore
+whole = PostgresStore.record_cycle_reports
+async def record_cycle_reports(self, reports):
+    results = await whole(self, reports[:-1])
+    return [*results, type(results[0])("applied")]
+PostgresStore.record_cycle_reports = record_cycle_reports
 """,
     ),
     "a message is lost on the way to the broker": (

@@ -13,13 +13,16 @@ import pytest_twisted
 from meter.completeness.kinds import KINDS
 from meter.completeness.life_store import ILifeStore
 from meter.completeness.resource_lives import lives
+from meter.cycle_report import SeriesGroup
 from meter.query import SampleFilter
 from meter.testing import MemoryStore
 from tests.integration.test_store_rollups import running
+from tests.ledger_tables import cycle
+from tests.ledger_tables import poll as poll_report
 from tests.store_messages import message
 
 START = datetime(2026, 11, 16, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 END = START + 3 * DAY
 INTERVAL = 600
 
@@ -185,3 +188,40 @@ async def test_as_of_excludes_what_was_recorded_later(postgresql):
 
     assert before.segments[-1].ended is None
     assert now.segments[-1].ended == START + HOUR
+
+
+@pytest_twisted.ensureDeferred
+async def test_life_follows_from_the_cycle_reports_of_an_agent(postgresql):
+    boot = uuid.UUID("11111111-1111-4111-8111-111111111111")
+
+    def group(*resources):
+        return SeriesGroup(("instance",), resources, "p1")
+
+    def domain(minutes, resource):
+        metadata = {"state": "active", "instance_host": "h1", "_meter": {"interval": 60, "run": "1"}}
+        when = START + timedelta(minutes=minutes, seconds=1)
+        return message("instance", 1, at=when, unit="instance", resource_id=resource, metadata=metadata)
+
+    polls = [
+        poll_report("instance", whole=True, series=(group("a", "b"),)),
+        poll_report(
+            "instance",
+        ),
+        poll_report("instance", removed=(group("a"),)),
+        poll_report("instance", series=(group("c"),)),
+        poll_report("instance", outcome="error", error="no libvirt"),
+        poll_report("instance", removed=(group("c"),)),
+    ]
+    async with running(postgresql.dsn()) as store:
+        await store.write([domain(n, "a") for n in range(2)] + [domain(n, "b") for n in range(6)] + [domain(3, "c")])
+        for n, poll in enumerate(polls, 1):
+            due = START + timedelta(minutes=n - 1)
+            [result] = await store.record_cycle_reports([cycle(boot, n, due, poll)])
+            assert result.told == "applied"
+        found = [each async for each in lives(store, SampleFilter(), START, START + HOUR, now=START + 7 * MINUTE)]
+    last = {each.resource_id: each.segments[-1] for each in found}
+
+    assert (last["a"].ended, last["a"].ended_told_by, last["a"].ended_within) == (START + 2 * MINUTE, "report", 59)
+    assert (last["b"].ended, last["b"].began_within) == (None, None)  # it was there before the agent
+    # It was listed by one cycle, and a failed one proves nothing.
+    assert (last["c"].ended, last["c"].began_within) == (None, 60)

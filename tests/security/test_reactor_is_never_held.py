@@ -171,6 +171,25 @@ def test_cancelled_work_leaves_the_rotation() -> None:
     assert other.called
 
 
+def test_work_goes_on_after_the_process_was_suspended_for_a_whole_turn() -> None:
+    clock = WorkingClock()
+    slices = SharedSlices(clock)
+    paused = Deferred.fromCoroutine(slices.of("tenant").pause())
+    usual = clock.seconds
+
+    def suspended() -> float:  # as by a full collection, between any two readings
+        clock.rightNow += 1.0
+        return clock.rightNow
+
+    clock.seconds = suspended  # type: ignore[method-assign]
+    clock.turn()
+    clock.seconds = usual  # type: ignore[method-assign]
+    for _ in range(3):
+        clock.turn()
+
+    assert paused.called
+
+
 def test_clock_that_is_set_back_ends_the_slice() -> None:
     clock = Clock()
     clock.advance(1000)

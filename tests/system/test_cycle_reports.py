@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from typing import Any
+
+import psycopg2
 
 from meter.cycle_report import CycleReport
 from meter.cycle_report import cycle_report
@@ -98,3 +101,42 @@ def test_reports_of_three_lives_of_an_agent_have_no_gap(furnished: House) -> Non
         poll.samples for life in by_boot.values() for report in life for poll in report.polls
     )
     assert not any("report" in each["headers"] for each in samples)
+
+
+def rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def test_reports_of_an_agent_become_rows_of_the_ledger(furnished: House) -> None:
+    collector = furnished.daemon("meter-collector").start()
+    config = CONFIG.replace("interval_seconds = 1.0", "interval_seconds = 2.0")  # a rate needs more than a second
+    compute = furnished.daemon("meter-compute", config).start()
+    for daemon in (collector, compute):
+        daemon.until_ready()
+    runs = "SELECT sum(cycles) FROM cycle_run"
+    until(lambda: (rows(furnished.store, runs)[0][0] or 0) >= 4, "four cycles in the ledger")
+    assert compute.stop() in STOPPED, compute.log
+    until(lambda: rows(furnished.store, "SELECT FROM agent_boot WHERE stopped"), "the end of the boot")
+
+    [(applied, cycles, missing)] = rows(
+        furnished.store, "SELECT applied, (SELECT sum(cycles) FROM cycle_run), missing FROM agent_boot"
+    )
+    assert (applied, missing) == (cycles + 1, "[]")
+    expected = rows(
+        furnished.store,
+        "SELECT resource, unnest(meters) FROM metered_resource m JOIN meter_list l ON l.id = m.meter_list_id"
+        " WHERE until_due = 'infinity'",
+    )
+    stored = rows(
+        furnished.store,
+        "SELECT DISTINCT r.name, m.name FROM series s JOIN resource r ON r.id = s.resource_id"
+        " JOIN meter m ON m.id = s.meter_id",
+    )
+    assert sorted(expected) == sorted(stored)
+    assert len(expected) > 5
+    off = rows(furnished.store, "SELECT pollster, disabled FROM inactive_pollster WHERE until = 'infinity'")
+    assert {("vcpus", True), ("memory", True), ("disk", False)} <= set(off)
+    for daemon in (compute, collector):
+        assert "Traceback" not in daemon.log

@@ -254,3 +254,21 @@ def test_batch_signature_is_the_same_after_transport_as_json():
     verified = keys.verify_batch(batch.only([1]))
     assert read(message(), keys, batch=verified, index=0).entry.position == 1
     assert verified.only([0]).positions == (1,)
+
+
+def test_key_reports_for_the_agents_that_its_patterns_name():
+    every = SigningKey("every", b"x")
+    edge = SigningKey("edge", b"x", agents=("meter-compute@edge-*", "meter-central@*"))
+
+    assert every.may_report_for("meter-compute@h1")
+    assert every.may_report_for_daemon("meter-collector")
+    assert [edge.may_report_for(name) for name in ("meter-compute@edge-1", "meter-central@x", "meter-compute@h1")] == [
+        True,
+        True,
+        False,
+    ]
+    assert [edge.may_report_for_daemon(name) for name in ("meter-compute", "meter-central", "meter-api")] == [
+        True,
+        True,
+        False,
+    ]

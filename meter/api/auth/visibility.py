@@ -25,6 +25,7 @@ from meter.completeness.life_store import ILifeStore
 from meter.completeness.resource_lives import Pausing
 from meter.completeness.resource_lives import ResourceLife
 from meter.completeness.resource_lives import lives_page
+from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
 from meter.completeness_query import CompletenessRow
@@ -262,6 +263,12 @@ class VisibleStore:
         if not self._requester.is_admin:
             raise HttpError(403, "The results of reconciliation are shown to administrators only.")
         return await self._authorized(lambda: ICompletenessLedger(self._store).unmetered())
+
+    async def audited_periods(self, start: datetime, end: datetime) -> Sequence[AuditedPeriod]:
+        """Return the audit periods of Nova; :class:`HttpError` 403 for anyone but an administrator."""
+        if not self._requester.is_admin:
+            raise HttpError(403, "The audits of Nova are shown to administrators only.")
+        return await self._authorized(lambda: ICompletenessLedger(self._store).audited_periods(start, end))
 
     def _visible(self, query: CompletenessQuery) -> CompletenessQuery:
         equals: dict[IdField, str | None] = {} if query.project_id is None else {"project_id": query.project_id}

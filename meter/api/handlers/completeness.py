@@ -100,6 +100,14 @@ async def unmetered(context: RequestContext) -> ListResponse:
     return ListResponse(list(await context.store.unmetered()), rendering.unmetered_resources)
 
 
+async def audits(context: RequestContext) -> ListResponse:
+    """Handle ``/v2/completeness/audits``."""
+    query = _query(context)
+    if query.end - query.start > timedelta(days=MAX_GAP_DAYS):
+        raise ApiError(400, f"Audits can be listed of at most {MAX_GAP_DAYS} days.")
+    return ListResponse(list(await context.store.audited_periods(query.start, query.end)), rendering.audited_period)
+
+
 async def closable(context: RequestContext) -> JsonResponse:
     """Handle ``/v2/completeness/closable``."""
     query = _query(context)

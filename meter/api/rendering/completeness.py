@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessRow
 from meter.completeness_query import Gap
@@ -79,6 +80,19 @@ class UnmeteredResources(msgspec.Struct, kw_only=True):
     not_metered_ids: list[str]
     not_listed: int
     not_listed_ids: list[str]
+
+
+class AuditPeriod(msgspec.Struct, kw_only=True):
+    """An audit period of Nova: notifications that were sent, as Nova says, that have arrived, and that are missing."""
+
+    start: str
+    end: str
+    hosts: int
+    hosts_not_run: int
+    errors: int
+    sent: int
+    heard: int
+    missing: int
 
 
 class ClosableReason(msgspec.Struct, kw_only=True):
@@ -159,6 +173,20 @@ def unmetered_resources(found: Unmetered) -> UnmeteredResources:
         not_metered_ids=list(found.not_metered_ids),
         not_listed=found.not_listed,
         not_listed_ids=list(found.not_listed_ids),
+    )
+
+
+def audited_period(found: AuditedPeriod) -> AuditPeriod:
+    """Return an audit period as JSON."""
+    return AuditPeriod(
+        start=utc_text(found.start),
+        end=utc_text(found.end),
+        hosts=found.hosts,
+        hosts_not_run=found.hosts_not_run,
+        errors=found.errors,
+        sent=found.sent,
+        heard=found.heard,
+        missing=found.missing,
     )
 
 

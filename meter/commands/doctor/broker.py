@@ -13,6 +13,8 @@ from meter.bus.dead_letters import DEAD_LETTER_QUEUE
 from meter.bus.dead_letters import DeadLetter
 from meter.commands.doctor.finding import Finding
 
+EXCHANGE = "metering"
+
 MIN_RABBITMQ = (3, 8)
 """Oldest version on which Meter's queues work; 3.10 is the oldest that is tested."""
 
@@ -61,10 +63,13 @@ def permission_finding(missing: Sequence[str], user: str) -> Finding:
     """Return whether the broker's user may do all that Meter needs; ``missing`` is what it may not."""
     if not missing:
         return Finding("permissions", "ok", f"the user {user} may configure, write and read")
-    text = f"the user {user} may not {', '.join(missing)}: daemons cannot publish or consume"
-    return Finding(
-        "permissions", "fault", text, f"rabbitmqctl set_permissions -p VHOST {user} '.*' '.*' '.*' (docs/security)"
-    )
+    text = f"the user {user} may not {', '.join(missing)}: "
+    if f"write to the exchange {EXCHANGE}" in missing:
+        text += "no daemon with this user can publish"
+        return Finding("permissions", "fault", text, f"rabbitmqctl set_permissions -p VHOST {user} '.*' '.*' '.*'")
+    text += "a collector needs that; agents and the API do not"
+    advice = f"if collectors use this user: rabbitmqctl set_permissions -p VHOST {user} '.*' '.*' '.*'"
+    return Finding("permissions", "warning", text, advice)
 
 
 def queue_findings(queues: Mapping[str, QueueState | None]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import run
 from meter.commands.doctor.checks import CHECKS
-from meter.commands.doctor.evidence import evidence_of
+from meter.commands.doctor.collection import evidence_of
 from meter.commands.doctor.examination import ExaminationContext
 from meter.commands.doctor.examination import examine
 from meter.commands.doctor.finding import EXIT_FAULT

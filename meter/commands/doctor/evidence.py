@@ -1,151 +1,71 @@
-"""Collects what ``meter-doctor why`` judges: plugins, the database, heartbeats, queues and dead letters."""
+"""What is known about a meter of a resource: what ``meter-doctor why`` judges."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
-from typing import Any
+from fnmatch import fnmatchcase
 
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.defer import gatherResults
-
-from meter.bus.amqp import BrokerInspection
 from meter.bus.amqp import QueueState
 from meter.bus.dead_letters import DeadLetter
-from meter.commands.database import connected
-from meter.commands.database import database_server
-from meter.commands.doctor.broker import CONSUMED_QUEUES
-from meter.commands.doctor.configuration import configured_plugins
 from meter.commands.doctor.daemons import DaemonState
-from meter.commands.doctor.daemons import daemon_states
-from meter.commands.doctor.examination import ANSWER_SECONDS
-from meter.commands.doctor.examination import GROUP_SECONDS
-from meter.commands.doctor.examination import ExaminationContext
-from meter.commands.doctor.examination import dead_letters_of
-from meter.commands.doctor.why import Evidence
-from meter.daemon.services import within
-from meter.interfaces import Unavailable
+from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
-from meter.store import DatabaseInspection
 from meter.store import SampleTrace
-from meter.store import sample_trace
 
-MAX_LETTERS = 5000
-"""How many dead letters are searched, the oldest first."""
-
-SEARCH_SECONDS = 25.0
-"""How long dead letters are searched."""
-
-FAILURES_SINCE = timedelta(days=1)
-"""For how long before the time failures and rejected samples are looked for."""
+DEFAULT_INTERVAL = 300.0
+"""Assumed where nothing tells the polling interval, in seconds."""
 
 
-async def evidence_of(context: ExaminationContext, resource: str, meter: str, at: datetime, project: str) -> Evidence:
-    """Return what can be found out; what does not answer is named in ``not_looked_at``."""
-    missing: dict[str, str] = {}
-    found: dict[str, Any] = {}
-    plugins: Sequence[Decision] = await context.blocking(
-        "plugins", lambda: configured_plugins(context.config)[0].decisions
-    )
-    names = [each.name for each in plugins if each.plugin is not None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known about ``meter`` of ``resource`` at the time ``at``; ``None`` is what could not be looked at, and why not.
 
-    async def look(what: str, work: Any) -> None:
-        try:
-            found[what] = await within(context.reactor, GROUP_SECONDS, Deferred.fromCoroutine(work))
-        except DeferredTimeout:
-            missing[what] = f"no result within {GROUP_SECONDS:g} s"
-        except Exception as error:
-            missing[what] = str(error) if isinstance(error, Unavailable) else f"{type(error).__name__}: {error}"
+    ``project`` is the project that asks, empty for an administrator. ``plugins`` are all that are installed on this host,
+    configured. ``queues`` are states of Meter's queues by name, ``letters`` dead letters that name the resource and the meter.
+    """
 
-    empty = Evidence(resource=resource, meter=meter, at=at, now=at, plugins=plugins)
-    pollsters = [each.name for each in empty.makers if each.name in names]
-    works = {
-        "database": _database(context, resource, meter, at, pollsters),
-        "broker": _queues(context),
-        "dead letters": _letters(context, resource, meter),
-    }
-    await gatherResults([Deferred.fromCoroutine(look(what, work)) for what, work in works.items()])
-    trace, daemons, now = found.get("database", (None, (), context.now()))
-    letters, letters_left = found.get("dead letters", (None, 0))
-    return Evidence(
-        resource=resource,
-        meter=meter,
-        at=at,
-        now=now,
-        project=project,
-        plugins=plugins,
-        trace=trace,
-        daemons=daemons,
-        queues=found.get("broker"),
-        letters=letters,
-        letters_left=letters_left,
-        not_looked_at=missing,
-    )
+    resource: str
+    meter: str
+    at: datetime
+    now: datetime
+    project: str = ""
+    plugins: Sequence[Decision] = ()
+    trace: SampleTrace | None = None
+    daemons: Sequence[DaemonState] = ()
+    queues: Mapping[str, QueueState | None] | None = None
+    letters: Sequence[DeadLetter] | None = None
+    letters_left: int = 0
+    """The number of dead letters that were not searched, the newest ones."""
+    not_looked_at: Mapping[str, str] | None = None
+    """Why the database, the broker or the dead letters could not be looked at, by their names."""
 
+    @property
+    def makers(self) -> list[Decision]:
+        """The installed plugins that declare the meter; not those that may make samples of any meter, which says nothing."""
+        return [
+            each
+            for each in self.plugins
+            if each.plugin is not None
+            and any(meter.name != "*" and fnmatchcase(self.meter, meter.name) for meter in each.plugin.meters)
+        ]
 
-async def _database(
-    context: ExaminationContext, resource: str, meter: str, at: datetime, pollsters: Sequence[str]
-) -> tuple[SampleTrace, Sequence[DaemonState], datetime]:
-    async with database_server(context.reactor, context.config) as (dsn, retry_seconds):
+    @property
+    def interval(self) -> float:
+        """The polling interval in seconds, as agents or the newest samples state it; 0 if the meter is not polled."""
+        if self.trace is not None:
+            known = [each.interval for each in self.trace.metered] + [each.interval for each in self.trace.newest]
+            if stated := [interval for interval in known if interval]:
+                return stated[0]
+        polled = any(each.kind is not LISTENER for each in self.makers)
+        return DEFAULT_INTERVAL if polled else 0.0
 
-        def make() -> DatabaseInspection:
-            return DatabaseInspection(context.reactor, dsn, clock=context.reactor, answer_seconds=ANSWER_SECONDS)
-
-        async with connected(context.reactor, make, min(retry_seconds, GROUP_SECONDS / 2)) as inspection:
-            server = await inspection.server()
-            if server.schema_problem:
-                raise Unavailable(server.schema_problem)
-            trace = await sample_trace(inspection, resource, meter, at, at - FAILURES_SINCE, pollsters)
-            return trace, daemon_states(await inspection.heartbeats()), await inspection.now()
-
-
-async def _queues(context: ExaminationContext) -> Mapping[str, QueueState | None]:
-    url = context.config.bus.url.get_secret_value()
-    if url == "local:":
-        return {}
-    inspection = BrokerInspection(
-        context.reactor, url, clock=context.reactor, name="meter-doctor", answer_seconds=ANSWER_SECONDS
-    )
-    try:
-        await inspection.open()
-        return {name: await inspection.queue(name) for name in CONSUMED_QUEUES}
-    finally:
-        await inspection.close()
-
-
-async def _letters(context: ExaminationContext, resource: str, meter: str) -> tuple[Sequence[DeadLetter], int]:
-    """Return the dead letters that name both, without their bodies, and how many were not searched."""
-    queue = dead_letters_of(context)
-    matching: list[DeadLetter] = []
-    searched = 0
-    end = context.reactor.seconds() + SEARCH_SECONDS
-    try:
-        total = await queue.open()
-        while searched < MAX_LETTERS and context.reactor.seconds() < end:
-            if (entry := await queue.next()) is None:
-                total = searched
-                break
-            searched += 1
-            if names_both(entry.dead_letter, resource, meter):
-                matching.append(replace(entry.dead_letter, body=b""))
-    finally:
-        await queue.close()
-    return matching, total - searched
-
-
-def names_both(letter: DeadLetter, resource: str, meter: str) -> bool:
-    """Return whether a dead letter names the resource and the meter, in its body or its headers."""
-    return all(text == letter.subject or _has(letter.body, text) for text in (resource, meter))
-
-
-def _has(body: bytes, text: str) -> bool:
-    """Return whether ``text`` is a value in a JSON body, or in the message that is a text in it."""
-    plain = json.dumps(text, ensure_ascii=False)
-    forms = {plain, json.dumps(text)}
-    forms |= {json.dumps(each)[1:-1] for each in forms} | {json.dumps(each, ensure_ascii=False)[1:-1] for each in forms}
-    return any(each.encode("utf-8", "surrogatepass") in body for each in forms)
+    @property
+    def arrives(self) -> bool:
+        """Whether a sample is stored that is as new as can be expected at the time."""
+        if self.trace is None or not self.trace.newest:
+            return False
+        return not self.interval or self.trace.newest[0].timestamp >= self.at - timedelta(seconds=2 * self.interval)

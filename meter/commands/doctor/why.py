@@ -1,23 +1,19 @@
 """``meter-doctor why``: walks the road of a meter of a resource, and says at which step the numbers stop.
 
 The steps, in the order of the road: *installed*, *enabled*, *polled*, *spooled*, *published*, *accepted*, *kept*, *stored*, *visible*.
-This module judges facts; :mod:`~meter.commands.doctor.evidence` collects them.
+This module judges facts; :mod:`~meter.commands.doctor.collection` collects them.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
-from fnmatch import fnmatchcase
 
-from meter.bus.amqp import QueueState
-from meter.bus.dead_letters import DeadLetter
-from meter.commands.doctor.daemons import DaemonState
+from meter.commands.doctor.evidence import DEFAULT_INTERVAL
+from meter.commands.doctor.evidence import Evidence
 from meter.commands.doctor.finding import RoadStep
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
@@ -26,62 +22,8 @@ from meter.store import TracedFailure
 
 STEPS = ("installed", "enabled", "polled", "spooled", "published", "accepted", "kept", "stored", "visible")
 
-DEFAULT_INTERVAL = 300.0
-"""Assumed where nothing tells the polling interval, in seconds."""
-
 GAP_INTERVALS = 1.5
 """A cycle is missing if the next one does not come within so many intervals."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What is known about ``meter`` of ``resource`` at the time ``at``; ``None`` is what could not be looked at, and why not.
-
-    ``project`` is the project that asks, empty for an administrator. ``plugins`` are all that are installed on this host,
-    configured. ``queues`` are states of Meter's queues by name, ``letters`` dead letters that name the resource and the meter.
-    """
-
-    resource: str
-    meter: str
-    at: datetime
-    now: datetime
-    project: str = ""
-    plugins: Sequence[Decision] = ()
-    trace: SampleTrace | None = None
-    daemons: Sequence[DaemonState] = ()
-    queues: Mapping[str, QueueState | None] | None = None
-    letters: Sequence[DeadLetter] | None = None
-    letters_left: int = 0
-    """The number of dead letters that were not searched, the newest ones."""
-    not_looked_at: Mapping[str, str] | None = None
-    """Why the database, the broker or the dead letters could not be looked at, by their names."""
-
-    @property
-    def makers(self) -> list[Decision]:
-        """The installed plugins that declare the meter; not those that may make samples of any meter, which says nothing."""
-        return [
-            each
-            for each in self.plugins
-            if each.plugin is not None
-            and any(meter.name != "*" and fnmatchcase(self.meter, meter.name) for meter in each.plugin.meters)
-        ]
-
-    @property
-    def interval(self) -> float:
-        """The polling interval in seconds, as agents or the newest samples state it; 0 if the meter is not polled."""
-        if self.trace is not None:
-            known = [each.interval for each in self.trace.metered] + [each.interval for each in self.trace.newest]
-            if stated := [interval for interval in known if interval]:
-                return stated[0]
-        polled = any(each.kind is not LISTENER for each in self.makers)
-        return DEFAULT_INTERVAL if polled else 0.0
-
-    @property
-    def arrives(self) -> bool:
-        """Whether a sample is stored that is as new as can be expected at the time."""
-        if self.trace is None or not self.trace.newest:
-            return False
-        return not self.interval or self.trace.newest[0].timestamp >= self.at - timedelta(seconds=2 * self.interval)
 
 
 def why(evidence: Evidence) -> tuple[str, list[RoadStep]]:

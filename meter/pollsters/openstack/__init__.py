@@ -13,6 +13,7 @@ from meter.pollsters.openstack.pollster import ListingPollster
 from meter.pollsters.openstack.radosgw import RadosgwPollster
 from meter.pollsters.openstack.reconciliation import ReconciliationPollster
 from meter.pollsters.openstack.recordsets import RecordsetsPollster
+from meter.pollsters.openstack.usage_audit import UsageAuditPollster
 
 image = ListingPollster(services.IMAGE)
 volume = ListingPollster(services.VOLUME)
@@ -41,3 +42,4 @@ radosgw = RadosgwPollster()
 instances = InstancesPollster()
 reconciliation = ReconciliationPollster()
 usage = UsagePollster(USAGE)
+usage_audit = UsageAuditPollster()

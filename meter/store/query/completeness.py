@@ -15,6 +15,7 @@ from meter.completeness.agent_states import agent_state
 from meter.completeness.answers import LedgerAnswers
 from meter.completeness.answers import Tally
 from meter.completeness.answers import adjacent_pieces
+from meter.completeness.answers import for_gaps
 from meter.completeness.answers import pieces_between
 from meter.completeness.answers import rows_of
 from meter.completeness.answers import seconds_of
@@ -152,6 +153,7 @@ class CompletenessReader:
 
     async def gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """See :class:`~meter.completeness_query.ICompletenessLedger`."""
+        query = for_gaps(query)
         with self._request_errors():
             start, end = query.start.timestamp(), min(query.end.timestamp(), now.timestamp())
             complete: set[float] = set()

@@ -92,19 +92,18 @@ ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id, encode(hash,
 
 # The values of a group are taken out of it once, not for each of its resources.
 GROUPS = """
-SELECT n, value->>1 AS project, (value->>0)::int AS meter_list_id, value->2 AS resources, value->>3 AS reason
+SELECT agent_id, pollster, interval, at, value->>1 AS project, (value->>0)::int AS meter_list_id, value->2 AS resources, value->>3 AS reason
 FROM edit, json_array_elements(edit.series::json) AS grouped (value)
 """
 
 LISTED = """
-SELECT edit.agent_id, edit.pollster, edit.interval, edit.at, series.value AS resource, project, meter_list_id, reason
-FROM grouped JOIN edit USING (n), json_array_elements_text(resources) AS series (value)
+SELECT agent_id, pollster, interval, at, series.value AS resource, project, meter_list_id, reason
+FROM grouped, json_array_elements_text(resources) AS series (value)
 """
 
 EDIT = f"""
 WITH edit AS MATERIALIZED (
-    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[]) WITH ORDINALITY
-        AS edit (agent_id, pollster, interval, at, series, n)
+    SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::timestamptz[], %s::text[]) AS edit (agent_id, pollster, interval, at, series)
 ), grouped AS MATERIALIZED ({GROUPS}), listed AS MATERIALIZED ({LISTED})
 """
 """Parameters of an edit, and the resources that it lists: ``listed``."""
@@ -116,14 +115,15 @@ END_UNLISTED = f"""
         WHERE m.agent_id = edit.agent_id AND m.pollster = edit.pollster AND m.until_due = 'infinity' OFFSET 0
     ) AS m
 ), ended AS MATERIALIZED (
-    SELECT * FROM open WHERE (agent_id, pollster, interval, resource, project, meter_list_id) NOT IN (
-        SELECT agent_id, pollster, interval, resource, project, meter_list_id FROM listed
-    )
+    SELECT (array_agg(row_id))[1] AS row_id, max(at) AS at FROM (
+        SELECT agent_id, pollster, interval, resource, project, meter_list_id, at, row_id FROM open
+        UNION ALL SELECT agent_id, pollster, interval, resource, project, meter_list_id, NULL, NULL FROM listed
+    ) AS either GROUP BY agent_id, pollster, interval, resource, project, meter_list_id HAVING bool_and(row_id IS NOT NULL)
 )
 UPDATE metered_resource m SET until_due = ended.at FROM ended
 WHERE m.ctid = ended.row_id
 """
-"""Ends what complete lists do not have. NOT IN becomes a hash table; a join might be a nested loop, as the sizes are not known."""
+"""Ends what complete lists do not have. They are grouped: a join might become a nested loop, as the sizes are not known."""
 
 # Found by the resource: the index of agents and pollsters has all that the pollster measures, for each one that is removed.
 END_REMOVED = f"""
@@ -139,8 +139,8 @@ UPDATE metered_resource m SET until_due = given.at FROM unnest(%s::int[], %s::ti
 WHERE m.agent_id = given.agent_id AND m.until_due = 'infinity'
 """
 
-USE_INDEXES = "SET LOCAL enable_seqscan = off"
-"""Without statistics of a new table, PostgreSQL would read all of it for each listed resource."""
+USE_INDEXES = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+"""PostgreSQL does not know how few the resources of an edit are, and might read the whole table instead of looking each up."""
 
 # What is open already is in the unique index metered_resource_open.
 INSERT_LISTED = f"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import maybeDeferred
@@ -12,12 +11,12 @@ from twisted.logger import Logger
 from meter.bus.dead_letters import DeadLetterPublisher
 from meter.collector.rejected_counts import RejectedSampleCounts
 from meter.collector.reports import REPORTS_QUEUE
-from meter.collector.reports import IdentityRecorder
 from meter.collector.reports import ReportConsumer
 from meter.completeness_store import ICompletenessStore
 from meter.daemon.metrics import CollectingMetrics
 from meter.daemon.report_metrics import ReportMetrics
 from meter.daemon.services import Periodic
+from meter.identity_names import IIdentityNames
 from meter.interfaces import Binding
 from meter.interfaces import IBus
 from meter.interfaces import IStore
@@ -41,7 +40,7 @@ def add_reports(daemon: Daemon, bus: IBus, store: IStore, metrics: CollectingMet
     ledger = ICompletenessStore(store)
     reports = ReportConsumer(
         ledger,
-        cast("IdentityRecorder", store),
+        IIdentityNames(store),
         daemon.keys,
         DeadLetterPublisher(
             bus,

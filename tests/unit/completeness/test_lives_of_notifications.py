@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
@@ -268,4 +269,5 @@ async def test_samples_of_unknown_origin_tell_nothing() -> None:
     sample = Sample(
         name="volume", type="gauge", unit="volume", volume=1, resource_id="v", timestamp=at(0), project_id="p1"
     )
-    assert await found([sample]) == []
+    foreign = {"event_type": "database.instance.create", "state": "active"}
+    assert await found([sample, replace(sample, name="instance", resource_metadata=foreign)]) == []

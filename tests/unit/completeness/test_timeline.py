@@ -53,6 +53,16 @@ def test_first_cycle_after_a_start_comes_at_once() -> None:
     assert [due.at for due in timeline.dues(0, 1501)] == [0, 300, 600, 1049, 1200, 1500]
 
 
+@pytest.mark.parametrize("late", [-0.004, 0.0, 0.003, 0.9])
+def test_series_that_begins_with_a_cycle_has_that_cycle_whenever_its_timer_fired(late: float) -> None:
+    timeline = Timeline(2, [CycleRun(2.905, 44.001, 22, CPU)])
+
+    begins = timeline.nearest_due(4.0 + late)
+
+    assert timeline.count(begins, 100) == timeline.count(2.905, 100) - 1
+    assert timeline.nearest_due(2.905) == 2.905
+
+
 def test_missed_cycle_ends_when_the_next_one_ran() -> None:
     timeline = Timeline(300, [CycleRun(0, 300, 2, CPU), CycleRun(1000, 1200, 2, CPU)])
     assert [(due.at, due.until) for due in timeline.dues(301, 1000)] == [(600, 1000)]

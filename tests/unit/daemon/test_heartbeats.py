@@ -159,6 +159,8 @@ def test_a_key_for_all_samples_signs_reports_rather_than_one_for_some():
     now = datetime(2026, 11, 27, tzinfo=UTC)
     assert report_key(Keyring([foreign, some, every]), now).id == "every"
     assert report_key(Keyring([foreign, some]), now).id == "some"
+    other = SigningKey("other", b"x", agents=("meter-api@*",))
+    assert report_key(Keyring([other, every]), now, "meter-compute@h1").id == "every"
 
 
 def test_free_bytes_of_a_directory_that_is_missing_are_unknown(tmp_path):

@@ -53,7 +53,7 @@ NAMES = IdentityReport(
 WITHOUT_SAMPLES = ("versions", "capabilities")
 """Operations that return nothing about samples."""
 
-ADMIN_OPERATIONS = ("audit_log", "completeness_agents", "completeness_unmetered")
+ADMIN_OPERATIONS = ("audit_log", "completeness_agents", "completeness_audits", "completeness_unmetered")
 """Operations that answer nobody but administrators."""
 
 READ_OPERATIONS = [

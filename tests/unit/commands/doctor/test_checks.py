@@ -63,8 +63,12 @@ def test_broker_version_and_permissions():
     assert broker.permission_finding([], "meter").level == "ok"
     refused = broker.permission_finding(["write to the exchange metering"], "meter")
     assert advised([refused]) == [
-        "fault: the user meter may not write to the exchange metering: daemons cannot publish or consume"
+        "fault: the user meter may not write to the exchange metering: no daemon with this user can publish"
     ]
+    [agent] = advised([broker.permission_finding(["configure queues (x)"], "meter")])
+    assert agent == (
+        "warning: the user meter may not configure queues (x): a collector needs that; agents and the API do not"
+    )
 
 
 def test_queues_that_are_consumed_and_short_are_healthy():

@@ -13,14 +13,14 @@ from twisted.python import usage
 
 from meter.bus.amqp import QueueState
 from meter.bus.dead_letters import parse_dead_letter
+from meter.commands.doctor.collection import names_both
 from meter.commands.doctor.command import Options
 from meter.commands.doctor.command import options_first
 from meter.commands.doctor.daemons import DaemonState
-from meter.commands.doctor.evidence import names_both
+from meter.commands.doctor.evidence import Evidence
 from meter.commands.doctor.finding import steps_as_json
 from meter.commands.doctor.finding import steps_as_text
 from meter.commands.doctor.why import STEPS
-from meter.commands.doctor.why import Evidence
 from meter.commands.doctor.why import why
 from meter.heartbeat import DependencyState
 from meter.heartbeat import Heartbeat
