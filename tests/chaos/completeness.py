@@ -36,7 +36,6 @@ from tests.chaos.site import until
 
 METER = "chaos.steady"
 INTERVAL = 2.0
-RESOURCES = frozenset(f"steady-{number:02}" for number in range(20))
 COMMAND = Path(sys.executable).with_name("meter-completeness")
 EPSILON = 0.001
 SETTLE_SECONDS = 30.0
@@ -78,7 +77,7 @@ class Truth:
     @property
     def lost(self) -> int:
         """The number of samples that were made and are not stored."""
-        return sum(len(self.lost_of(resource)) for resource in RESOURCES)
+        return sum(len(self.lost_of(resource)) for resource in self.stored)
 
     def lost_of(self, resource: str) -> list[float]:
         stored = self.stored[resource]
@@ -112,7 +111,7 @@ def polls_of(site: Site) -> list[Poll]:
 
 def stored_times(site: Site) -> dict[str, set[float]]:
     """Return the times of the stored samples by resource."""
-    stored: dict[str, set[float]] = {resource: set() for resource in RESOURCES}
+    stored: dict[str, set[float]] = {f"steady-{number:02}": set() for number in range(site.resources)}
     for resource, at in site.postgresql.execute(STORED, site.dsn):
         stored[resource].add(round(at, 6))
     return stored
@@ -205,9 +204,10 @@ def ask(site: Site, start: float, end: float) -> tuple[dict[str, dict[str, Any]]
 def _compared(site: Site, end: float, lost_cause: str) -> Comparison:
     real = truth(site, end)
     rows, gaps = ask(site, real.start, end)
-    differences = [] if set(rows) == RESOURCES else [f"resources: {sorted(set(rows) ^ RESOURCES)}"]
+    resources = real.stored.keys()
+    differences = [] if rows.keys() == resources else [f"resources: {sorted(rows.keys() ^ resources)}"]
     causes: Counter[str] = Counter()
-    for resource in sorted(set(rows) & RESOURCES):
+    for resource in sorted(rows.keys() & resources):
         row = rows[resource]
         causes.update(row["causes"])
         differences += differences_of_row(resource, row, real, lost_cause)
@@ -254,7 +254,7 @@ def differences_of_gaps(gaps: list[dict[str, Any]], real: Truth, killed: int) ->
     such cycles, the numbers do not say which of them it is: each gap may have one cycle more or less, in the sum they are exact.
     """
     found = []
-    total = sum(len(real.missing_of(resource)) for resource in RESOURCES)
+    total = sum(len(real.missing_of(resource)) for resource in real.stored)
     told = sum(gap["samples"] for gap in gaps)
     if told != total:
         found.append(f"gaps: {told} samples, in truth {total}")

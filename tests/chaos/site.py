@@ -56,6 +56,7 @@ seconds = {poll_seconds}
 journal = "{{directory}}/steady"
 raise_every = {raise_every}
 padding = {padding}
+resources = {resources}
 [plugins]
 disable = ["system", "example"]
 [central]
@@ -110,6 +111,7 @@ class Site:
         poll_seconds: float = 0.0,
         raise_every: int = 0,
         padding: int = 0,
+        resources: int = 20,
         more: str = "",
     ) -> None:
         directory.mkdir(parents=True)
@@ -124,7 +126,9 @@ class Site:
         self.house = House(directory, store=self.dsn)
         self.agent_line = Proxy(rabbitmq.port)
         self.collector_line = Proxy(rabbitmq.port)
-        config = AGENT.format(poll_seconds=poll_seconds, raise_every=raise_every, padding=padding, more=more)
+        config = AGENT.format(
+            poll_seconds=poll_seconds, raise_every=raise_every, padding=padding, resources=resources, more=more
+        )
         self.agent = self._daemon("meter-central", self.agent_line, config)
         self.agent.extra_environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(LEDGER), os.environ.get("PYTHONPATH")]))
@@ -133,6 +137,7 @@ class Site:
         self.pause = Path(f"{self.journal}.pause")
         self.steady_journal = self.agent.directory / "steady"
         self.collector = self.another_collector(self.collector_line)
+        self.resources = resources
         self.kinds = KINDS
         """Meters of which samples must be stored before the site counts as started."""
         self.ledger_until: float | None = None
@@ -162,7 +167,9 @@ class Site:
             [sys.executable, PUBLISHER, self.url, self._published, SECRET], env=environment, cwd=TOP
         )
         until(
-            lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= self.kinds, "the first samples"
+            lambda: len(stored := self.stored()) >= WARM_SAMPLES and meters(stored) >= self.kinds,
+            "the first samples",
+            150,
         )
 
     def end_agent(self, number: int) -> None:
