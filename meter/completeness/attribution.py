@@ -24,18 +24,25 @@ from meter.completeness.timeline import CycleRun
 from meter.completeness.timeline import Due
 from meter.completeness_query import SILENT_INTERVALS
 
+NO_SAMPLE, NOT_OF_RESOURCE, NOT_OF_SOME = range(3)
+"""How much a cause explains of a cycle: no sample was made, some of a resource were not, or some of any resources were not."""
+
 
 class AttributedCycle(NamedTuple):
-    """A cycle whose sample is missing for a known cause; ``whole_agent``: no pollster of the agent has one."""
+    """A cycle whose sample is missing for a known cause; ``whole_agent``: no pollster of the agent has one.
+
+    ``doubt``: whether the cycle may have a sample of a meter all the same, one of the constants above.
+    """
 
     due: Due
     cause: Cause
     reason: str
     whole_agent: bool = False
+    doubt: int = NO_SAMPLE
 
 
 class CycleAttribution(NamedTuple):
-    """The cycles of a part in a piece that cannot have a sample, and those that should have one.
+    """The cycles of a part in a piece that lack samples, of all its meters or of some, and those that should have all.
 
     ``possible`` explains some of the latter, if their samples are missing.
     """
@@ -44,9 +51,18 @@ class CycleAttribution(NamedTuple):
     possible: Sequence[AttributedCycle]
     unattributed: Sequence[Due]
 
+    def explain(self, missing: int) -> list[AttributedCycle]:
+        """Return, in order of time, the attributed cycles of up to ``missing`` samples of one meter: those without doubt first.
+
+        What an agent skipped is stated without the meters, and here without the resources: it must not take the place of a cycle
+        that did not run.
+        """
+        surest = sorted(self.attributed, key=lambda each: each.doubt)[:missing]
+        return sorted(surest, key=lambda each: each.due.at)
+
 
 def attribute_cycles(part: MeteredPart, facts: AgentFacts, start: float, end: float, now: float) -> CycleAttribution:
-    """Return which cycles from ``start`` until before ``end`` cannot have a sample, and why; the others should have one."""
+    """Return which cycles from ``start`` until before ``end`` lack samples, and why; the others should have all."""
     attributed: list[AttributedCycle] = []
     possible: list[AttributedCycle] = []
     unattributed: list[Due] = []
@@ -82,17 +98,30 @@ def _attributed(
     inactive: Iterable[InactivePollsterTime],
     now: float,
 ) -> AttributedCycle | None:
-    for exception in exceptions:
-        if exception.covers(part, due.at):
-            return AttributedCycle(due, exception.cause, exception.reason, exception.pollster == "")
-    for each in inactive:
-        if each.start <= due.at < each.end:
-            return AttributedCycle(due, "pollster off", each.reason)
-    if due.before is not None and due.run is None:
+    is_missed = due.before is not None and due.run is None
+    covering = [
+        AttributedCycle(due, each.cause, each.reason, each.pollster == "", NO_SAMPLE if is_missed else _doubt(each))
+        for each in exceptions
+        # What is said of a poll is about a cycle that ran, although its time may reach into one that did not.
+        if (not is_missed or each.pollster == "") and each.covers(part, due.at)
+    ]
+    for off in inactive:
+        if off.start <= due.at < off.end:
+            covering.append(AttributedCycle(due, "pollster off", off.reason))
+    if covering:
+        return min(covering, key=lambda each: each.doubt)
+    if is_missed:
+        assert due.before is not None
         if due.after is None and due.at + SILENT_INTERVALS * part.interval > now:
             return AttributedCycle(due, "not finalized", "the report of the cycle may still arrive", whole_agent=True)
         return AttributedCycle(due, "agent not running", _absence(due.before, due.after), whole_agent=True)
     return None
+
+
+def _doubt(exception: PollingException) -> int:
+    if exception.cause == "poll failed":
+        return NO_SAMPLE
+    return NOT_OF_SOME if exception.pollster and not exception.resource else NOT_OF_RESOURCE
 
 
 def _absence(before: CycleRun, after: CycleRun | None) -> str:

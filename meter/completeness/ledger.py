@@ -147,7 +147,7 @@ class Ledger:
                     part, self._agents[part.agent_id], piece.start, end, self._now
                 )
             reasons.append(found)
-            taken.append(list(found.attributed[:missing]))
+            taken.append(found.explain(missing))
             missing -= len(taken[-1])
         for found, attributed in zip(reasons, taken, strict=True):
             possible = found.possible[:missing]

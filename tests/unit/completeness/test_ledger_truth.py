@@ -149,3 +149,18 @@ def test_attributed_cycle_names_its_time() -> None:
     [cycle] = result.attributed
     assert isinstance(cycle, AttributedCycle)
     assert (cycle.due.at, cycle.due.until, cycle.cause) == (300, 600, "agent not running")
+
+
+def test_what_was_skipped_somewhere_does_not_take_the_place_of_a_missed_cycle() -> None:
+    agents = {1: AgentFacts("agent", {INTERVAL: Timeline(INTERVAL, runs_of(["ok", "ok", "agent not running", "ok"]))})}
+    agents[1].exceptions += [
+        PollingException("cpu", INTERVAL, "", "skipped", "missing", 0, 2 * INTERVAL + 1),
+        PollingException("cpu", INTERVAL, "r", "domain hung", "domain hung", INTERVAL, 2 * INTERVAL),
+    ]
+    ledger = Ledger(PIECES, agents, {}, Finality(open_from=1e9), now=1200)
+    measured = [part(1, "r", 0, 4)._replace(meters=("cpu", "memory", "perf"))]
+    received = {("r", meter, "p1", 0): count for meter, count in {"cpu": 3, "memory": 2, "perf": 1}.items()}
+    found = {each.meter: each.attributed for each in ledger.results(measured, ResourceFacts(received))}
+    assert [(each.due.at, each.cause) for each in found["cpu"]] == [(600, "agent not running")]
+    assert [(each.due.at, each.cause) for each in found["memory"]] == [(300, "domain hung"), (600, "agent not running")]
+    assert [each.cause for each in found["perf"]] == ["skipped", "domain hung", "agent not running"]
