@@ -20,8 +20,10 @@ from meter.completeness.facts import MeteredPart
 from meter.completeness.facts import Piece
 from meter.completeness.facts import PollingException
 from meter.completeness.facts import RejectedSamples
+from meter.completeness.timeline import EPSILON
 from meter.completeness.timeline import CycleRun
 from meter.completeness.timeline import Due
+from meter.completeness.timeline import Timeline
 from meter.completeness_query import SILENT_INTERVALS
 
 NO_SAMPLE, NOT_OF_RESOURCE, NOT_OF_SOME = range(3)
@@ -51,14 +53,18 @@ class CycleAttribution(NamedTuple):
     possible: Sequence[AttributedCycle]
     unattributed: Sequence[Due]
 
-    def explain(self, missing: int) -> list[AttributedCycle]:
-        """Return, in order of time, the attributed cycles of up to ``missing`` samples of one meter: those without doubt first.
 
-        What an agent skipped is stated without the meters, and here without the resources: it must not take the place of a cycle
-        that did not run.
-        """
-        surest = sorted(self.attributed, key=lambda each: each.doubt)[:missing]
-        return sorted(surest, key=lambda each: each.due.at)
+def surest(attributions: Sequence[CycleAttribution], missing: int) -> list[list[AttributedCycle]]:
+    """Return, for each of the parts of a series, the attributed cycles of up to ``missing`` samples: those without doubt first.
+
+    What an agent skipped is stated without the meters, and sometimes without the resources: it must not take the place of a
+    cycle that did not run, of whichever part.
+    """
+    cycles = [(i, each) for i, found in enumerate(attributions) for each in found.attributed]
+    chosen = sorted(cycles, key=lambda cycle: cycle[1].doubt)[:missing]
+    return [
+        sorted((each for n, each in chosen if n == i), key=lambda each: each.due.at) for i in range(len(attributions))
+    ]
 
 
 def attribute_cycles(part: MeteredPart, facts: AgentFacts, start: float, end: float, now: float) -> CycleAttribution:
@@ -66,7 +72,12 @@ def attribute_cycles(part: MeteredPart, facts: AgentFacts, start: float, end: fl
     attributed: list[AttributedCycle] = []
     possible: list[AttributedCycle] = []
     unattributed: list[Due] = []
-    exceptions = [each for each in facts.exceptions if each.start <= end + part.interval and each.end >= start]
+    timeline = facts.timelines.get(part.interval)
+    exceptions = [
+        _on_timeline(each, part, timeline)
+        for each in facts.exceptions
+        if each.start <= end + part.interval and each.end >= start - part.interval
+    ]
     inactive = [each for each in facts.inactive if each.pollster == part.pollster and each.start < end]
     for due in _dues(part, facts, start, end):
         found = _attributed(part, due, exceptions, inactive, now)
@@ -89,6 +100,18 @@ def _dues(part: MeteredPart, facts: AgentFacts, start: float, end: float) -> Ite
     if timeline is None:
         return ()
     return timeline.dues(max(start, timeline.nearest_due(part.since)), min(end, timeline.nearest_due(part.until)))
+
+
+def _on_timeline(exception: PollingException, part: MeteredPart, timeline: Timeline | None) -> PollingException:
+    """Return what is said of polls with the times that the timeline has of their cycles.
+
+    It begins with one cycle and ends one interval after another, at times that may be some milliseconds off those of the timeline,
+    and at more if the agent had much to do.
+    """
+    if timeline is None or part.is_off_schedule or not exception.pollster or exception.interval != part.interval:
+        return exception
+    first, last = timeline.nearest_due(exception.start), timeline.nearest_due(exception.end - part.interval)
+    return exception._replace(start=first, end=max(first, last) + part.interval * EPSILON)
 
 
 def _attributed(
