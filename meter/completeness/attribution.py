@@ -20,15 +20,21 @@ from meter.completeness.facts import MeteredPart
 from meter.completeness.facts import Piece
 from meter.completeness.facts import PollingException
 from meter.completeness.facts import RejectedSamples
+from meter.completeness.timeline import EPSILON
 from meter.completeness.timeline import CycleRun
 from meter.completeness.timeline import Due
+from meter.completeness.timeline import Timeline
 from meter.completeness_query import SILENT_INTERVALS
+
+NO_SAMPLE, NOT_OF_RESOURCE, NOT_OF_SOME = range(3)
+"""How much a cause explains of a cycle: no sample was made, some of a resource were not, or some of any resources were not."""
 
 
 class AttributedCycle(NamedTuple):
     """A cycle whose sample is missing for a known cause; ``whole_agent``: no pollster of the agent has one.
 
     ``interrupted``: the agent may have been killed in this cycle, between its samples and its report; the samples may be stored.
+    ``doubt``: whether the cycle may have a sample of a meter all the same, one of the constants above.
     """
 
     due: Due
@@ -36,10 +42,11 @@ class AttributedCycle(NamedTuple):
     reason: str
     whole_agent: bool = False
     interrupted: bool = False
+    doubt: int = NO_SAMPLE
 
 
 class CycleAttribution(NamedTuple):
-    """The cycles of a part in a piece that cannot have a sample, and those that should have one.
+    """The cycles of a part in a piece that lack samples, of all its meters or of some, and those that should have all.
 
     ``possible`` has the causes of cycles in ``unattributed`` whose samples may have been dropped: they apply if samples are missing.
     """
@@ -49,12 +56,30 @@ class CycleAttribution(NamedTuple):
     unattributed: Sequence[Due]
 
 
+def surest(attributions: Sequence[CycleAttribution], missing: int) -> list[list[AttributedCycle]]:
+    """Return, for each of the parts of a series, the attributed cycles of up to ``missing`` samples: those without doubt first.
+
+    What an agent skipped is stated without the meters, and sometimes without the resources: it must not take the place of a
+    cycle that did not run, of whichever part.
+    """
+    cycles = [(i, each) for i, found in enumerate(attributions) for each in found.attributed]
+    chosen = sorted(cycles, key=lambda cycle: (cycle[1].doubt, cycle[1].interrupted))[:missing]
+    return [
+        sorted((each for n, each in chosen if n == i), key=lambda each: each.due.at) for i in range(len(attributions))
+    ]
+
+
 def attribute_cycles(part: MeteredPart, facts: AgentFacts, start: float, end: float, now: float) -> CycleAttribution:
-    """Return which cycles from ``start`` until before ``end`` cannot have a sample, and why; the others should have one."""
+    """Return which cycles from ``start`` until before ``end`` lack samples, and why; the others should have all."""
     attributed: list[AttributedCycle] = []
     possible: list[AttributedCycle] = []
     unattributed: list[Due] = []
-    exceptions = [each for each in facts.exceptions if each.start <= end + part.interval and each.end >= start]
+    timeline = facts.timelines.get(part.interval)
+    exceptions = [
+        _on_timeline(each, part, timeline)
+        for each in facts.exceptions
+        if each.start <= end + part.interval and each.end >= start - part.interval
+    ]
     inactive = [each for each in facts.inactive if each.pollster == part.pollster and each.start < end]
     for due in _dues(part, facts, start, end):
         found = _attributed(part, due, exceptions, inactive, now)
@@ -79,6 +104,18 @@ def _dues(part: MeteredPart, facts: AgentFacts, start: float, end: float) -> Ite
     return timeline.dues(max(start, timeline.nearest_due(part.since)), min(end, timeline.nearest_due(part.until)))
 
 
+def _on_timeline(exception: PollingException, part: MeteredPart, timeline: Timeline | None) -> PollingException:
+    """Return what is said of polls with the times that the timeline has of their cycles.
+
+    It begins with one cycle and ends one interval after another, at times that may be some milliseconds off those of the timeline,
+    and at more if the agent had much to do.
+    """
+    if timeline is None or part.is_off_schedule or not exception.pollster or exception.interval != part.interval:
+        return exception
+    first, last = timeline.nearest_due(exception.start), timeline.nearest_due(exception.end - part.interval)
+    return exception._replace(start=first, end=max(first, last) + part.interval * EPSILON)
+
+
 def _attributed(
     part: MeteredPart,
     due: Due,
@@ -86,15 +123,23 @@ def _attributed(
     inactive: Iterable[InactivePollsterTime],
     now: float,
 ) -> AttributedCycle | None:
-    for exception in exceptions:
-        if due.run is not None and exception.is_skipped_cycle:
-            continue  # the first cycle after a start comes at once, and may take the place of the one that it makes skip
-        if exception.covers(part, due.at):
-            return AttributedCycle(due, exception.cause, exception.reason, exception.pollster == "")
-    for each in inactive:
-        if each.start <= due.at < each.end:
-            return AttributedCycle(due, "pollster off", each.reason)
-    if due.before is not None and due.run is None:
+    is_missed = due.before is not None and due.run is None
+    covering = [
+        AttributedCycle(
+            due, each.cause, each.reason, each.pollster == "", doubt=NO_SAMPLE if is_missed else _doubt(each)
+        )
+        for each in exceptions
+        # What is said of a poll is about a cycle that ran, although its time may reach into one that did not. What is said of a
+        # skipped cycle is about one that did not run: the first cycle after a start comes at once, and may take its place.
+        if (each.pollster == "" if is_missed else not each.is_skipped_cycle) and each.covers(part, due.at)
+    ]
+    for off in inactive:
+        if off.start <= due.at < off.end:
+            covering.append(AttributedCycle(due, "pollster off", off.reason))
+    if covering:
+        return min(covering, key=lambda each: each.doubt)
+    if is_missed:
+        assert due.before is not None
         if due.after is None and due.at + SILENT_INTERVALS * part.interval > now:
             return AttributedCycle(due, "not finalized", "the report of the cycle may still arrive", whole_agent=True)
         interrupted = (
@@ -106,6 +151,12 @@ def _attributed(
     return None
 
 
+def _doubt(exception: PollingException) -> int:
+    if exception.cause == "poll failed":
+        return NO_SAMPLE
+    return NOT_OF_SOME if exception.pollster and not exception.resource else NOT_OF_RESOURCE
+
+
 def _absence(before: CycleRun, after: CycleRun | None) -> str:
     if before.stopped and (after is None or after.boot != before.boot):
         return "the agent was stopped"
@@ -114,14 +165,6 @@ def _absence(before: CycleRun, after: CycleRun | None) -> str:
     if after.boot != before.boot:
         return "the agent was not stopped in an orderly way, and started again"
     return "no report of the cycle has arrived, while the process of the agent went on"
-
-
-def most_certain(attributed: Sequence[AttributedCycle], count: int) -> list[AttributedCycle]:
-    """Return ``count`` of the cycles, in their order: a cycle that was interrupted only if there are no others."""
-    if count >= len(attributed):
-        return list(attributed)
-    order = sorted(range(len(attributed)), key=lambda n: (attributed[n].interrupted, n))
-    return [attributed[n] for n in sorted(order[: max(0, count)])]
 
 
 class OtherLoss(NamedTuple):

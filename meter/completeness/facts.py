@@ -67,11 +67,10 @@ class PollingException(NamedTuple):
     def covers(self, part: MeteredPart, at: float) -> bool:
         """Return whether this is why ``part`` has no sample of the cycle that was due ``at``.
 
-        One about cycles of an interval lasts from the time of the first to one interval after the last. Cycles begin some
-        milliseconds early or late, so that the time of the cycle after these may be just before its end: a cycle is meant if it is
-        the nearest.
+        What is said of cycles lasts until one interval after the last of them; of a cycle that began a little early or late the
+        nearest time is meant.
         """
-        tolerance = self.interval / 2
+        tolerance = 0.0 if self.pollster else self.interval / 2
         return self.concerns(part) and (self.start - tolerance <= at < self.end - tolerance or at == self.start)
 
     @property

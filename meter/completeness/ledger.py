@@ -17,8 +17,8 @@ from meter.completeness.attribution import CycleAttribution
 from meter.completeness.attribution import OtherLoss
 from meter.completeness.attribution import Rejections
 from meter.completeness.attribution import attribute_cycles
-from meter.completeness.attribution import most_certain
 from meter.completeness.attribution import other_losses
+from meter.completeness.attribution import surest
 from meter.completeness.facts import AgentFacts
 from meter.completeness.facts import Finality
 from meter.completeness.facts import MeteredPart
@@ -138,7 +138,6 @@ class Ledger:
     ) -> Iterator[PartResult]:
         """Yield the results of a series that lacks ``missing`` samples: those of known cycles, of all agents, are attributed first."""
         piece = self._pieces[n]
-        taken: list[list[AttributedCycle]] = []
         reasons = []
         for part, _ in expectations:
             found = known.get((part, n))
@@ -148,8 +147,8 @@ class Ledger:
                     part, self._agents[part.agent_id], piece.start, end, self._now
                 )
             reasons.append(found)
-            taken.append(most_certain(found.attributed, missing))
-            missing -= len(taken[-1])
+        taken = surest(reasons, missing)
+        missing -= sum(map(len, taken))
         for found, attributed in zip(reasons, taken, strict=True):
             possible = found.possible[:missing]
             attributed += possible

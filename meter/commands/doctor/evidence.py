@@ -16,6 +16,9 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.store import SampleTrace
 
+GAP_INTERVALS = 1.5
+"""A cycle is missing if the next one does not come within so many intervals."""
+
 DEFAULT_INTERVAL = 300.0
 """Assumed where nothing tells the polling interval, in seconds."""
 
@@ -68,4 +71,18 @@ class Evidence:
         """Whether a sample is stored that is as new as can be expected at the time."""
         if self.trace is None or not self.trace.newest:
             return False
-        return not self.interval or self.trace.newest[0].timestamp >= self.at - timedelta(seconds=2 * self.interval)
+        newest, following = self.trace.newest[0].timestamp, self.trace.next
+        if not self.interval:
+            return True
+        if following is not None and in_gap(self.at, newest, following, self.interval):
+            return False
+        return newest >= self.at - timedelta(seconds=2 * self.interval)
+
+
+def in_gap(at: datetime, last: datetime, following: datetime, interval: float) -> bool:
+    """Return whether something was due between ``last`` and ``following``, and at or before ``at``.
+
+    A tenth of an interval is allowed for: a sample is taken some time after its cycle was due.
+    """
+    step = timedelta(seconds=interval)
+    return following - last > GAP_INTERVALS * step and last + 0.9 * step <= at < following

@@ -13,7 +13,9 @@ from datetime import datetime
 from datetime import timedelta
 
 from meter.commands.doctor.evidence import DEFAULT_INTERVAL
+from meter.commands.doctor.evidence import GAP_INTERVALS
 from meter.commands.doctor.evidence import Evidence
+from meter.commands.doctor.evidence import in_gap
 from meter.commands.doctor.finding import RoadStep
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
@@ -21,9 +23,6 @@ from meter.store import SampleTrace
 from meter.store import TracedFailure
 
 STEPS = ("installed", "enabled", "polled", "spooled", "published", "accepted", "kept", "stored", "visible")
-
-GAP_INTERVALS = 1.5
-"""A cycle is missing if the next one does not come within so many intervals."""
 
 
 def why(evidence: Evidence) -> tuple[str, list[RoadStep]]:
@@ -156,7 +155,17 @@ def _polled(evidence: Evidence) -> RoadStep:
 
 def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
     metered = next(each for each in trace.metered if each.agent == agent)
+    cycles = [each for each in trace.cycles if each.agent == agent and each.interval == metered.interval]
+    dues = [each.last_due for each in cycles if each.last_due is not None]
+    last = max(dues, default=None)
+    following = min((each.next_due for each in cycles if each.next_due is not None), default=None)
+    is_missed = last is None or evidence.at - last > timedelta(seconds=GAP_INTERVALS * metered.interval)
+    if last is not None and following is not None:
+        is_missed = is_missed or in_gap(evidence.at, last, following, metered.interval)
     for failure in _failures(evidence, trace, agent):
+        # What is said of a poll is about a cycle that ran, although its time may reach into one that did not.
+        if is_missed and failure.pollster and failure.until_time <= evidence.at:
+            continue
         if failure.cause not in ("spool dropped", "rejected", "expired", "not finalized"):
             reason = f": {failure.reason}" if failure.reason and failure.reason != failure.cause else ""
             who = failure.pollster or "all pollsters"
@@ -166,12 +175,8 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
                 f"{agent}: {who}: {failure.cause} from {_time(failure.from_time)} until before {_time(failure.until_time)}{reason}",
                 f"on {agent.partition('@')[2]}: the log of the agent at that time",
             )
-    cycles = [each for each in trace.cycles if each.agent == agent and each.interval == metered.interval]
-    dues = [each.last_due for each in cycles if each.last_due is not None]
-    last = max(dues, default=None)
-    if last is not None and evidence.at - last <= timedelta(seconds=GAP_INTERVALS * metered.interval):
+    if last is not None and not is_missed:
         return RoadStep("polled", "ok", f"{agent} asked {metered.pollster} at {_time(last)}")
-    following = min((each.next_due for each in cycles if each.next_due is not None), default=None)
     life = next((each for each in trace.lives if each.agent == agent), None)
     cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
     state = next((each for each in evidence.daemons if each.name == agent), None)

@@ -23,6 +23,7 @@ from meter.completeness.day_levels import DaySumKey
 from meter.completeness.day_levels import LevelSums
 from meter.completeness.facts import DAY_SECONDS
 from meter.completeness.facts import Piece
+from meter.completeness_query import SILENT_INTERVALS
 from meter.completeness_query import CompletenessQuery
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
@@ -52,6 +53,10 @@ SELECT day FROM generate_series(
 ) AS day
 WHERE NOT EXISTS (SELECT FROM completeness_day d WHERE d.level = 0 AND d.start = day)
 ORDER BY day DESC LIMIT %s
+"""
+
+LONGEST_INTERVAL = """
+SELECT coalesce(max(interval), 0) FROM cycle_run WHERE last_due > %s::timestamptz - interval '10 days'
 """
 
 FINAL_HOURS = """
@@ -88,7 +93,10 @@ class DaySummaries:
     async def summarize(self, now: datetime) -> int:
         """Summarize the days that are due at ``now`` and have no valid summary, the newest first; return their number."""
         await self._pool.run(_forget_changed_days)
-        newest = now - self._finalize_after - timedelta(days=1)
+        # A report may arrive so much later than its cycle was due: until then a missing one is not final.
+        [[longest]] = await self._pool.rows(LONGEST_INTERVAL, [now])
+        patience = max(self._finalize_after, timedelta(seconds=SILENT_INTERVALS * longest))
+        newest = now - patience - timedelta(days=1)
         newest = newest.replace(hour=0, minute=0, second=0, microsecond=0)
         days = await self._pool.rows(DAYS_TO_SUMMARIZE, [newest, MAX_DAYS])
         summarized = 0

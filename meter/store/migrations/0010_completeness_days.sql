@@ -43,7 +43,8 @@ DECLARE
     until_time timestamptz;
 BEGIN
     CASE TG_TABLE_NAME
-        WHEN 'cycle_run' THEN from_time := NEW.first_due; until_time := NEW.last_due;
+        -- A run also tells how many cycles were missed before it, down to the last that can be missed.
+        WHEN 'cycle_run' THEN from_time := NEW.first_due - make_interval(secs => 2.5 * NEW.interval); until_time := NEW.last_due;
         WHEN 'metered_resource' THEN from_time := NEW.first_due; until_time := NEW.until_due;
         WHEN 'polling_exception' THEN from_time := NEW.from_time; until_time := NEW.until_time;
         WHEN 'inactive_pollster' THEN from_time := NEW.since; until_time := NEW.until;
@@ -66,7 +67,8 @@ END
 $$;
 
 CREATE TRIGGER completeness_change AFTER INSERT ON cycle_run
-    FOR EACH ROW WHEN (NEW.first_due < date_trunc('day', now(), 'UTC')) EXECUTE FUNCTION note_completeness_change();
+    FOR EACH ROW WHEN (NEW.first_due - make_interval(secs => 2.5 * NEW.interval) < date_trunc('day', now(), 'UTC'))
+    EXECUTE FUNCTION note_completeness_change();
 CREATE TRIGGER completeness_change_later AFTER UPDATE ON cycle_run
     FOR EACH ROW WHEN (NEW.last_due < date_trunc('day', now(), 'UTC')) EXECUTE FUNCTION note_completeness_change();
 CREATE TRIGGER completeness_change AFTER INSERT ON metered_resource

@@ -201,3 +201,34 @@ def test_an_agent_killed_between_samples_and_report_lacks_the_cycles_after_that_
 
     assert (result.expected, result.received) == (8, 5)
     assert [each.due.at for each in result.attributed] == [300.0, 600.0, 1800.0]
+
+
+def test_what_was_skipped_somewhere_does_not_take_the_place_of_a_missed_cycle() -> None:
+    agents = {1: AgentFacts("agent", {INTERVAL: Timeline(INTERVAL, runs_of(["ok", "ok", "agent not running", "ok"]))})}
+    agents[1].exceptions += [
+        PollingException("cpu", INTERVAL, "", "skipped", "missing", 0, 2 * INTERVAL + 1),
+        PollingException("cpu", INTERVAL, "r", "domain hung", "domain hung", INTERVAL, 2 * INTERVAL),
+    ]
+    ledger = Ledger(PIECES, agents, {}, Finality(open_from=1e9), now=1200)
+    measured = [part(1, "r", 0, 4)._replace(meters=("cpu", "memory", "perf"))]
+    received = {("r", meter, "p1", 0): count for meter, count in {"cpu": 3, "memory": 2, "perf": 1}.items()}
+    found = {each.meter: each.attributed for each in ledger.results(measured, ResourceFacts(received))}
+    assert [(each.due.at, each.cause) for each in found["cpu"]] == [(600, "agent not running")]
+    assert [(each.due.at, each.cause) for each in found["memory"]] == [(300, "domain hung"), (600, "agent not running")]
+    meters = [part(1, "r", 0, 2)._replace(meters=("cpu",)), part(1, "r", 2, 4)._replace(meters=("cpu", "memory"))]
+    results = ledger.results(meters, ResourceFacts(received))
+    lost = [each for result in results if result.meter == "cpu" for each in result.attributed]
+    assert [(each.due.at, each.cause) for each in lost] == [(600, "agent not running")]
+    assert [each.cause for each in found["perf"]] == ["skipped", "domain hung", "agent not running"]
+
+
+def test_exception_is_about_the_cycles_in_which_it_was_stated_although_they_began_late() -> None:
+    """Of a run only the first and last times are known: the cycle in between was due at 300, and began at 312."""
+    agents = {1: AgentFacts("agent", {INTERVAL: Timeline(INTERVAL, runs_of(["ok"] * 4))})}
+    agents[1].exceptions.append(PollingException("cpu", INTERVAL, "r", "domain hung", "", 312, 312 + INTERVAL))
+    ledger = Ledger(PIECES, agents, {}, Finality(open_from=1e9), now=1200)
+    measured = [part(1, "r", 0, 4)._replace(meters=("cpu",))]
+    for received, causes in ((3, {"domain hung": 1}), (2, {"domain hung": 1, "unknown": 1})):
+        [result] = ledger.results(measured, ResourceFacts({("r", "cpu", "p1", 0): received}))
+        assert causes_of(result) == causes
+        assert [each.due.at for each in result.attributed] == [300]

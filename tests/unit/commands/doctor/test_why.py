@@ -169,6 +169,27 @@ def test_a_gap_in_the_past_has_an_end():
     )
 
 
+@pytest.mark.parametrize("minutes", [0, 4])
+def test_a_short_gap_in_the_past_is_named_from_its_first_missed_cycle_on(minutes):
+    last, following = ago(5 + minutes), ago(-5)
+    trace = MEASURED._replace(
+        newest=[TracedSample("p", 300.0, last, last, 1.0)],
+        next=following,
+        cycles=[TracedCycles(AGENT, 300.0, last, following)],
+        failures=[failed("skipped", "missing", minutes=60)._replace(until_time=ago(minutes))],
+    )
+    assert verdict(trace) == (
+        f"stops at: polled — {AGENT} is silent since {last:%Y-%m-%d %H:%M:%S} UTC until 2026-11-27 12:05:00 UTC"
+        " (agent not running)"
+    )
+
+
+def test_a_sample_that_is_not_due_yet_is_not_missing():
+    last, following = ago(4), ago(-4)
+    trace = MEASURED._replace(newest=[TracedSample("p", 300.0, last, last, 1.0)], next=following)
+    assert verdict(trace).startswith("arrives")
+
+
 def test_an_agent_that_runs_without_reports_is_not_called_dead():
     trace = MEASURED._replace(cycles=[TracedCycles(AGENT, 300.0, ago(60), None)])
     assert "runs, but no cycle report of it has arrived" in verdict(trace, daemons=[state()])
