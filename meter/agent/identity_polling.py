@@ -1,4 +1,7 @@
-"""Polls the names of projects, domains and users, and spools them as signed reports."""
+"""Polls the names of projects, domains and users, and publishes them as signed reports.
+
+They are not spooled: each poll lists all names, and reports that no collector has a queue for would hold up the samples behind them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from typing import Protocol
@@ -38,7 +40,7 @@ class IdentitySource(Protocol):
 
 
 class IdentityPolling:
-    """Lists the names of ``source`` and gives them to ``put`` as publications, signed with the ``key`` of the time.
+    """Lists the names of ``source`` and publishes them with ``publish``, signed with the ``key`` of the time.
 
     :meth:`poll` is :data:`meter.agent.leader.Work`; :meth:`poll_once` does it once in each interval without an election.
     """
@@ -48,25 +50,25 @@ class IdentityPolling:
     def __init__(
         self,
         source: IdentitySource,
-        put: Callable[[Sequence[Publication]], Awaitable[object]],
+        publish: Callable[[Publication], Awaitable[object]],
         key: Callable[[datetime], SigningKey],
         clock: IReactorTime,
     ) -> None:
         self._source = source
-        self._put = put
+        self._publish = publish
         self._key = key
         self._clock = clock
         self._done: Mapping[float, int] = {}
 
     async def poll(self, due: frozenset[float]) -> None:
-        """Spool all names; raises :class:`Unavailable`, after what could be listed was spooled, if something could not."""
+        """Publish all names; raises :class:`Unavailable` if the bus takes one not, or, at the end, if something could not be listed."""
         async for report in self._source.reports():
             now = datetime.fromtimestamp(wall_seconds(self._clock), UTC)
             try:
                 publication = report_publication("identities", report, self._key(now))
             except BadSignature as error:
                 raise Unavailable(f"the names cannot be signed: {error}") from error
-            await self._put([publication])
+            await self._publish(publication)
         if self._source.problems:
             raise Unavailable("; ".join(f"{kind}s: {reason}" for kind, reason in self._source.problems.items()))
 

@@ -54,7 +54,7 @@ def compose(daemon: Daemon) -> None:
     hypervisor = add_hypervisor(daemon, installed_is_enough=False)
     providers = {IHypervisor: hypervisor, **add_cloud(daemon)}
     outbox = add_polling(daemon, bus, [COMPUTE, CENTRAL], providers, after_cycle=lambda _: tally.tell(outbox, _))
-    add_identity_polling(daemon, bus, outbox, providers)
+    add_identity_polling(daemon, bus, providers)
     add_domain_events(daemon, hypervisor)
     add_api(daemon, store, bus if daemon.config.api.accept_samples else None)
     add_heartbeats(daemon, bus)

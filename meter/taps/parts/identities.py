@@ -14,7 +14,6 @@ from typing import Any
 from meter.agent.identity_polling import RETRY_SECONDS
 from meter.agent.identity_polling import IdentityPolling
 from meter.agent.leader import LeaderElection
-from meter.agent.outbox import Outbox
 from meter.collector.identity_changes import IdentityChangeReporter
 from meter.collector.identity_file import BadIdentityFile
 from meter.collector.identity_file import IdentityFile
@@ -34,9 +33,7 @@ FILE_SECONDS = 10.0
 """How often it is looked whether the file with names has changed."""
 
 
-def add_identity_polling(
-    daemon: Daemon, bus: IBus, outbox: Outbox, providers: Mapping[Any, Any], *, leader_group: str = ""
-) -> None:
+def add_identity_polling(daemon: Daemon, bus: IBus, providers: Mapping[Any, Any], *, leader_group: str = "") -> None:
     """Add the polling of Keystone, if there is one. Of the agents with the same ``leader_group`` only one polls."""
     settings = daemon.config.central
     cloud = providers.get(IOpenStack)
@@ -45,7 +42,7 @@ def add_identity_polling(
     source = KeystoneIdentities(
         cloud, daemon.reactor, origin=identity_origin(leader_group), users=settings.identity_users
     )
-    polling = IdentityPolling(source, outbox.put, _report_key(daemon), daemon.reactor)
+    polling = IdentityPolling(source, bus.publish, _report_key(daemon), daemon.reactor)
     run = polling.poll_once
     if leader_group:
         election = LeaderElection(bus, f"{leader_group}.identities", polling.poll, daemon.reactor)

@@ -126,43 +126,61 @@ async def test_long_list_is_cut_into_parts_that_cover_all_ids() -> None:
     assert all(each.complete == ("project",) for each in parts)
 
 
-class Outbox:
-    """Takes publications."""
+class ConfirmingBus:
+    """Confirms publications, unless it is ``away``."""
 
     def __init__(self) -> None:
         self.publications: list[Publication] = []
+        self.away = False
 
-    async def put(self, publications: Any) -> None:
-        self.publications += publications
+    async def publish(self, publication: Publication) -> None:
+        if self.away:
+            raise Unavailable("no queue is bound for report.identities")
+        self.publications.append(publication)
 
 
 @pytest_twisted.ensureDeferred
-async def test_reports_are_signed_and_spooled_once_in_each_interval() -> None:
-    stub, clock, outbox = cloud(), Clock(), Outbox()
+async def test_reports_are_signed_and_published_once_in_each_interval() -> None:
+    stub, clock, bus = cloud(), Clock(), ConfirmingBus()
     source = KeystoneIdentities(openstack(stub), clock, origin="keystone")
-    polling = IdentityPolling(source, outbox.put, lambda _: KEYS.keys[0], clock)
+    polling = IdentityPolling(source, bus.publish, lambda _: KEYS.keys[0], clock)
     for _ in range(3):
         await polling.poll_once(frozenset({3600.0}))
-    assert [each.routing_key for each in outbox.publications] == ["report.identities"] * 3
-    reports = [identity_report(read_report(each.body, KEYS).content) for each in outbox.publications]
+    assert [each.routing_key for each in bus.publications] == ["report.identities"] * 3
+    reports = [identity_report(read_report(each.body, KEYS).content) for each in bus.publications]
     assert [each.origin for each in reports] == ["keystone"] * 3
     clock.advance(3600)
     await polling.poll_once(frozenset({3600.0}))
-    assert len(outbox.publications) == 6
+    assert len(bus.publications) == 6
 
 
 @pytest_twisted.ensureDeferred
-async def test_poll_that_failed_is_repeated_and_what_worked_is_spooled() -> None:
-    stub, clock, outbox = cloud(), Clock(), Outbox()
+async def test_poll_that_failed_is_repeated_and_what_worked_is_published() -> None:
+    stub, clock, bus = cloud(), Clock(), ConfirmingBus()
     stub.on("GET", "/v3/users", reply({}, 500), reply({}, 500), reply({"users": [entry("u1", "ann")]}))
     source = KeystoneIdentities(openstack(stub), clock, origin="keystone")
-    polling = IdentityPolling(source, outbox.put, lambda _: KEYS.keys[0], clock)
+    polling = IdentityPolling(source, bus.publish, lambda _: KEYS.keys[0], clock)
     attempt = polling.logging(polling.poll_once, 3600.0)
     with pytest.raises(Unavailable, match="users"):
         await polling.poll_once(frozenset({3600.0}))
     await attempt()  # logged
-    assert len(outbox.publications) == 4
+    assert len(bus.publications) == 4
     await attempt()
-    assert len(outbox.publications) == 7
+    assert len(bus.publications) == 7
     await attempt()
-    assert len(outbox.publications) == 7
+    assert len(bus.publications) == 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_that_no_collector_takes_are_listed_again_until_one_does() -> None:
+    stub, clock, bus = cloud(), Clock(), ConfirmingBus()
+    source = KeystoneIdentities(openstack(stub), clock, origin="keystone")
+    polling = IdentityPolling(source, bus.publish, lambda _: KEYS.keys[0], clock)
+    attempt = polling.logging(polling.poll_once, 3600.0)
+    bus.away = True
+    for _ in range(3):
+        await attempt()  # logged
+    bus.away = False
+    for _ in range(3):
+        await attempt()
+    assert [each.routing_key for each in bus.publications] == ["report.identities"] * 3
