@@ -205,9 +205,12 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
 
 
 def _failures(evidence: Evidence, trace: SampleTrace, agent: str) -> Iterator[TracedFailure]:
-    """Yield the failures of the agent that concern the last cycle up to the time, the newest first."""
+    """Yield the failures of the agent that concern the last cycle up to the time, the newest first.
+
+    What the agent skipped without naming a resource comes last: it may be about another one.
+    """
     since = evidence.at - timedelta(seconds=evidence.interval or DEFAULT_INTERVAL)
-    for failure in trace.failures:
+    for failure in sorted(trace.failures, key=lambda each: each.cause == "skipped" and not each.resource):
         if failure.agent == agent and failure.until_time > since:
             yield failure
 

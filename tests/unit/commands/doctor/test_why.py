@@ -205,6 +205,13 @@ def test_a_failed_poll_is_named_with_its_error(cause):
     assert text.endswith(": libvirt: no answer")
 
 
+def test_a_failure_that_names_the_resource_comes_before_what_was_skipped_somewhere():
+    failures = [failed("skipped", "missing"), failed("domain hung")._replace(resource="r1")]
+    assert verdict(MEASURED._replace(failures=failures)).startswith(
+        f"stops at: polled — {AGENT}: cpu: domain hung from"
+    )
+
+
 def test_a_failure_of_long_ago_is_not_the_reason():
     old = failed("poll failed")._replace(until_time=ago(55))
     assert not verdict(MEASURED._replace(failures=[old])).startswith("stops at: polled")
