@@ -25,6 +25,7 @@ SELECT EXISTS (
 
 def clock_goes_back(site: Site) -> None:
     """By an hour, under the agent and the collector; both must send and store more within seconds."""
+    site.clock_is_set_back = True
     _set_clocks(site, "-3600")
     before = len(site.polled()[0])
     until(lambda: len(site.polled()[0]) >= before + 500, "the agent to go on polling", 20)
