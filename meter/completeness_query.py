@@ -47,7 +47,7 @@ class CompletenessRow:
     """The numbers of samples from ``start`` until before ``end``; ``expected`` is ``received`` plus ``missing``.
 
     ``received`` are expected samples that are stored; ``late`` of all stored ones were recorded late. ``unexpected`` samples are stored
-    beyond what was expected. ``causes`` has the missing samples by cause (:mod:`meter.completeness.causes`), ``skipped``
+    beyond what was expected. ``causes`` has the missing samples by cause (:mod:`meter.completeness.ledger.causes`), ``skipped``
     those with the cause *skipped* by the reason that the agent stated.
     """
 

@@ -11,15 +11,15 @@ from datetime import UTC
 from datetime import datetime
 from typing import Any
 
-from meter.completeness.facts import InactivePollsterTime
-from meter.completeness.facts import MeteredPart
-from meter.completeness.facts import PollingException
-from meter.completeness.facts import RejectedSamples
-from meter.completeness.ledger_changes import AgentState
-from meter.completeness.ledger_changes import BootState
-from meter.completeness.ledger_changes import CycleRunRow
-from meter.completeness.ledger_changes import PollingExceptionRow
-from meter.completeness.timeline import CycleRun
+from meter.completeness.ledger.facts import InactivePollsterTime
+from meter.completeness.ledger.facts import MeteredPart
+from meter.completeness.ledger.facts import PollingException
+from meter.completeness.ledger.facts import RejectedSamples
+from meter.completeness.ledger.ledger_changes import AgentState
+from meter.completeness.ledger.ledger_changes import BootState
+from meter.completeness.ledger.ledger_changes import CycleRunRow
+from meter.completeness.ledger.ledger_changes import PollingExceptionRow
+from meter.completeness.ledger.timeline import CycleRun
 from meter.testing import MemoryStore
 from meter.testing.memory_completeness import FOREVER as NO_END
 from meter.testing.memory_completeness import InactiveRow

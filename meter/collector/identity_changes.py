@@ -14,7 +14,7 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 
 from meter.ceilometer_signature import BadSignature
-from meter.completeness.identity_history import NOTIFICATION
+from meter.completeness.identities.identity_history import NOTIFICATION
 from meter.daemon.services import wall_seconds
 from meter.identity_report import KINDS
 from meter.identity_report import MAX_ID

@@ -21,8 +21,8 @@ from twisted.logger import Logger
 
 from meter.ceilometer_signature import BadSignature
 from meter.collector.large_bodies import Runner
-from meter.completeness.identity_history import FILE
-from meter.completeness.identity_parts import reports_of
+from meter.completeness.identities.identity_history import FILE
+from meter.completeness.identities.identity_parts import reports_of
 from meter.daemon.services import wall_seconds
 from meter.identity_report import KINDS
 from meter.identity_report import MAX_ID

@@ -29,8 +29,8 @@ from meter.commands.void import UnvoidOptions
 from meter.commands.void import VoidedOptions
 from meter.commands.void import VoidOptions
 from meter.commands.void import change
-from meter.completeness.instance_times import instance_segments
-from meter.completeness.instance_times import project_segments
+from meter.completeness.lives.instance_times import instance_segments
+from meter.completeness.lives.instance_times import project_segments
 from meter.daemon.supervised import wait_ready
 from meter.settings import Config
 from meter.store import Administration

@@ -14,7 +14,7 @@ from typing import TypeGuard
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from meter.completeness.identity_parts import reports_of
+from meter.completeness.identities.identity_parts import reports_of
 from meter.daemon.services import wall_seconds
 from meter.http.client import ErrorResponse
 from meter.identity_report import MAX_ID

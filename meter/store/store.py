@@ -17,11 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
-from meter.completeness.heard_audits import audited_periods
-from meter.completeness.life_store import ILifeStore
-from meter.completeness.life_store import ListedTime
-from meter.completeness.life_store import SampleRun
-from meter.completeness.unmetered import unmetered
+from meter.completeness.ledger.heard_audits import audited_periods
+from meter.completeness.ledger.unmetered import unmetered
+from meter.completeness.lives.life_store import ILifeStore
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.life_store import SampleRun
 from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery

@@ -21,9 +21,9 @@ from zope.interface import implementer
 from meter.batch_signature import BatchEntry
 from meter.batch_signature import BatchSignature
 from meter.ceilometer_signature import SIGNATURE_FIELD
-from meter.completeness.life_store import ILifeStore
-from meter.completeness.life_store import ListedTime
-from meter.completeness.life_store import SampleRun
+from meter.completeness.lives.life_store import ILifeStore
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.life_store import SampleRun
 from meter.completeness_query import ICompletenessLedger
 from meter.completeness_store import ICompletenessStore
 from meter.completeness_store import WaitingRules

@@ -13,10 +13,10 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 
-from meter.completeness.kinds import INSTANCE
-from meter.completeness.kinds import KINDS
-from meter.completeness.observation import LifeSegment
-from meter.completeness.resource_lives import lives
+from meter.completeness.lives.kinds import INSTANCE
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.observation import LifeSegment
+from meter.completeness.lives.resource_lives import lives
 from meter.query import SampleFilter
 from meter.sample import Sample
 from meter.sample import with_reserved

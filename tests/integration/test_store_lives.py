@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import pytest_twisted
 
-from meter.completeness.kinds import KINDS
-from meter.completeness.life_store import ILifeStore
-from meter.completeness.resource_lives import lives
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.life_store import ILifeStore
+from meter.completeness.lives.resource_lives import lives
 from meter.cycle_report import SeriesGroup
 from meter.query import SampleFilter
 from meter.testing import MemoryStore

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 
 from meter.api import PostedSampleRules
 from meter.api import SampleIngest
-from meter.completeness.instance_times import instance_times
-from meter.completeness.resource_lives import lives
+from meter.completeness.lives.instance_times import instance_times
+from meter.completeness.lives.resource_lives import lives
 from meter.query import SampleFilter
 from meter.settings import Config
 from meter.settings.config_file import parse

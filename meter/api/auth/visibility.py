@@ -20,11 +20,11 @@ from typing import TypeVar
 from meter.api.auth.requester import Requester
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
-from meter.completeness.kinds import ResourceKind
-from meter.completeness.life_store import ILifeStore
-from meter.completeness.resource_lives import Pausing
-from meter.completeness.resource_lives import ResourceLife
-from meter.completeness.resource_lives import lives_page
+from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.life_store import ILifeStore
+from meter.completeness.lives.resource_lives import Pausing
+from meter.completeness.lives.resource_lives import ResourceLife
+from meter.completeness.lives.resource_lives import lives_page
 from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
@@ -175,7 +175,7 @@ class VisibleStore:
         limit: int,
         slices: Pausing,
     ) -> tuple[list[ResourceLife], str | None]:
-        """Return a page of lives, see :func:`meter.completeness.resource_lives.lives_page`: the segments of visible projects."""
+        """Return a page of lives, see :func:`meter.completeness.lives.resource_lives.lives_page`: the segments of visible projects."""
         return await self._authorized(
             lambda: lives_page(
                 ILifeStore(self._store),

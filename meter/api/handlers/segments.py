@@ -18,9 +18,9 @@ from meter.api.request.paging import key_marker
 from meter.api.request.paging import next_link
 from meter.api.request.times import parse_time_argument
 from meter.api.responses import ListResponse
-from meter.completeness.kinds import INSTANCE
-from meter.completeness.kinds import KINDS
-from meter.completeness.kinds import ResourceKind
+from meter.completeness.lives.kinds import INSTANCE
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.kinds import ResourceKind
 from meter.query import IdField
 from meter.query import SampleFilter
 from meter.sample import utc_text

@@ -9,15 +9,15 @@ from datetime import datetime
 
 import msgspec
 
-from meter.completeness.identity_history import period_at
-from meter.completeness.kinds import INSTANCE
-from meter.completeness.kinds import KINDS
-from meter.completeness.kinds import RUNNING
-from meter.completeness.observation import UNKNOWN
-from meter.completeness.observation import Contradiction
-from meter.completeness.observation import LifeSegment
-from meter.completeness.observation import ToldBy
-from meter.completeness.resource_lives import ResourceLife
+from meter.completeness.identities.identity_history import period_at
+from meter.completeness.lives.kinds import INSTANCE
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.kinds import RUNNING
+from meter.completeness.lives.observation import UNKNOWN
+from meter.completeness.lives.observation import Contradiction
+from meter.completeness.lives.observation import LifeSegment
+from meter.completeness.lives.observation import ToldBy
+from meter.completeness.lives.resource_lives import ResourceLife
 from meter.identity_names import IdentityKey
 from meter.identity_names import NamePeriod
 from meter.identity_report import IdentityKind

@@ -16,13 +16,13 @@ from datetime import datetime
 from datetime import timedelta
 from functools import partial
 
-from meter.completeness.answers import LedgerAnswers
-from meter.completeness.answers import Tally
-from meter.completeness.day_levels import ALL_FIELDS
-from meter.completeness.day_levels import DaySumKey
-from meter.completeness.day_levels import LevelSums
-from meter.completeness.facts import DAY_SECONDS
-from meter.completeness.facts import Piece
+from meter.completeness.ledger.answers import LedgerAnswers
+from meter.completeness.ledger.answers import Tally
+from meter.completeness.ledger.day_levels import ALL_FIELDS
+from meter.completeness.ledger.day_levels import DaySumKey
+from meter.completeness.ledger.day_levels import LevelSums
+from meter.completeness.ledger.facts import DAY_SECONDS
+from meter.completeness.ledger.facts import Piece
 from meter.completeness_query import SILENT_INTERVALS
 from meter.completeness_query import CompletenessQuery
 from meter.store.postgres.pool import Pool

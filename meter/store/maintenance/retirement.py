@@ -10,7 +10,7 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 
-from meter.completeness.agent_states import DEFAULT_INTERVAL
+from meter.completeness.ledger.agent_states import DEFAULT_INTERVAL
 from meter.completeness_query import SILENT_INTERVALS
 from meter.query import AuditEntry
 from meter.store.audit.log import append

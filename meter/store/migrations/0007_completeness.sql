@@ -83,7 +83,7 @@ CREATE UNIQUE INDEX metered_resource_open ON metered_resource (resource, agent_i
 CREATE INDEX metered_resource_until ON metered_resource (until_due) WHERE until_due < 'infinity';
 
 -- What was not as usual: samples that were not made or were lost, and why, from from_time until before until_time.
--- cause is one of meter/completeness/causes.py. pollster '' stands for all; resource '' for all of the pollster. samples is
+-- cause is one of meter/completeness/ledger/causes.py. pollster '' stands for all; resource '' for all of the pollster. samples is
 -- the number that the agent stated, 0 if it did not know it. interval is 0 where no single one is concerned. Consecutive cycles
 -- with the same cause and reason are one row (cycles), at most one day.
 CREATE TABLE polling_exception (

@@ -1,5 +1,5 @@
 -- What is known about the names of projects, domains and users: docs/identity-names.rst. Names with their times are derived from
--- these tables (meter/completeness/identity_history.py), the same whatever the order in which reports arrive.
+-- these tables (meter/completeness/identities/identity_history.py), the same whatever the order in which reports arrive.
 
 -- What an identity was called when it was seen, as far as that differs from the row before: name NULL, it did not exist.
 -- exact: seen is the time of the change. not_before: the last complete list before seen, in which it was otherwise.

@@ -14,19 +14,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from meter.completeness.facts import HOUR_SECONDS
-from meter.completeness.facts import AgentFacts
-from meter.completeness.facts import Finality
-from meter.completeness.facts import InactivePollsterTime
-from meter.completeness.facts import MeteredPart
-from meter.completeness.facts import Piece
-from meter.completeness.facts import PollingException
-from meter.completeness.facts import RejectedSamples
-from meter.completeness.facts import ResourceFacts
-from meter.completeness.facts import SeriesPiece
-from meter.completeness.facts import at
-from meter.completeness.timeline import CycleRun
-from meter.completeness.timeline import Timeline
+from meter.completeness.ledger.facts import HOUR_SECONDS
+from meter.completeness.ledger.facts import AgentFacts
+from meter.completeness.ledger.facts import Finality
+from meter.completeness.ledger.facts import InactivePollsterTime
+from meter.completeness.ledger.facts import MeteredPart
+from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.facts import PollingException
+from meter.completeness.ledger.facts import RejectedSamples
+from meter.completeness.ledger.facts import ResourceFacts
+from meter.completeness.ledger.facts import SeriesPiece
+from meter.completeness.ledger.facts import at
+from meter.completeness.ledger.timeline import CycleRun
+from meter.completeness.ledger.timeline import Timeline
 from meter.completeness_query import CompletenessQuery
 from meter.query import IdField
 from meter.query import In
@@ -143,7 +143,7 @@ class StoredLedgerFacts:
         self._finalize_after_seconds = finalize_after_seconds
 
     async def finality(self, start: float, end: float, now: float) -> Finality:
-        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
         due = now - self._finalize_after_seconds
         open_from = due - due % HOUR_SECONDS
         open_hours: set[float] = set()
@@ -168,7 +168,7 @@ class StoredLedgerFacts:
     async def parts(
         self, query: CompletenessQuery, start: float, end: float, after: str | None, limit: int
     ) -> Sequence[MeteredPart]:
-        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
         scope = [] if after is None else [Sql("r.resource > %s", (after,))]
         if query.resource_id is not None:
             scope.append(Sql("r.resource = %s", (query.resource_id,)))
@@ -192,7 +192,7 @@ class StoredLedgerFacts:
     async def resource_facts(
         self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
     ) -> ResourceFacts:
-        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
         resources = sorted({part.resource for part in parts})
         start, end = at(pieces[0].start), at(pieces[-1].end)
         starts = [at(piece.start) for piece in pieces]
@@ -202,7 +202,7 @@ class StoredLedgerFacts:
         return ResourceFacts(_by_series_piece(received), _by_series_piece(late))
 
     async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
-        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
         arguments = {"ids": sorted(ids), "start": at(start), "end": at(end)}
         names = await self._rows("SELECT id, name FROM agent WHERE id = ANY(%(ids)s::integer[])", arguments)
         agents = {id_: AgentFacts(name) for id_, name in names}
@@ -220,7 +220,7 @@ class StoredLedgerFacts:
         return agents
 
     async def rejected(self, query: CompletenessQuery, start: float, end: float) -> Sequence[RejectedSamples]:
-        """See :class:`~meter.completeness.facts.ILedgerFacts`."""
+        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
         scope = []
         if query.resource_id is not None:
             scope.append(Sql("resource = %s", (query.resource_id,)))

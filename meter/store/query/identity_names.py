@@ -7,11 +7,11 @@ from collections.abc import Collection
 from collections.abc import Sequence
 from datetime import datetime
 
-from meter.completeness.identity_history import Change
-from meter.completeness.identity_history import Sighting
-from meter.completeness.identity_history import period_at
-from meter.completeness.identity_history import periods_of
-from meter.completeness.identity_merging import matching
+from meter.completeness.identities.identity_history import Change
+from meter.completeness.identities.identity_history import Sighting
+from meter.completeness.identities.identity_history import period_at
+from meter.completeness.identities.identity_history import periods_of
+from meter.completeness.identities.identity_merging import matching
 from meter.daemon.shared_slices import SharedSlices
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory

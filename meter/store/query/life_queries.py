@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from meter.completeness.life_store import ListedTime
-from meter.completeness.life_store import SampleRun
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.life_store import SampleRun
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import SampleFilter
 from meter.store.postgres.sql import Sql

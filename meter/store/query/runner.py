@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
-from meter.completeness.life_store import ListedTime
-from meter.completeness.life_store import SampleRun
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.life_store import SampleRun
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import RequestError

@@ -17,14 +17,14 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger
 
-from meter.completeness.cycle_effects import apply_cycle
-from meter.completeness.cycle_effects import follows_earlier_boot
-from meter.completeness.cycle_effects import give_up_before
-from meter.completeness.cycle_effects import gives_up
-from meter.completeness.cycle_effects import told_by_number
-from meter.completeness.ledger_changes import AgentState
-from meter.completeness.ledger_changes import BootState
-from meter.completeness.ledger_changes import WaitingReport
+from meter.completeness.ledger.cycle_effects import apply_cycle
+from meter.completeness.ledger.cycle_effects import follows_earlier_boot
+from meter.completeness.ledger.cycle_effects import give_up_before
+from meter.completeness.ledger.cycle_effects import gives_up
+from meter.completeness.ledger.cycle_effects import told_by_number
+from meter.completeness.ledger.ledger_changes import AgentState
+from meter.completeness.ledger.ledger_changes import BootState
+from meter.completeness.ledger.ledger_changes import WaitingReport
 from meter.completeness_store import ReceivedCycle
 from meter.completeness_store import ReportResult
 from meter.completeness_store import WaitingRules

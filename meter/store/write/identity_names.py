@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 
-from meter.completeness.identity_history import Sighting
-from meter.completeness.identity_history import is_keystone
-from meter.completeness.identity_merging import Deletions
-from meter.completeness.identity_merging import ListRange
-from meter.completeness.identity_merging import Sightings
-from meter.completeness.identity_merging import check_not_ahead
-from meter.completeness.identity_merging import deletions_in
-from meter.completeness.identity_merging import merged_deletions
-from meter.completeness.identity_merging import merged_names
-from meter.completeness.identity_merging import seen_in
+from meter.completeness.identities.identity_history import Sighting
+from meter.completeness.identities.identity_history import is_keystone
+from meter.completeness.identities.identity_merging import Deletions
+from meter.completeness.identities.identity_merging import ListRange
+from meter.completeness.identities.identity_merging import Sightings
+from meter.completeness.identities.identity_merging import check_not_ahead
+from meter.completeness.identities.identity_merging import deletions_in
+from meter.completeness.identities.identity_merging import merged_deletions
+from meter.completeness.identities.identity_merging import merged_names
+from meter.completeness.identities.identity_merging import seen_in
 from meter.identity_report import KINDS
 from meter.identity_report import IdentityKind
 from meter.identity_report import IdentityReport

@@ -18,13 +18,13 @@ from typing import Any
 
 import msgspec
 
-from meter.completeness.ledger_changes import AgentState
-from meter.completeness.ledger_changes import BootState
-from meter.completeness.ledger_changes import CycleEffects
-from meter.completeness.ledger_changes import CycleRunRow
-from meter.completeness.ledger_changes import InactiveEdit
-from meter.completeness.ledger_changes import PollingExceptionRow
-from meter.completeness.ledger_changes import SeriesEdit
+from meter.completeness.ledger.ledger_changes import AgentState
+from meter.completeness.ledger.ledger_changes import BootState
+from meter.completeness.ledger.ledger_changes import CycleEffects
+from meter.completeness.ledger.ledger_changes import CycleRunRow
+from meter.completeness.ledger.ledger_changes import InactiveEdit
+from meter.completeness.ledger.ledger_changes import PollingExceptionRow
+from meter.completeness.ledger.ledger_changes import SeriesEdit
 from meter.completeness_store import ReceivedCycle
 from meter.cycle_report import SeriesGroup
 from meter.store.postgres.pool import Session

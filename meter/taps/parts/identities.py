@@ -18,7 +18,7 @@ from meter.collector.identity_changes import IdentityChangeReporter
 from meter.collector.identity_file import BadIdentityFile
 from meter.collector.identity_file import IdentityFile
 from meter.collector.identity_file import read_names
-from meter.completeness.identity_history import KEYSTONE
+from meter.completeness.identities.identity_history import KEYSTONE
 from meter.daemon.heartbeats import report_key
 from meter.daemon.services import Periodic
 from meter.interfaces import IBus

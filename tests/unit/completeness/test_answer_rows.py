@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from meter.completeness.answers import Tally
-from meter.completeness.answers import pieces_between
-from meter.completeness.answers import rows_of
-from meter.completeness.answers import seconds_of
-from meter.completeness.closing import closable
-from meter.completeness.facts import Finality
+from meter.completeness.ledger.answers import Tally
+from meter.completeness.ledger.answers import pieces_between
+from meter.completeness.ledger.answers import rows_of
+from meter.completeness.ledger.answers import seconds_of
+from meter.completeness.ledger.closing import closable
+from meter.completeness.ledger.facts import Finality
 from meter.completeness_query import CompletenessQuery
 
 START = datetime(2026, 11, 18, tzinfo=UTC)

@@ -18,8 +18,8 @@ from meter.commands.command import CommandError
 from meter.commands.completeness import Options
 from meter.commands.completeness import answer
 from meter.commands.completeness import query_of
-from meter.completeness.causes import CAUSES
-from meter.completeness.causes import EXPLANATIONS
+from meter.completeness.ledger.causes import CAUSES
+from meter.completeness.ledger.causes import EXPLANATIONS
 from meter.completeness_query import ReasonCode
 from meter.testing import MemoryStore
 from tests.api_client import ApiClient

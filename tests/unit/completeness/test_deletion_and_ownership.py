@@ -16,8 +16,8 @@ import pytest
 import pytest_twisted
 
 from meter.collector.conversion import parse_notification
-from meter.completeness.segments import seconds_by_state_and_flavor
-from meter.completeness.segments import segments
+from meter.completeness.lives.segments import seconds_by_state_and_flavor
+from meter.completeness.lives.segments import segments
 from meter.message import seal
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import find

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from meter.completeness.identity_history import Change
-from meter.completeness.identity_history import Sighting
-from meter.completeness.identity_history import add_sighting
-from meter.completeness.identity_history import period_at
-from meter.completeness.identity_history import periods_of
+from meter.completeness.identities.identity_history import Change
+from meter.completeness.identities.identity_history import Sighting
+from meter.completeness.identities.identity_history import add_sighting
+from meter.completeness.identities.identity_history import period_at
+from meter.completeness.identities.identity_history import periods_of
 from meter.identity_names import IdentityFilter
 from meter.identity_names import NamePeriod
 from meter.identity_report import IdentityChange

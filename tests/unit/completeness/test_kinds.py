@@ -6,9 +6,9 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from meter.completeness.kinds import KINDS
-from meter.completeness.kinds import kind_of_meter
-from meter.completeness.kinds import meters_of
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.kinds import kind_of_meter
+from meter.completeness.lives.kinds import meters_of
 from meter.plugins.registry import CENTRAL
 from meter.plugins.registry import COMPUTE
 from meter.plugins.registry import LISTENER

@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from meter.completeness.attribution import AttributedCycle
-from meter.completeness.facts import AgentFacts
-from meter.completeness.facts import Finality
-from meter.completeness.facts import MeteredPart
-from meter.completeness.facts import Piece
-from meter.completeness.facts import PollingException
-from meter.completeness.facts import RejectedSamples
-from meter.completeness.facts import ResourceFacts
-from meter.completeness.facts import by_series
-from meter.completeness.ledger import Ledger
-from meter.completeness.ledger import PartResult
-from meter.completeness.timeline import CycleRun
-from meter.completeness.timeline import Timeline
+from meter.completeness.ledger.attribution import AttributedCycle
+from meter.completeness.ledger.facts import AgentFacts
+from meter.completeness.ledger.facts import Finality
+from meter.completeness.ledger.facts import MeteredPart
+from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.facts import PollingException
+from meter.completeness.ledger.facts import RejectedSamples
+from meter.completeness.ledger.facts import ResourceFacts
+from meter.completeness.ledger.facts import by_series
+from meter.completeness.ledger.ledger import Ledger
+from meter.completeness.ledger.ledger import PartResult
+from meter.completeness.ledger.timeline import CycleRun
+from meter.completeness.ledger.timeline import Timeline
 
 INTERVAL = 300.0
 CYCLES = 36

@@ -16,17 +16,17 @@ from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.completeness.kinds import KINDS
-from meter.completeness.kinds import ResourceKind
-from meter.completeness.life_store import ListedTime
-from meter.completeness.life_store import SampleRun
-from meter.completeness.lives import life
-from meter.completeness.observation import Contradiction
-from meter.completeness.observation import Life
-from meter.completeness.observation import LifeSegment
-from meter.completeness.observation import Observation
-from meter.completeness.observations import observation_of_samples
-from meter.completeness.observations import observations_of_report
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.life_store import SampleRun
+from meter.completeness.lives.lives import life
+from meter.completeness.lives.observation import Contradiction
+from meter.completeness.lives.observation import Life
+from meter.completeness.lives.observation import LifeSegment
+from meter.completeness.lives.observation import Observation
+from meter.completeness.lives.observations import observation_of_samples
+from meter.completeness.lives.observations import observations_of_report
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 INTERVAL = 300.0

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from meter.completeness.kinds import KINDS
-from meter.completeness.life_store import ListedTime
-from meter.completeness.observation import LifeSegment
-from meter.completeness.resource_lives import ResourceLife
-from meter.completeness.resource_lives import lives
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.observation import LifeSegment
+from meter.completeness.lives.resource_lives import ResourceLife
+from meter.completeness.lives.resource_lives import lives
 from meter.message import MeteringMessage
 from meter.query import SampleFilter
 from meter.sample import Sample

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from meter.completeness.segments import Segment
-from meter.completeness.segments import seconds_by_state_and_flavor
-from meter.completeness.segments import segments
+from meter.completeness.lives.segments import Segment
+from meter.completeness.lives.segments import seconds_by_state_and_flavor
+from meter.completeness.lives.segments import segments
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.completeness.timeline import CycleRun
-from meter.completeness.timeline import Timeline
-from meter.completeness.timeline import missed_cycles
+from meter.completeness.ledger.timeline import CycleRun
+from meter.completeness.ledger.timeline import Timeline
+from meter.completeness.ledger.timeline import missed_cycles
 
 CPU = frozenset({"cpu"})
 

@@ -12,10 +12,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from meter.completeness.attribution import AttributedCycle
-from meter.completeness.facts import Piece
-from meter.completeness.facts import at
-from meter.completeness.ledger import PartResult
+from meter.completeness.ledger.attribution import AttributedCycle
+from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.facts import at
+from meter.completeness.ledger.ledger import PartResult
 from meter.completeness_query import Gap
 from meter.interfaces import RequestError
 

@@ -16,18 +16,18 @@ from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 
-from meter.completeness.kinds import STATES_SHOWN_BY_HOST
-from meter.completeness.kinds import ResourceKind
-from meter.completeness.life_walk import LifeWalk
-from meter.completeness.observation import MAX_AUDIT
-from meter.completeness.observation import RANK
-from meter.completeness.observation import UNKNOWN
-from meter.completeness.observation import Contradiction
-from meter.completeness.observation import Ending
-from meter.completeness.observation import Life
-from meter.completeness.observation import LifeSegment
-from meter.completeness.observation import Observation
-from meter.completeness.observation import ToldBy
+from meter.completeness.lives.kinds import STATES_SHOWN_BY_HOST
+from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.life_walk import LifeWalk
+from meter.completeness.lives.observation import MAX_AUDIT
+from meter.completeness.lives.observation import RANK
+from meter.completeness.lives.observation import UNKNOWN
+from meter.completeness.lives.observation import Contradiction
+from meter.completeness.lives.observation import Ending
+from meter.completeness.lives.observation import Life
+from meter.completeness.lives.observation import LifeSegment
+from meter.completeness.lives.observation import Observation
+from meter.completeness.lives.observation import ToldBy
 
 SIMULTANEOUS = timedelta(seconds=5)
 """An agent that reads a domain while it ends may time the last reading after the end, by at most this long."""

@@ -17,8 +17,8 @@ from datetime import datetime
 from typing import NamedTuple
 from typing import Protocol
 
-from meter.completeness.causes import Cause
-from meter.completeness.timeline import Timeline
+from meter.completeness.ledger.causes import Cause
+from meter.completeness.ledger.timeline import Timeline
 from meter.completeness_query import CompletenessQuery
 
 HOUR_SECONDS = 3600.0

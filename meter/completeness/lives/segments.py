@@ -1,6 +1,6 @@
 """Segments of an instance: how long it was in each state with each flavor, from the samples of its meter ``instance``.
 
-These are the segments of its life (:mod:`meter.completeness.lives`) as Nova's notifications tell it.
+These are the segments of its life (:mod:`meter.completeness.lives.lives`) as Nova's notifications tell it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import Any
 from typing import Protocol
 
-from meter.completeness.kinds import INSTANCE
-from meter.completeness.kinds import KINDS
-from meter.completeness.kinds import RUNNING
-from meter.completeness.life_store import SampleRun
-from meter.completeness.lives import life
-from meter.completeness.observation import UNKNOWN
-from meter.completeness.observations import observation_of_samples
+from meter.completeness.lives.kinds import INSTANCE
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.kinds import RUNNING
+from meter.completeness.lives.life_store import SampleRun
+from meter.completeness.lives.lives import life
+from meter.completeness.lives.observation import UNKNOWN
+from meter.completeness.lives.observations import observation_of_samples
 
 __all__ = ["METER", "RUNNING", "UNKNOWN", "Segment", "seconds_by_state_and_flavor", "segments"]
 

@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meter.completeness.attribution import AttributedCycle
-from meter.completeness.attribution import CycleAttribution
-from meter.completeness.attribution import OtherLoss
-from meter.completeness.attribution import Rejections
-from meter.completeness.attribution import attribute_cycles
-from meter.completeness.attribution import other_losses
-from meter.completeness.attribution import surest
-from meter.completeness.facts import AgentFacts
-from meter.completeness.facts import Finality
-from meter.completeness.facts import MeteredPart
-from meter.completeness.facts import Piece
-from meter.completeness.facts import RejectedSamples
-from meter.completeness.facts import ResourceFacts
+from meter.completeness.ledger.attribution import AttributedCycle
+from meter.completeness.ledger.attribution import CycleAttribution
+from meter.completeness.ledger.attribution import OtherLoss
+from meter.completeness.ledger.attribution import Rejections
+from meter.completeness.ledger.attribution import attribute_cycles
+from meter.completeness.ledger.attribution import other_losses
+from meter.completeness.ledger.attribution import surest
+from meter.completeness.ledger.facts import AgentFacts
+from meter.completeness.ledger.facts import Finality
+from meter.completeness.ledger.facts import MeteredPart
+from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.facts import RejectedSamples
+from meter.completeness.ledger.facts import ResourceFacts
 
 
 class PartResult(NamedTuple):

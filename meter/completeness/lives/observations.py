@@ -7,11 +7,11 @@ from datetime import UTC
 from datetime import datetime
 from typing import Any
 
-from meter.completeness.kinds import ResourceKind
-from meter.completeness.life_store import ListedTime
-from meter.completeness.life_store import SampleRun
-from meter.completeness.observation import Observation
-from meter.completeness.observation import ToldBy
+from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.life_store import SampleRun
+from meter.completeness.lives.observation import Observation
+from meter.completeness.lives.observation import ToldBy
 from meter.message import BadMessage
 from meter.message import parse_timestamp
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from meter.completeness.kinds import INSTANCE
-from meter.completeness.kinds import KINDS
-from meter.completeness.observation import UNKNOWN
-from meter.completeness.resource_lives import LifeReader
-from meter.completeness.resource_lives import ResourceLife
-from meter.completeness.resource_lives import lives
-from meter.completeness.resource_lives import lives_page
-from meter.completeness.segments import Segment
-from meter.completeness.segments import seconds_by_state_and_flavor
+from meter.completeness.lives.kinds import INSTANCE
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.observation import UNKNOWN
+from meter.completeness.lives.resource_lives import LifeReader
+from meter.completeness.lives.resource_lives import ResourceLife
+from meter.completeness.lives.resource_lives import lives
+from meter.completeness.lives.resource_lives import lives_page
+from meter.completeness.lives.segments import Segment
+from meter.completeness.lives.segments import seconds_by_state_and_flavor
 from meter.query import SampleFilter
 from meter.sample import utc_text
 

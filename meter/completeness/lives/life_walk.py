@@ -10,15 +10,15 @@ from datetime import datetime
 from datetime import timedelta
 from typing import NamedTuple
 
-from meter.completeness.kinds import RUNNING
-from meter.completeness.kinds import STATES_SHOWN_BY_HOST
-from meter.completeness.kinds import ResourceKind
-from meter.completeness.observation import MAX_AUDIT
-from meter.completeness.observation import RANK
-from meter.completeness.observation import UNKNOWN
-from meter.completeness.observation import Ending
-from meter.completeness.observation import LifeSegment
-from meter.completeness.observation import Observation
+from meter.completeness.lives.kinds import RUNNING
+from meter.completeness.lives.kinds import STATES_SHOWN_BY_HOST
+from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.observation import MAX_AUDIT
+from meter.completeness.lives.observation import RANK
+from meter.completeness.lives.observation import UNKNOWN
+from meter.completeness.lives.observation import Ending
+from meter.completeness.lives.observation import LifeSegment
+from meter.completeness.lives.observation import Observation
 
 SILENT_INTERVALS = 3
 """After this many polling intervals without an observation the state is unknown. ``integral`` carries a volume as long."""

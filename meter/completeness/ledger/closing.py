@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from datetime import datetime
 
-from meter.completeness.causes import CAUSES
-from meter.completeness.causes import EXPLANATIONS
-from meter.completeness.facts import HOUR_SECONDS
-from meter.completeness.facts import Finality
-from meter.completeness.facts import at
+from meter.completeness.ledger.causes import CAUSES
+from meter.completeness.ledger.causes import EXPLANATIONS
+from meter.completeness.ledger.facts import HOUR_SECONDS
+from meter.completeness.ledger.facts import Finality
+from meter.completeness.ledger.facts import at
 from meter.completeness_query import Closable
 from meter.completeness_query import ClosingReason
 from meter.completeness_query import CompletenessQuery

@@ -14,18 +14,18 @@ from datetime import timedelta
 
 import msgspec
 
-from meter.completeness.causes import Cause
-from meter.completeness.ledger_changes import KEPT_MACS
-from meter.completeness.ledger_changes import MAC_BYTES
-from meter.completeness.ledger_changes import AgentState
-from meter.completeness.ledger_changes import BootState
-from meter.completeness.ledger_changes import CycleEffects
-from meter.completeness.ledger_changes import CycleRunRow
-from meter.completeness.ledger_changes import InactiveEdit
-from meter.completeness.ledger_changes import OffScheduleGroup
-from meter.completeness.ledger_changes import PollingExceptionRow
-from meter.completeness.ledger_changes import SeriesEdit
-from meter.completeness.ledger_changes import WaitingReport
+from meter.completeness.ledger.causes import Cause
+from meter.completeness.ledger.ledger_changes import KEPT_MACS
+from meter.completeness.ledger.ledger_changes import MAC_BYTES
+from meter.completeness.ledger.ledger_changes import AgentState
+from meter.completeness.ledger.ledger_changes import BootState
+from meter.completeness.ledger.ledger_changes import CycleEffects
+from meter.completeness.ledger.ledger_changes import CycleRunRow
+from meter.completeness.ledger.ledger_changes import InactiveEdit
+from meter.completeness.ledger.ledger_changes import OffScheduleGroup
+from meter.completeness.ledger.ledger_changes import PollingExceptionRow
+from meter.completeness.ledger.ledger_changes import SeriesEdit
+from meter.completeness.ledger.ledger_changes import WaitingReport
 from meter.completeness_store import ReceivedCycle
 from meter.completeness_store import ReportResult
 from meter.completeness_store import WaitingRules

@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meter.completeness.causes import Cause
-from meter.completeness.facts import HOUR_SECONDS
-from meter.completeness.facts import AgentFacts
-from meter.completeness.facts import Finality
-from meter.completeness.facts import InactivePollsterTime
-from meter.completeness.facts import MeteredPart
-from meter.completeness.facts import Piece
-from meter.completeness.facts import PollingException
-from meter.completeness.facts import RejectedSamples
-from meter.completeness.timeline import EPSILON
-from meter.completeness.timeline import CycleRun
-from meter.completeness.timeline import Due
-from meter.completeness.timeline import Timeline
+from meter.completeness.ledger.causes import Cause
+from meter.completeness.ledger.facts import HOUR_SECONDS
+from meter.completeness.ledger.facts import AgentFacts
+from meter.completeness.ledger.facts import Finality
+from meter.completeness.ledger.facts import InactivePollsterTime
+from meter.completeness.ledger.facts import MeteredPart
+from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.facts import PollingException
+from meter.completeness.ledger.facts import RejectedSamples
+from meter.completeness.ledger.timeline import EPSILON
+from meter.completeness.ledger.timeline import CycleRun
+from meter.completeness.ledger.timeline import Due
+from meter.completeness.ledger.timeline import Timeline
 from meter.completeness_query import SILENT_INTERVALS
 
 NO_SAMPLE, NOT_OF_RESOURCE, NOT_OF_SOME = range(3)

@@ -10,9 +10,9 @@ from datetime import datetime
 from datetime import timedelta
 from typing import NamedTuple
 
-from meter.completeness.identity_history import Sighting
-from meter.completeness.identity_history import add_sighting
-from meter.completeness.identity_history import listed
+from meter.completeness.identities.identity_history import Sighting
+from meter.completeness.identities.identity_history import add_sighting
+from meter.completeness.identities.identity_history import listed
 from meter.identity_names import IdentityFilter
 from meter.identity_names import IdentityHistory
 from meter.identity_report import IdentityKind

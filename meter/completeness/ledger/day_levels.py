@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from meter.completeness.answers import Tally
+from meter.completeness.ledger.answers import Tally
 from meter.completeness_query import CompletenessQuery
 
 AGENT, PROJECT, METER = 1, 2, 4

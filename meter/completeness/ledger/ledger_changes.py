@@ -8,7 +8,7 @@ from dataclasses import field
 from datetime import datetime
 from datetime import timedelta
 
-from meter.completeness.causes import Cause
+from meter.completeness.ledger.causes import Cause
 from meter.cycle_report import InactivePollster
 from meter.cycle_report import SeriesGroup
 

@@ -17,18 +17,18 @@ from typing import TypeVar
 
 from twisted.internet.threads import deferToThread
 
-from meter.completeness.kinds import KINDS
-from meter.completeness.kinds import ResourceKind
-from meter.completeness.kinds import kind_of_meter
-from meter.completeness.kinds import meters_of
-from meter.completeness.life_store import ListedTime
-from meter.completeness.life_store import SampleRun
-from meter.completeness.lives import life
-from meter.completeness.observation import Contradiction
-from meter.completeness.observation import LifeSegment
-from meter.completeness.observation import Observation
-from meter.completeness.observations import observation_of_samples
-from meter.completeness.observations import observations_of_report
+from meter.completeness.lives.kinds import KINDS
+from meter.completeness.lives.kinds import ResourceKind
+from meter.completeness.lives.kinds import kind_of_meter
+from meter.completeness.lives.kinds import meters_of
+from meter.completeness.lives.life_store import ListedTime
+from meter.completeness.lives.life_store import SampleRun
+from meter.completeness.lives.lives import life
+from meter.completeness.lives.observation import Contradiction
+from meter.completeness.lives.observation import LifeSegment
+from meter.completeness.lives.observation import Observation
+from meter.completeness.lives.observations import observation_of_samples
+from meter.completeness.lives.observations import observations_of_report
 from meter.query import And
 from meter.query import Comparison
 from meter.query import SampleFilter
@@ -47,7 +47,7 @@ MANY_RUNS = 2_000
 
 
 class LifeReader(Protocol):
-    """The methods of :class:`meter.completeness.life_store.ILifeStore`."""
+    """The methods of :class:`meter.completeness.lives.life_store.ILifeStore`."""
 
     async def life_resources(self, filter: SampleFilter, meters: Sequence[str], limit: int) -> Sequence[str]:
         """Return the ids of at most ``limit`` resources, in order."""

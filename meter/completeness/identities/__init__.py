@@ -1,0 +1,1 @@
+"""Histories of the names of projects, domains and users."""

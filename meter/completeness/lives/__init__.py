@@ -1,0 +1,1 @@
+"""Lives of resources: when each existed, in which state, with which size and owner."""
