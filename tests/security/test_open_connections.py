@@ -186,6 +186,7 @@ def test_body_that_arrives_byte_by_byte_is_answered_408(served: Any, clock: Cloc
     assert trickle(slow, clock, b"1\r\n{\r\n" * 20, 100) == 20
     assert (parse(slow.transport.value()).status, reasons) == (408, ["body"])
     assert closes(slow, clock)
+    slow.close()  # and the file of a body of unknown length with it
 
 
 def test_second_request_of_a_connection_is_limited_too(served: Any, clock: Clock) -> None:

@@ -209,8 +209,6 @@ class VisibleStore:
 
     async def name_histories(self, keys: Collection[IdentityKey]) -> Mapping[IdentityKey, tuple[NamePeriod, ...]]:
         """Return all names of each of ``keys``, oldest first; to a tenant only those of :meth:`identities`."""
-        if not keys:
-            return {}
         if not self._requester.is_admin:
             keys = (await self._own_identities()).intersection(keys)
         return await self._authorized(lambda: IIdentityNames(self._store).histories(keys))
@@ -239,18 +237,19 @@ class VisibleStore:
 
     async def completeness(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[CompletenessRow]:
         """Return numbers of expected and missing samples, of the requester's project."""
-        visible = self._visible(query)
-        return await self._authorized(lambda: ICompletenessLedger(self._store).completeness(visible, now, limit))
+        return await self._authorized(
+            lambda: ICompletenessLedger(self._store).completeness(self._visible(query), now, limit)
+        )
 
     async def completeness_gaps(self, query: CompletenessQuery, now: datetime, limit: int) -> Sequence[Gap]:
         """Return gaps of the requester's project."""
-        visible = self._visible(query)
-        return await self._authorized(lambda: ICompletenessLedger(self._store).completeness_gaps(visible, now, limit))
+        return await self._authorized(
+            lambda: ICompletenessLedger(self._store).completeness_gaps(self._visible(query), now, limit)
+        )
 
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether a period of the requester's project may be closed."""
-        visible = self._visible(query)
-        return await self._authorized(lambda: ICompletenessLedger(self._store).closable(visible, now))
+        return await self._authorized(lambda: ICompletenessLedger(self._store).closable(self._visible(query), now))
 
     async def agent_states(self, now: datetime) -> Sequence[ReportingAgent]:
         """Return all agents; :class:`HttpError` 403 for anyone but an administrator."""

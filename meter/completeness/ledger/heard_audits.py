@@ -37,6 +37,8 @@ MAX_POLLS = 10_000
 PUBLISHED_LATER = timedelta(days=2)
 """How long after the end of a period its log is looked for."""
 
+LATEST = datetime.max.replace(tzinfo=UTC) - PUBLISHED_LATER
+
 
 class AuditSamples(Protocol):
     """The methods of a store that are used here."""
@@ -54,7 +56,7 @@ async def audited_periods(store: AuditSamples, start: datetime, end: datetime) -
     """Return the audit periods that ended from ``start`` until before ``end``, the newest first."""
     polled = {
         name: await store.samples(
-            SampleFilter(equals={"meter": meter}, start=start, end=end + PUBLISHED_LATER), MAX_POLLS
+            SampleFilter(equals={"meter": meter}, start=start, end=min(end, LATEST) + PUBLISHED_LATER), MAX_POLLS
         )
         for name, meter in {"sent": SENT, **OTHERS}.items()
     }
