@@ -40,10 +40,22 @@ def closable(
         *_missing(rows),
         *_agents(query, concerned),
     ]
-    if query.project_id is None and not measuring:
-        text = "no agent has reported what it measured: whether something is missing is unknown"
+    if not measuring:
+        text = f"no agent has reported {_measured(query)}: whether something is missing is unknown"
         reasons.append(ClosingReason(code="nothing expected", text=text))
     return Closable(start=query.start, end=query.end, reasons=reasons)
+
+
+def _measured(query: CompletenessQuery) -> str:
+    """Return what no agent has reported, in the words of the filters: a mistyped one selects nothing."""
+    selected = (
+        ("project", query.project_id),
+        ("resource", query.resource_id),
+        ("meter", query.meter),
+        ("agent", query.agent),
+    )
+    named = [f"{name} {value}" if value else f"no {name}" for name, value in selected if value is not None]
+    return f"that it measured anything of {', '.join(named)} in the period" if named else "what it measured"
 
 
 def _times(query: CompletenessQuery, now: datetime, finality: Finality) -> Iterator[ClosingReason]:
