@@ -96,7 +96,9 @@ def _missing(rows: Sequence[CompletenessRow]) -> Iterator[ClosingReason]:
 def _agents(query: CompletenessQuery, agents: Sequence[ReportingAgent]) -> Iterator[ClosingReason]:
     for each in agents:
         if each.waiting_reports:
-            text = f"{each.waiting_reports} reports of {each.agent} wait for one with a lower number"
+            counted = "1 report" if each.waiting_reports == 1 else f"{each.waiting_reports} reports"
+            wait = "waits" if each.waiting_reports == 1 else "wait"
+            text = f"{counted} of {each.agent} {wait} for one with a lower number"
             yield ClosingReason(code="reports outstanding", text=text, agent=each.agent)
         if each.last_due >= query.end or each.state == "stopped":
             continue
