@@ -33,6 +33,7 @@ from meter.daemon.services import sleep
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.sample import utc_text
+from meter.settings import Config
 from meter.store import PostgresStore
 
 MAX_ROWS = 100_000
@@ -79,16 +80,7 @@ async def work(reactor: Any, options: Any) -> int:
     now = datetime.fromtimestamp(reactor.seconds(), UTC)
     query = query_of(options, now)
     async with database_server(reactor, config) as (dsn, retry_seconds):
-        store = PostgresStore(
-            reactor,
-            dsn,
-            clock=reactor,
-            migrate=False,
-            readers=1,
-            writers=0,
-            statement_timeout_seconds=config.store.statement_timeout_seconds,
-            application_name="meter-completeness",
-        )
+        store = store_of(reactor, config, dsn)
         store.startService()
         try:
             await _ready(reactor, store, retry_seconds + CONNECT_SECONDS)
@@ -98,6 +90,21 @@ async def work(reactor: Any, options: Any) -> int:
         finally:
             stopped: Deferred[Any] = store.stopService()
             await stopped
+
+
+def store_of(reactor: Any, config: Config, dsn: str) -> PostgresStore:
+    """Return the store at ``dsn``, which judges by the settings by which the collector and the API judge."""
+    return PostgresStore(
+        reactor,
+        dsn,
+        clock=reactor,
+        migrate=False,
+        readers=1,
+        writers=0,
+        statement_timeout_seconds=config.store.statement_timeout_seconds,
+        finalize_after_seconds=config.store.finalize_after_seconds,
+        application_name="meter-completeness",
+    )
 
 
 def query_of(options: Any, now: datetime) -> CompletenessQuery:

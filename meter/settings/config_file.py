@@ -234,7 +234,7 @@ def has_key(config: Config) -> bool:
 def keyring(config: Config, *, make: bool = True) -> Keyring:
     """Return the signing keys. If none is configured, it is the one in ``state_dir``, which is generated if it is missing.
 
-    Without ``make`` a missing key is generated and not written.
+    Without ``make`` a missing key is generated and not written. Raises :class:`ConfigError` for a key that cannot be read.
     """
     signing = config.signing
     if signing.keys:
@@ -255,7 +255,7 @@ def keyring(config: Config, *, make: bool = True) -> Keyring:
     elif signing.key is not None:
         keys = [SigningKey("default", signing.key.get_secret_value().encode(), schemes=tuple(signing.schemes))]
     else:
-        secret = _generated_key(config.signing_key_file) if make else os.urandom(32)
+        secret = _generated_key(config.signing_key_file) if make else _stored_or_new_key(config.signing_key_file)
         keys = [SigningKey("default", secret, schemes=tuple(signing.schemes))]
     return Keyring(keys, accept_unsigned=signing.accept_unsigned, ceilometer_signature=signing.ceilometer_signature)
 
@@ -265,10 +265,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _generated_key(path: Path) -> bytes:
-    """Return the key in the file at ``path``, which the first of several daemons that start at once creates.
-
-    Raises :class:`ConfigError` for an empty file: anybody could sign with the empty key.
-    """
+    """Return the key in the file at ``path``, which the first of several daemons that start at once creates."""
     make_private_directory(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     make_private_file(temporary)
@@ -283,7 +280,27 @@ def _generated_key(path: Path) -> bytes:
     finally:
         temporary.unlink()
     tighten(path)
-    key = path.read_bytes().strip()
+    return _stored_key(path)
+
+
+def _stored_or_new_key(path: Path) -> bytes:
+    try:
+        return _stored_key(path)
+    except FileNotFoundError:
+        return os.urandom(32)
+
+
+def _stored_key(path: Path) -> bytes:
+    """Return the key in the file at ``path``, which must exist.
+
+    Raises :class:`ConfigError` if it cannot be read, or is empty: anybody could sign with the empty key.
+    """
+    try:
+        key = path.read_bytes().strip()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError([f"{path}: the generated signing key cannot be read: {error}"]) from error
     if not key:
         raise ConfigError(
             [f"{path}: the generated signing key is empty; restore the file, or delete it to generate a new key"]

@@ -20,6 +20,7 @@ from meter.store.maintenance.maintenance import Retention
 from meter.store.maintenance.retirement import NotRetirable
 from meter.store.maintenance.sample_trace import SampleTrace
 from meter.store.maintenance.sample_trace import TracedFailure
+from meter.store.maintenance.sample_trace import TracedInactivity
 from meter.store.maintenance.sample_trace import sample_trace
 from meter.store.maintenance.verification import BatchTimes
 from meter.store.maintenance.verification import Verification
@@ -62,6 +63,7 @@ __all__ = [
     "StoredRow",
     "TooManyTokens",
     "TracedFailure",
+    "TracedInactivity",
     "UnexpectedCount",
     "UnknownToken",
     "Verification",

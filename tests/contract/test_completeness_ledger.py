@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -396,6 +397,18 @@ async def test_period_for_which_no_agent_reported_may_not_be_closed(store, rows)
     store.fill(rows)
 
     assert [each.code for each in (await store.closable(HOUR, LATER)).reasons] == ["nothing expected"]
+
+
+@pytest.mark.parametrize("selected", [{"project_id": "typo"}, {"resource_id": "typo"}, {"meter": "typo"}])
+@pytest_twisted.ensureDeferred
+async def test_period_of_a_mistyped_name_may_not_be_closed(store, healthy, selected):
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 3600))
+
+    reasons = (await store.closable(replace(HOUR, **selected), LATER)).reasons
+
+    assert [each.code for each in reasons] == ["nothing expected"]
+    assert "typo in the period: whether something is missing is unknown" in reasons[0].text
 
 
 def reported(sequence, due, *, boot=1, removed=False, **fields):

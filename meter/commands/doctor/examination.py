@@ -46,6 +46,7 @@ from meter.daemon.threads import CallThread
 from meter.interfaces import Unavailable
 from meter.settings import Config
 from meter.settings.config_file import SINGLE
+from meter.settings.config_file import ConfigError
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
 from meter.store import DatabaseInspection
@@ -292,12 +293,7 @@ async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, 
     before = context.now()
     now = await inspection.now()
     local = min(max(now, before), context.now())  # the answer took a while
-    keys = None
-    if has_key(context.config):
-        usable = [
-            key for key in keyring(context.config, make=False).keys if "meter" in key.schemes and key.covers(local)
-        ]
-        keys = [(key.id, fingerprints([key])[0]) for key in usable]
+    keys = _local_keys(context.config, local)
     states = daemon_checks.daemon_states(await inspection.heartbeats())
     limited = daemon_checks.limited
     found += limited(daemon_checks.daemon_findings(states, now))
@@ -310,6 +306,17 @@ async def _inspect(context: ExaminationContext, inspection: DatabaseInspection, 
     seconds = context.config.store.finalize_after_seconds
     oldest = await inspection.oldest_hour_not_final(now - timedelta(seconds=seconds))
     found.append(database_checks.finalization_finding(oldest, now, seconds))
+
+
+def _local_keys(config: Config, at: datetime) -> list[tuple[str, str]] | None:
+    """Return ids and fingerprints of the keys with which daemons of this host sign; ``None`` if there is none to read."""
+    try:
+        if not has_key(config):
+            return None
+        usable = [key for key in keyring(config, make=False).keys if "meter" in key.schemes and key.covers(at)]
+    except (OSError, ConfigError):
+        return None  # the check of the secrets says why
+    return [(key.id, fingerprints([key])[0]) for key in usable]
 
 
 def _names(first: str, last: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from meter.bus.amqp.url import broker_address
 from meter.commands.doctor.finding import Finding
 from meter.daemon.private_files import open_to_others
 from meter.settings import Config
+from meter.settings.config_file import ConfigError
 from meter.settings.config_file import has_key
 from meter.settings.config_file import keyring
 
@@ -93,8 +94,12 @@ def _broker(config: Config) -> Iterator[Finding]:
 
 
 def _signing(config: Config) -> Iterator[Finding]:
-    if has_key(config):
-        for key in keyring(config, make=False).keys:
+    try:
+        keys = keyring(config, make=False).keys if has_key(config) else ()
+    except (OSError, ConfigError) as error:
+        yield Finding("secrets", "not checked", f"[signing] {error}", "run it as the user of the daemons")
+    else:
+        for key in keys:
             text = key.secret.decode("utf-8", "replace")
             if text.lower() in WELL_KNOWN or text in CEILOMETER_DEFAULTS:
                 yield _fault(f"[signing] the key {key.id} is a well-known word: anybody can forge samples", NEW_KEY)

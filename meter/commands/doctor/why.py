@@ -21,6 +21,7 @@ from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.store import SampleTrace
 from meter.store import TracedFailure
+from meter.store import TracedInactivity
 
 STEPS = ("installed", "enabled", "polled", "spooled", "published", "accepted", "kept", "stored", "visible")
 
@@ -92,18 +93,18 @@ def _installed(evidence: Evidence) -> RoadStep:
 
 def _enabled(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
-    if trace is not None and _covering(evidence):
-        return RoadStep("enabled", "ok", f"an agent measures the meter with the pollster {trace.metered[0].pollster}")
-    if trace is not None and trace.inactive and not trace.cycles:
-        first = trace.inactive[0]
-        more = f" and on {len(trace.inactive) - 1} more agents" if len(trace.inactive) > 1 else ""
-        state = "disabled" if first.disabled else "not applicable"
+    if inactive := _off_on_agents(evidence):
+        first = inactive[0]
+        more = f" and on {len(inactive) - 1} more agents" if len(inactive) > 1 else ""
         return RoadStep(
             "enabled",
             "stop",
-            f"the pollster {first.pollster} is {state} on {first.agent}{more} since {_time(first.since)}: {first.reason}",
+            f"the {_off_name(evidence, first)} is {'disabled' if first.disabled else 'not applicable'} on {first.agent}{more}"
+            f" since {_time(first.since)}: {first.reason}",
             "change the setting, or provide what the pollster needs, and restart the agent",
         )
+    if trace is not None and _covering(evidence):
+        return RoadStep("enabled", "ok", f"an agent measures the meter with the pollster {trace.metered[0].pollster}")
     makers = evidence.makers
     off = [each for each in makers if each.state in ("disabled", "broken") or not each.takes(evidence.meter)]
     if makers and len(off) == len(makers) and not (trace is not None and trace.cycles):
@@ -114,6 +115,37 @@ def _enabled(evidence: Evidence) -> RoadStep:
     return RoadStep(
         "enabled", "ok", f"the configuration of this host does not disable {', '.join(_active_names(evidence))}"
     )
+
+
+def _off_on_agents(evidence: Evidence) -> list[TracedInactivity]:
+    """Return the pollsters that would measure the meter of the resource and are off at the time; none if another one measures it."""
+    trace = evidence.trace
+    if trace is None or not trace.inactive:
+        return []
+    off = {(each.agent, each.pollster): each for each in trace.inactive}
+    current = [each for each in trace.metered if each.until_due is None or each.until_due > evidence.at]
+    if not current and trace.metered:
+        # An agent that starts again without the pollster ends its statements; a resource that went before did not end so.
+        last = trace.metered[0]
+        found = off.get((last.agent, last.pollster))
+        ended = last.until_due
+        return [found] if found and ended and found.since <= ended + timedelta(seconds=last.interval) else []
+    if current:
+        measuring = dict.fromkeys((each.agent, each.pollster) for each in current)
+        return [off[each] for each in measuring] if measuring.keys() <= off.keys() else []
+    agents_off = {each.agent for each in trace.inactive}
+    return list(trace.inactive) if all(each.agent in agents_off for each in trace.cycles) else []
+
+
+def _off_name(evidence: Evidence, off: TracedInactivity) -> str:
+    declared = {
+        meter.name
+        for each in evidence.makers
+        if each.name == off.pollster and each.plugin is not None
+        for meter in each.plugin.meters
+    }
+    is_partly_off = bool(off.meters) and not declared <= set(off.meters)
+    return f"meter {evidence.meter} of the pollster {off.pollster}" if is_partly_off else f"pollster {off.pollster}"
 
 
 def _active_names(evidence: Evidence) -> list[str]:
@@ -136,6 +168,8 @@ def _polled(evidence: Evidence) -> RoadStep:
     trace = evidence.trace
     if trace is None:
         return _not_checked(evidence, "polled", "database")
+    if _off_on_agents(evidence):
+        return RoadStep("polled", "not checked", "an agent does not poll what is off")
     if not trace.metered:
         return _never_polled(evidence, trace)
     covering = _covering(evidence)

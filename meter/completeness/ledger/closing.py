@@ -40,10 +40,22 @@ def closable(
         *_missing(rows),
         *_agents(query, concerned),
     ]
-    if query.project_id is None and not measuring:
-        text = "no agent has reported what it measured: whether something is missing is unknown"
+    if not measuring:
+        text = f"no agent has reported {_measured(query)}: whether something is missing is unknown"
         reasons.append(ClosingReason(code="nothing expected", text=text))
     return Closable(start=query.start, end=query.end, reasons=reasons)
+
+
+def _measured(query: CompletenessQuery) -> str:
+    """Return what no agent has reported, in the words of the filters: a mistyped one selects nothing."""
+    selected = (
+        ("project", query.project_id),
+        ("resource", query.resource_id),
+        ("meter", query.meter),
+        ("agent", query.agent),
+    )
+    named = [f"{name} {value}" if value else f"no {name}" for name, value in selected if value is not None]
+    return f"that it measured anything of {', '.join(named)} in the period" if named else "what it measured"
 
 
 def _times(query: CompletenessQuery, now: datetime, finality: Finality) -> Iterator[ClosingReason]:
@@ -84,7 +96,9 @@ def _missing(rows: Sequence[CompletenessRow]) -> Iterator[ClosingReason]:
 def _agents(query: CompletenessQuery, agents: Sequence[ReportingAgent]) -> Iterator[ClosingReason]:
     for each in agents:
         if each.waiting_reports:
-            text = f"{each.waiting_reports} reports of {each.agent} wait for one with a lower number"
+            counted = "1 report" if each.waiting_reports == 1 else f"{each.waiting_reports} reports"
+            wait = "waits" if each.waiting_reports == 1 else "wait"
+            text = f"{counted} of {each.agent} {wait} for one with a lower number"
             yield ClosingReason(code="reports outstanding", text=text, agent=each.agent)
         if each.last_due >= query.end or each.state == "stopped":
             continue

@@ -66,7 +66,7 @@ WHERE b.first_due <= %s ORDER BY a.name, b.first_due DESC
 """
 
 INACTIVE = """
-SELECT a.name, i.pollster, i.disabled, i.reason, i.since FROM inactive_pollster i JOIN agent a ON a.id = i.agent_id
+SELECT a.name, i.pollster, i.disabled, i.reason, i.since, i.meters FROM inactive_pollster i JOIN agent a ON a.id = i.agent_id
 WHERE %s = ANY(i.meters) AND i.since <= %s AND i.until > %s ORDER BY a.name LIMIT 100
 """
 
@@ -131,13 +131,14 @@ class TracedAgent(NamedTuple):
 
 
 class TracedInactivity(NamedTuple):
-    """A pollster with the meter that an agent has and does not use."""
+    """A pollster that an agent has and does not use for the meter. ``meters`` are all for which it does not."""
 
     agent: str
     pollster: str
     disabled: bool
     reason: str
     since: datetime
+    meters: Sequence[str] = ()
 
 
 class TracedRejection(NamedTuple):

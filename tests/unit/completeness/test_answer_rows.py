@@ -15,6 +15,7 @@ from meter.completeness.ledger.answers import seconds_of
 from meter.completeness.ledger.closing import closable
 from meter.completeness.ledger.facts import Finality
 from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import ReportingAgent
 
 START = datetime(2026, 11, 18, tzinfo=UTC)
 NOW = START + timedelta(days=1, hours=13, minutes=17)
@@ -45,3 +46,28 @@ def test_hours_that_are_not_final_are_counted_within_the_period(open_hours, text
     finality = Finality((query.end - timedelta(hours=open_hours)).timestamp())
     reasons = closable(query, NOW, [], [], finality).reasons
     assert [each.text for each in reasons if each.code == "hours not finalized"] == [text]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "text"),
+    [
+        (1, "1 report of meter-compute@hv1 waits for one with a lower number"),
+        (2, "2 reports of meter-compute@hv1 wait for one with a lower number"),
+    ],
+)
+def test_reports_that_wait_are_counted(waiting, text):
+    query = CompletenessQuery(start=START, end=START + timedelta(hours=5))
+    agent = ReportingAgent(
+        agent="meter-compute@hv1",
+        daemon="meter-compute",
+        host="hv1",
+        state="running",
+        first_due=START,
+        last_due=query.end,
+        silent_since=None,
+        interval_seconds=300.0,
+        resources=1,
+        waiting_reports=waiting,
+    )
+    reasons = closable(query, NOW, [], [agent], Finality(query.end.timestamp())).reasons
+    assert [each.text for each in reasons if each.code == "reports outstanding"] == [text]

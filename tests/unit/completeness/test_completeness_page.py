@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
+from meter.commands import completeness
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.command import CommandError
@@ -21,6 +22,7 @@ from meter.commands.completeness import query_of
 from meter.completeness.ledger.causes import CAUSES
 from meter.completeness.ledger.causes import EXPLANATIONS
 from meter.completeness_query import ReasonCode
+from meter.settings.config_file import parse
 from meter.testing import MemoryStore
 from tests.api_client import ApiClient
 from tests.api_client import message
@@ -83,6 +85,16 @@ def outcome(arguments: list[str]) -> int:
 def test_example_is_the_output_of_the_command(arguments: str, example: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(shlex.split(arguments)) == EXIT_FOUND_PROBLEMS
     assert capsys.readouterr().out == textwrap.dedent(example)
+
+
+def test_hours_are_final_when_the_setting_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(completeness, "PostgresStore", lambda *_, **settings: given.update(settings))
+    config = parse("[store]\nfinalize_after_seconds = 7200\nstatement_timeout_seconds = 7", "meter-collector")
+
+    completeness.store_of(None, config, "postgresql:///meter")
+
+    assert (given["finalize_after_seconds"], given["statement_timeout_seconds"]) == (7200, 7)
 
 
 def test_complete_period_has_the_exit_status_0(capsys: pytest.CaptureFixture[str]) -> None:

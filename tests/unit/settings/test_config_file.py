@@ -235,6 +235,22 @@ def test_a_check_makes_no_key(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_check_reads_the_key_that_was_generated(tmp_path):
+    config = parse(f"[meter]\nstate_dir = '{tmp_path}'", "meter")
+    [made] = keyring(config).keys
+
+    [read] = keyring(config, make=False).keys
+
+    assert read.secret == made.secret
+    config.signing_key_file.write_text("")
+    with pytest.raises(ConfigError, match="the generated signing key is empty"):
+        keyring(config, make=False)
+    config.signing_key_file.unlink()
+    config.signing_key_file.mkdir()
+    with pytest.raises(ConfigError, match="the generated signing key cannot be read"):
+        keyring(config, make=False)
+
+
 def test_key_times_without_a_zone_are_utc():
     config = parse("[[signing.keys]]\nid = 'a'\nkey = 'b'\nnot_before = 2026-01-01T00:00:00", "meter")
 

@@ -411,6 +411,15 @@ def test_weak_signing_keys_are_named_without_the_key(tmp_path, key):
     assert found.startswith("fault: [signing] the key default ")
 
 
+def test_a_generated_key_that_cannot_be_read_is_not_judged(tmp_path):
+    config = parse(f"[meter]\nstate_dir = '{tmp_path}'", "meter-compute")
+    config.signing_key_file.mkdir()
+
+    [found] = [each for each in secret_findings(None, config) if "[signing]" in each.text]
+
+    assert (found.level, "cannot be read" in found.text) == ("not checked", True)
+
+
 def test_files_of_secrets_that_others_can_read_are_named(tmp_path):
     file = tmp_path / "url"
     file.write_text("amqps://meter:a-good-one@rabbit1/")

@@ -154,6 +154,42 @@ def test_a_pollster_that_is_off_on_the_agents_is_named():
     )
 
 
+OFF = TracedInactivity(AGENT, "cpu", True, "[plugins] disable has cpu", ago(60), ["cpu", "cpu_util"])
+OFF_TEXT = f"is disabled on {AGENT} since 2026-11-27 11:00:00 UTC: [plugins] disable has cpu"
+
+
+@pytest.mark.parametrize("until", [None, ago(60), ago(58)])
+def test_a_pollster_that_was_switched_off_is_named_although_it_polled_before(until):
+    measured = TracedResource(AGENT, "cpu", 300.0, "p", ago(600), until)
+    trace = MEASURED._replace(
+        metered=[measured], cycles=[TracedCycles(AGENT, 300.0, ago(61), None)], inactive=[OFF], failures=[]
+    )
+    text, steps = why(evidence(trace))
+    assert text == f"stops at: enabled — the pollster cpu {OFF_TEXT}"
+    assert [step.state for step in steps if step.name == "polled"] == ["not checked"]
+
+
+def test_a_resource_that_went_before_its_pollster_was_switched_off_is_gone():
+    gone = TracedResource(AGENT, "cpu", 300.0, "p", ago(600), ago(120))
+    assert verdict(MEASURED._replace(metered=[gone], inactive=[OFF])).startswith("stops at: polled")
+
+
+def test_a_meter_that_is_switched_off_in_an_active_pollster_is_named():
+    off = OFF._replace(meters=["cpu_util"], reason="[plugins] disable has cpu_ut*")
+    text = "stops at: enabled — the meter cpu_util of the pollster cpu " + OFF_TEXT.replace("has cpu", "has cpu_ut*")
+    assert verdict(MEASURED._replace(inactive=[off]), meter="cpu_util") == text
+    never = NOTHING._replace(cycles=MEASURED.cycles, inactive=[off])
+    assert verdict(never, meter="cpu_util") == text
+
+
+def test_a_pollster_that_is_off_elsewhere_is_not_the_reason():
+    other = OFF._replace(agent="meter-compute@host2")
+    for trace in (MEASURED, NOTHING._replace(cycles=MEASURED.cycles)):
+        assert not verdict(trace._replace(inactive=[other])).startswith("stops at: enabled")
+    both = [TracedResource(each, "cpu", 300.0, "p", ago(600), None) for each in (AGENT, "meter-compute@host2")]
+    assert not verdict(MEASURED._replace(metered=both, inactive=[other])).startswith("stops at: enabled")
+
+
 @pytest.mark.parametrize(("stopped", "cause"), [(False, "agent not running"), (True, "agent was stopped")])
 def test_an_agent_without_cycles_is_silent(stopped, cause):
     trace = MEASURED._replace(
