@@ -291,3 +291,28 @@ async def test_midnight_is_no_silence_of_an_agent(postgresql):
     assert segments == in_memory == [("active", 0, None)]
     assert listed == expected
     assert [(each.first, each.last) for each in listed] == [(begin, begin + 9 * MINUTE)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_change_of_meters_just_before_a_silence_is_no_end(postgresql):
+    cycles = [*range(5), *range(10, 15)]
+    messages, reports = silent_agent_reports(START, cycles)
+    first, then = SeriesGroup(("instance",), ("vm",), "p1"), SeriesGroup(("instance", "power.state"), ("vm",), "p1")
+    boot = reports[0].boot
+    reports[4] = cycle(boot, 5, START + 4 * MINUTE, poll_report("instance", removed=(first,), series=(then,)))
+    memory = MemoryStore()
+    async with running(postgresql.dsn()) as store:
+        for each in (memory, store):
+            await each.write(messages)
+            for report in reports:
+                [result] = await each.record_cycle_reports([report])
+                assert result.told == "applied"
+            now = START + 14 * MINUTE
+            [life] = [found async for found in lives(each, SampleFilter(), START, now, now=now)]
+            assert [(one.state, one.began, one.ended) for one in life.segments] == [
+                ("active", START, START + 5 * MINUTE),
+                ("unknown", START + 5 * MINUTE, START + 10 * MINUTE),
+                ("active", START + 10 * MINUTE, None),
+            ]
+        assert await store.life_reports(["vm"], ["instance"]) == await memory.life_reports(["vm"], ["instance"])
+        assert [each.gone for each in await store.life_reports(["vm"], ["instance"])].count(None) == 2
