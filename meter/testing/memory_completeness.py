@@ -129,6 +129,11 @@ class MemoryCompletenessStore:
         """The names of agents by the ids in the rows."""
         return {agent.state.id: agent.name for agent in self._agents.values()}
 
+    @property
+    def agent_hosts(self) -> dict[str, str]:
+        """The hosts of agents by their names."""
+        return {agent.name: agent.host for agent in self._agents.values()}
+
     def _check(self) -> None:
         if self.unavailable is not None:
             raise Unavailable(self.unavailable)

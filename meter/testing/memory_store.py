@@ -69,6 +69,7 @@ from meter.testing.filters import ATTRIBUTES
 from meter.testing.filters import matches
 from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.memory_ledger import MemoryLedgerStore
+from meter.testing.memory_listed import listed_times
 from meter.testing.statistics import compute_statistics
 
 
@@ -76,7 +77,8 @@ from meter.testing.statistics import compute_statistics
 class MemoryStore(MemoryLedgerStore):
     """Stores samples in a mapping. While ``unavailable`` is set to a text, every call raises ``Unavailable`` with it.
 
-    ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed.
+    ``audit_log`` has the entries of the audit log, oldest first; ``listed_times`` what cycle reports listed beside
+    the rows of the ledger.
     """
 
     def __init__(
@@ -231,9 +233,10 @@ class MemoryStore(MemoryLedgerStore):
     async def life_reports(
         self, resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None = None
     ) -> Sequence[ListedTime]:
-        """Return those of ``listed_times`` that are about ``resources``."""
+        """Return what cycle reports listed, and those of ``listed_times``, that is about ``resources``."""
         self._check()
-        return [each for each in self.listed_times if each.resource_id in resources and each.pollster in pollsters]
+        given = [each for each in self.listed_times if each.resource_id in resources and each.pollster in pollsters]
+        return [*given, *listed_times(self, resources, pollsters, as_of)]
 
     async def names_of_others(
         self, project_id: str, meters: Collection[str], resources: Collection[str]

@@ -225,3 +225,94 @@ async def test_life_follows_from_the_cycle_reports_of_an_agent(postgresql):
     assert (last["b"].ended, last["b"].began_within) == (None, None)  # it was there before the agent
     # It was listed by one cycle, and a failed one proves nothing.
     assert (last["c"].ended, last["c"].began_within) == (None, 60)
+
+
+def silent_agent_reports(begin, cycles):
+    """Return the samples and the cycle reports of a domain that is measured each minute in ``cycles`` after ``begin``."""
+    boot = uuid.UUID("22222222-2222-4222-8222-222222222222")
+    messages, reports = [], []
+    for sequence, n in enumerate(cycles, 1):
+        due = begin + n * MINUTE
+        series = (SeriesGroup(("instance",), ("vm",), "p1"),) if sequence == 1 else ()
+        metadata = {"state": "active", "instance_host": "h1", "_meter": {"interval": 60, "run": "1"}}
+        messages.append(message("instance", 1, at=due, unit="instance", resource_id="vm", metadata=metadata))
+        reports.append(cycle(boot, sequence, due, poll_report("instance", whole=sequence == 1, series=series)))
+    return messages, reports
+
+
+async def segments_of_reports(store, begin, cycles):
+    """Return the listed times, and the segments as state, begin and end in minutes after ``begin``."""
+    messages, reports = silent_agent_reports(begin, cycles)
+    await store.write(messages)
+    for report in reports:
+        [result] = await store.record_cycle_reports([report])
+        assert result.told == "applied"
+    now = begin + max(cycles) * MINUTE
+    [found] = [each async for each in lives(store, SampleFilter(), begin, now + MINUTE, now=now)]
+    listed = await store.life_reports(["vm"], ["instance"])
+    segments = [
+        (each.state, (each.began - begin) / MINUTE, None if each.ended is None else (each.ended - begin) / MINUTE)
+        for each in found.segments
+    ]
+    return listed, segments
+
+
+@pytest_twisted.ensureDeferred
+async def test_state_is_unknown_while_the_agent_is_silent_though_it_reports_again(postgresql):
+    silent = [*range(5), *range(8, 13), *range(14, 16), *range(22, 25)]  # for 4, 2 and 7 intervals
+    memory = MemoryStore()
+    expected, in_memory = await segments_of_reports(memory, START, silent)
+    async with running(postgresql.dsn()) as store:
+        listed, segments = await segments_of_reports(store, START, silent)
+
+    assert segments == in_memory
+    assert segments == [
+        ("active", 0, 5),
+        ("unknown", 5, 8),
+        ("active", 8, 16),
+        ("unknown", 16, 22),
+        ("active", 22, None),
+    ]
+    assert listed == expected
+    minutes = [((each.first - START) / MINUTE, (each.last - START) / MINUTE) for each in listed]
+    assert minutes == [(0, 4), (8, 12), (14, 15), (22, 24)]
+    assert [each.unlisted_seconds for each in listed] == [None, 240, 120, 420]
+
+
+@pytest_twisted.ensureDeferred
+async def test_midnight_is_no_silence_of_an_agent(postgresql):
+    begin = START + DAY - 5 * MINUTE
+    memory = MemoryStore()
+    expected, in_memory = await segments_of_reports(memory, begin, range(10))
+    async with running(postgresql.dsn()) as store:
+        listed, segments = await segments_of_reports(store, begin, range(10))
+        assert await store._readers.rows("SELECT count(*) FROM cycle_run") == [(2,)]
+
+    assert segments == in_memory == [("active", 0, None)]
+    assert listed == expected
+    assert [(each.first, each.last) for each in listed] == [(begin, begin + 9 * MINUTE)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_change_of_meters_just_before_a_silence_is_no_end(postgresql):
+    cycles = [*range(5), *range(10, 15)]
+    messages, reports = silent_agent_reports(START, cycles)
+    first, then = SeriesGroup(("instance",), ("vm",), "p1"), SeriesGroup(("instance", "power.state"), ("vm",), "p1")
+    boot = reports[0].boot
+    reports[4] = cycle(boot, 5, START + 4 * MINUTE, poll_report("instance", removed=(first,), series=(then,)))
+    memory = MemoryStore()
+    async with running(postgresql.dsn()) as store:
+        for each in (memory, store):
+            await each.write(messages)
+            for report in reports:
+                [result] = await each.record_cycle_reports([report])
+                assert result.told == "applied"
+            now = START + 14 * MINUTE
+            [life] = [found async for found in lives(each, SampleFilter(), START, now, now=now)]
+            assert [(one.state, one.began, one.ended) for one in life.segments] == [
+                ("active", START, START + 5 * MINUTE),
+                ("unknown", START + 5 * MINUTE, START + 10 * MINUTE),
+                ("active", START + 10 * MINUTE, None),
+            ]
+        assert await store.life_reports(["vm"], ["instance"]) == await memory.life_reports(["vm"], ["instance"])
+        assert [each.gone for each in await store.life_reports(["vm"], ["instance"])].count(None) == 2

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from zope.interface import Interface
 
 from meter.query import SampleFilter
+
+FOLLOWING_INTERVALS = 1.5
+"""Cycles that are at most so many intervals apart follow each other; between others, the agent was silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +40,12 @@ class SampleRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTime:
-    """A time in which an agent listed a resource in its cycle reports.
+    """A time in which an agent listed a resource in its cycle reports, without silence of the agent.
 
     ``first`` and ``last`` are the due times of the first and the last cycle that measured it. ``gone`` is that of the first
     cycle that did not, if a second such cycle followed; else ``None``: it lasts, or the agent is silent. ``unlisted_seconds``: so
     long before ``first`` the agent had a cycle without the resource; ``None`` if it had none, and the resource may have
-    existed before.
+    existed before. After a silence of the agent they are the seconds since the last cycle before it, which listed the resource.
     """
 
     agent: str
@@ -53,6 +58,19 @@ class ListedTime:
     last: datetime
     gone: datetime | None
     unlisted_seconds: float | None
+
+    def without(self, silences: Iterable[tuple[datetime, datetime]]) -> list[ListedTime]:
+        """Return the pieces of this time that ``silences`` leave, oldest first.
+
+        Each silence is the due times of the last cycle before it and of the first one after it; they are in order of time.
+        """
+        pieces, rest = [], self
+        for last_heard, heard_again in silences:
+            before = max(last_heard, rest.first)
+            if rest.first < heard_again <= rest.last:
+                pieces.append(replace(rest, last=before, gone=None))
+                rest = replace(rest, first=heard_again, unlisted_seconds=(heard_again - before).total_seconds())
+        return [*pieces, rest]
 
 
 class ILifeStore(Interface):

@@ -196,7 +196,8 @@ def _lives_of(
         told_by_samples = observations.get(kind.name)
         if not told_by_samples:
             continue  # cycle reports do not say which kind a resource is of
-        reports = [told for each in listed if each.pollster in kind.polled for told in observations_of_report(each)]
+        of_kind = _without_changes([each for each in listed if each.pollster in kind.polled])
+        reports = [told for each in of_kind for told in observations_of_report(each)]
         lived = life(kind, [*told_by_samples, *reports], now)
         segments = [each for each in lived.segments if project is None or each.project_id == project]
         if segments:
@@ -210,6 +211,18 @@ def _lives_of(
                 )
             )
     return found
+
+
+def _without_changes(listed: Sequence[ListedTime]) -> Iterable[ListedTime]:
+    """Yield ``listed`` without the ends at which the same agent goes on to list the resource, with other meters or another owner."""
+    for each in listed:
+        gone = each.gone
+        if gone is not None and any(
+            other.agent == each.agent and other.first <= gone <= other.last for other in listed
+        ):
+            yield replace(each, gone=None)
+        else:
+            yield each
 
 
 def _telling(runs: Sequence[SampleRun], project: str | None) -> Sequence[SampleRun]:

@@ -76,7 +76,7 @@ class LifeQueries:
         if not resources or not pollsters:
             return []
         rows = await self._rows(reports_query(resources, pollsters, as_of))
-        return [ListedTime(**ReportRow(*row)._asdict()) for row in rows]
+        return [piece for row in rows for piece in ReportRow(*row).pieces()]
 
     async def _with_one_volume(self, rows: list[RunRow], as_of: datetime | None) -> list[RunRow]:
         """Return ``rows`` with the samples of those whose volumes differ in their place."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from meter.completeness.life_store import FOLLOWING_INTERVALS
+from meter.completeness.life_store import ListedTime
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.query import And
 from meter.query import In
@@ -64,14 +66,16 @@ ORDER BY s.timestamp
 """
 
 # The last cycle that listed a resource is the last one before until_due. A resource that was not listed is gone if the agent said so,
-# or once it has finished a second cycle without it. Cycles in which the pollster failed do not count.
+# or once it has finished a second cycle without it. Cycles in which the pollster failed do not count. Between two runs of cycles the
+# agent was silent if they are more than one and a half intervals apart; runs are cut at midnight in UTC, which is no silence.
 REPORTS = """
 SELECT a.name, a.host, w.pollster, w.resource, nullif(w.project, '') AS project, w.interval, w.first_due,
     greatest(cycles.last_listing, w.first_due) AS last_due,
     CASE WHEN w.until_due < 'infinity' AND (
         w.ended = 'gone' OR cycles.last >= w.until_due + make_interval(secs => w.interval * (failed.cycles + 0.5))
     ) THEN w.until_due END AS gone,
-    extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds
+    extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds,
+    silences.last_heard, silences.heard_again
 FROM metered_resource w JOIN agent a ON a.id = w.agent_id
 CROSS JOIN LATERAL (
     SELECT max(c.last_due) AS last,
@@ -83,6 +87,19 @@ CROSS JOIN LATERAL (
     WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND {finished}
     OFFSET 0
 ) AS cycles
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(heard.last_due ORDER BY heard.next_due), '{{}}') AS last_heard,
+        coalesce(array_agg(heard.next_due ORDER BY heard.next_due), '{{}}') AS heard_again
+    FROM (
+        SELECT c.first_due AS next_due, max(c.last_due) OVER (
+            ORDER BY c.first_due ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS last_due
+        FROM cycle_run c
+        WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND {finished}
+            AND c.last_due >= w.first_due AND c.first_due < w.until_due
+    ) AS heard
+    WHERE heard.next_due - heard.last_due > make_interval(secs => {intervals} * w.interval)
+) AS silences
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(p.cycles), 0)::float8 AS cycles
     FROM polling_exception p
@@ -109,7 +126,7 @@ class RunRow(NamedTuple):
 
 
 class ReportRow(NamedTuple):
-    """A row of :func:`reports_query`."""
+    """A row of :func:`reports_query`: ``last_heard`` and ``heard_again`` are the begins and ends of the agent's silences."""
 
     agent: str
     host: str
@@ -121,6 +138,24 @@ class ReportRow(NamedTuple):
     last: datetime
     gone: datetime | None
     unlisted_seconds: float | None
+    last_heard: list[datetime]
+    heard_again: list[datetime]
+
+    def pieces(self) -> list[ListedTime]:
+        """Return the times between the silences in which the agent listed the resource."""
+        listed = ListedTime(
+            agent=self.agent,
+            host=self.host,
+            pollster=self.pollster,
+            resource_id=self.resource_id,
+            project_id=self.project_id,
+            interval=self.interval,
+            first=self.first,
+            last=self.last,
+            gone=self.gone,
+            unlisted_seconds=self.unlisted_seconds,
+        )
+        return listed.without(zip(self.last_heard, self.heard_again, strict=True))
 
 
 def life_resources_query(filter: SampleFilter, meters: Sequence[str], limit: int) -> Sql:
@@ -157,5 +192,5 @@ def samples_of_runs_query(rows: Sequence[RunRow], as_of: datetime | None) -> Sql
 def reports_query(resources: Sequence[str], pollsters: Sequence[str], as_of: datetime | None) -> Sql:
     """Return the statement that reads when agents listed ``resources``; each row is a :class:`ReportRow`."""
     finished = TRUE if as_of is None else Sql("c.last_due <= %s", (as_of,))
-    statement = filled(REPORTS, finished=finished)
+    statement = filled(REPORTS, finished=finished, intervals=str(FOLLOWING_INTERVALS))
     return Sql(statement.text, (*statement.parameters, list(resources), list(pollsters)))

@@ -6,7 +6,8 @@ greatest(cycles.last_listing, w.first_due) AS last_due,
 CASE WHEN w.until_due < 'infinity' AND (
     w.ended = 'gone' OR cycles.last >= w.until_due + make_interval(secs => w.interval * (failed.cycles + 0.5))
 ) THEN w.until_due END AS gone,
-extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds
+extract(epoch FROM w.first_due - cycles.last_before)::float8 AS unlisted_seconds,
+silences.last_heard, silences.heard_again
 FROM metered_resource w JOIN agent a ON a.id = w.agent_id
 CROSS JOIN LATERAL (
     SELECT max(c.last_due) AS last,
@@ -18,6 +19,19 @@ CROSS JOIN LATERAL (
     WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND c.last_due <= $1
     OFFSET 0
 ) AS cycles
+CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(heard.last_due ORDER BY heard.next_due), '{}') AS last_heard,
+    coalesce(array_agg(heard.next_due ORDER BY heard.next_due), '{}') AS heard_again
+    FROM (
+        SELECT c.first_due AS next_due, max(c.last_due) OVER (
+            ORDER BY c.first_due ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS last_due
+        FROM cycle_run c
+        WHERE c.agent_id = w.agent_id AND c.interval = w.interval AND w.pollster = ANY(c.pollsters) AND c.last_due <= $1
+            AND c.last_due >= w.first_due AND c.first_due < w.until_due
+    ) AS heard
+    WHERE heard.next_due - heard.last_due > make_interval(secs => 1.5 * w.interval)
+) AS silences
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(p.cycles), 0)::float8 AS cycles
     FROM polling_exception p
