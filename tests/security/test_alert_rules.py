@@ -13,7 +13,7 @@ METRICS = "\n".join(path.read_text() for path in sorted((TOP / "meter/daemon").g
 
 
 def rules() -> list[dict[str, str]]:
-    block = OPERATING.partition(".. code-block:: yaml\n\n")[2].partition("\n\nFiles\n")[0]
+    block = re.split(r"\n(?=\S)", OPERATING.partition(".. code-block:: yaml\n\n")[2])[0]
     [group] = yaml.safe_load(re.sub(r"^    ", "", block, flags=re.MULTILINE))["groups"]
     return list(group["rules"])
 
