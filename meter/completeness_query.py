@@ -17,6 +17,9 @@ from zope.interface import Interface
 Resolution = Literal["hour", "day"]
 GroupField = Literal["agent", "project_id", "meter", "resource_id"]
 
+FOLLOWING_INTERVALS = 1.5
+"""Two cycles less than this many intervals apart follow each other: none is missing between them."""
+
 SILENT_INTERVALS = 2.5
 """An agent is silent if no cycle of it is reported for so many of its shortest polling intervals."""
 

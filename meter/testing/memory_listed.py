@@ -10,8 +10,8 @@ from datetime import datetime
 from datetime import timedelta
 
 from meter.completeness.ledger.ledger_changes import CycleRunRow
-from meter.completeness.lives.life_store import FOLLOWING_INTERVALS
 from meter.completeness.lives.life_store import ListedTime
+from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.testing.memory_completeness import FOREVER
 from meter.testing.memory_completeness import MemoryCompletenessStore
 from meter.testing.memory_completeness import MeteredResourceRow

@@ -12,12 +12,10 @@ from fnmatch import fnmatchcase
 from meter.bus.amqp import QueueState
 from meter.bus.dead_letters import DeadLetter
 from meter.commands.doctor.daemons import DaemonState
+from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.store import SampleTrace
-
-GAP_INTERVALS = 1.5
-"""A cycle is missing if the next one does not come within so many intervals."""
 
 DEFAULT_INTERVAL = 300.0
 """Assumed where nothing tells the polling interval, in seconds."""
@@ -85,4 +83,4 @@ def in_gap(at: datetime, last: datetime, following: datetime, interval: float) -
     A tenth of an interval is allowed for: a sample is taken some time after its cycle was due.
     """
     step = timedelta(seconds=interval)
-    return following - last > GAP_INTERVALS * step and last + 0.9 * step <= at < following
+    return following - last > FOLLOWING_INTERVALS * step and last + 0.9 * step <= at < following

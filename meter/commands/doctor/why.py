@@ -13,10 +13,10 @@ from datetime import datetime
 from datetime import timedelta
 
 from meter.commands.doctor.evidence import DEFAULT_INTERVAL
-from meter.commands.doctor.evidence import GAP_INTERVALS
 from meter.commands.doctor.evidence import Evidence
 from meter.commands.doctor.evidence import in_gap
 from meter.commands.doctor.finding import RoadStep
+from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.plugins.registry import LISTENER
 from meter.plugins.registry import Decision
 from meter.store import SampleTrace
@@ -193,7 +193,7 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
     dues = [each.last_due for each in cycles if each.last_due is not None]
     last = max(dues, default=None)
     following = min((each.next_due for each in cycles if each.next_due is not None), default=None)
-    is_missed = last is None or evidence.at - last > timedelta(seconds=GAP_INTERVALS * metered.interval)
+    is_missed = last is None or evidence.at - last > timedelta(seconds=FOLLOWING_INTERVALS * metered.interval)
     if last is not None and following is not None:
         is_missed = is_missed or in_gap(evidence.at, last, following, metered.interval)
     for failure in _failures(evidence, trace, agent):
@@ -215,7 +215,7 @@ def _polled_by(evidence: Evidence, trace: SampleTrace, agent: str) -> RoadStep:
     cause = "agent was stopped" if life is not None and life.stopped else "agent not running"
     state = next((each for each in evidence.daemons if each.name == agent), None)
     # Only a heartbeat that came after the missed cycle shows that the agent runs without polling.
-    missing_since = (last or metered.first_due) + timedelta(seconds=GAP_INTERVALS * metered.interval)
+    missing_since = (last or metered.first_due) + timedelta(seconds=FOLLOWING_INTERVALS * metered.interval)
     alive = (
         state is not None
         and not state.content.stopping

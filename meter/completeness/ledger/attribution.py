@@ -24,6 +24,7 @@ from meter.completeness.ledger.timeline import EPSILON
 from meter.completeness.ledger.timeline import CycleRun
 from meter.completeness.ledger.timeline import Due
 from meter.completeness.ledger.timeline import Timeline
+from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.completeness_query import SILENT_INTERVALS
 
 NO_SAMPLE, NOT_OF_RESOURCE, NOT_OF_SOME = range(3)
@@ -143,7 +144,7 @@ def _attributed(
         if due.after is None and due.at + SILENT_INTERVALS * part.interval > now:
             return AttributedCycle(due, "not finalized", "the report of the cycle may still arrive", whole_agent=True)
         interrupted = (
-            due.at < due.before.last + 1.5 * part.interval
+            due.at < due.before.last + FOLLOWING_INTERVALS * part.interval
             and not due.before.stopped
             and (due.after is None or due.after.boot != due.before.boot)
         )

@@ -9,6 +9,7 @@ from datetime import datetime
 from datetime import timedelta
 
 from meter.completeness.ledger.causes import Cause
+from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.cycle_report import InactivePollster
 from meter.cycle_report import SeriesGroup
 
@@ -66,7 +67,7 @@ class CycleRunRow:
         """Return whether a cycle at ``due`` is the next one: no cycle between them was missed, and it is the same day."""
         return (
             pollsters == self.pollsters
-            and self.last_due <= due < self.last_due + timedelta(seconds=1.5 * self.interval)
+            and self.last_due <= due < self.last_due + timedelta(seconds=FOLLOWING_INTERVALS * self.interval)
             and due.date() == self.first_due.date()
         )
 

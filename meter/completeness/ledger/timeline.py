@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+from meter.completeness_query import FOLLOWING_INTERVALS
+
 EPSILON = 1e-6
 """Fraction of an interval by which two times can differ that are meant to be equal."""
 
@@ -135,4 +137,4 @@ class Timeline:
 
 def missed_cycles(seconds: float, interval: float) -> int:
     """Return how many cycles were missed between two that were due ``seconds`` apart: none in less than 1.5 intervals."""
-    return max(0, math.ceil(seconds / interval - 1.5 - EPSILON))
+    return max(0, math.ceil(seconds / interval - FOLLOWING_INTERVALS - EPSILON))

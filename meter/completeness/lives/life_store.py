@@ -14,9 +14,6 @@ from zope.interface import Interface
 
 from meter.query import SampleFilter
 
-FOLLOWING_INTERVALS = 1.5
-"""Cycles that are at most so many intervals apart follow each other; between others, the agent was silent."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRun:

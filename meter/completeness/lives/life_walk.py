@@ -20,7 +20,7 @@ from meter.completeness.lives.observation import Ending
 from meter.completeness.lives.observation import LifeSegment
 from meter.completeness.lives.observation import Observation
 
-SILENT_INTERVALS = 3
+UNKNOWN_AFTER_INTERVALS = 3
 """After this many polling intervals without an observation the state is unknown. ``integral`` carries a volume as long."""
 
 
@@ -245,7 +245,7 @@ class LifeWalk:
         """Make the state unknown from one interval after the last observation until ``until``, if that is long."""
         interval = timedelta(seconds=self._interval)
         current = self._found[-1]
-        if not interval or until - self._heard <= SILENT_INTERVALS * interval:
+        if not interval or until - self._heard <= UNKNOWN_AFTER_INTERVALS * interval:
             return
         since = max(self._heard + interval, current.began)
         if current.state != UNKNOWN:

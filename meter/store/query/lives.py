@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from meter.completeness.lives.life_store import FOLLOWING_INTERVALS
 from meter.completeness.lives.life_store import ListedTime
+from meter.completeness_query import FOLLOWING_INTERVALS
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.query import And
 from meter.query import In
