@@ -107,6 +107,9 @@ def _read_secret_files(raw: dict[str, Any]) -> Iterator[str]:
     several = _table(raw, "signing").get("keys")
     if isinstance(several, list):
         places += [("signing.keys", entry, "key") for entry in several if isinstance(entry, dict)]
+    targets = _table(raw, "rating").get("webhooks")
+    if isinstance(targets, list):
+        places += [("rating.webhooks", entry, "secret") for entry in targets if isinstance(entry, dict)]
     for section, table, name in places:
         path = table.get(f"{name}_file")
         if not isinstance(path, str) or not path:

@@ -24,6 +24,7 @@ from meter.settings.daemon import PluginsSection
 from meter.settings.daemon import SigningSection
 from meter.settings.daemon import StatusSection
 from meter.settings.daemon import UnitsSection
+from meter.settings.rating import RatingSection
 from meter.settings.section import Section
 from meter.settings.store import StoreSection
 
@@ -46,6 +47,7 @@ class Config(Section):
     notifications: NotificationsSection = NotificationsSection()
     completeness: CompletenessSection = CompletenessSection()
     identities: IdentitiesSection = IdentitiesSection()
+    rating: RatingSection = RatingSection()
     api: ApiSection = ApiSection()
     status: StatusSection = StatusSection()
     manhole: ManholeSection = ManholeSection()

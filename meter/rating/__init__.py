@@ -1,0 +1,1 @@
+"""Rating: from the samples and lives of a store to priced, signed statements."""

@@ -1,0 +1,1 @@
+"""Budgets: what was used and is forecast against what was planned, and the webhooks that tell it."""

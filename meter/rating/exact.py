@@ -1,0 +1,36 @@
+"""Exact decimals: the context in which quantities and amounts are computed, and the one rounding of quantities."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN
+from decimal import Context
+from decimal import Decimal
+from decimal import DivisionByZero
+from decimal import Inexact
+from decimal import InvalidOperation
+from decimal import Overflow
+from fractions import Fraction
+
+EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
+"""Sums and products in this context are exact: a result with more than 100 digits raises ``Inexact``."""
+
+QUANTITY_DECIMALS = 9
+
+_UNIT = Decimal(1).scaleb(-QUANTITY_DECIMALS)
+_DIVIDING = Context(prec=100, traps=[InvalidOperation, DivisionByZero, Overflow])
+
+
+def shortest(value: float) -> Decimal:
+    """Return the shortest decimal that reads back as ``value``: 0.1 is 0.1, as an operator wrote it."""
+    return Decimal(repr(value))
+
+
+def quantity(value: Fraction) -> Decimal:
+    """Return the exact ``value`` rounded once, half to even, to :data:`QUANTITY_DECIMALS` decimals."""
+    scaled = value * 10**QUANTITY_DECIMALS
+    return Decimal(round(scaled)).scaleb(-QUANTITY_DECIMALS, _DIVIDING)
+
+
+def quantized(value: Decimal) -> Decimal:
+    """Return ``value`` rounded once, half to even, to :data:`QUANTITY_DECIMALS` decimals."""
+    return value.quantize(_UNIT, ROUND_HALF_EVEN, _DIVIDING)

@@ -1,0 +1,1 @@
+"""Exports: a statement as CSV, as a page to print, and as FOCUS data sets."""

@@ -1,0 +1,1 @@
+"""Money: from quantities and prices to the lines and totals of a statement, in exact decimals."""

@@ -1,0 +1,88 @@
+"""Billing periods: a calendar month in a time zone, and its days."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC
+from datetime import date
+from datetime import datetime
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+_MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+
+
+def start_of_day(day: date, timezone: ZoneInfo) -> datetime:
+    """Return the first instant of ``day`` in ``timezone``, in UTC; where midnight does not exist, the instant of the change."""
+    return datetime(day.year, day.month, day.day, tzinfo=timezone).astimezone(UTC)
+
+
+def day_of(time: datetime, timezone: ZoneInfo) -> date:
+    """Return the day of ``time`` in ``timezone``."""
+    return time.astimezone(timezone).date()
+
+
+@dataclass(frozen=True, slots=True)
+class BillingPeriod:
+    """A calendar month in ``timezone``: from the first instant of ``first`` until before that of ``until``."""
+
+    first: date
+    timezone: ZoneInfo
+
+    @classmethod
+    def named(cls, name: str, timezone: ZoneInfo) -> BillingPeriod:
+        """Return the period with a ``name`` such as ``2026-11``.
+
+        :raises ValueError: it is not the name of a month.
+        """
+        found = _MONTH.fullmatch(name)
+        if found is None or found[1] in ("0000", "9999"):
+            raise ValueError(f"{name!r} is not a billing period: write year and month, as in 2026-11")
+        return cls(date(int(found[1]), int(found[2]), 1), timezone)
+
+    @classmethod
+    def containing(cls, time: datetime, timezone: ZoneInfo) -> BillingPeriod:
+        """Return the period that contains ``time``."""
+        return cls(day_of(time, timezone).replace(day=1), timezone)
+
+    @property
+    def name(self) -> str:
+        """Year and month: ``2026-11``."""
+        return f"{self.first:%Y-%m}"
+
+    @property
+    def until(self) -> date:
+        """The first day after the period."""
+        return (self.first + timedelta(days=32)).replace(day=1)
+
+    @property
+    def start(self) -> datetime:
+        """The first instant, in UTC."""
+        return start_of_day(self.first, self.timezone)
+
+    @property
+    def end(self) -> datetime:
+        """The first instant after the period, in UTC."""
+        return start_of_day(self.until, self.timezone)
+
+    @property
+    def seconds(self) -> int:
+        """The length; a month with a change of the clock is an hour shorter or longer."""
+        return round((self.end - self.start).total_seconds())
+
+    @property
+    def next(self) -> BillingPeriod:
+        """The period that follows."""
+        return BillingPeriod(self.until, self.timezone)
+
+    @property
+    def previous(self) -> BillingPeriod:
+        """The period before."""
+        return BillingPeriod((self.first - timedelta(days=1)).replace(day=1), self.timezone)
+
+    def days(self) -> Iterator[date]:
+        """Yield the days in order."""
+        for number in range((self.until - self.first).days):
+            yield self.first + timedelta(days=number)

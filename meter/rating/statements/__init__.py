@@ -1,0 +1,1 @@
+"""Statements: closed, signed and chained documents, their verification and their corrections."""
