@@ -27,13 +27,13 @@ Per = Literal["account", "project", "resource"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where something stands: the file's name, and the line of its header."""
+    """Where something stands: the file's name, and the line; 0 for the file as a whole."""
 
     file: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 NOWHERE = Place(file="", line=0)
