@@ -9,10 +9,11 @@ from twisted.python import usage
 
 from meter.commands.command import CommandOptions
 from meter.commands.command import run
+from meter.commands.rate.check import CHECK
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import Subcommand
 
-SUBCOMMANDS: tuple[Subcommand, ...] = ()
+SUBCOMMANDS: tuple[Subcommand, ...] = (CHECK,)
 """All subcommands, in the order of a period's life; each stands in a module of its own."""
 
 
