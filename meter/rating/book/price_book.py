@@ -270,6 +270,15 @@ class PriceDirectory:
     books: Mapping[str, PriceBook]
     accounts: Mapping[str, Account]
     budgets: Mapping[str, SpendingBudget] = field(default_factory=dict)
+    _members: Mapping[tuple[str, str], list[tuple[Validity, Account]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        members: dict[tuple[str, str], list[tuple[Validity, Account]]] = {}
+        for account in self.accounts.values():
+            for kind, found in (("project", account.projects), ("domain", account.domains)):
+                for each in found:
+                    members.setdefault((kind, each.id), []).append((each.validity, account))
+        object.__setattr__(self, "_members", members)
 
     @property
     def default_book(self) -> str:
@@ -278,10 +287,9 @@ class PriceDirectory:
 
     def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account:
         """Return the account to which a project belongs on ``day``: the one that names it, or its domain, or one of its own."""
-        for of_project, wanted in ((True, project_id), (False, domain_id)):
-            for account in self.accounts.values():
-                members = account.projects if of_project else account.domains
-                if any(each.id == wanted and each.validity.covers(day) for each in members):
+        for key in (("project", project_id), ("domain", domain_id or "")):
+            for validity, account in self._members.get(key, ()):
+                if validity.covers(day):
                     return account
         return Account(
             id=project_id,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
@@ -22,7 +22,9 @@ BUDGET = '[[budget]]\nid = "b"\nproject = "p"\namount = 1\nwebhooks = ["pager"]\
 def run(directory: Path, *words: str, config: str | None = None) -> int:
     options = CheckOptions()
     options.parseOptions(words)
-    return asyncio.run(check(RateContext(Clock(), config, str(directory)), options))
+    done: list[int] = []
+    Deferred.fromCoroutine(check(RateContext(Clock(), config, str(directory)), options)).addCallback(done.append)
+    return done[0]
 
 
 def test_good_directory_is_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
