@@ -104,8 +104,8 @@ class StoredStatements:
         """Return a time; see ``IStatementStore.settled_time``."""
         [[now]] = await self._work.rows("SELECT clock_timestamp()")
         await wait_for_writers_before(self._work, self._clock, now)
-        settled: datetime = now.astimezone(UTC)
-        return settled
+        recorded_until: datetime = now.astimezone(UTC)
+        return recorded_until
 
     async def summaries(
         self,
