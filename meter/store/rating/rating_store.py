@@ -10,6 +10,7 @@ from meter.rating.budgets.budget_store import IBudgetStore
 from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.statement_store import IStatementStore
 from meter.store.postgres.pool import Pool
+from meter.store.rating.budgets import StoredBudgets
 from meter.store.rating.usage_store import StoredUsage
 
 
@@ -21,7 +22,7 @@ class StoredRating:
     """
 
     statements: IStatementStore
-    budgets: IBudgetStore
 
     def __init__(self, work: Pool, readers: Pool, clock: IReactorTime, slices: SharedSlices) -> None:
         self.usage = StoredUsage(work, readers, clock, slices)
+        self.budgets: IBudgetStore = StoredBudgets(work, readers)
