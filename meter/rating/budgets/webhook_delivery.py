@@ -163,7 +163,7 @@ class WebhookDelivery:
         await self._store.not_delivered(webhook.id, text[:MAX_ERROR], next_attempt_at)
         self._metrics.attempted(webhook.target, "given_up" if given_up else "failed")
         if given_up:
-            self._log.error(
+            self._log.warn(
                 "the webhook {id} to {target} is given up after {attempts} attempts: {reason}",
                 id=webhook.id,
                 target=webhook.target,
