@@ -27,13 +27,17 @@ Per = Literal["account", "project", "resource"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where something stands: the file's name, and the line of its header."""
+    """Where something stands: the file's name, and the line; 0 for the file as a whole."""
 
     file: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+NOWHERE = Place(file="", line=0)
+"""The place of what was read from the text of a stored book."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ class Price:
 
     id: str
     sku: str
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     tiers: tuple[Tier, ...]
     match: Mapping[str, str] = field(default_factory=dict)
     validity: Validity = field(default_factory=Validity)
@@ -156,7 +160,7 @@ class FixedCharge:
     list_amount: Decimal
     recurring: bool
     prorated: bool
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     validity: Validity
     scope: PriceScope
     resource_id: str | None = None
@@ -170,7 +174,7 @@ class Discount:
     id: str
     description: str
     percent: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     skus: tuple[str, ...] = ()
     validity: Validity = field(default_factory=Validity)
     scope: PriceScope = field(default_factory=PriceScope)
@@ -183,7 +187,7 @@ class Minimum:
     id: str
     description: str
     amount: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     per: Literal["account", "project"] = "account"
     validity: Validity = field(default_factory=Validity)
     scope: PriceScope = field(default_factory=PriceScope)
@@ -197,7 +201,7 @@ class Credit:
     id: str
     description: str
     amount: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     scope: PriceScope
     validity: Validity = field(default_factory=Validity)
 
@@ -209,7 +213,7 @@ class Tax:
     category: str
     name: str
     percent: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     default: bool = False
     validity: Validity = field(default_factory=Validity)
 
@@ -249,7 +253,7 @@ class SpendingBudget:
 
     id: str
     name: str
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     scope: PriceScope
     sku: str | None = None
     amount: Decimal | None = None
@@ -269,8 +273,8 @@ class PriceDirectory:
 
     @property
     def default_book(self) -> str:
-        """The name of the book of projects without an account."""
-        return next(book.name for book in self.books.values() if book.default)
+        """The name of the book of projects without an account; "" if it is not among these, as with a book read from its text."""
+        return next((book.name for book in self.books.values() if book.default), "")
 
     def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account:
         """Return the account to which a project belongs on ``day``: the one that names it, or its domain, or one of its own."""
