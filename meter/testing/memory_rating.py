@@ -1,0 +1,26 @@
+"""The rating of the store in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zope.interface import implementer
+
+from meter.rating.budgets.budget_store import IBudgetStore
+from meter.rating.rating_store import IRatingStore
+from meter.rating.statements.statement_store import IStatementStore
+from meter.testing.memory_rating_usage import MemoryUsage
+
+if TYPE_CHECKING:
+    from meter.testing.memory_store import MemoryStore
+
+
+@implementer(IRatingStore)
+class MemoryRating:
+    """Rating over the samples of ``store``."""
+
+    statements: IStatementStore
+    budgets: IBudgetStore
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.usage = MemoryUsage(store)
