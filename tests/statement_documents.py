@@ -102,7 +102,7 @@ LINES = (
         amount=dec("6.02"),
         **EGRESS,
     ),
-    # A price of 30 a month, for 360 h of 720.
+    # A price of 30 a month, for 361 h of 720.
     line(
         4,
         "usage",
@@ -117,6 +117,8 @@ LINES = (
         unit="Hours",
         list_unit_price=dec("30"),
         unit_price=dec("30"),
+        pricing_quantity=dec("0.501388888889"),
+        pricing_unit="Months",
         list_amount=dec("15.041666666667"),
         exact_amount=dec("15.041666666667"),
         amount=dec("15.04"),
@@ -165,7 +167,7 @@ LINES = (
     line(
         8,
         "correction",
-        "usage/shop/vm/vm-small/1/flavor=m1.small",
+        "correction/2026-10.acme/usage/shop/vm/vm-small/1/flavor=m1.small",
         description="Correction of Instances m1.small",
         first=date(2026, 10, 1),
         until=date(2026, 11, 1),

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 from datetime import date
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN
-from decimal import Context
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -56,9 +54,6 @@ _SERVICES: Mapping[str, str] = {
 
 ZONE_KEYS = ("availability_zone", "OS-EXT-AZ:availability_zone")
 """Names of values of a SKU that state the availability zone."""
-
-_QUOTIENTS = Context(prec=60, rounding=ROUND_HALF_EVEN)
-_PRICING_STEP = Decimal(1).scaleb(-12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +123,10 @@ def issuer_of(statement: Statement) -> str:
 
 
 def charge_category(line: StatementLine) -> str:
-    """Return the charge category of a line. The key of a correction begins with the kind of the line that it amends."""
-    kind = line.key.partition("/")[0] if line.kind == "correction" else line.kind
-    return CATEGORIES.get(kind, "Adjustment")
+    """Return the charge category of a line; that of a correction is the one of the line whose key its own key ends with."""
+    if line.kind != "correction":
+        return CATEGORIES.get(line.kind, "Adjustment")
+    return next((CATEGORIES[part] for part in line.key.split("/") if part in CATEGORIES), "Adjustment")
 
 
 def _common(statement: Statement, version: FocusVersion) -> dict[str, Any]:
@@ -241,28 +237,31 @@ def _price_details(line: StatementLine) -> dict[str, str] | None:
 def _pricing(line: StatementLine, share: ResourceShare | None, charge: str) -> _Pricing:
     """Return quantity, prices and costs of a line, or of a resource's share of it.
 
-    Where the unit of the price is not that of the usage, for packages and prices of a month, the quantity is the amount
-    divided by the price, to 12 decimals.
+    The quantity of packages and of prices of a month, which is another than that of the usage, has 12 decimals at most: their costs
+    are products of it, and can differ from the line's exact amounts behind these decimals.
     """
     costs = _Pricing(list_cost=line.list_amount, contracted_cost=line.exact_amount)
     if share is not None:
         costs = _Pricing(list_cost=share.list_amount, contracted_cost=share.exact_amount)
+    if charge == "Credit":
+        return _Pricing(list_cost=line.amount, contracted_cost=line.amount)
     if charge not in ("Usage", "Purchase"):
         return costs
+    list_price, price = line.list_unit_price, line.unit_price
     if line.kind == "correction":
         # The quantity may be the difference of two usages and the amount that of two roundings: no product has to hold.
-        return replace(costs, list_unit_price=line.list_unit_price, unit_price=line.unit_price)
-    quantity = line.quantity if share is None else share.quantity
-    list_price, price = line.list_unit_price, line.unit_price
-    if line.quantity is None or quantity is None or list_price is None or price is None:
+        return replace(costs, list_unit_price=list_price, unit_price=price)
+    quantity = _pricing_quantity(line) if share is None else share.pricing_quantity
+    if quantity is None or list_price is None or price is None:
         return _whole(line, costs)
-    unit = line.unit or "Units"
-    if (_product(list_price, line.quantity), _product(price, line.quantity)) != (line.list_amount, line.exact_amount):
-        if price:
-            quantity = _quotient(costs.contracted_cost, price)
-        elif list_price:
-            quantity = _quotient(costs.list_cost, list_price)
-    return _Pricing(quantity, unit, list_price, price, _product(list_price, quantity), _product(price, quantity))
+    unit = line.pricing_unit or line.unit or "Units"
+    return _Pricing(
+        quantity, unit, list_price, price, EXACT.multiply(list_price, quantity), EXACT.multiply(price, quantity)
+    )
+
+
+def _pricing_quantity(line: StatementLine) -> Decimal | None:
+    return line.quantity if line.pricing_quantity is None else line.pricing_quantity
 
 
 def _whole(line: StatementLine, costs: _Pricing) -> _Pricing:
@@ -271,14 +270,6 @@ def _whole(line: StatementLine, costs: _Pricing) -> _Pricing:
         return costs
     unit = line.unit or "Units"
     return _Pricing(Decimal(1), unit, costs.list_cost, costs.contracted_cost, costs.list_cost, costs.contracted_cost)
-
-
-def _product(price: Decimal, quantity: Decimal) -> Decimal:
-    return EXACT.multiply(price, quantity)
-
-
-def _quotient(cost: Decimal, price: Decimal) -> Decimal:
-    return _QUOTIENTS.divide(cost, price).quantize(_PRICING_STEP, ROUND_HALF_EVEN, _QUOTIENTS)
 
 
 def json_text(value: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ class ResourceShare:
     resource_id: str
     values: Mapping[str, str]
     quantity: Decimal
+    pricing_quantity: Decimal
     list_amount: Decimal
     exact_amount: Decimal
     amount: Decimal
@@ -114,10 +115,15 @@ def _share(line: StatementLine, row: AnnexRow, before: Decimal, after: Decimal, 
         resource_id=row.resource_id,
         values=row.values,
         quantity=part(line.quantity or Decimal(0), QUANTITY_DECIMALS),
+        pricing_quantity=part(_pricing_quantity(line), COST_DECIMALS if line.pricing_quantity else QUANTITY_DECIMALS),
         list_amount=part(line.list_amount, COST_DECIMALS),
         exact_amount=part(line.exact_amount, COST_DECIMALS),
         amount=part(line.amount, COST_DECIMALS),
     )
+
+
+def _pricing_quantity(line: StatementLine) -> Decimal:
+    return (line.quantity if line.pricing_quantity is None else line.pricing_quantity) or Decimal(0)
 
 
 def _running(whole: Decimal, position: Decimal, total: Decimal, decimals: int) -> Decimal:

@@ -32,6 +32,8 @@ _OF_LINE = (
     "unit",
     "list_unit_price",
     "unit_price",
+    "pricing_quantity",
+    "pricing_unit",
     "list_amount",
     "exact_amount",
     "amount",

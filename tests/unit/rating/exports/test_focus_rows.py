@@ -66,7 +66,14 @@ def test_a_correction_has_the_period_of_the_usage_and_the_billing_period_of_the_
 
 @pytest.mark.parametrize(("kind", "category"), [("tax", "Tax"), ("discount", "Adjustment"), ("fixed", "Purchase")])
 def test_a_correction_has_the_category_of_the_line_that_it_amends(kind: str, category: str) -> None:
-    amended = line(1, "correction", f"{kind}/x", list_amount=Decimal(0), exact_amount=Decimal(0), amount=Decimal(0))
+    amended = line(
+        1,
+        "correction",
+        f"correction/2026-10.acme/{kind}/x",
+        list_amount=Decimal(0),
+        exact_amount=Decimal(0),
+        amount=Decimal(0),
+    )
     assert rows((amended,))[0]["ChargeCategory"] == category
 
 
@@ -76,7 +83,7 @@ def test_only_corrections_have_a_charge_class() -> None:
 
 def test_a_price_of_a_month_is_priced_in_months() -> None:
     row = rows()[3]
-    assert (row["PricingQuantity"], row["ListUnitPrice"]) == (Decimal("0.501388888889"), Decimal(30))
+    assert (row["PricingQuantity"], row["PricingUnit"]) == (Decimal("0.501388888889"), "Months")
     assert row["ListCost"] == row["ContractedCost"] == Decimal("15.041666666670")
     assert (row["ConsumedQuantity"], row["ConsumedUnit"], row["BilledCost"]) == (
         Decimal(361),
