@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from meter.rating.exact import EXACT
+from meter.rating.exact import plain
 
 Basis = Literal["used", "forecast"]
 
@@ -75,7 +76,8 @@ class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def left(self) -> Decimal:
         """What is left of the limit; negative if more was used."""
-        return EXACT.subtract(self.limit, self.used)
+        left = EXACT.subtract(self.limit, self.used)
+        return left if self.unit is None else plain(left)
 
     @property
     def used_percent(self) -> Decimal | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
@@ -17,7 +17,7 @@ from meter.rating.budgets.budget_state import BudgetThreshold
 from meter.rating.budgets.budget_store import ReachedThreshold
 from meter.rating.budgets.budget_store import WaitingWebhook
 from meter.rating.budgets.webhook_delivery import GIVE_UP_AFTER
-from meter.sample import utc_text
+from meter.rating.exact import plain
 
 MESSAGE_TYPE = "budget.threshold_reached"
 
@@ -36,8 +36,8 @@ class ThresholdData(msgspec.Struct, kw_only=True):
     domain_id: str | None
     sku: str | None
     period: str
-    period_start: str
-    period_end: str
+    period_start: datetime
+    period_end: datetime
     basis: Basis
     percent: Decimal
     limit: Decimal
@@ -50,14 +50,14 @@ class ThresholdData(msgspec.Struct, kw_only=True):
     unit: str | None
     complete: bool
     gaps: list[BudgetGap]
-    evaluated_at: str
+    evaluated_at: datetime
 
 
 class ThresholdMessage(msgspec.Struct, kw_only=True):
     """The message; ``timestamp`` is when the threshold was found to be reached."""
 
     type: str
-    timestamp: str
+    timestamp: datetime
     data: ThresholdData
 
 
@@ -71,23 +71,23 @@ def threshold_message(state: BudgetState, threshold: BudgetThreshold, now: datet
         domain_id=state.scope.domain_id,
         sku=state.sku,
         period=state.period,
-        period_start=utc_text(state.start),
-        period_end=utc_text(state.end),
+        period_start=_utc(state.start),
+        period_end=_utc(state.end),
         basis=threshold.basis,
-        percent=plain(threshold.percent),
-        limit=plain(state.limit),
-        used=plain(state.used),
+        percent=threshold.percent,
+        limit=state.limit,
+        used=state.used,
         used_percent=state.used_percent,
-        forecast=None if state.forecast is None else plain(state.forecast),
+        forecast=state.forecast,
         forecast_percent=state.forecast_percent,
-        left=plain(state.left),
+        left=state.left,
         currency=state.currency,
         unit=state.unit,
         complete=not state.gaps,
         gaps=list(state.gaps),
-        evaluated_at=utc_text(state.evaluated_at),
+        evaluated_at=_utc(state.evaluated_at),
     )
-    return msgspec.json.encode(ThresholdMessage(type=MESSAGE_TYPE, timestamp=utc_text(now), data=data))
+    return msgspec.json.encode(ThresholdMessage(type=MESSAGE_TYPE, timestamp=_utc(now), data=data))
 
 
 def threshold_webhooks(
@@ -116,13 +116,10 @@ def reached_threshold(state: BudgetState, threshold: BudgetThreshold, now: datet
     )
 
 
-def plain(value: Decimal) -> Decimal:
-    """Return ``value`` so that its text has no exponent and no zeros at the end, except those of whole numbers: 1E+2 is 100."""
-    shortest = value.normalize(_TEXT)
-    exponent: Any = shortest.as_tuple().exponent
-    return shortest.quantize(Decimal(1), context=_TEXT) if exponent > 0 else shortest
-
-
 def _id(state: BudgetState, threshold: BudgetThreshold, target: str) -> str:
     parts = [state.budget_id, state.period, threshold.basis, str(plain(threshold.percent)), target]
     return f"msg_{hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]}"
+
+
+def _utc(time: datetime) -> datetime:
+    return time.astimezone(UTC)

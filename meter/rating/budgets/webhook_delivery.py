@@ -15,6 +15,7 @@ from dataclasses import field
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from typing import Any
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -113,9 +114,10 @@ class WebhookDelivery:
         end = self._clock.seconds() + RUN_SECONDS
         targets = await self._store.due_targets(now)
         runs = [Deferred.fromCoroutine(self._deliver_to(name, end)) for name in targets]
-        for ok, outcome in await DeferredList(runs, consumeErrors=True):
-            if not ok:
-                outcome.raiseException()
+        outcomes: list[tuple[bool, Any]] = await DeferredList(runs, consumeErrors=True)
+        for succeeded, failure in outcomes:
+            if not succeeded:
+                failure.raiseException()
 
     async def _deliver_to(self, name: str, end: float) -> None:
         while self._clock.seconds() < end:
@@ -148,7 +150,9 @@ class WebhookDelivery:
         try:
             response = await self._client.send(request, TIMEOUT_SECONDS)
             if 300 <= response.status < 400:
-                raise Unavailable(f"redirected ({response.status}): redirects are not followed, configure the final URL")
+                raise Unavailable(
+                    f"redirected ({response.status}): redirects are not followed, configure the final URL"
+                )
             response.checked()
         except Unavailable as error:
             # A URL can have a secret in its path or query.
@@ -176,8 +180,8 @@ class WebhookDelivery:
 
     def pause_after(self, attempts: int, error: Unavailable) -> timedelta:
         """Return the pause after so many attempts: twice as long each time, cut by up to half, and at least Retry-After."""
-        longest = min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(attempts - 1, 30))
-        pause = longest * (0.5 + self._rng() / 2)
+        longest = min(MAX_PAUSE, FIRST_PAUSE * int(2 ** min(attempts - 1, 30)))
+        pause: timedelta = longest * (0.5 + self._rng() / 2)
         asked = error.retry_after_seconds if isinstance(error, ErrorResponse) else None
         return pause if asked is None else max(pause, min(MAX_PAUSE, timedelta(seconds=min(asked, 1e6))))
 
