@@ -70,6 +70,7 @@ from meter.testing.filters import matches
 from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.memory_ledger import MemoryLedgerStore
 from meter.testing.memory_listed import listed_times
+from meter.testing.memory_rating import MemoryRating
 from meter.testing.statistics import compute_statistics
 
 
@@ -93,6 +94,7 @@ class MemoryStore(MemoryLedgerStore):
         self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
         self.listed_times: list[ListedTime] = []
+        self.rating = MemoryRating(self)
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()

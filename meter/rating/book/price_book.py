@@ -7,6 +7,7 @@ All dates are days in the time zone of the book; ``since`` is the first day that
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import date
@@ -89,7 +90,9 @@ class Sku:
 
     ``usage`` *exists* measures seconds of the lives of resources of ``resource_kind`` in ``states`` (empty: all), times their
     size if ``times_size``; all others measure samples of ``meter``. ``by`` are the names of the values that prices match on:
-    ``flavor``, ``state`` and ``size`` of a life, or names of metadata. ``factor`` converts what is measured into ``unit``.
+    ``flavor``, ``state`` and ``size`` of a life, or names of metadata. ``factor`` converts what is measured into ``unit``:
+    seconds, or seconds times size, for *exists*; volume times seconds for *integral*; volumes for the others, but for
+    *percentile95* of a counter or of deltas volume per second.
     ``started``: quantities of *exists* count each clock minute or hour that was begun, or in full seconds if ``None``.
     ``round_up_to``: the quantity of a resource and day is rounded up to a multiple of it. ``minimum``: the least quantity of a
     resource on the first day of its usage in the period.
@@ -270,15 +273,18 @@ class PriceDirectory:
     books: Mapping[str, PriceBook]
     accounts: Mapping[str, Account]
     budgets: Mapping[str, SpendingBudget] = field(default_factory=dict)
-    _members: Mapping[tuple[str, str], list[tuple[Validity, Account]]] = field(init=False, repr=False, compare=False)
+    members: Mapping[tuple[str, str | None], Sequence[tuple[Membership, Account]]] = field(
+        init=False, repr=False, compare=False
+    )
+    """Memberships with their accounts, by kind (project or domain) and id: of a thousand accounts, few have to be looked at."""
 
     def __post_init__(self) -> None:
-        members: dict[tuple[str, str], list[tuple[Validity, Account]]] = {}
+        members: dict[tuple[str, str | None], list[tuple[Membership, Account]]] = {}
         for account in self.accounts.values():
-            for kind, found in (("project", account.projects), ("domain", account.domains)):
-                for each in found:
-                    members.setdefault((kind, each.id), []).append((each.validity, account))
-        object.__setattr__(self, "_members", members)
+            for kind, of_kind in (("project", account.projects), ("domain", account.domains)):
+                for each in of_kind:
+                    members.setdefault((kind, each.id), []).append((each, account))
+        object.__setattr__(self, "members", members)
 
     @property
     def default_book(self) -> str:
@@ -287,9 +293,9 @@ class PriceDirectory:
 
     def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account:
         """Return the account to which a project belongs on ``day``: the one that names it, or its domain, or one of its own."""
-        for key in (("project", project_id), ("domain", domain_id or "")):
-            for validity, account in self._members.get(key, ()):
-                if validity.covers(day):
+        for wanted in (("project", project_id), ("domain", domain_id)):
+            for membership, account in self.members.get(wanted, ()):
+                if membership.validity.covers(day):
                     return account
         return Account(
             id=project_id,
