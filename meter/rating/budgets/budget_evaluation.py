@@ -119,7 +119,7 @@ class BudgetEvaluation:
             for project_id in projects:
                 by_project.setdefault(project_id, []).append(calculation)
         slices = Slices(self._clock)
-        async for atom in self._usage.totals(book, period, list(by_project)):
+        async for atom in self._usage.totals(book, period, sorted(by_project)):
             for calculation in by_project[atom.project_id]:
                 calculation.add(atom)
             if slices.over:
