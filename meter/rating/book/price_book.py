@@ -90,7 +90,9 @@ class Sku:
 
     ``usage`` *exists* measures seconds of the lives of resources of ``resource_kind`` in ``states`` (empty: all), times their
     size if ``times_size``; all others measure samples of ``meter``. ``by`` are the names of the values that prices match on:
-    ``flavor``, ``state`` and ``size`` of a life, or names of metadata. ``factor`` converts what is measured into ``unit``.
+    ``flavor``, ``state`` and ``size`` of a life, or names of metadata. ``factor`` converts what is measured into ``unit``:
+    seconds, or seconds times size, for *exists*; volume times seconds for *integral*; volumes for the others, but for
+    *percentile95* of a counter or of deltas volume per second.
     ``started``: quantities of *exists* count each clock minute or hour that was begun, or in full seconds if ``None``.
     ``round_up_to``: the quantity of a resource and day is rounded up to a multiple of it. ``minimum``: the least quantity of a
     resource on the first day of its usage in the period.
