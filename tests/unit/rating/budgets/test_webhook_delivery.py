@@ -1,4 +1,4 @@
-"""Delivery of webhooks: what is sent, when it is repeated, and when it is given up."""
+"""Delivery of webhooks: what is sent, when it is repeated, and when it has failed."""
 
 from datetime import UTC
 from datetime import datetime
@@ -18,8 +18,8 @@ from meter.interfaces import Unavailable
 from meter.rating.budgets.budget_store import ReachedThreshold
 from meter.rating.budgets.budget_store import WaitingWebhook
 from meter.rating.budgets.webhook_delivery import CLAIM
-from meter.rating.budgets.webhook_delivery import GIVE_UP_AFTER
 from meter.rating.budgets.webhook_delivery import MAX_PAUSE
+from meter.rating.budgets.webhook_delivery import RETRY_FOR
 from meter.rating.budgets.webhook_delivery import RUN_SECONDS
 from meter.rating.budgets.webhook_delivery import WebhookDelivery
 from meter.rating.budgets.webhook_delivery import WebhookTarget
@@ -114,7 +114,7 @@ def queue(store, *ids, target="billing", hours=0.0):
             target=target,
             body=b'{"type":"x"}',
             created_at=at,
-            give_up_at=at + GIVE_UP_AFTER,
+            retry_until=at + RETRY_FOR,
             attempts=0,
             next_attempt_at=at,
         )
@@ -203,15 +203,15 @@ def test_retry_after_lengthens_the_pause_up_to_a_limit(asked, seconds, delivery,
     assert seconds_until(waiting(store)["msg_1"].next_attempt_at, clock) == seconds
 
 
-def test_webhook_is_given_up_after_three_days_and_kept(delivery, store, receivers, clock, counted):
+def test_webhook_fails_after_three_days_and_is_kept(delivery, store, receivers, clock, counted):
     receivers.answers["billing"] = [503]
     queue(store, "msg_1")
     while (due := waiting(store)["msg_1"].next_attempt_at) is not None:
         clock.advance(max(0, seconds_until(due, clock)))
         run(delivery, clock)
-    assert GIVE_UP_AFTER <= datetime.fromtimestamp(clock.seconds(), UTC) - START < GIVE_UP_AFTER + MAX_PAUSE
+    assert RETRY_FOR <= datetime.fromtimestamp(clock.seconds(), UTC) - START < RETRY_FOR + MAX_PAUSE
     assert 15 <= waiting(store)["msg_1"].attempts <= 30
-    assert counted.outcomes[-1] == ("billing", "given_up")
+    assert counted.outcomes[-1] == ("billing", "failed")
     sent = len(receivers.requests)
     clock.advance(10 * 86400)
     run(delivery, clock)
@@ -223,7 +223,7 @@ def test_410_ends_the_attempts_of_a_webhook_at_once(delivery, store, receivers, 
     queue(store, "msg_1")
     run(delivery, clock)
     assert waiting(store)["msg_1"].next_attempt_at is None
-    assert counted.outcomes == [("billing", "given_up")]
+    assert counted.outcomes == [("billing", "failed")]
 
 
 def test_failure_postpones_the_others_of_the_target_and_no_other_target(delivery, store, receivers, clock):
