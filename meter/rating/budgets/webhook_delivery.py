@@ -57,11 +57,15 @@ GONE = 410
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookTarget:
-    """A configured target. ``keys`` are those of :func:`~meter.rating.budgets.webhook_signature.webhook_keys`; its ``repr`` omits them."""
+    """A configured target. ``keys`` are those of :func:`~meter.rating.budgets.webhook_signature.webhook_keys`.
+
+    Its ``repr`` has neither them nor the URL, which can have a secret in its path.
+    """
 
     name: str
-    url: str
+    url: str = field(repr=False)
     keys: Sequence[bytes] = field(repr=False)
+    client: IWebhookClient = field(repr=False)
 
 
 class IWebhookClient(Protocol):
@@ -94,7 +98,6 @@ class WebhookDelivery:
     def __init__(
         self,
         store: IBudgetStore,
-        client: IWebhookClient,
         targets: Mapping[str, WebhookTarget],
         clock: IReactorTime,
         *,
@@ -102,7 +105,6 @@ class WebhookDelivery:
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
-        self._client = client
         self._targets = targets
         self._clock = clock
         self._metrics = metrics or NullWebhookMetrics()
@@ -148,7 +150,7 @@ class WebhookDelivery:
         headers |= {"content-type": "application/json", "user-agent": f"Meter/{__version__}"}
         request = HttpRequest(method="POST", url=target.url, headers=headers, body=webhook.body)
         try:
-            response = await self._client.send(request, TIMEOUT_SECONDS)
+            response = await target.client.send(request, TIMEOUT_SECONDS)
             if 300 <= response.status < 400:
                 raise Unavailable(
                     f"redirected ({response.status}): redirects are not followed, configure the final URL"
