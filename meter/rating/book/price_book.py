@@ -7,6 +7,7 @@ All dates are days in the time zone of the book; ``since`` is the first day that
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import date
@@ -272,6 +273,18 @@ class PriceDirectory:
     books: Mapping[str, PriceBook]
     accounts: Mapping[str, Account]
     budgets: Mapping[str, SpendingBudget] = field(default_factory=dict)
+    members: Mapping[tuple[str, str | None], Sequence[tuple[Membership, Account]]] = field(
+        init=False, repr=False, compare=False
+    )
+    """Memberships with their accounts, by kind (project or domain) and id: of a thousand accounts, few have to be looked at."""
+
+    def __post_init__(self) -> None:
+        members: dict[tuple[str, str | None], list[tuple[Membership, Account]]] = {}
+        for account in self.accounts.values():
+            for kind, of_kind in (("project", account.projects), ("domain", account.domains)):
+                for each in of_kind:
+                    members.setdefault((kind, each.id), []).append((each, account))
+        object.__setattr__(self, "members", members)
 
     @property
     def default_book(self) -> str:
@@ -280,10 +293,9 @@ class PriceDirectory:
 
     def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account:
         """Return the account to which a project belongs on ``day``: the one that names it, or its domain, or one of its own."""
-        for of_project, wanted in ((True, project_id), (False, domain_id)):
-            for account in self.accounts.values():
-                members = account.projects if of_project else account.domains
-                if any(each.id == wanted and each.validity.covers(day) for each in members):
+        for wanted in (("project", project_id), ("domain", domain_id)):
+            for membership, account in self.members.get(wanted, ()):
+                if membership.validity.covers(day):
                     return account
         return Account(
             id=project_id,
