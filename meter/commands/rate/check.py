@@ -9,7 +9,6 @@ from meter.commands.command import EXIT_OK
 from meter.commands.rate.subcommand import Output
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import RateOptions
-from meter.commands.rate.subcommand import Subcommand
 from meter.rating.book.book_problem import BookProblem
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import check_directory
@@ -24,7 +23,7 @@ class CheckOptions(RateOptions):
         """Take no arguments."""
 
 
-async def check(context: RateContext, options: Any) -> int:
+async def work(context: RateContext, options: Any) -> int:
     """Write what is wrong, or what the directory has; return the exit status. A warning alone is no problem."""
     checked = check_directory(context.price_directory(), context.webhooks())
     objects: list[Any] = [problem_json(each) for each in checked.problems]
@@ -66,6 +65,3 @@ def summary_lines(directory: PriceDirectory) -> list[str]:
         f" {each['accounts']} accounts{', default' if each['default'] else ''}, sha256 {each['sha256']}"
         for each in summary_json(directory)
     ]
-
-
-CHECK = Subcommand("check", CheckOptions, "Say everything that is wrong with the price directory at once.", check)

@@ -26,10 +26,10 @@ from meter.rating.book.price_files import file_paths
 CHECK_SECONDS = 5.0
 """How often the files are looked at, at most."""
 
-SETTLE_SECONDS = 1.0
+STABLE_SECONDS = 1.0
 """So long the files must have been unchanged before they are read: who writes several files is not done after the first."""
 
-MAX_SETTLE_CHECKS = 10
+MAX_STABLE_CHECKS = 10
 """After so many checks files that change all the time are left alone until the next look at them."""
 
 SHOWN_PROBLEMS = 3
@@ -98,7 +98,7 @@ class WatchedPriceDirectory:
         files = await self._in_thread(_files, self._path)
         if files != self._files:
             if self._directory is not None:
-                files = await self._settled(files)
+                files = await self._stable(files)
             if files is not None:
                 checked = await self._in_thread(check_directory, self._path, self._webhooks)
                 # What was written while it was read is read again at the next look.
@@ -106,10 +106,10 @@ class WatchedPriceDirectory:
                 self._take(checked)
         self._checked_at = self._clock.seconds()
 
-    async def _settled(self, files: Files) -> Files | None:
+    async def _stable(self, files: Files) -> Files | None:
         """Return the files once they do not change any more, ``None`` if they do not stop changing."""
-        for _ in range(MAX_SETTLE_CHECKS):
-            await sleep(self._clock, SETTLE_SECONDS)
+        for _ in range(MAX_STABLE_CHECKS):
+            await sleep(self._clock, STABLE_SECONDS)
             now = await self._in_thread(_files, self._path)
             if now == files:
                 return files

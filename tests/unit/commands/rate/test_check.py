@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from meter.commands.command import EXIT_FOUND_PROBLEMS
 from meter.commands.command import EXIT_OK
 from meter.commands.rate.check import CheckOptions
-from meter.commands.rate.check import check
+from meter.commands.rate.check import work
 from meter.commands.rate.subcommand import RateContext
 
 BOOK = '[[book]]\nname = "a"\ncurrency = "EUR"\ntimezone = "UTC"\nissuer = "x"\n'
@@ -23,7 +23,7 @@ def run(directory: Path, *words: str, config: str | None = None) -> int:
     options = CheckOptions()
     options.parseOptions(words)
     done: list[int] = []
-    Deferred.fromCoroutine(check(RateContext(Clock(), config, str(directory)), options)).addCallback(done.append)
+    Deferred.fromCoroutine(work(RateContext(Clock(), config, str(directory)), options)).addCallback(done.append)
     return done[0]
 
 

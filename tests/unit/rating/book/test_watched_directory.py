@@ -16,8 +16,8 @@ from meter.interfaces import IDependency
 from meter.interfaces import Unavailable
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.watched_directory import CHECK_SECONDS
-from meter.rating.book.watched_directory import MAX_SETTLE_CHECKS
-from meter.rating.book.watched_directory import SETTLE_SECONDS
+from meter.rating.book.watched_directory import MAX_STABLE_CHECKS
+from meter.rating.book.watched_directory import STABLE_SECONDS
 from meter.rating.book.watched_directory import WatchedPriceDirectory
 
 BOOK = '[[book]]\nname = "NAME"\ncurrency = "EUR"\ntimezone = "UTC"\nissuer = "x"\n'
@@ -53,7 +53,7 @@ class WatchedFiles:
         self.clock.advance(CHECK_SECONDS)
         found: list[Any] = []
         self.ask().addBoth(found.append)
-        self.clock.pump([SETTLE_SECONDS] * (MAX_SETTLE_CHECKS + 1))
+        self.clock.pump([STABLE_SECONDS] * (MAX_STABLE_CHECKS + 1))
         [directory] = found
         if not isinstance(directory, PriceDirectory):
             directory.raiseException()
@@ -122,7 +122,7 @@ def test_others_do_not_wait_while_changed_files_are_read(files: WatchedFiles) ->
     first = files.ask()
     assert not first.called
     assert list(files.ask().result.books) == ["one"]
-    files.clock.pump([SETTLE_SECONDS] * 2)
+    files.clock.pump([STABLE_SECONDS] * 2)
     assert list(first.result.books) == ["two"]
 
 
