@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
@@ -49,9 +50,11 @@ class AccountRating:
             self._projects[key] = await self.usage.projects(book, period)
         return self._projects[key]
 
-    async def payers(self, directory: PriceDirectory, book: PriceBook, period: BillingPeriod) -> list[KnownPayer]:
-        """Return all accounts that pay by ``book`` in ``period``."""
-        projects = await self.projects(book, period)
+    async def payers(
+        self, directory: PriceDirectory, book: PriceBook, period: BillingPeriod, also: Iterable[str] = ()
+    ) -> list[KnownPayer]:
+        """Return all accounts that pay by ``book`` in ``period``, for the projects with kept usage and for those of ``also``."""
+        projects = {*await self.projects(book, period), *also}
         members = {each.id for account in directory.accounts.values() for each in account.projects}
         history = await ProjectHistory.read(self._names, {*projects, *members, *charged_projects(book)}, book.timezone)
         found = payers_of(directory, book, period, projects, history.domain_of)
