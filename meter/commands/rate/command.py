@@ -11,6 +11,7 @@ from meter.commands.command import CommandOptions
 from meter.commands.command import run
 from meter.commands.rate import check
 from meter.commands.rate import export
+from meter.commands.rate import quote
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import Subcommand
 
@@ -18,6 +19,7 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
     Subcommand(
         "check", check.CheckOptions, "Say everything that is wrong with the price directory at once.", check.work
     ),
+    Subcommand("quote", quote.QuoteOptions, "Say what resources would cost in a month.", quote.work),
     Subcommand("export", export.ExportOptions, "Write a statement as JSON, CSV, page or FOCUS data set.", export.work),
 )
 """All subcommands, in the order of a period's life; each stands in a module of its own."""

@@ -27,10 +27,10 @@ CHECK_SECONDS = 5.0
 """How often the files are looked at, at most."""
 
 STABLE_SECONDS = 1.0
-"""So long the files must have been unchanged before they are read: who writes several files is not done after the first."""
+"""How long the files must have been unchanged before they are read, as several may be written one after the other."""
 
 MAX_STABLE_CHECKS = 10
-"""After so many checks files that change all the time are left alone until the next look at them."""
+"""The number of checks after which files that change all the time are left until the next look at them."""
 
 SHOWN_PROBLEMS = 3
 
