@@ -84,9 +84,14 @@ class RateContext:
             raise CommandError("there is no price directory: set [rating] price_directory, or give --prices DIRECTORY")
         return Path(path)
 
+    @property
+    def has_only_prices(self) -> bool:
+        """Whether the command line states a price directory and no configuration: that of the host is not read for it."""
+        return bool(self._prices) and self._config_file is None
+
     def webhooks(self) -> list[str] | None:
-        """Return the names of the configured webhook targets; ``None`` if only a price directory was stated, and no configuration."""
-        if self._prices and self._config_file is None:
+        """Return the names of the configured webhook targets; ``None`` if there is only a price directory."""
+        if self.has_only_prices:
             return None
         return [each.name for each in self.config.rating.webhooks]
 
