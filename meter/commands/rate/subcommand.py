@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 
-from twisted.python import usage
-
 from meter.commands.command import CommandError
+from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import options_first
@@ -31,15 +30,13 @@ from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
 from meter.settings import Config
-from meter.settings.config_file import DEFAULT_FILE
 from meter.store import PostgresStore
 
 
-class RateOptions(usage.Options):
+class RateOptions(CommandOptions):
     """The options of every subcommand; those of :class:`~meter.commands.rate.command.Options` may stand after it, too."""
 
     optParameters = [  # noqa: N815, RUF012  # Twisted reads it so
-        ["config", "c", None, f"Configuration file, TOML. [default: {DEFAULT_FILE} if it exists]"],
         ["prices", None, None, "Price directory. [default: [rating] price_directory of the configuration]"],
     ]
     optFlags = [["json", None, "Write one JSON object per line."]]  # noqa: N815, RUF012
