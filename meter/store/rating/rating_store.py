@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from collections.abc import Callable
+
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
@@ -10,7 +13,11 @@ from meter.rating.budgets.budget_store import IBudgetStore
 from meter.rating.rating_store import IRatingStore
 from meter.rating.statements.statement_store import IStatementStore
 from meter.store.postgres.pool import Pool
+from meter.store.postgres.pool import Session
 from meter.store.rating.usage_store import StoredUsage
+
+RATING_LOCK = 0x6D65746572_05
+"""Key of the advisory lock of whoever rates: the collector's maintenance, or meter-rate."""
 
 
 @implementer(IRatingStore)
@@ -24,4 +31,29 @@ class StoredRating:
     budgets: IBudgetStore
 
     def __init__(self, work: Pool, readers: Pool, clock: IReactorTime, slices: SharedSlices) -> None:
+        self._work = work
         self.usage = StoredUsage(work, readers, clock, slices)
+
+    @property
+    def ready(self) -> bool:
+        """Whether rating can work."""
+        return self._work.ready
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot."""
+        return self._work.reason
+
+    async def exclusively(self, work: Callable[[], Awaitable[object]]) -> bool:
+        """Do ``work`` unless another process rates at present; return whether it was done.
+
+        A transaction that does nothing else holds the lock: it ends when the process does, and blocks nobody but those who rate.
+        """
+
+        async def locked(session: Session) -> bool:
+            [[free]] = await session.rows("SELECT pg_try_advisory_xact_lock(%s)", [RATING_LOCK])
+            if free:
+                await work()
+            return bool(free)
+
+        return await self._work.run(locked)
