@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
-from meter.rating.budgets.budget_store import IBudgetStore
 from meter.rating.rating_store import IRatingStore
-from meter.rating.statements.statement_store import IStatementStore
+from meter.testing.memory_rating_budgets import MemoryBudgets
+from meter.testing.memory_rating_statements import MemoryStatements
 from meter.testing.memory_rating_usage import MemoryUsage
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 class MemoryRating:
     """Rating over the samples of ``store``."""
 
-    statements: IStatementStore
-    budgets: IBudgetStore
-
     def __init__(self, store: MemoryStore) -> None:
         self.usage = MemoryUsage(store)
+        self.statements = MemoryStatements(store)
+        self.budgets = MemoryBudgets(lambda: store._check())

@@ -9,11 +9,11 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.daemon.shared_slices import SharedSlices
-from meter.rating.budgets.budget_store import IBudgetStore
 from meter.rating.rating_store import IRatingStore
-from meter.rating.statements.statement_store import IStatementStore
 from meter.store.postgres.pool import Pool
 from meter.store.postgres.pool import Session
+from meter.store.rating.budgets import StoredBudgets
+from meter.store.rating.statements import StoredStatements
 from meter.store.rating.usage_store import StoredUsage
 
 RATING_LOCK = 0x6D65746572_05
@@ -27,12 +27,11 @@ class StoredRating:
     They may be the same pool. Statements over ``work`` may take :data:`meter.store.store.MAINTENANCE_TIMEOUT_SECONDS`.
     """
 
-    statements: IStatementStore
-    budgets: IBudgetStore
-
     def __init__(self, work: Pool, readers: Pool, clock: IReactorTime, slices: SharedSlices) -> None:
         self._work = work
         self.usage = StoredUsage(work, readers, clock, slices)
+        self.statements = StoredStatements(work, readers, clock)
+        self.budgets = StoredBudgets(work, readers)
 
     @property
     def ready(self) -> bool:
