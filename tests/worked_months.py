@@ -1,4 +1,4 @@
-"""The months that docs/statements.rst works out by hand: price books, usage and lines, from tests/data/rating."""
+"""The months that docs/statements-amounts.rst works out by hand: price books, usage and lines, from tests/data/rating."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
 from meter.rating.money.rated import Rated
 from meter.rating.period import BillingPeriod
+from meter.rating.statements.statement import Statement
 from meter.rating.usage.usage_atom import UsageAtom
 
 DATA = Path(__file__).parent / "data" / "rating"
@@ -85,7 +86,7 @@ def _atoms(row: Row) -> Iterator[UsageAtom]:
         day += timedelta(days=1)
 
 
-def as_rows(rated: Rated) -> list[Row]:
+def as_rows(rated: Rated | Statement) -> list[Row]:
     """The lines and the total in the form of lines.csv."""
     rows = [
         _row(
