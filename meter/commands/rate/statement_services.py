@@ -21,6 +21,11 @@ from meter.rating.statements.preview import Previews
 from meter.rating.statements.reproduction import Reproduction
 from meter.store import PostgresStore
 
+WAIT_SECONDS = 900.0
+"""How long a command waits while another process rates: as long as a month of a large cloud may take."""
+
+T = TypeVar("T")
+
 
 def closing(store: PostgresStore, directory: PriceDirectory, correct_periods: int, progress: Progress) -> Closing:
     """Return what closes periods."""
