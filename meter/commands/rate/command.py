@@ -9,8 +9,10 @@ from twisted.python import usage
 
 from meter.commands.command import CommandOptions
 from meter.commands.command import run
+from meter.commands.rate import budgets
 from meter.commands.rate import check
 from meter.commands.rate import export
+from meter.commands.rate import webhooks
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import Subcommand
 
@@ -19,6 +21,8 @@ SUBCOMMANDS: tuple[Subcommand, ...] = (
         "check", check.CheckOptions, "Say everything that is wrong with the price directory at once.", check.work
     ),
     Subcommand("export", export.ExportOptions, "Write a statement as JSON, CSV, page or FOCUS data set.", export.work),
+    Subcommand("budgets", budgets.BudgetOptions, "Show how much of each budget was used.", budgets.work),
+    Subcommand("webhooks", webhooks.WebhookOptions, "List webhooks that wait, retry or discard them.", webhooks.work),
 )
 """All subcommands, in the order of a period's life; each stands in a module of its own."""
 

@@ -109,6 +109,7 @@ class RateContext:
                 migrate=False,
                 readers=1,
                 writers=1,
+                rating_connections=1,
                 statement_timeout_seconds=self.config.store.statement_timeout_seconds,
                 finalize_after_seconds=self.config.store.finalize_after_seconds,
                 application_name="meter-rate",
