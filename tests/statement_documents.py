@@ -10,9 +10,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from meter.rating.statements.annex import annex_line
 from meter.rating.statements.statement import FORMAT
 from meter.rating.statements.statement import AcceptedGap
 from meter.rating.statements.statement import AnnexRow
@@ -244,7 +244,7 @@ ANNEX = (
 
 
 def annex_bytes(rows: tuple[AnnexRow, ...] = ANNEX) -> bytes:
-    return msgspec.json.Encoder(order="deterministic").encode_lines(rows)
+    return b"".join(map(annex_line, rows))
 
 
 def statement(**changes: Any) -> Statement:

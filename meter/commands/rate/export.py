@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import ExitStack
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from tempfile import mkstemp
 from typing import IO
 from typing import Any
 from typing import BinaryIO
 from typing import cast
 from typing import get_args
 
-import msgspec
 from twisted.python import usage
 
 from meter.commands.command import EXIT_FOUND_PROBLEMS
@@ -34,10 +34,11 @@ from meter.rating.exports.focus_parquet import ParquetUnavailable
 from meter.rating.exports.focus_parquet import write_parquet
 from meter.rating.exports.formats import TEXT_FORMATS
 from meter.rating.exports.formats import focus_table
+from meter.rating.statements.annex import read_annex_line
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import SignedStatement
-from meter.rating.statements.statement import canonical
 from meter.rating.statements.statement import read_statement
+from meter.rating.statements.statement import statement_sha256
 from meter.rating.statements.statement_store import IStatementStore
 
 FOCUS_VERSIONS: dict[str, FocusVersion] = {"focus": "1.2", "focus-1.4": "1.4", "parquet": "1.2", "parquet-1.4": "1.4"}
@@ -51,8 +52,6 @@ MAX_ANNEX_LINE_BYTES = 1024 * 1024
 
 STORED = "stored"
 """The value of --annex for the annex in the database."""
-
-_ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 class ExportOptions(RateOptions):
@@ -69,7 +68,7 @@ class ExportOptions(RateOptions):
         ["check", None, "Check the FOCUS file instead of writing it: every problem on a line, exit status 1."]
     ]
 
-    def parseArgs(self, source: str) -> None:
+    def parseArgs(self, source: str) -> None:  # type: ignore[override]
         """Take the statement: a file or an id."""
         self["source"] = source
 
@@ -108,37 +107,28 @@ async def work(context: RateContext, options: Any) -> int:
 
 async def _source(context: RateContext, options: Any, files: ExitStack) -> tuple[SignedStatement, BinaryIO | None]:
     """Return the statement and its annex, if it is needed: from files, or from the database."""
-    source, wanted = options["source"], options["annex"]
+    signed = _read(options["source"])
+    stored = options["annex"] == STORED or options["format"] == "annex"
+    if signed is not None and not stored:
+        return signed, _annex_file(options["annex"], signed, files)
+    async with context.store() as store:
+        statements = store.rating.statements
+        signed = signed or await statements.statement(options["source"])
+        if signed is None:
+            raise CommandError(f"there is no file {options['source']}, and no closed statement with this id")
+        if stored:
+            return signed, await _stored_annex(statements, signed.statement.statement_id, files)
+    return signed, _annex_file(options["annex"], signed, files)
+
+
+def _read(source: str) -> SignedStatement | None:
+    """Return the statement in the file ``source``, ``None`` if there is no such file."""
     path = Path(source)
-    if path.is_file():
-        signed = _read(path)
-        if wanted == STORED or options["format"] == "annex":
-            async with context.store() as store:
-                return signed, await _stored_annex(store.rating.statements, signed.statement.statement_id, files)
-    else:
-        async with context.store() as store:
-            statements = store.rating.statements
-            found = await statements.statement(source)
-            if found is None:
-                raise CommandError(f"there is no file {source}, and no closed statement with this id")
-            signed = found
-            if wanted == STORED or options["format"] == "annex":
-                return signed, await _stored_annex(statements, source, files)
-    if wanted is None:
-        return signed, None
-    try:
-        annex = files.enter_context(open(wanted, "rb"))
-    except OSError as error:
-        raise CommandError(f"cannot read {wanted}: {error.strerror}") from error
-    if hashlib.file_digest(annex, "sha256").hexdigest() != signed.statement.annex_sha256:
-        raise CommandError(f"{wanted} is not the annex of {signed.statement.statement_id}: its SHA-256 is another")
-    annex.seek(0)
-    return signed, annex
-
-
-def _read(path: Path) -> SignedStatement:
     try:
         size = path.stat().st_size
+    except (OSError, ValueError):
+        return None
+    try:
         if size > MAX_STATEMENT_BYTES:
             raise CommandError(f"{path} has {size} bytes: a statement has at most {MAX_STATEMENT_BYTES}")
         return read_statement(path.read_bytes())
@@ -148,28 +138,41 @@ def _read(path: Path) -> SignedStatement:
         raise CommandError(f"{path}: {error}") from error
 
 
-async def _stored_annex(statements: IStatementStore, statement_id: str, files: ExitStack) -> BinaryIO:
-    """Return a temporary file with the annex of a statement, as it was when its SHA-256 was computed."""
-    annex = files.enter_context(tempfile.TemporaryFile())
-    async for row in statements.annex(statement_id):
-        annex.write(_ENCODER.encode(row) + b"\n")
+def _annex_file(path: str | None, signed: SignedStatement, files: ExitStack) -> BinaryIO | None:
+    """Return the open file ``path``, which has to be the annex of the statement."""
+    if path is None:
+        return None
+    try:
+        annex = files.enter_context(Path(path).open("rb"))  # noqa: SIM115
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from error
+    if hashlib.file_digest(annex, "sha256").hexdigest() != signed.statement.annex_sha256:
+        raise CommandError(f"{path} is not the annex of {signed.statement.statement_id}: its SHA-256 is another")
     annex.seek(0)
-    return cast(BinaryIO, annex)
+    return annex
 
 
-def _rows(annex: BinaryIO | None) -> Iterator[AnnexRow] | None:
-    return None if annex is None else _decoded(annex)
+async def _stored_annex(statements: IStatementStore, statement_id: str, files: ExitStack) -> BinaryIO:
+    """Return a temporary file with the annex of a statement, byte by byte as it was hashed."""
+    annex = cast(BinaryIO, files.enter_context(TemporaryFile()))  # noqa: SIM115
+    async for page in statements.annex_pages(statement_id):
+        annex.write(page.text())
+    annex.seek(0)
+    return annex
 
 
 def _decoded(annex: BinaryIO) -> Iterator[AnnexRow]:
-    decoder = msgspec.json.Decoder(AnnexRow)
     number = 0
     while line := annex.readline(MAX_ANNEX_LINE_BYTES):
         number += 1
         try:
-            yield decoder.decode(line)
-        except msgspec.MsgspecError as error:
+            yield read_annex_line(line)
+        except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
+
+
+def _rows(annex: BinaryIO | None) -> Iterator[AnnexRow] | None:
+    return None if annex is None else _decoded(annex)
 
 
 def _write(output: BinaryIO, signed: SignedStatement, annex: BinaryIO | None, options: Any) -> None:
@@ -180,7 +183,7 @@ def _write(output: BinaryIO, signed: SignedStatement, annex: BinaryIO | None, op
         return
     version = FOCUS_VERSIONS.get(chosen)
     if version is None:
-        sha256 = hashlib.sha256(canonical(signed.statement)).hexdigest() if chosen == "html" else ""
+        sha256 = statement_sha256(signed.statement) if chosen == "html" else ""
         _write_text(output, TEXT_FORMATS[chosen].write(signed, sha256))
         return
     columns, rows = focus_table(signed.statement, version, options["dataset"], _rows(annex))
@@ -212,7 +215,7 @@ def _output(path: str | None) -> Iterator[BinaryIO]:
         return
     target = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, name = mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
     try:

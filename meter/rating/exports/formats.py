@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from meter.rating.exports.focus_columns import BILLING_PERIOD
 from meter.rating.exports.focus_columns import COST_AND_USAGE
 from meter.rating.exports.focus_columns import INVOICE_DETAIL
@@ -27,6 +25,7 @@ from meter.rating.exports.statement_page import statement_page
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import SignedStatement
 from meter.rating.statements.statement import Statement
+from meter.rating.statements.statement import signed_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def focus_table(
 
 
 def _json(signed: SignedStatement, _sha256: str) -> Iterator[str]:
-    yield msgspec.json.encode(signed).decode()
+    yield signed_document(signed).decode()
 
 
 def _csv(signed: SignedStatement, _sha256: str) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import msgspec
 import rfc8785
 
 from meter.rating.statements.statement import Statement
@@ -17,18 +17,16 @@ def canonical_parts(statement: Statement) -> Iterator[bytes]:
     # The names of the fields are ASCII: their order by code units is that of strings.
     for name in sorted(statement.__struct_fields__):
         yield before + rfc8785.dumps(name) + b":"
-        value = getattr(statement, name)
+        value: Any = getattr(statement, name)
         if isinstance(value, tuple):
             yield from _list(value)
-        elif isinstance(value, msgspec.Struct):
-            yield rfc8785.dumps(builtins(value))
         else:
-            yield rfc8785.dumps(msgspec.to_builtins(value, builtin_types=()))
+            yield rfc8785.dumps(builtins(value))
         before = b","
     yield b"}"
 
 
-def _list(items: tuple[msgspec.Struct, ...]) -> Iterator[bytes]:
+def _list(items: tuple[Any, ...]) -> Iterator[bytes]:
     before = b"["
     for item in items:
         yield before + rfc8785.dumps(builtins(item))
