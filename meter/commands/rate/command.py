@@ -9,11 +9,15 @@ from twisted.python import usage
 
 from meter.commands.command import CommandOptions
 from meter.commands.command import run
+from meter.commands.rate import check
 from meter.commands.rate import export
 from meter.commands.rate.subcommand import RateContext
 from meter.commands.rate.subcommand import Subcommand
 
 SUBCOMMANDS: tuple[Subcommand, ...] = (
+    Subcommand(
+        "check", check.CheckOptions, "Say everything that is wrong with the price directory at once.", check.work
+    ),
     Subcommand("export", export.ExportOptions, "Write a statement as JSON, CSV, page or FOCUS data set.", export.work),
 )
 """All subcommands, in the order of a period's life; each stands in a module of its own."""

@@ -27,6 +27,9 @@ from meter.commands.command import options_first
 from meter.commands.database import database_server
 from meter.daemon.supervised import READY_SECONDS
 from meter.daemon.supervised import wait_ready
+from meter.rating.book.book_problem import PriceBookError
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_directory import read_directory
 from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
 from meter.store import PostgresStore
@@ -80,6 +83,20 @@ class RateContext:
         if not path:
             raise CommandError("there is no price directory: set [rating] price_directory, or give --prices DIRECTORY")
         return Path(path)
+
+    def webhooks(self) -> list[str] | None:
+        """Return the names of the configured webhook targets; ``None`` if only a price directory was stated, and no configuration."""
+        if self._prices and self._config_file is None:
+            return None
+        return [each.name for each in self.config.rating.webhooks]
+
+    def prices(self) -> PriceDirectory:
+        """Return what the price directory says; :class:`CommandError`, with everything that is wrong, if it cannot be used."""
+        path = self.price_directory()
+        try:
+            return read_directory(path, self.webhooks())
+        except PriceBookError as error:
+            raise CommandError(f"the price directory {path} cannot be used:\n{error}") from error
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[PostgresStore]:

@@ -15,6 +15,7 @@ from meter.rating.book.price_book import PERIOD_KINDS
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_index import price_of as find_price
 from meter.rating.exact import quantity
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.money.account_projects import no_domain
@@ -23,8 +24,8 @@ from meter.rating.money.priced_usage import as_values
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
 from meter.rating.money.rating import Rating
-from meter.rating.money.usage_lines import PriceOf
-from meter.rating.money.usage_lines import counts_resources
+from meter.rating.money.sku_usage import PriceOf
+from meter.rating.money.sku_usage import counts_resources
 from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
 from meter.rating.period import start_of_day
@@ -136,7 +137,7 @@ def forecast(
     domain_of: DomainOf = no_domain,
     corrections: Sequence[RatedLine] = (),
     credits_used: Mapping[str, Decimal] | None = None,
-    price_of: PriceOf,
+    price_of: PriceOf = find_price,
 ) -> Rated:
     """Return what an account and period are expected to cost: what :class:`Forecast` makes of ``usage`` until ``now``."""
     expected = Forecast(Rating(directory, book, account, period, domain_of=domain_of, price_of=price_of), now)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_index import price_of as find_price
 from meter.rating.exact import EXACT
 from meter.rating.money.account_projects import AccountProjects
 from meter.rating.money.account_projects import DomainOf
@@ -21,8 +22,8 @@ from meter.rating.money.charges import total_of
 from meter.rating.money.credits import credit_lines
 from meter.rating.money.rated import Rated
 from meter.rating.money.rated import RatedLine
+from meter.rating.money.sku_usage import PriceOf
 from meter.rating.money.taxes import tax_lines
-from meter.rating.money.usage_lines import PriceOf
 from meter.rating.money.usage_lines import UsageLines
 from meter.rating.period import BillingPeriod
 from meter.rating.usage.usage_atom import UsageAtom
@@ -42,7 +43,7 @@ class Rating:
         period: BillingPeriod,
         *,
         domain_of: DomainOf = no_domain,
-        price_of: PriceOf,
+        price_of: PriceOf = find_price,
     ) -> None:
         self.book = book
         self.period = period
@@ -96,7 +97,7 @@ def rate(
     domain_of: DomainOf = no_domain,
     corrections: Sequence[RatedLine] = (),
     credits_used: Mapping[str, Decimal] | None = None,
-    price_of: PriceOf,
+    price_of: PriceOf = find_price,
 ) -> Rated:
     """Return the lines of an account and period: what :class:`Rating` makes of ``usage``, in the order that it needs."""
     rating = Rating(directory, book, account, period, domain_of=domain_of, price_of=price_of)

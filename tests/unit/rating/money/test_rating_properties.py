@@ -27,7 +27,6 @@ from tests.price_books import price
 from tests.price_books import sku
 from tests.price_books import tiers
 from tests.price_books import used
-from tests.price_matching import price_of
 from tests.unit_by_unit_rating import costs
 from tests.unit_by_unit_rating import to_minor_unit
 
@@ -37,7 +36,7 @@ currencies = st.sampled_from(["EUR", "JPY", "KWD"])
 
 def rated(prices: Sequence[Price], usage: Iterable[UsageAtom], currency: str = "EUR") -> Rated:
     prices_book = book(*prices, skus=[sku(by=("flavor",))], currency=currency)
-    return rate(directory(prices_book, ACME), prices_book, ACME, NOVEMBER, usage, price_of=price_of)
+    return rate(directory(prices_book, ACME), prices_book, ACME, NOVEMBER, usage)
 
 
 @given(rated_usage.prices(), rated_usage.usage(), currencies)

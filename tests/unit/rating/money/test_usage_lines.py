@@ -30,13 +30,12 @@ from tests.price_books import sku
 from tests.price_books import tiers
 from tests.price_books import used
 from tests.price_books import valid
-from tests.price_matching import price_of
 
 ACME = account()
 
 
 def rated(prices: PriceBook, usage: Iterable[UsageAtom], period: BillingPeriod = NOVEMBER, **options: Any) -> Rated:
-    return rate(directory(prices, ACME), prices, ACME, period, usage, price_of=price_of, **options)
+    return rate(directory(prices, ACME), prices, ACME, period, usage, **options)
 
 
 def amounts(result: Rated) -> list[tuple[str | None, int | None, str, str]]:
@@ -254,10 +253,10 @@ def test_usage_of_days_in_which_the_project_is_of_another_account_is_ignored() -
     first = Account(id="first", name="First", book="list", projects=members)
     prices_of = directory(prices, first)
     usage = [used(9, 1), used(10, 2, unmetered=5), used(11, 4)]
-    result = rate(prices_of, prices, first, NOVEMBER, usage, price_of=price_of)
+    result = rate(prices_of, prices, first, NOVEMBER, usage)
     assert (result.total, result.unmetered) == (1, [])
     implied = prices_of.account_of("shop", None, november(10))
-    assert rate(prices_of, prices, implied, NOVEMBER, usage, price_of=price_of).total == 6
+    assert rate(prices_of, prices, implied, NOVEMBER, usage).total == 6
 
 
 def test_a_project_belongs_to_the_account_of_its_domain_as_it_was_on_the_day() -> None:
@@ -268,7 +267,7 @@ def test_a_project_belongs_to_the_account_of_its_domain_as_it_was_on_the_day() -
     def domain_of(_project_id: str, day: date) -> str | None:
         return {november(1): "d1", november(2): "d2"}.get(day)
 
-    result = rate(directory(prices, domain), prices, domain, NOVEMBER, usage, domain_of=domain_of, price_of=price_of)
+    result = rate(directory(prices, domain), prices, domain, NOVEMBER, usage, domain_of=domain_of)
     assert amounts(result) == [("own", 1, "1", "3.00"), ("list", 1, "1", "1.00")]
 
 
