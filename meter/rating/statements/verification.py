@@ -198,10 +198,10 @@ def _annex(statement: Statement, lines: Iterable[bytes] | None) -> StatementChec
     if digest.sha256 != statement.annex_sha256:
         text = f"its SHA-256 is {digest.sha256}, and the statement was closed with {statement.annex_sha256!r:.80}"
         return StatementCheck("annex", "failed", text)
-    return _check("annex", f"{digest.rows} rows, SHA-256 {digest.sha256}", _quantities(statement, digest))
+    return _check("annex", f"{digest.rows} rows, SHA-256 {digest.sha256}", quantity_differences(statement, digest))
 
 
-def _quantities(statement: Statement, digest: AnnexDigest) -> Iterator[str]:
+def quantity_differences(statement: Statement, digest: AnnexDigest) -> Iterator[str]:
     """Yield where the quantities of the lines, with those that no price covers, differ from those of the annex."""
     stated: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for line in statement.lines:
