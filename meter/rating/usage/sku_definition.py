@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -44,3 +45,9 @@ def fingerprint(definition: str) -> bytes:
 def number_text(value: Decimal) -> str:
     """Return a size as prices match on it: ``10`` for 10.0, ``2.5``, without an exponent."""
     return f"{value.normalize():f}"
+
+
+def values_text(values: Mapping[str, str]) -> str:
+    """Return ``values`` as JSON, as PostgreSQL writes ``jsonb``: the order of usage with different values is that of these texts."""
+    in_order = {name: values[name] for name in sorted(values, key=lambda name: (len(name.encode()), name.encode()))}
+    return json.dumps(in_order, ensure_ascii=False)
