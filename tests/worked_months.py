@@ -12,10 +12,10 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from meter.rating.book.price_directory import read_directory
 from meter.rating.book.price_book import Account
 from meter.rating.book.price_book import PriceBook
 from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_directory import read_directory
 from meter.rating.money.rated import Rated
 from meter.rating.period import BillingPeriod
 from meter.rating.usage.usage_atom import UsageAtom
