@@ -61,6 +61,7 @@ from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
 from meter.query import WriteResult
+from meter.rating.rating_store import IRated
 from meter.store.maintenance.maintenance import Maintenance
 from meter.store.maintenance.maintenance import Retention
 from meter.store.migrations import Schema
@@ -93,7 +94,7 @@ MAINTENANCE_TIMEOUT_SECONDS = 900.0
 that cannot be finalized never expire."""
 
 
-@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IDependency)
+@implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore, IRated, IDependency)
 class PostgresStore(Service):
     """Samples in the PostgreSQL at ``dsn``, a libpq DSN or URL; ``ValueError`` if libpq cannot parse it.
 

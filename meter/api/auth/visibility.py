@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visible_statements import VisibleStatements
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.completeness.lives.kinds import ResourceKind
@@ -56,6 +57,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.rating.rating_store import IRated
 from meter.stored_batch import StoredProof
 
 T = TypeVar("T")
@@ -129,6 +131,11 @@ class VisibleStore:
             result = await query()
         await self._authorize()
         return result
+
+    @property
+    def statements(self) -> VisibleStatements:
+        """The statements that the requester may see."""
+        return VisibleStatements(IRated(self._store).rating.statements, self._requester, self._authorized)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
