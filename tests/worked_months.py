@@ -1,4 +1,4 @@
-"""The months that docs/statements.rst works out by hand: price books, usage and lines, from tests/data/rating."""
+"""The months that docs/statements-amounts.rst works out by hand: price books, usage and lines, from tests/data/rating."""
 
 from __future__ import annotations
 

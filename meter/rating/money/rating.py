@@ -1,4 +1,4 @@
-"""Rating: from the usage of an account and period to the lines of its statement. docs/statements.rst has the formulas."""
+"""Rating: from the usage of an account and period to the lines of its statement. docs/statements-amounts.rst has the formulas."""
 
 from __future__ import annotations
 
