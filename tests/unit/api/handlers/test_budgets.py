@@ -142,7 +142,7 @@ def test_period_that_is_none_is_400(api: ApiClient, period: str) -> None:
     assert call(api, "blue", f"?period={quote(period)}").status == 400
 
 
-@pytest.mark.parametrize("name", ["\0", "%", "'; DROP TABLE webhook; --", "予算", "x" * 5000])
+@pytest.mark.parametrize("name", ["%", "'; DROP TABLE webhook; --", "予算", "x" * 5000])
 def test_odd_ids_are_those_of_no_budget(api: ApiClient, name: str) -> None:
     assert ids(api, "admin", f"?budget_id={quote(name)}") == []
 
