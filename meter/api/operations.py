@@ -16,11 +16,13 @@ import msgspec
 
 from meter.api import openapi
 from meter.api.handlers import audit
+from meter.api.handlers import budgets
 from meter.api.handlers import completeness
 from meter.api.handlers import identities
 from meter.api.handlers import prices
 from meter.api.handlers import segments
 from meter.api.handlers import service
+from meter.api.handlers import statements
 from meter.api.handlers import v1
 from meter.api.handlers import v2
 from meter.api.handlers.statistics import statistics
@@ -30,15 +32,19 @@ from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
 from meter.api.rendering.audit import AuditLogEntry
+from meter.api.rendering.budgets import Budget
 from meter.api.rendering.identities import Identity
 from meter.api.rendering.prices import PriceList
 from meter.api.rendering.segments import ResourceSegments
+from meter.api.rendering.statements import StatementEntry
 from meter.api.request.arguments import Parameter
 from meter.api.request.complex_query import ComplexQuery
 from meter.api.request.context import RequestContext
 from meter.api.responses import RawResponse
+from meter.api.streaming.export import JSON_LINES
 from meter.api.streaming.export import MEDIA_TYPES
 from meter.api.streaming.live import EVENT_STREAM
+from meter.rating.statements.statement_keys import StatementKey
 
 JSON = "application/json"
 
@@ -182,6 +188,42 @@ COMPLETENESS: tuple[Operation, ...] = (
     ),
 )
 
+STATEMENTS: tuple[Operation, ...] = (
+    Operation(
+        name="statements",
+        path="/v2/statements",
+        summary="Closed statements, the newest period first. Tenants see those with something of their project.",
+        parameters=(statements.ACCOUNT, statements.PROJECT, statements.PERIOD, LIMIT, MARKER),
+        result=Sequence[StatementEntry],
+        handler=statements.statements,
+    ),
+    Operation(
+        name="statement",
+        path="/v2/statements/{id}",
+        summary="One statement: the signed document, or for a project that shares it with others an unsigned extract.",
+        parameters=(statements.FORMAT,),
+        result=dict[str, Any],
+        handler=statements.statement,
+        media_types=statements.MEDIA_TYPES,
+    ),
+    Operation(
+        name="statement_annex",
+        path="/v2/statements/{id}/annex",
+        summary="The quantities of resources and days of a statement, or of the requester's project, as JSON lines.",
+        result=str,
+        handler=statements.annex,
+        media_types=(JSON_LINES,),
+        costly=True,
+    ),
+    Operation(
+        name="statement_keys",
+        path="/v2/statement-keys",
+        summary="Public keys with which signatures of statements are verified, also those of earlier statements.",
+        result=Sequence[StatementKey],
+        handler=statements.statement_keys,
+    ),
+)
+
 V2: tuple[Operation, ...] = (
     Operation(
         name="versions",
@@ -296,6 +338,7 @@ V2: tuple[Operation, ...] = (
         costly=True,
     ),
     *COMPLETENESS,
+    *STATEMENTS,
     Operation(
         name="identities",
         path="/v2/identities",
@@ -311,6 +354,14 @@ V2: tuple[Operation, ...] = (
         parameters=(prices.DAY,),
         result=Sequence[PriceList],
         handler=prices.prices,
+    ),
+    Operation(
+        name="budgets",
+        path="/v2/budgets",
+        summary="Budgets with what was used, is forecast and is left, as they were evaluated last, ordered by id.",
+        parameters=(*budgets.PARAMETERS, LIMIT, MARKER),
+        result=Sequence[Budget],
+        handler=budgets.budgets,
     ),
     Operation(
         name="audit_log",

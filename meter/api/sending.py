@@ -47,8 +47,10 @@ class ResponseSender:
         """
         status = operation.status
         match result:
-            case StreamingResponse(media_type, chunks, last_chunk):
+            case StreamingResponse(media_type, chunks, last_chunk, headers):
                 request.setResponseCode(status)
+                for name, value in headers.items():
+                    request.setHeader(name, value)
                 request.setHeader("content-type", media_type)
                 if request.method != b"HEAD":
                     seconds = float("inf") if operation.streaming else self._limits.max_export_seconds

@@ -18,6 +18,8 @@ from datetime import datetime
 from typing import TypeVar
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visible_budgets import VisibleBudgets
+from meter.api.auth.visible_statements import VisibleStatements
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.completeness.lives.kinds import ResourceKind
@@ -56,6 +58,7 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.rating.rating_store import IRated
 from meter.stored_batch import StoredProof
 
 T = TypeVar("T")
@@ -129,6 +132,20 @@ class VisibleStore:
             result = await query()
         await self._authorize()
         return result
+
+    @property
+    def statements(self) -> VisibleStatements:
+        """The statements that the requester may see."""
+        return VisibleStatements(IRated(self._store).rating.statements, self._requester, self._authorized)
+
+    @property
+    def budgets(self) -> VisibleBudgets:
+        """The budgets that the requester may see."""
+        return VisibleBudgets(lambda: IRated(self._store).rating.budgets, self._visible_project, self._authorized)
+
+    def _visible_project(self, project_id: str | None) -> str | None:
+        equals: dict[IdField, str | None] = {} if project_id is None else {"project_id": project_id}
+        return restrict(SampleFilter(equals=equals), self._requester).equals.get("project_id")
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
@@ -270,10 +287,7 @@ class VisibleStore:
         return await self._authorized(lambda: ICompletenessLedger(self._store).audited_periods(start, end))
 
     def _visible(self, query: CompletenessQuery) -> CompletenessQuery:
-        equals: dict[IdField, str | None] = {} if query.project_id is None else {"project_id": query.project_id}
-        return replace(
-            query, project_id=restrict(SampleFilter(equals=equals), self._requester).equals.get("project_id")
-        )
+        return replace(query, project_id=self._visible_project(query.project_id))
 
     def check(self, filter: SampleFilter) -> None:
         """Raise the :class:`ApiError` that a query with ``filter`` would raise."""
