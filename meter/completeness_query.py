@@ -146,12 +146,12 @@ class AuditedPeriod:
     hosts_not_run: int
     errors: int
     sent: int
-    heard: int
+    arrived: int
 
     @property
     def missing(self) -> int:
         """How many notifications were sent and have not arrived."""
-        return max(0, self.sent - self.heard)
+        return max(0, self.sent - self.arrived)
 
 
 ReasonCode = Literal[

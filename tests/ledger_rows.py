@@ -138,8 +138,10 @@ class LedgerRows:
     def inactive(self, agent: int, since: float, until: float = FOREVER, *, reason: str = "[plugins] disable") -> None:
         self.agents[agent].inactive.append(InactivePollsterTime("cpu", reason, seconds(since), seconds(until)))
 
-    def rejected(self, hour: float, samples: int, *, resource: str = "r1", kind: str = "bad_signature") -> None:
-        self.rejections.append(RejectedSamples(seconds(hour), "cpu", resource, "p1", kind, samples))
+    def rejected(
+        self, hour: float, samples: int, *, resource: str = "r1", project: str = "p1", kind: str = "bad_signature"
+    ) -> None:
+        self.rejections.append(RejectedSamples(seconds(hour), "cpu", resource, project, kind, samples))
 
     def into_memory(self, store: MemoryStore) -> None:
         for id_, agent in self.agents.items():

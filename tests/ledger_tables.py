@@ -28,7 +28,8 @@ QUERIES = {
     " FROM cycle_run r JOIN agent a ON a.id = agent_id",
     "metered_resource": "SELECT a.name, pollster, interval, resource, project, meters, first_due, nullif(until_due, 'infinity'), ended"
     " FROM metered_resource JOIN agent a ON a.id = agent_id JOIN meter_list l ON l.id = meter_list_id",
-    "polling_exception": "SELECT a.name, pollster, interval, resource, cause, reason, from_time, until_time, cycles, samples"
+    "polling_exception": "SELECT a.name, pollster, interval, resource, cause, reason, from_time, until_time, cycles, samples,"
+    " expected"
     " FROM polling_exception JOIN agent a ON a.id = agent_id",
     "off_schedule_poll": "SELECT a.name, pollster, at, resource, project, meters"
     " FROM off_schedule_poll JOIN agent a ON a.id = agent_id JOIN meter_list l ON l.id = meter_list_id",
@@ -121,7 +122,7 @@ def _in_memory(store):
             for r in store.metered_resources
         ],
         "polling_exception": [
-            (names[r.agent_id], *r.key[1:], r.from_time, r.until_time, r.cycles, r.samples)
+            (names[r.agent_id], *r.key[1:-1], r.from_time, r.until_time, r.cycles, r.samples, r.expected)
             for r in store.polling_exceptions
         ],
         "off_schedule_poll": [

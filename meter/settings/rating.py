@@ -25,6 +25,9 @@ class RatingWebhookSection(Section):
         description='Key of the signature of the Standard Webhooks convention: "whsec_" and the base64 of 24 to 64 random bytes. Two keys, with a space between them, sign both while the receiver changes to the new one.',
     )
     secret_file: str = Field(default="", description="File that contains the secret, instead of secret.")
+    ca_file: str = Field(
+        default="", description="CA certificates (PEM file) that replace the system's for this target."
+    )
 
 
 class RatingSection(Section):
@@ -48,7 +51,8 @@ class RatingSection(Section):
         description="How many closed periods are compared with what arrived later. Later changes of older periods are reported, not billed.",
     )
     webhooks: list[RatingWebhookSection] = Field(
-        default_factory=list, description="Targets of webhooks: each has name, url, and secret or secret_file."
+        default_factory=list,
+        description="Targets of webhooks: each has name, url, and secret or secret_file, and may have ca_file.",
     )
 
 

@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from meter.batch_signature import BatchEntry
-from meter.completeness.ledger.heard_audits import audited_periods
 from meter.completeness.ledger.unmetered import unmetered
+from meter.completeness.ledger.usage_audits import audited_periods
 from meter.completeness.lives.life_store import ILifeStore
 from meter.completeness.lives.life_store import ListedTime
 from meter.completeness.lives.life_store import SampleRun

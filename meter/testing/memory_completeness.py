@@ -40,6 +40,7 @@ from meter.completeness_store import StoredHeartbeat
 from meter.completeness_store import WaitingRules
 from meter.cycle_report import SeriesGroup
 from meter.interfaces import Unavailable
+from meter.query import StoredSample
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
@@ -122,6 +123,7 @@ class MemoryCompletenessStore:
         self.off_schedule_polls: set[OffScheduleRow] = set()
         self.inactive_pollsters: list[InactiveRow] = []
         self.rejected_samples: dict[tuple[datetime, str, str, str, str], int] = {}
+        self.voided_samples: list[StoredSample] = []
         self._rejected_rows: Counter[tuple[datetime, bool]] = Counter()
 
     @property

@@ -32,10 +32,10 @@ from meter.completeness.ledger.facts import PollingException
 from meter.completeness.ledger.facts import RejectedSamples
 from meter.completeness.ledger.facts import ResourceFacts
 from meter.completeness.ledger.gaps import GapCollector
-from meter.completeness.ledger.heard_audits import audited_periods
 from meter.completeness.ledger.timeline import CycleRun
 from meter.completeness.ledger.timeline import Timeline
 from meter.completeness.ledger.unmetered import unmetered
+from meter.completeness.ledger.usage_audits import audited_periods
 from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessQuery
@@ -115,13 +115,26 @@ class MemoryLedger:
         self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
     ) -> ResourceFacts:
         """Return how many samples there are; which were late is not kept in memory."""
-        received: dict[tuple[str, str, str, int], int] = defaultdict(int)
-        for sample in self._stored():
-            if interval_of(sample.metadata):
-                for n, piece in enumerate(pieces):
-                    if piece.start <= sample.timestamp.timestamp() < piece.end:
-                        received[sample.resource_id, sample.name, sample.project_id or "", n] += 1
-        return ResourceFacts(received)
+        received = _times_by_piece(self._stored(), pieces)
+        voided = _times_by_piece(self._store.voided_samples, pieces)
+        return ResourceFacts(
+            received={key: len(times) for key, times in received.items()},
+            times={key: (times[0], times[-1]) for key, times in received.items()},
+            voided={key: len(times) for key, times in voided.items()},
+        )
+
+    async def sample_times(
+        self, wanted: Sequence[tuple[str, float, float]]
+    ) -> Mapping[tuple[str, str, str], Sequence[float]]:
+        """Return the times of samples of polled series."""
+        found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for sample in sorted(self._stored(), key=lambda sample: sample.timestamp):
+            at = sample.timestamp.timestamp()
+            if interval_of(sample.metadata) and any(
+                resource == sample.resource_id and since <= at < until for resource, since, until in wanted
+            ):
+                found[sample.resource_id, sample.name, sample.project_id or ""].append(at)
+        return found
 
     async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
         """Return what the agents reported."""
@@ -157,6 +170,7 @@ class MemoryLedger:
                         row.reason,
                         row.from_time.timestamp(),
                         row.until_time.timestamp(),
+                        row.expected,
                     )
                     for row in sorted(self._store.polling_exceptions, key=lambda row: row.from_time)
                     if row.agent_id == id_
@@ -279,6 +293,19 @@ class MemoryLedgerStore(MemoryCompletenessStore):
     async def closable(self, query: CompletenessQuery, now: datetime) -> Closable:
         """Return whether a period may be closed."""
         return await self.ledger.closable(query, now)
+
+
+def _times_by_piece(
+    samples: Iterable[StoredSample], pieces: Sequence[Piece]
+) -> dict[tuple[str, str, str, int], list[float]]:
+    """Return the times of samples of polled series, in order, by series and piece."""
+    found: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda sample: sample.timestamp):
+        at = sample.timestamp.timestamp()
+        for n, piece in enumerate(pieces):
+            if interval_of(sample.metadata) and piece.start <= at < piece.end:
+                found[sample.resource_id, sample.name, sample.project_id or "", n].append(at)
+    return found
 
 
 async def _no_pause() -> None:

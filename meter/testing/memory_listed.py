@@ -49,6 +49,7 @@ def _listed(
         if store.agent_names[each.agent_id] == row.agent
         and each.pollster in (row.pollster, "")
         and not each.resource
+        and each.expected
         and each.until_time > row.until_due
     )
     gone = row.until_due != FOREVER and (

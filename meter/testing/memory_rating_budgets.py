@@ -108,7 +108,7 @@ class MemoryBudgets:
             target=target,
             waiting=len(waiting),
             waiting_since=waiting[0].created_at if waiting else None,
-            given_up=len(of_target) - len(waiting),
+            failed=len(of_target) - len(waiting),
             last_error=errors[0] or errors[1],
         )
 
@@ -117,12 +117,12 @@ class MemoryBudgets:
         self._check()
         return self._oldest_first()[:limit]
 
-    async def retry_webhooks(self, ids: Collection[str], now: datetime, give_up_at: datetime) -> Sequence[str]:
+    async def retry_webhooks(self, ids: Collection[str], now: datetime, retry_until: datetime) -> Sequence[str]:
         """Make webhooks due; see ``IBudgetStore.retry_webhooks``."""
         self._check()
         known = sorted(self._webhooks.keys() & set(ids))
         for id in known:
-            self._webhooks[id] = replace(self._webhooks[id], next_attempt_at=now, give_up_at=give_up_at, attempts=0)
+            self._webhooks[id] = replace(self._webhooks[id], next_attempt_at=now, retry_until=retry_until, attempts=0)
         return known
 
     async def discard_webhooks(self, ids: Collection[str]) -> Sequence[str]:

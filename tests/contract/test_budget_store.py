@@ -84,7 +84,7 @@ def webhook(id="msg_1", target="billing", *, hours=0.0, due=0.0, attempts=0, las
         target=target,
         body=b'{"\xc3\xa9": "\\u0000"}',
         created_at=NOON + hours * HOUR,
-        give_up_at=NOON + 72 * HOUR,
+        retry_until=NOON + 72 * HOUR,
         attempts=attempts,
         next_attempt_at=None if due is None else NOON + due * HOUR,
         last_error=last_error,
@@ -224,7 +224,7 @@ async def test_delivered_webhook_is_gone(budgets):
 
 
 @pytest_twisted.ensureDeferred
-async def test_undelivered_webhook_waits_or_is_given_up(budgets):
+async def test_undelivered_webhook_waits_or_has_failed(budgets):
     await queued(budgets, webhook(), webhook("msg_2"))
     await budgets.not_delivered("msg_1", "503 b\0sy", NOON + HOUR)
     await budgets.not_delivered("msg_2", "410 gone", None)
@@ -249,9 +249,9 @@ async def test_queues_say_what_waits_since_when_and_why(budgets):
         webhook("e", "new"),
     )
     assert await budgets.webhook_queues() == [
-        WebhookQueue(target="billing", waiting=2, waiting_since=NOON + HOUR, given_up=1, last_error="z"),
-        WebhookQueue(target="gone", waiting=0, waiting_since=None, given_up=1, last_error="410"),
-        WebhookQueue(target="new", waiting=1, waiting_since=NOON, given_up=0, last_error=""),
+        WebhookQueue(target="billing", waiting=2, waiting_since=NOON + HOUR, failed=1, last_error="z"),
+        WebhookQueue(target="gone", waiting=0, waiting_since=None, failed=1, last_error="410"),
+        WebhookQueue(target="new", waiting=1, waiting_since=NOON, failed=0, last_error=""),
     ]
 
 
@@ -263,13 +263,13 @@ async def test_webhooks_are_listed_oldest_first(budgets):
 
 
 @pytest_twisted.ensureDeferred
-async def test_given_up_webhook_is_retried(budgets):
+async def test_failed_webhook_is_retried(budgets):
     await queued(budgets, webhook("a", due=None, attempts=20, last_error="410"), webhook("b", due=5))
-    give_up_at = NOON + 100 * HOUR
-    assert await budgets.retry_webhooks(["b", "a", "unknown", "\0"], NOON, give_up_at) == ["a", "b"]
+    retry_until = NOON + 100 * HOUR
+    assert await budgets.retry_webhooks(["b", "a", "unknown", "\0"], NOON, retry_until) == ["a", "b"]
     assert await budgets.webhooks(10) == [
-        replace(webhook("a", last_error="410"), give_up_at=give_up_at),
-        replace(webhook("b"), give_up_at=give_up_at),
+        replace(webhook("a", last_error="410"), retry_until=retry_until),
+        replace(webhook("b"), retry_until=retry_until),
     ]
 
 

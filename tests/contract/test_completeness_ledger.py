@@ -6,6 +6,7 @@ import uuid
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -18,6 +19,7 @@ from meter.completeness_store import ReceivedCycle
 from meter.cycle_report import CycleReport
 from meter.cycle_report import PollReport
 from meter.cycle_report import SeriesGroup
+from meter.cycle_report import SkipReport
 from meter.sample import utc_text
 from meter.store import PostgresStore
 from meter.testing import MemoryStore
@@ -46,6 +48,7 @@ def store(request):
         memory = MemoryStore(reactor)
         memory.fill = lambda rows: rows.into_memory(memory)
         memory.finalize = _nothing_to_do
+        memory.void = lambda times: _void_in_memory(memory, times)
         yield memory
         return
     server, dsn = request.getfixturevalue("postgresql"), request.getfixturevalue("database")
@@ -54,10 +57,11 @@ def store(request):
     pytest_twisted.blockon(Deferred.fromCoroutine(until(lambda: store.readiness().ready)))
     store.fill = lambda rows: rows.into_postgresql(server, dsn)
     store.finalize = lambda: store.maintenance.finalize(LATER)
+    store.void = lambda times: _void_in_postgresql(server, dsn, times)
     yield store
     pytest_twisted.blockon(store.stopService())
     server.execute(
-        f'TRUNCATE sample, rollup, final_period, series, meter, resource, project, "user", source, {", ".join(TABLES)} RESTART IDENTITY',
+        f'TRUNCATE sample, voided_sample, rollup, final_period, series, meter, resource, project, "user", source, {", ".join(TABLES)} RESTART IDENTITY',
         dsn,
     )
 
@@ -67,6 +71,21 @@ async def write(store, times, *, resource_id="r1", name="cpu", project_id="p1", 
     messages = [message(name, at=at, resource_id=resource_id, project_id=project_id, metadata=metadata) for at in times]
     await store.write(messages)
     await store.finalize()
+
+
+def _void_in_memory(store, times):
+    for rows in store._rows.values():
+        store.voided_samples += [row for row, _ in rows if row.timestamp in map(after, times)]
+        rows[:] = [each for each in rows if each[0].timestamp not in map(after, times)]
+
+
+def _void_in_postgresql(server, dsn, times):
+    server.execute(
+        "WITH moved AS (DELETE FROM sample WHERE timestamp IN ({}) RETURNING *)"
+        " INSERT INTO voided_sample SELECT moved.*, now(), 'admin', 'wrong', 1 FROM moved;"
+        " DELETE FROM rollup; DELETE FROM final_period".format(", ".join(f"'{after(at).isoformat()}'" for at in times)),
+        dsn,
+    )
 
 
 async def _nothing_to_do():
@@ -237,6 +256,136 @@ async def test_rejected_samples_are_not_unknown(store, healthy):
     await write(store, every_300_seconds(0, 2700))
 
     assert (await one_row(store)).causes == {"rejected": 2, "unknown": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_rejected_samples_explain_those_of_the_project_that_they_stated(store, rows):
+    """The resource was transferred to p2 at 12:30; a sample of each project is missing, and those of p2 were rejected."""
+    agent = rows.agent()
+    rows.run(agent, 0, 86100)
+    rows.metered(agent, until=1800)
+    rows.metered(agent, since=1800, project="p2")
+    rows.rejected(0, 2, project="p2")
+    store.fill(rows)
+    await write(store, [0, 300, 600, 900, 1200])
+    await write(store, [1800, 2100, 2400, 2700, 3000], project_id="p2")
+
+    found = await store.completeness(CompletenessQuery(start=NOON, end=after(3600), group="project_id"), LATER, 10)
+
+    assert [(row.group, row.causes) for row in found] == [("p1", {"unknown": 1}), ("p2", {"rejected": 1})]
+
+
+@pytest_twisted.ensureDeferred
+async def test_rejected_sample_that_stated_no_project_explains_one_of_any_project(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 86100)
+    rows.metered(agent, until=1800)
+    rows.metered(agent, since=1800, project="p2")
+    rows.rejected(0, 1, project="")
+    store.fill(rows)
+    await write(store, [0, 300, 600, 900, 1200])
+    await write(store, [1800, 2100, 2400, 2700, 3000], project_id="p2")
+
+    assert (await one_row(store)).causes == {"rejected": 1, "unknown": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_voided_samples_are_missing_for_that_cause_and_do_not_keep_a_period_open(store, healthy):
+    store.fill(healthy)
+    await write(store, every_300_seconds(0, 86400))
+    store.void([300, 900])
+    await store.finalize()
+
+    row = await one_row(store)
+    [gap] = await store.completeness_gaps(HOUR, LATER, 10)
+
+    assert (row.expected, row.received, row.causes) == (12, 10, {"voided": 2})
+    assert (gap.cause, gap.samples, gap.exact) == ("voided", 2, False)
+    assert (await store.closable(HOUR, LATER)).closable
+
+
+@pytest_twisted.ensureDeferred
+async def test_voided_sample_does_not_hide_a_cycle_that_did_not_run_nor_a_loss(store, rows):
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.run(agent, 1200, 86100, boot=OTHER_BOOT)
+    rows.metered(agent)
+    rows.exception(agent, "skipped", 1500, 1800, resource="r1")
+    store.fill(rows)
+    await write(store, [at for at in every_300_seconds(0, 86400) if at not in (900, 2400)])
+    store.void([1500])
+    await store.finalize()
+
+    assert (await one_row(store)).causes == {"agent not running": 1, "voided": 1, "skipped": 1}
+
+
+@pytest.mark.parametrize("by", ["hour", None])
+@pytest_twisted.ensureDeferred
+async def test_samples_of_a_cycle_just_before_the_end_of_an_hour_belong_to_that_hour(store, rows, by):
+    """Cycles begin a second before each hour, and measure two seconds later; one sample of the second hour is missing."""
+    agent = rows.agent()
+    rows.run(agent, -1, 86399)
+    rows.metered(agent, since=-1)
+    store.fill(rows)
+    await write(store, [at + 1 for at in every_300_seconds(0, 86400) if at != 5400])
+
+    query = CompletenessQuery(start=NOON, end=after(7200), by=by)
+    found = await store.completeness(query, LATER, 10)
+
+    expected = [(12, 12, 0, {}), (12, 11, 0, {"unknown": 1})] if by else [(24, 23, 0, {"unknown": 1})]
+    assert [(row.expected, row.received, row.unexpected, row.causes) for row in found] == expected
+
+
+@pytest_twisted.ensureDeferred
+async def test_sample_at_the_end_of_an_hour_is_missing_if_it_is_not_stored_in_the_next_hour_either(store, rows):
+    agent = rows.agent()
+    rows.run(agent, -1, 86399)
+    rows.metered(agent, since=-1)
+    store.fill(rows)
+    await write(store, [at + 1 for at in every_300_seconds(0, 86400) if at != 3600])
+
+    found = await store.completeness(CompletenessQuery(start=NOON, end=after(7200), by="hour"), LATER, 10)
+
+    assert [(row.received, row.unexpected, row.causes) for row in found] == [(11, 0, {"unknown": 1}), (12, 0, {})]
+
+
+@pytest_twisted.ensureDeferred
+async def test_sample_of_a_cycle_without_a_report_does_not_hide_a_missing_one(store, rows):
+    """The agent was killed in the cycle of 900 s, after its samples, and started at once; the sample of 2500 s is missing."""
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.run(agent, 1000, 86200, boot=OTHER_BOOT)
+    rows.metered(agent)
+    store.fill(rows)
+    await write(store, [0, 300, 600, 900, *(at for at in range(1000, 86400, 300) if at != 2500)])
+
+    row = await one_row(store)
+
+    assert (row.expected, row.received, row.unexpected, row.causes) == (12, 11, 1, {"unknown": 1})
+
+
+@pytest_twisted.ensureDeferred
+async def test_gap_after_a_kill_begins_with_the_first_cycle_whose_sample_is_not_stored(store, rows):
+    """It was killed twice between samples and report: in the cycle of 900 s, of which r1 is stored, and that of 2400 s, of which r2 is."""
+    agent = rows.agent()
+    rows.run(agent, 0, 600)
+    rows.run(agent, 1800, 2100, boot=OTHER_BOOT)
+    rows.run(agent, 3300, 86100, boot=str(uuid.UUID(int=3)))
+    rows.metered(agent)
+    rows.metered(agent, "r2")
+    store.fill(rows)
+    for resource, stored in (("r1", 900), ("r2", 2400)):
+        times = [0, 300, 600, stored, 1800, 2100, *every_300_seconds(3300, 86400)]
+        await write(store, times, resource_id=resource)
+
+    gaps = [(gap.start, gap.end, gap.resources) for gap in await store.completeness_gaps(HOUR, LATER, 10)]
+
+    assert gaps == [
+        (after(900), after(1800), ("r2",)),
+        (after(1200), after(1800), ("r1",)),
+        (after(2400), after(3300), ("r1",)),
+        (after(2700), after(3300), ("r2",)),
+    ]
 
 
 @pytest_twisted.ensureDeferred
@@ -467,6 +616,20 @@ async def test_failed_poll_of_a_report_is_the_cause(store):
     [gap] = await store.completeness_gaps(HOUR, LATER, 10)
     assert (gap.start, gap.end, gap.pollster) == (after(300), after(600), "cpu")
     assert "libvirt: no answer" in gap.reason
+
+
+@pytest.mark.parametrize(("resources", "cause"), [((), "unknown"), (("r1",), "skipped"), (("r2",), "unknown")])
+@pytest_twisted.ensureDeferred
+async def test_skip_explains_only_the_resources_that_it_names(store, resources, cause):
+    """What is not measured and not named is not expected any more: it is not why a sample is missing."""
+    poll = reported(2, 300).report.polls[0]
+    skipping = msgspec.structs.replace(poll, whole=False, series=(), skipped=(SkipReport("missing", 5, resources),))
+    await store.record_cycle_reports(
+        [reported(1, 0), reported(2, 300, polls=(skipping,)), *(reported(n + 1, 300 * n) for n in range(2, 12))]
+    )
+    await write(store, [at for at in every_300_seconds(0, 3600) if at != 300])
+
+    assert (await one_row(store)).causes == {cause: 1}
 
 
 @pytest_twisted.ensureDeferred

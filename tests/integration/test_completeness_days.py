@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import pytest_twisted
@@ -11,9 +12,13 @@ from twisted.internet.defer import Deferred
 
 from meter.completeness_query import CompletenessQuery
 from meter.store import PostgresStore
+from meter.store.maintenance.voiding import Act
+from meter.store.maintenance.voiding import Selection
+from meter.store.maintenance.voiding import void
 from tests.ledger_rows import LedgerRows
 from tests.ledger_rows import seconds
 from tests.ledger_rows import time
+from tests.store_messages import KEYS
 from tests.store_messages import NOON
 from tests.store_messages import message
 from tests.waiting import until
@@ -111,6 +116,47 @@ async def test_late_sample_is_received_when_its_hour_is_final_again(site):
     assert at_once.causes["not finalized"] == 1
     assert reopened.causes["unknown"] == summarized.causes["unknown"] == 1
     assert reopened == summarized
+
+
+@pytest_twisted.ensureDeferred
+async def test_sample_that_was_not_late_makes_a_summary_invalid_too(site):
+    """It is recorded half an hour after its time, when its day is over and summarized."""
+    store, execute = site
+    await fill(store, execute)
+    await store.maintenance.summarize(LATER)
+
+    await store.write([message(at=3000, resource_id="r3", project_id="p0", metadata={"_meter": {"interval": 300}})])
+    execute("DELETE FROM late_sample; DELETE FROM completeness_change")
+    await store.maintenance.finalize(LATER)
+
+    [reopened] = await store.completeness(CompletenessQuery(**PERIOD), LATER, 1)
+    assert reopened.causes["unknown"] == 1
+
+
+@pytest.mark.parametrize("condition", ["timestamp < '{}'", "true"], ids=["some", "all of the hour"])
+@pytest_twisted.ensureDeferred
+async def test_voided_samples_make_a_summary_invalid(site, condition):
+    store, execute = site
+    await fill(store, execute)
+    await store.maintenance.summarize(LATER)
+    hour = NOON + timedelta(hours=5)
+    [(chosen,)] = execute(
+        f"SELECT array_agg(message_id::text) FROM sample WHERE date_trunc('hour', timestamp, 'UTC') = '{hour.isoformat()}'"
+        f" AND {condition.format((hour + timedelta(seconds=301)).isoformat())}"
+    )
+    act = Act(who="admin", reason="wrong", keys=KEYS.keys)
+
+    await store._writers.run(partial(void, selection=Selection(ids=chosen), act=act))
+    await store.maintenance.finalize(LATER)
+    [at_once] = await store.completeness(CompletenessQuery(**PERIOD), LATER, 1)
+    await store.maintenance.summarize(LATER)
+    summarized = await answers(store, execute, valid=4)
+
+    assert at_once.causes["voided"] == len(chosen)
+    assert execute("SELECT sum(samples) FROM completeness_day_loss WHERE level = 0 AND cause = 'voided'") == [
+        (len(chosen),)
+    ]
+    assert summarized[0] == [at_once]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ resources of other projects.
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
+from meter.completeness.ledger.causes import Cause
 from meter.completeness_query import AuditedPeriod
 from meter.completeness_query import Closable
 from meter.completeness_query import CompletenessRow
@@ -46,7 +49,7 @@ class CompletenessGap(msgspec.Struct, kw_only=True):
 
     start: str
     end: str | None
-    cause: str
+    cause: Cause
     reason: str | None
     agent: str | None
     pollster: str | None
@@ -91,7 +94,7 @@ class AuditPeriod(msgspec.Struct, kw_only=True):
     hosts_not_run: int
     errors: int
     sent: int
-    heard: int
+    arrived: int
     missing: int
 
 
@@ -100,7 +103,7 @@ class ClosableReason(msgspec.Struct, kw_only=True):
 
     code: str
     text: str
-    cause: str | None
+    cause: Cause | None
     samples: int
     agent: str | None
 
@@ -137,7 +140,7 @@ def gap(found: Gap, *, for_admin: bool) -> CompletenessGap:
     return CompletenessGap(
         start=utc_text(found.start),
         end=None if found.end is None else utc_text(found.end),
-        cause=found.cause,
+        cause=cast("Cause", found.cause),
         reason=found.reason if for_admin else None,
         agent=found.agent if for_admin else None,
         pollster=found.pollster if for_admin else None,
@@ -185,7 +188,7 @@ def audited_period(found: AuditedPeriod) -> AuditPeriod:
         hosts_not_run=found.hosts_not_run,
         errors=found.errors,
         sent=found.sent,
-        heard=found.heard,
+        arrived=found.arrived,
         missing=found.missing,
     )
 
@@ -203,7 +206,7 @@ def closable_period(answer: Closable, *, for_admin: bool) -> ClosablePeriod:
         ClosableReason(
             code=each.code,
             text=each.text if for_admin else HIDDEN_TEXTS.get(each.code, each.text),
-            cause=each.cause,
+            cause=cast("Cause | None", each.cause),
             samples=each.samples,
             agent=each.agent if for_admin else None,
         )

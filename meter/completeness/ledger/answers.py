@@ -25,7 +25,9 @@ from meter.completeness.ledger.facts import DAY_SECONDS
 from meter.completeness.ledger.facts import HOUR_SECONDS
 from meter.completeness.ledger.facts import AgentFacts
 from meter.completeness.ledger.facts import ILedgerFacts
+from meter.completeness.ledger.facts import MeteredPart
 from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.facts import ResourceFacts
 from meter.completeness.ledger.facts import at
 from meter.completeness.ledger.facts import by_series
 from meter.completeness.ledger.gaps import GapCollector
@@ -149,7 +151,7 @@ class LedgerAnswers:
                 return
             if unknown := {part.agent_id for part in parts} - agents.keys():
                 agents.update(await self._facts.agents(unknown, start, end))
-            facts = await self._facts.resource_facts(query, parts, pieces)
+            facts = await self._sample_facts(query, ledger, parts, pieces)
             for resource, of_resource in groupby(parts, attrgetter("resource")):
                 after = resource
                 await self._pause()
@@ -163,6 +165,28 @@ class LedgerAnswers:
                         and query.meter in (None, result.meter)
                     ):
                         yield result, name
+
+    async def _sample_facts(
+        self, query: CompletenessQuery, ledger: Ledger, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
+    ) -> ResourceFacts:
+        """Return what is stored of the resources of ``parts``, also just after the last piece and after crashes where that matters."""
+        facts = await self._facts.resource_facts(query, parts, pieces)
+        if unreported := sorted(set(ledger.unreported(parts))):
+            facts.unreported = await self._facts.sample_times(unreported)
+        await self._pause()
+        lacking = [
+            part
+            for _, of_resource in groupby(parts, attrgetter("resource"))
+            if ledger.lack_at_end(found := list(of_resource), facts)
+            for part in found
+        ]
+        if lacking:
+            end = pieces[-1].end
+            after = Piece(end, end + max(part.interval for part in lacking))
+            later = await self._facts.resource_facts(query, lacking, [after])
+            times = {(*key[:3], len(pieces)): at for key, at in later.times.items()}
+            facts.times = {**facts.times, **times}
+        return facts
 
     async def tallies(
         self, query: CompletenessQuery, pieces: Sequence[Piece], now: float

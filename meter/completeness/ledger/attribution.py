@@ -1,16 +1,18 @@
 """Attributes each missing sample of a resource and meter to one cause.
 
-The cause is what the agent reported about the cycle of the sample. If it reported nothing, the cause is that the collector rejected
-samples, that the retention deleted them, or that the hour is not final; otherwise it is *unknown*.
+The cause is what the agent reported about the cycle of the sample. If it reported nothing, the cause is that an administrator has
+voided samples, that the collector rejected them, that the retention deleted them, or that the hour is not final; otherwise it is *unknown*.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from meter.completeness.ledger.causes import STILL_RUNNING
 from meter.completeness.ledger.causes import Cause
 from meter.completeness.ledger.facts import HOUR_SECONDS
 from meter.completeness.ledger.facts import AgentFacts
@@ -25,6 +27,7 @@ from meter.completeness.ledger.timeline import CycleRun
 from meter.completeness.ledger.timeline import Due
 from meter.completeness.ledger.timeline import Timeline
 from meter.completeness_query import FOLLOWING_INTERVALS
+from meter.completeness_query import NO_PROJECT
 from meter.completeness_query import SILENT_INTERVALS
 
 NO_SAMPLE, NOT_OF_RESOURCE, NOT_OF_SOME = range(3)
@@ -57,17 +60,33 @@ class CycleAttribution(NamedTuple):
     unattributed: Sequence[Due]
 
 
-def surest(attributions: Sequence[CycleAttribution], missing: int) -> list[list[AttributedCycle]]:
+def surest(attributions: Sequence[CycleAttribution], missing: int, voided: int = 0) -> list[list[AttributedCycle]]:
     """Return, for each of the parts of a series, the attributed cycles of up to ``missing`` samples: those without doubt first.
 
     What an agent skipped is stated without the meters, and sometimes without the resources: it must not take the place of a
-    cycle that did not run, of whichever part.
+    cycle that did not run, of whichever part, nor that of a sample that was stored and is ``voided``.
     """
     cycles = [(i, each) for i, found in enumerate(attributions) for each in found.attributed]
-    chosen = sorted(cycles, key=lambda cycle: (cycle[1].doubt, cycle[1].interrupted))[:missing]
+    cycles.sort(key=lambda cycle: (cycle[1].doubt, cycle[1].interrupted))
+    certain = sum(each.doubt == NO_SAMPLE and not each.interrupted for _, each in cycles)
+    chosen = cycles[: max(min(certain, missing), missing - voided)]
     return [
         sorted((each for n, each in chosen if n == i), key=lambda each: each.due.at) for i in range(len(attributions))
     ]
+
+
+def without_stored(
+    found: CycleAttribution, interval: float, is_stored: Callable[[Due, float], bool | None]
+) -> CycleAttribution:
+    """Return ``found`` without the interrupted cycles whose samples are stored; those that are not stored are certainly missing."""
+    if not any(each.interrupted for each in found.attributed):
+        return found
+    attributed = []
+    for each in found.attributed:
+        stored = is_stored(each.due, interval) if each.interrupted else None
+        if not stored:
+            attributed.append(each if stored is None else each._replace(interrupted=False))
+    return found._replace(attributed=attributed)
 
 
 def attribute_cycles(part: MeteredPart, facts: AgentFacts, start: float, end: float, now: float) -> CycleAttribution:
@@ -153,7 +172,7 @@ def _attributed(
 
 
 def _doubt(exception: PollingException) -> int:
-    if exception.cause == "poll failed":
+    if exception.cause == "poll failed" or exception.reason == STILL_RUNNING:
         return NO_SAMPLE
     return NOT_OF_SOME if exception.pollster and not exception.resource else NOT_OF_RESOURCE
 
@@ -177,30 +196,51 @@ class OtherLoss(NamedTuple):
 
 
 class Rejections:
-    """The rejected samples of a resource and meter in a piece, which agents that measured it one after the other share."""
+    """The rejected samples of a resource and meter in a piece: agents that measured it one after the other share them, and its projects.
+
+    Each is of the project that its message stated. One that stated none may be of any.
+    """
 
     def __init__(self, rejected: Iterable[RejectedSamples], piece: Piece) -> None:
-        self._left = [
-            (each.kind, each.samples) for each in rejected if piece.start - HOUR_SECONDS < each.start < piece.end
-        ]
+        self._left: dict[str, list[tuple[str, int]]] = {}
+        for each in rejected:
+            if piece.start - HOUR_SECONDS < each.start < piece.end:
+                self._left.setdefault(each.project, []).append((each.kind, each.samples))
+
+    def take(self, count: int, project: str) -> Iterator[OtherLoss]:
+        """Yield up to ``count`` of those of ``project``, which are not yielded again."""
+        for stated in dict.fromkeys((project, NO_PROJECT)):
+            left = self._left.pop(stated, [])
+            for n, (kind, samples) in enumerate(left):
+                taken = min(count, samples)
+                count -= taken
+                left[n] = kind, samples - taken
+                if taken:
+                    yield OtherLoss("rejected", kind, taken)
+            self._left[stated] = [each for each in left if each[1]]
+
+
+class SharedLosses:
+    """Samples of a series in a piece that are known not to be stored, without their cycles: ``voided`` ones and rejected ones."""
+
+    def __init__(self, voided: int, rejections: Rejections, project: str) -> None:
+        self._voided = voided
+        self._rejections = rejections
+        self._project = project
 
     def take(self, count: int) -> Iterator[OtherLoss]:
         """Yield up to ``count`` of them, which are not yielded again."""
-        left, self._left = self._left, []
-        for kind, samples in left:
-            taken = min(count, samples)
-            count -= taken
-            if taken:
-                yield OtherLoss("rejected", kind, taken)
-            if samples > taken:
-                self._left.append((kind, samples - taken))
+        if voided := min(count, self._voided):
+            self._voided -= voided
+            yield OtherLoss("voided", "", voided)
+        yield from self._rejections.take(count - voided, self._project)
 
 
 def other_losses(
-    count: int, meter: str, unattributed: Sequence[Due], rejections: Rejections, finality: Finality
+    count: int, meter: str, unattributed: Sequence[Due], shared: SharedLosses, finality: Finality
 ) -> Iterator[OtherLoss]:
     """Yield the causes of ``count`` missing samples whose cycles, among ``unattributed``, took place as far as the agent knows."""
-    for loss in rejections.take(count):
+    for loss in shared.take(count):
         count -= loss.samples
         yield loss
     expired = min(count, sum(finality.is_expired(meter, due.at) for due in unattributed))

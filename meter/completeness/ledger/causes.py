@@ -13,10 +13,14 @@ Cause = Literal[
     "skipped",
     "spool dropped",
     "rejected",
+    "voided",
     "expired",
     "not finalized",
     "unknown",
 ]
+
+STILL_RUNNING = "an earlier poll was still running"
+"""The reason for a poll that did not take place, with the cause *skipped*: no sample of the pollster was made in the cycle."""
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
@@ -29,6 +33,7 @@ EXPLANATIONS: dict[Cause, str] = {
     " the sample for a reason that it names",
     "spool dropped": "the spool of the agent was full, or too old, and dropped samples",
     "rejected": "the collector rejected the sample: it is a dead letter",
+    "voided": "an administrator has voided the sample: the audit log says who did it and why",
     "expired": "the retention has deleted the samples",
     "not finalized": "the hour is not final yet: samples may still arrive",
     "unknown": "no report explains it, and the collector did not reject it",

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import msgspec
 
+from meter.completeness.ledger.causes import STILL_RUNNING
 from meter.completeness.ledger.causes import Cause
 from meter.completeness.ledger.ledger_changes import KEPT_MACS
 from meter.completeness.ledger.ledger_changes import MAC_BYTES
@@ -264,21 +265,35 @@ def _exceptions(received: ReceivedCycle, agent: AgentState) -> Iterator[PollingE
 def _exceptions_of_poll(poll: PollReport, agent_id: int, due: datetime) -> Iterator[PollingExceptionRow]:
     until = due + timedelta(seconds=poll.interval_seconds)
 
-    def exception(cause: Cause, reason: str, resource: str = "", samples: int = 0) -> PollingExceptionRow:
+    def exception(
+        cause: Cause, reason: str, resource: str = "", samples: int = 0, *, expected: bool = True
+    ) -> PollingExceptionRow:
         return PollingExceptionRow(
-            agent_id, poll.pollster, poll.interval_seconds, resource, cause, reason, due, until, samples=samples
+            agent_id,
+            poll.pollster,
+            poll.interval_seconds,
+            resource,
+            cause,
+            reason,
+            due,
+            until,
+            samples=samples,
+            expected=expected,
         )
 
     if poll.continued:
         pass  # the report of the poll itself has its outcome
     elif not poll.asked:
-        yield exception("skipped", "an earlier poll was still running")
+        yield exception("skipped", STILL_RUNNING)
     elif poll.outcome == "not stored":
         yield exception("spool dropped", ": ".join(filter(None, ("not stored", poll.error))))
     elif poll.outcome != "ok":
         yield exception("poll failed", ": ".join(filter(None, (poll.outcome, poll.error))))
+    # A series that is not measured, and whose resource no skip names, is removed: nothing of an unnamed skip is expected.
+    unnamed = {skip.reason for skip in poll.skipped} - {skip.reason for skip in poll.skipped if skip.resources}
     for (reason, resource), samples in _skipped(poll.skipped).items():
-        yield exception("domain hung" if reason == DOMAIN_HUNG else "skipped", reason, resource, samples)
+        cause: Cause = "domain hung" if reason == DOMAIN_HUNG else "skipped"
+        yield exception(cause, reason, resource, samples, expected=reason not in unnamed)
 
 
 def _skipped(skipped: Iterable[SkipReport]) -> dict[tuple[str, str], int]:

@@ -54,7 +54,10 @@ class MeteredPart(NamedTuple):
 
 
 class PollingException(NamedTuple):
-    """Why samples were not made or were lost, from ``start`` until before ``end``. ``""`` stands for all, an interval of 0 for any."""
+    """Why samples were not made or were lost, from ``start`` until before ``end``. ``""`` stands for all, an interval of 0 for any.
+
+    One that is not about ``expected`` samples explains none that is missing.
+    """
 
     pollster: str
     interval: float
@@ -63,6 +66,7 @@ class PollingException(NamedTuple):
     reason: str
     start: float
     end: float
+    expected: bool = True
 
     def covers(self, part: MeteredPart, at: float) -> bool:
         """Return whether this is why ``part`` has no sample of the cycle that was due ``at``.
@@ -85,7 +89,8 @@ class PollingException(NamedTuple):
     def concerns(self, part: MeteredPart) -> bool:
         """Return whether this is about the pollster, the interval and the resource of ``part``."""
         return (
-            self.pollster in ("", part.pollster)
+            self.expected
+            and self.pollster in ("", part.pollster)
             and self.resource in ("", part.resource)
             and self.interval in (0.0, part.interval)
         )
@@ -127,10 +132,18 @@ SeriesPiece = tuple[str, str, str, int]
 
 @dataclass(slots=True)
 class ResourceFacts:
-    """How many samples of some resources are stored, of polled series alone, and how many of these were recorded late."""
+    """How many samples of some resources are stored, of polled series alone, how many of these were recorded late, and how many are voided."""
 
     received: Mapping[SeriesPiece, int] = field(default_factory=dict)
+    times: Mapping[SeriesPiece, tuple[float, float]] = field(default_factory=dict)
+    """The times of the first and the last sample."""
     late: Mapping[SeriesPiece, int] = field(default_factory=dict)
+    voided: Mapping[SeriesPiece, int] = field(default_factory=dict)
+    unreported: Mapping[tuple[str, str, str], Sequence[float]] | None = None
+    """The times of samples by resource, meter and project, where processes that were killed may have measured without a report.
+
+    ``None`` if they were not looked for.
+    """
 
 
 @dataclass(slots=True)
@@ -172,6 +185,14 @@ class ILedgerFacts(Protocol):
         self, query: CompletenessQuery, parts: Sequence[MeteredPart], pieces: Sequence[Piece]
     ) -> ResourceFacts:
         """Return what is stored of the resources of ``parts`` in the ``pieces``, which are in order and follow each other."""
+
+    async def sample_times(
+        self, wanted: Sequence[tuple[str, float, float]]
+    ) -> Mapping[tuple[str, str, str], Sequence[float]]:
+        """Return the times, in order, of the samples of polled series of resources, each from a time until before another.
+
+        They are returned by resource, meter and project. Those of samples that have been deleted are not.
+        """
 
     async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
         """Return what the agents reported, with the runs before and after the time from ``start`` to ``end``."""

@@ -7,6 +7,8 @@ Where several agents measured a resource one after the other, the samples of eac
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,15 +18,19 @@ from meter.completeness.ledger.attribution import AttributedCycle
 from meter.completeness.ledger.attribution import CycleAttribution
 from meter.completeness.ledger.attribution import OtherLoss
 from meter.completeness.ledger.attribution import Rejections
+from meter.completeness.ledger.attribution import SharedLosses
 from meter.completeness.ledger.attribution import attribute_cycles
 from meter.completeness.ledger.attribution import other_losses
 from meter.completeness.ledger.attribution import surest
+from meter.completeness.ledger.attribution import without_stored
+from meter.completeness.ledger.cycle_samples import CycleSamples
 from meter.completeness.ledger.facts import AgentFacts
 from meter.completeness.ledger.facts import Finality
 from meter.completeness.ledger.facts import MeteredPart
 from meter.completeness.ledger.facts import Piece
 from meter.completeness.ledger.facts import RejectedSamples
 from meter.completeness.ledger.facts import ResourceFacts
+from meter.completeness.ledger.timeline import Due
 
 
 class PartResult(NamedTuple):
@@ -52,6 +58,17 @@ class _Expectation(NamedTuple):
     expected: int
 
 
+class _Shortage(NamedTuple):
+    """What a series lacks in a piece: ``missing`` samples, although ``unexpected`` ones of unreported cycles are stored."""
+
+    missing: int
+    unexpected: int
+    late: int
+    voided: int
+    shared: SharedLosses
+    is_stored: Callable[[Due, float], bool | None]
+
+
 class Ledger:
     """Compares what was expected with what is stored, in the ``pieces`` of a period, for the resources given one after the other.
 
@@ -71,6 +88,7 @@ class Ledger:
         self._rejected = rejected
         self._finality = finality
         self._now = now
+        self._samples = CycleSamples(pieces, agents, finality)
 
     def results(self, parts: Sequence[MeteredPart], facts: ResourceFacts) -> Iterator[PartResult]:
         """Yield the results of one resource, whose ``parts`` are given; ``facts`` may have those of others too."""
@@ -80,21 +98,64 @@ class Ledger:
                 series[meter, part.project].append(part)
         attributed: dict[tuple[MeteredPart, int], CycleAttribution] = {}
         counts: dict[MeteredPart, list[int]] = {}
+        rejections: dict[tuple[str, int], Rejections] = {}
         for (meter, project), measured in series.items():
             for part in measured:
                 if part not in counts:
                     counts[part] = [self._expected(part, piece) for piece in self._pieces]
+            samples = self._samples.of_series(meter, measured, counts, facts)
             for n in range(len(self._pieces)):
                 key = parts[0].resource, meter, project, n
-                received, late = facts.received.get(key, 0), facts.late.get(key, 0)
+                late = facts.late.get(key, 0)
                 expectations = [_Expectation(part, counts[part][n]) for part in measured]
                 expected = sum(each.expected for each in expectations)
-                if not expected and not received:
+                received = samples.received[n]
+                if not expected and not received and not samples.unreported[n]:
                     continue
                 if received >= expected:
-                    yield from self._complete(meter, n, expectations, received - expected, late)
-                else:
-                    yield from self._incomplete(meter, n, expectations, expected - received, late, attributed)
+                    surplus = received - expected + samples.unreported[n]
+                    yield from self._complete(meter, n, expectations, surplus, late)
+                    continue
+                if (meter, n) not in rejections:
+                    of_series = self._rejected.get((parts[0].resource, meter), ())
+                    rejections[meter, n] = Rejections(of_series, self._pieces[n])
+                voided = facts.voided.get(key, 0)
+                yield from self._incomplete(
+                    meter,
+                    n,
+                    expectations,
+                    _Shortage(
+                        missing=expected - received,
+                        unexpected=samples.unreported[n],
+                        late=late,
+                        voided=voided,
+                        shared=SharedLosses(voided, rejections[meter, n], project),
+                        is_stored=samples.is_stored,
+                    ),
+                    attributed,
+                )
+
+    def lack_at_end(self, parts: Sequence[MeteredPart], facts: ResourceFacts) -> bool:
+        """Return whether a resource lacks samples in the last piece, while its last cycle may have been measured after it."""
+        last = len(self._pieces) - 1
+        end = self._pieces[last].end
+        if end >= self._now:
+            return False
+        expected: dict[tuple[str, str], int] = defaultdict(int)
+        for part in consecutive(parts):
+            if count := self._expected(part, self._pieces[last]):
+                for meter in part.meters:
+                    expected[meter, part.project] += count
+        return any(
+            facts.received.get((parts[0].resource, meter, project, last), 0) < count
+            for (meter, project), count in expected.items()
+        )
+
+    def unreported(self, parts: Iterable[MeteredPart]) -> Iterator[tuple[str, float, float]]:
+        """Yield the times of resources in which agents may have measured without a report."""
+        for part in parts:
+            for each in self._samples.unreported_times(part):
+                yield part.resource, each.start, each.end
 
     def _expected(self, part: MeteredPart, piece: Piece) -> int:
         if part.is_off_schedule:
@@ -132,11 +193,10 @@ class Ledger:
         meter: str,
         n: int,
         expectations: Sequence[_Expectation],
-        missing: int,
-        late: int,
+        lack: _Shortage,
         known: dict[tuple[MeteredPart, int], CycleAttribution],
     ) -> Iterator[PartResult]:
-        """Yield the results of a series that lacks ``missing`` samples: those of known cycles, of all agents, are attributed first."""
+        """Yield the results of a series that lacks samples: those of known cycles, of all agents, are attributed first."""
         piece = self._pieces[n]
         reasons = []
         for part, _ in expectations:
@@ -146,20 +206,22 @@ class Ledger:
                 found = known[part, n] = attribute_cycles(
                     part, self._agents[part.agent_id], piece.start, end, self._now
                 )
-            reasons.append(found)
-        taken = surest(reasons, missing)
+            reasons.append(without_stored(found, part.interval, lack.is_stored))
+        missing, late, unexpected = lack.missing, lack.late, lack.unexpected
+        taken = surest(reasons, missing, lack.voided)
         missing -= sum(map(len, taken))
+        dropped = max(0, missing - lack.voided)
         for found, attributed in zip(reasons, taken, strict=True):
-            possible = found.possible[:missing]
+            possible = found.possible[:dropped]
             attributed += possible
+            dropped -= len(possible)
             missing -= len(possible)
-        rejections = Rejections(self._rejected.get((expectations[0].part.resource, meter), ()), piece)
         for i, (part, expected) in reversed(list(enumerate(expectations))):
             others: list[OtherLoss] = []
             lost = min(missing, expected - len(taken[i]))
             if lost:
                 missing -= lost
-                others = list(other_losses(lost, meter, reasons[i].unattributed, rejections, self._finality))
+                others = list(other_losses(lost, meter, reasons[i].unattributed, lack.shared, self._finality))
             if expected:
                 yield PartResult(
                     part.agent_id,
@@ -170,12 +232,12 @@ class Ledger:
                     n,
                     expected,
                     expected - len(taken[i]) - lost,
-                    0,
+                    unexpected,
                     late,
                     taken[i],
                     others,
                 )
-                late = 0
+                late = unexpected = 0
 
 
 def consecutive(parts: Sequence[MeteredPart]) -> Sequence[MeteredPart]:

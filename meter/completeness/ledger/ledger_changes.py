@@ -72,13 +72,16 @@ class CycleRunRow:
         )
 
 
-ExceptionKey = tuple[int, str, float, str, Cause, str]
-"""What exceptions that can be one row have in common: agent, pollster, interval, resource, cause and reason."""
+ExceptionKey = tuple[int, str, float, str, Cause, str, bool]
+"""What exceptions that can be one row have in common: agent, pollster, interval, resource, cause, reason, and ``expected``."""
 
 
 @dataclass(slots=True)
 class PollingExceptionRow:
-    """A row of ``polling_exception``; ``id`` is ``None`` until it is stored."""
+    """A row of ``polling_exception``; ``id`` is ``None`` until it is stored.
+
+    ``expected``: whether samples were expected of what it is about; otherwise it explains none that is missing.
+    """
 
     agent_id: int
     pollster: str
@@ -91,11 +94,12 @@ class PollingExceptionRow:
     cycles: int = 1
     samples: int = 0
     id: int | None = None
+    expected: bool = True
 
     @property
     def key(self) -> ExceptionKey:
         """What an exception that continues this one has in common with it."""
-        return self.agent_id, self.pollster, self.interval, self.resource, self.cause, self.reason
+        return self.agent_id, self.pollster, self.interval, self.resource, self.cause, self.reason, self.expected
 
     def continues(self, before: PollingExceptionRow) -> bool:
         """Return whether this is about the next cycle of the same day after ``before``, with the same :attr:`key`."""

@@ -63,7 +63,7 @@ class Timeline:
 
     def __init__(self, interval: float, runs: Iterable[CycleRun]) -> None:
         self.interval = interval
-        ordered = sorted(runs)
+        self._runs = ordered = sorted(runs)
         self._spans: list[_Span] = []
         for run, after in pairwise([*ordered, None]):
             assert run is not None
@@ -75,6 +75,7 @@ class Timeline:
         self._begins = [span.begins for span in self._spans]
         self._counts: dict[tuple[float, float], int] = {}
         self._nearest: dict[float, float] = {}
+        self._around: dict[float, tuple[float, float]] = {}
 
     @property
     def last(self) -> CycleRun | None:
@@ -107,6 +108,25 @@ class Timeline:
                 known = time
             self._nearest[time] = known
         return known
+
+    def around(self, time: float) -> tuple[float, float]:
+        """Return when the last cycle before ``time`` was due, and the first one then or later; infinite times where there is none.
+
+        Cycles two intervals away are not looked for.
+        """
+        known = self._around.get(time)
+        if known is None:
+            near = [each.at for each in self.dues(time - 2 * self.interval, time + 2 * self.interval)]
+            earlier = (each for each in near if each < time)
+            later = (each for each in near if each >= time)
+            known = self._around[time] = max(earlier, default=-math.inf), min(later, default=math.inf)
+        return known
+
+    def restarts(self, start: float, end: float) -> Iterator[tuple[CycleRun, CycleRun]]:
+        """Yield pairs of runs that follow each other, of which the first has ended before ``end`` and the other begins after ``start``."""
+        for before, after in pairwise(self._runs):
+            if before.last < end and after.first > start:
+                yield before, after
 
     def dues(self, start: float, end: float) -> Iterator[Due]:
         """Yield the cycles that were due from ``start`` until before ``end``, in order."""

@@ -1,7 +1,7 @@
 """Nova's log of its usage audits: on how many hosts the last audit ran, how many instances it reported, and with how many errors.
 
 An audit sends a notification ``compute.instance.exists`` for each instance of a host. The log says how many were sent,
-and on which hosts the audit did not run; :mod:`meter.completeness.ledger.heard_audits` compares it with the notifications that arrived.
+and on which hosts the audit did not run; :mod:`meter.completeness.ledger.usage_audits` compares it with the notifications that arrived.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from meter.rating.budgets.budget_sum import last_day
 from meter.rating.money.account_projects import DomainOf
 from meter.rating.period import BillingPeriod
 from meter.rating.period import day_of
-from meter.rating.project_domains import project_domains
+from meter.rating.statements.payers import charged_projects
+from meter.rating.statements.project_history import ProjectHistory
 from meter.rating.usage.usage_store import IUsage
 
 ACCOUNTS_AT_ONCE = 100
@@ -67,7 +68,8 @@ class BudgetEvaluation:
         """Return the book of the account that pays what a budget counts, or else the default book, by budget id."""
         timezone = directory.books[directory.default_book].timezone
         today = day_of(now, timezone)
-        domain_of = await project_domains(self._names, _projects_of(directory.budgets.values()), timezone)
+        projects = _projects_of(directory.budgets.values())
+        domain_of = (await ProjectHistory.read(self._names, projects, timezone)).domain_of
         books: dict[str, PriceBook] = {}
         for budget in directory.budgets.values():
             scope, name = budget.scope, directory.default_book
@@ -87,9 +89,9 @@ class BudgetEvaluation:
         for book in directory.books.values():
             period = BillingPeriod.named(month, book.timezone)
             projects = await self._usage.projects(book, period)
-            # A project without usage can have fixed charges.
-            projects = list(dict.fromkeys((*projects, *_projects_of(each.budget for each in sums))))
-            domain_of = await project_domains(self._names, projects, book.timezone)
+            # Resources without a project belong to no account. A project without usage can have charges.
+            projects = sorted({*projects, *charged_projects(book)} - {NO_PROJECT})
+            domain_of = (await ProjectHistory.read(self._names, projects, book.timezone)).domain_of
             payers = _Payers(directory, book, period, domain_of, sums, now)
             for project_id in projects:
                 payers.add(project_id)
@@ -119,7 +121,7 @@ class BudgetEvaluation:
             for project_id in projects:
                 by_project.setdefault(project_id, []).append(calculation)
         slices = Slices(self._clock)
-        async for atom in self._usage.totals(book, period, list(by_project)):
+        async for atom in self._usage.totals(book, period, sorted(by_project)):
             for calculation in by_project[atom.project_id]:
                 calculation.add(atom)
             if slices.over:
@@ -143,7 +145,7 @@ class BudgetEvaluation:
             query = CompletenessQuery(start=period.start, end=end, meter=meter, group="project_id")
             rows = await self._ledger.completeness(query, now, MAX_LEDGER_ROWS)
             missing = {row.group or NO_PROJECT: row.missing for row in rows if row.missing}
-            domain_of = await project_domains(self._names, list(missing), period.timezone)
+            domain_of = (await ProjectHistory.read(self._names, missing, period.timezone)).domain_of
             today = last_day(period, now)
             for project_id, samples in missing.items():
                 domain_id = domain_of(project_id, today)

@@ -29,15 +29,15 @@ class ReachedThreshold:
 class WaitingWebhook:
     """A webhook message that waits for its delivery to ``target``: a name in the configuration. ``id`` stays the same in all attempts.
 
-    ``attempts`` are those begun. ``next_attempt_at`` is ``None`` if the message was given up. A failed attempt after
-    ``give_up_at`` is the last one.
+    ``attempts`` are those begun. ``next_attempt_at`` is ``None`` once the message has *failed*: it is not sent
+    again. A failed attempt after ``retry_until`` is the last one.
     """
 
     id: str
     target: str
     body: bytes
     created_at: datetime
-    give_up_at: datetime
+    retry_until: datetime
     attempts: int
     next_attempt_at: datetime | None
     last_error: str = ""
@@ -45,15 +45,15 @@ class WaitingWebhook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookQueue:
-    """How many webhooks of ``target`` wait, the oldest of them since ``waiting_since``, and how many were given up.
+    """How many webhooks of ``target`` wait, the oldest of them since ``waiting_since``, and how many have failed.
 
-    ``last_error`` is that of one that waits, or else of one that was given up; "" without any.
+    ``last_error`` is that of one that waits, or else of one that has failed; "" without any.
     """
 
     target: str
     waiting: int
     waiting_since: datetime | None
-    given_up: int
+    failed: int
     last_error: str
 
 
@@ -93,16 +93,16 @@ class IBudgetStore(Interface):
         """Remove a webhook that was delivered."""
 
     async def not_delivered(webhook_id: str, error: str, next_attempt_at: datetime | None) -> None:
-        """Store a failed attempt; without a next one the webhook is given up, and kept for a look."""
+        """Store a failed attempt; without a next one the webhook has failed, and is kept for a look."""
 
     async def webhook_queues() -> Sequence[WebhookQueue]:
-        """Return what waits and was given up, by target; nothing of targets without either."""
+        """Return what waits and what has failed, by target; nothing of targets without either."""
 
     async def webhooks(limit: int) -> Sequence[WaitingWebhook]:
-        """Return the first ``limit`` webhooks that wait or were given up, oldest first."""
+        """Return the first ``limit`` webhooks that wait or have failed, oldest first."""
 
-    async def retry_webhooks(ids: Collection[str], now: datetime, give_up_at: datetime) -> Sequence[str]:
-        """Make webhooks that wait or were given up due ``now``, with ``give_up_at``; return the ids of those that exist, in order."""
+    async def retry_webhooks(ids: Collection[str], now: datetime, retry_until: datetime) -> Sequence[str]:
+        """Make webhooks that wait or have failed due ``now``, with ``retry_until``; return the ids of those that exist, in order."""
 
     async def discard_webhooks(ids: Collection[str]) -> Sequence[str]:
-        """Delete webhooks that wait or were given up; return the ids of those that existed, in order."""
+        """Delete webhooks that wait or have failed; return the ids of those that existed, in order."""

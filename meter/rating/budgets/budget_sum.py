@@ -78,7 +78,7 @@ class BudgetSum:
         def is_counted(project_id: str, sku: str | None) -> bool:
             if self.budget.sku not in (None, sku):
                 return False
-            if not project_id:  # a line of the account as a whole, or resources that have no project
+            if not project_id:  # a line of the account as a whole
                 return self.counts_account(spending.account.id)
             return self.counts(spending.account.id, project_id, domain_of(project_id, today))
 

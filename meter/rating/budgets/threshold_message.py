@@ -16,7 +16,7 @@ from meter.rating.budgets.budget_state import BudgetState
 from meter.rating.budgets.budget_state import BudgetThreshold
 from meter.rating.budgets.budget_store import ReachedThreshold
 from meter.rating.budgets.budget_store import WaitingWebhook
-from meter.rating.budgets.webhook_delivery import GIVE_UP_AFTER
+from meter.rating.budgets.webhook_delivery import RETRY_FOR
 from meter.rating.exact import plain
 
 MESSAGE_TYPE = "budget.threshold_reached"
@@ -101,7 +101,7 @@ def threshold_webhooks(
             target=target,
             body=body,
             created_at=now,
-            give_up_at=now + GIVE_UP_AFTER,
+            retry_until=now + RETRY_FOR,
             attempts=0,
             next_attempt_at=now,
         )

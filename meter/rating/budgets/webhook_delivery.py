@@ -33,7 +33,7 @@ from meter.rating.budgets.budget_store import IBudgetStore
 from meter.rating.budgets.budget_store import WaitingWebhook
 from meter.rating.budgets.webhook_signature import signature_headers
 
-GIVE_UP_AFTER = timedelta(days=3)
+RETRY_FOR = timedelta(days=3)
 """How long a webhook is attempted."""
 
 FIRST_PAUSE = timedelta(seconds=30)
@@ -57,11 +57,15 @@ GONE = 410
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookTarget:
-    """A configured target. ``keys`` are those of :func:`~meter.rating.budgets.webhook_signature.webhook_keys`; its ``repr`` omits them."""
+    """A configured target. ``keys`` are those of :func:`~meter.rating.budgets.webhook_signature.webhook_keys`.
+
+    Its ``repr`` has neither them nor the URL, which can have a secret in its path.
+    """
 
     name: str
-    url: str
+    url: str = field(repr=False)
     keys: Sequence[bytes] = field(repr=False)
+    client: IWebhookClient = field(repr=False)
 
 
 class IWebhookClient(Protocol):
@@ -75,7 +79,7 @@ class IWebhookMetrics(Protocol):
     """Counts attempts: :class:`meter.daemon.rating_metrics.WebhookMetrics`."""
 
     def attempted(self, target: str, outcome: str) -> None:
-        """Count an attempt: delivered, failed or given_up."""
+        """Count an attempt: delivered, retry (it failed and is repeated) or failed (it was the last)."""
 
 
 class NullWebhookMetrics:
@@ -94,7 +98,6 @@ class WebhookDelivery:
     def __init__(
         self,
         store: IBudgetStore,
-        client: IWebhookClient,
         targets: Mapping[str, WebhookTarget],
         clock: IReactorTime,
         *,
@@ -102,7 +105,6 @@ class WebhookDelivery:
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
-        self._client = client
         self._targets = targets
         self._clock = clock
         self._metrics = metrics or NullWebhookMetrics()
@@ -148,7 +150,7 @@ class WebhookDelivery:
         headers |= {"content-type": "application/json", "user-agent": f"Meter/{__version__}"}
         request = HttpRequest(method="POST", url=target.url, headers=headers, body=webhook.body)
         try:
-            response = await self._client.send(request, TIMEOUT_SECONDS)
+            response = await target.client.send(request, TIMEOUT_SECONDS)
             if 300 <= response.status < 400:
                 raise Unavailable(
                     f"redirected ({response.status}): redirects are not followed, configure the final URL"
@@ -162,13 +164,13 @@ class WebhookDelivery:
     async def _failed(self, webhook: WaitingWebhook, error: Unavailable) -> None:
         now = self._now()
         text = " ".join(str(error).split())
-        given_up = now >= webhook.give_up_at or (isinstance(error, ErrorResponse) and error.status == GONE)
-        next_attempt_at = None if given_up else now + self.pause_after(webhook.attempts, error)
+        is_last = now >= webhook.retry_until or (isinstance(error, ErrorResponse) and error.status == GONE)
+        next_attempt_at = None if is_last else now + self.pause_after(webhook.attempts, error)
         await self._store.not_delivered(webhook.id, text[:MAX_ERROR], next_attempt_at)
-        self._metrics.attempted(webhook.target, "given_up" if given_up else "failed")
-        if given_up:
+        self._metrics.attempted(webhook.target, "failed" if is_last else "retry")
+        if is_last:
             self._log.warn(
-                "the webhook {id} to {target} is given up after {attempts} attempts: {reason}",
+                "the webhook {id} to {target} has failed, and is not sent again, after {attempts} attempts: {reason}",
                 id=webhook.id,
                 target=webhook.target,
                 attempts=webhook.attempts,

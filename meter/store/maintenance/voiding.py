@@ -34,6 +34,7 @@ from meter.store.audit.void_statements import ids_sha256
 from meter.store.maintenance.rollups import LOCK_HOURS_SHARED
 from meter.store.maintenance.rollups import NOTE_SERIES
 from meter.store.maintenance.voiding_sql import BY_METER
+from meter.store.maintenance.voiding_sql import CHANGED_COMPLETENESS
 from meter.store.maintenance.voiding_sql import CHOOSE
 from meter.store.maintenance.voiding_sql import CHOSEN_IDS
 from meter.store.maintenance.voiding_sql import COLUMNS
@@ -304,6 +305,7 @@ async def _finish(
     """Delete the rollups that the move makes wrong, and append to the audit log, with ``statement`` among the details."""
     await session.count(NOTE_SERIES)
     await session.count(NO_LONGER_FINAL)
+    await session.count(CHANGED_COMPLETENESS)
     await session.count(DELETE_ROLLUPS)
     ids = [id for [id] in await session.rows(CHOSEN_IDS, [MAX_LISTED_IDS])]
     details = {

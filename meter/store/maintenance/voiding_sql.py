@@ -52,6 +52,12 @@ EXISTS (
 
 NO_LONGER_FINAL = f"DELETE FROM final_period WHERE {OF_CHOSEN_HOURS.format(table='final_period')}"
 
+# An hour of which nothing is left is not finalized again: the summary of its day is made again all the same.
+CHANGED_COMPLETENESS = """
+INSERT INTO completeness_change (from_time, until_time)
+SELECT DISTINCT date_trunc('hour', timestamp, 'UTC'), date_trunc('hour', timestamp, 'UTC') FROM chosen WHERE problem IS NULL
+"""
+
 # Of the series, and the totals of their owners: where an hour has no other samples, it is not finalized again. Expired samples
 # are not concerned: all samples of a meter in an hour expire together.
 DELETE_ROLLUPS = """

@@ -21,13 +21,13 @@ CREATE TABLE reached_threshold (
     PRIMARY KEY (period, budget, basis, percent)
 );
 
--- Webhooks that wait for delivery, or were given up (next_attempt_at is null). A delivered webhook is deleted.
+-- Webhooks that wait for delivery, or have failed (next_attempt_at is null). A delivered webhook is deleted.
 CREATE TABLE webhook (
     id text COLLATE "C" PRIMARY KEY,
     target text COLLATE "C" NOT NULL,
     body bytea NOT NULL,
     created_at timestamptz NOT NULL,
-    give_up_at timestamptz NOT NULL,
+    retry_until timestamptz NOT NULL,
     next_attempt_at timestamptz,
     attempts integer NOT NULL DEFAULT 0,
     last_error text NOT NULL DEFAULT ''

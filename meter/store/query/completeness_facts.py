@@ -42,7 +42,7 @@ from meter.store.query.conditions import split_filter
 from meter.store.query.partials_query import partials_query
 
 MAX_OPEN_HOURS = 1000
-"""Hours that are looked at, to see whether they are final."""
+"""Hours that are not final and are looked for; where there are more, all later hours count as not final."""
 
 Rows = Callable[[str, Any], Awaitable[list[tuple[Any, ...]]]]
 """Runs a statement with parameters."""
@@ -95,7 +95,8 @@ WHERE pair.interval IS NOT NULL
 
 # The last cycle of the period may have begun just before the time that its exception states.
 EXCEPTIONS = f"""
-SELECT agent_id, pollster, interval, resource, cause, reason, {SECONDS.format("from_time")}, {SECONDS.format("until_time")}
+SELECT agent_id, pollster, interval, resource, cause, reason, {SECONDS.format("from_time")}, {SECONDS.format("until_time")},
+    expected
 FROM polling_exception e
 WHERE agent_id = ANY(%(ids)s::integer[]) AND until_time >= %(start)s AND from_time <= %(end)s::timestamptz + interval '1 minute'
 ORDER BY from_time, id
@@ -113,11 +114,13 @@ WHERE start > %s::timestamptz - interval '1 hour' AND start < %s AND {{scope}}
 ORDER BY start, kind
 """
 
-RECEIVED = """
-SELECT r.name, m.name, coalesce(p.name, ''), counted.piece, counted.samples
+RECEIVED = f"""
+SELECT r.name, m.name, coalesce(p.name, ''), counted.piece, counted.samples, {SECONDS.format("counted.first")},
+    {SECONDS.format("counted.last")}
 FROM (
-    SELECT resource_id, project_id, meter, width_bucket(first, %s::timestamptz[]) - 1 AS piece, sum(count)::bigint AS samples
-    FROM ({partials}) AS partial
+    SELECT resource_id, project_id, meter, width_bucket(first, %s::timestamptz[]) - 1 AS piece, sum(count)::bigint AS samples,
+        min(first) AS first, max(last) AS last
+    FROM ({{partials}}) AS partial
     GROUP BY 1, 2, 3, 4
 ) AS counted JOIN resource r ON r.id = counted.resource_id JOIN meter m ON m.id = counted.meter
 LEFT JOIN project p ON p.id = counted.project_id
@@ -130,6 +133,29 @@ LEFT JOIN project p ON p.id = x.project_id
 WHERE late.start > %s::timestamptz - interval '1 hour' AND late.start < %s AND x.polling_interval > 0
     AND late.series_id = ANY(ARRAY(SELECT x.id FROM series x JOIN resource r ON r.id = x.resource_id WHERE r.name = ANY(%s)))
 GROUP BY 1, 2, 3, 4
+"""
+
+VOIDED = """
+SELECT r.name, m.name, coalesce(p.name, ''), width_bucket(v.timestamp, %s::timestamptz[]) - 1 AS piece, count(*)
+FROM voided_sample v JOIN series x ON x.id = v.series_id JOIN resource r ON r.id = x.resource_id JOIN meter m ON m.id = x.meter_id
+LEFT JOIN project p ON p.id = x.project_id
+WHERE v.timestamp >= %s AND v.timestamp < %s AND x.polling_interval > 0
+    AND v.series_id = ANY(ARRAY(SELECT x.id FROM series x JOIN resource r ON r.id = x.resource_id WHERE r.name = ANY(%s)))
+    AND EXISTS (SELECT FROM voided_sample LIMIT 1)
+GROUP BY 1, 2, 3, 4
+"""
+
+# Rows are found by series and time, whatever PostgreSQL expects: OFFSET 0 keeps it from joining in another order.
+SAMPLE_TIMES = f"""
+SELECT wanted.resource, m.name, coalesce(p.name, ''), {SECONDS.format("s.timestamp")}
+FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[]) AS wanted (resource, since, until)
+CROSS JOIN LATERAL (SELECT r.id FROM resource r WHERE r.name = wanted.resource OFFSET 0) AS r
+CROSS JOIN LATERAL (SELECT x.* FROM series x WHERE x.resource_id = r.id AND x.polling_interval > 0 OFFSET 0) AS x
+CROSS JOIN LATERAL (
+    SELECT s.timestamp FROM sample s WHERE s.series_id = x.id AND s.timestamp >= wanted.since AND s.timestamp < wanted.until OFFSET 0
+) AS s
+JOIN meter m ON m.id = x.meter_id LEFT JOIN project p ON p.id = x.project_id
+ORDER BY s.timestamp
 """
 
 POLLED = Sql("x.polling_interval > 0")
@@ -154,6 +180,8 @@ class StoredLedgerFacts:
                 break
             open_hours.add(found[0][0].timestamp())
             since = found[0][0] + timedelta(hours=1)
+        if since < until and len(open_hours) >= MAX_OPEN_HOURS:
+            open_from = min(open_from, since.timestamp())
         cutoffs = await self._rows(
             f"SELECT meter, {SECONDS.format('before')} FROM retention_cutoff WHERE before > %s", [at(start)]
         )
@@ -199,7 +227,23 @@ class StoredLedgerFacts:
         statement = _received_statement(query, resources, starts, pieces)
         received = await self._rows(statement.text, statement.parameters)
         late = await self._rows(LATE, [starts, start, end, resources])
-        return ResourceFacts(_by_series_piece(received), _by_series_piece(late))
+        voided = await self._rows(VOIDED, [starts, start, end, resources])
+        return ResourceFacts(
+            received=_by_series_piece([row[:5] for row in received]),
+            times={row[:4]: row[5:] for row in received},
+            late=_by_series_piece(late),
+            voided=_by_series_piece(voided),
+        )
+
+    async def sample_times(
+        self, wanted: Sequence[tuple[str, float, float]]
+    ) -> Mapping[tuple[str, str, str], Sequence[float]]:
+        """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
+        columns = [[row[0] for row in wanted], [at(row[1]) for row in wanted], [at(row[2]) for row in wanted]]
+        found: dict[tuple[str, str, str], list[float]] = {}
+        for resource, meter, project, time in await self._rows(SAMPLE_TIMES, columns):
+            found.setdefault((resource, meter, project), []).append(time)
+        return found
 
     async def agents(self, ids: Collection[int], start: float, end: float) -> Mapping[int, AgentFacts]:
         """See :class:`~meter.completeness.ledger.facts.ILedgerFacts`."""
@@ -246,7 +290,7 @@ def _received_statement(
         replace(conditions, series=conjunction(conditions.series, POLLED)),
         keys={"resource_id": "x.resource_id", "project_id": "x.project_id", "meter": "x.meter_id"},
         metadata_keys={},
-        columns=("first", "count"),
+        columns=("first", "last", "count"),
         longest_rollup=HOUR if query.by == "hour" else DAY,
         min_overlap=0,
     )

@@ -47,13 +47,13 @@ ON CONFLICT DO NOTHING
 """
 
 ADD_WEBHOOK = """
-INSERT INTO webhook (id, target, body, created_at, give_up_at, next_attempt_at, attempts, last_error)
+INSERT INTO webhook (id, target, body, created_at, retry_until, next_attempt_at, attempts, last_error)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 
 DUE_TARGETS = "SELECT DISTINCT target FROM webhook WHERE next_attempt_at <= %s ORDER BY target"
 
-COLUMNS = "id, target, body, created_at, give_up_at, attempts, next_attempt_at, last_error"
+COLUMNS = "id, target, body, created_at, retry_until, attempts, next_attempt_at, last_error"
 
 # Who waits for a row that another process claims, would find it claimed: it takes the next one instead.
 CLAIM = f"""
@@ -78,7 +78,7 @@ FROM webhook GROUP BY target ORDER BY target
 
 RETRY = """
 WITH again AS (
-    UPDATE webhook SET next_attempt_at = %s, give_up_at = %s, attempts = 0 WHERE id = ANY(%s::text[]) RETURNING id
+    UPDATE webhook SET next_attempt_at = %s, retry_until = %s, attempts = 0 WHERE id = ANY(%s::text[]) RETURNING id
 )
 SELECT id FROM again ORDER BY id
 """
@@ -134,7 +134,7 @@ class StoredBudgets:
             if not await session.count(REACH, values):
                 return False
             for each in webhooks:
-                row = [each.id, each.target, each.body, each.created_at, each.give_up_at, each.next_attempt_at]
+                row = [each.id, each.target, each.body, each.created_at, each.retry_until, each.next_attempt_at]
                 await session.count(ADD_WEBHOOK, [*row, each.attempts, each.last_error])
             return True
 
@@ -173,8 +173,8 @@ class StoredBudgets:
     async def webhook_queues(self) -> Sequence[WebhookQueue]:
         """Return what waits by target; see ``IBudgetStore.webhook_queues``."""
         return [
-            WebhookQueue(target=target, waiting=waiting, waiting_since=since, given_up=given_up, last_error=error)
-            for target, waiting, since, given_up, error in await self._work.rows(QUEUES)
+            WebhookQueue(target=target, waiting=waiting, waiting_since=since, failed=failed, last_error=error)
+            for target, waiting, since, failed, error in await self._work.rows(QUEUES)
         ]
 
     async def webhooks(self, limit: int) -> Sequence[WaitingWebhook]:
@@ -182,9 +182,9 @@ class StoredBudgets:
         statement = f"SELECT {COLUMNS} FROM webhook ORDER BY created_at, id LIMIT %s"
         return [_webhook(*row) for row in await self._work.rows(statement, [limit])]
 
-    async def retry_webhooks(self, ids: Collection[str], now: datetime, give_up_at: datetime) -> Sequence[str]:
+    async def retry_webhooks(self, ids: Collection[str], now: datetime, retry_until: datetime) -> Sequence[str]:
         """Make webhooks due; see ``IBudgetStore.retry_webhooks``."""
-        return [id for (id,) in await self._work.rows(RETRY, [now, give_up_at, _texts(ids)])]
+        return [id for (id,) in await self._work.rows(RETRY, [now, retry_until, _texts(ids)])]
 
     async def discard_webhooks(self, ids: Collection[str]) -> Sequence[str]:
         """Delete webhooks; see ``IBudgetStore.discard_webhooks``."""
@@ -200,7 +200,7 @@ def _webhook(
     target: str,
     body: memoryview,
     created_at: datetime,
-    give_up_at: datetime,
+    retry_until: datetime,
     attempts: int,
     next_attempt_at: datetime | None,
     last_error: str,
@@ -210,7 +210,7 @@ def _webhook(
         target=target,
         body=bytes(body),
         created_at=created_at,
-        give_up_at=give_up_at,
+        retry_until=retry_until,
         attempts=attempts,
         next_attempt_at=next_attempt_at,
         last_error=last_error,

@@ -39,7 +39,8 @@ CROSS JOIN LATERAL (
 """
 
 LOAD_EXCEPTIONS = """
-SELECT e.agent_id, e.pollster, e.interval, e.resource, e.cause, e.reason, e.from_time, e.until_time, e.cycles, e.samples, e.id
+SELECT e.agent_id, e.pollster, e.interval, e.resource, e.cause, e.reason, e.from_time, e.until_time, e.cycles, e.samples, e.id,
+    e.expected
 FROM unnest(%s::int[], %s::timestamptz[]) AS given (agent_id, since)
 JOIN polling_exception e ON e.agent_id = given.agent_id AND e.until_time >= given.since
 WHERE e.interval > 0
@@ -74,9 +75,9 @@ FROM unnest(%s::bigint[], %s::timestamptz[], %s::int[], %s::bigint[]) AS given (
 """
 
 INSERT_EXCEPTIONS = """
-INSERT INTO polling_exception (agent_id, pollster, interval, resource, cause, reason, from_time, until_time, cycles, samples)
-SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],
-    %s::int[], %s::bigint[])
+INSERT INTO polling_exception (agent_id, pollster, interval, resource, cause, reason, expected, from_time, until_time, cycles, samples)
+SELECT * FROM unnest(%s::int[], %s::text[], %s::float8[], %s::text[], %s::text[], %s::text[], %s::boolean[], %s::timestamptz[],
+    %s::timestamptz[], %s::int[], %s::bigint[])
 """
 
 FIND_METER_LISTS = (

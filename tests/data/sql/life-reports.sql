@@ -35,7 +35,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(p.cycles), 0)::float8 AS cycles
     FROM polling_exception p
-    WHERE p.agent_id = w.agent_id AND p.pollster IN (w.pollster, '') AND p.resource = '' AND p.until_time > w.until_due
+    WHERE p.agent_id = w.agent_id AND p.pollster IN (w.pollster, '') AND p.resource = '' AND p.expected AND p.until_time > w.until_due
     OFFSET 0
 ) AS failed
 WHERE w.resource = ANY($2) AND w.pollster = ANY($3)

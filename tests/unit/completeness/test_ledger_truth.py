@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -38,9 +39,14 @@ PER_CYCLE = {"poll failed": "cpu", "skipped": "cpu", "spool dropped": ""}
 
 @dataclass
 class Truth:
-    """What happened: fates by cycle, resource and meter; each expected sample is received or has one fate."""
+    """What happened: fates by cycle, resource and meter; each expected sample is received or has one fate.
+
+    ``received`` are by the hour of the cycle, ``measured`` has the times of the same samples by the hour of these times.
+    """
 
     received: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
+    measured: defaultdict[tuple[str, str, str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    voided: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
     fates: Counter[tuple[str, str, int, str]] = field(default_factory=Counter)
 
 
@@ -49,16 +55,22 @@ FATES = ["ok"] * 6 + ["agent not running", "poll failed", "skipped", "spool drop
 
 def history(random: Random) -> tuple[Ledger, list[list[MeteredPart]], ResourceFacts, Truth]:
     """Two agents; each resource begins on one and may migrate to the other; single samples are lost, rejected, or domains hang."""
+    # Cycles begin with each hour, or so shortly before it that the last one of an hour measures in the next hour.
+    offset, delay = random.choice([(0.0, 0.0), (0.0, 120.0), (299.0, 2.0), (299.0, 120.0)])
     fates = {agent: random.choices(FATES, k=CYCLES) for agent in (1, 2)}
     agents: dict[int, AgentFacts] = {}
     for agent, of_agent in fates.items():
         of_agent[0] = of_agent[-1] = "ok"  # a gap lies between two reports
         exceptions = [
-            PollingException(PER_CYCLE[fate], INTERVAL, "", fate, "why", INTERVAL * n, INTERVAL * (n + 1))  # type: ignore[arg-type]
+            PollingException(
+                PER_CYCLE[fate], INTERVAL, "", fate, "why", offset + INTERVAL * n, offset + INTERVAL * (n + 1)
+            )  # type: ignore[arg-type]
             for n, fate in enumerate(of_agent)
             if fate in PER_CYCLE
         ]
-        agents[agent] = AgentFacts(f"agent {agent}", {INTERVAL: Timeline(INTERVAL, runs_of(of_agent))}, exceptions)
+        agents[agent] = AgentFacts(
+            f"agent {agent}", {INTERVAL: Timeline(INTERVAL, runs_of(of_agent, offset))}, exceptions
+        )
     truth = Truth()
     rejected: Counter[tuple[float, str, str]] = Counter()
     resources: list[list[MeteredPart]] = []
@@ -71,14 +83,14 @@ def history(random: Random) -> tuple[Ledger, list[list[MeteredPart]], ResourceFa
         closed = random.random() < 0.5 or migrated == last
         hosts = [1 if cycle < migrated else 2 for cycle in range(CYCLES)]
         if migrated > CYCLES:
-            resources.append([part(1, resource, first, last)])
+            resources.append([part(1, resource, first, last, offset)])
         else:
-            resources.append([part(1, resource, first, migrated if closed else CYCLES + 99)])
+            resources.append([part(1, resource, first, migrated if closed else CYCLES + 99, offset)])
         if migrated < last:
-            resources[-1].append(part(2, resource, migrated, last))
+            resources[-1].append(part(2, resource, migrated, last, offset))
         hung = {cycle for cycle in range(first, last) if random.random() < 0.1 and fates[hosts[cycle]][cycle] == "ok"}
         for cycle in hung:
-            start = INTERVAL * cycle
+            start = offset + INTERVAL * cycle
             agents[hosts[cycle]].exceptions.append(
                 PollingException("cpu", INTERVAL, resource, "domain hung", "qemu", start, start + INTERVAL)
             )
@@ -86,28 +98,42 @@ def history(random: Random) -> tuple[Ledger, list[list[MeteredPart]], ResourceFa
             for meter in METERS:
                 fate = fates[hosts[cycle]][cycle]
                 if fate == "ok":
-                    fate = "domain hung" if cycle in hung else random.choice(["ok"] * 8 + ["rejected", "unknown"])
-                hour = int(cycle * INTERVAL // 3600)
+                    fate = (
+                        "domain hung"
+                        if cycle in hung
+                        else random.choice(["ok"] * 8 + ["rejected", "voided", "unknown"])
+                    )
+                due = offset + INTERVAL * cycle
+                hour, measured = int(due // 3600), int((due + delay) // 3600)
                 if fate == "ok":
                     truth.received[resource, meter, "p1", hour] += 1
+                    truth.measured[resource, meter, "p1", measured].append(due + delay)
                     continue
                 truth.fates[resource, meter, hour, fate] += 1
+                if fate == "voided":
+                    truth.voided[resource, meter, "p1", hour] += 1
                 if fate == "rejected":
                     rejected[3600.0 * hour, meter, resource] += 1
     refused = [RejectedSamples(start, meter, res, "p1", "kind", n) for (start, meter, res), n in rejected.items()]
     ledger = Ledger(PIECES, agents, by_series(refused), Finality(open_from=1e9), now=1e9)
-    return ledger, resources, ResourceFacts(truth.received), truth
+    facts = ResourceFacts(
+        received={key: len(times) for key, times in truth.measured.items()},
+        times={key: (times[0], times[-1]) for key, times in truth.measured.items()},
+        voided=truth.voided,
+    )
+    return ledger, resources, facts, truth
 
 
-def part(agent: int, resource: str, first: int, last: int) -> MeteredPart:
-    return MeteredPart(agent, "cpu", INTERVAL, resource, "p1", METERS, INTERVAL * first, INTERVAL * last)
+def part(agent: int, resource: str, first: int, last: int, offset: float = 0.0) -> MeteredPart:
+    since, until = offset + INTERVAL * first, offset + INTERVAL * last
+    return MeteredPart(agent, "cpu", INTERVAL, resource, "p1", METERS, since, until)
 
 
-def runs_of(fates: list[str]) -> list[CycleRun]:
+def runs_of(fates: list[str], offset: float = 0.0) -> list[CycleRun]:
     """The runs that the collector stores: consecutive cycles that were reported."""
     runs: list[CycleRun] = []
     for n, fate in enumerate(fates):
-        at = INTERVAL * n
+        at = offset + INTERVAL * n
         if fate == "agent not running":
             continue
         if runs and runs[-1].last == at - INTERVAL:

@@ -103,6 +103,6 @@ async def test_notifications_that_have_arrived_are_compared_with_those_that_were
     [period] = await store.audited_periods(after(-60), after(60))
 
     began, ended = datetime(2026, 11, 18, 11, tzinfo=UTC), datetime(2026, 11, 18, 12, tzinfo=UTC)
-    assert period == AuditedPeriod(start=began, end=ended, hosts=3, hosts_not_run=1, errors=1, sent=7, heard=5)
+    assert period == AuditedPeriod(start=began, end=ended, hosts=3, hosts_not_run=1, errors=1, sent=7, arrived=5)
     assert period.missing == 2
     assert await store.audited_periods(after(60), after(120)) == []

@@ -1,4 +1,4 @@
-"""Delivery of webhooks: what is sent, when it is repeated, and when it is given up."""
+"""Delivery of webhooks: what is sent, when it is repeated, and when it has failed."""
 
 from datetime import UTC
 from datetime import datetime
@@ -18,8 +18,8 @@ from meter.interfaces import Unavailable
 from meter.rating.budgets.budget_store import ReachedThreshold
 from meter.rating.budgets.budget_store import WaitingWebhook
 from meter.rating.budgets.webhook_delivery import CLAIM
-from meter.rating.budgets.webhook_delivery import GIVE_UP_AFTER
 from meter.rating.budgets.webhook_delivery import MAX_PAUSE
+from meter.rating.budgets.webhook_delivery import RETRY_FOR
 from meter.rating.budgets.webhook_delivery import RUN_SECONDS
 from meter.rating.budgets.webhook_delivery import WebhookDelivery
 from meter.rating.budgets.webhook_delivery import WebhookTarget
@@ -29,7 +29,6 @@ from meter.testing.memory_rating_budgets import MemoryBudgets
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 KEY = b"k" * 24
 PATHS = {name: f"https://{name}.example.org/hooks/s3cret-path" for name in ("billing", "chat")}
-TARGETS = {name: WebhookTarget(name=name, url=url, keys=[KEY]) for name, url in PATHS.items()}
 
 
 class Receivers:
@@ -83,6 +82,11 @@ def receivers(clock):
 
 
 @pytest.fixture
+def targets(receivers):
+    return {name: WebhookTarget(name=name, url=url, keys=[KEY], client=receivers) for name, url in PATHS.items()}
+
+
+@pytest.fixture
 def counted():
     return Counted()
 
@@ -93,8 +97,8 @@ def store():
 
 
 @pytest.fixture
-def delivery(store, receivers, clock, counted):
-    return WebhookDelivery(store, receivers, TARGETS, clock, metrics=counted, rng=lambda: 1.0)
+def delivery(store, targets, clock, counted):
+    return WebhookDelivery(store, targets, clock, metrics=counted, rng=lambda: 1.0)
 
 
 def result_of(work):
@@ -114,7 +118,7 @@ def queue(store, *ids, target="billing", hours=0.0):
             target=target,
             body=b'{"type":"x"}',
             created_at=at,
-            give_up_at=at + GIVE_UP_AFTER,
+            retry_until=at + RETRY_FOR,
             attempts=0,
             next_attempt_at=at,
         )
@@ -188,8 +192,8 @@ def test_pauses_double_up_to_a_limit(delivery):
     assert sorted(pauses) == pauses
 
 
-def test_pauses_are_cut_by_up_to_half(store, receivers, clock):
-    delivery = WebhookDelivery(store, receivers, TARGETS, clock, rng=lambda: 0.0)
+def test_pauses_are_cut_by_up_to_half(store, clock):
+    delivery = WebhookDelivery(store, {}, clock, rng=lambda: 0.0)
     assert delivery.pause_after(3, Unavailable("x")) == timedelta(seconds=60)
 
 
@@ -203,15 +207,15 @@ def test_retry_after_lengthens_the_pause_up_to_a_limit(asked, seconds, delivery,
     assert seconds_until(waiting(store)["msg_1"].next_attempt_at, clock) == seconds
 
 
-def test_webhook_is_given_up_after_three_days_and_kept(delivery, store, receivers, clock, counted):
+def test_webhook_fails_after_three_days_and_is_kept(delivery, store, receivers, clock, counted):
     receivers.answers["billing"] = [503]
     queue(store, "msg_1")
     while (due := waiting(store)["msg_1"].next_attempt_at) is not None:
         clock.advance(max(0, seconds_until(due, clock)))
         run(delivery, clock)
-    assert GIVE_UP_AFTER <= datetime.fromtimestamp(clock.seconds(), UTC) - START < GIVE_UP_AFTER + MAX_PAUSE
+    assert RETRY_FOR <= datetime.fromtimestamp(clock.seconds(), UTC) - START < RETRY_FOR + MAX_PAUSE
     assert 15 <= waiting(store)["msg_1"].attempts <= 30
-    assert counted.outcomes[-1] == ("billing", "given_up")
+    assert counted.outcomes[-1] == ("billing", "failed")
     sent = len(receivers.requests)
     clock.advance(10 * 86400)
     run(delivery, clock)
@@ -223,7 +227,7 @@ def test_410_ends_the_attempts_of_a_webhook_at_once(delivery, store, receivers, 
     queue(store, "msg_1")
     run(delivery, clock)
     assert waiting(store)["msg_1"].next_attempt_at is None
-    assert counted.outcomes == [("billing", "given_up")]
+    assert counted.outcomes == [("billing", "failed")]
 
 
 def test_failure_postpones_the_others_of_the_target_and_no_other_target(delivery, store, receivers, clock):
@@ -275,12 +279,12 @@ def test_attempt_without_an_outcome_is_begun_again_with_the_same_id(delivery, st
     assert waiting(store) == {}
 
 
-def test_webhook_of_a_target_that_is_not_configured_waits_for_it(store, receivers, clock):
+def test_webhook_of_a_target_that_is_not_configured_waits_for_it(store, receivers, targets, clock):
     queue(store, "msg_1")
-    run(WebhookDelivery(store, receivers, {}, clock), clock)
+    run(WebhookDelivery(store, {}, clock), clock)
     assert "no target with the name 'billing'" in waiting(store)["msg_1"].last_error
     clock.advance(60)
-    run(WebhookDelivery(store, receivers, TARGETS, clock), clock)
+    run(WebhookDelivery(store, targets, clock), clock)
     assert receivers.ids == ["msg_1"]
 
 
@@ -294,22 +298,22 @@ def test_failure_is_logged_once_and_the_recovery_too(delivery, store, receivers,
     assert [each["log_level"].name for each in logged] == ["warn", "info"]
 
 
-def test_no_secret_is_logged_or_kept(delivery, store, receivers, clock):
+def test_no_secret_is_logged_or_kept(delivery, store, receivers, targets, clock):
     receivers.answers = {"billing": [500], "chat": [410]}
     queue(store, "msg_1")
     queue(store, "msg_2", target="chat")
     with capturedLogs() as logged:
         run(delivery, clock)
-    texts = [*map(formatEvent, logged), *(each.last_error for each in waiting(store).values()), repr(TARGETS)]
+    texts = [*map(formatEvent, logged), *(each.last_error for each in waiting(store).values()), repr(targets)]
     assert len(texts) == 5
-    for text in texts[:-1]:
+    for text in texts:
         assert "s3cret-path" not in text
     assert repr(KEY) not in texts[-1]
 
 
-def test_unavailable_store_is_told(clock, receivers):
+def test_unavailable_store_is_told(clock, targets):
     def check():
         raise Unavailable("no database")
 
     with pytest.raises(Unavailable, match="no database"):
-        run(WebhookDelivery(MemoryBudgets(check), receivers, TARGETS, clock), clock)
+        run(WebhookDelivery(MemoryBudgets(check), targets, clock), clock)

@@ -15,6 +15,7 @@ from typing import Any
 from typing import Protocol
 
 from meter.completeness_query import AuditedPeriod
+from meter.interfaces import RequestError
 from meter.query import Aggregate
 from meter.query import Comparison
 from meter.query import Marker
@@ -31,8 +32,9 @@ OTHERS = {
     "errors": "nova.usage_audit.errors",
 }
 MAX_PERIODS = 100
-MAX_POLLS = 10_000
-"""Samples of Nova's log that are read."""
+PAGE_SAMPLES = 10_000
+MAX_PAGES = 50
+"""Samples of Nova's log that are read at a time, and how often; a query for which that is not enough must be narrower."""
 
 PUBLISHED_LATER = timedelta(days=2)
 """How long after the end of a period its log is looked for."""
@@ -54,19 +56,10 @@ class AuditSamples(Protocol):
 
 async def audited_periods(store: AuditSamples, start: datetime, end: datetime) -> list[AuditedPeriod]:
     """Return the audit periods that ended from ``start`` until before ``end``, the newest first."""
-    polled = {
-        name: await store.samples(
-            SampleFilter(equals={"meter": meter}, start=start, end=min(end, LATEST) + PUBLISHED_LATER), MAX_POLLS
-        )
-        for name, meter in {"sent": SENT, **OTHERS}.items()
-    }
-    # The newest poll of a period counts: hosts that were late have run until then.
     numbers: dict[tuple[datetime, datetime], dict[str, int]] = {}
-    for name, samples in polled.items():
-        for sample in samples:
-            period = _period(sample.metadata)
-            if period is not None and start <= period[1] < end:
-                numbers.setdefault(period, {}).setdefault(name, int(sample.volume))
+    for name, meter in {"sent": SENT, **OTHERS}.items():
+        for period, volume in (await _newest_polls(store, meter, start, end)).items():
+            numbers.setdefault(period, {})[name] = volume
     found = []
     for (began, ended), of_period in sorted(numbers.items(), reverse=True)[:MAX_PERIODS]:
         if "sent" in of_period:
@@ -78,13 +71,36 @@ async def audited_periods(store: AuditSamples, start: datetime, end: datetime) -
                     hosts_not_run=of_period.get("hosts_not_run", 0),
                     errors=of_period.get("errors", 0),
                     sent=of_period["sent"],
-                    heard=await _heard(store, began, ended),
+                    arrived=await _arrived(store, began, ended),
                 )
             )
     return found
 
 
-async def _heard(store: AuditSamples, start: datetime, end: datetime) -> int:
+async def _newest_polls(
+    store: AuditSamples, meter: str, start: datetime, end: datetime
+) -> dict[tuple[datetime, datetime], int]:
+    """Return the volume of the newest poll of each period, at least of the newest :data:`MAX_PERIODS`.
+
+    Hosts that were late have run until the newest poll.
+    """
+    filter = SampleFilter(equals={"meter": meter}, start=start, end=min(end, LATEST) + PUBLISHED_LATER)
+    newest: dict[tuple[datetime, datetime], int] = {}
+    after: Marker | None = None
+    for _ in range(MAX_PAGES):
+        samples = await store.samples(filter, PAGE_SAMPLES, after=after)
+        for sample in samples:
+            period = _period(sample.metadata)
+            if period is not None and start <= period[1] < end:
+                newest.setdefault(period, int(sample.volume))
+        # A period is polled when it has ended: what was not read yet is about periods that ended before.
+        if len(samples) < PAGE_SAMPLES or sum(ended >= samples[-1].timestamp for _, ended in newest) >= MAX_PERIODS:
+            return newest
+        after = Marker(samples[-1].timestamp, samples[-1].message_id)
+    raise RequestError("there are too many polls of Nova's log: narrow the period")
+
+
+async def _arrived(store: AuditSamples, start: datetime, end: datetime) -> int:
     filter = SampleFilter(
         equals={"meter": "instance"},
         start=start,

@@ -1,0 +1,195 @@
+"""Which cycle a stored sample belongs to, where the number of samples in an hour or day does not say it.
+
+A cycle that begins just before the end of an hour measures just after it: its samples have times of the next hour. An agent that was
+killed between the samples and the report of a cycle leaves samples of a cycle that nobody reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from meter.completeness.ledger.facts import AgentFacts
+from meter.completeness.ledger.facts import Finality
+from meter.completeness.ledger.facts import MeteredPart
+from meter.completeness.ledger.facts import Piece
+from meter.completeness.ledger.facts import ResourceFacts
+from meter.completeness.ledger.timeline import Due
+from meter.completeness.ledger.timeline import Timeline
+
+SAME_SECONDS = 0.001
+"""Times that differ by less are equal: they were rounded to microseconds, and are seconds since 1970 in floating point."""
+
+EARLY_SECONDS = 1.0
+"""How long before the computed time of its cycle a sample may have been measured."""
+
+UNREPORTED_INTERVALS = 2.5
+"""So many intervals after the last report of a process that was killed, a sample can be of a cycle that it did not report."""
+
+
+class Border(NamedTuple):
+    """The cycles next to the beginning of a piece: the last one before it and the first one in it, of whichever agent.
+
+    ``interval`` is that of the last one before. Where there is none, the times are infinite.
+    """
+
+    before: float = -math.inf
+    after: float = math.inf
+    interval: float = 0.0
+
+    def belongs_before(self, first: float, *, is_surplus: bool) -> bool:
+        """Return whether the first sample of the piece, at ``first``, is of the cycle before its beginning.
+
+        A poll may last nearly as long as its interval. ``is_surplus``: the piece has more samples than cycles.
+        """
+        since_cycle, until_cycle = first - self.before, self.after - first
+        return until_cycle > SAME_SECONDS and since_cycle < self.interval and (is_surplus or since_cycle < until_cycle)
+
+    def belongs_after(self, last: float) -> bool:
+        """Return whether the last sample before the piece, at ``last``, is of the first cycle in it: that is computed, not exact."""
+        return self.after - last < EARLY_SECONDS and last - self.before > self.interval / 2
+
+
+def border(parts: Sequence[MeteredPart], agents: Mapping[int, AgentFacts], at: float) -> Border:
+    """Return the cycles next to ``at`` of the ``parts`` of a series."""
+    before, after, interval = -math.inf, math.inf, 0.0
+    for part in parts:
+        if part.is_off_schedule:
+            if part.since >= at:
+                after = min(after, part.since)
+            continue
+        timeline = agents[part.agent_id].timelines.get(part.interval)
+        if timeline is None:
+            continue
+        since, until = timeline.nearest_due(part.since), timeline.nearest_due(part.until)
+        earlier, later = timeline.around(at)
+        if since <= earlier < until and earlier > before:
+            before, interval = earlier, part.interval
+        later = max(later, since)
+        if later < until:
+            after = min(after, later)
+    return Border(before, after, interval)
+
+
+class UnreportedTime(NamedTuple):
+    """The time from the last report of a process that was killed until the next process began; it has a sample of the last report.
+
+    ``interval`` is that of the cycles.
+    """
+
+    start: float
+    end: float
+    interval: float
+
+    def samples(self, times: Sequence[float]) -> Sequence[float]:
+        """Return those of ``times``, the samples of a series in order, that are of a cycle that was not reported."""
+        return [each for each in times if self.start - SAME_SECONDS <= each < self.end - SAME_SECONDS][1:]
+
+
+def unreported_times(timeline: Timeline, piece: Piece) -> Iterator[UnreportedTime]:
+    """Yield the times, in ``piece``, in which a process that was killed may have measured without a report."""
+    for before, after in timeline.restarts(piece.start, piece.end):
+        if not before.stopped and before.boot != after.boot:
+            end = min(after.first, before.last + UNREPORTED_INTERVALS * timeline.interval)
+            yield UnreportedTime(before.last, end, timeline.interval)
+
+
+class SeriesSamples(NamedTuple):
+    """The stored samples of a series, by piece: those of cycles that are expected, and those of cycles that were not reported.
+
+    ``is_stored`` tells of a cycle that may not have been reported whether its sample is stored; ``None`` if that is not known.
+    """
+
+    received: Sequence[int]
+    unreported: Sequence[int]
+    is_stored: Callable[[Due, float], bool | None]
+
+
+class CycleSamples:
+    """Counts samples by the ``pieces`` in which their cycles were due. ``agents`` may grow meanwhile."""
+
+    def __init__(self, pieces: Sequence[Piece], agents: Mapping[int, AgentFacts], finality: Finality) -> None:
+        self._pieces = pieces
+        self._agents = agents
+        self._finality = finality
+        self._whole = Piece(pieces[0].start, pieces[-1].end)
+
+    def unreported_times(self, part: MeteredPart) -> Iterator[UnreportedTime]:
+        """Yield the times in which the agent of ``part`` may have measured without a report, while it measured the part."""
+        timeline = self._agents[part.agent_id].timelines.get(part.interval)
+        if timeline is not None and not part.is_off_schedule:
+            for each in unreported_times(timeline, self._whole):
+                if part.since - SAME_SECONDS <= each.start < part.until:
+                    yield each
+
+    def of_series(
+        self,
+        meter: str,
+        measured: Sequence[MeteredPart],
+        counts: Mapping[MeteredPart, Sequence[int]],
+        facts: ResourceFacts,
+    ) -> SeriesSamples:
+        """Return the samples of a series by the pieces of their cycles."""
+        resource, project = measured[0].resource, measured[0].project
+        pieces = len(self._pieces)
+        received = [facts.received.get((resource, meter, project, n), 0) for n in range(pieces)]
+        surplus = [count - sum(counts[part][n] for part in measured) for n, count in enumerate(received)]
+        stored = () if facts.unreported is None else facts.unreported.get((resource, meter, project), ())
+        unreported = [0] * pieces
+        of_crashes: list[float] = []
+        if stored:
+            between = {part.since for part in measured if part.is_off_schedule}
+            scheduled = [at for at in stored if at not in between]
+            for part in measured:
+                for time in self.unreported_times(part):
+                    of_crashes += time.samples(scheduled)
+            for at in set(of_crashes):
+                # Where cycles were missed, it is a sample of the first of them; otherwise nothing is expected for it.
+                if not any(self._is_missed(part, at) for part in measured):
+                    n = self._piece_of(at)
+                    if n is not None and received[n]:
+                        received[n] -= 1
+                        surplus[n] -= 1
+                        unreported[n] += 1
+        for n in range(pieces + 1):
+            times = facts.times.get((resource, meter, project, n))
+            start = self._pieces[n].start if n < pieces else self._pieces[-1].end
+            if times is not None and (n == pieces or received[n]):
+                at_border = border(measured, self._agents, start)
+                if at_border.belongs_before(times[0], is_surplus=n < pieces and surplus[n] > 0):
+                    _move(received, surplus, n, n - 1)
+                    continue
+            if 0 < n < pieces and surplus[n - 1] > 0 > surplus[n]:
+                ended = facts.times.get((resource, meter, project, n - 1))
+                if ended is not None and border(measured, self._agents, start).belongs_after(ended[1]):
+                    _move(received, surplus, n - 1, n)
+
+        def is_stored(due: Due, interval: float) -> bool | None:
+            if any(abs(at - due.at) < interval / 2 for at in of_crashes):
+                return True
+            return None if facts.unreported is None or self._finality.is_expired(meter, due.at) else False
+
+        return SeriesSamples(received, unreported, is_stored)
+
+    def _piece_of(self, at: float) -> int | None:
+        return next((n for n, piece in enumerate(self._pieces) if piece.start <= at < piece.end), None)
+
+    def _is_missed(self, part: MeteredPart, at: float) -> bool:
+        """Return whether a cycle of ``part`` that was not reported was due near ``at``."""
+        timeline = self._agents[part.agent_id].timelines.get(part.interval)
+        if timeline is None or part.is_off_schedule:
+            return False
+        half = part.interval / 2
+        return any(due.run is None for due in timeline.dues(at - half, at + half))
+
+
+def _move(received: list[int], surplus: list[int], source: int, target: int) -> None:
+    """Count one sample in another piece, or in none if the period has no such piece."""
+    for n, change in ((source, -1), (target, 1)):
+        if 0 <= n < len(received):
+            received[n] += change
+            surplus[n] += change
