@@ -16,6 +16,7 @@ import msgspec
 
 from meter.api import openapi
 from meter.api.handlers import audit
+from meter.api.handlers import cloudkitty
 from meter.api.handlers import completeness
 from meter.api.handlers import identities
 from meter.api.handlers import segments
@@ -25,6 +26,7 @@ from meter.api.handlers import v1
 from meter.api.handlers import v2
 from meter.api.handlers.statistics import statistics
 from meter.api.ingest import PostedSample
+from meter.api.rendering import cloudkitty as rendering_cloudkitty
 from meter.api.rendering import completeness as rendering_completeness
 from meter.api.rendering import service as rendering_service
 from meter.api.rendering import v1 as rendering_v1
@@ -220,6 +222,35 @@ STATEMENTS: tuple[Operation, ...] = (
     ),
 )
 
+CLOUDKITTY: tuple[Operation, ...] = (
+    Operation(
+        name="summary",
+        path="/v2/summary",
+        summary="Sums of what usage cost, in the format of CloudKitty's v2 API.",
+        parameters=(
+            cloudkitty.BEGIN,
+            cloudkitty.END,
+            cloudkitty.FILTERS,
+            cloudkitty.GROUPBY,
+            cloudkitty.RESPONSE_FORMAT,
+            cloudkitty.LIMIT,
+            cloudkitty.OFFSET,
+        ),
+        result=rendering_cloudkitty.Summary,
+        handler=cloudkitty.summary,
+        costly=True,
+    ),
+    Operation(
+        name="dataframes",
+        path="/v2/dataframes",
+        summary="What resources used on each day and what it cost, in the format of CloudKitty's v2 API.",
+        parameters=(cloudkitty.BEGIN, cloudkitty.END, cloudkitty.FILTERS, cloudkitty.LIMIT, cloudkitty.OFFSET),
+        result=rendering_cloudkitty.DataFrames,
+        handler=cloudkitty.dataframes,
+        costly=True,
+    ),
+)
+
 V2: tuple[Operation, ...] = (
     Operation(
         name="versions",
@@ -335,6 +366,7 @@ V2: tuple[Operation, ...] = (
     ),
     *COMPLETENESS,
     *STATEMENTS,
+    *CLOUDKITTY,
     Operation(
         name="identities",
         path="/v2/identities",

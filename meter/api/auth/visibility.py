@@ -5,6 +5,7 @@ Handlers get a :class:`VisibleStore`, never the store itself, so that no handler
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
@@ -57,6 +58,14 @@ from meter.query import StatisticsQuery
 from meter.query import StoredMeter
 from meter.query import StoredResource
 from meter.query import StoredSample
+from meter.rating.book.book_text import directory_from_text
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.costs.cost_query import CostQuery
+from meter.rating.costs.cost_query import CostSum
+from meter.rating.costs.cost_query import cost_points
+from meter.rating.costs.cost_query import cost_sums
+from meter.rating.costs.rated_days import RatedDay
+from meter.rating.costs.rated_days import RatedDays
 from meter.rating.rating_store import IRated
 from meter.stored_batch import StoredProof
 
@@ -136,6 +145,24 @@ class VisibleStore:
     def statements(self) -> VisibleStatements:
         """The statements that the requester may see."""
         return VisibleStatements(IRated(self._store).rating.statements, self._requester, self._authorized)
+
+    async def cost_sums(self, directory: PriceDirectory, query: CostQuery) -> list[CostSum]:
+        """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""
+        query = replace(query, project_id=self.statements.visible_project(query.project_id))
+        return await self._authorized(lambda: cost_sums(self._rated_days(directory, query, query.by_resource), query))
+
+    async def cost_points(
+        self, directory: PriceDirectory, query: CostQuery, offset: int, limit: int
+    ) -> tuple[list[RatedDay], int]:
+        """Return a page of the costs of resources and days, and their number, as :meth:`cost_sums` does."""
+        query = replace(query, project_id=self.statements.visible_project(query.project_id))
+        return await self._authorized(
+            lambda: cost_points(self._rated_days(directory, query, True), query, offset, limit)
+        )
+
+    def _rated_days(self, directory: PriceDirectory, query: CostQuery, by_resource: bool) -> AsyncIterator[RatedDay]:
+        days = RatedDays(IRated(self._store).rating, IIdentityNames(self._store), directory, directory_from_text)
+        return days.between(query.begin, query.end, query.project_id, by_resource=by_resource)
 
     async def samples(
         self, filter: SampleFilter, limit: int, order: Sequence[Order] = (), after: Marker | None = None
