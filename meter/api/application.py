@@ -59,6 +59,7 @@ from meter.api.streaming.export import MEDIA_TYPES
 from meter.daemon.shared_slices import OwnedSlices
 from meter.daemon.shared_slices import SharedSlices
 from meter.interfaces import IStore
+from meter.rating.book.watched_directory import WatchedPriceDirectory
 from meter.signing_keys import Keyring
 
 
@@ -90,7 +91,8 @@ class Api:
     connection. Scripts from ``cors_origins`` can use the API in a browser, from any origin if ``*`` is one of them.
     ``addresses`` finds the client addresses that limits apply to and that the log names. All requests convert, parse and
     encode in ``slices``.
-    ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again.
+    ``max_unchecked_seconds`` is how long a request in progress goes on while its token cannot be checked again. Without
+    ``prices``, rating is not configured.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Api:
         addresses: ClientAddresses | None = None,
         slices: SharedSlices | None = None,
         max_unchecked_seconds: float = 300.0,
+        prices: WatchedPriceDirectory | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -116,6 +119,7 @@ class Api:
         self._keys = keys
         self._rating = rating
         self._max_unchecked_seconds = max_unchecked_seconds
+        self._prices = prices
         self._limits = limits or RequestLimits()
         self._flatten = MetadataFlattener()
         self._hosts = hosts or HostPolicy()
@@ -205,6 +209,7 @@ class Api:
                 base_url=base_url,
                 url=append_pairs(link_url(base_url, request.uri), body_pairs),
                 limits=self._limits,
+                prices=self._prices,
             )
             return await self._sender.send(
                 request, operation, await operation.handler(context), slices, authorization, client

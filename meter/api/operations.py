@@ -19,6 +19,7 @@ from meter.api.handlers import audit
 from meter.api.handlers import cloudkitty
 from meter.api.handlers import completeness
 from meter.api.handlers import identities
+from meter.api.handlers import prices
 from meter.api.handlers import segments
 from meter.api.handlers import service
 from meter.api.handlers import statements
@@ -33,6 +34,7 @@ from meter.api.rendering import v1 as rendering_v1
 from meter.api.rendering import v2 as rendering
 from meter.api.rendering.audit import AuditLogEntry
 from meter.api.rendering.identities import Identity
+from meter.api.rendering.prices import PriceList
 from meter.api.rendering.segments import ResourceSegments
 from meter.api.rendering.statements import StatementEntry
 from meter.api.request.arguments import Parameter
@@ -374,6 +376,14 @@ V2: tuple[Operation, ...] = (
         parameters=(*identities.PARAMETERS, LIMIT, MARKER),
         result=Sequence[Identity],
         handler=identities.identities,
+    ),
+    Operation(
+        name="prices",
+        path="/v2/prices",
+        summary="List prices, and the prices that were agreed with the requester's project, its account or its domain.",
+        parameters=(prices.DAY,),
+        result=Sequence[PriceList],
+        handler=prices.prices,
     ),
     Operation(
         name="audit_log",

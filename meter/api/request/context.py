@@ -23,6 +23,7 @@ from meter.api.request.simple_query import parse_simple_query
 from meter.api.request.times import parse_time_argument
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import IdField
+from meter.rating.book.watched_directory import WatchedPriceDirectory
 from meter.signing_keys import Keyring
 
 
@@ -34,7 +35,8 @@ class RequestContext:
     JSON, ``UNSET`` if it is empty. ``keys`` are the signing keys, ``None`` if this server has none; so is ``rating``. ``media_type`` is the
     negotiated type of the response. ``flatten`` encodes the metadata in the response. Long work is done in ``slices``.
     ``ingest`` is ``None`` if samples are not accepted. ``base_url`` has no slash at its end, and is empty if links are
-    relative; ``url`` is that of the request, with the parameters of its body in the query string.
+    relative; ``url`` is that of the request, with the parameters of its body in the query string. ``prices`` is ``None``
+    if rating is not configured.
     """
 
     path: Mapping[str, str]
@@ -52,6 +54,7 @@ class RequestContext:
     base_url: str
     url: str
     limits: RequestLimits
+    prices: WatchedPriceDirectory | None = None
 
     @property
     def now(self) -> float:

@@ -50,7 +50,7 @@ NAMES = IdentityReport(
     ),
 )
 
-WITHOUT_SAMPLES = ("versions", "capabilities")
+WITHOUT_SAMPLES = ("versions", "capabilities", "prices")
 """Operations that return nothing about samples."""
 
 ADMIN_OPERATIONS = ("audit_log", "completeness_agents", "completeness_audits", "completeness_unmetered")

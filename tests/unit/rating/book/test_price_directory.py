@@ -260,6 +260,7 @@ def test_sku_is_checked(sku: str, problem: str | None) -> None:
         ('tiers = [{price = "1", up_to = 5}]', "leave up_to out of the last tier"),
         ('tiers = [{price = "1"}, {price = "2"}]', "never reached"),
         ('tiers = [{price = "1", up_to = 5}, {price = "2", up_to = 5}, {price = "3"}]', "must ascend"),
+        ('free = 5\ntiers = [{price = "1", up_to = 5}, {price = "2"}]', "the first tier is free"),
         ('tiers = [{price = "1"}]\nmode = "unit"', "did you mean graduated or volume"),
         ("", "give price, or tiers"),
     ],
