@@ -25,11 +25,13 @@ from meter.commands.command import configuration
 from meter.commands.command import escape_terminal
 from meter.commands.command import options_first
 from meter.commands.database import database_server
+from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS
 from meter.daemon.supervised import wait_ready
 from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
+from meter.interfaces import Unavailable
 from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
 from meter.store import PostgresStore
@@ -109,16 +111,32 @@ class RateContext:
                 migrate=False,
                 readers=1,
                 writers=1,
+                rating_connections=2,
                 statement_timeout_seconds=self.config.store.statement_timeout_seconds,
                 finalize_after_seconds=self.config.store.finalize_after_seconds,
                 application_name="meter-rate",
             )
             store.startService()
             try:
-                await wait_ready(store, self.reactor, seconds=max(retry_seconds, READY_SECONDS))
+                seconds = max(retry_seconds, READY_SECONDS)
+                await wait_ready(store, self.reactor, seconds=seconds)
+                await self._wait_rating(store, seconds)
                 yield store
             finally:
                 await store.stopService()
+
+    async def _wait_rating(self, store: PostgresStore, seconds: float) -> None:
+        """Wait for the connections that rating has for itself."""
+        deadline = self.reactor.seconds() + seconds
+        while True:
+            try:
+                await store.rating.statements.first_period("")
+            except Unavailable:
+                if self.reactor.seconds() >= deadline:
+                    raise
+                await sleep(self.reactor, 0.05)
+            else:
+                return
 
 
 class Subcommand(NamedTuple):
