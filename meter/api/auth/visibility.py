@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from meter.api.auth.requester import Requester
+from meter.api.auth.visible_statements import VisibleStatement
 from meter.api.auth.visible_statements import VisibleStatements
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
@@ -67,6 +68,7 @@ from meter.rating.costs.cost_query import cost_sums
 from meter.rating.costs.rated_days import RatedDay
 from meter.rating.costs.rated_days import RatedDays
 from meter.rating.rating_store import IRated
+from meter.rating.statements.preview import Previews
 from meter.stored_batch import StoredProof
 
 T = TypeVar("T")
@@ -145,6 +147,22 @@ class VisibleStore:
     def statements(self) -> VisibleStatements:
         """The statements that the requester may see."""
         return VisibleStatements(IRated(self._store).rating.statements, self._requester, self._authorized)
+
+    async def preview(
+        self,
+        directory: PriceDirectory,
+        account_id: str | None,
+        project_id: str | None,
+        period: str | None,
+        now: datetime,
+        correct_periods: int,
+    ) -> VisibleStatement | None:
+        """Return an open statement; see :meth:`VisibleStatements.preview`."""
+        ledger, names = ICompletenessLedger(self._store), IIdentityNames(self._store)
+        previews = Previews(
+            IRated(self._store).rating, ledger, names, directory, directory_from_text, correct_periods=correct_periods
+        )
+        return await self.statements.preview(previews, account_id, project_id, period, now)
 
     async def cost_sums(self, directory: PriceDirectory, query: CostQuery) -> list[CostSum]:
         """Return sums of costs by the price ``directory``, to a tenant those of the requester's project."""

@@ -11,6 +11,7 @@ from datetime import timedelta
 from meter.api.errors import ApiError
 from meter.api.errors import HttpError
 from meter.api.errors import invalid_input
+from meter.api.handlers.prices import NOT_CONFIGURED
 from meter.api.rendering import cloudkitty as rendering
 from meter.api.request.arguments import Parameter
 from meter.api.request.context import RequestContext
@@ -27,7 +28,9 @@ MAX_DAYS = 93
 DEFAULT_LIMIT = 100
 
 BEGIN = Parameter("begin", "string", "Start of the first day (inclusive). Default: the present month.", narrows=True)
-END = Parameter("end", "string", "End (exclusive): days that start before it. Default: the end of the present month.", narrows=True)
+END = Parameter(
+    "end", "string", "End (exclusive): days that start before it. Default: the end of the present month.", narrows=True
+)
 FILTERS = Parameter(
     "filters",
     "string",
@@ -74,7 +77,7 @@ async def dataframes(context: RequestContext) -> rendering.DataFrames:
 
 async def _directory(context: RequestContext) -> PriceDirectory:
     if context.prices is None:
-        raise HttpError(404, "Rating is not configured: this server has no price directory.")
+        raise HttpError(404, NOT_CONFIGURED)
     return await context.prices.current()
 
 

@@ -71,7 +71,9 @@ class DataFrames(msgspec.Struct, kw_only=True):
 def summary(sums: Sequence[CostSum], total: int, names: Sequence[str], *, as_objects: bool) -> Summary:
     """Return a page of sums, grouped by ``names``."""
     columns = ["begin", "end", "qty", "rate", *names]
-    rows = [[_time(each.begin), _time(each.end), float(each.quantity), float(each.amount), *each.group] for each in sums]
+    rows = [
+        [_time(each.begin), _time(each.end), float(each.quantity), float(each.amount), *each.group] for each in sums
+    ]
     if as_objects:
         return Summary(total=total, results=[dict(zip(columns, row, strict=True)) for row in rows], format="object")
     return Summary(total=total, results=rows, format="table", columns=columns if rows else [])

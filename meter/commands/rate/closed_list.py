@@ -31,7 +31,7 @@ class ClosedListOptions(RateOptions):
 
     def postOptions(self) -> None:
         """Check the limit."""
-        if not self["limit"].isascii() or not self["limit"].isdecimal() or not 0 < int(self["limit"][:9]):
+        if not self["limit"].isascii() or not self["limit"].isdecimal() or not int(self["limit"][:9]) > 0:
             raise usage.UsageError(f"--limit must be a positive number, not {self['limit']}")
         self["limit"] = int(self["limit"][:9])
 

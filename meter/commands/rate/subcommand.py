@@ -28,10 +28,10 @@ from meter.commands.database import database_server
 from meter.daemon.services import sleep
 from meter.daemon.supervised import READY_SECONDS
 from meter.daemon.supervised import wait_ready
+from meter.interfaces import Unavailable
 from meter.rating.book.book_problem import PriceBookError
 from meter.rating.book.price_book import PriceDirectory
 from meter.rating.book.price_directory import read_directory
-from meter.interfaces import Unavailable
 from meter.settings import Config
 from meter.settings.config_file import DEFAULT_FILE
 from meter.store import PostgresStore
