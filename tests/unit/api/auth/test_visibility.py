@@ -19,8 +19,8 @@ from meter.api import Requester
 from meter.api import StaticToken
 from meter.api import StaticTokens
 from meter.api.auth.visibility import VisibleStore
+from meter.api.operation import Operation
 from meter.api.operations import OPERATIONS
-from meter.api.operations import Operation
 from meter.identity_report import IdentityName
 from meter.identity_report import IdentityReport
 from tests.api_client import ApiClient
