@@ -176,7 +176,7 @@ def runs_query(resources: Sequence[str], meters: Sequence[str], as_of: datetime 
         metadata_keys={"known": Sql("true")},
         columns=COLUMNS,
         longest_rollup=24 if conditions.rest == TRUE else 0,
-        min_overlap=0,
+        steps=False,
     )
     return filled(RUNS, partials=partials)
 
