@@ -17,6 +17,7 @@ from meter.query import MetadataMatch
 from meter.query import SampleFilter
 from meter.query import StatisticsQuery
 from meter.sample import DELETED
+from meter.sample import EXISTED_THROUGHOUT
 from tests.contract.test_store import database as database
 from tests.contract.test_store import store as store
 from tests.store_messages import after
@@ -38,7 +39,12 @@ async def values(store: Any, *aggregates: Aggregate, groupby: tuple[str, ...] = 
 
 
 def polled(volume: float, at: float, **fields: Any) -> Any:
-    return message("memory", volume, at=at, unit="MiB", metadata={"_meter": {"interval": 300}}, **fields)
+    return message("memory", volume, at=at, metadata={"_meter": {"interval": 300}}, **{"unit": "MiB", **fields})
+
+
+def listed(volume: float, at: float) -> Any:
+    metadata = {"_meter": {"interval": 300, "run": EXISTED_THROUGHOUT}}
+    return message("memory", volume, at=at, unit="MiB", metadata=metadata)
 
 
 def notified(volume: float, at: float, **fields: Any) -> Any:
@@ -216,10 +222,27 @@ async def test_notification_counts_three_intervals_after_the_last_poll(store: An
 
 @pytest_twisted.ensureDeferred
 async def test_event_between_polls_counts_from_its_time(store: Any) -> None:
-    """A resize that is notified of counts at once, not from the next poll on."""
-    await store.write([polled(2048, 0), notified(4096, 100), polled(4096, 300)])
+    """A volume that a service lists: its resize counts when the service notifies of it, not from the next poll on."""
+    await store.write([listed(10, 0), notified(20, 100), listed(20, 300), listed(20, 7200), notified(0, 7300)])
 
-    assert await values(store, INTEGRAL) == [((2048 * 100 + 4096 * 200) / HOUR,)]
+    assert await values(store, INTEGRAL) == [((10 * 100 + 20 * 7200) / HOUR,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_measured_volume_counts_instead_of_a_notified_one(store: Any) -> None:
+    """A balloon driver has given memory back; Nova's hourly audit says what the flavor reserves."""
+    await store.write([*(polled(512, n * 300) for n in range(12)), notified(2048, 1000), notified(2048, 2000)])
+
+    assert await values(store, INTEGRAL) == [(512 * 3300 / HOUR,)]
+    assert await values(store, INTEGRAL, start=after(900), end=after(2000)) == [(512 * 900 / HOUR,)]
+    assert await values(store, INTEGRAL, start=after(901), end=after(2000)) == [(512 * 600 / HOUR,)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_measured_volume_counts_until_the_deletion(store: Any) -> None:
+    await store.write([polled(512, 0), polled(512, 300), notified(2048, 350), deletion(400)])
+
+    assert await values(store, INTEGRAL) == [(512 * 400 / HOUR,)]
 
 
 # --- deletions and units -------------------------------------------------------------------------------------------
@@ -250,6 +273,10 @@ async def test_zero_that_is_no_deletion_ends_nothing(store: Any) -> None:
 @pytest_twisted.ensureDeferred
 async def test_volume_counts_until_the_first_sample_in_another_unit(store: Any) -> None:
     """``[units] binary`` was changed between two polls: no interval is lost."""
-    await store.write([polled(2048, 0), notified(2048, 300, unit="MB"), notified(2048, 600, unit="MB")])
-
-    assert await values(store, INTEGRAL) == [(2048 * 300 / HOUR,), (2048 * 300 / HOUR,)]
+    for measure in (polled, notified):
+        given = {"resource_id": measure.__name__}
+        await store.write(
+            [measure(2048, at, unit=unit, **given) for at, unit in ((0, "MiB"), (300, "MB"), (600, "MB"))]
+        )
+        rows = await values(store, INTEGRAL, equals=given)
+        assert rows == [(2048 * 300 / HOUR,), (2048 * 300 / HOUR,)]

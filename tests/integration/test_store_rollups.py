@@ -280,6 +280,9 @@ async def test_statistics_are_the_same_however_runs_and_sources_alternate(postgr
         assert {*overlaps} == {(hours, overlap) for hours in (1, 24) for overlap in (0, 1, 2)}
 
 
+LATER = [{"interval": 900, "run": "r"}, {"interval": 900, "run": "exists"}]
+
+
 class Existence(Usage):
     """Draws samples of resources that are switched off, are polled and notified of in two units, migrate, and are deleted."""
 
@@ -291,7 +294,7 @@ class Existence(Usage):
         elif self.random.randrange(20) == 0 and resource in "ab" and at > START + (self.hours - 5) * HOUR:
             volume, metadata = 0, {"_meter": {"run": "deleted"}}
         elif self.random.random() < 0.4:
-            volume, metadata = pick([0, 0, 512]), {"_meter": pick([{"interval": 1800}, {"interval": 900, "run": "r"}])}
+            volume, metadata = pick([0, 0, 512]), {"_meter": pick([{"interval": 1800}, *LATER])}
         else:
             volume, metadata = 512, pick([{}, {"size": 1}])  # the size is in the metadata of notifications
         return message(

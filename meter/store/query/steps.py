@@ -11,6 +11,7 @@ from datetime import datetime
 from meter.counter_runs import INTERVALS_CARRIED
 from meter.counter_runs import RunKind
 from meter.sample import DELETED
+from meter.sample import EXISTED_THROUGHOUT
 from meter.store.postgres.sql import Sql
 from meter.store.postgres.sql import filled
 from meter.store.query.partials import INCREASE_BETWEEN
@@ -64,14 +65,20 @@ EXISTS_BEFORE = (
 )
 OR_EXPIRED = " OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last {before_start} OFFSET 0)"
 
-IS_DELETED = f"run_kind = {RunKind.DECLARED:d} AND run_id = (SELECT id FROM run WHERE name = '{DELETED}')"
-IS_CONTINUED = f"run_kind = {RunKind.DECLARED:d} AND run_continues"
+
+def _is_run(name: str) -> str:
+    return f"coalesce(run_kind = {RunKind.DECLARED:d} AND run_id = (SELECT id FROM run WHERE name = '{name}'), false)"
+
+
+IS_DELETED = _is_run(DELETED)
+IS_MEASURED = f"polling_interval > 0 AND NOT {_is_run(EXISTED_THROUGHOUT)}"
+"""The condition that a poll has measured what is in use, instead of reading what a service has recorded, as its notifications do."""
 
 # Overlapping partials are read only where their samples have expired: there is no time between them to integrate over.
-# After the deletion of its resource a partial does not count. Polled partials, those with a polling interval, number the time
-# between polls; while a polled 0 is valid, until off_until, partials of notifications do not count.
+# After the deletion of its resource a partial does not count. Measured partials count until the next measured one; others do not
+# count while a measured one is valid, until covered_until. The number of measured partials so far numbers the time between them.
 WITH_INTEGRAL = f""", of_resource AS (
-    SELECT *, row_number() OVER in_order AS position, count(*) FILTER (WHERE polling_interval > 0) OVER in_order AS poll,
+    SELECT *, {IS_MEASURED} AS measured, row_number() OVER in_order AS position,
         coalesce(bool_or({IS_DELETED}) OVER (
             PARTITION BY meter, resource_id ORDER BY first, tie ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), false) AS deleted_within
@@ -82,30 +89,39 @@ WITH_INTEGRAL = f""", of_resource AS (
         OVER (PARTITION BY meter, resource_id) AS deleted
     FROM of_resource
 ), resource_step AS (
-    SELECT *, coalesce(lead(first) OVER step, lead(first) OVER in_any_unit) AS next,
-        lead(first) OVER same_run IS NOT NULL AS run_continues
+    SELECT *, lead(first) OVER of_unit AS next_of_unit, lead(first) OVER in_order AS next_of_any,
+        lead(first) OVER (PARTITION BY meter, unit, resource_id, deleted, measured ORDER BY first, tie) AS next_measured_of_unit,
+        min(first) FILTER (WHERE measured) OVER (
+            PARTITION BY meter, resource_id, deleted ORDER BY first DESC, tie DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS next_measured,
+        max(last) OVER (PARTITION BY meter, resource_id, deleted) AS end_of_resource,
+        lead(first) OVER same_run IS NOT NULL AS run_continues,
+        count(*) FILTER (WHERE measured) OVER in_order AS measurement
     FROM known
-    WINDOW step AS (PARTITION BY meter, unit, resource_id, deleted ORDER BY first, tie),
-        in_any_unit AS (PARTITION BY meter, resource_id, deleted ORDER BY first, tie),
+    WINDOW of_unit AS (PARTITION BY meter, unit, resource_id, deleted ORDER BY first, tie),
+        in_order AS (PARTITION BY meter, resource_id, deleted ORDER BY first, tie),
         same_run AS (PARTITION BY meter, resource_id, run_kind, run_id, deleted ORDER BY first, tie)
-), between_polls AS (
-    SELECT *, first_value(CASE
-        WHEN polling_interval > 0 THEN CASE
-            WHEN last_volume <> 0 THEN '-infinity'
-            WHEN {IS_CONTINUED} THEN 'infinity'
-            ELSE last + make_interval(secs => {INTERVALS_CARRIED} * polling_interval) END
-        WHEN position = 1 THEN {{off_before}}
-        END) OVER (PARTITION BY meter, resource_id, poll ORDER BY first, tie) AS off_until
+), valid AS (
+    SELECT *,
+        CASE WHEN measured THEN coalesce(next_measured_of_unit, next_measured, end_of_resource)
+            ELSE least(coalesce(next_of_unit, next_of_any), next_measured) END AS next,
+        CASE WHEN NOT measured THEN first_value(CASE
+            WHEN measured THEN CASE WHEN run_kind = {RunKind.DECLARED:d} AND run_continues THEN 'infinity'
+                ELSE last + make_interval(secs => {INTERVALS_CARRIED} * polling_interval) END
+            WHEN position = 1 THEN {{covered_before}}
+            END) OVER (PARTITION BY meter, resource_id, deleted, measurement ORDER BY first, tie) END AS covered_until
     FROM resource_step
 ), with_integral AS (
-    SELECT *, CASE
-        WHEN deleted THEN 0
-        WHEN polling_interval > 0 OR coalesce(off_until <= first, true) THEN integral + coalesce(last_volume
-            * {carried_hours("greatest(next - last, '0')", within_run="run_continues")}, 0)
-        ELSE CASE WHEN off_until >= last THEN 0 ELSE integral - first_volume * extract(epoch FROM off_until - first)::float8 / 3600 END
-            + coalesce(last_volume * extract(epoch FROM greatest(next - greatest(last, least(off_until, next)), '0'))::float8 / 3600, 0)
+    SELECT *, CASE WHEN deleted THEN 0 ELSE
+        CASE
+            WHEN coalesce(covered_until <= first, true) THEN integral
+            WHEN covered_until >= last THEN 0
+            ELSE integral - first_volume * extract(epoch FROM covered_until - first)::float8 / 3600 END
+        + coalesce(last_volume * greatest({carried_hours("greatest(next - last, '0')", within_run="run_continues")} - CASE
+            WHEN coalesce(covered_until <= last, true) THEN 0
+            WHEN next IS NOT NULL THEN extract(epoch FROM least(covered_until, next) - last)::float8 / 3600 END, 0), 0)
         END AS total_integral
-    FROM between_polls
+    FROM valid
 )"""
 
 # Evaluated for the first partial of each resource.
@@ -119,16 +135,16 @@ DELETED_BEFORE = f"""coalesce((
     LIMIT 1
 ), false)"""
 
-OFF_BEFORE = f"""(
-    SELECT CASE WHEN s.volume = 0 THEN s.timestamp + make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval) END
+COVERED_BEFORE = f"""(
+    SELECT s.timestamp + make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval)
     FROM meter m
     CROSS JOIN LATERAL (
         SELECT x.id, x.polling_interval FROM series x
-        WHERE x.meter_id = m.id AND x.resource_id = resource_step.resource_id AND x.polling_interval > 0
+        WHERE x.meter_id = m.id AND x.resource_id = resource_step.resource_id AND {IS_MEASURED}
         OFFSET 0
     ) AS x
     CROSS JOIN LATERAL (
-        SELECT s.timestamp, s.message_id, s.volume FROM sample s
+        SELECT s.timestamp, s.message_id FROM sample s
         WHERE s.series_id = x.id AND s.timestamp {{before_start}} AND {{as_of}}
             AND s.timestamp > {{start}} - make_interval(secs => {INTERVALS_CARRIED} * x.polling_interval)
         ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
@@ -139,7 +155,7 @@ OFF_BEFORE = f"""(
 
 
 class BeforeRange:
-    """SQL that looks up what was before a range: whether a run or a deletion was, and whether a poll has measured 0 lately.
+    """SQL that looks up what was before a range: whether a run or a deletion was, and whether a poll is still valid.
 
     ``start`` is the begin of the range, ``None`` if it has none; ``excluded`` if the range begins after that time. ``as_of`` is a
     condition on a row ``s`` of ``sample``; ``with_rollups`` if rollups are read where samples have expired.
@@ -163,9 +179,9 @@ class BeforeRange:
         """Return the condition that the resource of a row of ``of_resource`` was deleted before the range."""
         return self._lookup(DELETED_BEFORE, "false")
 
-    def off(self) -> Sql:
-        """Return the time until which a polled 0 before the range is valid for the resource of a row of ``resource_step``."""
-        return self._lookup(OFF_BEFORE, "NULL::timestamptz")
+    def covered(self) -> Sql:
+        """Return the time until which a poll before the range is valid for the resource of a row of ``resource_step``."""
+        return self._lookup(COVERED_BEFORE, "NULL::timestamptz")
 
     def _lookup(self, template: str, unbounded: str) -> Sql:
         return Sql(unbounded) if self._start is None else filled(template, **self._parts)
@@ -188,5 +204,5 @@ def with_integral(source: str, before: BeforeRange) -> Sql:
         WITH_INTEGRAL,
         source=source,
         deleted_before=before.deleted(),
-        off_before=before.off(),
+        covered_before=before.covered(),
     )

@@ -88,8 +88,8 @@ WITH partial AS (
 ), windowed AS (
     SELECT *, NULL::timestamptz AS window_start FROM partial
 ), of_resource AS (
-    SELECT *, row_number() OVER in_order AS position, count(*) FILTER (WHERE polling_interval > 0) OVER in_order AS poll,
-    coalesce(bool_or(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted')) OVER (
+    SELECT *, polling_interval > 0 AND NOT coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'exists'), false) AS measured, row_number() OVER in_order AS position,
+    coalesce(bool_or(coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted'), false)) OVER (
             PARTITION BY meter, resource_id ORDER BY first, tie ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), false) AS deleted_within
     FROM windowed
@@ -99,7 +99,7 @@ WITH partial AS (
                 SELECT true
                 FROM meter m
                 CROSS JOIN LATERAL (
-                    SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = of_resource.resource_id AND run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted') OFFSET 0
+                    SELECT x.id FROM series x WHERE x.meter_id = m.id AND x.resource_id = of_resource.resource_id AND coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'deleted'), false) OFFSET 0
                 ) AS x
                 WHERE m.name = of_resource.meter AND (EXISTS (SELECT FROM sample s WHERE s.series_id = x.id AND s.timestamp < $2 AND true OFFSET 0) OR EXISTS (SELECT FROM rollup r WHERE r.hours IN (1, 24) AND r.series_id = x.id AND r.last < $2 OFFSET 0))
                 LIMIT 1
@@ -107,28 +107,35 @@ WITH partial AS (
     OVER (PARTITION BY meter, resource_id) AS deleted
     FROM of_resource
 ), resource_step AS (
-    SELECT *, coalesce(lead(first) OVER step, lead(first) OVER in_any_unit) AS next,
-    lead(first) OVER same_run IS NOT NULL AS run_continues
+    SELECT *, lead(first) OVER of_unit AS next_of_unit, lead(first) OVER in_order AS next_of_any,
+    lead(first) OVER (PARTITION BY meter, unit, resource_id, deleted, measured ORDER BY first, tie) AS next_measured_of_unit,
+    min(first) FILTER (WHERE measured) OVER (
+        PARTITION BY meter, resource_id, deleted ORDER BY first DESC, tie DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS next_measured,
+    max(last) OVER (PARTITION BY meter, resource_id, deleted) AS end_of_resource,
+    lead(first) OVER same_run IS NOT NULL AS run_continues,
+    count(*) FILTER (WHERE measured) OVER in_order AS measurement
     FROM known
-    WINDOW step AS (PARTITION BY meter, unit, resource_id, deleted ORDER BY first, tie),
-    in_any_unit AS (PARTITION BY meter, resource_id, deleted ORDER BY first, tie),
+    WINDOW of_unit AS (PARTITION BY meter, unit, resource_id, deleted ORDER BY first, tie),
+    in_order AS (PARTITION BY meter, resource_id, deleted ORDER BY first, tie),
     same_run AS (PARTITION BY meter, resource_id, run_kind, run_id, deleted ORDER BY first, tie)
-), between_polls AS (
-    SELECT *, first_value(CASE
-        WHEN polling_interval > 0 THEN CASE
-        WHEN last_volume <> 0 THEN '-infinity'
-        WHEN run_kind = 1 AND run_continues THEN 'infinity'
+), valid AS (
+    SELECT *,
+    CASE WHEN measured THEN coalesce(next_measured_of_unit, next_measured, end_of_resource)
+    ELSE least(coalesce(next_of_unit, next_of_any), next_measured) END AS next,
+    CASE WHEN NOT measured THEN first_value(CASE
+        WHEN measured THEN CASE WHEN run_kind = 1 AND run_continues THEN 'infinity'
         ELSE last + make_interval(secs => 3 * polling_interval) END
         WHEN position = 1 THEN (
-            SELECT CASE WHEN s.volume = 0 THEN s.timestamp + make_interval(secs => 3 * x.polling_interval) END
+            SELECT s.timestamp + make_interval(secs => 3 * x.polling_interval)
             FROM meter m
             CROSS JOIN LATERAL (
                 SELECT x.id, x.polling_interval FROM series x
-                WHERE x.meter_id = m.id AND x.resource_id = resource_step.resource_id AND x.polling_interval > 0
+                WHERE x.meter_id = m.id AND x.resource_id = resource_step.resource_id AND polling_interval > 0 AND NOT coalesce(run_kind = 1 AND run_id = (SELECT id FROM run WHERE name = 'exists'), false)
                 OFFSET 0
             ) AS x
             CROSS JOIN LATERAL (
-                SELECT s.timestamp, s.message_id, s.volume FROM sample s
+                SELECT s.timestamp, s.message_id FROM sample s
                 WHERE s.series_id = x.id AND s.timestamp < $2 AND true
                     AND s.timestamp > $2::timestamptz - make_interval(secs => 3 * x.polling_interval)
                 ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
@@ -136,19 +143,21 @@ WITH partial AS (
             WHERE m.name = resource_step.meter
             ORDER BY s.timestamp DESC, s.message_id DESC LIMIT 1
         )
-        END) OVER (PARTITION BY meter, resource_id, poll ORDER BY first, tie) AS off_until
+        END) OVER (PARTITION BY meter, resource_id, deleted, measurement ORDER BY first, tie) END AS covered_until
     FROM resource_step
 ), with_integral AS (
-    SELECT *, CASE
-    WHEN deleted THEN 0
-    WHEN polling_interval > 0 OR coalesce(off_until <= first, true) THEN integral + coalesce(last_volume
-        * (least(extract(epoch FROM greatest(next - last, '0'))::float8, CASE
-                WHEN polling_interval = 0 OR (run_kind = 1 AND run_continues) THEN 'infinity'
-                ELSE 3 * polling_interval END) / 3600), 0)
-    ELSE CASE WHEN off_until >= last THEN 0 ELSE integral - first_volume * extract(epoch FROM off_until - first)::float8 / 3600 END
-    + coalesce(last_volume * extract(epoch FROM greatest(next - greatest(last, least(off_until, next)), '0'))::float8 / 3600, 0)
+    SELECT *, CASE WHEN deleted THEN 0 ELSE
+    CASE
+    WHEN coalesce(covered_until <= first, true) THEN integral
+    WHEN covered_until >= last THEN 0
+    ELSE integral - first_volume * extract(epoch FROM covered_until - first)::float8 / 3600 END
+    + coalesce(last_volume * greatest((least(extract(epoch FROM greatest(next - last, '0'))::float8, CASE
+                    WHEN polling_interval = 0 OR (run_kind = 1 AND run_continues) THEN 'infinity'
+                    ELSE 3 * polling_interval END) / 3600) - CASE
+            WHEN coalesce(covered_until <= last, true) THEN 0
+            WHEN next IS NOT NULL THEN extract(epoch FROM least(covered_until, next) - last)::float8 / 3600 END, 0), 0)
     END AS total_integral
-    FROM between_polls
+    FROM valid
 ), aggregated AS (
     SELECT window_start, unit, min(first) AS first, max(last) AS last, coalesce(sum(total_integral), 0) AS value_0
     FROM with_integral GROUP BY window_start, unit
