@@ -633,6 +633,18 @@ async def test_skip_explains_only_the_resources_that_it_names(store, resources, 
 
 
 @pytest_twisted.ensureDeferred
+async def test_clock_that_was_set_back_explains_no_missed_cycle(store):
+    """The cycle of 600 s did not run; after that of 3300 s the clock was set back to 100 s, for two cycles."""
+    times = [0, 300, *range(900, 3600, 300), 100, 400, 3600]
+    await store.record_cycle_reports([reported(n, at) for n, at in enumerate(times, 1)])
+    await write(store, times)
+
+    row = await one_row(store)
+
+    assert (row.expected, row.received, row.causes) == (14, 13, {"agent not running": 1})
+
+
+@pytest_twisted.ensureDeferred
 async def test_agent_that_was_stopped_in_an_orderly_way_says_so(store):
     stopping = reported(4, 700, polls=(), stopping=True)
     await store.record_cycle_reports([*(reported(n + 1, 300 * n) for n in range(3)), stopping])
