@@ -70,6 +70,23 @@ class CommandOptions(usage.Options):
         sys.exit(EXIT_OK)
 
 
+def options_first(words: Sequence[str], with_value: Sequence[str]) -> list[str]:
+    """Return the words of a command line, options before arguments; those in ``with_value`` take the next word along."""
+    options, arguments = [], []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            arguments += rest
+            break
+        if word.startswith("-") and len(word) > 1:
+            options.append(word)
+            options += [rest.pop(0)] if word in with_value and rest else []
+        else:
+            arguments.append(word)
+    return [*options, "--", *arguments]
+
+
 Work = Callable[[Any, Any], Awaitable[int]]
 """Implements a command, given the reactor and its options; returns the exit status."""
 

@@ -34,6 +34,9 @@ from meter.interfaces import Unavailable
 MAX_QUOTED_BYTES = 200
 """How much of an error response's body an exception quotes."""
 
+MAX_BODY_BYTES = 64 * 1024**2
+"""The default limit of response bodies."""
+
 
 class BadResponse(Unavailable):
     """A response that violates the protocol of the service; the text names the request and what is wrong."""
@@ -128,7 +131,7 @@ class HttpClient:
     """
 
     def __init__(
-        self, treq: Any, clock: IReactorTime, *, timeout_seconds: float = 30.0, max_body_bytes: int = 64 * 1024**2
+        self, treq: Any, clock: IReactorTime, *, timeout_seconds: float = 30.0, max_body_bytes: int = MAX_BODY_BYTES
     ) -> None:
         self._treq = treq
         self._clock = clock

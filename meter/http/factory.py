@@ -9,6 +9,7 @@ from treq.client import HTTPClient
 from twisted.web.client import Agent
 from twisted.web.client import HTTPConnectionPool
 
+from meter.http.client import MAX_BODY_BYTES
 from meter.http.client import HttpClient
 from meter.http.service_limiter import IRequestMetrics
 from meter.http.service_limiter import LimitedHttpClient
@@ -22,11 +23,16 @@ MAX_IDLE_CONNECTIONS = 8
 
 
 def create_client(
-    reactor: Any, tls: TlsOptions, *, connect_seconds: float = CONNECT_SECONDS, timeout_seconds: float = 30.0
+    reactor: Any,
+    tls: TlsOptions,
+    *,
+    connect_seconds: float = CONNECT_SECONDS,
+    timeout_seconds: float = 30.0,
+    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> HttpClient:
     """Return a client that opens a connection per request; raise :class:`~meter.http.tls.BadTlsOptions`."""
     agent = Agent(reactor, contextFactory=TlsPolicy(tls), connectTimeout=connect_seconds)
-    return HttpClient(HTTPClient(agent), reactor, timeout_seconds=timeout_seconds)
+    return HttpClient(HTTPClient(agent), reactor, timeout_seconds=timeout_seconds, max_body_bytes=max_body_bytes)
 
 
 def create_limited_client(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_UP
 from decimal import Decimal
+from decimal import Inexact
+from functools import cache
 
 from iso4217 import Currency
 
 from meter.rating.exact import EXACT
 
+_ROUNDING = EXACT.copy()
+_ROUNDING.traps[Inexact] = False
 
+
+@cache
 def minor_digits(code: str) -> int:
     """Return the decimals of the currency ``code``: 2 for EUR, 0 for JPY, 3 for KWD.
 
@@ -25,9 +31,8 @@ def minor_digits(code: str) -> int:
 
 
 def rounded(amount: Decimal, code: str) -> Decimal:
-    """Return ``amount`` rounded half up to the minor unit of the currency ``code``: 0.005 EUR is 0.01, -0.005 is -0.01."""
-    return amount.quantize(Decimal(1).scaleb(-minor_digits(code)), ROUND_HALF_UP, EXACT_ROUNDING)
+    """Return ``amount`` rounded half up to the minor unit of the currency ``code``: 0.005 EUR is 0.01, -0.005 is -0.01.
 
-
-EXACT_ROUNDING = EXACT.copy()
-EXACT_ROUNDING.clear_traps()
+    What rounds to zero is 0, never -0.
+    """
+    return _ROUNDING.plus(amount.quantize(Decimal(1).scaleb(-minor_digits(code)), ROUND_HALF_UP, _ROUNDING))

@@ -16,6 +16,9 @@ EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, DivisionByZero, Over
 
 QUANTITY_DECIMALS = 9
 
+AMOUNT_DECIMALS = 12
+"""Decimals of an exact amount that had to be divided: by the hours or by the days of a month."""
+
 _UNIT = Decimal(1).scaleb(-QUANTITY_DECIMALS)
 _DIVIDING = Context(prec=100, traps=[InvalidOperation, DivisionByZero, Overflow])
 
@@ -29,6 +32,22 @@ def quantity(value: Fraction) -> Decimal:
     """Return the exact ``value`` rounded once, half to even, to :data:`QUANTITY_DECIMALS` decimals."""
     scaled = value * 10**QUANTITY_DECIMALS
     return Decimal(round(scaled)).scaleb(-QUANTITY_DECIMALS, _DIVIDING)
+
+
+def divided_amount(value: Fraction) -> Decimal:
+    """Return the exact ``value`` rounded once, half to even, to :data:`AMOUNT_DECIMALS` decimals."""
+    return Decimal(round(value * 10**AMOUNT_DECIMALS)).scaleb(-AMOUNT_DECIMALS, _DIVIDING)
+
+
+def plain(value: Decimal) -> Decimal:
+    """Return ``value`` without zeros at its end, without an exponent and without a negative zero: 1.500 is 1.5, 1E+2 is 100.
+
+    A sum then has the same digits whatever it is the sum of.
+    """
+    shortened = value.normalize(EXACT)
+    return EXACT.plus(
+        shortened.quantize(Decimal(1), context=EXACT) if shortened == shortened.to_integral() else shortened
+    )
 
 
 def quantized(value: Decimal) -> Decimal:

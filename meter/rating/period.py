@@ -11,7 +11,9 @@ from datetime import datetime
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
-_MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
+_YEARS = range(1970, 9999)
+"""Outside of these a period's first and last instants, in UTC, may be outside of what ``datetime`` can represent."""
 
 
 def start_of_day(day: date, timezone: ZoneInfo) -> datetime:
@@ -20,8 +22,13 @@ def start_of_day(day: date, timezone: ZoneInfo) -> datetime:
 
 
 def day_of(time: datetime, timezone: ZoneInfo) -> date:
-    """Return the day of ``time`` in ``timezone``."""
-    return time.astimezone(timezone).date()
+    """Return the day of ``time`` in ``timezone``: the one whose first instant, as :func:`start_of_day` has it, came last.
+
+    Where the clock goes back over midnight, the date of the clock returns to the day before for a while, but the day does not.
+    """
+    local = time.astimezone(timezone).date()
+    following = local + timedelta(days=1)
+    return following if start_of_day(following, timezone) <= time else local
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class BillingPeriod:
         :raises ValueError: it is not the name of a month.
         """
         found = _MONTH.fullmatch(name)
-        if found is None or found[1] in ("0000", "9999"):
+        if found is None or int(found[1]) not in _YEARS:
             raise ValueError(f"{name!r} is not a billing period: write year and month, as in 2026-11")
         return cls(date(int(found[1]), int(found[2]), 1), timezone)
 

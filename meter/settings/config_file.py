@@ -31,6 +31,7 @@ from meter.settings import Config
 from meter.settings import MeterSection
 from meter.settings.masked import masked
 from meter.settings.masked import masked_settings
+from meter.settings.rating import webhook_problems
 from meter.signing_keys import Keyring
 from meter.signing_keys import SigningKey
 
@@ -139,7 +140,7 @@ def _problem(detail: Any) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    return name in {"key", "url", "dsn", "password", "application_credential_secret", "token"}
+    return name in {"key", "url", "dsn", "password", "application_credential_secret", "token", "secret"}
 
 
 def _suggestion(section: list[str], name: str) -> str:
@@ -206,6 +207,7 @@ def _contradictions(config: Config, daemon: str) -> Iterator[str]:
     for number, token in enumerate(auth.tokens):
         if token.admin == (token.project_id is not None):
             yield f"[api.auth.tokens.{number}]: needs either admin = true or a project_id"
+    yield from webhook_problems(config.rating)
     if auth.mode == "none" and not is_local(config.api.listen):
         yield '[api] listen: with [api.auth] mode = "none" only a loopback interface or a UNIX socket is allowed'
 

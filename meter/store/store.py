@@ -77,6 +77,7 @@ from meter.store.query.daemon_states import read_agents
 from meter.store.query.daemon_states import read_heartbeats
 from meter.store.query.identity_names import IdentityNameReader
 from meter.store.query.runner import QueryRunner
+from meter.store.rating.rating_store import StoredRating
 from meter.store.tokens.reader import STATEMENT_SECONDS
 from meter.store.tokens.reader import ApiTokenReader
 from meter.store.write.cycle_reports import CycleReportWriter
@@ -107,7 +108,8 @@ class PostgresStore(Service):
     Queries go to ``replica_dsn`` if there is one. With ``reading_suffices`` the daemon is ready, but degraded, while only
     the readers are connected. With ``maintain`` the store runs :class:`~meter.store.maintenance.maintenance.Maintenance`,
     which finalizes hours and deletes what is older than ``retention``. With ``reads_tokens`` it has a connection for
-    ``tokens``, those of the API. ``waiting_rules`` say how long a cycle report waits for those before it,
+    ``tokens``, those of the API. ``rating_connections`` are for what rating writes and what takes it long; without any, ``rating``
+    can only be read. ``waiting_rules`` say how long a cycle report waits for those before it,
     ``late`` which samples are counted as late.
     """
 
@@ -133,6 +135,7 @@ class PostgresStore(Service):
         reads_tokens: bool = False,
         waiting_rules: WaitingRules = WaitingRules(),  # noqa: B008 (frozen)
         late: LateSamples = LateSamples(),  # noqa: B008 (frozen)
+        rating_connections: int = 0,
     ) -> None:
         self.setName("store")
         schema, durability = Schema(migrations()), Durability()
@@ -206,8 +209,22 @@ class PostgresStore(Service):
             size=int(reads_tokens),
             check=schema.check,
         )
+        rating_pool = pool(
+            "rating",
+            rating_connections,
+            read_only=False,
+            seconds=max(statement_timeout_seconds, MAINTENANCE_TIMEOUT_SECONDS),
+        )
+        self.rating = StoredRating(
+            rating_pool if rating_connections else self._readers,
+            self._readers if readers else rating_pool,
+            clock,
+            slices,
+        )
         self._reading_suffices = reading_suffices
         self._services = [self._commit_listener, self.tokens, *self._pools, *([self.maintenance] if maintain else [])]
+        if rating_connections:
+            self._services.append(rating_pool)
         self._sample_writer = SampleWriter(self._writers, clock, cached_ids=cached_ids, late=late)
         self._cycle_reports = CycleReportWriter(self._writers, waiting_rules)
         self._identity_names = IdentityNameReader(self._readers, slices)

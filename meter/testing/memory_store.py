@@ -6,7 +6,6 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import UTC
@@ -70,7 +69,9 @@ from meter.testing.filters import matches
 from meter.testing.memory_identities import MemoryIdentities
 from meter.testing.memory_ledger import MemoryLedgerStore
 from meter.testing.memory_listed import listed_times
+from meter.testing.memory_rating import MemoryRating
 from meter.testing.statistics import compute_statistics
+from meter.testing.storable import unstorable
 
 
 @implementer(IStore, ICompletenessLedger, ICompletenessStore, IIdentityNames, ILifeStore)
@@ -93,6 +94,7 @@ class MemoryStore(MemoryLedgerStore):
         self._identities = MemoryIdentities()
         self.audit_log: list[AuditEntry] = []
         self.listed_times: list[ListedTime] = []
+        self.rating = MemoryRating(self)
 
     async def write(
         self, messages: Sequence[MeteringMessage], refused_entries: Sequence[BatchEntry] = ()
@@ -354,6 +356,14 @@ class MemoryStore(MemoryLedgerStore):
         found = [each for each in self._rows.get(message_id, ()) if matches(each[0], filter)]
         return max(found, key=lambda each: each[0].timestamp, default=None)
 
+    def matching(self, filter: SampleFilter) -> list[StoredSample]:
+        """Return all matching samples, oldest first."""
+        return self._matching(filter)
+
+    def clock_seconds(self) -> float:
+        """Return the time of the clock, in seconds since 1970."""
+        return self._clock.seconds()
+
     def _all_samples(self) -> Sequence[StoredSample]:
         return self._matching(SampleFilter())
 
@@ -400,21 +410,3 @@ def _row(message: MeteringMessage, recorded_at: datetime) -> StoredSample:
 
 def _without_signature(message: MeteringMessage) -> dict[str, Any]:
     return copy.deepcopy({name: value for name, value in message.fields.items() if name != SIGNATURE_FIELD})
-
-
-def unstorable(value: Any) -> str | None:
-    """Return why PostgreSQL cannot store ``value``, any JSON: a NUL or half of a surrogate pair; ``None`` if it can."""
-    if isinstance(value, str):
-        if "\0" in value:
-            return f"a text holds a NUL character: {value[:80]!r}"
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return f"a text holds half of a surrogate pair: {value[:80]!r}"
-        return None
-    inner: Iterable[Any] = ()
-    if isinstance(value, Mapping):
-        inner = (*value, *value.values())
-    elif isinstance(value, list | tuple):
-        inner = value
-    return next((reason for reason in map(unstorable, inner) if reason is not None), None)

@@ -16,9 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from meter.api.streaming.spreadsheet import SUSPECT_FIRST_BYTES
-from meter.api.streaming.spreadsheet import neutralize
-from meter.api.streaming.spreadsheet import restore
+from meter.spreadsheet import SUSPECT_FIRST_BYTES
+from meter.spreadsheet import neutralize
+from meter.spreadsheet import restore
 from tests.api_client import ApiClient
 from tests.api_client import message
 

@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred
 from meter.api.auth.visibility import VisibleStore
 from meter.api.rendering.flattening import MetadataFlattener
 from meter.api.rendering.v2 import SampleSchema
-from meter.api.streaming.spreadsheet import SUSPECT_FIRST_BYTES
-from meter.api.streaming.spreadsheet import neutralize
 from meter.daemon.shared_slices import OwnedSlices
 from meter.query import Marker
 from meter.query import SampleFilter
 from meter.query import StoredSample
+from meter.spreadsheet import SUSPECT_FIRST_BYTES
+from meter.spreadsheet import neutralize
 
 CSV = "text/csv"
 JSON_LINES = "application/x-ndjson"

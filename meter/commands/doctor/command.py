@@ -14,6 +14,7 @@ from meter.commands.command import EXIT_USAGE
 from meter.commands.command import CommandError
 from meter.commands.command import CommandOptions
 from meter.commands.command import configuration
+from meter.commands.command import options_first
 from meter.commands.command import run
 from meter.commands.doctor.checks import CHECKS
 from meter.commands.doctor.collection import evidence_of
@@ -78,23 +79,6 @@ class Options(CommandOptions):
     subCommands = [  # noqa: N815, RUF012
         ["why", None, WhyOptions, "Say at which step the samples of a meter of a resource stop."]
     ]
-
-
-def options_first(words: Sequence[str], with_value: Sequence[str]) -> list[str]:
-    """Return the words of a command line, options before arguments; those in ``with_value`` take the next word along."""
-    options, arguments = [], []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            arguments += rest
-            break
-        if word.startswith("-") and len(word) > 1:
-            options.append(word)
-            options += [rest.pop(0)] if word in with_value and rest else []
-        else:
-            arguments.append(word)
-    return [*options, "--", *arguments]
 
 
 def main() -> None:

@@ -158,6 +158,7 @@ def _files(path: str | None, config: Config) -> Iterator[Finding]:
         "[openstack.auth] token_file": account.token_file,
         "[openstack.auth] application_credential_secret_file": account.application_credential_secret_file,
         **{f"[[signing.keys]] {each.id}": each.key_file for each in config.signing.keys},
+        **{f"[[rating.webhooks]] {each.name}": each.secret_file for each in config.rating.webhooks},
         "the generated signing key": str(config.signing_key_file),
     }
     if path is not None and _has_secrets(config):
@@ -179,6 +180,7 @@ def _has_secrets(config: Config) -> bool:
     return (
         (signing.key is not None and not signing.key_file)
         or any(each.key is not None and not each.key_file for each in signing.keys)
+        or any(not each.secret_file for each in config.rating.webhooks)
         or (
             "url" in config.bus.model_fields_set
             and not config.bus.url_file

@@ -7,6 +7,7 @@ All dates are days in the time zone of the book; ``since`` is the first day that
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import date
@@ -27,13 +28,17 @@ Per = Literal["account", "project", "resource"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where something stands: the file's name, and the line of its header."""
+    """Where something stands: the file's name, and the line; 0 for the file as a whole."""
 
     file: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+NOWHERE = Place(file="", line=0)
+"""The place of what was read from the text of a stored book."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +90,9 @@ class Sku:
 
     ``usage`` *exists* measures seconds of the lives of resources of ``resource_kind`` in ``states`` (empty: all), times their
     size if ``times_size``; all others measure samples of ``meter``. ``by`` are the names of the values that prices match on:
-    ``flavor``, ``state`` and ``size`` of a life, or names of metadata. ``factor`` converts what is measured into ``unit``.
+    ``flavor``, ``state`` and ``size`` of a life, or names of metadata. ``factor`` converts what is measured into ``unit``:
+    seconds, or seconds times size, for *exists*; volume times seconds for *integral*; volumes for the others, but for
+    *percentile95* of a counter or of deltas volume per second.
     ``started``: quantities of *exists* count each clock minute or hour that was begun, or in full seconds if ``None``.
     ``round_up_to``: the quantity of a resource and day is rounded up to a multiple of it. ``minimum``: the least quantity of a
     resource on the first day of its usage in the period.
@@ -131,7 +138,7 @@ class Price:
 
     id: str
     sku: str
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     tiers: tuple[Tier, ...]
     match: Mapping[str, str] = field(default_factory=dict)
     validity: Validity = field(default_factory=Validity)
@@ -156,7 +163,7 @@ class FixedCharge:
     list_amount: Decimal
     recurring: bool
     prorated: bool
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     validity: Validity
     scope: PriceScope
     resource_id: str | None = None
@@ -170,7 +177,7 @@ class Discount:
     id: str
     description: str
     percent: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     skus: tuple[str, ...] = ()
     validity: Validity = field(default_factory=Validity)
     scope: PriceScope = field(default_factory=PriceScope)
@@ -183,7 +190,7 @@ class Minimum:
     id: str
     description: str
     amount: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     per: Literal["account", "project"] = "account"
     validity: Validity = field(default_factory=Validity)
     scope: PriceScope = field(default_factory=PriceScope)
@@ -197,7 +204,7 @@ class Credit:
     id: str
     description: str
     amount: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     scope: PriceScope
     validity: Validity = field(default_factory=Validity)
 
@@ -209,7 +216,7 @@ class Tax:
     category: str
     name: str
     percent: Decimal
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     default: bool = False
     validity: Validity = field(default_factory=Validity)
 
@@ -249,7 +256,7 @@ class SpendingBudget:
 
     id: str
     name: str
-    place: Place
+    place: Place = field(default=NOWHERE, compare=False)
     scope: PriceScope
     sku: str | None = None
     amount: Decimal | None = None
@@ -266,18 +273,29 @@ class PriceDirectory:
     books: Mapping[str, PriceBook]
     accounts: Mapping[str, Account]
     budgets: Mapping[str, SpendingBudget] = field(default_factory=dict)
+    members: Mapping[tuple[str, str | None], Sequence[tuple[Membership, Account]]] = field(
+        init=False, repr=False, compare=False
+    )
+    """Memberships with their accounts, by kind (project or domain) and id: of a thousand accounts, few have to be looked at."""
+
+    def __post_init__(self) -> None:
+        members: dict[tuple[str, str | None], list[tuple[Membership, Account]]] = {}
+        for account in self.accounts.values():
+            for kind, of_kind in (("project", account.projects), ("domain", account.domains)):
+                for each in of_kind:
+                    members.setdefault((kind, each.id), []).append((each, account))
+        object.__setattr__(self, "members", members)
 
     @property
     def default_book(self) -> str:
-        """The name of the book of projects without an account."""
-        return next(book.name for book in self.books.values() if book.default)
+        """The name of the book of projects without an account; "" if it is not among these, as with a book read from its text."""
+        return next((book.name for book in self.books.values() if book.default), "")
 
     def account_of(self, project_id: str, domain_id: str | None, day: date) -> Account:
         """Return the account to which a project belongs on ``day``: the one that names it, or its domain, or one of its own."""
-        for of_project, wanted in ((True, project_id), (False, domain_id)):
-            for account in self.accounts.values():
-                members = account.projects if of_project else account.domains
-                if any(each.id == wanted and each.validity.covers(day) for each in members):
+        for wanted in (("project", project_id), ("domain", domain_id)):
+            for membership, account in self.members.get(wanted, ()):
+                if membership.validity.covers(day):
                     return account
         return Account(
             id=project_id,

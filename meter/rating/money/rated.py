@@ -32,6 +32,7 @@ class RatedLine:
     ``key`` names the line among those of all statements of the account and period: the same usage has the same key whenever it is rated.
     ``tier`` is the number of the tier, from 1; 0 for free units. ``first`` and ``until`` are the days in which it was used.
     ``exact_amount`` is what was computed, ``amount`` is it rounded once; ``list_amount`` is exact, with list prices.
+    ``pricing_quantity`` in ``pricing_unit`` is what ``unit_price`` is multiplied by: packages and months, where ``quantity`` is the usage.
     """
 
     kind: LineKind
@@ -51,6 +52,8 @@ class RatedLine:
     unit: str | None = None
     list_unit_price: Decimal | None = None
     unit_price: Decimal | None = None
+    pricing_quantity: Decimal | None = None
+    pricing_unit: str | None = None
     resource_id: str | None = None
     service: str = ""
     category: str = ""

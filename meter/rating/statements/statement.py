@@ -6,6 +6,9 @@ UTC, days are those of the book's time zone. What is signed is the canonical for
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator
 from datetime import date
 from datetime import datetime
 from decimal import Decimal
@@ -13,6 +16,8 @@ from typing import Any
 
 import msgspec
 import rfc8785
+
+from meter.rating.statements.strict_json import decoded
 
 FORMAT = "meter-statement-1"
 
@@ -96,6 +101,8 @@ class StatementLine(_Document, frozen=True):
     unit: str | None = None
     list_unit_price: Decimal | None = None
     unit_price: Decimal | None = None
+    pricing_quantity: Decimal | None = None
+    pricing_unit: str | None = None
     resource_id: str | None = None
     service: str = ""
     category: str = ""
@@ -170,9 +177,30 @@ class AnnexRow(_Document, frozen=True):
     days: dict[str, Decimal]
 
 
+MAX_WHOLE_DIGITS = 40
+MAX_DECIMALS = 50
+"""Digits that a number of a statement may have before and after its point: sums of such numbers are exact in ``EXACT``."""
+
+MAX_INTEGER = 2**53 - 1
+"""Largest integer of the canonical form."""
+
+
 def builtins(document: msgspec.Struct) -> Any:
-    """Return ``document`` as what JSON has: dictionaries, lists, strings, integers, booleans and ``None``; no floats."""
-    return msgspec.to_builtins(document, builtin_types=())
+    """Return ``document`` as what JSON has: dictionaries, lists, strings, integers, booleans and ``None``; no floats.
+
+    A decimal is a string of digits with a point, never with an exponent.
+    """
+    return _without_decimals(msgspec.to_builtins(document, builtin_types=(Decimal,)))
+
+
+def _without_decimals(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, dict):
+        return {name: _without_decimals(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_decimals(member) for member in value]
+    return value
 
 
 def canonical(statement: Statement) -> bytes:
@@ -180,12 +208,52 @@ def canonical(statement: Statement) -> bytes:
     return rfc8785.dumps(builtins(statement))
 
 
+def statement_sha256(statement: Statement) -> str:
+    """Return the hash of the canonical form of ``statement``: that by which the next statement of the account names it."""
+    return hashlib.sha256(canonical(statement)).hexdigest()
+
+
+def signed_document(signed: SignedStatement) -> bytes:
+    """Return the file that is handed over: JSON, one member a line, with a line break at its end."""
+    return json.dumps(builtins(signed), ensure_ascii=False, indent=1).encode() + b"\n"
+
+
 def read_statement(body: bytes) -> SignedStatement:
-    """Return the signed statement in the JSON document ``body``; its signature is not checked.
+    """Return the signed statement in the JSON document ``body``, which anybody may have written; its signature is not checked.
 
     :raises ValueError: it is no such document; the text says which field is wrong and how.
     """
+    return statement_of(decoded(body))
+
+
+def statement_of(document: Any) -> SignedStatement:
+    """Return the signed statement in a decoded JSON document; ``ValueError`` as for :func:`read_statement`."""
     try:
-        return msgspec.json.decode(body, type=SignedStatement)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
+        signed = msgspec.convert(document, type=SignedStatement)
+    except (msgspec.MsgspecError, ValueError, OverflowError) as fault:
         raise ValueError(f"this is not a signed statement of Meter: {fault}") from fault
+    for place, number in _numbers(msgspec.to_builtins(signed, builtin_types=(Decimal,)), "$"):
+        if not _in_bounds(number):
+            text = f"{number:.20}" if isinstance(number, Decimal) else "an integer"
+            raise ValueError(
+                f"this is not a signed statement of Meter: {text} is out of the bounds of numbers - at `{place}`"
+            )
+    return signed
+
+
+def _in_bounds(number: Decimal | int) -> bool:
+    if isinstance(number, int):
+        return abs(number) <= MAX_INTEGER
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -MAX_DECIMALS and number.adjusted() < MAX_WHOLE_DIGITS
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, Decimal | int]]:
+    if isinstance(value, Decimal | int):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            yield from _numbers(member, f"{place}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, member in enumerate(value):
+            yield from _numbers(member, f"{place}[{number}]")

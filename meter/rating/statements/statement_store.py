@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 from zope.interface import Interface
 
+from meter.interfaces import Unavailable
+from meter.rating.statements.annex import AnnexPage
 from meter.rating.statements.statement import AnnexRow
 from meter.rating.statements.statement import SignedStatement
+from meter.signing_keys import SigningKey
+
+
+class NotFollowing(Unavailable):
+    """Another statement of the account was closed meanwhile; the same close may succeed if it is repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +41,33 @@ class StatementSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosingStatement:
-    """All that a close stores, in one transaction: nothing of it, or the whole."""
+    """All that a close stores, in one transaction: nothing of it, or the whole.
+
+    ``credits`` are what it used up of each credit, positive amounts by the credit's id. With ``audit_keys``, the accepted
+    signing keys, the close is recorded in the audit log, as an act of ``closed_by`` with ``audit_details``.
+    """
 
     signed: SignedStatement
     book_text: str
     projects: tuple[str, ...]
     closed_by: str
     usage_skus: tuple[str, ...]
+    credits: Mapping[str, Decimal] = field(default_factory=dict)
+    audit_keys: Sequence[SigningKey] = ()
+    audit_details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class IStatementStore(Interface):
     """Closed statements. They never change: the store refuses it. Methods raise ``Unavailable`` as those of ``IStore`` do."""
 
-    async def add(closing: ClosingStatement, annex: AsyncIterator[AnnexRow]) -> bool:
-        """Store a statement with its annex and book; return ``False``, and store nothing, if the account and period have one."""
+    async def add(closing: ClosingStatement, annex: AsyncIterator[AnnexPage]) -> bool:
+        """Store a statement with its annex and book; return ``False``, and store nothing, if the account and period have one.
+
+        Raises :class:`NotFollowing`, and stores nothing, if the account's newest statement is not the one that ``previous_sha256`` names.
+        """
+
+    async def settled_time() -> datetime:
+        """Return a present time of the store, after which no more samples appear that were recorded until then."""
 
     async def summaries(
         account_id: str | None = None,
@@ -59,8 +83,20 @@ class IStatementStore(Interface):
     async def latest(account_id: str) -> SignedStatement | None:
         """Return the account's statement of the newest period."""
 
+    async def of_account(account_id: str, first: str, last: str) -> Sequence[SignedStatement]:
+        """Return the account's statements of the periods from ``first`` to ``last``, both included, the oldest first."""
+
+    async def first_period(account_id: str) -> str | None:
+        """Return the period of the account's first statement."""
+
+    async def credits_used(account_id: str, before: str | None = None) -> Mapping[str, Decimal]:
+        """Return what the account's statements, those of periods before ``before`` or all, used up of each credit, by its id."""
+
     def annex(statement_id: str, project_id: str | None = None) -> AsyncIterator[AnnexRow]:
         """Yield the annex of a closed statement in its order, of one project or of all."""
+
+    def annex_pages(statement_id: str, project_id: str | None = None) -> AsyncIterator[AnnexPage]:
+        """Yield the same as it is stored: the lines of all pages, one after the other, are the file that was hashed."""
 
     async def book(sha256: str) -> str | None:
         """Return the text of a price book that closed statements were rated by."""

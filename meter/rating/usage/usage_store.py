@@ -12,6 +12,7 @@ from zope.interface import Interface
 
 from meter.rating.book.price_book import PriceBook
 from meter.rating.period import BillingPeriod
+from meter.rating.statements.statement import AnnexRow
 from meter.rating.usage.usage_atom import UsageAtom
 
 
@@ -46,6 +47,18 @@ class IUsage(Interface):
         book: PriceBook, period: BillingPeriod, projects: Collection[str], as_of: datetime
     ) -> AsyncIterator[UsageAtom]:
         """Yield the same as :meth:`atoms`, computed from the samples that were recorded until ``as_of``; nothing is kept."""
+
+    def annex(book: PriceBook, period: BillingPeriod, projects: Collection[str]) -> AsyncIterator[AnnexRow]:
+        """Yield the kept usage of ``projects`` with one row for a SKU, resource and values, in the order of project, SKU, resource, values.
+
+        Days without usage are left out, and so are resources without any.
+        """
+
+    async def as_of(book: PriceBook, period: BillingPeriod) -> datetime | None:
+        """Return until when samples were recorded that the kept usage was computed from: :meth:`computed` gives the same as of then.
+
+        ``None`` if a day has to be computed, or if there is none.
+        """
 
     async def changed_days(book: PriceBook, period: BillingPeriod) -> Sequence[date]:
         """Return the days of ``period`` that :meth:`refresh` would compute again."""

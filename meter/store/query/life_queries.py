@@ -39,12 +39,20 @@ class LifeQueries:
         return [name for (name,) in await self._rows(life_resources_query(filter, meters, limit))]
 
     async def runs(
-        self, resources: Sequence[str], meters: Sequence[str], as_of: datetime | None, slices: OwnedSlices
+        self,
+        resources: Sequence[str],
+        meters: Sequence[str],
+        as_of: datetime | None,
+        slices: OwnedSlices,
+        *,
+        final_rollups: bool = False,
     ) -> list[SampleRun]:
-        """See ``ILifeStore.life_runs``."""
+        """See ``ILifeStore.life_runs``. ``final_rollups``: no sample that rollups contain was recorded after ``as_of``."""
         if not resources:
             return []
-        rows = [RunRow(*row) for row in await self._rows(runs_query(resources, meters, as_of))]
+        rows = [
+            RunRow(*row) for row in await self._rows(runs_query(resources, meters, as_of, final_rollups=final_rollups))
+        ]
         rows = await self._with_one_volume(rows, as_of)
         all_series = await self._dimensions.series.get_many({row.series_id for row in rows}, slices)
         all_metadata = await self._dimensions.metadata.get_many({row.metadata_id for row in rows}, slices)

@@ -184,10 +184,15 @@ def life_resources_query(filter: SampleFilter, meters: Sequence[str], limit: int
     return filled(RESOURCES, series=conditions.series, limit=Sql("%s", (limit,)))
 
 
-def runs_query(resources: Sequence[str], meters: Sequence[str], as_of: datetime | None) -> Sql:
-    """Return the statement that reads the samples of ``resources`` as runs; each row is a :class:`RunRow`."""
+def runs_query(
+    resources: Sequence[str], meters: Sequence[str], as_of: datetime | None, *, final_rollups: bool = False
+) -> Sql:
+    """Return the statement that reads the samples of ``resources`` as runs; each row is a :class:`RunRow`.
+
+    With ``final_rollups``, rollups contain no sample that was recorded after ``as_of``, and are read.
+    """
     selected = And((In("resource_id", tuple(resources)), In("meter", tuple(meters))))
-    conditions = split_filter(SampleFilter(expression=selected, as_of=as_of))
+    conditions = split_filter(SampleFilter(expression=selected, as_of=None if final_rollups else as_of))
     partials = partials_query(
         conditions,
         keys={"life_series": "x.id", "life_interval": "x.polling_interval"},
@@ -195,6 +200,7 @@ def runs_query(resources: Sequence[str], meters: Sequence[str], as_of: datetime 
         columns=COLUMNS,
         longest_rollup=24 if conditions.rest == TRUE else 0,
         min_overlap=0,
+        recorded=Sql("s.recorded_at <= %s", (as_of,)) if final_rollups and as_of is not None else TRUE,
     )
     return filled(RUNS, partials=partials)
 

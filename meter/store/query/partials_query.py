@@ -159,12 +159,14 @@ def partials_query(
     columns: Iterable[str],
     longest_rollup: int,
     min_overlap: int,
+    recorded: Sql = TRUE,
 ) -> Sql:
     """Return the statement that reads partials of all samples that match ``conditions``, from one snapshot.
 
     Its columns are ``keys`` (SQL over the series ``x`` and the meter ``m``), ``metadata_keys`` (SQL over the metadata ``d``) and
     ``columns`` of the partials. It reads rollups of up to ``longest_rollup`` hours; with 0 it reads samples only. Rollups whose
-    ``overlap`` is ``min_overlap`` or more are not read unless their samples have expired; with 0 all are read.
+    ``overlap`` is ``min_overlap`` or more are not read unless their samples have expired; with 0 all are read. ``recorded`` is one more condition on samples that are
+    read beside rollups.
     """
     needs_metadata = bool(metadata_keys) or conditions.metadata != TRUE
     columns = (*columns, METADATA_ID) if needs_metadata else tuple(columns)
@@ -186,7 +188,7 @@ def partials_query(
             rollup_columns=partial_from_rollup(columns),
             resource="x.resource_id = 0" if totals else "x.resource_id > 0",
             longest=longest_rollup,
-            range=conditions.range,
+            range=conjunction(conditions.range, recorded),
             period_in_range=conditions.time_range.contains_period("p"),
             rollup_in_range=conditions.time_range.contains_period("r"),
             gap_in_range=conditions.time_range.overlaps_gap(),

@@ -22,6 +22,10 @@ from meter.settings.config_file import parse
 REFERENCE = Path(__file__).parents[3] / "etc/meter.toml"
 
 
+SECRET = "whsec_" + 16 * "c0ff"
+WEBHOOK = f"[[rating.webhooks]]\nname = '{{0}}'\nurl = '{{1}}'\nsecret = '{SECRET}'\n"
+
+
 def problems(text, daemon="meter-collector"):
     with pytest.raises(ConfigError) as caught:
         parse(text, daemon, "meter.toml")
@@ -80,6 +84,8 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ),
         ("[api.auth]\nmode = 'tokens'\nrefresh_seconds = 300.0", "meter", "must be less than max_unchecked_seconds"),
         ("[bus]\nurl_file = '/nowhere'", "meter", "[bus] url_file: cannot be read"),
+        (WEBHOOK.format("x", "https://h/", "x") * 2, "meter", "two targets have the same name"),
+        ("[rating]\ninterval_seconds = 3601", "meter", "less than or equal to 3600"),
         ("not toml", "meter", "not TOML"),
     ],
 )
@@ -94,6 +100,63 @@ def test_a_mistake_says_what_would_be_right(text, daemon, expected):
 def test_settings_of_stored_tokens_are_not_compared_in_other_modes(mode):
     config = parse(f"[api.auth]\n{mode}\nmax_unchecked_seconds = 4.0", "meter")
     assert config.api.auth.max_unchecked_seconds == 4.0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.org",
+        "ftp://example.org/",
+        "https://",
+        "https://:443/",
+        "https://user:pw@example.org/",
+        "https://user@example.org/",
+        "https://example.org:port/",
+        "https://example.org:99999/",
+        "https://example.org:0/",
+        "https://example.org/a b",
+        "https://exämple.org/",
+        "https://[::1/",
+        "file:///etc/passwd",
+    ],
+)
+def test_url_of_a_webhook_is_http_without_a_password(url):
+    [found] = problems(WEBHOOK.format("billing", url), "meter")
+    assert "[rating.webhooks.0] url: should be an https:// or http:// URL with a host" in found
+
+
+@pytest.mark.parametrize("url", ["https://example.org/hooks?a=b", "http://10.0.0.7:8080", "https://[2001:db8::1]/"])
+def test_webhooks_can_have_any_http_url(url):
+    config = parse(WEBHOOK.format("billing", url), "meter")
+    assert config.rating.webhooks[0].url == url
+    assert SECRET not in effective(config)
+
+
+@pytest.mark.parametrize(
+    ("secret", "wrong"),
+    [
+        ("", "a webhook needs a secret"),
+        ("hunter2", "does not begin so"),
+        ("whsec_hunter2!", "is not base64"),
+        ("whsec_aHVudGVyMg==", "this one has 7"),
+        (f"{SECRET} hunter2", "does not begin so"),
+        ("whsec_" + 32 * "c0ff", "this one has 96"),
+        (5, "should be a valid string"),
+    ],
+)
+def test_bad_secret_of_a_webhook_is_not_shown(secret, wrong):
+    [found] = problems(WEBHOOK.format("billing", "https://h/").replace(f"'{SECRET}'", repr(secret)), "meter")
+    assert "[rating.webhooks.0] secret" in found
+    assert wrong in found
+    assert "hunter2" not in found
+    assert "5" not in found.replace("24 to 64", "")
+
+
+def test_secret_of_a_webhook_comes_from_a_file(tmp_path):
+    (tmp_path / "secret").write_text(f"{SECRET}\n{SECRET}\n")
+    text = WEBHOOK.format("billing", "https://h/").replace(f"secret = '{SECRET}'", f"secret_file = '{tmp_path}/secret'")
+    assert parse(text, "meter").rating.webhooks[0].secret.get_secret_value().split() == [SECRET, SECRET]
 
 
 def test_a_file_that_is_not_there_is_a_mistake_too(tmp_path):

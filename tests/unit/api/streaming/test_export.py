@@ -17,13 +17,13 @@ from twisted.web.server import Site
 from meter.api import Api
 from meter.api import RequestLimits
 from meter.api.streaming import export as export_module
-from meter.api.streaming.spreadsheet import restore
 from meter.interfaces import RequestError
 from meter.interfaces import Unavailable
 from meter.message import read
 from meter.outgoing import sign
 from meter.sample import Sample
 from meter.signing_keys import Keyring
+from meter.spreadsheet import restore
 from meter.testing import MemoryStore
 from tests.api_client import KEYS
 from tests.api_client import NOON

@@ -13,9 +13,9 @@ from twisted.python import usage
 
 from meter.bus.amqp import QueueState
 from meter.bus.dead_letters import parse_dead_letter
+from meter.commands.command import options_first
 from meter.commands.doctor.collection import names_both
 from meter.commands.doctor.command import Options
-from meter.commands.doctor.command import options_first
 from meter.commands.doctor.daemons import DaemonState
 from meter.commands.doctor.evidence import Evidence
 from meter.commands.doctor.finding import steps_as_json

@@ -1,0 +1,120 @@
+"""Reading a price directory: all its files, checked as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from meter.rating.book.assembly import Assembly
+from meter.rating.book.book_problem import BookProblem
+from meter.rating.book.book_problem import PriceBookError
+from meter.rating.book.book_problem import suggestion
+from meter.rating.book.book_text import canonical_account
+from meter.rating.book.book_text import with_text
+from meter.rating.book.overlaps import is_member_always
+from meter.rating.book.overlaps import membership_conflicts
+from meter.rating.book.overlaps import price_conflicts
+from meter.rating.book.overlaps import tax_conflicts
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_files import PriceFile
+from meter.rating.book.price_files import read_files
+from meter.rating.book.price_files import read_tables
+
+
+class CheckedDirectory(NamedTuple):
+    """What a price directory says, ``None`` if it cannot be used, and all that is wrong with it."""
+
+    directory: PriceDirectory | None
+    problems: Sequence[BookProblem]
+
+
+def read_directory(path: Path, webhooks: Collection[str] | None = None) -> PriceDirectory:
+    """Return what the price directory at ``path`` says. It blocks; a large directory takes a second.
+
+    ``webhooks`` are the names of the configured targets; ``None``: the names in budgets are not checked.
+
+    :raises PriceBookError: it cannot be used; the error has everything that is wrong.
+    """
+    checked = check_directory(path, webhooks)
+    if checked.directory is None:
+        raise PriceBookError(checked.problems)
+    return checked.directory
+
+
+def check_directory(path: Path, webhooks: Collection[str] | None = None) -> CheckedDirectory:
+    """Return what the price directory at ``path`` says, and everything that is wrong with it, see :func:`read_directory`."""
+    problems: list[BookProblem] = []
+    files = read_files(path, problems)
+    return _checked(files, problems, webhooks) if files else CheckedDirectory(None, sorted(problems))
+
+
+def check_files(files: Sequence[PriceFile], webhooks: Collection[str] | None = None) -> CheckedDirectory:
+    """Return what the texts of ``files`` say, and everything that is wrong with them."""
+    return _checked(files, [], webhooks)
+
+
+def _checked(
+    files: Sequence[PriceFile], problems: list[BookProblem], webhooks: Collection[str] | None
+) -> CheckedDirectory:
+    all_read = not problems
+    tables, complete = read_tables(files, problems)
+    assembly = Assembly(tables, problems, complete=complete and all_read)
+    problems += _conflicts(assembly)
+    if webhooks is not None:
+        for budget, table in assembly.budgets.values():
+            for position, name in enumerate(budget.webhooks):
+                if name not in webhooks:
+                    text = f"[[budget]] unknown webhook {name!r} in [rating] webhooks{suggestion(name, webhooks)}"
+                    problems.append(BookProblem.at(table.place_of("webhooks", position), text))
+    found = sorted(set(problems))
+    if any(not each.warning for each in found):
+        return CheckedDirectory(None, found)
+    accounts = [canonical_account(account) for account, _ in assembly.accounts.values()]
+    return CheckedDirectory(
+        PriceDirectory(
+            books={name: with_text(assembly.book(name), accounts) for name in sorted(assembly.books)},
+            accounts={each.id: each for each in sorted(accounts, key=lambda account: account.id)},
+            budgets={id: assembly.budgets[id][0] for id in sorted(assembly.budgets)},
+        ),
+        found,
+    )
+
+
+def _from(since: date | None) -> str:
+    return "on all days" if since is None else f"from {since} on"
+
+
+def _conflicts(assembly: Assembly) -> Iterator[BookProblem]:
+    for contents in assembly.books.values():
+        for conflict in price_conflicts([price for price, _ in contents.records["price"]]):
+            price, other = conflict.price, conflict.other
+            if conflict.match is None:
+                text = f"overlaps the price at {other.place} {_from(conflict.since)}"
+                hint = f": end that one with until = {price.validity.since}" if price.validity.since else ""
+            else:
+                values = ", ".join(f"{key} = {value!r}" for key, value in sorted(conflict.match.items()))
+                text = f"is ambiguous with the price at {other.place} {_from(conflict.since)} for usage with {values}"
+                hint = ": add a price that matches all of these"
+            yield BookProblem.at(price.place, f"[[price]] of {price.sku} {text}{hint}")
+        for first, tax, since, text in tax_conflicts([tax for tax, _ in contents.records["tax"]]):
+            yield BookProblem.at(tax.place, f"[[tax]] {text} at {first.place} {_from(since)}")
+    accounts = [account for account, _ in assembly.accounts.values()]
+    for kind, singular in (("projects", "project"), ("domains", "domain")):
+        for one, two, since in membership_conflicts(accounts, kind):
+            table = assembly.accounts[two.account.id][1]
+            where = assembly.accounts[one.account.id][1].place_of(kind, one.position)
+            whose = "twice to the account" if one.account is two.account else f"to the account {one.account.id}, too,"
+            text = f"[[account]] the {singular} {two.member.id} belongs {whose} {_from(since)} ({where})"
+            yield BookProblem.at(table.place_of(kind, two.position), text)
+    members = {member.id for account in accounts for member in account.projects}
+    for account, table in assembly.accounts.values():
+        if account.id in members and not is_member_always(account, account.id):
+            text = (
+                f"[[account]] id {account.id!r} is the id of a project that has another account, or is one of its own, on"
+                " some days: two statements would have one id"
+            )
+            yield BookProblem.at(table.place_of("id"), text)

@@ -1,0 +1,99 @@
+"""The step ``budgets`` of the collector's rating: it evaluates all budgets, and tells each threshold that is reached, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.budgets.budget_evaluation import BudgetEvaluation
+from meter.rating.budgets.budget_state import BudgetState
+from meter.rating.budgets.budget_state import BudgetThreshold
+from meter.rating.budgets.budget_state import is_reached
+from meter.rating.budgets.budget_store import IBudgetStore
+from meter.rating.budgets.budget_sum import BudgetSum
+from meter.rating.budgets.budget_sum import ReachedTimes
+from meter.rating.budgets.threshold_message import reached_threshold
+from meter.rating.budgets.threshold_message import threshold_webhooks
+
+KEPT_YEARS = 2
+"""States and thresholds are kept for the year of the present period and the one before."""
+
+
+class IBudgetMetrics(Protocol):
+    """Counts what is evaluated: :class:`meter.daemon.budget_metrics.BudgetMetrics`."""
+
+    def evaluated(self, budgets: int, incomplete: int, at: datetime) -> None:
+        """Record an evaluation of all budgets, and how many of them have gaps."""
+
+    def reached(self, basis: str) -> None:
+        """Count a threshold that was reached."""
+
+
+class NullBudgetMetrics:
+    """Metrics that record nothing."""
+
+    def evaluated(self, budgets: int, incomplete: int, at: datetime) -> None:
+        """Do nothing."""
+
+    def reached(self, basis: str) -> None:
+        """Do nothing."""
+
+
+class BudgetStep:
+    """Evaluates the budgets of ``directory()``, which is ``None`` while there is no price directory that can be read."""
+
+    name = "budgets"
+
+    def __init__(
+        self,
+        store: IBudgetStore,
+        evaluation: BudgetEvaluation,
+        directory: Callable[[], PriceDirectory | None],
+        metrics: IBudgetMetrics | None = None,
+    ) -> None:
+        self._store = store
+        self._evaluation = evaluation
+        self._directory = directory
+        self._metrics = metrics or NullBudgetMetrics()
+
+    async def run(self, now: datetime) -> None:
+        """Evaluate and tell; raise ``Unavailable`` while the store is. It may be killed at any time, and run again."""
+        directory = self._directory()
+        if directory is None:
+            return
+        states: list[BudgetState] = []
+        months = await self._evaluation.empty_sums(directory, now)
+        for month, sums in sorted(months.items()):
+            await self._evaluation.fill(directory, month, sums, now)
+            reached: ReachedTimes = {
+                (each.budget_id, each.basis, each.percent): each.at for each in await self._store.reached(month)
+            }
+            states += [await self._told(each, reached, now) for each in sums]
+        await self._store.keep_states(states, list(directory.budgets))
+        await self._store.forget(f"{now.year - KEPT_YEARS + 1:04}-01")
+        present = {each.budget_id: each for each in states}  # of two periods, the later one
+        incomplete = sum(bool(each.gaps) for each in present.values())
+        self._metrics.evaluated(len(present), incomplete, now)
+
+    async def _told(self, budget: BudgetSum, reached: ReachedTimes, now: datetime) -> BudgetState:
+        """Return the state of ``budget`` after telling the thresholds that it has reached and that were not told before."""
+        state = budget.state(now, reached)
+        thresholds = []
+        for each in state.thresholds:
+            if each.reached_at is None and self._is_reached(state, each, now):
+                webhooks = threshold_webhooks(state, each, budget.budget.webhooks, now)
+                if await self._store.reach(reached_threshold(state, each, now), webhooks):
+                    self._metrics.reached(each.basis)
+                each = msgspec.structs.replace(each, reached_at=now)
+            thresholds.append(each)
+        return msgspec.structs.replace(state, thresholds=tuple(thresholds))
+
+    def _is_reached(self, state: BudgetState, threshold: BudgetThreshold, now: datetime) -> bool:
+        if threshold.basis == "used":
+            return is_reached(state.used, state.limit, threshold.percent)
+        # What is expected of a period that is over is what was used.
+        return now < state.end and is_reached(state.forecast, state.limit, threshold.percent)

@@ -1,0 +1,76 @@
+"""The formats in which a statement is handed over, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meter.rating.exports.focus_columns import BILLING_PERIOD
+from meter.rating.exports.focus_columns import COST_AND_USAGE
+from meter.rating.exports.focus_columns import INVOICE_DETAIL
+from meter.rating.exports.focus_columns import FocusColumn
+from meter.rating.exports.focus_columns import FocusDataset
+from meter.rating.exports.focus_columns import FocusVersion
+from meter.rating.exports.focus_csv import focus_csv
+from meter.rating.exports.focus_rows import FocusRow
+from meter.rating.exports.focus_rows import billing_period
+from meter.rating.exports.focus_rows import cost_and_usage
+from meter.rating.exports.focus_rows import invoice_detail
+from meter.rating.exports.statement_csv import statement_csv
+from meter.rating.exports.statement_page import statement_page
+from meter.rating.statements.statement import AnnexRow
+from meter.rating.statements.statement import SignedStatement
+from meter.rating.statements.statement import Statement
+from meter.rating.statements.statement import signed_document
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """A text format: its media type and what writes it, piece by piece. ``sha256`` is that of the statement, where it is known."""
+
+    media_type: str
+    write: Callable[[SignedStatement, str], Iterator[str]]
+
+
+def focus_table(
+    statement: Statement,
+    version: FocusVersion,
+    dataset: FocusDataset = "cost-and-usage",
+    annex: Iterable[AnnexRow] | None = None,
+) -> tuple[Sequence[FocusColumn], Iterator[FocusRow]]:
+    """Return the columns and rows of a FOCUS data set. Only version 1.4 has others than *cost-and-usage*.
+
+    :raises ValueError: the version has no such data set.
+    """
+    if dataset == "cost-and-usage":
+        return COST_AND_USAGE[version], cost_and_usage(statement, version, annex)
+    if version != "1.4":
+        raise ValueError(f"FOCUS {version} has no data set {dataset}: it came with 1.4")
+    if dataset == "billing-period":
+        return BILLING_PERIOD, billing_period(statement)
+    return INVOICE_DETAIL, invoice_detail(statement)
+
+
+def _json(signed: SignedStatement, _sha256: str) -> Iterator[str]:
+    yield signed_document(signed).decode()
+
+
+def _csv(signed: SignedStatement, _sha256: str) -> Iterator[str]:
+    return statement_csv(signed.statement)
+
+
+def _focus(signed: SignedStatement, _sha256: str) -> Iterator[str]:
+    return focus_csv(*focus_table(signed.statement, "1.2"))
+
+
+TEXT_FORMATS: Mapping[str, ExportFormat] = {
+    "json": ExportFormat("application/json", _json),
+    "csv": ExportFormat("text/csv", _csv),
+    "html": ExportFormat("text/html", statement_page),
+    "focus": ExportFormat("text/csv", _focus),
+}
+"""Formats of which a statement alone is enough, as the API offers them."""

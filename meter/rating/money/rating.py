@@ -1,0 +1,113 @@
+"""Rating: from the usage of an account and period to the lines of its statement. docs/statements.rst has the formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from decimal import Decimal
+
+from meter.rating.book.price_book import Account
+from meter.rating.book.price_book import PriceBook
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_index import price_of as find_price
+from meter.rating.exact import EXACT
+from meter.rating.money.account_projects import AccountProjects
+from meter.rating.money.account_projects import DomainOf
+from meter.rating.money.account_projects import no_domain
+from meter.rating.money.charges import discount_lines
+from meter.rating.money.charges import fixed_lines
+from meter.rating.money.charges import minimum_lines
+from meter.rating.money.charges import total_of
+from meter.rating.money.credits import credit_lines
+from meter.rating.money.rated import Rated
+from meter.rating.money.rated import RatedLine
+from meter.rating.money.sku_usage import PriceOf
+from meter.rating.money.taxes import tax_lines
+from meter.rating.money.usage_lines import UsageLines
+from meter.rating.period import BillingPeriod
+from meter.rating.usage.usage_atom import UsageAtom
+
+
+class Rating:
+    """Rates the usage of an account and period, which is added one atom at a time.
+
+    ``domain_of`` says to which domain a project belonged on a day.
+    """
+
+    def __init__(
+        self,
+        directory: PriceDirectory,
+        book: PriceBook,
+        account: Account,
+        period: BillingPeriod,
+        *,
+        domain_of: DomainOf = no_domain,
+        price_of: PriceOf = find_price,
+    ) -> None:
+        self.book = book
+        self.period = period
+        self._projects = AccountProjects(directory, account, period, domain_of)
+        self._usage = UsageLines(book, period, self._projects, price_of)
+
+    def add(self, atom: UsageAtom) -> None:
+        """Add usage, in the order of SKU and day; usage of projects that belong to another account on the day is ignored.
+
+        :raises ValueError: the SKU is not in the book, the day not in the period, or the order is wrong.
+        """
+        self._usage.add(atom)
+
+    def result(
+        self, *, corrections: Sequence[RatedLine] = (), credits_used: Mapping[str, Decimal] | None = None
+    ) -> Rated:
+        """End the usage and return the lines in their order.
+
+        :param corrections: lines of earlier periods, as :func:`meter.rating.money.corrections.correction_lines` makes them
+        :param credits_used: how much of each credit, by its id, earlier statements used
+        """
+        self._usage.finish()
+        book, period, projects = self.book, self.period, self._projects
+        lines = list(self._usage.lines)
+        lines += [
+            *fixed_lines(book, period, projects),
+            *discount_lines(book, period, self._usage.lines, self._usage.discounted),
+        ]
+        lines += minimum_lines(book, period, projects, lines)
+        lines += corrections
+        lines += list(credit_lines(book, period, projects, lines, credits_used or {}))
+        taxes = list(tax_lines(book, period, lines))
+        net, tax = total_of(lines), total_of(taxes)
+        return Rated(
+            lines=(*lines, *taxes),
+            unpriced=self._usage.unpriced,
+            unmetered=self._usage.unmetered,
+            net=net,
+            tax=tax,
+            total=EXACT.add(net, tax),
+        )
+
+
+def rate(
+    directory: PriceDirectory,
+    book: PriceBook,
+    account: Account,
+    period: BillingPeriod,
+    usage: Iterable[UsageAtom],
+    *,
+    domain_of: DomainOf = no_domain,
+    corrections: Sequence[RatedLine] = (),
+    credits_used: Mapping[str, Decimal] | None = None,
+    price_of: PriceOf = find_price,
+) -> Rated:
+    """Return the lines of an account and period: what :class:`Rating` makes of ``usage``, in the order that it needs."""
+    rating = Rating(directory, book, account, period, domain_of=domain_of, price_of=price_of)
+    for atom in usage:
+        rating.add(atom)
+    return rating.result(corrections=corrections, credits_used=credits_used)
+
+
+def in_order(usage: Iterable[UsageAtom]) -> list[UsageAtom]:
+    """Return ``usage`` in the order of SKU, day, project, resource and values."""
+    return sorted(
+        usage, key=lambda each: (each.sku, each.day, each.project_id, each.resource_id, sorted(each.values.items()))
+    )

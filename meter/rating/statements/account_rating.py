@@ -1,0 +1,120 @@
+"""Rates accounts from the kept usage of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from meter.identity_names import IIdentityNames
+from meter.rating.book.price_book import Account
+from meter.rating.book.price_book import PriceBook
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.book.price_index import price_of
+from meter.rating.money.forecast import Forecast
+from meter.rating.money.rated import Rated
+from meter.rating.money.rated import RatedLine
+from meter.rating.money.rating import Rating
+from meter.rating.period import BillingPeriod
+from meter.rating.statements.payers import Payer
+from meter.rating.statements.payers import charged_projects
+from meter.rating.statements.payers import payer_of
+from meter.rating.statements.payers import payers_of
+from meter.rating.statements.project_history import ProjectHistory
+from meter.rating.usage.usage_store import IUsage
+
+
+class KnownPayer(NamedTuple):
+    """Who pays, by which directory, and what is known of the projects."""
+
+    directory: PriceDirectory
+    payer: Payer
+    history: ProjectHistory
+
+
+class AccountRating:
+    """Rates accounts; for one operation, because what it has read is not read again."""
+
+    def __init__(self, usage: IUsage, names: IIdentityNames) -> None:
+        self.usage = usage
+        self._names = names
+        self._projects: dict[tuple[str, str], Sequence[str]] = {}
+
+    async def projects(self, book: PriceBook, period: BillingPeriod) -> Sequence[str]:
+        """Return the projects with usage of the SKUs of ``book`` in ``period``."""
+        key = book.sha256, period.name
+        if key not in self._projects:
+            self._projects[key] = await self.usage.projects(book, period)
+        return self._projects[key]
+
+    async def payers(
+        self, directory: PriceDirectory, book: PriceBook, period: BillingPeriod, also: Iterable[str] = ()
+    ) -> list[KnownPayer]:
+        """Return all accounts that pay by ``book`` in ``period``, for the projects with kept usage and for those of ``also``."""
+        projects = {*await self.projects(book, period), *also}
+        members = {each.id for account in directory.accounts.values() for each in account.projects}
+        history = await ProjectHistory.read(self._names, {*projects, *members, *charged_projects(book)}, book.timezone)
+        found = payers_of(directory, book, period, projects, history.domain_of)
+        return [KnownPayer(directory, payer, history) for payer in found]
+
+    async def payer(self, directory: PriceDirectory, account: Account, period_name: str) -> KnownPayer:
+        """Return one account as a payer; ``ValueError`` if it has no book, or ``period_name`` is not the name of a period."""
+        book = directory.books.get(account.book)
+        if book is None:
+            raise ValueError(f"the account {account.id} has no price book: no file has a book {account.book!r}")
+        period = BillingPeriod.named(period_name, book.timezone)
+        projects = {each.id for each in account.projects}
+        if account.domains:
+            projects |= set(await self.projects(book, period))
+        history = await ProjectHistory.read(self._names, {*projects, *charged_projects(book)}, book.timezone)
+        payer = payer_of(directory, account, period_name, projects, history.domain_of)
+        return KnownPayer(directory, payer, history)
+
+    async def rated(
+        self,
+        known: KnownPayer,
+        *,
+        corrections: Sequence[RatedLine] = (),
+        credits_used: Mapping[str, Decimal] | None = None,
+    ) -> Rated:
+        """Return the lines of an account from its kept usage."""
+        rating, payer = rating_of(known), known.payer
+        if payer.projects:
+            async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
+                rating.add(atom)
+        return rating.result(corrections=corrections, credits_used=credits_used)
+
+    async def rated_with_forecast(
+        self,
+        known: KnownPayer,
+        now: datetime,
+        *,
+        corrections: Sequence[RatedLine] = (),
+        credits_used: Mapping[str, Decimal] | None = None,
+    ) -> tuple[Rated, Rated]:
+        """Return the lines so far, and those that are expected at the end of the period."""
+        rating, expected, payer = rating_of(known), Forecast(rating_of(known), now), known.payer
+        if payer.projects:
+            async for atom in self.usage.totals(payer.book, payer.period, payer.projects):
+                rating.add(atom)
+                expected.add(atom)
+        return (
+            rating.result(corrections=corrections, credits_used=credits_used),
+            expected.result(corrections=corrections, credits_used=credits_used),
+        )
+
+
+def rating_of(known: KnownPayer) -> Rating:
+    """Return the rating of an account, to which its usage can be added."""
+    payer = known.payer
+    return Rating(
+        known.directory,
+        payer.book,
+        payer.account,
+        payer.period,
+        domain_of=known.history.domain_of,
+        price_of=price_of,
+    )

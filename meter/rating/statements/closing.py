@@ -1,0 +1,345 @@
+"""Closing: makes the statements of a period final, signs them, and stores each whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from meter.completeness_query import NO_PROJECT
+from meter.completeness_query import ClosingReason
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import ICompletenessLedger
+from meter.identity_names import IIdentityNames
+from meter.interfaces import Unavailable
+from meter.rating.book.price_book import PriceBook
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.money.account_projects import AccountProjects
+from meter.rating.money.credits import credits_used
+from meter.rating.money.rated import Rated
+from meter.rating.period import BillingPeriod
+from meter.rating.rating_store import IRatingStore
+from meter.rating.statements.account_rating import AccountRating
+from meter.rating.statements.account_rating import KnownPayer
+from meter.rating.statements.annex_spool import AnnexSpool
+from meter.rating.statements.closed_periods import ClosedPeriod
+from meter.rating.statements.closed_periods import ClosedPeriods
+from meter.rating.statements.closed_periods import DirectoryOf
+from meter.rating.statements.closing_problems import ClosingProblem
+from meter.rating.statements.closing_problems import ledger_problems
+from meter.rating.statements.closing_problems import ledger_reasons
+from meter.rating.statements.closing_problems import time_problems
+from meter.rating.statements.payers import account_named
+from meter.rating.statements.resource_usage import annex_rows
+from meter.rating.statements.statement import SignedStatement
+from meter.rating.statements.statement import statement_sha256
+from meter.rating.statements.statement_draft import DraftTimes
+from meter.rating.statements.statement_draft import completeness_of
+from meter.rating.statements.statement_draft import draft
+from meter.rating.statements.statement_draft import sign
+from meter.rating.statements.statement_id import statement_id
+from meter.rating.statements.statement_store import ClosingStatement
+from meter.rating.statements.verification import quantity_differences
+from meter.signing_keys import SigningKey
+
+Result = Literal["closed", "already closed", "nothing to bill", "refused", "waits for others"]
+
+REFRESHES = 10
+"""How often usage is brought up to date, while samples of the period still arrive, before the close is given up."""
+
+MAX_BETWEEN = 120
+"""Periods between two statements that are looked at: ten years."""
+
+MAX_PROJECT_ROWS = 1_000_000
+
+Progress = Callable[[str, int, int], object]
+"""Is told what is being done, how much of it is done, and of how much."""
+
+
+def no_progress(_what: str, _done: int, _of: int) -> None:
+    """Tell nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosingAct:
+    """Who closes, with which key. ``accept_gaps`` is why the period is closed although something is missing, "" to refuse it.
+
+    With ``audit_keys`` each close is recorded in the audit log. ``each_for_itself``: accounts are closed although others are refused.
+    """
+
+    key: Ed25519PrivateKey
+    closed_by: str
+    accept_gaps: str = ""
+    audit_keys: Sequence[SigningKey] = ()
+    audit_details: Mapping[str, Any] = field(default_factory=dict)
+    each_for_itself: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountResult:
+    """What became of an account. ``signed`` is its closed statement, ``problems`` are why there is none."""
+
+    account_id: str
+    period: str
+    result: Result
+    signed: SignedStatement | None = None
+    problems: tuple[ClosingProblem, ...] = ()
+
+
+class _Candidate(NamedTuple):
+    """An account that can be closed: the ledger's reasons that were accepted, and its earlier periods."""
+
+    known: KnownPayer
+    reasons: Sequence[ClosingReason]
+    closed: Sequence[ClosedPeriod]
+
+
+class Closing:
+    """Closes periods of accounts by the price ``directory``; ``correct_periods`` closed periods are compared with what arrived later."""
+
+    def __init__(
+        self,
+        store: IRatingStore,
+        ledger: ICompletenessLedger,
+        names: IIdentityNames,
+        directory: PriceDirectory,
+        directory_of: DirectoryOf,
+        *,
+        correct_periods: int,
+        progress: Progress = no_progress,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._names = names
+        self._directory = directory
+        self._directory_of = directory_of
+        self._correct_periods = correct_periods
+        self._progress = progress
+
+    async def close(
+        self, period_name: str, account_ids: Sequence[str] | None, act: ClosingAct, now: datetime
+    ) -> list[AccountResult]:
+        """Close a period of the accounts with these ids, or of all; return what became of each, in the order of their ids.
+
+        Unless ``act.each_for_itself``, nothing is closed if one account is refused. A repeated close finds closed what is, and goes on
+        with the others. Raises ``Unavailable`` if the store is, or if samples of the period keep arriving.
+
+        :raises ValueError: ``period_name`` is not the name of a period, or an account is unknown.
+        """
+        rating = AccountRating(self._store.usage, self._names)
+        closed_periods = ClosedPeriods(self._store.statements, rating, self._directory_of, self._correct_periods)
+        results: list[AccountResult] = []
+        candidates: list[_Candidate] = []
+        payers = await self._payers(rating, period_name, account_ids, now)
+        for number, known in enumerate(payers):
+            self._progress("checking accounts", number, len(payers))
+            problems, reasons, signed = await self._examined(rating, known, act, now)
+            account_id = known.payer.account.id
+            if signed is not None:
+                results.append(_result(account_id, period_name, "already closed", signed))
+            elif problems:
+                results.append(
+                    AccountResult(account_id=account_id, period=period_name, result="refused", problems=tuple(problems))
+                )
+            else:
+                candidates.append(_Candidate(known, reasons, await closed_periods.before(known)))
+        if any(each.result == "refused" for each in results) and not act.each_for_itself:
+            results += [_result(each.known.payer.account.id, period_name, "waits for others") for each in candidates]
+        elif candidates:
+            results += await self._close_all(rating, closed_periods, candidates, act, now)
+        return sorted(results, key=lambda each: each.account_id)
+
+    # --- checking ---
+
+    async def _payers(
+        self, rating: AccountRating, period_name: str, account_ids: Sequence[str] | None, now: datetime
+    ) -> list[KnownPayer]:
+        """Return the accounts to be closed, after their usage was brought up to date."""
+        directory = self._directory
+        periods = {book.name: BillingPeriod.named(period_name, book.timezone) for book in directory.books.values()}
+        accounts = None if account_ids is None else [account_named(directory, each) for each in account_ids]
+        used = {each.book for each in accounts} if accounts is not None else set(periods)
+        for number, name in enumerate(sorted(used & set(periods))):
+            self._progress(f"rating days of {name}", number, len(used))
+            if now >= periods[name].start:
+                await self._store.usage.refresh(directory.books[name], periods[name], now)
+        if accounts is not None:
+            return [await rating.payer(directory, each, period_name) for each in accounts]
+        return [
+            known
+            for name, period in sorted(periods.items())
+            for known in await rating.payers(directory, directory.books[name], period)
+        ]
+
+    async def _examined(
+        self, rating: AccountRating, known: KnownPayer, act: ClosingAct, now: datetime
+    ) -> tuple[list[ClosingProblem], list[ClosingReason], SignedStatement | None]:
+        """Return all that speaks against closing an account, what was accepted of it, and its statement if it is closed."""
+        payer = known.payer
+        account, period = payer.account, payer.period
+        signed = await self._store.statements.statement(statement_id(period.name, account.id))
+        if signed is not None:
+            return [], [], signed
+        problems = list(time_problems(payer, now))
+        if account.implied and account.id in self._directory.accounts:
+            text = (
+                f"project {account.id} belongs to no account, and an account has the same id: name the project in one"
+            )
+            problems.append(ClosingProblem("ambiguous account", text))
+        problems += await self._order_problems(rating, known)
+        reasons = [each for each in await ledger_reasons(self._ledger, payer, now) if each.code != "period not over"]
+        problems += [each for each in ledger_problems(reasons) if not (each.acceptable and act.accept_gaps)]
+        return problems, reasons, None
+
+    async def _order_problems(self, rating: AccountRating, known: KnownPayer) -> list[ClosingProblem]:
+        """Return whether a later period is closed, or an earlier one with lines is not, although one before it is."""
+        payer = known.payer
+        latest = await self._store.statements.latest(payer.account.id)
+        if latest is None:
+            return []
+        newest = latest.statement.period.name
+        if newest > payer.period.name:
+            text = f"{newest} is closed already: what belongs to {payer.period.name} is corrected on a later statement"
+            return [ClosingProblem("later period closed", text)]
+        problems, period = [], payer.period.previous
+        for _ in range(MAX_BETWEEN):
+            if period.name <= newest:
+                break
+            between = await rating.payer(known.directory, payer.account, period.name)
+            if _is_billable(await rating.rated(between)):
+                text = f"{period.name} is not closed, and has something to bill: close it first"
+                problems.append(ClosingProblem("earlier period open", text))
+            period = period.previous
+        return problems[::-1]
+
+    # --- closing ---
+
+    async def _close_all(
+        self,
+        rating: AccountRating,
+        closed_periods: ClosedPeriods,
+        candidates: Sequence[_Candidate],
+        act: ClosingAct,
+        now: datetime,
+    ) -> list[AccountResult]:
+        as_of = await self._settle(candidates, now)
+        rows = await self._completeness(candidates, now)
+        results = []
+        for number, candidate in enumerate(candidates):
+            self._progress("closing", number, len(candidates))
+            results.append(await self._close(rating, closed_periods, candidate, act, rows, as_of, now))
+        self._progress("closing", len(candidates), len(candidates))
+        return results
+
+    async def _settle(self, candidates: Sequence[_Candidate], now: datetime) -> datetime:
+        """Bring all usage up to date, and return a time so that exactly the samples that were recorded until then are in it."""
+        usage = self._store.usage
+        pairs: dict[tuple[str, str], tuple[PriceBook, BillingPeriod]] = {}
+        for known, _, closed in candidates:
+            for book, period in (
+                (known.payer.book, known.payer.period),
+                *((each.book, each.period) for each in closed),
+            ):
+                pairs[book.sha256, period.name] = book, period
+        for attempt in range(REFRESHES):
+            for number, (book, period) in enumerate(pairs.values()):
+                self._progress(f"rating days of {period.name}", number, len(pairs))
+                await usage.refresh(book, period, now)
+            as_of = await self._store.statements.settled_time()
+            changed = [day for book, period in pairs.values() for day in await usage.changed_days(book, period)]
+            if not changed:
+                return as_of
+            self._progress("waiting for samples that are arriving", attempt, REFRESHES)
+        days = ", ".join(sorted({day.isoformat() for day in changed}))
+        raise Unavailable(f"samples of {days} keep arriving: nothing was closed; try again")
+
+    async def _completeness(
+        self, candidates: Sequence[_Candidate], now: datetime
+    ) -> Mapping[tuple[datetime, datetime], Mapping[str, CompletenessRow]]:
+        """Return the ledger's numbers by project, for each period in its time zone."""
+        found = {}
+        for known, _, _ in candidates:
+            key = known.payer.period.start, known.payer.period.end
+            if key not in found:
+                query = CompletenessQuery(start=key[0], end=key[1], group="project_id")
+                rows = await self._ledger.completeness(query, now, MAX_PROJECT_ROWS)
+                found[key] = {row.group or NO_PROJECT: row for row in rows}
+        return found
+
+    async def _close(
+        self,
+        rating: AccountRating,
+        closed_periods: ClosedPeriods,
+        candidate: _Candidate,
+        act: ClosingAct,
+        rows: Mapping[tuple[datetime, datetime], Mapping[str, CompletenessRow]],
+        as_of: datetime,
+        now: datetime,
+    ) -> AccountResult:
+        known, statements = candidate.known, self._store.statements
+        payer = known.payer
+        account, period = payer.account, payer.period
+        corrections = await closed_periods.corrections(candidate.closed)
+        used = await statements.credits_used(account.id, period.name)
+        rated = await rating.rated(known, corrections=corrections, credits_used=used)
+        with AnnexSpool() as annex:
+            owned = AccountProjects(known.directory, account, period, known.history.domain_of)
+            async for row in annex_rows(self._store.usage, payer, owned):
+                annex.add(row)
+            annex.finish()
+            if not _is_billable(rated) and not annex.digest.rows:
+                return _result(account.id, period.name, "nothing to bill")
+            latest = await statements.latest(account.id)
+            statement = draft(
+                payer,
+                rated,
+                known.history,
+                completeness_of(
+                    rows[period.start, period.end],
+                    payer.projects,
+                    candidate.reasons,
+                    act.accept_gaps if candidate.reasons else "",
+                ),
+                DraftTimes(as_of=as_of, closed_at=now),
+                annex_sha256=annex.digest.sha256,
+                previous_sha256="" if latest is None else statement_sha256(latest.statement),
+            )
+            if differences := list(quantity_differences(statement, annex.digest)):
+                raise Unavailable(f"usage of {account.id} changed during the close: {differences[0]}; try again")
+            signed = sign(statement, act.key)
+            skus = {sku for _, sku in annex.digest.quantities}
+            projects = {project for project, _ in annex.digest.quantities} | {
+                line.project_id for line in rated.lines if line.project_id
+            }
+            closing = ClosingStatement(
+                signed=signed,
+                book_text=payer.book.text,
+                projects=tuple(sorted(projects)),
+                closed_by=act.closed_by,
+                usage_skus=tuple(sorted(skus)),
+                credits=credits_used(rated.lines),
+                audit_keys=act.audit_keys,
+                audit_details=act.audit_details,
+            )
+            if not await statements.add(closing, annex.pages()):
+                # Another process was faster.
+                return _result(account.id, period.name, "already closed", await statements.latest(account.id))
+        return _result(account.id, period.name, "closed", signed)
+
+
+def _result(account_id: str, period: str, result: Result, signed: SignedStatement | None = None) -> AccountResult:
+    return AccountResult(account_id=account_id, period=period, result=result, signed=signed)
+
+
+def _is_billable(rated: Rated) -> bool:
+    """Whether there is anything that a statement would say."""
+    return bool(rated.lines or rated.unpriced or rated.unmetered)

@@ -1,0 +1,134 @@
+"""Previews: the statements of periods that are not closed, as far as usage is rated, and their forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from meter.completeness_query import NO_PROJECT
+from meter.completeness_query import CompletenessQuery
+from meter.completeness_query import CompletenessRow
+from meter.completeness_query import ICompletenessLedger
+from meter.identity_names import IdentityKey
+from meter.identity_names import IIdentityNames
+from meter.rating.book.price_book import Account
+from meter.rating.book.price_book import PriceBook
+from meter.rating.book.price_book import PriceDirectory
+from meter.rating.money.rated import Rated
+from meter.rating.period import BillingPeriod
+from meter.rating.period import day_of
+from meter.rating.project_domains import ProjectDomains
+from meter.rating.rating_store import IRatingStore
+from meter.rating.statements.account_rating import AccountRating
+from meter.rating.statements.account_rating import KnownPayer
+from meter.rating.statements.closed_periods import ClosedPeriods
+from meter.rating.statements.closed_periods import DirectoryOf
+from meter.rating.statements.payers import account_named
+from meter.rating.statements.statement import Statement
+from meter.rating.statements.statement import statement_sha256
+from meter.rating.statements.statement_draft import DraftTimes
+from meter.rating.statements.statement_draft import completeness_of
+from meter.rating.statements.statement_draft import draft
+
+MAX_PROJECT_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementPreview:
+    """An open statement, and what the account is expected to pay at the end of the period."""
+
+    statement: Statement
+    forecast: Rated
+
+
+class Previews:
+    """Previews by the price ``directory``, of what the store has rated so far; nothing is rated again for them."""
+
+    def __init__(
+        self,
+        store: IRatingStore,
+        ledger: ICompletenessLedger,
+        names: IIdentityNames,
+        directory: PriceDirectory,
+        directory_of: DirectoryOf,
+        *,
+        correct_periods: int,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._names = names
+        self._directory = directory
+        self._directory_of = directory_of
+        self._correct_periods = correct_periods
+
+    async def account_of(self, project_id: str, now: datetime) -> Account:
+        """Return the account to which a project belongs ``now``."""
+        key = IdentityKey("project", project_id)
+        histories = {project_id: (await self._names.histories([key])).get(key, ())}
+        timezone = self._directory.books[self._directory.default_book].timezone
+        today = day_of(now, timezone)
+        return self._directory.account_of(project_id, ProjectDomains(histories, timezone)(project_id, today), today)
+
+    def period_name(self, account: Account, now: datetime) -> str:
+        """Return the name of the period of an account's book that contains ``now``."""
+        return BillingPeriod.containing(now, self._book(account).timezone).name
+
+    async def preview(self, account_id: str, now: datetime, period_name: str | None = None) -> StatementPreview:
+        """Return the preview of an account: of a period, or of the present one.
+
+        :raises ValueError: ``period_name`` is not the name of a period.
+        """
+        account = account_named(self._directory, account_id)
+        rating = AccountRating(self._store.usage, self._names)
+        known = await rating.payer(self._directory, account, period_name or self.period_name(account, now))
+        return await self._preview(rating, known, now)
+
+    async def previews(self, now: datetime, period_name: str | None = None) -> Sequence[StatementPreview]:
+        """Return the previews of all accounts with anything to bill: of a period, or of the present one."""
+        rating = AccountRating(self._store.usage, self._names)
+        found = []
+        for _, book in sorted(self._directory.books.items()):
+            period = BillingPeriod.containing(now, book.timezone)
+            if period_name is not None:
+                period = BillingPeriod.named(period_name, book.timezone)
+            for known in await rating.payers(self._directory, book, period):
+                preview = await self._preview(rating, known, now)
+                if preview.statement.lines or preview.statement.unpriced or preview.statement.unmetered:
+                    found.append(preview)
+        return sorted(found, key=lambda each: each.statement.account.id)
+
+    async def _preview(self, rating: AccountRating, known: KnownPayer, now: datetime) -> StatementPreview:
+        payer, statements = known.payer, self._store.statements
+        closed = ClosedPeriods(statements, rating, self._directory_of, self._correct_periods)
+        corrections = await closed.corrections(await closed.before(known))
+        used = await statements.credits_used(payer.account.id, payer.period.name)
+        rated, expected = await rating.rated_with_forecast(known, now, corrections=corrections, credits_used=used)
+        before = await statements.latest(payer.account.id)
+        statement = draft(
+            payer,
+            rated,
+            known.history,
+            completeness_of(await self._completeness(payer.period, payer.projects, now), payer.projects),
+            DraftTimes(as_of=now),
+            previous_sha256="" if before is None else statement_sha256(before.statement),
+        )
+        return StatementPreview(statement=statement, forecast=expected)
+
+    async def _completeness(
+        self, period: BillingPeriod, projects: Sequence[str], now: datetime
+    ) -> dict[str, CompletenessRow]:
+        """Return the ledger's numbers of ``projects`` until ``now``."""
+        end = min(period.end, now)
+        if end <= period.start or not projects:
+            return {}
+        only = projects[0] if len(projects) == 1 else None
+        query = CompletenessQuery(start=period.start, end=end, project_id=only, group="project_id")
+        rows = await self._ledger.completeness(query, now, MAX_PROJECT_ROWS)
+        return {row.group or NO_PROJECT: row for row in rows}
+
+    def _book(self, account: Account) -> PriceBook:
+        book = self._directory.books.get(account.book)
+        if book is None:
+            raise ValueError(f"the account {account.id} has no price book: no file has a book {account.book!r}")
+        return book

@@ -1,0 +1,1 @@
+"""The rating of the store: kept usage, closed statements, budgets and waiting webhooks."""

@@ -1,0 +1,115 @@
+"""Which days have changed since their usage was computed: by samples that were stored, voided or restored since."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import date
+from datetime import datetime
+from typing import NamedTuple
+
+from meter.rating.book.price_book import Sku
+from meter.store.postgres.pool import Pool
+from meter.store.rating.usage_sql import LOOK_BACK
+
+DAYS = "SELECT sku_id, day, finish, as_of FROM usage_day WHERE sku_id = ANY(%s) AND day >= %s AND day < %s"
+
+# A sample changes what follows from the one before it of its resource until the one after it: a step of a counter, or the time in
+# which a volume holds. Times are told in hours, of which there are few. The condition on metadata_id is that of the index.
+CHANGES = f"""
+WITH recent AS MATERIALIZED (
+    SELECT s.series_id, min(s.timestamp) AS first, max(s.timestamp) AS last FROM (
+        SELECT s.series_id, s.timestamp FROM sample s
+        WHERE s.metadata_id >= -2147483648 AND s.recorded_at > %(since)s AND s.recorded_at <= %(as_of)s
+            AND s.timestamp >= %(start)s::timestamptz - {LOOK_BACK} AND s.timestamp < %(end)s::timestamptz + {LOOK_BACK}
+        UNION ALL
+        SELECT v.series_id, v.timestamp FROM voided_sample v
+        WHERE v.voided_at > %(since)s
+            AND v.timestamp >= %(start)s::timestamptz - {LOOK_BACK} AND v.timestamp < %(end)s::timestamptz + {LOOK_BACK}
+    ) AS s GROUP BY s.series_id
+), of_resource AS MATERIALIZED (
+    SELECT m.name, x.resource_id, min(r.first) AS first, max(r.last) AS last, max(x.polling_interval) AS polling_interval
+    FROM recent r JOIN series x ON x.id = r.series_id JOIN meter m ON m.id = x.meter_id
+    WHERE m.name = ANY(%(meters)s)
+    GROUP BY m.name, x.resource_id
+)
+SELECT DISTINCT c.name,
+    date_trunc('hour', CASE WHEN c.first - neighbour.before > 3 * make_interval(secs => c.polling_interval)
+        THEN neighbour.before ELSE c.first END),
+    date_trunc('hour', coalesce(neighbour.next, c.last))
+FROM of_resource c CROSS JOIN LATERAL (
+    SELECT max(b.before) AS before, min(b.next) AS next
+    FROM meter m JOIN series x ON x.meter_id = m.id AND x.resource_id = c.resource_id CROSS JOIN LATERAL (
+        SELECT (SELECT max(s.timestamp) FROM sample s
+                WHERE s.series_id = x.id AND s.timestamp < c.first AND s.timestamp >= c.first - {LOOK_BACK}) AS before,
+            (SELECT min(s.timestamp) FROM sample s
+                WHERE s.series_id = x.id AND s.timestamp > c.last AND s.timestamp < c.last + {LOOK_BACK}) AS next
+        OFFSET 0
+    ) AS b
+    WHERE m.name = c.name
+) AS neighbour
+WHERE coalesce(neighbour.next, c.last) >= %(start)s AND coalesce(neighbour.before, c.first) < %(end)s
+"""
+
+RESTORED = "SELECT EXISTS (SELECT FROM audit_entry WHERE action = 'unvoid' AND at > %s)"
+"""Samples that are restored have the time of their first recording."""
+
+LATE = """
+SELECT EXISTS (
+    SELECT FROM sample s
+    WHERE s.metadata_id >= -2147483648 AND s.recorded_at > %(as_of)s AND s.timestamp < %(as_of)s::timestamptz - interval '1 hour'
+)
+"""
+
+
+class KeptDay(NamedTuple):
+    """A day of a SKU whose usage is kept, as of a time, as far as ``finish``."""
+
+    sku_id: int
+    day: date
+    finish: datetime
+    as_of: datetime | None
+    """``None`` if it has to be computed again."""
+
+
+class ChangedHours(NamedTuple):
+    """Samples of a meter changed something from the hour ``first`` until the end of the hour ``last``."""
+
+    meter: str
+    first: datetime
+    last: datetime
+
+
+async def kept_days(pool: Pool, skus: Collection[int], first: date, until: date) -> Mapping[tuple[int, date], KeptDay]:
+    """Return what is kept of the days from ``first`` until before ``until``, by SKU and day."""
+    statement = DAYS.replace("as_of FROM", "nullif(as_of, '-infinity') FROM")
+    rows = await pool.rows(statement, [list(skus), first, until])
+    return {(row[0], row[1]): KeptDay(*row) for row in rows}
+
+
+async def changed_hours(
+    pool: Pool, meters: Iterable[str], since: datetime, as_of: datetime, start: datetime, end: datetime
+) -> Sequence[ChangedHours] | None:
+    """Return where samples of ``meters`` changed between ``since`` and ``as_of``; ``None`` if anything may have."""
+    [[restored]] = await pool.rows(RESTORED, [since])
+    if restored:
+        return None
+    rows = await pool.rows(
+        CHANGES, {"meters": sorted(set(meters)), "since": since, "as_of": as_of, "start": start, "end": end}
+    )
+    return [ChangedHours(*row) for row in rows]
+
+
+async def late_samples_since(pool: Pool, as_of: datetime) -> bool:
+    """Return whether samples of hours that may be final were recorded after ``as_of``: rollups may contain them."""
+    [[late]] = await pool.rows(LATE, {"as_of": as_of})
+    return bool(late)
+
+
+def meters_of_sku(sku: Sku, life_meters: Sequence[str]) -> Sequence[str]:
+    """Return the meters whose samples change the usage of ``sku``."""
+    if sku.usage == "exists":
+        return life_meters
+    return [sku.meter] if sku.meter else []

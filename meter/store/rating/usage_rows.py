@@ -1,0 +1,225 @@
+"""Statements that keep usage: they change only the rows that differ, so that repeating a computation changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from datetime import date
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from typing import NamedTuple
+
+from meter.rating.usage.existence import ExistenceSpan
+from meter.store.postgres.pool import Session
+
+LOCK = 0x6D65746572_04
+"""Key of the advisory lock that a transaction takes before it changes usage: two of them do not wait for each other's rows."""
+
+LAST_RESOURCE = 2**31 - 1
+
+NEXT_RESOURCES = """
+SELECT used.resource_id, r.name FROM (
+    SELECT DISTINCT x.resource_id FROM meter m CROSS JOIN LATERAL (
+        SELECT DISTINCT x.resource_id FROM series x
+        WHERE x.meter_id = m.id AND x.resource_id > %(after)s AND x.retained_until >= %(since)s
+        ORDER BY 1 LIMIT %(rows)s
+    ) AS x
+    WHERE m.name = ANY(%(meters)s) ORDER BY 1 LIMIT %(rows)s
+) AS used CROSS JOIN LATERAL (SELECT r.name FROM resource r WHERE r.id = used.resource_id OFFSET 0) AS r
+ORDER BY 1
+"""
+
+KNOWN_SKUS = "SELECT fingerprint, id FROM usage_sku WHERE fingerprint = ANY(%s)"
+
+SKU_IDS = """
+INSERT INTO usage_sku (fingerprint, definition)
+SELECT fingerprint, definition FROM unnest(%(fingerprints)s::bytea[], %(definitions)s::text[]) AS wanted (fingerprint, definition)
+WHERE NOT EXISTS (SELECT FROM usage_sku k WHERE k.fingerprint = wanted.fingerprint)
+ON CONFLICT DO NOTHING
+"""
+
+# Existing names are not inserted: an insert takes an id from the sequence even if the row exists.
+ADD_PROJECTS = """
+INSERT INTO project (name)
+SELECT DISTINCT wanted.name COLLATE "C" FROM unnest(%(projects)s::text[]) AS wanted (name)
+WHERE wanted.name <> '' AND NOT EXISTS (SELECT FROM project p WHERE p.name = wanted.name)
+ORDER BY 1 ON CONFLICT DO NOTHING
+"""
+
+DATED = "dated AS MATERIALIZED (SELECT %(day)s::date AS day, computed.* FROM computed)"
+
+GIVEN = """
+dated AS MATERIALIZED (
+    SELECT g.day, g.resource_id, coalesce(p.id, 0) AS project_id, g.document, g.quantity, g.unmetered_seconds
+    FROM unnest(%(atom_days)s::date[], %(resources)s::integer[], %(projects)s::text[], %(documents)s::jsonb[], %(quantities)s::numeric[],
+        %(unmetered)s::integer[]) AS g (day, resource_id, project, document, quantity, unmetered_seconds)
+    LEFT JOIN project p ON p.name = g.project
+)"""
+
+MERGE = """
+document AS MATERIALIZED (
+    SELECT document, sha256(convert_to(document::text, 'UTF8')) AS hash FROM (SELECT DISTINCT document FROM dated) AS _
+), added AS (
+    INSERT INTO usage_values (hash, document)
+    SELECT hash, document FROM document d WHERE NOT EXISTS (SELECT FROM usage_values v WHERE v.hash = d.hash)
+    ON CONFLICT DO NOTHING RETURNING id, hash
+), known AS MATERIALIZED (
+    SELECT d.document, v.id FROM document d JOIN usage_values v ON v.hash = d.hash
+    UNION ALL SELECT d.document, a.id FROM document d JOIN added a ON a.hash = d.hash
+), fresh AS MATERIALIZED (
+    SELECT dated.day, dated.resource_id, dated.project_id, known.id AS values_id, dated.quantity, dated.unmetered_seconds
+    FROM dated JOIN known ON known.document = dated.document
+), resources AS (
+    INSERT INTO usage_resource SELECT DISTINCT resource_id FROM fresh ON CONFLICT DO NOTHING
+), projects AS (
+    INSERT INTO usage_project SELECT DISTINCT project_id FROM fresh ON CONFLICT DO NOTHING
+), deleted AS (
+    DELETE FROM usage_atom u
+    WHERE u.sku_id = %(sku)s AND u.day = ANY(%(days)s::date[]) AND u.resource_id > %(after)s AND u.resource_id <= %(through)s
+        AND NOT EXISTS (SELECT FROM fresh f WHERE f.day = u.day AND f.resource_id = u.resource_id
+            AND f.project_id = u.project_id AND f.values_id = u.values_id)
+    RETURNING u.day
+), stored AS (
+    INSERT INTO usage_atom (sku_id, day, resource_id, project_id, values_id, unmetered_seconds, quantity)
+    SELECT %(sku)s, day, resource_id, project_id, values_id, unmetered_seconds, quantity FROM fresh
+    ORDER BY day, resource_id, project_id, values_id
+    ON CONFLICT (sku_id, day, resource_id, project_id, values_id)
+    DO UPDATE SET unmetered_seconds = excluded.unmetered_seconds, quantity = excluded.quantity
+    WHERE (usage_atom.unmetered_seconds, usage_atom.quantity) IS DISTINCT FROM (excluded.unmetered_seconds, excluded.quantity)
+    RETURNING day
+)
+SELECT DISTINCT day FROM (SELECT day FROM deleted UNION ALL SELECT day FROM stored) AS changed
+"""
+
+FRESH_LIVES = """
+fresh AS MATERIALIZED (
+    SELECT g.resource_id, coalesce(p.id, 0) AS project_id, g.began, g.ended
+    FROM unnest(%(resources)s::integer[], %(projects)s::text[], %(begins)s::timestamptz[], %(ends)s::timestamptz[])
+        AS g (resource_id, project, began, ended)
+    LEFT JOIN project p ON p.name = g.project
+), kept AS MATERIALIZED (
+    SELECT * FROM usage_life WHERE resource_id = ANY(%(page)s::integer[])
+)"""
+
+MARK_CHANGED_LIVES = f"""
+WITH {FRESH_LIVES}, difference AS MATERIALIZED (
+    SELECT CASE WHEN o.project_id = n.project_id THEN least(o.ended, n.ended) ELSE coalesce(o.began, n.began) END AS since,
+        greatest(o.ended, n.ended) AS until
+    FROM kept o FULL JOIN fresh n ON n.resource_id = o.resource_id AND n.began = o.began
+    WHERE (o.project_id, o.ended) IS DISTINCT FROM (n.project_id, n.ended)
+)
+UPDATE usage_day d SET as_of = '-infinity'
+FROM usage_sku k
+WHERE k.id = d.sku_id AND k.definition::json ->> 'usage' = 'integral' AND d.as_of > '-infinity'
+    AND EXISTS (SELECT FROM difference WHERE since < d.finish AND until > d.start)
+"""
+"""Gauges of these days are integrated again, in whichever time zone and period."""
+
+FORGET_LIVES = f"""
+WITH {FRESH_LIVES}
+DELETE FROM usage_life l USING kept
+WHERE l.resource_id = kept.resource_id AND l.began = kept.began
+    AND NOT EXISTS (SELECT FROM fresh f WHERE f.resource_id = l.resource_id AND f.began = l.began)
+"""
+
+KEEP_LIVES = f"""
+WITH {FRESH_LIVES}
+INSERT INTO usage_life (resource_id, project_id, began, ended)
+SELECT resource_id, project_id, began, ended FROM fresh ORDER BY resource_id, began
+ON CONFLICT (resource_id, began) DO UPDATE SET project_id = excluded.project_id, ended = excluded.ended
+WHERE (usage_life.project_id, usage_life.ended) IS DISTINCT FROM (excluded.project_id, excluded.ended)
+"""
+
+MARK_COMPUTED = """
+INSERT INTO usage_day (sku_id, day, start, finish, as_of)
+SELECT sku_id, day, start, finish, %(as_of)s
+FROM unnest(%(skus)s::integer[], %(days)s::date[], %(starts)s::timestamptz[], %(finishes)s::timestamptz[]) AS _ (sku_id, day, start, finish)
+ON CONFLICT (sku_id, day) DO UPDATE SET start = excluded.start, finish = excluded.finish, as_of = excluded.as_of
+"""
+
+
+class GivenAtom(NamedTuple):
+    """Usage that was computed outside the database; ``document`` are the values, as JSON."""
+
+    day: date
+    resource: int
+    project: str
+    document: str
+    quantity: Decimal
+    unmetered_seconds: int
+
+
+class ResourceRange(NamedTuple):
+    """The resources with ids above ``after`` and up to ``through``."""
+
+    after: int
+    through: int
+
+
+async def keep_measured(session: Session, parts: str, parameters: dict[str, Any]) -> list[date]:
+    """Keep what the common table expressions ``parts`` compute; return the days that changed."""
+    await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    return [day for [day] in await session.rows(f"WITH {parts}, {DATED}, {MERGE}", parameters)]
+
+
+async def keep_given(
+    session: Session, sku: int, days: Sequence[date], within: ResourceRange, atoms: Sequence[GivenAtom]
+) -> list[date]:
+    """Keep ``atoms`` as all usage of ``sku`` on ``days`` of the resources ``within``; return the days that changed."""
+    columns: Sequence[Sequence[Any]] = list(zip(*atoms, strict=True)) if atoms else [()] * len(GivenAtom._fields)
+    names = ("atom_days", "resources", "projects", "documents", "quantities", "unmetered")
+    parameters = {name: list(column) for name, column in zip(names, columns, strict=True)}
+    await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    await session.count(ADD_PROJECTS, {"projects": parameters["projects"]})
+    merged = await session.rows(
+        f"WITH {GIVEN}, {MERGE}", {**parameters, "sku": sku, "days": list(days), **within._asdict()}
+    )
+    return [day for [day] in merged]
+
+
+async def keep_lives(session: Session, page: Sequence[int], spans: Iterable[tuple[int, ExistenceSpan]]) -> None:
+    """Keep ``spans`` as all times in which the resources ``page`` existed, and mark the days of gauges that this changes."""
+    given = list(spans)
+    parameters = {
+        "page": list(page),
+        "resources": [resource for resource, _ in given],
+        "projects": [span.project_id for _, span in given],
+        "begins": [span.began for _, span in given],
+        "ends": ["infinity" if span.ended is None else span.ended.isoformat() for _, span in given],
+    }
+    await session.rows("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+    await session.count(ADD_PROJECTS, parameters)
+    for statement in (MARK_CHANGED_LIVES, FORGET_LIVES, KEEP_LIVES):
+        await session.count(statement, parameters)
+
+
+async def sku_ids(session: Session, definitions: dict[bytes, str]) -> dict[bytes, int]:
+    """Return the id of each definition, by its fingerprint; new ones are added."""
+    await session.count(
+        SKU_IDS, {"fingerprints": list(definitions), "definitions": [definitions[each] for each in definitions]}
+    )
+    return {bytes(found): id for found, id in await session.rows(KNOWN_SKUS, [list(definitions)])}
+
+
+class DayMark(NamedTuple):
+    """A day of a SKU that was computed from ``start`` until ``finish``."""
+
+    sku: int
+    day: date
+    start: datetime
+    finish: datetime
+
+
+async def mark_computed(session: Session, as_of: datetime, marks: Sequence[DayMark]) -> None:
+    """Note that the days ``marks`` are kept as of a time."""
+    await session.count(
+        MARK_COMPUTED,
+        {
+            "as_of": as_of,
+            "skus": [mark.sku for mark in marks],
+            "days": [mark.day for mark in marks],
+            "starts": [mark.start for mark in marks],
+            "finishes": [mark.finish for mark in marks],
+        },
+    )

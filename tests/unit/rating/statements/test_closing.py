@@ -1,0 +1,502 @@
+"""A period is closed when nothing speaks against it, once, and what arrives later is a correction on the next statement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC
+from datetime import date
+from datetime import datetime
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+import pytest_twisted
+
+from meter.completeness_query import ClosingReason
+from meter.identity_report import IdentityName
+from meter.identity_report import IdentityReport
+from meter.interfaces import Unavailable
+from meter.rating.book.price_book import Credit
+from meter.rating.book.price_book import FixedCharge
+from meter.rating.book.price_book import Membership
+from meter.rating.book.price_book import PriceScope
+from meter.rating.book.price_book import Tax
+from meter.rating.period import BillingPeriod
+from meter.rating.statements.statement import signed_document
+from meter.rating.statements.statement import statement_sha256
+from meter.rating.statements.verification import verify_document
+from meter.sample import utc_text
+from tests.closing_accounts import IN_DECEMBER
+from tests.closing_accounts import Accounting
+from tests.closing_accounts import with_text
+from tests.price_books import PLACE
+from tests.price_books import account
+from tests.price_books import book
+from tests.price_books import directory
+from tests.price_books import price
+from tests.price_books import used
+from tests.price_books import valid
+from tests.statements import KEYS
+
+IN_JANUARY = datetime(2027, 1, 8, tzinfo=UTC)
+MISSING = ClosingReason(code="samples missing", text="7 samples are missing (unknown): why", cause="unknown", samples=7)
+NOT_FINAL = ClosingReason(code="hours not finalized", text="at the end of the period 1 hour is not final yet")
+
+
+@pytest.fixture
+def accounting():
+    accounting = Accounting(directory(with_text(book(price())), account()), "shop", "web", "lab")
+    accounting.usage.arrive(
+        [used(1, 10), used(2, "0.5"), used(3, 4, "web", "r2"), used(30, 1, "lab", "r9")],
+        IN_DECEMBER - timedelta(days=3),
+    )
+    return accounting
+
+
+def results(found):
+    return {each.account_id: each.result for each in found}
+
+
+def codes(found):
+    return {each.account_id: [problem.code for problem in each.problems] for each in found if each.problems}
+
+
+async def statement_of(accounting, id):
+    signed = await accounting.store.rating.statements.statement(id)
+    return signed.statement
+
+
+@pytest_twisted.ensureDeferred
+async def test_closed_statement_verifies_with_its_annex(accounting):
+    [acme, lab] = await accounting.close()
+
+    assert (acme.account_id, acme.result, lab.account_id, lab.result) == ("acme", "closed", "lab", "closed")
+    for each in (acme, lab):
+        annex = await accounting.annex(each.signed.statement.statement_id)
+        checks = verify_document(signed_document(each.signed), KEYS, annex)
+        assert {check.outcome for check in checks} == {"passed"}
+    statement = acme.signed.statement
+    assert (statement.total, statement.net, statement.tax) == (Decimal("1.45"), Decimal("1.45"), 0)
+    assert [(line.project_id, line.quantity, line.amount) for line in statement.lines] == [
+        ("shop", Decimal("10.5"), Decimal("1.05")),
+        ("web", Decimal(4), Decimal("0.40")),
+    ]
+    assert (statement.completeness.expected, statement.completeness.percent) == (200, "100")
+    assert (statement.as_of, statement.closed_at) == (IN_DECEMBER, IN_DECEMBER)
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_twice_changes_nothing(accounting):
+    first = await accounting.close()
+    accounting.usage.arrive([used(5, 100)], accounting.now)
+    accounting.at(IN_DECEMBER + timedelta(days=1))
+    second = await accounting.close()
+
+    assert results(second) == {"acme": "already closed", "lab": "already closed"}
+    assert [each.signed for each in second] == [each.signed for each in first]
+
+
+@pytest_twisted.ensureDeferred
+async def test_period_that_is_not_over_is_refused(accounting):
+    accounting.at(datetime(2026, 11, 30, 22, 59, tzinfo=UTC))  # an hour later in Paris
+    assert codes(await accounting.close())["acme"] == ["period not over"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_days_of_grace_are_waited_for(accounting):
+    accounting.at(datetime(2026, 12, 5, 22, 59, 59, tzinfo=UTC))
+    found = await accounting.close()
+    assert codes(found) == {"acme": ["grace not over"], "lab": ["grace not over"]}
+    assert found[0].problems[0].text == "late samples are waited for: the 5 days of grace end at 2026-12-05T23:00:00"
+
+    accounting.at(datetime(2026, 12, 5, 23, tzinfo=UTC))
+    assert results(await accounting.close()) == {"acme": "closed", "lab": "closed"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_reasons_are_given_at_once_and_nothing_is_closed(accounting):
+    accounting.ledger.reasons = {"shop": [MISSING, NOT_FINAL], "web": [MISSING, NOT_FINAL]}
+    accounting.at(datetime(2026, 12, 2, tzinfo=UTC))
+    found = await accounting.close()
+
+    assert codes(found)["acme"] == ["grace not over", "samples missing", "hours not finalized"]
+    assert found[0].problems[1].text.startswith("14 samples are missing (unknown): ")
+    accounting.at(IN_DECEMBER)
+    assert results(await accounting.close()) == {"acme": "refused", "lab": "waits for others"}
+    assert await accounting.store.rating.statements.summaries() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_accounts_are_closed_for_themselves_if_asked_for(accounting):
+    accounting.ledger.reasons = {"shop": [MISSING]}
+    assert results(await accounting.close(each_for_itself=True)) == {"acme": "refused", "lab": "closed"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_accepted_gaps_are_on_the_statement_with_their_reason(accounting):
+    accounting.ledger.reasons = {"shop": [MISSING]}
+    accounting.ledger.missing = {"shop": 7}
+    await accounting.close(accept_gaps="host 7 burnt down")
+
+    completeness = (await statement_of(accounting, "2026-11.acme")).completeness
+    assert (completeness.accepted, completeness.received, completeness.percent) == ("host 7 burnt down", 193, "96.5")
+    assert [(gap.code, gap.samples) for gap in completeness.gaps] == [("samples missing", 7)]
+    assert (await statement_of(accounting, "2026-11.lab")).completeness.accepted == ""
+
+
+@pytest_twisted.ensureDeferred
+async def test_hours_that_are_not_final_cannot_be_accepted(accounting):
+    accounting.ledger.reasons = {"shop": [MISSING, NOT_FINAL]}
+    assert codes(await accounting.close(accept_gaps="whatever"))["acme"] == ["hours not finalized"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_account_is_closed_alone(accounting):
+    assert results(await accounting.close(accounts=["lab"])) == {"lab": "closed"}
+    assert results(await accounting.close()) == {"acme": "closed", "lab": "already closed"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_without_anything_to_bill_has_no_statement(accounting):
+    accounting.use(directory(with_text(book(price())), account(), account("idle", ["nobody"])))
+    assert results(await accounting.close())["idle"] == "nothing to bill"
+    assert await accounting.store.rating.statements.statement("2026-11.idle") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_pays_charges_without_usage(accounting):
+    setup = FixedCharge(
+        id="setup",
+        description="Set-up",
+        service="",
+        category="",
+        amount=Decimal(99),
+        list_amount=Decimal(99),
+        recurring=False,
+        prorated=False,
+        place=PLACE,
+        validity=valid(since=date(2026, 11, 10)),
+        scope=PriceScope(project="new"),
+    )
+    accounting.use(directory(with_text(book(price(), fixed_charges=(setup,))), account()))
+    assert results(await accounting.close())["new"] == "closed"
+    assert (await statement_of(accounting, "2026-11.new")).total == 99
+
+
+@pytest_twisted.ensureDeferred
+async def test_project_that_changes_its_account_is_on_both_statements(accounting):
+    middle = date(2026, 11, 2)
+    accounts = (
+        replace(account("old"), projects=(Membership(id="shop", validity=valid(until=middle)),)),
+        replace(account("new"), projects=(Membership(id="shop", validity=valid(since=middle)),)),
+    )
+    accounting.use(directory(with_text(book(price())), *accounts))
+    await accounting.close()
+    quantities = {
+        id: [line.quantity for line in (await statement_of(accounting, f"2026-11.{id}")).lines] for id in ("old", "new")
+    }
+    assert quantities == {"old": [Decimal(10)], "new": [Decimal("0.5")]}
+    for id in ("old", "new"):
+        signed = await accounting.store.rating.statements.statement(f"2026-11.{id}")
+        checks = verify_document(signed_document(signed), KEYS, await accounting.annex(f"2026-11.{id}"))
+        assert {check.outcome for check in checks} == {"passed"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_are_those_of_the_end_of_the_period(accounting):
+    for day, name in ((1, "first"), (20, "second")):
+        await rename(accounting, datetime(2026, 11, day, tzinfo=UTC), name)
+    await rename(accounting, datetime(2026, 12, 1, tzinfo=UTC), "third")
+    await accounting.close()
+    assert (await statement_of(accounting, "2026-11.lab")).lines[0].project_name == "second"
+    assert (await statement_of(accounting, "2026-11.lab")).account.name == "second"
+
+
+async def rename(accounting, at, name):
+    accounting_now = accounting.now
+    report = IdentityReport(
+        origin="keystone",
+        message_id=f"list at {at}",
+        at=utc_text(at),
+        names=(IdentityName(kind="project", id="lab", name=name, since=utc_text(at), domain="d"),),
+        complete=(),
+        after="",
+        until=None,
+    )
+    await accounting.store.record_identities(report)
+    assert accounting.now == accounting_now
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_and_project_of_the_same_id_are_not_mixed_up(accounting):
+    accounting.use(directory(with_text(book(price())), account("lab", ["shop", "web"])))
+    found = await accounting.close()
+    assert [(each.account_id, each.result) for each in found] == [("lab", "refused"), ("lab", "waits for others")]
+    assert found[0].problems[0].code == "ambiguous account"
+
+
+@pytest_twisted.ensureDeferred
+async def test_samples_that_arrive_during_the_close_are_waited_for(accounting):
+    arrivals = iter([[used(7, 1)], [used(8, 1)], []])
+    accounting.usage.on_refresh = lambda: accounting.usage.arrive(next(arrivals, []), accounting.now)
+    await accounting.close()
+    assert (await statement_of(accounting, "2026-11.acme")).lines[0].quantity == Decimal("12.5")
+    assert await accounting.differences("2026-11.acme") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_is_given_up_if_samples_keep_arriving(accounting):
+    accounting.usage.on_refresh = lambda: accounting.usage.arrive([used(7, 1)], accounting.now)
+    with pytest.raises(Unavailable, match="samples of 2026-11-07 keep arriving: nothing was closed"):
+        await accounting.close()
+    assert await accounting.store.rating.statements.summaries() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_that_is_killed_in_the_middle_goes_on_when_it_is_repeated(accounting):
+    whole = Accounting(accounting.directory, "shop", "web", "lab")
+    whole.usage.arrived = list(accounting.usage.arrived)
+    await whole.close()
+    add = accounting.store.rating.statements.add
+
+    async def killed_at_the_second(closing, annex):
+        if closing.signed.statement.account.id == "lab":
+            raise Unavailable("killed")
+        return await add(closing, annex)
+
+    accounting.store.rating.statements.add = killed_at_the_second
+    with pytest.raises(Unavailable, match="killed"):
+        await accounting.close()
+    accounting.store.rating.statements.add = add
+
+    assert results(await accounting.close()) == {"acme": "already closed", "lab": "closed"}
+    for id in ("2026-11.acme", "2026-11.lab"):
+        assert await accounting.annex(id) == await whole.annex(id)
+        assert await statement_of(accounting, id) == await statement_of(whole, id)
+
+
+@pytest_twisted.ensureDeferred
+async def test_usage_without_a_project_is_on_no_statement(accounting):
+    accounting.usage.arrive([used(9, 1, "")], accounting.now)
+    assert results(await accounting.close()) == {"acme": "closed", "lab": "closed"}
+
+
+# --- the next periods ---
+
+
+def december(day, quantity, project="shop", resource="r1"):
+    return used(date(2026, 12, day), quantity, project, resource)
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_usage_is_a_correction_of_the_line_it_amends(accounting):
+    await accounting.close()
+    accounting.usage.arrive([used(9, 100), used(9, 3, "web", "r7"), december(1, 20)], IN_JANUARY - timedelta(days=9))
+    accounting.at(IN_JANUARY)
+    await accounting.close("2026-12", ["acme"])
+
+    november, later = await statement_of(accounting, "2026-11.acme"), await statement_of(accounting, "2026-12.acme")
+    corrections = [line for line in later.lines if line.kind == "correction"]
+    assert [(line.project_id, line.amount, line.amends.statement_id, line.amends.line) for line in corrections] == [
+        ("shop", Decimal("10.00"), "2026-11.acme", 1),
+        ("web", Decimal("0.30"), "2026-11.acme", 2),
+    ]
+    assert later.total == Decimal("12.30")
+    assert later.previous_sha256 == statement_sha256(november)
+    signed = await accounting.store.rating.statements.statement("2026-12.acme")
+    before = await accounting.store.rating.statements.statement("2026-11.acme")
+    checks = verify_document(
+        signed_document(signed), KEYS, await accounting.annex("2026-12.acme"), signed_document(before)
+    )
+    assert {check.outcome for check in checks} == {"passed"}
+    assert await accounting.differences("2026-12.acme") == []
+    assert await accounting.differences("2026-11.acme") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_corrections_are_billed_once_and_late_totals_are_those_in_time(accounting):
+    in_time = Accounting(accounting.directory, "shop", "web", "lab")
+    await accounting.close()
+    late = [used(9, "0.123456789"), used(29, "7.7", "web", "r7")]
+    for at, period, atoms in (
+        (IN_JANUARY, "2026-12", [*late[:1], december(1, 1)]),
+        (IN_JANUARY + timedelta(days=31), "2027-01", [*late[1:], used(date(2027, 1, 1), 1)]),
+        (IN_JANUARY + timedelta(days=59), "2027-02", [used(date(2027, 2, 1), 1)]),
+    ):
+        accounting.usage.arrive(atoms, at - timedelta(days=9))
+        accounting.at(at)
+        await accounting.close(period, ["acme"])
+    in_time.usage.arrive([each.atom for each in accounting.usage.arrived], IN_DECEMBER - timedelta(days=1))
+    in_time.at(IN_JANUARY + timedelta(days=59))
+    for period in ("2026-11", "2026-12", "2027-01", "2027-02"):
+        await in_time.close(period, ["acme"])
+
+    async def total(books):
+        of_account = await books.store.rating.statements.of_account("acme", "2026-01", "2027-12")
+        return sum(each.statement.total for each in of_account)
+
+    assert await total(accounting) == await total(in_time)
+    corrections = [line.kind == "correction" for line in (await statement_of(accounting, "2027-02.acme")).lines]
+    assert corrections == [False]
+
+
+@pytest_twisted.ensureDeferred
+async def test_correction_is_rated_by_the_book_of_its_statement(accounting):
+    await accounting.close()
+    accounting.use(directory(with_text(book(price(amount="5")), "second"), account()))
+    accounting.usage.arrive([used(9, 10), december(1, 1)], IN_JANUARY - timedelta(days=9))
+    accounting.at(IN_JANUARY)
+    await accounting.close("2026-12", ["acme"])
+    lines = (await statement_of(accounting, "2026-12.acme")).lines
+    assert [(line.kind, line.amount) for line in lines] == [("usage", Decimal("5.00")), ("correction", Decimal("1.00"))]
+
+
+@pytest_twisted.ensureDeferred
+async def test_older_periods_than_configured_are_not_corrected(accounting):
+    accounting.correct_periods = 1
+    await accounting.close()
+    accounting.at(IN_JANUARY)
+    accounting.usage.arrive([december(1, 1)], accounting.now)
+    await accounting.close("2026-12", ["acme"])
+    accounting.usage.arrive([used(9, 10), used(date(2027, 1, 1), 1)], accounting.now)
+    accounting.at(IN_JANUARY + timedelta(days=31))
+    await accounting.close("2027-01", ["acme"])
+    assert [line.kind for line in (await statement_of(accounting, "2027-01.acme")).lines] == ["usage"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_late_usage_of_a_period_without_a_statement_is_corrected_too(accounting):
+    accounting.usage.arrived.clear()
+    accounting.usage.arrive([used(date(2026, 10, 5), 1)], IN_DECEMBER - timedelta(days=9))
+    await accounting.close("2026-10", ["acme"])
+    assert results(await accounting.close("2026-11", ["acme"])) == {"acme": "nothing to bill"}
+    accounting.at(IN_JANUARY)
+    accounting.usage.arrive([december(1, 1)], accounting.now)
+    await accounting.close("2026-12", ["acme"])
+    accounting.usage.arrive([used(9, 10), used(date(2027, 1, 1), 1)], accounting.now)
+    accounting.at(IN_JANUARY + timedelta(days=31))
+    await accounting.close("2027-01", ["acme"])
+
+    [_, correction] = (await statement_of(accounting, "2027-01.acme")).lines
+    assert (correction.amount, correction.amends.statement_id, correction.amends.line) == (
+        Decimal("1.00"),
+        "2026-11.acme",
+        None,
+    )
+    assert await accounting.differences("2027-01.acme") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_periods_are_closed_in_order(accounting):
+    accounting.usage.arrive([used(date(2026, 10, 5), 1), december(1, 1)], IN_DECEMBER - timedelta(days=9))
+    accounting.at(IN_JANUARY)
+    await accounting.close("2026-10", ["acme"])
+    assert codes(await accounting.close("2026-12", ["acme"])) == {"acme": ["earlier period open"]}
+    await accounting.close("2026-11", ["acme"])
+    await accounting.close("2026-12", ["acme"])
+    assert codes(await accounting.close("2026-09", ["acme"])) == {"acme": ["later period closed"]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_credit_is_used_up_over_statements(accounting):
+    welcome = Credit(
+        id="welcome", description="", amount=Decimal("2.00"), place=PLACE, scope=PriceScope(account="acme")
+    )
+    accounting.use(directory(with_text(book(price(), credits=(welcome,))), account()))
+    accounting.usage.arrive([december(1, 20)], accounting.now)
+    await accounting.close("2026-11", ["acme"])
+    accounting.at(IN_JANUARY)
+    await accounting.close("2026-12", ["acme"])
+    assert (await statement_of(accounting, "2026-11.acme")).total == 0
+    assert (await statement_of(accounting, "2026-12.acme")).total == Decimal("1.45")
+    assert await accounting.store.rating.statements.credits_used("acme") == {"welcome": Decimal("2.00")}
+    assert await accounting.differences("2026-12.acme") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_that_changed_its_currency_is_not_corrected_in_the_other(accounting):
+    await accounting.close()
+    yen = with_text(book(price(amount="15"), currency="JPY"), "yen")
+    accounting.use(directory(yen, account()))
+    accounting.usage.arrive([used(9, 10), december(1, 2)], IN_JANUARY - timedelta(days=9))
+    accounting.at(IN_JANUARY)
+    await accounting.close("2026-12", ["acme"])
+    statement = await statement_of(accounting, "2026-12.acme")
+    assert (statement.currency, [line.kind for line in statement.lines], statement.total) == ("JPY", ["usage"], 30)
+
+
+# --- previews and reproduction ---
+
+
+@pytest_twisted.ensureDeferred
+async def test_preview_is_the_open_statement_with_a_forecast(accounting):
+    accounting.at(datetime(2026, 11, 16, tzinfo=UTC) - timedelta(hours=1))
+    accounting.usage.arrived = accounting.usage.arrived[:3]
+    await refresh(accounting)
+    preview = await accounting.preview()
+
+    statement = preview.statement
+    assert (statement.state, statement.closed_at, statement.total, statement.annex_sha256) == (
+        "open",
+        None,
+        Decimal("1.45"),
+        "",
+    )
+    assert preview.forecast.total == Decimal("2.90")
+    assert await accounting.store.rating.statements.summaries() == []
+
+
+async def refresh(accounting, period="2026-11"):
+    of_book = accounting.directory.books["list"]
+    await accounting.usage.refresh(of_book, BillingPeriod.named(period, of_book.timezone), accounting.now)
+
+
+@pytest_twisted.ensureDeferred
+async def test_preview_has_the_corrections_that_would_be_billed(accounting):
+    await accounting.close()
+    accounting.usage.arrive([used(9, 10), december(1, 1)], accounting.now)
+    await refresh(accounting)
+    preview = await accounting.preview(period="2026-12")
+    assert [(line.kind, line.amount) for line in preview.statement.lines] == [
+        ("usage", Decimal("0.10")),
+        ("correction", Decimal("1.00")),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_previews_of_all_accounts_leave_out_those_with_nothing(accounting):
+    accounting.use(directory(with_text(book(price())), account(), account("idle", ["nobody"])))
+    await refresh(accounting)
+    found = await accounting.previews().previews(accounting.now, "2026-11")
+    assert [each.statement.account.id for each in found] == ["acme", "lab"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_of_a_project_is_the_one_that_names_it(accounting):
+    previews = accounting.previews()
+    assert (await previews.account_of("web", accounting.now)).id == "acme"
+    assert (await previews.account_of("lab", accounting.now)).implied
+
+
+@pytest_twisted.ensureDeferred
+async def test_reproduction_lists_every_difference(accounting):
+    await accounting.close()
+    assert await accounting.differences("2026-11.acme") == []
+    accounting.usage.arrived[0] = accounting.usage.arrived[0]._replace(atom=used(1, 11))
+    found = await accounting.differences("2026-11.acme")
+    assert [each.split(":")[0] for each in found if "amount" in each or "annex" in each] != []
+    assert any("closed with amount 1.05, and computed with 1.15" in each for each in found)
+    assert any(each.startswith("total: closed with 1.45, and computed with 1.55") for each in found)
+    assert found[-1].startswith("the annex has the SHA-256")
+
+
+@pytest_twisted.ensureDeferred
+async def test_tax_is_on_corrections_too(accounting):
+    vat = Tax(category="standard", name="VAT", percent=Decimal(20), place=PLACE, default=True)
+    accounting.use(directory(with_text(book(price(), taxes=(vat,))), account()))
+    await accounting.close()
+    accounting.usage.arrive([used(9, 10), december(1, 1)], IN_JANUARY - timedelta(days=9))
+    accounting.at(IN_JANUARY)
+    await accounting.close("2026-12", ["acme"])
+    statement = await statement_of(accounting, "2026-12.acme")
+    assert (statement.net, statement.tax, statement.total) == (Decimal("1.10"), Decimal("0.22"), Decimal("1.32"))
