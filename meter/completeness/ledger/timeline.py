@@ -131,7 +131,7 @@ class Timeline:
             known = self._around[time] = max(earlier, default=-math.inf), min(later, default=math.inf)
         return known
 
-    def restarts(self, start: float, end: float) -> Iterator[tuple[CycleRun, CycleRun]]:
+    def pairs(self, start: float, end: float) -> Iterator[tuple[CycleRun, CycleRun]]:
         """Yield pairs of runs that follow each other, of which the first has ended before ``end`` and the other begins after ``start``."""
         for before, after in pairwise(self._runs):
             if before.last < end and after.first > start:
