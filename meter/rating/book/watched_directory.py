@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ class WatchedPriceDirectory:
         if self._directory is None:
             raise Unavailable(f"the price directory {self._path} cannot be used: {self._problem}")
         return self._directory
+
+    async def refresh(self) -> None:
+        """Read the files again if they have changed. Whatever is wrong is said by ``readiness`` and in the log."""
+        with suppress(Unavailable):
+            await self.current()
 
     def _is_due(self) -> bool:
         return self._checked_at is None or self._clock.seconds() - self._checked_at >= CHECK_SECONDS
