@@ -62,12 +62,20 @@ class WorkedMonth:
             if row["account"] == account
         ]
 
+    def statement_file(self, account: str) -> Path:
+        """The signed statement of an account, as it was handed over."""
+        return self.folder / f"statement-{account}.json"
+
+    def annex_file(self, account: str) -> Path:
+        """The annex of the statement of an account."""
+        return self.folder / f"annex-{account}.jsonl"
+
     def account(self, directory: PriceDirectory, account: str) -> Account:
         """The account of the files, or that of a project without one."""
-        return directory.accounts.get(account) or directory.account_of(account, None, date(2026, 11, 1))
+        return directory.accounts.get(account) or directory.account_of(account, None, date(2026, 1, 1))
 
 
-CLOUD_MONTH = WorkedMonth("worked-month", "2026-11")
+CLOUD_MONTH = WorkedMonth("worked-month", "2025-11")
 LIBVIRT_MONTH = WorkedMonth("libvirt-month", "2026-10")
 MONTHS = (CLOUD_MONTH, LIBVIRT_MONTH)
 
