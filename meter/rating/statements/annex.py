@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 from typing import NamedTuple
 
 import msgspec
@@ -47,7 +48,7 @@ def annex_order(row: AnnexRow) -> AnnexPlace:
 
 def annex_line(row: AnnexRow) -> bytes:
     """Return the line of ``row``; its quantities are written without zeros at their ends."""
-    document = {
+    document: dict[str, Any] = {
         "days": {day: _digits(quantity) for day, quantity in row.days.items()},
         "project_id": row.project_id,
         "resource_id": row.resource_id,
