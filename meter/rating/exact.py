@@ -16,10 +16,11 @@ EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, DivisionByZero, Over
 
 QUANTITY_DECIMALS = 9
 
-AMOUNT_DECIMALS = 12
-"""Decimals of an exact amount that had to be divided: by the hours or by the days of a month."""
 LARGEST_DECIMAL = 2.0**53
 """Numbers of this size and above have no decimals in double precision."""
+
+AMOUNT_DECIMALS = 12
+"""Decimals of an exact amount that had to be divided: by the hours or by the days of a month."""
 
 _UNIT = Decimal(1).scaleb(-QUANTITY_DECIMALS)
 _DIVIDING = Context(prec=100, traps=[InvalidOperation, DivisionByZero, Overflow])
