@@ -37,6 +37,7 @@ id = "requests"
 usage = "sum"
 meter = "requests"
 unit = "Requests"
+factor = 1
 [[price]]
 id = "requests"
 sku = "requests"
@@ -47,6 +48,7 @@ id = "memory"
 usage = "integral"
 meter = "memory"
 unit = "MB-Hours"
+factor = 1
 [[price]]
 id = "memory"
 sku = "memory"
@@ -101,7 +103,7 @@ def requests(volume, *, project="red", hour=0):
     )
 
 
-def memory(minutes):
+def memory(minutes, run):
     return message(
         "memory",
         1024,
@@ -109,7 +111,7 @@ def memory(minutes):
         type="gauge",
         resource_id="vm",
         project_id="red",
-        metadata={"_meter": {"interval": 300, "run": "boot"}},
+        metadata={"_meter": {"interval": 300, "run": run}},
     )
 
 
@@ -147,7 +149,12 @@ async def test_samples_lead_to_thresholds_and_late_ones_to_further_ones(store, d
 
 @pytest_twisted.ensureDeferred
 async def test_unmetered_time_is_told_as_a_gap(store, directory):
-    await store.write([memory(minutes) for minutes in (*range(0, 60, 5), *range(240, 300, 5))])
+    await store.write(
+        [
+            *(memory(minutes, "before") for minutes in range(0, 60, 5)),
+            *(memory(minutes, "after") for minutes in range(240, 300, 5)),
+        ]
+    )
     state = (await evaluated(store, directory))["acme-eur"]
     [gap] = state.gaps
     assert gap.code == "unmetered"
